@@ -1,0 +1,168 @@
+"""The words that every part of evalkit shares: what a task, a clip and an encoder are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Sampling = Literal["uniform", "segments", "fps", "dense"]
+
+
+class UserError(Exception):
+    """Something the user can mend; shown as one line, exit code 2, no traceback."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What one encoder sees of a video, as it was trained.
+
+    Attributes:
+        frames: frames in one clip.
+        size: height and width of the square input, in pixels.
+        mean: subtracted from each RGB channel after scaling to `value_range`.
+        std: divides each RGB channel after that.
+        value_range: what pixel values 0 and 255 become before mean and std.
+    """
+
+    frames: int = 16
+    size: int = 224
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    value_range: tuple[float, float] = (0.0, 1.0)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Encoder input, float32 (..., C, H, W), from uint8 RGB pixels (..., C, H, W) in 0..255."""
+        import torch
+
+        low, high = self.value_range
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
+        return (pixels.float() * ((high - low) / 255) + low - mean) / std
+
+
+@dataclass(frozen=True)
+class Views:
+    """How a task cuts clips from a video: which frames, and which crops of them.
+
+    With a span of duration d (the whole video where an example states none) and F frames, a clip holds:
+      * `uniform`: the frame shown at k d / F, k = 0 .. F-1 (the start of each of F equal segments; VideoPrism);
+      * `segments`: the frame shown in the middle of each of F equal segments (TSN; VideoGLUE on SSv2);
+      * `fps`: the frames shown at k / fps from the span's start (LongViViT); a span shorter than F / fps holds
+        its last frame;
+      * `dense`: every `stride`-th frame of the source; clips start evenly spaced over the span (VideoGLUE); a span
+        shorter than F x stride frames holds its last frame.
+
+    Attributes:
+        sampling: one of the four above.
+        frames: frames in one clip; None means the encoder's own number.
+        fps: frames per second, for `fps`.
+        stride: step in source frames, for `dense`.
+        clips: temporal views, evenly spaced; for `uniform` and `segments` the span is cut into that many parts.
+        crops: spatial views: 1 is the centre, 3 are start, centre and end along the longer side.
+        resize: `crop` scales the shorter side to `size` and cuts a square; `squash` scales both sides to `size`.
+        size: height and width in pixels; None means the encoder's own size.
+    """
+
+    sampling: Sampling = "uniform"
+    frames: int | None = None
+    fps: float = 1.0
+    stride: int = 1
+    clips: int = 1
+    crops: Literal[1, 3] = 1
+    resize: Literal["crop", "squash"] = "crop"
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing to predict about one video.
+
+    Attributes:
+        id: unique in its split.
+        video: path of the file.
+        target: what is right; None where the answer is not public.
+        span: start and end in seconds; None means the whole video.
+        text: a question, or a caption.
+        choices: the options of a multiple-choice question, in order.
+        kind: scores are also given per kind; empty means none.
+    """
+
+    id: str
+    video: Path
+    target: Any = None
+    span: tuple[float, float] | None = None
+    text: str = ""
+    choices: tuple[str, ...] = ()
+    kind: str = ""
+
+
+# A score is either a value per example in 0..1, whose mean in percent is the score, or one number over the split.
+Score = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, "float | Sequence[float]"]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark: its examples, its protocol and its score.
+
+    Attributes:
+        test: scored once, after everything is chosen.
+        score: a module-level function of (predictions, targets), both in the order of the labelled test examples.
+            Its first entry is the headline. A prediction of None stands for a failed example and counts as wrong; a
+            target put in place of a prediction counts as right.
+        train: examples to fit the adapter on; empty means zero-shot.
+        val: examples to choose on; empty means a seeded tenth of train.
+        adapter: name of the adapter that joins encoder and task.
+        views: which frames and crops.
+        classes: class names; a target is an index into them.
+        settings: adapter settings that the protocol prescribes, by name.
+        controls: which controls apply: blind, shuffled, single_frame, option_order.
+        chance: the headline's chance level, in the headline's unit (0..100 for rates).
+        split: what the test examples are called in the benchmark.
+        version: raised when numbers stop being comparable.
+        licence: of the data.
+        source: where data and protocol come from.
+        published: headline numbers from papers, by the name of their row.
+        submission: writes the official submission files into a folder from {id: prediction}; None where there is none.
+    """
+
+    test: Sequence[Example]
+    score: Score
+    train: Sequence[Example] = ()
+    val: Sequence[Example] = ()
+    adapter: str = "probe"
+    views: Views = Views()
+    classes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    controls: tuple[str, ...] = ()
+    chance: float = 0.0
+    split: str = "test"
+    version: int = 1
+    licence: str = ""
+    source: str = ""
+    published: Mapping[str, float] = field(default_factory=dict)
+    submission: Callable[[Mapping[str, Any], Path], Sequence[Path]] | None = None
+
+
+class Encoded(NamedTuple):
+    """An encoder's output: tokens (B, T', S, D) and pooled (B, D), both float."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A backbone: float video (B, T, C, H, W), scaled as its clip says, in; tokens and one pooled vector out.
+
+    An encoder with a text tower also has `encode_text(texts: list[str]) -> Tensor (B, D)`.
+    """
+
+    clip: Clip
+    dim: int
+
+    def __call__(self, video: Tensor) -> Encoded: ...
