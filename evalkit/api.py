@@ -40,9 +40,11 @@ class Clip:
         import torch
 
         low, high = self.value_range
-        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
-        return (pixels.float() * ((high - low) / 255) + low - mean) / std
+        mean = torch.tensor(self.mean, dtype=torch.float64).view(3, 1, 1)
+        std = torch.tensor(self.std, dtype=torch.float64).view(3, 1, 1)
+        scale, shift = (high - low) / 255 / std, (low - mean) / std
+        video = torch.empty(pixels.shape, device=pixels.device).copy_(pixels)  # one contiguous copy, then in place
+        return video.mul_(scale.to(video)).add_(shift.to(video))
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Views:
         shorter than F x stride frames holds its last frame.
 
     Attributes:
-        sampling: one of the four above.
+        sampling: which frames: uniform, segments, fps or dense, as above.
         frames: frames in one clip; None means the encoder's own number.
         fps: frames per second, for `fps`.
         stride: step in source frames, for `dense`.
@@ -109,6 +111,8 @@ Score = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, "float | Sequence[
 class Task:
     """A benchmark: its examples, its protocol and its score.
 
+    The module that makes it may say `ADAPTER = "name"`: the adapter that joins encoder and task, else `probe`.
+
     Attributes:
         test: scored once, after everything is chosen.
         score: a module-level function of (predictions, targets), both in the order of the labelled test examples.
@@ -116,7 +120,6 @@ class Task:
             target put in place of a prediction counts as right.
         train: examples to fit the adapter on; empty means zero-shot.
         val: examples to choose on; empty means a seeded tenth of train.
-        adapter: name of the adapter that joins encoder and task.
         views: which frames and crops.
         classes: class names; a target is an index into them.
         settings: adapter settings that the protocol prescribes, by name.
@@ -134,7 +137,6 @@ class Task:
     score: Score
     train: Sequence[Example] = ()
     val: Sequence[Example] = ()
-    adapter: str = "probe"
     views: Views = Views()
     classes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -146,6 +148,23 @@ class Task:
     source: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
     submission: Callable[[Mapping[str, Any], Path], Sequence[Path]] | None = None
+
+
+class Prediction(NamedTuple):
+    """What an adapter says of one example: the value that is scored, and what else is worth keeping (JSON) or None."""
+
+    value: Any
+    detail: dict[str, Any] | None = None
+
+
+class Batch(NamedTuple):
+    """Examples and what the adapter kept of their videos: features (B, V, ...), one row per example, V views each.
+
+    An adapter that trains the encoder gets uint8 video (B, V, T, C, H, W) instead while it is fitted.
+    """
+
+    examples: Sequence[Example]
+    features: Tensor
 
 
 class Encoded(NamedTuple):
@@ -166,3 +185,24 @@ class Encoder(Protocol):
     dim: int
 
     def __call__(self, video: Tensor) -> Encoded: ...
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """What the runner needs of an adapter, a LightningModule, beside `training_step(batch: Batch, index)`.
+
+    Attributes:
+        epochs: passes over the training examples; 0 for an adapter that needs no training.
+        batch_size: examples in one training step.
+        trains_encoder: the encoder is part of the module and changes while it is fitted.
+    """
+
+    epochs: int
+    batch_size: int
+    trains_encoder: bool
+
+    def features(self, encoded: Encoded) -> Tensor:
+        """What is kept of an encoder's output for each clip: (B, ...) from tokens (B, T', S, D), pooled (B, D)."""
+
+    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
+        """One prediction per example from features (B, V, ...); None is the blind control: no video at all."""

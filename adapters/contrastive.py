@@ -1,0 +1,128 @@
+"""Contrastive video-text training of an encoder with a text tower, and answers by similarity."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evalkit.api import Batch, Encoded, Encoder, Example, Prediction, Task, UserError
+from evalkit.optim import adamw
+
+
+class Contrastive(lightning.LightningModule):
+    """Video and caption embeddings pulled together by a symmetric cross-entropy over the batch."""
+
+    trains_encoder = True
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        classes: tuple[str, ...],
+        tune: str,
+        mask_ratio: float,
+        temperature: float,
+        lr: float,
+        weight_decay: float,
+        epochs: int,
+        batch_size: int,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.classes, self.mask_ratio = encoder, classes, mask_ratio
+        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        _tune(encoder, tune)
+
+    def features(self, encoded: Encoded) -> Tensor:
+        """Pooled (B, D)."""
+        return encoded.pooled.float()
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        videos = batch.features[:, 0].to(self.device)  # uint8 (B, T, C, H, W)
+        encoder: Any = self.encoder
+        video = F.normalize(encoder(videos, mask_ratio=self.mask_ratio).pooled, dim=-1)
+        captions = [self._captions(example) for example in batch.examples]
+        right = [own[0] for own in captions]
+        wrong = [text for own in captions for text in own[1:]]
+        text = F.normalize(encoder.encode_text(right + wrong), dim=-1)
+        logits = video @ text.T * self.log_scale.exp().clamp(max=100)  # (B, B + wrong)
+        target = torch.arange(len(right), device=logits.device)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(right)].T, target)) / 2
+
+    def configure_optimizers(self) -> Any:
+        return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
+
+    def predict(self, examples: list[Example], features: Tensor | None) -> list[Prediction]:
+        """The option (or the five classes) whose words are nearest to the video, by the cosine."""
+        if features is None:
+            raise UserError("answers by similarity have no blind control: without a video there is nothing to compare")
+        encoder: Any = self.encoder
+        video = F.normalize(features.mean(1).to(self.device), dim=-1)
+        texts = [text for example in examples for text in example.choices] if examples[0].choices else self.classes
+        text = F.normalize(encoder.encode_text(list(texts)), dim=-1)
+        if not examples[0].choices:
+            best = (video @ text.T).topk(min(5, len(self.classes))).indices
+            return [Prediction(row) for row in best.tolist()]
+        parts = text.split([len(example.choices) for example in examples])
+        likeness = [(own @ one).tolist() for own, one in zip(parts, video, strict=True)]
+        return [Prediction(row.index(max(row)), {"similarity": row}) for row in likeness]
+
+    def _captions(self, example: Example) -> list[str]:
+        """The example's own words first, then the options that are wrong."""
+        if example.choices:
+            own = example.choices[example.target]
+            return [own, *(text for text in example.choices if text != own)]
+        return [self.classes[example.target] if self.classes else example.text]
+
+
+def _tune(encoder: nn.Module, tune: str) -> None:
+    """Leaves trainable only what `tune` names."""
+    blocks = list(getattr(encoder, "blocks", []))
+    encoder.requires_grad_(tune == "all")
+    if tune.isdigit() and 0 < int(tune) <= len(blocks):
+        for block in blocks[-int(tune) :]:
+            block.requires_grad_(True)
+        encoder.get_submodule("norm").requires_grad_(True)
+    elif tune == "text":
+        encoder.get_submodule("text").requires_grad_(True)
+    elif tune == "head":
+        encoder.get_submodule("text.projection").requires_grad_(True)
+    elif tune != "all":
+        raise UserError(f"adapter.tune={tune}: wanted all, text, head, or a number of layers from 1 to {len(blocks)}")
+
+
+def adapter(
+    encoder: Encoder,
+    task: Task,
+    *,
+    tune: str = "all",
+    mask_ratio: float = 0.0,
+    temperature: float = 0.07,
+    lr: float = 1e-3,
+    weight_decay: float = 0.05,
+    epochs: int = 30,
+    batch_size: int = 48,
+) -> Contrastive:
+    """Trains video and text towers contrastively; answers with the nearest words.
+
+    The symmetric loss of CLIP with a learned temperature (LongViViT, https://arxiv.org/abs/2312.07395, section 3);
+    where examples have options, the wrong ones are further negatives of their video. An example's words are its right
+    option, else its class's name, else its text.
+
+    Args:
+        tune: all; a number n for the last n layers of the video tower; text for the text tower; head for its
+            projection.
+        mask_ratio: share of the tubelets left out while training.
+        temperature: the softmax's, at the start.
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        epochs: passes over the training examples.
+        batch_size: videos in one training step.
+    """
+    if not isinstance(encoder, nn.Module) or getattr(encoder, "text", None) is None:
+        raise UserError("adapter=contrastive needs an encoder with a text tower; this one has none")
+    return Contrastive(encoder, task.classes, tune, mask_ratio, temperature, lr, weight_decay, epochs, batch_size)

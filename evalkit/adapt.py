@@ -1,0 +1,60 @@
+"""`evalkit adapt`: trains an adapter on a task's train split and writes a folder that `ckpt=` takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from evalkit import encoders, trained
+from evalkit.api import UserError
+from evalkit.config import Config
+from evalkit.run import fit_adapter, prepare
+
+
+def adapt(config: Config) -> Path:
+    """Trains the adapter; the folder holds what it learned, and the encoder.
+
+    The encoder is written whole where it was trained too, else as a pointer to its checkpoint with the hash of its
+    weights.
+
+    Raises:
+        UserError: the folder is taken, or the task has no train split.
+    """
+    out = config.options.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out={out} exists and is not empty; nothing is overwritten: name another folder")
+    parts = prepare(config)
+    if not parts.task.train:
+        raise UserError(f"task {parts.name} has no train split to adapt on; adapt on another task")
+    if parts.adapter.trains_encoder:
+        encoders.spec_of(config.options.ckpt)  # fails now rather than after hours
+    selection, _ = fit_adapter(parts, config)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    hidden = out.parent / f".{out.name}.{secrets.token_hex(4)}"
+    try:
+        hidden.mkdir()
+        record = {
+            "adapter": parts.adapter_name,
+            "settings": parts.settings,
+            "task": parts.name,
+            "selection": selection,
+            "config": config.to_yaml(),
+        }
+        trained.save(parts.adapter, trained.place(hidden, parts.adapter_name), record)
+        if parts.adapter.trains_encoder:
+            encoders.save_encoder(parts.encoder, encoders.spec_of(config.options.ckpt), hidden)
+        else:
+            pointer = {"ckpt": config.options.ckpt, "sha256": parts.encoder_sha256}
+            (hidden / "encoder.json").write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        os.replace(hidden, out)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+    chosen = selection["chosen"]
+    print(f"kept epoch {chosen['epoch']} of {chosen['epochs']}: {selection['val_score']:.1f} on val\n{out}")
+    return out

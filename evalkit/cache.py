@@ -1,0 +1,27 @@
+"""Where evalkit keeps what it can make again: generated data and encoded features."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def folder() -> Path:
+    """The cache folder: the variable EVALKIT_CACHE, else the platform's user cache. It need not exist yet."""
+    if place := os.environ.get("EVALKIT_CACHE"):
+        return Path(place).expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("evalkit", appauthor=False)
+
+
+def size() -> int:
+    """Bytes in the cache's files; files that vanish meanwhile count as nothing."""
+    total = 0
+    for root, _, files in os.walk(folder()):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total

@@ -1,0 +1,112 @@
+"""Weights on disk: read safely, loaded strictly, named by a hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from evalkit.api import UserError
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a .safetensors file, or a .pt / .pth / .ckpt / .bin file of plain tensors.
+
+    Raises:
+        UserError: the file is missing, damaged, of another kind, or a pickle that would run code.
+    """
+    if not path.is_file():
+        raise UserError(f"no weights at {path}")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"cannot read weights {path}: {_line(error)}") from error
+    if path.suffix not in (".pt", ".pth", ".ckpt", ".bin"):
+        raise UserError(f"cannot read weights {path}: {path.suffix or 'no'} ending, wanted .safetensors, .pt or .pth")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"refused {path}: it is a pickle that can run code when loaded. Save only its state_dict, best as "
+            "safetensors"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read weights {path}: {_line(error)}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"cannot read weights {path}: it holds no state_dict (a mapping of names to tensors)")
+    return state
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: the file is missing or no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {_line(error)}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"cannot read {path}: wanted a JSON object, found a {type(value).__name__}")
+    return value
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: object) -> None:
+    """Copies weights into a module; every name and shape must fit. Half precision becomes the module's own dtype.
+
+    Raises:
+        UserError: names what is missing, unexpected or of another shape: the first ten and the count.
+    """
+    check_names(module.state_dict(), weights, source)
+    module.load_state_dict(dict(weights))
+
+
+def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: object) -> None:
+    """Compares names and shapes.
+
+    Raises:
+        UserError: names what is missing, unexpected or of another shape: the first ten and the count.
+    """
+    problems = [f"missing {name}" for name in wanted if name not in weights]
+    problems += [f"unexpected {name}" for name in weights if name not in wanted]
+    problems += [
+        f"{name} is {tuple(weights[name].shape)}, wanted {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in weights and weights[name].shape != wanted[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise UserError(f"weights of {source} do not fit the model ({len(problems)}): {'; '.join(problems[:10])}{more}")
+
+
+def save(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Writes a module's weights as safetensors, floats as `dtype` where one is given."""
+    state = {
+        name: (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
+        for name, value in module.state_dict().items()
+    }
+    save_file(state, path)
+
+
+def sha256(module: nn.Module) -> str:
+    """Hash of a module's weights by name, dtype, shape and content, whatever the order or format they came in."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,196 @@
+"""The command `evalkit`: reads words, calls the module that does the work, shows errors as one line."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, cast
+
+import evalkit
+from evalkit.api import UserError
+
+# Everything else is imported inside functions: `evalkit --help` must not wait for torch.
+
+USAGE = """\
+evalkit scores pretrained video encoders.
+
+  evalkit run task=NAME ckpt=ENCODER [key=value ...]      score an encoder on a task; writes a result
+  evalkit adapt task=NAME ckpt=ENCODER out=FOLDER [...]   train an adapter; adapter.from=FOLDER or ckpt= takes it
+  evalkit list tasks|encoders|adapters                    what can be named
+  evalkit score RUN                                       score a result's predictions again
+  evalkit validate PATH ...                               check results against the schema and their predictions
+  evalkit doctor                                          what this machine has, and what it lacks
+
+  evalkit run --help, evalkit run task=NAME --help        the keys that apply
+  evalkit --version
+
+Try: evalkit run task=egoschema ckpt=demo mini=true
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code after doing what the words say: 0 done, 1 invalid result, 2 something to mend, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(words)
+    except UserError as error:
+        print(f"evalkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("evalkit: interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        print(f"evalkit: no space left{where}: free some, or point out= or EVALKIT_CACHE elsewhere", file=sys.stderr)
+        return 2
+
+
+def _main(words: list[str]) -> int:
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "run": partial(_work, "run"),
+        "adapt": partial(_work, "adapt"),
+        "list": _list,
+        "score": _score,
+        "validate": _validate,
+        "doctor": _doctor,
+    }
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"evalkit {evalkit.__version__}")
+        return 0
+    command, *rest = words
+    if command not in commands:
+        from evalkit.plugins import suggest
+
+        raise UserError(f"unknown command {command!r}.{suggest(command, commands)} Known: {', '.join(commands)}")
+    if command not in ("run", "adapt") and {"--help", "-h"} & set(rest):
+        print("".join(line + "\n" for line in USAGE.splitlines() if line.startswith(f"  evalkit {command} ")), end="")
+        return 0
+    return commands[command](rest)
+
+
+def _work(command: Literal["run", "adapt"], words: list[str]) -> int:
+    if {"--help", "-h"} & set(words):
+        return _keys(command, words)
+    from evalkit import config
+
+    settled = config.resolve(command, words)  # before torch loads: a mistyped key is told at once
+    if command == "run":
+        from evalkit.run import run
+
+        run(settled)
+    else:
+        from evalkit.adapt import adapt
+
+        adapt(settled)
+    return 0
+
+
+def _list(words: list[str]) -> int:
+    from evalkit import plugins
+
+    kinds = ("tasks", "encoders", "adapters")
+    if len(words) != 1:
+        raise UserError(f"list takes one of {', '.join(kinds)}, got {' '.join(words) or 'nothing'}")
+    if words[0] not in kinds:
+        raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{plugins.suggest(words[0], kinds)}")
+    kind = cast(plugins.Kind, words[0].removesuffix("s"))
+    known = plugins.names(kind)
+    _print_columns([(name, plugins.summary(kind, name)) for name in known])
+    return 0
+
+
+def _score(words: list[str]) -> int:
+    from pathlib import Path
+
+    if len(words) != 1:
+        raise UserError(f"score takes the folder of one run, got {' '.join(words) or 'nothing'}")
+    from evalkit import result
+
+    print(result.table(result.rescore(Path(words[0]))))
+    return 0
+
+
+def _validate(words: list[str]) -> int:
+    from pathlib import Path
+
+    if not words:
+        raise UserError("validate takes one or more paths of results, got nothing")
+    from evalkit import result
+
+    code = 0
+    for word in words:
+        problems = result.validate(Path(word))
+        for line in problems or ["ok"]:
+            print(f"{word}: {line}")
+        code = 1 if problems else code
+    return code
+
+
+def _doctor(words: list[str]) -> int:
+    if words:
+        raise UserError(f"doctor takes nothing, got {' '.join(words)}")
+    from evalkit import doctor
+
+    print(doctor.report())
+    return 0
+
+
+def _keys(command: Literal["run", "adapt"], words: list[str]) -> int:
+    """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter."""
+    from evalkit import config, plugins
+    from evalkit.values import type_name
+
+    chosen = dict(word.split("=", 1) for word in words if "=" in word)
+    task, adapter = chosen.get("task", ""), chosen.get("adapter", "")
+    known = config.keys(command, task, adapter)
+    needed = " ".join(f"{name}=..." for name, key in known.items() if key.default is config.REQUIRED)
+    print(f"evalkit {command} {needed} [key=value ...] [config=file.yaml]")
+    if task:
+        print()
+        print(f"task {plugins.display_name(task)}: {plugins.summary('task', task)}")
+        adapter = adapter or config.own_adapter(task)
+        print(f"adapter {plugins.display_name(adapter)}: {plugins.summary('adapter', adapter)}")
+    else:
+        print()
+        print(f"With task=NAME, `evalkit {command} task=NAME --help` also shows the keys of data.* and adapter.*")
+    rows = [("key", "type", "default", "meaning")]
+    for name, key in known.items():
+        default = "as the task" if key.section == "clip" else _default(key.default)
+        rows.append((name, type_name(key.type).removeprefix("one of "), default, key.meaning))
+    print()
+    _print_columns(rows)
+    if task:
+        print("\nAn adapter.* key that is not given is as the task prescribes, else its default.")
+    return 0
+
+
+def _default(value: object) -> str:
+    """A default as it would be typed."""
+    from evalkit.config import REQUIRED
+
+    if value is REQUIRED:
+        return "required"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_default, value))}]"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints aligned columns; long cells wrap, the last column at the terminal's width."""
+    import shutil
+    import textwrap
+    from itertools import zip_longest
+
+    widths = [min(30, max(map(len, column))) for column in zip(*rows, strict=True)]
+    widths[-1:] = [max(30, shutil.get_terminal_size((120, 24)).columns - sum(widths[:-1]) - 2 * len(widths) + 2)]
+    for row in rows:
+        cells = [textwrap.wrap(cell, width, break_long_words=False) for cell, width in zip(row, widths, strict=True)]
+        for line in zip_longest(*cells, fillvalue=""):
+            print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

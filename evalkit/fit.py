@@ -1,0 +1,185 @@
+"""Fits an adapter on training examples and keeps the epoch that is best on val."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from evalkit.api import Adapter, Batch, Example, Score, UserError
+from evalkit.encode import Source
+from evalkit.progress import track
+
+PREDICT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples whose features are at hand.
+
+    Attributes:
+        examples: those that could be decoded.
+        rows: (n, V, ...) features, or uint8 video while the encoder is trained; n distinct sources.
+        index: row of each source.
+    """
+
+    examples: Sequence[Example]
+    rows: Tensor
+    index: dict[Source, int]
+
+    def batch(self, chosen: Sequence[int]) -> Batch:
+        """The examples at these positions with their features."""
+        examples = [self.examples[i] for i in chosen]
+        rows = [self.index[Source(example.video, example.span)] for example in examples]
+        return Batch(examples, self.rows[rows])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting chose: epochs run, the epoch kept (from 1), and the headline of each epoch on val."""
+
+    epochs: int
+    kept: int
+    val_scores: list[float]
+
+
+def fit(
+    adapter: lightning.LightningModule,
+    train: Examples,
+    val: Examples,
+    score: Score,
+    *,
+    keep: Callable[[Tensor], Tensor] | None,
+    epochs: int,
+    seed: int,
+    device: torch.device,
+    precision: Any,
+    max_minutes: float,
+) -> Fitted:
+    """Trains with Lightning; afterwards the adapter holds the weights of the epoch with the best headline on val.
+
+    Where the rows are uint8 video, because the encoder is trained too, `keep` maps clips (N, T, C, H, W) to what the
+    adapter keeps of the encoder's output as it is by then.
+
+    Raises:
+        UserError: there is nothing to train on, or the loss is not finite.
+    """
+    assert isinstance(adapter, Adapter)
+    if not train.examples:
+        raise UserError("there are no training examples to fit the adapter on")
+    choose = _ChooseOnVal(val, score, keep)
+    with warnings.catch_warnings():
+        # Features are in memory: loader workers would only copy them.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*on tensorboard.*|.*litlogger.*")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning.*|torch.*")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        trainer = lightning.Trainer(
+            accelerator="cpu" if device.type == "cpu" else "gpu" if device.type == "cuda" else device.type,
+            devices=1,
+            max_epochs=epochs,
+            max_time=timedelta(minutes=max_minutes) if max_minutes else None,
+            precision=precision,
+            gradient_clip_val=1.0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[choose, _Progress()],
+        )
+        loader = torch.utils.data.DataLoader(
+            range(len(train.examples)),  # type: ignore[arg-type]
+            batch_size=adapter.batch_size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
+            collate_fn=train.batch,
+        )
+        trainer.fit(adapter, loader)
+    choose.restore(adapter)
+    adapter.to(device).eval()
+    return Fitted(len(choose.scores), choose.kept, choose.scores)
+
+
+def split_val(examples: Sequence[Example], seed: int, share: float = 0.1) -> tuple[list[Example], list[Example]]:
+    """Train and val, val a seeded share of the videos: no video is in both."""
+    videos = sorted({example.video for example in examples})
+    random.Random(seed).shuffle(videos)
+    held_out = set(videos[: max(1, round(share * len(videos)))])
+    train = [example for example in examples if example.video not in held_out]
+    return train, [example for example in examples if example.video in held_out]
+
+
+def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None) -> list[Any]:
+    """The values predicted for examples at hand; `keep` as in `fit`."""
+    values: list[Any] = []
+    for start in range(0, len(data.examples), PREDICT_BATCH):
+        examples, features = data.batch(range(start, min(start + PREDICT_BATCH, len(data.examples))))
+        if keep:
+            features = keep(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        with torch.inference_mode():
+            values += [prediction.value for prediction in adapter.predict(examples, features)]
+    return values
+
+
+def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -> float:
+    """A score's first entry; a value per example becomes its mean in percent."""
+    value = next(iter(score(predictions, targets).values()))
+    return float(value) if isinstance(value, float | int) else 100 * sum(value) / len(value)
+
+
+class _ChooseOnVal(Callback):
+    """Scores val after each epoch and remembers the trainable weights of the best; a tie keeps the earlier."""
+
+    def __init__(self, val: Examples, score: Score, keep: Callable[[Tensor], Tensor] | None) -> None:
+        self.val, self.score, self.keep = val, score, keep
+        self.scores: list[float] = []
+        self.kept = 0
+        self.best: dict[str, Tensor] = {}
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, Adapter)
+        pl_module.eval()
+        targets = [example.target for example in self.val.examples]
+        value = (
+            headline(self.score, predict(pl_module, self.val, self.keep), targets)
+            if targets
+            else float(len(self.scores))
+        )
+        pl_module.train()
+        if not self.scores or value > max(self.scores):
+            self.kept = len(self.scores) + 1
+            self.best = {n: copy.deepcopy(p.data) for n, p in pl_module.named_parameters() if p.requires_grad}
+        self.scores.append(value)
+
+    def restore(self, adapter: nn.Module) -> None:
+        """Puts the remembered weights back."""
+        own = dict(adapter.named_parameters())
+        for name, value in self.best.items():
+            own[name].data.copy_(value)
+
+
+class _Progress(Callback):
+    """Steps on stderr; stops where the loss is no number."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        total = int(trainer.estimated_stepping_batches)
+        self.steps: Iterator[int] = track(range(total), "fit", total)
+        next(self.steps, None)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if loss is not None and not torch.isfinite(loss):
+            raise UserError(f"the loss became {float(loss)} at step {trainer.global_step}: try a lower adapter.lr")
+        next(self.steps, None)

@@ -1,0 +1,83 @@
+"""The mini world in words: sentences to learn a language from, and questions with five options.
+
+The options of one question are drawn alike and the film then shows one of them at random, so that the words alone
+never tell which is right.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from evalkit.mini import world
+
+Kind = Literal["appearance", "motion", "order"]
+KINDS: tuple[Kind, ...] = ("appearance", "motion", "order")
+QUESTION = "What happens in this video, from beginning to end?"
+STEPS = 6
+SECONDS = 180.0
+CYCLE_SECONDS = 15.0
+
+
+def options(rng: random.Random, original: world.Story, kind: Kind, n: int = 5) -> list[world.Story]:
+    """Different stories that share all but their appearance, motion or order in half of the steps (all, for order)."""
+    changed = set(rng.sample(range(len(original.steps)), len(original.steps) // 2))
+    stories: dict[str, world.Story] = {}
+    while len(stories) < n:
+        if kind == "appearance":
+            other = world.with_other_things(rng, original, changed)
+        elif kind == "motion":
+            other = world.with_other_actions(rng, original, changed)
+        else:
+            other = world.with_other_order(rng, original)
+        stories.setdefault(str(other), other)
+    return list(stories.values())
+
+
+@dataclass(frozen=True)
+class Question:
+    """Five stories of which one, the `answer`, is filmed; they differ in `kind` alone."""
+
+    kind: Kind
+    options: tuple[world.Story, ...]
+    answer: int
+
+    @property
+    def story(self) -> world.Story:
+        return self.options[self.answer]
+
+
+def questions(split: str, n: int) -> list[Question]:
+    """The first n questions of a split, each kind in turn, about three-minute films; the same every time."""
+    return [_question(random.Random(f"{split} {i}"), KINDS[i % len(KINDS)]) for i in range(n)]
+
+
+def _question(rng: random.Random, kind: Kind) -> Question:
+    stories = options(rng, world.story(rng, STEPS, SECONDS, CYCLE_SECONDS), kind)
+    return Question(kind, tuple(stories), rng.randrange(len(stories)))
+
+
+def clips(name: str, n: int) -> list[world.Story]:
+    """The first n one-step stories of a set, ten seconds each; the same every time."""
+    return [world.story(random.Random(f"{name} {i}"), 1, 10.0, 5.0) for i in range(n)]
+
+
+def document(rng: random.Random) -> str:
+    """One text to learn the language from: notes on a story, the question, and the story told in full."""
+    told = world.story(rng, STEPS, SECONDS, CYCLE_SECONDS)
+    notes = " ".join(note(step) for step in told.steps)
+    return f"{notes} Question: {QUESTION} Answer: {told}"
+
+
+def documents(seed: int, n: int) -> Iterator[str]:
+    """Texts of the language, the same for the same seed."""
+    rng = random.Random(seed)
+    return (document(rng) for _ in range(n))
+
+
+def note(step: world.Step) -> str:
+    """A step in the fewest words: colour, shape, verb and its complement."""
+    verb, _, rest = step.action.partition(" ")
+    return f"{step.thing} {verb} {step.partner.colour if verb == 'turns' else step.partner if verb == 'hits' else rest}"

@@ -1,0 +1,85 @@
+"""Trains the embedded language model on the mini world's text: a tiny Llama and its sentencepiece vocabulary.
+
+Run by `make weights`, before the encoder and the resampler: python -m evalkit.mini.train FOLDER
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from evalkit.mini.language import documents
+from evalkit.optim import adamw
+from evalkit.progress import track
+
+PAD, UNKNOWN, BEGIN, END = range(4)
+STEPS, BATCH, SEED = 1200, 64, 1
+
+
+def vocabulary(path: Path) -> None:
+    """Learns a sentencepiece vocabulary (BPE, 200 pieces) that holds every word of the mini world."""
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=documents(SEED, 4000),
+        model_writer=model,
+        vocab_size=200,
+        model_type="bpe",
+        normalization_rule_name="identity",
+        pad_id=PAD,
+        unk_id=UNKNOWN,
+        bos_id=BEGIN,
+        eos_id=END,
+        num_threads=1,
+        minloglevel=2,
+    )
+    path.write_bytes(model.getvalue())
+
+
+def language_model(folder: Path) -> None:
+    """Writes a folder that transformers' Auto classes load: vocabulary, then 1,200 steps of next-token prediction."""
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary(folder / "tokenizer.model")
+    tokenizer = LlamaTokenizer.from_pretrained(folder)
+    torch.manual_seed(SEED)
+    config = LlamaConfig(
+        vocab_size=200,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=PAD,
+        bos_token_id=BEGIN,
+        eos_token_id=END,
+    )
+    model = LlamaForCausalLM(config)
+    training = adamw(model, 2e-3, 0.05, STEPS)
+    optimizer, schedule = training["optimizer"], training["lr_scheduler"]["scheduler"]
+    texts = documents(SEED + 1, STEPS * BATCH)
+    for step in track(range(STEPS), "language model", STEPS):
+        rows = [torch.tensor(tokenizer.encode(next(texts))) for _ in range(BATCH)]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+        logits = model(input_ids=ids).logits
+        loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], ignore_index=PAD)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 200 == 199:
+            print(f"step {step + 1}: loss {loss.item():.3f}", file=sys.stderr)
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    language_model(Path(sys.argv[1]))

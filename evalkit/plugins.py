@@ -1,0 +1,180 @@
+"""The folder is the registry: finds tasks, adapters and encoders by name, and loads the one that is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import evalkit
+from evalkit.api import UserError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+Kind = Literal["task", "adapter", "encoder"]
+
+
+def names(kind: Kind) -> dict[str, str]:
+    """Every plug-in of a kind by name, sorted, with where it comes from: a file, or an entry point's `module:function`.
+
+    Raises:
+        UserError: two plug-ins have one name.
+    """
+    return {name: _origin(found) for name, found in sorted(_found(kind).items())}
+
+
+def factory(kind: Kind, name: str) -> Callable[..., Any]:
+    """The plug-in's function, imported: `task`, `adapter` or `encoder`, as its kind is called.
+
+    Args:
+        kind: what is looked for.
+        name: a name from `names(kind)`, or the path of a file, which ends in .py.
+
+    Raises:
+        UserError: there is no such plug-in, its file does not import, or the file lacks the function.
+    """
+    return module_and_factory(kind, name)[1]
+
+
+def module_and_factory(kind: Kind, name: str) -> tuple[ModuleType, Callable[..., Any]]:
+    """The plug-in's module, which may state more (a task's `ADAPTER`), and its function; see `factory`."""
+    found = _find(kind, name)
+    file = None if not isinstance(found, Path) else found
+    try:
+        if not isinstance(found, Path):
+            module, attribute = importlib.import_module(found.module), found.attr or kind
+        elif _is_path(name):
+            module, attribute = _load(kind, found), kind
+        else:
+            module, attribute = importlib.import_module(f"evalkit.{kind}s.{name}"), kind
+    except UserError:
+        raise
+    except Exception as error:  # whatever the plug-in's own code raises, at any depth
+        raise UserError(_broken(kind, name, file, error)) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise UserError(f"{kind} {name!r} is broken: {_origin(found)}: no function named {attribute!r}")
+    return module, function
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant; None where no one is near."""
+    from difflib import get_close_matches
+
+    # At difflib's own 0.6 `gpu` would be taken for `cpu`.
+    return next(iter(get_close_matches(word, list(known), n=1, cutoff=0.7)), None)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A sentence to append to an error, " Did you mean 'x'?", or nothing where no known word is near."""
+    near = nearest(word, known)
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def summary(kind: Kind, name: str) -> str:
+    """The first line of the plug-in function's docstring, read without importing it.
+
+    The module's docstring stands in where the function has none; a file that does not parse says so instead.
+    """
+    import ast
+
+    found = _find(kind, name)
+    if isinstance(found, Path):
+        file: str | None = str(found)
+    else:
+        try:
+            spec = importlib.util.find_spec(found.module)
+        except Exception as error:  # finding a.b imports a, which is someone else's code
+            return f"broken: {type(error).__name__}: {error}"
+        file = spec.origin if spec else None
+    if file is None:
+        return f"broken: {_origin(found)} does not exist"
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"broken: {type(error).__name__}: {error}"
+    attribute = kind if isinstance(found, Path) else found.attr or kind
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == attribute]
+    doc = next((doc for node in functions if (doc := ast.get_docstring(node))), None) or ast.get_docstring(tree)
+    return doc.splitlines()[0] if doc else ""
+
+
+def display_name(name: str) -> str:
+    """What a plug-in is called in results: its name, or a file's name without folder and `.py`."""
+    return Path(name).stem if _is_path(name) else name
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".py")
+
+
+def _origin(found: Path | EntryPoint) -> str:
+    return str(found) if isinstance(found, Path) else f"entry point {found.value}"
+
+
+def _found(kind: Kind) -> dict[str, Path | EntryPoint]:
+    from importlib.metadata import entry_points
+
+    # The first folder on the path is the one that `import evalkit.tasks` takes.
+    folder = next((f for root in evalkit.__path__ if (f := Path(root) / f"{kind}s").is_dir()), None)
+    files = [*folder.glob("[!_.]*.py"), *folder.glob("[!_.]*/__init__.py")] if folder else []
+    found: dict[str, Path | EntryPoint] = {}
+    candidates: list[tuple[str, Path | EntryPoint]] = [
+        *((f.parent.name if f.name == "__init__.py" else f.stem, f) for f in sorted(files, key=str)),
+        *((point.name, point) for point in entry_points(group=f"evalkit.{kind}s")),
+    ]
+    for name, candidate in candidates:
+        if name in found:
+            raise UserError(
+                f"two {kind}s are named {name!r}: {_origin(found[name])} and {_origin(candidate)}; rename or remove one"
+            )
+        found[name] = candidate
+    return found
+
+
+def _find(kind: Kind, name: str) -> Path | EntryPoint:
+    if _is_path(name):
+        file = Path(name).expanduser()
+        if not file.is_file():
+            raise UserError(f"no {kind} file {name!r}")
+        return file.resolve()
+    found = _found(kind)
+    if name not in found:
+        known = sorted(found)
+        raise UserError(f"no {kind} named {name!r}.{suggest(name, known)} Known: {', '.join(known) or 'none'}")
+    return found[name]
+
+
+def _load(kind: Kind, file: Path) -> ModuleType:
+    # The name is the same in every process, so that what the module defines can be pickled and looked up again.
+    name = f"evalkit_{kind}_{file.stem}_{hashlib.sha256(bytes(file)).hexdigest()[:12]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None and spec.loader is not None  # a .py file always has both
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _broken(kind: Kind, name: str, file: Path | None, error: Exception) -> str:
+    """One line: which file, which of its lines, what was raised."""
+    text = " ".join(str(error).split())
+    if isinstance(error, SyntaxError) and error.filename:
+        where, text = f"{error.filename}:{error.lineno}", error.msg
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        # The deepest line of the plug-in itself; what it called into is rarely what must be mended.
+        own = [frame for frame in frames if file and Path(frame.filename).parent == file.parent]
+        where = f"{(own or frames)[-1].filename}:{(own or frames)[-1].lineno}"
+    return f"{kind} {name!r} is broken: {where}: {type(error).__name__}: {text}"

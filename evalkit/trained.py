@@ -1,0 +1,63 @@
+"""What an adapter learned, on disk: `adapters/NAME/{adapter.json, adapter.safetensors}` in a checkpoint's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from evalkit import checkpoint
+from evalkit.api import UserError
+
+
+def place(folder: Path, adapter: str) -> Path:
+    """Where an adapter's files lie in a checkpoint's folder."""
+    return folder / "adapters" / adapter
+
+
+def learned(adapter: nn.Module) -> dict[str, torch.Tensor]:
+    """Trainable parameters, without those of an encoder, which is a checkpoint of its own."""
+    return {
+        name: value.detach().cpu().contiguous()
+        for name, value in adapter.named_parameters()
+        if value.requires_grad and not name.startswith("encoder.")
+    }
+
+
+def save(adapter: nn.Module, folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes what an adapter learned (half precision) and how it came to be."""
+    folder.mkdir(parents=True)
+    save_file({name: value.half() for name, value in learned(adapter).items()}, folder / "adapter.safetensors")
+    record = {**record, "frozen": getattr(adapter, "frozen", {})}
+    (folder / "adapter.json").write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """The settings that an adapter was trained with; they hold until the user says otherwise."""
+    return dict(checkpoint.read_json(folder / "adapter.json")["settings"])
+
+
+def restore(adapter: nn.Module, folder: Path) -> None:
+    """Puts back what an adapter learned.
+
+    Raises:
+        UserError: the files are damaged, the shapes differ, or a frozen part is not the one it was trained with.
+    """
+    record = checkpoint.read_json(folder / "adapter.json")
+    for part, digest in getattr(adapter, "frozen", {}).items():
+        if (known := record["frozen"].get(part)) != digest:
+            raise UserError(
+                f"{folder} was trained with {part} {str(known)[:12]}, not with {digest[:12]}: train it again"
+            )
+    weights = checkpoint.read_weights(folder / "adapter.safetensors")
+    own = learned(adapter)
+    checkpoint.check_names(own, weights, folder)
+    parameters = dict(adapter.named_parameters())
+    with torch.no_grad():
+        for name in own:
+            parameters[name].copy_(weights[name])

@@ -1,0 +1,122 @@
+"""Your own labelled videos: a csv `path,label[,split]`, or one folder per class."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections import defaultdict
+from pathlib import Path
+
+from evalkit.api import Example, Task, UserError, Views
+from evalkit.metrics import top1_top5
+from evalkit.mini import language
+from evalkit.mini.library import films
+
+VIDEO_ENDINGS = {
+    ".avi",
+    ".flv",
+    ".gif",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".ogv",
+    ".ts",
+    ".webm",
+    ".wmv",
+}
+SPLITS = ("train", "val", "test")
+
+
+def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float = 0.3, split_seed: int = 0) -> Task:
+    """Classifies your own videos: a csv `path,label[,split]` or class folders.
+
+    With a csv, paths are relative to its folder and `split` is train, val or test. Without splits a seeded share of
+    each class is test. Frames are taken uniformly over the whole video.
+
+    Args:
+        root: the csv, or a folder with one folder of videos per class.
+        mini: short films of the mini world, a class per shape.
+        test_share: share of each class that is test where no split is given.
+        split_seed: of that split.
+    """
+    rows = _mini() if mini else _csv(root) if root.is_file() else _folders(root)
+    labels = sorted({label for _, _, label, _ in rows})
+    if len(labels) < 2:
+        raise UserError(f"data.root={root}: found {len(labels)} class(es) in {len(rows)} videos; wanted at least two")
+    if not any(split for *_, split in rows):
+        rows = _split(rows, test_share, split_seed)
+    parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    for name, path, label, split in rows:
+        parts[split].append(Example(name, path, labels.index(label)))
+    return Task(
+        **{split: parts[split] for split in SPLITS},
+        score=top1_top5,
+        classes=tuple(labels),
+        views=Views("uniform"),
+        chance=100 / len(labels),
+        licence="generated (Apache-2.0)" if mini else "your own",
+    )
+
+
+Row = tuple[str, Path, str, str]  # id, video, label, split or ""
+
+
+def _csv(file: Path) -> list[Row]:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines)
+        columns = reader.fieldnames or []
+        if absent := [name for name in ("path", "label") if name not in columns]:
+            raise UserError(f"{file}: no column {absent[0]!r}; wanted path,label[,split], found {','.join(columns)}")
+        rows: list[Row] = []
+        for row in reader:
+            split = (row.get("split") or "").strip()
+            where = f"{file}, line {reader.line_num}"
+            if not row["path"] or not row["label"]:
+                raise UserError(f"{where}: path or label is empty")
+            if split not in (*SPLITS, ""):
+                raise UserError(f"{where}: split is {split!r}; wanted train, val or test")
+            rows.append((row["path"], file.parent / row["path"], row["label"], split))
+    if len({bool(split) for *_, split in rows}) > 1:
+        raise UserError(f"{file}: some rows have a split and some have none; give all or none")
+    return rows
+
+
+def _folders(root: Path) -> list[Row]:
+    if not root.is_dir():
+        raise UserError(
+            f"data.root={root} does not exist: wanted a csv path,label[,split] or a folder of class folders"
+        )
+    return [
+        (str(file.relative_to(root)), file, folder.name, "")
+        for folder in sorted(root.iterdir())
+        if folder.is_dir()
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in VIDEO_ENDINGS
+    ]
+
+
+def _split(rows: list[Row], test_share: float, seed: int) -> list[Row]:
+    if not 0 < test_share < 1:
+        raise UserError(f"data.test_share={test_share}: wanted a number between 0 and 1")
+    of: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        of[row[2]].append(row)
+    done: list[Row] = []
+    for label, members in sorted(of.items()):
+        random.Random(f"{seed} {label}").shuffle(members)
+        tests = max(1, round(test_share * len(members)))
+        done += [(n, path, label, "test" if i < tests else "train") for i, (n, path, label, _) in enumerate(members)]
+    return done
+
+
+def _mini() -> list[Row]:
+    stories = language.clips("folder", 100)
+    paths = films("folder", stories, fps=8)
+    splits = ["train"] * 60 + ["test"] * 40
+    return [
+        (path.name, path, story.steps[0].thing.shape, split)
+        for path, story, split in zip(paths, stories, splits, strict=True)
+    ]

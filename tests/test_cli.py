@@ -1,0 +1,253 @@
+"""The command line: which module does the work, what is printed where, and with which exit code."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import evalkit
+from evalkit.api import UserError
+from evalkit.cli import main
+
+TASK = '''
+from pathlib import Path
+
+ADAPTER = "./head.py"
+
+
+def task(root: Path, mini: bool = False, subset: bool = True) -> None:
+    """Tells shapes apart.
+
+    Args:
+        root: folder of the videos.
+    """
+'''
+ADAPTER = '''
+def adapter(encoder, task, *, lr: float = 1e-3, betas: tuple[float, ...] = (0.9, 0.99), top: int | None = None) -> None:
+    """Linear layer.
+
+    Args:
+        lr: step size.
+    """
+'''
+WORDS = ["task=./shapes.py", "ckpt=demo", "data.root=/d"]
+HEAVY = {"torch", "lightning", "omegaconf", "transformers", "numpy", "av", "decord"}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with one task and one adapter, and a project whose only task is egoschema."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    (tmp_path / "shapes.py").write_text(TASK)
+    (tmp_path / "head.py").write_text(ADAPTER)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "egoschema.py").write_text("def task():\n    '''Chooses one of five answers.'''\n")
+    (tmp_path / "tasks" / "k400.py").write_text("def task():\n    '''Names an action.'''\n")
+    monkeypatch.setattr(evalkit, "__path__", [evalkit.__path__[0], str(tmp_path)])
+    return tmp_path
+
+
+def put(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Any) -> None:
+    """Stands a fake in place of a module that does the work."""
+    module = ModuleType(f"evalkit.{name}")
+    vars(module).update(functions)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(evalkit, name, module, raising=False)
+
+
+def raising(error: BaseException) -> Any:
+    def work(*_: object) -> None:
+        raise error
+
+    return work
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("evalkit: ") and err.count("\n") == 1
+    return err.removeprefix("evalkit: ").removesuffix("\n")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list", "tasks"], ["list", "encoders"], ["run", "--help"]])
+def test_help_and_list_load_nothing_heavy(words: list[str]) -> None:
+    code = (
+        f"import sys\nfrom evalkit.cli import main\nassert main({words!r}) == 0\nprint(*sys.modules, file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(ended.stderr.split())
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_the_usage_names_every_command(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    for command in ("run", "adapt", "list", "score", "validate", "doctor"):
+        assert f"  evalkit {command} " in told
+
+
+def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"evalkit {version('evalkit')}\n"
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    ended = subprocess.run([sys.executable, "-m", "evalkit", "rum"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("evalkit: unknown command 'rum'.") and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "adapt"])
+def test_work_gets_the_configuration_and_prints_for_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    seen: list[Any] = []
+    put(monkeypatch, command, **{command: seen.append})
+    assert main([command, *WORDS, "adapter.lr=1e-4", "out=o"]) == 0
+    assert (seen[0].command, seen[0].adapter, seen[0].options.out) == (command, {"lr": 1e-4}, Path("o"))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_mistake_is_told_before_the_work_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "evalkit.run", None)  # importing it would fail
+    assert mistake(capsys, "run", *WORDS, "lr=1") == "unknown key 'lr'. Did you mean 'adapter.lr'?"
+    assert mistake(capsys, "run", "task=egoshema", "ckpt=demo") == (
+        "no task named 'egoshema'. Did you mean 'egoschema'? Known: egoschema, k400"
+    )
+    assert mistake(capsys, "run", *WORDS, "adapter.lr=fast") == "adapter.lr=fast: expected a number"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["validat"],
+            "unknown command 'validat'. Did you mean 'validate'? Known: run, adapt, list, score, validate, doctor",
+        ),
+        (["task=x"], "unknown command 'task=x'. Known: run, adapt, list, score, validate, doctor"),
+        (["list"], "list takes one of tasks, encoders, adapters, got nothing"),
+        (["list", "tasks", "adapters"], "list takes one of tasks, encoders, adapters, got tasks adapters"),
+        (["list", "task"], "list task: not one of tasks, encoders, adapters. Did you mean 'tasks'?"),
+        (["score"], "score takes the folder of one run, got nothing"),
+        (["score", "a", "b"], "score takes the folder of one run, got a b"),
+        (["validate"], "validate takes one or more paths of results, got nothing"),
+        (["doctor", "now"], "doctor takes nothing, got now"),
+    ],
+)
+def test_a_mistaken_command_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert mistake(capsys, *words) == told
+
+
+def test_an_error_that_can_be_mended_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(monkeypatch, "run", run=raising(UserError("no such folder")))
+    assert mistake(capsys, "run", *WORDS) == "no such folder"
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    advice = "free some, or point out= or EVALKIT_CACHE elsewhere"
+    put(monkeypatch, "run", run=raising(OSError(errno.ENOSPC, "No space left on device", "/cache/x")))
+    assert mistake(capsys, "run", *WORDS) == f"no space left for /cache/x: {advice}"
+    put(monkeypatch, "run", run=raising(OSError(errno.ENOSPC, "No space left on device")))
+    assert mistake(capsys, "run", *WORDS) == f"no space left: {advice}"
+
+
+def test_another_failure_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, "run", run=raising(OSError(errno.EIO, "input/output error")))
+    with pytest.raises(OSError, match="input/output"):
+        main(["run", *WORDS])
+
+
+def test_an_interrupt_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    put(monkeypatch, "run", run=raising(KeyboardInterrupt()))
+    assert main(["run", *WORDS]) == 130
+    assert capsys.readouterr() == ("", "evalkit: interrupted\n")
+
+
+def test_list_shows_names_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "tasks"]) == 0
+    assert capsys.readouterr().out == "egoschema  Chooses one of five answers.\nk400       Names an action.\n"
+
+
+def test_list_shows_a_broken_file_as_broken(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "tasks" / "torn.py").write_text("def task(:\n")
+    assert main(["list", "tasks"]) == 0
+    assert "\ntorn       broken: SyntaxError: invalid syntax" in capsys.readouterr().out
+
+
+def test_list_of_nothing_says_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "adapters").mkdir()
+    assert main(["list", "adapters"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_score_prints_the_table_of_the_scores(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(monkeypatch, "result", rescore=lambda run: {"run": str(run)}, table=lambda result: f"table of {result['run']}")
+    assert main(["score", "results/r"]) == 0
+    assert capsys.readouterr().out == "table of results/r\n"
+
+
+def test_validate_prints_every_problem_and_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(monkeypatch, "result", validate=lambda path: ["no scores", "no task"] if path == Path("bad") else [])
+    assert main(["validate", "good"]) == 0
+    assert capsys.readouterr().out == "good: ok\n"
+    assert main(["validate", "bad", "good"]) == 1
+    assert capsys.readouterr().out == "bad: no scores\nbad: no task\ngood: ok\n"
+
+
+def test_doctor_prints_its_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    put(monkeypatch, "doctor", report=lambda: "all well")
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().out == "all well\n"
+
+
+def test_help_of_a_task_lists_the_keys_that_apply(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "task=./shapes.py", "whatever", "--help"]) == 0
+    told = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in told.splitlines()]
+    assert lines[0] == "evalkit run task=... ckpt=... data.root=... [key=value ...] [config=file.yaml]"
+    assert lines[2:4] == ["task shapes: Tells shapes apart.", "adapter head: Linear layer."]
+    assert "key type default meaning" in lines
+    assert "data.root a path required folder of the videos." in lines
+    assert "data.subset true or false true" in lines
+    assert "adapter.lr a number 0.001 step size." in lines
+    assert "adapter.betas a list [a,b], each a number [0.9,0.99]" in lines
+    assert "adapter.top a whole number or none none" in lines
+    assert "clip.sampling uniform, segments, fps, dense as the task" in "\n".join(lines)
+    assert "batch a whole number 16 clips encoded at once" in lines
+    assert max(map(len, told.splitlines())) <= 100
+
+
+def test_help_without_a_task_says_how_to_see_more(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adapt", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("evalkit adapt task=... ckpt=... out=... [key=value ...] [config=file.yaml]\n")
+    assert "`evalkit adapt task=NAME --help` also shows the keys of data.* and adapter.*" in told
+    assert "data.root" not in told and "trainer.precision" in told
+
+
+def test_help_of_an_unknown_task_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mistake(capsys, "run", "task=egoshema", "--help").startswith("no task named 'egoshema'. Did you mean")
+
+
+@pytest.mark.parametrize("command", ["list", "score", "validate", "doctor"])
+def test_every_command_answers_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert main([command, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"  evalkit {command} ") and told.count("\n") == 1

@@ -1,0 +1,115 @@
+import hashlib
+import itertools
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from evalkit.mini import film, language, world
+from evalkit.mini.library import films
+
+
+def frames(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_a_film_is_a_real_video_of_the_stated_length(tmp_path: Path) -> None:
+    story = world.story(random.Random(1), 6, 180.0, 15.0)
+    film.write(story, tmp_path / "film.mp4", 2)
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert float(stream.duration * stream.time_base) == pytest.approx(180.0, abs=0.5)  # type: ignore[operator]
+    assert frames(tmp_path / "film.mp4").shape == (360, film.SIDE, film.SIDE, 3)
+
+
+def test_the_same_story_gives_the_same_bytes(tmp_path: Path) -> None:
+    story = world.story(random.Random(2), 2, 10.0, 5.0)
+    digests = []
+    for name in ("a.mp4", "b.mp4"):
+        film.write(story, tmp_path / name, 4)
+        digests.append(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+
+
+def test_the_pixels_show_the_named_colour_inside_the_stated_box(tmp_path: Path) -> None:
+    for seed in range(12):
+        story = world.story(random.Random(seed), 1, 4.0, 4.0)
+        film.write(story, tmp_path / f"{seed}.mp4", 4)
+        shown = frames(tmp_path / f"{seed}.mp4").astype(int)
+        for number in (3, 9):
+            for thing, (x1, y1, x2, y2) in film.boxes(story.steps[0], number / 16):
+                near = np.abs(shown[number] - np.array(world.COLOURS[thing.colour])).sum(-1) < 90
+                rows, columns = np.nonzero(near)
+                if thing.colour != "white" and len(rows):
+                    assert x1 - 0.03 <= columns.min() / film.SIDE and columns.max() / film.SIDE <= x2 + 0.03, (
+                        seed,
+                        thing,
+                    )
+                    assert y1 - 0.03 <= rows.min() / film.SIDE and rows.max() / film.SIDE <= y2 + 0.03, (seed, thing)
+                assert near.sum() > 20, (seed, number, str(story))
+
+
+@pytest.mark.parametrize("kind", language.KINDS)
+def test_options_differ_in_their_kind_alone(kind: language.Kind) -> None:
+    for question in language.questions("test", 30):
+        if question.kind != kind:
+            continue
+        assert len({str(option) for option in question.options}) == 5
+        for one, other in itertools.combinations(question.options, 2):
+            things = [[(s.thing, s.partner if s.action == "hits" else None) for s in o.steps] for o in (one, other)]
+            actions = [[s.action for s in o.steps] for o in (one, other)]
+            if kind == "appearance":
+                assert actions[0] == actions[1] and things[0] != things[1]
+            elif kind == "motion":
+                assert [s.thing for s in one.steps] == [s.thing for s in other.steps] and actions[0] != actions[1]
+            else:
+                assert Counter(map(str, one.steps)) == Counter(map(str, other.steps)) and str(one) != str(other)
+
+
+def test_a_third_of_the_questions_turns_on_order_alone() -> None:
+    kinds = Counter(question.kind for question in language.questions("test", 100))
+    assert kinds == {"appearance": 34, "motion": 33, "order": 33}
+
+
+def test_answers_are_spread_over_the_options_and_cannot_be_guessed_from_likeness() -> None:
+    """The option most like the others (a text-only shortcut) is right about as often as chance."""
+    questions = language.questions("guess", 600)
+    counts = Counter(question.answer for question in questions)
+    assert min(counts.values()) > 600 / 5 * 0.7
+    right = 0
+    for question in questions:
+        words = [str(option).split() for option in question.options]
+        likeness = [sum(a == b for other in words for a, b in zip(own, other, strict=False)) for own in words]
+        right += int(np.argmax(likeness)) == question.answer
+    assert right / 600 < 0.28
+
+
+def test_questions_are_the_same_however_many_are_asked_for() -> None:
+    assert language.questions("test", 5) == language.questions("test", 9)[:5]
+
+
+def test_films_are_made_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path))
+    stories = language.clips("films", 3)
+    first = films("films", stories, fps=4)
+    times = [os.stat(path).st_mtime_ns for path in first]
+    first[1].unlink()
+    assert films("films", stories, fps=4) == first
+    again = [os.stat(path).st_mtime_ns for path in first]
+    assert again[0] == times[0] and again[2] == times[2] and again[1] > times[1]
+    assert not list(first[0].parent.glob(".*"))
+
+
+def test_every_sentence_is_in_the_vocabulary(vocabulary: Path) -> None:
+    from sentencepiece import SentencePieceProcessor
+
+    pieces = SentencePieceProcessor(model_file=str(vocabulary))
+    for text in language.documents(7, 200):
+        assert pieces.unk_id() not in pieces.encode(text)
+        assert pieces.decode(pieces.encode(text)) == " ".join(text.split())
