@@ -1,12 +1,13 @@
 # make demo    install, then score the embedded encoder on EgoSchema's miniature
 # make test    install, lint, types, every test
 # make check   the quick half: lint and types
+# make weights  train the embedded demo checkpoint again (about an hour)
 # make fix     format and mend what ruff can
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check fix install clean
+.PHONY: weights demo test check fix install clean
 
 demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
@@ -22,6 +23,19 @@ check: install
 fix: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+WEIGHTS := build/weights
+DEMO := evalkit/demo
+
+weights: install
+	rm -rf $(WEIGHTS)
+	$(BIN)/python -m evalkit.mini.train $(WEIGHTS)/lm
+	mkdir -p $(DEMO)/lm && cp $(WEIGHTS)/lm/* $(DEMO)/lm/
+	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=2400 ckpt=random:vivit_demo \
+	    adapter=contrastive adapter.mask_ratio=0.75 adapter.epochs=40 out=$(WEIGHTS)/encoder
+	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=2400 ckpt=$(WEIGHTS)/encoder \
+	    adapter=multiple_choice out=$(WEIGHTS)/multiple_choice
+	cp -r $(WEIGHTS)/encoder/* $(DEMO)/ && cp -r $(WEIGHTS)/multiple_choice/adapters $(DEMO)/
 
 install: $(VENV)/installed
 

@@ -67,7 +67,7 @@ class Contrastive(lightning.LightningModule):
         if not examples[0].choices:
             best = (video @ text.T).topk(min(5, len(self.classes))).indices
             return [Prediction(row) for row in best.tolist()]
-        parts = text.split([len(example.choices) for example in examples])
+        parts = torch.split(text, [len(example.choices) for example in examples])
         likeness = [(own @ one).tolist() for own, one in zip(parts, video, strict=True)]
         return [Prediction(row.index(max(row)), {"similarity": row}) for row in likeness]
 

@@ -121,7 +121,9 @@ class MultipleChoice(lightning.LightningModule):
         sums, counts = (logprobs * mask).sum(-1), mask.sum(-1)
         predictions = []
         for row, count in zip(
-            sums.split([len(own) for own in options]), counts.split([len(own) for own in options]), strict=True
+            torch.split(sums, [len(own) for own in options]),
+            torch.split(counts, [len(own) for own in options]),
+            strict=True,
         ):
             value = row / count if self.scorer == "likelihood_per_token" else row
             detail = {"log_likelihood": [round(v, 5) for v in row.tolist()], "tokens": count.int().tolist()}

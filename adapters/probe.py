@@ -76,7 +76,7 @@ class Probe(lightning.LightningModule):
         if features is None:
             raise UserError("a probe has no blind control: without a video it has no input")
         logits = self(features.flatten(0, 1).to(self.device)).float()
-        likely = logits.softmax(-1).unflatten(0, features.shape[:2]).mean(1)
+        likely = logits.softmax(-1).reshape(*features.shape[:2], -1).mean(1)
         best = likely.topk(min(5, self.classes))
         return [
             Prediction(classes, {"probabilities": [round(p, 6) for p in probabilities]})

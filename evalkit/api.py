@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -157,7 +157,8 @@ class Prediction(NamedTuple):
     detail: dict[str, Any] | None = None
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """Examples and what the adapter kept of their videos: features (B, V, ...), one row per example, V views each.
 
     An adapter that trains the encoder gets uint8 video (B, V, T, C, H, W) instead while it is fitted.
@@ -165,6 +166,10 @@ class Batch(NamedTuple):
 
     examples: Sequence[Example]
     features: Tensor
+
+    def to(self, device: Any) -> Batch:
+        """The batch with its features on a device; Lightning calls this."""
+        return replace(self, features=self.features.to(device))
 
 
 class Encoded(NamedTuple):

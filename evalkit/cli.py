@@ -113,8 +113,9 @@ def _score(words: list[str]) -> int:
         raise UserError(f"score takes the folder of one run, got {' '.join(words) or 'nothing'}")
     from evalkit import result
 
-    print(result.table(result.rescore(Path(words[0]))))
-    return 0
+    rescored = result.rescore(Path(words[0]))
+    print(result.table(rescored))
+    return 1 if rescored["differences"] else 0
 
 
 def _validate(words: list[str]) -> int:
@@ -127,8 +128,8 @@ def _validate(words: list[str]) -> int:
     code = 0
     for word in words:
         problems = result.validate(Path(word))
-        for line in problems or ["ok"]:
-            print(f"{word}: {line}")
+        for line in problems or [f"{word}: ok"]:
+            print(line)
         code = 1 if problems else code
     return code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import zlib
@@ -112,7 +113,7 @@ class Reader:
         requests = [
             Request(source.video, source.span, self.views, self.views.frames, self.views.size) for source in wanted
         ]
-        clips = read_clips(requests, workers=self.workers, time_limit=self.time_limit)
+        clips = read_clips(requests, workers=self.workers or os.cpu_count() or 1, time_limit=self.time_limit)
         waiting: list[tuple[Source, Decoded | Failure]] = []
         for pair in track(self._timed(zip(wanted, clips, strict=True)), label, len(wanted)):
             waiting.append(pair)
@@ -143,9 +144,9 @@ class Reader:
         for name, variant in variants.items():
             if good:
                 pixels = torch.cat([variant(clip.pixels, _seed(source)) for source, clip in good])
-                features = torch.cat([keep(part) for part in pixels.split(self.batch)])
+                features = torch.cat([keep(part) for part in torch.split(pixels, self.batch)])
                 self.cost.encoder_forwards += len(pixels)
-                kept[name] = iter(features.split([_views(clip) for _, clip in good]))
+                kept[name] = iter(torch.split(features, [_views(clip) for _, clip in good]))
         self.cost.encode_s += time.monotonic() - started
         for source, clip in waiting:
             if isinstance(clip, Failure):

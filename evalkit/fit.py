@@ -81,8 +81,7 @@ def fit(
     with warnings.catch_warnings():
         # Features are in memory: loader workers would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*on tensorboard.*|.*litlogger.*")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning.*|torch.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         trainer = lightning.Trainer(
             accelerator="cpu" if device.type == "cpu" else "gpu" if device.type == "cuda" else device.type,
@@ -97,14 +96,14 @@ def fit(
             enable_model_summary=False,
             callbacks=[choose, _Progress()],
         )
-        loader = torch.utils.data.DataLoader(
+        loader: Any = torch.utils.data.DataLoader(
             range(len(train.examples)),  # type: ignore[arg-type]
             batch_size=adapter.batch_size,
             shuffle=True,
             generator=torch.Generator().manual_seed(seed),
             collate_fn=train.batch,
         )
-        trainer.fit(adapter, loader)
+        trainer.fit(adapter.train(), loader)
     choose.restore(adapter)
     adapter.to(device).eval()
     return Fitted(len(choose.scores), choose.kept, choose.scores)
@@ -123,11 +122,12 @@ def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] |
     """The values predicted for examples at hand; `keep` as in `fit`."""
     values: list[Any] = []
     for start in range(0, len(data.examples), PREDICT_BATCH):
-        examples, features = data.batch(range(start, min(start + PREDICT_BATCH, len(data.examples))))
+        batch = data.batch(range(start, min(start + PREDICT_BATCH, len(data.examples))))
+        features = batch.features
         if keep:
-            features = keep(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+            features = keep(features.flatten(0, 1)).reshape(*features.shape[:2], -1)
         with torch.inference_mode():
-            values += [prediction.value for prediction in adapter.predict(examples, features)]
+            values += [prediction.value for prediction in adapter.predict(batch.examples, features)]
     return values
 
 

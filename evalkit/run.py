@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from torch import Tensor
 from evalkit import checkpoint, encode, encoders, plugins, provenance, result, trained
 from evalkit.api import Adapter, Example, Prediction, Task, UserError
 from evalkit.config import Config, own_adapter
+from evalkit.decode import default_decoder
 from evalkit.encode import Cost, Encoding, Reader, Source
 from evalkit.fit import Examples, fit, headline, split_val
 
@@ -55,6 +57,7 @@ def run(config: Config) -> Path:
     started, clock = datetime.now(UTC), time.monotonic()
     parts = prepare(config)
     task, cost = parts.task, parts.reader.cost
+    score_reference = result.reference(task.score)  # fails now rather than after hours
     if not task.test:
         raise UserError(f"task {parts.name} has no test examples")
     needs_fit = parts.adapter.epochs > 0 and parts.fitted_from is None and not parts.adapter.trains_encoder
@@ -72,13 +75,15 @@ def run(config: Config) -> Path:
     variants = {"": encode.unchanged} | {name: VARIANTS[name] for name in names}
     predicted, failures, decoders = _predict(parts, variants, config)
     scoring = time.monotonic()
-    rows = [_row(example, predicted[""].get(example.id), failures, decoders) for example in task.test]
+    root = _common_folder(task.test)
+    rows = [_row(example, root, predicted[""].get(example.id), failures, decoders) for example in task.test]
     labelled = [row for row in rows if row.target is not None]
     scores = result.scores(task.score, rows, config.options.seed)
     controls = [_control(name, task, predicted[name], failures) for name in predicted if name] if labelled else []
     cost.score_s = time.monotonic() - scoring
     counts = result.tally(rows)
     encoder = parts.encoder
+    encoder_name = _encoder_name(config.options.ckpt)
     record = {
         "schema": 1,
         "status": "complete" if not counts["n_failed"] else "partial" if counts["n_scored"] else "failed",
@@ -86,12 +91,12 @@ def run(config: Config) -> Path:
             "name": parts.name,
             "version": task.version,
             "split": task.split,
-            "score": result.reference(task.score),
+            "score": score_reference,
             "protocol": _protocol(parts),
             "published": dict(task.published),
         },
         "encoder": {
-            "name": _encoder_name(config.options.ckpt),
+            "name": encoder_name,
             "ckpt": config.options.ckpt,
             "sha256": parts.encoder_sha256,
             "architecture": type(encoder).__name__,
@@ -129,9 +134,10 @@ def run(config: Config) -> Path:
         ),
     }
     yaml = config.to_yaml()
-    folder = config.options.out / record["encoder"]["name"] / parts.name / result.run_id(yaml, started)  # type: ignore[index]
-    submit = (lambda where: task.submission(_by_id(predicted[""], task.test), where)) if task.submission else None
-    folder = result.write(folder, record, rows, yaml, submit)
+    folder = config.options.out / encoder_name / parts.name / result.run_id(yaml, started)
+    submission, answers = task.submission, _by_id(predicted[""], task.test)
+    extra = (lambda hidden: submission(answers, hidden)) if submission else None
+    folder = result.write(folder, record, rows, yaml, extra)
     print(result.table(result.load(folder)))
     print(folder / "result.json")
     return folder
@@ -224,13 +230,6 @@ def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
     return record, time.monotonic() - started
 
 
-def default_decoder() -> str:
-    """Name and version of the decoder that is used unless a row says otherwise."""
-    from evalkit.decode import DEFAULT
-
-    return DEFAULT
-
-
 def _predict(
     parts: Parts, variants: Mapping[str, encode.Variant], config: Config
 ) -> tuple[dict[str, dict[str, Prediction]], dict[str, str], dict[str, str]]:
@@ -306,11 +305,15 @@ def _control(name: str, task: Task, predicted: Mapping[str, Prediction], failure
 
 
 def _row(
-    example: Example, prediction: Prediction | None, failures: Mapping[str, str], decoders: Mapping[str, str]
+    example: Example,
+    root: Path,
+    prediction: Prediction | None,
+    failures: Mapping[str, str],
+    decoders: Mapping[str, str],
 ) -> result.Row:
     return result.Row(
         id=example.id,
-        video=str(example.video),
+        video=str(example.video.relative_to(root)),
         kind=example.kind,
         target=example.target,
         prediction=None if prediction is None else prediction.value,
@@ -318,6 +321,11 @@ def _row(
         decoder=decoders.get(example.id),
         detail=None if prediction is None else prediction.detail,
     )
+
+
+def _common_folder(examples: Sequence[Example]) -> Path:
+    """The folder that holds all videos: rows name their video within it, not where it lies on this machine."""
+    return Path(os.path.commonpath([example.video.parent for example in examples]))
 
 
 def _by_id(predicted: Mapping[str, Prediction], examples: Sequence[Example]) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _questions(root: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
 def _answers(file: Path) -> dict[str, int]:
     if not file.is_file():
         return {}
-    answers = _json(file, dict)
+    answers: dict[str, int] = _json(file, dict)
     for uid, answer in answers.items():
         if type(answer) is not int or not 0 <= answer < OPTIONS:
             raise UserError(f"{file}: the answer of {uid} is {answer!r}; wanted a number from 0 to {OPTIONS - 1}")

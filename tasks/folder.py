@@ -52,7 +52,9 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
     for name, path, label, split in rows:
         parts[split].append(Example(name, path, labels.index(label)))
     return Task(
-        **{split: parts[split] for split in SPLITS},
+        train=parts["train"],
+        val=parts["val"],
+        test=parts["test"],
         score=top1_top5,
         classes=tuple(labels),
         views=Views("uniform"),

@@ -196,7 +196,7 @@ def test_list_of_nothing_says_nothing(here: Path, capsys: pytest.CaptureFixture[
 def test_score_prints_the_table_of_the_scores(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put(monkeypatch, "result", rescore=lambda run: {"run": str(run)}, table=lambda result: f"table of {result['run']}")
+    put(monkeypatch, "result", rescore=lambda run: {"run": str(run), "differences": []}, table=lambda result: f"table of {result['run']}")
     assert main(["score", "results/r"]) == 0
     assert capsys.readouterr().out == "table of results/r\n"
 
@@ -208,7 +208,7 @@ def test_validate_prints_every_problem_and_fails(
     assert main(["validate", "good"]) == 0
     assert capsys.readouterr().out == "good: ok\n"
     assert main(["validate", "bad", "good"]) == 1
-    assert capsys.readouterr().out == "bad: no scores\nbad: no task\ngood: ok\n"
+    assert capsys.readouterr().out == "no scores\nno task\ngood: ok\n"
 
 
 def test_doctor_prints_its_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

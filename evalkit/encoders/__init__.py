@@ -155,7 +155,9 @@ def save_encoder(module: nn.Module, spec: Spec, folder: Path) -> None:
 
 def _spec(values: Any, source: Path, tokenizer: Path | None) -> Spec:
     try:
-        clip = {key: tuple(value) if isinstance(value, list) else value for key, value in values["clip"].items()}
+        clip: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values["clip"].items()
+        }
         return Spec(values["encoder"], Clip(**clip), dict(values["settings"]), tokenizer)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -40,7 +40,9 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, N, D/heads)
+        q, k, v = (
+            self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        )  # each (B, heads, N, D/heads)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -144,7 +146,7 @@ class ViViT(nn.Module):
             x = x.gather(2, order.expand(-1, -1, -1, x.shape[-1]))
             positions = positions.expand(batch, -1, -1, -1).gather(2, order.expand(-1, -1, -1, self.dim))
         if x.dtype == torch.uint8:  # pixels as decoded: the masked ones need no scaling
-            x = self.clip.normalise(x.unflatten(-1, (3, -1, 1))).flatten(-3)
+            x = self.clip.normalise(x.reshape(*x.shape[:-1], 3, -1, 1)).flatten(-3)
         x = (patch(x) + positions).flatten(0, 1)
         for block in self.blocks:
             x = block(x)
@@ -177,7 +179,7 @@ class ViViT(nn.Module):
     def _positions(self, steps: int, size: torch.Size) -> Tensor:
         """Positions (T', S, D) for a clip of this many steps and this size in pixels."""
         grid = (steps, size[0] // self.tubelet[1], size[1] // self.tubelet[2])
-        positions = self.positions
+        positions: Tensor = self.positions
         if positions.shape[2:] != grid:
             positions = F.interpolate(positions, grid, mode="trilinear", align_corners=False)
         return positions[0].flatten(2).permute(1, 2, 0)

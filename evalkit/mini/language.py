@@ -65,19 +65,12 @@ def clips(name: str, n: int) -> list[world.Story]:
 
 
 def document(rng: random.Random) -> str:
-    """One text to learn the language from: notes on a story, the question, and the story told in full."""
-    told = world.story(rng, STEPS, SECONDS, CYCLE_SECONDS)
-    notes = " ".join(note(step) for step in told.steps)
-    return f"{notes} Question: {QUESTION} Answer: {told}"
+    """One text to learn the language from: a story, the question, and the story again as its answer."""
+    told = world.story(rng, rng.randint(1, STEPS), SECONDS, CYCLE_SECONDS)
+    return f"{told}. Question: {QUESTION} Answer: {told}"
 
 
 def documents(seed: int, n: int) -> Iterator[str]:
     """Texts of the language, the same for the same seed."""
     rng = random.Random(seed)
     return (document(rng) for _ in range(n))
-
-
-def note(step: world.Step) -> str:
-    """A step in the fewest words: colour, shape, verb and its complement."""
-    verb, _, rest = step.action.partition(" ")
-    return f"{step.thing} {verb} {step.partner.colour if verb == 'turns' else step.partner if verb == 'hits' else rest}"

@@ -17,7 +17,7 @@ from evalkit.optim import adamw
 from evalkit.progress import track
 
 PAD, UNKNOWN, BEGIN, END = range(4)
-STEPS, BATCH, SEED = 1200, 64, 1
+STEPS, BATCH, SEED = 1500, 32, 1
 
 
 def vocabulary(path: Path) -> None:
@@ -42,7 +42,7 @@ def vocabulary(path: Path) -> None:
 
 
 def language_model(folder: Path) -> None:
-    """Writes a folder that transformers' Auto classes load: vocabulary, then 1,200 steps of next-token prediction."""
+    """Writes a folder that transformers' Auto classes load: vocabulary, then 1,500 steps of next-token prediction."""
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def language_model(folder: Path) -> None:
         eos_token_id=END,
     )
     model = LlamaForCausalLM(config)
-    training = adamw(model, 2e-3, 0.05, STEPS)
+    training = adamw(model, 3e-3, 0.05, STEPS)
     optimizer, schedule = training["optimizer"], training["lr_scheduler"]["scheduler"]
     texts = documents(SEED + 1, STEPS * BATCH)
     for step in track(range(STEPS), "language model", STEPS):
@@ -71,13 +71,14 @@ def language_model(folder: Path) -> None:
         logits = model(input_ids=ids).logits
         loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], ignore_index=PAD)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % 200 == 199:
+        if step % 100 == 99:
             print(f"step {step + 1}: loss {loss.item():.3f}", file=sys.stderr)
-    model.half().save_pretrained(folder)
+    model.to(dtype=torch.float16)  # type: ignore[call-arg]
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -23,6 +23,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
 ACTIONS = ("moves left", "moves right", "moves up", "moves down", "grows", "shrinks", "blinks", "hits", "turns")
 
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -71,7 +73,9 @@ class Story:
     background: tuple[int, int, int]
 
     def __str__(self) -> str:
-        return ", then ".join(map(str, self.steps))
+        if len(self.steps) == 1:
+            return str(self.steps[0])
+        return ", ".join(f"{ordinal} {step}" for ordinal, step in zip(ORDINALS, self.steps, strict=False))
 
     @property
     def seconds(self) -> float:

@@ -1,0 +1,77 @@
+"""Which frames of a video make a clip; pure arithmetic on the times at which frames are shown."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.api import Views
+
+# Matroska and many annotations round to milliseconds: a time this close before a frame's start, in seconds, means that
+# frame. For fast videos it is a quarter of the usual gap between frames.
+ROUNDING = 2e-3
+# How far a span may reach beyond the end of the video, in seconds or as a part of the span, whichever is more.
+OVERHANG = 1.0, 0.05
+
+
+def frame_indices(
+    times: NDArray[np.float64],
+    duration: float,
+    views: Views,
+    frames: int,
+    span: tuple[float, float] | None = None,
+) -> list[NDArray[np.int64]]:
+    """The frames of each temporal clip, as indices into `times`, as `Views` defines them.
+
+    Args:
+        times: seconds at which each frame starts, ascending from 0, (N,).
+        duration: seconds until the last frame ends.
+        views: how to sample; its own `frames` is not looked at.
+        frames: frames in one clip.
+        span: start and end in seconds; None means the whole video.
+
+    Returns:
+        `views.clips` arrays of shape (frames,), each ascending; a frame may come twice.
+
+    Raises:
+        ValueError: the span is empty or lies outside the video.
+    """
+    start, end = _clamped(duration, span)
+    clip = np.arange(views.clips)[:, None]
+    step = np.arange(frames)[None]
+    # the last frame that begins inside the span
+    first = int(_shown(times, start))
+    last = max(first, int(np.searchsorted(times, end - _rounding(times), "left")) - 1)
+    match views.sampling:
+        case "uniform" | "segments":
+            middle = 0.5 if views.sampling == "segments" else 0.0
+            part = (clip * frames + step + middle) / (views.clips * frames)
+            indices = _shown(times, start + (end - start) * part)
+        case "fps":
+            room = max(0.0, end - start - frames / views.fps)
+            indices = _shown(times, start + room * clip / max(1, views.clips - 1) + step / views.fps)
+        case "dense":
+            room = max(0, last - first + 1 - frames * views.stride)
+            indices = first + room * clip // max(1, views.clips - 1) + step * views.stride
+    return list(np.minimum(indices, last))
+
+
+def _clamped(duration: float, span: tuple[float, float] | None) -> tuple[float, float]:
+    start, end = (0.0, duration) if span is None else span
+    where = f"span {start:g} .. {end:g} s"
+    if not 0 <= start < end:
+        raise ValueError(f"{where} is not a stretch of time that starts at 0 s or later")
+    if start >= duration:
+        raise ValueError(f"{where} starts after the end of the video ({duration:.2f} s)")
+    if end - duration > max(OVERHANG[0], OVERHANG[1] * (end - start)):
+        raise ValueError(f"{where} ends after the end of the video ({duration:.2f} s)")
+    return start, min(end, duration)
+
+
+def _rounding(times: NDArray[np.float64]) -> float:
+    return min(ROUNDING, float(np.median(np.diff(times))) / 4) if len(times) > 1 else ROUNDING
+
+
+def _shown(times: NDArray[np.float64], when: float | NDArray[np.float64]) -> NDArray[np.int64]:
+    """Index of the frame shown at each time: the last that has started."""
+    return np.maximum(np.searchsorted(times, when + _rounding(times), "right") - 1, 0)

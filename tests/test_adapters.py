@@ -1,0 +1,269 @@
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evalkit import plugins, trained
+from evalkit.api import Adapter, Batch, Clip, Encoded, Example, Task, UserError
+from evalkit.encoders.vivit import ViViT, encoder
+from evalkit.metrics import accuracy
+
+CLIP = Clip(frames=4, size=32)
+TASK = Task(test=(), score=accuracy, classes=("a", "b", "c"))
+
+
+def tiny(vocabulary: Path | None = None) -> ViViT:
+    torch.manual_seed(0)
+    text = {"vocabulary": 200, "dim": 16, "depth": 1, "heads": 2, "tokens": 32} if vocabulary else None
+    return encoder(CLIP, vocabulary, dim=24, depth=2, heads=3, hidden=48, text=text).eval()
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
+    """A tiny random Llama as transformers saves it, with the mini world's vocabulary."""
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+
+    folder = tmp_path_factory.mktemp("lm")
+    (folder / "tokenizer.model").write_bytes(vocabulary.read_bytes())
+    LlamaTokenizer.from_pretrained(folder).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=200, pad_token_id=0, bos_token_id=2, eos_token_id=3, **shape)
+    ).save_pretrained(folder)
+    return folder
+
+
+QUESTIONS = [
+    Example(
+        "1", Path("1"), 1, text="What happens?", choices=("a red ring grows", "a blue cross moves left, then a ring")
+    ),
+    Example("2", Path("2"), 0, text="What?", choices=("a white circle blinks", "a green square turns red")),
+]
+
+
+def choice(lm: Path, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    return plugins.factory("adapter", "multiple_choice")(
+        tiny(), TASK, lm=str(lm), latents=3, depth=1, **settings
+    ).eval()
+
+
+def tokens(n: int, steps: int = 2) -> Tensor:
+    return torch.randn(n, 1, steps, 4, 24, generator=torch.Generator().manual_seed(1)).half()
+
+
+@pytest.mark.parametrize("name", ["probe", "contrastive", "multiple_choice"])
+def test_every_adapter_fulfils_the_contract(name: str, vocabulary: Path, lm: Path) -> None:
+    settings = {"lm": str(lm)} if name == "multiple_choice" else {}
+    assert isinstance(plugins.factory("adapter", name)(tiny(vocabulary), TASK, **settings), Adapter)
+
+
+@pytest.mark.parametrize("head", ["linear", "attentive"])
+def test_a_probe_learns_classes_that_its_features_tell_apart(head: str) -> None:
+    torch.manual_seed(0)
+    probe = plugins.factory("adapter", "probe")(tiny(), TASK, head=head)
+    centres = torch.randn(3, 24)
+    targets = [i % 3 for i in range(48)]
+    video = centres[targets][:, None, None] + 0.3 * torch.randn(48, 2, 4, 24)
+    features = probe.features(Encoded(video, video.mean((1, 2))))[:, None]
+    examples = [Example(str(i), Path(str(i)), target) for i, target in enumerate(targets)]
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        probe.training_step(Batch(examples, features), 0).backward()
+        optimizer.step()
+    found = probe.eval().predict(examples, features)
+    assert [prediction.value[0] for prediction in found] == targets
+    assert all(sorted(prediction.value) == [0, 1, 2] for prediction in found)
+
+
+def test_the_attentive_head_is_torchs_cross_attention_with_one_query() -> None:
+    probe = plugins.factory("adapter", "probe")(tiny(), TASK, head="attentive").eval()
+    x = torch.randn(5, 8, 24)
+    pool = probe.pool
+    normed = torch.nn.functional.layer_norm(x, (24,), pool.norm.weight, pool.norm.bias)
+    heads = pool.attention.num_heads
+    q, k, v = (
+        nn.functional.linear(value, w, b).reshape(*value.shape[:2], heads, -1).transpose(1, 2)
+        for value, w, b in zip(
+            (pool.query.expand(5, -1, -1), normed, normed),
+            pool.attention.in_proj_weight.chunk(3),
+            pool.attention.in_proj_bias.chunk(3),
+            strict=True,
+        )
+    )
+    mixed = ((q @ k.mT / math.sqrt(24 / heads)).softmax(-1) @ v).transpose(1, 2).flatten(2)
+    assert torch.allclose(pool(x), pool.attention.out_proj(mixed)[:, 0], atol=1e-6)
+
+
+def test_a_probe_averages_the_softmax_of_its_views() -> None:
+    probe = plugins.factory("adapter", "probe")(tiny(), TASK, head="linear").eval()
+    views = torch.randn(1, 3, 24)
+    expected = torch.stack([probe(views[:, i]).softmax(-1) for i in range(3)]).mean(0)[0]
+    detail = probe.predict([Example("1", Path("1"))], views)[0].detail
+    assert detail["probabilities"] == pytest.approx(sorted(expected.tolist(), reverse=True), abs=1e-5)
+
+
+def test_a_number_of_heads_that_does_not_divide_the_width_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"adapter.heads=5 does not divide the encoder's width 24; use one of \[1, 2, 3"
+    ):
+        plugins.factory("adapter", "probe")(tiny(), TASK, heads=5)
+
+
+def test_option_likelihoods_equal_those_of_one_option_at_a_time(lm: Path) -> None:
+    """Padding and batching change nothing: transformers' own loss on each sequence alone is the reference."""
+    adapter = choice(lm)
+    features = tokens(2)
+    predictions = adapter.predict(QUESTIONS, features)
+    for example, prediction, feature in zip(QUESTIONS, predictions, features, strict=True):
+        visual = adapter.resampler(feature.float()) * adapter.scale
+        for text, found in zip(example.choices, prediction.detail["log_likelihood"], strict=True):
+            prompt = adapter.tokenizer.encode(f"Question: {example.text} Answer:")
+            option = adapter.tokenizer.encode(text, add_special_tokens=False)
+            ids = torch.tensor([prompt + option])
+            embedded = torch.cat([visual, adapter.words(ids)], 1)
+            labels = torch.cat([torch.full((1, 3 + len(prompt)), -100), ids[:, len(prompt) :]], 1)
+            loss = adapter.lm(inputs_embeds=embedded, labels=labels).loss
+            assert found == pytest.approx(-loss.item() * len(option), abs=2e-4)
+
+
+def test_the_two_likelihood_scorers_are_the_sum_and_the_mean(lm: Path) -> None:
+    plain, mean = choice(lm), choice(lm, scorer="likelihood_per_token")
+    for one, other in zip(plain.predict(QUESTIONS, tokens(2)), mean.predict(QUESTIONS, tokens(2)), strict=True):
+        sums, counts = one.detail["log_likelihood"], one.detail["tokens"]
+        assert one.value == sums.index(max(sums))
+        means = [s / n for s, n in zip(sums, counts, strict=True)]
+        assert other.value == means.index(max(means))
+
+
+def test_the_order_of_options_does_not_change_their_likelihood(lm: Path) -> None:
+    adapter = choice(lm)
+    turned = [replace(example, choices=example.choices[::-1]) for example in QUESTIONS]
+    for one, other in zip(adapter.predict(QUESTIONS, tokens(2)), adapter.predict(turned, tokens(2)), strict=True):
+        assert one.detail["log_likelihood"] == pytest.approx(other.detail["log_likelihood"][::-1], abs=1e-4)
+
+
+def test_the_blind_control_sees_no_video(lm: Path) -> None:
+    adapter = choice(lm)
+    blind = adapter.predict(QUESTIONS, None)
+    assert blind[0].detail["log_likelihood"] != adapter.predict(QUESTIONS, tokens(2))[0].detail["log_likelihood"]
+
+
+@pytest.mark.parametrize(("temporal", "steps"), [("none", 8), ("strided", 2), ("mean", 1)])
+def test_temporal_pooling_keeps_the_named_steps(lm: Path, temporal: str, steps: int) -> None:
+    encoded = Encoded(torch.randn(2, 8, 4, 24), torch.randn(2, 24))
+    kept = choice(lm, temporal=temporal).features(encoded)
+    assert kept.shape == (2, steps, 4, 24)
+    wanted = {"none": encoded.tokens, "strided": encoded.tokens[:, 2::4], "mean": encoded.tokens.mean(1, keepdim=True)}
+    assert torch.equal(kept, wanted[temporal].half())
+
+
+def test_the_resampler_tells_the_order_of_steps(lm: Path) -> None:
+    adapter = choice(lm)
+    features = tokens(1, steps=6).float()[:, 0]
+    assert not torch.allclose(adapter.resampler(features), adapter.resampler(features.flip(1)), atol=1e-5)
+
+
+def test_training_multiple_choice_leaves_the_language_model_as_it_was(lm: Path) -> None:
+    adapter = choice(lm)
+    before = adapter.frozen["lm"]
+    start = adapter.training_step(Batch(QUESTIONS, tokens(2)), 0)
+    optimizer = torch.optim.AdamW([p for p in adapter.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss = adapter.training_step(Batch(QUESTIONS, tokens(2)), 0)
+        loss.backward()
+        optimizer.step()
+    assert loss < start - 0.3
+    assert adapter.frozen["lm"] == before
+
+
+def test_a_language_model_that_transformers_cannot_load_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lm=.*transformers cannot load it"):
+        choice(tmp_path)
+
+
+def contrastive(vocabulary: Path, task: Task = TASK, **settings: Any) -> Any:
+    return plugins.factory("adapter", "contrastive")(tiny(vocabulary), task, **settings)
+
+
+def test_the_contrastive_loss_is_the_symmetric_cross_entropy(vocabulary: Path) -> None:
+    adapter = contrastive(vocabulary, task=Task(test=(), score=accuracy), temperature=0.1)
+    examples = [Example(str(i), Path(str(i)), text=f"a {c} ring grows") for i, c in enumerate(("red", "blue", "white"))]
+    video = torch.randint(0, 256, (3, 1, 4, 3, 32, 32), dtype=torch.uint8)
+    found = adapter.training_step(Batch(examples, video), 0)
+    v = adapter.encoder(CLIP.normalise(video[:, 0])).pooled
+    t = adapter.encoder.encode_text([example.text for example in examples])
+    likeness = torch.stack([nn.functional.cosine_similarity(one, t) for one in v]) / 0.1
+    expected = -(likeness.log_softmax(1).diag().mean() + likeness.log_softmax(0).diag().mean()) / 2
+    assert found.item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_wrong_options_are_further_negatives_of_their_video(vocabulary: Path) -> None:
+    torch.manual_seed(0)
+    video = torch.randint(0, 256, (2, 1, 4, 3, 32, 32), dtype=torch.uint8)
+    adapter = contrastive(vocabulary)
+    plain = [replace(example, choices=(example.choices[example.target],), target=0) for example in QUESTIONS]
+    assert adapter.training_step(Batch(QUESTIONS, video), 0) > adapter.training_step(Batch(plain, video), 0)
+
+
+@pytest.mark.parametrize(
+    ("tune", "trainable"),
+    [("all", None), ("head", {"text"}), ("text", {"text"}), ("1", {"blocks", "norm"})],
+)
+def test_only_what_tune_names_is_trainable(vocabulary: Path, tune: str, trainable: set[str] | None) -> None:
+    adapter = contrastive(vocabulary, tune=tune)
+    names = [name for name, p in adapter.encoder.named_parameters() if p.requires_grad]
+    if trainable is None:
+        assert len(names) == len(list(adapter.encoder.parameters()))
+    else:
+        assert {name.split(".")[0] for name in names} == trainable
+    if tune == "1":
+        assert all(name.startswith(("blocks.1.", "norm.")) for name in names)
+    if tune == "head":
+        assert names == ["text.projection.weight"]
+
+
+def test_a_wrong_tune_is_told_what_is_allowed(vocabulary: Path) -> None:
+    with pytest.raises(UserError, match="adapter.tune=3: wanted all, text, head, or a number of layers from 1 to 2"):
+        contrastive(vocabulary, tune="3")
+
+
+def test_contrastive_answers_with_the_nearest_words(vocabulary: Path) -> None:
+    adapter = contrastive(vocabulary)
+    with torch.no_grad():
+        text = adapter.encoder.encode_text([QUESTIONS[0].choices[1], QUESTIONS[1].choices[0]])
+        assert [p.value for p in adapter.predict(QUESTIONS, text[:, None])] == [1, 0]
+
+
+def test_an_encoder_without_text_cannot_be_trained_contrastively() -> None:
+    with pytest.raises(UserError, match="needs an encoder with a text tower"):
+        plugins.factory("adapter", "contrastive")(tiny(), TASK)
+
+
+def test_what_an_adapter_learned_comes_back_from_disk(tmp_path: Path, lm: Path) -> None:
+    adapter = choice(lm)
+    trained.save(adapter, tmp_path / "a", {"settings": {"latents": 3}})
+    torch.manual_seed(random.randrange(1000) + 1)
+    other = choice(lm)
+    other.resampler.latents.data.zero_()
+    trained.restore(other, tmp_path / "a")
+    for one, two in zip(trained.learned(adapter).values(), trained.learned(other).values(), strict=True):
+        assert torch.allclose(one, two, atol=1e-3)
+    assert not any(name.startswith("lm.") for name in trained.learned(adapter))
+    assert trained.settings(tmp_path / "a") == {"latents": 3}
+
+
+def test_an_adapter_is_not_restored_over_another_language_model(tmp_path: Path, lm: Path) -> None:
+    adapter = choice(lm)
+    trained.save(adapter, tmp_path / "a", {"settings": {}})
+    adapter.lm.get_input_embeddings().weight.data.add_(1)
+    with pytest.raises(UserError, match="was trained with lm .* train it again"):
+        trained.restore(adapter, tmp_path / "a")
