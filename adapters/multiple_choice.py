@@ -195,8 +195,14 @@ def adapter(
         epochs: passes over the training examples.
         batch_size: examples in one training step.
     """
-    if "{question}" not in prompt:
-        raise UserError(f"adapter.prompt={prompt!r} has no {{question}} in it")
+    try:
+        asked = prompt.format(question="?!") != prompt.format(question="")
+    except (KeyError, IndexError, ValueError):
+        asked = False
+    if not asked:
+        raise UserError(f"adapter.prompt={prompt!r}: wanted text with {{question}} and no other braces in it")
+    if any(not example.choices for example in (*task.train, *task.test)):
+        raise UserError("adapter=multiple_choice needs questions with options; this task has none")
     model, tokenizer = load_lm(lm)
     return MultipleChoice(
         encoder.dim,
@@ -222,7 +228,9 @@ def load_lm(lm: str) -> tuple[nn.Module, Any]:
         UserError: transformers cannot load it.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source = lm or str(DEMO_LM)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)

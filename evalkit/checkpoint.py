@@ -36,11 +36,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"refused {path}: it is a pickle that can run code when loaded. Save only its state_dict, best as "
-            "safetensors"
+            f"refused {path}: it is damaged, or a pickle that can run code when loaded. Save only its state_dict, best "
+            "as safetensors"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"cannot read weights {path}: {_line(error)}") from error
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise UserError(f"cannot read weights {path}: {type(error).__name__}: {_line(error)}") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"cannot read weights {path}: it holds no state_dict (a mapping of names to tensors)")

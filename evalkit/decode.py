@@ -34,10 +34,11 @@ THREADS = 1
 DECORD_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # A seek costs about as much as decoding this many frames.
 SEEK_FRAMES = 16
-# How many bytes of frames decord hands over at once.
-BATCH_BYTES = 64 << 20
+# How many bytes of frames decord hands over at once; more is slower as well as larger.
+BATCH_BYTES = 8 << 20
 
 Frame = NDArray[np.uint8]
+_PYAV = f"PyAV {av.__version__}"
 
 
 class DecodeError(Exception):
@@ -162,7 +163,8 @@ class Video:
 
     def _use_pyav(self, why: str) -> None:
         self._decord = None
-        self.decoder = f"PyAV {av.__version__} ({why})"
+        if default_decoder() != _PYAV:
+            self.decoder = f"{_PYAV} ({why})"
 
     def _decord_agrees(self) -> bool:
         """Whether decord sees the same frames at the same times, in the size that the stream states."""
@@ -171,20 +173,21 @@ class Video:
             if reader is None or len(reader) != len(self.times):
                 return False
             starts = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
-            size = reader[0].shape[:2]  # tiny frames come with the padding of a row as pixels
+            *size, channels = reader[0].shape  # short rows may come with their padding
         except Exception:  # decord has many kinds; PyAV finds out whether the file is to blame
             return False
         # decord keeps seconds as float32
         tolerance = 2e-3 + 1e-6 * self.duration
-        return bool(np.abs(starts - starts[0] - self.times).max() < tolerance) and sorted(size) == sorted(
-            self._line.size
-        )
+        same_times = bool(np.abs(starts - starts[0] - self.times).max() < tolerance)
+        return same_times and channels == 3 and sorted(size) == sorted(self._line.size)
 
     def _pyav_frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         with _open(self.path) as container:
             for cut, run in self._runs(wanted):
                 missing = set(run)
-                for start in {cut: 0, None: 0}:  # what a seek does not give may come from the start of the file
+                for start in dict.fromkeys(
+                    [cut, None]
+                ):  # what a seek does not give may come from the start of the file
                     for index, frame in self._decode(container, start, run[-1]) if missing else ():
                         if index in missing:
                             missing.remove(index)
@@ -245,8 +248,8 @@ class Video:
         first = next((index for index in range(count) if index not in good), 0)
         again = next((index for index in range(first, count) if index in good), None)
         if again is None:
-            return f"frames after {self.times[first]:.3g} s cannot be decoded {tally}"
-        return f"frames from {self.times[first]:.3g} s to {self.times[again]:.3g} s cannot be decoded {tally}"
+            return f"frames after {self.times[first].round(2)} s cannot be decoded {tally}"
+        return f"frames from {self.times[first].round(2)} s to {self.times[again].round(2)} s cannot be decoded {tally}"
 
 
 def open_video(path: Path) -> Video:
@@ -276,7 +279,7 @@ def default_decoder() -> str:
     try:
         import decord
     except (ImportError, OSError):
-        return f"PyAV {av.__version__}"
+        return _PYAV
     for name in ("decord2", "decord"):  # two distributions of one module
         try:
             if metadata.version(name) == decord.__version__:
@@ -411,16 +414,23 @@ def _starts_afresh(stream: VideoStream, data: bytes) -> bool:
 
 def _recount(path: Path, line: Timeline) -> Timeline:
     """The timeline of a stream whose packets do not tell when frames are shown, from decoding it once."""
+    pts: list[int | None] = []
+    whole = True
     with _open(path) as container:
         stream = _configured(container, line.stream)
-        pts = [frame.pts for frame in _frames(stream, container.demux(stream), set())]
         rate = stream.average_rate or stream.guessed_rate
+        try:
+            for frame in container.decode(stream):
+                pts.append(frame.pts)
+        except FFmpegError:
+            whole = False
     stamps = [stamp for stamp in pts if stamp is not None]
     if len(stamps) == len(pts) > 0 and all(a < b for a, b in itertools.pairwise(stamps)):
         gap = (stamps[-1] - stamps[0]) // (len(stamps) - 1) if len(stamps) > 1 else 1
-        return line._replace(pts=stamps, end=stamps[-1] + gap, counted=False)
-    if not rate or len(pts) > len(line.pts):
-        raise DecodeError(f"no frame times ({len(pts)} frames in {len(line.pts)} packets)")
+        promised = line.promised if whole else max(line.promised or 0, stamps[0] + gap * len(line.pts))
+        return line._replace(pts=stamps, end=stamps[-1] + gap, counted=False, promised=promised)
+    if not rate or len(pts) > len(line.pts) or (whole and len(pts) < len(line.pts)):
+        raise DecodeError(f"no telling when its frames are shown ({len(pts)} frames in {len(line.pts)} packets)")
     return line._replace(tick=1 / rate)
 
 

@@ -115,11 +115,13 @@ class Reader:
         ]
         clips = read_clips(requests, workers=self.workers or os.cpu_count() or 1, time_limit=self.time_limit)
         waiting: list[tuple[Source, Decoded | Failure]] = []
+        held = 0
         for pair in track(self._timed(zip(wanted, clips, strict=True)), label, len(wanted)):
             waiting.append(pair)
-            if sum(_views(clip) for _, clip in waiting) >= self.batch:
+            held += _views(pair[1])
+            if held >= self.batch:
                 yield from self._flush(waiting, keep, variants)
-                waiting = []
+                waiting, held = [], 0
         yield from self._flush(waiting, keep, variants)
 
     def _timed(self, pairs: Iterator[tuple[Source, Decoded | Failure]]) -> Iterator[tuple[Source, Decoded | Failure]]:

@@ -72,16 +72,19 @@ def fit(
     adapter keeps of the encoder's output as it is by then.
 
     Raises:
-        UserError: there is nothing to train on, or the loss is not finite.
+        UserError: there is nothing to train or to choose on, the loss is not finite, or the time is too short for one
+            epoch.
     """
     assert isinstance(adapter, Adapter)
-    if not train.examples:
-        raise UserError("there are no training examples to fit the adapter on")
+    for split, data in (("training", train), ("validation", val)):
+        if not data.examples:
+            raise UserError(f"there are no {split} examples that could be decoded to fit the adapter on")
     choose = _ChooseOnVal(val, score, keep)
     with warnings.catch_warnings():
         # Features are in memory: loader workers would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # a frozen part is meant to be
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         trainer = lightning.Trainer(
             accelerator="cpu" if device.type == "cpu" else "gpu" if device.type == "cuda" else device.type,
@@ -104,6 +107,8 @@ def fit(
             collate_fn=train.batch,
         )
         trainer.fit(adapter.train(), loader)
+    if not choose.scores:
+        raise UserError(f"trainer.max_minutes={max_minutes:g} were over before the first epoch was: give it more")
     choose.restore(adapter)
     adapter.to(device).eval()
     return Fitted(len(choose.scores), choose.kept, choose.scores)
@@ -150,11 +155,7 @@ class _ChooseOnVal(Callback):
         assert isinstance(pl_module, Adapter)
         pl_module.eval()
         targets = [example.target for example in self.val.examples]
-        value = (
-            headline(self.score, predict(pl_module, self.val, self.keep), targets)
-            if targets
-            else float(len(self.scores))
-        )
+        value = headline(self.score, predict(pl_module, self.val, self.keep), targets)
         pl_module.train()
         if not self.scores or value > max(self.scores):
             self.kept = len(self.scores) + 1

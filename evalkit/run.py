@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -60,20 +61,26 @@ def run(config: Config) -> Path:
     score_reference = result.reference(task.score)  # fails now rather than after hours
     if not task.test:
         raise UserError(f"task {parts.name} has no test examples")
+    out = config.options.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)  # fails now rather than after hours
+    except OSError as error:
+        raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
     needs_fit = parts.adapter.epochs > 0 and parts.fitted_from is None and not parts.adapter.trains_encoder
     if needs_fit and not task.train:
         raise UserError(
             f"adapter {parts.adapter_name} is untrained and task {parts.name} has no train split: train it with "
-            f"`evalkit adapt task=... adapter={parts.adapter_name} ckpt={config.options.ckpt} out=FOLDER`, then give "
-            "adapter.from=FOLDER"
+            f"`evalkit adapt task=... adapter={config.options.adapter or parts.adapter_name} "
+            f"ckpt={config.options.ckpt} out=FOLDER`, then give adapter.from=FOLDER"
         )
     selection = None
     if needs_fit:
         selection, cost.fit_s = fit_adapter(parts, config)
 
-    names = [name for name in task.controls if name in VARIANTS] if config.options.controls else []
+    asked = _controls(parts) if config.options.controls else []
+    names = [name for name in asked if name in VARIANTS]
     variants = {"": encode.unchanged} | {name: VARIANTS[name] for name in names}
-    predicted, failures, decoders = _predict(parts, variants, config)
+    predicted, failures, decoders = _predict(parts, variants, asked, config)
     scoring = time.monotonic()
     root = _common_folder(task.test)
     rows = [_row(example, root, predicted[""].get(example.id), failures, decoders) for example in task.test]
@@ -134,7 +141,7 @@ def run(config: Config) -> Path:
         ),
     }
     yaml = config.to_yaml()
-    folder = config.options.out / encoder_name / parts.name / result.run_id(yaml, started)
+    folder = out / encoder_name / parts.name / result.run_id(yaml, started)
     submission, answers = task.submission, _by_id(predicted[""], task.test)
     extra = (lambda hidden: submission(answers, hidden)) if submission else None
     folder = result.write(folder, record, rows, yaml, extra)
@@ -148,13 +155,13 @@ def prepare(config: Config) -> Parts:
     options = config.options
     torch.manual_seed(options.seed)
     device = _device(options.device)
+    encoder: Any = encoders.load_encoder(options.ckpt, seed=options.seed)  # before mini films are made
+    digest = checkpoint.sha256(encoder)
     mini = {"mini": True} if options.mini else {}
     task = plugins.factory("task", options.task)(**config.data, **mini)
     if not isinstance(task, Task):
         raise UserError(f"task {options.task} returned a {type(task).__name__}; wanted an evalkit.api.Task")
     _check_ids(task)
-    encoder: Any = encoders.load_encoder(options.ckpt, seed=options.seed)
-    digest = checkpoint.sha256(encoder)
     name = options.adapter or own_adapter(options.task)
     folder = options.adapter_from or encoders.folder_of(options.ckpt)
     home = trained.place(Path(folder), name) if folder else None
@@ -162,26 +169,36 @@ def prepare(config: Config) -> Parts:
         raise UserError(f"adapter.from={options.adapter_from}: no trained adapter {name} there ({home})")
     fitted_from = home if home and (home / "adapter.json").is_file() else None
     make = plugins.factory("adapter", name)
-    settings = {
+    defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(make).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    settings |= dict(task.settings) if not fitted_from else trained.settings(fitted_from)
-    settings |= config.adapter
+    prescribed = task.settings if name == own_adapter(options.task) else {}  # by its protocol, which names its adapter
+    settings = {**defaults, **(trained.settings(fitted_from) if fitted_from else prescribed), **config.adapter}
+    if unknown := settings.keys() - defaults.keys():
+        raise UserError(f"{fitted_from or f'task {options.task}'}: adapter {name} has no setting {min(unknown)!r}")
     adapter = make(encoder, task, **settings)
     if not isinstance(adapter, lightning.LightningModule) or not isinstance(adapter, Adapter):
         raise UserError(
             f"adapter {name} returned a {type(adapter).__name__}; wanted a LightningModule as in evalkit.api"
         )
     if fitted_from:
-        trained.restore(adapter, fitted_from)
+        trained.restore(adapter, fitted_from, frozen_parts(adapter, task, digest))
     encoder.to(device)
     adapter.to(device).eval()
     views = encode.resolve(task.views, encoder.clip, config.clip)
     reader = Reader(views, options.workers, options.batch, options.time_limit, Cost())
     display = plugins.display_name(options.task) + ("@mini" if options.mini else "")
-    return Parts(display, task, encoder, digest, name, adapter, settings, fitted_from, reader, device)
+    shown = plugins.display_name(name)
+    return Parts(display, task, encoder, digest, shown, adapter, settings, fitted_from, reader, device)
+
+
+def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str, str]:
+    """Hashes of what a trained adapter belongs to and does not hold itself: the frozen encoder, the task's classes."""
+    if adapter.trains_encoder:  # it lies beside the adapter, and words stand for classes
+        return {}
+    return {"encoder": encoder_sha256} | ({"classes": result.digest(task.classes)} if task.classes else {})
 
 
 def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
@@ -230,16 +247,30 @@ def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
     return record, time.monotonic() - started
 
 
+def _controls(parts: Parts) -> list[str]:
+    """The task's controls, but for `blind` where the adapter has no answer without a video."""
+    controls = list(parts.task.controls)
+    if unknown := set(controls) - {*VARIANTS, "blind", "option_order"}:
+        raise UserError(f"task {parts.name}: no control named {min(unknown)!r}")
+    if "blind" in controls:
+        try:
+            with torch.inference_mode():
+                parts.adapter.predict(parts.task.test[:1], None)
+        except UserError as error:
+            print(f"control blind left out: {error}", file=sys.stderr)
+            controls.remove("blind")
+    return controls
+
+
 def _predict(
-    parts: Parts, variants: Mapping[str, encode.Variant], config: Config
+    parts: Parts, variants: Mapping[str, encode.Variant], controls: Sequence[str], config: Config
 ) -> tuple[dict[str, dict[str, Prediction]], dict[str, str], dict[str, str]]:
     """Predictions by variant and example id, failures by id, other decoders by id; test videos are seen once."""
     task, adapter = parts.task, parts.adapter
     asking: dict[Source, list[Example]] = {}
     for example in task.test:
         asking.setdefault(Source(example.video, example.span), []).append(example)
-    named = list(variants) + [name for name in task.controls if name in ("blind", "option_order")]
-    predicted: dict[str, dict[str, Prediction]] = {name: {} for name in named if not name or config.options.controls}
+    predicted: dict[str, dict[str, Prediction]] = {name: {} for name in [*variants, *controls]}
     failures: dict[str, str] = {}
     decoders: dict[str, str] = {}
     waiting: list[Encoding] = []
@@ -285,9 +316,10 @@ def _cyclic(
     orders = max(len(example.choices) for example in examples)
     values = {example.id: [straight[example.id].value] for example in examples}
     for shift in range(1, orders):
-        turned = [replace(e, choices=e.choices[shift:] + e.choices[:shift]) for e in examples]
-        for example, prediction in zip(examples, adapter.predict(turned, features), strict=True):
-            values[example.id].append((prediction.value + shift) % len(example.choices))
+        shifts = [shift % len(e.choices) for e in examples]  # one with fewer options comes round again
+        turned = [replace(e, choices=e.choices[n:] + e.choices[:n]) for e, n in zip(examples, shifts, strict=True)]
+        for example, n, prediction in zip(examples, shifts, adapter.predict(turned, features), strict=True):
+            values[example.id].append((prediction.value + n) % len(example.choices))
     return {key: Prediction(value) for key, value in values.items()}
 
 
@@ -300,7 +332,7 @@ def _control(name: str, task: Task, predicted: Mapping[str, Prediction], failure
     if name != "option_order":
         return {"name": name, "metric": metric, "value": headline(task.score, values, targets)}
     orders = max((len(value) for value in values if value is not None), default=1)
-    turns = [[None if value is None else value[k] for value in values] for k in range(orders)]
+    turns = [[None if value is None else value[k % len(value)] for value in values] for k in range(orders)]
     return {"name": name, "metric": metric, "value": sum(headline(task.score, t, targets) for t in turns) / orders}
 
 
@@ -313,7 +345,7 @@ def _row(
 ) -> result.Row:
     return result.Row(
         id=example.id,
-        video=str(example.video.relative_to(root)),
+        video=str(example.video.absolute().relative_to(root)),
         kind=example.kind,
         target=example.target,
         prediction=None if prediction is None else prediction.value,
@@ -325,7 +357,7 @@ def _row(
 
 def _common_folder(examples: Sequence[Example]) -> Path:
     """The folder that holds all videos: rows name their video within it, not where it lies on this machine."""
-    return Path(os.path.commonpath([example.video.parent for example in examples]))
+    return Path(os.path.commonpath([example.video.absolute().parent for example in examples]))
 
 
 def _by_id(predicted: Mapping[str, Prediction], examples: Sequence[Example]) -> dict[str, Any]:
@@ -338,7 +370,15 @@ def _keep(parts: Parts) -> Any:
     def keep(pixels: Tensor) -> Tensor:
         with torch.inference_mode():
             video = parts.encoder.clip.normalise(pixels.to(parts.device))
-            kept: Tensor = parts.adapter.features(parts.encoder(video)).cpu()
+            try:
+                encoded = parts.encoder(video)
+            except ValueError as error:  # a shape that it does not take: clip.frames, clip.size
+                raise UserError(f"the encoder cannot take these clips: {error}") from error
+            kept: Tensor = parts.adapter.features(encoded).cpu()
+            if not torch.isfinite(kept).all():
+                raise UserError(
+                    "the encoder gives NaN or infinity: its weights are damaged, or too large for half floats"
+                )
         return kept.clone()  # an inference tensor could not be trained on
 
     return keep

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from evalkit.api import Views
 
-# Matroska and many annotations round to milliseconds: a time this close before a frame's start, in seconds, means that
-# frame. For fast videos it is a quarter of the usual gap between frames.
-ROUNDING = 2e-3
+# Seconds by which a moment may precede a frame's start and still mean that frame: what arithmetic on doubles loses, or
+# a little more than what a container that rounds to milliseconds (Matroska, FLV) does to starts and duration.
+EXACT, MILLISECONDS = 1e-6, 1.5e-3
 # How far a span may reach beyond the end of the video, in seconds or as a part of the span, whichever is more.
 OVERHANG = 1.0, 0.05
 
@@ -69,7 +69,9 @@ def _clamped(duration: float, span: tuple[float, float] | None) -> tuple[float, 
 
 
 def _rounding(times: NDArray[np.float64]) -> float:
-    return min(ROUNDING, float(np.median(np.diff(times))) / 4) if len(times) > 1 else ROUNDING
+    """MILLISECONDS where the gaps between frames are alike but for one, as 33, 33, 34 ms; else EXACT."""
+    uneven = np.ptp(np.diff(times)) if len(times) > 1 else 0.0
+    return MILLISECONDS if 0.9e-3 < uneven < 1.1e-3 else EXACT
 
 
 def _shown(times: NDArray[np.float64], when: float | NDArray[np.float64]) -> NDArray[np.int64]:

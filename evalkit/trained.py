@@ -13,11 +13,12 @@ from torch import nn
 
 from evalkit import checkpoint
 from evalkit.api import UserError
+from evalkit.plugins import display_name
 
 
 def place(folder: Path, adapter: str) -> Path:
-    """Where an adapter's files lie in a checkpoint's folder."""
-    return folder / "adapters" / adapter
+    """Where an adapter's files lie in a checkpoint's folder; `adapter` is a name, or the file of one's own."""
+    return folder / "adapters" / display_name(adapter)
 
 
 def learned(adapter: nn.Module) -> dict[str, torch.Tensor]:
@@ -30,10 +31,10 @@ def learned(adapter: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save(adapter: nn.Module, folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes what an adapter learned (half precision) and how it came to be."""
+    """Writes what an adapter learned (half precision) and how it came to be, with the hashes of its frozen parts."""
     folder.mkdir(parents=True)
     save_file({name: value.half() for name, value in learned(adapter).items()}, folder / "adapter.safetensors")
-    record = {**record, "frozen": getattr(adapter, "frozen", {})}
+    record = {**record, "frozen": {**getattr(adapter, "frozen", {}), **record.get("frozen", {})}}
     (folder / "adapter.json").write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
 
 
@@ -42,15 +43,21 @@ def settings(folder: Path) -> dict[str, Any]:
     return dict(checkpoint.read_json(folder / "adapter.json")["settings"])
 
 
-def restore(adapter: nn.Module, folder: Path) -> None:
+def restore(adapter: nn.Module, folder: Path, frozen: Mapping[str, str] | None = None) -> None:
     """Puts back what an adapter learned.
+
+    Args:
+        adapter: untrained, with the settings that were used for training.
+        folder: its files.
+        frozen: hashes of what it belongs to that is not its own: the encoder, the classes.
 
     Raises:
         UserError: the files are damaged, the shapes differ, or a frozen part is not the one it was trained with.
     """
     record = checkpoint.read_json(folder / "adapter.json")
-    for part, digest in getattr(adapter, "frozen", {}).items():
-        if (known := record["frozen"].get(part)) != digest:
+    trained_with = record.get("frozen", {})
+    for part, digest in {**getattr(adapter, "frozen", {}), **(frozen or {})}.items():
+        if (known := trained_with.get(part, digest)) != digest:
             raise UserError(
                 f"{folder} was trained with {part} {str(known)[:12]}, not with {digest[:12]}: train it again"
             )

@@ -131,8 +131,11 @@ def _questions(root: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
         names, question = ("q_uid", "question", *(f"option {i}" for i in range(OPTIONS))), "question"
     elif tables:
         file = tables[0]
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
+        try:
+            with file.open(newline="", encoding="utf-8-sig") as lines:
+                rows = list(csv.DictReader(lines))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"cannot read {file}: {error}") from error
         names, question = ("video_name", "question", *(f"a{i}" for i in range(OPTIONS))), "question"
     else:
         raise UserError(f"{root} has neither questions.json nor a csv of the questions")

@@ -60,6 +60,7 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
         views=Views("uniform"),
         chance=100 / len(labels),
         licence="generated (Apache-2.0)" if mini else "your own",
+        source="evalkit.mini" if mini else "your own",
     )
 
 
@@ -67,20 +68,29 @@ Row = tuple[str, Path, str, str]  # id, video, label, split or ""
 
 
 def _csv(file: Path) -> list[Row]:
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        columns = reader.fieldnames or []
-        if absent := [name for name in ("path", "label") if name not in columns]:
-            raise UserError(f"{file}: no column {absent[0]!r}; wanted path,label[,split], found {','.join(columns)}")
-        rows: list[Row] = []
-        for row in reader:
-            split = (row.get("split") or "").strip()
-            where = f"{file}, line {reader.line_num}"
-            if not row["path"] or not row["label"]:
-                raise UserError(f"{where}: path or label is empty")
-            if split not in (*SPLITS, ""):
-                raise UserError(f"{where}: split is {split!r}; wanted train, val or test")
-            rows.append((row["path"], file.parent / row["path"], row["label"], split))
+    rows: list[Row] = []
+    seen: set[str] = set()  # in train and in test, a video would tell its own answer
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            columns = reader.fieldnames or []
+            if absent := [name for name in ("path", "label") if name not in columns]:
+                raise UserError(
+                    f"{file}: no column {absent[0]!r}; wanted path,label[,split], found {','.join(columns)[:80]!r}"
+                )
+            for row in reader:
+                split = (row.get("split") or "").strip()
+                where = f"{file}, line {reader.line_num}"
+                if not row["path"] or not row["label"]:
+                    raise UserError(f"{where}: path or label is empty")
+                if split not in (*SPLITS, ""):
+                    raise UserError(f"{where}: split is {split!r}; wanted train, val or test")
+                if row["path"] in seen:
+                    raise UserError(f"{where}: {row['path']} stands there twice")
+                seen.add(row["path"])
+                rows.append((row["path"], file.parent / row["path"], row["label"], split))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {file} as a csv path,label[,split]: {error}") from error
     if len({bool(split) for *_, split in rows}) > 1:
         raise UserError(f"{file}: some rows have a split and some have none; give all or none")
     return rows

@@ -58,13 +58,13 @@ def read(file: Path) -> list[tuple[str, str]]:
     if not file.is_file():
         raise UserError(f"no {file}: wanted the published csv (label, youtube_id, time_start, time_end, split, is_cc)")
     rows = []
-    with file.open(newline="", encoding="utf-8") as lines:
+    with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
         reader = csv.DictReader(lines)
         for row in reader:
             try:
                 start, end = int(float(row["time_start"])), int(float(row["time_end"]))
                 rows.append((row["label"].strip('"'), f"{row['youtube_id']}_{start:06d}_{end:06d}"))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 raise UserError(f"{file}, line {reader.line_num}: not a row as published: {error!r}") from error
     return rows
 

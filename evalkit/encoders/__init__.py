@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,16 @@ class Spec:
     tokenizer: Path | None = None
 
     def build(self) -> nn.Module:
-        """The encoder with random weights."""
-        module = factory("encoder", self.family)(self.clip, self.tokenizer, **self.settings)
-        return module.eval()  # type: ignore[no-any-return]
+        """The encoder with random weights.
+
+        Raises:
+            UserError: there is no such family, or its settings do not fit it.
+        """
+        make = factory("encoder", self.family)
+        try:
+            return make(self.clip, self.tokenizer, **self.settings).eval()  # type: ignore[no-any-return]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"encoder {self.family} cannot be built as its settings say: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
         """What config.json holds."""
@@ -83,11 +92,15 @@ def _load(ckpt: str, seed: int) -> Any:
         )
     module, _, function = ckpt.partition(":")
     if function and all(part.isidentifier() for part in [*module.split("."), function]):
+        sys.path.append(os.getcwd())  # the command's own path starts at its folder, not at the user's
         try:
-            make = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"ckpt={ckpt}: {error}") from error
-        return make()
+            return getattr(importlib.import_module(module), function)()
+        except UserError:
+            raise
+        except Exception as error:  # whatever the encoder's own code raises
+            raise UserError(f"ckpt={ckpt}: {type(error).__name__}: {error}") from error
+        finally:
+            sys.path.pop()
     known = ["demo", *(f"random:{name}" for name in presets())]
     raise UserError(f"ckpt={ckpt}: no such file or folder, and no such name.{suggest(ckpt, known)}")
 
@@ -119,6 +132,8 @@ def spec_of(ckpt: str) -> Spec:
     if ckpt.startswith("random:"):
         return read_preset(ckpt.removeprefix("random:"))
     folder = folder_of(ckpt)
+    if folder is not None and (folder / "encoder.json").is_file():
+        return spec_of(str(checkpoint.read_json(folder / "encoder.json").get("ckpt")))
     if folder is None or not (folder / "config.json").is_file():
         raise UserError(f"ckpt={ckpt} is no checkpoint that evalkit wrote, so a trained copy of it cannot be written")
     tokenizer = folder / "tokenizer.model"
@@ -129,7 +144,9 @@ def spec_of(ckpt: str) -> Spec:
 def _from_folder(folder: Path, weights: Path | None) -> nn.Module:
     if (folder / "encoder.json").is_file():  # an adapter's folder, which only points to the frozen encoder
         pointer = checkpoint.read_json(folder / "encoder.json")
-        encoder = load_encoder(pointer["ckpt"])
+        if not {"ckpt", "sha256"} <= pointer.keys():
+            raise UserError(f"{folder / 'encoder.json'} does not name an encoder: wanted ckpt and sha256")
+        encoder = load_encoder(pointer["ckpt"], seed=pointer.get("seed", 0))
         assert isinstance(encoder, nn.Module)
         if (found := checkpoint.sha256(encoder)) != pointer["sha256"]:
             raise UserError(

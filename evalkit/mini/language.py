@@ -19,6 +19,7 @@ QUESTION = "What happens in this video, from beginning to end?"
 STEPS = 6
 SECONDS = 180.0
 CYCLE_SECONDS = 15.0
+WORDS = [*world.COLOURS, *world.SHAPES, *world.ORDINALS, *{word: 0 for act in world.ACTIONS for word in act.split()}]
 
 
 def options(rng: random.Random, original: world.Story, kind: Kind, n: int = 5) -> list[world.Story]:
@@ -65,9 +66,17 @@ def clips(name: str, n: int) -> list[world.Story]:
 
 
 def document(rng: random.Random) -> str:
-    """One text to learn the language from: a story, the question, and the story again as its answer."""
+    """One text to learn the language from: a story told two to four times, the last as the answer to the question.
+
+    Every other text is a list of the world's words, told over and over: only looking back tells what comes next, which
+    a model must learn before it can answer from what stands before the question.
+    """
+    times = rng.randint(1, 3)
+    if rng.random() < 0.5:
+        words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(5, 25)))
+        return " ".join([words] * (times + 1))
     told = world.story(rng, rng.randint(1, STEPS), SECONDS, CYCLE_SECONDS)
-    return f"{told}. Question: {QUESTION} Answer: {told}"
+    return f"{f'{told}. ' * times}Question: {QUESTION} Answer: {told}"
 
 
 def documents(seed: int, n: int) -> Iterator[str]:

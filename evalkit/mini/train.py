@@ -17,7 +17,7 @@ from evalkit.optim import adamw
 from evalkit.progress import track
 
 PAD, UNKNOWN, BEGIN, END = range(4)
-STEPS, BATCH, SEED = 1500, 32, 1
+STEPS, BATCH, SEED = 2000, 32, 1
 
 
 def vocabulary(path: Path) -> None:
@@ -42,7 +42,7 @@ def vocabulary(path: Path) -> None:
 
 
 def language_model(folder: Path) -> None:
-    """Writes a folder that transformers' Auto classes load: vocabulary, then 1,500 steps of next-token prediction."""
+    """Writes a folder that transformers' Auto classes load: vocabulary, then 2,000 steps of next-token prediction."""
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,8 +52,8 @@ def language_model(folder: Path) -> None:
     config = LlamaConfig(
         vocab_size=200,
         hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
+        intermediate_size=256,
+        num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=512,
         tie_word_embeddings=True,
@@ -62,7 +62,7 @@ def language_model(folder: Path) -> None:
         eos_token_id=END,
     )
     model = LlamaForCausalLM(config)
-    training = adamw(model, 3e-3, 0.05, STEPS)
+    training = adamw(model, 2e-3, 0.01, STEPS)
     optimizer, schedule = training["optimizer"], training["lr_scheduler"]["scheduler"]
     texts = documents(SEED + 1, STEPS * BATCH)
     for step in track(range(STEPS), "language model", STEPS):

@@ -1,0 +1,256 @@
+"""Clips of one sample, and of many through worker processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from evalkit import clips
+from evalkit.api import Views
+from evalkit.clips import Decoded, Failure, Request, read_clip, read_clips
+from evalkit.decode import open_video
+
+Span = tuple[float, float] | None
+
+
+def write_video(path: Path, frames: int = 30, width: int = 128, height: int = 96) -> Path:
+    """A video at 10 fps whose frames are of one grey, 8 brighter from one to the next, over a fixed texture."""
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 16, (height, width, 1), dtype=np.uint8).repeat(3, 2)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(texture + np.uint8(number * 8))))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("clips") / "grey.mp4")
+
+
+def decoded(result: Decoded | Failure) -> Decoded:
+    assert isinstance(result, Decoded), result
+    return result
+
+
+def answer(text: str) -> Decoded:
+    return Decoded(torch.zeros(1, 1, 3, 2, 2, dtype=torch.uint8), ((0.0,),), text, True)
+
+
+# What workers call in place of read_clip; the path says what is to happen.
+
+
+def named(video: Path, span: Span, views: Views, frames: int, size: int) -> Decoded | Failure:
+    match video.name.split("-")[0]:
+        case "hang":
+            time.sleep(1000)
+        case "raise":
+            raise KeyError("some\nbug")
+        case "die":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "die_once":
+            if not video.exists():
+                video.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        case "touch":
+            video.touch()
+    return answer(f"{video.name} {os.getpid()}")
+
+
+def sleeping(video: Path, span: Span, views: Views, frames: int, size: int) -> Decoded | Failure:
+    (video.parent / f"{os.getpid()}.worker").touch()
+    time.sleep(1000)
+    return answer("")
+
+
+def requests(folder: Path, *names: str) -> list[Request]:
+    return [Request(folder / name, None, Views(), 1, 2) for name in names]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs; one that has ended and waits for its parent does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+
+
+def gone(pids: list[int], seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while any(alive(pid) for pid in pids):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_clip_holds_the_frames_and_times_that_were_asked_for(video: Path) -> None:
+    result = decoded(read_clip(video, (1.0, 3.0), Views("uniform", clips=2), 4, 48))
+    assert result.pixels.shape == (2, 4, 3, 48, 48) and result.pixels.dtype == torch.uint8
+    assert result.times == ((1.0, 1.2, 1.5, 1.7), (2.0, 2.2, 2.5, 2.7))
+    assert result.decoder == open_video(video).decoder and result.default_decoder
+    grey = result.pixels.float().mean((2, 3, 4))
+    expected = torch.tensor(result.times) * 10 * 8 + 7.5
+    assert (grey - expected).abs().max() < 2
+
+
+def reference(frame: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Antialiased bilinear in float32, rounded once."""
+    scaled = interpolate(frame.permute(2, 0, 1)[None].float(), shape, mode="bilinear", antialias=True)
+    return scaled[0].round().clamp(0, 255)
+
+
+@pytest.mark.parametrize(("width", "height"), [(128, 96), (96, 128), (640, 360), (50, 50), (322, 64)])
+@pytest.mark.parametrize("size", [32, 64, 112])
+def test_crops_are_cut_from_a_frame_that_is_scaled_once(width: int, height: int, size: int) -> None:
+    rng = np.random.default_rng(0)
+    frame = torch.from_numpy(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    scale = size / min(width, height)
+    shape = (int(height * scale + 1e-9), int(width * scale + 1e-9))
+    whole = reference(frame, shape)
+    long = max(shape) - size
+    three = clips._crops(frame, size, "crop", 3)
+    assert three.shape == (3, 3, size, size)
+    for crop, corner in zip(three, (0, round(long / 2), long), strict=True):
+        wanted = whole[:, :, corner : corner + size] if width > height else whole[:, corner : corner + size]
+        assert (crop.float() - wanted).abs().max() <= 1
+    assert torch.equal(clips._crops(frame, size, "crop", 1)[0], three[1])
+    (squashed,) = clips._crops(frame, size, "squash", 1)
+    assert (squashed.float() - reference(frame, (size, size))).abs().max() <= 1
+
+
+def test_a_frame_of_the_right_size_is_left_as_it_is() -> None:
+    frame = torch.arange(8 * 8 * 3, dtype=torch.uint8).view(8, 8, 3)
+    assert torch.equal(clips._crops(frame, 8, "crop", 1)[0], frame.permute(2, 0, 1))
+
+
+def test_views_are_all_crops_of_the_first_clip_then_of_the_next(video: Path) -> None:
+    three = decoded(read_clip(video, None, Views("segments", clips=2, crops=3), 2, 48)).pixels
+    one = decoded(read_clip(video, None, Views("segments", clips=2), 2, 48)).pixels
+    assert three.shape == (6, 2, 3, 48, 48)
+    assert torch.equal(three[[1, 4]], one)
+    assert not torch.equal(three[0], three[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "span", "reason"),
+    [
+        (None, None, "no such file"),
+        (b"", None, "the file is empty"),
+        (b"words\n" * 99, None, "not a video file that FFmpeg can read"),
+        ("video", (2.9, 2.1), "not a stretch of time"),
+        ("video", (5.0, 6.0), "starts after the end of the video (3.00 s)"),
+    ],
+)
+def test_what_cannot_be_read_is_a_failure_with_one_line(
+    content: bytes | str | None, span: Span, reason: str, tmp_path: Path, video: Path
+) -> None:
+    path = tmp_path / "some.mp4"
+    if content is not None:
+        path.write_bytes(video.read_bytes() if isinstance(content, str) else content)
+    result = read_clip(path, span, Views(), 4, 32)
+    assert isinstance(result, Failure)
+    assert reason in result.reason and "\n" not in result.reason
+
+
+def test_order_and_pixels_do_not_depend_on_the_number_of_workers(tmp_path: Path, video: Path) -> None:
+    wide = write_video(tmp_path / "wide.mp4", 20, 160, 64)
+    asked = [
+        Request(path, span, views, 4, 32)
+        for views in (Views("segments"), Views("dense", stride=2, clips=2, crops=3, resize="crop"))
+        for span in (None, (0.5, 1.5), (7.0, 8.0))
+        for path in (video, wide, tmp_path / "missing.mp4")
+    ]
+    expected = [read_clip(*request) for request in asked]
+    for workers in (1, 2, 3):
+        results = list(read_clips(asked, workers=workers))
+        for result, wanted in zip(results, expected, strict=True):
+            if isinstance(wanted, Failure):
+                assert result == wanted
+            else:
+                assert torch.equal(decoded(result).pixels, wanted.pixels)
+                assert decoded(result).times == wanted.times
+                assert decoded(result).decoder == wanted.decoder
+
+
+def test_a_decoder_that_hangs_or_dies_costs_its_own_sample_only(tmp_path: Path) -> None:
+    names = ["a", "hang", "b", "die", "die_once", "raise", "c"]
+    start = time.monotonic()
+    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=1.0, read=named))
+    assert time.monotonic() - start < 60
+    for name, result in zip(names, results, strict=True):
+        if name in ("a", "b", "c", "die_once"):
+            assert decoded(result).decoder.startswith(f"{name} ")
+    assert results[1] == Failure("decoding took longer than 1 s")
+    assert results[3] == Failure("the decoder process died twice (signal 11, SIGSEGV)")
+    assert results[5] == Failure("KeyError: 'some\\nbug'")
+
+
+def test_clips_are_decoded_ahead_but_not_without_end(tmp_path: Path) -> None:
+    names = [f"touch-{number}" for number in range(40)]
+    iterator = read_clips(requests(tmp_path, *names), workers=2, read=named)
+    next(iterator)
+    time.sleep(0.5)
+    begun = len(list(tmp_path.iterdir()))
+    assert 2 < begun <= 1 + 2 * clips.AHEAD
+    assert len(list(iterator)) == 39
+    assert len(list(tmp_path.iterdir())) == 40
+
+
+def test_leaving_early_ends_the_workers_at_once(tmp_path: Path) -> None:
+    iterator = read_clips(requests(tmp_path, "a", "b", *["hang"] * 4), workers=2, read=named)
+    pids = [int(decoded(next(iterator)).decoder.split()[1]) for _ in range(2)]
+    iterator.close()  # type: ignore[attr-defined]
+    assert gone(pids, 0.0)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_a_caller_that_is_killed(ending: signal.Signals, tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys; from test_clips import requests, sleeping; from evalkit.clips import read_clips\n"
+        "list(read_clips(requests(pathlib.Path(sys.argv[1]), *'abcd'), workers=2, read=sleeping))"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE
+    )
+    end = time.monotonic() + 60
+    while len(list(tmp_path.glob("*.worker"))) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    pids = [int(file.stem) for file in tmp_path.glob("*.worker")]
+    assert len(pids) == 2 and all(alive(pid) for pid in pids)
+    caller.send_signal(ending)
+    _, noise = caller.communicate(timeout=30)
+    assert gone(pids)
+    assert noise.count(b"Traceback") == (ending == signal.SIGINT)
+
+
+def test_workers_that_do_not_start_are_an_error_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(RuntimeError, match=r"the decoder process does not start \(exit code 1\)"):
+        list(read_clips(requests(tmp_path, "a"), workers=1, read=named))
+
+
+def test_no_requests_need_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "_Worker", None)
+    assert list(read_clips([], workers=2)) == []
+    with pytest.raises(ValueError, match="workers=0"):
+        next(read_clips([], workers=0))

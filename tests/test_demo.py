@@ -1,0 +1,108 @@
+"""The embedded checkpoint on the miniature: what the README promises, run as a user would."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit import result
+from evalkit.cli import main
+from evalkit.encoders import DEMO, load_encoder
+
+ROOT = Path(__file__).parents[1]
+REAL = ROOT.parent / "shared" / "data" / "videos"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> list[Path]:
+    """The README's command, twice: with one worker and with two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("EVALKIT_CACHE", str(folder / "cache"))
+        for workers in (2, 1):
+            assert (
+                main(["run", "task=egoschema", "ckpt=demo", "mini=true", f"workers={workers}", f"out=w{workers}"]) == 0
+            )
+    return [next((folder / f"w{workers}").glob("*/*/*")) for workers in (2, 1)]
+
+
+@pytest.fixture(scope="module")
+def first(runs: list[Path]) -> dict[str, Any]:
+    return result.load(runs[0])
+
+
+def test_the_demo_encoder_weighs_at_most_8_mb() -> None:
+    assert sum(path.stat().st_size for path in DEMO.glob("*") if path.is_file()) <= 8e6
+
+
+def test_the_demo_scores_60_and_20_points_above_its_blind_control(first: dict[str, Any]) -> None:
+    controls = {control["name"]: control["value"] for control in first["controls"]}
+    score = first["scores"][0]
+    assert first["task"]["name"] == "egoschema@mini" and first["status"] == "complete"
+    assert score["n"] == first["data"]["n_expected"] == 100 and first["chance"] == 20
+    assert score["value"] >= 60
+    assert score["value"] >= controls["blind"] + 20
+    assert set(controls) == {"blind", "shuffled", "single_frame", "option_order"}
+
+
+def test_accuracy_is_given_per_kind(first: dict[str, Any]) -> None:
+    kinds = {score["metric"]: score["n"] for score in first["scores"][1:]}
+    assert kinds == {"accuracy/appearance": 34, "accuracy/motion": 33, "accuracy/order": 33}
+
+
+def test_two_runs_with_one_seed_give_equal_scores_whatever_the_workers(runs: list[Path]) -> None:
+    one, other = map(result.load, runs)
+    assert one["scores"] == other["scores"] and one["controls"] == other["controls"]
+    assert one["data"]["predictions_sha256"] == other["data"]["predictions_sha256"]
+
+
+def test_the_record_is_valid_and_scores_again_to_the_same(runs: list[Path]) -> None:
+    assert result.validate(runs[0]) == []
+    assert result.rescore(runs[0])["differences"] == []
+
+
+def test_the_readme_shows_what_the_command_prints(first: dict[str, Any]) -> None:
+    """All but the size of the encoder, the versions and the run's own name."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = [line.strip() for line in result.table(first).splitlines() if line.strip()]
+    for line in shown:
+        assert re.sub(r" +", " ", line) in re.sub(r" +", " ", readme), line
+
+
+def test_a_linear_probe_on_real_videos_is_well_above_chance(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not REAL.is_dir():
+        pytest.skip("needs the real videos that are kept beside the project, not in it")
+    from real_videos_csv import write_csv
+
+    monkeypatch.chdir(folder)
+    assert write_csv(REAL, folder / "real.csv") >= 60
+    words = ["run", "task=folder", "data.root=real.csv", "ckpt=demo", "adapter.head=linear", "out=real"]
+    assert main(words) == 0
+    found = result.load(next((folder / "real").glob("*/*/*")))
+    top1 = found["scores"][0]
+    assert top1["ci95"][0] > found["chance"] + 10, top1
+    assert found["status"] == "partial" and found["data"]["n_failed"] >= 3
+    undecodable = [*found["data"]["failures"], *found["selection"]["undecodable"]]
+    named = json.dumps(undecodable)
+    for broken in ("broken_text", "broken_empty", "broken_random_bytes", "audio_only", "corrupted"):
+        assert broken in named
+    assert all(one["reason"] for one in undecodable)
+
+
+def test_python_gives_the_encoder_that_ckpt_gives() -> None:
+    import torch
+
+    import evalkit
+
+    encoder = evalkit.load_encoder("demo")
+    video = encoder.clip.normalise(torch.zeros(1, 64, 3, 64, 64, dtype=torch.uint8))
+    tokens, pooled = encoder(video)
+    assert tokens.shape == (1, 32, 16, encoder.dim) and pooled.shape == (1, encoder.dim)
+    assert torch.equal(pooled, load_encoder("demo")(video).pooled)

@@ -1,0 +1,67 @@
+"""The documents' commands and code, run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from evalkit import plugins, result
+from evalkit.cli import main
+from evalkit.config import resolve
+from evalkit.mini import language
+from evalkit.mini.film import write
+
+ROOT = Path(__file__).parents[1]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_task_of_contributing_runs_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", text("CONTRIBUTING.md"), re.DOTALL)[0]
+    assert len(code.splitlines()) <= 40
+    Path("my_task.py").write_text(code)
+    rows = ["path,label,split"]
+    for number, story in enumerate(language.clips("contributing", 9)):
+        write(story, Path(f"{number}.mp4"), 4)
+        rows.append(f"{number}.mp4,{'cat' if number % 2 else 'dog'},{'train' if number < 6 else 'test'}")
+    Path("labels.csv").write_text("\n".join(rows) + "\n")
+    command = re.search(r"evalkit (run task=\./my_task\.py.*ckpt=demo)$", text("CONTRIBUTING.md"), re.MULTILINE)
+    assert command
+    assert main([*shlex.split(command[1]), "adapter.epochs=2"]) == 0
+    (run,) = Path("results/demo/my_task").iterdir()
+    assert result.validate(run) == []
+    assert result.load(run)["data"]["n_expected"] == 3
+
+
+def test_contributing_is_under_fifty_lines_of_prose() -> None:
+    prose = re.sub(r"```python\n.*?```", "", text("CONTRIBUTING.md"), flags=re.DOTALL)
+    assert len(prose.splitlines()) < 50
+
+
+@pytest.mark.parametrize("line", re.findall(r"^ {4}evalkit ((?:run|adapt) .*)$", text("README.md"), re.MULTILINE))
+def test_every_run_and_adapt_line_of_the_readme_is_understood(line: str) -> None:
+    command, *words = shlex.split(line.split("  #")[0])
+    resolve("adapt" if command == "adapt" else "run", words)
+
+
+def test_every_file_that_architecture_names_exists() -> None:
+    named = set(re.findall(r"(?:evalkit|tasks|adapters|configs)/[\w/]+\.(?:py|yaml|json)", text("ARCHITECTURE.md")))
+    assert named
+    missing = [name for name in named if "NAME" not in name and not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_the_readme_names_every_task_and_adapter() -> None:
+    for kind in ("task", "adapter"):
+        for name in plugins.names(kind):  # type: ignore[arg-type]
+            assert name in text("README.md"), f"{kind} {name}"
+
+
+def test_no_document_points_to_a_file_that_is_not_there() -> None:
+    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([\w./-]+)\)", text(name)):
+            assert (ROOT / target).exists(), f"{name}: {target}"

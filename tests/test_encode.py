@@ -1,0 +1,197 @@
+"""Clips become features once, in order, whatever the batch; variants are of the same pixels; costs are counted."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from evalkit import encode, encoders
+from evalkit.api import Clip, Example, UserError, Views
+from evalkit.clips import Decoded, Failure, Request
+from evalkit.encode import Cost, Encoding, Reader, Source
+
+VARIANTS = {"": encode.unchanged, "shuffled": encode.shuffled, "single_frame": encode.single_frame}
+
+
+def pixels(name: str, views: int = 1, frames: int = 4) -> Tensor:
+    """The clips (V, T, 3, 32, 32) that this video has in these tests; each name has its own."""
+    generator = torch.Generator().manual_seed(sum(name.encode()))
+    return torch.randint(0, 256, (views, frames, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture(autouse=True)
+def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips by name in place of decoding; a name with `bad` in it fails, one with `other` took another decoder."""
+
+    def read(requests: Sequence[Request], *, workers: int, time_limit: float) -> Iterator[Decoded | Failure]:
+        for request in requests:
+            name = request.video.name
+            if "bad" in name:
+                yield Failure(f"{name} is broken")
+                continue
+            clip = pixels(name, request.views.clips * request.views.crops, request.frames)
+            yield Decoded(clip, ((0.0,),), "PyAV (why not)" if "other" in name else "decord", "other" not in name)
+
+    monkeypatch.setattr(encode, "read_clips", read)
+
+
+def reader(batch: int = 4, **views: Any) -> Reader:
+    resolved = encode.resolve(Views(**views), Clip(frames=4, size=32), {})
+    return Reader(resolved, 1, batch, 10.0, Cost())
+
+
+def wanted(*names: str) -> list[Source]:
+    return [Source(Path(name), None) for name in names]
+
+
+def as_they_are(clips: Tensor) -> Tensor:
+    return clips.float()
+
+
+def encoded(one: Reader, names: Sequence[str], variants: Any = None) -> list[Encoding]:
+    return list(one.encode(wanted(*names), as_they_are, "test", variants or {"": encode.unchanged}))
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_encoder_fills_in_frames_and_size_and_the_user_overrules_both() -> None:
+    clip = Clip(frames=64, size=112)
+    assert encode.resolve(Views("dense", stride=4), clip, {}) == Views("dense", stride=4, frames=64, size=112)
+    task = Views("segments", frames=8, size=224)
+    assert encode.resolve(task, clip, {}) == task
+    changed = {"frames": 2, "sampling": "uniform", "crops": 3}
+    assert encode.resolve(task, clip, changed) == Views("uniform", frames=2, size=224, crops=3)
+    assert encode.resolve(task, clip, {"frames": None}).frames == 64
+
+
+def test_a_part_of_a_video_is_read_once_in_order_of_first_appearance() -> None:
+    examples = [
+        Example("1", Path("b")),
+        Example("2", Path("a"), span=(0.0, 1.0)),
+        Example("3", Path("b"), text="another question"),
+        Example("4", Path("a"), span=(1.0, 2.0)),
+        Example("5", Path("a"), span=(0.0, 1.0)),
+    ]
+    assert encode.sources(examples) == [
+        (Path("b"), None),
+        (Path("a"), (0.0, 1.0)),
+        (Path("a"), (1.0, 2.0)),
+    ]
+
+
+# --- variants --------------------------------------------------------------------------------------------------------
+
+
+def test_shuffled_frames_are_the_same_frames_in_one_other_order_for_every_view() -> None:
+    clips = pixels("a", views=3, frames=16)
+    turned = encode.shuffled(clips, 7)
+    orders = [
+        [int((clip == frame).flatten(1).all(1).nonzero()) for frame in mixed]
+        for clip, mixed in zip(clips, turned, strict=True)
+    ]
+    assert sorted(orders[0]) == list(range(16)) != orders[0]
+    assert orders[0] == orders[1] == orders[2]
+    assert torch.equal(encode.shuffled(clips, 7), turned) and not torch.equal(encode.shuffled(clips, 8), turned)
+
+
+@pytest.mark.parametrize(("frames", "middle"), [(1, 0), (4, 2), (5, 2)])
+def test_a_single_frame_is_the_middle_one_held(frames: int, middle: int) -> None:
+    clips = pixels("a", views=2, frames=frames)
+    held = encode.single_frame(clips, 0)
+    assert held.shape == clips.shape
+    assert all(torch.equal(held[:, i], clips[:, middle]) for i in range(frames))
+
+
+def test_variants_are_of_the_same_clip_and_leave_random_state_and_pixels_alone() -> None:
+    state, before = torch.get_rng_state(), pixels("a")
+    [one] = encoded(reader(), ["a"], VARIANTS)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one.features[""], before.float())
+    assert sorted(one.features["shuffled"].flatten().tolist()) == sorted(before.flatten().tolist())
+    assert torch.equal(one.features["single_frame"][0, 0], before[0, 2].float())
+
+
+def test_the_shuffled_order_of_a_video_does_not_depend_on_its_neighbours_or_its_folder() -> None:
+    alone = encoded(reader(), ["x/b"], VARIANTS)[0]
+    among = encoded(reader(batch=3), ["a", "c", "y/b", "d"], VARIANTS)[2]
+    assert torch.equal(alone.features["shuffled"], among.features["shuffled"])
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 100])
+def test_features_come_in_order_with_failures_in_their_place(batch: int) -> None:
+    names = ["a", "bad1", "b", "c", "other", "bad2", "bad3"]
+    found = encoded(reader(batch, clips=2), names)
+    assert [one.source.video.name for one in found] == names
+    assert [one.failure for one in found] == [f"{n} is broken" if "bad" in n else None for n in names]
+    assert [one.decoder for one in found] == [None] * 4 + ["PyAV (why not)"] + [None] * 2
+    for one in found:
+        if one.failure:
+            assert not one.features
+        else:
+            assert torch.equal(one.features[""], pixels(one.source.video.name, views=2).float())
+
+
+def test_nothing_to_read_and_nothing_readable_give_no_features() -> None:
+    assert encoded(reader(), []) == []
+    found = encoded(one := reader(), ["bad1", "bad2"], VARIANTS)
+    assert [encoding.failure for encoding in found] == ["bad1 is broken", "bad2 is broken"]
+    assert one.cost.encoder_forwards == 0
+
+
+@pytest.mark.parametrize("views", [{}, {"clips": 2, "crops": 3}])
+def test_the_batch_does_not_change_the_features(tiny: Path, views: dict[str, Any]) -> None:
+    encoder: Any = encoders.load_encoder(str(tiny))
+
+    def keep(clips: Tensor) -> Tensor:
+        assert clips.dtype == torch.uint8 and clips.ndim == 5
+        return encoder(encoder.clip.normalise(clips)).pooled  # type: ignore[no-any-return]
+
+    names = list("abcdefg")
+    each = [list(reader(batch, **views).encode(wanted(*names), keep, "test", VARIANTS)) for batch in (1, 4, 64)]
+    for one, four, all_ in zip(*each, strict=True):
+        for name in VARIANTS:
+            assert one.features[name].shape == (6 if views else 1, 24)
+            torch.testing.assert_close(four.features[name], one.features[name], atol=1e-5, rtol=0)
+            torch.testing.assert_close(all_.features[name], one.features[name], atol=1e-5, rtol=0)
+
+
+def test_no_batch_is_larger_than_stated_and_all_clips_are_counted() -> None:
+    sizes: list[int] = []
+
+    def keep(clips: Tensor) -> Tensor:
+        sizes.append(len(clips))
+        return clips.float()
+
+    one = reader(batch=4, clips=3)
+    list(one.encode(wanted("a", "bad", "b", "c"), keep, "test", VARIANTS))
+    assert max(sizes) == 4 and sum(sizes) == one.cost.encoder_forwards == 3 * 3 * len(VARIANTS)
+    assert one.cost.decode_s > 0 and one.cost.encode_s > 0
+
+
+def test_many_failures_do_not_slow_the_reading_down() -> None:
+    assert len(encoded(reader(), ["bad"] * 20_000)) == 20_000  # takes minutes where each looks at all before it
+
+
+# --- what is left out of training ------------------------------------------------------------------------------------
+
+
+def test_a_few_broken_training_videos_are_told_and_only_broken_ones_are_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failed = [Encoding(Source(Path(f"{i}.mp4"), None), failure="is broken") for i in range(5)]
+    encode.report([], 0)
+    encode.report(failed, 6)
+    assert capsys.readouterr().err.splitlines() == [
+        *(f"left out of training: {i}.mp4: is broken" for i in range(3)),
+        "left out of training: 2 more",
+    ]
+    with pytest.raises(UserError) as caught:
+        encode.report(failed, 5)
+    assert str(caught.value) == "none of the 5 training videos could be decoded; 0.mp4: is broken"

@@ -1,0 +1,294 @@
+"""Every way of `ckpt=`: what it gives, and what it says when it cannot."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import evalkit
+from evalkit import checkpoint, encoders
+from evalkit.api import Clip, UserError
+from evalkit.encoders import Spec, load_encoder, save_encoder, spec_of
+from evalkit.encoders.vivit import ViViT
+
+OWN = """
+import torch
+
+from evalkit.api import Clip, Encoded
+
+
+class Mean(torch.nn.Module):
+    clip = Clip(frames=2, size=8)
+    dim = 3
+
+    def forward(self, video):
+        tokens = video.mean((-1, -2))[:, :, None]
+        return Encoded(tokens, tokens.mean((1, 2)))
+
+
+def make():
+    return Mean().train()
+
+
+def number():
+    return 7
+
+
+def torn():
+    raise RuntimeError("no wheels on this")
+
+
+def worded():
+    from evalkit.api import UserError
+
+    raise UserError("give it wheels")
+"""
+
+
+def load(ckpt: object, **settings: Any) -> Any:
+    return load_encoder(str(ckpt), **settings)
+
+
+def refusal(ckpt: object) -> str:
+    with pytest.raises(UserError) as caught:
+        load_encoder(str(ckpt))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny checkpoint to change."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in tiny.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def video(encoder: Any, n: int = 2) -> torch.Tensor:
+    clip = encoder.clip
+    pixels = torch.randint(
+        0, 256, (n, clip.frames, 3, clip.size, clip.size), generator=torch.Generator().manual_seed(1)
+    )
+    return clip.normalise(pixels.to(torch.uint8))  # type: ignore[no-any-return]
+
+
+# --- what a checkpoint gives -----------------------------------------------------------------------------------------
+
+
+def test_a_loaded_encoder_is_frozen_and_gives_the_same_every_time(tiny: Path) -> None:
+    first, second = load(tiny), load(tiny, seed=5)
+    assert isinstance(first, ViViT) and not first.training
+    assert not any(parameter.requires_grad for parameter in first.parameters())
+    assert {parameter.dtype for parameter in first.parameters()} == {torch.float32}  # although the file is fp16
+    assert {value.dtype for value in load_file(tiny / "model.safetensors").values()} == {torch.float16}
+    state = torch.get_rng_state()
+    for key in ("tokens", "pooled"):
+        assert torch.equal(getattr(first(video(first)), key), getattr(second(video(first)), key))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.encode_text(["a red ring grows"]), second.encode_text(["a red ring grows"]))
+
+
+def test_the_public_name_of_the_loader_is_evalkit_load_encoder(tiny: Path) -> None:
+    assert evalkit.load_encoder(str(tiny)).clip == Clip(frames=4, size=32)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt", ".pth", ".ckpt", ".bin"])
+def test_a_weights_file_in_the_folder_is_a_checkpoint_too(copy: Path, tiny: Path, ending: str) -> None:
+    state = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    file = copy / f"epoch=3-step=100{ending}"
+    if ending == ".safetensors":
+        save_file(state, file)
+    else:
+        torch.save({"state_dict": state} if ending == ".ckpt" else state, file)
+    assert checkpoint.sha256(load(file)) == checkpoint.sha256(load(tiny))
+    assert encoders.folder_of(str(file)) == copy
+
+
+def test_the_home_folder_is_understood(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(copy.parent))
+    assert load("~/copy").dim == 24 and encoders.folder_of("~/copy") == copy
+
+
+def test_what_is_saved_is_loaded_as_it_was_but_for_half_precision(vocabulary: Path, tmp_path: Path) -> None:
+    text = {"vocabulary": 200, "dim": 16, "depth": 1, "heads": 2, "tokens": 32}
+    clip = Clip(frames=2, size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), value_range=(-1.0, 1.0))
+    spec = Spec("vivit", clip, {"dim": 16, "depth": 1, "heads": 2, "hidden": 16, "text": text}, vocabulary)
+    module: Any = spec.build()
+    save_encoder(module, spec, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors", "tokenizer.model"]
+    assert spec_of(str(tmp_path)) == replace(spec, tokenizer=tmp_path / "tokenizer.model")
+    loaded = load(tmp_path)
+    assert loaded.clip == clip
+    for name, value in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value.half().float()), name
+
+
+def test_presets_with_random_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    one = checkpoint.sha256(load("random:vivit_demo", seed=3))
+    assert torch.equal(torch.get_rng_state(), state)  # what is random elsewhere stays as it was
+    torch.rand(5)
+    assert checkpoint.sha256(load("random:vivit_demo", seed=3)) == one
+    assert checkpoint.sha256(load("random:vivit_demo", seed=4)) != one
+
+
+@pytest.mark.parametrize("name", sorted(encoders.presets()))
+def test_every_preset_describes_an_encoder_that_fits_its_clip(name: str) -> None:
+    spec = encoders.read_preset(name)
+    with torch.device("meta"):
+        module: Any = spec.build()
+    encoded = module(torch.empty(1, spec.clip.frames, 3, spec.clip.size, spec.clip.size, device="meta"))
+    assert encoded.pooled.shape == (1, module.dim) and encoded.tokens.shape[-1] == module.dim
+
+
+def test_a_function_of_ones_own_gives_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_tower.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)  # found there, as a file would be
+    encoder = load("own_tower:make")
+    assert not encoder.training and encoder(video(encoder)).pooled.shape == (2, 3)
+    assert refusal("own_tower:number") == "ckpt=own_tower:number gives a int; wanted a torch module with .clip and .dim"
+    assert refusal("own_tower:torn") == "ckpt=own_tower:torn: RuntimeError: no wheels on this"
+    assert refusal("own_tower:worded") == "give it wheels"
+    assert refusal("own_tower:gone").startswith("ckpt=own_tower:gone: AttributeError: ")
+    assert refusal("no_such_tower:make").startswith("ckpt=no_such_tower:make: ModuleNotFoundError: ")
+
+
+# --- what cannot be loaded -------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_nothing_is_answered_with_the_nearest() -> None:
+    assert refusal("deno") == "ckpt=deno: no such file or folder, and no such name. Did you mean 'demo'?"
+    assert refusal("random:vivit_dem") == (
+        "no preset named 'vivit_dem'. Did you mean 'vivit_demo'? Known: " + ", ".join(encoders.presets())
+    )
+    assert refusal("vivit_demo") == (
+        "ckpt=vivit_demo names a preset, which holds no weights: give a folder with weights, or ckpt=random:vivit_demo "
+        "for random ones"
+    )
+    assert refusal("/no/where").startswith("ckpt=/no/where: no such file or folder")
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("{", "cannot read {}: Expecting property name"),
+        ("[]", "cannot read {}: wanted a JSON object, found a list"),
+        ("{}", "{} does not describe an encoder of evalkit's: wanted encoder, clip, settings"),
+        ('{"encoder": "vivit", "clip": 3, "settings": {}}', "{} does not describe an encoder of evalkit's"),
+        ('{"encoder": "vivit", "clip": {"fps": 3}, "settings": {}}', "{} does not describe an encoder of evalkit's"),
+        ('{"encoder": "vivi", "clip": {}, "settings": {}}', "no encoder named 'vivi'. Did you mean 'vivit'?"),
+        ('{"encoder": "vivit", "clip": {"size": 50}, "settings": {}}', "clip.size=50 is no multiple of the tubelet's"),
+        ('{"encoder": "vivit", "clip": {}, "settings": {"width": 3}}', "encoder vivit cannot be built as its settings"),
+        ('{"encoder": "vivit", "clip": {}, "settings": {"dim": "x"}}', "encoder vivit cannot be built as its settings"),
+    ],
+)
+def test_a_description_that_is_none_is_told_with_its_file(copy: Path, config: str, told: str) -> None:
+    (copy / "config.json").write_text(config)
+    assert refusal(copy).startswith(told.replace("{}", str(copy / "config.json")))
+
+
+def test_an_encoder_without_its_tokenizer_says_so_when_asked_for_text(copy: Path) -> None:
+    (copy / "tokenizer.model").unlink()
+    with pytest.raises(UserError, match=r"no tokenizer.model beside its weights"):
+        load(copy).encode_text(["a"])
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.place,)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a pickle that runs code": lambda file: torch.save({"a": Bomb(file.parent / "boom")}, file),
+    "an old pickle that runs code": lambda file: torch.save(
+        {"a": Bomb(file.parent / "boom")}, file, _use_new_zipfile_serialization=False
+    ),
+    "text": lambda file: file.write_text("hello world\n"),
+    "nothing": lambda file: file.touch(),
+    "half a file": lambda file: file.write_bytes((file.parent / "model.safetensors").read_bytes()[:600]),
+    "a list": lambda file: torch.save([torch.zeros(2)], file),
+    "a number among tensors": lambda file: torch.save({"a": torch.zeros(2), "step": 3}, file),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_file_that_holds_no_weights_is_refused_and_not_run(copy: Path, how: str) -> None:
+    DAMAGE[how](copy / "model.pt")
+    told = refusal(copy / "model.pt")
+    assert told.startswith((f"refused {copy / 'model.pt'}: ", f"cannot read weights {copy / 'model.pt'}: "))
+    assert "runs code" not in how or told.startswith("refused ")
+    assert not (copy / "boom").exists()
+
+
+def test_a_damaged_file_is_one_line_wherever_the_damage_is(copy: Path) -> None:
+    torch.save(load_file(copy / "model.safetensors"), copy / "old.pt", _use_new_zipfile_serialization=False)
+    for name in ("model.safetensors", "old.pt"):
+        whole = (copy / name).read_bytes()
+        for place in range(0, 400, 7):
+            torn = bytearray(whole)
+            torn[place] ^= 0x55
+            (copy / name).write_bytes(bytes(torn))
+            try:
+                load(copy / name)
+            except UserError as error:
+                assert "\n" not in str(error), (name, place)
+
+
+def test_weights_that_do_not_fit_are_listed_ten_and_counted(copy: Path) -> None:
+    file = copy / "model.safetensors"
+    state = load_file(file)
+    save_file({f"module.{name}": value for name, value in state.items()}, file)
+    told = refusal(copy)
+    assert told.startswith(f"weights of {file} do not fit the model ({2 * len(state)}): missing ")
+    assert told.count("missing ") == 10 and told.endswith(f" and {2 * len(state) - 10} more")
+    del state["norm.bias"]
+    save_file({**state, "norm.gain": torch.zeros(24), "norm.weight": torch.zeros(5)}, file)
+    assert refusal(copy) == (
+        f"weights of {file} do not fit the model (3): missing norm.bias; unexpected norm.gain; "
+        "norm.weight is (5,), wanted (24,)"
+    )
+
+
+# --- the hash --------------------------------------------------------------------------------------------------------
+
+
+def test_the_hash_is_of_the_weights_and_not_of_their_file(copy: Path, tiny: Path) -> None:
+    known = checkpoint.sha256(load(tiny))
+    state = load_file(copy / "model.safetensors")
+    backwards = OrderedDict(reversed(state.items()))
+    torch.save(backwards, copy / "backwards.pt")
+    torch.save(backwards, copy / "old.pt", _use_new_zipfile_serialization=False)
+    save_file({name: value.float() for name, value in state.items()}, copy / "model.safetensors", {"note": "fp32"})
+    for ckpt in (copy / "backwards.pt", copy / "old.pt", copy):
+        assert checkpoint.sha256(load(ckpt)) == known
+    assert json.loads((tiny / "config.json").read_text())["encoder"] == "vivit"
+
+
+def test_the_hash_changes_with_one_weight_a_name_a_shape_or_a_type(tiny: Path) -> None:
+    module = load(tiny)
+    known = checkpoint.sha256(module)
+    with torch.no_grad():
+        module.blocks[1].mlp[0].bias[7] += 1e-3
+    assert checkpoint.sha256(module) != known
+    linear = torch.nn.Linear(2, 2, bias=False)
+    torch.nn.init.ones_(linear.weight)
+    hashes = [checkpoint.sha256(torch.nn.ModuleDict({name: linear})) for name in "ab"]
+    long = torch.nn.Linear(4, 1, bias=False)
+    torch.nn.init.ones_(long.weight)
+    hashes += [checkpoint.sha256(torch.nn.ModuleDict({"a": long})), checkpoint.sha256(linear.double())]
+    assert len(set(hashes)) == 4

@@ -1,0 +1,154 @@
+"""Sampling against the words of `evalkit.api.Views`, spelled out frame by frame."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from evalkit.api import Sampling, Views
+from evalkit.sampling import frame_indices
+
+Times = NDArray[np.float64]
+
+
+def constant(frames: int, fps: float) -> tuple[Times, float]:
+    return np.arange(frames) / fps, frames / fps
+
+
+def shown(times: Times, when: float) -> int:
+    """The last frame whose start is not after `when`, by looking at each; times are far from any boundary."""
+    return max(index for index, start in enumerate(times) if start <= when)
+
+
+def as_lists(clips: list[NDArray[np.int64]]) -> list[list[int]]:
+    return [clip.tolist() for clip in clips]
+
+
+@pytest.mark.parametrize(
+    ("views", "frames", "expected"),
+    [
+        (Views("uniform"), 4, [[0, 25, 50, 75]]),
+        (Views("uniform", clips=2), 2, [[0, 25], [50, 75]]),
+        (Views("segments"), 4, [[12, 37, 62, 87]]),
+        (Views("segments", clips=2), 2, [[12, 37], [62, 87]]),
+        (Views("fps", fps=1), 4, [[0, 10, 20, 30]]),
+        (Views("fps", fps=2, clips=3), 4, [[0, 5, 10, 15], [40, 45, 50, 55], [80, 85, 90, 95]]),
+        (Views("dense", stride=2), 4, [[0, 2, 4, 6]]),
+        (Views("dense", stride=2, clips=3), 4, [[0, 2, 4, 6], [46, 48, 50, 52], [92, 94, 96, 98]]),
+    ],
+)
+def test_ten_seconds_at_ten_frames_per_second_give_the_frames_counted_by_hand(
+    views: Views, frames: int, expected: list[list[int]]
+) -> None:
+    times, duration = constant(100, 10)
+    assert as_lists(frame_indices(times, duration, views, frames)) == expected
+
+
+@pytest.mark.parametrize(
+    ("views", "expected"),
+    [
+        (Views("uniform"), [20, 25, 30, 35]),
+        (Views("segments"), [22, 27, 32, 37]),
+        (Views("fps", fps=2), [20, 25, 30, 35]),
+        (Views("fps", fps=1), [20, 30, 39, 39]),
+        (Views("dense", stride=4), [20, 24, 28, 32]),
+        (Views("dense", stride=8), [20, 28, 36, 39]),
+    ],
+)
+def test_a_span_holds_its_own_frames_only_and_repeats_its_last(views: Views, expected: list[int]) -> None:
+    times, duration = constant(100, 10)
+    assert as_lists(frame_indices(times, duration, views, 4, (2.0, 4.0))) == [expected]
+
+
+@pytest.mark.parametrize("fps", [0.5, 10, 23.976, 25, 179 / 6, 30000 / 1001, 60, 240])
+@pytest.mark.parametrize("frames", [1, 8, 16, 180, 256])
+def test_uniform_frames_of_a_constant_rate_are_those_of_equal_steps_in_frame_numbers(fps: float, frames: int) -> None:
+    for count in (1, 7, 90, 1189, 5395):
+        times, duration = constant(count, fps)
+        (clip,) = frame_indices(times, duration, Views("uniform"), frames)
+        assert clip.tolist() == [step * count // frames for step in range(frames)]
+
+
+@pytest.mark.parametrize("fps", [24, 30000 / 1001, 30, 60])
+@pytest.mark.parametrize("frames", [5, 16, 43, 150])
+def test_a_moment_on_the_start_of_a_frame_means_it_though_the_container_rounds_to_milliseconds(
+    fps: float, frames: int
+) -> None:
+    for count in (90, 300, 1500):
+        times, duration = constant(count, fps)
+        (clip,) = frame_indices(np.round(times, 3), round(duration, 3), Views("uniform"), frames)
+        for step, index in enumerate(clip):
+            if step * count % frames == 0:
+                assert index == step * count // frames
+            assert abs(index - step * count / frames) <= 1.1
+
+
+def test_uneven_frames_are_those_that_a_player_shows() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        times = np.concatenate([[0.0], np.cumsum(rng.uniform(0.02, 0.5, 60))])
+        duration = float(times[-1] + 0.2)
+        start = float(rng.uniform(0, duration / 2))
+        end = float(rng.uniform(start + 1, duration))
+        (clip,) = frame_indices(times, duration, Views("segments"), 9, (start, end))
+        # a time within the rounding of a frame's start may mean either side
+        for index, step in zip(clip, range(9), strict=True):
+            when = start + (end - start) * (step + 0.5) / 9
+            assert index in {shown(times, when), shown(times, when + 1e-6)}
+
+
+def test_a_gap_is_filled_by_the_frame_before_it() -> None:
+    times = np.array([0.0, 1.0, 2.0, 9.0])
+    assert as_lists(frame_indices(times, 10.0, Views("uniform"), 10)) == [[0, 1, 2, 2, 2, 2, 2, 2, 2, 3]]
+
+
+@pytest.mark.parametrize("sampling", get_args(Sampling))
+def test_every_clip_has_its_frames_in_order_within_the_video(sampling: Sampling) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        times, duration = constant(int(rng.integers(1, 200)), float(rng.uniform(1, 60)))
+        views = Views(
+            sampling,
+            fps=float(rng.uniform(0.1, 30)),
+            stride=int(rng.integers(1, 9)),
+            clips=int(rng.integers(1, 6)),
+        )
+        frames = int(rng.integers(1, 33))
+        clips = frame_indices(times, duration, views, frames)
+        assert len(clips) == views.clips
+        for clip in clips:
+            assert clip.shape == (frames,)
+            assert (np.diff(clip) >= 0).all() and clip[0] >= 0 and clip[-1] < len(times)
+
+
+def test_a_single_frame_fills_every_clip() -> None:
+    for sampling in get_args(Sampling):
+        views = Views(sampling, clips=2)
+        assert as_lists(frame_indices(np.zeros(1), 0.04, views, 3)) == [[0, 0, 0]] * 2
+
+
+def test_an_end_a_little_after_the_video_is_taken_for_its_end() -> None:
+    times, duration = constant(100, 10)
+    clips = [frame_indices(times, duration, Views("uniform"), 4, (5.0, end)) for end in (10.0, 10.4, 11.0)]
+    assert as_lists(clips[0]) == as_lists(clips[1]) == as_lists(clips[2])
+
+
+@pytest.mark.parametrize(
+    ("span", "reason"),
+    [
+        ((5.0, 12.0), "ends after the end of the video (10.00 s)"),
+        ((10.0, 10.5), "starts after the end of the video (10.00 s)"),
+        ((4.0, 4.0), "not a stretch of time"),
+        ((4.0, 3.0), "not a stretch of time"),
+        ((-1.0, 3.0), "not a stretch of time"),
+        ((float("nan"), 3.0), "not a stretch of time"),
+    ],
+)
+def test_a_span_that_the_video_does_not_hold_says_so(span: tuple[float, float], reason: str) -> None:
+    times, duration = constant(100, 10)
+    with pytest.raises(ValueError) as caught:
+        frame_indices(times, duration, Views(), 4, span)
+    assert reason in str(caught.value) and f"{span[1]:g}" in str(caught.value)
