@@ -31,11 +31,12 @@ weights: install
 	rm -rf $(WEIGHTS)
 	$(BIN)/python -m evalkit.mini.train $(WEIGHTS)/lm
 	mkdir -p $(DEMO)/lm && cp $(WEIGHTS)/lm/* $(DEMO)/lm/
-	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=2400 ckpt=random:vivit_demo \
-	    adapter=contrastive adapter.mask_ratio=0.75 adapter.epochs=40 out=$(WEIGHTS)/encoder
-	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=2400 ckpt=$(WEIGHTS)/encoder \
+	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=1800 ckpt=random:vivit_demo \
+	    adapter=contrastive adapter.mask_ratio=0.75 adapter.lr=1.5e-3 adapter.epochs=36 out=$(WEIGHTS)/encoder
+	cp $(WEIGHTS)/encoder/*.* $(DEMO)/
+	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=1800 ckpt=demo \
 	    adapter=multiple_choice out=$(WEIGHTS)/multiple_choice
-	cp -r $(WEIGHTS)/encoder/* $(DEMO)/ && cp -r $(WEIGHTS)/multiple_choice/adapters $(DEMO)/
+	mkdir -p $(DEMO)/adapters && cp -r $(WEIGHTS)/multiple_choice/adapters/* $(DEMO)/adapters/
 
 install: $(VENV)/installed
 

@@ -165,7 +165,7 @@ def adapter(
     lm: str = "",
     temporal: Temporal = "none",
     stride: int = 4,
-    latents: int = 32,
+    latents: int = 64,
     depth: int = 2,
     scorer: Scorer = "likelihood",
     prompt: str = "Question: {question} Answer:",
@@ -232,6 +232,8 @@ def load_lm(lm: str) -> tuple[nn.Module, Any]:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source = lm or str(DEMO_LM)
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise UserError(f"lm={source}: no config.json there, so it is no model that transformers saved")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, dtype=torch.float32)

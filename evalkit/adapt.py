@@ -11,7 +11,8 @@ from pathlib import Path
 from evalkit import encoders, trained
 from evalkit.api import UserError
 from evalkit.config import Config
-from evalkit.run import fit_adapter, frozen_parts, prepare
+from evalkit.fit import fit_adapter
+from evalkit.parts import frozen_parts, prepare
 
 
 def adapt(config: Config) -> Path:

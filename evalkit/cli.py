@@ -111,10 +111,11 @@ def _score(words: list[str]) -> int:
 
     if len(words) != 1:
         raise UserError(f"score takes the folder of one run, got {' '.join(words) or 'nothing'}")
-    from evalkit import result
+    from evalkit.result import rescore
+    from evalkit.table import table
 
-    rescored = result.rescore(Path(words[0]))
-    print(result.table(rescored))
+    rescored = rescore(Path(words[0]))
+    print(table(rescored))
     return 1 if rescored["differences"] else 0
 
 
@@ -123,11 +124,11 @@ def _validate(words: list[str]) -> int:
 
     if not words:
         raise UserError("validate takes one or more paths of results, got nothing")
-    from evalkit import result
+    from evalkit.result import validate
 
     code = 0
     for word in words:
-        problems = result.validate(Path(word))
+        problems = validate(Path(word))
         for line in problems or [f"{word}: ok"]:
             print(line)
         code = 1 if problems else code

@@ -28,8 +28,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from evalkit.api import Views
-from evalkit.decode import DecodeError, open_video
+from evalkit.decode import open_video
 from evalkit.sampling import frame_indices
+from evalkit.timeline import DecodeError
 
 # Clips that may wait for their reader, per worker: what is held in memory does not grow with the number of requests.
 AHEAD = 2

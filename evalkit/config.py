@@ -22,8 +22,11 @@ from evalkit.values import convert, type_name
 
 Command = Literal["run", "adapt"]
 REQUIRED = inspect.Parameter.empty
-_ABOVE_ZERO = {"batch", "time_limit", "clip.frames", "clip.fps", "clip.stride", "clip.clips", "clip.size"}
-_NOT_NEGATIVE = {"seed", "workers", "trainer.max_minutes"}
+# By a key's last part: a name means the same in every section.
+_ABOVE_ZERO = {"batch", "time_limit", "frames", "fps", "stride", "clips", "size"}
+_ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "mini_train"}
+_NOT_NEGATIVE = {"seed", "workers", "max_minutes", "heads", "weight_decay", "epochs"}
+_SHARES = {"dropout", "label_smoothing", "mask_ratio"}  # from 0 to below 1
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Options:
         adapter: what joins encoder and task: a name that `evalkit list adapters` shows; empty: the task's own
         mini: take the task's own miniature data, generated on first use
         lm: a causal language model for adapters that take one: a folder or hub id; empty: the adapter's own
-        adapter_from: folder of a trained adapter, written by `evalkit adapt`; empty: untrained
+        adapter_from: folder of a trained adapter, written by `evalkit adapt`; empty: the checkpoint's own, if it has
+            one; none: fit a new one
         out: folder that the result is written into
         seed: of everything random
         device: where to compute; auto: a GPU where there is one
@@ -70,7 +74,7 @@ class Trainer:
         max_minutes: stop fitting after this many minutes; 0: no limit
     """
 
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"] = "32-true"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     max_minutes: float = 0.0
 
 
@@ -332,10 +336,22 @@ def _value(name: str, key: Key, given: _Given) -> Any:
             if given.file and type_name(key.type) in ("text", "a path"):
                 message += ", in quotes"  # tag: 001 is the number 1 in yaml
         raise given.wrong(f"{name}={given.value}{message}") from None
-    if value is not None and (name in _ABOVE_ZERO and value <= 0 or name in _NOT_NEGATIVE and value < 0):
-        bound = "above 0" if name in _ABOVE_ZERO else "of at least 0"
+    if bound := _out_of_bounds(name.rpartition(".")[2], value):
         raise given.wrong(f"{name}={given.value}: expected {type_name(key.type)} {bound}")
     return value
+
+
+def _out_of_bounds(leaf: str, value: Any) -> str:
+    """The bound that a number breaks, in words; empty where it breaks none."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return ""
+    if leaf in _ABOVE_ZERO and not value > 0:
+        return "above 0"
+    if leaf in _NOT_NEGATIVE and not value >= 0:
+        return "of at least 0"
+    if leaf in _SHARES and not 0 <= value < 1:
+        return "from 0 to below 1"
+    return "below 2 to the 32nd" if leaf == "seed" and value >= 2**32 else ""
 
 
 def _plain(value: Any) -> Any:

@@ -1,22 +1,18 @@
 """The frames of one video file, by the time at which a player shows them.
 
-One pass over the packets (nothing is decoded) tells when each frame is shown. decord reads the frames of the files on
-which it is exact; everything else goes through PyAV. What decord may read is decided by what the packets say and not by
-whether it complains: in AVI, ASF and MPEG-TS, across open GOPs (the default of x265) and with intra refresh its seeks
-land on another frame and it returns that one in silence.
+decord reads the frames of the files on which it is exact, PyAV those of all others; the timeline tells which.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import re
+import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
@@ -27,11 +23,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-# Several processes decode at once, so each keeps to one core. One thread also reports damage at the packet that holds
-# it, which several do not.
-THREADS = 1
-# The containers in which decord's seeks were exact on every file tried, where all keyframes are clean cuts.
-DECORD_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+from evalkit.timeline import THREADS, DecodeError, Timeline, open_file, timeline, video_stream
+
 # A seek costs about as much as decoding this many frames.
 SEEK_FRAMES = 16
 # How many bytes of frames decord hands over at once; more is slower as well as larger.
@@ -39,43 +32,6 @@ BATCH_BYTES = 8 << 20
 
 Frame = NDArray[np.uint8]
 _PYAV = f"PyAV {av.__version__}"
-
-
-class DecodeError(Exception):
-    """Frames that a file does not yield; the message says why in one line."""
-
-
-class Cut(NamedTuple):
-    """A keyframe from which decoding gives what decoding from the start of the file gives; in ticks."""
-
-    pts: int
-    dts: int
-
-
-class Timeline(NamedTuple):
-    """What the packets of a video stream say about its frames.
-
-    Attributes:
-        stream: index of the video stream in the file.
-        size: height and width in pixels before rotation.
-        tick: seconds in one tick.
-        pts: tick at which each shown frame starts, ascending.
-        end: tick at which the last shown frame ends.
-        cuts: where decoding may start, ascending; empty means at the start of the file only.
-        counted: frames carry no times of their own; the n-th frame that is decoded is the n-th of `pts`.
-        promised: tick until which the file claims to last, where its packets end well before; else None.
-        doubt: why decord is not trusted with this file; empty where it is.
-    """
-
-    stream: int
-    size: tuple[int, int]
-    tick: Fraction
-    pts: list[int]
-    end: int
-    cuts: list[Cut]
-    counted: bool
-    promised: int | None
-    doubt: str
 
 
 class Video:
@@ -89,19 +45,19 @@ class Video:
         decoder: name and version of the decoder, and in brackets why it is not the default one.
     """
 
-    def __init__(self, path: Path, timeline: Timeline) -> None:
+    def __init__(self, path: Path, line: Timeline) -> None:
         self.path = path
         self.decoder = default_decoder()
-        self._line = timeline
-        self._index = {pts: index for index, pts in enumerate(timeline.pts)}
-        stamps = [*timeline.pts, timeline.end] if timeline.promised is not None else timeline.pts
+        self._line = line
+        self._index: dict[int | None, int] = {pts: index for index, pts in enumerate(line.pts)}
+        stamps = line.pts if line.promised is None else [*line.pts, line.end]
         ticks = np.array(stamps, dtype=np.int64) - stamps[0]
-        self.times = ticks * timeline.tick.numerator / timeline.tick.denominator
-        end = timeline.end if timeline.promised is None else timeline.promised
-        self.duration = float((end - stamps[0]) * timeline.tick)
-        self._decord = None if timeline.doubt else _open_decord(path)
+        self.times = ticks * line.tick.numerator / line.tick.denominator
+        end = line.end if line.promised is None else line.promised
+        self.duration = float((end - stamps[0]) * line.tick)
+        self._decord: Any = None if line.doubt else _open_decord(path)
         if self._decord is None:
-            self._use_pyav(timeline.doubt or "decord does not open it")
+            self._use_pyav(line.doubt or "decord does not open it")
         elif not self._decord_agrees():
             self._use_pyav("decord sees other frames or times")
 
@@ -131,7 +87,7 @@ class Video:
         return np.stack([found[int(index)] for index in indices]) if found else np.empty((0, *self._size, 3), np.uint8)
 
     def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Frame]]:
-        """Each of these frames once, with its index, ascending; uint8 RGB (H, W, 3). Holds only a few at a time.
+        """Each of these frames once, with its index, in any order; uint8 RGB (H, W, 3). Holds only a few at a time.
 
         Raises:
             DecodeError: one of them does not decode.
@@ -146,7 +102,7 @@ class Video:
                 f" ({len(self._line.pts)} frames are there)"
             )
         while wanted and self._decord is not None:
-            batch = wanted[: max(1, BATCH_BYTES // (3 * self._line.size[0] * self._line.size[1]))]
+            batch = wanted[: max(1, BATCH_BYTES // (3 * math.prod(self._line.size)))]
             try:
                 pixels = self._decord.get_batch(batch).asnumpy()
             except Exception:
@@ -170,67 +126,56 @@ class Video:
         """Whether decord sees the same frames at the same times, in the size that the stream states."""
         reader = self._decord
         try:
-            if reader is None or len(reader) != len(self.times):
+            if len(reader) != len(self.times):
                 return False
             starts = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
             *size, channels = reader[0].shape  # short rows may come with their padding
         except Exception:  # decord has many kinds; PyAV finds out whether the file is to blame
             return False
-        # decord keeps seconds as float32
-        tolerance = 2e-3 + 1e-6 * self.duration
+        tolerance = 2e-3 + 1e-6 * self.duration  # decord keeps seconds as float32
         same_times = bool(np.abs(starts - starts[0] - self.times).max() < tolerance)
         return same_times and channels == 3 and sorted(size) == sorted(self._line.size)
 
     def _pyav_frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
-        with _open(self.path) as container:
-            for cut, run in self._runs(wanted):
-                missing = set(run)
-                for start in dict.fromkeys(
-                    [cut, None]
-                ):  # what a seek does not give may come from the start of the file
-                    for index, frame in self._decode(container, start, run[-1]) if missing else ():
-                        if index in missing:
-                            missing.remove(index)
-                            yield index, _picture(frame)
-                            if not missing:
-                                break
-                if missing:
-                    raise DecodeError(self._damage)
+        left = set(wanted)
+        for read in (self._from_cuts, self._from_start):  # the start also gives what no seek has found
+            for index, frame in read(sorted(left)) if left else ():
+                if index in left:
+                    left.remove(index)
+                    yield index, _picture(frame)
+        if left:
+            raise DecodeError(self._damage)
 
-    def _runs(self, wanted: Sequence[int]) -> Iterator[tuple[Cut | None, list[int]]]:
-        """The wanted frames in groups to be decoded in one go, each with the cut to seek to (None: from the start)."""
-        line, start, run = self._line, None, list[int]()
-        stamps = [cut.pts for cut in line.cuts]
-        for index in wanted:
+    def _from_cuts(self, indices: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Shown frames from the cuts before these indices (ascending), where a seek is cheaper than reading on."""
+        line, stamps = self._line, list(self._line.cuts)
+        last: dict[int, int] = {}  # frame to be read from each cut
+        cut, before = None, 0
+        for index in indices:
             nearest = bisect_right(stamps, line.pts[index]) - 1
-            if nearest >= 0:
-                skipped = bisect_left(line.pts, stamps[nearest]) - (run[-1] if run else 0)
-                if skipped > SEEK_FRAMES:
-                    if run:
-                        yield start, run
-                    start, run = line.cuts[nearest], []
-            run.append(index)
-        if run:
-            yield start, run
+            if nearest >= 0 and bisect_left(line.pts, stamps[nearest]) - before > SEEK_FRAMES:
+                cut = stamps[nearest]
+            if cut is not None:
+                last[cut] = index
+            before = index
+        if last:
+            with open_file(self.path) as container:
+                stream = video_stream(container, line.stream)
+                for cut, index in last.items():
+                    yield from self._shown(stream, _seek(container, stream, cut, line.cuts), index)
 
-    def _decode(self, container: InputContainer, cut: Cut | None, last: int) -> Iterator[tuple[int, VideoFrame]]:
-        """Shown frames with their indices from a cut, or from the start, to `last`; damaged ones are left out."""
-        if cut is None:
-            with _open(self.path) as fresh:
-                stream = _configured(fresh, self._line.stream)
-                yield from self._shown(stream, fresh.demux(stream), last)
-        else:
-            stream = _configured(container, self._line.stream)
-            packets = _seek(container, stream, cut, {cut.pts for cut in self._line.cuts})
-            yield from self._shown(stream, packets, last)
+    def _from_start(self, indices: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Shown frames from the start of the file to the last of these indices."""
+        with open_file(self.path) as container:
+            stream = video_stream(container, self._line.stream)
+            yield from self._shown(stream, container.demux(stream), indices[-1])
 
     def _shown(
         self, stream: VideoStream, packets: Iterable[Packet[VideoStream]], last: int
     ) -> Iterator[tuple[int, VideoFrame]]:
-        cuts = {cut.pts for cut in self._line.cuts}
-        count = itertools.count()
-        for frame in _frames(stream, packets, cuts):
-            index = next(count) if self._line.counted else self._index.get(frame.pts)  # type: ignore[arg-type]
+        """Shown frames with their indices, to `last`; damaged ones are left out."""
+        for number, frame in enumerate(_frames(stream, packets, self._line.cuts)):
+            index = number if self._line.counted else self._index.get(frame.pts)
             if index is not None:
                 yield index, frame
                 if index >= last:
@@ -240,8 +185,7 @@ class Video:
     def _damage(self) -> str:
         """Which frames do not decode, in one line; decodes the whole file to tell."""
         count = len(self._line.pts)
-        with _open(self.path) as container:
-            good = {index for index, _ in self._decode(container, None, count)}
+        good = {index for index, _ in self._from_start(range(count))}
         tally = f"({len(good)} of {count} decoded)"
         if not good:
             return f"no frame can be decoded {tally}"
@@ -259,18 +203,7 @@ def open_video(path: Path) -> Video:
         DecodeError: there is no such file, or no video in it that FFmpeg can read.
     """
     path = Path(path).absolute()  # a leading slash cannot be taken for a protocol
-    if not path.is_file():
-        raise DecodeError(f"no such file: {path}")
-    if not path.stat().st_size:
-        raise DecodeError("the file is empty")
-    try:
-        with _open(path) as container:
-            timeline = _scan(container)
-        if timeline.counted:
-            timeline = _recount(path, timeline)
-    except FFmpegError as error:
-        raise DecodeError(_why_unreadable(path, error)) from error
-    return Video(path, timeline)
+    return Video(path, timeline(path))
 
 
 @functools.cache
@@ -289,10 +222,6 @@ def default_decoder() -> str:
     return f"decord {decord.__version__}"
 
 
-def _open(path: Path) -> InputContainer:
-    return av.open(str(path), metadata_errors="ignore")
-
-
 def _open_decord(path: Path) -> Any:
     """A decord reader that raises where it would repeat a frame to hide damage; None where it does not open."""
     try:
@@ -304,160 +233,25 @@ def _open_decord(path: Path) -> Any:
         return None
 
 
-def _why_unreadable(path: Path, error: FFmpegError) -> str:
-    with path.open("rb") as file:
-        head = file.read(16)
-    if not any(head):
-        return "not a video file: its header is zeroed"
-    if head[4:8] == b"ftyp":
-        return "the mp4 index (moov) is missing or damaged: the file was cut off or never finished"
-    return f"not a video file that FFmpeg can read ({error.strerror})"
-
-
-def _scan(container: InputContainer) -> Timeline:
-    """The timeline of the largest video stream, from all packets of the file."""
-    cover = av.stream.Disposition.attached_pic
-    videos = [stream for stream in container.streams.video if not stream.disposition & cover]
-    if not videos:
-        raise DecodeError("no video stream" + (", only audio" if container.streams.audio else ""))
-    for stream in videos:
-        if stream.codec_context is None:
-            raise DecodeError("FFmpeg has no decoder for its video")
-    stream = max(videos, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
-    tick = stream.time_base or Fraction(1, 90000)
-    seconds = {stream.index: float(stream.time_base or 0) for stream in container.streams}
-
-    shown: list[tuple[int | None, int]] = []
-    keys: list[Cut] = []
-    opened: set[int] = set()  # keyframes that later packets reach back across
-    hidden = damaged = False
-    finish = 0.0  # seconds, of any stream
-    try:
-        for packet in container.demux():
-            if not packet.size:
-                continue
-            if packet.pts is not None:
-                finish = max(finish, (packet.pts + (packet.duration or 0)) * seconds[packet.stream_index])
-            if packet.stream_index != stream.index:
-                continue
-            if packet.is_keyframe:
-                if packet.pts is not None:
-                    keys.append(Cut(packet.pts, packet.pts if packet.dts is None else packet.dts))
-                    if not _starts_afresh(stream, bytes(packet)):
-                        opened.add(packet.pts)
-            elif keys and packet.pts is not None and packet.pts < keys[-1].pts:
-                opened.add(keys[-1].pts)
-            damaged = damaged or packet.is_corrupt
-            if packet.is_discard:
-                hidden = True
-            else:
-                shown.append((packet.pts, packet.duration or 0))
-    except FFmpegError:
-        damaged = True
-    if keys:  # what comes before the first keyframe cannot be decoded, and no player shows it
-        shown = [(pts, length) for pts, length in shown if pts is None or pts >= keys[0].pts]
-    if not shown:
-        raise DecodeError("its video stream holds no frame")
-
-    format_name = container.format.name
-    known = sorted((pts, length) for pts, length in shown if pts is not None)
-    pts = [stamp for stamp, _ in known]
-    # AVI stores no presentation times, what FFmpeg gives for them is the order of storage
-    counted = format_name == "avi" or len(set(pts)) < len(shown)
-    if counted:
-        pts, end = list(range(len(shown))), len(shown)
-    else:
-        rate = stream.average_rate or stream.guessed_rate
-        usual = round(1 / (rate * tick)) if rate else 1
-        gap = (pts[-1] - pts[0]) // (len(pts) - 1) if len(pts) > 1 else usual
-        end = pts[-1] + max(1, known[-1][1] or gap)
-    # an AVI states its frames, and its tick is one of them; FFmpeg takes its duration from the packets that are there
-    stated = float(stream.frames * tick) if format_name == "avi" else (container.duration or 0) / av.time_base
-    promised = None
-    if (not counted or format_name == "avi") and stated - finish > max(0.5, 0.05 * stated):
-        promised = round(stated / tick)
-    doubt = (
-        f"decord's seeks are not exact in {format_name}"
-        if format_name not in DECORD_FORMATS
-        else "several video streams"
-        if len(videos) > 1
-        else "edit list"
-        if hidden
-        else "frames without times of their own"
-        if counted
-        else "open GOPs"
-        if opened
-        else "damaged or cut off"
-        if damaged or promised is not None
-        else ""
-    )
-    # where an edit list hides frames, packets found after a seek are not told apart reliably
-    cuts = [] if hidden or counted else sorted({cut for cut in keys if cut.pts not in opened})
-    size = (stream.codec_context.height, stream.codec_context.width)
-    return Timeline(stream.index, size, tick, pts, end, cuts, counted, promised, doubt)
-
-
-def _starts_afresh(stream: VideoStream, data: bytes) -> bool:
-    """Whether a keyframe forgets all before it; H.264 marks recovery points (intra refresh, open GOPs) as keys too."""
-    if stream.codec_context.name != "h264":
-        return True
-    extra = stream.codec_context.extradata
-    if not extra or extra[0] != 1:  # start codes
-        return re.search(b"\x00\x00\x01[\x25\x45\x65]", data) is not None
-    width, at = (extra[4] & 3) + 1, 0
-    while at + width < len(data):
-        if data[at + width] & 31 == 5:
-            return True
-        at += width + int.from_bytes(data[at : at + width])
-    return False
-
-
-def _recount(path: Path, line: Timeline) -> Timeline:
-    """The timeline of a stream whose packets do not tell when frames are shown, from decoding it once."""
-    pts: list[int | None] = []
-    whole = True
-    with _open(path) as container:
-        stream = _configured(container, line.stream)
-        rate = stream.average_rate or stream.guessed_rate
-        try:
-            for frame in container.decode(stream):
-                pts.append(frame.pts)
-        except FFmpegError:
-            whole = False
-    stamps = [stamp for stamp in pts if stamp is not None]
-    if len(stamps) == len(pts) > 0 and all(a < b for a, b in itertools.pairwise(stamps)):
-        gap = (stamps[-1] - stamps[0]) // (len(stamps) - 1) if len(stamps) > 1 else 1
-        promised = line.promised if whole else max(line.promised or 0, stamps[0] + gap * len(line.pts))
-        return line._replace(pts=stamps, end=stamps[-1] + gap, counted=False, promised=promised)
-    if not rate or len(pts) > len(line.pts) or (whole and len(pts) < len(line.pts)):
-        raise DecodeError(f"no telling when its frames are shown ({len(pts)} frames in {len(line.pts)} packets)")
-    return line._replace(tick=1 / rate)
-
-
-def _configured(container: InputContainer, index: int) -> VideoStream:
-    stream = container.streams[index]
-    assert isinstance(stream, VideoStream)
-    if not stream.codec_context.is_open:
-        stream.codec_context.thread_count = THREADS
-        stream.codec_context.options = {"err_detect": "explode"}  # an error, not a patch from the frame before
-    return stream
-
-
-def _seek(container: InputContainer, stream: VideoStream, cut: Cut, cuts: set[int]) -> Iterator[Packet[VideoStream]]:
+def _seek(
+    container: InputContainer, stream: VideoStream, cut: int, cuts: Mapping[int, int]
+) -> Iterator[Packet[VideoStream]]:
     """Packets from a cut, or from one before it; none where the container does not take us to one."""
-    for stamp in (cut.pts, cut.dts):
+    for stamp in (cut, cuts[cut]):
         try:
             container.seek(stamp, stream=stream)
             packets = container.demux(stream)
             first = next(packets)
         except (FFmpegError, StopIteration):
             continue
-        if first.pts in cuts and first.pts <= cut.pts:
+        if first.pts is not None and first.pts in cuts and first.pts <= cut:
             return itertools.chain([first], packets)
     return iter(())
 
 
-def _frames(stream: VideoStream, packets: Iterable[Packet[VideoStream]], cuts: set[int]) -> Iterator[VideoFrame]:
+def _frames(
+    stream: VideoStream, packets: Iterable[Packet[VideoStream]], cuts: Mapping[int, int]
+) -> Iterator[VideoFrame]:
     """Decoded frames; after damage, none until the next cut, for they would be made from what is missing."""
     broken = False
     try:

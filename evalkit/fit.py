@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import random
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from evalkit import encode
 from evalkit.api import Adapter, Batch, Example, Score, UserError
-from evalkit.encode import Source
+from evalkit.config import Config
+from evalkit.encode import Encoding, Source
+from evalkit.parts import Parts
 from evalkit.progress import track
 
 PREDICT_BATCH = 64
@@ -51,6 +55,52 @@ class Fitted:
     epochs: int
     kept: int
     val_scores: list[float]
+
+
+def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
+    """Fits on train and keeps the epoch that is best on val; the record of the choice and the seconds it took."""
+    train, val = list(parts.task.train), list(parts.task.val)
+    if not val:
+        train, val = split_val(train, config.options.seed)
+    keep = _pixels if parts.adapter.trains_encoder else parts.keep
+    unique = encode.sources([*train, *val])
+    rows = torch.empty(0)
+    index: dict[Source, int] = {}
+    failed: list[Encoding] = []
+    for one in parts.reader.encode(unique, keep, "encode train", {"": encode.unchanged}):
+        if one.failure:
+            failed.append(one)
+            continue
+        if not index:
+            rows = torch.empty(len(unique), *one.features[""].shape, dtype=one.features[""].dtype)
+        rows[len(index)] = one.features[""]
+        index[one.source] = len(index)
+    encode.report(failed, len(unique))
+    started = time.monotonic()
+    fitted = fit(
+        parts.adapter,
+        _at_hand(train, rows, index),
+        _at_hand(val, rows, index),
+        parts.task.score,
+        keep=parts.keep if parts.adapter.trains_encoder else None,
+        epochs=parts.adapter.epochs,
+        seed=config.options.seed,
+        device=parts.device,
+        precision=config.trainer.precision,
+        max_minutes=config.trainer.max_minutes,
+    )
+    settings = {key: value for key, value in parts.settings.items() if value != ""}
+    best = fitted.val_scores[fitted.kept - 1]
+    record = {
+        "grid": [settings],
+        "chosen": {"epoch": fitted.kept, "epochs": fitted.epochs},
+        "val_score": best,
+        "val_scores": fitted.val_scores,
+        "n_train": len(train),
+        "n_val": len(val),
+        "undecodable": [{"video": str(one.source.video), "reason": one.failure} for one in failed],
+    }
+    return record, time.monotonic() - started
 
 
 def fit(
@@ -106,7 +156,10 @@ def fit(
             generator=torch.Generator().manual_seed(seed),
             collate_fn=train.batch,
         )
-        trainer.fit(adapter.train(), loader)
+        try:
+            trainer.fit(adapter.train(), loader)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
     if not choose.scores:
         raise UserError(f"trainer.max_minutes={max_minutes:g} were over before the first epoch was: give it more")
     choose.restore(adapter)
@@ -140,6 +193,15 @@ def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -
     """A score's first entry; a value per example becomes its mean in percent."""
     value = next(iter(score(predictions, targets).values()))
     return float(value) if isinstance(value, float | int) else 100 * sum(value) / len(value)
+
+
+def _pixels(pixels: Tensor) -> Tensor:
+    return pixels
+
+
+def _at_hand(examples: Sequence[Example], rows: Tensor, index: dict[Source, int]) -> Examples:
+    known = [e for e in examples if Source(e.video, e.span) in index]
+    return Examples(known, rows, index)
 
 
 class _ChooseOnVal(Callback):

@@ -2,7 +2,7 @@
 
 A value is one number per example in 0..1, whose mean in percent is the score, or one float over the whole split. The
 first metric is the headline. A prediction of None stands for a failed example and is wrong, and so is NaN; a target in
-place of a prediction is right. `evalkit.result.scores` adds the interval, the bounds and the kinds.
+place of a prediction is right. `evalkit.scores.scores` adds the interval, the bounds and the kinds.
 """
 
 from __future__ import annotations

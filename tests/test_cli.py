@@ -196,7 +196,8 @@ def test_list_of_nothing_says_nothing(here: Path, capsys: pytest.CaptureFixture[
 def test_score_prints_the_table_of_the_scores(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put(monkeypatch, "result", rescore=lambda run: {"run": str(run), "differences": []}, table=lambda result: f"table of {result['run']}")
+    put(monkeypatch, "result", rescore=lambda run: {"run": str(run), "differences": []})
+    put(monkeypatch, "table", table=lambda result: f"table of {result['run']}")
     assert main(["score", "results/r"]) == 0
     assert capsys.readouterr().out == "table of results/r\n"
 

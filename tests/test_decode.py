@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from evalkit import decode
-from evalkit.decode import DecodeError, Video, open_video
+from evalkit.decode import Video, open_video
+from evalkit.timeline import DecodeError
 
 VIDEOS = Path(__file__).parents[2] / "shared" / "data" / "videos"
 MANIFEST = VIDEOS / "manifest.json"
@@ -265,8 +266,8 @@ def test_pyav_seeks_to_few_frames_of_a_long_file_and_finds_the_same_ones(
 
     monkeypatch.setattr(decode.Video, "_shown", counting)
     assert numbers(open_video(path), [240, 100, 101]) == [240, 100, 101]
-    if not name.endswith("ts"):  # there, FFmpeg finds no place exactly, and the file is read from the start
-        assert len(decoded) < 30
+    # in a .ts FFmpeg finds no place exactly, and the file is read from the start, once
+    assert len(decoded) < (250 if name.endswith("ts") else 30)
     assert numbers(open_video(path), list(range(0, 250, 3))) == list(range(0, 250, 3))
 
 
@@ -322,6 +323,14 @@ def test_damage_in_the_middle_costs_the_frames_until_the_next_keyframe(
     for lost in (15, 20, 23):
         with pytest.raises(DecodeError, match=r"frames from 0.6 s to 0.96 s cannot be decoded \(51 of 60 decoded\)"):
             video.read([0, lost])
+
+
+def test_what_decord_has_read_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not DECORD:
+        pytest.skip("decord is not installed")
+    video = open_video(write_video(tmp_path / "plain.mp4"))
+    monkeypatch.setattr(decode, "open_file", None)
+    assert numbers(video, [7, 31]) == [7, 31]
 
 
 def test_what_decord_stumbles_over_is_read_by_pyav_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

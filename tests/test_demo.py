@@ -10,6 +10,7 @@ import pytest
 from evalkit import result
 from evalkit.cli import main
 from evalkit.encoders import DEMO, load_encoder
+from evalkit.table import table
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data" / "videos"
@@ -71,7 +72,7 @@ def test_the_record_is_valid_and_scores_again_to_the_same(runs: list[Path]) -> N
 def test_the_readme_shows_what_the_command_prints(first: dict[str, Any]) -> None:
     """All but the size of the encoder, the versions and the run's own name."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = [line.strip() for line in result.table(first).splitlines() if line.strip()]
+    shown = [line.strip() for line in table(first).splitlines() if line.strip()]
     for line in shown:
         assert re.sub(r" +", " ", line) in re.sub(r" +", " ", readme), line
 
@@ -79,7 +80,7 @@ def test_the_readme_shows_what_the_command_prints(first: dict[str, Any]) -> None
 def test_a_linear_probe_on_real_videos_is_well_above_chance(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not REAL.is_dir():
         pytest.skip("needs the real videos that are kept beside the project, not in it")
-    from real_videos_csv import write_csv
+    from tests.real_videos_csv import write_csv
 
     monkeypatch.chdir(folder)
     assert write_csv(REAL, folder / "real.csv") >= 60

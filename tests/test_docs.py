@@ -57,7 +57,7 @@ def test_every_file_that_architecture_names_exists() -> None:
 
 def test_the_readme_names_every_task_and_adapter() -> None:
     for kind in ("task", "adapter"):
-        for name in plugins.names(kind):  # type: ignore[arg-type]
+        for name in plugins.names(kind):
             assert name in text("README.md"), f"{kind} {name}"
 
 

@@ -121,6 +121,15 @@ def test_the_shuffled_order_of_a_video_does_not_depend_on_its_neighbours_or_its_
     assert torch.equal(alone.features["shuffled"], among.features["shuffled"])
 
 
+def test_each_video_is_shuffled_in_its_own_order() -> None:
+    names = [str(i) for i in range(12)]
+    orders = set()
+    for one in encoded(reader(), names, VARIANTS):
+        plain, mixed = (one.features[name][0].flatten(1) for name in ("", "shuffled"))
+        orders.add(tuple(int((plain == frame).all(1).nonzero()) for frame in mixed))
+    assert len(orders) > 4  # of 24
+
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evalkit import encode, result
-from evalkit import run as run_module
+from evalkit import encode, predict, result
+from evalkit import fit as fit_module
 from evalkit.api import Example, Prediction, Task
 from evalkit.cli import main
 from evalkit.clips import read_clips
@@ -254,7 +254,7 @@ def test_a_probe_is_fitted_before_any_test_video_is_opened(
         return fit(adapter, train, val, score, **settings)
 
     monkeypatch.setattr(encode, "read_clips", read_spy)
-    monkeypatch.setattr(run_module, "fit", fit_spy)
+    monkeypatch.setattr(fit_module, "fit", fit_spy)
     folder = run(tmp_path, *probe_words(world, tiny))
     test = {Path(row.id) for row in result.load_rows(folder)}
     train, val = ({example.video for example in seen[split]} for split in ("train", "val"))
@@ -303,11 +303,11 @@ class Likes:
 def test_cyclic_orders_are_told_as_indices_of_the_options_as_they_stand() -> None:
     examples = [question("long", "abcde", 2), question("short", "xyz", 1)]
     straight = {e.id: p for e, p in zip(examples, Likes("cy").predict(examples, None), strict=True)}
-    turned = run_module._cyclic(Likes("cy"), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
+    turned = predict._cyclic(Likes("cy"), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
     assert turned["long"].value == [2] * 5 and turned["short"].value == [1] * 5
     # one that always takes what stands first is right in one order of each question
     straight = {e.id: p for e, p in zip(examples, Likes("").predict(examples, None), strict=True)}
-    turned = run_module._cyclic(Likes(""), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
+    turned = predict._cyclic(Likes(""), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
     assert turned["long"].value == [0, 1, 2, 3, 4] and turned["short"].value == [0, 1, 2, 0, 1]
 
 
@@ -315,11 +315,11 @@ def test_option_order_is_the_mean_over_the_orders_and_a_failed_example_is_wrong_
     examples = [question("a", "abc", 2), question("b", "abc", 0), question("c", "abc", 1), question("d", "ab", 0)]
     task = Task(test=examples, score=accuracy)
     predicted = {"a": Prediction([2, 2, 1]), "b": Prediction([0, 0, 0]), "d": Prediction([0, 1])}
-    control = run_module._control("option_order", task, predicted, {"c": "broken"})
+    control = predict.control("option_order", task, predicted)
     assert control["metric"] == "accuracy"
     assert control["value"] == pytest.approx((75 + 50 + 50) / 3)
     plain = {"a": Prediction(2), "b": Prediction(1), "d": Prediction(0)}
-    assert run_module._control("blind", task, plain, {"c": "broken"})["value"] == 50
+    assert predict.control("blind", task, plain)["value"] == 50
 
 
 def test_an_adapter_without_an_answer_to_no_video_leaves_the_blind_control_out(

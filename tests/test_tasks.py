@@ -17,7 +17,7 @@ from evalkit.api import Example, Task, UserError
 from evalkit.config import keys, own_adapter
 from evalkit.fit import headline
 from evalkit.mini import film, library
-from evalkit.result import reference, resolve
+from evalkit.scores import reference, resolve
 
 TASKS, ADAPTERS = list(plugins.names("task")), list(plugins.names("adapter"))
 CONTROLS = {"blind", "shuffled", "single_frame", "option_order"}

@@ -1,0 +1,165 @@
+"""What a run is made of: task, encoder and adapter, made from the words and checked against each other."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from evalkit import checkpoint, encode, encoders, plugins, trained
+from evalkit.api import Adapter, Task, UserError
+from evalkit.config import Config, own_adapter
+from evalkit.encode import Cost, Reader
+from evalkit.schema import digest as digest_of
+
+# Settings that only matter while an adapter is fitted.
+TRAINING = ("lr", "weight_decay", "epochs", "batch_size")
+
+
+@dataclass
+class Parts:
+    """The chosen task, encoder and adapter, ready to work.
+
+    Attributes:
+        name: of the task, with `@mini` where its miniature is used.
+        settings: the adapter's, defaults included.
+        fitted_from: folder that the adapter's weights came from; None where it is not trained yet.
+    """
+
+    name: str
+    task: Task
+    encoder: Any
+    encoder_sha256: str
+    adapter_name: str
+    adapter: Any
+    settings: dict[str, Any]
+    fitted_from: Path | None
+    reader: Reader
+    device: torch.device
+
+    def keep(self, pixels: Tensor) -> Tensor:
+        """What the adapter keeps of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W).
+
+        Raises:
+            UserError: the encoder does not take clips of this shape, or gives NaN or infinity.
+        """
+        with torch.inference_mode():
+            video = self.encoder.clip.normalise(pixels.to(self.device))
+            try:
+                encoded = self.encoder(video)
+            except ValueError as error:  # a shape that it does not take: clip.frames, clip.size
+                raise UserError(f"the encoder cannot take these clips: {error}") from error
+            kept: Tensor = self.adapter.features(encoded).cpu()
+            if not torch.isfinite(kept).all():
+                raise UserError(
+                    "the encoder gives NaN or infinity: its weights are damaged, or too large for half floats"
+                )
+        return kept.clone()  # an inference tensor could not be trained on
+
+
+def prepare(config: Config) -> Parts:
+    """Task, encoder and adapter from their names, the adapter's trained weights in place where there are any."""
+    options = config.options
+    torch.manual_seed(options.seed)
+    device = _device(options.device)
+    encoder: Any = encoders.load_encoder(options.ckpt, seed=options.seed)  # before mini films are made
+    digest = checkpoint.sha256(encoder)
+    mini = {"mini": True} if options.mini else {}
+    task = plugins.factory("task", options.task)(**config.data, **mini)
+    if not isinstance(task, Task):
+        raise UserError(f"task {options.task} returned a {type(task).__name__}; wanted an evalkit.api.Task")
+    _check(task, options.task)
+    name = options.adapter or own_adapter(options.task)
+    fitted_from = _trained_adapter(config, name)
+    make = plugins.factory("adapter", name)
+    defaults = {
+        key: parameter.default
+        for key, parameter in inspect.signature(make).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    prescribed = task.settings if name == own_adapter(options.task) else {}  # by its protocol, which names its adapter
+    settings = {**defaults, **(trained.settings(fitted_from) if fitted_from else prescribed), **config.adapter}
+    if unknown := settings.keys() - defaults.keys():
+        raise UserError(f"{fitted_from or f'task {options.task}'}: adapter {name} has no setting {min(unknown)!r}")
+    adapter = make(encoder, task, **settings)
+    if not isinstance(adapter, lightning.LightningModule) or not isinstance(adapter, Adapter):
+        raise UserError(
+            f"adapter {name} returned a {type(adapter).__name__}; wanted a LightningModule as in evalkit.api"
+        )
+    if fitted_from:
+        if options.adapter_from and adapter.trains_encoder:
+            raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
+        if idle := [key for key in TRAINING if key in config.adapter and config.command == "run"]:
+            raise UserError(
+                f"adapter.{idle[0]} has no effect: the adapter comes trained from {fitted_from}. adapter.from=none "
+                "fits a new one"
+            )
+        trained.restore(adapter, fitted_from, frozen_parts(adapter, task, digest))
+    encoder.to(device)
+    adapter.to(device).eval()
+    views = encode.resolve(task.views, encoder.clip, config.clip)
+    reader = Reader(views, options.workers, options.batch, options.time_limit, Cost())
+    display = plugins.display_name(options.task) + ("@mini" if options.mini else "")
+    shown = plugins.display_name(name)
+    return Parts(display, task, encoder, digest, shown, adapter, settings, fitted_from, reader, device)
+
+
+def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str, str]:
+    """Hashes of what a trained adapter belongs to and does not hold itself: the frozen encoder, the task's classes."""
+    if adapter.trains_encoder:  # it lies beside the adapter, and words stand for classes
+        return {}
+    return {"encoder": encoder_sha256} | ({"classes": digest_of(task.classes)} if task.classes else {})
+
+
+def _trained_adapter(config: Config, name: str) -> Path | None:
+    """Where the adapter's trained weights lie: as `adapter.from` says, else in the checkpoint's own folder.
+
+    `evalkit adapt` starts anew unless `adapter.from` is given.
+    """
+    given = config.options.adapter_from
+    if given == "none" or (config.command == "adapt" and not given):
+        return None
+    folder = Path(given).expanduser() if given else encoders.folder_of(config.options.ckpt)
+    home = trained.place(folder, name) if folder else None
+    found = home is not None and (home / "adapter.json").is_file()
+    if given and not found:
+        raise UserError(f"adapter.from={given}: no trained adapter {name} there ({home})")
+    return home if found else None
+
+
+def _check(task: Task, name: str) -> None:
+    """What every task must keep; told now rather than after hours."""
+    for split in ("train", "val", "test"):
+        examples = getattr(task, split)
+        ids = {example.id for example in examples}
+        if len(ids) != len(examples):
+            seen: set[str] = set()
+            twice = next(e.id for e in examples if e.id in seen or seen.add(e.id))  # type: ignore[func-returns-value]
+            raise UserError(f"task {name}: example id {twice!r} stands more than once in {split}")
+        if split != "test" and any(example.target is None for example in examples):
+            raise UserError(f"task {name}: an example of {split} has no target to learn from")
+    targets = [example.target for example in task.test if example.target is not None]
+    if task.classes:
+        known = [e.target for e in (*task.train, *task.val, *task.test) if e.target is not None]
+        if wrong := [t for t in known if isinstance(t, int) and not 0 <= t < len(task.classes)]:
+            raise UserError(f"task {name}: target {wrong[0]} is no index of its {len(task.classes)} classes")
+    if targets:
+        try:
+            task.score(targets, targets)
+        except Exception as error:  # whatever a task's own code raises
+            raise UserError(f"task {name}: its score function fails: {type(error).__name__}: {error}") from error
+
+
+def _device(word: str) -> torch.device:
+    if word == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if word == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch sees no GPU here; use device=cpu or auto")
+    if word == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps: torch sees no Metal device here; use device=cpu or auto")
+    return torch.device(word)

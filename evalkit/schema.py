@@ -1,0 +1,75 @@
+"""What the files of a run may hold: plain JSON values, in the shapes that result.schema.json states."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from evalkit.api import UserError
+
+
+def plain(value: Any) -> Any:
+    """The value in what JSON has: numpy and torch become Python's, tuples lists, paths text, NaN and infinity None.
+
+    Raises:
+        UserError: the value, or one inside it, is of another type.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str | Path):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if hasattr(value, "tolist"):  # numpy and torch, arrays and scalars, without importing torch
+        return plain(value.tolist())
+    raise UserError(
+        f"a result cannot hold {type(value).__name__} {str(value)[:60]!r}; give numbers, text, lists or dictionaries"
+    )
+
+
+def digest(value: Any) -> str:
+    """The sha256, in hex, of the value as JSON with sorted keys: equal for equal settings, whatever their order."""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse(text: str) -> Any:
+    """The value that a text of JSON holds.
+
+    Raises:
+        ValueError: the text is not JSON; NaN and Infinity, which Python alone would take, are not.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def violations(value: Any, part: str = "#") -> list[str]:
+    """Where a value does not fit the schema, or a part of it: one line each, with the path of the key."""
+    found = []
+    for error in sorted(_validator(part).iter_errors(value), key=lambda error: [str(key) for key in error.path]):
+        text = error.message if len(error.message) <= 160 else f"{error.message[:160]}..."
+        where = ".".join(str(key) for key in error.path)
+        found.append(f"{where}: {text}" if where else text)
+    return found
+
+
+@cache
+def _validator(part: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads((Path(__file__).parent / "result.schema.json").read_text(encoding="utf-8"))
+    return Draft202012Validator(schema if part == "#" else {"$ref": part, "$defs": schema["$defs"]})

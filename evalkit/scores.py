@@ -1,0 +1,190 @@
+"""From rows to scores with intervals and bounds, and the task's score function found again by its name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evalkit import plugins
+from evalkit.api import Score, UserError
+from evalkit.rows import Row
+from evalkit.schema import plain
+from evalkit.statistics import Indices, interval, interval_of
+
+_Measured = dict[str, "float | npt.NDArray[np.float64]"]
+
+
+def scores(score: Score, rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
+    """The scores over all labelled rows, as result.json holds them: the headline first, then the headline per kind.
+
+    Every labelled example counts, a failed one as wrong. Rates are in percent. `bounds` is what the score would be with
+    all failed examples wrong (the score itself) and all of them right. Numbers are rounded to six decimals, so that
+    the order in which a machine adds does not show.
+
+    Args:
+        score: the task's score function.
+        rows: all test examples; those without a target are left out.
+        seed: of the bootstrap.
+
+    Returns:
+        A list of {metric, value, ci95 [low, high], n, n_clusters, bounds [all failed wrong, all failed right]}; None
+        stands for a number that is undefined. Empty where no row has a target.
+
+    Raises:
+        UserError: the score function returns something else than `evalkit.api.Score` allows.
+    """
+    labelled = [row for row in rows if row.target is not None]
+    if not labelled:
+        return []
+    targets = [row.target for row in labelled]
+    predictions = [row.prediction for row in labelled]
+    corrected = [row.target if row.prediction is None else row.prediction for row in labelled]
+    videos = [row.video for row in labelled]
+    failed = np.array([row.prediction is None for row in labelled])
+
+    worst = _measure(score, predictions, targets, must_be=0.0, where=failed)
+    best = _measure(score, corrected, targets, must_be=1.0, where=failed) if failed.any() else worst
+
+    def entries(metrics: Sequence[str], indices: Indices, suffix: str = "") -> list[dict[str, Any]]:
+        """One entry per metric, over the labelled examples with these indices."""
+        chosen = [videos[i] for i in indices]
+        per_split = [metric for metric in metrics if not isinstance(worst[metric], np.ndarray)]
+
+        def over(given: Sequence[Any], drawn: Indices) -> list[float]:
+            found: Mapping[str, Any] = score([given[i] for i in drawn], [targets[i] for i in drawn])
+            return [float(found[metric]) for metric in per_split]
+
+        value: dict[str, tuple[float, float, float, float]] = {}  # low, value, with all failed right, high
+        if per_split:  # all of them from the same draws: each draw costs one call of the score function
+            low, high = interval_of(lambda drawn: over(predictions, indices[drawn]), chosen, seed)
+            numbers = zip(low, over(predictions, indices), over(corrected, indices), high, strict=True)
+            value = dict(zip(per_split, numbers, strict=True))
+        found = []
+        for metric in metrics:
+            rates, bound = worst[metric], best[metric]
+            if isinstance(rates, np.ndarray) and isinstance(bound, np.ndarray):
+                low, high = interval(rates[indices], chosen, seed)
+                value[metric] = (100 * low, 100 * rates[indices].mean(), 100 * bound[indices].mean(), 100 * high)
+            low, middle, right, high = (_rounded(number) for number in value[metric])
+            found.append(
+                {
+                    "metric": metric + suffix,
+                    "value": middle,
+                    "ci95": [low, high],
+                    "n": len(indices),
+                    "n_clusters": len(set(chosen)),
+                    "bounds": [middle, right],
+                }
+            )
+        return found
+
+    metrics = list(worst)
+    found = entries(metrics, np.arange(len(labelled)))
+    for kind in sorted({row.kind for row in labelled} - {""}):
+        members = np.flatnonzero([row.kind == kind for row in labelled])
+        found += entries(metrics[:1], members, f"/{kind}")
+    return found
+
+
+def _measure(
+    score: Score,
+    predictions: Sequence[Any],
+    targets: Sequence[Any],
+    must_be: float,
+    where: npt.NDArray[np.bool_],
+) -> _Measured:
+    """What the score function returns, checked: per metric a float, or (N,) in 0..1, which is `must_be` at `where`."""
+    found = score(predictions, targets)
+    name = f"score function {getattr(score, '__module__', '?')}:{getattr(score, '__qualname__', score)}"
+    if not isinstance(found, Mapping) or not found:
+        raise UserError(f"{name} returns {str(found)[:60]!r}; it must return a dictionary {{metric: value}}")
+    measured: _Measured = {}
+    for metric, value in found.items():
+        if isinstance(value, int | float):
+            measured[metric] = float(value)
+            continue
+        try:
+            rates = np.asarray(plain(value), dtype=np.float64)
+        except (UserError, TypeError, ValueError):
+            rates = np.empty((0, 0))
+        if rates.ndim == 0:  # a numpy or torch scalar; None for NaN becomes NaN again
+            measured[metric] = float(rates)
+            continue
+        if rates.shape != (len(targets),) or not ((rates >= 0) & (rates <= 1)).all():
+            raise UserError(
+                f"{name} returns {str(value)[:60]!r} for {metric!r}; it must return one number in 0..1 for each of the "
+                f"{len(targets)} examples, or one float over all of them"
+            )
+        if (rates[where] != must_be).any():
+            given = "a failed example (prediction None)" if must_be == 0 else "a target in place of a prediction"
+            raise UserError(f"{name} gives {metric!r} another value than {must_be:g} to {given}")
+        measured[metric] = rates
+    return measured
+
+
+def _rounded(number: float) -> float | None:
+    return round(float(number), 6) if np.isfinite(number) else None
+
+
+def reference(function: Callable[..., Any]) -> str:
+    """The name under which re-scoring finds a score function again.
+
+    Returns:
+        `evalkit.metrics:accuracy`, or `/home/me/my_task.py:score` for a task in a file of its own.
+
+    Raises:
+        UserError: it is a lambda, a local function, or otherwise not to be found by name.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    if not isinstance(function, FunctionType) or not name.isidentifier():
+        raise UserError(
+            f"score function {name!r} could not be found again to re-score: define it with def at the top level of the "
+            "task's file, or take one from evalkit.metrics"
+        )
+    module = function.__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    found = f"{module if _installed(module) or file is None else Path(file).resolve()}:{name}"
+    try:
+        resolve(found)
+    except UserError as error:
+        raise UserError(f"{error}; define the score function in the task's own file or take one of evalkit") from error
+    return found
+
+
+def resolve(reference: str) -> Score:
+    """The score function that a result names.
+
+    Only functions that evalkit, an installed plug-in or a task's file defines itself are taken: a result that came
+    from elsewhere must not be able to name, and so to call, anything on this machine.
+
+    Raises:
+        UserError: there is no such function.
+    """
+    where, _, name = reference.rpartition(":")
+    if where.endswith(".py"):
+        module = plugins.module_and_factory("task", where)[0]
+    elif _installed(where):
+        try:
+            module = importlib.import_module(where)
+        except ImportError as error:
+            raise UserError(f"score function {reference!r}: {error}") from error
+    else:
+        raise UserError(f"score function {reference!r} is not part of evalkit, an installed plug-in or a task's file")
+    function = getattr(module, name, None)
+    if not isinstance(function, FunctionType) or function.__module__ != module.__name__:
+        raise UserError(f"score function {reference!r}: {where} defines no function {name!r}")
+    return function
+
+
+def _installed(module: str) -> bool:
+    """Whether a module belongs to evalkit or to a package that announces tasks to it."""
+    packages = {"evalkit", *(point.module.partition(".")[0] for point in entry_points(group="evalkit.tasks"))}
+    return module.partition(".")[0] in packages

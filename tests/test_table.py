@@ -1,0 +1,56 @@
+from evalkit.rows import Row
+from evalkit.table import table
+from tests.records import minimal_of, result_of, rows_of
+
+
+def test_the_table_says_what_was_run_what_it_scores_and_what_failed() -> None:
+    rows = [*rows_of(8, 4, failed=3), Row("g", "g", target=1, failure="cannot be decoded: moov atom not found")]
+    assert table(result_of(rows)).splitlines() == [
+        "task     egoschema@mini, test, version 1",
+        "encoder  demo, 1.2 M parameters",
+        "adapter  multiple_choice, 4,321 trainable",
+        "status   partial: 4 of 16 examples failed, counted as wrong",
+        "",
+        "                         score   95 % interval   examples   videos         bounds",
+        "accuracy                  50.0    12.5 to 85.7         16        6   50.0 to 75.0",
+        "",
+        "chance                    20.0",
+        "blind (control)           22.5",
+        "ShortViViT (published)    47.9",
+        "LongViViT (published)     56.8",
+        "",
+        "failed (bounds: with all of them wrong, with all of them right)",
+        "  3  no such file  (f0, f1, f2)",
+        "  1  cannot be decoded: moov atom not found  (g)",
+    ]
+
+
+def test_the_table_of_a_run_without_labels_or_failures_says_so() -> None:
+    text = table(minimal_of(rows_of(0, 0, unlabelled=3)))
+    assert "no score: no test example has a public answer" in text and "failed" not in text
+    assert "status   complete" in text and "unknown parameters" in text
+
+
+def test_the_table_shows_an_unknown_number_as_a_dash_and_keeps_brackets() -> None:
+    result = result_of(rows_of(3, 1))
+    result["task"]["name"] = "[bold]x[/bold]"
+    result["scores"][0].update(value=None, ci95=[None, None])
+    result["chance"] = None
+    text = table(result)
+    assert "[bold]x[/bold]" in text
+    assert [line.split() for line in text.splitlines() if line.startswith(("accuracy", "chance"))] == [
+        ["accuracy", "-", "-", "4", "2"],
+        ["chance", "-"],
+    ]
+
+
+def test_the_table_can_be_printed_whatever_a_file_is_called() -> None:
+    rows = [*rows_of(1, 1), Row("clip\udcff.mp4", "v", target=1, failure="broken")]
+    assert r"clip\udcff.mp4" in table(result_of(rows)).encode().decode()
+
+
+def test_many_reasons_are_cut_to_the_most_frequent() -> None:
+    rows = rows_of(1, 0, failed=496) + [Row(f"r{i}", "v", target=1, failure=f"reason {i}") for i in range(30)]
+    tail = table(result_of(rows)).splitlines()[-6:]
+    assert tail[0] == "  496  no such file  (f0, f1, f2, ...)"
+    assert tail[-1] == "   26  for 26 other reasons"
