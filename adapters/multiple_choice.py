@@ -169,9 +169,9 @@ def adapter(
     depth: int = 2,
     scorer: Scorer = "likelihood",
     prompt: str = "Question: {question} Answer:",
-    lr: float = 2e-3,
+    lr: float = 3e-3,
     weight_decay: float = 0.05,
-    epochs: int = 20,
+    epochs: int = 24,
     batch_size: int = 32,
 ) -> MultipleChoice:
     """Answers multiple choice with a small frozen language model that reads the encoder's tokens.

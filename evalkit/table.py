@@ -48,7 +48,9 @@ def table(result: Mapping[str, Any]) -> str:
 
     buffer = io.StringIO()
     # Wide enough that nothing is cut: a terminal folds a long name, a pipe keeps it.
-    console = Console(file=buffer, width=1000, color_system=None, force_terminal=False, markup=False, emoji=False, highlight=False)
+    console = Console(
+        file=buffer, width=1000, color_system=None, force_terminal=False, markup=False, emoji=False, highlight=False
+    )
     console.print(head)
     console.print()
     console.print(body if result["scores"] else "no score: no test example has a public answer")

@@ -250,3 +250,30 @@ def test_an_adapter_in_a_file_of_its_own_is_kept_under_its_name(
     out = evalkit("adapt", *mine, f"ckpt={tiny}", f"out={tmp_path / 'out'}", "adapter.epochs=1")
     assert (out / "adapters" / "my_adapter" / "adapter.json").is_file()
     assert result.load(evalkit("run", *mine, f"ckpt={out}", f"out={tmp_path / 'results'}"))["selection"] is None
+
+
+def test_a_setting_of_fitting_is_refused_where_the_adapter_comes_trained(
+    resampled: Path, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = mistake(capsys, "run", *words, f"ckpt={resampled}", "adapter.lr=1e-4", f"out={tmp_path}")
+    home = resampled / "adapters" / "multiple_choice"
+    assert told == (
+        f"adapter.lr has no effect: the adapter comes trained from {home}. adapter.from=none fits a new one"
+    )
+
+
+def test_adapter_from_none_fits_a_new_one(resampled: Path, words: list[str], tmp_path: Path) -> None:
+    settings = ["adapter.epochs=1", "adapter.latents=2", "adapter.depth=1", "controls=false"]
+    record = evalkit("run", *words, f"ckpt={resampled}", "adapter.from=none", *settings, f"out={tmp_path}")
+    found = result.load(record.parent)
+    assert found["selection"]["chosen"]["epochs"] == 1 and found["adapter"]["settings"]["latents"] == 2
+    assert found["adapter"]["settings"]["from"] == ""
+
+
+def test_adapter_from_of_a_tuned_encoder_says_to_give_the_whole_as_ckpt(
+    words: list[str], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tuned"
+    evalkit("adapt", *words, f"ckpt={tiny}", "adapter=contrastive", "adapter.epochs=1", f"out={out}")
+    told = mistake(capsys, "run", *words, f"ckpt={tiny}", "adapter=contrastive", f"adapter.from={out}")
+    assert told == f"adapter contrastive trains the encoder too: give the whole as ckpt={out}"

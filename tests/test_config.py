@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from evalkit.api import UserError
-from evalkit.config import Config, Options, Trainer, keys, resolve
+from evalkit.config import Config, Options, Trainer, _out_of_bounds, keys, resolve
 from evalkit.values import convert, type_name
 
 TASK = '''
@@ -216,7 +216,6 @@ def test_a_task_that_names_no_adapter_is_probed() -> None:
     ("words", "told"),
     [
         (["adapter.lr=fast"], "adapter.lr=fast: expected a number"),
-        (["adapter.lr=nan"], "adapter.lr=nan: expected a number"),
         (["adapter.lr="], "adapter.lr=: expected a number"),
         (["adapter.lr=1e-4,1e-3"], "adapter.lr=1e-4,1e-3: expected a number"),
         (["adapter.heads=2.5"], "adapter.heads=2.5: expected a whole number"),
@@ -230,6 +229,8 @@ def test_a_task_that_names_no_adapter_is_probed() -> None:
         (["batch=0"], "batch=0: expected a whole number above 0"),
         (["clip.fps=0"], "clip.fps=0: expected a number above 0"),
         (["workers=-1"], "workers=-1: expected a whole number of at least 0"),
+        (["adapter.lr=-1"], "adapter.lr=-1: expected a number above 0"),
+        (["seed=4294967296"], "seed=4294967296: expected a whole number below 2 to the 32nd"),
         (
             ["clip.sampling=unifrom"],
             "clip.sampling=unifrom is not one of uniform, segments, fps, dense. Did you mean 'uniform'?",
@@ -363,3 +364,9 @@ def test_what_does_not_fit_is_named(value: object, kind: Any, name: str) -> None
     with pytest.raises(ValueError):
         convert(value, kind)
     assert type_name(kind) == name
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1", "nan"])
+def test_a_share_is_from_0_to_below_1(value: str) -> None:
+    assert _out_of_bounds("mask_ratio", float(value)) == "from 0 to below 1"
+    assert _out_of_bounds("mask_ratio", 0.75) == _out_of_bounds("dropout", 0.0) == ""
