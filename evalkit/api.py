@@ -130,6 +130,8 @@ class Task:
         licence: of the data.
         source: where data and protocol come from.
         published: headline numbers from papers, by the name of their row.
+        provide: makes or fetches the videos of the examples that it is given, just before they are read; None where
+            they are simply there.
         submission: writes the official submission files into a folder from {id: prediction}; None where there is none.
     """
 
@@ -147,6 +149,7 @@ class Task:
     licence: str = ""
     source: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
+    provide: Callable[[Sequence[Example]], None] | None = None
     submission: Callable[[Mapping[str, Any], Path], Sequence[Path]] | None = None
 
 

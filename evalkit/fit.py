@@ -62,6 +62,8 @@ def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
     train, val = list(parts.task.train), list(parts.task.val)
     if not val:
         train, val = split_val(train, config.options.seed)
+    if parts.task.provide:
+        parts.task.provide([*train, *val])
     keep = _pixels if parts.adapter.trains_encoder else parts.keep
     unique = encode.sources([*train, *val])
     rows = torch.empty(0)

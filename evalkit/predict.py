@@ -57,6 +57,8 @@ def controls_of(parts: Parts) -> list[str]:
 def predict(parts: Parts, controls: Sequence[str]) -> Predictions:
     """Predictions of all test examples; each video is decoded once, however many examples and controls ask about it."""
     task, adapter = parts.task, parts.adapter
+    if task.provide:
+        task.provide(task.test)
     variants = {"": encode.unchanged} | {name: VARIANTS[name] for name in controls if name in VARIANTS}
     asking: dict[Source, list[Example]] = {}
     for example in task.test:

@@ -13,7 +13,7 @@ from typing import Any
 from evalkit.api import Example, Task, UserError
 from evalkit.metrics import accuracy
 from evalkit.mini import language
-from evalkit.mini.library import films
+from evalkit.mini.library import Films
 
 ADAPTER = "multiple_choice"
 OPTIONS = 5
@@ -41,11 +41,12 @@ def task(
         allow_holes: write submission files even where a question has no answer.
         mini_train: training questions of the miniature.
     """
-    train: list[Example] = []
+    films: list[Films] = []
     if mini:
-        test, train = _mini("test", 100), _mini("train", mini_train)
+        (test, test_films), (train, train_films) = _mini("test", 100), _mini("train", mini_train)
+        films = [test_films, train_films]
     else:
-        test = _official(root, subset)
+        test, train = _official(root, subset), []
     return Task(
         test=test,
         score=accuracy,
@@ -56,6 +57,7 @@ def task(
         licence="Ego4D licence; generated (Apache-2.0) for the miniature",
         source="https://github.com/egoschema/EgoSchema",
         published={} if mini else PUBLISHED,
+        provide=functools.partial(_provide, films) if mini else None,
         submission=None if mini else functools.partial(submission, allow_holes=allow_holes),
     )
 
@@ -82,10 +84,10 @@ def submission(predictions: Mapping[str, Any], folder: Path, allow_holes: bool =
     return files
 
 
-def _mini(split: str, n: int) -> list[Example]:
+def _mini(split: str, n: int) -> tuple[list[Example], Films]:
     questions = language.questions(split, n)
-    paths = films(f"three-minutes-{split}", [question.story for question in questions], fps=2)
-    return [
+    films = Films(f"three-minutes-{split}", [question.story for question in questions], fps=2)
+    examples = [
         Example(
             id=f"{split}-{i:04d}",
             video=path,
@@ -94,8 +96,14 @@ def _mini(split: str, n: int) -> list[Example]:
             choices=tuple(map(str, question.options)),
             kind=question.kind,
         )
-        for i, (question, path) in enumerate(zip(questions, paths, strict=True))
+        for i, (question, path) in enumerate(zip(questions, films.paths, strict=True))
     ]
+    return examples, films
+
+
+def _provide(films: Sequence[Films], examples: Sequence[Example]) -> None:
+    for one in films:
+        one.provide(examples)
 
 
 def _official(root: Path, subset: bool) -> list[Example]:

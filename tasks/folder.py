@@ -10,7 +10,7 @@ from pathlib import Path
 from evalkit.api import Example, Task, UserError, Views
 from evalkit.metrics import top1_top5
 from evalkit.mini import language
-from evalkit.mini.library import films
+from evalkit.mini.library import Films
 
 VIDEO_ENDINGS = {
     ".avi",
@@ -61,6 +61,7 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
         chance=100 / len(labels),
         licence="generated (Apache-2.0)" if mini else "your own",
         source="evalkit.mini" if mini else "your own",
+        provide=_films().provide if mini else None,
     )
 
 
@@ -124,11 +125,14 @@ def _split(rows: list[Row], test_share: float, seed: int) -> list[Row]:
     return done
 
 
+def _films() -> Films:
+    return Films("folder", language.clips("folder", 100), fps=8)
+
+
 def _mini() -> list[Row]:
-    stories = language.clips("folder", 100)
-    paths = films("folder", stories, fps=8)
+    films = _films()
     splits = ["train"] * 60 + ["test"] * 40
     return [
         (path.name, path, story.steps[0].thing.shape, split)
-        for path, story, split in zip(paths, stories, splits, strict=True)
+        for path, story, split in zip(films.paths, films.stories, splits, strict=True)
     ]

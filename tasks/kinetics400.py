@@ -8,7 +8,7 @@ from pathlib import Path
 from evalkit.api import Example, Task, UserError, Views
 from evalkit.metrics import top1_top5
 from evalkit.mini import language
-from evalkit.mini.library import films
+from evalkit.mini.library import Films
 
 CLASSES = 400
 
@@ -46,6 +46,7 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False) -> Task:
         licence="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
         source="https://github.com/cvdfoundation/kinetics-dataset",
         published={} if mini else {"CLIP-B": 75.2, "CoCa-B": 73.1, "VideoMAE-B": 65.1, "InternVideo-B": 69.3},
+        provide=_films().provide if mini else None,
     )
 
 
@@ -86,12 +87,15 @@ def _official(root: Path) -> tuple[list[Example], list[Example], tuple[str, ...]
     return found["train"], found["val"], classes
 
 
+def _films() -> Films:
+    return Films("kinetics400", language.clips("kinetics400", 300), fps=8)
+
+
 def _mini() -> tuple[list[Example], list[Example], tuple[str, ...]]:
-    stories = language.clips("kinetics400", 300)
-    paths = films("kinetics400", stories, fps=8)
-    classes = tuple(sorted({story.steps[0].action for story in stories}))
+    films = _films()
+    classes = tuple(sorted({story.steps[0].action for story in films.stories}))
     examples = [
         Example(path.stem, path, classes.index(story.steps[0].action))
-        for path, story in zip(paths, stories, strict=True)
+        for path, story in zip(films.paths, films.stories, strict=True)
     ]
     return examples[:200], examples[200:], classes

@@ -9,8 +9,9 @@ import av
 import numpy as np
 import pytest
 
+from evalkit.api import Example
 from evalkit.mini import film, language, world
-from evalkit.mini.library import films
+from evalkit.mini.library import Films
 
 
 def frames(path: Path) -> np.ndarray:
@@ -94,16 +95,19 @@ def test_questions_are_the_same_however_many_are_asked_for() -> None:
     assert language.questions("test", 5) == language.questions("test", 9)[:5]
 
 
-def test_films_are_made_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_films_are_made_when_first_wanted_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path))
-    stories = language.clips("films", 3)
-    first = films("films", stories, fps=4)
-    times = [os.stat(path).st_mtime_ns for path in first]
-    first[1].unlink()
-    assert films("films", stories, fps=4) == first
-    again = [os.stat(path).st_mtime_ns for path in first]
-    assert again[0] == times[0] and again[2] == times[2] and again[1] > times[1]
-    assert not list(first[0].parent.glob(".*"))
+    films = Films("films", language.clips("films", 3), fps=4)
+    examples = [Example(path.stem, path) for path in films.paths]
+    assert not tmp_path.joinpath("mini").exists()
+    films.provide(examples[:2])
+    assert [path.is_file() for path in films.paths] == [True, True, False]
+    times = [os.stat(path).st_mtime_ns for path in films.paths[:2]]
+    films.paths[1].unlink()
+    films.provide([*examples, Example("other", tmp_path / "not_ours.mp4")])
+    again = [os.stat(path).st_mtime_ns for path in films.paths]
+    assert again[0] == times[0] and again[1] > times[1]
+    assert not list(films.paths[0].parent.glob(".*"))
 
 
 def test_every_sentence_is_in_the_vocabulary(vocabulary: Path) -> None:

@@ -5,9 +5,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from evalkit import plugins
 from evalkit.api import Example, Task, UserError
 from evalkit.config import keys, own_adapter
 from evalkit.fit import headline
-from evalkit.mini import film, library
 from evalkit.scores import reference, resolve
 
 TASKS, ADAPTERS = list(plugins.names("task")), list(plugins.names("adapter"))
@@ -42,22 +39,9 @@ def refusal(name: str, **settings: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def minis(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
-    """The miniature of every task; its films are empty files."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EVALKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(library, "multiprocessing", SimpleNamespace(get_context=lambda _: SimpleNamespace(Pool=threads)))
-        patch.setattr(film, "write", touch)
-        return {name: make(name, mini=True) for name in TASKS}
-
-
-def threads() -> ThreadPool:
-    return ThreadPool(1)
-
-
-def touch(story: object, path: Path, fps: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+def minis() -> dict[str, Task]:
+    """The miniature of every task; making it films nothing."""
+    return {name: make(name, mini=True) for name in TASKS}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -74,7 +58,7 @@ def test_every_parameter_of_a_task_has_a_type_a_default_and_a_meaning(name: str)
 @pytest.mark.parametrize("name", TASKS)
 def test_the_miniature_of_a_task_is_whole(name: str, minis: dict[str, Task]) -> None:
     task = minis[name]
-    assert task.test and task.train and all(example.video.is_file() for example in [*task.test, *task.train])
+    assert task.test and task.train and task.provide
     for split in (task.train, task.val, task.test):
         assert len({example.id for example in split}) == len(split)
     assert not {e.video for e in task.test} & {e.video for e in [*task.train, *task.val]}
@@ -86,6 +70,18 @@ def test_the_miniature_of_a_task_is_whole(name: str, minis: dict[str, Task]) -> 
             assert 0 <= example.target < len(task.classes)
     assert task.published == {}, "numbers of papers are not about generated videos"
     assert task.submission is None
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_videos_of_a_miniature_are_made_when_they_are_wanted(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path))
+    task = make(name, mini=True)
+    assert task.provide and not any(tmp_path.iterdir())
+    wanted = [task.test[0], task.train[-1]]
+    task.provide(wanted)
+    assert {path for path in tmp_path.rglob("*.mp4")} == {example.video for example in wanted}
 
 
 @pytest.mark.parametrize("name", TASKS)

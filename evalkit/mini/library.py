@@ -1,33 +1,51 @@
-"""Films of the mini world on disk: made on first use in the cache folder, then found there."""
+"""Films of the mini world on disk: made when they are first wanted in the cache folder, then found there."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit import cache
+from evalkit.api import Example
 from evalkit.mini import film, world
 from evalkit.progress import track
 
 
-def films(name: str, stories: Sequence[world.Story], fps: int) -> list[Path]:
-    """Paths of the stories' mp4 files, in order; what is missing is filmed first, on all cores.
+@dataclass(frozen=True)
+class Films:
+    """A set of films.
 
-    Args:
+    Attributes:
         name: of the set; the same name must always come with the same stories, of which there may be more or fewer.
-        stories: what to film.
+        stories: what the films show.
         fps: frames per second.
     """
-    folder = cache.folder() / "mini" / f"v{world.VERSION}" / name
-    paths = [folder / f"{i:05d}.mp4" for i in range(len(stories))]
-    missing = [(story, path, fps) for story, path in zip(stories, paths, strict=True) if not path.is_file()]
-    if missing:
-        with multiprocessing.get_context("spawn").Pool() as pool:
-            made = pool.imap_unordered(_write, missing, chunksize=4)
-            for _ in track(made, f"film {name}", len(missing)):
-                continue
-    return paths
+
+    name: str
+    stories: Sequence[world.Story]
+    fps: int
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where each story's mp4 file is, or will be."""
+        folder = cache.folder() / "mini" / f"v{world.VERSION}" / self.name
+        return [folder / f"{i:05d}.mp4" for i in range(len(self.stories))]
+
+    def provide(self, examples: Sequence[Example]) -> None:
+        """Films what is missing of the videos of these examples, on all cores."""
+        wanted = {example.video for example in examples}
+        missing = [
+            (story, path, self.fps)
+            for story, path in zip(self.stories, self.paths, strict=True)
+            if path in wanted and not path.is_file()
+        ]
+        if missing:
+            with multiprocessing.get_context("spawn").Pool() as pool:
+                made = pool.imap_unordered(_write, missing, chunksize=4)
+                for _ in track(made, f"film {self.name}", len(missing)):
+                    continue
 
 
 def _write(job: tuple[world.Story, Path, int]) -> None:
