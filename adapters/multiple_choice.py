@@ -134,14 +134,10 @@ class MultipleChoice(lightning.LightningModule):
         self, examples: list[Example] | Any, options: list[list[str]], tokens: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Log-probability of each token of each option, and which tokens are the option's: both (all options, L)."""
-        encode = self.tokenizer.encode
-        prompts = [encode(self.prompt.format(question=example.text)) for example in examples]
-        rows = [
-            (i, prompts[i], encode(text, add_special_tokens=False)) for i, own in enumerate(options) for text in own
-        ]
+        rows = [(i, *self._tokens(example, text)) for i, example in enumerate(examples) for text in options[i]]
         ids = [torch.tensor(prompt + option) for _, prompt, option in rows]
         padded = nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
-        attend = nn.utils.rnn.pad_sequence([torch.ones(len(row)) for row in ids], batch_first=True).to(self.device)
+        attend = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True).to(self.device)
         spoken = [torch.tensor([0.0] * len(prompt) + [1.0] * len(option)) for _, prompt, option in rows]
         mask = nn.utils.rnn.pad_sequence(spoken, batch_first=True).to(self.device)
         embedded = self.words(padded)
@@ -156,6 +152,14 @@ class MultipleChoice(lightning.LightningModule):
         # Position p predicts token p + 1; the first token has no text before it, but it is never an option's.
         losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), padded[:, 1:], reduction="none")
         return -F.pad(losses, (1, 0)), mask
+
+    def _tokens(self, example: Example, option: str) -> tuple[list[int], list[int]]:
+        """Prompt and option as tokens of one running text, so that each tokenizer puts the space where it does."""
+        prompt = self.prompt.format(question=example.text)
+        before: list[int] = self.tokenizer.encode(prompt)
+        whole: list[int] = self.tokenizer.encode(f"{prompt} {option}")
+        n = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
+        return whole[:n], whole[n:]
 
 
 def adapter(

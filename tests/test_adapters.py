@@ -118,6 +118,31 @@ def test_option_likelihoods_equal_those_of_one_option_at_a_time(lm: Path) -> Non
             assert found == pytest.approx(-loss.item() * len(option), abs=2e-4)
 
 
+def test_options_are_told_as_running_text_by_a_byte_level_tokenizer_too(tmp_path: Path) -> None:
+    """GPT-2's tokens carry the space before a word; an option that is encoded alone would lose it."""
+    from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    from evalkit.mini.language import documents
+
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(documents(0, 200), vocab_size=400, show_progress=False)
+    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer).save_pretrained(tmp_path)  # type: ignore[no-untyped-call]
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=bpe.get_vocab_size(), n_embd=32, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    adapter = choice(tmp_path)
+    found = adapter.predict(QUESTIONS[1:], tokens(1))[0].detail
+    visual = adapter.resampler(tokens(1)[0].float()) * adapter.scale
+    prompt = adapter.tokenizer.encode("Question: What? Answer:")
+    option = adapter.tokenizer.encode(" a white circle blinks")
+    ids = torch.tensor([prompt + option])
+    labels = torch.cat([torch.full((1, 3 + len(prompt)), -100), ids[:, len(prompt) :]], 1)
+    loss = adapter.lm(inputs_embeds=torch.cat([visual, adapter.words(ids)], 1), labels=labels).loss
+    assert found["tokens"][0] == len(option)
+    assert found["log_likelihood"][0] == pytest.approx(-loss.item() * len(option), abs=2e-4)
+
+
 def test_the_two_likelihood_scorers_are_the_sum_and_the_mean(lm: Path) -> None:
     plain, mean = choice(lm), choice(lm, scorer="likelihood_per_token")
     for one, other in zip(plain.predict(QUESTIONS, tokens(2)), mean.predict(QUESTIONS, tokens(2)), strict=True):
