@@ -60,7 +60,7 @@ class Views:
         shorter than F x stride frames holds its last frame.
 
     Attributes:
-        sampling: which frames: uniform, segments, fps or dense, as above.
+        sampling: which frames: uniform, segments, fps or dense.
         frames: frames in one clip; None means the encoder's own number.
         fps: frames per second, for `fps`.
         stride: step in source frames, for `dense`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,16 +32,24 @@ Try: evalkit run task=egoschema ckpt=demo mini=true
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code after doing what the words say: 0 done, 1 invalid result, 2 something to mend, 130 interrupted."""
+    """The exit code after doing what the words say.
+
+    0 done, 1 invalid result, 2 something to mend, 130 interrupted, 141 nobody reads what is printed.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _main(words)
+        code = _main(words)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"evalkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("evalkit: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader has seen enough, as `evalkit list tasks | head -1` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter fails again when it flushes at its end
+        return 141
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

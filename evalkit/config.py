@@ -35,7 +35,7 @@ class Options:
 
     Attributes:
         task: the benchmark: a name that `evalkit list tasks` shows, or a file such as ./my_task.py
-        ckpt: the encoder: demo, a preset, a file, a folder, a hub id, or package.module:function
+        ckpt: the encoder: demo, a folder that evalkit wrote, random:NAME, or package.module:function
         adapter: what joins encoder and task: a name that `evalkit list adapters` shows; empty: the task's own
         mini: take the task's own miniature data, generated on first use
         lm: a causal language model for adapters that take one: a folder or hub id; empty: the adapter's own

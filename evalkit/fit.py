@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -194,7 +195,7 @@ def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] |
 def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -> float:
     """A score's first entry; a value per example becomes its mean in percent."""
     value = next(iter(score(predictions, targets).values()))
-    return float(value) if isinstance(value, float | int) else 100 * sum(value) / len(value)
+    return float(value) if np.ndim(value) == 0 else 100 * float(np.mean(value))  # type: ignore[arg-type]
 
 
 def _pixels(pixels: Tensor) -> Tensor:
@@ -207,7 +208,10 @@ def _at_hand(examples: Sequence[Example], rows: Tensor, index: dict[Source, int]
 
 
 class _ChooseOnVal(Callback):
-    """Scores val after each epoch and remembers the trainable weights of the best; a tie keeps the earlier."""
+    """Scores val after each epoch and remembers the trainable weights of the best; of equals the last.
+
+    A small val gives the same score in many epochs, and the learning rate has settled only towards the end.
+    """
 
     def __init__(self, val: Examples, score: Score, keep: Callable[[Tensor], Tensor] | None) -> None:
         self.val, self.score, self.keep = val, score, keep
@@ -221,7 +225,7 @@ class _ChooseOnVal(Callback):
         targets = [example.target for example in self.val.examples]
         value = headline(self.score, predict(pl_module, self.val, self.keep), targets)
         pl_module.train()
-        if not self.scores or value > max(self.scores):
+        if not self.best or not value < self.scores[self.kept - 1]:
             self.kept = len(self.scores) + 1
             self.best = {n: copy.deepcopy(p.data) for n, p in pl_module.named_parameters() if p.requires_grad}
         self.scores.append(value)

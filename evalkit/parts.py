@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,16 @@ def prepare(config: Config) -> Parts:
     encoder: Any = encoders.load_encoder(options.ckpt, seed=options.seed)  # before mini films are made
     digest = checkpoint.sha256(encoder)
     mini = {"mini": True} if options.mini else {}
-    task = plugins.factory("task", options.task)(**config.data, **mini)
+    try:
+        task = plugins.factory("task", options.task)(**config.data, **mini)
+    except FileNotFoundError as error:
+        raise UserError(f"task {options.task}: no file {error.filename}; data.root= says where its data lie") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever a task's own code raises
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        raise UserError(f"task {options.task} fails: {where}: {type(error).__name__}: {error}") from error
     if not isinstance(task, Task):
         raise UserError(f"task {options.task} returned a {type(task).__name__}; wanted an evalkit.api.Task")
     _check(task, options.task)
@@ -91,14 +101,15 @@ def prepare(config: Config) -> Parts:
         raise UserError(
             f"adapter {name} returned a {type(adapter).__name__}; wanted a LightningModule as in evalkit.api"
         )
+    idle = [key for key in TRAINING if key in config.adapter]
+    if idle and config.command == "run" and (fitted_from or adapter.trains_encoder):
+        why = f"comes trained from {fitted_from}. adapter.from=none fits a new one"
+        if adapter.trains_encoder:
+            why = "trains the encoder too, which evalkit adapt does"
+        raise UserError(f"adapter.{idle[0]} has no effect: the adapter {why}")
     if fitted_from:
         if options.adapter_from and adapter.trains_encoder:
             raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
-        if idle := [key for key in TRAINING if key in config.adapter and config.command == "run"]:
-            raise UserError(
-                f"adapter.{idle[0]} has no effect: the adapter comes trained from {fitted_from}. adapter.from=none "
-                "fits a new one"
-            )
         trained.restore(adapter, fitted_from, frozen_parts(adapter, task, digest))
     encoder.to(device)
     adapter.to(device).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -38,6 +39,8 @@ def run(config: Config) -> Path:
     out = config.options.out
     try:
         out.mkdir(parents=True, exist_ok=True)  # fails now rather than after hours
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
         raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
     needs_fit = parts.adapter.epochs > 0 and parts.fitted_from is None and not parts.adapter.trains_encoder

@@ -163,7 +163,8 @@ def resolve(reference: str) -> Score:
     """The score function that a result names.
 
     Only functions that evalkit, an installed plug-in or a task's file defines itself are taken: a result that came
-    from elsewhere must not be able to name, and so to call, anything on this machine.
+    from elsewhere must not be able to name, and so to call, anything installed on this machine. A task's file is
+    imported, so a result that names a file is to be trusted as that file is.
 
     Raises:
         UserError: there is no such function.

@@ -20,6 +20,8 @@ def table(result: Mapping[str, Any]) -> str:
     head.add_row("encoder", f"{encoder['name']}, {_count(encoder['parameters'])} parameters")
     head.add_row("adapter", f"{adapter['name']}, {_count(adapter['trainable_parameters'])} trainable")
     head.add_row("status", status)
+    if left_out := (result["selection"] or {}).get("undecodable"):
+        head.add_row("train", f"{len(left_out)} undecodable videos left out")
 
     body = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     body.add_column("", no_wrap=True)

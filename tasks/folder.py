@@ -70,7 +70,7 @@ Row = tuple[str, Path, str, str]  # id, video, label, split or ""
 
 def _csv(file: Path) -> list[Row]:
     rows: list[Row] = []
-    seen: set[str] = set()  # in train and in test, a video would tell its own answer
+    seen: set[Path] = set()  # in train and in test, a video would tell its own answer
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
@@ -86,10 +86,11 @@ def _csv(file: Path) -> list[Row]:
                     raise UserError(f"{where}: path or label is empty")
                 if split not in (*SPLITS, ""):
                     raise UserError(f"{where}: split is {split!r}; wanted train, val or test")
-                if row["path"] in seen:
+                video = file.parent / row["path"]
+                if video.resolve() in seen:
                     raise UserError(f"{where}: {row['path']} stands there twice")
-                seen.add(row["path"])
-                rows.append((row["path"], file.parent / row["path"], row["label"], split))
+                seen.add(video.resolve())
+                rows.append((row["path"], video, row["label"], split))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {file} as a csv path,label[,split]: {error}") from error
     if len({bool(split) for *_, split in rows}) > 1:

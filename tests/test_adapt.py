@@ -262,6 +262,13 @@ def test_a_setting_of_fitting_is_refused_where_the_adapter_comes_trained(
     )
 
 
+def test_a_setting_of_fitting_is_refused_where_a_run_does_not_fit(
+    words: list[str], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = mistake(capsys, "run", *words, f"ckpt={tiny}", "adapter=contrastive", "adapter.lr=5", f"out={tmp_path}")
+    assert told == "adapter.lr has no effect: the adapter trains the encoder too, which evalkit adapt does"
+
+
 def test_adapter_from_none_fits_a_new_one(resampled: Path, words: list[str], tmp_path: Path) -> None:
     settings = ["adapter.epochs=1", "adapter.latents=2", "adapter.depth=1", "controls=false"]
     record = evalkit("run", *words, f"ckpt={resampled}", "adapter.from=none", *settings, f"out={tmp_path}")

@@ -170,6 +170,17 @@ def test_another_failure_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
         main(["run", *WORDS])
 
 
+def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-m", "evalkit", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout and run.stderr
+    run.stdout.close()  # long before anything is written
+    told = run.stderr.read()
+    run.stderr.close()
+    assert (run.wait(), told) == (141, "")
+
+
 def test_an_interrupt_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     put(monkeypatch, "run", run=raising(KeyboardInterrupt()))
     assert main(["run", *WORDS]) == 130

@@ -270,7 +270,8 @@ def test_a_mistaken_word_is_told_in_one_line(words: list[str], told: str) -> Non
         ),
         (
             ["task=./shapes.py"],
-            "run needs ckpt=... (the encoder: demo, a preset, a file, a folder, a hub id, or package.module:function)",
+            "run needs ckpt=... (the encoder: demo, a folder that evalkit wrote, random:NAME, or "
+            "package.module:function)",
         ),
         (["tsak=./shapes.py"], "unknown key 'tsak'. Did you mean 'task'?"),
         (["task=./shapes.py", "ckpt=demo"], "task 'shapes' needs data.root=... (folder that holds the videos)"),

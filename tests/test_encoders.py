@@ -1,6 +1,7 @@
 """Every way of `ckpt=`: what it gives, and what it says when it cannot."""
 
 import json
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -218,6 +219,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "an old pickle that runs code": lambda file: torch.save(
         {"a": Bomb(file.parent / "boom")}, file, _use_new_zipfile_serialization=False
     ),
+    "a bare pickle that runs code": lambda file: file.write_bytes(pickle.dumps(Bomb(file.parent / "boom"))),
     "text": lambda file: file.write_text("hello world\n"),
     "nothing": lambda file: file.touch(),
     "half a file": lambda file: file.write_bytes((file.parent / "model.safetensors").read_bytes()[:600]),

@@ -70,11 +70,11 @@ def test_the_module_holds_the_epoch_that_was_best_on_val() -> None:
     assert walker.weight.item() == pytest.approx(2) and not walker.training
 
 
-def test_of_equal_epochs_the_earliest_is_kept() -> None:
+def test_of_equal_epochs_the_last_is_kept() -> None:
     walker = Walker(epochs=3)
     found = fitted(walker, examples(8), examples(3, target=77, prefix="v"))
-    assert found == Fitted(epochs=3, kept=1, val_scores=[0, 0, 0])
-    assert walker.weight.item() == pytest.approx(1)
+    assert found == Fitted(epochs=3, kept=3, val_scores=[0, 0, 0])
+    assert walker.weight.item() == pytest.approx(3)
 
 
 def test_every_epoch_sees_every_example_once_in_an_order_of_the_seed() -> None:

@@ -201,7 +201,8 @@ def test_the_chosen_epoch_and_what_it_was_chosen_by_are_recorded(probed: Path, w
     selection = record["selection"]
     assert len(selection["val_scores"]) == selection["chosen"]["epochs"] == 3
     assert selection["val_score"] == max(selection["val_scores"])
-    assert selection["val_scores"].index(selection["val_score"]) + 1 == selection["chosen"]["epoch"]
+    best = [i for i, score in enumerate(selection["val_scores"], 1) if score == selection["val_score"]]
+    assert selection["chosen"]["epoch"] == best[-1]
     assert selection["n_train"] + selection["n_val"] == 9
     assert [one["video"] for one in selection["undecodable"]] == [str(world / "films" / "07.mp4")]
     assert [score["metric"] for score in record["scores"]] == ["top1", "top5"]
@@ -282,6 +283,16 @@ def test_a_task_whose_videos_are_all_missing_is_recorded_as_failed(tiny: Path, t
     assert record["scores"][0]["value"] == 0 and record["scores"][0]["bounds"] == [0, 100]
 
 
+def test_a_task_whose_data_are_missing_says_so_in_one_line(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tmp_path / "lost.py"
+    task.write_text("from pathlib import Path\n\n\ndef task(root: Path = Path('none.csv')):\n    root.open()\n")
+    assert main(["run", f"task={task}", f"ckpt={tiny}", f"data.root={tmp_path / 'x.csv'}"]) == 2
+    told = f"evalkit: task {task}: no file {tmp_path / 'x.csv'}; data.root= says where its data lie\n"
+    assert capsys.readouterr().err == told
+
+
 # --- controls --------------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +331,16 @@ def test_option_order_is_the_mean_over_the_orders_and_a_failed_example_is_wrong_
     assert control["value"] == pytest.approx((75 + 50 + 50) / 3)
     plain = {"a": Prediction(2), "b": Prediction(1), "d": Prediction(0)}
     assert predict.control("blind", task, plain)["value"] == 50
+
+
+def test_a_task_that_fails_is_told_with_its_file_and_line(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = 'from evalkit.api import Task\n\n\ndef task() -> Task:\n    """Fails."""\n    return {}[\'label\']\n'
+    (tmp_path / "my_task.py").write_text(code)
+    assert main(["run", f"task={tmp_path / 'my_task.py'}", f"ckpt={tiny}", f"out={tmp_path}"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"evalkit: task {tmp_path / 'my_task.py'} fails: my_task.py, line 6: KeyError: 'label'"]
 
 
 def test_an_adapter_without_an_answer_to_no_video_leaves_the_blind_control_out(
@@ -598,7 +619,6 @@ def test_real_questions_with_five_real_videos_are_partial_and_give_no_submission
 
 
 @real
-@pytest.mark.slow
 def test_real_videos_are_probed_and_the_broken_ones_are_failures(tiny: Path, tmp_path: Path) -> None:
     script = Path(__file__).with_name("real_videos_csv.py")
     subprocess.run([sys.executable, script, DATA / "videos", tmp_path / "videos.csv"], check=True, capture_output=True)
