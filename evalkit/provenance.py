@@ -9,9 +9,7 @@ import resource
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -100,13 +98,3 @@ def peak_memory_bytes() -> int:
     """
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return unit * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
-@contextmanager
-def timed(cost: MutableMapping[str, Any], key: str) -> Iterator[None]:
-    """Adds the seconds that the block takes to `cost[key]`, also where the block raises."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        cost[key] = cost.get(key, 0.0) + time.perf_counter() - start

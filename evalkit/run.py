@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +63,7 @@ def run(config: Config) -> Path:
     cost.score_s = time.monotonic() - scoring
     counts = tally(rows)
     encoder = parts.encoder
+    frozen = getattr(parts.adapter, "frozen", {})  # a language model by its weights, wherever it lies
     encoder_name = _encoder_name(config.options.ckpt)
     record = {
         "schema": 1,
@@ -72,7 +73,7 @@ def run(config: Config) -> Path:
             "version": task.version,
             "split": task.split,
             "score": score_reference,
-            "protocol": _protocol(parts),
+            "protocol": _protocol(parts, frozen),
             "published": dict(task.published),
         },
         "encoder": {
@@ -88,7 +89,7 @@ def run(config: Config) -> Path:
             "settings": {
                 **parts.settings,
                 "from": str(parts.fitted_from or ""),
-                **getattr(parts.adapter, "frozen", {}),
+                **frozen,
             },
             "trainable_parameters": sum(value.numel() for value in trained.learned(parts.adapter).values()),
         },
@@ -154,10 +155,9 @@ def _submit(task: Task, predicted: Predictions, folder: Path) -> None:
         print(f"no submission written: {error}", file=sys.stderr)
 
 
-def _protocol(parts: Parts) -> dict[str, Any]:
+def _protocol(parts: Parts, frozen: Mapping[str, str]) -> dict[str, Any]:
     """All that decides what the number means: views, adapter and its settings, controls."""
     settings = {key: value for key, value in parts.settings.items() if key != "lm"}
-    frozen = getattr(parts.adapter, "frozen", {})  # a language model by its weights, wherever it lies
     return {"views": asdict(parts.reader.views), "adapter": parts.adapter_name, "settings": settings, **frozen}
 
 
