@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import lightning
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Batch, Encoded, Encoder, Example, Prediction, Task, UserError
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
 from evalkit.optim import adamw
 
 
@@ -18,6 +19,7 @@ class Contrastive(lightning.LightningModule):
     """Video and caption embeddings pulled together by a symmetric cross-entropy over the batch."""
 
     trains_encoder = True
+    kept = Kept("pooled")
 
     def __init__(
         self,
@@ -36,10 +38,6 @@ class Contrastive(lightning.LightningModule):
         self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         _tune(encoder, tune)
-
-    def features(self, encoded: Encoded) -> Tensor:
-        """Pooled (B, D)."""
-        return encoded.pooled.float()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         videos = batch.features[:, 0].to(self.device)  # uint8 (B, T, C, H, W)
@@ -81,18 +79,27 @@ class Contrastive(lightning.LightningModule):
 
 def _tune(encoder: nn.Module, tune: str) -> None:
     """Leaves trainable only what `tune` names."""
-    blocks = list(getattr(encoder, "blocks", []))
-    encoder.requires_grad_(tune == "all")
-    if tune.isdigit() and 0 < int(tune) <= len(blocks):
-        for block in blocks[-int(tune) :]:
-            block.requires_grad_(True)
-        encoder.get_submodule("norm").requires_grad_(True)
-    elif tune == "text":
-        encoder.get_submodule("text").requires_grad_(True)
-    elif tune == "head":
-        encoder.get_submodule("text.projection").requires_grad_(True)
-    elif tune != "all":
-        raise UserError(f"adapter.tune={tune}: wanted all, text, head, or a number of layers from 1 to {len(blocks)}")
+    depth = len(getattr(encoder, "blocks", ()))
+    parts = {
+        "all": "",
+        "text": r"text\.",
+        "head": r"text\.projection\.",
+        # What makes a video encoder of an image encoder; the patch, which is new to the image encoder, goes with it.
+        "adapters": r"blocks\.\d+\.adapter\.",
+        "lora": r"blocks\..*\.lora_",
+        "temporal": r"blocks\.\d+\.temporal\.",
+    }
+    names = [name for name, _ in encoder.named_parameters()]
+    words = [word for word, part in parts.items() if any(re.match(part, name) for name in names)]
+    if tune in words:
+        part = parts[tune] + (r"|patch\." if tune in ("adapters", "lora", "temporal") else "")
+    elif tune.isdecimal() and 0 < int(tune) <= depth:
+        part = rf"blocks\.({'|'.join(str(i) for i in range(depth - int(tune), depth))})\.|norm\.|pool\."
+    else:
+        numbers = f", or a number of layers from 1 to {depth}" if depth else ""
+        raise UserError(f"adapter.tune={tune}: wanted {', '.join(words)}{numbers}")
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_(re.match(part, name) is not None)
 
 
 def adapter(
@@ -115,7 +122,7 @@ def adapter(
 
     Args:
         tune: all; a number n for the last n layers of the video tower; text for the text tower; head for its
-            projection.
+            projection; and, with the patch, adapters, lora or temporal for what the encoder has of these.
         mask_ratio: share of the tubelets left out while training.
         temperature: the softmax's, at the start.
         lr: peak learning rate.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import evalkit
 from evalkit import checkpoint
-from evalkit.api import Batch, Encoded, Encoder, Example, Prediction, Task, UserError
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
 from evalkit.optim import adamw
 
 DEMO_LM = Path(evalkit.__file__).parent / "demo" / "lm"
@@ -74,7 +74,8 @@ class MultipleChoice(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.lm, self.tokenizer = lm.eval().requires_grad_(False), tokenizer
-        self.temporal, self.stride, self.scorer, self.prompt = temporal, stride, scorer, prompt
+        self.scorer, self.prompt = scorer, prompt
+        self.kept = Kept("tokens", steps={"none": 1, "strided": stride, "mean": 0}[temporal], dtype="float16")
         self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
         width = self.words.embedding_dim
         heads = max(n for n in range(1, 17) if width % n == 0 and width // n >= 16)
@@ -94,15 +95,6 @@ class MultipleChoice(lightning.LightningModule):
         super().train(mode)
         self.lm.eval()
         return self
-
-    def features(self, encoded: Encoded) -> Tensor:
-        """Tokens (B, T'', S, D) in half precision: all steps, every stride-th, or their mean."""
-        tokens = encoded.tokens
-        if self.temporal == "mean":
-            tokens = tokens.mean(1, keepdim=True)
-        elif self.temporal == "strided":
-            tokens = tokens[:, self.stride // 2 :: self.stride]
-        return tokens.half()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         right = [example.choices[example.target] for example in batch.examples]

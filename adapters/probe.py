@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Batch, Encoded, Encoder, Example, Prediction, Task, UserError
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
 from evalkit.optim import adamw
 
 
@@ -48,17 +48,16 @@ class Probe(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.head, self.classes = head, classes
+        self.kept = Kept("tokens", dtype="float16") if head == "attentive" else Kept("pooled")
         self.lr, self.weight_decay, self.label_smoothing = lr, weight_decay, label_smoothing
         self.epochs, self.batch_size = epochs, batch_size
         self.pool = AttentivePooling(dim, heads) if head == "attentive" else nn.LayerNorm(dim)
         self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, classes))
 
-    def features(self, encoded: Encoded) -> Tensor:
-        """Pooled (B, D), or tokens (B, N, D) in half precision for the attentive head."""
-        return encoded.tokens.flatten(1, 2).half() if self.head == "attentive" else encoded.pooled.float()
-
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, classes) of one view."""
+        """Logits (B, classes) of one view from pooled (B, D), or tokens (B, T', S, D) for the attentive head."""
+        if self.head == "attentive":
+            features = features.flatten(1, 2)
         return self.classify(self.pool(features.float()))  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -116,11 +115,10 @@ def adapter(
     if not task.classes:
         raise UserError("adapter=probe needs a task with classes; this task has none")
     heads = heads or max(n for n in range(1, 13) if encoder.dim % n == 0)
-    if encoder.dim % heads:
+    if head == "attentive" and encoder.dim % heads:
         allowed = [n for n in range(1, 33) if encoder.dim % n == 0]
         raise UserError(
             f"adapter.heads={heads} does not divide the encoder's width {encoder.dim}; use one of {allowed}"
         )
-    return Probe(
-        encoder.dim, len(task.classes), head, heads, lr, weight_decay, epochs, batch_size, dropout, label_smoothing
-    )
+    dim = encoder.dim if head == "attentive" else getattr(encoder, "pooled_dim", encoder.dim)
+    return Probe(dim, len(task.classes), head, heads, lr, weight_decay, epochs, batch_size, dropout, label_smoothing)

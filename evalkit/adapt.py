@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evalkit import encoders, trained
 from evalkit.api import UserError
-from evalkit.config import Config
+from evalkit.config import Config, plain
 from evalkit.fit import fit_adapter
 from evalkit.parts import frozen_parts, prepare
 
@@ -43,17 +43,18 @@ def adapt(config: Config) -> Path:
             "task": parts.name,
             "selection": selection,
             "config": config.to_yaml(),
-            "frozen": frozen_parts(parts.adapter, parts.task, parts.encoder_sha256),
+            "frozen": frozen_parts(parts.adapter, parts.task, parts.encoder.sha256),
         }
         trained.save(parts.adapter, trained.place(hidden, parts.adapter_name), record)
         if parts.adapter.trains_encoder:
-            encoders.save_encoder(parts.encoder, encoders.spec_of(config.options.ckpt), hidden)
+            encoders.save_encoder(parts.encoder.module, encoders.spec_of(config.options.ckpt), hidden)
         else:
             local = Path(config.options.ckpt).expanduser()
             pointer = {
                 "ckpt": str(local.absolute()) if local.exists() else config.options.ckpt,
                 "seed": config.options.seed,
-                "sha256": parts.encoder_sha256,
+                "settings": plain(config.encoder),
+                "sha256": parts.encoder.sha256,
             }
             (hidden / "encoder.json").write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
         if out.exists():

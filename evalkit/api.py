@@ -27,6 +27,7 @@ class Clip:
         mean: subtracted from each RGB channel after scaling to `value_range`.
         std: divides each RGB channel after that.
         value_range: what pixel values 0 and 255 become before mean and std.
+        resize: how frames were made square: `crop` scales the shorter side and cuts, `squash` scales both sides.
     """
 
     frames: int = 16
@@ -34,6 +35,7 @@ class Clip:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     value_range: tuple[float, float] = (0.0, 1.0)
+    resize: Literal["crop", "squash"] = "crop"
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Encoder input, float32 (..., C, H, W), from uint8 RGB pixels (..., C, H, W) in 0..255."""
@@ -66,7 +68,8 @@ class Views:
         stride: step in source frames, for `dense`.
         clips: temporal views, evenly spaced; for `uniform` and `segments` the span is cut into that many parts.
         crops: spatial views: 1 is the centre, 3 are start, centre and end along the longer side.
-        resize: `crop` scales the shorter side to `size` and cuts a square; `squash` scales both sides to `size`.
+        resize: `crop` scales the shorter side to `size` and cuts a square; `squash` scales both sides to `size`; None
+            means the encoder's own way.
         size: height and width in pixels; None means the encoder's own size.
     """
 
@@ -76,7 +79,7 @@ class Views:
     stride: int = 1
     clips: int = 1
     crops: Literal[1, 3] = 1
-    resize: Literal["crop", "squash"] = "crop"
+    resize: Literal["crop", "squash"] | None = None
     size: int | None = None
 
 
@@ -175,24 +178,100 @@ class Batch:
         return replace(self, features=self.features.to(device))
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How a checkpoint becomes an encoder: the keys of `encoder.*`.
+
+    Attributes:
+        model: what the weights belong to, where nothing beside them says: a preset's name, a folder with config.json,
+            or package.module:function
+        prefix: of the names of the encoder's weights in a training checkpoint, such as model.encoder.
+        tokenizer: of the text tower, where none lies beside the weights: a sentencepiece model, or a folder with a
+            tokenizer as transformers saves it
+        heads: attention heads, for weights that do not tell (facebookresearch's V-JEPA 2); 0: by their size
+        trust: load a pickle that can run code; only for a file whose maker you trust
+    """
+
+    model: str = ""
+    prefix: str = ""
+    tokenizer: Path | None = None
+    heads: int = 0
+    trust: bool = False
+
+
 class Encoded(NamedTuple):
-    """An encoder's output: tokens (B, T', S, D) and pooled (B, D), both float."""
+    """An encoder's output, float.
+
+    Attributes:
+        tokens: (B, T', S, D), of the last layer, after its norm; without class tokens.
+        pooled: (B, E), one vector per clip; where the encoder embeds text, comparable with it by the cosine.
+        layers: where more than one layer was asked for, the tokens of the last ones, oldest first, each
+            (B, T', S, D) as its block gives it; the last of them is `tokens`.
+        frames: (B, T', E), one vector per frame, where the encoder embeds frames by themselves; else None.
+    """
 
     tokens: Tensor
     pooled: Tensor
+    layers: tuple[Tensor, ...] = ()
+    frames: Tensor | None = None
+
+    @property
+    def per_frame(self) -> Tensor:
+        """One vector per time step: `frames`, else the mean over each step's tokens (B, T', D)."""
+        return self.tokens.mean(2) if self.frames is None else self.frames
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of an encoder's output for each clip. It is data, so that a stored feature is known by it.
+
+    Attributes:
+        what: `pooled` (E,); `frames`, one vector per time step (T', E); or `tokens` (T', S, D).
+        layers: tokens of the last so many layers, (layers, T', S, D) where more than one.
+        steps: of tokens: every n-th time step, from the middle of the first n; 0 means their mean over time, (1, S, D).
+        dtype: float16 halves the space; an attentive head reads it as well.
+    """
+
+    what: Literal["pooled", "frames", "tokens"] = "pooled"
+    layers: int = 1
+    steps: int = 1
+    dtype: Literal["float32", "float16"] = "float32"
+
+    def take(self, encoded: Encoded) -> Tensor:
+        """The kept part (B, ...)."""
+        import torch
+
+        if self.what == "pooled":
+            found = encoded.pooled
+        elif self.what == "frames":
+            found = encoded.per_frame
+        else:
+            found = torch.stack(encoded.layers, 1) if self.layers > 1 else encoded.tokens
+            found = found[..., self.steps // 2 :: self.steps, :, :] if self.steps else found.mean(-3, keepdim=True)
+        return found.to(getattr(torch, self.dtype))
 
 
 @runtime_checkable
 class Encoder(Protocol):
     """A backbone: float video (B, T, C, H, W), scaled as its clip says, in; tokens and one pooled vector out.
 
-    An encoder with a text tower also has `encode_text(texts: list[str]) -> Tensor (B, D)`.
+    An encoder with a text tower also has `encode_text(texts: list[str]) -> Tensor (B, E)`. One that takes
+    `layers=k` beside the video gives the tokens of its last k layers in the same forward pass.
+
+    Attributes:
+        clip: what it sees.
+        dim: D, the width of the tokens. Where pooled has another width E, the encoder has `pooled_dim`, too.
     """
 
     clip: Clip
     dim: int
 
     def __call__(self, video: Tensor) -> Encoded: ...
+
+
+def has_text(encoder: object) -> bool:
+    """Whether an encoder embeds text: it has `encode_text`, and its text tower, where it names one, is there."""
+    return callable(getattr(encoder, "encode_text", None)) and getattr(encoder, "text", True) is not None
 
 
 @runtime_checkable
@@ -203,14 +282,13 @@ class Adapter(Protocol):
         epochs: passes over the training examples; 0 for an adapter that needs no training.
         batch_size: examples in one training step.
         trains_encoder: the encoder is part of the module and changes while it is fitted.
+        kept: what it reads of the encoder's output.
     """
 
     epochs: int
     batch_size: int
     trains_encoder: bool
-
-    def features(self, encoded: Encoded) -> Tensor:
-        """What is kept of an encoder's output for each clip: (B, ...) from tokens (B, T', S, D), pooled (B, D)."""
+    kept: Kept
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """One prediction per example from features (B, V, ...); None is the blind control: no video at all."""

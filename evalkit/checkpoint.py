@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +18,61 @@ from torch import Tensor, nn
 from evalkit.api import UserError
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a .safetensors file, or a .pt / .pth / .ckpt / .bin file of plain tensors.
+def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> dict[str, Tensor]:
+    """Tensors by name from a .safetensors file, or a .pt / .pth / .ckpt / .bin file.
+
+    Args:
+        path: the file.
+        prefix: only the tensors whose names start so, the prefix removed; `model.encoder.` takes the encoder out of a
+            training checkpoint.
+        trust: see `read_pickle`.
 
     Raises:
-        UserError: the file is missing, damaged, of another kind, or a pickle that would run code.
+        UserError: the file is missing, damaged, of another kind, a pickle that would run code, or has no such prefix.
     """
     if not path.is_file():
         raise UserError(f"no weights at {path}")
+    state: Any
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            state = load_file(path)
         except (SafetensorError, OSError) as error:
             raise UserError(f"cannot read weights {path}: {_line(error)}") from error
-    if path.suffix not in (".pt", ".pth", ".ckpt", ".bin"):
+    elif path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
+        state = read_pickle(path, trust=trust)
+        state = state.get("state_dict", state) if isinstance(state, dict) else state
+    else:
         raise UserError(f"cannot read weights {path}: {path.suffix or 'no'} ending, wanted .safetensors, .pt or .pth")
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"cannot read weights {path}: it holds no state_dict (a mapping of names to tensors)")
+    if not prefix:
+        return state
+    found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not found:
+        heads = sorted({f"{name.split('.', 2)[0]}.{name.split('.', 2)[1]}." for name in state if name.count(".") > 1})
+        raise UserError(
+            f"encoder.prefix={prefix}: no weight of {path} starts so. Found: {', '.join(heads[:10]) or 'no prefixes'}"
+        )
+    return found
+
+
+def read_pickle(path: Path, *, trust: bool = False) -> Any:
+    """What a .pt file holds, read without running code from it; `trust` reads any pickle, which can run code.
+
+    Raises:
+        UserError: the file is damaged, or a pickle that would run code and is not trusted.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle's protocol: it loads or is refused
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"refused {path}: it is damaged, or a pickle that can run code when loaded. Save only its state_dict, best "
-            "as safetensors"
+            "as safetensors; trust=true loads it all the same, if you trust who made it"
         ) from error
     except Exception as error:  # a damaged pickle raises almost anything
         raise UserError(f"cannot read weights {path}: {type(error).__name__}: {_line(error)}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"cannot read weights {path}: it holds no state_dict (a mapping of names to tensors)")
-    return state
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -88,6 +113,15 @@ def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], sou
         for name in wanted
         if name in weights and weights[name].shape != wanted[name].shape
     ]
+    refuse(problems, source)
+
+
+def refuse(problems: Sequence[str], source: object) -> None:
+    """Nothing where there are no problems.
+
+    Raises:
+        UserError: there are; it tells the first ten and the count.
+    """
     if problems:
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise UserError(f"weights of {source} do not fit the model ({len(problems)}): {'; '.join(problems[:10])}{more}")

@@ -19,6 +19,7 @@ evalkit scores pretrained video encoders.
 
   evalkit run task=NAME ckpt=ENCODER [key=value ...]      score an encoder on a task; writes a result
   evalkit adapt task=NAME ckpt=ENCODER out=FOLDER [...]   train an adapter; adapter.from=FOLDER or ckpt= takes it
+  evalkit canary ckpt=ENCODER [task=NAME ...]             is the encoder fed what it was trained on?
   evalkit list tasks|encoders|adapters                    what can be named
   evalkit score RUN                                       score a result's predictions again
   evalkit validate PATH ...                               check results against the schema and their predictions
@@ -62,6 +63,7 @@ def _main(words: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "run": partial(_work, "run"),
         "adapt": partial(_work, "adapt"),
+        "canary": partial(_work, "canary"),
         "list": _list,
         "score": _score,
         "validate": _validate,
@@ -78,13 +80,13 @@ def _main(words: list[str]) -> int:
         from evalkit.plugins import suggest
 
         raise UserError(f"unknown command {command!r}.{suggest(command, commands)} Known: {', '.join(commands)}")
-    if command not in ("run", "adapt") and {"--help", "-h"} & set(rest):
+    if command not in ("run", "adapt", "canary") and {"--help", "-h"} & set(rest):
         print("".join(line + "\n" for line in USAGE.splitlines() if line.startswith(f"  evalkit {command} ")), end="")
         return 0
     return commands[command](rest)
 
 
-def _work(command: Literal["run", "adapt"], words: list[str]) -> int:
+def _work(command: Literal["run", "adapt", "canary"], words: list[str]) -> int:
     if {"--help", "-h"} & set(words):
         return _keys(command, words)
     from evalkit import config
@@ -94,6 +96,10 @@ def _work(command: Literal["run", "adapt"], words: list[str]) -> int:
         from evalkit.run import run
 
         run(settled)
+    elif command == "canary":
+        from evalkit import canary
+
+        return 0 if canary.report(settled) else 1
     else:
         from evalkit.adapt import adapt
 
@@ -110,9 +116,28 @@ def _list(words: list[str]) -> int:
     if words[0] not in kinds:
         raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{plugins.suggest(words[0], kinds)}")
     kind = cast(plugins.Kind, words[0].removesuffix("s"))
+    if kind == "encoder":
+        _print_columns(_encoders())
+        print("\nckpt=NAME takes the published weights from the Hugging Face hub; ckpt=random:NAME makes random ones.")
+        return 0
     known = plugins.names(kind)
     _print_columns([(name, plugins.summary(kind, name)) for name in known])
     return 0
+
+
+def _encoders() -> list[tuple[str, ...]]:
+    """A row per encoder that `ckpt=` knows by name; read from configs/, so that nothing heavy is imported."""
+    from evalkit import cards, plugins
+
+    rows: list[tuple[str, ...]] = [("name", "family", "parameters", "clip", "text", "weights", "source")]
+    for name, card in cards.cards().items():
+        licence = card.licence if card.hub else "none"
+        count = f"{card.parameters / 1e6:.1f} M"
+        rows.append((name, card.family, count, card.clip, "text" if card.text else "-", licence, card.source))
+    for name, origin in plugins.names("encoder").items():
+        if origin.startswith("entry point "):
+            rows.append((name, "your own", "-", "-", "-", "-", origin))
+    return rows
 
 
 def _score(words: list[str]) -> int:
@@ -153,14 +178,14 @@ def _doctor(words: list[str]) -> int:
     return 0
 
 
-def _keys(command: Literal["run", "adapt"], words: list[str]) -> int:
+def _keys(command: Literal["run", "adapt", "canary"], words: list[str]) -> int:
     """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter."""
     from evalkit import config, plugins
     from evalkit.values import type_name
 
     chosen = dict(word.split("=", 1) for word in words if "=" in word)
     task, adapter = chosen.get("task", ""), chosen.get("adapter", "")
-    known = config.keys(command, task, adapter)
+    known = config.keys(command, task, adapter, chosen.get("ckpt", ""))
     needed = " ".join(f"{name}=..." for name, key in known.items() if key.default is config.REQUIRED)
     print(f"evalkit {command} {needed} [key=value ...] [config=file.yaml]")
     if task:

@@ -93,7 +93,7 @@ def read_clip(video: Path, span: tuple[float, float] | None, views: Views, frame
         pixels = torch.empty((len(clips), views.crops, frames, 3, size, size), dtype=torch.uint8)
         # frame by frame, so that only the small ones are ever all in memory
         for index, frame in source.frames(places):
-            crops = _crops(torch.from_numpy(frame), size, views.resize, views.crops)
+            crops = _crops(torch.from_numpy(frame), size, views.resize or "crop", views.crops)
             for clip, step in places[index]:
                 pixels[clip, :, step] = crops
     except (DecodeError, ValueError, OSError) as error:

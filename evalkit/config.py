@@ -1,8 +1,9 @@
 """From `key=value` words to a checked configuration: defaults < `config=file.yaml` < words.
 
-The keys of `data.*` and `adapter.*` are the parameters of the chosen plug-ins, so task and adapter are settled first,
-and every other key is checked after that. OmegaConf reads the file and its `${...}`. Types are settled here: a word is
-text until its key says what it is, OmegaConf takes `no` for a boolean, and knows no Sequence and no union of lists.
+The keys of `data.*` and `adapter.*` are the parameters of the chosen plug-ins, and those of `encoder.*` of the user's
+own encoder, so task, ckpt and adapter are settled first, and every other key is checked after that. OmegaConf reads the
+file and its `${...}`. Types are settled here: a word is text until its key says what it is, OmegaConf takes `no` for a
+boolean, and knows no Sequence and no union of lists.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from evalkit import plugins
-from evalkit.api import UserError, Views
+from evalkit.api import Loading, UserError, Views
 from evalkit.values import convert, type_name
 
-Command = Literal["run", "adapt"]
+Command = Literal["run", "adapt", "canary"]
 REQUIRED = inspect.Parameter.empty
+_SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
 # By a key's last part: a name means the same in every section.
 _ABOVE_ZERO = {"batch", "time_limit", "frames", "fps", "stride", "clips", "size"}
 _ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "mini_train"}
-_NOT_NEGATIVE = {"seed", "workers", "max_minutes", "heads", "weight_decay", "epochs"}
+_NOT_NEGATIVE = {"seed", "workers", "threads", "max_minutes", "heads", "weight_decay", "epochs"}
+_CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
 _SHARES = {"dropout", "label_smoothing", "mask_ratio"}  # from 0 to below 1
 
 
@@ -35,7 +38,8 @@ class Options:
 
     Attributes:
         task: the benchmark: a name that `evalkit list tasks` shows, or a file such as ./my_task.py
-        ckpt: the encoder: demo, a folder that evalkit wrote, random:NAME, or package.module:function
+        ckpt: the encoder: a name that `evalkit list encoders` shows, a folder or file, organisation/model on the
+            Hugging Face hub, random:NAME, or package.module:function
         adapter: what joins encoder and task: a name that `evalkit list adapters` shows; empty: the task's own
         mini: take the task's own miniature data, generated on first use
         lm: a causal language model for adapters that take one: a folder or hub id; empty: the adapter's own
@@ -45,7 +49,13 @@ class Options:
         seed: of everything random
         device: where to compute; auto: a GPU where there is one
         workers: processes that decode; 0: one per core
-        batch: clips encoded at once
+        threads: of the encoder's arithmetic on a CPU; 0: one per core that this process may use
+        batch: clips encoded at once; auto: many, and half as many each time the memory does not suffice
+        precision: of the encoder's arithmetic; bf16 and 16 are faster on a GPU and move the features slightly
+        compile: let torch compile the encoder, which takes a minute once and then makes it faster
+        cache: on stores what was encoded and takes it from there; off encodes anew and stores nothing
+        canary: put a few clips through the encoder first, and stop where it is not fed what it was trained on
+        trust: load a pickled checkpoint that can run code; only for a file whose maker you trust
         controls: also score the task's controls, such as blind
         time_limit: seconds that decoding one video may take
     """
@@ -60,7 +70,13 @@ class Options:
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: int = 0
-    batch: int = 16
+    threads: int = 0
+    batch: int | Literal["auto"] = "auto"
+    precision: Literal["32", "bf16", "16"] = "32"
+    compile: bool = False
+    cache: Literal["on", "off"] = "on"
+    canary: bool = True
+    trust: bool = False
     controls: bool = True
     time_limit: float = 120.0
 
@@ -83,9 +99,10 @@ class Config:
     """Everything that a run or an adaptation was asked to do.
 
     Attributes:
-        command: `run` or `adapt`.
+        command: `run`, `adapt` or `canary`.
         words: as typed; not part of equality.
         options: the keys without a section, defaults included.
+        encoder: fields of `evalkit.api.Loading`, or arguments for the user's own encoder; only what was set.
         data: arguments for the task's function, but for `mini`; only what was set.
         clip: fields of `evalkit.api.Views` in place of the task's own; only what was set.
         adapter: arguments for the adapter's function, in place of the task's own settings; only what was set.
@@ -95,6 +112,7 @@ class Config:
     command: Command
     words: tuple[str, ...] = field(compare=False)
     options: Options
+    encoder: dict[str, Any]
     data: dict[str, Any]
     clip: dict[str, Any]
     adapter: dict[str, Any]
@@ -103,8 +121,8 @@ class Config:
     def to_yaml(self) -> str:
         """The configuration with every key; `config=` on it gives an equal configuration.
 
-        Keys of data, clip and adapter that were not set stand as comments: as values, they would overrule what the
-        task's protocol prescribes.
+        Keys of encoder, data, clip and adapter that were not set stand as comments: as values, they would overrule what
+        the task's protocol prescribes.
         """
         from omegaconf import OmegaConf
 
@@ -112,7 +130,7 @@ class Config:
             "# " + shlex.join(["evalkit", self.command, *self.words]).replace("\n", " "),
             "# Keys that stand as comments were not set: as the task prescribes, else as shown.",
         ]
-        for name, key in keys(self.command, self.options.task, self.options.adapter).items():
+        for name, key in keys(self.command, self.options.task, self.options.adapter, self.options.ckpt).items():
             if key.section in ("", "trainer"):
                 value, mark = getattr(self.trainer if key.section else self.options, key.parameter), ""
             else:
@@ -127,7 +145,7 @@ class Key(NamedTuple):
     """One key that words and files may set.
 
     Attributes:
-        section: `data`, `clip`, `adapter`, `trainer`, or empty.
+        section: `encoder`, `data`, `clip`, `adapter`, `trainer`, or empty.
         parameter: its name in Python.
         type: the annotation.
         default: `REQUIRED` where there is none.
@@ -151,13 +169,14 @@ class _Given(NamedTuple):
         return UserError(f"{self.file}: {message}" if self.file else message)
 
 
-def keys(command: Command, task: str = "", adapter: str = "") -> dict[str, Key]:
+def keys(command: Command, task: str = "", adapter: str = "", ckpt: str = "") -> dict[str, Key]:
     """Every key that applies, by name, section by section.
 
     Args:
         command: what will be done.
         task: name or file of a task; empty leaves out data.* and adapter.*.
         adapter: name of an adapter; empty means the task's own.
+        ckpt: of the encoder; where it is a function of the user's own, encoder.* are its parameters.
 
     Raises:
         UserError: there is no such task or adapter, or it is broken.
@@ -165,10 +184,19 @@ def keys(command: Command, task: str = "", adapter: str = "") -> dict[str, Key]:
     found = _keys("", Options)
     if command == "adapt":
         found["out"] = found["out"]._replace(default=REQUIRED)
+    if command == "canary":
+        found["task"] = found["task"]._replace(default="", meaning="take the clips from this task; empty: drawn ones")
+        found = {name: key for name, key in found.items() if name in _CANARY}
+    own = plugins.own_encoder(ckpt)
+    found |= _keys("encoder", own or Loading)
+    found.pop("encoder.trust", None)  # the option `trust` sets it
     if task:
         found |= _keys("data", plugins.factory("task", task))
         found.pop("data.mini", None)  # the option `mini` sets it
-    found |= _keys("clip", Views)
+    if task or command != "canary":
+        found |= _keys("clip", Views)
+    if command == "canary":
+        return found
     if task:
         keyword_only = {inspect.Parameter.KEYWORD_ONLY}
         found |= _keys("adapter", plugins.factory("adapter", adapter or own_adapter(task)), keyword_only)
@@ -194,21 +222,32 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
 
     general = keys(command)
     _require(command, {name: key for name, key in general.items() if key.section == ""}, given, set(general))
-    task, adapter = (_value(name, general[name], given[name]) if name in given else "" for name in ("task", "adapter"))
-    known = keys(command, task, adapter)
+    task, adapter, ckpt = (
+        _value(name, general[name], given[name]) if name in given and name in general else ""
+        for name in ("task", "adapter", "ckpt")
+    )
+    known = keys(command, task, adapter, ckpt)
     for name, one in given.items():
         if name not in known:
             raise one.wrong(_unknown(name, known))
-    adapter = adapter or own_adapter(task)
-    for kind, plugin, section in (("task", task, "data"), ("adapter", adapter, "adapter")):
+    needing = [(f"encoder {ckpt!r}", "encoder")]
+    if task:
+        adapter = adapter or own_adapter(task)
+        needing += [(f"task {plugins.display_name(task)!r}", "data")]
+        needing += [(f"adapter {plugins.display_name(adapter)!r}", "adapter")]
+    for who, section in needing:
         section_keys = {name: key for name, key in known.items() if key.section == section}
-        _require(f"{kind} {plugins.display_name(plugin)!r}", section_keys, given, set(known))
+        _require(who, section_keys, given, set(known))
 
-    values: dict[str, dict[str, Any]] = {section: {} for section in ("", "data", "clip", "adapter", "trainer")}
+    values: dict[str, dict[str, Any]] = {section: {} for section in ("", *_SECTIONS)}
     for name, key in known.items():
         if name in given:
             values[key.section][key.parameter] = _value(name, key, given[name])
-    options = Options(**values[""])
+    options = Options(**{"task": ""} | values[""])
+    if options.trust and not plugins.own_encoder(ckpt):
+        values["encoder"]["trust"] = True
+    if options.mini and not task:
+        raise given["mini"].wrong("mini=true: give the task whose miniature is meant, task=...")
     if options.mini and "mini" not in inspect.signature(plugins.factory("task", task)).parameters:
         raise given["mini"].wrong(
             f"mini=true: task {plugins.display_name(task)!r} has no miniature data; leave mini out"
@@ -220,7 +259,8 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
             )
         values["adapter"]["lm"] = options.lm
     trainer = Trainer(**values["trainer"])
-    return Config(command, tuple(words), options, values["data"], values["clip"], values["adapter"], trainer)
+    settings = {section: values[section] for section in ("encoder", "data", "clip", "adapter")}
+    return Config(command, tuple(words), options, **settings, trainer=trainer)
 
 
 def _parse(words: Sequence[str]) -> dict[str, _Given]:
@@ -250,7 +290,7 @@ def _read(file: str) -> dict[str, _Given]:
         raise UserError(f"config={file}: expected lines of key: value")
     given: dict[str, _Given] = {}
     for name, value in content.items():
-        section = isinstance(value, dict) and name in ("data", "clip", "adapter", "trainer")
+        section = isinstance(value, dict) and name in _SECTIONS
         pairs = {f"{name}.{key}": one for key, one in value.items()} if section else {str(name): value}
         if twice := pairs.keys() & given.keys():
             raise UserError(f"{file}: {min(twice)} is given twice")
@@ -337,7 +377,7 @@ def _value(name: str, key: Key, given: _Given) -> Any:
                 message += ", in quotes"  # tag: 001 is the number 1 in yaml
         raise given.wrong(f"{name}={given.value}{message}") from None
     if bound := _out_of_bounds(name.rpartition(".")[2], value):
-        raise given.wrong(f"{name}={given.value}: expected {type_name(key.type)} {bound}")
+        raise given.wrong(f"{name}={given.value}: expected {type_name(type(value))} {bound}")
     return value
 
 
@@ -352,6 +392,11 @@ def _out_of_bounds(leaf: str, value: Any) -> str:
     if leaf in _SHARES and not 0 <= value < 1:
         return "from 0 to below 1"
     return "below 2 to the 32nd" if leaf == "seed" and value >= 2**32 else ""
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in JSON's own types."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
 
 
 def _plain(value: Any) -> Any:

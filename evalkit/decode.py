@@ -31,7 +31,7 @@ SEEK_FRAMES = 16
 BATCH_BYTES = 8 << 20
 
 Frame = NDArray[np.uint8]
-_PYAV = f"PyAV {av.__version__}"
+PYAV = f"PyAV {av.__version__}"
 
 
 class Video:
@@ -119,8 +119,8 @@ class Video:
 
     def _use_pyav(self, why: str) -> None:
         self._decord = None
-        if default_decoder() != _PYAV:
-            self.decoder = f"{_PYAV} ({why})"
+        if default_decoder() != PYAV:
+            self.decoder = f"{PYAV} ({why})"
 
     def _decord_agrees(self) -> bool:
         """Whether decord sees the same frames at the same times, in the size that the stream states."""
@@ -212,7 +212,7 @@ def default_decoder() -> str:
     try:
         import decord
     except (ImportError, OSError):
-        return _PYAV
+        return PYAV
     for name in ("decord2", "decord"):  # two distributions of one module
         try:
             if metadata.version(name) == decord.__version__:

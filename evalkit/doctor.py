@@ -13,6 +13,7 @@ from pathlib import Path
 
 import evalkit
 from evalkit import cache
+from evalkit.machine import cores
 
 
 def report() -> str:
@@ -21,7 +22,7 @@ def report() -> str:
         "evalkit": lambda: f"{evalkit.__version__} at {Path(evalkit.__file__).parent}",
         "Python": lambda: f"{platform.python_version()} at {sys.executable}",
         "platform": platform.platform,
-        "cores": lambda: str(_cores()),
+        "cores": lambda: str(cores()),
         "memory": _memory,
         "torch": _torch,
         "decoder": _decoder,
@@ -49,11 +50,6 @@ def _package(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return f"none: pip install {name}"
-
-
-def _cores() -> int:
-    # Where a scheduler grants fewer cores than the machine has, these are what counts; macOS has no such call.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> str:

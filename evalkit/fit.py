@@ -70,7 +70,7 @@ def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
     rows = torch.empty(0)
     index: dict[Source, int] = {}
     failed: list[Encoding] = []
-    for one in parts.reader.encode(unique, keep, "encode train", {"": encode.unchanged}):
+    for one in parts.reader.encode(unique, keep, "encode train", {"": encode.unchanged}, parts.shelf):
         if one.failure:
             failed.append(one)
             continue

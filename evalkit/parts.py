@@ -12,10 +12,14 @@ import lightning
 import torch
 from torch import Tensor
 
-from evalkit import checkpoint, encode, encoders, plugins, trained
-from evalkit.api import Adapter, Task, UserError
+from evalkit import cache, checkpoint, encode, encoders, plugins, trained
+from evalkit.api import Adapter, Kept, Task, UserError, Views
 from evalkit.config import Config, own_adapter
-from evalkit.encode import Cost, Reader
+from evalkit.decode import PYAV, default_decoder
+from evalkit.encode import Cost, Reader, Shelf
+from evalkit.forward import Forward
+from evalkit.identity import FeatureKey, Identity, architecture
+from evalkit.machine import cores
 from evalkit.schema import digest as digest_of
 
 # Settings that only matter while an adapter is fitted.
@@ -30,46 +34,51 @@ class Parts:
         name: of the task, with `@mini` where its miniature is used.
         settings: the adapter's, defaults included.
         fitted_from: folder that the adapter's weights came from; None where it is not trained yet.
+        shelf: where features are stored; None where they are not.
     """
 
     name: str
     task: Task
-    encoder: Any
-    encoder_sha256: str
+    encoder: Forward
     adapter_name: str
     adapter: Any
     settings: dict[str, Any]
     fitted_from: Path | None
     reader: Reader
-    device: torch.device
+    shelf: Shelf | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where is computed."""
+        return self.encoder.device
 
     def keep(self, pixels: Tensor) -> Tensor:
-        """What the adapter keeps of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W).
-
-        Raises:
-            UserError: the encoder does not take clips of this shape, or gives NaN or infinity.
-        """
-        with torch.inference_mode():
-            video = self.encoder.clip.normalise(pixels.to(self.device))
-            try:
-                encoded = self.encoder(video)
-            except ValueError as error:  # a shape that it does not take: clip.frames, clip.size
-                raise UserError(f"the encoder cannot take these clips: {error}") from error
-            kept: Tensor = self.adapter.features(encoded).cpu()
-            if not torch.isfinite(kept).all():
-                raise UserError(
-                    "the encoder gives NaN or infinity: its weights are damaged, or too large for half floats"
-                )
-        return kept.clone()  # an inference tensor could not be trained on
+        """What the adapter keeps of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W)."""
+        return self.encoder(pixels, self.adapter.kept)
 
 
-def prepare(config: Config) -> Parts:
-    """Task, encoder and adapter from their names, the adapter's trained weights in place where there are any."""
+def load_forward(config: Config) -> Forward:
+    """The encoder that the words ask for, on its device, ready for clips."""
     options = config.options
     torch.manual_seed(options.seed)
     device = _device(options.device)
-    encoder: Any = encoders.load_encoder(options.ckpt, seed=options.seed)  # before mini films are made
+    if device.type == "cpu":
+        torch.set_num_threads(options.threads or cores())
+    encoder: Any = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
     digest = checkpoint.sha256(encoder)
+    if options.compile:
+        encoder.compile()
+    batch = (128 if device.type == "cuda" else 16) if options.batch == "auto" else options.batch
+    return Forward(encoder.to(device), digest, device, batch, options.batch == "auto", options.precision)
+
+
+def load_task(config: Config) -> Task:
+    """The task that the words ask for.
+
+    Raises:
+        UserError: its data are not there or not as they should be, or its own code fails.
+    """
+    options = config.options
     mini = {"mini": True} if options.mini else {}
     try:
         task = plugins.factory("task", options.task)(**config.data, **mini)
@@ -84,6 +93,22 @@ def prepare(config: Config) -> Parts:
     if not isinstance(task, Task):
         raise UserError(f"task {options.task} returned a {type(task).__name__}; wanted an evalkit.api.Task")
     _check(task, options.task)
+    return task
+
+
+def make_reader(config: Config, views: Views, forward: Forward) -> Reader:
+    """How the task's clips are read for this encoder, the user's `clip.*` words in place of either's."""
+    options = config.options
+    views = encode.resolve(views, forward.module.clip, config.clip)
+    return Reader(views, options.workers, forward.batch, options.time_limit, Cost())
+
+
+def prepare(config: Config) -> Parts:
+    """Task, encoder and adapter from their names, the adapter's trained weights in place where there are any."""
+    options = config.options
+    forward = load_forward(config)  # before mini films are made
+    encoder = forward.module
+    task = load_task(config)
     name = options.adapter or own_adapter(options.task)
     fitted_from = _trained_adapter(config, name)
     make = plugins.factory("adapter", name)
@@ -110,14 +135,28 @@ def prepare(config: Config) -> Parts:
     if fitted_from:
         if options.adapter_from and adapter.trains_encoder:
             raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
-        trained.restore(adapter, fitted_from, frozen_parts(adapter, task, digest))
-    encoder.to(device)
-    adapter.to(device).eval()
-    views = encode.resolve(task.views, encoder.clip, config.clip)
-    reader = Reader(views, options.workers, options.batch, options.time_limit, Cost())
+        trained.restore(adapter, fitted_from, frozen_parts(adapter, task, forward.sha256))
+    adapter.to(forward.device).eval()
     display = plugins.display_name(options.task) + ("@mini" if options.mini else "")
-    shown = plugins.display_name(name)
-    return Parts(display, task, encoder, digest, shown, adapter, settings, fitted_from, reader, device)
+    reader = make_reader(config, task.views, forward)
+    shelf = None if options.cache == "off" or adapter.trains_encoder else _shelf(config, forward, reader, adapter.kept)
+    return Parts(display, task, forward, plugins.display_name(name), adapter, settings, fitted_from, reader, shelf)
+
+
+def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shelf:
+    key = FeatureKey(
+        video=Identity(0, None, ""),  # of each source in its turn, as are the span and the variant
+        span=None,
+        views=reader.views,
+        clip=forward.module.clip,
+        decoder=", ".join(dict.fromkeys((default_decoder(), PYAV))),
+        weights=forward.sha256,
+        architecture=architecture(forward.module),
+        kept=repr(kept),
+        precision=f"{forward.precision} on {forward.device.type}{', compiled' if config.options.compile else ''}",
+        dtype=kept.dtype,
+    )
+    return Shelf(cache.features(), key)
 
 
 def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -62,6 +63,34 @@ def module_and_factory(kind: Kind, name: str) -> tuple[ModuleType, Callable[...,
     if not callable(function):
         raise UserError(f"{kind} {name!r} is broken: {_origin(found)}: no function named {attribute!r}")
     return module, function
+
+
+def own_encoder(ckpt: str) -> Callable[..., Any] | None:
+    """The function of the user's own encoder, from `package.module:function` or an entry point's name; else None.
+
+    Raises:
+        UserError: its module does not import, or has no such function.
+    """
+    module, _, attribute = ckpt.partition(":")
+    if module == "random" or (attribute and module in _found("encoder")):  # timm:NAME is a family's own model
+        return None
+    if not all(part.isidentifier() for part in [*module.split("."), attribute or "_"]):
+        return None
+    if not attribute:
+        found = _found("encoder").get(ckpt)
+        return factory("encoder", ckpt) if found and not isinstance(found, Path) else None
+    sys.path.append(os.getcwd())  # the command's own path starts at its folder, not at the user's
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the module's own code raises
+        raise UserError(f"ckpt={ckpt}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop()
+    if not callable(function):
+        raise UserError(f"ckpt={ckpt}: {attribute} is a {type(function).__name__}; wanted a function")
+    return function  # type: ignore[no-any-return]
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -84,7 +84,7 @@ def predict(parts: Parts, controls: Sequence[str]) -> Predictions:
                 predicted["option_order"].update(_cyclic(adapter, examples, plain, predicted[""]))
         waiting.clear()
 
-    for one in parts.reader.encode(list(asking), parts.keep, "encode", variants):
+    for one in parts.reader.encode(list(asking), parts.keep, "encode", variants, parts.shelf):
         for example in asking[one.source]:
             if one.failure:
                 failures[example.id] = one.failure

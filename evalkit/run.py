@@ -15,7 +15,7 @@ from typing import Any
 
 from evalkit import provenance, result, scores, trained
 from evalkit.api import Example, Task, UserError
-from evalkit.config import Config
+from evalkit.config import Config, plain
 from evalkit.decode import default_decoder
 from evalkit.fit import fit_adapter
 from evalkit.parts import Parts, prepare
@@ -62,7 +62,7 @@ def run(config: Config) -> Path:
     controls = [control(name, task, found) for name, found in predicted.by_control.items() if name and labelled]
     cost.score_s = time.monotonic() - scoring
     counts = tally(rows)
-    encoder = parts.encoder
+    encoder = parts.encoder.module
     frozen = getattr(parts.adapter, "frozen", {})  # a language model by its weights, wherever it lies
     encoder_name = _encoder_name(config.options.ckpt)
     record = {
@@ -79,10 +79,11 @@ def run(config: Config) -> Path:
         "encoder": {
             "name": encoder_name,
             "ckpt": config.options.ckpt,
-            "sha256": parts.encoder_sha256,
+            "sha256": parts.encoder.sha256,
             "architecture": type(encoder).__name__,
             "clip": asdict(encoder.clip),
             "parameters": sum(p.numel() for p in encoder.parameters()),
+            "settings": {**plain(config.encoder), "precision": parts.encoder.precision, "batch": parts.encoder.batch},
         },
         "adapter": {
             "name": parts.adapter_name,
@@ -100,8 +101,6 @@ def run(config: Config) -> Path:
         "selection": selection,
         "cost": {
             **asdict(cost),
-            "cache_hits": 0,
-            "cache_misses": cost.encoder_forwards,
             "peak_memory_bytes": provenance.peak_memory_bytes(),
             "wall_s": time.monotonic() - clock,
         },

@@ -16,7 +16,7 @@ def type_name(kind: Any) -> str:
     if _is_union(kind):
         return " or ".join(type_name(member) for member in sorted(args, key=lambda member: member is NoneType))
     if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, args))}"
+        return f"one of {', '.join(map(str, args))}" if len(args) > 1 else str(args[0])
     if _is_list(kind):
         each = " or ".join(dict.fromkeys(type_name(arg) for arg in args if arg is not ...)) or "text"
         return f"{len(args)} values [a,b], each {each}" if _is_fixed(kind) else f"a list [a,b], each {each}"

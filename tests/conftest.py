@@ -1,11 +1,21 @@
 """What several test files stand on: a vocabulary, films, an encoder and a language model, all tiny and real."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evalkit.mini.train import vocabulary as train_vocabulary
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of these tests: no feature or film comes from, or goes to, the user's own."""
+    place = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVALKIT_CACHE", str(place))
+        yield place
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ def test_a_frozen_encoder_is_pointed_to_and_not_copied(resampled: Path, tiny: Pa
     ]
     pointer = json.loads((resampled / "encoder.json").read_text())
     encoder: Any = encoders.load_encoder(str(tiny))
-    assert pointer == {"ckpt": str(tiny), "seed": 0, "sha256": checkpoint.sha256(encoder)}
+    assert pointer == {"ckpt": str(tiny), "seed": 0, "settings": {}, "sha256": checkpoint.sha256(encoder)}
     assert not [path for path in resampled.parent.iterdir() if path != resampled]
 
 

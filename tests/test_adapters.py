@@ -1,6 +1,7 @@
 import math
 import random
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ CLIP = Clip(frames=4, size=32)
 TASK = Task(test=(), score=accuracy, classes=("a", "b", "c"))
 
 
-def tiny(vocabulary: Path | None = None) -> ViViT:
+def tiny(vocabulary: Path | None = None, **settings: Any) -> ViViT:
     torch.manual_seed(0)
     text = {"vocabulary": 200, "dim": 16, "depth": 1, "heads": 2, "tokens": 32} if vocabulary else None
-    return encoder(CLIP, vocabulary, dim=24, depth=2, heads=3, hidden=48, text=text).eval()
+    return encoder(CLIP, vocabulary, dim=24, depth=2, heads=3, hidden=48, text=text, **settings).eval()
 
 
 QUESTIONS = [
@@ -55,7 +56,7 @@ def test_a_probe_learns_classes_that_its_features_tell_apart(head: str) -> None:
     centres = torch.randn(3, 24)
     targets = [i % 3 for i in range(48)]
     video = centres[targets][:, None, None] + 0.3 * torch.randn(48, 2, 4, 24)
-    features = probe.features(Encoded(video, video.mean((1, 2))))[:, None]
+    features = probe.kept.take(Encoded(video, video.mean((1, 2))))[:, None]
     examples = [Example(str(i), Path(str(i)), target) for i, target in enumerate(targets)]
     optimizer = torch.optim.AdamW(probe.parameters(), lr=3e-3)
     for _ in range(60):
@@ -168,7 +169,7 @@ def test_the_blind_control_sees_no_video(lm: Path) -> None:
 @pytest.mark.parametrize(("temporal", "steps"), [("none", 8), ("strided", 2), ("mean", 1)])
 def test_temporal_pooling_keeps_the_named_steps(lm: Path, temporal: str, steps: int) -> None:
     encoded = Encoded(torch.randn(2, 8, 4, 24), torch.randn(2, 24))
-    kept = choice(lm, temporal=temporal).features(encoded)
+    kept = choice(lm, temporal=temporal).kept.take(encoded)
     assert kept.shape == (2, steps, 4, 24)
     wanted = {"none": encoded.tokens, "strided": encoded.tokens[:, 2::4], "mean": encoded.tokens.mean(1, keepdim=True)}
     assert torch.equal(kept, wanted[temporal].half())
@@ -240,9 +241,53 @@ def test_only_what_tune_names_is_trainable(vocabulary: Path, tune: str, trainabl
         assert names == ["text.projection.weight"]
 
 
-def test_a_wrong_tune_is_told_what_is_allowed(vocabulary: Path) -> None:
-    with pytest.raises(UserError, match="adapter.tune=3: wanted all, text, head, or a number of layers from 1 to 2"):
-        contrastive(vocabulary, tune="3")
+def tuned(encoder: nn.Module, tune: str) -> set[str]:
+    """The names of what contrastive training changes of an encoder, without the numbers of layers and tubes."""
+    plugins.factory("adapter", "contrastive")(encoder, TASK, tune=tune)
+    names = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    return {".".join(part for part in name.split(".")[:4] if not part.isdigit()) for name in names}
+
+
+def test_adapters_and_temporal_attention_are_tuned_with_the_patch_alone(vocabulary: Path) -> None:
+    tubes = [{"kernel": (k, 8, 8), "stride": (2, 8, 8)} for k in (1, 2)]
+    many = tiny(vocabulary, adapter=4, tubes=tubes, image_path=True)
+    assert tuned(many, "adapters") == {"patch.weight", "patch.bias", "blocks.adapter"}
+    factorised = tiny(vocabulary, attention="factorised", adapter=4, image_path=True)
+    inside = {"blocks.temporal.attention", "blocks.temporal.norm", "blocks.temporal.alpha"}
+    assert tuned(factorised, "temporal") == {"patch.weight", "patch.bias"} | inside
+    assert tuned(factorised, "adapters") == {"patch.weight", "patch.bias", "blocks.adapter"}
+
+
+@pytest.mark.skipif(find_spec("peft") is None, reason="no peft here: pip install 'evalkit[peft]'")
+def test_lora_is_tuned_with_the_patch_alone(vocabulary: Path) -> None:
+    encoder = tiny(vocabulary, lora=2)
+    outside = {name for name in tuned(encoder, "lora") if not name.startswith("blocks.")}
+    assert outside == {"patch.weight", "patch.bias"}
+    inside = [name for name, p in encoder.named_parameters() if p.requires_grad and name.startswith("blocks.")]
+    assert len(inside) == 2 * 4 * 2 and all(".lora_" in name for name in inside)
+
+
+def test_the_last_layers_are_tuned_with_the_pooling_that_follows_them(vocabulary: Path) -> None:
+    encoder = tiny(vocabulary, pooling="attention")
+    assert {name.split(".")[0] for name in tuned(encoder, "2")} == {"blocks", "norm", "pool"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "tune", "allowed"),
+    [
+        ({}, "3", "all, text, head"),
+        ({}, "adapters", "all, text, head"),
+        ({}, "0", "all, text, head"),
+        ({"adapter": 4}, "lora", "all, text, head, adapters"),
+        ({"attention": "factorised"}, "patch", "all, text, head, temporal"),
+    ],
+)
+def test_a_wrong_tune_is_told_what_is_allowed(
+    vocabulary: Path, settings: dict[str, Any], tune: str, allowed: str
+) -> None:
+    wanted = f"adapter.tune={tune}: wanted {allowed}, or a number of layers from 1 to 2"
+    with pytest.raises(UserError, match=f"^{wanted}$"):
+        tuned(tiny(vocabulary, **settings), tune)
 
 
 def test_contrastive_answers_with_the_nearest_words(vocabulary: Path) -> None:

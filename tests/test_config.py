@@ -166,7 +166,7 @@ def test_the_yaml_gives_an_equal_configuration_again() -> None:
 def test_the_yaml_has_every_key_and_leaves_the_protocol_alone() -> None:
     lines = run("adapter.lr=1e-4").to_yaml().splitlines()
     assert lines[0] == "# evalkit run task=./shapes.py ckpt=demo data.root=/d adapter.lr=1e-4"
-    assert {"batch: 16", "data.root: /d", "adapter.lr: 0.0001", "trainer.max_minutes: 0.0"} <= set(lines)
+    assert {"batch: auto", "data.root: /d", "adapter.lr: 0.0001", "trainer.max_minutes: 0.0"} <= set(lines)
     assert {"# data.subset: true", "# clip.sampling: uniform", "# adapter.heads: 8", "# adapter.betas:"} <= set(lines)
     present = {line.removeprefix("# ").partition(":")[0] for line in lines}
     assert set(keys("run", "./shapes.py")) <= present
@@ -241,12 +241,13 @@ def test_a_task_that_names_no_adapter_is_probed() -> None:
         (["--lr=1"], "unknown key '--lr'. Did you mean 'adapter.lr'?"),
         (["probe.lr=1"], "unknown key 'probe.lr'. Did you mean 'adapter.lr'?"),
         (["adapter.headz=1"], "unknown key 'adapter.headz'. Did you mean 'adapter.heads'?"),
-        (["precison=1"], "unknown key 'precison'. Did you mean 'trainer.precision'?"),
+        (["precison=1"], "unknown key 'precison'. Did you mean 'precision'?"),
         (["adapter_from=x"], "unknown key 'adapter_from'. Did you mean 'adapter.from'?"),
         (["trainer.qqq=1"], "unknown key 'trainer.qqq'. Known: trainer.precision, trainer.max_minutes"),
         (
             ["qqq=1"],
-            "unknown key 'qqq'. Known: task, ckpt, adapter, mini, lm, out, seed, device, workers, batch, controls, "
+            "unknown key 'qqq'. Known: task, ckpt, adapter, mini, lm, out, seed, device, workers, threads, batch, "
+            "precision, compile, cache, canary, trust, controls, "
             "time_limit",
         ),
         (["batch=1", "batch=2"], "batch is given twice: batch=1 and batch=2"),
@@ -270,8 +271,8 @@ def test_a_mistaken_word_is_told_in_one_line(words: list[str], told: str) -> Non
         ),
         (
             ["task=./shapes.py"],
-            "run needs ckpt=... (the encoder: demo, a folder that evalkit wrote, random:NAME, or "
-            "package.module:function)",
+            "run needs ckpt=... (the encoder: a name that `evalkit list encoders` shows, a folder or file, "
+            "organisation/model on the Hugging Face hub, random:NAME, or package.module:function)",
         ),
         (["tsak=./shapes.py"], "unknown key 'tsak'. Did you mean 'task'?"),
         (["task=./shapes.py", "ckpt=demo"], "task 'shapes' needs data.root=... (folder that holds the videos)"),
@@ -295,8 +296,8 @@ def test_adapt_needs_a_folder_to_write_into() -> None:
         ("lr: 1", "x.yaml: unknown key 'lr'. Did you mean 'adapter.lr'?"),
         ("trainer: {precison: 1}", "x.yaml: unknown key 'trainer.precison'. Did you mean 'trainer.precision'?"),
         ("data.tag: 001", "x.yaml: data.tag=1: expected text, in quotes"),
-        ("batch: true", "x.yaml: batch=True: expected a whole number"),
-        ("batch: [1]", "x.yaml: batch=[1]: expected a whole number"),
+        ("batch: true", "x.yaml: batch=True: expected a whole number or auto"),
+        ("batch: [1]", "x.yaml: batch=[1]: expected a whole number or auto"),
         ("data: {tag: a}\ndata.tag: b", "x.yaml: data.tag is given twice"),
         ("- 1", "config=x.yaml: expected lines of key: value"),
         ("lm: tiny\nadapter: ./bare_head.py", "x.yaml: lm=tiny: adapter 'bare_head' takes no language model"),

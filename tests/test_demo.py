@@ -104,6 +104,6 @@ def test_python_gives_the_encoder_that_ckpt_gives() -> None:
 
     encoder = evalkit.load_encoder("demo")
     video = encoder.clip.normalise(torch.zeros(1, 64, 3, 64, 64, dtype=torch.uint8))
-    tokens, pooled = encoder(video)
-    assert tokens.shape == (1, 32, 16, encoder.dim) and pooled.shape == (1, encoder.dim)
-    assert torch.equal(pooled, load_encoder("demo")(video).pooled)
+    encoded = encoder(video)
+    assert encoded.tokens.shape == (1, 32, 16, encoder.dim) and encoded.pooled.shape == (1, encoder.dim)
+    assert torch.equal(encoded.pooled, load_encoder("demo")(video).pooled)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from evalkit import plugins
-from evalkit.api import Batch, Clip, Example, Prediction, Task, UserError
+from evalkit.api import Batch, Clip, Example, Kept, Prediction, Task, UserError
 from evalkit.encode import Source
 from evalkit.fit import Examples, Fitted, fit, headline, predict, split_val
 from evalkit.metrics import accuracy, top1_top5
@@ -25,6 +25,7 @@ class Walker(lightning.LightningModule):
     """One weight that grows by 1 with every step; predicts the class of that number."""
 
     trains_encoder = False
+    kept = Kept()
 
     def __init__(self, epochs: int = 4, batch_size: int = 8, losses: Sequence[float] = (), pause: float = 0) -> None:
         super().__init__()
@@ -33,9 +34,6 @@ class Walker(lightning.LightningModule):
         self.frozen_part = nn.Linear(2, 2).requires_grad_(False)
         self.seen: list[str] = []
         self.pause = pause
-
-    def features(self, encoded: Any) -> Tensor:
-        raise AssertionError("fitting works on features at hand and never encodes")
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         self.seen += [example.id for example in batch.examples]

@@ -457,7 +457,7 @@ def break_ckpt(how: str, folder: Path) -> tuple[str, str]:
         return str(folder), f"cannot read {config}: "
     if how == "other json":
         config.write_text('{"model_type": "vit"}')
-        return str(folder), f"{config} does not describe an encoder of evalkit's: wanted encoder, clip, settings"
+        return str(folder), f"weights of {folder} do not fit the model ("
     if how == "other settings":
         config.write_text(json.dumps(json.loads(config.read_text()) | {"settings": {"width": 3}}))
         return str(folder), "encoder vivit cannot be built as its settings say: "

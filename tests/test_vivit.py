@@ -1,27 +1,34 @@
+import math
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evalkit.api import Clip, Encoder, UserError
-from evalkit.encoders import presets, read_preset
-from evalkit.encoders.vivit import ViViT, encoder
+from evalkit.cards import card, presets
+from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
+from evalkit.encoders.vivit import Tube, ViViT, encoder, inflate
 
+needs_peft = pytest.mark.skipif(find_spec("peft") is None, reason="no peft here: pip install 'evalkit[peft]'")
 CLIP = Clip(frames=8, size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
-def tiny(**settings: object) -> ViViT:
+def tiny(**settings: Any) -> Any:
     torch.manual_seed(0)
-    return encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, **settings).eval()  # type: ignore[arg-type]
+    return encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, **settings).eval()
 
 
 def test_tokens_and_pooled_have_the_promised_shapes() -> None:
     model = tiny()
-    tokens, pooled = model(torch.randn(2, 8, 3, 32, 32))
+    encoded = model(torch.randn(2, 8, 3, 32, 32))
     assert isinstance(model, Encoder)
-    assert tokens.shape == (2, 4, 4, 24) and pooled.shape == (2, 24)
-    assert torch.allclose(pooled, tokens.mean((1, 2)), atol=1e-6)
+    assert encoded.tokens.shape == (2, 4, 4, 24) and encoded.pooled.shape == (2, 24)
+    assert torch.allclose(encoded.pooled, encoded.tokens.mean((1, 2)), atol=1e-6)
+    assert encoded.layers == () and encoded.frames is None
 
 
 def test_it_equals_a_convolution_and_torchs_own_transformer_layers() -> None:
@@ -53,7 +60,7 @@ def test_it_equals_a_convolution_and_torchs_own_transformer_layers() -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 16, 255, 256])
 def test_any_number_of_frames_up_to_256_is_taken(frames: int) -> None:
-    tokens, _ = tiny()(torch.randn(1, frames, 3, 32, 32))
+    tokens = tiny()(torch.randn(1, frames, 3, 32, 32)).tokens
     assert tokens.shape == (1, -(-frames // 2), 4, 24)
     assert tokens.isfinite().all()
 
@@ -67,7 +74,7 @@ def test_an_odd_number_of_frames_holds_the_last_one() -> None:
 def test_positions_are_interpolated_to_another_size() -> None:
     model = tiny()
     assert model(torch.randn(1, 8, 3, 64, 48)).tokens.shape == (1, 4, 12, 24)
-    assert torch.allclose(model._positions(4, torch.Size((32, 32))), model.positions[0].flatten(2).permute(1, 2, 0))
+    assert torch.equal(model._positions(model.tubes[0], torch.Size((4, 2, 2)))[3, 1, 0], model.positions[0, :, 3, 1, 0])
 
 
 @pytest.mark.parametrize("shape", [(1, 257, 3, 32, 32), (1, 8, 3, 30, 32), (1, 3, 8, 32, 32)])
@@ -90,7 +97,7 @@ def test_a_mask_only_leaves_tokens_out() -> None:
     """With one layer of attention switched off, what is kept is exactly what it would have been."""
     model = tiny()
     for block in model.blocks:
-        nn.init.zeros_(block.attention.out.weight)  # type: ignore[union-attr,arg-type]
+        nn.init.zeros_(block.attention.out.weight)
     video = torch.randn(1, 8, 3, 32, 32)
     full = model(video).tokens.flatten(1, 2)[0]
     for kept in model(video, mask_ratio=0.5).tokens[0, 0]:
@@ -135,11 +142,391 @@ def test_an_encoder_without_a_text_tower_says_so() -> None:
         tiny().encode_text(["a red ring"])
 
 
-def test_every_preset_describes_a_model_of_its_papers_size() -> None:
-    millions = {"base": 86, "large": 307}
-    for name in presets():
-        with torch.device("meta"):
-            model = read_preset(name).build()
-        vision = sum(p.numel() for n, p in model.named_parameters() if n.split(".")[0] in ("patch", "blocks", "norm"))
-        if (size := name.rpartition("_")[2]) in millions:
-            assert vision / 1e6 == pytest.approx(millions[size], rel=0.02), name
+# --- several layers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["joint", "frame", "factorised"])
+def test_the_last_layers_are_the_blocks_own_outputs_and_the_last_one_is_tokens(attention: str) -> None:
+    model = tiny(attention=attention)
+    seen: list[Tensor] = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    encoded = model(torch.randn(2, 8, 3, 32, 32), layers=2)
+    assert len(encoded.layers) == 2 and encoded.layers[1] is encoded.tokens
+    assert torch.equal(encoded.layers[0], seen[0].reshape(2, 4, 4, 24))
+    assert torch.equal(encoded.layers[1], model.norm(seen[1]).reshape(2, 4, 4, 24))
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+def test_more_layers_than_there_are_cannot_be_asked_for(layers: int) -> None:
+    with pytest.raises(UserError, match=f"layers={layers}: this encoder has 2 layers"):
+        tiny()(torch.zeros(1, 8, 3, 32, 32), layers=layers)
+
+
+# --- frames by themselves --------------------------------------------------------------------------------------------
+
+
+def test_frame_level_encoding_gives_a_vector_a_frame_and_their_mean() -> None:
+    encoded = tiny(attention="frame", tubelet=(1, 16, 16))(torch.randn(2, 8, 3, 32, 32))
+    assert encoded.frames.shape == (2, 8, 24)
+    assert torch.allclose(encoded.frames.mean(1), encoded.pooled, atol=1e-6)
+
+
+def test_attention_pooling_is_one_query_over_the_tokens_of_all_frames() -> None:
+    model = tiny(attention="frame", tubelet=(1, 16, 16), pooling="attention")
+    encoded = model(torch.randn(2, 8, 3, 32, 32))
+    weights, own = model.pool.attention.in_proj_weight.chunk(3), encoded.tokens.flatten(1, 2)
+    assert not model.pool.attention.in_proj_bias.any() and not model.pool.attention.out_proj.bias.any()
+
+    def pooled(tokens: Tensor) -> Tensor:
+        q, k, v = model.pool.query[0] @ weights[0].T, tokens @ weights[1].T, tokens @ weights[2].T
+        found = [
+            ((q[:, a : a + 8] @ k[:, a : a + 8].T) / math.sqrt(8)).softmax(-1) @ v[:, a : a + 8] for a in (0, 8, 16)
+        ]
+        return model.pool.attention.out_proj(torch.cat(found, -1))[0]  # type: ignore[no-any-return]
+
+    assert torch.allclose(encoded.pooled, torch.stack([pooled(tokens) for tokens in own]), atol=1e-6)
+    assert torch.allclose(encoded.frames[1, 3], pooled(encoded.tokens[1, 3]), atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["frame", "factorised"])
+def test_a_mask_leaves_the_stated_share_of_every_frame(attention: str) -> None:
+    model = tiny(attention=attention, tubelet=(1, 8, 8))
+    for block in model.blocks:  # without attention, what is kept is exactly what it would have been
+        nn.init.zeros_(block.attention.out.weight)
+    video = torch.randn(2, 8, 3, 32, 32)
+    full, masked = model(video), model(video, mask_ratio=0.75)
+    assert masked.tokens.shape == (2, 8, 4, 24)
+    places = (masked.tokens[:, :, :, None] - full.tokens[:, :, None]).abs().amax(-1) < 1e-5  # (2, 8, 4, 16)
+    assert (places.sum(-1) == 1).all() and (places.sum(2) <= 1).all()
+    assert len({tuple(row.nonzero().flatten().tolist()) for row in places.any(2).flatten(0, 1)}) > 8
+
+
+# --- factorised attention --------------------------------------------------------------------------------------------
+
+
+def opened() -> Any:
+    """A factorised encoder after some training: its gates stand open and no two of its weights are alike."""
+    model = tiny(attention="factorised")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def reference(model: Any, x: Tensor, there: Tensor) -> Tensor:
+    """Tokens (B, T', S, D) of embedded tubelets x: torch's own attention, one frame and one place after the other.
+
+    there: (B, T', S), which tubelets are not masked; the others come out as zeros.
+    """
+
+    def attend(own: Any, rows: Tensor) -> Tensor:
+        attention = nn.MultiheadAttention(24, 3, batch_first=True)
+        attention.in_proj_weight.data, attention.in_proj_bias.data = own.qkv.weight.data, own.qkv.bias.data
+        attention.out_proj.weight.data, attention.out_proj.bias.data = own.out.weight.data, own.out.bias.data
+        return attention(rows[None], rows[None], rows[None])[0][0]  # type: ignore[no-any-return]
+
+    x = x.clone()
+    for own in model.blocks:
+        for b, t in ((b, t) for b in range(x.shape[0]) for t in range(x.shape[1])):
+            kept = there[b, t]
+            x[b, t, kept] = x[b, t, kept] + attend(own.attention, own.norm1(x[b, t, kept]))
+        h = own.temporal.norm(x)
+        for b, s in ((b, s) for b in range(x.shape[0]) for s in range(x.shape[2])):
+            kept = there[b, :, s]
+            if kept.any():
+                x[b, kept, s] += math.tanh(own.temporal.alpha) * attend(own.temporal.attention, h[b, kept, s])
+        x = x + own.mlp(own.norm2(x))
+    return model.norm(x) * there[..., None]  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def test_factorised_attention_equals_torchs_own_over_each_frame_and_then_each_place() -> None:
+    model, video = opened(), torch.randn(2, 8, 3, 32, 32)
+    tubelets = model.tubes[0].cut(video)
+    x = (model.patch(tubelets) + model.positions[0].permute(1, 2, 3, 0)).flatten(2, 3)
+    expected = reference(model, x, torch.ones(2, 4, 4, dtype=torch.bool))
+    assert torch.allclose(model(video).tokens, expected, atol=1e-5)
+    assert not torch.allclose(tiny(attention="frame")(video).tokens, expected, atol=0.1)
+
+
+@torch.no_grad()
+def test_masked_factorised_attention_sees_the_kept_tubelets_of_its_place_only() -> None:
+    model, video = opened(), torch.randn(2, 8, 3, 32, 32)
+    torch.manual_seed(5)
+    found = model(video, mask_ratio=0.5).tokens
+    torch.manual_seed(5)
+    kept = torch.rand(2, 4, 4).argsort(-1)[..., :2]
+    there = torch.zeros(2, 4, 4, dtype=torch.bool).scatter(2, kept, True)
+    assert not there.any(1).all() or (there.sum(1) == 1).any()  # places that stand alone are among them
+    tubelets = model.tubes[0].cut(video)
+    x = (model.patch(tubelets) + model.positions[0].permute(1, 2, 3, 0)).flatten(2, 3)
+    expected = reference(model, x, there).gather(2, kept[..., None].expand(-1, -1, -1, 24))
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_at_the_start_factorised_attention_is_exactly_the_frame_level_encoder() -> None:
+    video = torch.randn(2, 8, 3, 32, 32)
+    frame, factorised = tiny(attention="frame"), tiny(attention="factorised")
+    assert torch.equal(frame(video).tokens, factorised(video).tokens)
+    assert torch.equal(frame(video).pooled, factorised(video).pooled)
+    for own in factorised.blocks:
+        for name, value in own.attention.state_dict().items():
+            assert torch.equal(own.temporal.attention.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("mask_ratio", [0.0, 0.75])
+def test_the_gate_of_temporal_attention_can_open(mask_ratio: float) -> None:
+    model = tiny(attention="factorised")
+    model(torch.randn(1, 8, 3, 32, 32), mask_ratio=mask_ratio).tokens[..., 0].sum().backward()
+    for name, parameter in model.named_parameters():
+        if name.endswith("alpha"):
+            assert parameter.grad is not None and parameter.grad.isfinite() and parameter.grad != 0, name
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+# --- several tubes ---------------------------------------------------------------------------------------------------
+
+TUBES: list[dict[str, Any]] = [
+    {"kernel": (4, 8, 8), "stride": (4, 16, 16)},
+    {"kernel": (6, 4, 4), "stride": (2, 16, 16), "offset": (0, 8, 8)},
+    {"kernel": (2, 12, 12), "stride": (4, 16, 16), "offset": (1, 3, 5)},
+    {"kernel": (1, 16, 16), "stride": (8, 16, 16)},
+]
+
+
+def test_tubes_equal_a_convolution_each_and_lie_one_kernel_after_the_other() -> None:
+    model = tiny(tubes=TUBES)
+    seen: list[Tensor] = []
+    model.blocks[0].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    video = torch.randn(2, 8, 3, 32, 32)
+    encoded = model(video)
+    expected = []
+    for tube, patch in zip(TUBES, model.patch, strict=True):
+        conv = nn.Conv3d(3, 24, tube["kernel"], tube["stride"])
+        conv.weight.data, conv.bias.data = patch.weight.data.view(24, 3, *tube["kernel"]), patch.bias.data  # type: ignore[union-attr]
+        t, h, w = tube.get("offset", (0, 0, 0))
+        boxes = conv(video[:, t:, :, h:, w:].transpose(1, 2))
+        for i, j, k in ((i, j, k) for i, j, k in torch.cartesian_prod(*map(torch.arange, boxes.shape[2:])).tolist()):
+            position = []
+            for n, step, kernel, start in zip((i, j, k), tube["stride"], tube["kernel"], (t, h, w), strict=True):
+                centre = start + n * step + kernel / 2
+                angles = [centre / 10000 ** (m / 4) for m in range(4)]
+                position += [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+            expected.append(boxes[:, :, i, j, k] + torch.tensor(position))
+    assert torch.allclose(seen[0], torch.stack(expected, 1), atol=1e-5)
+    assert len(expected) == 8 + 8 + 4 + 4
+    assert encoded.tokens.shape == (2, 1, 24, 24) and encoded.pooled.shape == (2, 24)
+
+
+def test_tubevits_own_tubes_give_its_number_of_tokens() -> None:
+    """98 + 147 + 98 + 196; the paper prints 559, which none of its four kernels' counts explain."""
+    paper = [
+        Tube((8, 8, 8), (16, 32, 32)),
+        Tube((16, 4, 4), (6, 32, 32), (4, 8, 8)),
+        Tube((4, 12, 12), (16, 32, 32), (0, 16, 16)),
+        Tube((1, 16, 16), (32, 16, 16)),
+    ]
+    video = torch.empty(1, 32, 3, 224, 224, device="meta")
+    assert [tube.cut(video).shape[1:4].numel() for tube in paper] == [98, 147, 98, 196]
+
+
+def test_tubes_take_short_videos_images_masks_and_other_sizes() -> None:
+    model = tiny(tubes=TUBES, image_path=True)
+    video = torch.randn(1, 4, 3, 32, 32)
+    held = torch.cat([video, video[:, -1:], video[:, -1:]], 1)
+    assert torch.equal(model(video).tokens, model(held).tokens)
+    assert model(video[:, :1]).tokens.shape == (1, 1, 4, 24)  # by the images' own path
+    assert model(torch.randn(1, 8, 3, 32, 32), mask_ratio=0.75).tokens.shape == (1, 1, 2 + 2 + 1 + 1, 24)
+    assert model(torch.randn(1, 256, 3, 40, 56)).tokens.isfinite().all()
+    with pytest.raises(ValueError, match="wanted .* H at least 16 and W at least 17"):
+        model(torch.randn(1, 8, 3, 16, 16))
+
+
+def test_a_width_that_six_does_not_divide_leaves_the_last_positions_empty() -> None:
+    waves = Tube((1, 2, 2), (1, 2, 2)).waves((2, 3, 4), 16, torch.zeros(1))
+    assert waves.shape == (2, 3, 4, 16) and not waves[..., 12:].any() and waves[..., :12].all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention": "both"}, "attention=both: wanted joint or frame or factorised"),
+        ({"pooling": "max"}, "pooling=max: wanted mean or attention"),
+        ({"attention": "frame", "tubes": TUBES}, "attention=frame needs one grid of tokens"),
+        (
+            {"tubes": [{"kernel": (1, 9, 9), "stride": (1, 9, 9), "offset": (0, 0, 24)}]},
+            "clip.size=32 does not hold every tube once; it takes 33 pixels",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny(**settings)
+
+
+# --- adapters and LoRA -----------------------------------------------------------------------------------------------
+
+
+def test_mlp_adapters_change_nothing_at_the_start_and_stand_after_the_mlp() -> None:
+    video = torch.randn(1, 8, 3, 32, 32)
+    plain, model = tiny(), tiny(adapter=4)
+    inflate(plain, model)
+    assert torch.equal(plain(video).tokens, model(video).tokens)
+    added = [parameter.numel() for name, parameter in model.named_parameters() if ".adapter." in name]
+    assert sum(added) == 2 * (2 * 24 * 4 + 24 + 4)
+    for block in model.blocks:
+        nn.init.normal_(block.adapter[2].weight)
+        nn.init.normal_(block.adapter[2].bias)
+    seen: list[tuple[Tensor, Tensor]] = []
+    own = model.blocks[0]
+    own.register_forward_hook(lambda _module, inputs, output: seen.append((inputs[0], output)))
+    model(video)
+    x = seen[0][0] + own.attention(own.norm1(seen[0][0]))
+    h = own.mlp(own.norm2(x))
+    up, down = own.adapter[2], own.adapter[0]
+    bottleneck = nn.functional.gelu(h @ down.weight.T + down.bias) @ up.weight.T + up.bias
+    assert torch.allclose(seen[0][1], x + h + bottleneck, atol=1e-5)
+
+
+@needs_peft
+@pytest.mark.parametrize("attention", ["joint", "factorised"])
+def test_lora_changes_nothing_at_the_start_and_is_a_product_of_low_rank_in_every_map(attention: str) -> None:
+    video = torch.randn(1, 8, 3, 32, 32)
+    plain, model = tiny(attention=attention), tiny(attention=attention, lora=2)
+    inflate(plain, model)
+    assert torch.equal(plain(video).tokens, model(video).tokens)
+    maps = ["attention.qkv", "attention.out", "mlp.0", "mlp.2"]
+    maps += ["temporal.attention.qkv", "temporal.attention.out"] if attention == "factorised" else []
+    found = {name.partition(".lora_")[0] for name in model.state_dict() if ".lora_" in name}
+    assert found == {f"blocks.{i}.{name}" for i in range(2) for name in maps}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    for name, value in model.state_dict().items():
+        if name.endswith("lora_B.default.weight"):
+            nn.init.normal_(value)
+    for name in found:
+        own = model.get_submodule(name)
+        assert own.lora_A.default.weight.shape[0] == own.lora_B.default.weight.shape[1] == 2
+        plain.get_submodule(name).weight.data += own.lora_B.default.weight @ own.lora_A.default.weight
+    assert torch.allclose(plain(video).tokens, model(video).tokens, atol=1e-4)
+
+
+def test_lora_without_peft_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserError, match=r"^lora=2 needs the package peft: pip install 'evalkit\[peft\]'$"):
+        tiny(lora=2)
+
+
+# --- from images to video --------------------------------------------------------------------------------------------
+
+
+def test_a_video_encoder_that_starts_from_an_image_encoder_sees_a_still_video_as_its_frame() -> None:
+    image = tiny(attention="frame", tubelet=(1, 16, 16))
+    torch.manual_seed(9)
+    video = encoder(
+        CLIP, dim=24, depth=2, heads=3, hidden=48, tubelet=(4, 16, 16), attention="factorised", image_path=True
+    )
+    inflate(image, video)
+    still = torch.randn(2, 1, 3, 32, 32).expand(-1, 4, -1, -1, -1)
+    assert video.positions is not None and video.positions.shape[2] == 2
+    image.positions.data[:] = image.positions[:, :, :1]
+    video.positions.data[:] = image.positions[:, :, :1]
+    expected = image(still[:, :1]).tokens
+    assert torch.allclose(video(still).tokens, expected, atol=1e-5)
+    assert torch.allclose(video(still[:, :1]).tokens, expected, atol=1e-6)  # the path for images is the image's patch
+    own: Any = video.blocks[1]
+    assert torch.equal(own.temporal.attention.qkv.weight, image.blocks[1].attention.qkv.weight)
+
+
+def test_positions_of_an_image_encoder_are_interpolated_to_the_tubelets() -> None:
+    image, video = tiny(attention="frame", tubelet=(1, 16, 16)), tiny()
+    inflate(image, video)
+    pairs = image.positions.unflatten(2, (4, 2)).mean(3)
+    assert torch.allclose(video.positions, pairs, atol=1e-6)
+
+
+def test_encoders_of_other_sizes_are_not_started_from_each_other() -> None:
+    with pytest.raises(UserError, match="weights of the image encoder do not fit .*patch.weight"):
+        inflate(tiny(tubelet=(1, 16, 16)), tiny(tubelet=(2, 8, 8)))
+    with pytest.raises(UserError, match="weights of the image encoder do not fit .*missing patch.0.weight"):
+        inflate(tiny(tubelet=(1, 16, 16)), tiny(tubes=TUBES))
+
+
+# --- on disk ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"attention": "factorised", "adapter": 4},
+        {"tubes": [{key: list(value) for key, value in tube.items()} for tube in TUBES]},
+        {"attention": "frame", "pooling": "attention"},
+        pytest.param({"lora": 2}, marks=needs_peft),
+    ],
+)
+def test_a_variant_that_was_saved_is_loaded_as_it_was(settings: dict[str, Any], tmp_path: Path) -> None:
+    spec = Spec("vivit", CLIP, {"dim": 24, "depth": 2, "heads": 3, "hidden": 48, **settings})
+    model = spec.build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter).half() * 0.1)
+    save_encoder(model, spec, tmp_path)
+    video = torch.randn(1, 8, 3, 32, 32)
+    assert torch.equal(load_encoder(str(tmp_path))(video).pooled, model(video).pooled)
+
+
+def test_settings_of_tubes_that_are_none_are_told_in_one_line() -> None:
+    for tubes in ([{"kernel": [1, 2]}], [{"size": [1, 2, 2]}], [3]):
+        with pytest.raises(UserError, match="encoder vivit cannot be built as its settings say"):
+            Spec("vivit", CLIP, {"tubes": tubes}).build()
+
+
+# --- presets ---------------------------------------------------------------------------------------------------------
+
+OURS = sorted(name for name, file in presets().items() if "encoder: vivit\n" in file.read_text())
+
+
+def built(name: str) -> ViViT:
+    if "lora" in name and find_spec("peft") is None:
+        pytest.skip("no peft here: pip install 'evalkit[peft]'")
+    with torch.device("meta"):
+        return read_preset(name).build()  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_presets_card_counts_its_weights(name: str) -> None:
+    said, model = card(presets()[name]), built(name)
+    assert said.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert said.text is (model.text is not None) and said.source == "https://arxiv.org/abs/2312.07395"
+    assert said.licence == ("Apache-2.0" if name == "vivit_demo" else "") and not said.hub
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name != "vivit_demo"])
+def test_every_preset_is_a_vision_transformer_of_its_papers_size(name: str) -> None:
+    """Patch and positions differ from variant to variant; what a variant adds to the layers is not counted."""
+    millions = 86 if "base" in name else 307
+    extra = (".temporal.", ".adapter.", ".lora_")
+    blocks = sum(
+        parameter.numel()
+        for name, parameter in built(name).blocks.named_parameters()
+        if not any(part in name for part in extra)
+    )
+    assert blocks / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kept"),
+    [
+        ("factorised_vivit_base", (8, 256), (8, 64)),
+        ("imagevit_attention_base", (16, 256), (16, 64)),
+        ("shortvivit_base", (8, 256), (1, 512)),
+        ("shortvivit_base_4x16x16", (4, 256), (1, 256)),
+        ("shortvivit_base_2x32x32", (8, 64), (1, 128)),
+        ("tubevit_base", (1, 64 + 64 + 64 + 256), (1, 16 + 16 + 16 + 64)),
+    ],
+)
+def test_a_variants_preset_gives_its_number_of_tokens(name: str, shape: tuple[int, int], kept: tuple[int, int]) -> None:
+    model = built(name)
+    video = torch.empty(1, model.clip.frames, 3, model.clip.size, model.clip.size, device="meta")
+    assert model(video).tokens.shape == (1, *shape, 768)
+    assert model(video, mask_ratio=0.75).tokens.shape == (1, *kept, 768)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import torch
 from torch import nn
 
 import evalkit
-from evalkit import checkpoint
-from evalkit.api import Clip, Encoder, UserError
-from evalkit.plugins import factory, suggest
+from evalkit import checkpoint, pretrained
+from evalkit.api import Clip, Encoder, Loading, UserError
+from evalkit.cards import card, read
+from evalkit.cards import presets as presets
+from evalkit.plugins import factory, module_and_factory, names, own_encoder, suggest
 
 DEMO = Path(evalkit.__file__).parent / "demo"
 
@@ -47,74 +48,146 @@ class Spec:
         return {"encoder": self.family, "clip": asdict(self.clip), "settings": self.settings}
 
 
-def presets() -> dict[str, Path]:
-    """The files in configs/ that describe an encoder, by name."""
-    folders = [Path(path) / "configs" for path in evalkit.__path__]
-    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
-
-
-def load_encoder(ckpt: str, *, seed: int = 0) -> Encoder:
-    """The frozen encoder that `ckpt=` names, in evaluation mode, on the CPU.
+def load_encoder(ckpt: str, *, seed: int = 0, **settings: Any) -> Encoder:
+    """The frozen encoder that `ckpt=` names, in evaluation mode, float32, on the CPU.
 
     Called with float video (B, T, C, H, W), scaled as `encoder.clip.normalise` does, it returns `.tokens`
-    (B, T', S, D) and `.pooled` (B, D); `encode_text(list[str])` gives (B, D) where it has a text tower.
+    (B, T', S, D) and `.pooled` (B, E); `encode_text(list[str])` gives (B, E) where it has a text tower.
 
     Args:
-        ckpt: `demo`; a folder that evalkit wrote, or the weights file in one; `random:NAME` for a preset of configs/
-            with random weights; `package.module:function` for your own, a function that returns an encoder.
+        ckpt: `demo`; the name of a preset in configs/, which stands for its model on the Hugging Face hub; a folder
+            that evalkit or transformers wrote; an official VideoPrism .npz or V-JEPA 2 .pt; a weights file with its
+            config.json beside it, or with `model=`; `organisation/model` on the hub; `random:NAME` for a preset with
+            random weights; `timm:NAME` or `open_clip:MODEL/TAG` of these libraries; `package.module:function` or an
+            entry point's name for your own.
         seed: of random weights.
+        settings: fields of `evalkit.api.Loading`, which are the keys of `encoder.*`; more are arguments for a function
+            of your own.
 
     Raises:
         UserError: there is no such checkpoint, or it cannot be read safely and strictly.
     """
-    encoder = _load(ckpt, seed)
+    path = Path(ckpt).expanduser()
+    function = None if path.exists() else own_encoder(ckpt)
+    if function:
+        encoder = _call(ckpt, function, settings)
+    else:
+        known = [field.name for field in fields(Loading)]
+        if unknown := settings.keys() - set(known):
+            raise UserError(f"unknown setting {min(unknown)!r} of an encoder.{suggest(min(unknown), known)}")
+        encoder = _load(ckpt, path, seed, Loading(**settings))
     if not isinstance(encoder, nn.Module) or not isinstance(encoder, Encoder):
         raise UserError(f"ckpt={ckpt} gives a {type(encoder).__name__}; wanted a torch module with .clip and .dim")
     return encoder.eval().requires_grad_(False)
 
 
-def _load(ckpt: str, seed: int) -> Any:
+def _load(ckpt: str, path: Path, seed: int, loading: Loading) -> Any:
     if ckpt == "demo":
-        return _from_folder(DEMO, None)
+        return _from_folder(DEMO, None, loading)
     if ckpt.startswith("random:"):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return read_preset(ckpt.removeprefix("random:")).build()
-    path = Path(ckpt).expanduser()
+            return read_preset(ckpt.removeprefix("random:"), loading.tokenizer).build()
     if path.is_dir():
-        return _from_folder(path, None)
+        return _from_folder(path, None, loading)
     if path.is_file():
-        return _from_folder(path.parent, path)
+        return _from_file(path, loading)
+    family, _, name = ckpt.partition(":")
+    if name and family in names("encoder"):
+        library: Any = module_and_factory("encoder", family)[0]
+        if not hasattr(library, "pretrained_name"):
+            raise UserError(f"ckpt={ckpt}: {family} has no models by name")
+        return library.pretrained_name(name, loading)
     if ckpt in presets():
-        raise UserError(
-            f"ckpt={ckpt} names a preset, which holds no weights: give a folder with weights, or ckpt=random:{ckpt} "
-            "for random ones"
-        )
-    module, _, function = ckpt.partition(":")
-    if function and all(part.isidentifier() for part in [*module.split("."), function]):
-        sys.path.append(os.getcwd())  # the command's own path starts at its folder, not at the user's
-        try:
-            return getattr(importlib.import_module(module), function)()
-        except UserError:
-            raise
-        except Exception as error:  # whatever the encoder's own code raises
-            raise UserError(f"ckpt={ckpt}: {type(error).__name__}: {error}") from error
-        finally:
-            sys.path.pop()
-    known = ["demo", *(f"random:{name}" for name in presets())]
+        hub = card(presets()[ckpt]).hub
+        if not hub:
+            raise UserError(
+                f"ckpt={ckpt} names a preset whose weights are not published: give a folder with weights, or "
+                f"ckpt=random:{ckpt} for random ones"
+            )
+        return _from_folder(pretrained.fetch(hub), None, loading)
+    if pretrained.is_hub_name(ckpt):
+        return _from_folder(pretrained.fetch(ckpt), None, loading)
+    known = ["demo", *presets(), *(f"random:{name}" for name in presets()), *names("encoder")]
     raise UserError(f"ckpt={ckpt}: no such file or folder, and no such name.{suggest(ckpt, known)}")
 
 
-def read_preset(name: str) -> Spec:
-    """The encoder that configs/NAME.yaml describes."""
-    from omegaconf import OmegaConf
+def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> Any:
+    try:
+        return function(**settings)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the encoder's own code raises
+        raise UserError(f"ckpt={ckpt}: {type(error).__name__}: {error}") from error
 
+
+def _from_file(path: Path, loading: Loading) -> nn.Module:
+    if loading.model:
+        module = _architecture(loading)
+        weights = checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
+        checkpoint.load_strictly(module, weights, path)
+        return module
+    if (path.parent / "config.json").is_file() and path.suffix != ".npz":
+        return _from_folder(path.parent, path, loading)
+    for name in names("encoder"):
+        family: Any = module_and_factory("encoder", name)[0]
+        if path.suffix in getattr(family, "SUFFIXES", ()):
+            return family.pretrained(path, loading)  # type: ignore[no-any-return]
+    raise UserError(
+        f"{path} does not say which model it belongs to: put its config.json beside it, or give encoder.model= (a "
+        "preset, a folder with config.json, or package.module:function)"
+    )
+
+
+def _architecture(loading: Loading) -> nn.Module:
+    """The encoder that `encoder.model=` names, with random weights."""
+    model = loading.model
+    if model in presets():
+        return read_preset(model, loading.tokenizer).build()
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        values = checkpoint.read_json(folder / "config.json")
+        if "encoder" in values:
+            return spec_of(model, loading.tokenizer).build()
+        return _family_of(values, folder).pretrained(folder, loading)  # type: ignore[no-any-return]
+    if function := own_encoder(model):
+        module = _call(model, function, {})
+        if isinstance(module, nn.Module):
+            return module
+    raise UserError(
+        f"encoder.model={model}: wanted a preset, a folder with config.json, or package.module:function that returns a "
+        f"torch module.{suggest(model, presets())}"
+    )
+
+
+def _family_of(values: dict[str, Any], folder: Path) -> Any:
+    """The module of the family that reads a configuration of transformers."""
+    kinds: dict[str, Any] = {}
+    for name in names("encoder"):
+        module = module_and_factory("encoder", name)[0]
+        kinds |= dict.fromkeys(getattr(module, "MODEL_TYPES", ()), module)
+    kind = values.get("model_type")
+    if kind is None:
+        raise UserError(
+            f"{folder / 'config.json'} does not describe an encoder: wanted evalkit's own encoder, clip, settings, or "
+            "model_type as transformers writes it"
+        )
+    if kind not in kinds:
+        raise UserError(
+            f"{folder / 'config.json'}: no encoder family reads model_type {kind!r}.{suggest(str(kind), kinds)} "
+            f"Known: {', '.join(sorted(kinds))}"
+        )
+    return kinds[kind]
+
+
+def read_preset(name: str, tokenizer: Path | None = None) -> Spec:
+    """The encoder that configs/NAME.yaml describes, with its own tokenizer or the one given."""
     known = presets()
     if name not in known:
         raise UserError(f"no preset named {name!r}.{suggest(name, known)} Known: {', '.join(known)}")
-    values = OmegaConf.to_container(OmegaConf.load(known[name]))
-    tokenizer = values.pop("tokenizer", None) if isinstance(values, dict) else None
-    return _spec(values, known[name], Path(evalkit.__file__).parent / tokenizer if tokenizer else None)
+    values = read(known[name])
+    own = Path(evalkit.__file__).parent / values["tokenizer"] if "tokenizer" in values else None
+    return _spec(values, known[name], tokenizer or own)
 
 
 def folder_of(ckpt: str) -> Path | None:
@@ -123,7 +196,7 @@ def folder_of(ckpt: str) -> Path | None:
     return path if path.is_dir() else path.parent if path.is_file() else None
 
 
-def spec_of(ckpt: str) -> Spec:
+def spec_of(ckpt: str, tokenizer: Path | None = None) -> Spec:
     """What a preset or an evalkit checkpoint says of its encoder.
 
     Raises:
@@ -136,17 +209,18 @@ def spec_of(ckpt: str) -> Spec:
         return spec_of(str(checkpoint.read_json(folder / "encoder.json").get("ckpt")))
     if folder is None or not (folder / "config.json").is_file():
         raise UserError(f"ckpt={ckpt} is no checkpoint that evalkit wrote, so a trained copy of it cannot be written")
-    tokenizer = folder / "tokenizer.model"
-    values = checkpoint.read_json(folder / "config.json")
-    return _spec(values, folder / "config.json", tokenizer if tokenizer.is_file() else None)
+    own = next((place for place in (folder / "tokenizer.model", folder / "tokenizer") if place.exists()), None)
+    return _spec(checkpoint.read_json(folder / "config.json"), folder / "config.json", tokenizer or own)
 
 
-def _from_folder(folder: Path, weights: Path | None) -> nn.Module:
+def _from_folder(folder: Path, weights: Path | None, loading: Loading) -> nn.Module:
     if (folder / "encoder.json").is_file():  # an adapter's folder, which only points to the frozen encoder
         pointer = checkpoint.read_json(folder / "encoder.json")
         if not {"ckpt", "sha256"} <= pointer.keys():
             raise UserError(f"{folder / 'encoder.json'} does not name an encoder: wanted ckpt and sha256")
-        encoder = load_encoder(pointer["ckpt"], seed=pointer.get("seed", 0))
+        settings = {key: value for key, value in pointer.get("settings", {}).items() if key != "trust"}
+        trust = {"trust": True} if loading.trust else {}  # the user's to give, never the folder's
+        encoder = load_encoder(pointer["ckpt"], seed=pointer.get("seed", 0), **settings, **trust)
         assert isinstance(encoder, nn.Module)
         if (found := checkpoint.sha256(encoder)) != pointer["sha256"]:
             raise UserError(
@@ -155,10 +229,19 @@ def _from_folder(folder: Path, weights: Path | None) -> nn.Module:
             )
         return encoder
     if not (folder / "config.json").is_file():
+        archives = sorted(folder.glob("*.npz"))
+        if len(archives) == 1:
+            return _from_file(archives[0], loading)
         raise UserError(f"{folder} is no checkpoint that evalkit can read: it has no config.json")
-    module = spec_of(str(folder)).build()
+    values = checkpoint.read_json(folder / "config.json")
+    if "encoder" not in values:
+        if weights and weights.name not in ("model.safetensors", "pytorch_model.bin"):
+            raise UserError(f"{weights}: of a transformers folder give the folder itself, ckpt={folder}")
+        return _family_of(values, folder).pretrained(folder, loading)  # type: ignore[no-any-return]
+    module = spec_of(str(folder), loading.tokenizer).build()
     weights = weights or folder / "model.safetensors"
-    checkpoint.load_strictly(module, checkpoint.read_weights(weights), weights)
+    read = checkpoint.read_weights(weights, prefix=loading.prefix, trust=loading.trust)
+    checkpoint.load_strictly(module, read, weights)
     return module
 
 
@@ -166,7 +249,10 @@ def save_encoder(module: nn.Module, spec: Spec, folder: Path) -> None:
     """Writes a checkpoint folder that `ckpt=` takes: config.json, model.safetensors (fp16) and tokenizer.model."""
     checkpoint.save(module, folder / "model.safetensors", torch.float16)
     if spec.tokenizer is not None:
-        (folder / "tokenizer.model").write_bytes(spec.tokenizer.read_bytes())
+        if spec.tokenizer.is_dir():
+            shutil.copytree(spec.tokenizer, folder / "tokenizer")
+        else:
+            shutil.copyfile(spec.tokenizer, folder / "tokenizer.model")
     (folder / "config.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")
 
 

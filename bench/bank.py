@@ -1,0 +1,166 @@
+"""What a bank of probes costs beside one probe of torch's own modules, as a markdown table of ratios.
+
+    OMP_NUM_THREADS=2 PYTHONPATH=. python bench/bank.py [repeats]
+
+Each ratio is one of medians over repeats; what is compared takes turns, so that other work on the machine meets both.
+Steps are forward, backward, clipping and AdamW.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evalkit.bank import Bank, Point, StackedAdamW
+
+REPEATS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+DIM, HEADS, CLASSES = 768, 12, 50
+BATCH, TOKENS = 16, 1568
+
+
+class Attentive(nn.Module):
+    """LayerNorm, torch.nn.MultiheadAttention with one learned query, a linear classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 1, DIM) * 0.02)
+        self.norm = nn.LayerNorm(DIM)
+        self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+        self.classify = nn.Linear(DIM, CLASSES)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        normed = self.norm(tokens)
+        pooled, _ = self.attention(self.query.expand(len(normed), -1, -1), normed, normed, need_weights=False)
+        return self.classify(pooled[:, 0])  # type: ignore[no-any-return]
+
+
+def medians(work: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Seconds of each, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(REPEATS + 1):
+        for name, do in work.items():
+            started = time.perf_counter()
+            do()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def bank_step(points: list[Point], heads: int, features: Tensor, target: Tensor) -> Callable[[], None]:
+    """One training step of a bank."""
+    bank = Bank(points, DIM, CLASSES, heads)
+    optimizer = StackedAdamW(bank, 10_000)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(bank.loss(bank(features), target).sum())
+        optimizer.step()
+
+    return step
+
+
+def plain_step(module: nn.Module, features: Tensor, target: Tensor) -> Callable[[], None]:
+    """One training step of a probe of torch's own modules."""
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(F.cross_entropy(module(features), target))
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def attentive() -> list[tuple[str, float, str]]:
+    """Steps of one and of twenty attentive heads beside one torch.nn.MultiheadAttention head."""
+    tokens, target = torch.randn(BATCH, TOKENS, DIM), torch.randint(0, CLASSES, (BATCH,))
+    half, module = tokens.half(), Attentive()
+    sweep = [Point(lr=10 ** (-4 + i / 5), seed=i) for i in range(20)]
+    found = medians(
+        {
+            "torch": plain_step(module, tokens, target),
+            "one": bank_step(sweep[:1], HEADS, tokens, target),
+            "half": bank_step(sweep[:1], HEADS, half, target),
+            "twenty": bank_step(sweep, HEADS, tokens, target),
+        }
+    )
+    shape = f"batch {BATCH}, {TOKENS} tokens, width {DIM}, {HEADS} attention heads"
+    print(f"torch.nn.MultiheadAttention head: {found['torch']:.3f} s a step", file=sys.stderr)
+    return [
+        (f"one MultiheadAttention head / one head of the bank; {shape}", found["torch"] / found["one"], ">= 20"),
+        ("the same, tokens in half precision for the bank", found["torch"] / found["half"], ">= 20"),
+        ("20 attentive heads / one MultiheadAttention head", found["twenty"] / found["torch"], "<= 0.5"),
+    ]
+
+
+def linear(batch: int) -> list[tuple[str, float, str]]:
+    """Steps of a hundred linear heads beside their two matrix products alone, and beside a hundred separate steps."""
+    features, target = torch.randn(batch, DIM), torch.randint(0, CLASSES, (batch,))
+    sweep = [Point(lr=10 ** (-4 + i / 25), weight_decay=i / 100) for i in range(100)]
+    weight, grad = torch.randn(100 * CLASSES, DIM), torch.randn(batch, 100 * CLASSES)
+    alone = plain_step(nn.Sequential(nn.LayerNorm(DIM), nn.Linear(DIM, CLASSES)), features, target)
+    found = medians(
+        {
+            "bare": lambda: (features @ weight.T, grad.T @ features),
+            "bank": bank_step(sweep, 0, features, target),
+            "separate": lambda: [alone() for _ in range(100)],
+        }
+    )
+    shape = f"batch {batch}, width {DIM}, {CLASSES} classes"
+    return [
+        (f"100 linear heads / their matrix products alone; {shape}", found["bank"] / found["bare"], "<= 1.5"),
+        (f"100 separate linear heads / 100 in the bank; {shape}", found["separate"] / found["bank"], ">= 5"),
+    ]
+
+
+def equality(heads: int) -> float:
+    """The largest difference of final parameters between heads trained together and alone, by each tensor's largest."""
+    points = [Point(10 ** (-4 + i / 2), i / 10, i / 10, i / 20, seed=i) for i in range(4)]
+    draw = torch.Generator().manual_seed(0)
+    shape = (128, 16, DIM) if heads else (128, DIM)
+    target = torch.randint(0, CLASSES, (128,), generator=draw)
+    features = torch.randn(shape, generator=draw)
+
+    def train(points: list[Point]) -> Bank:
+        bank = Bank(points, DIM, CLASSES, heads)
+        optimizer = StackedAdamW(bank, 32)
+        for step in range(32):
+            rows = slice(32 * (step % 4), 32 * (step % 4) + 32)
+            optimizer.zero_grad()
+            torch.autograd.backward(bank.loss(bank(features[rows]), target[rows]).sum())
+            optimizer.step()
+        return bank
+
+    together, worst = train(points), 0.0
+    for k, point in enumerate(points):
+        alone = train([point]).state(0)
+        for name, value in together.state(k).items():
+            gap, size = (alone[name] - value).abs().max(), value.abs().max().clamp(min=1e-12)
+            worst = max(worst, (gap / size).item())
+    return worst
+
+
+def main() -> None:
+    """Prints the table."""
+    torch.manual_seed(0)
+    rows = [*attentive(), *linear(32), *linear(512), *linear(1024)]
+    print("| what | measured | wanted |\n|---|---|---|")
+    for what, ratio, wanted in rows:
+        print(f"| {what} | {ratio:.2f} | {wanted} |")
+    for kind, heads in (("linear", 0), ("attentive", HEADS)):
+        print(
+            f"| 4 {kind} heads together and alone, 32 steps: largest relative difference of final parameters "
+            f"| {equality(heads):.1e} | <= 1e-4 |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What configs/ says of each encoder: read without torch, so that a list of them comes at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import evalkit
+from evalkit.api import UserError
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is said of an encoder to people.
+
+    Attributes:
+        family: the file in evalkit/encoders/ that builds it, with transformers' own name of the model where it has one.
+        clip: frames x size, as trained.
+        parameters: how many weights it has, text tower included.
+        text: whether it embeds text.
+        licence: of the published weights.
+        source: where model and weights are described.
+        hub: the model on the Hugging Face hub that `ckpt=NAME` stands for; empty where no weights are published.
+    """
+
+    family: str
+    clip: str
+    parameters: int
+    text: bool = False
+    licence: str = ""
+    source: str = ""
+    hub: str = ""
+
+
+def presets() -> dict[str, Path]:
+    """The files in configs/ that describe an encoder, by name."""
+    folders = [Path(path) / "configs" for path in evalkit.__path__]
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What a preset's file holds: encoder, clip, settings, card, and a tokenizer where it has one.
+
+    Raises:
+        UserError: it is no preset.
+    """
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(OmegaConf.load(file))
+    if not isinstance(values, dict) or not {"encoder", "clip", "settings"} <= values.keys():
+        raise UserError(f"{file} describes no encoder: wanted encoder, clip, settings")
+    return {str(key): value for key, value in values.items()}
+
+
+def card(file: Path) -> Card:
+    """The card of a preset's file.
+
+    Raises:
+        UserError: it has none.
+    """
+    values = read(file)
+    if "card" not in values:
+        raise UserError(f"{file} has no card: wanted card with parameters, and text, licence, source, hub as they are")
+    kind = values["settings"].get("model_type")
+    family = f"{values['encoder']} ({kind})" if kind else values["encoder"]
+    return Card(family, f"{values['clip']['frames']} x {values['clip']['size']}", **values["card"])
+
+
+def cards() -> dict[str, Card]:
+    """Every encoder that `ckpt=` knows by name, the embedded demo first."""
+    found = {name: card(file) for name, file in presets().items()}
+    demo = replace(found["vivit_demo"], hub="inside evalkit")
+    return {"demo": demo, **found}

@@ -1,0 +1,476 @@
+"""Probes that need no epochs: ridge, logistic regression and k-NN on frozen features, a whole grid at once.
+
+    points = logistic(train, labels, [0.01, 0.1, 1.0], classes=50)
+    best = (points.predict(val) == val_labels).double().mean(1).argmax()   # the caller chooses, on val
+    scores = points.scores(test, best)
+
+Features are (N, D), float, on any device, and are taken as they are, so that every point equals scikit-learn's
+estimator on the same numbers. What a lambda or a C means depends on their scale: standardise them with the mean and
+deviation of the training examples, or scale each to length 1, before you fix a grid.
+
+Targets are (N,) class indices, int64, or (N, T) columns: 0 and 1, several of which may be 1 (multi-label); for ridge
+any finite numbers. Nothing of size grid x N x classes is ever made: scores are given one point at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evalkit.api import UserError
+
+_ITERATIONS = 1000  # of L-BFGS at one C
+_PAIRS = 10  # that L-BFGS remembers
+_FLOOR = -40.0  # log-odds below this are this: two such factors, e^-80, are still far from denormal, which is slow
+_NEVER = -1e30  # a logit that no softmax sees
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Linear probes, one per grid point, in the grid's order.
+
+    Attributes:
+        weight: (G, D, T).
+        bias: (G, T); minus infinity for a class without a training example, which no finite number minimises.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def scores(self, x: Tensor, point: int) -> Tensor:
+        """(N, T) of features (N, D) at one grid point: logits, or ridge's estimates of the targets."""
+        return torch.addmm(self.bias[point], x.to(self.weight), self.weight[point])
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The best class at every grid point, (G, N) int64; a tie goes to the lower class."""
+        return torch.stack([self.scores(x, point).argmax(1) for point in range(len(self))])
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest training examples of every test example, and their votes at every k.
+
+    Attributes:
+        ks: the grid.
+        similarity: (N, max k) float64, cosines, falling.
+        index: (N, max k) int64, of training examples; where cosines tie, the lower index comes first.
+        targets: of the training examples.
+        classes: T, columns of the scores.
+        temperature: of the votes; None: all count the same.
+    """
+
+    ks: tuple[int, ...]
+    similarity: Tensor
+    index: Tensor
+    targets: Tensor
+    classes: int
+    temperature: float | None
+
+    def __len__(self) -> int:
+        return len(self.ks)
+
+    def scores(self, point: int) -> Tensor:
+        """(N, T) float32 at one k: the share of the votes, in 0..1, that each class got."""
+        k = self.ks[point]
+        index, similarity = self.index[:, :k], self.similarity[:, :k]
+        if self.temperature is None:
+            votes = torch.ones_like(similarity)
+        else:  # relative to the nearest: the shares are the same, and no temperature overflows
+            votes = ((similarity - similarity[:, :1]) / self.temperature).exp()
+        if self.targets.ndim == 2:
+            counts = F.embedding_bag(index, self.targets.to(votes), per_sample_weights=votes, mode="sum")
+        else:
+            counts = votes.new_zeros(len(votes), self.classes).scatter_add_(1, self.targets[index], votes)
+        return (counts / votes.sum(1, keepdim=True)).float()
+
+    def predict(self) -> Tensor:
+        """The class with most votes at every k, (K, N) int64; a tie goes to the lower class."""
+        return torch.stack([self.scores(point).argmax(1) for point in range(len(self))])
+
+
+def ridge(x: Tensor, y: Tensor, lambdas: Sequence[float], classes: int | None = None) -> Linear:
+    """Linear regression at every lambda: the least ||y - x W - b||^2 + lambda ||W||^2, b free; float64.
+
+    All lambdas share one decomposition. It is the SVD of x, not the eigenvectors of x'x or xx': squaring x would lose
+    the directions below 1e-8 of the largest, which a small lambda still uses. A tall x is first folded to D + T rows
+    (QR, a few thousand rows at a time), a wide one is decomposed as it is.
+
+    Args:
+        x: (N, D) features.
+        y: (N,) class indices, which become 0 and 1 in `classes` columns, or (N, T) numbers.
+        lambdas: the grid, each above 0.
+        classes: how many there are, for class indices.
+
+    Returns:
+        Weights (G, D, T) and biases (G, T), float64.
+
+    Raises:
+        UserError: features or targets are not finite or do not fit each other, or a lambda is not above 0.
+    """
+    _check_features(x, "training")
+    _check_grid(lambdas, "lambda")
+    y = _columns(y, len(x), classes).to(x.device)
+    x_mean, y_mean = x.mean(0, dtype=torch.float64), y.mean(0, dtype=torch.float64)
+    folded = _folded(x, x_mean, y - y_mean)
+    u, s, vt = torch.linalg.svd(folded[:, : x.shape[1]], full_matrices=False)
+    projected = u.T @ folded[:, x.shape[1] :]
+    weight = torch.stack([vt.T @ (projected * (s / (s * s + value))[:, None]) for value in lambdas])
+    return Linear(weight, y_mean - x_mean @ weight)
+
+
+def logistic(x: Tensor, y: Tensor, cs: Sequence[float], classes: int | None = None, tolerance: float = 1e-2) -> Linear:
+    """Logistic regression at every C: the least C * (sum of the losses) + ||W||^2 / 2, the bias free.
+
+    The objective is that of scikit-learn's LogisticRegression: multinomial for more than two classes, binomial for two
+    (half its weight stands in either column here), and one binomial per column for (N, T) targets.
+
+    It is solved from the smallest C to the largest by one L-BFGS that never forgets: it starts where the last C ended,
+    and keeps what it learned of the curvature, because when W changes by s and the gradient of the losses by u, the
+    whole gradient changes by C u + s, whatever C is. Features are turned into their principal axes, where the Hessian
+    is nearly diagonal, and that diagonal (variance of the axis x mean p (1 - p) of the class) preconditions. The slope
+    along a step needs no product with the features, so that an iteration costs two, however many steps are tried. A
+    warm start leaves a few iterations per C; side by side, all from zero, it would be tens.
+
+    Stops at ||gradient|| <= tolerance * max(||W||, spread / 10). The penalty bends every direction of W by at least 1,
+    so the first bounds what is left: W is within tolerance of the solution, relatively, and the objective within
+    tolerance^2 of the penalty (the bias at its optimum); usually both are far closer. The spread, C times the root of
+    the summed squares of the N terms of the gradient, is how much the gradient would change with other examples: it
+    decides where examples are many and the penalty is weak, where W is known only to that, and float32 sees no more.
+
+    Args:
+        x: (N, D) features; computed in float64 where they are, else in float32.
+        y: (N,) class indices or (N, T) of 0 and 1.
+        cs: the grid, each above 0, in any order.
+        classes: how many there are, for class indices.
+        tolerance: relative; what it bounds is said above. Below 1e-3, give float64 features.
+
+    Returns:
+        Weights (G, D, T) and biases (G, T), in the order of `cs`.
+
+    Raises:
+        UserError: features are not finite, targets do not fit, or a C is not above 0.
+    """
+    _check_features(x, "training")
+    _check_grid(cs, "C")
+    columns = _columns(y, len(x), classes).to(x.device)
+    _check_binary(columns)
+    count = columns.sum(0)
+    seen = count > 0
+    if y.ndim == 2:
+        seen &= count < len(x)  # all ones: its bias has no bound either
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    losses = _Binomial(columns[:, seen]) if y.ndim == 2 else _Multinomial(columns[:, seen].argmax(1))
+    # Two columns w and -w are penalised half as much as the one column 2w of a binomial model.
+    share = 0.5 if y.ndim == 1 and int(seen.sum()) == 2 else 1.0
+
+    mean = x.mean(0, dtype=torch.float64)
+    _, s, vt = torch.linalg.svd(_folded(x, mean), full_matrices=False)
+    axes = vt[s > s.max() * max(x.shape) * torch.finfo(torch.float64).eps].T
+    z = x.new_ones(len(x), axes.shape[1] + 1, dtype=dtype)  # the last column carries the bias
+    for start, rows in _blocks(x, 8192):
+        z[start : start + len(rows), :-1] = ((rows - mean) @ axes).to(dtype)
+
+    weight = x.new_zeros(len(cs), x.shape[1], len(seen), dtype=dtype)
+    bias = torch.where(seen | (count == 0), -math.inf, math.inf).to(dtype).repeat(len(cs), 1)
+    order = sorted(range(len(cs)), key=lambda i: cs[i])
+    path = _path(z, losses, int(seen.sum()), [share * cs[i] for i in order], tolerance)
+    for i, solution in zip(order, path, strict=True):
+        turned = axes @ solution[:-1].double()
+        # The loss does not see a number added to all biases of a multinomial model: their mean is set to 0.
+        free = solution[-1].double() - (solution[-1].double().mean() if y.ndim == 1 else 0)
+        weight[i, :, seen] = turned.to(dtype)
+        bias[i, seen] = (free - mean @ turned).to(dtype)
+    return Linear(weight, bias)
+
+
+def neighbours(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    ks: Sequence[int],
+    classes: int | None = None,
+    temperature: float | None = None,
+) -> Neighbours:
+    """Votes of the k training examples with the largest cosine, for every k from one search.
+
+    A vote counts 1, or exp(cosine / temperature): 0.07 is what DINO uses
+    (https://github.com/facebookresearch/dino/blob/main/eval_knn.py, after https://arxiv.org/abs/1805.01978).
+
+    Cosines are computed in float64 and rounded to 2^-30, so that equal examples tie, however the work is cut; of those
+    that tie, the ones with the lower index are taken first. Memory beyond the result does not grow with N.
+
+    Args:
+        train_x: (N, D) features; a row of zeros has cosine 0 with everything.
+        train_y: (N,) class indices or (N, T) of 0 and 1.
+        test_x: (M, D) features.
+        ks: the grid, each in 1..N.
+        classes: how many there are, for class indices.
+        temperature: above 0; None: every vote counts 1.
+
+    Raises:
+        UserError: features are not finite, targets or widths do not fit, a k is not in 1..N, a temperature not above 0.
+    """
+    _check_features(train_x, "training")
+    _check_features(test_x, "test")
+    if train_x.shape[1] != test_x.shape[1]:
+        raise UserError(
+            f"k-NN: training features are {train_x.shape[1]} wide, test features {test_x.shape[1]}; "
+            "both must come from one encoder"
+        )
+    wrong = [k for k in ks if not 1 <= k <= len(train_x)]
+    if wrong or not ks:
+        raise UserError(
+            f"k-NN: k={wrong[0] if wrong else 'nothing'} is not in 1..{len(train_x)}, the training examples"
+        )
+    if temperature is not None:
+        _check_grid([temperature], "temperature")
+    if train_y.ndim == 2:
+        _check_binary(_columns(train_y, len(train_x), classes))
+    else:
+        _check_labels(train_y, len(train_x), classes)
+    keys = torch.cat([_nearest(rows, train_x, max(ks)) for _, rows in _blocks(test_x, 1024)])
+    return Neighbours(
+        tuple(ks),
+        (keys >> 32).double() / 2**30,
+        (2**32 - 1) - (keys & (2**32 - 1)),
+        train_y.to(test_x.device),
+        train_y.shape[1] if train_y.ndim == 2 else int(classes or 0),
+        temperature,
+    )
+
+
+def _nearest(rows: Tensor, train_x: Tensor, k: int) -> Tensor:
+    """(M, k) int64, falling: the rounded cosine in the upper 32 bits, 2^32 - 1 - index in the lower.
+
+    One number holds both, so that the order is total and top-k, which leaves ties open, has none.
+    """
+    rows = F.normalize(rows, dim=1)
+    best = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
+    for start, others in _blocks(train_x, 8192):
+        cosine = rows @ F.normalize(others.to(rows.device), dim=1).T
+        index = torch.arange(start, start + len(others), device=rows.device)
+        keys = (cosine * 2**30).round_().long() * 2**32 + (2**32 - 1 - index)
+        best = torch.cat([best, keys], 1)
+        best = best.topk(min(k, best.shape[1]), dim=1).values
+    return best
+
+
+class _Losses(NamedTuple):
+    """The sum of the losses, and their derivatives in the logits (N, T).
+
+    |derivative| (1 - |derivative|) is p (1 - p): exact to the last bit also where p is all but 1.
+    """
+
+    total: float
+    slope: Tensor
+
+
+class _Multinomial:
+    """Cross-entropy of the softmax against class indices (N,)."""
+
+    def __init__(self, label: Tensor) -> None:
+        self.label = label[:, None]
+
+    def __call__(self, logits: Tensor) -> _Losses:
+        others = logits.scatter(1, self.label, _NEVER)
+        best = others.logsumexp(1, keepdim=True)
+        margin = best - logits.gather(1, self.label)  # log-odds against the right class: no cancellation near p = 1
+        wrong = margin.clamp(min=_FLOOR).sigmoid_()
+        slope = others.sub_(best).clamp_(min=_FLOOR).exp_().mul_(wrong).scatter_(1, self.label, -wrong)
+        return _Losses(F.softplus(margin).sum(dtype=torch.float64).item(), slope)
+
+
+class _Binomial:
+    """Cross-entropy of the sigmoid against columns (N, T) of 0 and 1, each by itself."""
+
+    def __init__(self, columns: Tensor) -> None:
+        self.sign = (1 - 2 * columns).float()
+
+    def __call__(self, logits: Tensor) -> _Losses:
+        against = logits * self.sign
+        loss = F.softplus(against).sum(dtype=torch.float64).item()
+        return _Losses(loss, against.clamp_(min=_FLOOR).sigmoid_() * self.sign)
+
+
+class _State(NamedTuple):
+    """Where the path is: weights, their logits, the sum of the losses, its slopes and its gradient in the weights."""
+
+    weight: Tensor
+    logits: Tensor
+    losses: _Losses
+    gradient: Tensor
+
+
+def _path(
+    z: Tensor, losses: _Multinomial | _Binomial, columns: int, cs: Sequence[float], tolerance: float
+) -> Iterator[Tensor]:
+    """Solutions (D + 1, T) for rising cs, the bias in the last row; z (N, D + 1) holds principal axes and a 1."""
+    penalised = z.new_ones(z.shape[1], 1)
+    penalised[-1] = 0
+    variance = (z * z).sum(0, dtype=torch.float64).to(z.dtype)[:, None]
+    logits = z.new_zeros(len(z), columns)
+    first = losses(logits)
+    state = _State(z.new_zeros(z.shape[1], columns), logits, first, z.T @ first.slope)
+    pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=_PAIRS)  # changes of the weights and of the losses' gradient
+    for c in cs:
+        for _ in range(_ITERATIONS):
+            gradient = c * state.gradient + penalised * state.weight
+            # Each entry of the gradient sums N terms; this is the root of the sum of all their squares.
+            spread = c * (variance.mean() * state.losses.slope.square().sum() * (len(variance) / len(z))).sqrt()
+            if gradient.norm() <= tolerance * max((penalised * state.weight).norm(), spread / 10):
+                break
+            size = state.losses.slope.abs()
+            curvature = c * variance * (size - size * size).mean(0) + penalised
+            direction = _direction(gradient, [(s, c * u + penalised * s) for s, u in pairs], curvature)
+            after = _stepped(z, losses, c, penalised, state, gradient, direction)
+            if after is None:
+                if not pairs:
+                    break
+                pairs.clear()  # what was learned far away may mislead: once more without it
+                continue
+            pairs.append((after.weight - state.weight, after.gradient - state.gradient))
+            state = after
+        yield state.weight
+
+
+def _direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]], curvature: Tensor) -> Tensor:
+    """Minus the gradient times the inverse Hessian as L-BFGS knows it (Nocedal and Wright 2006, algorithm 7.4).
+
+    Starts from the diagonal `curvature`, scaled so that it fits the last pair.
+    """
+    pairs = [(s, u) for s, u in pairs if _dot(s, u) > 0]
+    q, parts = gradient.clone(), []
+    for s, u in reversed(pairs):
+        parts.append(_dot(s, q) / _dot(s, u))
+        q -= parts[-1] * u
+    q /= curvature
+    if pairs:
+        s, u = pairs[-1]
+        q *= _dot(s, u) / _dot(u, u / curvature)
+    for (s, u), part in zip(pairs, reversed(parts), strict=True):
+        q += (part - _dot(u, q) / _dot(s, u)) * s
+    return -q
+
+
+def _stepped(
+    z: Tensor,
+    losses: _Multinomial | _Binomial,
+    c: float,
+    penalised: Tensor,
+    state: _State,
+    gradient: Tensor,
+    direction: Tensor,
+) -> _State | None:
+    """The state after a step along `direction` that halves the slope; None where no step makes the objective smaller.
+
+    The objective is convex along the step, so its slope only rises: the root is bracketed, then found by secants.
+    """
+    logits = z @ direction
+    weight = penalised * state.weight
+    along, square = _dot(weight, direction), _dot(penalised * direction, direction)
+    start = _dot(gradient, direction)
+    low, low_slope, high, high_slope = 0.0, start, math.inf, math.inf
+    step = 1.0
+    for _ in range(20):
+        tried = state.logits + step * logits
+        there = losses(tried)
+        slope = c * _dot(there.slope, logits) + along + step * square
+        rise = c * (there.total - state.losses.total) + step * along + step * step * square / 2
+        # Float32 logits give the losses to about 1e-8 of their sum; a rise below that is none.
+        if abs(slope) <= 0.5 * abs(start) and rise <= 1e-8 * c * state.losses.total:
+            return _State(state.weight + step * direction, tried, there, z.T @ there.slope)
+        if slope < 0:
+            low, low_slope = step, slope
+        else:
+            high, high_slope = step, slope
+        if math.isinf(high):
+            # The straight line through the slopes at 0 and here, but at least half as far again and at most ten times.
+            reach = step * start / (start - slope) if slope > start else math.inf
+            step = min(max(reach, 1.5 * step), 10 * step)
+        else:
+            step = low + (high - low) * min(max(low_slope / (low_slope - high_slope), 0.1), 0.9)
+    return None
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    """The sum of the products, added up in float64."""
+    return (a * b).sum(dtype=torch.float64).item()
+
+
+def _blocks(x: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
+    """Rows of x in float64, a few at a time, with the number of the first."""
+    for start in range(0, len(x), rows):
+        yield start, x[start : start + rows].double()
+
+
+def _folded(x: Tensor, mean: Tensor, y: Tensor | None = None) -> Tensor:
+    """At most D + T rows [x - mean, y], float64, whose products with each other are those of all N rows (QR)."""
+    width = x.shape[1] + (0 if y is None else y.shape[1])
+    folded = torch.empty(0, width, dtype=torch.float64, device=x.device)
+    for start, rows in _blocks(x, max(4096, 4 * width)):
+        block = rows - mean if y is None else torch.cat([rows - mean, y[start : start + len(rows)]], 1)
+        folded = torch.cat([folded, block])
+        if len(folded) > width:
+            folded = torch.linalg.qr(folded, mode="r").R
+    return folded
+
+
+def _columns(y: Tensor, n: int, classes: int | None) -> Tensor:
+    """Targets as columns (N, T), float64."""
+    if y.ndim == 1:
+        _check_labels(y, n, classes)
+        return F.one_hot(y, int(classes or 0)).double()
+    if y.ndim != 2 or len(y) != n:
+        raise UserError(f"targets of shape {tuple(y.shape)} do not fit {n} examples; give (N,) class indices or (N, T)")
+    if not torch.isfinite(y).all():
+        raise UserError("targets hold NaN or infinity; every target must be a finite number")
+    return y.double()
+
+
+def _check_labels(y: Tensor, n: int, classes: int | None) -> None:
+    if y.ndim != 1 or len(y) != n or y.is_floating_point():
+        raise UserError(
+            f"targets of shape {tuple(y.shape)} and dtype {y.dtype} do not fit {n} examples; "
+            "give (N,) class indices or (N, T) columns"
+        )
+    if classes is None or classes < 1:
+        raise UserError(f"classes={classes}: class indices need the number of classes, 1 or more")
+    outside = y[(y < 0) | (y >= classes)]
+    if len(outside):
+        raise UserError(f"target {int(outside[0])} is not a class index in 0..{classes - 1}")
+
+
+def _check_binary(columns: Tensor) -> None:
+    wrong = columns[(columns != 0) & (columns != 1)]
+    if len(wrong):
+        raise UserError(
+            f"target {float(wrong[0]):g} in columns is neither 0 nor 1; give 0 and 1, or class indices (N,)"
+        )
+
+
+def _check_features(x: Tensor, which: str) -> None:
+    if x.ndim != 2 or not x.is_floating_point() or 0 in x.shape:
+        raise UserError(
+            f"{which} features of shape {tuple(x.shape)} and dtype {x.dtype}; give (N, D), float, not empty"
+        )
+    bad = [start + int(i) for start, rows in _blocks(x, 8192) for i in (~torch.isfinite(rows)).any(1).nonzero()[:1]]
+    if bad:
+        raise UserError(
+            f"{which} features hold NaN or infinity, first in row {bad[0]}; find what the encoder saw there"
+        )
+
+
+def _check_grid(values: Sequence[float], name: str) -> None:
+    wrong = [value for value in values if not 0 < value < math.inf]
+    if wrong or not len(values):
+        raise UserError(f"{name}={wrong[0] if wrong else 'nothing'} is not a finite number above 0; give one or more")

@@ -1,0 +1,191 @@
+"""Image-text encoders: CLIP, SigLIP and SigLIP 2, as transformers has them.
+
+CLIP: https://arxiv.org/abs/2103.00020, SigLIP: https://arxiv.org/abs/2303.15343, SigLIP 2:
+https://arxiv.org/abs/2502.14786. Each frame's vector is its embedding beside the text's, not normalised: CLIP's
+projected class token, SigLIP's attention pooling. Tokens are the patches of the last layer: after the last norm for
+SigLIP, as the last block gives them for CLIP, which normalises nothing but the class token.
+
+A SigLIP 2 checkpoint of one resolution calls itself siglip; siglip2 is NaFlex, which takes patches instead of images.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evalkit.api import Clip, Loading, UserError
+from evalkit.frames import FRAMES, FrameEncoder, ImageTower
+from evalkit.pretrained import load, make_config, read_clip, read_config
+
+MODEL_TYPES = ("clip", "siglip", "siglip2", "clip_vision_model", "siglip_vision_model")
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class PatchTower(ImageTower):
+    """NaFlex, called with square images: it takes the patches row by row, and how many rows and columns they are."""
+
+    def inputs(self, images: Tensor) -> dict[str, Any]:
+        count, channels, height, width = images.shape
+        rows, columns, side = height // self.patch, width // self.patch, self.patch
+        patches = images.reshape(count, channels, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1)
+        shapes = torch.tensor([[rows, columns]]).expand(count, 2)  # on the CPU, where the model reads its numbers
+        # No mask: every patch is of the image, none is padding.
+        return {
+            "pixel_values": patches.reshape(count, rows * columns, -1),
+            "spatial_shapes": shapes,
+            "pixel_attention_mask": None,
+        }
+
+
+class TextTower(nn.Module):
+    """Texts -> embeddings (B, E), tokenised as the family was trained.
+
+    CLIP: cut after its 77 tokens, padding masked. SigLIP: cut or padded on the right to its 64 tokens, padding seen by
+    the model, whose embedding is that of the last token. SigLIP 2 was trained on lower case
+    (https://github.com/google-research/big_vision, SigLIP2_demo.ipynb), which not every tokenizer file says; SigLIP's
+    own tokenizer does that by itself.
+
+    Args:
+        model: the text model.
+        projection: of its pooled output, where the family projects it.
+        tokenizer: a folder with a tokenizer's files, a tokenizer.json, or SigLIP's sentencepiece model; None: there is
+            none, so that texts are refused.
+    """
+
+    def __init__(self, model: Any, projection: nn.Module | None, tokenizer: Path | None) -> None:
+        super().__init__()
+        self.model, self.projection, self.tokenizer = model, projection, tokenizer
+        self._read: Any = None
+
+    def forward(self, texts: list[str]) -> Tensor:
+        if self._read is None:
+            self._read = read_tokenizer(self.tokenizer)
+        length, device = self.model.config.max_position_embeddings, self.model.device
+        if self.model.config.model_type == "clip_text_model":
+            rows = self._read(texts, padding=True, truncation=True, max_length=length, return_tensors="pt").to(device)
+            masked = {"attention_mask": rows["attention_mask"]}
+        else:
+            if type(self._read).__name__ != "SiglipTokenizer":
+                texts = [text.lower() for text in texts]
+            rows = self._read(
+                texts,
+                padding="max_length",
+                padding_side="right",
+                truncation=True,
+                max_length=length,
+                return_tensors="pt",
+            ).to(device)
+            masked = {}
+        pooled: Tensor = self.model(input_ids=rows["input_ids"], **masked).pooler_output
+        return pooled if self.projection is None else self.projection(pooled)
+
+
+def read_tokenizer(place: Path | None) -> Any:
+    """The tokenizer of transformers in a folder, a tokenizer.json, or SigLIP's sentencepiece model.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast, SiglipTokenizer
+
+    if place is None:
+        raise UserError(
+            "this encoder has no tokenizer, so it cannot embed text: give encoder.tokenizer= a folder with "
+            "tokenizer.json, or such a file"
+        )
+    enough = (["tokenizer.json"], ["vocab.json", "merges.txt"], ["spiece.model"])
+    there = any(all((place / name).is_file() for name in names) for names in enough)
+    if place.is_dir() and not there:  # transformers would make an empty tokenizer
+        raise UserError(
+            f"{place} has no tokenizer, so it cannot embed text: wanted tokenizer.json, or vocab.json and merges.txt "
+            "(CLIP), or spiece.model (SigLIP). Put it there, or give encoder.tokenizer="
+        )
+    try:
+        if place.is_dir():
+            return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        if place.read_bytes()[:1] != b"{":
+            return SiglipTokenizer(str(place))
+        read: Any = PreTrainedTokenizerFast(tokenizer_file=str(place))  # type: ignore[no-untyped-call]
+    except Exception as error:  # its own, tokenizers', sentencepiece's
+        line = " ".join(str(error).split())
+        raise UserError(f"cannot read the tokenizer {place}: {type(error).__name__}: {line[:200]}") from error
+    # The file alone does not say which token pads: SigLIP 2's, SigLIP's, CLIP's.
+    padding = next((token for token in ("<pad>", "</s>", "<|endoftext|>") if token in read.get_vocab()), None)
+    if padding is None:
+        raise UserError(f"{place} is no tokenizer of CLIP or SigLIP: it has none of <pad>, </s>, <|endoftext|>")
+    read.pad_token = padding
+    return read
+
+
+def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "clip", **config: Any) -> FrameEncoder:
+    """CLIP, SigLIP or SigLIP 2 over single frames, with random weights.
+
+    Args:
+        clip: what the encoder sees.
+        tokenizer: a folder with a tokenizer's files, a tokenizer.json, or SigLIP's sentencepiece model; None where
+            there is none yet.
+        model_type: clip, siglip, siglip2 (NaFlex), clip_vision_model or siglip_vision_model.
+        config: what transformers' configuration of that model takes: vision_config, text_config and so on.
+    """
+    model = _architecture(model_type)
+    return _assemble(clip, model(make_config(model_type, config)), tokenizer)
+
+
+def pretrained(path: Path, loading: Loading) -> FrameEncoder:
+    """The encoder in a Hugging Face folder, every weight in place.
+
+    The scale and bias of the training loss are read, and not kept: they change no cosine.
+
+    Raises:
+        UserError: weights are missing, unexpected or of another shape, or the files cannot be read.
+    """
+    config = read_config(path)
+    model = load(_architecture(config.model_type, config.architectures or ()), path)
+    vision = getattr(config, "vision_config", config)
+    half = (0.5, 0.5, 0.5)
+    if config.model_type == "siglip2":  # trained on any shape with its proportions kept
+        default = Clip(FRAMES, math.isqrt(vision.num_patches) * vision.patch_size, half, half)
+    elif config.model_type.startswith("siglip"):
+        default = Clip(FRAMES, vision.image_size, half, half, resize="squash")
+    else:
+        default = Clip(FRAMES, vision.image_size, CLIP_MEAN, CLIP_STD)
+    return _assemble(read_clip(path, default), model, loading.tokenizer or path)
+
+
+def _architecture(model_type: str, architectures: Any = ()) -> Any:
+    """The class of transformers."""
+    import transformers
+
+    if model_type not in MODEL_TYPES:
+        raise ValueError(f"model_type={model_type}: wanted one of {', '.join(MODEL_TYPES)}")
+    if "CLIPVisionModelWithProjection" in architectures:
+        return transformers.CLIPVisionModelWithProjection
+    classes = (
+        transformers.CLIPModel,
+        transformers.SiglipModel,
+        transformers.Siglip2Model,
+        transformers.CLIPVisionModel,
+        transformers.SiglipVisionModel,
+    )
+    return classes[MODEL_TYPES.index(model_type)]
+
+
+def _assemble(clip: Clip, model: Any, tokenizer: Path | None) -> FrameEncoder:
+    vision = getattr(model, "vision_model", model)
+    projection = getattr(model, "visual_projection", None)  # CLIP's; SigLIP's pooling gives the embedding itself
+    image: ImageTower
+    if model.config.model_type == "siglip2":
+        image = PatchTower(vision, 0, projection)
+    else:
+        extra = 1 if model.config.model_type.startswith("clip") else 0  # CLIP's class token; SigLIP has none
+        image = ImageTower(vision, extra, projection, interpolate_pos_encoding=True)
+    text = None
+    if hasattr(model, "text_model"):
+        text = TextTower(model.text_model, getattr(model, "text_projection", None), tokenizer)
+    dim = vision.config.hidden_size
+    return FrameEncoder(clip, image, dim, dim if projection is None else projection.out_features, text)

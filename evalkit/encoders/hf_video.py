@@ -1,0 +1,203 @@
+"""VideoMAE, ViViT and TimeSformer as transformers keeps them, from a Hugging Face folder.
+
+VideoMAE: https://arxiv.org/abs/2203.12602, ViViT: https://arxiv.org/abs/2103.15691, TimeSformer:
+https://arxiv.org/abs/2102.05095. What is on top of an encoder is left out: classifiers, with VideoMAE's norm between
+mean and classifier; VideoMAE's decoder and mask token; ViViT's pooler, which no published weights have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evalkit import pretrained as files
+from evalkit.api import Clip, Encoded, Loading, UserError
+
+IMAGENET = Clip(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Family:
+    """What sets one of the models apart.
+
+    Attributes:
+        model: its class in transformers.
+        left_out: pattern of weights that are not part of the encoder.
+        clip: value range, mean and std as published.
+        arguments: of its class.
+    """
+
+    model: str
+    left_out: str
+    clip: Clip
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+FAMILIES = {
+    "videomae": Family(
+        "VideoMAEModel", r"(classifier|fc_norm|decoder|encoder_to_decoder)\.|mask_token$", replace(IMAGENET, frames=16)
+    ),
+    # Its processor in transformers maps pixels to -1..1, and then normalises by 0.5 and 0.5 all the same.
+    "vivit": Family(
+        "VivitModel",
+        r"(classifier|(vivit\.)?pooler)\.",
+        Clip(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), value_range=(-1.0, 1.0)),
+        {"add_pooling_layer": False},
+    ),
+    "timesformer": Family(
+        "TimesformerModel", r"classifier\.", Clip(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
+    ),
+}
+MODEL_TYPES = tuple(FAMILIES)
+
+
+class VideoTransformer(nn.Module):
+    """Video (B, T, 3, H, W), scaled as its clip says -> tokens (B, T', S, D) in the order of time, rows, columns.
+
+    pooled (B, D) is the class token's state, or for VideoMAE, which has none, the mean of the tokens. T and H, W may
+    differ from the clip's where H and W are multiples of the patch: positions are interpolated, by VideoMAE and ViViT
+    linearly, by TimeSformer to the nearest. A video whose T is no multiple of the tubelet's depth holds its last frame.
+    """
+
+    def __init__(self, clip: Clip, model: Any) -> None:
+        super().__init__()
+        config = model.config
+        self.clip, self.model, self.dim, self.kind = clip, model, config.hidden_size, config.model_type
+        if self.kind == "vivit":
+            self.tubelet = _three(config.tubelet_size)
+        else:
+            depth = config.tubelet_size if self.kind == "videomae" else 1
+            self.tubelet = (depth, *_pair(config.patch_size))
+        if self.kind == "timesformer" and config.attention_type == "space_only":
+            raise UserError("a TimeSformer with attention_type=space_only embeds frames alone: it is not supported")
+        size = (config.num_frames, *_pair(config.image_size))
+        self.grid = tuple(length // step for length, step in zip(size, self.tubelet, strict=True))
+
+    def forward(self, video: Tensor, layers: int = 1) -> Encoded:
+        """See the class; `layers` last layers' tokens come along where it is above 1."""
+        video, grid = cover(video, self.tubelet)
+        blocks = self.model.layers if self.kind == "vivit" else self.model.encoder.layer
+        states = last_states(blocks, self._embed(video, grid), layers)
+        if self.model.layernorm is not None:  # a VideoMAE that was tuned on classes has its norm after the mean
+            states[-1] = self.model.layernorm(states[-1])
+        tokens = tuple(self._tokens(state, grid[0]) for state in states)
+        pooled = tokens[-1].mean((1, 2)) if self.kind == "videomae" else states[-1][:, 0]
+        return Encoded(tokens[-1], pooled, tokens if layers > 1 else ())
+
+    def _embed(self, video: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """What the first block gets: (B, [1 +] tokens, D), positions added."""
+        embeddings = self.model.embeddings
+        if self.kind == "timesformer":
+            config = self.model.config
+            wanted = grid[0], grid[2] * self.tubelet[2]
+            if (config.num_frames, config.image_size) != wanted:  # its blocks read the clip's shape here
+                config.num_frames, config.image_size = wanted
+            return embeddings(video)  # type: ignore[no-any-return]
+        x = embeddings.patch_embeddings.projection(video.transpose(1, 2)).flatten(2).transpose(1, 2)
+        positions = embeddings.position_embeddings.to(x)
+        places = positions[:, -self.grid[0] * self.grid[1] * self.grid[2] :]
+        if grid != self.grid:
+            places = places.transpose(1, 2).unflatten(2, self.grid)
+            places = F.interpolate(places, grid, mode="trilinear", align_corners=False).flatten(2).transpose(1, 2)
+        if self.kind == "videomae":
+            return x + places  # type: ignore[no-any-return]
+        x = torch.cat([embeddings.cls_token.expand(len(x), -1, -1) + positions[:, :1], x + places], 1)
+        return embeddings.dropout(x)  # type: ignore[no-any-return]
+
+    def _tokens(self, x: Tensor, steps: int) -> Tensor:
+        """Tokens (B, T', S, D) from a block's output."""
+        if self.kind != "videomae":
+            x = x[:, 1:]  # without the class token
+        if self.kind == "timesformer":  # keeps all times of a place together
+            return x.reshape(len(x), -1, steps, self.dim).transpose(1, 2)
+        return x.reshape(len(x), steps, -1, self.dim)
+
+
+def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str, **config: Any) -> VideoTransformer:
+    """VideoMAE, ViViT or TimeSformer with random weights.
+
+    Args:
+        clip: what the encoder sees.
+        tokenizer: not used: these models have no text tower.
+        model_type: videomae, vivit or timesformer.
+        config: transformers' own names and values; the rest is the family's default.
+
+    Raises:
+        TypeError, ValueError: there is no such name, or transformers does not take the value.
+    """
+    import transformers
+
+    if model_type not in FAMILIES:
+        raise ValueError(f"model_type={model_type!r}: wanted one of {', '.join(FAMILIES)}")
+    family = FAMILIES[model_type]
+    made = files.make_config(model_type, config)
+    return VideoTransformer(clip, getattr(transformers, family.model)(made, **family.arguments))
+
+
+def pretrained(path: Path, loading: Loading) -> VideoTransformer:
+    """The encoder in a Hugging Face folder, loaded strictly, with the clip that its files state.
+
+    Raises:
+        UserError: weights are missing, unexpected or of another shape, or the files cannot be read.
+    """
+    import transformers
+
+    config = files.read_config(path)
+    family = FAMILIES[config.model_type]
+    default = replace(family.clip, frames=config.num_frames, size=_pair(config.image_size)[0])
+    clip = files.read_clip(path, default, shift=family.clip.value_range[0])
+    return VideoTransformer(
+        clip, files.load(getattr(transformers, family.model), path, family.left_out, **family.arguments)
+    )
+
+
+def last_states(blocks: Any, x: Tensor, layers: int, *more: Any) -> list[Tensor]:
+    """What the last `layers` blocks give, oldest first; `more` is what each of them takes beside x.
+
+    Raises:
+        ValueError: there are not so many blocks.
+    """
+    if not 1 <= layers <= len(blocks):
+        raise ValueError(f"layers={layers}: this encoder has {len(blocks)}")
+    states: list[Tensor] = []
+    for block in blocks:
+        x = block(x, *more)
+        x = x[0] if isinstance(x, tuple) else x
+        states = [*states, x][-layers:]
+    return states
+
+
+def cover(video: Tensor, tubelet: tuple[int, int, int]) -> tuple[Tensor, tuple[int, int, int]]:
+    """The video (B, T, 3, H, W) with its last frame held until tubelets fill it, and how many fit in each direction.
+
+    Raises:
+        ValueError: it is of another shape, or patches do not cover H and W.
+    """
+    depth, height, width = tubelet
+    if video.ndim == 5 and video.shape[2] == 3 and video.shape[1]:
+        held = -video.shape[1] % depth
+        if held:
+            video = torch.cat([video, video[:, -1:].expand(-1, held, -1, -1, -1)], 1)
+        grid = video.shape[1] // depth, video.shape[3] // height, video.shape[4] // width
+        if all(grid) and not video.shape[3] % height and not video.shape[4] % width:
+            return video, grid
+    raise ValueError(
+        f"video of shape {tuple(video.shape)}: wanted (B, T, 3, H, W) with H a multiple of {height} and W of {width}; "
+        "clip.size= sets both"
+    )
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    height, width = value if isinstance(value, Iterable) else (value, value)
+    return height, width
+
+
+def _three(value: Any) -> tuple[int, int, int]:
+    depth, height, width = value
+    return depth, height, width

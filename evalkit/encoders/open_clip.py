@@ -1,0 +1,134 @@
+"""Image-text encoders of the package open_clip, by their names there: ckpt=open_clip:ViT-B-16/laion2b_s34b_b88k.
+
+https://github.com/mlfoundations/open_clip. An optional extra: pip install 'evalkit[open_clip]'. A name is a model and
+its weights' tag, `hf-hub:organisation/model`, or a folder with open_clip_config.json and the weights. Each frame's
+vector is its embedding beside the text's, not normalised.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evalkit.api import Clip, Loading, UserError
+from evalkit.frames import FRAMES, FrameEncoder, library
+from evalkit.plugins import suggest
+
+
+class Towers(nn.Module):
+    """A model of open_clip as FrameEncoder calls it: images (N, 3, H, W) -> tokens and vectors.
+
+    Tokens are those of the last block, as it gives them, in open_clip's own vision transformer, and those after the
+    last norm in one of timm's; without class tokens.
+    """
+
+    def __init__(self, model: Any, size: int) -> None:
+        super().__init__()
+        self.model, self.patch, self.size = model, 1, size
+        visual = model.visual
+        inner: Any = visual.trunk if hasattr(visual, "trunk") else getattr(visual, "transformer", None)
+        blocks = getattr(inner, "blocks", getattr(inner, "resblocks", ()))
+        self.depth = len(blocks)
+
+    def forward(self, images: Tensor, layers: int) -> tuple[list[Tensor], Tensor]:
+        if images.shape[-2:] != (self.size, self.size):  # open_clip does not interpolate positions
+            raise ValueError(f"images of shape {tuple(images.shape)}: wanted {self.size} x {self.size} pixels")
+        visual = self.model.visual
+        if hasattr(visual, "trunk"):
+            last, states = visual.trunk.forward_intermediates(images, indices=layers, output_fmt="NLC")
+            tokens = last[:, visual.trunk.num_prefix_tokens :]
+            return [*states[:-1], tokens], visual.head(visual.trunk.forward_head(last))
+        found = visual.forward_intermediates(images, indices=layers, output_fmt="NLC")
+        return found["image_intermediates"], found["image_features"]
+
+
+class Texts:
+    """Texts -> embeddings (B, E), by the text tower that lies among the towers' weights."""
+
+    def __init__(self, name: str, model: Any) -> None:
+        self.name, self.model = name, model
+        self.tokenize: Any = None
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        if self.tokenize is None:
+            try:
+                self.tokenize = library("open_clip").get_tokenizer(self.name)
+            except Exception as error:  # some of its tokenizers are on the hub
+                line = " ".join(str(error).split())
+                raise UserError(f"no tokenizer of open_clip's {self.name}: {type(error).__name__}: {line}") from error
+        embeddings: Tensor = self.model.encode_text(self.tokenize(texts).to(self.model.logit_scale.device))
+        return embeddings
+
+
+def encoder(clip: Clip, tokenizer: Path | None = None, *, name: str, **settings: Any) -> FrameEncoder:
+    """A model of open_clip over single frames, with random weights.
+
+    Args:
+        clip: what the encoder sees.
+        tokenizer: unused: open_clip brings its own.
+        name: of the model in open_clip, such as ViT-B-16.
+        settings: what open_clip.create_model takes.
+    """
+    model = library("open_clip").create_model(name, pretrained_image=False, pretrained_text=False, **settings)
+    return _assemble(name, model, clip)
+
+
+def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
+    """The encoder that open_clip publishes under model/tag, or that lies in a folder as open_clip saves it.
+
+    Raises:
+        UserError: open_clip is missing, knows no such weights, or cannot get or place them; the tag is missing.
+    """
+    open_clip = library("open_clip")
+    local = Path(name).expanduser()
+    model, _, tag = name.rpartition("/")
+    settings: dict[str, Any] = {}
+    if local.is_dir():
+        model = f"local-dir:{local}"
+    elif name.startswith("hf-hub:"):
+        model = name
+    else:
+        known = [pair[0] for pair in open_clip.list_pretrained()]
+        if name in known:
+            tags = open_clip.list_pretrained_tags_by_model(name)
+            raise UserError(
+                f"ckpt=open_clip:{name} names no weights, and untrained ones score nothing: give "
+                f"open_clip:{name}/TAG with one of {', '.join(tags)}"
+            )
+        if model not in known:
+            raise UserError(f"ckpt=open_clip:{name}: open_clip has no weights of that model.{suggest(model, known)}")
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        if tag not in tags:
+            raise UserError(f"ckpt=open_clip:{name}: no such tag.{suggest(tag, tags)} Known: {', '.join(tags)}")
+        trained = library("open_clip.pretrained").get_pretrained_cfg(model, tag)
+        # The first weights were trained with a faster GELU, which the model's name does not say.
+        settings = {"pretrained": tag, "force_quick_gelu": trained.get("quick_gelu", False)}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="QuickGELU mismatch")
+            made = open_clip.create_model(model, require_pretrained=True, **settings)
+    except Exception as error:  # open_clip's own, the hub's, the network's
+        line = " ".join(str(error).split())
+        raise UserError(f"ckpt=open_clip:{name}: {type(error).__name__}: {line[:300]}") from error
+    return _assemble(model, made)
+
+
+def _assemble(name: str, model: Any, clip: Clip | None = None) -> FrameEncoder:
+    seen = library("open_clip.model").get_model_preprocess_cfg(model)
+    size = seen["size"][0] if isinstance(seen["size"], tuple | list) else seen["size"]
+    if clip is None:
+        clip = Clip(FRAMES, size, tuple(seen["mean"]), tuple(seen["std"]))
+        clip = replace(clip, resize="squash") if seen.get("resize_mode") == "squash" else clip
+    towers = Towers(model, size)
+    if not towers.depth:
+        raise UserError(f"open_clip's {name} is no vision transformer, so evalkit cannot read its tokens")
+    trunk = getattr(model.visual, "trunk", None)
+    width = trunk.num_features if trunk is not None else model.visual.ln_post.normalized_shape[0]
+    with torch.no_grad():  # what heads and projections there are differs from model to model
+        pooled = model.encode_image(torch.zeros(1, 3, size, size)).shape[-1]
+    return FrameEncoder(clip, towers, width, pooled, Texts(name, model))

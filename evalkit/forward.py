@@ -1,0 +1,85 @@
+"""The encoder at work: uint8 clips in, what the adapter keeps of its output back, whatever fits into memory at once."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from evalkit.api import Encoded, Kept, UserError
+
+_HALF = {"bf16": torch.bfloat16, "16": torch.float16}
+
+
+@dataclass
+class Forward:
+    """A frozen encoder on its device.
+
+    Attributes:
+        module: the encoder.
+        sha256: of its weights.
+        device: where it is.
+        batch: clips in one forward pass; halved when the memory does not suffice, where `shrinks`.
+        shrinks: the batch may be halved. What a clip gives depends on its batch by rounding alone; the canary
+            measures by how much.
+        precision: of the arithmetic: 32, or bf16 or 16 under autocast.
+    """
+
+    module: Any
+    sha256: str
+    device: torch.device
+    batch: int
+    shrinks: bool
+    precision: Literal["32", "bf16", "16"] = "32"
+
+    def encode(self, pixels: Tensor, layers: int = 1) -> Encoded:
+        """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W)."""
+        video = self.module.clip.normalise(pixels.to(self.device, non_blocking=True))
+        half = _HALF.get(self.precision)
+        with torch.autocast(self.device.type, half) if half else nullcontext():
+            found: Encoded = self.module(video, layers=layers) if layers > 1 else self.module(video)
+        if half is None:
+            return found
+        frames = None if found.frames is None else found.frames.float()
+        return Encoded(found.tokens.float(), found.pooled.float(), tuple(x.float() for x in found.layers), frames)
+
+    def __call__(self, pixels: Tensor, kept: Kept) -> Tensor:
+        """What is kept of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W).
+
+        Raises:
+            UserError: the encoder does not take clips of this shape, gives NaN or infinity, or needs more memory than
+                there is.
+        """
+        found: list[Tensor] = []
+        done = 0
+        while done < len(pixels):
+            part = pixels[done : done + self.batch]
+            try:
+                with torch.inference_mode():
+                    found.append(kept.take(self.encode(part, kept.layers)).cpu())
+            except (RuntimeError, ValueError) as error:
+                if not _is_out_of_memory(error):
+                    if isinstance(error, ValueError):  # a shape that it does not take: clip.frames, clip.size
+                        raise UserError(f"the encoder cannot take these clips: {error}") from error
+                    raise
+                if not self.shrinks or self.batch == 1:
+                    mend = "a smaller clip.frames= or clip.size=" if self.batch == 1 else "batch=auto, or a smaller one"
+                    raise UserError(
+                        f"the memory does not suffice for {len(part)} clips of {tuple(part.shape[1:])} at once: {mend}"
+                    ) from error
+                self.batch //= 2
+            else:
+                done += len(part)
+        result = torch.cat(found)  # a copy: an inference tensor could not be trained on
+        if not torch.isfinite(result).all():
+            raise UserError("the encoder gives NaN or infinity: its weights are damaged, or too large for half floats")
+        return result
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # A CPU and Metal raise plain RuntimeErrors.
+    told = ("can't allocate memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in told)

@@ -1,0 +1,114 @@
+"""Image encoders as video encoders: every frame by itself, then the mean over time."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from torch import Tensor, nn
+
+from evalkit.api import Clip, Encoded, UserError
+
+# Frames of a clip where the model's files name none, as for every image model: VideoGLUE, whose tables have their rows,
+# gives a head 8 steps in time (https://arxiv.org/abs/2307.03166, tables 10 to 12); each frame is one.
+FRAMES = 8
+
+
+class FrameEncoder(nn.Module):
+    """Video (B, T, 3, H, W) -> one image encoder over its B x T frames; pooled is the mean of the frames' vectors.
+
+    A head that should know the order of the frames adds positions to the tokens itself
+    (`adapter.temporal_positions`): an image encoder has none.
+
+    Attributes:
+        image: a module called with images (N, 3, H, W) and a number of layers k from 1 to its `depth`; H and W are
+            multiples of its `patch`, or its own `size`. It returns the tokens of its last k layers, oldest first, each
+            (N, S, D) without class tokens, and one vector per image (N, E).
+        text: embeds texts, list[str] -> (B, E); None where there is none.
+    """
+
+    def __init__(self, clip: Clip, image: Any, dim: int, pooled_dim: int, text: Any = None) -> None:
+        super().__init__()
+        if clip.size % image.patch and clip.size != image.size:
+            raise UserError(
+                f"clip.size={clip.size}: wanted a multiple of the patch's {image.patch} pixels, or {image.size}, this "
+                "encoder's own size"
+            )
+        self.clip, self.image, self.dim, self.pooled_dim, self.text = clip, image, dim, pooled_dim, text
+
+    def forward(self, video: Tensor, layers: int = 1) -> Encoded:
+        image = self.image
+        sides = video.shape[3:]
+        if video.ndim != 5 or video.shape[2] != 3 or any(s < 1 or s % image.patch and s != image.size for s in sides):
+            raise ValueError(
+                f"video of shape {tuple(video.shape)}: wanted (B, T, 3, H, W) with H and W multiples of {image.patch}, "
+                f"or {image.size}"
+            )
+        if not 1 <= layers <= image.depth:
+            raise ValueError(f"layers={layers}: wanted 1 to {image.depth}, which is how many this encoder has")
+        found, vectors = image(video.flatten(0, 1), layers)
+        shape = video.shape[:2]
+        tokens = tuple(one.unflatten(0, shape) for one in found)  # each (B, T, S, D)
+        frames = vectors.unflatten(0, shape)
+        return Encoded(tokens[-1], frames.mean(1), tokens if layers > 1 else (), frames)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Embeddings (B, E) of texts, comparable with pooled by their cosine.
+
+        Raises:
+            UserError: there is no text tower, or no tokenizer beside its weights.
+        """
+        if self.text is None:
+            raise UserError("this encoder has no text tower, so it cannot embed text")
+        embeddings: Tensor = self.text(texts)
+        return embeddings
+
+
+class ImageTower(nn.Module):
+    """An image model of transformers as FrameEncoder calls it: images (N, 3, H, W) -> tokens and vectors.
+
+    Tokens are what the blocks give, those of the last layer what the model calls its last hidden state. The vector is
+    the model's pooled output, projected where the family projects it; where it has none, the first token, which is the
+    class token, or the mean over the tokens where there is no class token.
+
+    Args:
+        model: the image model; its configuration states patch and depth.
+        extra: class and register tokens in front of the image's own.
+        projection: of the pooled output to the width of the text's embeddings.
+        told: what the model is called with beside the images.
+    """
+
+    def __init__(self, model: Any, extra: int, projection: nn.Module | None = None, **told: Any) -> None:
+        super().__init__()
+        self.model, self.extra, self.projection, self.told = model, extra, projection, told
+        self.patch: int = model.config.patch_size
+        self.size: int = getattr(model.config, "image_size", 0)  # NaFlex has none of its own
+        self.depth: int = model.config.num_hidden_layers
+
+    def inputs(self, images: Tensor) -> dict[str, Any]:
+        """What the model is called with."""
+        return {"pixel_values": images, **self.told}
+
+    def forward(self, images: Tensor, layers: int) -> tuple[list[Tensor], Tensor]:
+        out = self.model(**self.inputs(images), output_hidden_states=layers > 1)
+        states = [*out.hidden_states[-layers:-1]] if layers > 1 else []
+        tokens = [state[:, self.extra :] for state in [*states, out.last_hidden_state]]
+        vectors = out.pooler_output
+        if vectors is None:
+            vectors = out.last_hidden_state[:, 0] if self.extra else out.last_hidden_state.mean(1)
+        return tokens, vectors if self.projection is None else self.projection(vectors)
+
+
+def library(name: str) -> Any:
+    """A package of pretrained image encoders that evalkit does not require; its name is that of evalkit's extra.
+
+    Raises:
+        UserError: it is not installed, or cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"ckpt={name}: needs {error.name}, which is missing: pip install 'evalkit[{name}]'") from error
+    except Exception as error:  # of the package itself, or of a torchvision that was built for another torch
+        line = " ".join(str(error).split())
+        raise UserError(f"ckpt={name}: the package cannot be imported: {type(error).__name__}: {line[:200]}") from error

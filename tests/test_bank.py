@@ -1,0 +1,329 @@
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+
+from evalkit.api import UserError
+from evalkit.bank import Bank, Best, Point, StackedAdamW, cosine
+from evalkit.optim import adamw
+
+DIM, HEADS, CLASSES, STEPS = 24, 3, 5, 40
+POINTS = [
+    Point(lr=1e-3),
+    Point(lr=1e-2, weight_decay=0.3, seed=1),
+    Point(lr=3e-3, dropout=0.5, label_smoothing=0.1, seed=2),
+    Point(lr=3e-2, weight_decay=0.0, dropout=0.1),
+]
+
+
+class Plain(nn.Module):
+    """A probe of torch's own modules: what every head of a bank stands for."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.pool: nn.Module = nn.LayerNorm(DIM)
+        if heads:
+            self.pool = nn.ModuleDict(
+                {"norm": nn.LayerNorm(DIM), "attention": nn.MultiheadAttention(DIM, heads, batch_first=True)}
+            )
+            self.pool.register_parameter("query", nn.Parameter(torch.zeros(1, 1, DIM)))
+        self.classify = nn.Sequential(nn.Dropout(0), nn.Linear(DIM, CLASSES))
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.ndim == 2:
+            return self.classify(self.pool(features))  # type: ignore[no-any-return]
+        assert isinstance(self.pool, nn.ModuleDict)
+        normed = self.pool["norm"](features)
+        query = self.pool.get_parameter("query").expand(len(normed), -1, -1)
+        pooled, _ = self.pool["attention"](query, normed, normed)
+        return self.classify(pooled[:, 0])  # type: ignore[no-any-return]
+
+
+def data(heads: int, n: int = 48) -> tuple[Tensor, Tensor]:
+    """Features that tell classes apart, with a mean and a scale that differ by token, and the classes."""
+    draw = torch.Generator().manual_seed(3)
+    target = torch.randint(0, CLASSES, (n,), generator=draw)
+    centres = torch.randn(CLASSES, DIM, generator=draw)
+    if not heads:
+        return centres[target] + torch.randn(n, DIM, generator=draw) + 2, target
+    noise = torch.randn(n, 7, DIM, generator=draw)
+    return centres[target][:, None] + noise * torch.arange(1, 8)[:, None] + torch.arange(7)[:, None], target
+
+
+def train(points: list[Point], heads: int, steps: int | list[int] = STEPS, warmup: float = 0.05) -> Bank:
+    bank = Bank(points, DIM, CLASSES, heads)
+    optimizer = StackedAdamW(bank, steps, warmup)
+    features, target = data(heads)
+    for step in range(STEPS):
+        descend(bank, optimizer, features, target, step)
+    return bank
+
+
+def descend(
+    bank: nn.Module, optimizer: StackedAdamW, features: Tensor, target: Tensor, step: int, share: slice = slice(None)
+) -> None:
+    """One step on this process's share of the step's twelve examples."""
+    rows = (torch.arange(12) + 12 * (step % 4))[share]
+    optimizer.zero_grad()
+    heads = bank.module if isinstance(bank, nn.parallel.DistributedDataParallel) else bank
+    assert isinstance(heads, Bank)
+    torch.autograd.backward(heads.loss(bank(features[rows]), target[rows]).sum())
+    optimizer.step()
+
+
+def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The largest over the tensors of their largest difference, relative to their largest entry."""
+    assert one.keys() == other.keys()
+    return max(((one[n] - other[n]).abs().max() / other[n].abs().max().clamp(min=1e-12)).item() for n in other)
+
+
+def without_key_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Its gradient is zero, so that torch's Adam moves it by the sign of rounding errors; it changes no output."""
+    bias = state.get("pool.attention.in_proj_bias")
+    return state if bias is None else state | {"pool.attention.in_proj_bias": torch.cat([bias[:DIM], bias[2 * DIM :]])}
+
+
+def perturbed(heads: int) -> Bank:
+    """Every parameter away from its simple first value: gains of one, offsets of nought."""
+    bank = Bank([Point(seed=i) for i in range(3)], DIM, CLASSES, heads)
+    torch.manual_seed(0)
+    for value in bank.parameters():
+        value.data += 0.3 * torch.randn_like(value)
+    return bank
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+@pytest.mark.parametrize("heads", [0, HEADS])
+def test_outputs_and_gradients_are_those_of_torchs_own_modules(
+    heads: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalkit.bank.CHUNK", chunk)
+    bank = perturbed(heads)
+    features, target = data(heads)
+    logits = bank(features)
+    torch.autograd.backward(bank.loss(logits, target).sum())
+    grads = Bank(bank.points, DIM, CLASSES, heads)  # its parameters stand for the gradients, to be read by name
+    for name, p in bank.stacked.items():
+        grads.stacked[name].data = torch.zeros_like(p) if p.grad is None else p.grad
+    for k in range(3):
+        plain = Plain(heads)
+        plain.load_state_dict(bank.state(k))
+        expected = plain(features)
+        torch.autograd.backward(F.cross_entropy(expected, target))
+        assert torch.allclose(logits[k], expected, atol=1e-5)
+        wanted = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+        assert difference(without_key_bias(grads.state(k)), without_key_bias(wanted)) < 1e-5
+
+
+@pytest.mark.parametrize("heads", [0, HEADS])
+def test_heads_trained_together_end_as_each_alone(heads: int) -> None:
+    together = train(POINTS, heads)
+    for k, point in enumerate(POINTS):
+        assert difference(train([point], heads).state(0), together.state(k)) <= 1e-4
+
+
+@pytest.mark.parametrize("heads", [0, HEADS])
+def test_a_head_ends_as_torchs_modules_and_optimizer_would(heads: int) -> None:
+    points = [POINTS[0], POINTS[1], Point(lr=3e-3, label_smoothing=0.2, seed=5)]
+    together = train(points, heads)
+    features, target = data(heads)
+    for k, point in enumerate(points):
+        plain = Plain(heads)
+        plain.load_state_dict(Bank([point], DIM, CLASSES, heads).state(0))
+        setup = adamw(plain, point.lr, point.weight_decay, STEPS)
+        for step in range(STEPS):
+            rows = torch.arange(12) + 12 * (step % 4)
+            loss = F.cross_entropy(plain(features[rows]), target[rows], label_smoothing=point.label_smoothing)
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+            setup["optimizer"].step()
+            setup["optimizer"].zero_grad()
+            setup["lr_scheduler"]["scheduler"].step()
+        found = without_key_bias(together.state(k))
+        assert difference(without_key_bias(dict(plain.state_dict())), found) <= 1e-4
+
+
+def test_first_weights_are_those_of_torchs_modules_under_the_seed() -> None:
+    torch.manual_seed(7)
+    query, attention, linear = torch.randn(1, 1, DIM) * 0.02, nn.MultiheadAttention(DIM, 1), nn.Linear(DIM, CLASSES)
+    state = Bank([Point(), Point(seed=7)], DIM, CLASSES, HEADS).state(1)
+    assert torch.equal(state["pool.query"], query)
+    assert torch.equal(state["pool.attention.in_proj_weight"], attention.in_proj_weight)
+    assert torch.equal(state["pool.attention.out_proj.weight"], attention.out_proj.weight)
+    assert torch.equal(state["classify.1.weight"], linear.weight)
+
+
+def test_the_callers_random_numbers_go_on_as_if_there_were_no_bank() -> None:
+    torch.manual_seed(0)
+    expected = torch.randn(3)
+    torch.manual_seed(0)
+    train(POINTS[2:], 0)
+    assert torch.equal(torch.randn(3), expected)
+
+
+def test_half_precision_tokens_give_what_their_float_copy_gives() -> None:
+    bank = perturbed(HEADS)
+    half = data(HEADS)[0].half()
+    logits = bank(half)
+    assert torch.equal(logits, bank(half.float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(logits, bank(half))
+
+
+def test_tokens_far_from_nought_lose_no_digits() -> None:
+    """The variance is that of the centred tokens, not a difference of two large numbers."""
+    bank = perturbed(HEADS)
+    features = data(HEADS)[0].double() + 300.0
+    plain = Plain(HEADS).double()
+    plain.load_state_dict(bank.state(0))
+    assert torch.allclose(bank(features.float())[0].double(), plain(features.float().double()), atol=1e-4)
+
+
+def test_no_copy_of_the_tokens_waits_for_the_backward_pass() -> None:
+    tokens = torch.randn(4, 200, DIM).half()
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    bank = Bank([Point()], DIM, CLASSES, HEADS)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        bank(tokens)
+    assert any(tensor.data_ptr() == tokens.data_ptr() for tensor in kept)
+    assert not any(tensor.numel() >= tokens.numel() and tensor.data_ptr() != tokens.data_ptr() for tensor in kept)
+
+
+def test_features_that_want_a_gradient_are_refused() -> None:
+    with pytest.raises(ValueError, match="no gradient"):
+        Bank([Point()], DIM, CLASSES)(torch.randn(2, DIM, requires_grad=True))
+
+
+def test_each_loss_is_torchs_cross_entropy_with_the_heads_own_smoothing() -> None:
+    bank = Bank(POINTS, DIM, CLASSES)
+    logits, target = torch.randn(4, 9, CLASSES), torch.randint(0, CLASSES, (9,))
+    expected = [
+        F.cross_entropy(z, target, label_smoothing=p.label_smoothing) for z, p in zip(logits, POINTS, strict=True)
+    ]
+    assert torch.allclose(bank.loss(logits, target), torch.stack(expected))
+
+
+def test_dropout_drops_the_heads_own_share_while_training_only() -> None:
+    bank = Bank([Point(), Point(dropout=0.25), Point(dropout=0.25), Point(dropout=0.25, seed=1)], DIM, CLASSES)
+    kept = bank._kept(500)
+    assert torch.equal(kept[0].expand(500, DIM), torch.ones(500, DIM))
+    assert (kept[1] == 0).float().mean() == pytest.approx(0.25, abs=0.02)
+    assert sorted(set(kept[1].flatten().tolist())) == pytest.approx([0, 4 / 3])
+    assert torch.equal(kept[1], kept[2]) and not torch.equal(kept[1], kept[3])
+    assert not torch.equal(bank._kept(500)[1], kept[1])
+    features = data(0)[0]
+    assert not torch.equal(bank(features)[1], bank(features)[1])
+    bank.eval()
+    assert torch.equal(bank(features)[1], bank(features)[1])
+
+
+@pytest.mark.parametrize("dropout", [1.0, -0.1])
+def test_a_dropout_that_is_no_share_is_refused(dropout: float) -> None:
+    with pytest.raises(UserError, match=f"adapter.dropout={dropout:g}: wanted a share from 0"):
+        Bank([Point(dropout=dropout)], DIM, CLASSES)
+
+
+@pytest.mark.parametrize("heads", [0, HEADS])
+def test_a_heads_state_is_a_plain_probes_and_comes_back(heads: int) -> None:
+    bank, other = perturbed(heads), Bank([Point(seed=9)] * 2, DIM, CLASSES, heads)
+    untouched = copy.deepcopy(other.state(0))
+    Plain(heads).load_state_dict(bank.state(2))  # strict: names and shapes
+    other.load(1, {name: value.half() for name, value in bank.state(2).items()})
+    assert difference(other.state(1), bank.state(2)) < 1e-3
+    assert difference(other.state(0), untouched) == 0
+
+
+def test_the_schedule_is_that_of_a_single_fit() -> None:
+    module = nn.Linear(2, 2)
+    setup = adamw(module, 1.0, 0.0, 50, warmup=0.1)
+    factor = setup["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert [cosine(step, 50, 0.1) for step in range(51)] == [factor(step) for step in range(51)]
+
+
+def test_a_head_with_fewer_steps_rests_when_they_are_done() -> None:
+    bank = train([Point(), Point()], 0, [STEPS, 10])
+    assert difference(bank.state(0), train([Point()], 0).state(0)) <= 1e-4
+    alone = Bank([Point()], DIM, CLASSES)
+    optimizer = StackedAdamW(alone, 10)
+    features, target = data(0)
+    for step in range(10):
+        descend(alone, optimizer, features, target, step)
+    assert difference(bank.state(1), alone.state(0)) <= 1e-4
+
+
+def test_the_optimizer_runs_the_closure_that_lightning_gives_it() -> None:
+    bank = Bank([Point()], DIM, CLASSES)
+    before = bank.state(0)["classify.1.weight"].clone()
+    optimizer = StackedAdamW(bank, 3)
+    features, target = data(0)
+
+    def closure() -> float:
+        loss = bank.loss(bank(features), target).sum()
+        torch.autograd.backward(loss)
+        return loss.item()
+
+    loss = optimizer.step(closure)
+    assert loss is not None and loss > 0
+    assert not torch.equal(bank.state(0)["classify.1.weight"], before)
+
+
+@pytest.mark.parametrize("heads", [0, HEADS])
+def test_a_head_that_diverges_is_named_and_the_others_go_on(heads: int) -> None:
+    bank = Bank([Point(), Point(seed=1), Point(seed=2)], DIM, CLASSES, heads)
+    bank.stacked["bias"].data[1] = math.inf
+    optimizer = StackedAdamW(bank, STEPS)
+    features, target = data(heads)
+    for step in range(STEPS):
+        descend(bank, optimizer, features, target, step)
+    assert optimizer.diverged.tolist() == [0, 1, 0]
+    for k in (0, 2):
+        assert difference(train([bank.points[k]], heads).state(0), bank.state(k)) <= 1e-4
+
+
+def test_each_head_keeps_its_own_best_epoch_and_of_equals_the_last() -> None:
+    bank = Bank([Point(seed=i) for i in range(4)], DIM, CLASSES)
+    best = Best(bank)
+    epochs: list[list[float | None]] = [
+        [1.0, 5.0, math.nan, 2.0],
+        [3.0, 4.0, math.nan, 2.0],
+        [3.0, 1.0, math.nan, None],
+    ]
+    for epoch, scores in enumerate(epochs, 1):
+        bank.stacked["bias"].data.fill_(epoch)
+        best.update(scores)
+    best.restore()
+    assert best.kept == [3, 1, 0, 2]
+    assert [bank.state(k)["classify.1.bias"][0].item() for k in (0, 1, 3)] == [3, 1, 2]
+    assert best.scores[3] == [2.0, 2.0]
+
+
+def spread(rank: int, folder: Path) -> None:
+    """One of two processes, each with every other example."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    bank = Bank(POINTS, DIM, CLASSES, HEADS)
+    shared = nn.parallel.DistributedDataParallel(bank)
+    optimizer = StackedAdamW(bank, STEPS)
+    features, target = data(HEADS)
+    for step in range(STEPS):
+        descend(shared, optimizer, features, target, step, slice(rank, None, 2))
+    torch.save([bank.state(k) for k in range(len(POINTS))], folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_end_as_one_does(tmp_path: Path) -> None:
+    spawn(spread, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    alone = train(POINTS, HEADS)
+    for rank in range(2):
+        for k, state in enumerate(torch.load(tmp_path / f"{rank}.pt")):
+            assert difference(state, alone.state(k)) <= 1e-4

@@ -1,0 +1,93 @@
+"""The encoder at work: batches, memory, precision, and what a run is told of them."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evalkit.api import Clip, Encoded, Kept, UserError
+from evalkit.forward import Forward
+
+
+class Hungry(nn.Module):
+    """Takes at most `most` clips; remembers the sizes of the batches that it was given."""
+
+    def __init__(self, most: int, words: str = "") -> None:
+        super().__init__()
+        self.clip, self.dim, self.most, self.words = Clip(frames=2, size=4), 3, most, words
+        self.sizes: list[int] = []
+        self.map = nn.Linear(3, 3)
+
+    def forward(self, video: Tensor, layers: int = 1) -> Encoded:
+        self.sizes.append(len(video))
+        if len(video) > self.most:
+            raise RuntimeError(self.words) if self.words else torch.OutOfMemoryError("CUDA out of memory")
+        tokens = self.map(video.mean((-2, -1)))[:, :, None]
+        return Encoded(tokens, tokens.mean((1, 2)), (tokens,) * layers)
+
+
+def forward(module: Hungry, batch: int = 8, shrinks: bool = True, precision: Any = "32") -> Forward:
+    return Forward(module, "0" * 64, torch.device("cpu"), batch, shrinks, precision)
+
+
+PIXELS = torch.randint(0, 256, (11, 2, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+pooled = Kept("pooled")
+
+
+@pytest.mark.parametrize(
+    "words", ["", "DefaultCPUAllocator: can't allocate memory: you tried", "MPS backend out of memory"]
+)
+def test_a_batch_that_does_not_fit_is_halved_for_good_and_nothing_is_lost(words: str) -> None:
+    module = Hungry(3, words)
+    one = forward(module)
+    found = one(PIXELS, pooled)
+    assert module.sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    torch.testing.assert_close(found, forward(module, batch=1)(PIXELS, pooled))
+    module.sizes.clear()
+    one(PIXELS[:4], pooled)
+    assert module.sizes == [2, 2]
+
+
+def test_a_batch_that_the_user_chose_is_not_changed() -> None:
+    with pytest.raises(UserError, match=r"does not suffice for 8 clips of \(2, 3, 4, 4\) at once: batch=auto, or a sm"):
+        forward(Hungry(3), shrinks=False)(PIXELS, pooled)
+
+
+def test_a_single_clip_that_does_not_fit_says_what_to_make_smaller() -> None:
+    with pytest.raises(UserError, match=r"1 clips .* at once: a smaller clip.frames= or clip.size="):
+        forward(Hungry(0))(PIXELS, pooled)
+
+
+def test_another_failure_of_the_encoder_is_not_taken_for_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        forward(Hungry(0, "mat1 and mat2 shapes cannot be multiplied"))(PIXELS, pooled)
+
+
+def test_a_shape_that_the_encoder_refuses_is_told_in_one_line() -> None:
+    class Picky(Hungry):
+        def forward(self, video: Tensor, layers: int = 1) -> Encoded:
+            raise ValueError("wanted 16 frames")
+
+    with pytest.raises(UserError, match="^the encoder cannot take these clips: wanted 16 frames$"):
+        forward(Picky(9))(PIXELS, pooled)
+
+
+def test_half_precision_gives_floats_near_those_of_full_precision() -> None:
+    module = Hungry(99)
+    full, half = (forward(module, precision=word)(PIXELS, pooled) for word in ("32", "bf16"))
+    assert half.dtype == torch.float32 and not torch.equal(full, half)
+    torch.testing.assert_close(half, full, atol=0.02, rtol=0)
+
+
+def test_layers_are_asked_for_only_where_more_than_one_is_wanted() -> None:
+    one = forward(Hungry(99))
+    assert one(PIXELS, Kept("tokens", layers=3)).shape == (11, 3, 2, 1, 3)
+
+
+def test_what_is_kept_can_be_trained_on() -> None:
+    features = forward(Hungry(99))(PIXELS, pooled)
+    nn.Linear(3, 1)(features).sum().backward()
+    assert not features.is_inference()

@@ -1,0 +1,176 @@
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from evalkit.api import Clip, Example, Views
+from evalkit.identity import END_BYTES, FeatureKey, Identity, architecture, identify
+
+KEY = FeatureKey(
+    video=Identity(1000, 1_700_000_000_123_456_789, "aa"),
+    span=(0.5, 2.0),
+    views=Views(frames=8, size=32, resize="crop"),
+    clip=Clip(),
+    decoder="decord2 3.4.0",
+    weights="bb",
+    architecture="cc",
+    kept="pooled",
+    precision="32",
+)
+
+
+def variations(value: Any) -> Iterator[Any]:
+    """Values that differ from one in a single leaf; each leaf, however deep in dataclasses and tuples, has its turn."""
+    if is_dataclass(value) and not isinstance(value, type):
+        for one in fields(value):
+            for other in variations(getattr(value, one.name)):
+                yield replace(value, **{one.name: other})
+    elif isinstance(value, tuple):
+        yield None
+        for index, item in enumerate(value):
+            for other in variations(item):
+                yield (*value[:index], other, *value[index + 1 :])
+    elif isinstance(value, int):
+        yield value + 1
+    elif isinstance(value, float):
+        yield value + 1e-9
+    else:
+        assert isinstance(value, str), f"what may {value!r} become?"
+        yield f"{value} "
+
+
+def test_every_field_changes_the_key() -> None:
+    others = list(variations(KEY))
+    assert len(others) > 30
+    keys = {KEY.digest(), *(other.digest() for other in others)}
+    assert len(keys) == len(others) + 1 and all(len(key) == 32 for key in keys)
+
+
+def test_each_field_by_itself_has_a_variation() -> None:
+    changed = {
+        one.name
+        for other in variations(KEY)
+        for one in fields(KEY)
+        if getattr(other, one.name) != getattr(KEY, one.name)
+    }
+    assert changed == {one.name for one in fields(FeatureKey)}
+
+
+def test_equal_numbers_make_equal_keys() -> None:
+    same = replace(KEY, span=(0.5, 2), views=replace(KEY.views, fps=1))
+    assert same.digest() == KEY.digest()
+    assert replace(KEY, video=replace(KEY.video, mtime_ns=None)).digest() != KEY.digest()
+
+
+def test_a_key_stays_the_same_from_release_to_release() -> None:
+    """Stored features are lost where this changes: only a change of what a key is made of may do so."""
+    assert KEY.digest().hex() == "34c499e3794e604c16af892c43f91dc56a051ce3206d715ff0f4a991776ee2ce"
+
+
+def test_no_text_of_an_example_is_in_the_key() -> None:
+    assert not {one.name for one in fields(Example)} - {"video", "span"} & {one.name for one in fields(FeatureKey)}
+
+
+def write(path: Path, content: bytes | bytearray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1_700_000_000_000_000_001))
+    return path
+
+
+@pytest.mark.parametrize("size", [0, 1, END_BYTES - 1, END_BYTES, END_BYTES + 1, 2 * END_BYTES + 1, 10 * END_BYTES])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_moved_and_renamed_folder_keeps_its_videos(tmp_path: Path, size: int, full: bool) -> None:
+    path = write(tmp_path / "a" / "b.mp4", os.urandom(size))
+    before = identify(path, full)
+    shutil.move(tmp_path / "a", tmp_path / "c")
+    (tmp_path / "c" / "b.mp4").rename(tmp_path / "c" / "d.mp4")
+    assert identify(tmp_path / "c" / "d.mp4", full) == before
+    assert before.size == size and (before.mtime_ns is None) == full
+
+
+@pytest.mark.parametrize("place", [0, END_BYTES - 1, -END_BYTES, -1])
+def test_replaced_bytes_at_either_end_are_another_video(tmp_path: Path, place: int) -> None:
+    content = bytearray(os.urandom(5 * END_BYTES))
+    before = identify(write(tmp_path / "v.mp4", content))
+    content[place] ^= 1
+    assert identify(write(tmp_path / "v.mp4", content)) != before  # though size and time are the same
+
+
+def test_replaced_bytes_in_the_middle_are_seen_by_the_time_or_by_the_full_hash(tmp_path: Path) -> None:
+    content = bytearray(os.urandom(5 * END_BYTES))
+    path = write(tmp_path / "v.mp4", content)
+    before, all_before = identify(path), identify(path, full=True)
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert identify(path) != before and identify(path, full=True) != all_before
+    write(path, content)
+    assert identify(path, full=True) != all_before
+
+
+def test_one_byte_more_is_another_video_and_a_copy_is_the_same_in_full(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mp4", b"x" * 3 * END_BYTES)
+    longer = write(tmp_path / "w.mp4", b"x" * (3 * END_BYTES + 1))
+    assert identify(path) != identify(longer) and identify(path, full=True) != identify(longer, full=True)
+    copy = Path(shutil.copyfile(path, tmp_path / "copy.mp4"))
+    assert identify(copy) != identify(path) and identify(copy, full=True) == identify(path, full=True)
+
+
+def test_a_look_up_reads_no_more_than_the_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "v.mp4", bytes(100 * END_BYTES))
+    read: list[int] = []
+    pread = os.pread
+
+    def noted(file: int, count: int, offset: int) -> bytes:
+        read.append(count)
+        return pread(file, count, offset)
+
+    monkeypatch.setattr(os, "pread", noted)
+    identify(path)
+    assert sum(read) == 2 * END_BYTES
+
+
+def test_an_absent_file_is_an_oserror(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        identify(tmp_path / "none.mp4")
+
+
+class Block(nn.Module):
+    def __init__(self, heads: int = 2, eps: float = 1e-5, **more: Any) -> None:
+        super().__init__()
+        self.heads, self.norm = heads, nn.LayerNorm(4, eps=eps)
+        for name, value in more.items():
+            setattr(self, name, value)
+
+
+def test_an_architecture_is_told_by_settings_that_no_weight_shows() -> None:
+    same = architecture(nn.Sequential(Block()))
+    assert architecture(nn.Sequential(Block()).eval()) == same
+    others = [Block(heads=4), Block(eps=1e-6), Block(stride=(2, 2)), Block(stride=(2, 3)), Block(rope={"base": 1e4})]
+    others += [Block(clip=Clip()), Block(clip=Clip(size=32))]
+    hashes = {same, *(architecture(nn.Sequential(other)) for other in others)}
+    assert len(hashes) == len(others) + 1
+
+
+def test_an_architecture_does_not_depend_on_weights_mode_place_or_address() -> None:
+    first, second = Block(name_or_path="/a", hook=object()), Block(name_or_path="/b", hook=object())
+    nn.init.normal_(second.norm.weight)
+    assert architecture(first.train()) == architecture(second.eval().to(torch.float16))
+
+
+def test_an_edited_source_file_is_another_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from torch import nn\n\nclass Own(nn.Module):\n    def forward(self, x):\n        return x{}\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_encoder_of_this_test.py").write_text(source.format(""))
+    import own_encoder_of_this_test as module  # type: ignore[import-not-found]
+
+    before = architecture(module.Own())
+    assert architecture(module.Own()) == before
+    (tmp_path / "own_encoder_of_this_test.py").write_text(source.format(" * 2"))
+    assert architecture(module.Own()) != before

@@ -1,0 +1,133 @@
+"""The wrapper around open_clip, with a stand-in for the package's lists where it is not installed."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from evalkit.api import Clip, Loading, UserError, has_text
+from evalkit.encoders import load_encoder
+from evalkit.encoders.open_clip import pretrained_name
+from tests.saved import same
+
+TAGS = {"ViT-B-16": ["openai", "laion2b_s34b_b88k"], "RN50": ["openai"]}
+TINY = {
+    "embed_dim": 10,
+    "vision_cfg": {"image_size": 32, "layers": 3, "width": 64, "head_width": 32, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Puts lists of names where open_clip would be; what models were asked of it."""
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def create_model(name: str, **settings: Any) -> nn.Module:
+        calls.append((name, settings))
+        raise RuntimeError("Failed to\ndownload")
+
+    package = SimpleNamespace(
+        create_model=create_model,
+        list_pretrained=lambda: [(name, tag) for name, tags in TAGS.items() for tag in tags],
+        list_pretrained_tags_by_model=lambda name: TAGS[name],
+    )
+    configs = SimpleNamespace(get_pretrained_cfg=lambda name, tag: {"quick_gelu": True} if tag == "openai" else {})
+    monkeypatch.setitem(sys.modules, "open_clip", package)
+    monkeypatch.setitem(sys.modules, "open_clip.pretrained", configs)
+    return calls
+
+
+def refusal(name: str) -> str:
+    with pytest.raises(UserError) as caught:
+        pretrained_name(name, Loading())
+    return str(caught.value)
+
+
+def test_without_the_package_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    for ckpt in ("open_clip:ViT-B-16/laion2b_s34b_b88k", "open_clip:RN50"):
+        with pytest.raises(UserError, match=r"needs open_clip, which is missing: pip install 'evalkit\[open_clip\]'$"):
+            load_encoder(ckpt)
+
+
+def test_a_model_without_its_weights_tag_is_refused_and_the_tags_are_told(asked: list[Any]) -> None:
+    assert refusal("ViT-B-16") == (
+        "ckpt=open_clip:ViT-B-16 names no weights, and untrained ones score nothing: give open_clip:ViT-B-16/TAG with "
+        "one of openai, laion2b_s34b_b88k"
+    )
+    assert not asked
+
+
+def test_a_name_that_open_clip_does_not_have_is_answered_with_the_nearest(asked: list[Any]) -> None:
+    assert refusal("ViT-B-61/openai").endswith("open_clip has no weights of that model. Did you mean 'ViT-B-16'?")
+    assert refusal("ViT-B-16/laion2b_s34b_b88") == (
+        "ckpt=open_clip:ViT-B-16/laion2b_s34b_b88: no such tag. Did you mean 'laion2b_s34b_b88k'? Known: openai, "
+        "laion2b_s34b_b88k"
+    )
+    assert not asked
+
+
+def test_weights_are_required_and_get_the_activation_that_they_were_trained_with(asked: list[Any]) -> None:
+    assert refusal("ViT-B-16/openai") == "ckpt=open_clip:ViT-B-16/openai: RuntimeError: Failed to download"
+    refusal("ViT-B-16/laion2b_s34b_b88k")
+    refusal("hf-hub:some/model")
+    assert asked == [
+        ("ViT-B-16", {"require_pretrained": True, "pretrained": "openai", "force_quick_gelu": True}),
+        ("ViT-B-16", {"require_pretrained": True, "pretrained": "laion2b_s34b_b88k", "force_quick_gelu": False}),
+        ("hf-hub:some/model", {"require_pretrained": True}),
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tiny model as open_clip saves it; only where open_clip is installed."""
+    open_clip = real()
+    preprocess = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "resize_mode": "squash"}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": preprocess}))
+    torch.manual_seed(0)
+    model = open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False)
+    torch.save(model.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
+    return tmp_path
+
+
+def test_the_real_package_gives_what_open_clip_gives(folder: Path) -> None:
+    open_clip = real()
+    encoder: Any = load_encoder(f"open_clip:{folder}")
+    model = open_clip.create_model(f"local-dir:{folder}").eval()
+    assert encoder.clip == Clip(8, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), resize="squash")
+    assert (encoder.dim, encoder.pooled_dim) == (64, 10) and has_text(encoder)
+    assert encoder.state_dict().keys() == {f"image.model.{name}" for name in model.state_dict()}
+    video, texts = torch.randn(2, 8, 3, 32, 32), ["a red ring", "Two dogs"]
+    with torch.no_grad():
+        encoded, frames = encoder(video, layers=3), video.flatten(0, 1)
+        assert same(encoded.pooled, model.encode_image(frames).unflatten(0, (2, 8)).mean(1), 1e-6)
+        states = model.visual.forward_intermediates(frames, output_fmt="NLC")["image_intermediates"]
+        for found, state in zip(encoded.layers, states, strict=True):
+            assert same(found.flatten(0, 1), state, 1e-6)
+        assert same(encoder.encode_text(texts), model.encode_text(open_clip.tokenize(texts)), 1e-6)
+        assert same(encoder(video).tokens, encoded.tokens, 1e-6)
+    with pytest.raises(ValueError, match="wanted 32 x 32 pixels"):
+        encoder(torch.zeros(1, 1, 3, 48, 48))
+
+
+def test_the_real_package_loads_a_folder_strictly_and_not_without_weights(folder: Path) -> None:
+    weights = torch.load(folder / "open_clip_pytorch_model.bin", weights_only=True)
+    weights.pop("visual.proj")
+    torch.save(weights, folder / "open_clip_pytorch_model.bin")
+    assert "visual.proj" in refusal(str(folder))
+    (folder / "open_clip_pytorch_model.bin").unlink()
+    assert "could not be loaded" in refusal(str(folder))
+
+
+def real() -> Any:
+    try:
+        return importlib.import_module("open_clip")
+    except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
+        pytest.skip(f"open_clip, an optional extra, does not import here ({error}): pip install 'evalkit[open_clip]'")
