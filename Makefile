@@ -34,6 +34,7 @@ weights: install
 	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=1800 ckpt=random:vivit_demo \
 	    adapter=contrastive adapter.mask_ratio=0.75 adapter.lr=1.5e-3 adapter.epochs=36 out=$(WEIGHTS)/encoder
 	cp $(WEIGHTS)/encoder/*.* $(DEMO)/
+	$(BIN)/python -c "from evalkit import canary, load_encoder; canary.write_reference(load_encoder('demo'), canary.SHIPPED)"
 	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=1800 ckpt=demo \
 	    adapter=multiple_choice out=$(WEIGHTS)/multiple_choice
 	mkdir -p $(DEMO)/adapters && cp -r $(WEIGHTS)/multiple_choice/adapters/* $(DEMO)/adapters/

@@ -121,8 +121,13 @@ def linear(batch: int) -> list[tuple[str, float, str]]:
     ]
 
 
-def equality(heads: int) -> float:
-    """The largest difference of final parameters between heads trained together and alone, by each tensor's largest."""
+def equality(heads: int) -> tuple[float, float]:
+    """How far final parameters of heads trained together are from those of heads alone, at worst over all tensors.
+
+    The norm of a tensor's difference by the tensor's norm, and its largest entry by the tensor's largest. The second
+    is larger because Adam scales every entry's step by that entry's own gradients: where those are little but rounding
+    errors, the step is, too.
+    """
     points = [Point(10 ** (-4 + i / 2), i / 10, i / 10, i / 20, seed=i) for i in range(4)]
     draw = torch.Generator().manual_seed(0)
     shape = (128, 16, DIM) if heads else (128, DIM)
@@ -139,13 +144,14 @@ def equality(heads: int) -> float:
             optimizer.step()
         return bank
 
-    together, worst = train(points), 0.0
+    together, by_norm, by_entry = train(points), 0.0, 0.0
     for k, point in enumerate(points):
         alone = train([point]).state(0)
         for name, value in together.state(k).items():
-            gap, size = (alone[name] - value).abs().max(), value.abs().max().clamp(min=1e-12)
-            worst = max(worst, (gap / size).item())
-    return worst
+            gap = alone[name] - value
+            by_norm = max(by_norm, (gap.norm() / value.norm().clamp(min=1e-12)).item())
+            by_entry = max(by_entry, (gap.abs().max() / value.abs().max().clamp(min=1e-12)).item())
+    return by_norm, by_entry
 
 
 def main() -> None:
@@ -156,10 +162,9 @@ def main() -> None:
     for what, ratio, wanted in rows:
         print(f"| {what} | {ratio:.2f} | {wanted} |")
     for kind, heads in (("linear", 0), ("attentive", HEADS)):
-        print(
-            f"| 4 {kind} heads together and alone, 32 steps: largest relative difference of final parameters "
-            f"| {equality(heads):.1e} | <= 1e-4 |"
-        )
+        by_norm, by_entry = equality(heads)
+        what = f"4 {kind} heads together and alone, 32 steps: relative difference of final parameters, at worst"
+        print(f"| {what} | {by_norm:.1e} in norm, {by_entry:.1e} of one entry | <= 1e-4 |")
 
 
 if __name__ == "__main__":

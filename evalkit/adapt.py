@@ -8,7 +8,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from evalkit import encoders, trained
+from evalkit import encoders, seam, trained
 from evalkit.api import UserError
 from evalkit.config import Config, plain
 from evalkit.fit import fit_adapter
@@ -32,6 +32,8 @@ def adapt(config: Config) -> Path:
         raise UserError(f"task {parts.name} has no train split to adapt on; adapt on another task")
     if parts.adapter.trains_encoder:
         encoders.spec_of(config.options.ckpt)  # fails now rather than after hours
+    if config.options.canary:
+        seam.check(config, parts.encoder, parts.reader, parts.task)
     selection, _ = fit_adapter(parts, config)
     out.parent.mkdir(parents=True, exist_ok=True)
     hidden = out.parent / f".{out.name}.{secrets.token_hex(4)}"

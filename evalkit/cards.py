@@ -45,9 +45,9 @@ def read(file: Path) -> dict[str, Any]:
     Raises:
         UserError: it is no preset.
     """
-    from omegaconf import OmegaConf
+    import yaml
 
-    values = OmegaConf.to_container(OmegaConf.load(file))
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(values, dict) or not {"encoder", "clip", "settings"} <= values.keys():
         raise UserError(f"{file} describes no encoder: wanted encoder, clip, settings")
     return {str(key): value for key, value in values.items()}

@@ -97,9 +97,9 @@ def _work(command: Literal["run", "adapt", "canary"], words: list[str]) -> int:
 
         run(settled)
     elif command == "canary":
-        from evalkit import canary
+        from evalkit import seam
 
-        return 0 if canary.report(settled) else 1
+        return 0 if seam.report(settled) else 1
     else:
         from evalkit.adapt import adapt
 

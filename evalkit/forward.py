@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,13 +35,17 @@ class Forward:
     shrinks: bool
     precision: Literal["32", "bf16", "16"] = "32"
 
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """The context in which the encoder runs: autocast for half precision."""
+        half = _HALF.get(self.precision)
+        return torch.autocast(self.device.type, half) if half else nullcontext()
+
     def encode(self, pixels: Tensor, layers: int = 1) -> Encoded:
         """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W)."""
         video = self.module.clip.normalise(pixels.to(self.device, non_blocking=True))
-        half = _HALF.get(self.precision)
-        with torch.autocast(self.device.type, half) if half else nullcontext():
+        with self.arithmetic():
             found: Encoded = self.module(video, layers=layers) if layers > 1 else self.module(video)
-        if half is None:
+        if self.precision == "32":
             return found
         frames = None if found.frames is None else found.frames.float()
         return Encoded(found.tokens.float(), found.pooled.float(), tuple(x.float() for x in found.layers), frames)

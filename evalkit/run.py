@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalkit import provenance, result, scores, trained
+from evalkit import provenance, result, scores, seam, trained
 from evalkit.api import Example, Task, UserError
 from evalkit.config import Config, plain
 from evalkit.decode import default_decoder
@@ -50,6 +50,7 @@ def run(config: Config) -> Path:
             f"`evalkit adapt task=... adapter={config.options.adapter or parts.adapter_name} "
             f"ckpt={config.options.ckpt} out=FOLDER`, then give adapter.from=FOLDER"
         )
+    findings = seam.check(config, parts.encoder, parts.reader, task) if config.options.canary else []
     selection = None
     if needs_fit:
         selection, cost.fit_s = fit_adapter(parts, config)
@@ -84,6 +85,7 @@ def run(config: Config) -> Path:
             "clip": asdict(encoder.clip),
             "parameters": sum(p.numel() for p in encoder.parameters()),
             "settings": {**plain(config.encoder), "precision": parts.encoder.precision, "batch": parts.encoder.batch},
+            "canary": [one._asdict() for one in findings],
         },
         "adapter": {
             "name": parts.adapter_name,
