@@ -5,7 +5,7 @@
 5,000 features of width 768, 50 classes, a tenth of the labels random. evalkit fits a grid of 100 points; scikit-learn
 fits points spread evenly over it, from end to end: as it is by default, and (logistic) until it has converged, because
 its default stops at weak regularisation long before the solution. What is compared takes turns; the medians count.
-An argument is the number of rounds, default 3, three minutes each.
+An argument is the number of rounds, default 3, about two minutes each on two idle cores.
 """
 
 from __future__ import annotations

@@ -131,9 +131,10 @@ def test_a_mistake_is_told_before_the_work_is_loaded(
     [
         (
             ["validat"],
-            "unknown command 'validat'. Did you mean 'validate'? Known: run, adapt, list, score, validate, doctor",
+            "unknown command 'validat'. Did you mean 'validate'? "
+            "Known: run, adapt, canary, list, score, validate, doctor",
         ),
-        (["task=x"], "unknown command 'task=x'. Known: run, adapt, list, score, validate, doctor"),
+        (["task=x"], "unknown command 'task=x'. Known: run, adapt, canary, list, score, validate, doctor"),
         (["list"], "list takes one of tasks, encoders, adapters, got nothing"),
         (["list", "tasks", "adapters"], "list takes one of tasks, encoders, adapters, got tasks adapters"),
         (["list", "task"], "list task: not one of tasks, encoders, adapters. Did you mean 'tasks'?"),

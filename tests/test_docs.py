@@ -2,21 +2,31 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from evalkit import plugins, result
 from evalkit.cli import main
-from evalkit.config import resolve
+from evalkit.config import Command, resolve
 from evalkit.mini import language
 from evalkit.mini.film import write
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/encoders.md")
 
 
 def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+LINES = [
+    line
+    for name in ("README.md", "docs/encoders.md")
+    for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary) .*)$", text(name), re.MULTILINE)
+]
 
 
 def test_the_task_of_contributing_runs_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,15 +47,32 @@ def test_the_task_of_contributing_runs_to_the_letter(tmp_path: Path, monkeypatch
     assert result.load(run)["data"]["n_expected"] == 3
 
 
+def test_the_encoder_of_the_documents_runs_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", text("docs/encoders.md"), re.DOTALL)[0]
+    assert len(code.splitlines()) <= 30
+    Path("my_encoder.py").write_text(code)
+    command = re.search(r"evalkit (run .*ckpt=my_encoder:make .*)$", text("docs/encoders.md"), re.MULTILINE)
+    assert command
+    try:
+        assert main([*shlex.split(command[1]), "adapter.epochs=1"]) == 0
+    finally:
+        sys.modules.pop("my_encoder", None)
+    (run,) = Path("results/my_encoder-make/kinetics400@mini").iterdir()
+    assert result.validate(run) == []
+    assert result.load(run)["encoder"]["settings"]["width"] == 64
+
+
 def test_contributing_is_under_fifty_lines_of_prose() -> None:
     prose = re.sub(r"```python\n.*?```", "", text("CONTRIBUTING.md"), flags=re.DOTALL)
     assert len(prose.splitlines()) < 50
 
 
-@pytest.mark.parametrize("line", re.findall(r"^ {4}evalkit ((?:run|adapt) .*)$", text("README.md"), re.MULTILINE))
-def test_every_run_and_adapt_line_of_the_readme_is_understood(line: str) -> None:
+@pytest.mark.parametrize("line", LINES)
+def test_every_line_of_the_documents_is_understood(line: str) -> None:
     command, *words = shlex.split(line.split("  #")[0])
-    resolve("adapt" if command == "adapt" else "run", words)
+    if "my_encoder:make" not in line:  # that file is made in another test
+        resolve(cast(Command, command), words)
 
 
 def test_every_file_that_architecture_names_exists() -> None:
@@ -62,6 +89,6 @@ def test_the_readme_names_every_task_and_adapter() -> None:
 
 
 def test_no_document_points_to_a_file_that_is_not_there() -> None:
-    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    for name in DOCUMENTS:
         for target in re.findall(r"\]\(([\w./-]+)\)", text(name)):
             assert (ROOT / target).exists(), f"{name}: {target}"
