@@ -16,6 +16,8 @@ and, as its weights a_i sum to one, the value
 
 So all that touches the tokens is one product that scores them for all attention heads of all probes, and one that
 averages them.
+
+Learned positions in time are added to the tokens before all that, so that each head has tokens of its own.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
+from torch.utils.checkpoint import checkpoint
 
 from evalkit.api import UserError
+from evalkit.optim import cosine
 
 EPS = 1e-5  # torch.nn.LayerNorm's
 # Numbers of a batch of tokens worked on at a time: the float copy of them stays in the cache, and in memory that the
@@ -89,6 +93,8 @@ class Bank(nn.Module):
         classes: C.
         heads: attention heads of the attentive probes, a divisor of dim; 0 makes linear probes: LayerNorm, dropout, a
             linear classifier.
+        steps: time steps of which each attentive probe learns positions, zero at first, that are added to the tokens;
+            0 for none.
 
     Raises:
         UserError: a dropout is not in 0..1, or 1.
@@ -97,23 +103,26 @@ class Bank(nn.Module):
     dropout: Tensor
     label_smoothing: Tensor
 
-    def __init__(self, points: Sequence[Point], dim: int, classes: int, heads: int = 0) -> None:
+    def __init__(self, points: Sequence[Point], dim: int, classes: int, heads: int = 0, steps: int = 0) -> None:
         super().__init__()
         for point in points:
             if not 0 <= point.dropout < 1:
                 raise UserError(f"adapter.dropout={point.dropout:g}: wanted a share from 0 up to, but not, 1")
-        self.points, self.dim, self.heads = tuple(points), dim, heads
+        self.points, self.dim, self.classes, self.heads, self.steps = tuple(points), dim, classes, heads, steps
         self.register_buffer("dropout", torch.tensor([p.dropout for p in points])[:, None, None], persistent=False)
         self.register_buffer("label_smoothing", torch.tensor([p.label_smoothing for p in points]), persistent=False)
         self.draws = 0  # training passes so far: what is dropped depends on it
-        self.names = _ATTENTIVE if heads else _LINEAR
-        fresh = {point.seed: self._split(_fresh(point.seed, dim, classes, heads)) for point in points}
+        self.names = (_ATTENTIVE if heads else _LINEAR) | ({"positions": "positions"} if steps else {})
+        positions = {"positions": torch.zeros(steps, 1, dim)}
+        fresh = {p.seed: self._split(_fresh(p.seed, dim, classes, heads) | positions) for p in points}
         self.stacked = nn.ParameterDict({n: torch.stack([fresh[p.seed][n] for p in points]) for n in self.names})
         if heads:
             self.stacked["key_bias"].requires_grad = False  # cancels in the softmax; only kept
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (K, B, C), float32, from tokens (B, N, D) for attentive heads or vectors (B, D) for linear ones.
+        """Logits (K, B, C), float32, from vectors (B, D), for attentive heads from tokens (B, N, D) or (B, T', S, D).
+
+        Learned positions need T'; where it is not their number, they are interpolated linearly.
 
         Raises:
             ValueError: the features want a gradient, which this does not give.
@@ -153,7 +162,7 @@ class Bank(nn.Module):
         """The k-th head's parameters in the names and shapes of torch's own modules, as a plain probe's file has them.
 
         `pool` is a LayerNorm, or has `query` (1, 1, D), `norm` and `attention`, a torch.nn.MultiheadAttention;
-        `classify.1` is a Linear.
+        `classify.1` is a Linear. Learned positions are `positions` (steps, 1, D).
         """
         parts: dict[str, list[Tensor]] = {}
         for own, name in self.names.items():
@@ -165,6 +174,12 @@ class Bank(nn.Module):
         """Puts parameters as `state` gives them, of any float dtype, into the k-th head."""
         for own, value in self._split(state).items():
             self.stacked[own][k] = value
+
+    def alone(self, k: int) -> Bank:
+        """A bank of the k-th head only, on the same device."""
+        bank = Bank(self.points[k : k + 1], self.dim, self.classes, self.heads, self.steps)
+        bank.load(0, self.state(k))
+        return bank.to(self.dropout.device).train(self.training)
 
     def _split(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         third = {f"{part}_{kind}": i for i, part in enumerate(_SPLIT) for kind in ("weight", "bias")}
@@ -178,7 +193,15 @@ class Bank(nn.Module):
         query = torch.baddbmm(p["query_bias"][..., None], p["query_weight"], p["query"].view(k, d, 1))
         asked = torch.bmm(query.view(k * h, 1, -1), p["key_weight"].view(k * h, -1, d)).view(k, h, d)
         asked = asked * (p["gain"][:, None] / math.sqrt(d / h))
-        mean: Tensor = _AttentionMean.apply(tokens, asked.flatten(0, 1))  # type: ignore[no-untyped-call]
+        if self.steps:
+            times = F.interpolate(p["positions"][:, :, 0].mT, tokens.shape[1], mode="linear").mT
+            # Anew in the backward pass: a float copy of the tokens for each head would fill the memory.
+            means = [
+                checkpoint(_placed_mean, tokens, *own, use_reentrant=False) for own in zip(times, asked, strict=True)
+            ]
+            mean = torch.cat(means, 1)
+        else:
+            mean = _AttentionMean.apply(tokens.flatten(1, -2), asked.flatten(0, 1))  # type: ignore[no-untyped-call]
         mean = mean.view(b, k, h, d).permute(1, 2, 0, 3)
         mean = torch.addcmul(p["offset"][:, None, None], mean, p["gain"][:, None, None])
         value_weight = p["value_weight"].view(k * h, -1, d)
@@ -280,46 +303,6 @@ class StackedAdamW(Optimizer):
         return group["heads"]  # type: ignore[no-any-return]
 
 
-class Best:
-    """Each head's best epoch on val and its parameters then; of equals the last, as `fit` has it.
-
-    Attributes:
-        kept: the epoch kept of each head, from 1; 0 where no score was a number.
-        scores: each head's score after each epoch.
-    """
-
-    def __init__(self, bank: Bank) -> None:
-        self.bank = bank
-        self.scores: list[list[float]] = [[] for _ in bank.points]
-        self.kept = [0] * len(bank.points)
-        self.best = {name: p.detach().clone() for name, p in bank.stacked.items()}
-
-    def update(self, scores: Sequence[float | None]) -> None:
-        """Takes each head's score after one more epoch, higher is better; None where the head is through."""
-        for k, score in enumerate(scores):
-            if score is None:
-                continue
-            self.scores[k].append(score)
-            if score >= (self.scores[k][self.kept[k] - 1] if self.kept[k] else -math.inf):
-                self.kept[k] = len(self.scores[k])
-                for name, value in self.best.items():
-                    value[k] = self.bank.stacked[name].detach()[k]
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Puts each head's best parameters back."""
-        for name, value in self.best.items():
-            self.bank.stacked[name].copy_(value)
-
-
-def cosine(step: int, steps: int, warmup: float) -> float:
-    """Factor of the peak learning rate at a step, from 0: a linear rise over a share of the steps, a cosine to zero."""
-    first = max(1, round(warmup * steps))
-    if step < first:
-        return (step + 1) / first
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - first) / max(1, steps - first))))
-
-
 class _AttentionMean(torch.autograd.Function):
     """Means (B, R, D) of layer-normed tokens (B, N, D) under R softmaxes over the tokens.
 
@@ -355,6 +338,12 @@ class _AttentionMean(torch.autograd.Function):
             logits = torch.bmm(some_grad, centred.mT).mul_(scale).sub_(mean).mul_(weight)
             rows += torch.bmm(logits, centred).sum(0)
         return None, rows
+
+
+def _placed_mean(tokens: Tensor, times: Tensor, rows: Tensor) -> Tensor:
+    """What `_AttentionMean` gives, of tokens (B, T', S, D) with positions (T', D) added, which have a gradient."""
+    normed = F.layer_norm((tokens + times[:, None]).flatten(1, 2), tokens.shape[-1:], eps=EPS)
+    return (rows @ normed.mT).softmax(-1) @ normed
 
 
 class _ScaledLinear(torch.autograd.Function):

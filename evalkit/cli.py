@@ -19,10 +19,12 @@ evalkit scores pretrained video encoders.
 
   evalkit run task=NAME ckpt=ENCODER [key=value ...]      score an encoder on a task; writes a result
   evalkit adapt task=NAME ckpt=ENCODER out=FOLDER [...]   train an adapter; adapter.from=FOLDER or ckpt= takes it
+  evalkit sweep task=NAME ckpt=ENCODER adapter.lr=A,B ... a product of values; what differs in the adapter in one pass
   evalkit canary ckpt=ENCODER [task=NAME ...]             is the encoder fed what it was trained on?
   evalkit list tasks|encoders|adapters                    what can be named
   evalkit score RUN                                       score a result's predictions again
   evalkit validate PATH ...                               check results against the schema and their predictions
+  evalkit cache [prune=GB]                                what is stored; prune= evicts what was used longest ago
   evalkit doctor                                          what this machine has, and what it lacks
 
   evalkit run --help, evalkit run task=NAME --help        the keys that apply
@@ -64,9 +66,11 @@ def _main(words: list[str]) -> int:
         "run": partial(_work, "run"),
         "adapt": partial(_work, "adapt"),
         "canary": partial(_work, "canary"),
+        "sweep": _sweep,
         "list": _list,
         "score": _score,
         "validate": _validate,
+        "cache": _cache,
         "doctor": _doctor,
     }
     if not words or words[0] in ("--help", "-h", "help"):
@@ -105,6 +109,12 @@ def _work(command: Literal["run", "adapt", "canary"], words: list[str]) -> int:
 
         adapt(settled)
     return 0
+
+
+def _sweep(words: list[str]) -> int:
+    from evalkit.sweep import sweep
+
+    return sweep(words)
 
 
 def _list(words: list[str]) -> int:
@@ -167,6 +177,26 @@ def _validate(words: list[str]) -> int:
             print(line)
         code = 1 if problems else code
     return code
+
+
+def _cache(words: list[str]) -> int:
+    from evalkit import cache
+    from evalkit.values import convert
+
+    store = cache.features()
+    if words:
+        key, _, value = words[0].partition("=")
+        try:
+            limit = convert(value, float) * 1e9
+        except ValueError:
+            limit = -1.0
+        if len(words) != 1 or key != "prune" or limit < 0:
+            raise UserError(f"cache takes nothing or prune=GIGABYTES, got {' '.join(words)}")
+        print(f"freed {store.prune(int(limit)) / 1e9:.2f} GB")
+    usage = store.usage()
+    print(f"{store.folder}: {usage.bytes / 1e9:.2f} GB of {(store.limit or 0) / 1e9:g}, {usage.entries} features")
+    print(f"{cache.folder()}: {cache.size() / 1e9:.2f} GB with generated films")
+    return 0
 
 
 def _doctor(words: list[str]) -> int:

@@ -13,7 +13,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -107,6 +107,7 @@ class Config:
         clip: fields of `evalkit.api.Views` in place of the task's own; only what was set.
         adapter: arguments for the adapter's function, in place of the task's own settings; only what was set.
         trainer: how to fit, defaults included.
+        points: of a sweep: the settings of adapter that each grid point sets beside `adapter`; empty for one fit.
     """
 
     command: Command
@@ -117,6 +118,15 @@ class Config:
     clip: dict[str, Any]
     adapter: dict[str, Any]
     trainer: Trainer
+    points: tuple[dict[str, Any], ...] = ()
+
+    def at(self, point: int) -> Config:
+        """The configuration of one grid point alone."""
+        own = self.points[point] if self.points else {}
+        keys = {f"adapter.{key}" for key in own}
+        words = [word for word in self.words if word.partition("=")[0] not in keys]
+        words += [f"adapter.{key}={value}" for key, value in own.items()]
+        return replace(self, words=tuple(words), adapter={**self.adapter, **own}, points=())
 
     def to_yaml(self) -> str:
         """The configuration with every key; `config=` on it gives an equal configuration.

@@ -1,13 +1,14 @@
-"""Fits an adapter on training examples and keeps the epoch that is best on val."""
+"""Fits an adapter on training examples and keeps the grid point and the epoch that are best on val."""
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -50,60 +51,99 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What fitting chose: epochs run, the epoch kept (from 1), and the headline of each epoch on val."""
+class Course:
+    """How one grid point went: the headline of each epoch on val, and the epoch kept (from 1); or why it failed."""
 
-    epochs: int
-    kept: int
     val_scores: list[float]
+    kept: int
+    failure: str | None = None
+
+    @property
+    def best(self) -> float | None:
+        """The score of the epoch kept; None where the point failed."""
+        return None if self.failure else self.val_scores[self.kept - 1]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting chose: the course of each grid point, and the place of the one that is best."""
+
+    courses: list[Course]
+    chosen: int = 0
+
+
+class DivergedError(UserError):
+    """No grid point could be fitted; their courses say why."""
+
+    def __init__(self, courses: list[Course]) -> None:
+        super().__init__(f"{courses[0].failure}: try a lower adapter.lr")
+        self.courses = courses
 
 
 def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
-    """Fits on train and keeps the epoch that is best on val; the record of the choice and the seconds it took."""
+    """Fits every grid point on train, and leaves in the parts the adapter that is best on val, and its settings.
+
+    Returns:
+        The record of the choice, and the seconds that fitting took.
+
+    Raises:
+        UserError: as `fit` does; of grid points that diverge only where all do.
+    """
     train, val = list(parts.task.train), list(parts.task.val)
     if not val:
         train, val = split_val(train, config.options.seed)
     if parts.task.provide:
         parts.task.provide([*train, *val])
-    keep = _pixels if parts.adapter.trains_encoder else parts.keep
-    unique = encode.sources([*train, *val])
-    rows = torch.empty(0)
-    index: dict[Source, int] = {}
-    failed: list[Encoding] = []
-    for one in parts.reader.encode(unique, keep, "encode train", {"": encode.unchanged}, parts.shelf):
-        if one.failure:
-            failed.append(one)
-            continue
-        if not index:
-            rows = torch.empty(len(unique), *one.features[""].shape, dtype=one.features[""].dtype)
-        rows[len(index)] = one.features[""]
-        index[one.source] = len(index)
-    encode.report(failed, len(unique))
-    started = time.monotonic()
-    fitted = fit(
-        parts.adapter,
-        _at_hand(train, rows, index),
-        _at_hand(val, rows, index),
-        parts.task.score,
-        keep=parts.keep if parts.adapter.trains_encoder else None,
-        epochs=parts.adapter.epochs,
-        seed=config.options.seed,
-        device=parts.device,
-        precision=config.trainer.precision,
-        max_minutes=config.trainer.max_minutes,
-    )
-    settings = {key: value for key, value in parts.settings.items() if value != ""}
-    best = fitted.val_scores[fitted.kept - 1]
+    courses: dict[int, Course] = {}
+    chosen, best = 0, None
+    read: Any = None  # what the rows are of the encoder's output
+    seconds = 0.0
+    for places in parts.passes:
+        points = [parts.points[k] for k in places]
+        if len(parts.passes) > 1:
+            parts.use(parts.build(points), points[0])
+        adapter = parts.adapter
+        if read != adapter.kept:  # mostly all points read the same
+            rows, index, failed = _read(parts, [*train, *val])
+            read = adapter.kept
+        started = time.monotonic()
+        try:
+            fitted = fit(
+                adapter,
+                _at_hand(train, rows, index),
+                _at_hand(val, rows, index),
+                parts.task.score,
+                keep=parts.keep if adapter.trains_encoder else None,
+                epochs=adapter.epochs,
+                seed=config.options.seed,
+                device=parts.device,
+                precision=config.trainer.precision,
+                max_minutes=config.trainer.max_minutes,
+            )
+            courses.update(zip(places, fitted.courses, strict=True))
+            known = sorted(courses)
+            chosen = known[_best([courses[k] for k in known])]
+            best = adapter if chosen in places else best
+        except DivergedError as error:
+            courses.update(zip(places, error.courses, strict=True))
+        seconds += time.monotonic() - started
+    in_order = [courses[k] for k in range(len(parts.points))]
+    if best is None:
+        raise DivergedError(in_order)
+    parts.use(best, parts.points[chosen])
+    course = in_order[chosen]
     record = {
-        "grid": [settings],
-        "chosen": {"epoch": fitted.kept, "epochs": fitted.epochs},
-        "val_score": best,
-        "val_scores": fitted.val_scores,
+        "grid": [{key: value for key, value in point.items() if value != ""} for point in parts.points],
+        "chosen": {"point": chosen, "epoch": course.kept, "epochs": len(course.val_scores)},
+        "val_score": course.best,
+        "val_scores": course.val_scores,
+        "grid_val_scores": [one.best for one in in_order],
+        "failures": [{"point": k, "reason": one.failure} for k, one in enumerate(in_order) if one.failure],
         "n_train": len(train),
         "n_val": len(val),
         "undecodable": [{"video": str(one.source.video), "reason": one.failure} for one in failed],
     }
-    return record, time.monotonic() - started
+    return record, seconds
 
 
 def fit(
@@ -121,18 +161,25 @@ def fit(
 ) -> Fitted:
     """Trains with Lightning; afterwards the adapter holds the weights of the epoch with the best headline on val.
 
+    An adapter may train several grid points at once: it has their number `points`, each trainable parameter has them
+    as its first dimension, `training_step` gives their `losses` beside their sum, `predict_all` the predictions of
+    each, and `choose(k)` leaves one. That is the one with the best headline, of equals the first; points that diverge
+    are left out.
+
     Where the rows are uint8 video, because the encoder is trained too, `keep` maps clips (N, T, C, H, W) to what the
     adapter keeps of the encoder's output as it is by then.
 
     Raises:
-        UserError: there is nothing to train or to choose on, the loss is not finite, or the time is too short for one
-            epoch.
+        UserError: there is nothing to train or to choose on, or the time is too short for one epoch.
+        DivergedError: no point has a loss that is finite.
     """
     assert isinstance(adapter, Adapter)
     for split, data in (("training", train), ("validation", val)):
         if not data.examples:
             raise UserError(f"there are no {split} examples that could be decoded to fit the adapter on")
-    choose = _ChooseOnVal(val, score, keep)
+    points = _points(adapter)
+    finite = _Finite(points)
+    choose = _ChooseOnVal(val, score, keep, points, finite.failures)
     with warnings.catch_warnings():
         # Features are in memory: loader workers would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -144,13 +191,14 @@ def fit(
             devices=1,
             max_epochs=epochs,
             max_time=timedelta(minutes=max_minutes) if max_minutes else None,
-            precision=precision,
+            # Scaled gradients skip a step for all points where one has no finite gradient; heads are float32 anyway.
+            precision=precision if points == 1 else "32-true",
             gradient_clip_val=1.0,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[choose, _Progress()],
+            callbacks=[finite, choose, _Progress()],
         )
         loader: Any = torch.utils.data.DataLoader(
             range(len(train.examples)),  # type: ignore[arg-type]
@@ -163,11 +211,16 @@ def fit(
             trainer.fit(adapter.train(), loader)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
-    if not choose.scores:
+    if not any(choose.scores):
         raise UserError(f"trainer.max_minutes={max_minutes:g} were over before the first epoch was: give it more")
-    choose.restore(adapter)
+    courses = [
+        Course(scores, kept, finite.failures.get(k))
+        for k, (scores, kept) in enumerate(zip(choose.scores, choose.kept, strict=True))
+    ]
+    best = _best(courses)
+    choose.restore(adapter, best)
     adapter.to(device).eval()
-    return Fitted(len(choose.scores), choose.kept, choose.scores)
+    return Fitted(courses, best)
 
 
 def split_val(examples: Sequence[Example], seed: int, share: float = 0.1) -> tuple[list[Example], list[Example]]:
@@ -179,16 +232,21 @@ def split_val(examples: Sequence[Example], seed: int, share: float = 0.1) -> tup
     return train, [example for example in examples if example.video in held_out]
 
 
-def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None) -> list[Any]:
-    """The values predicted for examples at hand; `keep` as in `fit`."""
-    values: list[Any] = []
+def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None) -> list[list[Any]]:
+    """The values that each grid point of the adapter predicts for examples at hand; `keep` as in `fit`."""
+    values: list[list[Any]] = [[] for _ in range(_points(adapter))]
     for start in range(0, len(data.examples), PREDICT_BATCH):
         batch = data.batch(range(start, min(start + PREDICT_BATCH, len(data.examples))))
         features = batch.features
         if keep:
             features = keep(features.flatten(0, 1)).reshape(*features.shape[:2], -1)
         with torch.inference_mode():
-            values += [prediction.value for prediction in adapter.predict(batch.examples, features)]
+            if len(values) > 1:
+                predictions = adapter.predict_all(batch.examples, features)  # type: ignore[attr-defined]
+            else:
+                predictions = [adapter.predict(batch.examples, features)]
+        for of_point, found in zip(values, predictions, strict=True):
+            of_point += [prediction.value for prediction in found]
     return values
 
 
@@ -202,43 +260,108 @@ def _pixels(pixels: Tensor) -> Tensor:
     return pixels
 
 
+def _points(adapter: object) -> int:
+    return getattr(adapter, "points", 1)
+
+
+def _best(courses: Sequence[Course]) -> int:
+    """The place of the course with the best score, of equals the first; no score is worse than any."""
+    scores = [-math.inf if one.best is None or math.isnan(one.best) else one.best for one in courses]
+    return max((k for k, one in enumerate(courses) if not one.failure), key=lambda k: scores[k])
+
+
+def _weights(module: nn.Module, k: int, points: int) -> dict[str, Tensor]:
+    """What is trained of one grid point."""
+    trained = {name: p.data for name, p in module.named_parameters() if p.requires_grad}
+    return {name: value[k] for name, value in trained.items()} if points > 1 else trained
+
+
+def _read(parts: Parts, examples: Sequence[Example]) -> tuple[Tensor, dict[Source, int], list[Encoding]]:
+    """What `Examples` holds of the features that the present adapter reads, and what could not be decoded."""
+    keep = _pixels if parts.adapter.trains_encoder else parts.keep
+    unique = encode.sources(examples)
+    rows = torch.empty(0)
+    index: dict[Source, int] = {}
+    failed: list[Encoding] = []
+    for one in parts.reader.encode(unique, keep, "encode train", {"": encode.unchanged}, parts.shelf):
+        if one.failure:
+            failed.append(one)
+            continue
+        if not index:
+            rows = torch.empty(len(unique), *one.features[""].shape, dtype=one.features[""].dtype)
+        rows[len(index)] = one.features[""]
+        index[one.source] = len(index)
+    encode.report(failed, len(unique))
+    return rows, index, failed
+
+
 def _at_hand(examples: Sequence[Example], rows: Tensor, index: dict[Source, int]) -> Examples:
     known = [e for e in examples if Source(e.video, e.span) in index]
     return Examples(known, rows, index)
 
 
 class _ChooseOnVal(Callback):
-    """Scores val after each epoch and remembers the trainable weights of the best; of equals the last.
+    """Scores val after each epoch and remembers the trainable weights of each point's best; of equals the last.
 
     A small val gives the same score in many epochs, and the learning rate has settled only towards the end.
     """
 
-    def __init__(self, val: Examples, score: Score, keep: Callable[[Tensor], Tensor] | None) -> None:
-        self.val, self.score, self.keep = val, score, keep
-        self.scores: list[float] = []
-        self.kept = 0
-        self.best: dict[str, Tensor] = {}
+    def __init__(
+        self,
+        val: Examples,
+        score: Score,
+        keep: Callable[[Tensor], Tensor] | None,
+        points: int,
+        failures: Mapping[int, str],
+    ) -> None:
+        self.val, self.score, self.keep, self.failures = val, score, keep, failures
+        self.scores: list[list[float]] = [[] for _ in range(points)]
+        self.kept = [0] * points
+        self.best: list[dict[str, Tensor]] = [{} for _ in range(points)]
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, Adapter)
         pl_module.eval()
         targets = [example.target for example in self.val.examples]
-        value = headline(self.score, predict(pl_module, self.val, self.keep), targets)
+        for k, values in enumerate(predict(pl_module, self.val, self.keep)):
+            if k in self.failures:
+                continue
+            value = headline(self.score, values, targets)
+            if not self.best[k] or not value < self.scores[k][self.kept[k] - 1]:
+                self.kept[k] = len(self.scores[k]) + 1
+                self.best[k] = copy.deepcopy(_weights(pl_module, k, len(self.scores)))
+            self.scores[k].append(value)
         pl_module.train()
-        if not self.best or not value < self.scores[self.kept - 1]:
-            self.kept = len(self.scores) + 1
-            self.best = {n: copy.deepcopy(p.data) for n, p in pl_module.named_parameters() if p.requires_grad}
-        self.scores.append(value)
 
-    def restore(self, adapter: nn.Module) -> None:
-        """Puts the remembered weights back."""
-        own = dict(adapter.named_parameters())
-        for name, value in self.best.items():
-            own[name].data.copy_(value)
+    def restore(self, adapter: Any, chosen: int) -> None:
+        """Puts the remembered weights of a point back; of several, only that one is left."""
+        for name, value in _weights(adapter, chosen, len(self.scores)).items():
+            value.copy_(self.best[chosen][name])
+        if len(self.scores) > 1:
+            adapter.choose(chosen)
+
+
+class _Finite(Callback):
+    """Notes the points whose loss is no number; stops where all are."""
+
+    def __init__(self, points: int) -> None:
+        self.points = points
+        self.failures: dict[int, str] = {}
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        outputs = outputs if isinstance(outputs, dict) else {"loss": outputs}
+        losses = outputs["losses"] if self.points > 1 else outputs["loss"]
+        for k, loss in enumerate([] if losses is None else losses.reshape(-1).tolist()):
+            if not math.isfinite(loss):
+                self.failures.setdefault(k, f"the loss became {loss} at step {trainer.global_step}")
+        if len(self.failures) == self.points:
+            raise DivergedError([Course([], 0, self.failures[k]) for k in range(self.points)])
 
 
 class _Progress(Callback):
-    """Steps on stderr; stops where the loss is no number."""
+    """Steps on stderr."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         total = int(trainer.estimated_stepping_batches)
@@ -248,7 +371,4 @@ class _Progress(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if loss is not None and not torch.isfinite(loss):
-            raise UserError(f"the loss became {float(loss)} at step {trainer.global_step}: try a lower adapter.lr")
         next(self.steps, None)

@@ -25,15 +25,18 @@ def adamw(module: nn.Module, lr: float, weight_decay: float, steps: int, warmup:
     vectors = [p for p in trainable if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     optimizer: Optimizer = AdamW(groups, lr=lr)
-    first = max(1, round(warmup * steps))
-
-    def factor(step: int) -> float:
-        if step < first:
-            return (step + 1) / first
-        done = min(1.0, (step - first) / max(1, steps - first))
-        return 0.5 * (1 + math.cos(math.pi * done))
-
     return {
         "optimizer": optimizer,
-        "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        "lr_scheduler": {
+            "scheduler": LambdaLR(optimizer, lambda step: cosine(step, steps, warmup)),
+            "interval": "step",
+        },
     }
+
+
+def cosine(step: int, steps: int, warmup: float) -> float:
+    """Factor of the peak learning rate at a step, from 0: a linear rise over a share of the steps, a cosine to zero."""
+    first = max(1, round(warmup * steps))
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - first) / max(1, steps - first))))

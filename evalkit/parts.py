@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ class Parts:
 
     Attributes:
         name: of the task, with `@mini` where its miniature is used.
-        settings: the adapter's, defaults included.
+        adapter: of the first grid point, or of all where one pass fits them; once fitted, of the chosen one.
+        settings: the adapter's, defaults included; of the first grid point, once fitted of the chosen one.
+        points: the settings of each grid point; one where nothing is to be chosen but the epoch.
+        passes: the grid points, by their place in `points`, that each pass of fitting trains together.
+        build: makes an untrained adapter for such points, the same whatever was made or fitted before.
         fitted_from: folder that the adapter's weights came from; None where it is not trained yet.
         shelf: where features are stored; None where they are not.
     """
@@ -43,6 +48,9 @@ class Parts:
     adapter_name: str
     adapter: Any
     settings: dict[str, Any]
+    points: list[dict[str, Any]]
+    passes: list[list[int]]
+    build: Callable[[Sequence[Mapping[str, Any]]], Any]
     fitted_from: Path | None
     reader: Reader
     shelf: Shelf | None
@@ -51,6 +59,13 @@ class Parts:
     def device(self) -> torch.device:
         """Where is computed."""
         return self.encoder.device
+
+    def use(self, adapter: Any, settings: dict[str, Any]) -> None:
+        """Puts another adapter, and the features that it reads, in place of the present one."""
+        self.adapter, self.settings = adapter, settings
+        if self.shelf:
+            key = replace(self.shelf.key, kept=repr(adapter.kept), dtype=adapter.kept.dtype)
+            self.shelf = replace(self.shelf, key=key)
 
     def keep(self, pixels: Tensor) -> Tensor:
         """What the adapter keeps of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W)."""
@@ -111,7 +126,7 @@ def prepare(config: Config) -> Parts:
     task = load_task(config)
     name = options.adapter or own_adapter(options.task)
     fitted_from = _trained_adapter(config, name)
-    make = plugins.factory("adapter", name)
+    module, make = plugins.module_and_factory("adapter", name)
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(make).parameters.items()
@@ -119,19 +134,31 @@ def prepare(config: Config) -> Parts:
     }
     prescribed = task.settings if name == own_adapter(options.task) else {}  # by its protocol, which names its adapter
     settings = {**defaults, **(trained.settings(fitted_from) if fitted_from else prescribed), **config.adapter}
-    if unknown := settings.keys() - defaults.keys():
+    points = [{**settings, **own} for own in config.points or ({},)]
+    if unknown := {key for point in points for key in point} - defaults.keys():
         raise UserError(f"{fitted_from or f'task {options.task}'}: adapter {name} has no setting {min(unknown)!r}")
-    adapter = make(encoder, task, **settings)
+    together: tuple[str, ...] = getattr(module, "TOGETHER", ()) if callable(getattr(module, "grid", None)) else ()
+    random_state = torch.get_rng_state()
+
+    def build(chosen: Sequence[Mapping[str, Any]]) -> Any:
+        torch.set_rng_state(random_state)
+        return module.grid(encoder, task, chosen) if len(chosen) > 1 else make(encoder, task, **chosen[0])
+
+    passes = _passes(points, together)
+    adapter = build([points[k] for k in passes[0]])
     if not isinstance(adapter, lightning.LightningModule) or not isinstance(adapter, Adapter):
         raise UserError(
             f"adapter {name} returned a {type(adapter).__name__}; wanted a LightningModule as in evalkit.api"
         )
-    idle = [key for key in TRAINING if key in config.adapter]
+    idle = [key for key in TRAINING if key in config.adapter or any(key in own for own in config.points)]
     if idle and config.command == "run" and (fitted_from or adapter.trains_encoder):
         why = f"comes trained from {fitted_from}. adapter.from=none fits a new one"
         if adapter.trains_encoder:
             why = "trains the encoder too, which evalkit adapt does"
         raise UserError(f"adapter.{idle[0]} has no effect: the adapter {why}")
+    if len(points) > 1 and (fitted_from or adapter.trains_encoder or not adapter.epochs):
+        why = "changes the encoder for those that follow" if adapter.trains_encoder else "is not fitted"
+        raise UserError(f"adapter.{next(iter(config.points[0]))} has several values, but the adapter {why}: give one")
     if fitted_from:
         if options.adapter_from and adapter.trains_encoder:
             raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
@@ -140,7 +167,29 @@ def prepare(config: Config) -> Parts:
     display = plugins.display_name(options.task) + ("@mini" if options.mini else "")
     reader = make_reader(config, task.views, forward)
     shelf = None if options.cache == "off" or adapter.trains_encoder else _shelf(config, forward, reader, adapter.kept)
-    return Parts(display, task, forward, plugins.display_name(name), adapter, settings, fitted_from, reader, shelf)
+    return Parts(
+        display,
+        task,
+        forward,
+        plugins.display_name(name),
+        adapter,
+        points[0],
+        points,
+        passes,
+        build,
+        fitted_from,
+        reader,
+        shelf,
+    )
+
+
+def _passes(points: Sequence[Mapping[str, Any]], together: Sequence[str]) -> list[list[int]]:
+    """The places of points that differ in these settings at most; of one each where there are no such settings."""
+    found: dict[str, list[int]] = {}
+    for k, point in enumerate(points):
+        apart = {key: value for key, value in point.items() if key not in together}
+        found.setdefault(repr(apart) if together else str(k), []).append(k)
+    return list(found.values())
 
 
 def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shelf:

@@ -107,7 +107,7 @@ def run(config: Config) -> Path:
             "wall_s": time.monotonic() - clock,
         },
         "provenance": provenance.provenance(
-            (config.command, *config.words),
+            ("sweep" if config.points else config.command, *config.words),
             config.options.seed,
             str(parts.device),
             default_decoder(),
@@ -115,9 +115,9 @@ def run(config: Config) -> Path:
             datetime.now(UTC),
         ),
     }
-    yaml = config.to_yaml()
-    folder = out / encoder_name / parts.name / result.run_id(yaml, started)
-    folder = result.write(folder, record, rows, yaml, lambda hidden: _submit(task, predicted, hidden))
+    chosen = config.at(selection["chosen"].get("point", 0)) if selection else config
+    folder = out / encoder_name / parts.name / result.run_id(config.to_yaml(), started)
+    folder = result.write(folder, record, rows, chosen.to_yaml(), lambda hidden: _submit(task, predicted, hidden))
     print(table(result.load(folder)))
     print(folder / "result.json")
     return folder

@@ -10,6 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as aligned text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
 def table(result: Mapping[str, Any]) -> str:
     """The result as text for a terminal or a pipe: what was run, its scores, what to compare them with, what failed."""
     task, encoder, adapter, data = (result[key] for key in ("task", "encoder", "adapter", "data"))

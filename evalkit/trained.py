@@ -22,12 +22,15 @@ def place(folder: Path, adapter: str) -> Path:
 
 
 def learned(adapter: nn.Module) -> dict[str, torch.Tensor]:
-    """Trainable parameters, without those of an encoder, which is a checkpoint of its own."""
-    return {
-        name: value.detach().cpu().contiguous()
-        for name, value in adapter.named_parameters()
-        if value.requires_grad and not name.startswith("encoder.")
-    }
+    """Trainable parameters, without those of an encoder, which is a checkpoint of its own.
+
+    An adapter whose parameters are not what its file should hold has `learned()` itself, and `relearn(weights)`.
+    """
+    if own := getattr(adapter, "learned", None):
+        parameters = own()
+    else:
+        parameters = {name: value for name, value in adapter.named_parameters() if value.requires_grad}
+    return {n: v.detach().cpu().contiguous() for n, v in parameters.items() if not n.startswith("encoder.")}
 
 
 def save(adapter: nn.Module, folder: Path, record: Mapping[str, Any]) -> None:
@@ -64,6 +67,9 @@ def restore(adapter: nn.Module, folder: Path, frozen: Mapping[str, str] | None =
     weights = checkpoint.read_weights(folder / "adapter.safetensors")
     own = learned(adapter)
     checkpoint.check_names(own, weights, folder)
+    if relearn := getattr(adapter, "relearn", None):
+        relearn(weights)
+        return
     parameters = dict(adapter.named_parameters())
     with torch.no_grad():
         for name in own:

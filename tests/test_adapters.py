@@ -1,4 +1,4 @@
-import math
+import inspect
 import random
 from dataclasses import replace
 from importlib.util import find_spec
@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from evalkit import plugins, trained
 from evalkit.api import Adapter, Batch, Clip, Encoded, Example, Task, UserError
+from evalkit.bank import StackedAdamW
 from evalkit.encoders.vivit import ViViT, encoder
 from evalkit.metrics import accuracy
 
@@ -49,50 +51,115 @@ def test_every_adapter_fulfils_the_contract(name: str, vocabulary: Path, lm: Pat
     assert isinstance(plugins.factory("adapter", name)(tiny(vocabulary), TASK, **settings), Adapter)
 
 
-@pytest.mark.parametrize("head", ["linear", "attentive"])
-def test_a_probe_learns_classes_that_its_features_tell_apart(head: str) -> None:
-    torch.manual_seed(0)
-    probe = plugins.factory("adapter", "probe")(tiny(), TASK, head=head)
-    centres = torch.randn(3, 24)
-    targets = [i % 3 for i in range(48)]
-    video = centres[targets][:, None, None] + 0.3 * torch.randn(48, 2, 4, 24)
+def told_apart(probe: Any) -> Batch:
+    """Features, as the probe reads them, that tell three classes apart."""
+    draw = torch.Generator().manual_seed(0)
+    centres, targets = torch.randn(3, 24, generator=draw), [i % 3 for i in range(48)]
+    video = centres[targets][:, None, None] + 0.3 * torch.randn(48, 2, 4, 24, generator=draw)
     features = probe.kept.take(Encoded(video, video.mean((1, 2))))[:, None]
-    examples = [Example(str(i), Path(str(i)), target) for i, target in enumerate(targets)]
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=3e-3)
-    for _ in range(60):
+    return Batch([Example(str(i), Path(str(i)), target) for i, target in enumerate(targets)], features)
+
+
+def descend(probe: Any, batch: Batch, steps: int) -> None:
+    optimizer = StackedAdamW(probe.bank, steps)
+    for _ in range(steps):
         optimizer.zero_grad()
-        probe.training_step(Batch(examples, features), 0).backward()
+        probe.training_step(batch, 0)["loss"].backward()
         optimizer.step()
-    found = probe.eval().predict(examples, features)
-    assert [prediction.value[0] for prediction in found] == targets
+    probe.eval()
+
+
+@pytest.mark.parametrize("settings", [{"head": "linear"}, {"head": "attentive"}, {"temporal_positions": True}])
+def test_a_probe_learns_classes_that_its_features_tell_apart(settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    probe = plugins.factory("adapter", "probe")(tiny(), TASK, lr=3e-3, **settings)
+    batch = told_apart(probe)
+    descend(probe, batch, 60)
+    found = probe.predict(batch.examples, batch.features)
+    assert [prediction.value[0] for prediction in found] == [example.target for example in batch.examples]
     assert all(sorted(prediction.value) == [0, 1, 2] for prediction in found)
 
 
 def test_the_attentive_head_is_torchs_cross_attention_with_one_query() -> None:
-    probe = plugins.factory("adapter", "probe")(tiny(), TASK, head="attentive").eval()
-    x = torch.randn(5, 8, 24)
-    pool = probe.pool
-    normed = torch.nn.functional.layer_norm(x, (24,), pool.norm.weight, pool.norm.bias)
-    heads = pool.attention.num_heads
-    q, k, v = (
-        nn.functional.linear(value, w, b).reshape(*value.shape[:2], heads, -1).transpose(1, 2)
-        for value, w, b in zip(
-            (pool.query.expand(5, -1, -1), normed, normed),
-            pool.attention.in_proj_weight.chunk(3),
-            pool.attention.in_proj_bias.chunk(3),
-            strict=True,
-        )
+    """Its loss and its predictions too, over two views."""
+    probe = plugins.factory("adapter", "probe")(tiny(), TASK, head="attentive", label_smoothing=0.1).eval()
+    state = probe.bank.state(0)
+    attention = nn.MultiheadAttention(24, probe.bank.heads, batch_first=True)
+    named = {name.removeprefix("pool.attention."): value for name, value in state.items() if "attention" in name}
+    attention.load_state_dict(named)
+    features = torch.randn(5, 2, 4, 6, 24)
+    normed = torch.nn.functional.layer_norm(
+        features.flatten(0, 1).flatten(1, 2), (24,), state["pool.norm.weight"], state["pool.norm.bias"]
     )
-    mixed = ((q @ k.mT / math.sqrt(24 / heads)).softmax(-1) @ v).transpose(1, 2).flatten(2)
-    assert torch.allclose(pool(x), pool.attention.out_proj(mixed)[:, 0], atol=1e-6)
+    pooled = attention(state["pool.query"].expand(10, -1, -1), normed, normed)[0][:, 0]
+    logits = pooled @ state["classify.1.weight"].T + state["classify.1.bias"]
+    assert torch.allclose(probe(features.flatten(0, 1))[0], logits, atol=1e-5)
+    examples = [Example(str(i), Path(str(i)), i % 3) for i in range(5)]
+    target = torch.tensor([i % 3 for i in range(5)]).repeat_interleave(2)
+    loss = nn.functional.cross_entropy(logits, target, label_smoothing=0.1)
+    assert probe.training_step(Batch(examples, features), 0)["loss"].item() == pytest.approx(loss.item(), abs=1e-5)
+    best = logits.softmax(-1).view(5, 2, 3).mean(1).topk(3)
+    assert [p.value for p in probe.predict(examples, features)] == best.indices.tolist()
 
 
 def test_a_probe_averages_the_softmax_of_its_views() -> None:
     probe = plugins.factory("adapter", "probe")(tiny(), TASK, head="linear").eval()
     views = torch.randn(1, 3, 24)
-    expected = torch.stack([probe(views[:, i]).softmax(-1) for i in range(3)]).mean(0)[0]
+    expected = torch.stack([probe(views[:, i])[0].softmax(-1) for i in range(3)]).mean(0)[0]
     detail = probe.predict([Example("1", Path("1"))], views)[0].detail
     assert detail["probabilities"] == pytest.approx(sorted(expected.tolist(), reverse=True), abs=1e-5)
+
+
+def grid(**settings: Any) -> Any:
+    """Three points that differ in their rate and smoothing."""
+    module, make = plugins.module_and_factory("adapter", "probe")
+    defaults = {name: p.default for name, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    rates = [{"lr": 1e-9}, {"lr": 1e-2, "weight_decay": 0.3}, {"lr": 1e-2, "label_smoothing": 0.3}]
+    return module.grid(tiny(), TASK, [{**defaults, **settings, **rate} for rate in rates])
+
+
+@pytest.mark.parametrize("head", ["linear", "attentive"])
+def test_choosing_leaves_one_probe_that_is_what_it_was_among_the_others(head: str) -> None:
+    probe = grid(head=head)
+    batch = told_apart(probe)
+    descend(probe, batch, 30)
+    found = probe.predict_all(batch.examples, batch.features)
+    right = [sum(p.value[0] == i % 3 for i, p in enumerate(of_point)) for of_point in found]
+    assert probe.points == 3 and right[0] < right[1] == right[2] == 48
+    assert found[1] != found[2]
+    with pytest.raises(ValueError, match="too many values"):
+        probe.predict(batch.examples, batch.features)
+    probe.choose(2)
+    assert probe.points == 1 and all(len(p) == 1 for p in probe.parameters())
+    for one, other in zip(probe.predict(batch.examples, batch.features), found[2], strict=True):
+        assert one.value == other.value
+        assert one.detail["probabilities"] == pytest.approx(other.detail["probabilities"], abs=1e-5)
+
+
+@pytest.mark.parametrize("head", ["linear", "attentive"])
+def test_a_probes_file_has_the_names_of_torchs_own_modules_and_comes_back(head: str, tmp_path: Path) -> None:
+    probe = grid(head=head)
+    descend(probe, told_apart(probe), 3)
+    probe.choose(1)
+    trained.save(probe, tmp_path / "a", {"settings": {}})
+    names = {"classify.1.weight", "classify.1.bias"} | (
+        {"pool.weight", "pool.bias"}
+        if head == "linear"
+        else {"pool.query", "pool.norm.weight", "pool.norm.bias"}
+        | {f"pool.attention.{part}{kind}" for part in ("in_proj_", "out_proj.") for kind in ("weight", "bias")}
+    )
+    stored = load_file(tmp_path / "a" / "adapter.safetensors")
+    assert set(stored) == names
+    torch.manual_seed(1)
+    other = plugins.factory("adapter", "probe")(tiny(), TASK, head=head)
+    other.bank.stacked["weight"].data.zero_()
+    trained.restore(other, tmp_path / "a")
+    assert all(torch.equal(value.half(), stored[name]) for name, value in trained.learned(other).items())
+
+
+def test_positions_in_time_are_refused_for_a_linear_probe() -> None:
+    with pytest.raises(UserError, match="temporal_positions=true has no effect with adapter.head=linear"):
+        plugins.factory("adapter", "probe")(tiny(), TASK, head="linear", temporal_positions=True)
 
 
 def test_a_number_of_heads_that_does_not_divide_the_width_is_refused() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from evalkit.api import UserError
-from evalkit.bank import Bank, Best, Point, StackedAdamW, cosine
-from evalkit.optim import adamw
+from evalkit.bank import Bank, Point, StackedAdamW
+from evalkit.optim import adamw, cosine
 
 DIM, HEADS, CLASSES, STEPS = 24, 3, 5, 40
 POINTS = [
@@ -290,21 +290,36 @@ def test_a_head_that_diverges_is_named_and_the_others_go_on(heads: int) -> None:
         assert difference(train([bank.points[k]], heads).state(0), bank.state(k)) <= 1e-4
 
 
-def test_each_head_keeps_its_own_best_epoch_and_of_equals_the_last() -> None:
-    bank = Bank([Point(seed=i) for i in range(4)], DIM, CLASSES)
-    best = Best(bank)
-    epochs: list[list[float | None]] = [
-        [1.0, 5.0, math.nan, 2.0],
-        [3.0, 4.0, math.nan, 2.0],
-        [3.0, 1.0, math.nan, None],
-    ]
-    for epoch, scores in enumerate(epochs, 1):
-        bank.stacked["bias"].data.fill_(epoch)
-        best.update(scores)
-    best.restore()
-    assert best.kept == [3, 1, 0, 2]
-    assert [bank.state(k)["classify.1.bias"][0].item() for k in (0, 1, 3)] == [3, 1, 2]
-    assert best.scores[3] == [2.0, 2.0]
+def test_one_head_of_a_bank_alone_gives_what_it_gave_among_the_others() -> None:
+    bank, features = perturbed(HEADS), data(HEADS)[0]
+    alone = bank.eval().alone(2)
+    assert alone.points == bank.points[2:] and not alone.training
+    assert torch.allclose(alone(features)[0], bank(features)[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [4, 2])
+def test_positions_are_added_to_the_tokens_of_their_step(steps: int) -> None:
+    """Output and gradients against torch's own modules; fewer steps than positions take those in between."""
+    bank = Bank([Point(), Point(seed=1)], DIM, CLASSES, HEADS, steps=4)
+    plain = Bank(bank.points, DIM, CLASSES, HEADS)
+    tokens = torch.randn(6, steps, 3, DIM, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(bank(tokens), plain(tokens), atol=1e-6)  # they are zero at first
+    torch.manual_seed(0)
+    bank.stacked["positions"].data.normal_()
+    logits, target = bank(tokens.half()), torch.randint(0, CLASSES, (6,))
+    torch.autograd.backward(bank.loss(logits, target).sum())
+    for k in range(2):
+        state = bank.state(k)
+        places = state.pop("positions").requires_grad_()
+        reference = Plain(HEADS)
+        reference.load_state_dict(state)
+        near = places if steps == 4 else (places[0::2] + places[1::2]) / 2
+        expected = reference((tokens.half().float() + near).flatten(1, 2))
+        torch.autograd.backward(F.cross_entropy(expected, target))
+        assert torch.allclose(logits[k], expected, atol=1e-5)
+        found = bank.stacked["positions"].grad
+        assert found is not None and places.grad is not None
+        assert places.grad.abs().max() > 1e-4 and torch.allclose(found[k], places.grad, atol=1e-6)
 
 
 def spread(rank: int, folder: Path) -> None:

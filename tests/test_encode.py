@@ -11,7 +11,9 @@ from torch import Tensor
 from evalkit import encode, encoders
 from evalkit.api import Clip, Example, UserError, Views
 from evalkit.clips import Decoded, Failure, Request
-from evalkit.encode import Cost, Encoding, Reader, Source
+from evalkit.encode import Cost, Encoding, Reader, Shelf, Source
+from evalkit.identity import FeatureKey, Identity
+from evalkit.store import Store
 
 VARIANTS = {"": encode.unchanged, "shuffled": encode.shuffled, "single_frame": encode.single_frame}
 
@@ -205,3 +207,73 @@ def test_a_few_broken_training_videos_are_told_and_only_broken_ones_are_an_error
     with pytest.raises(UserError) as caught:
         encode.report(failed, 5)
     assert str(caught.value) == "none of the 5 training videos could be decoded; 0.mp4: is broken"
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """A shelf for the made-up videos of these tests, which are files of their own names."""
+    monkeypatch.chdir(tmp_path)
+    for name in "abcde":
+        Path(name).write_bytes(name.encode() * 100)
+    views = Views(frames=2, size=8, resize="crop")
+    empty = Identity(0, None, "")
+    key = FeatureKey(empty, None, views, Clip(), "decoder 1", "0" * 64, "1" * 64, "pooled", "32 on cpu")
+    return Shelf(Store(tmp_path / "store"), key)
+
+
+def told(found: Sequence[Encoding]) -> list[Any]:
+    return [(one.source, one.failure, one.decoder, {k: v.tolist() for k, v in one.features.items()}) for one in found]
+
+
+def test_what_is_stored_is_neither_decoded_nor_encoded_again(shelf: Shelf) -> None:
+    one = reader(batch=4)
+    names = ["a", "bad", "b", "c"]
+    first = list(one.encode(wanted(*names), as_they_are, "test", VARIANTS, shelf))
+    assert (one.cost.cache_hits, one.cost.cache_misses) == (0, 4) and one.cost.encoder_forwards == 3 * len(VARIANTS)
+    for again in (shelf, Shelf(Store(shelf.store.folder), shelf.key)):
+        two = reader(batch=4)
+        second = list(two.encode(wanted(*names), as_they_are, "test", VARIANTS, again))
+        assert told(second) == told(first)
+        assert (two.cost.cache_hits, two.cost.cache_misses, two.cost.encoder_forwards) == (3, 1, 0)
+
+
+def test_order_is_kept_where_some_is_stored_and_some_is_not(shelf: Shelf) -> None:
+    list(reader().encode(wanted("b", "d"), as_they_are, "test", VARIANTS, shelf))
+    for batch in (1, 3, 64):
+        found = list(reader(batch).encode(wanted(*"abcde"), as_they_are, "test", VARIANTS, None))
+        mixed = list(reader(batch).encode(wanted(*"abcde"), as_they_are, "test", VARIANTS, shelf))
+        assert told(mixed) == told(found)
+
+
+def test_a_variant_that_is_missing_and_bytes_that_are_damaged_are_encoded_anew(shelf: Shelf) -> None:
+    list(reader().encode(wanted("a", "b"), as_they_are, "test", {"": encode.unchanged}, shelf))
+    one = reader()
+    list(one.encode(wanted("a"), as_they_are, "test", VARIANTS, shelf))
+    assert one.cost.cache_misses == 1
+    whole = told(list(reader().encode(wanted("a", "b"), as_they_are, "test", {"": encode.unchanged}, shelf)))
+    (data,) = shelf.store.folder.glob("*.data")
+    torn = bytearray(data.read_bytes())
+    torn[200::64] = bytes(len(torn[200::64]))
+    data.write_bytes(bytes(torn))
+    two = reader()
+    fresh = Shelf(Store(shelf.store.folder), shelf.key)
+    assert told(list(two.encode(wanted("a", "b"), as_they_are, "test", {"": encode.unchanged}, fresh))) == whole
+    assert two.cost.cache_misses > 0
+
+
+def test_other_bytes_under_the_same_path_are_another_video_and_a_moved_one_is_the_same(shelf: Shelf) -> None:
+    def misses(name: str) -> int:
+        one = reader()
+        list(one.encode(wanted(name), as_they_are, "test", {"": encode.unchanged}, shelf))
+        return one.cost.cache_misses
+
+    assert misses("a") == 1 and misses("a") == 0
+    Path("a").write_bytes(b"other" * 20)
+    assert misses("a") == 1
+    Path("moved").mkdir()
+    assert misses("b") == 1
+    Path("b").rename("moved/b")
+    assert misses("moved/b") == 0

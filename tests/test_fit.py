@@ -1,8 +1,11 @@
 """Fitting keeps the epoch that is best on val, says in one line what goes wrong, and is the same for one seed."""
 
+import copy
+import inspect
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit import plugins
+from evalkit import plugins, trained
 from evalkit.api import Batch, Clip, Example, Kept, Prediction, Task, UserError
+from evalkit.config import resolve
 from evalkit.encode import Source
-from evalkit.fit import Examples, Fitted, fit, headline, predict, split_val
+from evalkit.fit import Course, DivergedError, Examples, Fitted, fit, fit_adapter, headline, predict, split_val
 from evalkit.metrics import accuracy, top1_top5
 from evalkit.optim import adamw
+from evalkit.parts import Parts, prepare
 
 CPU = torch.device("cpu")
 
@@ -64,14 +69,14 @@ def fitted(adapter: Any, train: Examples, val: Examples, score: Any = accuracy, 
 def test_the_module_holds_the_epoch_that_was_best_on_val() -> None:
     walker = Walker(epochs=5)
     found = fitted(walker, examples(8), examples(3, target=2, prefix="v"))
-    assert found == Fitted(epochs=5, kept=2, val_scores=[0, 100, 0, 0, 0])
+    assert found == Fitted([Course([0, 100, 0, 0, 0], kept=2)])
     assert walker.weight.item() == pytest.approx(2) and not walker.training
 
 
 def test_of_equal_epochs_the_last_is_kept() -> None:
     walker = Walker(epochs=3)
     found = fitted(walker, examples(8), examples(3, target=77, prefix="v"))
-    assert found == Fitted(epochs=3, kept=3, val_scores=[0, 0, 0])
+    assert found == Fitted([Course([0, 0, 0], kept=3)])
     assert walker.weight.item() == pytest.approx(3)
 
 
@@ -114,13 +119,13 @@ def test_nothing_to_fit_or_to_choose_on_is_told(train: int, val: int, split: str
 def test_the_time_limit_ends_the_fit_with_an_epoch_that_was_scored() -> None:
     walker = Walker(epochs=100_000, batch_size=4, pause=0.02)
     found = fitted(walker, examples(8), examples(2, target=3, prefix="v"), max_minutes=0.01)
-    assert 1 <= found.epochs < 100 and len(found.val_scores) == found.epochs
+    assert 1 <= len(found.courses[0].val_scores) < 100
 
 
 def test_a_limit_within_the_first_epoch_keeps_what_was_learned_until_then() -> None:
     walker = Walker(epochs=3, batch_size=1, pause=0.05)
     found = fitted(walker, examples(40), examples(2, prefix="v"), max_minutes=0.005)
-    assert found.epochs == found.kept == 1 and 1 <= len(walker.seen) < 40
+    assert found.courses == [Course([0.0], kept=1)] and 1 <= len(walker.seen) < 40
 
 
 def test_a_limit_shorter_than_one_step_is_told() -> None:
@@ -145,27 +150,185 @@ def clusters(n: int, prefix: str) -> Examples:
     return Examples(rows, features, {Source(row.video, None): i for i, row in enumerate(rows)})
 
 
-def probe() -> Any:
+PROBE = Task(test=(), score=top1_top5, classes=("a", "b", "c"))
+
+
+def probe(**settings: Any) -> Any:
     torch.manual_seed(0)
-    task = Task(test=(), score=top1_top5, classes=("a", "b", "c"))
-    return plugins.factory("adapter", "probe")(Shape(), task, head="linear", epochs=6, batch_size=8, lr=1e-2)
+    settings = {"head": "linear", "epochs": 6, "batch_size": 8, "lr": 1e-2, **settings}
+    return plugins.factory("adapter", "probe")(Shape(), PROBE, **settings)
+
+
+def grid(points: Sequence[dict[str, Any]], **settings: Any) -> Any:
+    torch.manual_seed(0)
+    module, make = plugins.module_and_factory("adapter", "probe")
+    defaults = {name: p.default for name, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    settings = {**defaults, "head": "linear", "epochs": 6, "batch_size": 8, **settings}
+    return module.grid(Shape(), PROBE, [{**settings, **point} for point in points])
 
 
 def test_a_probe_learns_and_one_seed_gives_one_result() -> None:
     adapters = [probe(), probe()]
     found = [fitted(one, clusters(48, ""), clusters(24, "val"), top1_top5) for one in adapters]
-    assert found[0] == found[1] and found[0].val_scores[found[0].kept - 1] > 80
+    assert found[0] == found[1] and (best := found[0].courses[0].best) and best > 80
     for one, other in zip(adapters[0].parameters(), adapters[1].parameters(), strict=True):
         assert torch.equal(one, other)
-    values = predict(adapters[0], clusters(24, "val"), None)
+    (values,) = predict(adapters[0], clusters(24, "val"), None)
     targets = [example.target for example in clusters(24, "val").examples]
-    assert headline(top1_top5, values, targets) == max(found[0].val_scores)
+    assert headline(top1_top5, values, targets) == best
 
 
 def test_predictions_at_hand_are_in_the_order_of_the_examples_whatever_the_order_of_the_rows() -> None:
     one, data = probe(), clusters(150, "")
     backwards = Examples(list(reversed(data.examples)), data.rows.flip(0), {s: 149 - i for s, i in data.index.items()})
-    assert predict(one.eval(), backwards, None) == list(reversed(predict(one, data, None)))
+    assert predict(one.eval(), backwards, None)[0] == predict(one, data, None)[0][::-1]
+
+
+# --- many points -----------------------------------------------------------------------------------------------------
+
+POINTS = [{"lr": 1e-6}, {"lr": 1e-2, "dropout": 0.2}, {"lr": 1e-3, "weight_decay": 0.1}]
+
+
+def test_the_point_that_is_best_on_val_is_chosen_and_ends_as_it_would_alone() -> None:
+    together = grid(POINTS)
+    found = fitted(together, clusters(48, ""), clusters(24, "val"), top1_top5)
+    alone = [probe(**point) for point in POINTS]
+    courses = [fitted(one, clusters(48, ""), clusters(24, "val"), top1_top5).courses[0] for one in alone]
+    assert found == Fitted(courses, chosen=1)
+    assert found.courses[0] != found.courses[2] and together.points == 1 and not together.training
+    expected = alone[1].bank.state(0)
+    for name, value in together.bank.state(0).items():
+        assert torch.allclose(value, expected[name], atol=1e-5)
+
+
+def test_of_equal_points_the_first_is_chosen_with_its_own_epoch() -> None:
+    together = grid([{"lr": 1e-2}, {"lr": 2e-2}])
+    found = fitted(together, clusters(48, ""), clusters(24, "val"), lambda p, t: {"same": 50.0})
+    assert found.chosen == 0 and [one.kept for one in found.courses] == [6, 6]
+    assert together.bank.points[0].lr == 1e-2
+
+
+def test_each_point_keeps_its_own_epoch() -> None:
+    together = grid([{"lr": 1e-2}, {"lr": 2e-2}])
+    told = iter([1.0, 5.0, 9.0, 4.0, 3.0, 4.0, *[0.0] * 6])
+    states = []
+
+    def score(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
+        states.append(copy.deepcopy(together.bank.state(0)))
+        return {"told": next(told)}
+
+    found = fitted(together, clusters(48, ""), clusters(24, "val"), score)
+    assert [(one.kept, one.best) for one in found.courses] == [(2, 9.0), (1, 5.0)] and found.chosen == 0
+    assert all(torch.equal(value, states[2][name]) for name, value in together.bank.state(0).items())
+
+
+def test_a_point_that_diverges_is_told_and_the_others_go_on_as_without_it() -> None:
+    together, without = grid([POINTS[1], {"lr": 1e30}, POINTS[2]]), grid([POINTS[1], POINTS[2]])
+    found, expected = (fitted(one, clusters(48, ""), clusters(24, "val"), top1_top5) for one in (together, without))
+    failure = found.courses[1].failure
+    assert failure and failure.startswith("the loss became nan at step ") and found.courses[1].best is None
+    assert [found.courses[0], found.courses[2]] == expected.courses and found.chosen == 0
+
+
+def test_where_every_point_diverges_that_is_the_error() -> None:
+    with pytest.raises(DivergedError, match=r"^the loss became \w+ at step \d+: try a lower adapter.lr$") as caught:
+        fitted(grid([{"lr": 1e30}, {"lr": 1e31}]), clusters(48, ""), clusters(24, "val"), top1_top5)
+    assert len(caught.value.courses) == 2
+
+
+# --- a run's grid ----------------------------------------------------------------------------------------------------
+
+TASK = '''
+from pathlib import Path
+
+from evalkit.api import Example, Task
+from evalkit.metrics import accuracy
+
+
+def task(root: Path) -> Task:
+    """Which way a shape moves."""
+    options = ("left", "right")
+    films = [Example(f.stem, f, i % 2, text="Which way?", choices=options) for i, f in enumerate(sorted(root.glob("*")))]
+    return Task(test=films[:1], train=films[1:8], val=films[8:], score=SCORE, classes=CLASSES)
+'''
+
+
+@pytest.fixture
+def words(tmp_path: Path, films: Path, tiny: Path) -> list[str]:
+    """A run of a probe on three quarters of the films."""
+    for classes, score, name in (('("left", "right")', "top1_top5", "classes"), ("()", "accuracy", "choice")):
+        text = TASK.replace("CLASSES", classes).replace("SCORE", score).replace("import accuracy", f"import {score}")
+        (tmp_path / f"{name}.py").write_text(text)
+    return [f"task={tmp_path / 'classes.py'}", f"data.root={films}", f"ckpt={tiny}", "adapter.epochs=3", "workers=1"]
+
+
+def chosen(words: Sequence[str], *points: dict[str, Any]) -> tuple[Parts, dict[str, Any]]:
+    config = replace(resolve("run", words), points=points)
+    parts = prepare(config)
+    return parts, fit_adapter(parts, config)[0]
+
+
+def alike(one: Parts, other: Parts) -> bool:
+    learned, expected = (trained.learned(parts.adapter) for parts in (one, other))
+    return all(torch.allclose(learned[name], value, atol=1e-5) for name, value in expected.items())
+
+
+def test_points_that_one_pass_can_fit_share_it_and_each_ends_as_a_fit_of_its_own(words: list[str]) -> None:
+    points = [{"head": head, "lr": lr} for lr in (1e-6, 1e-2) for head in ("linear", "attentive")]
+    parts, record = chosen(words, *points)
+    assert parts.passes == [[0, 2], [1, 3]]  # the heads read different features
+    each = [chosen([*words, f"adapter.head={one['head']}", f"adapter.lr={one['lr']}"]) for one in points]
+    assert record["grid_val_scores"] == [own["val_score"] for _, own in each]
+    best = record["grid_val_scores"].index(max(record["grid_val_scores"]))
+    assert record["chosen"] == {**each[best][1]["chosen"], "point": best} and record["failures"] == []
+    assert record["grid"] == [own["grid"][0] for _, own in each] and record["n_val"] == 4
+    assert record["val_scores"] == each[best][1]["val_scores"]
+    assert parts.settings == each[best][0].settings and alike(parts, each[best][0])
+    assert parts.adapter.kept == each[best][0].adapter.kept
+    assert parts.shelf and each[best][0].shelf and parts.shelf.key == each[best][0].shelf.key
+
+
+def test_points_that_cannot_train_together_are_fitted_one_by_one_on_features_encoded_once(words: list[str]) -> None:
+    points = [{"batch_size": size, "epochs": size} for size in (2, 3)]
+    parts, record = chosen([*words, "cache=off"], *points)
+    assert parts.passes == [[0], [1]] and parts.reader.cost.encoder_forwards == 11
+    each = [chosen([word for word in words if "epochs" not in word] + _words(one)) for one in points]
+    assert record["grid_val_scores"] == [own["val_score"] for _, own in each]
+    assert alike(parts, each[record["chosen"]["point"]][0])
+
+
+def _words(point: dict[str, Any]) -> list[str]:
+    return [f"adapter.{key}={value}" for key, value in point.items()]
+
+
+def test_an_adapter_without_a_pass_for_many_points_fits_one_after_another(
+    words: list[str], lm: Path, tmp_path: Path
+) -> None:
+    """The one that diverges is told, and what follows starts as if it had not been there."""
+    task = [f"task={tmp_path / 'choice.py'}", "adapter=multiple_choice", f"lm={lm}", "adapter.latents=2"]
+    words = [*task, *words[1:]]
+    parts, record = chosen(words, {"lr": 1e30}, {"lr": 1e-3})
+    assert parts.passes == [[0], [1]]
+    assert [one["point"] for one in record["failures"]] == [0] and record["grid_val_scores"][0] is None
+    assert record["failures"][0]["reason"].startswith("the loss became nan at step ")
+    alone, own = chosen([*words, "adapter.lr=1e-3"])
+    assert record["val_scores"] == own["val_scores"] and record["chosen"] == {**own["chosen"], "point": 1}
+    assert parts.settings == alone.settings and alike(parts, alone)
+    with pytest.raises(DivergedError, match="^the loss became nan at step .*: try a lower adapter.lr$"):
+        chosen(words, {"lr": 1e30}, {"lr": 1e31})
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (["adapter=contrastive"], "the adapter changes the encoder for those that follow: give one"),
+        (["adapter.epochs=0"], "the adapter is not fitted: give one"),
+    ],
+)
+def test_a_grid_that_nothing_chooses_from_is_refused(words: list[str], changed: list[str], told: str) -> None:
+    config = resolve("adapt", [*[word for word in words if "epochs" not in word], *changed, "out=nowhere"])
+    with pytest.raises(UserError, match=f"^adapter.lr has several values, but {told}$"):
+        prepare(replace(config, points=({"lr": 1e-3}, {"lr": 1e-2})))
 
 
 # --- val -------------------------------------------------------------------------------------------------------------

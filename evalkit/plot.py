@@ -1,0 +1,37 @@
+"""Pictures of a sweep: scores on val over the one setting that varies, for a terminal and as a PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+Curve = tuple[str, list[float], list[float]]  # name, settings, scores
+
+
+def terminal(curves: Sequence[Curve], setting: str, width: int = 40) -> str:
+    """A bar per point, as long as its score in 0..100."""
+    lines = []
+    for name, settings, scores in curves:
+        lines.append(f"{name}: val over {setting}")
+        for x, y in sorted(zip(settings, scores, strict=True)):
+            lines.append(f"  {x:>10g} {'█' * round(width * max(0.0, min(y, 100.0)) / 100):<{width}} {y:.1f}")
+    return "\n".join(lines)
+
+
+def png(curves: Sequence[Curve], setting: str, file: Path) -> None:
+    """Writes the curves as a picture; colours that colour-blind people tell apart (Okabe and Ito)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+    for number, (name, settings, scores) in enumerate(curves):
+        points = sorted(zip(settings, scores, strict=True))
+        mark = "os^Dv*x"[number % 7]
+        axes.plot(*zip(*points, strict=True), marker=mark, color=colours[number % 7], label=name)
+    if all(x > 0 for _, settings, _ in curves for x in settings):
+        axes.set_xscale("log")
+    axes.set(xlabel=setting, ylabel="score on val")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=150)

@@ -1,0 +1,135 @@
+"""Sweeps: what becomes a grid point, what a pass of its own, and what is told of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evalkit import plot, result, sweep
+from evalkit.api import UserError
+from evalkit.cli import main
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        ("1e-4", ["1e-4"]),
+        ("1e-4,3e-4", ["1e-4", "3e-4"]),
+        ("[0.9,0.99],[0.9,0.999]", ["[0.9,0.99]", "[0.9,0.999]"]),
+        ("(1,2)", ["(1,2)"]),
+        ('"a,b",c', ["a,b", "c"]),
+        ("'a,b'", ["a,b"]),
+        ("", [""]),
+    ],
+)
+def test_commas_count_outside_brackets_and_quotes(value: str, parts: list[str]) -> None:
+    assert sweep.split(value) == parts
+
+
+def test_adapter_keys_make_points_and_all_others_passes() -> None:
+    jobs, cells = sweep.plan(
+        ["task=kinetics400", "mini=true", "ckpt=demo,random:vivit_demo", "adapter.lr=1e-4,3e-4", "jobs=2"]
+        + ["adapter.weight_decay=0,1e-2", "adapter.epochs=2", "seed=0,1"]
+    )
+    assert jobs == 2 and len(cells) == 4
+    assert {(cell.config.options.ckpt, cell.config.options.seed) for cell in cells} == {
+        (ckpt, seed) for ckpt in ("demo", "random:vivit_demo") for seed in (0, 1)
+    }
+    for cell in cells:
+        assert [(p["lr"], p["weight_decay"]) for p in cell.config.points] == [
+            (1e-4, 0.0),
+            (1e-4, 1e-2),
+            (3e-4, 0.0),
+            (3e-4, 1e-2),
+        ]
+        assert cell.config.adapter == {"epochs": 2}
+        assert "adapter.lr=3e-4" in cell.points[3] and "adapter.epochs=2" in cell.points[3]
+        ((_, again),) = [sweep.plan(cell.words)]
+        assert [one.config for one in again] == [cell.config]
+
+
+def test_one_value_alone_is_a_plain_run() -> None:
+    _, (cell,) = sweep.plan(["task=kinetics400", "mini=true", "ckpt=demo", "adapter.lr=1e-4"])
+    assert cell.config.points == () and cell.config.adapter == {"lr": 1e-4} and len(cell.points) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["task=kinetics400", "ckpt=demo", "adapter.lr=1e-4,"], "adapter.lr=1e-4,: a value between commas is empty"),
+        (["task=kinetics400", "ckpt=demo", "adapter.lr=1e-4,x"], "adapter.lr=x: expected a number"),
+        (["task=kinetics400", "ckpt=demo", "adaptr.lr=1,2"], "unknown key 'adaptr.lr'. Did you mean 'adapter.lr'?"),
+        (["task=kinetics400", "ckpt=demo", "jobs=0"], "jobs=0: expected a whole number above 0"),
+        (["task=kinetics400", "ckpt=demo", "seed=1", "seed=2"], "seed is given twice"),
+        (["task"], "expected key=value, got 'task'"),
+    ],
+)
+def test_a_wrong_word_is_told_before_anything_runs(words: list[str], told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        sweep.plan(words)
+    assert str(caught.value).startswith(told)
+
+
+@pytest.fixture
+def words(tiny: Path, films: Path, tmp_path: Path) -> list[str]:
+    rows = [f"{path},{i % 2},{'train' if i < 9 else 'test'}" for i, path in enumerate(sorted(films.glob("*.mp4")))]
+    (tmp_path / "labels.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    common = ["task=folder", f"data.root={tmp_path / 'labels.csv'}", f"out={tmp_path / 'out'}", "adapter.head=linear"]
+    return [*common, f"ckpt={tiny}", "adapter.epochs=3", "canary=false"]
+
+
+def test_a_grid_is_one_run_whose_record_holds_every_point(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", *words, "adapter.lr=1e-4,1e-2,1e-1"]) == 0
+    told = capsys.readouterr().out
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(result.RESULT)]
+    assert result.validate(run) == []
+    record = result.load(run)
+    selection = record["selection"]
+    assert [point["lr"] for point in selection["grid"]] == [1e-4, 1e-2, 1e-1]
+    values = selection["grid_val_scores"]
+    assert len(values) == 3 and selection["val_score"] == max(values) == values[selection["chosen"]["point"]]
+    assert record["adapter"]["settings"]["lr"] == selection["grid"][selection["chosen"]["point"]]["lr"]
+    assert told.count("chosen") == 1 and told.count("█") + told.count("val over adapter.lr") > 0
+    assert list((tmp_path / "out").glob("sweep-*.png"))[0].read_bytes().startswith(b"\x89PNG")
+    assert record["provenance"]["command"][1] == "sweep" or record["provenance"]["command"][0] == "sweep"
+
+    line = next(line for line in told.splitlines() if line.startswith("evalkit run "))
+    assert f"adapter.lr={selection['grid'][selection['chosen']['point']]['lr']:g}".split("=")[0] in line
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(result.RESULT)}
+    assert main(["sweep", *words, "adapter.lr=1e-4,1e-2,1e-1"]) == 0  # finished: nothing is run again
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(result.RESULT)} == before
+    assert capsys.readouterr().out == told
+
+
+def test_a_failed_pass_does_not_end_the_others(
+    words: list[str], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in words if not word.startswith("ckpt=")]
+    assert main(["sweep", *words, f"ckpt=nothing_at_all,{tiny}"]) == 1
+    told = capsys.readouterr()
+    assert "failed: ckpt=nothing_at_all: no such file or folder" in told.out
+    assert len(list((tmp_path / "out").rglob(result.RESULT))) == 1
+
+
+def test_a_chosen_point_run_alone_gives_the_same_score(words: list[str], tmp_path: Path) -> None:
+    assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(result.RESULT)]
+    record = result.load(run)
+    assert main(["run", f"config={run / 'config.yaml'}", f"out={tmp_path / 'again'}"]) == 0
+    (alone,) = [path.parent for path in (tmp_path / "again").rglob(result.RESULT)]
+    assert result.load(alone)["scores"] == record["scores"]
+    assert [json.loads(line)["prediction"] for line in (alone / result.PREDICTIONS).open()] == [
+        json.loads(line)["prediction"] for line in (run / result.PREDICTIONS).open()
+    ]
+
+
+def test_curves_are_drawn_in_order_and_within_the_bounds(tmp_path: Path) -> None:
+    curves: list[plot.Curve] = [("a", [1e-2, 1e-4], [50.0, 100.0]), ("b", [1e-4], [0.0])]
+    lines = plot.terminal(curves, "adapter.lr", width=10).splitlines()
+    assert lines[0] == "a: val over adapter.lr" and lines[1].split() == ["0.0001", "█" * 10, "100.0"]
+    assert lines[2].split() == ["0.01", "█" * 5, "50.0"] and lines[4].split() == ["0.0001", "0.0"]
+    plot.png(curves, "adapter.lr", tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 5000
