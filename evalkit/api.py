@@ -269,6 +269,17 @@ class Encoder(Protocol):
     def __call__(self, video: Tensor) -> Encoded: ...
 
 
+def as_texts(texts: Sequence[str]) -> list[str]:
+    """Texts to embed, as a list.
+
+    Raises:
+        ValueError: it is one text, whose letters would be taken for texts, or none at all.
+    """
+    if isinstance(texts, str) or not texts:
+        raise ValueError(f"texts={texts!r}: wanted a list of at least one text")
+    return list(texts)
+
+
 def has_text(encoder: object) -> bool:
     """Whether an encoder embeds text: it has `encode_text`, and its text tower, where it names one, is there."""
     return callable(getattr(encoder, "encode_text", None)) and getattr(encoder, "text", True) is not None

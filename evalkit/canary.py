@@ -595,6 +595,8 @@ def measure_wear(module: nn.Module) -> Wear:
         rows, columns = matrix.shape
         if min(rows, columns) < 24:  # too few for the law of large numbers
             continue
+        if not torch.isfinite(matrix).all():  # told by what the encoder then gives
+            continue
         scale = float(matrix.square().mean().sqrt()) * (math.sqrt(rows) + math.sqrt(columns))
         strongest = float(torch.svd_lowrank(matrix, q=6, niter=2)[1][0]) / scale if scale else 0.0
         sizes.append(matrix.numel())

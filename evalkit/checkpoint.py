@@ -48,6 +48,8 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> dict[s
     if not prefix:
         return state
     found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if found and all(name.startswith(".") for name in found):
+        raise UserError(f"encoder.prefix={prefix}: every name goes on with a dot. Did you mean {prefix}.?")
     if not found:
         heads = sorted({f"{name.split('.', 2)[0]}.{name.split('.', 2)[1]}." for name in state if name.count(".") > 1})
         raise UserError(

@@ -269,8 +269,8 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
             )
         values["adapter"]["lm"] = options.lm
     trainer = Trainer(**values["trainer"])
-    settings = {section: values[section] for section in ("encoder", "data", "clip", "adapter")}
-    return Config(command, tuple(words), options, **settings, trainer=trainer)
+    encoder, data, clip, own = (values[section] for section in ("encoder", "data", "clip", "adapter"))
+    return Config(command, tuple(words), options, encoder, data, clip, own, trainer)
 
 
 def _parse(words: Sequence[str]) -> dict[str, _Given]:

@@ -157,11 +157,10 @@ class Reader:
     def sample(self, wanted: Sequence[Source], count: int) -> list[Tensor]:
         """The first views, uint8 (T, C, H, W), of the first sources that decode, `count` of them or fewer."""
         found: list[Tensor] = []
-        for clip in self._read(wanted):
-            if isinstance(clip, Decoded):
-                found.append(clip.pixels[0])
-            if len(found) == count:
-                break
+        left = list(wanted)
+        while left and len(found) < count:  # no more are decoded than are needed
+            now, left = left[: count - len(found)], left[count - len(found) :]
+            found += [clip.pixels[0] for clip in self._read(now) if isinstance(clip, Decoded)]
         return found
 
     def encode(

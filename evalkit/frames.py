@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, UserError
+from evalkit.api import Clip, Encoded, UserError, as_texts
 
 # Frames of a clip where the model's files name none, as for every image model: VideoGLUE, whose tables have their rows,
 # gives a head 8 steps in time (https://arxiv.org/abs/2307.03166, tables 10 to 12); each frame is one.
@@ -60,7 +60,7 @@ class FrameEncoder(nn.Module):
         """
         if self.text is None:
             raise UserError("this encoder has no text tower, so it cannot embed text")
-        embeddings: Tensor = self.text(texts)
+        embeddings: Tensor = self.text(as_texts(texts))
         return embeddings
 
 

@@ -125,7 +125,7 @@ def architecture(encoder: nn.Module) -> str:
 
 
 # Attributes of modules that say nothing about the output: evaluation is always meant, and where weights came from.
-_ASIDE = {"training", "name_or_path"}
+_ASIDE = {"training", "name_or_path", "_name_or_path"}
 
 
 def _text(value: Any) -> str:
@@ -138,7 +138,8 @@ def _text(value: Any) -> str:
     if is_dataclass(value) and not isinstance(value, type):
         value = vars(value)
     if isinstance(value, Mapping):
-        return str([(str(key), text) for key, one in sorted(value.items(), key=str) if (text := _text(one))])
+        told = [(str(key), _text(one)) for key, one in sorted(value.items(), key=str) if key not in _ASIDE]
+        return str([(key, text) for key, text in told if text])
     return ""
 
 

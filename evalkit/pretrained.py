@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from evalkit import checkpoint
 from evalkit.api import Clip, UserError
 from evalkit.plugins import suggest
+
+# Of a model by its own names, from elsewhere than its folder; None means the folder's.
+Weights = Mapping[str, Tensor] | None
 
 # What a model needs; a repository's flax, tensorflow and onnx copies, pictures and training states stay where they are.
 _FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt", "*.npz"]
@@ -36,7 +41,7 @@ def fetch(name: str) -> Path:
     except Exception as error:  # the hub's, the network's, the disk's
         line = " ".join(str(error).split())
         raise UserError(
-            f"ckpt={name}: no such file or folder here, and the hub does not give it: {type(error).__name__}: "
+            f"{name}: no such file or folder here, and the hub does not give it: {type(error).__name__}: "
             f"{line[:200]}. Give a local folder, or fetch it where there is a network: hf download {model}"
         ) from error
 
@@ -46,29 +51,37 @@ def is_hub_name(word: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", word) is not None and not word.startswith(".")
 
 
-def load(model: Any, folder: Path, left_out: str = "", **settings: Any) -> Any:
+def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, **settings: Any) -> Any:
     """A transformers model from its folder, every weight in place, float32, in evaluation mode.
 
     Args:
         model: the class, such as transformers.CLIPModel.
         folder: with config.json and the weights; pickled weights are read without running code.
+        weights: by their names in the model, in place of the folder's own.
         left_out: pattern of weights that the file may hold and the encoder has no use for: heads, decoders.
         settings: for `from_pretrained`.
 
     Raises:
         UserError: weights are missing, unexpected or of another shape, or the files cannot be read.
     """
+    own = {} if weights is None else {"state_dict": dict(weights), "config": read_config(folder)}
     try:
         with _quietly():  # its report of what it could not place is our error
             module, info = model.from_pretrained(
-                folder,
+                folder if weights is None else None,
+                **own,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
                 local_files_only=True,
                 **settings,
             )
-    except Exception as error:  # its own, safetensors', pickle's, json's
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"refused {folder}: its weights are damaged, or a pickle that can run code when loaded. Save them again "
+            "with save_pretrained, as safetensors"
+        ) from error
+    except Exception as error:  # its own, safetensors', json's
         line = " ".join(str(error).split())
         raise UserError(f"cannot read {folder} as {model.__name__}: {type(error).__name__}: {line[:300]}") from error
     unexpected = [name for name in info["unexpected_keys"] if not (left_out and re.match(left_out, name))]
@@ -144,6 +157,8 @@ def read_clip(folder: Path, default: Clip, shift: float = 0.0) -> Clip:
     cut = values.get("do_center_crop", "crop_size" in values)
     size = values.get("crop_size") if cut else values.get("size")
     if isinstance(size, dict):
+        if size.get("height") != size.get("width"):
+            raise UserError(f"the preprocessor's file in {folder} states a size of {size}: wanted a square")
         size = size.get("height", size.get("shortest_edge"))
     mean, std = default.mean, default.std
     low, high = default.value_range
@@ -152,6 +167,8 @@ def read_clip(folder: Path, default: Clip, shift: float = 0.0) -> Clip:
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         elif "image_mean" in values and "image_std" in values:
             mean, std = _three(values["image_mean"]), _three(values["image_std"])
+            if not all(value > 0 for value in std):
+                raise ValueError(f"image_std={list(std)} is not above 0")
         if not values.get("do_rescale", True):
             low, high = 0.0, 255.0
         elif "rescale_factor" in values:

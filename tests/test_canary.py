@@ -362,3 +362,14 @@ def test_films_differ_from_each_other_and_from_their_mirror_images() -> None:
     one = film(8, 32).float()
     for other in (film(8, 32, 1).float(), one.flip(0), one.flip(1), one.flip(2), one.flip(3), one.transpose(2, 3)):
         assert (one - other).abs().mean() > 2
+
+
+def test_weights_that_are_nan_are_a_finding_and_no_crash() -> None:
+    encoder = load_encoder("demo")
+    assert isinstance(encoder, nn.Module)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.fill_(torch.nan)
+    clips = torch.stack([canary.film(8, 64, index) for index in (2, 3)])
+    found = {one.check: one.outcome for one in canary.examine(encoder, clips)}
+    assert found["finite"] == "failed"

@@ -1,6 +1,7 @@
 """Every way of `ckpt=`: what it gives, and what it says when it cannot."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from evalkit import api, cards, checkpoint, config, encoders, pretrained
 from evalkit.api import Clip, UserError
 from evalkit.encoders import Spec, load_encoder, save_encoder, spec_of
 from evalkit.encoders.vivit import ViViT
+from tests import test_hf_video
 
 OWN = """
 import torch
@@ -421,13 +423,67 @@ def test_a_pickle_that_runs_code_is_loaded_only_where_it_is_trusted(copy: Path, 
     assert checkpoint.sha256(load(copy / "run.ckpt", trust=True)) == checkpoint.sha256(load(tiny))
 
 
+def test_a_training_checkpoint_of_a_transformers_model_needs_only_its_config(tmp_path: Path) -> None:
+    saved = test_hf_video.folder(tmp_path, "videomae")
+    state = load_file(saved / "model.safetensors")
+    file = tmp_path / "run.ckpt"
+    torch.save({"state_dict": {f"model.encoder.{name}": value for name, value in state.items()}}, file)
+    known = checkpoint.sha256(load(saved))
+    (saved / "model.safetensors").rename(tmp_path / "kept.safetensors")
+    assert checkpoint.sha256(load(file, model=str(saved), prefix="model.encoder.")) == known
+    (saved / "run.ckpt").write_bytes(file.read_bytes())
+    assert checkpoint.sha256(load(saved / "run.ckpt", prefix="model.encoder.")) == known
+    assert checkpoint.sha256(load(tmp_path / "kept.safetensors", model=str(saved))) == known
+    with pytest.raises(UserError, match=r"^encoder.prefix=model.encoder: .* Did you mean model.encoder.\?$"):
+        load(file, model=str(saved), prefix="model.encoder")
+
+
+# --- what Python's callers write -------------------------------------------------------------------------------------
+
+
+def test_paths_and_text_are_both_taken(tiny: Path, vocabulary: Path) -> None:
+    for tokenizer in (vocabulary, str(vocabulary)):
+        encoder: Any = load_encoder(tiny, tokenizer=tokenizer)
+        assert encoder.encode_text(["a red ring grows"]).shape == (1, 24)
+    with pytest.raises(UserError, match="encoder.heads='2': expected a whole number"):
+        load_encoder(tiny, heads="2")
+    with pytest.raises(UserError, match="^encoder.tokenizer=/no/such: no such file or folder$"):
+        load_encoder(tiny, tokenizer="/no/such")
+
+
+@pytest.mark.parametrize("setting", [{"prefix": "a."}, {"model": "clip_base"}, {"heads": 3}])
+def test_a_setting_that_would_do_nothing_is_refused(setting: dict[str, Any], tmp_path: Path) -> None:
+    saved = test_hf_video.folder(tmp_path, "videomae")
+    for ckpt in (str(saved), "random:vivit_demo"):
+        with pytest.raises(UserError, match=rf"^encoder\.{next(iter(setting))}=.* has no effect on .*: leave it out$"):
+            load_encoder(ckpt, **setting)
+
+
+@pytest.mark.parametrize("texts", ["abc", []])
+def test_one_text_is_not_taken_for_its_letters(texts: Any) -> None:
+    with pytest.raises(ValueError, match="wanted a list of at least one text"):
+        load("demo").encode_text(texts)
+
+
+@pytest.mark.parametrize("ckpt", ["", "a\nb", "a" * 5000, "a/" * 1500, "x" * 300])
+def test_a_name_that_no_file_can_have_is_told_in_one_short_line(ckpt: str) -> None:
+    assert len(refusal(ckpt)) < 5000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_told_so(copy: Path) -> None:
+    copy.chmod(0)
+    assert "ermission" in refusal(copy)
+    copy.chmod(0o700)
+
+
 # --- the hub ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_hub_name_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     told = refusal("nobody/nothing-at-all")
-    assert told.startswith("ckpt=nobody/nothing-at-all: no such file or folder here, and the hub does not give it: ")
+    assert told.startswith("nobody/nothing-at-all: no such file or folder here, and the hub does not give it: ")
     assert told.endswith("Give a local folder, or fetch it where there is a network: hf download nobody/nothing-at-all")
 
 

@@ -248,7 +248,8 @@ from evalkit.metrics import accuracy
 def task(root: Path) -> Task:
     """Which way a shape moves."""
     options = ("left", "right")
-    films = [Example(f.stem, f, i % 2, text="Which way?", choices=options) for i, f in enumerate(sorted(root.glob("*")))]
+    found = enumerate(sorted(root.glob("*.mp4")))
+    films = [Example(film.stem, film, i % 2, text="Which way?", choices=options) for i, film in found]
     return Task(test=films[:1], train=films[1:8], val=films[8:], score=SCORE, classes=CLASSES)
 '''
 

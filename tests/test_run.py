@@ -172,7 +172,8 @@ def test_rows_name_their_video_without_the_place_where_it_lies(chosen: Path) -> 
 
 
 def test_every_video_is_decoded_once_and_encoded_once_per_variant(chosen: Path, asked: list[Source]) -> None:
-    assert len(asked) == len(set(asked)) == 9  # of eleven questions
+    seen_by_canary, asked = asked[:2], asked[2:]
+    assert len(asked) == len(set(asked)) == 9 and set(seen_by_canary) < set(asked)  # of eleven questions
     cost = result.load(chosen)["cost"]
     assert cost["encoder_forwards"] == 7 * 3  # as it is, shuffled, single frame; blind and option order need none
     assert cost["fit_s"] == 0 and cost["decode_s"] > 0 and cost["encode_s"] > 0
@@ -393,7 +394,10 @@ def test_clips_that_the_encoder_cannot_take_are_told_in_one_line(world: Path, ti
     err = io.StringIO()
     with contextlib.redirect_stderr(err):
         assert main(["run", *probe_words(world, tiny), "clip.size=50", f"out={tmp_path}"]) == 2
-    assert err.getvalue().splitlines()[-1].startswith("evalkit: the encoder cannot take these clips: video of shape ")
+        assert main(["run", *probe_words(world, tiny), "clip.size=50", f"out={tmp_path}", "canary=false"]) == 2
+    lines = [line for line in err.getvalue().splitlines() if line.startswith("evalkit: ")]
+    assert lines[0].startswith("evalkit: the canary stops this run: layout: the encoder fails on (2, 4, 3, 50, 50)")
+    assert lines[1].startswith("evalkit: the encoder cannot take these clips: video of shape ")
     assert not list(tmp_path.iterdir())
 
 
@@ -405,6 +409,8 @@ def test_an_encoder_that_gives_nan_is_told_and_not_scored(
     state = load_file(tiny / "model.safetensors")
     save_file(state | {"norm.bias": state["norm.bias"] * torch.nan}, tmp_path / "model.safetensors")
     assert main(["run", *probe_words(world, tmp_path), f"out={tmp_path / 'out'}"]) == 2
+    assert "the canary stops this run: finite: 100.0% of the output is NaN or infinity" in capsys.readouterr().err
+    assert main(["run", *probe_words(world, tmp_path), f"out={tmp_path / 'out'}", "canary=false"]) == 2
     assert "evalkit: the encoder gives NaN or infinity: its weights are damaged" in capsys.readouterr().err
 
 

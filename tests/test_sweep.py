@@ -93,15 +93,15 @@ def test_a_grid_is_one_run_whose_record_holds_every_point(
     assert record["adapter"]["settings"]["lr"] == selection["grid"][selection["chosen"]["point"]]["lr"]
     assert told.count("chosen") == 1 and told.count("█") + told.count("val over adapter.lr") > 0
     assert list((tmp_path / "out").glob("sweep-*.png"))[0].read_bytes().startswith(b"\x89PNG")
-    assert record["provenance"]["command"][1] == "sweep" or record["provenance"]["command"][0] == "sweep"
+    assert record["provenance"]["command"].startswith("evalkit sweep ")
 
     line = next(line for line in told.splitlines() if line.startswith("evalkit run "))
-    assert f"adapter.lr={selection['grid'][selection['chosen']['point']]['lr']:g}".split("=")[0] in line
+    assert "adapter.lr=" in line and "," not in line
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(result.RESULT)}
     assert main(["sweep", *words, "adapter.lr=1e-4,1e-2,1e-1"]) == 0  # finished: nothing is run again
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(result.RESULT)} == before
-    assert capsys.readouterr().out == told
+    assert told.endswith(capsys.readouterr().out)
 
 
 def test_a_failed_pass_does_not_end_the_others(
@@ -121,9 +121,11 @@ def test_a_chosen_point_run_alone_gives_the_same_score(words: list[str], tmp_pat
     assert main(["run", f"config={run / 'config.yaml'}", f"out={tmp_path / 'again'}"]) == 0
     (alone,) = [path.parent for path in (tmp_path / "again").rglob(result.RESULT)]
     assert result.load(alone)["scores"] == record["scores"]
-    assert [json.loads(line)["prediction"] for line in (alone / result.PREDICTIONS).open()] == [
-        json.loads(line)["prediction"] for line in (run / result.PREDICTIONS).open()
+    predicted = [
+        [json.loads(line)["prediction"] for line in (folder / result.PREDICTIONS).read_text().splitlines()]
+        for folder in (alone, run)
     ]
+    assert predicted[0] == predicted[1]
 
 
 def test_curves_are_drawn_in_order_and_within_the_bounds(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Spec:
         return {"encoder": self.family, "clip": asdict(self.clip), "settings": self.settings}
 
 
-def load_encoder(ckpt: str, *, seed: int = 0, **settings: Any) -> Encoder:
+def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder:
     """The frozen encoder that `ckpt=` names, in evaluation mode, float32, on the CPU.
 
     Called with float video (B, T, C, H, W), scaled as `encoder.clip.normalise` does, it returns `.tokens`
@@ -67,24 +67,50 @@ def load_encoder(ckpt: str, *, seed: int = 0, **settings: Any) -> Encoder:
     Raises:
         UserError: there is no such checkpoint, or it cannot be read safely and strictly.
     """
+    ckpt = str(ckpt)
+    if not ckpt or "\n" in ckpt or len(ckpt) > 4096:
+        raise UserError(f"ckpt={ckpt[:40]!r}: wanted the name, the folder or the file of an encoder, on one line")
     path = Path(ckpt).expanduser()
-    function = None if path.exists() else own_encoder(ckpt)
-    if function:
-        encoder = _call(ckpt, function, settings)
-    else:
-        known = [field.name for field in fields(Loading)]
-        if unknown := settings.keys() - set(known):
-            raise UserError(f"unknown setting {min(unknown)!r} of an encoder.{suggest(min(unknown), known)}")
-        encoder = _load(ckpt, path, seed, Loading(**settings))
+    try:
+        function = None if path.exists() else own_encoder(ckpt)
+        encoder = _call(ckpt, function, settings) if function else _load(ckpt, path, seed, _loading(settings))
+    except OSError as error:  # no permission, a name that is too long, a disk that fails
+        raise UserError(f"ckpt={ckpt[:200]} cannot be read: {error.strerror or error}") from error
     if not isinstance(encoder, nn.Module) or not isinstance(encoder, Encoder):
         raise UserError(f"ckpt={ckpt} gives a {type(encoder).__name__}; wanted a torch module with .clip and .dim")
     return encoder.eval().requires_grad_(False)
+
+
+def _loading(settings: dict[str, Any]) -> Loading:
+    """The settings as `evalkit.api.Loading`; Python's callers may give text for a path."""
+    known = [field.name for field in fields(Loading)]
+    if unknown := settings.keys() - set(known):
+        near = suggest(min(unknown), known) or f" Known: {', '.join(known)}"
+        raise UserError(f"unknown setting {min(unknown)!r} of an encoder.{near}")
+    loading = Loading(**settings)
+    if not isinstance(loading.heads, int):
+        raise UserError(f"encoder.heads={loading.heads!r}: expected a whole number")
+    if loading.tokenizer is None:
+        return loading
+    tokenizer = Path(loading.tokenizer).expanduser()
+    if not tokenizer.exists():
+        raise UserError(f"encoder.tokenizer={tokenizer}: no such file or folder")
+    return replace(loading, tokenizer=tokenizer)
+
+
+def _only(what: str, loading: Loading, *names: str) -> None:
+    """Refuses settings that would do nothing: who gives one means other weights than would be read."""
+    for field in fields(loading):
+        value = getattr(loading, field.name)
+        if value != field.default and field.name not in ("trust", *names):
+            raise UserError(f"encoder.{field.name}={value} has no effect on {what}: leave it out")
 
 
 def _load(ckpt: str, path: Path, seed: int, loading: Loading) -> Any:
     if ckpt == "demo":
         return _from_folder(DEMO, None, loading)
     if ckpt.startswith("random:"):
+        _only("random weights", loading, "tokenizer")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return read_preset(ckpt.removeprefix("random:"), loading.tokenizer).build()
@@ -97,6 +123,7 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading) -> Any:
         library: Any = module_and_factory("encoder", family)[0]
         if not hasattr(library, "pretrained_name"):
             raise UserError(f"ckpt={ckpt}: {family} has no models by name")
+        _only(f"a model of {family}", loading, "tokenizer")
         return library.pretrained_name(name, loading)
     if ckpt in presets():
         hub = card(presets()[ckpt]).hub
@@ -123,15 +150,22 @@ def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> 
 
 def _from_file(path: Path, loading: Loading) -> nn.Module:
     if loading.model:
-        module = _architecture(loading)
+        _only(f"weights of {loading.model}", loading, "model", "prefix", "tokenizer")
         weights = checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
+        folder = Path(loading.model).expanduser()
+        values = checkpoint.read_json(folder / "config.json") if folder.is_dir() else {}
+        if values and "encoder" not in values:
+            return _family_of(values, folder).pretrained(folder, loading, weights)  # type: ignore[no-any-return]
+        module = spec_of(loading.model, loading.tokenizer).build() if values else _architecture(loading)
         checkpoint.load_strictly(module, weights, path)
         return module
     if (path.parent / "config.json").is_file() and path.suffix != ".npz":
         return _from_folder(path.parent, path, loading)
     for name in names("encoder"):
         family: Any = module_and_factory("encoder", name)[0]
-        if path.suffix in getattr(family, "SUFFIXES", ()):
+        # Lightning's own ending says nothing of the family; who gives a prefix and no model means a known layout.
+        if path.suffix in getattr(family, "SUFFIXES", ()) and (path.suffix != ".ckpt" or loading.prefix):
+            _only(str(path), loading, *(("tokenizer",) if path.suffix == ".npz" else ("heads", "prefix")))
             return family.pretrained(path, loading)  # type: ignore[no-any-return]
     raise UserError(
         f"{path} does not say which model it belongs to: put its config.json beside it, or give encoder.model= (a "
@@ -140,16 +174,10 @@ def _from_file(path: Path, loading: Loading) -> nn.Module:
 
 
 def _architecture(loading: Loading) -> nn.Module:
-    """The encoder that `encoder.model=` names, with random weights."""
+    """The encoder of a preset or a function that `encoder.model=` names, with random weights."""
     model = loading.model
     if model in presets():
         return read_preset(model, loading.tokenizer).build()
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        values = checkpoint.read_json(folder / "config.json")
-        if "encoder" in values:
-            return spec_of(model, loading.tokenizer).build()
-        return _family_of(values, folder).pretrained(folder, loading)  # type: ignore[no-any-return]
     if function := own_encoder(model):
         module = _call(model, function, {})
         if isinstance(module, nn.Module):
@@ -232,12 +260,13 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading) -> nn.Mod
         archives = sorted(folder.glob("*.npz"))
         if len(archives) == 1:
             return _from_file(archives[0], loading)
-        raise UserError(f"{folder} is no checkpoint that evalkit can read: it has no config.json")
+        raise UserError(f"{folder} is no checkpoint that evalkit can read: it has no config.json, nor one .npz")
     values = checkpoint.read_json(folder / "config.json")
     if "encoder" not in values:
-        if weights and weights.name not in ("model.safetensors", "pytorch_model.bin"):
-            raise UserError(f"{weights}: of a transformers folder give the folder itself, ckpt={folder}")
-        return _family_of(values, folder).pretrained(folder, loading)  # type: ignore[no-any-return]
+        _only(str(folder), loading, *(("prefix", "tokenizer") if weights else ("tokenizer",)))
+        own = checkpoint.read_weights(weights, prefix=loading.prefix, trust=loading.trust) if weights else None
+        return _family_of(values, folder).pretrained(folder, loading, own)  # type: ignore[no-any-return]
+    _only(str(folder), loading, "prefix", "tokenizer")
     module = spec_of(str(folder), loading.tokenizer).build()
     weights = weights or folder / "model.safetensors"
     read = checkpoint.read_weights(weights, prefix=loading.prefix, trust=loading.trust)

@@ -12,7 +12,7 @@ from typing import Any
 
 from evalkit.api import Clip, Loading
 from evalkit.frames import FRAMES, FrameEncoder, ImageTower
-from evalkit.pretrained import load, make_config, read_clip, read_config
+from evalkit.pretrained import Weights, load, make_config, read_clip, read_config
 
 MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 
@@ -41,7 +41,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "din
     return _assemble(clip, model(make_config(model_type, config), **settings))
 
 
-def pretrained(path: Path, loading: Loading) -> FrameEncoder:
+def pretrained(path: Path, loading: Loading, weights: Weights = None) -> FrameEncoder:
     """The encoder in a Hugging Face folder, every weight in place; classification heads are left out.
 
     Raises:
@@ -50,7 +50,7 @@ def pretrained(path: Path, loading: Loading) -> FrameEncoder:
     config = read_config(path)
     model, settings = _architecture(config.model_type)
     default = replace(CLIPS[config.model_type], size=config.image_size)
-    return _assemble(read_clip(path, default), load(model, path, left_out=HEADS, **settings))
+    return _assemble(read_clip(path, default), load(model, path, left_out=HEADS, weights=weights, **settings))
 
 
 def _architecture(model_type: str) -> tuple[Any, dict[str, Any]]:

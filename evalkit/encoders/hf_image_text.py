@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading, UserError
 from evalkit.frames import FRAMES, FrameEncoder, ImageTower
-from evalkit.pretrained import load, make_config, read_clip, read_config
+from evalkit.pretrained import Weights, load, make_config, read_clip, read_config
 
 MODEL_TYPES = ("clip", "siglip", "siglip2", "clip_vision_model", "siglip_vision_model")
 
@@ -136,7 +136,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "cli
     return _assemble(clip, model(make_config(model_type, config)), tokenizer)
 
 
-def pretrained(path: Path, loading: Loading) -> FrameEncoder:
+def pretrained(path: Path, loading: Loading, weights: Weights = None) -> FrameEncoder:
     """The encoder in a Hugging Face folder, every weight in place.
 
     The scale and bias of the training loss are read, and not kept: they change no cosine.
@@ -145,7 +145,7 @@ def pretrained(path: Path, loading: Loading) -> FrameEncoder:
         UserError: weights are missing, unexpected or of another shape, or the files cannot be read.
     """
     config = read_config(path)
-    model = load(_architecture(config.model_type, config.architectures or ()), path)
+    model = load(_architecture(config.model_type, config.architectures or ()), path, weights=weights)
     vision = getattr(config, "vision_config", config)
     half = (0.5, 0.5, 0.5)
     if config.model_type == "siglip2":  # trained on any shape with its proportions kept

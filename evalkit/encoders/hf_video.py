@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from evalkit import pretrained as files
 from evalkit.api import Clip, Encoded, Loading, UserError
+from evalkit.pretrained import Weights
 
 IMAGENET = Clip(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -140,7 +141,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str, **con
     return VideoTransformer(clip, getattr(transformers, family.model)(made, **family.arguments))
 
 
-def pretrained(path: Path, loading: Loading) -> VideoTransformer:
+def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VideoTransformer:
     """The encoder in a Hugging Face folder, loaded strictly, with the clip that its files state.
 
     Raises:
@@ -153,7 +154,7 @@ def pretrained(path: Path, loading: Loading) -> VideoTransformer:
     default = replace(family.clip, frames=config.num_frames, size=_pair(config.image_size)[0])
     clip = files.read_clip(path, default, shift=family.clip.value_range[0])
     return VideoTransformer(
-        clip, files.load(getattr(transformers, family.model), path, family.left_out, **family.arguments)
+        clip, files.load(getattr(transformers, family.model), path, family.left_out, weights, **family.arguments)
     )
 
 

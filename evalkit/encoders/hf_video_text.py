@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from evalkit import pretrained as files
-from evalkit.api import Clip, Encoded, Loading, UserError
+from evalkit.api import Clip, Encoded, Loading, UserError, as_texts
 from evalkit.encoders.hf_video import IMAGENET, cover, last_states
+from evalkit.pretrained import Weights
 
 MODEL_TYPES = ("xclip",)
 
@@ -59,7 +60,7 @@ class XCLIP(nn.Module):
         if self._words is None:
             self._words = _read_tokenizer(self.tokenizer)
         length = self.model.config.text_config.max_position_embeddings
-        words = self._words(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
+        words = self._words(as_texts(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
         words = {name: words[name].to(self.model.logit_scale.device) for name in ("input_ids", "attention_mask")}
         return self.model.get_text_features(**words).pooler_output  # type: ignore[no-any-return]
 
@@ -83,7 +84,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "xcl
     return XCLIP(clip, XCLIPModel(files.make_config(model_type, config)), tokenizer)
 
 
-def pretrained(path: Path, loading: Loading) -> XCLIP:
+def pretrained(path: Path, loading: Loading, weights: Weights = None) -> XCLIP:
     """The encoder in a Hugging Face folder, loaded strictly, with the clip that its files state.
 
     Raises:
@@ -93,7 +94,7 @@ def pretrained(path: Path, loading: Loading) -> XCLIP:
 
     vision = files.read_config(path).vision_config
     clip = files.read_clip(path, replace(IMAGENET, frames=vision.num_frames, size=vision.image_size))
-    return XCLIP(clip, files.load(XCLIPModel, path), loading.tokenizer or path)
+    return XCLIP(clip, files.load(XCLIPModel, path, weights=weights), loading.tokenizer or path)
 
 
 def _read_tokenizer(folder: Path | None) -> Any:

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Loading, UserError
+from evalkit.api import Clip, Encoded, Loading, UserError, as_texts
 from evalkit.checkpoint import check_names, refuse
-from evalkit.pretrained import load, read_clip, read_config
+from evalkit.pretrained import Weights, load, read_clip, read_config
 
 MODEL_TYPES = ("videoprism", "videoprism_vision_model")
 SUFFIXES = (".npz",)
@@ -214,7 +214,7 @@ class VideoPrism(nn.Module):
         """
         if self.text is None:
             raise UserError("this encoder has no text tower, so it cannot embed text")
-        return self.encode_token_ids(*self.text.tokenise(texts))
+        return self.encode_token_ids(*self.text.tokenise(as_texts(texts)))
 
     def encode_token_ids(self, ids: Tensor, paddings: Tensor) -> Tensor:
         """Embeddings (B, D) as `encode_text` gives them.
@@ -332,7 +332,7 @@ def encoder(
     return VideoPrism(clip, vision, auxiliary, head, norm, classifier, tower)
 
 
-def pretrained(path: Path, loading: Loading) -> VideoPrism:
+def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VideoPrism:
     """VideoPrism from a Hugging Face folder or an official .npz, every weight in place.
 
     A folder gives what transformers gives, its text positions included. The official archive gives the official
@@ -343,10 +343,10 @@ def pretrained(path: Path, loading: Loading) -> VideoPrism:
     """
     folder = path if path.is_dir() else path.parent
     tokenizer = loading.tokenizer or next((folder / name for name in _TOKENIZERS if (folder / name).is_file()), None)
-    return _from_folder(path, tokenizer) if path.is_dir() else _from_archive(path, tokenizer)
+    return _from_folder(path, tokenizer, weights) if path.is_dir() else _from_archive(path, tokenizer)
 
 
-def _from_folder(folder: Path, tokenizer: Path | None) -> VideoPrism:
+def _from_folder(folder: Path, tokenizer: Path | None, weights: Weights) -> VideoPrism:
     from transformers.models.videoprism import modeling_videoprism as models
 
     config = read_config(folder)
@@ -363,7 +363,7 @@ def _from_folder(folder: Path, tokenizer: Path | None) -> VideoPrism:
             "frame by a square"
         )
     clip = read_clip(folder, Clip(frames=size.num_frames, size=sides.pop(), resize="squash"))
-    model = load(getattr(models, kind), folder)
+    model = load(getattr(models, kind), folder, weights=weights)
     text = TextTower(model.text_model, tokenizer) if kind == "VideoPrismClipModel" else None
     video = model.video_model if text else model
     return VideoPrism(

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit import checkpoint
-from evalkit.api import Clip, Encoded, UserError
+from evalkit.api import Clip, Encoded, UserError, as_texts
 
 MAX_FRAMES = 256
 AttentionKind = Literal["joint", "frame", "factorised"]
@@ -306,7 +306,7 @@ class ViViT(nn.Module):
         """Embeddings (B, D) of captions, comparable with pooled by their cosine."""
         if self.text is None:
             raise UserError("this encoder has no text tower, so it cannot embed text")
-        return self.text(texts)  # type: ignore[no-any-return]
+        return self.text(as_texts(texts))  # type: ignore[no-any-return]
 
     def _patches(self, video: Tensor) -> tuple[Tensor, list[tuple[Tube, nn.Module]]]:
         """The video, its last frame held as long as needed, and the tubes to cut from it, each with its map."""

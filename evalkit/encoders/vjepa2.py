@@ -20,9 +20,10 @@ from evalkit import checkpoint
 from evalkit import pretrained as files
 from evalkit.api import Clip, Encoded, Loading, UserError
 from evalkit.encoders.hf_video import IMAGENET, cover, last_states
+from evalkit.pretrained import Weights
 
 MODEL_TYPES = ("vjepa2",)
-SUFFIXES = (".pt", ".pth")
+SUFFIXES = (".pt", ".pth", ".ckpt")
 HEADS = {(1024, 24): 16, (1280, 32): 16, (1408, 40): 22}  # of the published models, by width and depth
 _LEFT_OUT = r"(vjepa2\.)?predictor\.|(pooler|classifier)\."
 _ROW = 4096  # no video has so many patches in a row
@@ -72,7 +73,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "vje
     return VJEPA2(clip, _encoder_class()(made).encoder, made)
 
 
-def pretrained(path: Path, loading: Loading) -> VJEPA2:
+def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
     """The encoder in a Hugging Face folder or a .pt file, loaded strictly.
 
     A folder's files state the clip. A .pt file does not: its clip is 64 frames of 256 pixels, or of 384 where the
@@ -87,7 +88,7 @@ def pretrained(path: Path, loading: Loading) -> VJEPA2:
         return _from_file(path, loading)
     config = files.read_config(path)
     clip = files.read_clip(path, replace(IMAGENET, frames=config.frames_per_clip, size=config.crop_size))
-    return VJEPA2(clip, files.load(_encoder_class(), path, _LEFT_OUT).encoder, config)
+    return VJEPA2(clip, files.load(_encoder_class(), path, _LEFT_OUT, weights).encoder, config)
 
 
 def _encoder_class() -> Any:
