@@ -2,12 +2,13 @@
 # make test    install, lint, types, every test
 # make check   the quick half: lint and types
 # make weights  train the embedded demo checkpoint again (about an hour)
+# make bench   measure, and write bench/README.md (about half an hour; the machine should be idle)
 # make fix     format and mend what ruff can
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: weights demo test check fix install clean
+.PHONY: weights demo test check fix bench install clean
 
 demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
@@ -38,6 +39,12 @@ weights: install
 	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=1800 ckpt=demo \
 	    adapter=multiple_choice out=$(WEIGHTS)/multiple_choice
 	mkdir -p $(DEMO)/adapters && cp -r $(WEIGHTS)/multiple_choice/adapters/* $(DEMO)/adapters/
+
+bench: install
+	mkdir -p build
+	for name in encoder bank classical store; do \
+	    PYTHONPATH=. $(BIN)/python bench/$$name.py > build/bench_$$name.md || exit 1; done
+	cd build && cat bench_encoder.md bench_bank.md bench_classical.md bench_store.md > ../bench/README.md
 
 install: $(VENV)/installed
 

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from evalkit import plugins, result
+from evalkit import plugins, result, sweep
 from evalkit.cli import main
 from evalkit.config import Command, resolve
 from evalkit.mini import language
@@ -25,7 +25,7 @@ def text(name: str) -> str:
 LINES = [
     line
     for name in ("README.md", "docs/encoders.md")
-    for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary) .*)$", text(name), re.MULTILINE)
+    for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary|sweep) .*)$", text(name), re.MULTILINE)
 ]
 
 
@@ -71,7 +71,9 @@ def test_contributing_is_under_fifty_lines_of_prose() -> None:
 @pytest.mark.parametrize("line", LINES)
 def test_every_line_of_the_documents_is_understood(line: str) -> None:
     command, *words = shlex.split(line.split("  #")[0])
-    if "my_encoder:make" not in line:  # that file is made in another test
+    if command == "sweep":
+        sweep.plan(words)
+    elif "my_encoder:make" not in line:  # that file is made in another test
         resolve(cast(Command, command), words)
 
 
