@@ -132,9 +132,12 @@ def test_a_mistake_is_told_before_the_work_is_loaded(
         (
             ["validat"],
             "unknown command 'validat'. Did you mean 'validate'? "
-            "Known: run, adapt, canary, list, score, validate, doctor",
+            "Known: run, adapt, canary, sweep, list, score, validate, cache, doctor",
         ),
-        (["task=x"], "unknown command 'task=x'. Known: run, adapt, canary, list, score, validate, doctor"),
+        (
+            ["task=x"],
+            "unknown command 'task=x'. Known: run, adapt, canary, sweep, list, score, validate, cache, doctor",
+        ),
         (["list"], "list takes one of tasks, encoders, adapters, got nothing"),
         (["list", "tasks", "adapters"], "list takes one of tasks, encoders, adapters, got tasks adapters"),
         (["list", "task"], "list task: not one of tasks, encoders, adapters. Did you mean 'tasks'?"),
@@ -264,3 +267,25 @@ def test_every_command_answers_help(capsys: pytest.CaptureFixture[str], command:
     assert main([command, "--help"]) == 0
     told = capsys.readouterr().out
     assert told.startswith(f"  evalkit {command} ") and told.count("\n") == 1
+
+
+def test_the_cache_says_what_it_holds_and_lets_go_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from evalkit import cache
+
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path))
+    with cache.features() as store:
+        store.put(b"k" * 32, torch.zeros(1000))
+    assert main(["cache"]) == 0
+    told = capsys.readouterr().out
+    assert "0.00 GB of 50, 1 features" in told and str(tmp_path / "features") in told
+    assert main(["cache", "prune=0"]) == 0
+    assert "freed 0.00 GB" in capsys.readouterr().out
+    assert cache.features().usage().entries == 0
+    for words in (["prune=x"], ["prune=-1"], ["purge=1"], ["prune=1", "prune=2"]):
+        assert mistake(capsys, "cache", *words).startswith("cache takes nothing or prune=GIGABYTES, got ")
+    monkeypatch.setenv("EVALKIT_CACHE_GB", "lots")
+    assert mistake(capsys, "cache") == "EVALKIT_CACHE_GB=lots: expected gigabytes, a number above 0"
