@@ -2,7 +2,7 @@
 # make test    install, lint, types, every test
 # make check   the quick half: lint and types
 # make weights  train the embedded demo checkpoint again (about an hour)
-# make bench   measure, and write bench/README.md (about half an hour; the machine should be idle)
+# make bench   measure on an idle machine, tables in build/bench_*.md (about half an hour); bench/README.md keeps them
 # make fix     format and mend what ruff can
 PYTHON ?= python3
 VENV := .venv
@@ -43,8 +43,7 @@ weights: install
 bench: install
 	mkdir -p build
 	for name in encoder bank classical store; do \
-	    PYTHONPATH=. $(BIN)/python bench/$$name.py > build/bench_$$name.md || exit 1; done
-	cd build && cat bench_encoder.md bench_bank.md bench_classical.md bench_store.md > ../bench/README.md
+	    PYTHONPATH=. $(BIN)/python bench/$$name.py | tee build/bench_$$name.md || exit 1; done
 
 install: $(VENV)/installed
 

@@ -1,4 +1,4 @@
-"""What threads, bf16 and torch.compile change for one encoder on this machine: ratios measured side by side.
+"""What threads and bf16 change for one encoder on this machine: ratios measured side by side.
 
 PYTHONPATH=. python bench/encoder.py [ckpt] [repeats]
 """
@@ -32,10 +32,7 @@ def main(ckpt: str = "random:videomae_base", repeats: str = "5") -> None:
         "float32, twice the threads": (lambda: plain(pixels, kept), 2 * cores()),
         "bf16": (lambda: Forward(encoder, "", device, 2, False, "bf16")(pixels, kept), cores()),
     }
-    compiled = load_encoder(ckpt).to(device)  # type: ignore[attr-defined]
-    compiled.compile()
-    ways["float32, compiled"] = (lambda: Forward(compiled, "", device, 2, False)(pixels, kept), cores())
-    outputs = {name: way() for name, (way, _) in ways.items()}  # the first call compiles and fills caches
+    outputs = {name: way() for name, (way, _) in ways.items()}  # the first call fills caches
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(int(repeats)):
         for name, (way, threads) in ways.items():

@@ -12,7 +12,7 @@ from evalkit import encoders, seam, trained
 from evalkit.api import UserError
 from evalkit.config import Config, plain
 from evalkit.fit import fit_adapter
-from evalkit.parts import frozen_parts, prepare
+from evalkit.parts import Parts, frozen_parts, prepare
 
 
 def adapt(config: Config) -> Path:
@@ -27,7 +27,11 @@ def adapt(config: Config) -> Path:
     out = config.options.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out} exists and is not empty; nothing is overwritten: name another folder")
-    parts = prepare(config)
+    with prepare(config) as parts:
+        return _adapt(config, parts, out)
+
+
+def _adapt(config: Config, parts: Parts, out: Path) -> Path:
     if not parts.task.train:
         raise UserError(f"task {parts.name} has no train split to adapt on; adapt on another task")
     if parts.adapter.trains_encoder:

@@ -36,7 +36,15 @@ def features() -> Store:
         limit = 0
     if limit <= 0:
         raise UserError(f"EVALKIT_CACHE_GB={given}: expected gigabytes, a number above 0")
-    return Store(folder() / "features", limit)
+    place = folder() / "features"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return Store(place, limit)
+    except OSError as error:
+        raise UserError(
+            f"the cache {place} cannot be used: {error.strerror}; EVALKIT_CACHE= names another folder, cache=off does "
+            "without"
+        ) from error
 
 
 def size() -> int:

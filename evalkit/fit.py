@@ -8,7 +8,7 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,6 +27,8 @@ from evalkit.parts import Parts
 from evalkit.progress import track
 
 PREDICT_BATCH = 64
+# Products of larger weights are beyond float32.
+MOST = 1e19
 
 
 @dataclass(frozen=True)
@@ -312,7 +314,7 @@ class _ChooseOnVal(Callback):
         score: Score,
         keep: Callable[[Tensor], Tensor] | None,
         points: int,
-        failures: Mapping[int, str],
+        failures: dict[int, str],
     ) -> None:
         self.val, self.score, self.keep, self.failures = val, score, keep, failures
         self.scores: list[list[float]] = [[] for _ in range(points)]
@@ -322,6 +324,11 @@ class _ChooseOnVal(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, Adapter)
         pl_module.eval()
+        for k in range(len(self.scores)):  # the last step's weights are in no loss
+            if not all(bool((value.abs() < MOST).all()) for value in _weights(pl_module, k, len(self.scores)).values()):
+                self.failures.setdefault(k, f"the weights became too large or nan at step {trainer.global_step}")
+        if len(self.failures) == len(self.scores):
+            raise DivergedError([Course([], 0, self.failures[k]) for k in range(len(self.scores))])
         targets = [example.target for example in self.val.examples]
         for k, values in enumerate(predict(pl_module, self.val, self.keep)):
             if k in self.failures:

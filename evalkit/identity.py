@@ -110,7 +110,7 @@ def architecture(encoder: nn.Module) -> str:
     files = set()
     for name, module in encoder.named_modules():
         kind = type(module)
-        own = {key: _text(value) for key, value in vars(module).items() if key[0] != "_" and key not in _ASIDE}
+        own = {key: _text(value) for key, value in vars(module).items() if key not in _TORCHS}
         told = {key: value for key, value in own.items() if value}
         digest.update(f"{name} {kind.__qualname__} {sorted(told.items())}\n".encode())
         for base in kind.__mro__:
@@ -124,6 +124,8 @@ def architecture(encoder: nn.Module) -> str:
     return digest.hexdigest()
 
 
+# What every module has, whatever it does.
+_TORCHS = {*vars(nn.Module()), "training", "name_or_path", "_name_or_path"}
 # Attributes of modules that say nothing about the output: evaluation is always meant, and where weights came from.
 _ASIDE = {"training", "name_or_path", "_name_or_path"}
 

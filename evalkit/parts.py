@@ -15,7 +15,7 @@ from torch import Tensor
 
 from evalkit import cache, checkpoint, encode, encoders, plugins, trained
 from evalkit.api import Adapter, Kept, Task, UserError, Views
-from evalkit.config import Config, own_adapter
+from evalkit.config import Config, own_adapter, plain
 from evalkit.decode import PYAV, default_decoder
 from evalkit.encode import Cost, Reader, Shelf
 from evalkit.forward import Forward
@@ -54,6 +54,13 @@ class Parts:
     fitted_from: Path | None
     reader: Reader
     shelf: Shelf | None
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
+        if self.shelf:
+            self.shelf.store.__exit__(kind, *more)
 
     @property
     def device(self) -> torch.device:
@@ -156,7 +163,9 @@ def prepare(config: Config) -> Parts:
         if adapter.trains_encoder:
             why = "trains the encoder too, which evalkit adapt does"
         raise UserError(f"adapter.{idle[0]} has no effect: the adapter {why}")
-    if len(points) > 1 and (fitted_from or adapter.trains_encoder or not adapter.epochs):
+    if len(points) > 1 and (
+        fitted_from or adapter.trains_encoder or not all(point.get("epochs", adapter.epochs) for point in points)
+    ):
         why = "changes the encoder for those that follow" if adapter.trains_encoder else "is not fitted"
         raise UserError(f"adapter.{next(iter(config.points[0]))} has several values, but the adapter {why}: give one")
     if fitted_from:
@@ -193,6 +202,9 @@ def _passes(points: Sequence[Mapping[str, Any]], together: Sequence[str]) -> lis
 
 
 def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shelf:
+    # What a function of the user's own was asked for may lie where no look at the module finds it.
+    own = plugins.own_encoder(config.options.ckpt)
+    called = f" {config.options.ckpt} {sorted(plain(config.encoder).items())}" if own else ""
     key = FeatureKey(
         video=Identity(0, None, ""),  # of each source in its turn, as are the span and the variant
         span=None,
@@ -200,7 +212,7 @@ def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shel
         clip=forward.module.clip,
         decoder=", ".join(dict.fromkeys((default_decoder(), PYAV))),
         weights=forward.sha256,
-        architecture=architecture(forward.module),
+        architecture=architecture(forward.module) + called,
         kept=repr(kept),
         precision=f"{forward.precision} on {forward.device.type}{', compiled' if config.options.compile else ''}",
         dtype=kept.dtype,

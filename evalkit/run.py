@@ -31,7 +31,11 @@ def run(config: Config) -> Path:
         UserError: something in the configuration, the data or the checkpoint that the user can mend.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    parts = prepare(config)
+    with prepare(config) as parts:
+        return _run(config, parts, started, clock)
+
+
+def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
     task, cost = parts.task, parts.reader.cost
     score_reference = scores.reference(task.score)  # fails now rather than after hours
     if not task.test:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import shlex
 import subprocess
 import sys
@@ -82,21 +81,26 @@ def plan(words: Sequence[str]) -> tuple[int, list[Cell]]:
                 raise UserError(f"jobs={value}: expected a whole number above 0")
             continue
         values = list(dict.fromkeys(split(value)))
-        if key in axes or not all(values):
+        if key in axes or (len(values) > 1 and not all(values)):
             raise UserError(f"{key} is given twice" if key in axes else f"{word}: a value between commas is empty")
         axes[key] = values
-    grid = {key: values for key, values in axes.items() if key.startswith("adapter.") and len(values) > 1}
+    grid = {
+        key: values
+        for key, values in axes.items()
+        if key.startswith("adapter.") and key != "adapter.from" and len(values) > 1
+    }
     common = {key: values for key, values in axes.items() if key not in grid}
     cells = []
     for chosen in _product(common):
         points = tuple((*chosen, *own) for own in _product(grid))
         configs = [resolve("run", point) for point in points]
-        base = resolve("run", chosen)
         varied = [key.removeprefix("adapter.") for key in grid]
+        base = configs[0]
         own = tuple({key: one.adapter[key] for key in varied} for one in configs)
         quoted = [f"{key}={','.join(map(_quoted, values))}" for key, values in grid.items()]
         cell_words = (*(_word(word) for word in chosen), *quoted)
-        settled = replace(base, words=cell_words, points=own if grid else ())
+        common_settings = {key: value for key, value in base.adapter.items() if key not in varied}
+        settled = replace(base, words=cell_words, adapter=common_settings, points=own if grid else ())
         cells.append(Cell(cell_words, points, settled))
     return jobs, cells
 
@@ -121,18 +125,34 @@ def split(value: str) -> list[str]:
 
 
 def finished(config: Config) -> Path | None:
-    """The run of this very cell that is already there and holds what it should."""
+    """The complete run of this very cell that is already there, newer than the files that its words name."""
     mark = hashlib.sha256(config.to_yaml().encode()).hexdigest()[:8]
-    for record in sorted(config.options.out.glob(f"*/*/*-{mark}*/{result.RESULT}")):
-        if not result.validate(record.parent) and result.load(record.parent)["status"] != "failed":
+    named = [config.options.ckpt, config.options.task, config.options.adapter, config.options.adapter_from]
+    named += [str(value) for value in config.data.values() if isinstance(value, Path)]
+    changed = max(_changed(Path(name).expanduser()) for name in named)
+    for record in sorted(config.options.out.glob(f"*/*/[!.]*-{mark}*/{result.RESULT}")):
+        if record.stat().st_mtime < changed or result.validate(record.parent):
+            continue
+        if result.load(record.parent)["status"] == "complete":
+            print(f"already there: {record.parent}", file=sys.stderr)
             return record.parent
     return None
+
+
+def _changed(place: Path) -> float:
+    """When a file, or any file right in a folder, was last written; 0 for what is neither."""
+    try:
+        files = [place] if place.is_file() else [file for file in place.iterdir() if file.is_file()]
+    except OSError:
+        return 0.0
+    return max((file.stat().st_mtime for file in files), default=0.0)
 
 
 def report(done: Sequence[Done]) -> str:
     """A line per grid point: what it sets, its score on val, and for the chosen one the score on test."""
     from evalkit.table import columns
 
+    shared = _shared(done)
     rows: list[tuple[str, ...]] = [("task", "encoder", "grid point", "val", "", "test", "95 % interval", "val - test")]
     for cell, folder, failure in done:
         if folder is None:
@@ -142,7 +162,7 @@ def report(done: Sequence[Done]) -> str:
         chosen, values = _choice(record)
         score = record["scores"][0] if record["scores"] else None
         for number, words in enumerate(cell.points):
-            own = " ".join(word.removeprefix("adapter.") for word in words if _word(word) not in cell.words)
+            own = " ".join(word.removeprefix("adapter.") for word in words if _word(word) not in shared)
             value = values[number] if number < len(values) else None
             told = "" if value is None else f"{value:.1f}"
             end = ("", "", "", "")
@@ -159,15 +179,17 @@ def report(done: Sequence[Done]) -> str:
 def curves(done: Sequence[Done]) -> tuple[str, list[plot.Curve]]:
     """The first setting with several numbers, and the scores on val over it: a curve for each choice of all others."""
     found: dict[str, tuple[list[float], list[float]]] = {}
+    shared = _shared(done)
     setting = ""
     for cell, folder, _ in done:
         first = cell.config.points[0] if cell.config.points else {}
-        varied = [key for key, value in first.items() if _is_number(value)]
+        varied = [key for key in first if all(_is_number(point[key]) for point in cell.config.points)]
         if folder is None or not varied or setting not in ("", varied[0]):
             continue
         setting = varied[0]
         record = result.load(folder)
-        name = f"{record['encoder']['name']} on {record['task']['name']}"
+        own = [w for w in cell.points[0] if _word(w) in cell.words and _word(w) not in shared]
+        name = " ".join([record["encoder"]["name"], "on", record["task"]["name"], *own])
         for point, value in zip(cell.config.points, _choice(record)[1], strict=False):
             if value is not None:
                 others = " ".join(f"{key}={point[key]}" for key in point if key != setting)
@@ -179,6 +201,12 @@ def curves(done: Sequence[Done]) -> tuple[str, list[plot.Curve]]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shared(done: Sequence[Done]) -> set[str]:
+    """The words that need no telling: those of every cell, and those whose columns tell them."""
+    words = set.intersection(*(set(one.cell.words) for one in done))
+    return words | {word for one in done for word in one.cell.words if word.partition("=")[0] in ("task", "ckpt")}
 
 
 def _choice(record: dict[str, Any]) -> tuple[int, list[float | None]]:
@@ -229,4 +257,14 @@ def _word(word: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    return json.dumps(value) if len(split(value)) > 1 else value
+    """The value as `split` gives it back.
+
+    Raises:
+        UserError: it holds a comma and both kinds of quotes.
+    """
+    if split(value) == [value]:
+        return value
+    for quote in ('"', "'"):
+        if quote not in value:
+            return f"{quote}{value}{quote}"
+    raise UserError(f"{value}: a value with a comma may hold one kind of quotes only")

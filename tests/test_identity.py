@@ -174,3 +174,13 @@ def test_an_edited_source_file_is_another_architecture(tmp_path: Path, monkeypat
     assert architecture(module.Own()) == before
     (tmp_path / "own_encoder_of_this_test.py").write_text(source.format(" * 2"))
     assert architecture(module.Own()) != before
+
+
+def test_what_a_module_keeps_to_itself_changes_its_architecture() -> None:
+    class Own(nn.Module):
+        def __init__(self, pool: str) -> None:
+            super().__init__()
+            self._pool = pool
+
+    assert architecture(Own("mean")) != architecture(Own("max"))
+    assert architecture(Own("mean")) == architecture(Own("mean").train())

@@ -135,3 +135,45 @@ def test_curves_are_drawn_in_order_and_within_the_bounds(tmp_path: Path) -> None
     assert lines[2].split() == ["0.01", "█" * 5, "50.0"] and lines[4].split() == ["0.0001", "0.0"]
     plot.png(curves, "adapter.lr", tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("value", ["1e-4", "a,b", 'Größe, "so"', "it's, so", "[1,2]", "'a'", "a\\b, c"])
+def test_a_value_means_the_same_to_the_sweep_of_a_single_pass(value: str) -> None:
+    assert sweep.split(sweep._quoted(value)) == [value]
+
+
+def test_what_changed_since_is_run_again_and_what_failed_in_part_too(words: list[str], tmp_path: Path) -> None:
+    rows = (tmp_path / "labels.csv").read_text()
+    assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
+    (tmp_path / "labels.csv").write_text(rows + "missing.mp4,1,test\n")
+    assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
+    runs = sorted(path.parent for path in (tmp_path / "out").rglob(result.RESULT))
+    assert [result.load(run)["status"] for run in runs].count("partial") == 1 and len(runs) == 2
+    assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
+    assert len(list((tmp_path / "out").rglob(result.RESULT))) == 3
+
+
+def test_a_point_whose_last_step_ends_in_nan_is_not_chosen(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in words if not word.startswith("adapter.epochs")]
+    assert main(["sweep", *words, "adapter.lr=1e30,1e-3", "adapter.epochs=1"]) == 0
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(result.RESULT)]
+    selection = result.load(run)["selection"]
+    assert selection["chosen"]["point"] == 1 and selection["grid_val_scores"][0] is None
+    assert [one["point"] for one in selection["failures"]] == [0]
+    assert main(["run", *words, "adapter.lr=1e30", "adapter.epochs=1"]) == 2
+    assert "became" in capsys.readouterr().err
+
+
+def test_two_passes_side_by_side_end_as_one_after_another(words: list[str], tiny: Path, tmp_path: Path) -> None:
+    assert main(["sweep", *words, "seed=0,1", "adapter.lr=1e-3,1e-2", "jobs=2", "workers=1"]) == 0
+    runs = [path.parent for path in (tmp_path / "out").rglob(result.RESULT)]
+    assert sorted(result.load(run)["provenance"]["seed"] for run in runs) == [0, 1]
+    assert main(["sweep", *words, "seed=0,1", "adapter.lr=1e-3,1e-2", "workers=1"]) == 0
+    assert len(list((tmp_path / "out").rglob(result.RESULT))) == 2
+
+
+def test_trained_adapters_are_passes_and_not_grid_points() -> None:
+    _, cells = sweep.plan(["task=egoschema", "mini=true", "ckpt=demo", "adapter.from=none,x"])
+    assert [cell.config.options.adapter_from for cell in cells] == ["none", "x"]
