@@ -226,7 +226,7 @@ def test_a_point_that_diverges_is_told_and_the_others_go_on_as_without_it() -> N
     together, without = grid([POINTS[1], {"lr": 1e30}, POINTS[2]]), grid([POINTS[1], POINTS[2]])
     found, expected = (fitted(one, clusters(48, ""), clusters(24, "val"), top1_top5) for one in (together, without))
     failure = found.courses[1].failure
-    assert failure and failure.endswith("nan at step 1") and found.courses[1].best is None
+    assert failure and "nan at step" in failure and found.courses[1].best is None
     assert [found.courses[0], found.courses[2]] == expected.courses and found.chosen == 0
 
 
@@ -311,11 +311,11 @@ def test_an_adapter_without_a_pass_for_many_points_fits_one_after_another(
     parts, record = chosen(words, {"lr": 1e30}, {"lr": 1e-3})
     assert parts.passes == [[0], [1]]
     assert [one["point"] for one in record["failures"]] == [0] and record["grid_val_scores"][0] is None
-    assert record["failures"][0]["reason"].endswith("nan at step 1")
+    assert "nan at step" in record["failures"][0]["reason"]
     alone, own = chosen([*words, "adapter.lr=1e-3"])
     assert record["val_scores"] == own["val_scores"] and record["chosen"] == {**own["chosen"], "point": 1}
     assert parts.settings == alone.settings and alike(parts, alone)
-    with pytest.raises(DivergedError, match="^the loss became nan at step .*: try a lower adapter.lr$"):
+    with pytest.raises(DivergedError, match="became .*nan at step .*: try a lower adapter.lr$"):
         chosen(words, {"lr": 1e30}, {"lr": 1e31})
 
 
