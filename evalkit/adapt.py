@@ -10,9 +10,10 @@ from pathlib import Path
 
 from evalkit import encoders, seam, trained
 from evalkit.api import UserError
-from evalkit.config import Config, plain
+from evalkit.config import Config
 from evalkit.fit import fit_adapter
 from evalkit.parts import Parts, frozen_parts, prepare
+from evalkit.schema import plain
 
 
 def adapt(config: Config) -> Path:

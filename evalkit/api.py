@@ -17,6 +17,11 @@ class UserError(Exception):
     """Something the user can mend; shown as one line, exit code 2, no traceback."""
 
 
+def described(error: BaseException, most: int = 300) -> str:
+    """What went wrong, in one line: the error's kind and its words, of which at most so many characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:most]}"
+
+
 @dataclass(frozen=True)
 class Clip:
     """What one encoder sees of a video, as it was trained.

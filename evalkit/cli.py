@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import evalkit
 from evalkit.api import UserError
+
+if TYPE_CHECKING:
+    from evalkit.config import Command
 
 # Everything else is imported inside functions: `evalkit --help` must not wait for torch.
 
@@ -90,7 +93,7 @@ def _main(words: list[str]) -> int:
     return commands[command](rest)
 
 
-def _work(command: Literal["run", "adapt", "canary"], words: list[str]) -> int:
+def _work(command: Command, words: list[str]) -> int:
     if {"--help", "-h"} & set(words):
         return _keys(command, words)
     from evalkit import config
@@ -208,7 +211,7 @@ def _doctor(words: list[str]) -> int:
     return 0
 
 
-def _keys(command: Literal["run", "adapt", "canary"], words: list[str]) -> int:
+def _keys(command: Command, words: list[str]) -> int:
     """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter."""
     from evalkit import config, plugins
     from evalkit.values import type_name

@@ -404,11 +404,6 @@ def _out_of_bounds(leaf: str, value: Any) -> str:
     return "below 2 to the 32nd" if leaf == "seed" and value >= 2**32 else ""
 
 
-def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in JSON's own types."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
-
-
 def _plain(value: Any) -> Any:
     """A value in yaml's own types; `${` is escaped, since it came from outside any file."""
     if isinstance(value, list | tuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, UserError, as_texts
+from evalkit.api import Clip, Encoded, UserError, as_texts, described
 
 # Frames of a clip where the model's files name none, as for every image model: VideoGLUE, whose tables have their rows,
 # gives a head 8 steps in time (https://arxiv.org/abs/2307.03166, tables 10 to 12); each frame is one.
@@ -110,5 +110,4 @@ def library(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise UserError(f"ckpt={name}: needs {error.name}, which is missing: pip install 'evalkit[{name}]'") from error
     except Exception as error:  # of the package itself, or of a torchvision that was built for another torch
-        line = " ".join(str(error).split())
-        raise UserError(f"ckpt={name}: the package cannot be imported: {type(error).__name__}: {line[:200]}") from error
+        raise UserError(f"ckpt={name}: the package cannot be imported: {described(error, 200)}") from error

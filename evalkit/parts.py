@@ -15,13 +15,14 @@ from torch import Tensor
 
 from evalkit import cache, checkpoint, encode, encoders, plugins, trained
 from evalkit.api import Adapter, Kept, Task, UserError, Views
-from evalkit.config import Config, own_adapter, plain
+from evalkit.config import Config, own_adapter
 from evalkit.decode import PYAV, default_decoder
 from evalkit.encode import Cost, Reader, Shelf
 from evalkit.forward import Forward
 from evalkit.identity import FeatureKey, Identity, architecture
 from evalkit.machine import cores
 from evalkit.schema import digest as digest_of
+from evalkit.schema import plain
 
 # Settings that only matter while an adapter is fitted.
 TRAINING = ("lr", "weight_decay", "epochs", "batch_size")

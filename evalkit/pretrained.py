@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evalkit import checkpoint
-from evalkit.api import Clip, UserError
+from evalkit.api import Clip, UserError, described
 from evalkit.plugins import suggest
 
 # Of a model by its own names, from elsewhere than its folder; None means the folder's.
@@ -39,10 +39,9 @@ def fetch(name: str) -> Path:
     try:
         return Path(snapshot_download(model, revision=revision or None, allow_patterns=_FILES, etag_timeout=10))
     except Exception as error:  # the hub's, the network's, the disk's
-        line = " ".join(str(error).split())
         raise UserError(
-            f"{name}: no such file or folder here, and the hub does not give it: {type(error).__name__}: "
-            f"{line[:200]}. Give a local folder, or fetch it where there is a network: hf download {model}"
+            f"{name}: no such file or folder here, and the hub does not give it: {described(error, 200)}. Give a local "
+            f"folder, or fetch it where there is a network: hf download {model}"
         ) from error
 
 
@@ -82,8 +81,7 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
             "with save_pretrained, as safetensors"
         ) from error
     except Exception as error:  # its own, safetensors', json's
-        line = " ".join(str(error).split())
-        raise UserError(f"cannot read {folder} as {model.__name__}: {type(error).__name__}: {line[:300]}") from error
+        raise UserError(f"cannot read {folder} as {model.__name__}: {described(error)}") from error
     unexpected = [name for name in info["unexpected_keys"] if not (left_out and re.match(left_out, name))]
     checkpoint.refuse(
         [
@@ -111,8 +109,7 @@ def read_config(folder: Path, **changes: Any) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **changes)
     except Exception as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"cannot read {folder / 'config.json'}: {type(error).__name__}: {line[:300]}") from error
+        raise UserError(f"cannot read {folder / 'config.json'}: {described(error)}") from error
 
 
 def make_config(model_type: str, values: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from evalkit import provenance, result, scores, seam, trained
 from evalkit.api import Example, Task, UserError
-from evalkit.config import Config, plain
+from evalkit.config import Config
 from evalkit.decode import default_decoder
 from evalkit.fit import fit_adapter
 from evalkit.parts import Parts, prepare
@@ -88,7 +88,7 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
             "architecture": type(encoder).__name__,
             "clip": asdict(encoder.clip),
             "parameters": sum(p.numel() for p in encoder.parameters()),
-            "settings": {**plain(config.encoder), "precision": parts.encoder.precision, "batch": parts.encoder.batch},
+            "settings": {**config.encoder, "precision": parts.encoder.precision, "batch": parts.encoder.batch},
             "canary": [one._asdict() for one in findings],
         },
         "adapter": {

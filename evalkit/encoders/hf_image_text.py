@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Loading, UserError
+from evalkit.api import Clip, Loading, UserError, described
 from evalkit.frames import FRAMES, FrameEncoder, ImageTower
 from evalkit.pretrained import Weights, load, make_config, read_clip, read_config
 
@@ -112,8 +112,7 @@ def read_tokenizer(place: Path | None) -> Any:
             return SiglipTokenizer(str(place))
         read: Any = PreTrainedTokenizerFast(tokenizer_file=str(place))  # type: ignore[no-untyped-call]
     except Exception as error:  # its own, tokenizers', sentencepiece's
-        line = " ".join(str(error).split())
-        raise UserError(f"cannot read the tokenizer {place}: {type(error).__name__}: {line[:200]}") from error
+        raise UserError(f"cannot read the tokenizer {place}: {described(error, 200)}") from error
     # The file alone does not say which token pads: SigLIP 2's, SigLIP's, CLIP's.
     padding = next((token for token in ("<pad>", "</s>", "<|endoftext|>") if token in read.get_vocab()), None)
     if padding is None:

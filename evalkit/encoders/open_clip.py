@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Loading, UserError
+from evalkit.api import Clip, Loading, UserError, described
 from evalkit.frames import FRAMES, FrameEncoder, library
 from evalkit.plugins import suggest
 
@@ -59,8 +59,7 @@ class Texts:
             try:
                 self.tokenize = library("open_clip").get_tokenizer(self.name)
             except Exception as error:  # some of its tokenizers are on the hub
-                line = " ".join(str(error).split())
-                raise UserError(f"no tokenizer of open_clip's {self.name}: {type(error).__name__}: {line}") from error
+                raise UserError(f"no tokenizer of open_clip's {self.name}: {described(error)}") from error
         embeddings: Tensor = self.model.encode_text(self.tokenize(texts).to(self.model.logit_scale.device))
         return embeddings
 
@@ -113,8 +112,7 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
             warnings.filterwarnings("error", message="QuickGELU mismatch")
             made = open_clip.create_model(model, require_pretrained=True, **settings)
     except Exception as error:  # open_clip's own, the hub's, the network's
-        line = " ".join(str(error).split())
-        raise UserError(f"ckpt=open_clip:{name}: {type(error).__name__}: {line[:300]}") from error
+        raise UserError(f"ckpt=open_clip:{name}: {described(error)}") from error
     return _assemble(model, made)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Loading, UserError
+from evalkit.api import Clip, Loading, UserError, described
 from evalkit.frames import FRAMES, FrameEncoder, library
 from evalkit.plugins import suggest
 
@@ -72,8 +72,7 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
     try:
         model = timm.create_model(source, pretrained=True)  # with its classifier, so that it is loaded strictly
     except Exception as error:  # timm's own, the hub's, the network's
-        line = " ".join(str(error).split())
-        raise UserError(f"ckpt=timm:{name}: {type(error).__name__}: {line[:300]}") from error
+        raise UserError(f"ckpt=timm:{name}: {described(error)}") from error
     return _assemble(model)
 
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Loading, UserError, as_texts
+from evalkit.api import Clip, Encoded, Loading, UserError, as_texts, described
 from evalkit.checkpoint import check_names, refuse
 from evalkit.pretrained import Weights, load, read_clip, read_config
 
@@ -489,10 +489,9 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile's, zlib's, numpy's, the disk's
-        line = " ".join(str(error).split())
-        if "allow_pickle" in line:
+        if "allow_pickle" in str(error):
             raise UserError(f"refused {path}: it holds pickled objects, which can run code; wanted arrays") from error
-        raise UserError(f"cannot read weights {path}: {type(error).__name__}: {line[:200]}") from error
+        raise UserError(f"cannot read weights {path}: {described(error, 200)}") from error
 
 
 def _layout(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[str, _Array]]:
