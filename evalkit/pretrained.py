@@ -17,6 +17,9 @@ from evalkit import checkpoint
 from evalkit.api import Clip, UserError, described
 from evalkit.plugins import suggest
 
+# How most vision models see pixels; frames and size are each model's own.
+IMAGENET = Clip(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
 # Of a model by its own names, from elsewhere than its folder; None means the folder's.
 Weights = Mapping[str, Tensor] | None
 

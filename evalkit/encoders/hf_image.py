@@ -12,16 +12,16 @@ from typing import Any
 
 from evalkit.api import Clip, Loading
 from evalkit.frames import FRAMES, FrameEncoder, ImageTower
-from evalkit.pretrained import Weights, load, make_config, read_clip, read_config
+from evalkit.pretrained import IMAGENET, Weights, load, make_config, read_clip, read_config
 
 MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 
-IMAGENET = Clip(FRAMES, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+DINO = replace(IMAGENET, frames=FRAMES)
 # What the families' own processors do where a folder has no processor's file; its size is then the configuration's.
 CLIPS = {
-    "dinov2": IMAGENET,
-    "dinov2_with_registers": IMAGENET,
-    "dinov3_vit": replace(IMAGENET, resize="squash"),
+    "dinov2": DINO,
+    "dinov2_with_registers": DINO,
+    "dinov3_vit": replace(DINO, resize="squash"),
     "vit": Clip(FRAMES, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize="squash"),
 }
 # Classifiers of a fine-tuned copy, and ViT's pooler, which its classifier does not use.

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from evalkit import checkpoint
 from evalkit import pretrained as files
 from evalkit.api import Clip, Encoded, Loading, UserError
-from evalkit.encoders.hf_video import IMAGENET, cover, last_states
-from evalkit.pretrained import Weights
+from evalkit.pretrained import IMAGENET, Weights
+from evalkit.tubelets import cover, last_states
 
 MODEL_TYPES = ("vjepa2",)
 SUFFIXES = (".pt", ".pth", ".ckpt")
