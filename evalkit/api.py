@@ -55,6 +55,28 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Augment:
+    """How the views that an adapter is trained on differ from one another.
+
+    What a view shows depends on the clip, the number of the view and the run's seed alone, so that each distinct view
+    is decoded and encoded once.
+
+    Attributes:
+        views: k, distinct views of each training clip; epoch e trains on view e mod k.
+        area: smallest and largest share of the frame that is cut out; (1, 1) leaves the crop of the test views.
+        aspect: smallest and largest ratio of its sides, drawn evenly on a logarithmic scale.
+        flip: mirror half of the views left to right.
+        time: draw the clip's start (`dense`, `fps`), or the frame within each segment (`uniform`, `segments`).
+    """
+
+    views: int = 1
+    area: tuple[float, float] = (0.3, 1.0)
+    aspect: tuple[float, float] = (0.5, 2.0)
+    flip: bool = True
+    time: bool = True
+
+
+@dataclass(frozen=True)
 class Views:
     """How a task cuts clips from a video: which frames, and which crops of them.
 
@@ -129,6 +151,7 @@ class Task:
         train: examples to fit the adapter on; empty means zero-shot.
         val: examples to choose on; empty means a seeded tenth of train.
         views: which frames and crops.
+        augment: how training views differ; None means that the adapter is trained on the same views as it is tested on.
         classes: class names; a target is an index into them.
         settings: adapter settings that the protocol prescribes, by name.
         controls: which controls apply: blind, shuffled, single_frame, option_order.
@@ -148,6 +171,7 @@ class Task:
     train: Sequence[Example] = ()
     val: Sequence[Example] = ()
     views: Views = Views()
+    augment: Augment | None = None
     classes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     controls: tuple[str, ...] = ()
@@ -293,6 +317,12 @@ def has_text(encoder: object) -> bool:
 @runtime_checkable
 class Adapter(Protocol):
     """What the runner needs of an adapter, a LightningModule, beside `training_step(batch: Batch, index)`.
+
+    It may have more, which the runner then uses:
+      * `points`, `predict_all` and `choose` of a grid that trains together (evalkit/fit.py);
+      * `solve(train: Batch)`, in place of training steps: it is fitted at once, on all training examples;
+      * `settle(examples, predictions) -> predictions`, called once with the whole split after `predict`, where a
+        prediction depends on the other examples, as a rank does.
 
     Attributes:
         epochs: passes over the training examples; 0 for an adapter that needs no training.

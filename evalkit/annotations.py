@@ -1,0 +1,97 @@
+"""The files that data sets are published as: tables, JSON, folders of videos. What is wrong is told with its place."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from evalkit.api import UserError, described
+
+VIDEO_ENDINGS = {f".{ending}" for ending in ("3gp", "avi", "flv", "gif", "m4v", "mkv", "mov", "mp4")} | {
+    f".{ending}" for ending in ("mpeg", "mpg", "ogv", "ts", "webm", "wmv")
+}
+
+Kind = TypeVar("Kind", dict[str, Any], list[Any])
+
+
+def read_table(
+    file: Path, columns: Sequence[str], *, header: bool = True, delimiter: str = ","
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row stands (file and line), and its values by column.
+
+    Args:
+        file: a table in UTF-8, with or without a byte order mark; an empty line is left out.
+        columns: that each row must have; with a header it may have more, in any order, without one these in this order.
+        header: whether the first line names the columns.
+        delimiter: between values.
+
+    Raises:
+        UserError: there is no such file, it is no table, a column is missing, or a row has another number of values.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.reader(lines, delimiter=delimiter)
+            names = next(reader, []) if header else list(columns)
+            if absent := [name for name in columns if name not in names]:
+                raise UserError(
+                    f"{file}: no column {absent[0]!r}; wanted {','.join(columns)}, found {','.join(names)[:80]!r}"
+                )
+            for values in reader:
+                if not values:
+                    continue
+                where = f"{file}, line {reader.line_num}"
+                if len(values) != len(names):
+                    raise UserError(f"{where}: {len(values)} values; wanted {len(names)} ({','.join(names)[:80]})")
+                yield where, dict(zip(names, values, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {file} as a table: {described(error)}") from error
+
+
+def read_json(file: Path, kind: type[Kind]) -> Kind:
+    """What a JSON file holds.
+
+    Args:
+        file: in UTF-8.
+        kind: dict or list: what it must hold.
+
+    Raises:
+        UserError: there is no such file, it is no JSON, or holds something else.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file} as JSON: {described(error)}") from error
+    if not isinstance(value, kind):
+        raise UserError(f"cannot read {file}: wanted a JSON {kind.__name__}, found a {type(value).__name__}")
+    return value
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Whatever a malformed row raises inside, as one line that says where the row stands.
+
+    Args:
+        where: file and line, or file and number of the entry.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{where}: not as published: {described(error)}") from error
+
+
+def find_videos(folder: Path) -> dict[str, Path]:
+    """The video files of a folder and the folders in it, by their names without ending; of two, the first in order."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in VIDEO_ENDINGS and path.is_file():
+            found.setdefault(path.stem, path)
+    return found
+
+
+def video(found: Mapping[str, Path], folder: Path, name: str) -> Path:
+    """The file of a video; where there is none, the one that was wanted, whose absence is counted when it is read."""
+    return found.get(name, folder / f"{name}.mp4")
