@@ -1,0 +1,59 @@
+"""What VideoGLUE makes of many scores: a mean over groups of tasks, and one score over ways to adapt and their cost.
+
+https://arxiv.org/abs/2307.03166, equation 3; VideoPrism's table 17 (https://arxiv.org/abs/2402.13217) prints both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import fmean
+
+from evalkit.api import UserError
+
+# Tasks that ask for the same are one group, so that none of them weighs more for having more benchmarks.
+GROUPS = {
+    "appearance": ("kinetics400", "moments_in_time"),
+    "motion": ("ssv2", "diving48"),
+    "several labels": ("charades",),
+    "localization in time": ("activitynet_tal",),
+    "localization in space and time": ("ava", "ava_kinetics"),
+}
+
+
+def stratified_mean(scores: Mapping[str, float]) -> float:
+    """The mean over groups of the mean within each; a group of which no task is there is left out.
+
+    Args:
+        scores: in 0..100 by evalkit's name of the task.
+
+    Raises:
+        UserError: a task is in no group, or there is none.
+    """
+    known = {task for tasks in GROUPS.values() for task in tasks}
+    if not scores or scores.keys() - known:
+        named = f"{min(scores.keys() - known)!r} is not one of them" if scores else "there are no scores"
+        raise UserError(f"VideoGLUE is taken over {', '.join(sorted(known))}; {named}")
+    groups = [[scores[task] for task in tasks if task in scores] for tasks in GROUPS.values()]
+    return fmean(fmean(group) for group in groups if group)
+
+
+def score(means: Mapping[str, float], costs: Mapping[str, float]) -> float:
+    """The VideoGLUE score: the means of all adaptations, each weighted by 1 / log10 of what it costs to train.
+
+    VideoPrism's table 17 comes out with costs in trainable GFLOPs; VideoGLUE's third version also averages over
+    trainable parameters, in a unit that it does not print.
+
+    Args:
+        means: in 0..100 by the name of the adaptation: frozen, mlap, adapter, finetune.
+        costs: by the same names, each above 1, for example in GFLOPs of one clip's trained layers.
+
+    Raises:
+        UserError: a cost is missing, or not above 1, where its logarithm makes no weight.
+    """
+    for name in means:
+        cost = costs.get(name, math.nan)
+        if not cost > 1:
+            raise UserError(f"VideoGLUE score: adaptation {name!r} costs {cost:g}; wanted a number above 1")
+    weights = {name: 1 / math.log10(costs[name]) for name in means}
+    return sum(weights[name] * mean for name, mean in means.items()) / sum(weights.values())
