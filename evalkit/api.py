@@ -58,15 +58,19 @@ class Clip:
 class Augment:
     """How the views that an adapter is trained on differ from one another.
 
-    What a view shows depends on the clip, the number of the view and the run's seed alone, so that each distinct view
-    is decoded and encoded once.
+    What a view shows depends on the video's name, the span, the number of the view and the run's seed alone, so that
+    each distinct view is decoded and encoded once. It is one clip and one crop, whatever `Views` says for the test.
 
     Attributes:
         views: k, distinct views of each training clip; epoch e trains on view e mod k.
-        area: smallest and largest share of the frame that is cut out; (1, 1) leaves the crop of the test views.
-        aspect: smallest and largest ratio of its sides, drawn evenly on a logarithmic scale.
+        area: smallest and largest share of the frame that is cut out before it is scaled to a square, the same part of
+            each frame; (1, 1) leaves the frame as it is and takes the centre, as the test does with one crop.
+        aspect: smallest and largest ratio of its width to its height, drawn evenly on a logarithmic scale.
         flip: mirror half of the views left to right.
-        time: draw the clip's start (`dense`, `fps`), or the frame within each segment (`uniform`, `segments`).
+        time: draw the clip's start (`dense`, `fps`), or a moment within each segment (`uniform`, `segments`).
+
+    Raises:
+        ValueError: there is no view, or the bounds are none.
     """
 
     views: int = 1
@@ -74,6 +78,14 @@ class Augment:
     aspect: tuple[float, float] = (0.5, 2.0)
     flip: bool = True
     time: bool = True
+
+    def __post_init__(self) -> None:
+        if self.views < 1:
+            raise ValueError(f"views={self.views}: wanted at least 1")
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"area={self.area}: wanted the smallest and the largest share, above 0 and up to 1")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect={self.aspect}: wanted the smallest and the largest ratio, above 0")
 
 
 @dataclass(frozen=True)
@@ -157,6 +169,7 @@ class Task:
         controls: which controls apply: blind, shuffled, single_frame, option_order.
         chance: the headline's chance level, in the headline's unit (0..100 for rates).
         split: what the test examples are called in the benchmark.
+        sizes: how many examples its paper counts in `train`, `val` and `test`, as far as they are known.
         version: raised when numbers stop being comparable.
         licence: of the data.
         source: where data and protocol come from.
@@ -177,6 +190,7 @@ class Task:
     controls: tuple[str, ...] = ()
     chance: float = 0.0
     split: str = "test"
+    sizes: Mapping[str, int] = field(default_factory=dict)
     version: int = 1
     licence: str = ""
     source: str = ""

@@ -24,6 +24,7 @@ evalkit scores pretrained video encoders.
   evalkit adapt task=NAME ckpt=ENCODER out=FOLDER [...]   train an adapter; adapter.from=FOLDER or ckpt= takes it
   evalkit sweep task=NAME ckpt=ENCODER adapter.lr=A,B ... a product of values; what differs in the adapter in one pass
   evalkit canary ckpt=ENCODER [task=NAME ...]             is the encoder fed what it was trained on?
+  evalkit check task=NAME data.root=FOLDER [...]          is all of a benchmark's data there, and does it decode?
   evalkit list tasks|encoders|adapters                    what can be named
   evalkit score RUN                                       score a result's predictions again
   evalkit validate PATH ...                               check results against the schema and their predictions
@@ -69,6 +70,7 @@ def _main(words: list[str]) -> int:
         "run": partial(_work, "run"),
         "adapt": partial(_work, "adapt"),
         "canary": partial(_work, "canary"),
+        "check": partial(_work, "check"),
         "sweep": _sweep,
         "list": _list,
         "score": _score,
@@ -87,7 +89,7 @@ def _main(words: list[str]) -> int:
         from evalkit.plugins import suggest
 
         raise UserError(f"unknown command {command!r}.{suggest(command, commands)} Known: {', '.join(commands)}")
-    if command not in ("run", "adapt", "canary") and {"--help", "-h"} & set(rest):
+    if command not in ("run", "adapt", "canary", "check") and {"--help", "-h"} & set(rest):
         print("".join(line + "\n" for line in USAGE.splitlines() if line.startswith(f"  evalkit {command} ")), end="")
         return 0
     return commands[command](rest)
@@ -107,6 +109,10 @@ def _work(command: Command, words: list[str]) -> int:
         from evalkit import seam
 
         return 0 if seam.report(settled) else 1
+    elif command == "check":
+        from evalkit.audit import check
+
+        return check(settled)
     else:
         from evalkit.adapt import adapt
 
@@ -224,8 +230,9 @@ def _keys(command: Command, words: list[str]) -> int:
     if task:
         print()
         print(f"task {plugins.display_name(task)}: {plugins.summary('task', task)}")
-        adapter = adapter or config.own_adapter(task)
-        print(f"adapter {plugins.display_name(adapter)}: {plugins.summary('adapter', adapter)}")
+        if command in ("run", "adapt"):
+            adapter = adapter or config.own_adapter(task)
+            print(f"adapter {plugins.display_name(adapter)}: {plugins.summary('adapter', adapter)}")
     else:
         print()
         print(f"With task=NAME, `evalkit {command} task=NAME --help` also shows the keys of data.* and adapter.*")
@@ -235,7 +242,7 @@ def _keys(command: Command, words: list[str]) -> int:
         rows.append((name, type_name(key.type).removeprefix("one of "), default, key.meaning))
     print()
     _print_columns(rows)
-    if task:
+    if task and command in ("run", "adapt"):
         print("\nAn adapter.* key that is not given is as the task prescribes, else its default.")
     return 0
 

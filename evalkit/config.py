@@ -21,7 +21,7 @@ from evalkit import plugins
 from evalkit.api import Loading, UserError, Views
 from evalkit.values import convert, type_name
 
-Command = Literal["run", "adapt", "canary"]
+Command = Literal["run", "adapt", "canary", "check"]
 REQUIRED = inspect.Parameter.empty
 _SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
 # By a key's last part: a name means the same in every section.
@@ -29,6 +29,7 @@ _ABOVE_ZERO = {"batch", "time_limit", "frames", "fps", "stride", "clips", "size"
 _ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "mini_train"}
 _NOT_NEGATIVE = {"seed", "workers", "threads", "max_minutes", "heads", "weight_decay", "epochs"}
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
+_CHECK = {"task", "mini", "workers", "time_limit"}
 _SHARES = {"dropout", "label_smoothing", "mask_ratio"}  # from 0 to below 1
 
 
@@ -197,15 +198,18 @@ def keys(command: Command, task: str = "", adapter: str = "", ckpt: str = "") ->
     if command == "canary":
         found["task"] = found["task"]._replace(default="", meaning="take the clips from this task; empty: drawn ones")
         found = {name: key for name, key in found.items() if name in _CANARY}
-    own = plugins.own_encoder(ckpt)
-    found |= _keys("encoder", own or Loading)
-    found.pop("encoder.trust", None)  # the option `trust` sets it
+    if command == "check":
+        found = {name: key for name, key in found.items() if name in _CHECK}
+    else:
+        own = plugins.own_encoder(ckpt)
+        found |= _keys("encoder", own or Loading)
+        found.pop("encoder.trust", None)  # the option `trust` sets it
     if task:
         found |= _keys("data", plugins.factory("task", task))
         found.pop("data.mini", None)  # the option `mini` sets it
     if task or command != "canary":
         found |= _keys("clip", Views)
-    if command == "canary":
+    if command in ("canary", "check"):
         return found
     if task:
         keyword_only = {inspect.Parameter.KEYWORD_ONLY}
@@ -253,7 +257,7 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
     for name, key in known.items():
         if name in given:
             values[key.section][key.parameter] = _value(name, key, given[name])
-    options = Options(**{"task": ""} | values[""])
+    options = Options(**{"task": "", "ckpt": ""} | values[""])
     if options.trust and not plugins.own_encoder(ckpt):
         values["encoder"]["trust"] = True
     if options.mini and not task:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import UserError
+from evalkit.api import Example, UserError
 from evalkit.rows import Row, tally
 from evalkit.schema import digest, parse, plain, violations
 from evalkit.scores import resolve, scores
@@ -31,6 +31,14 @@ RESULT, PREDICTIONS, CONFIG = "result.json", "predictions.jsonl", "config.yaml"
 def run_id(config_yaml: str, started: datetime) -> str:
     """A run's folder name, which sorts by time: 20260131T235959Z-1a2b3c4d, UTC and a hash of the configuration."""
     return f"{started.astimezone(UTC):%Y%m%dT%H%M%SZ}-{hashlib.sha256(config_yaml.encode()).hexdigest()[:8]}"
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Hash of what is asked and where: ids, file names, spans, texts, options and targets; not of the pixels."""
+    digest = hashlib.sha256()
+    for e in examples:
+        digest.update(repr((e.id, e.video.name, e.span, e.text, e.choices, e.target, e.kind)).encode())
+    return digest.hexdigest()
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

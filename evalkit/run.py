@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import tempfile
@@ -100,7 +99,11 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
             },
             "trainable_parameters": sum(value.numel() for value in trained.learned(parts.adapter).values()),
         },
-        "data": {"fingerprint": _fingerprint(task.test), **counts},
+        "data": {
+            "fingerprint": result.fingerprint(task.test),
+            "published_size": task.sizes.get("test"),
+            **counts,
+        },
         "scores": scored,
         "chance": task.chance,
         "controls": controls,
@@ -164,14 +167,6 @@ def _protocol(parts: Parts, frozen: Mapping[str, str]) -> dict[str, Any]:
     """All that decides what the number means: views, adapter and its settings, controls."""
     settings = {key: value for key, value in parts.settings.items() if key != "lm"}
     return {"views": asdict(parts.reader.views), "adapter": parts.adapter_name, "settings": settings, **frozen}
-
-
-def _fingerprint(examples: Sequence[Example]) -> str:
-    """Hash of what is asked and where: ids, file names, spans, texts, options and targets; not of the pixels."""
-    digest = hashlib.sha256()
-    for e in examples:
-        digest.update(repr((e.id, e.video.name, e.span, e.text, e.choices, e.target, e.kind)).encode())
-    return digest.hexdigest()
 
 
 def _encoder_name(ckpt: str) -> str:

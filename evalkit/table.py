@@ -81,12 +81,13 @@ def _grouped(failures: Sequence[Mapping[str, str]], most: int = 5) -> list[str]:
     width = len(f"{len(ranked[0][1]):,}")
     lines = ["", "failed (bounds: with all of them wrong, with all of them right)"]
     for reason, ids in ranked[:most]:
-        lines.append(f"  {len(ids):{width},}  {reason}  ({_first(ids)})")
+        lines.append(f"  {len(ids):{width},}  {reason}  ({first(ids)})")
     left = sum(len(ids) for _, ids in ranked[most:])
     return [*lines, f"  {left:{width},}  for {len(ranked) - most} other reasons"] if left else lines
 
 
-def _first(ids: Sequence[str], most: int = 3) -> str:
+def first(ids: Sequence[str], most: int = 3) -> str:
+    """The first of some names, and dots where there are more."""
     return ", ".join(ids[:most]) + (", ..." if len(ids) > most else "")
 
 

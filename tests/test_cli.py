@@ -132,11 +132,11 @@ def test_a_mistake_is_told_before_the_work_is_loaded(
         (
             ["validat"],
             "unknown command 'validat'. Did you mean 'validate'? "
-            "Known: run, adapt, canary, sweep, list, score, validate, cache, doctor",
+            "Known: run, adapt, canary, check, sweep, list, score, validate, cache, doctor",
         ),
         (
             ["task=x"],
-            "unknown command 'task=x'. Known: run, adapt, canary, sweep, list, score, validate, cache, doctor",
+            "unknown command 'task=x'. Known: run, adapt, canary, check, sweep, list, score, validate, cache, doctor",
         ),
         (["list"], "list takes one of tasks, encoders, adapters, got nothing"),
         (["list", "tasks", "adapters"], "list takes one of tasks, encoders, adapters, got tasks adapters"),

@@ -1,0 +1,90 @@
+"""`evalkit check` on folders of real films of which some are missing, broken, or in two splits."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evalkit.audit import audit, check, report
+from evalkit.cli import main
+from evalkit.config import resolve
+from evalkit.parts import load_task
+
+
+@pytest.fixture
+def table(tmp_path: Path, films: Path) -> Path:
+    """A csv of own videos: five to train on, four to test on, all sound."""
+    for file in films.iterdir():
+        shutil.copy(file, tmp_path)
+    rows = [f"{i:02d}.mp4,{('left', 'right')[i % 2]},{'train' if i < 5 else 'test'}" for i in range(9)]
+    file = tmp_path / "labels.csv"
+    file.write_text("\n".join(["path,label,split", *rows]) + "\n")
+    return file
+
+
+def words(table: Path) -> list[str]:
+    return ["task=folder", f"data.root={table}", "workers=1"]
+
+
+def test_sound_data_are_counted_and_called_sound(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", *words(table)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "task  folder, version 1"
+    assert lines[2].split() == ["examples", "published", "unlabelled", "videos", "missing", "undecodable"]
+    assert lines[3].split() == ["train", "5", "-", "0", "5", "0", "0"]
+    assert lines[4].split() == ["test", "4", "-", "0", "4", "0", "0"]
+    assert lines[-1].startswith("fingerprint of the test examples: ")
+
+
+def test_what_is_missing_broken_or_in_two_splits_is_named(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = table.parent
+    (folder / "00.mp4").unlink()
+    (folder / "06.mp4").write_bytes((folder / "06.mp4").read_bytes()[:300])
+    shutil.copy(folder / "01.mp4", folder / "07.mp4")
+    assert main(["check", *words(table)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split() == ["train", "5", "-", "0", "5", "1", "0"]
+    assert lines[4].split() == ["test", "4", "-", "0", "4", "0", "1"]
+    assert f"missing of train: {folder / '00.mp4'}" in lines
+    assert any(line.startswith(f"undecodable of test: {folder / '06.mp4'}: ") for line in lines)
+    assert f"the same video in train and test: {folder / '01.mp4'} and {folder / '07.mp4'}" in lines
+
+
+def test_files_of_equal_size_and_ends_are_told_apart_by_all_their_bytes(table: Path) -> None:
+    content = bytearray((table.parent / "01.mp4").read_bytes() + bytes(64 << 10))
+    for name, middle in (("01.mp4", 0), ("07.mp4", 1)):
+        content[40 << 10] = middle
+        (table.parent / name).write_bytes(content)
+    config = resolve("check", words(table))
+    assert audit(load_task(config), config).shared == []
+
+
+def test_a_class_that_is_never_trained_on_is_named(table: Path) -> None:
+    table.write_text(table.read_text().replace("08.mp4,left", "08.mp4,up"))
+    config = resolve("check", words(table))
+    found = audit(load_task(config), config)
+    assert found.unseen == ["up"]
+    assert "1 classes of test have no training example: up" in report(found)
+    assert found.sound  # it may be meant
+
+
+def test_the_fingerprint_is_the_one_of_results(table: Path, tiny: Path, tmp_path: Path) -> None:
+    from evalkit.result import load
+    from evalkit.run import run
+
+    own = [word for word in words(table) if not word.startswith("workers")]
+    more = [f"ckpt={tiny}", "adapter.head=linear", "adapter.epochs=1", f"out={tmp_path / 'out'}", "canary=false"]
+    record = load(run(resolve("run", [*own, *more])))
+    config = resolve("check", own)
+    assert record["data"]["fingerprint"] == audit(load_task(config), config).fingerprint
+    assert record["data"]["published_size"] is None
+
+
+def test_check_needs_no_encoder_and_takes_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "task=folder", "ckpt=demo"]) == 2
+    assert "unknown key 'ckpt'" in capsys.readouterr().err
+
+
+def test_the_miniature_is_filmed_before_it_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(resolve("check", ["task=folder", "mini=true"])) == 0
+    assert "folder@mini" in capsys.readouterr().out
