@@ -1,0 +1,115 @@
+"""Zero-shot: the class, or the answer, whose words are nearest to the video, for encoders with a text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evalkit.api import Encoder, Example, Kept, Prediction, Task, UserError, has_text
+
+# CLIP's own for Kinetics-700, 28 of them (https://github.com/openai/CLIP/blob/main/data/prompts.md).
+_PERSON = ("", "a person ", *(f"a person {verb} " for verb in ("using", "doing", "during", "performing", "practicing")))
+TEMPLATES = {
+    "none": ("{}",),
+    "single": ("a video of {}.",),  # of VideoPrism's demonstration (https://github.com/google-deepmind/videoprism)
+    "clip": tuple(
+        f"a {what} of {who}{{}}." for what in ("photo", "video", "example", "demonstration") for who in _PERSON
+    ),
+}
+TEXTS = 256  # embedded at a time
+# Of the softmax that probabilities are told by; CLIP's, and without effect on which class is the nearest.
+TEMPERATURE = 0.01
+
+
+class ZeroShot(lightning.LightningModule):
+    """Texts against videos by the cosine; nothing is trained.
+
+    Args:
+        encoder: with `encode_text`.
+        classes: names of the classes; empty where each example has choices of its own.
+        several: an example may have several classes.
+        templates: each class is the mean of its normalised embeddings in all of them.
+        question: an example's own text stands before each of its choices.
+    """
+
+    trains_encoder = False
+    epochs, batch_size = 0, 1
+    kept = Kept("pooled")
+
+    def __init__(
+        self, encoder: Any, classes: Sequence[str], several: bool, templates: Sequence[str], question: bool
+    ) -> None:
+        super().__init__()
+        self.encoder, self.classes, self.several = encoder, classes, several
+        self.templates, self.question = templates, question
+        self._of_classes: Tensor | None = None
+
+    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
+        """The five nearest classes of each example, best first; the nearest choice where it has choices.
+
+        Where an example may have several classes: the cosine of every class. A video is the mean of its views, each of
+        length 1.
+        """
+        if features is None:
+            raise UserError("adapter=zero_shot has no blind control: without a video nothing is nearest")
+        videos = F.normalize(F.normalize(features.to(self.device).float(), dim=-1).mean(1), dim=-1)  # (B, E)
+        if not self.classes:
+            return [self._choice(example, video) for example, video in zip(examples, videos, strict=True)]
+        if self._of_classes is None:
+            self._of_classes = self._embed(self.classes)
+        near = videos @ self._of_classes.T  # (B, C)
+        if self.several:
+            return [Prediction(row) for row in near.tolist()]
+        best = (near / TEMPERATURE).softmax(-1).topk(min(5, len(self.classes)))
+        return [
+            Prediction(classes, {"probabilities": [round(p, 6) for p in probabilities]})
+            for classes, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def _choice(self, example: Example, video: Tensor) -> Prediction:
+        if not example.choices:
+            raise UserError(f"adapter=zero_shot: example {example.id} has no choices, and its task no classes")
+        before = f"{example.text} " if self.question and example.text else ""
+        near = self._embed([before + choice for choice in example.choices]) @ video
+        return Prediction(int(near.argmax()), {"cosines": [round(value, 6) for value in near.tolist()]})
+
+    def _embed(self, names: Sequence[str]) -> Tensor:
+        """Unit vectors (n, E) of names, each the mean over the templates."""
+        texts = [template.replace("{}", name) for name in names for template in self.templates]
+        parts = [self.encoder.encode_text(texts[at : at + TEXTS]) for at in range(0, len(texts), TEXTS)]
+        each = F.normalize(torch.cat(parts).float(), dim=-1).view(len(names), len(self.templates), -1)
+        return F.normalize(each.mean(1), dim=-1)
+
+
+def adapter(encoder: Encoder, task: Task, *, prompts: str = "clip", question: bool = True) -> ZeroShot:
+    """Names what no one trained it on: the class or the choice whose words are nearest to the video.
+
+    Args:
+        prompts: clip (CLIP's 28 for actions, averaged), single (a video of {}.), none, or a text file with a template
+            in each line, {} for the name. Choices are taken as they stand unless prompts is a file.
+        question: of a question with choices, put it before each choice.
+    """
+    if not has_text(encoder):
+        raise UserError("adapter=zero_shot needs an encoder with a text tower; `evalkit list encoders` says which have")
+    templates = TEMPLATES.get(prompts) or _read(prompts)
+    if not task.classes and prompts in TEMPLATES:
+        templates = TEMPLATES["none"]
+    several = any(isinstance(example.target, tuple | list) for example in task.test)
+    return ZeroShot(encoder, task.classes, several, templates, question)
+
+
+def _read(prompts: str) -> tuple[str, ...]:
+    try:
+        lines = Path(prompts).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"adapter.prompts={prompts}: wanted {', '.join(TEMPLATES)}, or a text file") from None
+    templates = tuple(line.strip() for line in lines if line.strip())
+    if wrong := [template for template in templates or ("",) if template.count("{}") != 1]:
+        raise UserError(f"{prompts}: template {wrong[0]!r}: wanted lines with {{}} once, where the name goes")
+    return templates
