@@ -21,11 +21,12 @@ USAGE = """\
 evalkit scores pretrained video encoders.
 
   evalkit run task=NAME ckpt=ENCODER [key=value ...]      score an encoder on a task; writes a result
+  evalkit run suite=NAME ckpt=ENCODER [...]               the same on every task of a paper, in one table
   evalkit adapt task=NAME ckpt=ENCODER out=FOLDER [...]   train an adapter; adapter.from=FOLDER or ckpt= takes it
   evalkit sweep task=NAME ckpt=ENCODER adapter.lr=A,B ... a product of values; what differs in the adapter in one pass
   evalkit canary ckpt=ENCODER [task=NAME ...]             is the encoder fed what it was trained on?
   evalkit check task=NAME data.root=FOLDER [...]          is all of a benchmark's data there, and does it decode?
-  evalkit list tasks|encoders|adapters                    what can be named
+  evalkit list tasks|encoders|adapters|suites             what can be named
   evalkit score RUN                                       score a result's predictions again
   evalkit validate PATH ...                               check results against the schema and their predictions
   evalkit cache [prune=GB]                                what is stored; prune= evicts what was used longest ago
@@ -98,6 +99,10 @@ def _main(words: list[str]) -> int:
 def _work(command: Command, words: list[str]) -> int:
     if {"--help", "-h"} & set(words):
         return _keys(command, words)
+    if command == "run" and any(word.startswith("suite=") for word in words):
+        from evalkit import suite
+
+        return suite.run(words)
     from evalkit import config
 
     settled = config.resolve(command, words)  # before torch loads: a mistyped key is told at once
@@ -129,11 +134,16 @@ def _sweep(words: list[str]) -> int:
 def _list(words: list[str]) -> int:
     from evalkit import plugins
 
-    kinds = ("tasks", "encoders", "adapters")
+    kinds = ("tasks", "encoders", "adapters", "suites")
     if len(words) != 1:
         raise UserError(f"list takes one of {', '.join(kinds)}, got {' '.join(words) or 'nothing'}")
     if words[0] not in kinds:
         raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{plugins.suggest(words[0], kinds)}")
+    if words[0] == "suites":
+        from evalkit import suite
+
+        _print_columns([(name, suite.summary(file)) for name, file in suite.suites().items()])
+        return 0
     kind = cast(plugins.Kind, words[0].removesuffix("s"))
     if kind == "encoder":
         _print_columns(_encoders())

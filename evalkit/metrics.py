@@ -13,7 +13,13 @@ from numbers import Integral
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from evalkit.api import UserError
+
+_Table = npt.NDArray[np.float64]
+_Truth = npt.NDArray[np.bool_]
 
 
 def accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, list[float]]:
@@ -56,27 +62,181 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
 
 
 def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
-    """How high each query ranks what it should find: `R@1`, `R@5`, `R@10`, `median_rank`, `mean_rank`.
+    """How high each text ranks its video, and each video its texts, as `t2v_` and `v2t_`: `R@1`, `R@5`, `R@10`,
+    `median_rank`, `mean_rank`.
 
-    A failed query is a miss. For the median and the mean it ranks last, at the number of queries (or the largest rank
-    seen, where that is larger): left out, a failure would improve both, and an infinite rank would drown the mean.
+    Each caption asks once for its video; each video asks once for its captions, of which the best counts. A failed
+    query is a miss. For the median and the mean it ranks last, at the number of videos or of captions (or the largest
+    rank seen, where that is larger): left out, a failure would improve both, and an infinite rank would drown the mean.
 
     Args:
-        predictions: {"rank": r} with r from 1, the average rank of what ties, so that a constant similarity matrix
-            ranks everything in the middle and not first.
-        targets: anything; only looked at where it stands in place of a prediction.
+        predictions: one per caption, {"t2v": r, "v2t": r} with ranks from 1, or None for a miss: the average rank of
+            what ties, so that a constant similarity ranks everything in the middle and not first.
+        targets: the video's name, where each has one caption; else (name, number of the caption from 0), and the
+            video's own rank is read where that is 0.
 
     Raises:
-        UserError: a prediction has no rank, or a rank below 1.
+        UserError: a prediction has no ranks, or a rank below 1.
     """
-    ranks = [_rank(p, t) for p, t in zip(predictions, targets, strict=True)]
-    last = max([float(len(ranks)), *(rank for rank in ranks if math.isfinite(rank))])
-    placed = [min(rank, last) for rank in ranks]
-    return {
-        **{f"R@{k}": [float(rank <= k) for rank in ranks] for k in (1, 5, 10)},
-        "median_rank": median(placed) if placed else math.nan,
-        "mean_rank": fmean(placed) if placed else math.nan,
-    }
+    several = any(isinstance(target, list | tuple) for target in targets)
+    videos = sum(not several or target[1] == 0 for target in targets)
+    found: dict[str, float | list[float]] = {}
+    for way, candidates in (("t2v", videos), ("v2t", len(targets))):
+        once = several and way == "v2t"
+        asked = [(p, t) for p, t in zip(predictions, targets, strict=True) if not once or t[1] == 0]
+        ranks = [_rank(prediction, target, way) for prediction, target in asked]
+        last = max([float(candidates), *(rank for rank in ranks if math.isfinite(rank))])
+        placed = [min(rank, last) for rank in ranks]
+        for k in (1, 5, 10):
+            hits = [float(rank <= k) for rank in ranks]
+            found[f"{way}_R@{k}"] = (100 * fmean(hits) if hits else math.nan) if once else hits
+        found[f"{way}_median_rank"] = median(placed) if placed else math.nan
+        found[f"{way}_mean_rank"] = fmean(placed) if placed else math.nan
+    return found
+
+
+def multilabel_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Mean average precision over the classes that some example has, in percent: `mAP`.
+
+    Of examples with equal scores none comes before another: they share the precision at the last of them, so that a
+    constant prediction gives the share of examples that have the class. A failed example is never found.
+
+    Args:
+        predictions: (C,) scores of each example, higher is likelier.
+        targets: the class indices that each example has; may be none.
+
+    Raises:
+        UserError: a prediction is not such a list, or they differ in length.
+    """
+    scores, truth = _multilabel("multilabel_map", predictions, targets)
+    return {"mAP": _mean(_average_precisions(scores, truth, [np.ones(len(targets), dtype=bool)])[0])}
+
+
+def charades_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Charades' mean average precision in percent: `mAP`, and `mAP_all_videos`, which counts what `mAP` leaves out.
+
+    By the rule of Charades' own evaluation (https://github.com/gsig/charades-algorithms), a video without any action
+    is no false positive of any class: `mAP` is over the other videos. In `mAP_all_videos` every video counts. Both are
+    means over the classes that some video has. Arguments and ties are those of `multilabel_map`.
+    """
+    scores, truth = _multilabel("charades_map", predictions, targets)
+    acting = np.asarray(truth.any(0))
+    official, every = _average_precisions(scores, truth, [acting, np.ones_like(acting)])
+    return {"mAP": _mean(official), "mAP_all_videos": _mean(every)}
+
+
+def chance_map(targets: Sequence[Sequence[int]], empty: bool = True) -> float:
+    """The mean average precision, in percent, that is expected of examples in random order.
+
+    Args:
+        targets: the class indices that each example has; may be none.
+        empty: whether examples without a class count; by Charades' rule they do not.
+    """
+    n = sum(empty or len(target) > 0 for target in targets)
+    positives = np.unique([c for target in targets for c in set(target)], return_counts=True)[1]
+    harmonic = float((1 / np.arange(1, n + 1)).sum())
+    # At rank i a positive has precision 1 / i, and (i - 1) / i of the share of positives among the others.
+    return _mean(((positives - 1) / max(1, n - 1) * (n - harmonic) + harmonic) / max(1, n))
+
+
+def pr_auc(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Mean over classes of the area under the precision-recall curve, as Keras computes it, in percent: `PR-AUC`.
+
+    200 thresholds from just below 0 to just above 1, evenly spaced; between two of them true positives grow linearly
+    with what is found (Davis and Goadrich 2006, https://doi.org/10.1145/1143844.1143874). Classes that no example has
+    are left out, where Keras would count 0. Arguments are those of `multilabel_map`, scores in 0..1.
+
+    Raises:
+        UserError: as `multilabel_map`, and where a score is not in 0..1.
+    """
+    scores, truth = _multilabel("pr_auc", predictions, targets)
+    if (known := scores[np.isfinite(scores)]).size and not 0 <= known.min() <= known.max() <= 1:
+        raise UserError(f"pr_auc: scores reach from {known.min():g} to {known.max():g}; wanted probabilities in 0..1")
+    thresholds = np.concatenate([[-1e-7], np.arange(1, 199) / 199])  # and one above 1, which nothing reaches
+    above = np.searchsorted(thresholds, np.clip(scores, -1, 1), "left")  # how many thresholds each score is above
+    above += 200 * np.arange(len(truth))[:, None]
+    hits, found = (  # (C, 200): examples above each threshold, the highest first
+        np.bincount(above[chosen], minlength=200 * len(truth)).reshape(-1, 200)[:, :0:-1].cumsum(1)
+        for chosen in (truth, np.ones_like(truth))
+    )
+    more_hits, more = np.diff(hits, axis=1, prepend=0), np.diff(found, axis=1, prepend=0)
+    hits, found = hits - more_hits, found - more
+    slope = more_hits / np.maximum(more, 1)
+    # The integral over x in 0..more of (hits + slope x) / (found + x), times slope / positives: recall's rise.
+    growth = np.log(np.where(found > 0, (found + more) / np.maximum(found, 1), 1))
+    area = (slope * (more_hits + (hits - slope * found) * growth)).sum(1)
+    positives = truth.sum(1)
+    return {"PR-AUC": _mean(np.where(positives > 0, area / np.maximum(positives, 1), math.nan))}
+
+
+def _multilabel(metric: str, predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> tuple[_Table, _Truth]:
+    """Scores (C, N), -inf for what failed, and whether each example has each class (C, N)."""
+    given: list[_Table | None] = []
+    for prediction, target in zip(predictions, targets, strict=True):
+        right = _is_target(prediction, target)
+        given.append(None if right or _failed(prediction) else _scores(metric, prediction))
+    lengths = {len(one) for one in given if one is not None}
+    largest = max((c for target in targets for c in target), default=-1)
+    if len(lengths) > 1 or (lengths and largest >= min(lengths)):
+        raise UserError(
+            f"{metric}: predictions hold {' and '.join(map(str, sorted(lengths)))} scores, and there is a class "
+            f"{largest}; wanted one score of each class"
+        )
+    classes = lengths.pop() if lengths else largest + 1
+    scores, truth = np.full((len(given), classes), -math.inf), np.zeros((len(given), classes), dtype=bool)
+    for i, (one, prediction, target) in enumerate(zip(given, predictions, targets, strict=True)):
+        truth[i, list(target)] = True
+        if one is not None:
+            scores[i] = one
+        elif not _failed(prediction):
+            scores[i, list(target)] = math.inf
+    scores[np.isnan(scores)] = -math.inf
+    return np.ascontiguousarray(scores.T), np.ascontiguousarray(truth.T)
+
+
+def _is_target(prediction: Any, target: Sequence[int]) -> bool:
+    """Whether the target stands in place of a prediction: whole numbers, where scores are fractions."""
+    return prediction is target or (
+        isinstance(prediction, list | tuple)
+        and len(prediction) == len(target)
+        and list(prediction) == list(target)
+        and all(isinstance(one, Integral) for one in prediction)
+    )
+
+
+def _scores(metric: str, prediction: Any) -> _Table:
+    try:
+        found = np.asarray(prediction, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(())
+    if isinstance(prediction, str) or found.ndim != 1:
+        raise UserError(f"{metric}: prediction {str(prediction)[:60]!r} is not a list of scores, one of each class")
+    return found
+
+
+def _average_precisions(scores: _Table, truth: _Truth, subsets: Sequence[_Truth]) -> list[_Table]:
+    """The average precision of each class among the examples of each subset (N,): (C,), NaN where none has it."""
+    order = np.argsort(-scores)
+    ranked, hits = np.take_along_axis(scores, order, 1), np.take_along_axis(truth, order, 1)
+    place = np.arange(scores.shape[1])
+    last = np.where(ranked[:, :-1] == ranked[:, 1:], len(place), place[:-1])  # of those with the same score
+    last = np.concatenate([last, np.full((len(last), 1), len(place) - 1)], 1)
+    last = np.minimum.accumulate(last[:, ::-1], 1)[:, ::-1]
+    averages = []
+    for subset in subsets:
+        counted = subset[order]
+        right = hits & counted
+        precision = np.take_along_axis(right.cumsum(1) / np.maximum(counted.cumsum(1), 1), last, 1)
+        positives = right.sum(1)
+        found = (precision * (right & (ranked > -math.inf))).sum(1)
+        averages.append(np.where(positives > 0, found / np.maximum(positives, 1), math.nan))
+    return averages
+
+
+def _mean(values: _Table) -> float:
+    """The mean in percent of what is not NaN; NaN where nothing is left."""
+    values = values[~np.isnan(values)]
+    return float(100 * values.mean()) if values.size else math.nan
 
 
 def _failed(prediction: Any) -> bool:
@@ -94,18 +254,18 @@ def _index(prediction: Any, metric: str) -> int | None:
         ) from None
 
 
-def _rank(prediction: Any, target: Any) -> float:
+def _rank(prediction: Any, target: Any, way: str) -> float:
     """The rank, from 1; infinite for a miss."""
     if prediction is None:
         return math.inf
     if prediction is target:
         return 1.0
-    if isinstance(prediction, Mapping) and "rank" in prediction:
-        rank = prediction["rank"]
+    if isinstance(prediction, Mapping) and way in prediction:
+        rank = prediction[way]
         if rank is None or math.isnan(rank):
             return math.inf
         if rank >= 1:
             return float(rank)
     elif prediction == target:
         return 1.0
-    raise UserError(f'retrieval: prediction {prediction!r} is not {{"rank": r}} with r from 1')
+    raise UserError(f'retrieval: prediction {prediction!r} is not {{"t2v": r, "v2t": r}} with ranks from 1')

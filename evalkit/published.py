@@ -63,11 +63,13 @@ def rows(task: str, metric: str, adaptation: str, split: str = "") -> dict[str, 
         task: evalkit's name of it.
         metric: its headline.
         adaptation: as `Number` has it.
-        split: where a task has several; empty: any.
+        split: only looked at where several are printed; empty: any.
     """
-    found: dict[str, float] = {}
-    for number in numbers():
-        same = (number.task, number.metric, number.adaptation) == (task, metric, adaptation)
-        if same and split in ("", number.split) and "training data" not in number.note:
-            found.setdefault(number.row, number.value)
-    return found
+    asked = (task, metric, adaptation)
+    found = [n for n in numbers() if (n.task, n.metric, n.adaptation) == asked and "training data" not in n.note]
+    several = split and len({number.split for number in found}) > 1
+    values: dict[str, float] = {}
+    for number in found:
+        if not several or number.split == split:
+            values.setdefault(number.row, number.value)
+    return values

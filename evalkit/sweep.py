@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalkit import plot, result
-from evalkit.api import UserError
+from evalkit.api import UserError, described
 from evalkit.config import Config, resolve
 
 
@@ -33,11 +34,20 @@ class Cell(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of a cell: the run's folder, or why there is none."""
+    """What came of a cell.
+
+    Attributes:
+        record: what result.json holds; None where the cell failed.
+        failure: why there is none.
+        chosen: the number of the grid point that is best on val.
+        values: each point's score on val; None where it has none.
+    """
 
     cell: Cell
-    folder: Path | None
+    record: dict[str, Any] | None = None
     failure: str = ""
+    chosen: int = 0
+    values: Sequence[float | None] = ()
 
 
 def sweep(words: Sequence[str]) -> int:
@@ -48,19 +58,25 @@ def sweep(words: Sequence[str]) -> int:
     """
     jobs, cells = plan(words)
     print(f"{len(cells)} passes, {sum(len(cell.points) for cell in cells)} grid points", file=sys.stderr)
-    if jobs == 1 or len(cells) == 1:
-        done = [_run(cell) for cell in cells]
-    else:
-        with ThreadPoolExecutor(jobs) as pool:
-            done = list(pool.map(_run_apart, cells))
+    done = run_all(jobs, cells)
     print(report(done))
     setting, found = curves(done)
     if found:
         out = cells[0].config.options.out
-        mark = hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
+        mark = hashlib.sha256(repr(sorted(cell.config.words for cell in cells)).encode()).hexdigest()[:8]
         plot.png(found, setting, out / f"sweep-{mark}.png")
         print(f"\n{plot.terminal(found, setting)}\n{out / f'sweep-{mark}.png'}")
     return 1 if any(one.failure for one in done) else 0
+
+
+def run_all(jobs: int, cells: Sequence[Cell]) -> list[Done]:
+    """What came of each cell: so many are run side by side, and those that are finished already are not run again."""
+    if jobs == 1 or len(cells) == 1:
+        ended = [_run(cell) for cell in cells]
+    else:
+        with ThreadPoolExecutor(jobs) as pool:
+            ended = list(pool.map(_run_apart, cells))
+    return [_done(cell, *end) for cell, end in zip(cells, ended, strict=True)]
 
 
 def plan(words: Sequence[str]) -> tuple[int, list[Cell]]:
@@ -92,7 +108,8 @@ def plan(words: Sequence[str]) -> tuple[int, list[Cell]]:
     common = {key: values for key, values in axes.items() if key not in grid}
     cells = []
     for chosen in _product(common):
-        points = tuple((*chosen, *own) for own in _product(grid))
+        # In whatever order keys are given, points have the same numbers and the run the same name.
+        points = tuple((*chosen, *own) for own in _product(dict(sorted(grid.items()))))
         configs = [resolve("run", point) for point in points]
         varied = [key.removeprefix("adapter.") for key in grid]
         base = configs[0]
@@ -100,7 +117,7 @@ def plan(words: Sequence[str]) -> tuple[int, list[Cell]]:
         quoted = [f"{key}={','.join(map(_quoted, values))}" for key, values in grid.items()]
         cell_words = (*(_word(word) for word in chosen), *quoted)
         common_settings = {key: value for key, value in base.adapter.items() if key not in varied}
-        settled = replace(base, words=cell_words, adapter=common_settings, points=own if grid else ())
+        settled = replace(base, words=tuple(sorted(cell_words)), adapter=common_settings, points=own if grid else ())
         cells.append(Cell(cell_words, points, settled))
     return jobs, cells
 
@@ -131,9 +148,11 @@ def finished(config: Config) -> Path | None:
     named += [str(value) for value in config.data.values() if isinstance(value, Path)]
     changed = max(_changed(Path(name).expanduser()) for name in named)
     for record in sorted(config.options.out.glob(f"*/*/[!.]*-{mark}*/{result.RESULT}")):
-        if record.stat().st_mtime < changed or result.validate(record.parent):
+        if record.stat().st_mtime < changed:
             continue
-        if result.load(record.parent)["status"] == "complete":
+        if problems := result.validate(record.parent):
+            print(f"not taken, so it is run again: {problems[0]}", file=sys.stderr)
+        elif result.load(record.parent)["status"] == "complete":
             print(f"already there: {record.parent}", file=sys.stderr)
             return record.parent
     return None
@@ -154,26 +173,26 @@ def report(done: Sequence[Done]) -> str:
 
     shared = _shared(done)
     rows: list[tuple[str, ...]] = [("task", "encoder", "grid point", "val", "", "test", "95 % interval", "val - test")]
-    for cell, folder, failure in done:
-        if folder is None:
+    for cell, record, failure, chosen, values in done:
+        if record is None:
             rows.append((cell.config.options.task, cell.config.options.ckpt, "", "", f"failed: {failure}", "", "", ""))
             continue
-        record = result.load(folder)
-        chosen, values = _choice(record)
         score = record["scores"][0] if record["scores"] else None
-        for number, words in enumerate(cell.points):
+        for number, (words, value) in enumerate(zip(cell.points, values, strict=True)):
             own = " ".join(word.removeprefix("adapter.") for word in words if _word(word) not in shared)
-            value = values[number] if number < len(values) else None
-            told = "" if value is None else f"{value:.1f}"
             end = ("", "", "", "")
             if number == chosen and score:
-                low, high = score["ci95"]
-                gap = "" if value is None else f"{value - score['value']:+.1f}"
-                end = ("chosen", f"{score['value']:.1f}", f"{low:.1f} to {high:.1f}", gap)
-            rows.append((record["task"]["name"], record["encoder"]["name"], own, told, *end))
+                test, interval = score["value"], "" if None in score["ci95"] else " to ".join(map(_told, score["ci95"]))
+                gap = "" if value is None or test is None else f"{value - test:+.1f}"
+                end = ("chosen", _told(test), interval, gap)
+            rows.append((record["task"]["name"], record["encoder"]["name"], own, _told(value), *end))
     lines = [columns(rows)]
-    lines += [f"evalkit run {shlex.join(_chosen_words(one))}" for one in done if one.folder]
+    lines += [f"evalkit run {shlex.join(one.cell.points[one.chosen])}" for one in done if one.record]
     return "\n".join(lines)
+
+
+def _told(number: float | None) -> str:
+    return "" if number is None else f"{number:.1f}"
 
 
 def curves(done: Sequence[Done]) -> tuple[str, list[plot.Curve]]:
@@ -181,16 +200,15 @@ def curves(done: Sequence[Done]) -> tuple[str, list[plot.Curve]]:
     found: dict[str, tuple[list[float], list[float]]] = {}
     shared = _shared(done)
     setting = ""
-    for cell, folder, _ in done:
+    for cell, record, _, _, values in done:
         first = cell.config.points[0] if cell.config.points else {}
         varied = [key for key in first if all(_is_number(point[key]) for point in cell.config.points)]
-        if folder is None or not varied or setting not in ("", varied[0]):
+        if record is None or not varied or setting not in ("", varied[0]):
             continue
         setting = varied[0]
-        record = result.load(folder)
         own = [w for w in cell.points[0] if _word(w) in cell.words and _word(w) not in shared]
         name = " ".join([record["encoder"]["name"], "on", record["task"]["name"], *own])
-        for point, value in zip(cell.config.points, _choice(record)[1], strict=False):
+        for point, value in zip(cell.config.points, values, strict=True):
             if value is not None:
                 others = " ".join(f"{key}={point[key]}" for key in point if key != setting)
                 xs, ys = found.setdefault(f"{name} {others}".strip(), ([], []))
@@ -209,41 +227,57 @@ def _shared(done: Sequence[Done]) -> set[str]:
     return words | {word for one in done for word in one.cell.words if word.partition("=")[0] in ("task", "ckpt")}
 
 
-def _choice(record: dict[str, Any]) -> tuple[int, list[float | None]]:
-    """The number of the chosen grid point, and each point's score on val."""
-    selection = record["selection"] or {}
-    values = selection.get("grid_val_scores") or [selection.get("val_score")]
-    return selection.get("chosen", {}).get("point", 0), values
-
-
-def _chosen_words(done: Done) -> tuple[str, ...]:
-    assert done.folder
-    return done.cell.points[_choice(result.load(done.folder))[0]]
-
-
-def _run(cell: Cell) -> Done:
-    """One cell in this process; whatever goes wrong is what came of it."""
+def _run(cell: Cell) -> tuple[Path | None, str]:
+    """The folder of a cell's run, else why there is none; whatever goes wrong ends this cell alone."""
     from evalkit.run import run
 
     try:
-        return Done(cell, finished(cell.config) or run(cell.config))
+        return finished(cell.config) or run(cell.config), ""
     except UserError as error:
         print(f"evalkit: {error}", file=sys.stderr)
-        return Done(cell, None, str(error))
+        return None, str(error)
     except Exception as error:  # a cell must not end the others
         traceback.print_exc()
-        return Done(cell, None, f"{type(error).__name__}: {error}")
+        return None, described(error)
 
 
-def _run_apart(cell: Cell) -> Done:
-    """One cell in a process of its own."""
+def _run_apart(cell: Cell) -> tuple[Path | None, str]:
+    """The same in a process of its own."""
     if folder := finished(cell.config):
-        return Done(cell, folder)
-    ended = subprocess.run([sys.executable, "-m", "evalkit", "sweep", *cell.words], capture_output=True, text=True)
+        return folder, ""
+    program = "import sys; from evalkit import sweep; sweep.run_alone(sys.argv[1:])"
+    ended = subprocess.run([sys.executable, "-c", program, *cell.words], capture_output=True, text=True)
     print(ended.stderr, end="", file=sys.stderr)
-    folder = finished(cell.config)
-    lines = [line for line in ended.stderr.splitlines() if line.strip()]
-    return Done(cell, folder, "" if folder else (lines or [f"ended with {ended.returncode}"])[-1])
+    try:
+        place, failure = json.loads(ended.stdout.splitlines()[-1])
+    except (IndexError, ValueError):  # it was killed
+        return None, f"its process ended with {ended.returncode}"
+    return Path(place) if place else None, failure
+
+
+def run_alone(words: Sequence[str]) -> None:
+    """Runs the one cell that these words make, and prints last, as JSON, its run's folder and why there is none."""
+    _, (cell,) = plan(words)
+    folder, failure = _run(cell)
+    print(json.dumps([str(folder or ""), failure]))
+
+
+def _done(cell: Cell, folder: Path | None, failure: str) -> Done:
+    """What came of a cell, read from its run."""
+    if folder is None:
+        return Done(cell, failure=failure)
+    try:
+        record = result.load(folder)
+    except UserError as error:
+        return Done(cell, failure=str(error))
+    points = len(cell.points)
+    if record["selection"] is None:
+        return Done(cell, record, values=[None] * points)
+    chosen, values = record["selection"]["chosen"].get("point"), record["selection"].get("grid_val_scores", [])
+    if not (isinstance(chosen, int) and 0 <= chosen < points == len(values)):
+        failure = f"{folder}: {result.RESULT} is not of these {points} grid points: remove it, and they are run again"
+        return Done(cell, failure=failure)
+    return Done(cell, record, chosen=chosen, values=values)
 
 
 def _product(axes: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:

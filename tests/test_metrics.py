@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 
 from evalkit.api import UserError
-from evalkit.metrics import accuracy, retrieval, top1_top5
+from evalkit.metrics import accuracy, chance_map, charades_map, multilabel_map, pr_auc, retrieval, top1_top5
 
 EXPECTED = Path(__file__).parents[2] / "shared" / "data" / "expected" / "retrieval"
+CHARADES = EXPECTED.parent / "charades"
 
 
 def percent(values: Any) -> float:
@@ -32,13 +34,13 @@ def test_accuracy_equals_scikit_learn_and_torchmetrics() -> None:
 def test_a_failed_or_nan_prediction_is_wrong_and_a_target_in_its_place_is_right() -> None:
     assert accuracy([None, math.nan, 2, 0], [0, 1, 2, 3]) == {"accuracy": [0.0, 0.0, 1.0, 0.0]}
     assert top1_top5([None, math.nan, 2], [0, 1, 2]) == {"top1": [0.0, 0.0, 1.0], "top5": [0.0, 0.0, 1.0]}
-    found = retrieval([None, {"rank": math.nan}, {"rank": None}, "video4"], ["a", "b", "c", "video4"])
-    assert found["R@10"] == [0.0, 0.0, 0.0, 1.0]
+    found = retrieval([None, {"t2v": math.nan, "v2t": 2}, {"t2v": 3, "v2t": None}, "d"], "abcd")
+    assert found["t2v_R@10"] == [0.0, 0.0, 1.0, 1.0] and found["v2t_R@10"] == [0.0, 1.0, 0.0, 1.0]
 
 
 def test_a_failed_prediction_is_wrong_even_where_the_target_is_nan() -> None:
     assert accuracy([None], [0])["accuracy"] == [0.0]
-    assert retrieval([None], [None])["R@1"] == [0.0]
+    assert retrieval([None], [None])["t2v_R@1"] == [0.0]
 
 
 def test_numpy_and_torch_integers_are_class_indices() -> None:
@@ -79,9 +81,20 @@ def test_top5_refuses_a_prediction_that_is_too_short_or_no_list(prediction: obje
         top1_top5([prediction, [9, 8, 7, 6, 5]], [0, 9])
 
 
-def ranks_of(similarity: np.ndarray[Any, Any]) -> list[dict[str, float]]:
-    """Query i should find item i."""
-    return [{"rank": 1 + (row > row[i]).sum() + ((row == row[i]).sum() - 1) / 2} for i, row in enumerate(similarity)]
+def ranks_of(text: Any, video: Any, of: Sequence[int] | None = None) -> list[dict[str, float]]:
+    """What the adapter predicts for texts of which each is about a video: one each, in order, where `of` is None."""
+    import torch
+
+    from evalkit.ranks import ranks
+
+    numbers = torch.arange(len(video)) if of is None else torch.tensor(of)
+    found = ranks(torch.from_numpy(np.asarray(text)), torch.from_numpy(np.asarray(video)), numbers)
+    return [{"t2v": float(found.t2v[i]), "v2t": float(found.v2t[k])} for i, k in enumerate(numbers)]
+
+
+def numbered(of: Sequence[int]) -> list[tuple[str, int]]:
+    """Targets of captions of these videos."""
+    return [(f"video{k}", list(of[:i]).count(k)) for i, k in enumerate(of)]
 
 
 def test_recall_at_k_equals_torchmetrics_hit_rate() -> None:
@@ -89,36 +102,44 @@ def test_recall_at_k_equals_torchmetrics_hit_rate() -> None:
     from torchmetrics.functional.retrieval import retrieval_hit_rate
 
     similarity = np.random.default_rng(2).normal(size=(60, 60)) + np.eye(60)
-    found = retrieval(ranks_of(similarity), range(60))
-    for k in (1, 5, 10):
-        hits = [
-            float(retrieval_hit_rate(torch.tensor(row), torch.arange(60) == i, top_k=k))
-            for i, row in enumerate(similarity)
-        ]
-        assert found[f"R@{k}"] == hits
+    found = retrieval(ranks_of(similarity, np.eye(60)), range(60))
+    for way, seen in (("t2v", similarity), ("v2t", similarity.T)):
+        for k in (1, 5, 10):
+            hits = [
+                float(retrieval_hit_rate(torch.tensor(row), torch.arange(60) == i, top_k=k))
+                for i, row in enumerate(seen)
+            ]
+            assert found[f"{way}_R@{k}"] == hits
 
 
-def test_a_constant_similarity_matrix_ranks_everything_in_the_middle() -> None:
-    found = retrieval(ranks_of(np.ones((50, 50))), range(50))
-    assert found["median_rank"] == found["mean_rank"] == 25.5
-    assert percent(found["R@10"]) == 0.0
+def test_each_caption_asks_once_and_each_video_once() -> None:
+    predictions = [{"t2v": 1, "v2t": 1}, {"t2v": 9, "v2t": 1}, {"t2v": 9, "v2t": 1}, {"t2v": 9, "v2t": 7}]
+    found = retrieval(predictions, [("a", 0), ("a", 1), ("a", 2), ("b", 0)])
+    assert found["t2v_R@1"] == [1, 0, 0, 0] and found["t2v_mean_rank"] == 7
+    assert found["v2t_R@1"] == 50 and found["v2t_R@10"] == 100 and found["v2t_mean_rank"] == 4
+    drawn_twice = retrieval(predictions[:3] * 2 + predictions[3:], [("a", 0), ("a", 1), ("a", 2)] * 2 + [("b", 0)])
+    assert drawn_twice["v2t_R@1"] == pytest.approx(200 / 3), "a video that a resample draws twice counts twice"
 
 
 def test_a_tie_for_the_first_place_is_no_hit_at_one() -> None:
-    assert retrieval([{"rank": 1.5}], [0])["R@1"] == [0.0]
+    assert retrieval([{"t2v": 1.5, "v2t": 1}], [0])["t2v_R@1"] == [0.0]
 
 
 def test_a_failed_query_ranks_last_in_the_median_and_the_mean() -> None:
-    assert retrieval([{"rank": 1}, None, {"rank": 2}, None], "abcd")["mean_rank"] == (1 + 4 + 2 + 4) / 4
-    assert retrieval([{"rank": 1}, None, {"rank": 90}], "abc")["mean_rank"] == (1 + 90 + 90) / 3
-    assert retrieval([None, None], "ab")["median_rank"] == 2
+    first, second, far = ({"t2v": rank, "v2t": rank} for rank in (1, 2, 90))
+    assert retrieval([first, None, second, None], "abcd")["t2v_mean_rank"] == (1 + 4 + 2 + 4) / 4
+    assert retrieval([first, None, far], "abc")["v2t_mean_rank"] == (1 + 90 + 90) / 3
+    assert retrieval([None, None], "ab")["t2v_median_rank"] == 2
+    found = retrieval([first, first, None, None, None], [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2)])
+    assert found["t2v_mean_rank"] == (1 + 1 + 3 * 2) / 5, "the last of two videos"
+    assert found["v2t_mean_rank"] == (1 + 5) / 2, "the last of five captions"
 
 
 def test_nothing_to_score_gives_nothing_rather_than_an_error() -> None:
     assert accuracy([], []) == {"accuracy": []}
     assert top1_top5([], []) == {"top1": [], "top5": []}
     found = retrieval([], [])
-    assert found["R@1"] == [] and isinstance(found["mean_rank"], float) and math.isnan(found["mean_rank"])
+    assert found["t2v_R@1"] == [] and isinstance(found["v2t_mean_rank"], float) and math.isnan(found["v2t_mean_rank"])
 
 
 @pytest.mark.parametrize("score", [accuracy, top1_top5, retrieval])
@@ -127,27 +148,204 @@ def test_a_wrong_number_of_predictions_is_an_error(score: Any) -> None:
         score([None, None], [1])
 
 
-@pytest.mark.parametrize("prediction", [{"rank": 0}, {"rank": -3.0}, {"r": 1}, 5])
+@pytest.mark.parametrize("prediction", [{"t2v": 0, "v2t": 1}, {"t2v": 1, "v2t": -3.0}, {"t2v": 1}, {"rank": 1}, 5])
 def test_retrieval_refuses_what_has_no_rank_from_one(prediction: object) -> None:
     with pytest.raises(UserError, match="is not"):
         retrieval([prediction], [7])
 
 
-@pytest.mark.skipif(not EXPECTED.is_dir(), reason="needs shared/data/expected/retrieval, which is not part of evalkit")
-def test_retrieval_equals_clip4clip_and_frozen_in_time_on_their_matrices() -> None:
-    expected = json.loads((EXPECTED / "expected.json").read_text())
+THEIRS = {"R@1": "R1", "R@5": "R5", "R@10": "R10", "median_rank": "MedianR", "mean_rank": "MeanR"}
+expected = pytest.mark.skipif(
+    not EXPECTED.is_dir(), reason="needs shared/data/expected/retrieval, which is not part of evalkit"
+)
+
+
+def agree(found: dict[str, Any], way: str, theirs: dict[str, float], metrics: Sequence[str] = tuple(THEIRS)) -> None:
+    """To 1e-9 in points and ranks."""
+    for metric in metrics:
+        value = found[f"{way}_{metric}"]
+        mine = percent(value) if isinstance(value, list) else value
+        assert mine == pytest.approx(theirs.get(THEIRS[metric], theirs.get("MedR")), rel=0, abs=1e-9), (way, metric)
+
+
+@expected
+@pytest.mark.parametrize("code", ["clip4clip", "frozen"])
+@pytest.mark.parametrize("way", ["t2v", "v2t"])
+def test_retrieval_equals_clip4clip_and_frozen_in_time_where_nothing_ties(code: str, way: str) -> None:
+    told = json.loads((EXPECTED / "expected.json").read_text())["square_1000"]
     with np.load(EXPECTED / "square_1000.npz") as arrays:
-        square = arrays["text"] @ arrays["video"].T
+        found = retrieval(ranks_of(arrays["text"], arrays["video"]), [f"video{i}" for i in range(1000)])
+    agree(found, way, told[f"{code}_{way}"])
+
+
+@expected
+@pytest.mark.parametrize("masked", [False, True])
+def test_retrieval_with_several_captions_equals_clip4clip_and_frozen_in_time(masked: bool) -> None:
+    told = json.loads((EXPECTED / "expected.json").read_text())["multi_200x20"]
+    with np.load(EXPECTED / "multi_200x20.npz") as arrays:
+        text, video, there = arrays["text"], arrays["video"], arrays["mask"].reshape(-1) > 0
+    of = np.repeat(np.arange(200), 20)
+    if masked:  # captions that are not there: videos have unequal numbers of them
+        text, of = text[there], of[there]
+    found = retrieval(ranks_of(text, video, of.tolist()), numbered(of.tolist()))
+    suffix = "_masked" if masked else ""
+    for way in ("t2v", "v2t"):
+        agree(found, way, told[f"frozen_{way}{suffix}"])
+    if not masked:
+        # CLIP4Clip's rates of texts are float32.
+        agree(found, "t2v", told["clip4clip_t2v_tensor"], ["median_rank", "mean_rank"])
+        assert percent(found["t2v_R@1"]) == pytest.approx(told["clip4clip_t2v_tensor"]["R1"], abs=1e-5)
+        agree(found, "v2t", told["clip4clip_v2t_tensor"])
+
+
+@expected
+def test_ties_are_averaged_as_in_frozen_in_times_v2t_and_nowhere_else() -> None:
+    told = json.loads((EXPECTED / "expected.json").read_text())
     with np.load(EXPECTED / "ties_200.npz") as arrays:
-        ties = arrays["sims"]
-    for similarity, theirs in (
-        (square, expected["square_1000"]["clip4clip_t2v"]),
-        (square.T, expected["square_1000"]["clip4clip_v2t"]),
-        (ties.T, expected["ties_200"]["frozen_v2t(averaging)"]),
-    ):
-        mine = retrieval(ranks_of(similarity), range(len(similarity)))
-        assert mine["median_rank"] == theirs.get("MedianR", theirs.get("MedR"))
-        assert mine["mean_rank"] == pytest.approx(theirs["MeanR"], abs=1e-9)
-        assert percent(mine["R@1"]) == pytest.approx(theirs["R1"])
-        if similarity.shape == (1000, 1000):  # with ties Frozen in Time takes rank 5.5 as a hit at 5, we do not
-            assert [percent(mine[f"R@{k}"]) for k in (5, 10)] == pytest.approx([theirs["R5"], theirs["R10"]])
+        similarity = arrays["sims"]  # (texts, videos)
+    found = retrieval(ranks_of(similarity, np.eye(200)), range(200))
+    averaged = told["ties_200"]["frozen_v2t(averaging)"]
+    agree(found, "v2t", averaged, ["R@1", "median_rank", "mean_rank"])
+    # A rank from 0 below k is a hit there: 5.5 from 1 counts as one at 5, and here it does not.
+    ranks = [one["v2t"] for one in ranks_of(similarity, np.eye(200))]
+    for k in (5, 10):
+        halves = sum(rank == k + 0.5 for rank in ranks)
+        assert percent(found[f"v2t_R@{k}"]) == pytest.approx(averaged[f"R{k}"] - halves / 2, rel=0, abs=1e-9)
+    # Frozen in Time's t2v takes the best place of what ties, CLIP4Clip has an entry for each that ties.
+    optimistic, each = told["ties_200"]["frozen_t2v(optimistic)"], "clip4clip_t2v(len(ind) counts every tie)"
+    own = similarity.diagonal()[:, None]
+    assert percent((similarity > own).sum(1) < 1) == pytest.approx(optimistic["R1"], rel=0, abs=1e-9)
+    places = [np.flatnonzero(np.sort(-row) == -row[i]) for i, row in enumerate(similarity)]
+    assert percent(np.concatenate(places) < 1) == pytest.approx(told["ties_200"][each]["R1"], rel=0, abs=1e-9)
+    assert percent(found["t2v_R@1"]) <= optimistic["R1"]
+
+
+@expected
+def test_a_constant_similarity_is_the_middle_as_in_clip4clip_and_frozen_in_times_v2t() -> None:
+    told = json.loads((EXPECTED / "expected.json").read_text())["constant_50"]
+    found = retrieval(ranks_of(np.ones((50, 1)), np.ones((50, 1))), range(50))
+    for way in ("t2v", "v2t"):
+        agree(found, way, told["frozen_v2t"])
+    agree(found, "t2v", told["clip4clip_t2v"], ["median_rank", "mean_rank"])
+    assert told["frozen_t2v"]["R1"] == 100, "which a collapsed encoder would get there"
+
+
+def several(seed: int, n: int = 80, classes: int = 7, empty: int = 9) -> tuple[np.ndarray[Any, Any], list[Any]]:
+    """Scores (n, classes) in 0..1 that know something of the classes, and the classes; the last examples have none."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((n, classes)) < 0.3
+    truth[n - empty :] = False
+    return np.clip(0.25 * truth + 0.75 * rng.random((n, classes)), 0, 1), [tuple(np.flatnonzero(row)) for row in truth]
+
+
+def test_average_precision_of_several_classes_equals_scikit_learn_and_torchmetrics_ties_included() -> None:
+    import torch
+    from sklearn.metrics import average_precision_score
+    from torchmetrics.functional.classification import multilabel_average_precision
+
+    scores, targets = several(3)
+    truth = np.array([[c in target for c in range(7)] for target in targets])
+    for given in (scores, scores.round(1)):
+        found = multilabel_map(given.tolist(), targets)["mAP"]
+        assert found == pytest.approx(100 * average_precision_score(truth, given, average="macro"), abs=1e-9)
+        theirs = multilabel_average_precision(torch.tensor(given), torch.tensor(truth).long(), 7, average="macro")
+        assert found == pytest.approx(100 * float(theirs), abs=1e-4)
+
+
+@pytest.mark.skipif(not CHARADES.is_dir(), reason="needs shared/data/expected/charades, which is not part of evalkit")
+def test_charades_map_equals_its_own_scorer() -> None:
+    expected = json.loads((CHARADES / "expected_test200.json").read_text())
+    with np.load(CHARADES / "expected_test200.npz") as arrays:
+        scores, truth = arrays["scores"].tolist(), arrays["gt"]
+    found = charades_map(scores, [tuple(np.flatnonzero(row).tolist()) for row in truth])
+    assert found["mAP"] / 100 == pytest.approx(expected["mAP(charades_map)"], abs=1e-9)
+    assert found["mAP_all_videos"] / 100 == pytest.approx(expected["mAP(nanmean)"], abs=1e-9)
+    for c, theirs in enumerate(expected["AP"]):
+        mine = multilabel_map([row[c : c + 1] for row in scores], [(0,) if row[c] else () for row in truth])["mAP"]
+        assert math.isnan(mine) if theirs is None else mine / 100 == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.skipif(not CHARADES.is_dir(), reason="needs shared/data/expected/charades, which is not part of evalkit")
+def test_pr_auc_equals_keras() -> None:
+    with np.load(CHARADES / "expected_test200.npz") as arrays:
+        scores, truth = 1 / (1 + np.exp(-arrays["scores"])), arrays["gt"]
+    found = pr_auc(scores.tolist(), [tuple(np.flatnonzero(row).tolist()) for row in truth])["PR-AUC"]
+    # tf.keras.metrics.AUC(curve="PR", multi_label=True) of Keras 3.15.1, float32, over the 152 classes with a positive
+    assert found == pytest.approx(28.467294573783875, abs=1e-4)
+
+
+def test_pr_auc_is_the_integral_of_precision_where_hits_grow_linearly_between_thresholds() -> None:
+    scores, targets = several(4)
+    thresholds = [-1e-7, *(i / 199 for i in range(1, 199)), 1 + 1e-7]
+    areas = []
+    for c in range(7):
+        positive = np.array([c in target for target in targets])
+        area = 0.0
+        for low, high in zip(thresholds[:-1], thresholds[1:], strict=True):
+            (p0, t0), (p1, t1) = (
+                ((scores[:, c] > t).sum(), (positive & (scores[:, c] > t)).sum()) for t in (high, low)
+            )
+            steps = 2000
+            x = (np.arange(steps) + 0.5) / steps
+            if p1 > p0:  # the midpoint rule over what is found between two thresholds
+                area += ((t0 + x * (t1 - t0)) / (p0 + x * (p1 - p0))).mean() * (t1 - t0) / positive.sum()
+        areas.append(area)
+    assert pr_auc(scores.tolist(), targets)["PR-AUC"] == pytest.approx(100 * np.mean(areas), abs=1e-4)
+
+
+@pytest.mark.parametrize("score", [multilabel_map, charades_map, pr_auc])
+def test_a_failed_example_is_never_found_and_a_target_in_its_place_always(score: Any) -> None:
+    scores, targets = several(5)
+    predictions: list[Any] = scores.tolist()
+    plain, worse, better = (
+        next(iter(score(given, targets).values()))
+        for given in (
+            predictions,
+            [None if i % 3 == 0 else row for i, row in enumerate(predictions)],
+            [targets[i] if i % 3 == 0 else row for i, row in enumerate(predictions)],
+        )
+    )
+    assert worse < plain < better
+    assert next(iter(score([None] * len(targets), targets).values())) == 0
+    assert next(iter(score(targets, targets).values())) == pytest.approx(100)
+    assert next(iter(score([[None] * 7] * len(targets), targets).values())) == 0  # as JSON says NaN
+
+
+def test_scores_that_look_like_class_indices_are_still_scores() -> None:
+    assert multilabel_map([[0.0, 1.0], [1.0, 0.0]], [(0, 1), (1,)])["mAP"] == pytest.approx(75)
+    assert multilabel_map([(0, 1), [1.0, 0.0]], [(0, 1), (1,)])["mAP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_chance_is_what_random_scores_give(empty: bool) -> None:
+    _, targets = several(6)
+    rng = np.random.default_rng(0)
+    score = multilabel_map if empty else charades_map
+    drawn = [score(rng.random((80, 7)).tolist(), targets)["mAP"] for _ in range(800)]
+    assert np.mean(drawn) == pytest.approx(chance_map(targets, empty), abs=4 * float(np.std(drawn)) / math.sqrt(800))
+
+
+@pytest.mark.parametrize(
+    ("predictions", "told"),
+    [
+        ([[0.1, 0.2], [0.3]], "predictions hold 1 and 2 scores"),
+        ([[0.1], [0.3]], "predictions hold 1 scores, and there is a class 1"),
+        ([[0.1, 0.2], 3], "prediction .3. is not a list of scores"),
+        ([[0.1, 0.2], "0.5"], "prediction .0.5. is not a list of scores"),
+        ([[0.1, 0.2], {"a": 1}], "is not a list of scores"),
+    ],
+)
+def test_what_is_no_score_of_each_class_is_refused(predictions: Any, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        multilabel_map(predictions, [(0,), (1,)])
+
+
+def test_pr_auc_refuses_what_is_no_probability() -> None:
+    with pytest.raises(UserError, match=r"scores reach from -2 to 0.5; wanted probabilities in 0..1"):
+        pr_auc([[0.5], [-2.0]], [(0,), ()])
+
+
+def test_no_class_at_all_gives_nan_rather_than_an_error() -> None:
+    for score in (multilabel_map, charades_map, pr_auc):
+        assert math.isnan(next(iter(score([[0.1, 0.2]], [()]).values())))
+        assert math.isnan(next(iter(score([], []).values())))

@@ -48,6 +48,21 @@ def test_adapter_keys_make_points_and_all_others_passes() -> None:
         assert [one.config for one in again] == [cell.config]
 
 
+def test_the_order_of_keys_changes_neither_a_pass_nor_its_points() -> None:
+    words = ["task=kinetics400", "mini=true", "ckpt=demo", "adapter.weight_decay=0,1e-2", "adapter.lr=1e-4,3e-4"]
+    (_, (one,)), (_, (other,)) = sweep.plan(words), sweep.plan(words[::-1])
+    assert one.config.to_yaml() == other.config.to_yaml() and one.config.points == other.config.points
+    assert [set(point) for point in one.points] == [set(point) for point in other.points]
+    assert next(iter(one.config.points[0])) == "weight_decay" and next(iter(other.config.points[0])) == "lr"  # drawn
+
+
+def test_a_score_that_is_no_number_is_left_blank() -> None:
+    _, (cell,) = sweep.plan(["task=kinetics400", "mini=true", "ckpt=demo"])
+    record = {"scores": [{"value": None, "ci95": [None, None]}], "task": {"name": "k"}, "encoder": {"name": "e"}}
+    line = sweep.report([sweep.Done(cell, record, values=[50.0])]).splitlines()[1]
+    assert line.split() == ["k", "e", "50.0", "chosen"]
+
+
 def test_one_value_alone_is_a_plain_run() -> None:
     _, (cell,) = sweep.plan(["task=kinetics400", "mini=true", "ckpt=demo", "adapter.lr=1e-4"])
     assert cell.config.points == () and cell.config.adapter == {"lr": 1e-4} and len(cell.points) == 1
@@ -102,6 +117,9 @@ def test_a_grid_is_one_run_whose_record_holds_every_point(
     assert main(["sweep", *words, "adapter.lr=1e-4,1e-2,1e-1"]) == 0  # finished: nothing is run again
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(result.RESULT)} == before
     assert told.endswith(capsys.readouterr().out)
+    assert main(["sweep", "adapter.lr=1e-4,1e-2,1e-1", *reversed(words)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(result.RESULT)} == before
+    assert len(list((tmp_path / "out").glob("sweep-*.png"))) == 1
 
 
 def test_a_failed_pass_does_not_end_the_others(
@@ -153,6 +171,26 @@ def test_what_changed_since_is_run_again_and_what_failed_in_part_too(words: list
     assert len(list((tmp_path / "out").rglob(result.RESULT))) == 3
 
 
+def test_a_record_that_was_damaged_is_run_again_and_one_changed_by_hand_told_in_one_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*words, "adapter.lr=1e-3,1e-2"]
+    assert main(["sweep", *words]) == 0
+    (file,) = (tmp_path / "out").rglob(result.RESULT)
+    whole = file.read_text()
+    capsys.readouterr()
+    for changed in (whole.replace('"point": ', '"point": 7'), whole.replace('"grid_val_scores"', '"gone"')):
+        file.write_text(changed)
+        assert main(["sweep", *words]) == 1
+        told = capsys.readouterr()
+        assert "failed: " in told.out and "result.json is not of these 2 grid points" in told.out
+        assert "Traceback" not in told.err
+    file.write_text(whole[:-200])
+    assert main(["sweep", *words]) == 0
+    assert "not taken, so it is run again: " in capsys.readouterr().err
+    assert len(list((tmp_path / "out").rglob(result.RESULT))) == 2
+
+
 def test_a_point_whose_last_step_ends_in_nan_is_not_chosen(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +210,18 @@ def test_two_passes_side_by_side_end_as_one_after_another(words: list[str], tiny
     assert sorted(result.load(run)["provenance"]["seed"] for run in runs) == [0, 1]
     assert main(["sweep", *words, "seed=0,1", "adapter.lr=1e-3,1e-2", "workers=1"]) == 0
     assert len(list((tmp_path / "out").rglob(result.RESULT))) == 2
+    assert len(list((tmp_path / "out").glob("sweep-*.png"))) == 1  # of the whole, not of each pass
+
+
+def test_a_pass_of_its_own_says_last_where_its_run_is_or_why_there_is_none(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep.run_alone([*words, "adapter.lr=1e-3,1e-2"])
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(result.RESULT)]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == [str(run), ""]
+    sweep.run_alone([word for word in words if not word.startswith("ckpt=")] + ["ckpt=nothing_at_all"])
+    folder, failure = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert folder == "" and failure.startswith("ckpt=nothing_at_all: no such file or folder")
 
 
 def test_trained_adapters_are_passes_and_not_grid_points() -> None:

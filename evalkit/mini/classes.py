@@ -1,0 +1,60 @@
+"""The mini world for tasks with classes: two sets of films, which the tasks label each in its own way."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
+
+from evalkit.annotations import Labelled
+from evalkit.api import Example
+from evalkit.mini import language, world
+from evalkit.mini.library import Films
+
+TRAIN, FILMS = 200, 300
+ALONE = world.ACTIONS[:7]  # of one thing that stays as it is
+REVERSIBLE = world.ACTIONS[:6]  # each is another one backwards
+ORDERED = ("red", "green", "blue")
+
+
+def one_step(label: Callable[[world.Step], str], actions: Sequence[str] = world.ACTIONS) -> Labelled:
+    """Ten-second films of one thing doing one of these actions, a class for each label."""
+    films = Films("kinetics400", language.clips("kinetics400", FILMS), fps=8)
+    steps = [story.steps[0] for story in films.stories]
+    labels = [label(step) if step.action in actions else None for step in steps]
+    classes = tuple(sorted({one for one in labels if one is not None}))
+    return _labelled(films, [None if one is None else classes.index(one) for one in labels], classes)
+
+
+def three_steps(label: Callable[[world.Story], Set[str]]) -> Labelled:
+    """Twelve-second films of a red, a green and a blue thing in any order, each in an action of its own.
+
+    Args:
+        label: all classes of a film.
+    """
+    films = Films("three-steps", [_in_order(random.Random(f"three-steps {i}")) for i in range(FILMS)], fps=8)
+    labels = [label(story) for story in films.stories]
+    classes = tuple(sorted(set().union(*labels)))
+    return _labelled(films, [tuple(sorted(map(classes.index, one))) for one in labels], classes)
+
+
+def in_order() -> Labelled:
+    """The films of `three_steps`, a class per order of their colours."""
+    found = three_steps(lambda story: {", ".join(step.thing.colour for step in story.steps)})
+    train, test = ([replace(one, target=one.target[0]) for one in split] for split in (found.train, found.test))
+    return found._replace(train=train, test=test)
+
+
+def _in_order(rng: random.Random) -> world.Story:
+    steps = set(range(len(ORDERED)))
+    story = world.with_other_actions(rng, world.story(rng, len(steps), 12.0, 4.0), steps)
+    coloured = zip(story.steps, rng.sample(ORDERED, len(steps)), strict=True)
+    return replace(
+        story, steps=tuple(replace(step, thing=replace(step.thing, colour=colour)) for step, colour in coloured)
+    )
+
+
+def _labelled(films: Films, targets: Sequence[int | tuple[int, ...] | None], classes: tuple[str, ...]) -> Labelled:
+    examples = [Example(path.stem, path, target) for path, target in zip(films.paths, targets, strict=True)]
+    train, test = ([one for one in part if one.target is not None] for part in (examples[:TRAIN], examples[TRAIN:]))
+    return Labelled(train, test, classes, films.provide)

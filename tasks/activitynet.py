@@ -1,0 +1,65 @@
+"""ActivityNet Captions: videos of about two minutes and a paragraph about each (https://arxiv.org/abs/1705.00754)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from evalkit.annotations import find_videos, the_file, video
+from evalkit.api import Task, Views
+from evalkit.captions import Captioned, Searched, read_told, search
+from evalkit.mini import captions
+
+ADAPTER = "retrieval"
+
+
+def task(
+    root: Path = Path("data/activitynet"),
+    mini: bool = False,
+    split: Literal["val_1", "val_2"] = "val_1",
+    frames: Literal["uniform", "first"] = "uniform",
+) -> Task:
+    """Finds a video by the paragraph of all its sentences, and the paragraph by the video.
+
+    Files as published: val_1.json, val_2.json (two annotators' sentences), train.json, without which there is no train
+    split, and the videos as v_<id>.mp4 in any folder there. VideoPrism does not say which of the two it searches; val_1
+    (4,917 videos) is what most papers on paragraphs use.
+
+    Args:
+        root: folder with the files and the videos.
+        mini: three-minute films of the mini world; a paragraph tells their six steps.
+        split: val_1 or val_2.
+        frames: uniform takes them over the whole video, as most papers do; first takes one a second from its start, as
+            LongViViT (https://arxiv.org/abs/2312.07395).
+    """
+    return search(
+        captions.whole() if mini else _read(root, split),
+        views=Views("fps", fps=1.0) if frames == "first" else Views("uniform"),
+        split="mini" if mini else split,
+        sizes={} if mini else {"train": 10_009, "test": {"val_1": 4_917, "val_2": 4_885}[split]},
+        licence="generated (Apache-2.0)" if mini else "MIT (annotations)",
+        source="https://cs.stanford.edu/people/ranjaykrishna/densevid",
+        published={} if mini else PUBLISHED[frames],
+    )
+
+
+# R@1 of texts that search videos, zero-shot: VideoPrism (https://arxiv.org/abs/2402.13217), table 3; LongViViT, 2.
+PUBLISHED = {
+    "uniform": {"CLIP-L": 25.2, "InternVideo-L": 30.7, "VideoCoCa-g": 34.5, "UMT-L": 42.8}
+    | {"VideoPrism-B": 49.6, "VideoPrism-g": 52.7},
+    "first": {"ImageViT-L": 20.6, "ShortViViT-L": 21.3, "EffShortViViT-L": 20.1},
+}
+
+
+def _read(root: Path, split: str) -> Searched:
+    file = the_file(root, f"{split}.json")
+    videos = find_videos(root)
+
+    def paragraphs(file: Path) -> list[Captioned]:
+        return [
+            Captioned(one.name, video(videos, root / "videos", one.name), [" ".join(text for _, _, text in one.parts)])
+            for one in read_told(file)
+        ]
+
+    train = next((root / name for name in ("train.json", "train_modified.json") if (root / name).is_file()), None)
+    return Searched(paragraphs(file), paragraphs(train) if train else [])

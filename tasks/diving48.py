@@ -1,0 +1,55 @@
+"""Diving48: 48 dives, each a sequence of take-off, turns and position (http://www.svcl.ucsd.edu/projects/resound)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from evalkit import protocols
+from evalkit.annotations import Labelled, check_classes, examples, find_videos, read_json, the_file, told, video
+from evalkit.api import Task
+from evalkit.mini import classes
+
+
+def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
+    """Names a dive by its phases, which only their order and motion tell, by a frozen-backbone protocol.
+
+    Files as published: Diving48_V2_train.json, Diving48_V2_test.json and Diving48_vocab.json, here or in annotations/,
+    and the videos as <vid_name>.mp4 in any folder there. A video is one dive: start_frame and end_frame are its whole.
+
+    Args:
+        root: folder with the json files and the videos.
+        mini: twelve-second films of the mini world, a class per order of a red, a green and a blue thing.
+        protocol: frames, views, augmentation and training: as evalkit/protocols.py has them; not of the miniature.
+    """
+    return protocols.classification(
+        "diving48",
+        classes.in_order() if mini else _read(root),
+        protocol,
+        mini,
+        sizes={"train": 15_027, "test": 1_970},
+        licence="the data set's own",
+        source="http://www.svcl.ucsd.edu/projects/resound/dataset.html",
+    )
+
+
+def _file(root: Path, name: str) -> Path:
+    return the_file(root, f"Diving48_{name}.json", f"annotations/Diving48_{name}.json")
+
+
+def _read(root: Path) -> Labelled:
+    file = _file(root, "vocab")
+    with told(str(file)):
+        names = check_classes(root, ["+".join(phases) for phases in read_json(file, list)], 48)
+    videos = find_videos(root)
+    train, test = (
+        examples((name, video(videos, root / "rgb", name), target) for name, target in _rows(_file(root, split)))
+        for split in ("V2_train", "V2_test")
+    )
+    return Labelled(train, test, names)
+
+
+def _rows(file: Path) -> Iterator[tuple[str, int]]:
+    for i, row in enumerate(read_json(file, list), 1):
+        with told(f"{file}, entry {i}"):
+            yield row["vid_name"], range(48).index(row["label"])

@@ -1,0 +1,57 @@
+"""Moments in Time: 339 actions and events in three-second clips (https://arxiv.org/abs/1801.03150)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from evalkit import protocols
+from evalkit.annotations import Labelled, check_classes, examples, read_table, the_file, told
+from evalkit.api import Task
+from evalkit.mini import classes
+
+FILES = {"trainingSet.csv": "training", "validationSet.csv": "validation"}  # and where the clips of each lie
+
+
+def task(root: Path = Path("data/moments_in_time"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
+    """Names what happens in a three-second clip, by a frozen-backbone protocol.
+
+    Files as published: moments_categories.txt (label,number), trainingSet.csv and validationSet.csv (path, label and
+    two counts of votes, without a header), and the clips in training/ and validation/ under those paths. Validation is
+    what the papers report.
+
+    Args:
+        root: folder with the lists and the clips.
+        mini: the films of kinetics400's miniature, a class per colour.
+        protocol: frames, views, augmentation and training: as evalkit/protocols.py has them; not of the miniature.
+    """
+    return protocols.classification(
+        "moments_in_time",
+        classes.one_step(lambda step: step.thing.colour, classes.ALONE) if mini else _read(root),
+        protocol,
+        mini,
+        split="validation",
+        sizes={"train": 791_246, "test": 33_898},
+        licence="the data set's own",
+        source="http://moments.csail.mit.edu",
+    )
+
+
+def _read(root: Path) -> Labelled:
+    rows = read_table(the_file(root, "moments_categories.txt"), ("label", "number"), header=False)
+    names = check_classes(root, [label for _, label in sorted(_numbered(rows))], 339)
+    number = {name: i for i, name in enumerate(names)}
+    train, test = (examples(_clips(root, file, number)) for file in FILES)
+    return Labelled(train, test, names)
+
+
+def _numbered(rows: Iterable[tuple[str, dict[str, str]]]) -> Iterator[tuple[int, str]]:
+    for where, row in rows:
+        with told(where):
+            yield int(row["number"]), row["label"]
+
+
+def _clips(root: Path, file: str, number: Mapping[str, int]) -> Iterator[tuple[str, Path, int]]:
+    for where, row in read_table(the_file(root, file), ("path", "label"), header=False):
+        with told(where):
+            yield row["path"], root / FILES[file] / row["path"], number[row["label"]]

@@ -1,0 +1,94 @@
+"""MSR-VTT: videos of ten to thirty seconds from the web and their captions (CVPR 2016)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from evalkit.annotations import find_videos, read_json, read_table, the_file, told, video
+from evalkit.api import Task, Views
+from evalkit.captions import Captioned, Searched, caption, search
+from evalkit.mini import captions
+
+ADAPTER = "retrieval"
+
+# VideoPrism (https://arxiv.org/abs/2402.13217), tables 3 and 18: zero-shot, R@1 of texts that search videos.
+PUBLISHED = {
+    "1k-A": {"CLIP-L": 35.0, "InternVideo-L": 40.7, "UMT-L": 42.6, "VideoCoCa-g": 43.9}
+    | {"VideoPrism-B": 51.4, "VideoPrism-g": 52.7},
+    "full": {"CLIP-B": 23.3, "CoCa-g": 30.0, "VideoCoCa-g": 34.3, "VideoPrism-B": 37.0, "VideoPrism-g": 39.7},
+}
+
+
+def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1k-A", "full"] = "1k-A") -> Task:
+    """Finds videos of MSR-VTT by their captions, and captions by their videos.
+
+    Files: MSRVTT_JSFUSION_test.csv (1,000 videos, one caption each) for 1k-A; MSRVTT_data.json (videos with their
+    split, and sentences) for full and, with MSRVTT_train.9k.csv, for training on the 9,000 videos that go with 1k-A;
+    without these two there is no train split. The videos as <video_id>.mp4 in any folder there. The papers' numbers
+    are of either split and far apart; VideoPrism's appendix and LongViViT
+    (https://arxiv.org/abs/2312.07395, table 2) use the full one.
+
+    Args:
+        root: folder with the files and the videos.
+        mini: three-minute films of the mini world; with two captions each where the split is full.
+        split: 1k-A, or full: 2,990 videos with twenty captions each, of which a video's best counts.
+    """
+    if mini:
+        found = captions.several() if split == "full" else captions.whole()
+    else:
+        found = _full(root) if split == "full" else _one_k_a(root)
+    return search(
+        found,
+        views=Views("uniform"),
+        split="mini" if mini else split,
+        sizes={} if mini else {"test": 59_800 if split == "full" else 1_000},
+        licence="generated (Apache-2.0)" if mini else "none stated; research use",
+        source="https://www.microsoft.com/en-us/research/publication/"
+        "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
+        published={} if mini else PUBLISHED[split],
+    )
+
+
+def _one_k_a(root: Path) -> Searched:
+    file = the_file(root, "MSRVTT_JSFUSION_test.csv")
+    videos = find_videos(root)
+    test = []
+    for where, row in read_table(file, ("key", "vid_key", "video_id", "sentence")):
+        with told(where):
+            name = row["video_id"]
+            test.append(Captioned(name, video(videos, root / "videos", name), [caption(row["sentence"])]))
+    if not all((root / name).is_file() for name in ("MSRVTT_data.json", "MSRVTT_train.9k.csv")):
+        return Searched(test)
+    everything = {one.name: one for split in _splits(root).values() for one in split}
+    train = []
+    for where, row in read_table(root / "MSRVTT_train.9k.csv", ("video_id",)):
+        with told(where):
+            train.append(everything[row["video_id"]])
+    return Searched(test, train)
+
+
+def _full(root: Path) -> Searched:
+    splits = _splits(root)
+    return Searched(splits["test"], splits["train"], splits["validate"])
+
+
+def _splits(root: Path) -> dict[str, list[Captioned]]:
+    """The videos of MSRVTT_data.json by their split, with all their captions."""
+    file = the_file(root, "MSRVTT_data.json")
+    found = read_json(file, dict)
+    videos = find_videos(root)
+    told_of: dict[str, list[str]] = {}
+    splits: dict[str, list[Captioned]] = {"train": [], "validate": [], "test": []}
+    with told(str(file)):
+        entries = list(enumerate(found["videos"], 1))
+        sentences = list(enumerate(found["sentences"], 1))
+    for number, entry in entries:
+        with told(f"{file}, video {number}"):
+            name = entry["video_id"]
+            own = told_of[name] = []
+            splits[entry["split"]].append(Captioned(name, video(videos, root / "videos", name), own))
+    for number, entry in sentences:
+        with told(f"{file}, sentence {number}"):
+            told_of[entry["video_id"]].append(caption(entry["caption"]))
+    return splits

@@ -1,0 +1,52 @@
+"""Your own videos with captions: a csv `path,caption[,split]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evalkit.annotations import read_table, told
+from evalkit.api import Task, UserError, Views
+from evalkit.captions import Captioned, Searched, caption, search
+from evalkit.mini import captions
+
+ADAPTER = "retrieval"
+SPLITS = ("test", "train", "val")
+
+
+def task(root: Path = Path("data/captions.csv"), mini: bool = False) -> Task:
+    """Finds your own videos by their captions, and captions by their videos: a csv `path,caption[,split]`.
+
+    Paths are relative to the csv's folder; a video with several captions has a row for each. `split` is train, val or
+    test; without it everything is test. Frames are taken uniformly over the whole video.
+
+    Args:
+        root: the csv.
+        mini: three-minute films of the mini world, with two captions each.
+    """
+    return search(
+        captions.several() if mini else _read(root),
+        views=Views("uniform"),
+        split="mini" if mini else "test",
+        licence="generated (Apache-2.0)" if mini else "your own",
+        source="evalkit.mini" if mini else "your own",
+    )
+
+
+def _read(file: Path) -> Searched:
+    if not file.is_file():
+        raise UserError(f"data.root={file} does not exist: wanted a csv path,caption[,split]")
+    texts: dict[str, list[str]] = {}
+    split_of: dict[str, str] = {}
+    for where, row in read_table(file, ("path", "caption")):
+        with told(where):
+            path, split = row["path"].strip(), row.get("split", "").strip() or "test"
+            if not path or split not in SPLITS:
+                raise ValueError(f"path {path!r}, split {split!r}; wanted a path, and train, val or test")
+            if split_of.setdefault(path, split) != split:
+                raise ValueError(f"{path} is in {split_of[path]} already")
+            texts.setdefault(path, []).append(caption(row["caption"]))
+    test, train, val = (
+        [Captioned(path, file.parent / path, own) for path, own in texts.items() if split_of[path] == split]
+        for split in SPLITS
+    )
+    return Searched(test, train, val)

@@ -1,0 +1,61 @@
+"""Something-Something v2: 174 ways to do something with something (https://arxiv.org/abs/1706.04261)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from evalkit import protocols
+from evalkit.annotations import Labelled, check_classes, examples, find_videos, read_json, the_file, told, video
+from evalkit.api import Task
+from evalkit.mini import classes
+
+
+def task(root: Path = Path("data/ssv2"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
+    """Names what is done with something, which motion and order tell, by a frozen-backbone protocol.
+
+    Files as published: labels/train.json, labels/validation.json and labels/labels.json, or these as
+    something-something-v2-train.json and so on, and the videos as <id>.webm (or .mp4) in any folder there. Validation
+    is what the papers report.
+
+    Args:
+        root: folder with the json files and the videos.
+        mini: the films of kinetics400's miniature, a class per motion that is another one backwards.
+        protocol: frames, views, augmentation and training: as evalkit/protocols.py has them; not of the miniature.
+    """
+    return protocols.classification(
+        "ssv2",
+        classes.one_step(lambda step: step.action, classes.REVERSIBLE) if mini else _read(root),
+        protocol,
+        mini,
+        split="validation",
+        sizes={"train": 168_913, "test": 24_777},
+        licence="the data set's own",
+        source="https://www.qualcomm.com/developer/software/something-something-v-2-dataset",
+    )
+
+
+def _file(root: Path, name: str) -> Path:
+    return the_file(root, f"labels/{name}.json", f"something-something-v2-{name}.json", f"{name}.json")
+
+
+def _read(root: Path) -> Labelled:
+    file = _file(root, "labels")
+    with told(str(file)):
+        number = {label: int(index) for label, index in read_json(file, dict).items()}
+    names = check_classes(root, sorted(number, key=number.__getitem__), 174)
+    videos = find_videos(root)
+    train, test = (
+        examples(
+            (name, video(videos, root, name), target)
+            for name, target in _rows(_file(root, split), dict(zip(names, range(174), strict=True)))
+        )
+        for split in ("train", "validation")
+    )
+    return Labelled(train, test, names)
+
+
+def _rows(file: Path, number: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    for i, row in enumerate(read_json(file, list), 1):
+        with told(f"{file}, entry {i}"):
+            yield str(row["id"]), number[row["template"].replace("[", "").replace("]", "")]

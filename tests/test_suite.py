@@ -1,0 +1,131 @@
+"""Suites: a paper's tasks with one encoder, and what the paper prints beside them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evalkit import published, suite
+from evalkit.api import UserError
+from evalkit.cli import main
+from evalkit.suite import Suite, plan, read, suites
+
+TWO = """# Two tasks of one's own.
+cells:
+  frozen: [task=./left.py, task=./right.py adapter.head=linear]
+"""
+TASK = '''"""A task."""
+from pathlib import Path
+from evalkit.api import Example, Task
+from evalkit.metrics import top1_top5
+def task(root: Path = Path("films"), start: int = 0) -> Task:
+    """Left or right."""
+    all = [Example(f"{{i}}", root / f"{{i:02d}}.mp4", i % 2) for i in range(start, 12)]
+    return Task(all[4:], top1_top5, train=all[:4], classes=("left", "right"), chance=50.0)
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a suite of two tasks and their films, which is the current one."""
+    shutil.copytree(films, tmp_path / "films")
+    for name in ("left", "right"):
+        (tmp_path / f"{name}.py").write_text(TASK.format())
+    (tmp_path / "two.yaml").write_text(TWO)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", suites())
+def test_every_suite_can_be_planned_as_miniatures(name: str) -> None:
+    found = read(name)
+    jobs, cells = plan(found, ["ckpt=demo", "mini=true"])
+    assert jobs == 1
+    assert len(cells) == sum(len(lines) for lines in found.cells.values())
+    assert all(cell.config.options.mini for _, cell in cells)
+
+
+@pytest.mark.parametrize("name", suites())
+def test_every_row_of_a_suite_is_printed_somewhere(name: str) -> None:
+    found = read(name)
+    printed = {number.row for number in published.numbers()}
+    assert {row for rows in (*found.rows.values(), *found.sizes.values()) for row in rows} <= printed
+    assert list(found.sizes) == sorted(found.sizes)
+
+
+def test_the_nearest_row_is_the_encoders_own_else_one_of_its_size() -> None:
+    found = read("videoglue")
+    assert found.nearest("clip_base", 150_000_000) == ["CLIP-B"]
+    assert found.nearest("/runs/mine.ckpt", 90_000_000) == ["VideoPrism-B"]
+    assert found.nearest("/runs/mine.ckpt", 1_100_000_000) == ["VideoPrism-g"]
+
+
+def test_the_table_has_the_printed_number_of_a_real_task_and_none_of_a_miniature() -> None:
+    found = read("videoprism")
+
+    def beside(task: str, split: str, metric: str, how: str) -> tuple[str, str]:
+        encoder = {"ckpt": "videoprism_lvt_base", "parameters": 248_000_000}
+        record = {"task": {"name": task, "split": split}, "encoder": encoder, "scores": [{"metric": metric}]}
+        return suite.beside(found, how, record)
+
+    assert beside("kinetics400", "val", "top1", "frozen") == ("82.9", "VideoPrism-B (public)")
+    assert beside("kinetics400", "val", "top1", "zero-shot") == ("69.2", "VideoPrism-LvT-B (public)")
+    assert beside("msrvtt", "1k-A", "t2v_R@1", "zero-shot") == ("50.1", "VideoPrism-LvT-B (public)")
+    assert beside("kinetics400@mini", "mini", "top1", "frozen") == ("", "")
+
+
+def test_a_word_is_for_every_task_or_for_the_one_it_names(own: Path) -> None:
+    cells = {"frozen": ["task=kinetics400 adapter.lr=0.1", "task=ssv2"]}
+    words = ["ckpt=demo", "mini=true", "seed=3", "ssv2.adapter.lr=0.2", "kinetics400.adapter.epochs=2"]
+    _, planned = plan(Suite(cells), words)
+    kinetics, ssv2 = (cell.config for _, cell in planned)
+    assert (kinetics.adapter, ssv2.adapter) == ({"lr": 0.1, "epochs": 2}, {"lr": 0.2})
+    assert kinetics.options.seed == ssv2.options.seed == 3
+
+
+def test_both_tasks_are_run_and_the_second_time_found(
+    own: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "suite=two.yaml", f"ckpt={tiny}", "canary=false", "adapter.epochs=1"]
+    assert main(words) == 0
+    first = capsys.readouterr()
+    lines = first.out.splitlines()[-3:]
+    assert lines[0].split()[:4] == ["task", "how", "metric", "score"]
+    assert [line.split()[:3] for line in lines[1:]] == [["left", "frozen", "top1"], ["right", "frozen", "top1"]]
+    assert main(words) == 0
+    second = capsys.readouterr()
+    assert second.out.splitlines() == lines
+    assert second.err.count("already there") == 2
+
+
+def test_a_failed_task_ends_only_its_own_line(own: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own / "left.py").write_text((own / "left.py").read_text().replace('Path("films")', 'Path("nowhere")'))
+    assert main(["run", "suite=two.yaml", f"ckpt={tiny}", "canary=false", "adapter.epochs=1"]) == 1
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert "failed: none of the" in lines[0]
+    assert lines[1].split()[:3] == ["right", "frozen", "top1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["suite=videoglu", "ckpt=demo"], "suite=videoglu: there is no such suite. Did you mean 'videoglue'?"),
+        (["suite=videoglue", "ckpt=demo", "task=ssv2"], "task=ssv2: a suite has its own tasks"),
+        (["suite=videoglue", "ckpt=demo", "lr=1"], "unknown key 'lr'"),
+    ],
+)
+def test_a_wrong_word_is_told_before_anything_is_run(words: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told.replace("?", r"\?")):
+        suite.run(words)
+
+
+def test_a_file_that_is_no_suite_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("tasks: [a]\n")
+    with pytest.raises(UserError, match="is no suite: .*tasks.*; wanted cells"):
+        read(str(tmp_path / "wrong.yaml"))
+
+
+def test_suites_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "suites"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == list(suites())
