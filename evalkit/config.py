@@ -26,8 +26,9 @@ REQUIRED = inspect.Parameter.empty
 _SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
 # By a key's last part: a name means the same in every section.
 _ABOVE_ZERO = {"batch", "time_limit", "frames", "fps", "stride", "clips", "size"}
-_ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "mini_train"}
-_NOT_NEGATIVE = {"seed", "workers", "threads", "max_minutes", "heads", "weight_decay", "epochs"}
+_ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "mini_train", "alpha", "c", "k"}
+_NOT_NEGATIVE = {"seed", "workers", "threads", "max_minutes", "heads", "weight_decay", "epochs", "views", "token_grid"}
+_NOT_NEGATIVE |= {"shots"}
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
 _CHECK = {"task", "mini", "workers", "time_limit"}
 _SHARES = {"dropout", "label_smoothing", "mask_ratio"}  # from 0 to below 1
@@ -89,10 +90,15 @@ class Trainer:
     Attributes:
         precision: of the arithmetic, in Lightning's words
         max_minutes: stop fitting after this many minutes; 0: no limit
+        views: augmented views of each training clip, one per epoch in turn; 0: none, fit on the views of the test;
+            task: as the task says
+        shots: fit on so many examples of each class, drawn by the seed, and choose on as many of val; 0: on all
     """
 
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     max_minutes: float = 0.0
+    views: int | Literal["task"] = "task"
+    shots: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ class Config:
         own = self.points[point] if self.points else {}
         keys = {f"adapter.{key}" for key in own}
         words = [word for word in self.words if word.partition("=")[0] not in keys]
-        words += [f"adapter.{key}={value}" for key, value in own.items()]
+        words += [f"adapter.{key}={_typed(value)}" for key, value in own.items()]
         return replace(self, words=tuple(words), adapter={**self.adapter, **own}, points=())
 
     def to_yaml(self) -> str:
@@ -406,6 +412,13 @@ def _out_of_bounds(leaf: str, value: Any) -> str:
     if leaf in _SHARES and not 0 <= value < 1:
         return "from 0 to below 1"
     return "below 2 to the 32nd" if leaf == "seed" and value >= 2**32 else ""
+
+
+def _typed(value: Any) -> str:
+    """A value as a word states it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_typed, value))}]"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -151,7 +151,7 @@ def finished(config: Config) -> Path | None:
         if record.stat().st_mtime < changed:
             continue
         if problems := result.validate(record.parent):
-            print(f"not taken, so it is run again: {problems[0]}", file=sys.stderr)
+            print(f"not taken: {problems[0]}", file=sys.stderr)
         elif result.load(record.parent)["status"] == "complete":
             print(f"already there: {record.parent}", file=sys.stderr)
             return record.parent

@@ -1,6 +1,6 @@
 """What several test files stand on: a vocabulary, films, an encoder and a language model, all tiny and real."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVALKIT_CACHE", str(place))
         yield place
+
+
+@pytest.fixture
+def module_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Writes source as a module into what becomes the current folder, and gives its name, which no other test has."""
+
+    def write(source: str) -> str:
+        name = f"own_{tmp_path.name.replace('-', '_')}"
+        (tmp_path / f"{name}.py").write_text(source)
+        monkeypatch.chdir(tmp_path)
+        return name
+
+    return write
 
 
 @pytest.fixture(scope="session")

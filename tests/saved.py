@@ -11,10 +11,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from evalkit.api import UserError
-from evalkit.encoders import load_encoder, read_preset
+from evalkit.api import Clip, UserError, has_text
+from evalkit.cards import card, presets
+from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
 
 PIXELS = torch.Generator().manual_seed(1)
+SQUARE = {"height": 32, "width": 32}
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+
+
+def preprocessor(size: dict[str, int], colours: dict[str, list[float]], **more: Any) -> dict[str, Any]:
+    """What a preprocessor file states: frames of a size; where that is their shortest edge, 32 x 32 pixels are cut."""
+    cut = {"do_center_crop": True, "crop_size": SQUARE} if "shortest_edge" in size else {}
+    scaled = {"do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_resize": True}
+    return {"size": size, **cut, **scaled, **colours, **more}
 
 
 def save(folder: Path, model: Any, preprocessor: dict[str, Any], half: bool = False) -> Path:
@@ -50,6 +61,11 @@ def same(found: Tensor, wanted: Tensor, within: float = 0.0) -> bool:
     return found.shape == wanted.shape and float((found - wanted).detach().abs().max()) <= within
 
 
+def load(ckpt: object, **settings: Any) -> Any:
+    """The encoder, of which any attribute may be asked."""
+    return load_encoder(str(ckpt), **settings)
+
+
 def change(folder: Path, what: Callable[[dict[str, Tensor]], object]) -> None:
     """Changes the weights in a folder."""
     weights = load_file(folder / "model.safetensors")
@@ -68,7 +84,7 @@ def refusal(ckpt: object, **settings: Any) -> str:
 def refuses_what_does_not_fit(folder: Path, name: str) -> None:
     """Loads as it is; not without the weight `name`, nor with one more beside it, nor with it in another shape."""
     kept = (folder / "model.safetensors").read_bytes()
-    load_encoder(str(folder))
+    load(folder)
     stem = name.rpartition(".")[0]
     for what, words in [
         (lambda weights: weights.pop(name), "missing"),
@@ -91,10 +107,60 @@ def takes_batches_of_any_size_and_gives_the_same_every_time(encoder: Any, inputs
         assert same(alone.pooled, together.pooled[i : i + 1], 1e-5)
 
 
+def sees_frames_one_by_one(folder: Path, within: float) -> None:
+    """No frame of a clip depends on another, nor does a clip."""
+    encoder = load(folder)
+    inputs = video(folder, encoder, 3)
+    takes_batches_of_any_size_and_gives_the_same_every_time(encoder, inputs)
+    whole = encoder(inputs[:1])
+    for i in range(8):
+        alone = encoder(inputs[:1, i : i + 1])
+        assert same(alone.tokens, whole.tokens[:, i : i + 1], within)
+        assert same(alone.pooled, whole.frames[:, i], within)
+
+
+def is_float32_in_memory(folder: Path) -> None:
+    """Whatever the dtype on disk."""
+    encoder = load(folder)
+    assert {value.dtype for value in encoder.state_dict().values()} == {torch.float32}
+    assert encoder(video(folder, encoder, 1)).pooled.dtype == torch.float32
+
+
+def clip_of_the_family(folder: Path) -> Clip:
+    """The clip of an encoder beside whose weights no preprocessor file lies."""
+    file = folder / "preprocessor_config.json"
+    kept = file.read_text()
+    file.unlink()
+    try:
+        return load_encoder(str(folder)).clip
+    finally:
+        file.write_text(kept)
+
+
+def saved_and_loaded(spec: Spec, folder: Path) -> tuple[Any, Any]:
+    """A random encoder, and what is loaded after it was saved: its weights, rounded to float16."""
+    module = spec.build()
+    save_encoder(module, spec, folder)
+    loaded = load(folder)
+    for name, value in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value.half().float()), name
+    return module, loaded
+
+
+def image_preset_is_right(name: str, text: bool) -> Spec:
+    """Checks that a preset's card counts its weights, its widths are what it says and whether it embeds text."""
+    spec, said = read_preset(name), card(presets()[name])
+    with torch.device("meta"):
+        module: Any = spec.build()
+        encoded = module(torch.empty(1, 2, 3, spec.clip.size, spec.clip.size))
+    assert sum(parameter.numel() for parameter in module.parameters()) == said.parameters
+    assert encoded.tokens.shape[-1] == module.dim and encoded.pooled.shape == (1, module.pooled_dim)
+    assert has_text(module) is said.text is text
+    return spec
+
+
 def preset_is_right(name: str, frames: str, size: str) -> Any:
     """Checks that a preset's card counts its weights and its clip is what the model of its settings takes."""
-    from evalkit.cards import card, presets
-
     spec = read_preset(name)
     with torch.device("meta"):
         module = spec.build()

@@ -1,6 +1,8 @@
 """Words and files become a checked configuration; every message is tested as the user sees it."""
 
+import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,6 +165,15 @@ def test_the_yaml_gives_an_equal_configuration_again() -> None:
     assert again.to_yaml().splitlines()[1:] == config.to_yaml().splitlines()[1:]
 
 
+def test_the_words_above_the_yaml_of_a_grid_point_can_be_typed_again() -> None:
+    points = ({"betas": (0.5, 1e-05), "layers": 3}, {"layers": None, "pool": True})
+    config = replace(run("adapter.lr=1e-4"), points=points)
+    first = config.at(0)
+    typed = shlex.split(first.to_yaml().splitlines()[0].removeprefix("# evalkit run "))
+    assert resolve("run", typed) == first and first.adapter == {"lr": 1e-4, **points[0]}
+    assert config.at(1).words[-2:] == ("adapter.layers=none", "adapter.pool=true")
+
+
 def test_the_yaml_has_every_key_and_leaves_the_protocol_alone() -> None:
     lines = run("adapter.lr=1e-4").to_yaml().splitlines()
     assert lines[0] == "# evalkit run task=./shapes.py ckpt=demo data.root=/d adapter.lr=1e-4"
@@ -243,7 +254,10 @@ def test_a_task_that_names_no_adapter_is_probed() -> None:
         (["adapter.headz=1"], "unknown key 'adapter.headz'. Did you mean 'adapter.heads'?"),
         (["precison=1"], "unknown key 'precison'. Did you mean 'precision'?"),
         (["adapter_from=x"], "unknown key 'adapter_from'. Did you mean 'adapter.from'?"),
-        (["trainer.qqq=1"], "unknown key 'trainer.qqq'. Known: trainer.precision, trainer.max_minutes"),
+        (
+            ["trainer.qqq=1"],
+            "unknown key 'trainer.qqq'. Known: trainer.precision, trainer.max_minutes, trainer.views, trainer.shots",
+        ),
         (
             ["qqq=1"],
             "unknown key 'qqq'. Known: task, ckpt, adapter, mini, lm, out, seed, device, workers, threads, batch, "

@@ -6,17 +6,24 @@ import torch
 import transformers
 from torch import Tensor
 
-from evalkit import cards
 from evalkit.api import Clip, UserError, has_text
-from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
+from evalkit.encoders import Spec, load_encoder
 from evalkit.encoders.hf_image import encoder as build
 from tests.saved import (
+    HALF,
+    IMAGENET,
+    SQUARE,
     change,
+    clip_of_the_family,
+    image_preset_is_right,
+    is_float32_in_memory,
+    preprocessor,
     refusal,
     refuses_what_does_not_fit,
     same,
     save,
-    takes_batches_of_any_size_and_gives_the_same_every_time,
+    saved_and_loaded,
+    sees_frames_one_by_one,
     video,
 )
 
@@ -34,35 +41,15 @@ NAMES = {
     "vit": "ViT",
 }
 EXTRA = {"dinov2": 1, "dinov2_with_registers": 3, "dinov3_vit": 5, "vit": 1}  # class and register tokens
-IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-SCALED: dict[str, Any] = {"do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_resize": True}
-CROPPED = {
-    **SCALED,
-    **IMAGENET,
-    "do_center_crop": True,
-    "crop_size": {"height": 32, "width": 32},
-    "size": {"shortest_edge": 37},
-    "image_processor_type": "BitImageProcessor",
-}
+CROPPED = preprocessor({"shortest_edge": 37}, IMAGENET, image_processor_type="BitImageProcessor")
 # As beside the published weights, but for the size.
 PREPROCESSORS: dict[str, dict[str, Any]] = {
     "dinov2": CROPPED,
     "dinov2_with_registers": CROPPED,
-    "dinov3_vit": {
-        **SCALED,
-        **IMAGENET,
-        "crop_size": None,
-        "do_center_crop": None,
-        "size": {"height": 32, "width": 32},
-        "image_processor_type": "DINOv3ViTImageProcessorFast",
-    },
-    "vit": {
-        **SCALED,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "size": {"height": 32, "width": 32},
-        "image_processor_type": "ViTImageProcessor",
-    },
+    "dinov3_vit": preprocessor(
+        SQUARE, IMAGENET, crop_size=None, do_center_crop=None, image_processor_type="DINOv3ViTImageProcessorFast"
+    ),
+    "vit": preprocessor(SQUARE, HALF, image_processor_type="ViTImageProcessor"),
 }
 KINDS = sorted(SETTINGS)
 PRESETS = ["dinov2_base", "dinov2_giant", "dinov2_large", "dinov3_base", "dinov3_large"]
@@ -146,13 +133,7 @@ def test_a_video_of_a_wrong_shape_is_refused_with_what_is_wanted(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_are_seen_one_by_one_and_clips_too(folders: dict[str, Path], kind: str) -> None:
-    encoder: Any = load_encoder(str(folders[kind]))
-    inputs = video(folders[kind], encoder, 3)
-    takes_batches_of_any_size_and_gives_the_same_every_time(encoder, inputs)
-    whole = encoder(inputs[:1])
-    for i in range(8):
-        alone = encoder(inputs[:1, i : i + 1])
-        assert same(alone.tokens, whole.tokens[:, i : i + 1], 1e-6) and same(alone.pooled, whole.frames[:, i], 1e-6)
+    sees_frames_one_by_one(folders[kind], 1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -161,10 +142,8 @@ def test_weights_that_do_not_fit_are_refused(folders: dict[str, Path], kind: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_half_precision_on_disk_is_float32_in_memory(folders: dict[str, Path], kind: str, tmp_path: Path) -> None:
-    encoder: Any = load_encoder(str(save(tmp_path, model(kind), PREPROCESSORS[kind], half=True)))
-    assert {value.dtype for value in encoder.state_dict().values()} == {torch.float32}
-    assert encoder(video(tmp_path, encoder, 1)).pooled.dtype == torch.float32
+def test_half_precision_on_disk_is_float32_in_memory(kind: str, tmp_path: Path) -> None:
+    is_float32_in_memory(save(tmp_path, model(kind), PREPROCESSORS[kind], half=True))
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "dinov2_with_registers", "vit"])
@@ -182,13 +161,7 @@ def test_a_classifier_is_left_out_and_nothing_else_is(kind: str, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_preprocessor_file_it_is_fed_as_its_family(folders: dict[str, Path], kind: str) -> None:
-    file = folders[kind] / "preprocessor_config.json"
-    kept = file.read_text()
-    file.unlink()
-    try:
-        clip = load_encoder(str(folders[kind])).clip
-    finally:
-        file.write_text(kept)
+    clip = clip_of_the_family(folders[kind])
     mean = tuple(PREPROCESSORS[kind]["image_mean"])
     assert (clip.frames, clip.size, clip.mean) == (8, SETTINGS[kind]["image_size"], mean)
     assert clip.resize == ("squash" if kind in ("dinov3_vit", "vit") else "crop")
@@ -209,12 +182,7 @@ def test_none_of_them_embeds_text(folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_evalkit_saves_it_loads_again(kind: str, tmp_path: Path) -> None:
-    spec = Spec("hf_image", Clip(frames=2, size=32), {"model_type": kind, **SETTINGS[kind]})
-    module = spec.build()
-    save_encoder(module, spec, tmp_path)
-    loaded: Any = load_encoder(str(tmp_path))
-    for name, value in module.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], value.half().float()), name
+    saved_and_loaded(Spec("hf_image", Clip(frames=2, size=32), {"model_type": kind, **SETTINGS[kind]}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -238,10 +206,4 @@ def test_a_clip_that_no_patches_fill_is_refused() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_presets_card_counts_its_weights(name: str) -> None:
-    spec, card = read_preset(name), cards.card(cards.presets()[name])
-    with torch.device("meta"):
-        module: Any = spec.build()
-        encoded = module(torch.empty(1, 2, 3, spec.clip.size, spec.clip.size))
-    assert sum(parameter.numel() for parameter in module.parameters()) == card.parameters
-    assert encoded.tokens.shape[-1] == module.dim and encoded.pooled.shape == (1, module.pooled_dim)
-    assert has_text(module) is card.text is False
+    image_preset_is_right(name, text=False)

@@ -7,16 +7,21 @@ import torch
 import transformers
 from torch import Tensor
 
-from evalkit import cards
 from evalkit.api import Clip, UserError, has_text
-from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
+from evalkit.encoders import Spec, load_encoder
 from tests.saved import (
+    HALF,
     change,
+    clip_of_the_family,
+    image_preset_is_right,
+    is_float32_in_memory,
+    preprocessor,
     refusal,
     refuses_what_does_not_fit,
     same,
     save,
-    takes_batches_of_any_size_and_gives_the_same_every_time,
+    saved_and_loaded,
+    sees_frames_one_by_one,
     video,
 )
 
@@ -45,7 +50,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 NAMES = {"clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2"}
 EXTRA = {"clip": 1, "siglip": 0, "siglip2": 0}
-HALF = [0.5, 0.5, 0.5]
 # As beside the published weights, but for the size.
 PREPROCESSORS: dict[str, dict[str, Any]] = {
     "clip": {
@@ -60,24 +64,13 @@ PREPROCESSORS: dict[str, dict[str, Any]] = {
         "resample": 3,
         "size": 32,
     },
-    "siglip": {
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": HALF,
-        "image_processor_type": "SiglipImageProcessor",
-        "image_std": HALF,
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "size": {"height": 35, "width": 35},
-    },
+    "siglip": preprocessor({"height": 35, "width": 35}, HALF, image_processor_type="SiglipImageProcessor", resample=3),
     "siglip2": {
         "do_normalize": True,
         "do_rescale": True,
         "do_resize": True,
-        "image_mean": HALF,
+        **HALF,
         "image_processor_type": "Siglip2ImageProcessor",
-        "image_std": HALF,
         "max_num_patches": 16,
         "patch_size": 8,
         "rescale_factor": 1 / 255,
@@ -198,13 +191,7 @@ def test_a_video_of_a_wrong_size_is_refused_with_what_is_wanted(folders: dict[st
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_are_seen_one_by_one_and_clips_too(folders: dict[str, Path], kind: str) -> None:
-    encoder: Any = load_encoder(str(folders[kind]))
-    inputs = video(folders[kind], encoder, 3)
-    takes_batches_of_any_size_and_gives_the_same_every_time(encoder, inputs)
-    whole = encoder(inputs[:1])
-    for i in range(8):
-        alone = encoder(inputs[:1, i : i + 1])
-        assert same(alone.tokens, whole.tokens[:, i : i + 1], 2e-6) and same(alone.pooled, whole.frames[:, i], 2e-6)
+    sees_frames_one_by_one(folders[kind], 2e-6)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -314,9 +301,7 @@ def test_counters_of_old_files_are_left_out_and_nothing_else_is(kind: str, tmp_p
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_on_disk_is_float32_in_memory(kind: str, tmp_path: Path) -> None:
-    encoder: Any = load_encoder(str(save(tmp_path, model(kind), PREPROCESSORS[kind], half=True)))
-    assert {value.dtype for value in encoder.state_dict().values()} == {torch.float32}
-    assert encoder(video(tmp_path, encoder, 1)).pooled.dtype == torch.float32
+    is_float32_in_memory(save(tmp_path, model(kind), PREPROCESSORS[kind], half=True))
 
 
 @pytest.mark.parametrize(
@@ -351,13 +336,7 @@ def test_a_siglip_tower_without_its_pooling_gives_the_mean_of_its_tokens(tmp_pat
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_preprocessor_file_it_is_fed_as_its_family(folders: dict[str, Path], kind: str) -> None:
-    file = folders[kind] / "preprocessor_config.json"
-    kept = file.read_text()
-    file.unlink()
-    try:
-        clip = load_encoder(str(folders[kind])).clip
-    finally:
-        file.write_text(kept)
+    clip = clip_of_the_family(folders[kind])
     assert (clip.frames, clip.size, clip.resize) == (8, *CLIPS[kind])
     assert clip.mean == tuple(PREPROCESSORS[kind]["image_mean"])
     assert clip.std == tuple(PREPROCESSORS[kind]["image_std"])
@@ -370,11 +349,7 @@ def test_what_evalkit_saves_it_loads_again_with_its_tokenizer(
     file = folders[kind] / ("spiece.model" if kind == "siglip" else "tokenizer.json")
     clip = Clip(frames=2, size=CLIPS[kind][0])
     spec = Spec("hf_image_text", clip, {"model_type": kind, **SETTINGS[kind]}, file)
-    module: Any = spec.build()
-    save_encoder(module, spec, tmp_path)
-    loaded: Any = load_encoder(str(tmp_path))
-    for name, value in module.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], value.half().float()), name
+    module, loaded = saved_and_loaded(spec, tmp_path)
     assert torch.allclose(loaded.encode_text(TEXTS), module.encode_text(TEXTS), atol=1e-2)
 
 
@@ -401,11 +376,5 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_presets_card_counts_its_weights(name: str) -> None:
-    spec, card = read_preset(name), cards.card(cards.presets()[name])
-    with torch.device("meta"):
-        module: Any = spec.build()
-        encoded = module(torch.empty(1, 2, 3, spec.clip.size, spec.clip.size))
-    assert sum(parameter.numel() for parameter in module.parameters()) == card.parameters
+    spec = image_preset_is_right(name, text=True)
     assert spec.clip.size == spec.settings["vision_config"]["image_size"]
-    assert encoded.tokens.shape[-1] == module.dim and encoded.pooled.shape == (1, module.pooled_dim)
-    assert has_text(module) is card.text is True

@@ -8,11 +8,15 @@ import transformers
 from torch import Tensor
 
 from evalkit.api import Clip, UserError
-from evalkit.encoders import Spec, load_encoder, save_encoder
+from evalkit.encoders import Spec, save_encoder
 from evalkit.encoders.hf_video import encoder as build
 from tests.saved import (
+    HALF,
+    IMAGENET,
     change,
+    load,
     normalised,
+    preprocessor,
     preset_is_right,
     refuses_what_does_not_fit,
     same,
@@ -49,40 +53,15 @@ HEADS = {
 }
 # As beside the published weights, but for the size.
 PREPROCESSORS: dict[str, dict[str, Any]] = {
-    "videomae": {
-        "do_center_crop": True,
-        "crop_size": {"height": 32, "width": 32},
-        "size": {"shortest_edge": 32},
-        "do_normalize": True,
-        "do_rescale": True,
-        "rescale_factor": 0.00392156862745098,
-        "image_mean": [0.485, 0.456, 0.406],
-        "image_std": [0.229, 0.224, 0.225],
-        "image_processor_type": "VideoMAEImageProcessor",
-    },
-    "vivit": {
-        "do_center_crop": True,
-        "crop_size": {"height": 32, "width": 32},
-        "size": {"shortest_edge": 36},
-        "do_normalize": True,
-        "do_rescale": True,
-        "rescale_factor": 0.00784313725490196,
-        "offset": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "image_processor_type": "VivitImageProcessor",
-    },
-    "timesformer": {
-        "do_center_crop": True,
-        "crop_size": {"height": 32, "width": 32},
-        "size": {"shortest_edge": 32},
-        "do_normalize": True,
-        "do_rescale": True,
-        "rescale_factor": 0.00392156862745098,
-        "image_mean": [0.45, 0.45, 0.45],
-        "image_std": [0.225, 0.225, 0.225],
-        "image_processor_type": "VideoMAEImageProcessor",
-    },
+    "videomae": preprocessor({"shortest_edge": 32}, IMAGENET, image_processor_type="VideoMAEImageProcessor"),
+    "vivit": preprocessor(
+        {"shortest_edge": 36}, HALF, rescale_factor=2 / 255, offset=True, image_processor_type="VivitImageProcessor"
+    ),
+    "timesformer": preprocessor(
+        {"shortest_edge": 32},
+        {"image_mean": [0.45, 0.45, 0.45], "image_std": [0.225, 0.225, 0.225]},
+        image_processor_type="VideoMAEImageProcessor",
+    ),
 }
 KINDS = list(SETTINGS)
 SAVED = [(kind, head) for kind in KINDS for head in HEADS[kind]]
@@ -96,10 +75,6 @@ def model(kind: str, head: str = "", **settings: Any) -> Any:
 
 def folder(path: Path, kind: str, head: str = "", half: bool = False, **settings: Any) -> Path:
     return save(path / "model", model(kind, head, **settings), PREPROCESSORS[kind], half)
-
-
-def load(path: Path, **settings: Any) -> Any:
-    return load_encoder(str(path), **settings)
 
 
 def expected(path: Path, kind: str, inputs: Tensor, **settings: Any) -> Any:

@@ -8,8 +8,11 @@ import transformers
 from torch import Tensor
 
 from evalkit.api import Clip, UserError, has_text
-from evalkit.encoders import Spec, load_encoder, save_encoder
+from evalkit.encoders import Spec, save_encoder
 from tests.saved import (
+    IMAGENET,
+    load,
+    preprocessor,
     preset_is_right,
     refuses_what_does_not_fit,
     same,
@@ -43,18 +46,9 @@ SETTINGS: dict[str, Any] = {
     },
 }
 # As beside the published weights, but for the size.
-PREPROCESSOR = {
-    "do_center_crop": True,
-    "crop_size": {"height": 32, "width": 32},
-    "size": {"shortest_edge": 32},
-    "do_normalize": True,
-    "do_rescale": True,
-    "rescale_factor": 0.00392156862745098,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-    "image_processor_type": "VideoMAEImageProcessor",
-    "processor_class": "XCLIPProcessor",
-}
+PREPROCESSOR = preprocessor(
+    {"shortest_edge": 32}, IMAGENET, image_processor_type="VideoMAEImageProcessor", processor_class="XCLIPProcessor"
+)
 TEXTS = ["a red ring grows", "a blue circle", "one two three four five six seven eight nine ten eleven twelve thirteen"]
 
 
@@ -78,10 +72,6 @@ def folder(path: Path, words: Path | None = None, half: bool = False, **settings
     for file in words.iterdir() if words else ():
         (path / "model" / file.name).write_bytes(file.read_bytes())
     return path / "model"
-
-
-def load(path: Path, **settings: Any) -> Any:
-    return load_encoder(str(path), **settings)
 
 
 def own(path: Path) -> Any:

@@ -32,9 +32,40 @@ def test_a_containers_quota_is_read_in_both_versions(tmp_path: Path, files: dict
     assert machine._quota(put(tmp_path, **files)) == cores
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity")
 def test_cores_are_those_that_the_scheduler_grants_and_the_quota_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)  # macOS has none
     for quota, wanted in ((0, 12), (3, 3), (64, 12)):
         monkeypatch.setattr(machine, "_quota", lambda root, quota=quota: quota)
         assert machine.cores() == wanted
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory_dot_max": "1000", "memory_dot_current": "700", "memory_dot_stat": "anon 9\ninactive_file 50"}, 350),
+        ({"memory_dot_max": "1000", "memory_dot_current": "1100", "memory_dot_stat": "inactive_file 50"}, 0),
+        ({"memory_dot_max": "max", "memory_dot_current": "700", "memory_dot_stat": "inactive_file 50"}, None),
+        (
+            {
+                "memory__memory_dot_limit_in_bytes": "1000",
+                "memory__memory_dot_usage_in_bytes": "600",
+                "memory__memory_dot_stat": "inactive_file 1\ntotal_inactive_file 50",
+            },
+            450,
+        ),
+        ({"memory_dot_max": "nonsense"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_containers_limit_leaves_is_read_in_both_versions(
+    tmp_path: Path, files: dict[str, str], left: int | None
+) -> None:
+    assert machine._left(put(tmp_path, **files)) == left
+
+
+def test_free_memory_is_the_less_of_the_systems_and_the_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_left", lambda root: None)
+    free = machine.free_memory()
+    assert 0 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(machine, "_left", lambda root: 12345)
+    assert machine.free_memory() == 12345

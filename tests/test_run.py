@@ -26,7 +26,9 @@ from evalkit.fit import fit
 from evalkit.metrics import accuracy
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-real = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
+real = pytest.mark.skipif(
+    not DATA.is_dir(), reason="needs shared/data: real files kept beside the project, not part of it"
+)
 
 TASK = '''
 """Which way a shape moves, asked about the films of one folder."""

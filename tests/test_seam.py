@@ -1,5 +1,6 @@
 """The canary at work: alone, and before a run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,11 +78,8 @@ class Training(nn.Module):
 
 
 @pytest.fixture
-def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    name = f"faults_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(FAULTS)
-    monkeypatch.chdir(tmp_path)
-    return name
+def faults(module_here: Callable[[str], str]) -> str:
+    return module_here(FAULTS)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 import math
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from evalkit.cards import card, presets
 from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
 from evalkit.encoders.vivit import Tube, ViViT, encoder, inflate
 
-needs_peft = pytest.mark.skipif(find_spec("peft") is None, reason="no peft here: pip install 'evalkit[peft]'")
 CLIP = Clip(frames=8, size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
@@ -389,7 +387,6 @@ def test_mlp_adapters_change_nothing_at_the_start_and_stand_after_the_mlp() -> N
     assert torch.allclose(seen[0][1], x + h + bottleneck, atol=1e-5)
 
 
-@needs_peft
 @pytest.mark.parametrize("attention", ["joint", "factorised"])
 def test_lora_changes_nothing_at_the_start_and_is_a_product_of_low_rank_in_every_map(attention: str) -> None:
     video = torch.randn(1, 8, 3, 32, 32)
@@ -461,7 +458,7 @@ def test_encoders_of_other_sizes_are_not_started_from_each_other() -> None:
         {"attention": "factorised", "adapter": 4},
         {"tubes": [{key: list(value) for key, value in tube.items()} for tube in TUBES]},
         {"attention": "frame", "pooling": "attention"},
-        pytest.param({"lora": 2}, marks=needs_peft),
+        {"lora": 2},
     ],
 )
 def test_a_variant_that_was_saved_is_loaded_as_it_was(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -487,8 +484,6 @@ OURS = sorted(name for name, file in presets().items() if "encoder: vivit\n" in 
 
 
 def built(name: str) -> ViViT:
-    if "lora" in name and find_spec("peft") is None:
-        pytest.skip("no peft here: pip install 'evalkit[peft]'")
     with torch.device("meta"):
         return read_preset(name).build()  # type: ignore[return-value]
 

@@ -9,8 +9,11 @@ import transformers
 from torch import Tensor
 
 from evalkit.api import Clip, UserError
-from evalkit.encoders import Spec, load_encoder, save_encoder
+from evalkit.encoders import Spec, save_encoder
 from tests.saved import (
+    IMAGENET,
+    load,
+    preprocessor,
     preset_is_right,
     refusal,
     refuses_what_does_not_fit,
@@ -35,17 +38,7 @@ SETTINGS: dict[str, Any] = {
 }
 PREDICTOR = {"pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1, "num_pooler_layers": 1}
 # As beside the published weights, but for the size.
-PREPROCESSOR = {
-    "do_center_crop": True,
-    "crop_size": {"height": 32, "width": 32},
-    "size": {"shortest_edge": 36},
-    "do_normalize": True,
-    "do_rescale": True,
-    "rescale_factor": 0.00392156862745098,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-    "video_processor_type": "VJEPA2VideoProcessor",
-}
+PREPROCESSOR = preprocessor({"shortest_edge": 36}, IMAGENET, video_processor_type="VJEPA2VideoProcessor")
 
 
 def model(head: str = "VJEPA2Model", **settings: Any) -> Any:
@@ -55,10 +48,6 @@ def model(head: str = "VJEPA2Model", **settings: Any) -> Any:
 
 def folder(path: Path, head: str = "VJEPA2Model", half: bool = False) -> Path:
     return save(path / "model", model(head), PREPROCESSOR, half)
-
-
-def load(path: Path, **settings: Any) -> Any:
-    return load_encoder(str(path), **settings)
 
 
 def expected(path: Path, inputs: Tensor, **changes: Any) -> Any:

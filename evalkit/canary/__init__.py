@@ -8,26 +8,27 @@ is said.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import evalkit
-from evalkit.api import Clip, Encoded, UserError, has_text
+from evalkit.api import Clip, Encoded, UserError, described, has_text
+from evalkit.canary.finding import Finding, Outcome
+from evalkit.canary.reference import REFERENCE, Reference, content, device_of, film, read_reference, write_reference
+from evalkit.canary.wear import measure_wear
 
-REFERENCE = "canary.npz"  # beside a checkpoint's weights
+__all__ = ["SHIPPED", "Finding", "content", "examine", "film", "measure_wear", "read_reference", "write_reference"]
+
 SHIPPED = Path(evalkit.__file__).parent / "demo" / REFERENCE
 
 # Relative to an embedding's norm. Other machines, batch sizes and kernels differ by 1e-6 in float32 and 0.004 in half;
@@ -49,115 +50,6 @@ _COMMON = {  # mean and std that encoders are trained with
 }
 
 
-class Finding(NamedTuple):
-    """One thing that was looked at.
-
-    Attributes:
-        check: what it is called.
-        outcome: ok; warning: worth a look; failed: features would be wrong; unknown: it could not be told, and why.
-        detail: one line: what was measured, and what to do.
-    """
-
-    check: str
-    outcome: Literal["ok", "warning", "failed", "unknown"]
-    detail: str
-
-
-class Reference(NamedTuple):
-    """What an encoder made of one film where it was right.
-
-    Attributes:
-        video: uint8 RGB (T, C, H, W).
-        pooled: float (E,), as the encoder gave it.
-        weights: `content` of the encoder, empty where the record does not say.
-        path: where it was read.
-    """
-
-    video: Tensor
-    pooled: Tensor
-    weights: str
-    path: Path
-
-
-def film(frames: int, size: int, index: int = 0) -> Tensor:
-    """A film drawn by formula, uint8 RGB (T, C, H, W), the same on every machine.
-
-    No two of its channels, corners, axes or directions of time are alike, so that any mix-up changes it.
-
-    Args:
-        frames: T.
-        size: height and width in pixels.
-        index: which film; each has its own colours and motion.
-    """
-    # Whole numbers only: no rounding that machines differ in. Sixteen steps and levels keep a record small.
-    t = torch.arange(frames).view(-1, 1, 1) * 16 // frames * 16
-    y = torch.arange(size).view(1, -1, 1) * 256 // size
-    x = torch.arange(size).view(1, 1, -1) * 256 // size
-    along, across = 40 + t * (150 - 30 * (index % 3)) // 256, 60 + (t + 64 * index) % 256 * 40 // 100
-    disc = (x - along) ** 2 + (y - across) ** 2 < (36 + 8 * (index % 4)) ** 2
-    bar = (x > 170) & (y > 250 - t // 2 - 20 * (index % 5)) & (x < 215)
-    corner = (x < 50) & (y < 30)
-    still = torch.zeros(frames, size, size, dtype=torch.long)
-    channels = [30 + y // 16 * 8 + still, 20 + (x + y) // 32 * 6 + still, 60 + t // 3 + (255 - x) // 16 * 2 + still]
-    for shape, colour in ((disc, (230, 60, 25)), (bar, (40, 90, 220)), (corner, (250, 240, 160))):
-        channels = [torch.where(shape, value, channel) for channel, value in zip(channels, colour, strict=True)]
-    video = torch.stack(channels, 1).roll(index, 1).to(torch.uint8)
-    return video.flip(-1) if index % 2 else video
-
-
-def content(module: nn.Module) -> str:
-    """Hash of a module's parameters by their content alone, whatever their names and their order."""
-    digests = sorted(_digest(parameter) for parameter in module.parameters())
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _digest(tensor: Tensor) -> str:
-    values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return hashlib.sha256(values.tobytes()).hexdigest()
-
-
-def write_reference(encoder: Any, path: Path) -> None:
-    """Writes what a right encoder makes of a film, so that a wrong seam to the same weights is found later.
-
-    It holds what this encoder gives here and now. To prove that evalkit feeds a model as it was trained, write the
-    record where it was trained, with its own preprocessing. `video` is any uint8 RGB film (T, H, W, 3) of the
-    encoder's own frames and size, `pooled` its embedding (E,); put the file beside the weights:
-
-        pooled = model(preprocess(video)[None])[0].float().cpu().numpy()
-        numpy.savez_compressed("canary.npz", video=video, pooled=pooled)
-
-    Args:
-        encoder: in evaluation mode.
-        path: of the file, whose name must be canary.npz to be found beside a checkpoint.
-    """
-    video = film(encoder.clip.frames, encoder.clip.size)
-    with torch.inference_mode():
-        pooled = encoder(encoder.clip.normalise(video[None].to(_device(encoder)))).pooled[0]
-    np.savez_compressed(
-        path, video=video.permute(0, 2, 3, 1).numpy(), pooled=pooled.float().cpu().numpy(), weights=content(encoder)
-    )
-
-
-def read_reference(path: Path) -> Reference:
-    """The record in a file.
-
-    Raises:
-        UserError: it is no such record.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            video, pooled = torch.from_numpy(file["video"]), torch.from_numpy(file["pooled"])
-            weights = str(file["weights"]) if "weights" in file else ""
-    except Exception as error:  # numpy's, zipfile's
-        raise UserError(f"cannot read {path}: {type(error).__name__}: {_line(error)}") from error
-    if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[-1] != 3 or pooled.ndim != 1:
-        raise UserError(
-            f"{path}: video is {video.dtype} {tuple(video.shape)} and pooled {tuple(pooled.shape)}; wanted uint8 "
-            "(T, H, W, 3) and (E,)"
-        )
-    return Reference(video.permute(0, 3, 1, 2), pooled.float(), weights, path)
-
-
 def examine(encoder: nn.Module, clips: Tensor, *, folder: Path | None = None, budget_s: float = 20.0) -> list[Finding]:
     """What is right and wrong between evalkit and an encoder; whatever the encoder raises becomes a finding.
 
@@ -171,7 +63,7 @@ def examine(encoder: nn.Module, clips: Tensor, *, folder: Path | None = None, bu
         folder: of the checkpoint, where a reference record may lie.
         budget_s: seconds after which nothing more is begun beyond those four; what is then not looked at is unknown.
     """
-    device = _device(encoder)
+    device = device_of(encoder)
     with _as_found(encoder, device), torch.inference_mode():
         return _Examination(encoder, clips[:2].to(device), folder, time.monotonic() + budget_s).findings()
 
@@ -222,7 +114,7 @@ class _Examination:
             pass
         return self.found
 
-    def _say(self, check: str, outcome: Literal["ok", "warning", "failed", "unknown"], detail: str) -> None:
+    def _say(self, check: str, outcome: Outcome, detail: str) -> None:
         self.found.append(Finding(check, outcome, detail))
 
     def _time_for(self, check: str, clips: int = 1) -> bool:
@@ -240,7 +132,7 @@ class _Examination:
         try:
             pooled: Tensor = self._encode(video).pooled.float()
         except Exception as error:
-            self._say(check, "failed", f"the encoder fails on {tuple(video.shape)}: {_described(error)}")
+            self._say(check, "failed", f"the encoder fails on {tuple(video.shape)}: {described(error, 200)}")
             raise _Broken from error
         if not torch.isfinite(pooled).all():
             self._say(check, "failed", f"pooled of {tuple(video.shape)} is NaN or infinity, for other clips it is not")
@@ -296,10 +188,10 @@ class _Examination:
         try:
             self._encode(video.transpose(1, 2))
         except Exception:
-            return f"the encoder fails on {tuple(video.shape)} (B, T, C, H, W): {_described(error)}"
+            return f"the encoder fails on {tuple(video.shape)} (B, T, C, H, W): {described(error, 200)}"
         return (
             f"the encoder takes (B, C, T, H, W), and fails on (B, T, C, H, W): T and C are swapped. Let its forward "
-            f"begin with video.transpose(1, 2) ({_described(error)})"
+            f"begin with video.transpose(1, 2) ({described(error, 200)})"
         )
 
     def _misfit(self, encoded: Any) -> str:
@@ -332,7 +224,7 @@ class _Examination:
                 again = self._encode(video)
                 differs = max(_apart(alone.tokens, again.tokens), _apart(alone.pooled, again.pooled))
         except Exception as error:
-            self._say("batch", "failed", f"the encoder fails on a batch of one: {_described(error)}")
+            self._say("batch", "failed", f"the encoder fails on a batch of one: {described(error, 200)}")
             raise _Broken from error
         told = f"the same clip twice differs by {differs:.1g} of its norm, allowed {self.same:g}"
         if differs > self.same:
@@ -426,9 +318,7 @@ class _Examination:
         spread = float(torch.cdist(pooled, pooled).max())
         share = spread / max(float(pooled.norm(dim=1).mean()), 1e-30)
         why = "the embedding hardly depends on the clip: the input may be 255 times too small (clip.value_range)"
-        outcome: Literal["ok", "warning", "failed"] = (
-            "failed" if share < CONSTANT else "warning" if share < NEARLY_CONSTANT else "ok"
-        )
+        outcome: Outcome = "failed" if share < CONSTANT else "warning" if share < NEARLY_CONSTANT else "ok"
         self._say(
             "constant",
             outcome,
@@ -481,7 +371,7 @@ class _Examination:
             words = F.normalize(self.encoder.encode_text(["a red square", "a blue square"]).float(), dim=1)
             agree = float(F.cosine_similarity(films[0] - films[1], words[0] - words[1], dim=0))
         except Exception as error:
-            self._say("colours", "failed", f"encode_text fails: {_described(error)}")
+            self._say("colours", "failed", f"encode_text fails: {described(error, 200)}")
             return
         least = 3 / math.sqrt(films.shape[1])  # what unrelated directions do not reach
         if abs(agree) < least:
@@ -503,7 +393,7 @@ class _Examination:
             self._say("layers", "unknown", f"layers=2 is refused: {error}")
             return
         except Exception as error:
-            self._say("layers", "failed", f"the encoder fails on layers=2: {_described(error)}")
+            self._say("layers", "failed", f"the encoder fails on layers=2: {described(error, 200)}")
             return
         wrong = ""
         if shapes != [tuple(alone.tokens.shape)] * 2:
@@ -513,112 +403,6 @@ class _Examination:
         elif (apart := _apart(encoded.tokens, alone.tokens)) > self.same:
             wrong = f"tokens differ by {apart:.1g} of their norm when layers=2 is asked for"
         self._say("layers", "failed" if wrong else "ok", wrong or "layers=2 gives two, the last of them tokens")
-
-
-class Wear(NamedTuple):
-    """How much of an encoder training has touched.
-
-    Attributes:
-        raw: names of the matrices with no direction stronger than independent random numbers have.
-        strong: how many have one 1.4 times as strong.
-        mixed: share of the kinds of matrices, of which a model has three or more (one a layer), where one is raw and
-            another strong.
-        matrices: how many were looked at.
-        raw_share: of the values of all matrices.
-        start_share: of the gains of normalisation layers that are exactly one; nan where there are none.
-        torn: share of those layers with both, many gains of exactly one and many others.
-        noisy: share of those layers whose gains are as often below as above zero.
-    """
-
-    raw: list[str]
-    strong: int
-    mixed: float
-    matrices: int
-    raw_share: float
-    start_share: float
-    torn: float
-    noisy: float
-
-    @property
-    def trained(self) -> bool:
-        """Whether more than a tenth is; no where there is nothing to tell it by."""
-        return self.matrices > 0 and self.raw_share < 0.9
-
-    def finding(self) -> Finding:
-        """What that means.
-
-        Early in training, too, some matrices have strong directions and others none. But then whole kinds of them have
-        in every layer, fewer than a quarter of all (measured), and no gain is exactly one any more.
-        """
-        raw, count = len(self.raw), self.matrices
-        if not count:
-            return Finding("weights", "unknown", "too small to tell whether they are trained")
-        told = f"{raw} of {count} matrices ({self.raw_share:.0%} of the weights) look random"
-        if not math.isnan(self.start_share):
-            told += f", {self.start_share:.0%} of the gains are exactly one"
-        if self.raw:
-            told += f", {self.raw[0]} first"
-        if not self.trained:
-            return Finding("weights", "warning", f"the encoder is untrained: {told}")
-        parted = (
-            count >= 16 and raw >= 0.15 * count and self.strong >= 0.35 * count and raw + self.strong >= 0.85 * count
-        )
-        # All of them are noisy where a model adds one to its gains.
-        parted = parted or self.mixed >= 0.5 or self.start_share >= 0.2 or 0.2 <= self.noisy <= 0.8
-        if (self.raw_share >= 0.1 and parted) or self.torn >= 0.3:
-            return Finding("weights", "failed", f"a part of the weights is random: {told}. Load the whole checkpoint")
-        if self.raw_share >= 0.1 or 0.2 <= self.start_share <= 0.8:  # all of them: folded into the next matrix
-            return Finding("weights", "warning", f"a part of the weights is hardly trained: {told}")
-        return Finding("weights", "ok", f"they look trained: {told}")
-
-
-def measure_wear(module: nn.Module) -> Wear:
-    """Looks for traces of training in an encoder's weights.
-
-    A matrix of independent random numbers with standard deviation s has no singular value beyond about
-    s (sqrt(rows) + sqrt(columns)) (Marchenko and Pastur); training adds directions that reach far beyond. Fresh
-    normalisation layers have gains of exactly one, trained ones hardly ever.
-    """
-    raw, sizes = [], []
-    kinds: dict[str, list[float]] = {}
-    gains = [
-        parameter.detach().float().flatten()
-        for layer in module.modules()
-        if "Norm" in type(layer).__name__
-        for name, parameter in layer.named_parameters(recurse=False)
-        if name == "weight" and parameter.numel() > 1
-    ]
-    for name, parameter in module.named_parameters():
-        if parameter.ndim < 2 or not parameter.is_floating_point():
-            continue
-        matrix = parameter.detach().float().flatten(1)
-        rows, columns = matrix.shape
-        if min(rows, columns) < 24:  # too few for the law of large numbers
-            continue
-        if not torch.isfinite(matrix).all():  # told by what the encoder then gives
-            continue
-        scale = float(matrix.square().mean().sqrt()) * (math.sqrt(rows) + math.sqrt(columns))
-        strongest = float(torch.svd_lowrank(matrix, q=6, niter=2)[1][0]) / scale if scale else 0.0
-        sizes.append(matrix.numel())
-        excess = strongest / (1.03 + min(rows, columns) ** (-2 / 3))  # small ones scatter more
-        kinds.setdefault(re.sub(r"\d+", "", name), []).append(excess)
-        if excess < 1:
-            raw.append((name, matrix.numel()))
-    repeated = [strengths for strengths in kinds.values() if len(strengths) > 2]
-    mixed = [strengths for strengths in repeated if min(strengths) < 1 and max(strengths) > 1.4]
-    strong = sum(excess > 1.4 for strengths in kinds.values() for excess in strengths)
-    ones = [float((values == 1).float().mean()) for values in gains]
-    layers = max(1, len(gains))
-    return Wear(
-        [name for name, _ in raw],
-        strong,
-        len(mixed) / max(1, len(repeated)),
-        len(sizes),
-        sum(size for _, size in raw) / max(1, sum(sizes)),
-        float((torch.cat(gains) == 1).float().mean()) if gains else math.nan,
-        sum(0.2 <= share <= 0.8 for share in ones) / layers,
-        sum(bool(values.mean().abs() < values.std() / 2) for values in gains) / layers,
-    )
 
 
 @contextmanager
@@ -638,11 +422,6 @@ def _as_found(encoder: nn.Module, device: torch.device) -> Iterator[None]:
             module.training = mode
 
 
-def _device(encoder: nn.Module) -> torch.device:
-    parameter = next(encoder.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
-
-
 def _apart(a: Tensor, b: Tensor) -> float:
     """Distance between two outputs relative to the second's norm; infinity where their shapes differ."""
     if a.shape != b.shape:
@@ -652,11 +431,3 @@ def _apart(a: Tensor, b: Tensor) -> float:
 
 def _shapes(encoded: Encoded) -> str:
     return f"tokens {tuple(encoded.tokens.shape)} (B, T', S, D), pooled {tuple(encoded.pooled.shape)} (B, E)"
-
-
-def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {_line(error)}"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or "no message").splitlines()[0][:200]

@@ -1,0 +1,102 @@
+"""Runs that are killed: SIGKILL at random moments of decoding, encoding, fitting and scoring, then the same run again.
+
+    python bench/killed.py [kills]
+
+Prints, per phase, how many runs were killed in it, how many of their features were found again, and whether the run
+after it, with another number of workers, has the scores of an undisturbed one. Exit code 1 where one has not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from evalkit.mini import film, world
+
+PHASES = ("encode train", "fit", "encode test", "score")
+
+
+def films(folder: Path) -> Path:
+    """A csv of 24 two-second films in two classes, half of them to train on."""
+    rows = ["path,label,split"]
+    for i in range(24):
+        thing = world.Thing(list(world.COLOURS)[i % 6], world.SHAPES[i % 5])
+        step = world.Step(thing, ("moves left", "moves right")[i % 2], thing, 2.0, 1, 0.5)
+        film.write(world.Story((step,), (40, 40, 40)), folder / f"{i:02d}.mp4", fps=8)
+        rows.append(f"{i:02d}.mp4,{step.action},{'train' if i < 12 else 'test'}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder / "labels.csv"
+
+
+def start(table: Path, home: Path, workers: int) -> subprocess.Popen[str]:
+    """A run with a store and results of its own."""
+    command = [sys.executable, "-m", "evalkit", "run", "task=folder", f"data.root={table}", "ckpt=demo"]
+    command += ["adapter.epochs=40", "batch=4", f"workers={workers}", f"out={home / 'out'}"]
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"EVALKIT_CACHE": str(home / "cache")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> list[float]:
+    """Seconds from now at which each phase of a run has ended."""
+    began, ends = time.monotonic(), []
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith(("encode train: ", "fit: ", "encode: ")) and " in " in line:
+            ends.append(time.monotonic() - began)
+    if process.wait():
+        raise SystemExit(f"the run ended with {process.returncode}")
+    return [*ends, time.monotonic() - began]
+
+
+def record(home: Path) -> dict[str, Any]:
+    """The one result under a folder; a killed run has left none, or it is whole."""
+    (file,) = sorted((home / "out").glob("*/*/[!.]*/result.json"))[-1:]
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def main(kills: int) -> int:
+    """Measures and prints; 1 where a score differs."""
+    rng = random.Random(0)
+    counts = {phase: [0, 0, 0] for phase in PHASES}
+    with tempfile.TemporaryDirectory() as place:
+        table = films(Path(place))
+        whole = Path(place) / "whole"
+        ends = finish(start(table, whole, 1))
+        expected = record(whole)["scores"]
+        starts = [0.6 * ends[0], *ends]  # before that, Python and torch load
+        for number in range(kills):
+            which = number % len(PHASES)
+            home = Path(place) / str(number)
+            process = start(table, home, 1)
+            time.sleep(rng.uniform(starts[which], ends[which]))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            finish(start(table, home, 2))
+            found = record(home)
+            counts[PHASES[which]][0] += 1
+            counts[PHASES[which]][1] += found["cost"]["cache_hits"]
+            counts[PHASES[which]][2] += found["scores"] == expected
+    print("| killed in | runs | features found again, of 24 | equal scores |\n|---|---|---|---|")
+    for phase, (runs, hits, equal) in counts.items():
+        if runs:
+            print(f"| {phase} | {runs} | {hits / runs:.1f} | {equal} of {runs} |")
+    return int(any(runs != equal for runs, _, equal in counts.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 50))
