@@ -37,6 +37,10 @@ def _adapt(config: Config, parts: Parts, out: Path) -> Path:
         raise UserError(f"task {parts.name} has no train split to adapt on; adapt on another task")
     if parts.adapter.trains_encoder:
         encoders.spec_of(config.options.ckpt)  # fails now rather than after hours
+    elif not trained.learned(parts.adapter):
+        raise UserError(
+            f"adapter {parts.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
+        )
     if config.options.canary:
         seam.check(config, parts.encoder, parts.reader, parts.task)
     selection, _ = fit_adapter(parts, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,7 +165,9 @@ class Task:
         val: examples to choose on; empty means a seeded tenth of train.
         views: which frames and crops.
         augment: how training views differ; None means that the adapter is trained on the same views as it is tested on.
-        classes: class names; a target is an index into them.
+        classes: class names; a target is an index into them, or a tuple of indices where several may be right.
+        protocol: the name of the protocol, where there are several.
+        adapter: whose settings `settings` are, where the protocol has another adapter than its module names.
         settings: adapter settings that the protocol prescribes, by name.
         controls: which controls apply: blind, shuffled, single_frame, option_order.
         chance: the headline's chance level, in the headline's unit (0..100 for rates).
@@ -186,6 +189,8 @@ class Task:
     views: Views = Views()
     augment: Augment | None = None
     classes: tuple[str, ...] = ()
+    protocol: str = ""
+    adapter: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     controls: tuple[str, ...] = ()
     chance: float = 0.0
@@ -218,7 +223,7 @@ class Batch:
 
     def to(self, device: Any) -> Batch:
         """The batch with its features on a device; Lightning calls this."""
-        return replace(self, features=self.features.to(device))
+        return replace(self, features=self.features.to(device, non_blocking=self.features.is_pinned()))
 
 
 @dataclass(frozen=True)
@@ -272,16 +277,29 @@ class Kept:
         what: `pooled` (E,); `frames`, one vector per time step (T', E); or `tokens` (T', S, D).
         layers: tokens of the last so many layers, (layers, T', S, D) where more than one.
         steps: of tokens: every n-th time step, from the middle of the first n; 0 means their mean over time, (1, S, D).
-        dtype: float16 halves the space; an attentive head reads it as well.
+        grid: of tokens: the mean over each field of a grid x grid division of the frame, (T', grid x grid, D); 0 keeps
+            all S, which must be a square, of whose side the grid is a divisor.
+        dtype: float16 halves the space; an attentive head reads it as well. int8 quarters it: what is read is float32,
+            and off by at most 1/254 of the largest magnitude in its vector (`Store.put`).
     """
 
     what: Literal["pooled", "frames", "tokens"] = "pooled"
     layers: int = 1
     steps: int = 1
-    dtype: Literal["float32", "float16"] = "float32"
+    grid: int = 0
+    dtype: Literal["float32", "float16", "int8"] = "float32"
+
+    @property
+    def layout(self) -> Literal["given", "int8"]:
+        """How the store is to hold what `take` gives."""
+        return "int8" if self.dtype == "int8" else "given"
 
     def take(self, encoded: Encoded) -> Tensor:
-        """The kept part (B, ...)."""
+        """The kept part (B, ...): float16, or float32, which is still to be rounded where int8 is kept.
+
+        Raises:
+            UserError: the grid does not divide the encoder's.
+        """
         import torch
 
         if self.what == "pooled":
@@ -291,7 +309,20 @@ class Kept:
         else:
             found = torch.stack(encoded.layers, 1) if self.layers > 1 else encoded.tokens
             found = found[..., self.steps // 2 :: self.steps, :, :] if self.steps else found.mean(-3, keepdim=True)
-        return found.to(getattr(torch, self.dtype))
+            found = self._pooled(found) if self.grid else found
+        return found.to(torch.float16 if self.dtype == "float16" else torch.float32)
+
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., S, D) -> (..., grid x grid, D)."""
+        side = math.isqrt(tokens.shape[-2])
+        if side**2 != tokens.shape[-2]:
+            raise UserError(f"tokens kept on a grid of {self.grid}: the encoder's {tokens.shape[-2]} are no square")
+        if side % self.grid:
+            allowed = ", ".join(str(n) for n in range(1, side + 1) if side % n == 0)
+            raise UserError(f"tokens kept on a grid of {self.grid}: the encoder's are {side} x {side}; use {allowed}")
+        each = side // self.grid
+        fields = tokens.reshape(*tokens.shape[:-2], self.grid, each, self.grid, each, tokens.shape[-1])
+        return fields.mean((-4, -2)).flatten(-3, -2)
 
 
 @runtime_checkable

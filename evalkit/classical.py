@@ -26,6 +26,7 @@ from torch import Tensor
 
 from evalkit.api import UserError
 
+_CS = (1e-12, 1e12)  # what float32 weights and gradients bear
 _ITERATIONS = 1000  # of L-BFGS at one C
 _PAIRS = 10  # that L-BFGS remembers
 _FLOOR = -40.0  # log-odds below this are this: two such factors, e^-80, are still far from denormal, which is slow
@@ -56,46 +57,104 @@ class Linear:
         return torch.stack([self.scores(x, point).argmax(1) for point in range(len(self))])
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """The nearest training examples of every test example, and their votes at every k.
+class Gallery:
+    """Training examples to look for neighbours among.
 
-    Attributes:
-        ks: the grid.
-        similarity: (N, max k) float64, cosines, falling.
-        index: (N, max k) int64, of training examples; where cosines tie, the lower index comes first.
-        targets: of the training examples.
-        classes: T, columns of the scores.
-        temperature: of the votes; None: all count the same.
+    Args:
+        x: (N, D) features; a row of zeros has cosine 0 with everything. They are kept in float64.
+        y: (N,) class indices or (N, T) of 0 and 1.
+        classes: how many there are, for class indices.
+
+    Raises:
+        UserError: features are not finite, or targets do not fit.
     """
 
-    ks: tuple[int, ...]
+    def __init__(self, x: Tensor, y: Tensor, classes: int | None = None) -> None:
+        _check_features(x, "training")
+        if y.ndim == 2:
+            _check_binary(_columns(y, len(x), classes))
+        else:
+            _check_labels(y, len(x), classes)
+        self.targets, self.classes = y.to(x.device), y.shape[1] if y.ndim == 2 else int(classes or 0)
+        self.rows = torch.empty(x.shape, dtype=torch.float64, device=x.device)
+        for start, rows in _blocks(x, 8192):
+            self.rows[start : start + len(rows)] = F.normalize(rows, dim=1)
+
+    def nearest(self, x: Tensor, k: int) -> Nearest:
+        """The k examples with the largest cosine to each of (M, D) features.
+
+        Cosines are computed in float64 and rounded to 2^-30, so that equal examples tie, however the work is cut; of
+        those that tie, the ones with the lower index are taken first. Memory beyond the result does not grow with M.
+
+        Raises:
+            UserError: features are not finite or of another width, or k is not in 1..N.
+        """
+        _check_features(x, "test")
+        if x.shape[1] != self.rows.shape[1]:
+            raise UserError(
+                f"k-NN: training features are {self.rows.shape[1]} wide, test features {x.shape[1]}; "
+                "both must come from one encoder"
+            )
+        if not 1 <= k <= len(self.rows):
+            raise UserError(f"k-NN: k={k} is not in 1..{len(self.rows)}, the training examples")
+        keys = torch.cat([self._keys(F.normalize(rows, dim=1), k) for _, rows in _blocks(x, 1024)])
+        index = (2**32 - 1) - (keys & (2**32 - 1))
+        return Nearest((keys >> 32).double() / 2**30, index, self.targets, self.classes)
+
+    def _keys(self, rows: Tensor, k: int) -> Tensor:
+        """(M, k) int64, falling: the rounded cosine in the upper 32 bits, 2^32 - 1 - index in the lower.
+
+        One number holds both, so that the order is total and top-k, which leaves ties open, has none.
+        """
+        rows = rows.to(self.rows)
+        best = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
+        for start in range(0, len(self.rows), 8192):
+            cosine = rows @ self.rows[start : start + 8192].T
+            index = torch.arange(start, start + cosine.shape[1], device=rows.device)
+            keys = (cosine * 2**30).round_().long() * 2**32 + (2**32 - 1 - index)
+            best = torch.cat([best, keys], 1)
+            best = best.topk(min(k, best.shape[1]), dim=1).values
+        return best
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest training examples of every test example, whose first k vote, for every k from one search.
+
+    Attributes:
+        similarity: (M, k) float64, cosines, falling.
+        index: (M, k) int64, of training examples; where cosines tie, the lower index comes first.
+        targets: of the training examples.
+        classes: T, columns of the votes.
+    """
+
     similarity: Tensor
     index: Tensor
     targets: Tensor
     classes: int
-    temperature: float | None
 
-    def __len__(self) -> int:
-        return len(self.ks)
+    def votes(self, k: int, temperature: float | None = None) -> Tensor:
+        """(M, T) float32: the share of the votes of the nearest k, in 0..1, that each class got.
 
-    def scores(self, point: int) -> Tensor:
-        """(N, T) float32 at one k: the share of the votes, in 0..1, that each class got."""
-        k = self.ks[point]
+        A vote counts 1, or exp(cosine / temperature): 0.07 is what DINO uses
+        (https://github.com/facebookresearch/dino/blob/main/eval_knn.py, after https://arxiv.org/abs/1805.01978).
+
+        Raises:
+            UserError: fewer than k were looked for, or a temperature is not above 0.
+        """
+        if not 1 <= k <= self.index.shape[1]:
+            raise UserError(f"k-NN: k={k} is not in 1..{self.index.shape[1]}, the neighbours that were looked for")
         index, similarity = self.index[:, :k], self.similarity[:, :k]
-        if self.temperature is None:
+        if temperature is None:
             votes = torch.ones_like(similarity)
         else:  # relative to the nearest: the shares are the same, and no temperature overflows
-            votes = ((similarity - similarity[:, :1]) / self.temperature).exp()
+            _check_grid([temperature], "temperature")
+            votes = ((similarity - similarity[:, :1]) / temperature).exp()
         if self.targets.ndim == 2:
             counts = F.embedding_bag(index, self.targets.to(votes), per_sample_weights=votes, mode="sum")
         else:
             counts = votes.new_zeros(len(votes), self.classes).scatter_add_(1, self.targets[index], votes)
         return (counts / votes.sum(1, keepdim=True)).float()
-
-    def predict(self) -> Tensor:
-        """The class with most votes at every k, (K, N) int64; a tie goes to the lower class."""
-        return torch.stack([self.scores(point).argmax(1) for point in range(len(self))])
 
 
 def ridge(x: Tensor, y: Tensor, lambdas: Sequence[float], classes: int | None = None) -> Linear:
@@ -138,8 +197,9 @@ def logistic(x: Tensor, y: Tensor, cs: Sequence[float], classes: int | None = No
     and keeps what it learned of the curvature, because when W changes by s and the gradient of the losses by u, the
     whole gradient changes by C u + s, whatever C is. Features are turned into their principal axes, where the Hessian
     is nearly diagonal, and that diagonal (variance of the axis x mean p (1 - p) of the class) preconditions. The slope
-    along a step needs no product with the features, so that an iteration costs two, however many steps are tried. A
-    warm start leaves a few iterations per C; side by side, all from zero, it would be tens.
+    along a step needs no product with the features, so that an iteration costs two, however many steps are tried. The
+    first step at each C goes on as from the last C but one to the last, which costs one product. That leaves two or
+    three iterations per C; side by side, all from zero, it would be tens.
 
     Stops at ||gradient|| <= tolerance * max(||W||, spread / 10). The penalty bends every direction of W by at least 1,
     so the first bounds what is left: W is within tolerance of the solution, relatively, and the objective within
@@ -150,7 +210,7 @@ def logistic(x: Tensor, y: Tensor, cs: Sequence[float], classes: int | None = No
     Args:
         x: (N, D) features; computed in float64 where they are, else in float32.
         y: (N,) class indices or (N, T) of 0 and 1.
-        cs: the grid, each above 0, in any order.
+        cs: the grid, each from 1e-12 to 1e12, in any order.
         classes: how many there are, for class indices.
         tolerance: relative; what it bounds is said above. Below 1e-3, give float64 features.
 
@@ -158,10 +218,10 @@ def logistic(x: Tensor, y: Tensor, cs: Sequence[float], classes: int | None = No
         Weights (G, D, T) and biases (G, T), in the order of `cs`.
 
     Raises:
-        UserError: features are not finite, targets do not fit, or a C is not above 0.
+        UserError: features are not finite, targets do not fit, or a C is out of bounds.
     """
     _check_features(x, "training")
-    _check_grid(cs, "C")
+    _check_grid(cs, "C", *_CS)
     columns = _columns(y, len(x), classes).to(x.device)
     _check_binary(columns)
     count = columns.sum(0)
@@ -191,78 +251,6 @@ def logistic(x: Tensor, y: Tensor, cs: Sequence[float], classes: int | None = No
         weight[i, :, seen] = turned.to(dtype)
         bias[i, seen] = (free - mean @ turned).to(dtype)
     return Linear(weight, bias)
-
-
-def neighbours(
-    train_x: Tensor,
-    train_y: Tensor,
-    test_x: Tensor,
-    ks: Sequence[int],
-    classes: int | None = None,
-    temperature: float | None = None,
-) -> Neighbours:
-    """Votes of the k training examples with the largest cosine, for every k from one search.
-
-    A vote counts 1, or exp(cosine / temperature): 0.07 is what DINO uses
-    (https://github.com/facebookresearch/dino/blob/main/eval_knn.py, after https://arxiv.org/abs/1805.01978).
-
-    Cosines are computed in float64 and rounded to 2^-30, so that equal examples tie, however the work is cut; of those
-    that tie, the ones with the lower index are taken first. Memory beyond the result does not grow with N.
-
-    Args:
-        train_x: (N, D) features; a row of zeros has cosine 0 with everything.
-        train_y: (N,) class indices or (N, T) of 0 and 1.
-        test_x: (M, D) features.
-        ks: the grid, each in 1..N.
-        classes: how many there are, for class indices.
-        temperature: above 0; None: every vote counts 1.
-
-    Raises:
-        UserError: features are not finite, targets or widths do not fit, a k is not in 1..N, a temperature not above 0.
-    """
-    _check_features(train_x, "training")
-    _check_features(test_x, "test")
-    if train_x.shape[1] != test_x.shape[1]:
-        raise UserError(
-            f"k-NN: training features are {train_x.shape[1]} wide, test features {test_x.shape[1]}; "
-            "both must come from one encoder"
-        )
-    wrong = [k for k in ks if not 1 <= k <= len(train_x)]
-    if wrong or not ks:
-        raise UserError(
-            f"k-NN: k={wrong[0] if wrong else 'nothing'} is not in 1..{len(train_x)}, the training examples"
-        )
-    if temperature is not None:
-        _check_grid([temperature], "temperature")
-    if train_y.ndim == 2:
-        _check_binary(_columns(train_y, len(train_x), classes))
-    else:
-        _check_labels(train_y, len(train_x), classes)
-    keys = torch.cat([_nearest(rows, train_x, max(ks)) for _, rows in _blocks(test_x, 1024)])
-    return Neighbours(
-        tuple(ks),
-        (keys >> 32).double() / 2**30,
-        (2**32 - 1) - (keys & (2**32 - 1)),
-        train_y.to(test_x.device),
-        train_y.shape[1] if train_y.ndim == 2 else int(classes or 0),
-        temperature,
-    )
-
-
-def _nearest(rows: Tensor, train_x: Tensor, k: int) -> Tensor:
-    """(M, k) int64, falling: the rounded cosine in the upper 32 bits, 2^32 - 1 - index in the lower.
-
-    One number holds both, so that the order is total and top-k, which leaves ties open, has none.
-    """
-    rows = F.normalize(rows, dim=1)
-    best = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
-    for start, others in _blocks(train_x, 8192):
-        cosine = rows @ F.normalize(others.to(rows.device), dim=1).T
-        index = torch.arange(start, start + len(others), device=rows.device)
-        keys = (cosine * 2**30).round_().long() * 2**32 + (2**32 - 1 - index)
-        best = torch.cat([best, keys], 1)
-        best = best.topk(min(k, best.shape[1]), dim=1).values
-    return best
 
 
 class _Losses(NamedTuple):
@@ -322,24 +310,34 @@ def _path(
     first = losses(logits)
     state = _State(z.new_zeros(z.shape[1], columns), logits, first, z.T @ first.slope)
     pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=_PAIRS)  # changes of the weights and of the losses' gradient
+    trend: tuple[Tensor, Tensor] | None = None  # weights and logits: from the last solution but one to the last
     for c in cs:
+        before = state.weight, state.logits
         for _ in range(_ITERATIONS):
             gradient = c * state.gradient + penalised * state.weight
             # Each entry of the gradient sums N terms; this is the root of the sum of all their squares.
             spread = c * (variance.mean() * state.losses.slope.square().sum() * (len(variance) / len(z))).sqrt()
             if gradient.norm() <= tolerance * max((penalised * state.weight).norm(), spread / 10):
                 break
-            size = state.losses.slope.abs()
-            curvature = c * variance * (size - size * size).mean(0) + penalised
-            direction = _direction(gradient, [(s, c * u + penalised * s) for s, u in pairs], curvature)
-            after = _stepped(z, losses, c, penalised, state, gradient, direction)
-            if after is None:
+            ahead, trend = trend, None  # tried once: its logits are known, where another direction costs a product
+            if ahead and _dot(gradient, ahead[0]) < 0:
+                direction, logits = ahead
+            else:
+                ahead = None
+                size = state.losses.slope.abs()
+                curvature = c * variance * (size - size * size).mean(0) + penalised
+                direction = _direction(gradient, [(s, c * u + penalised * s) for s, u in pairs], curvature)
+                logits = z @ direction
+            after = _stepped(z, losses, c, penalised, state, gradient, direction, logits)
+            if after is None and ahead is None:
                 if not pairs:
                     break
                 pairs.clear()  # what was learned far away may mislead: once more without it
+            if after is None:
                 continue
             pairs.append((after.weight - state.weight, after.gradient - state.gradient))
             state = after
+        trend = state.weight - before[0], state.logits - before[1]
         yield state.weight
 
 
@@ -370,12 +368,13 @@ def _stepped(
     state: _State,
     gradient: Tensor,
     direction: Tensor,
+    logits: Tensor,
 ) -> _State | None:
     """The state after a step along `direction` that halves the slope; None where no step makes the objective smaller.
 
-    The objective is convex along the step, so its slope only rises: the root is bracketed, then found by secants.
+    `logits` are z times the direction. The objective is convex along the step, so its slope only rises: the root is
+    bracketed, then found by secants.
     """
-    logits = z @ direction
     weight = penalised * state.weight
     along, square = _dot(weight, direction), _dot(penalised * direction, direction)
     start = _dot(gradient, direction)
@@ -470,7 +469,8 @@ def _check_features(x: Tensor, which: str) -> None:
         )
 
 
-def _check_grid(values: Sequence[float], name: str) -> None:
-    wrong = [value for value in values if not 0 < value < math.inf]
+def _check_grid(values: Sequence[float], name: str, low: float = 0.0, high: float = math.inf) -> None:
+    wrong = [value for value in values if not (low <= value <= high and 0 < value < math.inf)]
     if wrong or not len(values):
-        raise UserError(f"{name}={wrong[0] if wrong else 'nothing'} is not a finite number above 0; give one or more")
+        wanted = f"from {low:g} to {high:g}" if low else "above 0"
+        raise UserError(f"{name}={wrong[0] if wrong else 'nothing'} is not a finite number {wanted}; give one or more")

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from evalkit.api import Views
+from evalkit.augment import Look, box
 from evalkit.decode import open_video
 from evalkit.sampling import frame_indices
 from evalkit.timeline import DecodeError
@@ -61,19 +62,27 @@ class Failure:
 
 
 class Request(NamedTuple):
-    """What to read: a file, seconds (None: all of it), how to cut clips, frames in one clip, height and width."""
+    """What to read: the arguments of `read_clip`."""
 
     video: Path
     span: tuple[float, float] | None
     views: Views
     frames: int
     size: int
+    looks: tuple[Look, ...] = ()
 
 
-Read = Callable[[Path, "tuple[float, float] | None", Views, int, int], "Decoded | Failure"]
+Read = Callable[[Path, "tuple[float, float] | None", Views, int, int, tuple[Look, ...]], "Decoded | Failure"]
 
 
-def read_clip(video: Path, span: tuple[float, float] | None, views: Views, frames: int, size: int) -> Decoded | Failure:
+def read_clip(
+    video: Path,
+    span: tuple[float, float] | None,
+    views: Views,
+    frames: int,
+    size: int,
+    looks: tuple[Look, ...] = (),
+) -> Decoded | Failure:
     """The clips of one sample, decoded in this process; a `Failure` for whatever is wrong with file or span.
 
     Args:
@@ -82,10 +91,18 @@ def read_clip(video: Path, span: tuple[float, float] | None, views: Views, frame
         views: which frames and crops; its own `frames` and `size` are not looked at.
         frames: frames in one clip.
         size: height and width of the clips in pixels.
+        looks: augmented views, one clip of one crop each, in place of the plain ones.
     """
+    if looks:
+        views = replace(views, clips=1, crops=1)
     try:
         source = open_video(video)
-        clips = frame_indices(source.times, source.duration, views, frames, span)
+        drawn = [look.stream("time", video, span) if look.augment.time else None for look in looks]
+        clips = [
+            indices
+            for one in drawn or [None]
+            for indices in frame_indices(source.times, source.duration, views, frames, span, one)
+        ]
         places: dict[int, list[tuple[int, int]]] = {}
         for clip, indices in enumerate(clips):
             for step, index in enumerate(indices):
@@ -93,9 +110,10 @@ def read_clip(video: Path, span: tuple[float, float] | None, views: Views, frame
         pixels = torch.empty((len(clips), views.crops, frames, 3, size, size), dtype=torch.uint8)
         # frame by frame, so that only the small ones are ever all in memory
         for index, frame in source.frames(places):
-            crops = _crops(torch.from_numpy(frame), size, views.resize or "crop", views.crops)
+            whole, resize = torch.from_numpy(frame), views.resize or "crop"
+            crops = None if looks else _crops(whole, size, resize, views.crops)
             for clip, step in places[index]:
-                pixels[clip, :, step] = crops
+                pixels[clip, :, step] = _seen(whole, size, resize, looks[clip], video, span) if crops is None else crops
     except (DecodeError, ValueError, OSError) as error:
         return Failure(" ".join(str(error).split()))
     times = tuple(tuple(source.times[indices].tolist()) for indices in clips)
@@ -155,6 +173,24 @@ def _crops(frame: Tensor, size: int, resize: Literal["crop", "squash"], crops: i
     parts = [0.5] if crops == 1 else [0.0, 0.5, 1.0]
     corners = [(round(down * part), round(right * part)) for part in parts]
     return torch.cat([scaled[..., top : top + size, left : left + size] for top, left in corners])
+
+
+def _seen(
+    frame: Tensor,
+    size: int,
+    resize: Literal["crop", "squash"],
+    look: Look,
+    video: Path,
+    span: tuple[float, float] | None,
+) -> Tensor:
+    """What an augmented view shows of one frame (H, W, 3), (1, 3, size, size), both uint8."""
+    if look.augment.area != (1, 1):
+        height, width, _ = frame.shape
+        top, left, height, width = box(height, width, look.augment, look.stream("crop", video, span))
+        frame, resize = frame[top : top + height, left : left + width], "squash"
+    crop = _crops(frame, size, resize, 1)
+    mirrored = look.augment.flip and look.stream("flip", video, span).random() < 0.5
+    return crop.flip(-1) if mirrored else crop
 
 
 class _Worker:

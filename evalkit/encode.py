@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 import zlib
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from evalkit.api import Clip, Example, UserError, Views
+from evalkit.augment import Look
 from evalkit.clips import Decoded, Failure, Request, read_clips
 from evalkit.identity import FeatureKey, identify
 from evalkit.machine import cores
@@ -25,10 +27,15 @@ Variant = Callable[[Tensor, int], Tensor]
 
 
 class Source(NamedTuple):
-    """A part of a video that is decoded and encoded once, however many examples ask about it."""
+    """A part of a video that is decoded and encoded once, however many examples ask about it.
+
+    Attributes:
+        look: an augmented view of it; None means the task's plain views.
+    """
 
     video: Path
     span: tuple[float, float] | None
+    look: Look | None = None
 
 
 @dataclass
@@ -71,35 +78,45 @@ class Shelf:
     store: Store
     key: FeatureKey
 
-    def keys(self, source: Source, variants: Iterable[str]) -> dict[str, bytes]:
-        """A key per variant, and `decoder` for what decoded the source; none where there is no such file."""
+    def keys(self, source: Source, variants: Iterable[str]) -> bytes:
+        """A key per variant and one for what decoded the source, end to end; none where there is no such file."""
         try:
             video = identify(source.video)
         except OSError:  # decoding will say why
-            return {}
-        own = replace(self.key, video=video, span=source.span)
-        names = {name: f"{name} {_seed(source)}" if name else "unchanged" for name in variants}
-        return {name: replace(own, variant=text).digest() for name, text in {**names, "decoder": "decoder"}.items()}
+            return b""
+        own, shown = replace(self.key, video=video, span=source.span), ""
+        if source.look:
+            own = replace(own, views=replace(own.views, clips=1, crops=1))
+            shown = f" of {source.look.of(source.video, source.span)}"
+        texts = [f"{name} {_seed(source)}{shown}" if name else f"unchanged{shown}" for name in variants]
+        return b"".join(replace(own, variant=text).digest() for text in [*texts, f"decoder{shown}"])
 
-    def find(self, source: Source, keys: Mapping[str, bytes]) -> Encoding | None:
+    def holds(self, keys: bytes) -> bool:
+        """Whether all seems to be there, by the store's index, which only `find` can confirm."""
+        return bool(keys) and all(key in self.store for key in _each(keys))
+
+    def find(self, source: Source, variants: Iterable[str], keys: bytes) -> Encoding | None:
         """What is stored of a source; None where any part of it is missing or damaged."""
-        found = self.store.find(keys.values())
-        if len(found) < len(keys):
+        *own, decoder = _each(keys)
+        found = self.store.find(_each(keys))
+        if len(found) <= len(own):
             return None
-        decoder = bytes(found[keys["decoder"]].tolist()).decode()
-        features = {name: found[key] for name, key in keys.items() if name != "decoder"}
-        return Encoding(source, features, decoder=decoder or None)
+        features = {name: found[key] for name, key in zip(variants, own, strict=True)}
+        return Encoding(source, features, decoder=bytes(found[decoder].tolist()).decode() or None)
 
-    def put(self, encoding: Encoding, keys: Mapping[str, bytes]) -> None:
-        """Stores what was encoded."""
-        for name, feature in encoding.features.items():
-            self.store.put(keys[name], feature)
-        text = torch.tensor(list((encoding.decoder or "").encode()), dtype=torch.uint8)
-        self.store.put(keys["decoder"], text)
+    def put(self, encoding: Encoding, keys: bytes) -> Encoding:
+        """Stores what was encoded, and gives it as `find` will."""
+        *own, decoder = _each(keys)
+        stored = {
+            name: self.store.put(key, feature, self.key.layout)
+            for key, (name, feature) in zip(own, encoding.features.items(), strict=True)
+        }
+        self.store.put(decoder, torch.tensor(list((encoding.decoder or "").encode()), dtype=torch.uint8))
+        return replace(encoding, features=stored)
 
 
-# A source that waits for its batch, with its clips, or with what was found of it.
-_Waiting = tuple[Source, Decoded | Failure | Encoding]
+# A source that waits for its batch, with its keys, and with its clips or what was found of it.
+_Waiting = tuple[Source, bytes, Decoded | Failure | Encoding]
 # Sources that wait at most, so that what was found does not fill the memory while few clips are missing.
 WAITING = 64
 
@@ -160,8 +177,14 @@ class Reader:
         left = list(wanted)
         while left and len(found) < count:  # no more are decoded than are needed
             now, left = left[: count - len(found)], left[count - len(found) :]
-            found += [clip.pixels[0] for clip in self._read(now) if isinstance(clip, Decoded)]
+            found += [clip.pixels[0] for clip in self.read(now) if isinstance(clip, Decoded)]
         return found
+
+    def check(self, wanted: Sequence[Source], label: str) -> Iterator[Encoding]:
+        """Each source in order, without features, or why it cannot be decoded."""
+        clips = self._timed(self.read(wanted))
+        for source, clip in zip(wanted, track(clips, label, len(wanted)), strict=True):
+            yield Encoding(source, failure=clip.reason if isinstance(clip, Failure) else None)
 
     def encode(
         self,
@@ -170,40 +193,72 @@ class Reader:
         label: str,
         variants: Mapping[str, Variant],
         shelf: Shelf | None = None,
+        keys: Sequence[bytes] = (),
     ) -> Iterator[Encoding]:
         """Each source's features in order. `keep` maps uint8 clips (N, T, C, H, W) to what is kept, (N, ...).
 
         What the shelf holds is not decoded, and what it lacks is put there.
+
+        Args:
+            label: of the progress on stderr; empty shows none.
+            keys: on the shelf, of each source, where they are known.
         """
-        keys = {source: shelf.keys(source, variants) for source in wanted} if shelf else {}
-        stored = {one for one, own in keys.items() if own and shelf and all(key in shelf.store for key in own.values())}
-        clips = self._timed(self._read([source for source in wanted if source not in stored]))
+        keys = keys or [shelf.keys(source, variants) if shelf else b"" for source in wanted]
+        there = self._there(wanted, variants, shelf, keys)
         waiting: list[_Waiting] = []
         held = 0
-        for source in track(wanted, label, len(wanted)):
-            found = shelf.find(source, keys[source]) if shelf and source in stored else None
-            if found:
-                self.cost.cache_hits += 1
-                waiting.append((source, found))
-            else:
-                self.cost.cache_misses += 1
-                # What was stored and is damaged is not among those that are being read.
-                clip = next(self._timed(self._read([source])) if source in stored else clips)
-                waiting.append((source, clip))
-                held += _views(clip)
+        for source, own, one in zip(wanted, keys, track(there, label, len(wanted)) if label else there, strict=True):
+            waiting.append((source, own, one))
+            held += _views(one)
+            self.cost.cache_hits += isinstance(one, Encoding)
+            self.cost.cache_misses += not isinstance(one, Encoding)
             if not held or held >= self.batch or len(waiting) >= WAITING:
-                yield from self._flush(waiting, keep, variants, shelf, keys)
+                yield from self._flush(waiting, keep, variants, shelf)
                 waiting, held = [], 0
-        yield from self._flush(waiting, keep, variants, shelf, keys)
+        yield from self._flush(waiting, keep, variants, shelf)
         if shelf:
             shelf.store.flush()
 
-    def _read(self, wanted: Sequence[Source]) -> Iterator[Decoded | Failure]:
+    def _there(
+        self, wanted: Sequence[Source], variants: Iterable[str], shelf: Shelf | None, keys: Sequence[bytes]
+    ) -> Iterator[Decoded | Failure | Encoding]:
+        """What is stored of each source, in order; else its clips."""
+        stored = [bool(shelf and shelf.holds(own)) for own in keys]
+        clips = self._timed(self.read([source for source, known in zip(wanted, stored, strict=True) if not known]))
+        found: dict[int, Encoding | None] = {}
+        again = clips
+        for i in range(len(wanted)):
+            if shelf and stored[i] and i not in found:
+                found[i] = shelf.find(wanted[i], variants, keys[i])
+                if not found[i]:  # damaged or evicted, as others may be: those that come soon are read together
+                    soon = [j for j in range(i + 1, min(i + WAITING, len(wanted))) if stored[j]]
+                    found |= {j: shelf.find(wanted[j], variants, keys[j]) for j in soon}
+                    again = self._timed(self.read([wanted[j] for j, one in found.items() if not one]))
+            yield found.pop(i, None) or next(again if stored[i] else clips)
+
+    def read(self, wanted: Sequence[Source]) -> Iterator[Decoded | Failure]:
+        """The clips of each source in order; neighbours that are augmented views of the same clip are read together."""
         assert self.views.frames and self.views.size  # resolve() filled them in
+        runs = itertools.groupby(enumerate(wanted), lambda one: one[1]._replace(look=None) if one[1].look else one[0])
+        groups = [[source for _, source in run] for _, run in runs]
         requests = [
-            Request(source.video, source.span, self.views, self.views.frames, self.views.size) for source in wanted
+            Request(
+                own[0].video,
+                own[0].span,
+                self.views,
+                self.views.frames,
+                self.views.size,
+                tuple(source.look for source in own if source.look),
+            )
+            for own in groups
         ]
-        return read_clips(requests, workers=self.workers or cores(), time_limit=self.time_limit)
+        read = read_clips(requests, workers=self.workers or cores(), time_limit=self.time_limit)
+        for own, clip in zip(groups, read, strict=True):
+            if isinstance(clip, Failure) or len(own) == 1:
+                yield from [clip] * len(own)
+            else:
+                pairs = zip(torch.split(clip.pixels, 1), clip.times, strict=True)
+                yield from (replace(clip, pixels=pixels, times=(times,)) for pixels, times in pairs)
 
     def _timed(self, clips: Iterator[Decoded | Failure]) -> Iterator[Decoded | Failure]:
         """The clips, the time spent waiting for them counted as decoding."""
@@ -221,10 +276,9 @@ class Reader:
         keep: Callable[[Tensor], Tensor],
         variants: Mapping[str, Variant],
         shelf: Shelf | None,
-        keys: Mapping[Source, Mapping[str, bytes]],
     ) -> Iterator[Encoding]:
         started = time.monotonic()
-        good = [(source, clip) for source, clip in waiting if isinstance(clip, Decoded)]
+        good = [(source, clip) for source, _, clip in waiting if isinstance(clip, Decoded)]
         kept: dict[str, Iterator[Tensor]] = {}
         for name, variant in variants.items():
             if good:
@@ -233,7 +287,7 @@ class Reader:
                 self.cost.encoder_forwards += len(pixels)
                 kept[name] = iter(torch.split(features, [_views(clip) for _, clip in good]))
         self.cost.encode_s += time.monotonic() - started
-        for source, clip in waiting:
+        for source, keys, clip in waiting:
             if isinstance(clip, Encoding):
                 yield clip
             elif isinstance(clip, Failure):
@@ -241,9 +295,7 @@ class Reader:
             else:
                 features_of = {name: next(rows) for name, rows in kept.items()}
                 encoding = Encoding(source, features_of, decoder=None if clip.default_decoder else clip.decoder)
-                if shelf and keys[source]:
-                    shelf.put(encoding, keys[source])
-                yield encoding
+                yield shelf.put(encoding, keys) if shelf and keys else encoding
 
 
 def report(failed: Sequence[Encoding], total: int) -> None:
@@ -262,8 +314,13 @@ def report(failed: Sequence[Encoding], total: int) -> None:
         print(f"left out of training: {len(failed) - 3} more", file=sys.stderr)
 
 
-def _views(clip: Decoded | Failure) -> int:
+def _views(clip: Decoded | Failure | Encoding) -> int:
     return len(clip.pixels) if isinstance(clip, Decoded) else 0
+
+
+def _each(keys: bytes) -> list[bytes]:
+    """Keys of 32 bytes that lie end to end."""
+    return [keys[at : at + 32] for at in range(0, len(keys), 32)]
 
 
 def _seed(source: Source) -> int:

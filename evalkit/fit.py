@@ -9,7 +9,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,9 +20,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from evalkit import encode
-from evalkit.api import Adapter, Batch, Example, Score, UserError
+from evalkit.api import Adapter, Batch, Example, Prediction, Score, UserError
+from evalkit.augment import Look, looks
 from evalkit.config import Config
 from evalkit.encode import Encoding, Source
+from evalkit.features import Rows, gather
+from evalkit.fewshot import few
 from evalkit.parts import Parts
 from evalkit.progress import track
 
@@ -37,19 +40,31 @@ class Examples:
 
     Attributes:
         examples: those that could be decoded.
-        rows: (n, V, ...) features, or uint8 video while the encoder is trained; n distinct sources.
-        index: row of each source.
+        rows: features (V, ...), or uint8 video while the encoder is trained, of each augmented view of each source.
+        index: first row of each source.
+        views: augmented views, and so rows, of each source; 1 where there are only plain ones.
     """
 
     examples: Sequence[Example]
-    rows: Tensor
+    rows: Rows
     index: dict[Source, int]
+    views: int = 1
 
-    def batch(self, chosen: Sequence[int]) -> Batch:
-        """The examples at these positions with their features."""
-        examples = [self.examples[i] for i in chosen]
-        rows = [self.index[Source(example.video, example.span)] for example in examples]
-        return Batch(examples, self.rows[rows])
+    def batches(self, chosen: Sequence[Sequence[int]], view: int = 0) -> Iterator[Batch]:
+        """For each list of positions, the examples there with the features of one of the augmented views."""
+        rows = self.rows.read([[self._row(i) + view for i in positions] for positions in chosen])
+        for positions, features in zip(chosen, rows, strict=True):
+            yield Batch([self.examples[i] for i in positions], features)
+
+    def whole(self) -> Batch:
+        """All examples, with the features of all views (n, V, ...) of each."""
+        rows = [self._row(i) + view for i in range(len(self.examples)) for view in range(self.views)]
+        (features,) = self.rows.read([rows])
+        return Batch(self.examples, features.view(-1, self.views * features.shape[1], *features.shape[2:]))
+
+    def _row(self, position: int) -> int:
+        example = self.examples[position]
+        return self.index[Source(example.video, example.span)]
 
 
 @dataclass(frozen=True)
@@ -94,26 +109,33 @@ def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
     train, val = list(parts.task.train), list(parts.task.val)
     if not val:
         train, val = split_val(train, config.options.seed)
+    if shots := config.trainer.shots:
+        train = few(train, parts.task.classes, shots, config.options.seed)
+        val = few(val, parts.task.classes, shots, config.options.seed, at_most=True)
     if parts.task.provide:
         parts.task.provide([*train, *val])
     courses: dict[int, Course] = {}
     chosen, best = 0, None
-    read: Any = None  # what the rows are of the encoder's output
+    read: Any = None  # what the features are of the encoder's output, and which views of train
+    data: tuple[Examples, Examples] | None = None  # of train and of val
     seconds = 0.0
     for places in parts.passes:
         points = [parts.points[k] for k in places]
         if len(parts.passes) > 1:
             parts.use(parts.build(points), points[0])
         adapter = parts.adapter
-        if read != adapter.kept:  # mostly all points read the same
-            rows, index, failed = _read(parts, [*train, *val])
-            read = adapter.kept
+        seen = _seen(parts, config.options.seed)
+        if read != (adapter.kept, seen):  # mostly all points read the same
+            data = None  # its memory is given back before others are read
+            data, failed = _read(parts, train, val, seen)
+            read = (adapter.kept, seen)
+        assert data
         started = time.monotonic()
         try:
             fitted = fit(
                 adapter,
-                _at_hand(train, rows, index),
-                _at_hand(val, rows, index),
+                data[0],
+                data[1],
                 parts.task.score,
                 keep=parts.keep if adapter.trains_encoder else None,
                 epochs=adapter.epochs,
@@ -168,6 +190,8 @@ def fit(
     each, and `choose(k)` leaves one. That is the one with the best headline, of equals the first; points that diverge
     are left out.
 
+    One that has `solve` is fitted by it at once, with no trainer, and scored on val once: one epoch.
+
     Where the rows are uint8 video, because the encoder is trained too, `keep` maps clips (N, T, C, H, W) to what the
     adapter keeps of the encoder's output as it is by then.
 
@@ -180,11 +204,11 @@ def fit(
         if not data.examples:
             raise UserError(f"there are no {split} examples that could be decoded to fit the adapter on")
     points = _points(adapter)
+    if hasattr(adapter, "solve"):
+        return _solve(adapter.to(device).eval(), train, val, score)
     finite = _Finite(points)
     choose = _ChooseOnVal(val, score, keep, points, finite.failures)
     with warnings.catch_warnings():
-        # Features are in memory: loader workers would only copy them.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
         warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # a frozen part is meant to be
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -202,17 +226,13 @@ def fit(
             enable_model_summary=False,
             callbacks=[finite, choose, _Progress()],
         )
-        loader: Any = torch.utils.data.DataLoader(
-            range(len(train.examples)),  # type: ignore[arg-type]
-            batch_size=adapter.batch_size,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(seed),
-            collate_fn=train.batch,
-        )
+        batches = _Batches(train, adapter.batch_size, seed)
         try:
-            trainer.fit(adapter.train(), loader)
+            trainer.fit(adapter.train(), batches)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
+        finally:
+            batches.close()
     if not any(choose.scores):
         raise UserError(f"trainer.max_minutes={max_minutes:g} were over before the first epoch was: give it more")
     courses = [
@@ -222,6 +242,17 @@ def fit(
     best = _best(courses)
     choose.restore(adapter, best)
     adapter.to(device).eval()
+    return Fitted(courses, best)
+
+
+def _solve(adapter: Any, train: Examples, val: Examples, score: Score) -> Fitted:
+    """Fits every point at once; the chosen one, of equals the first, is left."""
+    adapter.solve(train.whole())
+    targets = [example.target for example in val.examples]
+    courses = [Course([headline(score, values, targets)], 1) for values in predict(adapter, val, None)]
+    best = _best(courses)
+    if len(courses) > 1:
+        adapter.choose(best)
     return Fitted(courses, best)
 
 
@@ -236,30 +267,36 @@ def split_val(examples: Sequence[Example], seed: int, share: float = 0.1) -> tup
 
 def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None) -> list[list[Any]]:
     """The values that each grid point of the adapter predicts for examples at hand; `keep` as in `fit`."""
-    values: list[list[Any]] = [[] for _ in range(_points(adapter))]
-    for start in range(0, len(data.examples), PREDICT_BATCH):
-        batch = data.batch(range(start, min(start + PREDICT_BATCH, len(data.examples))))
+    found: list[list[Prediction]] = [[] for _ in range(_points(adapter))]
+    places = range(len(data.examples))
+    for batch in data.batches([places[i : i + PREDICT_BATCH] for i in places[::PREDICT_BATCH]]):
         features = batch.features
         if keep:
-            features = keep(features.flatten(0, 1)).reshape(*features.shape[:2], -1)
+            kept = keep(features.flatten(0, 1))
+            features = kept.view(*features.shape[:2], *kept.shape[1:])
         with torch.inference_mode():
-            if len(values) > 1:
+            if len(found) > 1:
                 predictions = adapter.predict_all(batch.examples, features)  # type: ignore[attr-defined]
             else:
                 predictions = [adapter.predict(batch.examples, features)]
-        for of_point, found in zip(values, predictions, strict=True):
-            of_point += [prediction.value for prediction in found]
-    return values
+        for of_point, some in zip(found, predictions, strict=True):
+            of_point += some
+    return [[one.value for one in settle(adapter, data.examples, of_point)] for of_point in found]
+
+
+def settle(adapter: Adapter, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+    """The predictions for a whole split, once the adapter has seen them all, where it asks for that."""
+    own = getattr(adapter, "settle", None)
+    if own is None:
+        return predictions
+    with torch.inference_mode():
+        return own(examples, predictions)  # type: ignore[no-any-return]
 
 
 def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -> float:
     """A score's first entry; a value per example becomes its mean in percent."""
     value = next(iter(score(predictions, targets).values()))
     return float(value) if np.ndim(value) == 0 else 100 * float(np.mean(value))  # type: ignore[arg-type]
-
-
-def _pixels(pixels: Tensor) -> Tensor:
-    return pixels
 
 
 def _points(adapter: object) -> int:
@@ -278,28 +315,64 @@ def _weights(module: nn.Module, k: int, points: int) -> dict[str, Tensor]:
     return {name: value[k] for name, value in trained.items()} if points > 1 else trained
 
 
-def _read(parts: Parts, examples: Sequence[Example]) -> tuple[Tensor, dict[Source, int], list[Encoding]]:
-    """What `Examples` holds of the features that the present adapter reads, and what could not be decoded."""
-    keep = _pixels if parts.adapter.trains_encoder else parts.keep
-    unique = encode.sources(examples)
-    rows = torch.empty(0)
-    index: dict[Source, int] = {}
+def _seen(parts: Parts, seed: int) -> tuple[Look | None, ...]:
+    """The augmented views that the present adapter will see of a training clip; None where it sees the plain ones."""
+    if not parts.augment:
+        return (None,)
+    at_once = hasattr(parts.adapter, "solve")
+    views = parts.augment.views if at_once else min(parts.augment.views, max(1, parts.adapter.epochs))
+    return looks(replace(parts.augment, views=views), seed)
+
+
+def _read(
+    parts: Parts, train: Sequence[Example], val: Sequence[Example], seen: Sequence[Look | None]
+) -> tuple[tuple[Examples, Examples], list[Encoding]]:
+    """Train and val with the features that the present adapter reads, and what could not be decoded."""
+    found = []
     failed: list[Encoding] = []
-    for one in parts.reader.encode(unique, keep, "encode train", {"": encode.unchanged}, parts.shelf):
-        if one.failure:
-            failed.append(one)
-            continue
-        if not index:
-            rows = torch.empty(len(unique), *one.features[""].shape, dtype=one.features[""].dtype)
-        rows[len(index)] = one.features[""]
-        index[one.source] = len(index)
-    encode.report(failed, len(unique))
-    return rows, index, failed
+    total = 0
+    for name, examples, views in (("train", train, seen), ("val", val, (None,))):
+        wanted = encode.sources(examples)
+        rows, index, undecodable = gather(parts, wanted, views, f"encode {name}")
+        known = [example for example in examples if Source(example.video, example.span) in index]
+        found.append(Examples(known, rows, index, len(views)))
+        failed += undecodable
+        total += len(wanted)
+    encode.report(failed, total)
+    return (found[0], found[1]), failed
 
 
-def _at_hand(examples: Sequence[Example], rows: Tensor, index: dict[Source, int]) -> Examples:
-    known = [e for e in examples if Source(e.video, e.span) in index]
-    return Examples(known, rows, index)
+class _Batches:
+    """The training batches: in each epoch another order, and the next of the augmented views."""
+
+    def __init__(self, data: Examples, size: int, seed: int) -> None:
+        self.data = data
+        self.order: Any = torch.utils.data.DataLoader(
+            range(len(data.examples)),  # type: ignore[arg-type]
+            batch_size=size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
+            collate_fn=list,
+        )
+        self.epoch = 0
+        self.running: Iterator[Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.running = self._epoch()
+        return self.running
+
+    def _epoch(self) -> Iterator[Batch]:
+        view = self.epoch % self.data.views
+        self.epoch += 1
+        yield from self.data.batches(list(self.order), view)
+
+    def close(self) -> None:
+        """Ends what still reads ahead, where an epoch was not finished."""
+        if self.running:
+            self.running.close()  # type: ignore[attr-defined]
 
 
 class _ChooseOnVal(Callback):

@@ -71,7 +71,8 @@ class FeatureKey:
         kept: which layers, and what is kept of them: `pooled`, `tokens of the last 4 layers`, with all settings.
         precision: of the encoder's arithmetic: 32, or bf16 or 16 under autocast.
         masking: what of the clip is hidden from the encoder, with its seed; empty means nothing.
-        variant: what was done to the pixels: unchanged, shuffled (with its seed), single_frame.
+        variant: what was done to the pixels: unchanged, shuffled (with its seed), single_frame; and where they are an
+            augmented view, which one, by `evalkit.augment.Look.of`.
         dtype: of what is kept, before it is stored.
         layout: how it is stored.
         preprocessing: version of evalkit's own way from frames to the encoder's input.

@@ -13,6 +13,34 @@ def cores() -> int:
     return max(1, min(allowed, _quota(Path("/sys/fs/cgroup")) or allowed))
 
 
+def free_memory() -> int:
+    """Bytes of memory that this process may still take: what the system has and, in a container, what its limit leaves.
+
+    Memory that only holds copies of files counts as free. Where the system does not tell, all of its memory does.
+    """
+    try:
+        told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(told["MemAvailable"].split()[0]) << 10
+    except (OSError, ValueError, KeyError):  # macOS
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    left = _left(Path("/sys/fs/cgroup"))
+    return free if left is None else min(free, left)
+
+
+def _left(root: Path) -> int | None:
+    """Bytes below a container's limit; None where there is none."""
+    try:
+        if (root / "memory.max").is_file():  # version 2: "max" or bytes
+            names = ("memory.max", "memory.current", "inactive_file")
+        else:
+            root, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        limit, used = (int((root / name).read_text()) for name in names[:2])
+        told = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        return max(0, limit - used + int(told[names[2]]))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def _quota(root: Path) -> int:
     """Whole cores of a container's quota, rounded up; 0 where there is none."""
     try:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evalkit import cache, checkpoint, encode, encoders, plugins, trained
-from evalkit.api import Adapter, Kept, Task, UserError, Views
+from evalkit.api import Adapter, Augment, Kept, Task, UserError, Views
 from evalkit.config import Config, own_adapter
 from evalkit.decode import PYAV, default_decoder
 from evalkit.encode import Cost, Reader, Shelf
@@ -23,6 +23,7 @@ from evalkit.identity import FeatureKey, Identity, architecture
 from evalkit.machine import cores
 from evalkit.schema import digest as digest_of
 from evalkit.schema import plain
+from evalkit.store import as_stored
 
 # Settings that only matter while an adapter is fitted.
 TRAINING = ("lr", "weight_decay", "epochs", "batch_size")
@@ -41,6 +42,7 @@ class Parts:
         build: makes an untrained adapter for such points, the same whatever was made or fitted before.
         fitted_from: folder that the adapter's weights came from; None where it is not trained yet.
         shelf: where features are stored; None where they are not.
+        augment: how training views differ; None where the adapter is fitted on the views of the test.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Parts:
     fitted_from: Path | None
     reader: Reader
     shelf: Shelf | None
+    augment: Augment | None = None
 
     def __enter__(self) -> Parts:
         return self
@@ -72,12 +75,16 @@ class Parts:
         """Puts another adapter, and the features that it reads, in place of the present one."""
         self.adapter, self.settings = adapter, settings
         if self.shelf:
-            key = replace(self.shelf.key, kept=repr(adapter.kept), dtype=adapter.kept.dtype)
+            kept = adapter.kept
+            key = replace(self.shelf.key, kept=repr(kept), dtype=kept.dtype, layout=kept.layout)
             self.shelf = replace(self.shelf, key=key)
 
     def keep(self, pixels: Tensor) -> Tensor:
         """What the adapter keeps of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W)."""
-        return self.encoder(pixels, self.adapter.kept)
+        kept = self.adapter.kept
+        self.encoder.module.eval()  # an adapter that holds it may be in the middle of its training
+        found = self.encoder(pixels, kept)
+        return found if self.shelf else as_stored(found, kept.layout)  # a shelf gives it as it is stored by itself
 
 
 def load_forward(config: Config) -> Forward:
@@ -140,7 +147,10 @@ def prepare(config: Config) -> Parts:
         for key, parameter in inspect.signature(make).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    prescribed = task.settings if name == own_adapter(options.task) else {}  # by its protocol, which names its adapter
+    own = task.adapter or own_adapter(options.task)
+    if task.adapter and not options.adapter:
+        raise UserError(f"task {options.task}: protocol {task.protocol} has another adapter: add adapter={own}")
+    prescribed = task.settings if name == own else {}  # by its protocol, which names its adapter
     settings = {**defaults, **(trained.settings(fitted_from) if fitted_from else prescribed), **config.adapter}
     points = [{**settings, **own} for own in config.points or ({},)]
     if unknown := {key for point in points for key in point} - defaults.keys():
@@ -190,7 +200,21 @@ def prepare(config: Config) -> Parts:
         fitted_from,
         reader,
         shelf,
+        _augment(task, config),
     )
+
+
+def _augment(task: Task, config: Config) -> Augment | None:
+    """How training views differ: as the task says, and as many as `trainer.views`."""
+    views = config.trainer.views
+    if views == "task":
+        return task.augment
+    if views and not task.augment:
+        raise UserError(
+            f"trainer.views={views}: task {config.options.task} says not how training views differ, so that all would "
+            "show the same; leave it out"
+        )
+    return replace(task.augment, views=views) if views and task.augment else None
 
 
 def _passes(points: Sequence[Mapping[str, Any]], together: Sequence[str]) -> list[list[int]]:
@@ -217,6 +241,7 @@ def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shel
         kept=repr(kept),
         precision=f"{forward.precision} on {forward.device.type}{', compiled' if config.options.compile else ''}",
         dtype=kept.dtype,
+        layout=kept.layout,
     )
     return Shelf(cache.features(), key)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from evalkit import encode
 from evalkit.api import Adapter, Example, Prediction, Task, UserError
 from evalkit.encode import Encoding, Source
-from evalkit.fit import headline
+from evalkit.fit import headline, settle
 from evalkit.parts import Parts
 
 VARIANTS = {"shuffled": encode.shuffled, "single_frame": encode.single_frame}
@@ -95,6 +95,10 @@ def predict(parts: Parts, controls: Sequence[str]) -> Predictions:
         if len(waiting) >= parts.reader.batch:
             answer()
     answer()
+    for name in predicted.keys() - {"option_order"}:  # whose values are lists, one per order
+        examples = [example for example in task.test if example.id in predicted[name]]
+        settled = settle(adapter, examples, [predicted[name][example.id] for example in examples])
+        predicted[name] = {example.id: one for example, one in zip(examples, settled, strict=True)}
     return Predictions(predicted, failures, decoders)
 
 

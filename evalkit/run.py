@@ -53,6 +53,8 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
             f"`evalkit adapt task=... adapter={config.options.adapter or parts.adapter_name} "
             f"ckpt={config.options.ckpt} out=FOLDER`, then give adapter.from=FOLDER"
         )
+    if config.trainer.shots and not needs_fit:
+        raise UserError(f"trainer.shots={config.trainer.shots} has no effect: nothing is fitted; leave it out")
     findings = seam.check(config, parts.encoder, parts.reader, task) if config.options.canary else []
     selection = None
     if needs_fit:
@@ -77,7 +79,7 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
             "version": task.version,
             "split": task.split,
             "score": score_reference,
-            "protocol": _protocol(parts, frozen),
+            "protocol": _protocol(parts, frozen) | ({"shots": config.trainer.shots} if config.trainer.shots else {}),
             "published": dict(task.published),
         },
         "encoder": {
@@ -166,7 +168,14 @@ def _submit(task: Task, predicted: Predictions, folder: Path) -> None:
 def _protocol(parts: Parts, frozen: Mapping[str, str]) -> dict[str, Any]:
     """All that decides what the number means: views, adapter and its settings, controls."""
     settings = {key: value for key, value in parts.settings.items() if key != "lm"}
-    return {"views": asdict(parts.reader.views), "adapter": parts.adapter_name, "settings": settings, **frozen}
+    return {
+        "name": parts.task.protocol,
+        "views": asdict(parts.reader.views),
+        "augment": asdict(parts.augment) if parts.augment else None,
+        "adapter": parts.adapter_name,
+        "settings": settings,
+        **frozen,
+    }
 
 
 def _encoder_name(ckpt: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,7 @@ def frame_indices(
     views: Views,
     frames: int,
     span: tuple[float, float] | None = None,
+    drawn: random.Random | None = None,
 ) -> list[NDArray[np.int64]]:
     """The frames of each temporal clip, as indices into `times`, as `Views` defines them.
 
@@ -29,6 +32,8 @@ def frame_indices(
         views: how to sample; its own `frames` is not looked at.
         frames: frames in one clip.
         span: start and end in seconds; None means the whole video.
+        drawn: random numbers for what is fixed otherwise: where in the span a clip starts (`dense`, `fps`), which
+            moment of a segment is shown (`uniform`, `segments`).
 
     Returns:
         `views.clips` arrays of shape (frames,), each ascending; a frame may come twice.
@@ -44,15 +49,20 @@ def frame_indices(
     last = max(first, int(np.searchsorted(times, end - _rounding(times), "left")) - 1)
     match views.sampling:
         case "uniform" | "segments":
-            middle = 0.5 if views.sampling == "segments" else 0.0
-            part = (clip * frames + step + middle) / (views.clips * frames)
+            fixed = 0.5 if views.sampling == "segments" else 0.0
+            within = fixed if drawn is None else _numbers(drawn, views.clips, frames)
+            part = (clip * frames + step + within) / (views.clips * frames)
             indices = _shown(times, start + (end - start) * part)
         case "fps":
             room = max(0.0, end - start - frames / views.fps)
-            indices = _shown(times, start + room * clip / max(1, views.clips - 1) + step / views.fps)
+            late = room * clip / max(1, views.clips - 1) if drawn is None else room * _numbers(drawn, views.clips, 1)
+            indices = _shown(times, start + late + step / views.fps)
         case "dense":
-            room = max(0, last - first + 1 - frames * views.stride)
-            indices = first + room * clip // max(1, views.clips - 1) + step * views.stride
+            spare = max(0, last - first + 1 - frames * views.stride)
+            begin = spare * clip // max(1, views.clips - 1)
+            if drawn is not None:
+                begin = ((spare + 1) * _numbers(drawn, views.clips, 1)).astype(np.int64)
+            indices = first + begin + step * views.stride
     return list(np.minimum(indices, last))
 
 
@@ -66,6 +76,10 @@ def _clamped(duration: float, span: tuple[float, float] | None) -> tuple[float, 
     if end - duration > max(OVERHANG[0], OVERHANG[1] * (end - start)):
         raise ValueError(f"{where} ends after the end of the video ({duration:.2f} s)")
     return start, min(end, duration)
+
+
+def _numbers(drawn: random.Random, rows: int, columns: int) -> NDArray[np.float64]:
+    return np.array([[drawn.random() for _ in range(columns)] for _ in range(rows)])
 
 
 def _rounding(times: NDArray[np.float64]) -> float:

@@ -485,6 +485,15 @@ class Store:
         return freed
 
 
+def as_stored(tensor: Tensor, layout: Layout) -> Tensor:
+    """A tensor on the CPU as `Store.put` and `find` give it.
+
+    Raises:
+        UserError: the layout cannot hold the values.
+    """
+    return tensor if layout == "given" else _unpack(*_pack(tensor, layout), tensor.shape)
+
+
 def _pack(tensor: Tensor, layout: Layout) -> tuple[Tensor, torch.dtype, int]:
     """A tensor's bytes in a layout, with their dtype and the layout's code."""
     if tensor.ndim > 6:

@@ -34,9 +34,13 @@ def learned(adapter: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save(adapter: nn.Module, folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes what an adapter learned (half precision) and how it came to be, with the hashes of its frozen parts."""
+    """Writes what an adapter learned and how it came to be, with the hashes of its frozen parts.
+
+    Float32 becomes half precision; what is float64 was solved for, and stays.
+    """
     folder.mkdir(parents=True)
-    save_file({name: value.half() for name, value in learned(adapter).items()}, folder / "adapter.safetensors")
+    weights = {n: v if v.dtype == torch.float64 else v.half() for n, v in learned(adapter).items()}
+    save_file(weights, folder / "adapter.safetensors")
     record = {**record, "frozen": {**getattr(adapter, "frozen", {}), **record.get("frozen", {})}}
     (folder / "adapter.json").write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
 

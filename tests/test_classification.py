@@ -334,7 +334,7 @@ def test_every_protocol_is_whole_for_every_benchmark(name: Any, benchmark: str) 
     found = protocols.prescribed(name, benchmark)
     settings = found["settings"]
     assert (settings["lr"], settings["weight_decay"], settings["batch_size"]) == (1e-4, 1e-5, 256)
-    assert found["augment"].views == settings["epochs"]  # every epoch sees another view
+    assert found["augment"].views == 10 <= settings["epochs"]
     assert found["views"].crops == 3 and found["views"].clips == (1 if benchmark == "ssv2" else 4)
     assert found["augment"].flip == (benchmark not in ("ssv2", "charades"))
 

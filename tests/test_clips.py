@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from evalkit import clips
-from evalkit.api import Views
+from evalkit.api import Augment, Views
+from evalkit.augment import box, looks
 from evalkit.clips import Decoded, Failure, Request, read_clip, read_clips
 from evalkit.decode import open_video
 
@@ -56,7 +57,7 @@ def answer(text: str) -> Decoded:
 # What workers call in place of read_clip; the path says what is to happen.
 
 
-def named(video: Path, span: Span, views: Views, frames: int, size: int) -> Decoded | Failure:
+def named(video: Path, span: Span, views: Views, frames: int, size: int, looks: object) -> Decoded | Failure:
     match video.name.split("-")[0]:
         case "hang":
             time.sleep(1000)
@@ -73,7 +74,7 @@ def named(video: Path, span: Span, views: Views, frames: int, size: int) -> Deco
     return answer(f"{video.name} {os.getpid()}")
 
 
-def sleeping(video: Path, span: Span, views: Views, frames: int, size: int) -> Decoded | Failure:
+def sleeping(video: Path, span: Span, views: Views, frames: int, size: int, looks: object) -> Decoded | Failure:
     (video.parent / f"{os.getpid()}.worker").touch()
     time.sleep(1000)
     return answer("")
@@ -171,10 +172,59 @@ def test_what_cannot_be_read_is_a_failure_with_one_line(
     assert reason in result.reason and "\n" not in result.reason
 
 
+# --- augmented views -------------------------------------------------------------------------------------------------
+
+
+def test_an_augmented_view_is_one_box_of_all_its_frames_scaled_once_and_maybe_mirrored(video: Path) -> None:
+    views, source = Views("dense", stride=2), open_video(video)
+    plain = source.read(range(len(source.times)))
+    flips, seen = [], set()
+    for look in looks(Augment(views=8), seed=3):
+        found = decoded(read_clip(video, None, views, 4, 48, (look,)))
+        assert found.pixels.shape == (1, 4, 3, 48, 48)
+        shown = [round(time * 10) for time in found.times[0]]
+        top, left, tall, wide = box(96, 128, look.augment, look.stream("crop", video, None))
+        flips.append(look.stream("flip", video, None).random() < 0.5)
+        for index, frame in zip(shown, found.pixels[0], strict=True):
+            part = torch.from_numpy(plain[index][top : top + tall, left : left + wide])
+            expected = reference(part, (48, 48))
+            expected = expected.flip(-1) if flips[-1] else expected
+            assert (frame.float() - expected).abs().max() <= 1
+        assert shown == list(range(shown[0], shown[0] + 8, 2))
+        seen.add((shown[0], top, left, tall, wide))
+    assert len(seen) == 8 and len(set(flips)) == 2
+
+
+def test_a_view_is_the_same_alone_with_others_and_in_any_folder(tmp_path: Path, video: Path) -> None:
+    views, several = Views("segments", clips=3, crops=3, resize="crop"), looks(Augment(views=3), seed=0)
+    together = decoded(read_clip(video, (0.5, 2.5), views, 4, 32, several))
+    assert together.pixels.shape == (3, 4, 3, 32, 32) and len(together.times) == 3
+    copy = Path(shutil.copy(video, tmp_path))
+    for number in (2, 0, 1):
+        alone = decoded(read_clip(copy, (0.5, 2.5), Views("segments"), 4, 32, several[number : number + 1]))
+        assert torch.equal(alone.pixels[0], together.pixels[number])
+        assert alone.times[0] == together.times[number]
+    other = decoded(read_clip(video, (0.5, 2.5), views, 4, 32, looks(Augment(views=3), seed=1)))
+    assert not any(torch.equal(one, two) for one in other.pixels for two in together.pixels)
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_where_nothing_is_drawn_a_view_is_the_first_one_of_the_test_with_one_crop(video: Path, resize: str) -> None:
+    still = looks(Augment(area=(1, 1), flip=False, time=False), 0)
+    views = Views("dense", stride=2, resize=resize)  # type: ignore[arg-type]
+    plain = decoded(read_clip(video, None, views, 4, 48))
+    assert torch.equal(decoded(read_clip(video, None, views, 4, 48, still)).pixels, plain.pixels)
+    mirrored = looks(Augment(views=9, area=(1, 1), time=False), 0)
+    pixels = decoded(read_clip(video, None, views, 4, 48, mirrored)).pixels
+    kinds = {(torch.equal(one, plain.pixels[0]), torch.equal(one.flip(-1), plain.pixels[0])) for one in pixels}
+    assert kinds == {(True, False), (False, True)}
+
+
 def test_order_and_pixels_do_not_depend_on_the_number_of_workers(tmp_path: Path, video: Path) -> None:
     wide = write_video(tmp_path / "wide.mp4", 20, 160, 64)
     asked = [
-        Request(path, span, views, 4, 32)
+        Request(path, span, views, 4, 32, augmented)
+        for augmented in ((), looks(Augment(views=2), 0))
         for views in (Views("segments"), Views("dense", stride=2, clips=2, crops=3, resize="crop"))
         for span in (None, (0.5, 1.5), (7.0, 8.0))
         for path in (video, wide, tmp_path / "missing.mp4")

@@ -1,6 +1,7 @@
 """Clips become features once, in order, whatever the batch; variants are of the same pixels; costs are counted."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from evalkit import encode, encoders
-from evalkit.api import Clip, Example, UserError, Views
+from evalkit.api import Augment, Clip, Example, UserError, Views
+from evalkit.augment import looks
 from evalkit.clips import Decoded, Failure, Request
 from evalkit.encode import Cost, Encoding, Reader, Shelf, Source
 from evalkit.identity import FeatureKey, Identity
@@ -25,19 +27,28 @@ def pixels(name: str, views: int = 1, frames: int = 4) -> Tensor:
 
 
 @pytest.fixture(autouse=True)
-def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clips by name in place of decoding; a name with `bad` in it fails, one with `other` took another decoder."""
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[Request]]:
+    """Clips by name in place of decoding; a name with `bad` in it fails, one with `other` took another decoder.
+
+    Gives what each pool of workers was asked for.
+    """
+    pools: list[list[Request]] = []
 
     def read(requests: Sequence[Request], *, workers: int, time_limit: float) -> Iterator[Decoded | Failure]:
+        pools.append(list(requests))
         for request in requests:
             name = request.video.name
             if "bad" in name:
                 yield Failure(f"{name} is broken")
                 continue
             clip = pixels(name, request.views.clips * request.views.crops, request.frames)
-            yield Decoded(clip, ((0.0,),), "PyAV (why not)" if "other" in name else "decord", "other" not in name)
+            if request.looks:
+                clip = torch.cat([pixels(f"{name}{look.number}{look.seed}") for look in request.looks])
+            times = ((0.0,),) * len(clip)
+            yield Decoded(clip, times, "PyAV (why not)" if "other" in name else "decord", "other" not in name)
 
     monkeypatch.setattr(encode, "read_clips", read)
+    return pools
 
 
 def reader(batch: int = 4, **views: Any) -> Reader:
@@ -80,9 +91,9 @@ def test_a_part_of_a_video_is_read_once_in_order_of_first_appearance() -> None:
         Example("5", Path("a"), span=(0.0, 1.0)),
     ]
     assert encode.sources(examples) == [
-        (Path("b"), None),
-        (Path("a"), (0.0, 1.0)),
-        (Path("a"), (1.0, 2.0)),
+        Source(Path("b"), None),
+        Source(Path("a"), (0.0, 1.0)),
+        Source(Path("a"), (1.0, 2.0)),
     ]
 
 
@@ -277,3 +288,93 @@ def test_other_bytes_under_the_same_path_are_another_video_and_a_moved_one_is_th
     assert misses("b") == 1
     Path("b").rename("moved/b")
     assert misses("moved/b") == 0
+
+
+def test_damaged_entries_of_a_window_are_read_by_one_pool(
+    shelf: Shelf, asked: list[list[Request]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = list("abcde")
+    whole = told(list(reader().encode(wanted(*names), as_they_are, "test", VARIANTS, shelf)))
+    monkeypatch.setattr(Store, "find", lambda self, keys: {})
+    asked.clear()
+    one = reader()
+    assert told(list(one.encode(wanted(*names), as_they_are, "test", VARIANTS, shelf))) == whole
+    assert [[request.video.name for request in pool] for pool in asked] == [names]
+    assert (one.cost.cache_hits, one.cost.cache_misses) == (0, 5)
+
+
+def test_the_int8_layout_gives_the_same_the_first_time_and_later(shelf: Shelf) -> None:
+    small = Shelf(shelf.store, replace(shelf.key, kept="int8", layout="int8"))
+    each = [told(list(reader().encode(wanted("a"), halved, "test", VARIANTS, small))) for _ in range(2)]
+    assert each[0] == each[1]
+    (plain,) = reader().encode(wanted("a"), halved, "test", VARIANTS, None)
+    for name, exact in plain.features.items():
+        rough = torch.tensor(each[0][0][3][name])
+        error = (rough - exact).abs().amax(-1)
+        assert error.max() > 0 and (error <= exact.abs().amax(-1) / 254 * (1 + 1e-5)).all()
+
+
+def halved(clips: Tensor) -> Tensor:
+    return clips.flatten(1, -2).float() / 2 - 17.3
+
+
+# --- augmented views -------------------------------------------------------------------------------------------------
+
+
+def seen(names: str, views: int, seed: int = 0, **bounds: Any) -> list[Source]:
+    """All augmented views of each of these."""
+    several = looks(Augment(views=views, **bounds), seed)
+    return [source._replace(look=look) for source in wanted(*names) for look in several]
+
+
+PLAIN = {"": encode.unchanged}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_the_views_of_a_video_are_read_together_and_encoded_one_by_one(batch: int, asked: list[list[Request]]) -> None:
+    found = list(reader(batch, clips=4, crops=3).encode(seen("ab", 3), as_they_are, "test", PLAIN))
+    assert [[len(request.looks) for request in pool] for pool in asked] == [[3, 3]]
+    for one in found:
+        assert one.source.look
+        assert torch.equal(one.features[""], pixels(f"{one.source.video.name}{one.source.look.number}0").float())
+    assert [one.source for one in found] == seen("ab", 3)
+
+
+def test_where_a_video_is_broken_each_of_its_views_is(asked: list[list[Request]]) -> None:
+    sources = [source._replace(video=Path("bad")) for source in seen("a", 2)] + seen("b", 2)
+    assert [one.failure for one in reader().encode(sources, as_they_are, "test", PLAIN)] == ["bad is broken"] * 2 + [
+        None,
+        None,
+    ]
+
+
+def test_more_views_use_those_that_are_stored(shelf: Shelf, asked: list[list[Request]]) -> None:
+    list(reader().encode(seen("ab", 2), as_they_are, "test", PLAIN, shelf))
+    asked.clear()
+    one = reader()
+    found = list(one.encode(seen("ab", 4), as_they_are, "test", PLAIN, shelf))
+    assert (one.cost.cache_hits, one.cost.cache_misses, one.cost.encoder_forwards) == (4, 4, 4)
+    assert [[look.number for look in request.looks] for pool in asked for request in pool] == [[2, 3], [2, 3]]
+    assert told(found) == told(list(reader().encode(seen("ab", 4), as_they_are, "test", PLAIN)))
+
+
+def test_a_view_by_another_seed_or_within_other_bounds_and_a_plain_one_are_not_the_same(shelf: Shelf) -> None:
+    def misses(sources: list[Source], shelf: Shelf = shelf, **views: Any) -> int:
+        one = reader(**views)
+        list(one.encode(sources, as_they_are, "test", PLAIN, shelf))
+        return one.cost.cache_misses
+
+    assert misses(seen("a", 2)) == 2 and misses(seen("a", 2)) == 0
+    for other in (seen("a", 2, seed=1), seen("a", 2, flip=False), seen("a", 2, area=(0.5, 1.0)), seen("b", 2)):
+        assert misses(other) == 2
+    assert misses(wanted("a")) == 1
+    # The views of the test are not those of an augmented clip; its frames are.
+    assert misses(seen("a", 2), Shelf(shelf.store, replace(shelf.key, views=replace(shelf.key.views, crops=3)))) == 0
+    assert misses(seen("a", 2), Shelf(shelf.store, replace(shelf.key, views=replace(shelf.key.views, stride=2)))) == 2
+
+
+def test_a_check_tells_what_decodes_and_encodes_nothing() -> None:
+    one = reader()
+    found = list(one.check(wanted("a", "bad", "b"), "look"))
+    assert [encoding.failure for encoding in found] == [None, "bad is broken", None]
+    assert one.cost.encoder_forwards == 0 and not any(encoding.features for encoding in found)

@@ -18,6 +18,7 @@ from evalkit import plugins, trained
 from evalkit.api import Batch, Clip, Example, Kept, Prediction, Task, UserError
 from evalkit.config import resolve
 from evalkit.encode import Source
+from evalkit.features import Held
 from evalkit.fit import Course, DivergedError, Examples, Fitted, fit, fit_adapter, headline, predict, split_val
 from evalkit.metrics import accuracy, top1_top5
 from evalkit.optim import adamw
@@ -55,7 +56,7 @@ class Walker(lightning.LightningModule):
 
 def examples(n: int, target: int = 0, prefix: str = "") -> Examples:
     rows = [Example(f"{prefix}{i}", Path(f"{prefix}{i}"), target) for i in range(n)]
-    return Examples(rows, torch.zeros(n, 1, 2), {Source(row.video, None): i for i, row in enumerate(rows)})
+    return Examples(rows, Held(torch.zeros(n, 1, 2)), {Source(row.video, None): i for i, row in enumerate(rows)})
 
 
 def fitted(adapter: Any, train: Examples, val: Examples, score: Any = accuracy, **changed: Any) -> Fitted:
@@ -147,7 +148,7 @@ def clusters(n: int, prefix: str) -> Examples:
     targets = [i % 3 for i in range(n)]
     rows = [Example(f"{prefix}{i}", Path(f"{prefix}{i}"), target) for i, target in enumerate(targets)]
     features = torch.eye(8)[targets][:, None] + 0.3 * torch.randn(n, 1, 8, generator=generator)
-    return Examples(rows, features, {Source(row.video, None): i for i, row in enumerate(rows)})
+    return Examples(rows, Held(features), {Source(row.video, None): i for i, row in enumerate(rows)})
 
 
 PROBE = Task(test=(), score=top1_top5, classes=("a", "b", "c"))
@@ -180,7 +181,9 @@ def test_a_probe_learns_and_one_seed_gives_one_result() -> None:
 
 def test_predictions_at_hand_are_in_the_order_of_the_examples_whatever_the_order_of_the_rows() -> None:
     one, data = probe(), clusters(150, "")
-    backwards = Examples(list(reversed(data.examples)), data.rows.flip(0), {s: 149 - i for s, i in data.index.items()})
+    assert isinstance(data.rows, Held)
+    rows = Held(data.rows.features.flip(0))
+    backwards = Examples(list(reversed(data.examples)), rows, {s: 149 - i for s, i in data.index.items()})
     assert predict(one.eval(), backwards, None)[0] == predict(one, data, None)[0][::-1]
 
 

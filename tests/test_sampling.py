@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import get_args
 
 import numpy as np
@@ -152,3 +153,63 @@ def test_a_span_that_the_video_does_not_hold_says_so(span: tuple[float, float], 
     with pytest.raises(ValueError) as caught:
         frame_indices(times, duration, Views(), 4, span)
     assert reason in str(caught.value) and f"{span[1]:g}" in str(caught.value)
+
+
+# --- drawn -----------------------------------------------------------------------------------------------------------
+
+
+class Always(random.Random):
+    """One number again and again."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.number = number
+
+    def random(self) -> float:
+        return self.number
+
+
+@pytest.mark.parametrize(
+    ("views", "number", "expected"),
+    [
+        (Views("dense", stride=4), 0.0, [0, 4, 8, 12]),
+        (Views("dense", stride=4), 1 - 1e-12, [84, 88, 92, 96]),  # the last start from which no frame is missing
+        (Views("dense", stride=4), 0.5, [42, 46, 50, 54]),
+        (Views("fps", fps=1), 0.0, [0, 10, 20, 30]),
+        (Views("fps", fps=1), 0.5, [30, 40, 50, 60]),
+        (Views("segments"), 0.01, [0, 25, 50, 75]),
+        (Views("segments"), 0.99, [24, 49, 74, 99]),
+        (Views("uniform"), 0.99, [24, 49, 74, 99]),
+        (Views("dense", stride=40), 0.7, [0, 40, 80, 99]),  # too short for a start of its own
+    ],
+)
+def test_a_drawn_clip_starts_anywhere_or_shows_any_moment_of_each_segment(
+    views: Views, number: float, expected: list[int]
+) -> None:
+    times, duration = constant(100, 10)
+    assert as_lists(frame_indices(times, duration, views, 4, None, Always(number))) == [expected]
+
+
+@pytest.mark.parametrize("sampling", get_args(Sampling))
+def test_drawn_frames_are_spread_evenly_over_what_they_may_show(sampling: Sampling) -> None:
+    times, duration = constant(400, 10)
+    views, span, stream = Views(sampling, stride=2, fps=5), (10.0, 30.0), random.Random(0)
+    drawn = np.array([frame_indices(times, duration, views, 8, span, stream)[0] for _ in range(4000)])
+    if sampling in ("dense", "fps"):  # 16 frames long, whole, anywhere among 200
+        assert (np.diff(drawn) == 2).all()
+        first, room = drawn[:, :1], 185
+        starts = np.array([100])
+    else:
+        first, room = drawn, 25
+        starts = 100 + 25 * np.arange(8)
+    counts = np.bincount((first - starts).ravel(), minlength=room)
+    expected = first.size / room
+    assert len(counts) == room and (np.abs(counts - expected) < 6 * np.sqrt(expected)).all()
+
+
+def test_each_segment_and_each_clip_has_a_draw_of_its_own() -> None:
+    times, duration = constant(4000, 10)
+    (clip,) = frame_indices(times, duration, Views("segments"), 8, None, random.Random(0))
+    assert len(set((clip % 500).tolist())) == 8
+    clips = as_lists(frame_indices(times, duration, Views("dense", clips=3), 8, None, random.Random(0)))
+    assert len({clip[0] for clip in clips}) == 3

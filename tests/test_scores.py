@@ -58,17 +58,17 @@ def test_the_headline_is_also_given_per_kind() -> None:
 def test_a_score_over_the_whole_split_gets_interval_bounds_and_kinds_too() -> None:
     rng = np.random.default_rng(0)
     rows = [
-        Row(f"q{i}", f"v{i}", "even" if i % 2 == 0 else "odd", i, {"rank": int(rank)})
+        Row(f"q{i}", f"v{i}", "even" if i % 2 == 0 else "odd", i, {"t2v": int(rank), "v2t": 1})
         for i, rank in enumerate(rng.integers(1, 20, size=30))
     ]
     rows += [Row(f"f{i}", f"f{i}", "odd", i, failure=MISSING) for i in range(10)]
 
     def mean_rank(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
-        return {"mean_rank": np.array(retrieval(predictions, targets)["mean_rank"])}
+        return {"mean_rank": np.array(retrieval(predictions, targets)["t2v_mean_rank"])}
 
     found = scores(mean_rank, rows, seed=0)
     assert [entry["metric"] for entry in found] == ["mean_rank", "mean_rank/even", "mean_rank/odd"]
-    ranks = [row.prediction["rank"] for row in rows[:30]]
+    ranks = [row.prediction["t2v"] for row in rows[:30]]
     assert found[0]["bounds"] == [round((sum(ranks) + 400) / 40, 6), round((sum(ranks) + 10) / 40, 6)]
     assert found[0]["ci95"][0] < found[0]["value"] < found[0]["ci95"][1]
     assert found[1]["bounds"] == [round(np.mean(ranks[::2]), 6)] * 2 and found[1]["n"] == 15
@@ -79,11 +79,12 @@ def test_a_score_over_the_whole_split_gets_interval_bounds_and_kinds_too() -> No
 
 
 def test_retrieval_gives_rates_and_ranks_in_one_result() -> None:
-    rows = [Row(f"q{i}", f"v{i}", target=i, prediction={"rank": 1.0 + i % 3}) for i in range(30)]
+    rows = [Row(f"q{i}", f"v{i}", target=i, prediction={"t2v": 1.0 + i % 3, "v2t": 1}) for i in range(30)]
     found = {entry["metric"]: entry for entry in scores(retrieval, rows, seed=0)}
-    assert list(found) == ["R@1", "R@5", "R@10", "median_rank", "mean_rank"]
-    assert found["R@1"]["value"] == 33.333333 and found["mean_rank"]["value"] == 2.0
-    assert found["mean_rank"]["ci95"][0] < 2.0 < found["mean_rank"]["ci95"][1]
+    metrics = ("R@1", "R@5", "R@10", "median_rank", "mean_rank")
+    assert list(found) == [f"{way}_{metric}" for way in ("t2v", "v2t") for metric in metrics]
+    assert found["t2v_R@1"]["value"] == 33.333333 and found["t2v_mean_rank"]["value"] == 2.0
+    assert found["t2v_mean_rank"]["ci95"][0] < 2.0 < found["t2v_mean_rank"]["ci95"][1]
 
 
 def test_an_undefined_number_is_none() -> None:

@@ -1,0 +1,330 @@
+"""Retrieval: texts find their videos, and videos their texts, by the cosine of two vectors."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import evalkit
+from evalkit import checkpoint, pretrained
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError, as_texts, described, has_text
+from evalkit.folded import AttentionMean
+from evalkit.optim import adamw
+from evalkit.ranks import nearest, ranks
+
+DEMO_LM = Path(evalkit.__file__).parent / "demo" / "lm"
+TEXTS = 64  # embedded at a time
+NEAREST = 10  # videos kept for each text
+
+Pool = Literal["attentive", "mean", "pooled"]
+
+
+class OwnWords(nn.Module):
+    """An encoder's own text tower: texts -> (B, E)."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, texts: list[str]) -> Tensor:
+        return self.encoder.encode_text(texts)  # type: ignore[no-any-return]
+
+
+class ModelWords(nn.Module):
+    """A text model of transformers: texts -> the mean of the last hidden states over each text's tokens (B, E).
+
+    A text longer than the model reads is cut there.
+    """
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        from transformers import AutoTokenizer
+        from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
+
+        folder = DEMO_LM if source == "demo" else Path(source).expanduser()
+        if not folder.is_dir():
+            folder = pretrained.fetch(source)
+        config = pretrained.read_config(folder)
+        families: Any = (
+            MODEL_FOR_TEXT_ENCODING_MAPPING if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else MODEL_MAPPING
+        )
+        if type(config) not in families:
+            raise UserError(f"adapter.text={source}: transformers has no model of the kind {config.model_type}")
+        model = families[type(config)]
+        # Heads are left out; so is the pooler, which not every checkpoint has.
+        pooler = "add_pooling_layer" in inspect.signature(model.__init__).parameters
+        bare: dict[str, Any] = {"add_pooling_layer": False} if pooler else {}
+        self.model = pretrained.load(model, folder, left_out=".", **bare)
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.tokenizer.padding_side = "right"  # so that padding moves no token from its position
+            if self.tokenizer.pad_token is None:
+                self.tokenizer.pad_token = self.tokenizer.eos_token
+            self.longest = min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 512))
+            with torch.no_grad():
+                self.width = self(["a video"]).shape[1]
+        except Exception as error:  # a tokenizer's, or a model's that wants more than text
+            raise UserError(f"adapter.text={source}: it embeds no text: {described(error)}") from error
+
+    def forward(self, texts: list[str]) -> Tensor:
+        tokens = self.tokenizer(
+            as_texts(texts), padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+        ).to(self.model.device)
+        mask = tokens["attention_mask"]
+        states = self.model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
+        return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # type: ignore[no-any-return]
+
+
+class AttentivePool(nn.Module):
+    """Tokens (B, T', S, D) -> (B, out): LayerNorm, cross-attention of one learned query, a linear map.
+
+    Folded as in evalkit/bank.py: its keys and values are never made.
+    """
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.heads = max(n for n in range(1, 13) if dim % n == 0)
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Parameter(torch.randn(dim) * 0.02)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim)
+        self.project = nn.Linear(dim, out)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        dim, split = tokens.shape[-1], (self.heads, -1)
+        asked = torch.einsum("hc,hcd->hd", self.query.view(split), self.key.weight.view(*split, dim))
+        asked = asked * self.norm.weight * (self.heads / dim) ** 0.5
+        mean = AttentionMean.apply(tokens.flatten(1, -2), asked)  # type: ignore[no-untyped-call]
+        mean = mean * self.norm.weight + self.norm.bias  # (B, heads, D)
+        value = torch.einsum("bhd,hcd->bhc", mean, self.value.weight.view(*split, dim)).flatten(1) + self.value.bias
+        return self.project(value)  # type: ignore[no-any-return]
+
+
+class Mean(nn.Module):
+    """Tokens (B, T', S, D) -> (B, D)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.float().mean((1, 2))
+
+
+class Retrieval(lightning.LightningModule):
+    """Vectors of videos and of texts, compared by the cosine: as the encoder gives them, or through trained heads.
+
+    Args:
+        words: the text model, frozen; what is trained of it is held beside it, so that it stays as it is.
+        video: what is kept of one view (B, ...) -> (B, dim).
+        text: a text's vector (B, E) -> (B, dim).
+    """
+
+    trains_encoder = False
+
+    def __init__(
+        self,
+        words: nn.Module,
+        video: nn.Module,
+        text: nn.Module,
+        kept: Kept,
+        frozen: dict[str, str],
+        tune_text: bool = False,
+        temperature: float = 1.0,
+        lr: float = 0.0,
+        weight_decay: float = 0.0,
+        epochs: int = 0,
+        batch_size: int = 1,
+    ) -> None:
+        super().__init__()
+        self.words, self.video, self.text, self.kept = words.eval().requires_grad_(False), video, text, kept
+        self.frozen = frozen
+        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
+        tuned = _used(words) if tune_text else {}
+        self.tuned = nn.ParameterDict({name.replace(".", "/"): value.clone() for name, value in tuned.items()})
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=epochs > 0)
+        self.known: dict[str, Tensor] = {}  # what the frozen text model gives
+
+    def train(self, mode: bool = True) -> Retrieval:
+        super().train(mode)
+        self.words.eval()
+        return self
+
+    def videos(self, features: Tensor) -> Tensor:
+        """Unit vectors (B, dim) of features (B, V, ...): the mean over the views."""
+        with torch.autocast(features.device.type, enabled=False):
+            vectors = self.video(features.to(self.device).flatten(0, 1))
+            return F.normalize(vectors.unflatten(0, features.shape[:2]).mean(1), dim=-1)
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (B, dim) of texts."""
+        if self.tuned:
+            weights = {name.replace("/", "."): value for name, value in self.tuned.items()}
+            vectors = torch.cat([functional_call(self.words, weights, (part,)) for part in _parts(texts)])
+        else:
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                for part in _parts([text for text in dict.fromkeys(texts) if text not in self.known]):
+                    self.known |= zip(part, self.words(part).float().cpu(), strict=True)
+            vectors = torch.stack([self.known[text] for text in texts]).to(self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            return F.normalize(self.text(vectors.float()), dim=-1)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The symmetric cross-entropy of CLIP; what is right for another caption of the batch is no negative of it."""
+        video = self.videos(batch.features)
+        text = self.texts([example.text for example in batch.examples])
+        same = _same(_name(example) for example in batch.examples) | _same(example.text for example in batch.examples)
+        logits = video @ text.T * self.log_scale.exp().clamp(max=100)
+        logits = logits.masked_fill(same.fill_diagonal_(False).to(logits.device), -math.inf)
+        target = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+    def configure_optimizers(self) -> Any:
+        return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
+
+    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
+        """The vectors of each example's video and text, from which `settle` makes ranks."""
+        if features is None:
+            raise UserError("retrieval has no blind control: without videos there is nothing to find")
+        rows, first = _numbered((example.video, example.span) for example in examples)
+        video, text = self.videos(features[first]).cpu(), self.texts([example.text for example in examples]).cpu()
+        return [Prediction((video[row], vector)) for row, vector in zip(rows, text, strict=True)]
+
+    def settle(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
+        """The rank of each text's video, and of the video's best text; the nearest videos of each text beside them."""
+        if not examples:
+            return []
+        of, first = _numbered(map(_name, examples))
+        video = torch.stack([predictions[i].value[0] for i in first])
+        text = torch.stack([prediction.value[1] for prediction in predictions])
+        found = ranks(text, video, torch.tensor(of))
+        lost = [int(each.isnan().sum()) for each in found]
+        if any(lost):
+            told = f"{lost[0]} of {len(text)} texts and {lost[1]} of {len(video)} videos"
+            print(f"counted as misses, because their vector is nan or infinite: {told}", file=sys.stderr)
+        names = [_name(examples[i]) for i in first]
+        return [
+            Prediction(
+                {"t2v": found.t2v[i].item(), "v2t": found.v2t[row].item()},
+                {"nearest": [names[k] for k in near], "similarity": round(float(text[i] @ video[row]), 6)},
+            )
+            for i, (row, near) in enumerate(zip(of, nearest(text, video, NEAREST).tolist(), strict=True))
+        ]
+
+
+def _name(example: Example) -> str:
+    """The name of the video that a text is about."""
+    return str(example.target if isinstance(example.target, str) else example.target[0])
+
+
+def _numbered(keys: Iterable[Hashable]) -> tuple[list[int], list[int]]:
+    """The number of each key, from 0, and the place at which each number first stands."""
+    numbers: dict[Hashable, int] = {}
+    rows = [numbers.setdefault(key, len(numbers)) for key in keys]
+    places = dict(zip(reversed(rows), reversed(range(len(rows))), strict=True))
+    return rows, [places[number] for number in range(len(numbers))]
+
+
+def _same(keys: Iterable[Hashable]) -> Tensor:
+    """Which keys equal which, (B, B) bool."""
+    rows = torch.tensor(_numbered(keys)[0])
+    return rows[:, None] == rows
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    return (list(texts[i : i + TEXTS]) for i in range(0, len(texts), TEXTS))
+
+
+def _used(words: nn.Module) -> dict[str, Tensor]:
+    """The parameters that a text's vector depends on, by name: of an encoder, its text tower.
+
+    Raises:
+        UserError: there are none with a gradient.
+    """
+    with torch.enable_grad():
+        leaves = {name: value.detach().requires_grad_() for name, value in words.named_parameters()}
+        vector = functional_call(words, leaves, (["a video"],))
+        if not vector.requires_grad:
+            raise UserError(
+                "adapter.tune_text=true: this encoder's text tower gives no gradient, so it cannot be tuned"
+            )
+        gradients = torch.autograd.grad(vector.sum(), list(leaves.values()), allow_unused=True)
+    return {
+        name: value.detach() for (name, value), grad in zip(leaves.items(), gradients, strict=True) if grad is not None
+    }
+
+
+def adapter(
+    encoder: Encoder,
+    task: Task,
+    *,
+    train: bool = False,
+    text: str = "",
+    tune_text: bool = False,
+    pool: Pool = "attentive",
+    dim: int = 0,
+    temperature: float = 0.07,
+    lr: float = 1e-3,
+    weight_decay: float = 0.05,
+    epochs: int = 30,
+    batch_size: int = 128,
+) -> Retrieval:
+    """Finds videos by their captions, and captions by their videos.
+
+    Zero-shot where the encoder embeds text: its own vectors, those of several views averaged. Else, or where one of the
+    next three settings says so, a pooler and projections are trained over the frozen encoder and a frozen text model by
+    the symmetric loss of CLIP with a learned temperature, on the task's train split. With tune_text=true the text model
+    is trained too, which is LiT as in VideoPrism (https://arxiv.org/abs/2402.13217, appendix F).
+
+    Args:
+        train: train although the encoder embeds text.
+        text: the text model: demo, or a local folder or hub id of one of transformers; empty means the encoder's own.
+        tune_text: train the text model, too.
+        pool: one vector of a view's tokens: attentive learns what to look at, mean is their mean, pooled the encoder's
+            own vector, with whose own text tower training starts from the zero-shot similarity.
+        dim: width of the vectors that are compared; 0 means the text model's.
+        temperature: the softmax's, at the start.
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        epochs: passes over the training captions.
+        batch_size: captions in one training step.
+
+    Raises:
+        UserError: the task has no captions, or there is no text model.
+    """
+    if not task.test or not task.test[0].text or not isinstance(task.test[0].target, str | tuple):
+        raise UserError("adapter=retrieval needs a task of captions and the videos that they are about; this is none")
+    if not text and not has_text(encoder):
+        raise UserError(
+            "this encoder embeds no text: adapter.text= a folder or hub id of a text model of transformers, such as "
+            "sentence-transformers/all-MiniLM-L6-v2, and a pooler is trained to meet it"
+        )
+    if not (train or text or tune_text) and has_text(encoder):
+        if pool != "attentive" or dim:
+            raise UserError("adapter.pool and adapter.dim have no effect zero-shot: adapter.train=true trains them")
+        return Retrieval(OwnWords(encoder), nn.Identity(), nn.Identity(), Kept("pooled"), {})
+    words = ModelWords(text) if text else OwnWords(encoder)
+    frozen = {"text": checkpoint.sha256(words)} if text else {}
+    pooled = getattr(encoder, "pooled_dim", encoder.dim)
+    width = words.width if isinstance(words, ModelWords) else pooled
+    dim = dim or width
+    to_text = nn.Linear(width, dim)
+    video: nn.Module
+    if pool == "attentive":
+        video, kept = AttentivePool(encoder.dim, dim), Kept("tokens", dtype="float16")
+    elif pool == "mean":
+        video = nn.Sequential(Mean(), nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, dim))
+        kept = Kept("tokens", steps=0, dtype="float16")
+    else:
+        video, kept = nn.Linear(pooled, dim), Kept("pooled")
+    for head in (to_text, video):
+        if not text and isinstance(head, nn.Linear):  # both from the encoder's own space
+            nn.init.eye_(head.weight)
+            nn.init.zeros_(head.bias)
+    return Retrieval(words, video, to_text, kept, frozen, tune_text, temperature, lr, weight_decay, epochs, batch_size)

@@ -1,0 +1,49 @@
+"""Ridge regression on frozen features: a linear classifier in closed form, for every lambda at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from evalkit.api import Encoder, Task
+from evalkit.classical import Linear, ridge
+from evalkit.solved import SolvedLinear
+
+# Points of one grid may differ in these.
+TOGETHER = ("alpha",)
+
+
+def adapter(encoder: Encoder, task: Task, *, alpha: float = 1024.0, standardise: bool = True) -> SolvedLinear:
+    """Classifies by ridge regression on the frozen encoder's pooled vectors.
+
+    The least squares fit of 1 for the right class and 0 for the others, alpha times the squared weights added: that of
+    scikit-learn's Ridge. The defaults are big_vision's few-shot probe
+    (https://github.com/google-research/big_vision/blob/main/big_vision/evaluators/fewshot_lsr.py).
+
+    Args:
+        alpha: weight of the penalty, lambda.
+        standardise: centre each feature and divide it by its deviation over the training examples first.
+    """
+    return grid(encoder, task, [{"alpha": alpha, "standardise": standardise}])
+
+
+def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> SolvedLinear:
+    """Every alpha from one decomposition.
+
+    Args:
+        encoder: frozen.
+        task: with classes, one per example.
+        points: all settings of `adapter` for each, which differ in `TOGETHER` at most.
+
+    Raises:
+        UserError: the task has no classes, or an example has several.
+    """
+    alphas = [point["alpha"] for point in points]
+
+    def solve(x: Tensor, y: Tensor, classes: int) -> Linear:
+        return ridge(x, y, alphas, classes)
+
+    dim = getattr(encoder, "pooled_dim", encoder.dim)
+    return SolvedLinear("ridge", task, dim, solve, len(points), points[0]["standardise"], probabilities=False)

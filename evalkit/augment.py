@@ -1,0 +1,69 @@
+"""What an augmented view of a training clip shows: arithmetic on random numbers that are the view's own."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from evalkit.api import Augment
+
+# Boxes that are drawn before the centre is taken, as torchvision's RandomResizedCrop documents.
+TRIES = 10
+
+
+class Look(NamedTuple):
+    """One augmented view. What it shows of a clip is a function of these, of the video's name and of the span.
+
+    Attributes:
+        augment: how views differ; its own number of views does not count and is 1.
+        number: of the view, from 0.
+        seed: of the run.
+    """
+
+    augment: Augment
+    number: int
+    seed: int
+
+    def of(self, video: Path, span: tuple[float, float] | None) -> str:
+        """The view in words, for its key: what is drawn, and within which bounds. The video's folder does not count."""
+        return f"{self._name(video, span)}, {self.augment}"
+
+    def stream(
+        self, part: Literal["crop", "flip", "time"], video: Path, span: tuple[float, float] | None
+    ) -> random.Random:
+        """Random numbers for one part of the view. Call `random()` only, which is the same in every Python."""
+        return random.Random(f"{part} of {self._name(video, span)}")
+
+    def _name(self, video: Path, span: tuple[float, float] | None) -> str:
+        seconds = None if span is None else tuple(map(float, span))
+        return f"view {self.number} of {video.name} {seconds} by seed {self.seed}"
+
+
+def looks(augment: Augment, seed: int) -> tuple[Look, ...]:
+    """The augmented views of each clip; the first are the same, however many there are."""
+    return tuple(Look(replace(augment, views=1), number, seed) for number in range(augment.views))
+
+
+def box(height: int, width: int, augment: Augment, stream: random.Random) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random part of a frame, in pixels.
+
+    Area and aspect are drawn until the part fits into the frame, ten times at most; then it is the largest part at the
+    centre whose aspect is allowed.
+    """
+    low, high = map(math.log, augment.aspect)
+    for _ in range(TRIES):
+        area = height * width * _between(*augment.area, stream)
+        aspect = math.exp(_between(low, high, stream))
+        wide, tall = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < wide <= width and 0 < tall <= height:
+            return int(stream.random() * (height - tall + 1)), int(stream.random() * (width - wide + 1)), tall, wide
+    wide = min(width, max(1, round(height * augment.aspect[1])))
+    tall = min(height, max(1, round(width / augment.aspect[0])))
+    return (height - tall) // 2, (width - wide) // 2, tall, wide
+
+
+def _between(low: float, high: float, stream: random.Random) -> float:
+    return low + (high - low) * stream.random()

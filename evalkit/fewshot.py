@@ -1,0 +1,38 @@
+"""Few-shot: a few seeded examples of each class in place of a whole split."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from evalkit.api import Example, UserError
+
+
+def few(
+    examples: Sequence[Example], classes: Sequence[str], shots: int, seed: int, *, at_most: bool = False
+) -> list[Example]:
+    """So many examples of each class, in the order in which they stand.
+
+    Which ones depends on the seed, the class and the ids alone; with more shots, those of fewer are among them.
+
+    Args:
+        examples: one class each.
+        classes: names; a target is an index into them.
+        shots: examples of each class, above 0.
+        seed: of the choice.
+        at_most: take all of a class that has fewer.
+
+    Raises:
+        UserError: a class has fewer examples, there are no classes, or an example has several.
+    """
+    if not classes or any(not isinstance(example.target, int) for example in examples):
+        has = "an example of this task has several" if classes else "this task has none"
+        raise UserError(f"trainer.shots={shots} needs a task with classes, one per example; {has}")
+    chosen: set[str] = set()
+    for number, name in enumerate(classes):
+        ids = sorted(example.id for example in examples if example.target == number)
+        if len(ids) < shots and not at_most:
+            raise UserError(f"trainer.shots={shots}: class {name!r} has {len(ids)} training examples; give no more")
+        random.Random(f"{seed} {number}").shuffle(ids)
+        chosen.update(ids[:shots])
+    return [example for example in examples if example.id in chosen]

@@ -1,0 +1,174 @@
+"""At which place each text finds its video, and each video its text: exact for any size, and never all at once.
+
+The similarities come block by block from one float32 matrix product, which is compared with what each query should
+find while it is still in the cache, for both directions. A product of two vectors differs in its last bits with the
+block's shape and the library, and ties would be broken by that. So float32 decides only what its error cannot change:
+the few similarities that lie within the error bound of the one they are compared with are computed again in float64,
+and what is equal there is a tie. The ranks are therefore those of the float64 similarities, whatever the blocks are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ROWS, COLUMNS = 512, 2048  # of a block: 4 MB, small enough to stay in the cache
+STRETCH = 128  # of a row of a block
+PAIRS = 1024  # vectors multiplied one by one in float64 at a time
+DENSE = 64  # above one in so many, the whole block again costs less than each similarity by itself
+
+
+class Ranks(NamedTuple):
+    """Ranks from 1, float64; nan for a query that has no answer.
+
+    Attributes:
+        t2v: (n,) of each text's video among all videos.
+        v2t: (m,) of each video's best text among the texts of other videos.
+    """
+
+    t2v: Tensor
+    v2t: Tensor
+
+
+@torch.no_grad()
+def ranks(text: Tensor, video: Tensor, of: Tensor) -> Ranks:
+    """The rank of what each query should find, by the dot product, in both directions.
+
+    What ties counts half: a rank is the mean over all orders of equals. A video's rank is that of its best text; its
+    other texts are no rivals of it. A vector that is not finite has no rank and is no rival to any other.
+
+    Args:
+        text: (n, d) float, one row per caption.
+        video: (m, d) float.
+        of: (n,) int64, the row of each caption's video; a video may have none, and is then a rival only.
+    """
+    text, video, of = _finite(text.cpu()), _finite(video.cpu()), of.cpu()
+    size = _longest(text) * _longest(video)
+    # A sum of d products, in any order, errs by d units of roundoff of the vectors' lengths; a few more for the bounds.
+    slack, tie = ((text.shape[1] + 16) * unit * size for unit in (2.0**-24, 2.0**-53))
+    dots = _Dots(text, video)
+    own = dots(torch.arange(len(text)), of)
+    best = torch.full((len(video),), -math.inf, dtype=torch.float64)
+    best.scatter_reduce_(0, of, own.nan_to_num(nan=-math.inf), "amax")
+    t2v, v2t = _Side(own, slack, 1), _Side(best, slack, 0)
+    columns = video.float()
+    for rows in _parts(len(text), ROWS):
+        some = text[rows].float()
+        for part in _parts(len(video), COLUMNS):
+            shape = (len(some), part.stop - part.start)
+            block = torch.mm(some, columns[part].T, out=_view(dots.block, shape))
+            for side, queries in ((t2v, rows), (v2t, part)):
+                i, j = side.count(block, _view(dots.spare, shape), queries)
+                rivals = of[rows][i] != j + part.start
+                i, j = i[rivals], j[rivals]
+                if len(i) * DENSE > block.numel():
+                    similarities = (text[rows].double() @ video[part].double().T)[i, j]
+                else:
+                    similarities = dots(i + rows.start, j + part.start)
+                side.settle((i if side is t2v else j) + queries.start, similarities, tie)
+    return Ranks(t2v.ranks(), v2t.ranks())
+
+
+class _Dots:
+    """Dot products of rows of texts and of videos in float64; and the buffers, since new pages cost more than sums."""
+
+    def __init__(self, text: Tensor, video: Tensor) -> None:
+        self.text, self.video = text, video
+        self.block, self.spare = torch.empty(ROWS * COLUMNS), torch.empty(ROWS * COLUMNS)
+        self.left, self.right = (torch.empty(PAIRS, text.shape[1], dtype=each.dtype) for each in (text, video))
+        self.product = torch.empty(PAIRS, text.shape[1], dtype=torch.float64)
+
+    def __call__(self, i: Tensor, j: Tensor) -> Tensor:
+        """(p,) from the places of p texts and p videos."""
+        found = torch.empty(len(i), dtype=torch.float64)
+        for part in _parts(len(i), PAIRS):
+            left, right, product = (
+                buffer[: part.stop - part.start] for buffer in (self.left, self.right, self.product)
+            )
+            torch.index_select(self.text, 0, i[part], out=left)
+            torch.index_select(self.video, 0, j[part], out=right)
+            torch.sum(product.copy_(left).mul_(right), 1, out=found[part])
+        return found
+
+
+class _Side:
+    """One direction: the similarity (k,) that each query should find, and what was counted above it and equal to it."""
+
+    def __init__(self, wanted: Tensor, slack: float, along: int) -> None:
+        self.wanted, self.slack, self.along = wanted, slack, along
+        self.low, self.high = (wanted - slack).float(), (wanted + slack).float()
+        self.above = torch.zeros(len(wanted), dtype=torch.float64)
+        self.equal = torch.zeros(len(wanted), dtype=torch.float64)
+
+    def count(self, block: Tensor, spare: Tensor, queries: slice) -> tuple[Tensor, Tensor]:
+        """Counts what is surely above in a block (r, c); gives the rows and columns of what float32 cannot decide."""
+        low, high = (bound[queries].unsqueeze(self.along) for bound in (self.low, self.high))
+        length = STRETCH if block.shape[1] % STRETCH == 0 else block.shape[1]
+        stretches = block.shape[1] // length  # of each row; looked through only where there is something to find
+        torch.gt(block, high, out=spare)
+        sure = _sums(spare.view(-1, length), 1)
+        self.above[queries] += sure.view(-1, stretches).sum(1) if self.along else _sums(spare, 0)
+        torch.ge(block, low, out=spare)
+        few = (_sums(spare.view(-1, length), 1) > sure).nonzero().squeeze(1)
+        near = torch.index_select(block.view(-1, length), 0, few, out=_view(spare, (len(few), length)))
+        rows, columns = few // stretches, (few % stretches)[:, None] * length + torch.arange(length)
+        wanted = self.wanted[queries].float()
+        wanted = wanted[rows, None] if self.along else wanted[columns]
+        found, place = (near.sub_(wanted).abs_() <= self.slack).nonzero().unbind(1)
+        return rows[found], columns[found, place]
+
+    def settle(self, queries: Tensor, similarities: Tensor, tie: float) -> None:
+        """Counts float64 similarities (p,), each of one query."""
+        beyond = similarities - self.wanted[queries]
+        self.above.index_add_(0, queries, (beyond > tie).double())
+        self.equal.index_add_(0, queries, (beyond.abs() <= tie).double())
+
+    def ranks(self) -> Tensor:
+        return torch.where(self.wanted.isfinite(), 1 + self.above + self.equal / 2, math.nan)
+
+
+@torch.no_grad()
+def nearest(text: Tensor, video: Tensor, count: int) -> Tensor:
+    """The rows of the videos that are most similar to each text, best first, (n, count) int64, or as many as there are.
+
+    Args:
+        text: (n, d) float.
+        video: (m, d) float.
+        count: wanted.
+    """
+    text, video = text.cpu().float(), video.cpu().float().nan_to_num(nan=0.0)
+    k = min(count, len(video))
+    step = max(1, ROWS * COLUMNS // max(1, len(video)))
+    found = [(text[part] @ video.T).topk(k).indices for part in _parts(len(text), step)]
+    return torch.cat(found) if found else torch.empty(0, k, dtype=torch.int64)
+
+
+def _parts(n: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
+def _view(buffer: Tensor, shape: Sequence[int]) -> Tensor:
+    """The beginning of a buffer, in a shape."""
+    return buffer.view(-1)[: math.prod(shape)].view(*shape)
+
+
+def _sums(mask: Tensor, along: int) -> Tensor:
+    """The sum of zeros and ones over one dimension: exact below 2^24, and faster as a product than as a sum."""
+    ones = torch.ones(mask.shape[along])
+    return mask @ ones if along else ones @ mask
+
+
+def _finite(vectors: Tensor) -> Tensor:
+    """The vectors, those that are not finite all nan: a comparison with nan is never true."""
+    finite = vectors.isfinite().all(1)
+    return vectors if finite.all() else vectors.where(finite[:, None], math.nan)
+
+
+def _longest(vectors: Tensor) -> float:
+    """The largest length of a finite vector."""
+    lengths = torch.cat([vectors[part].double().norm(dim=1) for part in _parts(len(vectors), 4096)])
+    return float(lengths.nan_to_num(nan=0.0).max())

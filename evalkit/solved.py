@@ -1,0 +1,143 @@
+"""Adapters around probes that are fitted at once: every point of a grid, on one vector per example.
+
+An example's vector is the mean of its views' pooled vectors, float32. For a linear probe that is the mean of the views'
+scores; for neighbours, one training example has one vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import lightning
+import torch
+from torch import Tensor
+
+from evalkit.api import Batch, Example, Kept, Prediction, Task, UserError
+from evalkit.classical import Linear
+
+# Points of a linear probe: features (N, D), class indices (N,), how many classes there are -> a probe per point.
+Solve = Callable[[Tensor, Tensor, int], Linear]
+
+
+class Solved(lightning.LightningModule):
+    """A frozen encoder's pooled vectors -> class scores, at each point of a grid until one is chosen.
+
+    A kind of probe gives `fit_vectors(x, y)`, `score_vectors(x)`, which has (N, classes) for each point, and `choose`.
+
+    Args:
+        name: of the adapter, for what the user is told.
+        task: with classes, one per example.
+        points: how many there are.
+        detail: what a prediction calls its scores.
+
+    Raises:
+        UserError: the task has no classes, or an example has several.
+    """
+
+    trains_encoder = False
+    kept = Kept("pooled")
+    epochs = 1  # it is fitted, in one go
+    batch_size = 1  # is not asked for
+
+    def __init__(self, name: str, task: Task, points: int, detail: str) -> None:
+        super().__init__()
+        if not task.classes or any(not isinstance(example.target, int) for example in task.train):
+            has = "an example of this task has several" if task.classes else "this task has none"
+            raise UserError(f"adapter={name} needs a task with classes, one per example; {has}")
+        self.classes, self.points, self.detail = len(task.classes), points, detail
+
+    def solve(self, train: Batch) -> None:
+        """Fits every point on all training examples."""
+        labels = torch.tensor([example.target for example in train.examples], device=self.device)
+        self.fit_vectors(self._vectors(train.features), labels)
+
+    def fit_vectors(self, x: Tensor, y: Tensor) -> None:
+        """Fits every point on features (N, D), which may be changed in place, and class indices (N,)."""
+        raise NotImplementedError
+
+    def score_vectors(self, x: Tensor) -> list[Tensor]:
+        """(N, classes) of features (N, D) at each point; the highest is the likeliest."""
+        raise NotImplementedError
+
+    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
+        """The five likeliest classes of each example, best first; of classes that tie, the lower one."""
+        (predictions,) = self.predict_all(examples, features)
+        return predictions
+
+    def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
+        """What `predict` gives, at each point."""
+        if features is None:
+            raise UserError("a probe has no blind control: without a video it has no input")
+        found = []
+        for scores in self.score_vectors(self._vectors(features)):
+            best = scores.sort(dim=1, descending=True, stable=True)
+            pairs = zip(best.indices[:, :5].tolist(), best.values[:, :5].tolist(), strict=True)
+            found.append([Prediction(classes, {self.detail: [round(v, 6) for v in own]}) for classes, own in pairs])
+        return found
+
+    def choose(self, k: int) -> None:
+        """Leaves the k-th point only."""
+        raise NotImplementedError
+
+    def _vectors(self, features: Tensor) -> Tensor:
+        return features.to(self.device).float().mean(1)
+
+
+class SolvedLinear(Solved):
+    """Linear probes on pooled vectors (B, D).
+
+    With `standardise`, each feature is centred and divided by its standard deviation over the training examples before
+    the fit; the weights that are kept are those of the features as they are.
+
+    Args:
+        name: of the adapter.
+        task: with classes.
+        dim: D.
+        solve: fits all points.
+        points: how many.
+        standardise: see above.
+        probabilities: whether the softmax of the scores is what they mean.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, name: str, task: Task, dim: int, solve: Solve, points: int, standardise: bool, probabilities: bool
+    ) -> None:
+        super().__init__(name, task, points, "probabilities" if probabilities else "estimates")
+        self._solve, self.standardise, self.probabilities = solve, standardise, probabilities
+        self.register_buffer("weight", torch.zeros(points, dim, self.classes, dtype=torch.float64))
+        self.register_buffer("bias", torch.zeros(points, self.classes, dtype=torch.float64))
+
+    def fit_vectors(self, x: Tensor, y: Tensor) -> None:
+        """Fits every point, as described."""
+        mean, deviation = x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
+        if self.standardise:
+            mean, deviation = x.mean(0), x.std(0, correction=0)
+            # What differs by rounding alone is constant: it stays as it is, near 0.
+            deviation[deviation <= 1e-6 * mean.abs()] = 1
+            x = x.sub_(mean).div_(deviation)
+        found = self._solve(x, y, self.classes)
+        self.weight = found.weight.double() / deviation.double()[:, None]
+        self.bias = found.bias.double() - mean.double() @ self.weight
+
+    def score_vectors(self, x: Tensor) -> list[Tensor]:
+        """Estimates of each class's share, or its probability, float64."""
+        model = Linear(self.weight, self.bias)
+        scores = [model.scores(x, point) for point in range(self.points)]
+        return [one.softmax(1) for one in scores] if self.probabilities else scores
+
+    def choose(self, k: int) -> None:
+        """Leaves the k-th point only."""
+        self.weight, self.bias, self.points = self.weight[k : k + 1].clone(), self.bias[k : k + 1].clone(), 1
+
+    def learned(self) -> dict[str, Tensor]:
+        """The one probe's weight (classes, D) and bias (classes,), as torch.nn.Linear has them, float64."""
+        (weight,), (bias,) = self.weight, self.bias
+        return {"weight": weight.T, "bias": bias}
+
+    def relearn(self, weights: Mapping[str, Tensor]) -> None:
+        """Puts back what `learned` gave."""
+        self.weight = weights["weight"].T[None].to(self.weight)
+        self.bias = weights["bias"][None].to(self.bias)

@@ -1,0 +1,575 @@
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from evalkit import load_encoder, plugins, trained
+from evalkit.api import Batch, Clip, Example, Prediction, Task, UserError
+from evalkit.captions import Captioned, Searched, search
+from evalkit.cli import main
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "annotations"
+real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real annotation files at {REAL}")
+CAPTIONS = ["a red circle moves left", "a blue square grows", "a green ring blinks", "a white cross moves up"]
+
+
+def make(name: str, **settings: Any) -> Task:
+    made = plugins.factory("task", name)(**settings)
+    assert isinstance(made, Task)
+    return made
+
+
+def refusal(name: str, **settings: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        make(name, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def linked(folder: Path, source: str) -> Path:
+    for file in (REAL / source).iterdir():
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
+# --- the real files --------------------------------------------------------------------------------------------------
+
+
+@real
+def test_the_real_1k_a_list_is_a_thousand_videos_with_a_caption_each(tmp_path: Path) -> None:
+    task = make("msrvtt", root=linked(tmp_path, "msrvtt"))
+    assert len(task.test) == 1000 == len({e.target for e in task.test}) == len({e.video for e in task.test})
+    first = task.test[0]
+    assert (first.id, first.text) == ("video9770", "a person is connecting something to system")
+    assert first.video == tmp_path / "videos" / "video9770.mp4" and first.span is None
+    assert task.chance == 0.1 and task.split == "1k-A" and not task.train
+
+
+@real
+def test_the_real_9000_training_videos_get_their_captions_from_the_json(tmp_path: Path) -> None:
+    rows = (REAL / "msrvtt" / "MSRVTT_train.9k.csv").read_text().split()[1:]
+    assert len(rows) == 9000
+    write(
+        linked(tmp_path, "msrvtt") / "MSRVTT_data.json",
+        {
+            "videos": [{"video_id": name, "split": "train"} for name in rows],
+            "sentences": [{"video_id": name, "caption": f"{name} {k}"} for k in range(2) for name in rows],
+        },
+    )
+    task = make("msrvtt", root=tmp_path)
+    assert len(task.train) == 18_000 and len(task.test) == 1000
+    assert [e.text for e in task.train[:3]] == ["video0 0", "video0 1", "video1 0"]
+    assert task.train[1].target == ("video0", 1)
+
+
+@real
+@pytest.mark.parametrize(("split", "videos"), [("val_1", 4917), ("val_2", 4885)])
+def test_the_real_paragraphs_of_activitynet_are_read_whole(tmp_path: Path, split: str, videos: int) -> None:
+    task = make("activitynet", root=linked(tmp_path, "activitynet_captions"), split=split)
+    assert (len(task.test), len(task.train)) == (videos, 10_009) == (task.sizes["test"], task.sizes["train"])
+    raw = json.loads((REAL / "activitynet_captions" / f"{split}.json").read_text())
+    assert [e.id for e in task.test] == list(raw)
+    for example in task.test[:200]:
+        assert example.text.split() == " ".join(raw[example.id]["sentences"]).split()
+
+
+@real
+def test_the_real_segments_of_youcook2_are_3492_clips(tmp_path: Path) -> None:
+    task = make("youcook2_retrieval", root=linked(tmp_path, "youcook2"))
+    assert (len(task.test), len(task.train)) == (3492, 10_337) == (task.sizes["test"], task.sizes["train"])
+    first = task.test[0]
+    assert (first.id, first.span) == ("xHr8X2Wpmno_0", (47.0, 60.0)) and first.text == "pick the ends off the verdalago"
+    assert len({e.video for e in task.test}) == 457
+
+
+# --- files of our own making, in the published layouts ----------------------------------------------------------------
+
+
+def write(file: Path, value: Any) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return file
+
+
+def msrvtt(folder: Path) -> Path:
+    videos = [("video1", "train"), ("video2", "validate"), ("video7010", "test"), ("video7011", "test")]
+    sentences = [(name, f"{name} caption {k}") for k in range(3) for name, _ in videos]
+    write(
+        folder / "MSRVTT_data.json",
+        {
+            "videos": [{"video_id": name, "split": split, "category": 3} for name, split in videos],
+            "sentences": [{"sen_id": i, "video_id": name, "caption": c} for i, (name, c) in enumerate(sentences)],
+        },
+    )
+    write(folder / "MSRVTT_JSFUSION_test.csv", 'key,vid_key,video_id,sentence\nret0,msr9770,video9770,"a, b"\n')
+    write(folder / "MSRVTT_train.9k.csv", "video_id\nvideo7010\nvideo1\n")
+    return folder
+
+
+def vatex(folder: Path) -> Path:
+    for split, names in (("training_v1.0", "ab"), ("validation_v1.0", "cd"), ("public_test_english_v1.1", "ef")):
+        clips = [{"videoID": f"{name}_000001_000011", "enCap": [f"{name} {k}" for k in range(10)]} for name in names]
+        write(folder / f"vatex_{split}.json", clips)
+    write(folder / "list.txt", "d_000001_000011\nc_000001_000011\n")
+    return folder
+
+
+def youcook2(folder: Path) -> Path:
+    def entry(subset: str) -> dict[str, Any]:
+        steps = [{"id": k, "segment": [10 * k, 10 * k + 5], "sentence": f"{subset} {k}"} for k in range(2)]
+        return {"duration": 40.0, "subset": subset, "recipe_type": "113", "annotations": steps}
+
+    database = {"database": {"abc": entry("training"), "v_x": entry("validation"), "-_9": entry("validation")}}
+    write(folder / "youcookii_annotations_trainval.json", database)
+    return folder
+
+
+def activitynet(folder: Path) -> Path:
+    entry = {"duration": 9.0, "timestamps": [[0, 3], [3.5, 9]], "sentences": ["One.", "  Two."]}
+    write(folder / "val_1.json", {"v_a": entry, "v_b": entry})
+    return folder
+
+
+def didemo(folder: Path) -> Path:
+    said = [("a@N00_1.mov", "first"), ("b@N00_2.mp4", "only"), ("a@N00_1.mov", "second")]
+    for split in ("train", "val", "test"):
+        write(folder / f"{split}_data.json", [{"video": f"{split}{v}", "description": d, "times": []} for v, d in said])
+    return folder
+
+
+def own(folder: Path) -> Path:
+    rows = "path,caption,split\nsub/a.mp4,one,test\nb.mp4,two,test\nsub/a.mp4,three,test\nc.mp4,four,train\n"
+    return write(folder / "captions.csv", rows)
+
+
+def test_msrvtts_full_split_has_every_caption_of_its_videos(tmp_path: Path) -> None:
+    task = make("msrvtt", root=msrvtt(tmp_path), split="full")
+    assert [(e.id, e.target) for e in task.test[:4]] == [
+        ("video7010#0", ("video7010", 0)),
+        ("video7010#1", ("video7010", 1)),
+        ("video7010#2", ("video7010", 2)),
+        ("video7011#0", ("video7011", 0)),
+    ]
+    assert {e.target[0] for e in task.train} == {"video1"} and {e.target[0] for e in task.val} == {"video2"}
+    assert task.chance == 50 and task.published["VideoPrism-B"] == 37.0
+
+
+def test_1k_a_trains_on_the_listed_videos_whatever_split_they_have_in_the_json(tmp_path: Path) -> None:
+    task = make("msrvtt", root=msrvtt(tmp_path))
+    assert [e.text for e in task.test] == ["a, b"]
+    assert list(dict.fromkeys(e.target[0] for e in task.train)) == ["video7010", "video1"] and len(task.train) == 6
+
+
+def test_vatex_searches_the_public_test_or_the_clips_of_a_list(tmp_path: Path) -> None:
+    task = make("vatex", root=vatex(tmp_path))
+    assert len(task.test) == 20 and len(task.train) == 20 and len(task.val) == 20
+    listed = make("vatex", root=tmp_path, test_list="list.txt")
+    assert list(dict.fromkeys(e.target[0][0] for e in listed.test)) == ["d", "c"]
+    assert not listed.val and len(listed.train) == 20, "what is searched is neither trained nor chosen on"
+    assert listed.split == "list.txt"
+
+
+def test_youcook2s_own_file_gives_the_same_clips_and_finds_either_name_of_a_video(tmp_path: Path) -> None:
+    video = write(youcook2(tmp_path) / "val" / "v_-_9.mp4", "")
+    task = make("youcook2_retrieval", root=tmp_path)
+    assert [(e.id, e.span, e.text) for e in task.test] == [
+        ("x_0", (0.0, 5.0), "validation 0"),
+        ("x_1", (10.0, 15.0), "validation 1"),
+        ("v_-_9_0", (0.0, 5.0), "validation 0"),
+        ("v_-_9_1", (10.0, 15.0), "validation 1"),
+    ]
+    assert task.test[2].video == video and [e.text for e in task.train] == ["training 0", "training 1"]
+
+
+def test_activitynets_sentences_are_one_paragraph_and_frames_uniform_or_the_first(tmp_path: Path) -> None:
+    task = make("activitynet", root=activitynet(tmp_path))
+    assert [e.text for e in task.test] == ["One. Two."] * 2 and task.views.sampling == "uniform"
+    first = make("activitynet", root=tmp_path, frames="first")
+    assert (first.views.sampling, first.views.fps) == ("fps", 1.0)
+    assert first.published["ShortViViT-L"] == 21.3 and "ShortViViT-L" not in task.published
+
+
+def test_didemo_joins_descriptions_and_sees_the_first_30_seconds_of_longer_files(tmp_path: Path) -> None:
+    from evalkit.mini import film, world
+
+    thing = world.Thing("red", "ring")
+    for name, seconds in (("testa@N00_1.mp4", 40.0), ("testb@N00_2.mp4", 29.0)):
+        film.write(world.Story((world.Step(thing, "grows", thing, seconds, 1, 0.5),), (9, 9, 9)), tmp_path / name, 2)
+    task = make("didemo", root=didemo(tmp_path))
+    assert [(e.id, e.text, e.span, e.video.name) for e in task.test] == [
+        ("testa@N00_1.mov", "first second", (0.0, 30.0), "testa@N00_1.mp4"),
+        ("testb@N00_2.mp4", "only", None, "testb@N00_2.mp4"),
+    ]
+    assert len(task.train) == len(task.val) == 2
+
+
+def test_a_csv_of_ones_own_has_a_row_per_caption(tmp_path: Path) -> None:
+    task = make("retrieval", root=own(tmp_path))
+    assert [(e.target, e.text) for e in task.test] == [
+        (("sub/a.mp4", 0), "one"),
+        (("sub/a.mp4", 1), "three"),
+        (("b.mp4", 0), "two"),
+    ]
+    assert task.test[0].video == tmp_path / "sub" / "a.mp4" and [e.text for e in task.train] == ["four"]
+    plain = make("retrieval", root=write(tmp_path / "plain.csv", "caption,path\nx,a.mp4\n"))
+    assert [(e.id, e.target) for e in plain.test] == [("a.mp4", "a.mp4")]
+
+
+BROKEN: list[tuple[str, Callable[[Path], Path], str, Any, str]] = [
+    ("msrvtt", msrvtt, "MSRVTT_JSFUSION_test.csv", "key,vid_key,video_id,sentence\nret0,m,v, \n", "line 2: .* no text"),
+    ("msrvtt", msrvtt, "MSRVTT_JSFUSION_test.csv", "key,video_id,sentence\nret0,v,x\n", "no column 'vid_key'"),
+    ("msrvtt", msrvtt, "MSRVTT_train.9k.csv", "video_id\nvideo1\nvideo404\n", "line 3: .*video404"),
+    ("msrvtt", msrvtt, "MSRVTT_data.json", {"videos": []}, "MSRVTT_data.json: not as published: KeyError: 'sentences'"),
+    (
+        "msrvtt",
+        msrvtt,
+        "MSRVTT_data.json",
+        {"videos": [{"video_id": "a", "split": "dev"}], "sentences": []},
+        "video 1: ",
+    ),
+    (
+        "msrvtt",
+        msrvtt,
+        "MSRVTT_data.json",
+        {"videos": [], "sentences": [{"video_id": "a", "caption": "x"}]},
+        "sentence 1: ",
+    ),
+    ("vatex", vatex, "vatex_public_test_english_v1.1.json", [{"videoID": "a", "enCap": [""]}], "clip 1: .* no text"),
+    ("vatex", vatex, "vatex_training_v1.0.json", [{"videoID": "a"}], "clip 1: .*enCap"),
+    ("vatex", vatex, "vatex_public_test_english_v1.1.json", {}, "wanted a JSON list"),
+    ("activitynet", activitynet, "val_1.json", {"v_a": {"timestamps": [], "sentences": ["x"]}}, "video v_a: "),
+    ("activitynet", activitynet, "val_1.json", {"v_a": {"timestamps": [[1]], "sentences": ["x"]}}, "video v_a: "),
+    (
+        "activitynet",
+        activitynet,
+        "val_1.json",
+        {"v_a": {"timestamps": [], "sentences": []}},
+        "video v_a: .*no sentence",
+    ),
+    ("youcook2_retrieval", youcook2, "youcookii_annotations_trainval.json", {"a": 1}, "KeyError: 'database'"),
+    (
+        "youcook2_retrieval",
+        youcook2,
+        "youcookii_annotations_trainval.json",
+        {"database": {"abc": {"subset": "validation", "annotations": [{"segment": [0, "x"], "sentence": "y"}]}}},
+        "video abc: .*could not convert",
+    ),
+    ("didemo", didemo, "test_data.json", [{"video": "a.mp4"}], "entry 1: .*description"),
+    ("retrieval", own, "captions.csv", "path,caption\na.mp4,\n", "line 2: .* no text"),
+    ("retrieval", own, "captions.csv", "path,caption,split\na.mp4,x,dev\n", "line 2: .*'dev'; wanted"),
+    ("retrieval", own, "captions.csv", "path,caption,split\na,x,test\na,y,train\n", "line 3: .*a is in test already"),
+    ("retrieval", own, "captions.csv", "path,label\na,x\n", "no column 'caption'"),
+]
+
+
+@pytest.mark.parametrize(("name", "whole", "file", "broken", "told"), BROKEN)
+def test_a_malformed_row_is_told_with_its_place(
+    tmp_path: Path, name: str, whole: Callable[[Path], Path], file: str, broken: Any, told: str
+) -> None:
+    import re
+
+    root = whole(tmp_path)
+    assert make(name, root=root).test
+    write(tmp_path / file, broken)
+    assert re.search(told, refusal(name, root=root))
+
+
+def test_a_clip_of_the_list_that_no_file_has_is_told_with_its_line(tmp_path: Path) -> None:
+    write(vatex(tmp_path) / "list.txt", "c_000001_000011\nzz\n")
+    assert "list.txt, line 2: no clip 'zz'" in refusal("vatex", root=tmp_path, test_list="list.txt")
+
+
+@pytest.mark.parametrize("name", ["msrvtt", "vatex", "activitynet", "youcook2_retrieval", "didemo"])
+def test_a_folder_without_the_files_says_which_are_wanted(tmp_path: Path, name: str) -> None:
+    assert "json" in refusal(name, root=tmp_path) or "csv" in refusal(name, root=tmp_path)
+
+
+# --- the adapter -----------------------------------------------------------------------------------------------------
+
+
+def searched(films: Path, n: int = 4, several: bool = False) -> Task:
+    """Films with captions that need not be true."""
+    rows = [
+        Captioned(f"v{i}", films / f"{i:02d}.mp4", [text, f"{text} again"] if several else [text])
+        for i, text in enumerate(CAPTIONS[:n])
+    ]
+    return search(Searched(rows, rows))
+
+
+def adapter(encoder: Any, task: Task, **settings: Any) -> Any:
+    return plugins.factory("adapter", "retrieval")(encoder, task, **settings).eval()
+
+
+def test_zero_shot_ranks_are_those_of_the_encoders_own_vectors(tiny: Path, films: Path) -> None:
+    encoder: Any = load_encoder(tiny)
+    task = searched(films, several=True)
+    mine = adapter(encoder, task)
+    assert mine.epochs == 0 and not trained.learned(mine) and mine.frozen == {}
+    views = torch.randn(4, 3, encoder.dim, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        given = mine.predict(task.test, views.repeat_interleave(2, 0))
+        found = mine.settle(task.test, given)
+        text = F.normalize(encoder.encode_text([e.text for e in task.test]), dim=1)
+    similarity = text @ F.normalize(views.mean(1), dim=1).T  # (8 captions, 4 videos)
+    for i, one in enumerate(found):
+        own = similarity[i, i // 2]
+        assert one.value["t2v"] == 1 + (similarity[i] > own).sum()
+        best = similarity[i // 2 * 2 : i // 2 * 2 + 2, i // 2].max()
+        assert one.value["v2t"] == 1 + (similarity[:, i // 2] > best).sum()
+        assert one.detail == {
+            "nearest": [f"v{k}" for k in similarity[i].argsort(descending=True).tolist()],
+            "similarity": pytest.approx(float(own), abs=2e-6),
+        }
+
+
+def test_a_video_is_embedded_once_however_many_captions_ask_for_it(tiny: Path, films: Path) -> None:
+    encoder: Any = load_encoder(tiny)
+    task = searched(films, several=True)
+    mine = adapter(encoder, task)
+    seen: list[int] = []
+    mine.video.register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    mine.predict(task.test, torch.randn(8, 1, encoder.dim))
+    assert seen == [4]
+
+
+def test_a_vector_that_is_not_finite_is_a_miss_and_told(
+    tiny: Path, films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = searched(films)
+    mine = adapter(load_encoder(tiny), task)
+    vectors = torch.eye(4)
+    broken = torch.full((4,), math.nan)
+    given = [Prediction((vectors[i], broken if i == 1 else vectors[i])) for i in range(4)]
+    values = [one.value for one in mine.settle(task.test, given)]
+    assert "1 of 4 texts and 1 of 4 videos" in capsys.readouterr().err
+    scored = task.score(values, [e.target for e in task.test])
+    assert scored["t2v_R@1"] == scored["v2t_R@1"] == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_retrieval_has_no_blind_control(tiny: Path, films: Path) -> None:
+    with pytest.raises(UserError, match="nothing to find"):
+        adapter(load_encoder(tiny), searched(films)).predict([], None)
+
+
+def test_what_cannot_be_meant_is_refused(tiny: Path, films: Path, tmp_path: Path) -> None:
+    encoder: Any = load_encoder(tiny)
+    task = searched(films)
+    with pytest.raises(UserError, match="needs a task of captions"):
+        adapter(encoder, replace(task, test=[replace(task.test[0], target=3)]))
+    with pytest.raises(UserError, match=r"no effect zero-shot: adapter\.train=true"):
+        adapter(encoder, task, pool="mean")
+    encoder.text = None
+    with pytest.raises(UserError, match=r"this encoder embeds no text: adapter\.text="):
+        adapter(encoder, task)
+    write(tmp_path / "config.json", {"model_type": "vit"})
+    with pytest.raises(UserError, match="adapter.text=|cannot read"):
+        adapter(encoder, task, text=str(tmp_path))
+
+
+def test_the_attentive_pooler_is_torchs_cross_attention_with_one_query(tiny: Path, films: Path) -> None:
+    mine = adapter(load_encoder(tiny), searched(films), train=True, dim=10).video
+    tokens = torch.randn(5, 2, 4, 24, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        mine.norm.weight.normal_()
+        mine.norm.bias.normal_()
+        mine.query.normal_()
+    theirs = nn.MultiheadAttention(24, mine.heads, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([torch.eye(24), mine.key.weight, mine.value.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([torch.zeros(48), mine.value.bias]))
+        theirs.out_proj.weight.copy_(torch.eye(24))
+        theirs.out_proj.bias.zero_()
+        normed = mine.norm(tokens.flatten(1, 2))
+        attended, _ = theirs(mine.query.expand(5, 1, -1), normed, normed)
+        torch.testing.assert_close(mine(tokens), mine.project(attended[:, 0]), rtol=1e-4, atol=1e-5)
+
+
+def loss_of(mine: Any, examples: Sequence[Example], features: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = mine.training_step(Batch(examples, features), 0)
+    return found
+
+
+def test_the_loss_is_the_symmetric_cross_entropy_of_the_batch(tiny: Path, films: Path) -> None:
+    encoder: Any = load_encoder(tiny)
+    task = searched(films)
+    mine = adapter(encoder, task, train=True, pool="pooled", temperature=0.1)
+    features = torch.randn(4, 1, encoder.dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        text = F.normalize(encoder.encode_text(CAPTIONS), dim=1)
+    logits = F.normalize(features[:, 0], dim=1) @ text.T / 0.1
+    target = torch.arange(4)
+    wanted = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    torch.testing.assert_close(loss_of(mine, task.test, features), wanted)
+
+
+def test_what_is_right_for_another_caption_of_the_batch_is_no_negative(tiny: Path, films: Path) -> None:
+    encoder: Any = load_encoder(tiny)
+    task = searched(films, several=True)
+    mine = adapter(encoder, task, train=True, pool="pooled", temperature=0.1)
+    features = torch.randn(4, 1, encoder.dim, generator=torch.Generator().manual_seed(0)).repeat_interleave(2, 0)
+    alone = [loss_of(mine, task.test[i : i + 2], features[i : i + 2]) for i in (0, 2)]
+    assert [one.item() for one in alone] == [0.0, 0.0], "two captions of one video leave nothing to tell apart"
+    assert loss_of(mine, task.test[:4], features[:4]).item() > 0
+    echoes = [replace(task.test[0], text="the same words"), replace(task.test[2], text="the same words")]
+    assert loss_of(mine, echoes, features[[0, 2]]).item() == 0.0, "nor do the same words of two videos"
+
+
+@pytest.mark.parametrize("pool", ["attentive", "mean", "pooled"])
+@pytest.mark.parametrize("words", ["own", "lm", "tuned", "tuned lm"])
+def test_training_pulls_captions_to_their_videos_and_leaves_the_frozen_parts(
+    tiny: Path, films: Path, lm: Path, pool: str, words: str
+) -> None:
+    from evalkit import checkpoint
+
+    torch.manual_seed(0)
+    encoder: Any = load_encoder(tiny)
+    before = checkpoint.sha256(encoder)
+    task = searched(films)
+    text = str(lm) if "lm" in words else ""
+    mine = adapter(encoder, task, train=True, text=text, tune_text="tuned" in words, pool=pool, lr=1e-2)
+    features = torch.randn(4, 2, *((encoder.dim,) if pool == "pooled" else (2, 3, encoder.dim)))
+    frozen = checkpoint.sha256(mine.words)
+    optimizer = torch.optim.AdamW([p for p in mine.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(40):
+        loss = loss_of(mine.train(), task.test, features)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 < losses[0]
+    mine.eval()
+    with torch.inference_mode():
+        found = mine.settle(task.test, mine.predict(task.test, features))
+    assert [one.value for one in found] == [{"t2v": 1.0, "v2t": 1.0}] * 4
+    assert (checkpoint.sha256(encoder), checkpoint.sha256(mine.words)) == (before, frozen)
+    own = {name.partition(".")[0] for name in trained.learned(mine)}
+    assert own == {"video", "text", "log_scale"} | ({"tuned"} if "tuned" in words else set())
+
+
+def test_tuning_the_encoders_own_text_tower_touches_no_weight_of_the_video_tower(tiny: Path, films: Path) -> None:
+    encoder: Any = load_encoder(tiny)
+    mine = adapter(encoder, searched(films), tune_text=True, pool="pooled")
+    tower = {f"encoder/text/{name.replace('.', '/')}" for name, _ in encoder.text.named_parameters()}
+    assert set(mine.tuned) and set(mine.tuned) <= tower
+    assert all("/text/" in name for name in mine.tuned)
+
+
+def test_what_was_trained_comes_back_and_another_text_model_is_refused(
+    tiny: Path, films: Path, lm: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    encoder: Any = load_encoder(tiny)
+    task = searched(films)
+    mine = adapter(encoder, task, text=str(lm), tune_text=True, pool="mean")
+    with torch.no_grad():
+        for value in trained.learned(mine).values():
+            value.copy_((value + 0.1 * torch.randn_like(value)).half())
+    trained.save(mine, tmp_path / "adapters" / "retrieval", {})
+    again = adapter(encoder, task, text=str(lm), tune_text=True, pool="mean")
+    trained.restore(again, tmp_path / "adapters" / "retrieval")
+    features = torch.randn(4, 1, 1, 3, encoder.dim)
+    with torch.inference_mode():
+        for a, b in zip(mine.predict(task.test, features), again.predict(task.test, features), strict=True):
+            torch.testing.assert_close(a.value, b.value)
+    other = tmp_path / "other"
+    model: Any = AutoModelForCausalLM.from_pretrained(lm)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(1)
+    model.save_pretrained(other)
+    for file in (*lm.glob("token*"), *lm.glob("special*")):
+        (other / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match="was trained with text"):
+        trained.restore(
+            adapter(encoder, task, text=str(other), tune_text=True, pool="mean"), tmp_path / "adapters" / "retrieval"
+        )
+
+
+def test_a_text_model_with_heads_is_read_and_padding_changes_nothing(tmp_path: Path, lm: Path) -> None:
+    """A BERT as pretraining saves it: heads that are left out, and no pooler."""
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+    config = BertConfig(
+        vocab_size=200,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    folder = tmp_path / "bert"
+    BertForMaskedLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(lm).save_pretrained(folder)
+    words = plugins.module_and_factory("adapter", "retrieval")[0].ModelWords(str(folder))
+    assert words.width == 16
+    with torch.no_grad():
+        together = words(["a red circle", "a red circle moves left and then a blue square grows"])
+        alone = words(["a red circle"])
+    torch.testing.assert_close(together[:1], alone)
+
+
+# --- from the command line -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def csv_of_films(films: Path, tmp_path: Path) -> Path:
+    """Twelve films: eight to train on, four to find, one of them missing."""
+    rows = [f"{films / f'{i:02d}.mp4'},{CAPTIONS[i % 4]} {i},{'train' if i < 8 else 'test'}" for i in range(12)]
+    rows.append("missing.mp4,a yellow ring moves down,test")
+    return write(tmp_path / "films.csv", "\n".join(["path,caption,split", *rows]) + "\n")
+
+
+def result(out: Path) -> dict[str, Any]:
+    (file,) = out.rglob("result.json")
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def test_a_zero_shot_run_scores_again_from_its_predictions(
+    csv_of_films: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results"
+    words = [f"data.root={csv_of_films}", f"ckpt={tiny}", f"out={out}", "workers=1", "canary=false"]
+    assert main(["run", "task=retrieval", *words]) == 0
+    found = result(out)
+    scores = {one["metric"]: one for one in found["scores"]}
+    assert next(iter(scores)) == "t2v_R@1" and scores["t2v_R@10"]["value"] == scores["v2t_R@10"]["value"] == 80.0
+    assert found["data"]["n_failed"] == 1 and scores["t2v_R@10"]["bounds"] == [80.0, 100.0]
+    assert {one["name"] for one in found["controls"]} == {"shuffled", "single_frame"} and found["chance"] == 20
+    (predictions,) = out.rglob("predictions.jsonl")
+    rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+    assert set(rows[0]["prediction"]) == {"t2v", "v2t"} and len(rows[0]["detail"]["nearest"]) == 4
+    assert rows[-1]["prediction"] is None and rows[-1]["failure"]
+    capsys.readouterr()
+    assert main(["score", str(predictions.parent)]) == 0
+    assert "t2v_R@1" in capsys.readouterr().out
+    assert main(["validate", str(predictions.parent)]) == 0
+
+
+def test_an_encoder_without_text_is_trained_with_a_language_model_chosen_on_val_and_used_again(
+    csv_of_films: Path, lm: Path, tmp_path: Path
+) -> None:
+    from evalkit.encoders import Spec, save_encoder
+
+    spec = Spec("vivit", Clip(frames=4, size=32), {"dim": 24, "depth": 1, "heads": 3, "hidden": 48}, None)
+    deaf = tmp_path / "deaf"
+    deaf.mkdir()
+    torch.manual_seed(0)
+    save_encoder(spec.build(), spec, deaf)
+    common = ["task=retrieval", f"data.root={csv_of_films}", "workers=1", "canary=false"]
+    words = [f"adapter.text={lm}", "adapter.epochs=2", "adapter.batch_size=4"]
+    assert main(["run", *common, f"ckpt={deaf}", *words, f"out={tmp_path / 'one'}"]) == 0
+    found = result(tmp_path / "one")
+    assert len(found["selection"]["val_scores"]) == 2 and found["selection"]["n_val"] == 1
+    assert found["adapter"]["trainable_parameters"] > 0 and len(found["adapter"]["settings"]["text"]) == 64
+    assert main(["adapt", *common, f"ckpt={deaf}", *words, f"out={tmp_path / 'adapted'}"]) == 0
+    assert main(["run", *common, f"ckpt={tmp_path / 'adapted'}", f"out={tmp_path / 'two'}"]) == 0
+    assert result(tmp_path / "two")["selection"] is None
