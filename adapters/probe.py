@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import lightning
@@ -10,21 +12,32 @@ import torch
 from torch import Tensor
 
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
-from evalkit.bank import Bank, Point, StackedAdamW
+from evalkit.bank import Bank, Point
+from evalkit.flops import trained_flops
+from evalkit.head import Head, attention_heads
+from evalkit.labels import answers, present, several_classes
+from evalkit.optim import StackedAdamW
 
 # Points of one grid may differ in these.
 TOGETHER = ("lr", "weight_decay", "dropout", "label_smoothing")
 
 
 class Probe(lightning.LightningModule):
-    """A frozen encoder's features -> class scores, of K probes at once until one is chosen."""
+    """A frozen encoder's features -> class scores, of K probes at once until one is chosen.
+
+    Args:
+        bank: the probes.
+        epochs: passes over the training examples.
+        batch_size: examples in one training step.
+        several: an example may have several classes, or none; each has a sigmoid of its own.
+    """
 
     trains_encoder = False
 
-    def __init__(self, bank: Bank, epochs: int, batch_size: int) -> None:
+    def __init__(self, bank: Bank, epochs: int, batch_size: int, several: bool = False) -> None:
         super().__init__()
-        self.bank, self.epochs, self.batch_size = bank, epochs, batch_size
-        self.kept = Kept("tokens", dtype="float16") if bank.heads else Kept("pooled")
+        self.bank, self.epochs, self.batch_size, self.several = bank, epochs, batch_size, several
+        self.kept = Kept("tokens", max(1, bank.layers), dtype="float16") if bank.heads else Kept("pooled")
 
     @property
     def points(self) -> int:
@@ -32,15 +45,19 @@ class Probe(lightning.LightningModule):
         return len(self.bank.points)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (K, B, classes) of one view from pooled (B, D), or tokens (B, T', S, D) for attentive heads."""
+        """Logits (K, B, classes) of one view from pooled (B, D), or for attentive heads from tokens (B, T', S, D).
+
+        Those of more than one layer are (B, layers, T', S, D).
+        """
         return self.bank(features)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, index: int) -> dict[str, Tensor]:
         """The sum of the probes' losses, and each probe's own (K,)."""
         views = batch.features.shape[1]
         logits = self(batch.features.flatten(0, 1).to(self.device))
-        target = torch.tensor([example.target for example in batch.examples], device=self.device)
-        losses = self.bank.loss(logits, target.repeat_interleave(views))
+        targets = [example.target for example in batch.examples]
+        target = present(targets, self.bank.classes) if self.several else torch.tensor(targets)
+        losses = self.bank.loss(logits, target.to(self.device).repeat_interleave(views, 0))
         return {"loss": losses.sum(), "losses": losses.detach()}
 
     def configure_optimizers(self) -> StackedAdamW:
@@ -50,7 +67,10 @@ class Probe(lightning.LightningModule):
         """Nothing: the optimiser clips each probe's gradient by its own norm."""
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
-        """The five likeliest classes of each example, best first, by the mean of the softmax over its views."""
+        """The five likeliest classes of each example, best first, by the mean of the softmax over its views.
+
+        Where an example may have several classes: the probability of every class, the mean of the sigmoid.
+        """
         (predictions,) = self.predict_all(examples, features)
         return predictions
 
@@ -58,16 +78,8 @@ class Probe(lightning.LightningModule):
         """What `predict` gives, of each probe."""
         if features is None:
             raise UserError("a probe has no blind control: without a video it has no input")
-        likely = self(features.flatten(0, 1).to(self.device)).softmax(-1)
-        likely = likely.unflatten(1, features.shape[:2]).mean(2)
-        best = likely.topk(min(5, self.bank.classes))
-        return [
-            [
-                Prediction(classes, {"probabilities": [round(p, 6) for p in probabilities]})
-                for classes, probabilities in zip(*of_probe, strict=True)
-            ]
-            for of_probe in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        logits = self(features.flatten(0, 1).to(self.device))
+        return answers(logits.unflatten(1, features.shape[:2]), self.several)
 
     def choose(self, k: int) -> None:
         """Leaves the k-th probe only."""
@@ -82,49 +94,81 @@ class Probe(lightning.LightningModule):
         """Puts back what `learned` gave."""
         self.bank.load(0, weights)
 
+    def flops(self, encoder: Any, video: Tensor) -> int:
+        """Operations of one clip on `meta` in one probe, as torch's own modules would need them."""
+        bank = self.bank
+        found = encoder(video, layers=bank.layers) if bank.layers > 1 else encoder(video)
+        with torch.device("meta"):
+            head = Head(bank.dim, bank.classes, bank.heads, bank.steps, bank.layers)
+        return trained_flops(head, self.kept.take(found).float())
+
 
 def adapter(
     encoder: Encoder,
     task: Task,
     *,
-    head: Literal["linear", "attentive"] = "attentive",
+    head: Literal["linear", "attentive", "mlap"] = "attentive",
     heads: int = 0,
+    layers: int = 0,
     lr: float = 1e-3,
     weight_decay: float = 1e-2,
     epochs: int = 30,
     batch_size: int = 32,
     dropout: float = 0.0,
     label_smoothing: float = 0.0,
+    eql_gamma: float = 0.0,
+    eql_lambda: float = 5e-3,
     temporal_positions: bool = False,
+    token_grid: int = 0,
+    stored: Literal["auto", "float32", "float16", "int8"] = "auto",
 ) -> Probe:
     """Classifies with a linear or attentive probe on the frozen encoder.
 
     The attentive head is VideoGLUE's as its code has it (https://arxiv.org/abs/2307.03166): LayerNorm, one
-    cross-attention layer with one learned query, dropout, a linear classifier. The linear head is LayerNorm and a
-    linear classifier on the pooled vector.
+    cross-attention layer with one learned query, dropout, a linear classifier. Its paper has an MLP after the
+    attention, and MLAP passes the query so through the encoder's last four layers: that is `mlap`, and with layers=1
+    the paper's head for the last layer (evalkit/bank.py says what the MLP is). The code's is the default, since all of
+    it is known; the FLOPs that the paper prints fit either. The linear head is LayerNorm and a linear classifier on
+    the pooled vector.
+
+    A task whose targets are tuples or lists of class indices may have several classes in one example: then each class
+    has a sigmoid in place of the softmax over all, and is trained by its own cross-entropy.
 
     Args:
-        head: linear or attentive.
+        head: linear, attentive or mlap.
         heads: attention heads of the attentive probe; 0 means 12 where they divide the width, else the next fewer.
+        layers: of the encoder, the last ones, that mlap's query passes through; 0 means 4.
         lr: peak learning rate.
         weight_decay: of the matrices.
         epochs: passes over the training examples.
         batch_size: examples in one training step.
         dropout: before the classifier.
         label_smoothing: of the cross-entropy.
+        eql_gamma: of the equalization loss for few common and many rare classes: the share of the examples of other
+            classes, drawn anew in each step, that say nothing against a rare class; 0 is the plain cross-entropy.
+        eql_lambda: share of the training examples below which a class is rare.
         temporal_positions: the attentive probe learns positions in time and adds them to the tokens, for encoders that
             embed frames by themselves, as in VideoGLUE.
+        token_grid: the attentive probe reads the means of the tokens over a grid of so many by so many fields of the
+            frame, which take less space; 0 reads all tokens.
+        stored: how features are held: float32, float16, or int8, whose error is at most 1/254 of the largest number in
+            a vector; auto is float16 for tokens and float32 for pooled vectors.
     """
     settings = {
         "head": head,
         "heads": heads,
+        "layers": layers,
         "lr": lr,
         "weight_decay": weight_decay,
         "epochs": epochs,
         "batch_size": batch_size,
         "dropout": dropout,
         "label_smoothing": label_smoothing,
+        "eql_gamma": eql_gamma,
+        "eql_lambda": eql_lambda,
         "temporal_positions": temporal_positions,
+        "token_grid": token_grid,
+        "stored": stored,
     }
     return grid(encoder, task, [settings])
 
@@ -138,22 +182,46 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> P
         points: all settings of `adapter` for each, which differ in `TOGETHER` at most.
 
     Raises:
-        UserError: the task has no classes, or a setting does not fit.
+        UserError: the task has no classes, its targets are of two kinds, or a setting does not fit.
     """
     if not task.classes:
         raise UserError("adapter=probe needs a task with classes; this task has none")
+    several = several_classes(task)
+    for key in ("label_smoothing", "eql_gamma"):
+        if several and any(point[key] for point in points):
+            raise UserError(f"adapter.{key} is of the softmax; this task has several classes per example: set it to 0")
     shared = points[0]
-    attentive = shared["head"] == "attentive"
-    heads = (shared["heads"] or max(n for n in range(1, 13) if encoder.dim % n == 0)) if attentive else 0
-    if attentive and encoder.dim % heads:
-        allowed = [n for n in range(1, 33) if encoder.dim % n == 0]
+    attentive = shared["head"] != "linear"
+    if shared["layers"] and shared["head"] != "mlap":
         raise UserError(
-            f"adapter.heads={heads} does not divide the encoder's width {encoder.dim}; use one of {allowed}"
+            f"adapter.layers={shared['layers']} has no effect with adapter.head={shared['head']}; use head=mlap"
         )
+    layers = (shared["layers"] or 4) if shared["head"] == "mlap" else 0
+    heads = attention_heads(encoder.dim, shared["heads"]) if attentive else 0
     if shared["temporal_positions"] and not attentive:
         raise UserError("adapter.temporal_positions=true has no effect with adapter.head=linear; use head=attentive")
+    if shared["token_grid"] and not attentive:
+        raise UserError(f"adapter.token_grid={shared['token_grid']} has no effect with adapter.head=linear")
     steps = encoder.clip.frames if shared["temporal_positions"] else 0
     dim = encoder.dim if attentive else getattr(encoder, "pooled_dim", encoder.dim)
     seed = torch.initial_seed()
     each = [Point(**{key: point[key] for key in TOGETHER}, seed=seed) for point in points]
-    return Probe(Bank(each, dim, len(task.classes), heads, steps), shared["epochs"], shared["batch_size"])
+    spared = _spared(task, shared["eql_gamma"], shared["eql_lambda"]) if shared["eql_gamma"] else ()
+    bank = Bank(each, dim, len(task.classes), heads, steps, layers, spared)
+    probe = Probe(bank, shared["epochs"], shared["batch_size"], several)
+    dtype = probe.kept.dtype if shared["stored"] == "auto" else shared["stored"]
+    probe.kept = replace(probe.kept, grid=shared["token_grid"], dtype=dtype)
+    return probe
+
+
+def _spared(task: Task, gamma: float, most: float) -> list[float]:
+    """For each class the share of its negatives that training leaves out: gamma where it is rare."""
+    if not 0 < gamma <= 1:
+        raise UserError(f"adapter.eql_gamma={gamma:g}: wanted a share from 0 to 1")
+    counts = Counter(example.target for example in task.train)
+    shares = [counts[c] / max(1, len(task.train)) for c in range(len(task.classes))]
+    if task.train and min(shares) >= most:
+        raise UserError(
+            f"adapter.eql_lambda={most:g}: no class is that rare; the rarest has {min(shares):g} of the examples"
+        )
+    return [gamma * (share < most) for share in shares]

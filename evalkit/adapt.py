@@ -19,8 +19,8 @@ from evalkit.schema import plain
 def adapt(config: Config) -> Path:
     """Trains the adapter; the folder holds what it learned, and the encoder.
 
-    The encoder is written whole where it was trained too, else as a pointer to its checkpoint with the hash of its
-    weights.
+    The encoder is written whole where it was trained into a new one, else as a pointer to its checkpoint with the hash
+    of its weights.
 
     Raises:
         UserError: the folder is taken, or the task has no train split.
@@ -35,7 +35,7 @@ def adapt(config: Config) -> Path:
 def _adapt(config: Config, parts: Parts, out: Path) -> Path:
     if not parts.task.train:
         raise UserError(f"task {parts.name} has no train split to adapt on; adapt on another task")
-    if parts.adapter.trains_encoder:
+    if trained.makes_encoder(parts.adapter):
         encoders.spec_of(config.options.ckpt)  # fails now rather than after hours
     elif not trained.learned(parts.adapter):
         raise UserError(
@@ -57,7 +57,7 @@ def _adapt(config: Config, parts: Parts, out: Path) -> Path:
             "frozen": frozen_parts(parts.adapter, parts.task, parts.encoder.sha256),
         }
         trained.save(parts.adapter, trained.place(hidden, parts.adapter_name), record)
-        if parts.adapter.trains_encoder:
+        if trained.makes_encoder(parts.adapter):
             encoders.save_encoder(parts.encoder.module, encoders.spec_of(config.options.ckpt), hidden)
         else:
             local = Path(config.options.ckpt).expanduser()

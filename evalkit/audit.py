@@ -113,7 +113,7 @@ def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -
     there = [part for part in parts if part.video.is_file()]
     views = encode.resolve(task.views, Clip(), config.clip)
     assert views.frames
-    requests = [Request(part.video, part.span, views, views.frames, SIZE) for part in there]
+    requests = [Request(part.video, part.span, views, views.frames, SIZE, (), config.options.decoder) for part in there]
     read = read_clips(requests, workers=config.options.workers or cores(), time_limit=config.options.time_limit)
     decoded = zip(there, track(read, f"decode {name}", len(there)), strict=True)
     return Split(

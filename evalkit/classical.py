@@ -54,6 +54,7 @@ class Linear:
 
     def predict(self, x: Tensor) -> Tensor:
         """The best class at every grid point, (G, N) int64; a tie goes to the lower class."""
+        x = x.to(self.weight)  # once for all points
         return torch.stack([self.scores(x, point).argmax(1) for point in range(len(self))])
 
 

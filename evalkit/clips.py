@@ -29,7 +29,7 @@ from torch.nn.functional import interpolate
 
 from evalkit.api import Views
 from evalkit.augment import Look, box
-from evalkit.decode import open_video
+from evalkit.decode import Decoder, open_video
 from evalkit.sampling import frame_indices
 from evalkit.timeline import DecodeError
 
@@ -70,9 +70,10 @@ class Request(NamedTuple):
     frames: int
     size: int
     looks: tuple[Look, ...] = ()
+    decoder: Decoder = "pyav"
 
 
-Read = Callable[[Path, "tuple[float, float] | None", Views, int, int, tuple[Look, ...]], "Decoded | Failure"]
+Read = Callable[[Path, "tuple[float, float] | None", Views, int, int, tuple[Look, ...], Decoder], "Decoded | Failure"]
 
 
 def read_clip(
@@ -82,6 +83,7 @@ def read_clip(
     frames: int,
     size: int,
     looks: tuple[Look, ...] = (),
+    decoder: Decoder = "pyav",
 ) -> Decoded | Failure:
     """The clips of one sample, decoded in this process; a `Failure` for whatever is wrong with file or span.
 
@@ -92,11 +94,12 @@ def read_clip(
         frames: frames in one clip.
         size: height and width of the clips in pixels.
         looks: augmented views, one clip of one crop each, in place of the plain ones.
+        decoder: what reads the frames where it is exact.
     """
     if looks:
         views = replace(views, clips=1, crops=1)
     try:
-        source = open_video(video)
+        source = open_video(video, decoder)
         drawn = [look.stream("time", video, span) if look.augment.time else None for look in looks]
         clips = [
             indices

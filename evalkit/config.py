@@ -30,7 +30,7 @@ _ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "mini_tra
 _NOT_NEGATIVE = {"seed", "workers", "threads", "max_minutes", "heads", "weight_decay", "epochs", "views", "token_grid"}
 _NOT_NEGATIVE |= {"shots"}
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
-_CHECK = {"task", "mini", "workers", "time_limit"}
+_CHECK = {"task", "mini", "workers", "time_limit", "decoder"}
 _SHARES = {"dropout", "label_smoothing", "mask_ratio"}  # from 0 to below 1
 
 
@@ -60,6 +60,7 @@ class Options:
         trust: load a pickled checkpoint that can run code; only for a file whose maker you trust
         controls: also score the task's controls, such as blind
         time_limit: seconds that decoding one video may take
+        decoder: what reads frames where it is exact, PyAV elsewhere; another than pyav only to match another pipeline
     """
 
     task: str
@@ -81,6 +82,7 @@ class Options:
     trust: bool = False
     controls: bool = True
     time_limit: float = 120.0
+    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import shutil
@@ -25,8 +26,9 @@ def report() -> str:
         "cores": lambda: str(cores()),
         "memory": _memory,
         "torch": _torch,
-        "decoder": _decoder,
         "PyAV": _pyav,
+        "decord": lambda: _library("decord", "decord2", "decord"),
+        "torchcodec": lambda: _library("torchcodec", "torchcodec"),
         "transformers": lambda: _package("transformers"),
         "lightning": lambda: _package("lightning"),
         "JRE": _jre,
@@ -68,15 +70,6 @@ def _torch() -> str:
     return f"{torch.__version__}, {'GPU mps' if torch.backends.mps.is_available() else 'no GPU'}"
 
 
-def _decoder() -> str:
-    for name in ("decord2", "decord"):
-        if not (found := _package(name)).startswith("none"):
-            import decord  # noqa: F401  # both distributions provide this module; a version alone does not show that it loads
-
-            return f"{name} {found}"
-    return "none: pip install decord2"
-
-
 def _pyav() -> str:
     found = _package("av")
     if found.startswith("none"):
@@ -84,6 +77,14 @@ def _pyav() -> str:
     import av
 
     return f"{found}, FFmpeg {av.ffmpeg_version_info}"
+
+
+def _library(module: str, *distributions: str) -> str:
+    for name in distributions:
+        if not (found := _package(name)).startswith("none"):
+            importlib.import_module(module)  # a version alone does not show that it loads
+            return f"{name} {found}"
+    return f"none: only to match what it reads: pip install 'evalkit[{module}]'"
 
 
 def _jre() -> str:

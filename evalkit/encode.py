@@ -17,6 +17,7 @@ from torch import Tensor
 from evalkit.api import Clip, Example, UserError, Views
 from evalkit.augment import Look
 from evalkit.clips import Decoded, Failure, Request, read_clips
+from evalkit.decode import Decoder
 from evalkit.identity import FeatureKey, identify
 from evalkit.machine import cores
 from evalkit.progress import track
@@ -163,6 +164,7 @@ class Reader:
         workers: decoding processes; 0 means one per core.
         batch: clips that are gathered before they are encoded.
         time_limit: seconds that one video may take to decode.
+        decoder: what reads the frames where it is exact.
     """
 
     views: Views
@@ -170,6 +172,7 @@ class Reader:
     batch: int
     time_limit: float
     cost: Cost
+    decoder: Decoder = "pyav"
 
     def sample(self, wanted: Sequence[Source], count: int) -> list[Tensor]:
         """The first views, uint8 (T, C, H, W), of the first sources that decode, `count` of them or fewer."""
@@ -249,6 +252,7 @@ class Reader:
                 self.views.frames,
                 self.views.size,
                 tuple(source.look for source in own if source.look),
+                self.decoder,
             )
             for own in groups
         ]

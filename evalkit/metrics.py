@@ -61,6 +61,18 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
     }
 
 
+def macro_accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, float | list[float]]:
+    """The share that is right of each class, averaged over the classes that some example has, in percent:
+    `macro_accuracy`; and `top1`, where each example counts the same. Arguments are those of `top1_top5`.
+    """
+    hits = top1_top5(predictions, targets)["top1"]
+    of_class: dict[int, list[float]] = {}
+    for hit, target in zip(hits, targets, strict=True):
+        of_class.setdefault(target, []).append(hit)
+    mean = fmean(fmean(one) for one in of_class.values()) if of_class else math.nan
+    return {"macro_accuracy": 100 * mean, "top1": hits}
+
+
 def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
     """How high each text ranks its video, and each video its texts, as `t2v_` and `v2t_`: `R@1`, `R@5`, `R@10`,
     `median_rank`, `mean_rank`.
@@ -110,6 +122,16 @@ def multilabel_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]])
     """
     scores, truth = _multilabel("multilabel_map", predictions, targets)
     return {"mAP": _mean(_average_precisions(scores, truth, [np.ones(len(targets), dtype=bool)])[0])}
+
+
+def foreground_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
+    """What `multilabel_map` gives without class 0, the background, whose own precision does not count: `mAP`.
+
+    An example of the background alone stands: it is a false positive of the others. Arguments are those of
+    `multilabel_map`.
+    """
+    scores, truth = _multilabel("foreground_map", predictions, targets)
+    return {"mAP": _mean(_average_precisions(scores[1:], truth[1:], [np.ones(len(targets), dtype=bool)])[0])}
 
 
 def charades_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:

@@ -130,12 +130,13 @@ def make_reader(config: Config, views: Views, forward: Forward) -> Reader:
     """How the task's clips are read for this encoder, the user's `clip.*` words in place of either's."""
     options = config.options
     views = encode.resolve(views, forward.module.clip, config.clip)
-    return Reader(views, options.workers, forward.batch, options.time_limit, Cost())
+    return Reader(views, options.workers, forward.batch, options.time_limit, Cost(), options.decoder)
 
 
 def prepare(config: Config) -> Parts:
     """Task, encoder and adapter from their names, the adapter's trained weights in place where there are any."""
     options = config.options
+    default_decoder(options.decoder)  # fails now where it is not installed
     forward = load_forward(config)  # before mini films are made
     encoder = forward.module
     task = load_task(config)
@@ -169,9 +170,9 @@ def prepare(config: Config) -> Parts:
             f"adapter {name} returned a {type(adapter).__name__}; wanted a LightningModule as in evalkit.api"
         )
     idle = [key for key in TRAINING if key in config.adapter or any(key in own for own in config.points)]
-    if idle and config.command == "run" and (fitted_from or adapter.trains_encoder):
+    if idle and config.command == "run" and (fitted_from or trained.makes_encoder(adapter)):
         why = f"comes trained from {fitted_from}. adapter.from=none fits a new one"
-        if adapter.trains_encoder:
+        if trained.makes_encoder(adapter):
             why = "trains the encoder too, which evalkit adapt does"
         raise UserError(f"adapter.{idle[0]} has no effect: the adapter {why}")
     if len(points) > 1 and (
@@ -180,7 +181,7 @@ def prepare(config: Config) -> Parts:
         why = "changes the encoder for those that follow" if adapter.trains_encoder else "is not fitted"
         raise UserError(f"adapter.{next(iter(config.points[0]))} has several values, but the adapter {why}: give one")
     if fitted_from:
-        if options.adapter_from and adapter.trains_encoder:
+        if options.adapter_from and trained.makes_encoder(adapter):
             raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
         trained.restore(adapter, fitted_from, frozen_parts(adapter, task, forward.sha256))
     adapter.to(forward.device).eval()
@@ -235,7 +236,7 @@ def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shel
         span=None,
         views=reader.views,
         clip=forward.module.clip,
-        decoder=", ".join(dict.fromkeys((default_decoder(), PYAV))),
+        decoder=", ".join(dict.fromkeys((default_decoder(reader.decoder), PYAV))),
         weights=forward.sha256,
         architecture=architecture(forward.module) + called,
         kept=repr(kept),
@@ -248,7 +249,7 @@ def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shel
 
 def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str, str]:
     """Hashes of what a trained adapter belongs to and does not hold itself: the frozen encoder, the task's classes."""
-    if adapter.trains_encoder:  # it lies beside the adapter, and words stand for classes
+    if trained.makes_encoder(adapter):  # it lies beside the adapter, and words stand for classes
         return {}
     return {"encoder": encoder_sha256} | ({"classes": digest_of(task.classes)} if task.classes else {})
 

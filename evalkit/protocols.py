@@ -55,7 +55,7 @@ MINI: dict[str, Any] = {
 
 
 def prescribed(name: Name, benchmark: str) -> dict[str, Any]:
-    """What a protocol says of a benchmark: the fields `protocol`, `views`, `augment` and `settings` of `evalkit.api.Task`.
+    """What a protocol says of a benchmark: `protocol`, `views`, `augment` and `settings` of `evalkit.api.Task`.
 
     Args:
         name: of the protocol.

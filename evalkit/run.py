@@ -17,6 +17,7 @@ from evalkit.api import Example, Task, UserError
 from evalkit.config import Config
 from evalkit.decode import default_decoder
 from evalkit.fit import fit_adapter
+from evalkit.flops import trainable_flops
 from evalkit.parts import Parts, prepare
 from evalkit.predict import Predictions, control, controls_of, predict
 from evalkit.rows import Row, tally
@@ -46,7 +47,7 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
             pass
     except OSError as error:
         raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
-    needs_fit = parts.adapter.epochs > 0 and parts.fitted_from is None and not parts.adapter.trains_encoder
+    needs_fit = parts.adapter.epochs > 0 and parts.fitted_from is None and not trained.makes_encoder(parts.adapter)
     if needs_fit and not task.train:
         raise UserError(
             f"adapter {parts.adapter_name} is untrained and task {parts.name} has no train split: train it with "
@@ -68,7 +69,8 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
     controls = [control(name, task, found) for name, found in predicted.by_control.items() if name and labelled]
     cost.score_s = time.monotonic() - scoring
     counts = tally(rows)
-    encoder = parts.encoder.module
+    encoder, views = parts.encoder.module, parts.reader.views
+    assert views.frames and views.size  # resolve() filled them in
     frozen = getattr(parts.adapter, "frozen", {})  # a language model by its weights, wherever it lies
     encoder_name = _encoder_name(config.options.ckpt)
     record = {
@@ -100,6 +102,7 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
                 **frozen,
             },
             "trainable_parameters": sum(value.numel() for value in trained.learned(parts.adapter).values()),
+            "trainable_flops": trainable_flops(parts.adapter, encoder, views.frames, views.size),
         },
         "data": {
             "fingerprint": result.fingerprint(task.test),
@@ -119,7 +122,7 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
             ("sweep" if config.points else config.command, *config.words),
             config.options.seed,
             str(parts.device),
-            default_decoder(),
+            default_decoder(config.options.decoder),
             started,
             datetime.now(UTC),
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from av.video.stream import VideoStream
 # it, which several do not.
 THREADS = 1
 # The containers in which decord's seeks were exact on every file tried, where all keyframes are clean cuts.
-DECORD_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+EXACT_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
 
 class DecodeError(Exception):
@@ -42,7 +43,7 @@ class Timeline(NamedTuple):
             ascending; empty means that there are none but the start of the file.
         counted: frames carry no times of their own; the n-th frame that is decoded is the n-th of `pts`.
         promised: tick until which the file claims to last, where its packets end well before; else None.
-        doubt: why decord is not trusted with this file; empty where it is.
+        doubt: why a library that reads by frame number is not trusted with this file; empty where it is.
     """
 
     stream: int
@@ -162,7 +163,7 @@ def _scan(container: InputContainer) -> Timeline:
     if (not counted or format_name == "avi") and stated - finish > max(0.5, 0.05 * stated):
         promised = round(stated / tick)
     doubts = {
-        f"decord's seeks are not exact in {format_name}": format_name not in DECORD_FORMATS,
+        f"seeks by frame number are not exact in {format_name}": format_name not in EXACT_FORMATS,
         "several video streams": len(videos) > 1,
         "edit list": hidden,
         "frames without times of their own": counted,
@@ -176,19 +177,29 @@ def _scan(container: InputContainer) -> Timeline:
     return Timeline(stream.index, size, tick, stamps, end, cuts, counted, promised, doubt)
 
 
-def _starts_afresh(stream: VideoStream, data: bytes) -> bool:
+def _starts_afresh(stream: VideoStream, packet: bytes) -> bool:
     """Whether a keyframe forgets all before it; H.264 marks recovery points (intra refresh, open GOPs) as keys too."""
+    return stream.codec_context.name != "h264" or any(head & 31 == 5 for head in _unit_heads(stream, packet))
+
+
+def leads_nowhere(stream: VideoStream, packet: bytes) -> bool:
+    """Whether no other frame is made from this packet's one, so that it may be left out; told of H.264 alone."""
     if stream.codec_context.name != "h264":
-        return True
+        return False
+    heads = list(_unit_heads(stream, packet))
+    return any(head & 31 == 1 for head in heads) and not any(head & 0x60 for head in heads)
+
+
+def _unit_heads(stream: VideoStream, packet: bytes) -> Iterator[int]:
+    """The first byte of each unit of an H.264 packet: whether others lean on it (2 bits), and its type (5 bits)."""
     extra = stream.codec_context.extradata
     if not extra or extra[0] != 1:  # start codes
-        return re.search(b"\x00\x00\x01[\x25\x45\x65]", data) is not None
+        yield from (found[1][0] for found in re.finditer(rb"\x00\x00\x01(.)", packet, re.DOTALL))
+        return
     width, at = (extra[4] & 3) + 1, 0
-    while at + width < len(data):
-        if data[at + width] & 31 == 5:
-            return True
-        at += width + int.from_bytes(data[at : at + width])
-    return False
+    while at + width < len(packet):
+        yield packet[at + width]
+        at += width + int.from_bytes(packet[at : at + width])
 
 
 def _recount(path: Path, line: Timeline) -> Timeline:

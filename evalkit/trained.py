@@ -24,13 +24,20 @@ def place(folder: Path, adapter: str) -> Path:
 def learned(adapter: nn.Module) -> dict[str, torch.Tensor]:
     """Trainable parameters, without those of an encoder, which is a checkpoint of its own.
 
-    An adapter whose parameters are not what its file should hold has `learned()` itself, and `relearn(weights)`.
+    An adapter whose file should hold something else has `learned()` itself, and `relearn(weights)` where these are not
+    parameters of its own.
     """
     if own := getattr(adapter, "learned", None):
         parameters = own()
     else:
-        parameters = {name: value for name, value in adapter.named_parameters() if value.requires_grad}
-    return {n: v.detach().cpu().contiguous() for n, v in parameters.items() if not n.startswith("encoder.")}
+        trainable = {name: value for name, value in adapter.named_parameters() if value.requires_grad}
+        parameters = {name: value for name, value in trainable.items() if not name.startswith("encoder.")}
+    return {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
+
+
+def makes_encoder(adapter: object) -> bool:
+    """Whether what it trained of the encoder is a new checkpoint, for `ckpt=`, and not part of what it learned."""
+    return bool(getattr(adapter, "trains_encoder", False)) and not hasattr(adapter, "learned")
 
 
 def save(adapter: nn.Module, folder: Path, record: Mapping[str, Any]) -> None:

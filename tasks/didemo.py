@@ -19,8 +19,8 @@ def task(root: Path = Path("data/didemo"), mini: bool = False) -> Task:
 
     Files as published: test_data.json and, without which there is no such split, train_data.json and val_data.json
     (lists of {video, description}), and the videos by the names that stand there, whatever their ending, in any folder.
-    Descriptions are joined in the order of the file. The moments are all in the first 30 seconds: of a longer file
-    nothing else is seen.
+    Descriptions are joined in the order of the file. Annotators saw the first 30 seconds: of a longer file nothing
+    else is shown.
 
     Args:
         root: folder with the files and the videos.
@@ -32,7 +32,7 @@ def task(root: Path = Path("data/didemo"), mini: bool = False) -> Task:
         split="mini" if mini else "test",
         sizes={} if mini else {"train": 8_395, "val": 1_065, "test": 1_004},
         licence="generated (Apache-2.0)" if mini else "BSD-2-Clause (annotations)",
-        source="https://github.com/LisaAnne/TemporalLanguageRelease",
+        source="https://github.com/LisaAnne/LocalizingMoments",
     )
 
 

@@ -1,7 +1,6 @@
 import inspect
 import random
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 
 from evalkit import plugins, trained
 from evalkit.api import Adapter, Batch, Clip, Encoded, Example, Task, UserError
-from evalkit.bank import StackedAdamW
 from evalkit.encoders.vivit import ViViT, encoder
 from evalkit.metrics import accuracy
+from evalkit.optim import StackedAdamW
 
 CLIP = Clip(frames=4, size=32)
 TASK = Task(test=(), score=accuracy, classes=("a", "b", "c"))
@@ -56,7 +55,7 @@ def told_apart(probe: Any) -> Batch:
     draw = torch.Generator().manual_seed(0)
     centres, targets = torch.randn(3, 24, generator=draw), [i % 3 for i in range(48)]
     video = centres[targets][:, None, None] + 0.3 * torch.randn(48, 2, 4, 24, generator=draw)
-    features = probe.kept.take(Encoded(video, video.mean((1, 2))))[:, None]
+    features = probe.kept.take(Encoded(video, video.mean((1, 2)), (video,) * probe.kept.layers))[:, None]
     return Batch([Example(str(i), Path(str(i)), target) for i, target in enumerate(targets)], features)
 
 
@@ -69,7 +68,10 @@ def descend(probe: Any, batch: Batch, steps: int) -> None:
     probe.eval()
 
 
-@pytest.mark.parametrize("settings", [{"head": "linear"}, {"head": "attentive"}, {"temporal_positions": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"head": "linear"}, {"head": "attentive"}, {"temporal_positions": True}, {"head": "mlap", "layers": 2}],
+)
 def test_a_probe_learns_classes_that_its_features_tell_apart(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     probe = plugins.factory("adapter", "probe")(tiny(), TASK, lr=3e-3, **settings)
@@ -108,6 +110,62 @@ def test_a_probe_averages_the_softmax_of_its_views() -> None:
     expected = torch.stack([probe(views[:, i])[0].softmax(-1) for i in range(3)]).mean(0)[0]
     detail = probe.predict([Example("1", Path("1"))], views)[0].detail
     assert detail["probabilities"] == pytest.approx(sorted(expected.tolist(), reverse=True), abs=1e-5)
+
+
+def several(*targets: Any) -> Task:
+    train = [Example(str(i), Path(str(i)), target) for i, target in enumerate(targets)]
+    return replace(TASK, train=train)
+
+
+def test_a_probe_gives_every_class_its_own_sigmoid_where_an_example_may_have_several() -> None:
+    """Over two views: torch's binary cross-entropy, and the mean of the sigmoid."""
+    task = several((0, 2), (), [1], (0, 1, 2))
+    probe = plugins.factory("adapter", "probe")(tiny(), task, head="linear").eval()
+    features = torch.randn(4, 2, 24)
+    present = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
+    logits = probe(features.flatten(0, 1))[0].unflatten(0, (4, 2))
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, present[:, None].expand(4, 2, 3))
+    assert probe.training_step(Batch(task.train, features), 0)["loss"].item() == pytest.approx(loss.item(), abs=1e-6)
+    found = [prediction.value for prediction in probe.predict(task.train, features)]
+    assert torch.allclose(torch.tensor(found), logits.sigmoid().mean(1), atol=1e-6)
+
+
+def test_a_probe_learns_which_of_several_classes_are_there() -> None:
+    targets = [(), (0,), (0, 1), (2,), (1, 2)]
+    probe = plugins.factory("adapter", "probe")(tiny(), several(*targets), lr=1e-2)
+    draw = torch.Generator().manual_seed(0)
+    batch = Batch(several(*targets * 8).train, torch.randn(5, 1, 2, 4, 24, generator=draw).repeat(8, 1, 1, 1, 1))
+    descend(probe, batch, 60)
+    found = probe.predict(batch.examples, batch.features)
+    assert [tuple(c for c in range(3) if p.value[c] > 0.5) for p in found] == targets * 8
+
+
+@pytest.mark.parametrize(
+    ("targets", "settings", "told"),
+    [
+        (((0,), 1), {}, "example '1' has the target 1, others have lists of class indices: wanted one kind"),
+        (((0,), (1, 3)), {}, "example '1': target 3 is no index of the task's 3 classes"),
+        (((0,),), {"label_smoothing": 0.1}, "adapter.label_smoothing is of the softmax"),
+    ],
+)
+def test_what_does_not_fit_several_classes_is_refused(
+    targets: tuple[Any, ...], settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        plugins.factory("adapter", "probe")(tiny(), several(*targets), **settings)
+
+
+def test_the_equalization_loss_spares_classes_that_are_rare_in_training() -> None:
+    task = several(*[0] * 60, *[1] * 38, 2, 2)
+    probe = plugins.factory("adapter", "probe")(tiny(), task, eql_gamma=0.9, eql_lambda=0.05)
+    assert probe.bank.spared == (0, 0, 0.9)
+    probe.bank.alone(0)
+    with pytest.raises(UserError, match=r"eql_lambda=0.005: no class is that rare; the rarest has 0.02 of the ex"):
+        plugins.factory("adapter", "probe")(tiny(), task, eql_gamma=0.9)
+    with pytest.raises(UserError, match="adapter.eql_gamma is of the softmax; this task has several classes"):
+        plugins.factory("adapter", "probe")(tiny(), several((0,), (1,)), eql_gamma=0.9)
+    with pytest.raises(UserError, match="adapter.eql_gamma=2: wanted a share from 0 to 1"):
+        plugins.factory("adapter", "probe")(tiny(), task, eql_gamma=2)
 
 
 def grid(**settings: Any) -> Any:
@@ -160,6 +218,27 @@ def test_a_probes_file_has_the_names_of_torchs_own_modules_and_comes_back(head: 
 def test_positions_in_time_are_refused_for_a_linear_probe() -> None:
     with pytest.raises(UserError, match="temporal_positions=true has no effect with adapter.head=linear"):
         plugins.factory("adapter", "probe")(tiny(), TASK, head="linear", temporal_positions=True)
+
+
+def test_mlap_keeps_the_last_layers_and_its_file_has_a_layer_for_each(tmp_path: Path) -> None:
+    probe = plugins.factory("adapter", "probe")(tiny(), TASK, head="mlap", layers=2).eval()
+    with torch.inference_mode():
+        encoded = tiny()(torch.randn(3, 4, 3, 32, 32), layers=2)
+    features = probe.kept.take(encoded)[:, None]
+    assert features.shape[2] == 2 and probe.predict([Example("1", Path("1"))], features[:1])[0].value
+    trained.save(probe, tmp_path / "a", {"settings": {}})
+    torch.manual_seed(1)
+    other = plugins.factory("adapter", "probe")(tiny(), TASK, head="mlap", layers=2).eval()
+    other.bank.stacked["up_weight1"].data.zero_()
+    trained.restore(other, tmp_path / "a")
+    assert torch.allclose(other(features[:, 0]), probe(features[:, 0]), atol=1e-2)
+    assert "pool.layers.1.mlp.3.weight" in load_file(tmp_path / "a" / "adapter.safetensors")
+    assert plugins.factory("adapter", "probe")(tiny(), TASK, head="mlap").kept.layers == 4
+
+
+def test_layers_are_refused_for_a_head_that_reads_one() -> None:
+    with pytest.raises(UserError, match="adapter.layers=2 has no effect with adapter.head=attentive; use head=mlap"):
+        plugins.factory("adapter", "probe")(tiny(), TASK, layers=2)
 
 
 def test_a_number_of_heads_that_does_not_divide_the_width_is_refused() -> None:
@@ -283,6 +362,17 @@ def test_the_contrastive_loss_is_the_symmetric_cross_entropy(vocabulary: Path) -
     assert found.item() == pytest.approx(expected.item(), abs=1e-4)
 
 
+def test_videos_with_equal_words_are_no_negatives_of_each_other(vocabulary: Path) -> None:
+    adapter = contrastive(vocabulary, task=Task(test=(), score=accuracy))
+    video = torch.randint(0, 256, (2, 1, 4, 3, 32, 32), dtype=torch.uint8)
+
+    def loss(*words: str) -> float:
+        examples = [Example(str(i), Path(str(i)), text=text) for i, text in enumerate(words)]
+        return adapter.training_step(Batch(examples, video), 0).item()  # type: ignore[no-any-return]
+
+    assert loss("a red ring", "a red ring") == 0 < loss("a red ring", "a blue ring")
+
+
 def test_wrong_options_are_further_negatives_of_their_video(vocabulary: Path) -> None:
     torch.manual_seed(0)
     video = torch.randint(0, 256, (2, 1, 4, 3, 32, 32), dtype=torch.uint8)
@@ -325,7 +415,6 @@ def test_adapters_and_temporal_attention_are_tuned_with_the_patch_alone(vocabula
     assert tuned(factorised, "adapters") == {"patch.weight", "patch.bias", "blocks.adapter"}
 
 
-@pytest.mark.skipif(find_spec("peft") is None, reason="no peft here: pip install 'evalkit[peft]'")
 def test_lora_is_tuned_with_the_patch_alone(vocabulary: Path) -> None:
     encoder = tiny(vocabulary, lora=2)
     outside = {name for name in tuned(encoder, "lora") if not name.startswith("blocks.")}

@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from evalkit.api import UserError
-from evalkit.classical import Linear, logistic, neighbours, ridge
+from evalkit.classical import Gallery, Linear, logistic, ridge
 
 CS = [1e2, 1e-4, 1e-2, 1.0]  # out of order on purpose
 
@@ -164,37 +164,47 @@ def test_constant_features_are_left_alone() -> None:
 def test_every_k_votes_as_scikit_learn_does() -> None:
     train, test = features(9000, 6, offset=0.0), features(1100, 6, offset=0.0, seed=5)  # more than one block of each
     y = labels(train, 7)
-    ks = [20, 1, 3, 50]
-    found = neighbours(train, y, test, ks, classes=7)
-    for point, k in enumerate(ks):
+    found = Gallery(train, y, classes=7).nearest(test, 50)
+    for k in (20, 1, 3, 50):
         reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(train.numpy(), y.numpy())
-        assert furthest(found.scores(point), reference.predict_proba(test.numpy())) < 1e-6
-        assert torch.equal(found.predict()[point], torch.from_numpy(reference.predict(test.numpy())))
+        assert furthest(found.votes(k), reference.predict_proba(test.numpy())) < 1e-6
+        assert torch.equal(found.votes(k).argmax(1), torch.from_numpy(reference.predict(test.numpy())))
+
+
+def test_neighbours_are_the_same_whether_asked_for_together_or_one_by_one() -> None:
+    train, test = features(9000, 6), features(5, 6, seed=5)
+    gallery = Gallery(train, labels(train, 7), classes=7)
+    together = gallery.nearest(test, 50)
+    for i in range(5):
+        alone = gallery.nearest(test[i : i + 1], 50)
+        assert torch.equal(alone.index[0], together.index[i])
+        assert torch.equal(alone.similarity[0], together.similarity[i])
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1e-4])
 def test_votes_weigh_the_exponential_of_the_cosine(temperature: float) -> None:
     train, test = features(50, 6), features(8, 6, seed=5)
     y = labels(train, 4)
-    scores = neighbours(train, y, test, [5, 12], classes=4, temperature=temperature).scores(1)
+    votes = Gallery(train, y, classes=4).nearest(test, 15).votes(12, temperature)
     cosine = torch.nn.functional.cosine_similarity(test[:, None], train[None], dim=2)
     for i in range(8):
         nearest = cosine[i].argsort(descending=True)[:12]
         weights = ((cosine[i][nearest] - 1) / temperature).exp()
         expected = torch.stack([weights[y[nearest] == c].sum() for c in range(4)]) / weights.sum()
-        assert torch.allclose(scores[i].double(), expected, atol=1e-5)
-    several = neighbours(train, torch.nn.functional.one_hot(y, 4), test, [5, 12], temperature=temperature)
-    assert torch.allclose(several.scores(1), scores)
+        assert torch.allclose(votes[i].double(), expected, atol=1e-5)
+    several = Gallery(train, torch.nn.functional.one_hot(y, 4)).nearest(test, 12)
+    assert torch.allclose(several.votes(12, temperature), votes)
 
 
-def test_neighbours_that_tie_come_by_index_and_votes_that_tie_go_to_the_lower_class() -> None:
+def test_neighbours_that_tie_come_by_index() -> None:
     train = features(3, 5).repeat(4000, 1)  # 12,000 rows, each of three directions 4,000 times
-    found = neighbours(train.float(), torch.arange(12_000) % 4, train[:3].float(), [4, 4002], classes=4)
+    found = Gallery(train.float(), torch.arange(12_000) % 4, classes=4).nearest(train[:3].float(), 4002)
     for row in range(3):
         assert found.index[row].tolist()[:4000] == list(range(row, 12_000, 3))
-    assert found.scores(0).eq(0.25).all() and found.predict()[0].eq(0).all()
+    assert found.votes(4).eq(0.25).all()
     assert found.similarity[:, :4000].sub(1).abs().max() < 1e-6
-    opposite = neighbours(train[:1], torch.tensor([1]), torch.cat([-train[:1], train[:1] * 0]), [1], classes=2)
+    other = torch.cat([-train[:1], train[:1] * 0])
+    opposite = Gallery(train[:1], torch.tensor([1]), classes=2).nearest(other, 1)
     assert opposite.similarity[:, 0].tolist() == pytest.approx([-1, 0])
     assert opposite.index[:, 0].tolist() == [0, 0]
 
@@ -207,19 +217,21 @@ X, Y = torch.eye(4), torch.tensor([0, 1, 0, 1])
     [
         (lambda: ridge(X * math.nan, Y, [1.0], 2), "training features hold NaN or infinity, first in row 0"),
         (lambda: logistic(X / (X - 1).clamp(max=0).abs(), Y, [1.0], 2), "hold NaN or infinity"),
-        (lambda: neighbours(X, Y, X * math.inf, [1], 2), "test features hold NaN"),
+        (lambda: Gallery(X, Y, 2).nearest(X * math.inf, 1), "test features hold NaN"),
         (lambda: ridge(X.long(), Y, [1.0], 2), r"shape \(4, 4\) and dtype torch.int64"),
         (lambda: ridge(X, Y, [1.0, 0.0], 2), "lambda=0.0 is not a finite number above 0"),
         (lambda: logistic(X, Y, [], 2), "C=nothing is not"),
+        (lambda: logistic(X, Y, [1.0, 1e20], 2), r"C=1e\+20 is not a finite number from 1e-12 to 1e\+12"),
         (lambda: logistic(X, Y, [1.0]), "classes=None"),
         (lambda: logistic(X, Y, [1.0], 1), r"target 1 is not a class index in 0\.\.0"),
         (lambda: logistic(X, Y[:3], [1.0], 2), "do not fit 4 examples"),
         (lambda: logistic(X, X * 3, [1.0]), "target 3 in columns is neither 0 nor 1"),
         (lambda: ridge(X, X / 0 * X, [1.0]), "targets hold NaN"),
-        (lambda: neighbours(X, Y, X[:, :3], [1], 2), "4 wide, test features 3"),
-        (lambda: neighbours(X, Y, X, [1, 5], 2), r"k=5 is not in 1\.\.4"),
-        (lambda: neighbours(X, Y, X, [1], 2, temperature=0.0), "temperature=0.0"),
-        (lambda: neighbours(X, Y.float(), X, [1], 2), "dtype torch.float32 do not fit"),
+        (lambda: Gallery(X, Y, 2).nearest(X[:, :3], 1), "4 wide, test features 3"),
+        (lambda: Gallery(X, Y, 2).nearest(X, 5), r"k=5 is not in 1\.\.4"),
+        (lambda: Gallery(X, Y, 2).nearest(X, 1).votes(1, 0.0), "temperature=0.0"),
+        (lambda: Gallery(X, Y, 2).nearest(X, 2).votes(3), r"k=3 is not in 1\.\.2"),
+        (lambda: Gallery(X, Y.float(), 2), "dtype torch.float32 do not fit"),
     ],
 )
 def test_what_cannot_be_fitted_is_said_in_one_line(call: Any, message: str) -> None:

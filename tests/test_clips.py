@@ -57,7 +57,7 @@ def answer(text: str) -> Decoded:
 # What workers call in place of read_clip; the path says what is to happen.
 
 
-def named(video: Path, span: Span, views: Views, frames: int, size: int, looks: object) -> Decoded | Failure:
+def named(video: Path, span: Span, views: Views, frames: int, size: int, *more: object) -> Decoded | Failure:
     match video.name.split("-")[0]:
         case "hang":
             time.sleep(1000)
@@ -74,7 +74,7 @@ def named(video: Path, span: Span, views: Views, frames: int, size: int, looks: 
     return answer(f"{video.name} {os.getpid()}")
 
 
-def sleeping(video: Path, span: Span, views: Views, frames: int, size: int, looks: object) -> Decoded | Failure:
+def sleeping(video: Path, span: Span, views: Views, frames: int, size: int, *more: object) -> Decoded | Failure:
     (video.parent / f"{os.getpid()}.worker").touch()
     time.sleep(1000)
     return answer("")

@@ -14,8 +14,8 @@ import evalkit
 from evalkit import cache, doctor
 
 LABELS = [
-    *("evalkit", "Python", "platform", "cores", "memory", "torch", "decoder", "PyAV", "transformers", "lightning"),
-    *("JRE", "WordNet", "cache", "demo encoder"),
+    *("evalkit", "Python", "platform", "cores", "memory", "torch", "PyAV", "decord", "torchcodec", "transformers"),
+    *("lightning", "JRE", "WordNet", "cache", "demo encoder"),
 ]
 
 
@@ -37,7 +37,7 @@ def test_every_part_has_one_aligned_line() -> None:
     assert report["evalkit"].startswith(f"{evalkit.__version__} at ")
     assert report["torch"].startswith(version("torch").partition("+")[0])
     assert report["PyAV"].startswith(f"{version('av')}, FFmpeg ")
-    assert report["decoder"].startswith(("decord2 ", "decord "))
+    assert report["decord"].startswith(("decord2 ", "decord ", "none: "))
     assert report["memory"].endswith("iB")
 
 
@@ -55,7 +55,8 @@ def test_missing_packages_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(doctor, "version", missing)
     report = lines()
-    assert report["decoder"] == "none: pip install decord2"
+    for name in ("decord", "torchcodec"):
+        assert report[name] == f"none: only to match what it reads: pip install 'evalkit[{name}]'"
     assert report["PyAV"] == "none: pip install av"
     assert [report[name] for name in ("torch", "transformers", "lightning")] == [
         f"none: pip install {name}" for name in ("torch", "transformers", "lightning")

@@ -1,0 +1,57 @@
+"""Classes as targets and as predictions: one right class per example, or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from evalkit.api import Prediction, Task, UserError
+
+
+def several_classes(task: Task) -> bool:
+    """Whether an example may have several classes: targets are tuples or lists of class indices.
+
+    Raises:
+        UserError: only some targets are, or an index is none of the task's classes.
+    """
+    known = [example for example in (*task.train, *task.val, *task.test) if example.target is not None]
+    kinds = {isinstance(example.target, tuple | list) for example in known}
+    if len(kinds) > 1:
+        one = next(example for example in known if not isinstance(example.target, tuple | list))
+        raise UserError(
+            f"example {one.id!r} has the target {one.target!r}, others have lists of class indices: wanted one kind"
+        )
+    if several := kinds == {True}:
+        for example in known:
+            if wrong := [index for index in example.target if index not in range(len(task.classes))]:
+                raise UserError(
+                    f"example {example.id!r}: target {wrong[0]!r} is no index of the task's {len(task.classes)} classes"
+                )
+    return several
+
+
+def present(targets: Sequence[int | Sequence[int]], classes: int) -> Tensor:
+    """Ones where a class is an example's, else zeros: (B, classes)."""
+    found = torch.zeros(len(targets), classes)
+    for row, target in zip(found, targets, strict=True):
+        row[[target] if isinstance(target, int) else list(target)] = 1
+    return found
+
+
+def answers(logits: Tensor, several: bool) -> list[list[Prediction]]:
+    """For each of K classifiers, from logits (K, B, V, C), the five likeliest classes of each example, best first.
+
+    It goes by the mean of the softmax over the views. Where an example may have several classes: the probability of
+    every class, the mean of the sigmoid.
+    """
+    likely = (logits.sigmoid() if several else logits.softmax(-1)).mean(2)
+    if several:
+        return [[Prediction(probabilities) for probabilities in own] for own in likely.tolist()]
+    best = likely.topk(min(5, likely.shape[-1]))
+    rounded = best.values.double().round(decimals=6).tolist()
+    return [
+        [Prediction(classes, {"probabilities": probabilities}) for classes, probabilities in zip(*own, strict=True)]
+        for own in zip(best.indices.tolist(), rounded, strict=True)
+    ]
