@@ -1,0 +1,64 @@
+"""CalMS21: what two mice do to each other, seen from above (https://arxiv.org/abs/2104.02710)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from evalkit import science
+from evalkit.annotations import Labelled, find_videos, read_json, the_file, told
+from evalkit.api import Example, Task
+from evalkit.mini import classes
+
+FPS = 30.0  # of the published mp4 files, whatever the camera's was
+NAMES = ("other", "attack", "investigation", "mount")
+SHOWN = ("red", "green", "blue")  # in the miniature
+
+
+def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int = 16, test_step: int = 1) -> Task:
+    """Finds attack, investigation and mounting of two mice, frame by frame, as VideoPrism does.
+
+    Files as published, of task 1, which alone has videos: task1_classic_classification/calms21_task1_train.json and
+    _test.json, and the mp4 files of task1_videos_mp4, in any folder there. Each frame has one behaviour, or none; all
+    70 videos of train are trained on. Test is 262,107 clips, one around each frame; evalkit/science.py says what of
+    this is VideoPrism's.
+
+    Args:
+        root: folder with the json files and the videos.
+        mini: the films of kinetics400's miniature, three colours and all others as background.
+        train_step: frames from one example of train to the next.
+        test_step: frames from one example of test to the next; only 1 counts all, as the papers do.
+    """
+    return science.behaviour(
+        "calms21",
+        science.in_sets(
+            classes.one_step(lambda step: step.thing.colour if step.thing.colour in SHOWN else science.OTHER)
+        )
+        if mini
+        else _read(root, {"train": train_step, "test": test_step}),
+        mini,
+        split="test",
+        sizes={"test": 262_107},
+        licence="CC BY 4.0",
+        source="https://data.caltech.edu/records/s0vdx-0k302",
+    )
+
+
+def _read(root: Path, steps: Mapping[str, int]) -> Labelled:
+    train, test = (list(_examples(root, split, step)) for split, step in steps.items())
+    return Labelled(train, test, (science.OTHER, *NAMES[1:]), science.counted(FPS))
+
+
+def _examples(root: Path, split: str, step: int) -> Iterator[Example]:
+    name = f"calms21_task1_{split}.json"
+    file = the_file(root, f"task1_classic_classification/{name}", name)
+    videos = find_videos(root)
+    for annotator in read_json(file, dict).values():
+        for key, sequence in annotator.items():
+            with told(f"{file}, {key}"):
+                number = {n: NAMES.index(behaviour) for behaviour, n in sequence["metadata"]["vocab"].items()}
+                targets = [(number[n],) for n in sequence["annotations"]]
+            stem = key.rpartition("/")[2]
+            wanted, raw = root / "task1_videos_mp4" / split / stem, root / "task1_videos_seq" / split / stem
+            video = science.converted(videos, wanted.with_suffix(".mp4"), raw.with_suffix(".seq"), FPS)
+            yield from science.clips(stem, video, targets, FPS, step)

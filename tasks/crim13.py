@@ -1,0 +1,119 @@
+"""CRIM13: what two mice do in ten minutes, seen from above or from the side (CVPR 2012)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from evalkit import science
+from evalkit.annotations import Labelled, check_classes, find_videos, read_lines, told
+from evalkit.api import Task, UserError
+from evalkit.mini import classes
+
+FPS = 25.0
+HEADER = "Caltech Behavior Annotator - Annotation File"
+SHOWN = classes.REVERSIBLE  # in the miniature
+
+
+def task(
+    root: Path = Path("data/crim13"),
+    mini: bool = False,
+    view: Literal["side", "top"] = "side",
+    train_step: int = 16,
+    test_step: int = 1,
+) -> Task:
+    """Finds twelve behaviours of two mice, frame by frame, as VideoPrism does.
+
+    Files as published, the archives unpacked in their folders, CRIM13_train1, _train2, _test1 and _test2: annotations
+    as the Caltech Behavior Annotator writes them, SESSION.txt, SESSION_s.txt or SESSION_t.txt in any folder of a split;
+    both views show the same frames. The first stream is read, which has one behaviour at a time. The videos,
+    SESSION_s.seq and SESSION_t.seq, must be converted to mp4 beside them. That VideoPrism divides as the archives do,
+    and leaves CRIM13_validation out, is assumed; evalkit/science.py says what else is.
+
+    Args:
+        root: folder with the folders of the archives.
+        mini: the films of kinetics400's miniature, six motions and all others as background.
+        view: of the camera: side or top.
+        train_step: frames from one example of train to the next.
+        test_step: frames from one example of test to the next; only 1 counts all.
+    """
+    return science.behaviour(
+        "crim13",
+        science.in_sets(classes.one_step(lambda step: step.action if step.action in SHOWN else science.OTHER))
+        if mini
+        else _read(root, view, {"train": train_step, "test": test_step}),
+        mini,
+        split=view,
+        sizes={},
+        licence="the data set's own",
+        source="https://data.caltech.edu/records/4emt5-b0t10",
+    )
+
+
+class Session(NamedTuple):
+    """A recording: its name, its file in the wanted view, and the behaviour of each frame, None where it has none."""
+
+    name: str
+    video: Path
+    labels: Sequence[str | None]
+
+
+def _read(root: Path, view: str, steps: Mapping[str, int]) -> Labelled:
+    sessions = {split: list(_sessions(root, split, view[0])) for split in steps}
+    seen = {label for split in sessions.values() for session in split for label in session.labels if label}
+    found = check_classes(root, ["other", *sorted(seen - {"other"})], 13)
+    number = {label: (i,) for i, label in enumerate(found)}
+    train, test = (
+        [
+            example
+            for name, video, labels in sessions[split]
+            for example in science.clips(name, video, [label and number[label] for label in labels], FPS, step)
+        ]
+        for split, step in steps.items()
+    )
+    return Labelled(train, test, (science.OTHER, *found[1:]), science.counted(FPS))
+
+
+def _sessions(root: Path, split: str, view: str) -> Iterator[Session]:
+    folders = [folder for folder in sorted(root.glob(f"CRIM13_{split}*")) if folder.is_dir()]
+    if not folders:
+        raise UserError(f"data.root={root} has no folder CRIM13_{split}1: wanted the archives, unpacked")
+    videos = {name: path for folder in folders for name, path in find_videos(folder).items()}
+    raw = {path.stem: path for folder in folders for path in sorted(folder.rglob("*.seq"))}
+    for name, file in _annotations(folders, view).items():
+        recorded = raw.get(f"{name}_{view}", file.with_name(f"{name}_{view}.seq"))
+        yield Session(name, science.converted(videos, recorded.with_suffix(".mp4"), recorded, FPS), _labels(file))
+
+
+def _annotations(folders: Sequence[Path], view: str) -> dict[str, Path]:
+    """The annotation of each session: where there are several, that of the view, else that of none."""
+    found: dict[str, dict[str, Path]] = {}
+    for file in sorted(file for folder in folders for file in folder.rglob("*.txt")):
+        if next(read_lines(file), ("", ""))[1] == HEADER:
+            name, _, of = file.stem.rpartition("_")
+            name, of = (name, of) if of in ("s", "t") else (file.stem, "")
+            if (other := found.setdefault(name, {}).setdefault(of, file)) != file:
+                raise UserError(f"two annotations of {name}: {other} and {file}; leave one there")
+    return {
+        name: next(files[of] for of in (view, "", "s", "t") if of in files) for name, files in sorted(found.items())
+    }
+
+
+def _labels(file: Path) -> list[str | None]:
+    """The behaviour of each frame by the first stream: after `S1:`, lines of first and last frame, from 1, and
+    behaviour, up to the next stream.
+    """
+    labels: list[str | None] = []
+    lines = itertools.dropwhile(lambda line: not line[1].startswith("S1:"), read_lines(file))
+    for where, line in itertools.islice(lines, 1, None):
+        if line.startswith("S2:"):
+            break
+        if line.strip("-"):
+            with told(where):
+                first, last, behaviour = line.split()
+                if not len(labels) < int(first) <= int(last):
+                    raise ValueError(f"frames {first} to {last} after frame {len(labels)}")
+                labels += [None] * (int(first) - 1 - len(labels)) + [behaviour] * (int(last) - int(first) + 1)
+    return labels

@@ -1,0 +1,100 @@
+"""Fly-vs-Fly: what two fruit flies do in aggression and courtship (ECCV 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evalkit import science
+from evalkit.annotations import Labelled, find_videos, read_lines, the_file, told
+from evalkit.api import Example, Task, UserError, described
+from evalkit.mini import classes
+
+FPS = 30.0
+NAMES = ("lunge", "wing threat", "tussle", "wing extension", "circle", "copulation")
+LEFT_OUT = ("touch", "charge", "hold", "copulation attempt")  # too rare or of no interest: background
+SHOWN = ("circle", "cross")  # in the miniature
+
+
+def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: int = 16, test_step: int = 1) -> Task:
+    """Finds six behaviours of two flies, any number at a time, frame by frame, as VideoPrism does.
+
+    Files as published: the folder of each movie, such as Aggression/movie1, with movie1_actions.mat, whose bouts of
+    both flies are read, and movie1_feat.mat, whose features tell the valid frames: those where none is NaN are
+    examples. The films, movie1.seq, must be converted to mp4 beside them. Which movies VideoPrism trains and tests on,
+    those of Task Programming (https://arxiv.org/abs/2011.13917), is not printed: train.txt and test.txt say it, lines
+    of folders such as Aggression/movie1. The other four behaviours are background; a bout is taken to hold its last
+    frame. evalkit/science.py says what else is VideoPrism's. Reading .mat files needs SciPy.
+
+    Args:
+        root: folder with the two lists and the movies' folders.
+        mini: the films of diving48's miniature, two shapes, of which a film may have none.
+        train_step: frames from one example of train to the next.
+        test_step: frames from one example of test to the next; only 1 counts all, as the papers do.
+    """
+    return science.behaviour(
+        "fly_vs_fly",
+        classes.three_steps(lambda story: {step.thing.shape for step in story.steps} & {*SHOWN} or {science.OTHER})
+        if mini
+        else _read(root, {"train": train_step, "test": test_step}),
+        mini,
+        split="test",
+        sizes={},
+        licence="CC0 1.0",
+        source="https://data.caltech.edu/records/zrznw-w7386",
+    )
+
+
+def _read(root: Path, steps: Mapping[str, int]) -> Labelled:
+    train, test = (
+        [
+            example
+            for where, movie in read_lines(the_file(root, f"{split}.txt"))
+            for example in _examples(where, root / movie, movie, step)
+        ]
+        for split, step in steps.items()
+    )
+    return Labelled(train, test, (science.OTHER, *NAMES), science.counted(FPS))
+
+
+def _examples(where: str, folder: Path, movie: str, step: int) -> Iterator[Example]:
+    if not folder.is_dir():
+        raise UserError(f"{where}: no folder {folder}")
+    wanted = folder / f"{folder.name}.mp4"
+    video = science.converted(find_videos(folder), wanted, wanted.with_suffix(".seq"), FPS)
+    yield from science.clips(movie, video, _targets(folder / folder.name), FPS, step)
+
+
+def _targets(stem: Path) -> Sequence[tuple[int, ...] | None]:
+    """The classes of each frame of a movie; None where a feature of a fly is NaN."""
+    actions, features = (Path(f"{stem}_{kind}.mat") for kind in ("actions", "feat"))
+    with told(str(features)):
+        valid = ~np.isnan(_mat(features)["feat"]["data"][0, 0]).any((0, 2))  # of (flies, frames, features)
+    held = np.zeros((len(valid), len(NAMES) + 1), bool)
+    held[:, 0] = True
+    with told(str(actions)):
+        found = _mat(actions)
+        behaviours = [str(name.item()).replace("_", " ").lower() for name in found["behs"].ravel()]
+        if unknown := [one for one in behaviours if one not in NAMES + LEFT_OUT]:
+            raise ValueError(f"a behaviour {unknown[0]!r}")
+        for bouts in found["bouts"]:  # of each fly
+            for behaviour, rows in zip(behaviours, bouts, strict=True):
+                for start, end, *_ in rows.tolist() if behaviour in NAMES else ():  # frames from 1, the last included
+                    if not 1 <= start <= end <= len(valid):
+                        raise ValueError(f"{behaviour} in frames {start:g} to {end:g} of {len(valid)}")
+                    held[int(start) - 1 : int(end), (0, 1 + NAMES.index(behaviour))] = False, True
+    return [tuple(np.flatnonzero(row).tolist()) if good else None for row, good in zip(held, valid, strict=True)]
+
+
+def _mat(file: Path) -> dict[str, Any]:
+    try:
+        from scipy.io import loadmat  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise UserError(f"cannot read {file}: pip install scipy") from error
+    try:
+        return loadmat(file)  # type: ignore[no-any-return]
+    except Exception as error:  # SciPy has one of its own for each kind of damage
+        raise UserError(f"cannot read {file} as a MATLAB file: {described(error)}") from error
