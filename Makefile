@@ -42,7 +42,7 @@ weights: install
 
 bench: install
 	mkdir -p build
-	for name in encoder bank classical store; do \
+	for name in decode encode encoder bank classical ranks store killed; do \
 	    PYTHONPATH=. $(BIN)/python bench/$$name.py | tee build/bench_$$name.md || exit 1; done
 
 install: $(VENV)/installed

@@ -48,6 +48,9 @@ class Contrastive(lightning.LightningModule):
         wrong = [text for own in captions for text in own[1:]]
         text = F.normalize(encoder.encode_text(right + wrong), dim=-1)
         logits = video @ text.T * self.log_scale.exp().clamp(max=100)  # (B, B + wrong)
+        # What says the same of another video as of this one is no wrong answer.
+        same = torch.tensor([[own == other for other in right + wrong] for own in right], device=logits.device)
+        logits = logits.masked_fill(same.fill_diagonal_(False), -math.inf)
         target = torch.arange(len(right), device=logits.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(right)].T, target)) / 2
 

@@ -41,7 +41,7 @@ def _adapt(config: Config, parts: Parts, out: Path) -> Path:
         raise UserError(
             f"adapter {parts.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
         )
-    if config.options.canary:
+    if config.options.canary and not parts.retuned:
         seam.check(config, parts.encoder, parts.reader, parts.task)
     selection, _ = fit_adapter(parts, config)
     out.parent.mkdir(parents=True, exist_ok=True)

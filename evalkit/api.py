@@ -366,6 +366,7 @@ class Adapter(Protocol):
     It may have more, which the runner then uses:
       * `points`, `predict_all` and `choose` of a grid that trains together (evalkit/fit.py);
       * `solve(train: Batch)`, in place of training steps: it is fitted at once, on all training examples;
+      * `flops(encoder, video) -> int`: what its trained layers cost for one clip (evalkit/flops.py);
       * `settle(examples, predictions) -> predictions`, called once with the whole split after `predict`, where a
         prediction depends on the other examples, as a rank does.
 

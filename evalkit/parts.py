@@ -71,6 +71,11 @@ class Parts:
         """Where is computed."""
         return self.encoder.device
 
+    @property
+    def retuned(self) -> bool:
+        """Whether the adapter came with weights for the encoder, which then is not what its checkpoint says."""
+        return self.fitted_from is not None and self.adapter.trains_encoder and not trained.makes_encoder(self.adapter)
+
     def use(self, adapter: Any, settings: dict[str, Any]) -> None:
         """Puts another adapter, and the features that it reads, in place of the present one."""
         self.adapter, self.settings = adapter, settings

@@ -56,7 +56,8 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
         )
     if config.trainer.shots and not needs_fit:
         raise UserError(f"trainer.shots={config.trainer.shots} has no effect: nothing is fitted; leave it out")
-    findings = seam.check(config, parts.encoder, parts.reader, task) if config.options.canary else []
+    canary = config.options.canary and not parts.retuned  # else it was checked when it was tuned, and is the same
+    findings = seam.check(config, parts.encoder, parts.reader, task) if canary else []
     selection = None
     if needs_fit:
         selection, cost.fit_s = fit_adapter(parts, config)

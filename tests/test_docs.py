@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from evalkit import plugins, result, sweep
+from evalkit import plugins, result, suite, sweep
 from evalkit.cli import main
 from evalkit.config import Command, resolve
 from evalkit.mini import language
@@ -25,7 +25,7 @@ def text(name: str) -> str:
 LINES = [
     line
     for name in ("README.md", "docs/encoders.md")
-    for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary|sweep) .*)$", text(name), re.MULTILINE)
+    for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary|check|sweep) .*)$", text(name), re.MULTILINE)
 ]
 
 
@@ -73,6 +73,8 @@ def test_every_line_of_the_documents_is_understood(line: str) -> None:
     command, *words = shlex.split(line.split("  #")[0])
     if command == "sweep":
         sweep.plan(words)
+    elif words[0].startswith("suite="):
+        suite.plan(suite.read(words[0].partition("=")[2]), words[1:])
     elif "my_encoder:make" not in line:  # that file is made in another test
         resolve(cast(Command, command), words)
 

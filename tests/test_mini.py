@@ -9,9 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from evalkit.api import Example
-from evalkit.mini import film, language, world
+from evalkit.api import Example, Views
+from evalkit.mini import film, language, lessons, world
 from evalkit.mini.library import Films
+from evalkit.sampling import frame_indices
 
 
 def frames(path: Path) -> np.ndarray:
@@ -93,6 +94,26 @@ def test_answers_are_spread_over_the_options_and_cannot_be_guessed_from_likeness
 
 def test_questions_are_the_same_however_many_are_asked_for() -> None:
     assert language.questions("test", 5) == language.questions("test", 9)[:5]
+
+
+@pytest.mark.parametrize(("lesson", "misses"), [("steps", 8), ("films", 6)])
+def test_a_lesson_asks_for_what_its_film_shows_among_near_misses(lesson: lessons.Lesson, misses: int) -> None:
+    task = lessons.task(lesson, films=4)
+    stories = [question.story for question in language.questions("train", 4)]
+    told = list(map(str, [step for story in stories for step in story.steps] if lesson == "steps" else stories))
+    assert [example.choices[example.target] for example in task.train] == told
+    assert all(len(set(example.choices)) == misses + 1 for example in task.train)
+    assert lessons.task(lesson, films=5).train[: len(told)] == task.train
+    assert not {example.video for example in task.train} & {example.video for example in task.test}
+    assert {example.target for example in task.test} == set(range(misses + 1))
+
+
+def test_a_lesson_on_a_step_shows_that_step_alone() -> None:
+    task = lessons.task("steps", films=20)
+    steps = [times for question in language.questions("train", 20) for times in question.story.times()]
+    for example, (start, end) in zip(task.train, steps, strict=True):
+        (shown,) = frame_indices(np.arange(360) / 2, 180.0, Views("uniform"), 16, example.span)
+        assert round(start * 2) <= shown[0] <= shown[-1] < round(end * 2)
 
 
 def test_films_are_made_when_first_wanted_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

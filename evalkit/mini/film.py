@@ -101,8 +101,11 @@ def _sprites(step: Step, phase: Frames) -> list[tuple[Thing, Frames, Frames, Fra
 def _draw(canvas: Frames, thing: Thing, x: Frames, y: Frames, size: Frames, opacity: Frames) -> None:
     """Blends a thing into frames (n, SIDE, SIDE, 3) with edges one pixel soft."""
     grid = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
-    dx = grid[None, None, :] - x[:, None, None]
-    dy = grid[None, :, None] - y[:, None, None]
+    # The rest of the frames is never touched.
+    columns, rows = (np.flatnonzero((np.abs(grid[:, None] - v) <= size + 1 / SIDE).any(1)) for v in (x, y))
+    canvas = canvas[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    dx = grid[None, None, columns] - x[:, None, None]
+    dy = grid[None, rows, None] - y[:, None, None]
     s = size[:, None, None]
     if thing.shape == "circle":
         distance = np.hypot(dx, dy) - s

@@ -7,7 +7,7 @@ never tell which is right.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +24,7 @@ WORDS = [*world.COLOURS, *world.SHAPES, *world.ORDINALS, *{word: 0 for act in wo
 
 def options(rng: random.Random, original: world.Story, kind: Kind, n: int = 5) -> list[world.Story]:
     """Different stories that share all but their appearance, motion or order in half of the steps (all, for order)."""
-    changed = set(rng.sample(range(len(original.steps)), len(original.steps) // 2))
+    changed = set(rng.sample(range(len(original.steps)), max(1, len(original.steps) // 2)))
     stories: dict[str, world.Story] = {}
     while len(stories) < n:
         if kind == "appearance":
@@ -35,6 +35,12 @@ def options(rng: random.Random, original: world.Story, kind: Kind, n: int = 5) -
             other = world.with_other_order(rng, original)
         stories.setdefault(str(other), other)
     return list(stories.values())
+
+
+def near_misses(rng: random.Random, told: world.Story, kinds: Sequence[Kind], n: int) -> list[str]:
+    """Captions that are wrong of a film in their appearance, motion or order alone, n of each of these kinds."""
+    drawn = [[str(other) for other in options(rng, told, kind, n + 1)] for kind in kinds]
+    return [caption for own in drawn for caption in [other for other in own if other != str(told)][:n]]
 
 
 @dataclass(frozen=True)

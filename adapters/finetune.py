@@ -1,0 +1,170 @@
+"""An encoder tuned together with an attentive classifier: all of it, or a few weights beside its layers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evalkit import tuning
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
+from evalkit.bank import Bank, Point
+from evalkit.flops import trained_flops
+from evalkit.head import Head, attention_heads
+from evalkit.labels import answers, present, several_classes
+from evalkit.mixing import mix
+from evalkit.optim import adamw
+
+
+class Finetune(lightning.LightningModule):
+    """Video -> class scores, through an encoder that changes while it is fitted.
+
+    Args:
+        encoder: what of it is trained wants a gradient already.
+        sides: what was put beside its layers.
+        head: classifies its tokens.
+        several: an example may have several classes, or none; each has a sigmoid of its own.
+        mixup: alpha of MixUp, as in `evalkit.mixing.mix`.
+        cutmix: alpha of CutMix.
+        seed: of what is mixed.
+    """
+
+    trains_encoder = True
+    kept = Kept("tokens", dtype="float16")
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        sides: nn.ModuleList,
+        head: Head,
+        several: bool,
+        label_smoothing: float,
+        mixup: float,
+        cutmix: float,
+        seed: int,
+        lr: float,
+        weight_decay: float,
+        epochs: int,
+        batch_size: int,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.sides, self.head, self.several = encoder, sides, head, several
+        self.label_smoothing, self.mixup, self.cutmix, self.seed = label_smoothing, mixup, cutmix, seed
+        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits (B, classes) of float video (B, T, C, H, W), scaled as the encoder's clip says."""
+        return self.head(self.encoder(video).tokens)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        views = batch.features.shape[1]
+        encoder: Any = self.encoder
+        video = encoder.clip.normalise(batch.features.flatten(0, 1).to(self.device))  # (B V, T, C, H, W)
+        target = present([example.target for example in batch.examples], self.head.classes)
+        target = target.repeat_interleave(views, 0).to(self.device)
+        # What is mixed depends on the seed and the step alone.
+        draw = np.random.default_rng([self.seed % 2**64, self.global_step])
+        video, target = mix(video, target, self.mixup, self.cutmix, draw)
+        logits = self(video)
+        if self.several:
+            return F.binary_cross_entropy_with_logits(logits, target)
+        return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+
+    def configure_optimizers(self) -> Any:
+        return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
+
+    def predict(self, examples: list[Example], features: Tensor | None) -> list[Prediction]:
+        """The five likeliest classes of each example, or the probability of every class, as the probe has them."""
+        if features is None:
+            raise UserError("a classifier has no blind control: without a video it has no input")
+        logits = self.head(features.flatten(0, 1).to(self.device).float())
+        (predictions,) = answers(logits.unflatten(0, features.shape[:2])[None], self.several)
+        return predictions
+
+    def learned(self) -> dict[str, Tensor]:
+        """All that is trained, of the encoder too."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def flops(self, encoder: Any, video: Tensor) -> int:
+        """Operations of one clip on `meta` in the layers that are trained."""
+        return trained_flops(self, video)
+
+
+def adapter(
+    encoder: Encoder,
+    task: Task,
+    *,
+    tune: Literal["all", "adapters", "lora"] = "all",
+    width: int = 64,
+    rank: int = 8,
+    heads: int = 0,
+    lr: float = 1e-4,
+    weight_decay: float = 1e-5,
+    epochs: int = 30,
+    batch_size: int = 32,
+    dropout: float = 0.0,
+    label_smoothing: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    temporal_positions: bool = False,
+) -> Finetune:
+    """Classifies with an attentive probe on an encoder that is tuned with it.
+
+    VideoGLUE's end-to-end and adapter rows (https://arxiv.org/abs/2307.03166, section 3 and figure 5): the probe is
+    that of adapter=probe. All of the encoder is tuned that its tokens depend on; or a bottleneck beside each MLP, a
+    place that the paper draws but does not state; or a low-rank term beside each linear map.
+
+    Args:
+        tune: all, adapters or lora.
+        width: of the adapters' bottleneck.
+        rank: of lora's terms.
+        heads: attention heads of the probe; 0 means 12 where they divide the width, else the next fewer.
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        epochs: passes over the training examples.
+        batch_size: examples in one training step.
+        dropout: before the classifier.
+        label_smoothing: of the cross-entropy.
+        mixup: alpha of MixUp while training; 0 for none.
+        cutmix: alpha of CutMix while training; 0 for none. With both, each batch is mixed by one of them.
+        temporal_positions: the probe learns positions in time and adds them to the tokens, for encoders that embed
+            frames by themselves, as in VideoGLUE.
+    """
+    if not isinstance(encoder, nn.Module):
+        raise UserError("adapter=finetune needs an encoder that is a torch module")
+    if not task.classes:
+        raise UserError("adapter=finetune needs a task with classes; this task has none")
+    several = several_classes(task)
+    if several and label_smoothing:
+        raise UserError(
+            "adapter.label_smoothing is of the softmax; this task has several classes per example: set it to 0"
+        )
+    for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
+        if not 0 <= alpha < math.inf:
+            raise UserError(f"adapter.{name}={alpha:g}: wanted 0 or the alpha of a beta distribution")
+    for name, value in (("width", width), ("rank", rank)):
+        if value < 1:
+            raise UserError(f"adapter.{name}={value}: wanted at least 1")
+    reached = tuning.reached(encoder)
+    sides = nn.ModuleList()
+    if tune == "adapters":
+        sides = tuning.put_bottlenecks(encoder, reached, width)
+    elif tune == "lora":
+        sides = tuning.put_low_rank(encoder, reached, rank)
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_(tune == "all" and name in reached)
+    heads = attention_heads(encoder.dim, heads)
+    steps = encoder.clip.frames if temporal_positions else 0
+    head = Head(encoder.dim, len(task.classes), heads, steps, dropout=dropout)
+    seed = torch.initial_seed()
+    # The first weights are those of the probe with the same seed.
+    first = Bank([Point(dropout=dropout, seed=seed)], encoder.dim, len(task.classes), heads, steps)
+    head.load_state_dict(first.state(0))
+    return Finetune(
+        encoder, sides, head, several, label_smoothing, mixup, cutmix, seed, lr, weight_decay, epochs, batch_size
+    )
