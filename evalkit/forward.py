@@ -44,7 +44,15 @@ class Forward:
         """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W)."""
         video = self.module.clip.normalise(pixels.to(self.device, non_blocking=True))
         with self.arithmetic():
-            found: Encoded = self.module(video, layers=layers) if layers > 1 else self.module(video)
+            try:
+                found: Encoded = self.module(video, layers=layers) if layers > 1 else self.module(video)
+            except TypeError as error:
+                if layers > 1 and "layers" in str(error):
+                    raise UserError(
+                        f"the adapter reads the encoder's last {layers} layers, and this encoder takes no layers=: "
+                        "see docs/encoders.md, or choose another head"
+                    ) from error
+                raise
         if self.precision == "32":
             return found
         frames = None if found.frames is None else found.frames.float()

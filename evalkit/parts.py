@@ -175,10 +175,13 @@ def prepare(config: Config) -> Parts:
             f"adapter {name} returned a {type(adapter).__name__}; wanted a LightningModule as in evalkit.api"
         )
     idle = [key for key in TRAINING if key in config.adapter or any(key in own for own in config.points)]
-    if idle and config.command == "run" and (fitted_from or trained.makes_encoder(adapter)):
+    untrained = not adapter.epochs and points[0].get("epochs") != 0
+    if idle and config.command == "run" and (fitted_from or trained.makes_encoder(adapter) or untrained):
         why = f"comes trained from {fitted_from}. adapter.from=none fits a new one"
         if trained.makes_encoder(adapter):
             why = "trains the encoder too, which evalkit adapt does"
+        elif not fitted_from:
+            why = "is not trained with these settings"
         raise UserError(f"adapter.{idle[0]} has no effect: the adapter {why}")
     if len(points) > 1 and (
         fitted_from or adapter.trains_encoder or not all(point.get("epochs", adapter.epochs) for point in points)

@@ -87,6 +87,17 @@ def test_layers_are_asked_for_only_where_more_than_one_is_wanted() -> None:
     assert one(PIXELS, Kept("tokens", layers=3)).shape == (11, 3, 2, 1, 3)
 
 
+def test_an_encoder_that_gives_one_layer_only_is_told_in_one_line() -> None:
+    class Last(Hungry):
+        def forward(self, video: Tensor) -> Encoded:  # type: ignore[override]
+            return super().forward(video)
+
+    one = forward(Last(99))
+    assert len(one(PIXELS, pooled)) == 11
+    with pytest.raises(UserError, match="reads the encoder's last 3 layers, and this encoder takes no layers="):
+        one(PIXELS, Kept("tokens", layers=3))
+
+
 def test_what_is_kept_can_be_trained_on() -> None:
     features = forward(Hungry(99))(PIXELS, pooled)
     nn.Linear(3, 1)(features).sum().backward()

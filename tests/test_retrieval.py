@@ -554,6 +554,15 @@ def test_a_zero_shot_run_scores_again_from_its_predictions(
     assert main(["validate", str(predictions.parent)]) == 0
 
 
+def test_what_only_training_reads_is_refused_zero_shot(
+    tiny: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.csv").write_text(f"path,caption\n{films}/00.mp4,a red circle moves left\n")
+    words = ["task=retrieval", f"data.root={tmp_path / 'mine.csv'}", f"ckpt={tiny}", "adapter.lr=1e-3"]
+    assert main(["run", *words]) == 2
+    assert "adapter.lr has no effect: the adapter is not trained with these settings" in capsys.readouterr().err
+
+
 def test_an_encoder_without_text_is_trained_with_a_language_model_chosen_on_val_and_used_again(
     csv_of_films: Path, lm: Path, tmp_path: Path
 ) -> None:
