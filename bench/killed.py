@@ -8,6 +8,7 @@ after it, with another number of workers, has the scores of an undisturbed one. 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def films(folder: Path) -> Path:
 def start(table: Path, home: Path, workers: int) -> subprocess.Popen[str]:
     """A run with a store and results of its own."""
     command = [sys.executable, "-m", "evalkit", "run", "task=folder", f"data.root={table}", "ckpt=demo"]
-    command += ["adapter.epochs=40", "batch=4", f"workers={workers}", f"out={home / 'out'}"]
+    command += ["adapter.epochs=600", "batch=4", f"workers={workers}", f"out={home / 'out'}"]
     return subprocess.Popen(
         command,
         env=os.environ | {"EVALKIT_CACHE": str(home / "cache")},
@@ -50,16 +52,16 @@ def start(table: Path, home: Path, workers: int) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> list[float]:
-    """Seconds from now at which each phase of a run has ended."""
-    began, ends = time.monotonic(), []
+def phase_ends(process: subprocess.Popen[str]) -> Iterator[float]:
+    """Seconds from now at which each phase of a run ends, as it does."""
+    began = time.monotonic()
     assert process.stderr
     for line in process.stderr:
         if line.startswith(("encode train: ", "fit: ", "encode: ")) and " in " in line:
-            ends.append(time.monotonic() - began)
+            yield time.monotonic() - began
     if process.wait():
         raise SystemExit(f"the run ended with {process.returncode}")
-    return [*ends, time.monotonic() - began]
+    yield time.monotonic() - began
 
 
 def record(home: Path) -> dict[str, Any]:
@@ -76,17 +78,20 @@ def main(kills: int) -> int:
     with tempfile.TemporaryDirectory() as place:
         table = films(Path(place))
         whole = Path(place) / "whole"
-        ends = finish(start(table, whole, 1))
+        ends = list(phase_ends(start(table, whole, 1)))
         expected = record(whole)["scores"]
-        starts = [0.6 * ends[0], *ends]  # before that, Python and torch load
+        lasts = [ends[0], *(end - before for before, end in itertools.pairwise(ends))]
         for number in range(kills):
             which = number % len(PHASES)
             home = Path(place) / str(number)
             process = start(table, home, 1)
-            time.sleep(rng.uniform(starts[which], ends[which]))
+            for _, _ in zip(range(which), phase_ends(process), strict=False):
+                continue
+            # Most of the first phase is Python and torch; a store is closed in the first moments of the next.
+            time.sleep(lasts[which] * rng.uniform(0.2 if which else 0.6, 1))
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            finish(start(table, home, 2))
+            list(phase_ends(start(table, home, 2)))
             found = record(home)
             counts[PHASES[which]][0] += 1
             counts[PHASES[which]][1] += found["cost"]["cache_hits"]

@@ -148,6 +148,7 @@ def gather(parts: Parts, wanted: Sequence[Source], looks: Sequence[Look | None],
             for row, encoding in enumerate(own, len(good)):
                 held[row] = encoding.features[""]
         good += range(place * len(looks), (place + 1) * len(looks))
+    next(found, None)  # lets it flush
     if held is not None:
         return Gathered(Held(held), first, failed)
     sources, own_keys = [asked[i] for i in good], [keys[i] for i in good if shelf]
