@@ -6,6 +6,7 @@ scores; for neighbours, one training example has one vote.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 import lightning
@@ -19,7 +20,7 @@ from evalkit.classical import Linear
 Solve = Callable[[Tensor, Tensor, int], Linear]
 
 
-class Solved(lightning.LightningModule):
+class Solved(lightning.LightningModule, ABC):
     """A frozen encoder's pooled vectors -> class scores, at each point of a grid until one is chosen.
 
     A kind of probe gives `fit_vectors(x, y)`, `score_vectors(x)`, which has (N, classes) for each point, and `choose`.
@@ -51,13 +52,13 @@ class Solved(lightning.LightningModule):
         labels = torch.tensor([example.target for example in train.examples], device=self.device)
         self.fit_vectors(self._vectors(train.features), labels)
 
+    @abstractmethod
     def fit_vectors(self, x: Tensor, y: Tensor) -> None:
         """Fits every point on features (N, D), which may be changed in place, and class indices (N,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score_vectors(self, x: Tensor) -> list[Tensor]:
         """(N, classes) of features (N, D) at each point; the highest is the likeliest."""
-        raise NotImplementedError
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The five likeliest classes of each example, best first; of classes that tie, the lower one."""
@@ -75,9 +76,9 @@ class Solved(lightning.LightningModule):
             found.append([Prediction(classes, {self.detail: [round(v, 6) for v in own]}) for classes, own in pairs])
         return found
 
+    @abstractmethod
     def choose(self, k: int) -> None:
         """Leaves the k-th point only."""
-        raise NotImplementedError
 
     def _vectors(self, features: Tensor) -> Tensor:
         return features.to(self.device).float().mean(1)
