@@ -8,26 +8,12 @@ from typing import Any, get_args
 import pytest
 
 from evalkit import plugins, protocols
-from evalkit.api import Task, UserError, Views
+from evalkit.api import Views
 from evalkit.metrics import charades_map, pr_auc
+from tests.given import ANNOTATIONS, make, real, refusal
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "annotations"
-MAPS = REAL / "label_maps"
-real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real annotation files at {REAL}")
+MAPS = ANNOTATIONS / "label_maps"
 BENCHMARKS = ["kinetics400", "kinetics600", "moments_in_time", "ssv2", "diving48", "charades"]
-
-
-def make(name: str, root: Path, **settings: Any) -> Task:
-    made = plugins.factory("task", name)(root=root, **settings)
-    assert isinstance(made, Task)
-    return made
-
-
-def refusal(name: str, root: Path, **settings: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        make(name, root, **settings)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def write(root: Path, files: dict[str, Any]) -> Path:
@@ -155,7 +141,7 @@ def real_charades(tmp_path: Path) -> Path:
     """The real rows of train, and 199 of test; the names of the classes are not there."""
     charades(tmp_path)
     for split, name in (("train", "train"), ("test", "test_200")):
-        content = (REAL / "charades" / f"Charades_v1_{name}.csv").read_bytes()
+        content = (ANNOTATIONS / "charades" / f"Charades_v1_{name}.csv").read_bytes()
         (tmp_path / f"Charades_v1_{split}.csv").write_bytes(content)
     return tmp_path
 
@@ -165,7 +151,7 @@ def test_the_real_charades_rows_give_the_targets_that_its_scorer_was_given(real_
     import numpy as np
 
     task = make("charades", real_charades)
-    with np.load(REAL.parent / "expected" / "charades" / "expected_test200.npz") as arrays:
+    with np.load(ANNOTATIONS.parent / "expected" / "charades" / "expected_test200.npz") as arrays:
         ids, truth = arrays["ids"].tolist(), arrays["gt"]
     assert [example.id for example in task.test] == ids
     assert [example.target for example in task.test] == [tuple(np.flatnonzero(row).tolist()) for row in truth]

@@ -14,27 +14,13 @@ from evalkit import load_encoder, plugins, trained
 from evalkit.api import Batch, Clip, Example, Prediction, Task, UserError
 from evalkit.captions import Captioned, Searched, search
 from evalkit.cli import main
+from tests.given import ANNOTATIONS, make, real, refusal
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "annotations"
-real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real annotation files at {REAL}")
 CAPTIONS = ["a red circle moves left", "a blue square grows", "a green ring blinks", "a white cross moves up"]
 
 
-def make(name: str, **settings: Any) -> Task:
-    made = plugins.factory("task", name)(**settings)
-    assert isinstance(made, Task)
-    return made
-
-
-def refusal(name: str, **settings: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        make(name, **settings)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def linked(folder: Path, source: str) -> Path:
-    for file in (REAL / source).iterdir():
+    for file in (ANNOTATIONS / source).iterdir():
         (folder / file.name).symlink_to(file)
     return folder
 
@@ -54,7 +40,7 @@ def test_the_real_1k_a_list_is_a_thousand_videos_with_a_caption_each(tmp_path: P
 
 @real
 def test_the_real_9000_training_videos_get_their_captions_from_the_json(tmp_path: Path) -> None:
-    rows = (REAL / "msrvtt" / "MSRVTT_train.9k.csv").read_text().split()[1:]
+    rows = (ANNOTATIONS / "msrvtt" / "MSRVTT_train.9k.csv").read_text().split()[1:]
     assert len(rows) == 9000
     write(
         linked(tmp_path, "msrvtt") / "MSRVTT_data.json",
@@ -74,7 +60,7 @@ def test_the_real_9000_training_videos_get_their_captions_from_the_json(tmp_path
 def test_the_real_paragraphs_of_activitynet_are_read_whole(tmp_path: Path, split: str, videos: int) -> None:
     task = make("activitynet", root=linked(tmp_path, "activitynet_captions"), split=split)
     assert (len(task.test), len(task.train)) == (videos, 10_009) == (task.sizes["test"], task.sizes["train"])
-    raw = json.loads((REAL / "activitynet_captions" / f"{split}.json").read_text())
+    raw = json.loads((ANNOTATIONS / "activitynet_captions" / f"{split}.json").read_text())
     assert [e.id for e in task.test] == list(raw)
     for example in task.test[:200]:
         assert example.text.split() == " ".join(raw[example.id]["sentences"]).split()

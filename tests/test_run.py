@@ -24,11 +24,7 @@ from evalkit.clips import read_clips
 from evalkit.encode import Source
 from evalkit.fit import fit
 from evalkit.metrics import accuracy
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
-real = pytest.mark.skipif(
-    not DATA.is_dir(), reason="needs shared/data: real files kept beside the project, not part of it"
-)
+from tests.given import DATA, real
 
 TASK = '''
 """Which way a shape moves, asked about the films of one folder."""

@@ -15,21 +15,9 @@ from evalkit.api import Task, UserError, Views
 from evalkit.clips import Decoded, read_clip
 from evalkit.metrics import foreground_map, macro_accuracy
 from evalkit.mini import film, world
+from tests.given import make, refusal
 
 NAMES = ("calms21", "crim13", "fly_vs_fly", "kabr")
-
-
-def make(name: str, root: Path, **settings: Any) -> Task:
-    made = plugins.factory("task", name)(root=root, **settings)
-    assert isinstance(made, Task)
-    return made
-
-
-def refusal(name: str, root: Path, **settings: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        make(name, root, **settings)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def write(file: Path, text: str) -> Path:

@@ -11,30 +11,14 @@ from typing import Any
 import pytest
 
 from evalkit import plugins
-from evalkit.api import Example, Task, UserError
+from evalkit.api import Example, Task
 from evalkit.config import keys, own_adapter
 from evalkit.fit import headline
 from evalkit.scores import reference, resolve
+from tests.given import ANNOTATIONS, make, real, refusal
 
 TASKS, ADAPTERS = list(plugins.names("task")), list(plugins.names("adapter"))
 CONTROLS = {"blind", "shuffled", "single_frame", "option_order"}
-REAL = Path(__file__).parents[2] / "shared" / "data" / "annotations"
-real = pytest.mark.skipif(
-    not REAL.is_dir(), reason="needs shared/data: real files kept beside the project, not part of it"
-)
-
-
-def make(name: str, **settings: Any) -> Task:
-    made = plugins.factory("task", name)(**settings)
-    assert isinstance(made, Task)
-    return made
-
-
-def refusal(name: str, **settings: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        make(name, **settings)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # --- every task ------------------------------------------------------------------------------------------------------
@@ -148,7 +132,7 @@ def test_every_setting_of_an_adapter_has_a_type_a_default_and_a_meaning(name: st
 
 # --- egoschema -------------------------------------------------------------------------------------------------------
 
-EGO = REAL / "egoschema"
+EGO = ANNOTATIONS / "egoschema"
 
 
 def question(uid: str, **changed: Any) -> dict[str, Any]:
@@ -307,7 +291,7 @@ def test_a_submission_with_holes_is_refused_unless_allowed(
 
 # --- kinetics400 -----------------------------------------------------------------------------------------------------
 
-KINETICS = REAL / "label_maps" / "activitynet_crawler_kinetics-400_val.csv"
+KINETICS = ANNOTATIONS / "label_maps" / "activitynet_crawler_kinetics-400_val.csv"
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc"
 
 
