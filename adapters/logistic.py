@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from evalkit.api import Encoder, Task
+from evalkit.api import Encoder, Task, pooled_dim
 from evalkit.classical import Linear, logistic
 from evalkit.solved import SolvedLinear
 
@@ -47,5 +47,5 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> S
         # So close that a point in a grid and alone, which come from different sides, say the same.
         return logistic(x, y, cs, classes, tolerance=1e-3)
 
-    dim = getattr(encoder, "pooled_dim", encoder.dim)
+    dim = pooled_dim(encoder)
     return SolvedLinear("logistic", task, dim, solve, len(points), points[0]["standardise"], probabilities=True)

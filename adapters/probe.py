@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError, pooled_dim
 from evalkit.bank import Bank, Point
 from evalkit.flops import trained_flops
 from evalkit.head import Head, attention_heads
@@ -203,7 +203,7 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> P
     if shared["token_grid"] and not attentive:
         raise UserError(f"adapter.token_grid={shared['token_grid']} has no effect with adapter.head=linear")
     steps = encoder.clip.frames if shared["temporal_positions"] else 0
-    dim = encoder.dim if attentive else getattr(encoder, "pooled_dim", encoder.dim)
+    dim = encoder.dim if attentive else pooled_dim(encoder)
     seed = torch.initial_seed()
     each = [Point(**{key: point[key] for key in TOGETHER}, seed=seed) for point in points]
     spared = _spared(task, shared["eql_gamma"], shared["eql_lambda"]) if shared["eql_gamma"] else ()

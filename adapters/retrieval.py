@@ -17,7 +17,19 @@ from torch.func import functional_call
 
 import evalkit
 from evalkit import checkpoint, pretrained
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError, as_texts, described, has_text
+from evalkit.api import (
+    Batch,
+    Encoder,
+    Example,
+    Kept,
+    Prediction,
+    Task,
+    UserError,
+    as_texts,
+    described,
+    has_text,
+    pooled_dim,
+)
 from evalkit.folded import AttentionMean
 from evalkit.optim import adamw
 from evalkit.ranks import nearest, ranks
@@ -311,7 +323,7 @@ def adapter(
         return Retrieval(OwnWords(encoder), nn.Identity(), nn.Identity(), Kept("pooled"), {})
     words = ModelWords(text) if text else OwnWords(encoder)
     frozen = {"text": checkpoint.sha256(words)} if text else {}
-    pooled = getattr(encoder, "pooled_dim", encoder.dim)
+    pooled = pooled_dim(encoder)
     width = words.width if isinstance(words, ModelWords) else pooled
     dim = dim or width
     to_text = nn.Linear(width, dim)

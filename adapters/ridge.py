@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from evalkit.api import Encoder, Task
+from evalkit.api import Encoder, Task, pooled_dim
 from evalkit.classical import Linear, ridge
 from evalkit.solved import SolvedLinear
 
@@ -45,5 +45,5 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> S
     def solve(x: Tensor, y: Tensor, classes: int) -> Linear:
         return ridge(x, y, alphas, classes)
 
-    dim = getattr(encoder, "pooled_dim", encoder.dim)
+    dim = pooled_dim(encoder)
     return SolvedLinear("ridge", task, dim, solve, len(points), points[0]["standardise"], probabilities=False)

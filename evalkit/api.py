@@ -343,6 +343,11 @@ class Encoder(Protocol):
     def __call__(self, video: Tensor) -> Encoded: ...
 
 
+def pooled_dim(encoder: Any) -> int:
+    """E, the width of an encoder's pooled vectors."""
+    return int(getattr(encoder, "pooled_dim", encoder.dim))
+
+
 def as_texts(texts: Sequence[str]) -> list[str]:
     """Texts to embed, as a list.
 

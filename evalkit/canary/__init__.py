@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import evalkit
-from evalkit.api import Clip, Encoded, UserError, described, has_text
+from evalkit.api import Clip, Encoded, UserError, described, has_text, pooled_dim
 from evalkit.canary.finding import Finding, Outcome
 from evalkit.canary.reference import REFERENCE, Reference, content, device_of, film, read_reference, write_reference
 from evalkit.canary.wear import measure_wear
@@ -202,7 +202,7 @@ class _Examination:
         if not tokens.is_floating_point() or not pooled.is_floating_point():
             return f"tokens are {tokens.dtype} and pooled {pooled.dtype}; wanted floats"
         batch, frames = self.clips.shape[:2]
-        dim, width = self.encoder.dim, getattr(self.encoder, "pooled_dim", self.encoder.dim)
+        dim, width = self.encoder.dim, pooled_dim(self.encoder)
         if tokens.ndim != 4 or tokens.shape[0] != batch or tokens.shape[3] != dim:
             return f"tokens are {tuple(tokens.shape)}; wanted (B, T', S, D) with B = {batch}, D = dim = {dim}"
         if pooled.shape != (batch, width):
