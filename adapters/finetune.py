@@ -117,7 +117,8 @@ def adapter(
 
     VideoGLUE's end-to-end and adapter rows (https://arxiv.org/abs/2307.03166, section 3 and figure 5): the probe is
     that of adapter=probe. All of the encoder is tuned that its tokens depend on; or a bottleneck beside each MLP, a
-    place that the paper draws but does not state; or a low-rank term beside each linear map.
+    place that the paper draws but does not state; or a low-rank term beside each linear map. What it prints of its
+    settings is data.protocol=videoglue_finetune.
 
     Args:
         tune: all, adapters or lora.

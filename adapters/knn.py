@@ -42,8 +42,8 @@ def adapter(encoder: Encoder, task: Task, *, k: int = 20, temperature: float = 0
     """Classifies by the votes of the nearest training examples; nothing is trained.
 
     DINO's (https://arxiv.org/abs/2104.14294; its code's defaults): pooled vectors are compared by the cosine, a vote
-    counts exp(cosine / temperature). Classes without a vote come last, the lower ones first: top-5 says little where k
-    is below 5.
+    counts exp(cosine / temperature), for each class that the neighbour has. Classes without a vote come last, the lower
+    ones first: top-5 says little where k is below 5.
 
     Args:
         k: neighbours that vote.
@@ -57,10 +57,10 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> N
 
     Args:
         encoder: frozen.
-        task: with classes, one per example.
+        task: with classes.
         points: all settings of `adapter` for each, which differ in `TOGETHER` at most.
 
     Raises:
-        UserError: the task has no classes, or an example has several.
+        UserError: the task has no classes.
     """
     return Neighbours(task, [point["k"] for point in points], [point["temperature"] for point in points])

@@ -18,9 +18,10 @@ TOGETHER = ("c",)
 def adapter(encoder: Encoder, task: Task, *, c: float = 0.01, standardise: bool = True) -> SolvedLinear:
     """Classifies by logistic regression on the frozen encoder's pooled vectors.
 
-    The objective is that of scikit-learn's LogisticRegression. CLIP (https://arxiv.org/abs/2103.00020, appendix A.3)
-    and DINOv2's code (dinov2/eval/log_regression.py) take the features as they are, standardise=false, and choose from
-    96 values from 1e-6 to 1e6, and 45 from 1e-6 to 1e5: `evalkit sweep ... adapter.c=1e-6,1e-5,...`.
+    The objective is that of scikit-learn's LogisticRegression; where an example may have several classes, each class is
+    fitted against the rest. CLIP (https://arxiv.org/abs/2103.00020, appendix A.3) and DINOv2's code
+    (dinov2/eval/log_regression.py) take the features as they are, standardise=false, and choose from 96 values from
+    1e-6 to 1e6, and 45 from 1e-6 to 1e5: `evalkit sweep ... adapter.c=1e-6,1e-5,...`.
 
     Args:
         c: how much the losses count beside the penalty, which is half of the squared weights.
@@ -35,11 +36,11 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> S
 
     Args:
         encoder: frozen.
-        task: with classes, one per example.
+        task: with classes.
         points: all settings of `adapter` for each, which differ in `TOGETHER` at most.
 
     Raises:
-        UserError: the task has no classes, or an example has several.
+        UserError: the task has no classes.
     """
     cs = [point["c"] for point in points]
 

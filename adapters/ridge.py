@@ -18,7 +18,7 @@ TOGETHER = ("alpha",)
 def adapter(encoder: Encoder, task: Task, *, alpha: float = 1024.0, standardise: bool = True) -> SolvedLinear:
     """Classifies by ridge regression on the frozen encoder's pooled vectors.
 
-    The least squares fit of 1 for the right class and 0 for the others, alpha times the squared weights added: that of
+    The least squares fit of 1 for a right class and 0 for the others, alpha times the squared weights added: that of
     scikit-learn's Ridge. The defaults are big_vision's few-shot probe
     (https://github.com/google-research/big_vision/blob/main/big_vision/evaluators/fewshot_lsr.py).
 
@@ -34,11 +34,11 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> S
 
     Args:
         encoder: frozen.
-        task: with classes, one per example.
+        task: with classes.
         points: all settings of `adapter` for each, which differ in `TOGETHER` at most.
 
     Raises:
-        UserError: the task has no classes, or an example has several.
+        UserError: the task has no classes.
     """
     alphas = [point["alpha"] for point in points]
 

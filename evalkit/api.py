@@ -60,7 +60,8 @@ class Augment:
     """How the views that an adapter is trained on differ from one another.
 
     What a view shows depends on the video's name, the span, the number of the view and the run's seed alone, so that
-    each distinct view is decoded and encoded once. It is one clip and one crop, whatever `Views` says for the test.
+    each distinct view is decoded and encoded once. It is one crop, and one clip unless `all_clips`, whatever `Views`
+    says for the test.
 
     Attributes:
         views: k, distinct views of each training clip; epoch e trains on view e mod k.
@@ -69,6 +70,10 @@ class Augment:
         aspect: smallest and largest ratio of its width to its height, drawn evenly on a logarithmic scale.
         flip: mirror half of the views left to right.
         time: draw the clip's start (`dense`, `fps`), or a moment within each segment (`uniform`, `segments`).
+        all_clips: a view has all clips of `Views`, for an adapter that reads them together, each with a start in its
+            own part of the span and a crop of its own.
+        randaugment: RandAugment's magnitude, 0 to 10, and the standard deviation that each operation's own is drawn
+            with (evalkit/randaugment.py); None for no operations.
 
     Raises:
         ValueError: there is no view, or the bounds are none.
@@ -79,6 +84,8 @@ class Augment:
     aspect: tuple[float, float] = (0.5, 2.0)
     flip: bool = True
     time: bool = True
+    all_clips: bool = False
+    randaugment: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.views < 1:
@@ -87,6 +94,8 @@ class Augment:
             raise ValueError(f"area={self.area}: wanted the smallest and the largest share, above 0 and up to 1")
         if not 0 < self.aspect[0] <= self.aspect[1]:
             raise ValueError(f"aspect={self.aspect}: wanted the smallest and the largest ratio, above 0")
+        if self.randaugment and not (0 <= self.randaugment[0] <= 10 and 0 <= self.randaugment[1] < math.inf):
+            raise ValueError(f"randaugment={self.randaugment}: wanted a magnitude of 0 to 10, and its deviation")
 
 
 @dataclass(frozen=True)
@@ -108,9 +117,11 @@ class Views:
         stride: step in source frames, for `dense`.
         clips: temporal views, evenly spaced; for `uniform` and `segments` the span is cut into that many parts.
         crops: spatial views: 1 is the centre, 3 are start, centre and end along the longer side.
-        resize: `crop` scales the shorter side to `size` and cuts a square; `squash` scales both sides to `size`; None
-            means the encoder's own way.
+        resize: `crop` scales the shorter side to `size` / `share` and cuts a square; `squash` scales both sides to
+            `size`; None means the encoder's own way.
         size: height and width in pixels; None means the encoder's own size.
+        share: with `crop`, the square's side as a share of the frame's shorter side, above 0 and up to 1: 0.875 scales
+            that to 256 pixels where `size` is 224.
     """
 
     sampling: Sampling = "uniform"
@@ -121,6 +132,7 @@ class Views:
     crops: Literal[1, 3] = 1
     resize: Literal["crop", "squash"] | None = None
     size: int | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -146,7 +158,8 @@ class Example:
     kind: str = ""
 
 
-# A score is either a value per example in 0..1, whose mean in percent is the score, or one number over the split.
+# A score is a value per example in 0..1, whose mean in percent is the score; or one number over the split, of which
+# each example may know its part (evalkit.statistics.Summed).
 Score = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, "float | Sequence[float]"]]
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from evalkit.api import Augment
+from evalkit.api import Augment, Views
 
 # Boxes that are drawn before the centre is taken, as torchvision's RandomResizedCrop documents.
 TRIES = 10
@@ -21,25 +21,32 @@ class Look(NamedTuple):
         augment: how views differ; its own number of views does not count and is 1.
         number: of the view, from 0.
         seed: of the run.
+        clip: which of the view's clips, from 0.
     """
 
     augment: Augment
     number: int
     seed: int
+    clip: int = 0
+
+    def cut(self, views: Views) -> Views:
+        """The task's views as an augmented view has them: one crop of one clip, or of each."""
+        return replace(views, clips=views.clips if self.augment.all_clips else 1, crops=1)
 
     def of(self, video: Path, span: tuple[float, float] | None) -> str:
         """The view in words, for its key: what is drawn, and within which bounds. The video's folder does not count."""
         return f"{self._name(video, span)}, {self.augment}"
 
     def stream(
-        self, part: Literal["crop", "flip", "time"], video: Path, span: tuple[float, float] | None
+        self, part: Literal["crop", "flip", "time", "operations"], video: Path, span: tuple[float, float] | None
     ) -> random.Random:
         """Random numbers for one part of the view. Call `random()` only, which is the same in every Python."""
         return random.Random(f"{part} of {self._name(video, span)}")
 
     def _name(self, video: Path, span: tuple[float, float] | None) -> str:
         seconds = None if span is None else tuple(map(float, span))
-        return f"view {self.number} of {video.name} {seconds} by seed {self.seed}"
+        clip = f", clip {self.clip}" if self.clip else ""
+        return f"view {self.number} of {video.name} {seconds} by seed {self.seed}{clip}"
 
 
 def looks(augment: Augment, seed: int) -> tuple[Look, ...]:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -30,6 +30,7 @@ from torch.nn.functional import interpolate
 from evalkit.api import Views
 from evalkit.augment import Look, box
 from evalkit.decode import Decoder, open_video
+from evalkit.randaugment import distorted
 from evalkit.sampling import frame_indices
 from evalkit.timeline import DecodeError
 
@@ -93,11 +94,12 @@ def read_clip(
         views: which frames and crops; its own `frames` and `size` are not looked at.
         frames: frames in one clip.
         size: height and width of the clips in pixels.
-        looks: augmented views, one clip of one crop each, in place of the plain ones.
+        looks: augmented views, which differ in their number only, in place of the plain ones.
         decoder: what reads the frames where it is exact.
     """
     if looks:
-        views = replace(views, clips=1, crops=1)
+        views = looks[0].cut(views)
+    each = [look._replace(clip=clip) for look in looks for clip in range(views.clips)]
     try:
         source = open_video(video, decoder)
         drawn = [look.stream("time", video, span) if look.augment.time else None for look in looks]
@@ -114,9 +116,15 @@ def read_clip(
         # frame by frame, so that only the small ones are ever all in memory
         for index, frame in source.frames(places):
             whole, resize = torch.from_numpy(frame), views.resize or "crop"
-            crops = None if looks else _crops(whole, size, resize, views.crops)
+            crops = None if looks else _crops(whole, size, resize, views.crops, views.share)
             for clip, step in places[index]:
-                pixels[clip, :, step] = _seen(whole, size, resize, looks[clip], video, span) if crops is None else crops
+                if crops is None:
+                    pixels[clip, :, step] = _seen(whole, size, resize, views.share, each[clip], video, span)
+                else:
+                    pixels[clip, :, step] = crops
+        for view, look in zip(pixels[:, 0], each, strict=False):
+            if look.augment.randaugment:
+                view.copy_(distorted(view, *look.augment.randaugment, look.stream("operations", video, span)))
     except (DecodeError, ValueError, OSError) as error:
         return Failure(" ".join(str(error).split()))
     times = tuple(tuple(source.times[indices].tolist()) for indices in clips)
@@ -161,14 +169,14 @@ def read_clips(
         driver.join()
 
 
-def _crops(frame: Tensor, size: int, resize: Literal["crop", "squash"], crops: int) -> Tensor:
-    """Square crops (crops, 3, size, size) of one frame (H, W, 3), both uint8."""
+def _crops(frame: Tensor, size: int, resize: Literal["crop", "squash"], crops: int, share: float = 1.0) -> Tensor:
+    """Square crops (crops, 3, size, size) of one frame (H, W, 3), both uint8; share as in `evalkit.api.Views`."""
     height, width = frame.shape[:2]
     if resize == "squash":
         shape = (size, size)
     else:
-        short = min(height, width)
-        shape = (max(size, height * size // short), max(size, width * size // short))
+        short, wanted = min(height, width), int(size / share)
+        shape = (max(wanted, height * wanted // short), max(wanted, width * wanted // short))
     scaled = frame.permute(2, 0, 1)[None]
     if shape != (height, width):
         scaled = interpolate(scaled, shape, mode="bilinear", antialias=True)
@@ -182,6 +190,7 @@ def _seen(
     frame: Tensor,
     size: int,
     resize: Literal["crop", "squash"],
+    share: float,
     look: Look,
     video: Path,
     span: tuple[float, float] | None,
@@ -191,7 +200,7 @@ def _seen(
         height, width, _ = frame.shape
         top, left, height, width = box(height, width, look.augment, look.stream("crop", video, span))
         frame, resize = frame[top : top + height, left : left + width], "squash"
-    crop = _crops(frame, size, resize, 1)
+    crop = _crops(frame, size, resize, 1, share)
     mirrored = look.augment.flip and look.stream("flip", video, span).random() < 0.5
     return crop.flip(-1) if mirrored else crop
 

@@ -87,7 +87,7 @@ class Shelf:
             return b""
         own, shown = replace(self.key, video=video, span=source.span), ""
         if source.look:
-            own = replace(own, views=replace(own.views, clips=1, crops=1))
+            own = replace(own, views=source.look.cut(own.views))
             shown = f" of {source.look.of(source.video, source.span)}"
         texts = [f"{name} {_seed(source)}{shown}" if name else f"unchanged{shown}" for name in variants]
         return b"".join(replace(own, variant=text).digest() for text in [*texts, f"decoder{shown}"])
@@ -123,8 +123,14 @@ WAITING = 64
 
 
 def resolve(views: Views, clip: Clip, overrides: Mapping[str, object]) -> Views:
-    """The task's views with the user's `clip.*` words, and the encoder's own clip where none are given."""
+    """The task's views with the user's `clip.*` words, and the encoder's own clip where none are given.
+
+    Raises:
+        UserError: no square has such a share of the frame.
+    """
     views = replace(views, **overrides)  # type: ignore[arg-type]
+    if not 0 < views.share <= 1:
+        raise UserError(f"clip.share={views.share:g}: wanted above 0 and up to 1")
     return replace(
         views,
         frames=views.frames or clip.frames,
@@ -261,8 +267,9 @@ class Reader:
             if isinstance(clip, Failure) or len(own) == 1:
                 yield from [clip] * len(own)
             else:
-                pairs = zip(torch.split(clip.pixels, 1), clip.times, strict=True)
-                yield from (replace(clip, pixels=pixels, times=(times,)) for pixels, times in pairs)
+                clips = len(clip.times) // len(own)  # each in one crop
+                for i in range(0, len(clip.times), clips):
+                    yield replace(clip, pixels=clip.pixels[i : i + clips], times=clip.times[i : i + clips])
 
     def _timed(self, clips: Iterator[Decoded | Failure]) -> Iterator[Decoded | Failure]:
         """The clips, the time spent waiting for them counted as decoding."""

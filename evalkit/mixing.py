@@ -14,7 +14,8 @@ def mix(video: Tensor, target: Tensor, mixup: float, cutmix: float, draw: np.ran
     MixUp (https://arxiv.org/abs/1710.09412) adds lambda of the one to 1 - lambda of the other; CutMix
     (https://arxiv.org/abs/1905.04899) puts a box of the other, 1 - lambda of the frame, into all frames of the one, and
     targets go by the share that lies within the frame. Lambda is drawn once per batch from Beta(alpha, alpha), and
-    where both are on, one of them with even odds.
+    where both are on, one of them with even odds. VideoGLUE's code draws lambda for each example, evenly whatever alpha
+    is, and does not count what a box loses at the edges.
 
     Args:
         video: of any float dtype.

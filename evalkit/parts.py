@@ -145,6 +145,8 @@ def prepare(config: Config) -> Parts:
     forward = load_forward(config)  # before mini films are made
     encoder = forward.module
     task = load_task(config)
+    reader = make_reader(config, task.views, forward)
+    task = replace(task, views=reader.views)  # as they are read, whatever the task said
     name = options.adapter or own_adapter(options.task)
     fitted_from = _trained_adapter(config, name)
     module, make = plugins.module_and_factory("adapter", name)
@@ -183,9 +185,8 @@ def prepare(config: Config) -> Parts:
         elif not fitted_from:
             why = "is not trained with these settings"
         raise UserError(f"adapter.{idle[0]} has no effect: the adapter {why}")
-    if len(points) > 1 and (
-        fitted_from or adapter.trains_encoder or not all(point.get("epochs", adapter.epochs) for point in points)
-    ):
+    fitted = adapter.epochs and all(point.get("epochs", adapter.epochs) for point in points)
+    if len(points) > 1 and (fitted_from or adapter.trains_encoder or not fitted):
         why = "changes the encoder for those that follow" if adapter.trains_encoder else "is not fitted"
         raise UserError(f"adapter.{next(iter(config.points[0]))} has several values, but the adapter {why}: give one")
     if fitted_from:
@@ -194,7 +195,6 @@ def prepare(config: Config) -> Parts:
         trained.restore(adapter, fitted_from, frozen_parts(adapter, task, forward.sha256))
     adapter.to(forward.device).eval()
     display = plugins.display_name(options.task) + ("@mini" if options.mini else "")
-    reader = make_reader(config, task.views, forward)
     shelf = None if options.cache == "off" or adapter.trains_encoder else _shelf(config, forward, reader, adapter.kept)
     return Parts(
         display,

@@ -32,8 +32,9 @@ def frame_indices(
         views: how to sample; its own `frames` is not looked at.
         frames: frames in one clip.
         span: start and end in seconds; None means the whole video.
-        drawn: random numbers for what is fixed otherwise: where in the span a clip starts (`dense`, `fps`), which
-            moment of a segment is shown (`uniform`, `segments`).
+        drawn: random numbers for what is fixed otherwise: where in its own part of the span a clip starts (`dense`,
+            `fps`; clips that are longer than their parts stay evenly spaced), which moment of a segment is shown
+            (`uniform`, `segments`).
 
     Returns:
         `views.clips` arrays of shape (frames,), each ascending; a frame may come twice.
@@ -55,13 +56,17 @@ def frame_indices(
             indices = _shown(times, start + (end - start) * part)
         case "fps":
             room = max(0.0, end - start - frames / views.fps)
-            late = room * clip / max(1, views.clips - 1) if drawn is None else room * _numbers(drawn, views.clips, 1)
+            late = room * clip / max(1, views.clips - 1)
+            own = (end - start) / views.clips
+            if drawn is not None and (spare := own - frames / views.fps) > 0:
+                late = own * clip + spare * _numbers(drawn, views.clips, 1)
             indices = _shown(times, start + late + step / views.fps)
         case "dense":
-            spare = max(0, last - first + 1 - frames * views.stride)
-            begin = spare * clip // max(1, views.clips - 1)
-            if drawn is not None:
-                begin = ((spare + 1) * _numbers(drawn, views.clips, 1)).astype(np.int64)
+            whole = last - first + 1
+            begin = max(0, whole - frames * views.stride) * clip // max(1, views.clips - 1)
+            each = whole // views.clips
+            if drawn is not None and (free := each - frames * views.stride) > 0:
+                begin = each * clip + ((free + 1) * _numbers(drawn, views.clips, 1)).astype(np.int64)
             indices = first + begin + step * views.stride
     return list(np.minimum(indices, last))
 

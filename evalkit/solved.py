@@ -15,8 +15,10 @@ from torch import Tensor
 
 from evalkit.api import Batch, Example, Kept, Prediction, Task, UserError
 from evalkit.classical import Linear
+from evalkit.labels import present, several_classes
 
-# Points of a linear probe: features (N, D), class indices (N,), how many classes there are -> a probe per point.
+# Points of a linear probe: features (N, D), class indices (N,) or ones and zeros (N, classes), how many classes there
+# are -> a probe per point.
 Solve = Callable[[Tensor, Tensor, int], Linear]
 
 
@@ -27,12 +29,12 @@ class Solved(lightning.LightningModule, ABC):
 
     Args:
         name: of the adapter, for what the user is told.
-        task: with classes, one per example.
+        task: with classes.
         points: how many there are.
         detail: what a prediction calls its scores.
 
     Raises:
-        UserError: the task has no classes, or an example has several.
+        UserError: the task has no classes.
     """
 
     trains_encoder = False
@@ -42,26 +44,30 @@ class Solved(lightning.LightningModule, ABC):
 
     def __init__(self, name: str, task: Task, points: int, detail: str) -> None:
         super().__init__()
-        if not task.classes or any(not isinstance(example.target, int) for example in task.train):
-            has = "an example of this task has several" if task.classes else "this task has none"
-            raise UserError(f"adapter={name} needs a task with classes, one per example; {has}")
+        if not task.classes:
+            raise UserError(f"adapter={name} needs a task with classes; this task has none")
+        self.several = several_classes(task)
         self.classes, self.points, self.detail = len(task.classes), points, detail
 
     def solve(self, train: Batch) -> None:
         """Fits every point on all training examples."""
-        labels = torch.tensor([example.target for example in train.examples], device=self.device)
-        self.fit_vectors(self._vectors(train.features), labels)
+        targets = [example.target for example in train.examples]
+        labels = present(targets, self.classes) if self.several else torch.tensor(targets)
+        self.fit_vectors(self._vectors(train.features), labels.to(self.device))
 
     @abstractmethod
     def fit_vectors(self, x: Tensor, y: Tensor) -> None:
-        """Fits every point on features (N, D), which may be changed in place, and class indices (N,)."""
+        """Fits every point on features (N, D), which may be changed in place, and labels as in `Solve`."""
 
     @abstractmethod
     def score_vectors(self, x: Tensor) -> list[Tensor]:
         """(N, classes) of features (N, D) at each point; the highest is the likeliest."""
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
-        """The five likeliest classes of each example, best first; of classes that tie, the lower one."""
+        """The five likeliest classes of each example, best first, of ties the lower one; or every class's score.
+
+        Every class's where an example may have several.
+        """
         (predictions,) = self.predict_all(examples, features)
         return predictions
 
@@ -71,6 +77,9 @@ class Solved(lightning.LightningModule, ABC):
             raise UserError("a probe has no blind control: without a video it has no input")
         found = []
         for scores in self.score_vectors(self._vectors(features)):
+            if self.several:
+                found.append([Prediction(own) for own in scores.tolist()])
+                continue
             best = scores.sort(dim=1, descending=True, stable=True)
             pairs = zip(best.indices[:, :5].tolist(), best.values[:, :5].tolist(), strict=True)
             found.append([Prediction(classes, {self.detail: [round(v, 6) for v in own]}) for classes, own in pairs])
@@ -97,7 +106,7 @@ class SolvedLinear(Solved):
         solve: fits all points.
         points: how many.
         standardise: see above.
-        probabilities: whether the softmax of the scores is what they mean.
+        probabilities: whether the scores are logits: of the softmax, or the sigmoid where an example may have several.
     """
 
     weight: Tensor
@@ -127,7 +136,9 @@ class SolvedLinear(Solved):
         """Estimates of each class's share, or its probability, float64."""
         model = Linear(self.weight, self.bias)
         scores = [model.scores(x, point) for point in range(self.points)]
-        return [one.softmax(1) for one in scores] if self.probabilities else scores
+        if not self.probabilities:
+            return scores
+        return [one.sigmoid() if self.several else one.softmax(1) for one in scores]
 
     def choose(self, k: int) -> None:
         """Leaves the k-th point only."""

@@ -121,6 +121,7 @@ def test_the_numbers_stay_the_same_from_release_to_release() -> None:
 
 def test_the_words_for_a_view_change_with_all_that_it_is_drawn_by() -> None:
     changes = [{"area": (0.4, 1.0)}, {"aspect": (0.6, 2.0)}, {"flip": False}, {"time": False}]
+    changes += [{"randaugment": (9.0, 0.5)}, {"randaugment": (9.0, 0.4)}]
     several = [looks(Augment(**change), 0)[0].of(FILM, None) for change in [{}, *changes]]  # type: ignore[arg-type]
     several += [looks(Augment(views=2), 0)[1].of(FILM, None), looks(Augment(), 1)[0].of(FILM, None)]
     assert len(set(several)) == len(several)
@@ -134,7 +135,7 @@ def test_more_views_begin_with_the_same_ones() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"views": 0}, {"area": (0.0, 1.0)}, {"area": (0.5, 0.4)}, {"area": (0.5, 1.1)}, {"aspect": (0.0, 1.0)}]
-    + [{"aspect": (2.0, 1.0)}, {"area": (math.nan, 1.0)}],
+    + [{"aspect": (2.0, 1.0)}, {"area": (math.nan, 1.0)}, {"randaugment": (11, 0)}, {"randaugment": (9, -1)}],
 )
 def test_bounds_that_are_none_are_told(wrong: dict[str, Any]) -> None:
     (name,) = wrong

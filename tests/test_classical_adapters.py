@@ -15,7 +15,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor, nn
 
 from evalkit import plugins, result, trained
@@ -148,15 +148,42 @@ def test_what_was_solved_for_comes_back_from_disk_as_it_was(name: str, tmp_path:
     assert sum(value.numel() for value in trained.learned(other).values()) == 6 * 9 + 6
 
 
+def several(data: Batch) -> tuple[Batch, Task]:
+    """The same with a set of classes for each example, which may be empty and never holds the last one."""
+    sets = [{i % 6 % 5, i // 2 % 5} if i % 7 else set() for i in range(len(data.examples))]
+    examples = [replace(one, target=tuple(sorted(own))) for one, own in zip(data.examples, sets, strict=True)]
+    return Batch(examples, data.features), Task(test=examples, train=examples, score=top1_top5, classes=CLASSES)
+
+
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    ("changed", "why"),
-    [({"classes": ()}, "none"), ({"train": [Example("x", Path("x"), [0, 1])]}, "example .* several")],
-)
-def test_a_task_without_one_class_per_example_is_refused(name: str, changed: dict[str, Any], why: str) -> None:
-    task = Task(**{"test": (), "score": top1_top5, "classes": CLASSES, **changed})
-    with pytest.raises(UserError, match=f"^adapter={name} needs a task with classes, one per example; .* {why}"):
-        make(name, task)
+def test_several_classes_per_example_are_scored_one_by_one_as_scikit_learn_does(name: str) -> None:
+    (train, task), (test, _) = several(batch(150, 0)), several(batch(30, 1))
+    settings: dict[str, Any] = {"ridge": {"alpha": 2.0}, "logistic": {"c": 0.1}, "knn": {}}[name]
+    adapter = make(name, task, **settings)
+    adapter.solve(train)
+    found = adapter.predict(test.examples, test.features)
+    assert all(len(one.value) == 6 and one.detail is None for one in found)
+
+    columns = np.array([[c in one.target for c in range(6)] for one in train.examples], dtype=float)
+    x, other = (data.features.double().mean(1).numpy() for data in (train, test))
+    if name == "knn":
+        cosines = normalize(other) @ normalize(x).T
+        nearest = np.argsort(-cosines)[:, :20]
+        weights = np.exp(np.take_along_axis(cosines, nearest, 1) / 0.07)[..., None]
+        wanted = (columns[nearest] * weights).sum(1) / weights.sum(1)
+    elif name == "ridge":
+        wanted = make_pipeline(StandardScaler(), Ridge(alpha=2.0, solver="svd")).fit(x, columns).predict(other)
+    else:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, solver="newton-cg", tol=1e-9, max_iter=1000))
+        each = [model.fit(x, column).predict_proba(other)[:, 1] for column in columns.T[:5]]
+        wanted = np.stack([*each, np.zeros(len(other))], 1)  # the last class is nowhere in train
+    assert np.abs(np.array([one.value for one in found]) - wanted).max() < {"ridge": 1e-4}.get(name, 0.01)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_task_without_classes_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"^adapter={name} needs a task with classes; this task has none$"):
+        make(name, Task(test=(), score=top1_top5))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,14 +1,16 @@
 """The readers of classification benchmarks take what is published, whole, and the protocols say what the papers say."""
 
+import inspect
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from evalkit import plugins, protocols
-from evalkit.api import Views
+from evalkit.api import Augment, Views
 from evalkit.metrics import charades_map, pr_auc
 from tests.given import ANNOTATIONS, make, real, refusal
 
@@ -331,20 +333,48 @@ def test_the_protocols_are_what_the_papers_print() -> None:
         assert isinstance(found, Views)
         return found
 
-    assert views("videoglue", "kinetics400") == Views("dense", 16, stride=4, clips=4, crops=3, size=224)
-    assert views("videoglue", "ssv2") == Views("segments", 16, clips=1, crops=3, size=224)
-    assert views("videoglue", "charades") == Views("fps", 16, fps=6.0, clips=4, crops=3, size=224)
-    assert views("videoprism", "diving48") == Views("dense", 16, stride=4, clips=4, crops=3, size=288)
-    assert views("videoprism_8x252", "moments_in_time") == Views("dense", 8, stride=4, clips=4, crops=3, size=252)
+    def cut(sampling: Any, frames: int, size: int, **others: Any) -> Views:
+        return Views(sampling, frames, crops=3, resize="crop", size=size, share=0.875, **others)
+
+    assert views("videoglue", "kinetics400") == cut("dense", 16, 224, stride=4, clips=4)
+    assert views("videoglue", "ssv2") == cut("segments", 16, 224)
+    assert views("videoglue", "charades") == cut("fps", 16, 224, fps=6.0, clips=4)
+    assert views("videoprism", "diving48") == cut("dense", 16, 288, stride=4, clips=4)
+    assert views("videoprism_8x252", "moments_in_time") == cut("dense", 8, 252, stride=4, clips=4)
     epochs = {name: protocols.prescribed("videoglue", name)["settings"]["epochs"] for name in BENCHMARKS}
     assert list(epochs.values()) == [150, 150, 50, 50, 100, 50]
     # 60,000 steps of 256 over 168,913 videos
     assert protocols.prescribed("videoglue_code", "ssv2")["settings"]["epochs"] == round(60_000 * 256 / 168_913)
 
 
-def test_what_the_probe_cannot_be_is_told(tmp_path: Path) -> None:
-    assert refusal("diving48", diving(tmp_path), protocol="vjepa2").startswith(
-        "data.protocol=vjepa2 is a classifier of"
+def test_fine_tuning_has_strong_augmentation_where_table_10_names_it() -> None:
+    for benchmark in BENCHMARKS:
+        tuned, frozen = (protocols.prescribed(name, benchmark) for name in ("videoglue_finetune", "videoglue"))
+        strong = benchmark in ("kinetics400", "kinetics600", "ssv2")
+        assert (tuned["adapter"], frozen["adapter"]) == ("finetune", "") and tuned["views"] == frozen["views"]
+        assert tuned["augment"] == replace(frozen["augment"], randaugment=(9, 0.5) if strong else None)
+        assert tuned["settings"] == frozen["settings"] | ({"mixup": 0.8, "cutmix": 1.0} if strong else {})
+        known = inspect.signature(plugins.factory("adapter", "finetune")).parameters
+        assert tuned["settings"].keys() <= known.keys()
+
+
+def test_v_jepa_2_joins_clips_in_training_and_test_as_its_configurations_say(tmp_path: Path) -> None:
+    wanted = {"kinetics400": (16, 4, 8, 20, 256), "ssv2": (16, 4, 2, 20, 256), "diving48": (32, 2, 4, 100, 128)}
+    known = inspect.signature(plugins.factory("adapter", "attentive_classifier")).parameters
+    for benchmark, (frames, stride, clips, epochs, batch) in wanted.items():
+        task = make(benchmark, ROOTS[benchmark](tmp_path), protocol="vjepa2")
+        assert task.views == Views("dense", frames, stride=stride, clips=clips, crops=3, resize="crop")
+        assert task.augment == Augment(10, (0.08, 1), (3 / 4, 4 / 3), flip=False, all_clips=True)
+        assert (task.protocol, task.adapter) == ("vjepa2", "attentive_classifier")
+        assert (task.settings["epochs"], task.settings["batch_size"]) == (epochs, batch)
+        assert task.settings.keys() <= known.keys() and task.settings.get("layers", 1) == (
+            4 if benchmark == "diving48" else 1
+        )
+
+
+def test_a_benchmark_that_v_jepa_2_has_not_is_told(tmp_path: Path) -> None:
+    assert refusal("charades", charades(tmp_path), protocol="vjepa2") == (
+        "data.protocol=vjepa2 says nothing of charades, only of kinetics400, ssv2, diving48; use another, as videoglue"
     )
 
 

@@ -138,6 +138,20 @@ def test_crops_are_cut_from_a_frame_that_is_scaled_once(width: int, height: int,
     assert (squashed.float() - reference(frame, (size, size))).abs().max() <= 1
 
 
+@pytest.mark.parametrize(("width", "height", "shape"), [(320, 240, (256, 341)), (240, 320, (341, 256))])
+def test_a_share_cuts_224_pixels_of_a_frame_whose_shorter_side_is_scaled_to_256(
+    width: int, height: int, shape: tuple[int, int]
+) -> None:
+    frame = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    whole = interpolate(frame.permute(2, 0, 1)[None], shape, mode="bilinear", antialias=True)
+    downs, rights = ((0, round((side - 224) / 2), side - 224) for side in shape)
+    found = clips._crops(frame, 224, "crop", 3, 0.875)
+    for crop, down, right in zip(found, downs, rights, strict=True):
+        assert torch.equal(crop, whole[0, :, down : down + 224, right : right + 224])
+    assert torch.equal(clips._crops(frame, 224, "crop", 1, 0.875)[0], found[1])
+    assert torch.equal(clips._crops(frame, 224, "squash", 1, 0.875), clips._crops(frame, 224, "squash", 1))
+
+
 def test_a_frame_of_the_right_size_is_left_as_it_is() -> None:
     frame = torch.arange(8 * 8 * 3, dtype=torch.uint8).view(8, 8, 3)
     assert torch.equal(clips._crops(frame, 8, "crop", 1)[0], frame.permute(2, 0, 1))
@@ -211,7 +225,7 @@ def test_a_view_is_the_same_alone_with_others_and_in_any_folder(tmp_path: Path, 
 @pytest.mark.parametrize("resize", ["crop", "squash"])
 def test_where_nothing_is_drawn_a_view_is_the_first_one_of_the_test_with_one_crop(video: Path, resize: str) -> None:
     still = looks(Augment(area=(1, 1), flip=False, time=False), 0)
-    views = Views("dense", stride=2, resize=resize)  # type: ignore[arg-type]
+    views = Views("dense", stride=2, resize=resize, share=0.8)  # type: ignore[arg-type]
     plain = decoded(read_clip(video, None, views, 4, 48))
     assert torch.equal(decoded(read_clip(video, None, views, 4, 48, still)).pixels, plain.pixels)
     mirrored = looks(Augment(views=9, area=(1, 1), time=False), 0)

@@ -82,6 +82,12 @@ def test_the_encoder_fills_in_frames_and_size_and_the_user_overrules_both() -> N
     assert encode.resolve(task, clip, {"frames": None}).frames == 64
 
 
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.01, float("nan")])
+def test_a_square_has_a_share_of_the_frame_above_nothing_and_up_to_all(share: float) -> None:
+    with pytest.raises(UserError, match=rf"^clip\.share={share:g}: wanted above 0 and up to 1$"):
+        encode.resolve(Views(share=1.0), Clip(), {"share": share})
+
+
 def test_a_part_of_a_video_is_read_once_in_order_of_first_appearance() -> None:
     examples = [
         Example("1", Path("b")),

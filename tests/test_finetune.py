@@ -55,6 +55,39 @@ def evalkit(command: str, *words: str) -> Path:
     return Path(printed.getvalue().splitlines()[-1])
 
 
+def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    capsys.readouterr()
+    assert main(words) == 2
+    return capsys.readouterr().err.splitlines()[-1].removeprefix("evalkit: ")
+
+
+def test_the_papers_protocol_tunes_with_its_augmentation_and_the_result_says_so(
+    tmp_path: Path, films: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ways.py").write_text(
+        "from pathlib import Path\n"
+        "from evalkit import protocols\n"
+        "from evalkit.annotations import Labelled\n"
+        "from evalkit.api import Example, Task\n"
+        "def task() -> Task:\n"
+        f"    films = sorted(Path({str(films)!r}).glob('*.mp4'))\n"
+        "    every = [Example(film.stem, film, i % 2) for i, film in enumerate(films)]\n"
+        "    found = Labelled(every[4:], every[:4], ('left', 'right'))\n"
+        "    return protocols.classification('kinetics400', found, 'videoglue_finetune', False)\n"
+    )
+    words = [f"task={tmp_path}/ways.py", f"ckpt={tiny}", "clip.size=32", "clip.frames=4", "workers=1"]
+    words += ["adapter.epochs=1", "adapter.batch_size=4", f"out={tmp_path / 'out'}"]
+    assert mistake(capsys, "run", *words).endswith(
+        "protocol videoglue_finetune has another adapter: add adapter=finetune"
+    )
+    run = evalkit("run", *words, "adapter=finetune").parent
+    assert result.validate(run) == []
+    protocol = result.load(run)["task"]["protocol"]
+    assert protocol["name"] == "videoglue_finetune" and protocol["augment"]["randaugment"] == [9.0, 0.5]
+    assert protocol["views"]["resize"] == "crop" and protocol["views"]["share"] == 0.875
+    assert {"mixup": 0.8, "cutmix": 1.0, "dropout": 0.5}.items() <= protocol["settings"].items()
+
+
 def probabilities(run: Path) -> list[list[float]]:
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     return [row["detail"]["probabilities"] for row in rows]
@@ -179,12 +212,6 @@ def test_one_command_tunes_and_scores(words: list[str], tmp_path: Path) -> None:
     again = evalkit("run", *words, f"adapter.from={out}", f"out={tmp_path / 'again'}").parent
     difference = torch.tensor(probabilities(run)) - torch.tensor(probabilities(again))
     assert difference.abs().max() < 2e-3  # what is saved has half precision
-
-
-def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    capsys.readouterr()
-    assert main(words) == 2
-    return capsys.readouterr().err.splitlines()[-1].removeprefix("evalkit: ")
 
 
 def test_what_was_trained_for_another_encoder_is_refused(

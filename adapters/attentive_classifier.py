@@ -1,0 +1,374 @@
+"""V-JEPA 2's attentive classifier: self-attention over all tokens of a video, then one query; or many side by side."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.checkpoint import checkpoint as computed_again
+
+from evalkit import checkpoint
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
+from evalkit.flops import trained_flops
+from evalkit.head import attention_heads
+from evalkit.labels import answers, present, several_classes
+
+# Points of one grid may differ in these.
+TOGETHER = ("lr", "weight_decay")
+# Tokens that one classifier reads at a time: of four videos of eight clips of 2,048, as on each of the authors' GPUs.
+AT_ONCE = 4 * 8 * 2048
+
+
+class AttentiveClassifier(nn.Module):
+    """Class scores (B, C) from tokens (B, N, D); its parameters have the names that they have in the authors' files.
+
+    Args:
+        dim: D.
+        classes: C.
+        heads: attention heads, a divisor of dim.
+        blocks: in all; the last is the query's.
+    """
+
+    def __init__(self, dim: int, classes: int, heads: int, blocks: int) -> None:
+        super().__init__()
+        self.pooler = _Pooler(dim, heads, blocks)
+        self.linear = nn.Linear(dim, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.linear(self.pooler(tokens))  # type: ignore[no-any-return]
+
+
+class _Pooler(nn.Module):
+    """One vector (B, D) from tokens (B, N, D)."""
+
+    def __init__(self, dim: int, heads: int, blocks: int) -> None:
+        super().__init__()
+        self.query_tokens = nn.Parameter(torch.empty(1, 1, dim))
+        self.cross_attention_block = _Query(dim, heads)
+        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(blocks - 1))
+        for name, value in self.named_parameters():
+            if value.ndim > 1:
+                nn.init.trunc_normal_(value, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(value)
+        # What is added to the residual is smaller the deeper it is; the query's counts as the block before it.
+        for i, block in enumerate([*self.blocks, self.cross_attention_block], 1):
+            for name, value in block.named_parameters():
+                if name in ("attn.proj.weight", "mlp.fc2.weight"):
+                    value.data /= math.sqrt(2 * max(1, min(i, blocks - 1)))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.cross_attention_block(self.query_tokens.expand(len(tokens), -1, -1), tokens)[:, 0]  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """Tokens (B, N, D) after they have looked at one another."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2, self.mlp = nn.LayerNorm(dim), nn.LayerNorm(dim), _mlp(dim)
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(dim, 3 * dim), "proj": nn.Linear(dim, dim)})
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        queries, keys, values = self.attn["qkv"](self.norm1(tokens)).chunk(3, -1)
+        tokens = tokens + self.attn["proj"](_attend(queries, keys, values, self.heads))
+        return tokens + self.mlp(self.norm2(tokens))  # type: ignore[no-any-return]
+
+
+class _Query(nn.Module):
+    """A query (B, 1, D) after it has looked at tokens (B, N, D); the attention has no map of its output."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2, self.mlp = nn.LayerNorm(dim), nn.LayerNorm(dim), _mlp(dim)
+        self.xattn = nn.ModuleDict({"q": nn.Linear(dim, dim), "kv": nn.Linear(dim, 2 * dim)})
+
+    def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
+        keys, values = self.xattn["kv"](self.norm1(tokens)).chunk(2, -1)
+        query = query + _attend(self.xattn["q"](query), keys, values, self.heads)
+        return query + self.mlp(self.norm2(query))  # type: ignore[no-any-return]
+
+
+def _mlp(dim: int) -> nn.Sequential:
+    layers = {"fc1": nn.Linear(dim, 4 * dim), "gelu": nn.GELU(), "fc2": nn.Linear(4 * dim, dim)}
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    """What each of the queries (B, N, D) finds in the values."""
+    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (queries, keys, values))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Classifiers(lightning.LightningModule):
+    """A frozen encoder's tokens -> class scores, of K classifiers at once until one is chosen.
+
+    All tokens of a video's clips are read together, and the softmax is averaged over crops only. One classifier reads a
+    few videos at a time, and in the backward pass again, so that the memory holds the activations of no more than that.
+
+    Args:
+        head: a classifier, whose weights are the first of all K.
+        rates: learning rate and weight decay of each.
+        clips: temporal views of a video, which are read together.
+        layers: of the encoder, the last ones, whose tokens are read together.
+        several: an example may have several classes, or none; each has a sigmoid of its own.
+        epochs: passes over the training examples.
+        batch_size: examples in one training step.
+    """
+
+    trains_encoder = False
+
+    def __init__(
+        self,
+        head: AttentiveClassifier,
+        rates: Sequence[tuple[float, float]],
+        clips: int,
+        layers: int,
+        several: bool,
+        epochs: int,
+        batch_size: int,
+    ) -> None:
+        super().__init__()
+        self.rates, self.clips, self.several = list(rates), clips, several
+        self.epochs, self.batch_size = epochs, batch_size
+        self.kept = Kept("tokens", layers, dtype="float16")
+        first = dict(head.named_parameters())
+        self.names, self.classes = list(first), head.linear.out_features
+        self.stacked = nn.ParameterList(torch.stack([value.detach()] * len(rates)) for value in first.values())
+        self.classify = partial(functional_call, head.to("meta"))  # a function: meta weights are none of ours
+
+    @property
+    def points(self) -> int:
+        """K."""
+        return len(self.rates)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (K, B, crops, C) from tokens (B, V, T', S, D), or of several layers (B, V, layers, T', S, D).
+
+        Raises:
+            UserError: the views are not the task's clips, in one crop or three.
+        """
+        crops, rest = divmod(features.shape[1], self.clips)
+        if rest or crops not in (1, 3):
+            raise UserError(
+                f"adapter=attentive_classifier reads the task's {self.clips} clips together, and {features.shape[1]} "
+                "views are no crops of these: leave out clip.clips="
+            )
+        apart = features.reshape(-1, self.clips, crops, *features.shape[2:])
+        tokens = apart.transpose(1, 2).flatten(0, 1).flatten(1, -2)
+        parts = torch.split(tokens, max(1, AT_ONCE // tokens.shape[1]))
+        heads = zip(*(stack.unbind() for stack in self.stacked), strict=True)
+        logits = [torch.cat([self._logits(list(head), part) for part in parts]) for head in heads]
+        return torch.stack(logits).view(self.points, -1, crops, self.classes)
+
+    def _logits(self, head: Sequence[Tensor], tokens: Tensor) -> Tensor:
+        """Logits (B, C) of one classifier from tokens (B, N, D) of any float dtype, on any device."""
+
+        def scored(tokens: Tensor) -> Tensor:
+            weights = dict(zip(self.names, head, strict=True))
+            return self.classify(weights, (tokens.to(head[0]),))  # type: ignore[no-any-return]
+
+        if not torch.is_grad_enabled():
+            return scored(tokens)
+        return computed_again(scored, tokens, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch, index: int) -> dict[str, Tensor]:
+        """The sum of the classifiers' losses, and each one's own (K,)."""
+        logits = self(batch.features)
+        target = present([example.target for example in batch.examples], self.classes).to(logits)[:, None]
+        if self.several:
+            each = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none").mean(-1)
+        else:
+            each = -(target * logits.log_softmax(-1)).sum(-1)
+        losses = each.mean((1, 2))
+        return {"loss": losses.sum(), "losses": losses.detach()}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW of each classifier by itself, on views of the stacked weights; biases and norms decay too."""
+        groups: list[dict[str, Any]] = [
+            {"params": [stack.detach()[k] for stack in self.stacked], "lr": lr, "weight_decay": weight_decay}
+            for k, (lr, weight_decay) in enumerate(self.rates)
+        ]
+        self.optimised = [group["params"] for group in groups]
+        optimizer, steps = AdamW(groups), int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1, (step + 1) / steps))))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_after_backward(self) -> None:
+        """Hands each classifier's gradient on to the views that are optimised."""
+        for stack, views in zip(self.stacked, zip(*self.optimised, strict=True), strict=True):
+            assert stack.grad is not None
+            for view, gradient in zip(views, stack.grad, strict=True):
+                view.grad = gradient
+            stack.grad = None
+
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        """Nothing: the authors clip no gradient."""
+
+    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
+        """The five likeliest classes of each example, best first, by the mean of the softmax over its crops.
+
+        Where an example may have several classes: the probability of every class, the mean of the sigmoid.
+        """
+        (predictions,) = self.predict_all(examples, features)
+        return predictions
+
+    def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
+        """What `predict` gives, of each classifier."""
+        if features is None:
+            raise UserError("a classifier has no blind control: without a video it has no input")
+        return answers(self(features), self.several)
+
+    def choose(self, k: int) -> None:
+        """Leaves the k-th classifier only."""
+        self.rates = self.rates[k : k + 1]
+        self.stacked = nn.ParameterList(stack.detach()[k : k + 1].clone() for stack in self.stacked)
+
+    def learned(self) -> dict[str, Tensor]:
+        """The one classifier's parameters, named as in the authors' files."""
+        return {name: value for name, (value,) in zip(self.names, self.stacked, strict=True)}
+
+    @torch.no_grad()
+    def relearn(self, weights: Mapping[str, Tensor]) -> None:
+        """Puts back what `learned` gave."""
+        for name, (value,) in zip(self.names, self.stacked, strict=True):
+            value.copy_(weights[name])
+
+    def flops(self, encoder: Any, video: Tensor) -> int:
+        """Operations of one clip on `meta`: its share of what the clips that are read together cost."""
+        layers = self.kept.layers
+        found = self.kept.take(encoder(video, layers=layers) if layers > 1 else encoder(video))
+        return trained_flops(self, torch.stack([found] * self.clips, 1)) // self.clips
+
+
+def adapter(
+    encoder: Encoder,
+    task: Task,
+    *,
+    heads: int = 16,
+    blocks: int = 4,
+    layers: int = 1,
+    lr: float = 1e-3,
+    weight_decay: float = 1e-2,
+    epochs: int = 20,
+    batch_size: int = 32,
+    probe: Path | None = None,
+    head_index: int | None = None,
+) -> Classifiers:
+    """Classifies with V-JEPA 2's attentive classifier on the frozen encoder.
+
+    As in its code (https://github.com/facebookresearch/vjepa2, evals/video_classification_frozen): the tokens of all
+    clips of a video pass through blocks of self-attention together, and one learned query looks at them in the last
+    block. It is trained by AdamW with a cosine to zero, without warm-up, decay of all weights, no smoothing. The first
+    weights of the points of a grid are the same.
+
+    Args:
+        heads: attention heads, 16 in the authors' files, which do not say; 0 means 12 where they divide the width,
+            else the next fewer.
+        blocks: in all: the query's, and before it those of self-attention.
+        layers: of the encoder, the last ones, whose tokens are read together.
+        lr: first learning rate.
+        weight_decay: of all weights.
+        epochs: passes over the training examples.
+        batch_size: examples in one training step.
+        probe: a file of classifiers that the authors trained, such as ssv2-vitl-16x2x3.pt; nothing is trained then.
+        head_index: which of the classifiers in that file, from 0, where it holds several.
+    """
+    settings = {
+        "heads": heads,
+        "blocks": blocks,
+        "layers": layers,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "probe": probe,
+        "head_index": head_index,
+    }
+    return grid(encoder, task, [settings])
+
+
+def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> Classifiers:
+    """Classifiers that train together, one per point, each as `adapter` alone would make it.
+
+    Args:
+        encoder: frozen.
+        task: with classes.
+        points: all settings of `adapter` for each, which differ in `TOGETHER` at most.
+
+    Raises:
+        UserError: the task has no classes, or its training views not its clips; a setting does not fit; the file of
+            `probe` does not.
+    """
+    if not task.classes:
+        raise UserError("adapter=attentive_classifier needs a task with classes; this task has none")
+    shared, clips = points[0], task.views.clips
+    for name in ("blocks", "layers"):
+        if shared[name] < 1:
+            raise UserError(f"adapter.{name}={shared[name]}: wanted at least 1")
+    probe = shared["probe"]
+    if clips > 1 and task.augment and not task.augment.all_clips and not probe:
+        raise UserError(
+            f"adapter=attentive_classifier reads the task's {clips} clips together, and its training views have one: "
+            "use data.protocol=vjepa2"
+        )
+    heads = attention_heads(encoder.dim, shared["heads"])
+    with torch.random.fork_rng(devices=[]):
+        head = AttentiveClassifier(encoder.dim, len(task.classes), heads, shared["blocks"])
+    if probe:
+        if shared["layers"] > 1:
+            raise UserError(
+                f"adapter.layers={shared['layers']}: the authors' classifiers of several layers read others than the "
+                "last ones, each after the encoder's norm, which evalkit does not keep: their files cannot be used"
+            )
+        checkpoint.load_strictly(head, _released(probe, shared["head_index"]), probe)
+    elif shared["head_index"] is not None:
+        raise UserError(f"adapter.head_index={shared['head_index']} has no effect without adapter.probe=")
+    return Classifiers(
+        head,
+        [(point["lr"], point["weight_decay"]) for point in points],
+        clips,
+        shared["layers"],
+        several_classes(task),
+        0 if probe else shared["epochs"],
+        shared["batch_size"],
+    )
+
+
+def _released(file: Path, index: int | None) -> dict[str, Tensor]:
+    """The weights of a classifier in a file that the authors' training wrote, which has one for each point of its grid.
+
+    Args:
+        file: .pt, with `classifiers`, a list of state dicts.
+        index: which of them; None where there is one.
+
+    Raises:
+        UserError: the file is missing, damaged or another; or which of its classifiers is meant is not known.
+    """
+    if not file.is_file():
+        raise UserError(f"adapter.probe={file}: no such file")
+    state = checkpoint.read_pickle(file)
+    heads = state.get("classifiers") if isinstance(state, dict) else None
+    if not isinstance(heads, list) or not heads or not all(isinstance(head, dict) for head in heads):
+        raise UserError(f"adapter.probe={file}: wanted `classifiers`, a list, as V-JEPA 2's evaluations write it")
+    if (len(heads) > 1) if index is None else (index not in range(len(heads))):
+        which = "add" if index is None else f"adapter.head_index={index} is none; use"
+        raise UserError(
+            f"adapter.probe={file} holds {len(heads)} classifiers: {which} adapter.head_index=0 to {len(heads) - 1}"
+        )
+    return {name.removeprefix("module."): value for name, value in heads[index or 0].items()}

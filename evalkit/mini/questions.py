@@ -1,0 +1,55 @@
+"""The mini world for multiple choice: the films of EgoSchema's miniature, and sentences of which one is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from evalkit.annotations import Labelled
+from evalkit.api import Example
+from evalkit.mini import language
+from evalkit.mini.captions import TEST, TRAIN
+from evalkit.mini.language import Kind, Question
+from evalkit.mini.library import Films
+
+FEW = 20
+
+
+def whole(kinds: Sequence[Kind] = language.KINDS) -> Labelled:
+    """Three-minute films and five stories each, which differ in one of these kinds alone."""
+
+    def ask(name: str, path: Path, question: Question) -> Iterator[Example]:
+        if question.kind in kinds:
+            choices = tuple(map(str, question.options))
+            yield Example(name, path, question.answer, None, language.QUESTION, choices, question.kind)
+
+    return _asked(ask, TRAIN, TEST)
+
+
+def steps() -> Labelled:
+    """The six steps of a few of these films as videos of their own; all that happens in the film is to choose from."""
+
+    def ask(name: str, path: Path, question: Question) -> Iterator[Example]:
+        told = [str(step) for step in question.story.steps]
+        choices = tuple(dict.fromkeys(told))
+        for i, (span, sentence) in enumerate(zip(question.story.times(), told, strict=True)):
+            yield Example(f"{name}_{i}", path, choices.index(sentence), span, choices=choices)
+
+    return _asked(ask, FEW, FEW)
+
+
+def _asked(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, test: int) -> Labelled:
+    """The examples of so many films of each split."""
+    films: list[Films] = []
+    found: dict[str, list[Example]] = {}
+    for split, n in (("train", train), ("test", test)):
+        questions = language.questions(split, n)
+        films.append(Films(f"three-minutes-{split}", [question.story for question in questions], fps=2))
+        asked = zip(films[-1].paths, questions, strict=True)
+        found[split] = [example for path, one in asked for example in ask(f"{split}-{path.stem}", path, one)]
+
+    def provide(examples: Sequence[Example]) -> None:
+        for one in films:
+            one.provide(examples)
+
+    return Labelled(found["train"], found["test"], (), provide)

@@ -1,0 +1,42 @@
+"""NExT-QA: why, how, and what before what, asked with five answers (https://arxiv.org/abs/2105.08276)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from evalkit.annotations import Labelled
+from evalkit.api import Task, Views
+from evalkit.choices import choose, read_nextqa
+from evalkit.mini import questions
+
+ADAPTER = "multiple_choice"
+SIZES = {"val": 4_996, "test": 8_564}
+# Of val, from its own repository: the best model that it was published with, and people.
+PUBLISHED = {"HGA": 49.74, "human": 88.38}
+
+
+def task(root: Path = Path("data/nextqa"), mini: bool = False, split: Literal["val", "test"] = "val") -> Task:
+    """Chooses one of five answers to a question about cause, time or content of a video of everyday life.
+
+    Files as published: val.csv or test.csv, here or in dataset/nextqa/, and the videos as <video>.mp4 in any folder
+    there, such as NExTVideo/1106/. Scores are also given for causal, temporal and descriptive questions, as its own
+    scorer does. Frames are taken uniformly over the whole video. The train split is not read.
+
+    Args:
+        root: folder with the csv files and the videos.
+        mini: the films of egoschema's miniature, and its questions.
+        split: val, which most papers report, or test.
+    """
+    return choose(
+        questions.whole()
+        if mini
+        else Labelled([], read_nextqa(root, f"{split}.csv", f"dataset/nextqa/{split}.csv"), ()),
+        views=Views("uniform"),
+        controls=("blind", "shuffled", "single_frame", "option_order"),
+        split="mini" if mini else split,
+        sizes={} if mini else {"test": SIZES[split]},
+        licence="generated (Apache-2.0)" if mini else "MIT (annotations)",
+        source="https://github.com/doc-doc/NExT-QA",
+        published=PUBLISHED if split == "val" and not mini else {},
+    )

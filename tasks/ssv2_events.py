@@ -1,0 +1,29 @@
+"""SSv2-Events: 49 templates of Something-Something v2 with two events or more (https://arxiv.org/abs/2301.02074)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evalkit import videocon
+from evalkit.api import Task
+from evalkit.mini import classes
+
+ADAPTER = "zero_shot"
+
+
+def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
+    """Names which of 49 sequences of events is shown, by words alone: zero-shot.
+
+    Files: eval_ssv2_events.csv as VideoCon publishes it (588 videos), and the videos as <id>.webm (or other) in any
+    folder there. Frames are taken uniformly over the whole video. What is known of the papers' scores is in
+    evalkit/videocon.py.
+
+    Args:
+        root: folder with the list and the videos.
+        mini: the films of diving48's miniature, a class per order of colours.
+    """
+    return videocon.by_words(
+        "ssv2_events",
+        classes.in_order() if mini else videocon.read(root, "ssv2_events"),
+        mini,
+    )

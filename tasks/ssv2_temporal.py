@@ -1,0 +1,31 @@
+"""SSv2-Temporal: 18 templates of Something-Something v2 that need time to be told (https://arxiv.org/abs/1907.08340)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evalkit import videocon
+from evalkit.api import Task
+from evalkit.mini import classes
+
+ADAPTER = "zero_shot"
+
+
+def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
+    """Names which of 18 things is done with something, by words alone: zero-shot.
+
+    Files: eval_ssv2_temporal.csv as VideoCon publishes it (216 videos), and the videos as <id>.webm (or other) in any
+    folder there. Frames are taken uniformly over the whole video. What is known of the papers' scores is in
+    evalkit/videocon.py.
+
+    Args:
+        root: folder with the list and the videos.
+        mini: the films of ssv2's miniature, a class per motion that is another one backwards.
+    """
+    return videocon.by_words(
+        "ssv2_temporal",
+        classes.one_step(lambda step: step.action, classes.REVERSIBLE)
+        if mini
+        else videocon.read(root, "ssv2_temporal"),
+        mini,
+    )
