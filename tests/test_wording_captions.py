@@ -1,0 +1,144 @@
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evalkit.api import UserError
+from evalkit.rows import Row
+from evalkit.scores import reference, resolve, scores
+from evalkit.wording.bleu import bleu, parts
+from evalkit.wording.captions import captions
+from evalkit.wording.cider import cider
+from evalkit.wording.ngrams import count
+from evalkit.wording.rouge import rouge_l
+from tests.given import DATA, real
+
+EXPECTED = DATA / "expected" / "youcook2"
+SAID = ["a man rides a horse", "the dog sleeps on a bed", "a woman cuts an onion", "two boys play chess"]
+
+
+def tokenized() -> tuple[list[str], list[list[str]], dict[str, Any]]:
+    """The captions, references and scores of the reference scorer."""
+    found = json.loads((EXPECTED / "expected_youcook2_nn.json").read_text())
+    texts, ids = found["tokenized"], found["ids"]
+    return [texts["res"][i][0] for i in ids], [texts["gts"][i] for i in ids], found
+
+
+def row(i: int, prediction: Any, target: Any) -> Row:
+    return Row(str(i), f"{i}.mp4", target=target, prediction=prediction)
+
+
+@real
+def test_corpus_scores_of_youcook2_equal_the_reference() -> None:
+    given = json.loads((EXPECTED / "val_segment_captions_with_nn_predictions.json").read_text())
+    expected = json.loads((EXPECTED / "expected_youcook2_nn.json").read_text())["scores"]
+    found = captions([given["res"][i][0] for i in given["gts"]], list(given["gts"].values()))
+    assert list(found) == ["CIDEr", "BLEU-4", "BLEU-3", "BLEU-2", "BLEU-1", "ROUGE-L"]
+    for name, value in found.items():
+        score = np.mean(value) if isinstance(value, list) else value / 100
+        key = {"CIDEr": "CIDEr", "ROUGE-L": "ROUGE_L"}.get(name, name.replace("BLEU-", "Bleu_"))
+        assert score == pytest.approx(expected[key], abs=1e-12), name
+
+
+@real
+def test_each_caption_of_youcook2_scores_as_in_the_reference() -> None:
+    ours, theirs, found = tokenized()
+    grams, expected = count(ours, theirs), found["per_item"]
+    np.testing.assert_allclose(cider(grams), expected["CIDEr"], atol=1e-12)
+    np.testing.assert_allclose(
+        bleu(parts(grams)), np.stack([expected[f"Bleu_{n}"] for n in (1, 2, 3, 4)], 1), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        [rouge_l(*one) for one in zip(ours, theirs, strict=True)], expected["ROUGE_L"], atol=1e-12
+    )
+
+
+def test_several_references_of_each_caption_score_as_in_pycocoevalcap() -> None:
+    for module in ("bleu.bleu", "cider.cider", "rouge.rouge"):
+        pytest.importorskip(f"pycocoevalcap.{module}", reason="needs evalkit[captions]")
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    generator = np.random.default_rng(0)
+    words = [chr(97 + i) for i in range(12)]
+
+    def text(shortest: int) -> str:
+        return " ".join(generator.choice(words, generator.integers(shortest, 12)))
+
+    ours = [text(0) for _ in range(200)]
+    theirs = [[text(1) for _ in range(generator.integers(1, 5))] for _ in ours]
+    gts, res = dict(enumerate(theirs)), {i: [one] for i, one in enumerate(ours)}
+    grams = count(ours, theirs)
+    corpus, each = Bleu(4).compute_score(gts, res, verbose=0)
+    np.testing.assert_allclose(bleu(parts(grams)).T, each, atol=1e-12)
+    np.testing.assert_allclose(bleu(parts(grams).sum(0)), corpus, atol=1e-12)
+    np.testing.assert_allclose(cider(grams), Cider().compute_score(gts, res)[1], atol=1e-12)
+    expected = Rouge().compute_score(gts, res)[1]
+    np.testing.assert_allclose([rouge_l(*one) for one in zip(ours, theirs, strict=True)], expected, atol=1e-12)
+
+
+def test_splits_scored_together_have_document_frequencies_of_their_own() -> None:
+    theirs = [["a b c"], ["a d e"], ["a b c"], ["x y z"], ["a y q"]]
+    ours = ["a b c", "d e a", "a b", "x y z z", "q"]
+    split = np.array([1, 1, 3, 3, 3])
+    together = cider(count(ours, theirs), split)
+    np.testing.assert_allclose(together[:2], cider(count(ours[:2], theirs[:2])), atol=1e-12)
+    np.testing.assert_allclose(together[2:], cider(count(ours[2:], theirs[2:])), atol=1e-12)
+
+
+def test_a_perfect_caption_has_every_score_at_its_best() -> None:
+    found = captions(SAID, [[said, "something else"] for said in SAID])
+    assert found["ROUGE-L"] == [1.0] * 4
+    assert found["BLEU-4"] == pytest.approx(100, abs=1e-5)
+    assert captions(SAID, SAID)["CIDEr"] == pytest.approx(1000)  # times 10, in percent
+
+
+def test_a_failed_caption_is_an_empty_one_and_its_target_in_its_place_is_right() -> None:
+    targets = [(said, "something else") for said in SAID]
+    worst, best = captions([None, *SAID[1:]], targets), captions([targets[0], *SAID[1:]], targets)
+    assert worst["ROUGE-L"] == [0.0, 1.0, 1.0, 1.0] and best["ROUGE-L"] == [1.0] * 4
+    for name in ("CIDEr", "BLEU-4", "BLEU-1"):
+        assert worst[name] == captions(["", *SAID[1:]], targets)[name]
+        assert worst[name] < best[name] == captions(SAID, targets)[name]  # type: ignore[operator]
+
+
+def test_a_failed_caption_is_wrong_even_where_the_reference_has_no_word() -> None:
+    assert captions([None, "", "a"], ["?", "?", "a"])["ROUGE-L"] == [0.0, 1.0, 1.0]
+
+
+def test_the_record_has_intervals_bounds_and_kinds_of_every_metric() -> None:
+    rows = [row(i, None if i == 3 else said, [said]) for i, said in enumerate(SAID)]
+    found = {one["metric"]: one for one in scores(captions, rows, seed=0)}
+    assert found["CIDEr"]["bounds"] == [750, 1000] and found["ROUGE-L"]["bounds"] == [75, 100]
+    assert found["BLEU-4"]["bounds"][1] == pytest.approx(100, abs=1e-5)
+    low, high = found["CIDEr"]["ci95"]
+    assert low < 750 < high
+    assert resolve(reference(captions)) is captions
+
+
+def test_one_caption_alone_has_no_cider_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    from evalkit.wording.captions import _say_undefined
+
+    _say_undefined.cache_clear()
+    found = captions(["a dog"], ["a dog"])
+    assert math.isnan(float(found["CIDEr"])) and found["ROUGE-L"] == [1.0]  # type: ignore[arg-type]
+    assert capsys.readouterr().err.startswith("evalkit: CIDEr of one caption alone is undefined")
+    assert scores(captions, [row(0, "a dog", "a dog")], seed=0)[0]["value"] is None
+
+
+@pytest.mark.parametrize("prediction", [3, [], ["a", 3], {"a": "b"}])
+def test_what_is_no_text_is_refused_in_one_line(prediction: Any) -> None:
+    with pytest.raises(UserError, match=r"captions: prediction .* is no text; wanted a text or a list of texts"):
+        captions([prediction], ["a dog"])
+    with pytest.raises(UserError, match=r"captions: target .* is no text"):
+        captions(["a dog"], [prediction])
+
+
+def test_spice_says_what_it_needs() -> None:
+    from evalkit.wording.spice import spice
+
+    with pytest.raises(UserError, match="it needs Java 8 and the models of Stanford CoreNLP"):
+        spice([], [])

