@@ -99,7 +99,9 @@ def load_forward(config: Config) -> Forward:
     device = _device(options.device)
     if device.type == "cpu":
         torch.set_num_threads(options.threads or cores())
-    encoder: Any = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
+    encoder = config.module
+    if encoder is None:
+        encoder = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
     digest = checkpoint.sha256(encoder)
     if options.compile:
         encoder.compile()
@@ -159,7 +161,10 @@ def prepare(config: Config) -> Parts:
     if task.adapter and not options.adapter:
         raise UserError(f"task {options.task}: protocol {task.protocol} has another adapter: add adapter={own}")
     prescribed = task.settings if name == own else {}  # by its protocol, which names its adapter
-    settings = {**defaults, **(trained.settings(fitted_from) if fitted_from else prescribed), **config.adapter}
+    if fitted_from:  # of what the task prescribes, it still decides how a trained adapter is asked
+        asking = getattr(module, "ASKING", ())
+        prescribed = trained.settings(fitted_from) | {key: prescribed[key] for key in asking if key in prescribed}
+    settings = {**defaults, **prescribed, **config.adapter}
     points = [{**settings, **own} for own in config.points or ({},)]
     if unknown := {key for point in points for key in point} - defaults.keys():
         raise UserError(f"{fitted_from or f'task {options.task}'}: adapter {name} has no setting {min(unknown)!r}")

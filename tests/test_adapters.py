@@ -254,14 +254,14 @@ def test_option_likelihoods_equal_those_of_one_option_at_a_time(lm: Path) -> Non
     features = tokens(2)
     predictions = adapter.predict(QUESTIONS, features)
     for example, prediction, feature in zip(QUESTIONS, predictions, features, strict=True):
-        visual = adapter.resampler(feature.float()) * adapter.scale
+        visual = adapter.reader.resampler(feature.float()) * adapter.reader.scale
         for text, found in zip(example.choices, prediction.detail["log_likelihood"], strict=True):
-            prompt = adapter.tokenizer.encode(f"Question: {example.text} Answer:")
-            option = adapter.tokenizer.encode(text, add_special_tokens=False)
+            prompt = adapter.reader.tokenizer.encode(f"Question: {example.text} Answer:")
+            option = adapter.reader.tokenizer.encode(text, add_special_tokens=False)
             ids = torch.tensor([prompt + option])
-            embedded = torch.cat([visual, adapter.words(ids)], 1)
+            embedded = torch.cat([visual, adapter.reader.words(ids)], 1)
             labels = torch.cat([torch.full((1, 3 + len(prompt)), -100), ids[:, len(prompt) :]], 1)
-            loss = adapter.lm(inputs_embeds=embedded, labels=labels).loss
+            loss = adapter.reader.lm(inputs_embeds=embedded, labels=labels).loss
             assert found == pytest.approx(-loss.item() * len(option), abs=2e-4)
 
 
@@ -280,12 +280,12 @@ def test_options_are_told_as_running_text_by_a_byte_level_tokenizer_too(tmp_path
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     adapter = choice(tmp_path)
     found = adapter.predict(QUESTIONS[1:], tokens(1))[0].detail
-    visual = adapter.resampler(tokens(1)[0].float()) * adapter.scale
-    prompt = adapter.tokenizer.encode("Question: What? Answer:")
-    option = adapter.tokenizer.encode(" a white circle blinks")
+    visual = adapter.reader.resampler(tokens(1)[0].float()) * adapter.reader.scale
+    prompt = adapter.reader.tokenizer.encode("Question: What? Answer:")
+    option = adapter.reader.tokenizer.encode(" a white circle blinks")
     ids = torch.tensor([prompt + option])
     labels = torch.cat([torch.full((1, 3 + len(prompt)), -100), ids[:, len(prompt) :]], 1)
-    loss = adapter.lm(inputs_embeds=torch.cat([visual, adapter.words(ids)], 1), labels=labels).loss
+    loss = adapter.reader.lm(inputs_embeds=torch.cat([visual, adapter.reader.words(ids)], 1), labels=labels).loss
     assert found["tokens"][0] == len(option)
     assert found["log_likelihood"][0] == pytest.approx(-loss.item() * len(option), abs=2e-4)
 
@@ -324,7 +324,7 @@ def test_temporal_pooling_keeps_the_named_steps(lm: Path, temporal: str, steps: 
 def test_the_resampler_tells_the_order_of_steps(lm: Path) -> None:
     adapter = choice(lm)
     features = tokens(1, steps=6).float()[:, 0]
-    assert not torch.allclose(adapter.resampler(features), adapter.resampler(features.flip(1)), atol=1e-5)
+    assert not torch.allclose(adapter.reader.resampler(features), adapter.reader.resampler(features.flip(1)), atol=1e-5)
 
 
 def test_training_multiple_choice_leaves_the_language_model_as_it_was(lm: Path) -> None:
@@ -463,7 +463,7 @@ def test_what_an_adapter_learned_comes_back_from_disk(tmp_path: Path, lm: Path) 
     trained.save(adapter, tmp_path / "a", {"settings": {"latents": 3}})
     torch.manual_seed(random.randrange(1000) + 1)
     other = choice(lm)
-    other.resampler.latents.data.zero_()
+    other.reader.resampler.latents.data.zero_()
     trained.restore(other, tmp_path / "a")
     for one, two in zip(trained.learned(adapter).values(), trained.learned(other).values(), strict=True):
         assert torch.allclose(one, two, atol=1e-3)
@@ -474,6 +474,54 @@ def test_what_an_adapter_learned_comes_back_from_disk(tmp_path: Path, lm: Path) 
 def test_an_adapter_is_not_restored_over_another_language_model(tmp_path: Path, lm: Path) -> None:
     adapter = choice(lm)
     trained.save(adapter, tmp_path / "a", {"settings": {}})
-    adapter.lm.get_input_embeddings().weight.data.add_(1)
+    adapter.reader.lm.get_input_embeddings().weight.data.add_(1)
     with pytest.raises(UserError, match="was trained with lm .* train it again"):
         trained.restore(adapter, tmp_path / "a")
+
+
+SCORERS = ("likelihood", "likelihood_per_token", "pmi", "letter", "letter_said", "yes")
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_every_scorer_learns_which_option_is_right(lm: Path, scorer: str) -> None:
+    adapter = choice(lm, scorer=scorer)
+    asked = [
+        replace(
+            example, id=f"{example.id}{turn}", choices=example.choices[:: 1 - 2 * turn], target=example.target ^ turn
+        )
+        for example in QUESTIONS
+        for turn in (0, 1)
+    ]
+    optimizer = torch.optim.AdamW([p for p in adapter.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(120):
+        optimizer.zero_grad()
+        adapter.training_step(Batch(asked, tokens(4)), 0).backward()
+        optimizer.step()
+    assert [one.value for one in adapter.predict(asked, tokens(4))] == [example.target for example in asked]
+
+
+def test_pointwise_mutual_information_is_what_question_and_video_add(lm: Path) -> None:
+    plain, pmi = choice(lm), choice(lm, scorer="pmi")
+    asked = [replace(example, text="") for example in QUESTIONS]
+    alone = plain.predict(asked, None)
+    for one, bare, other in zip(
+        plain.predict(QUESTIONS, tokens(2)), alone, pmi.predict(QUESTIONS, tokens(2)), strict=True
+    ):
+        added = [a - b for a, b in zip(one.detail["log_likelihood"], bare.detail["log_likelihood"], strict=True)]
+        assert other.value == added.index(max(added))
+        assert other.detail == one.detail
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [("B", 1), ("b.", 1), ("(C) a ring", 2), ("A: a red ring", 0), ("the answer is (B)", 1)],
+)
+def test_a_letter_that_is_said_names_its_option(said: str, place: int) -> None:
+    assert plugins.module_and_factory("adapter", "multiple_choice")[0].named(said, 3).value == place
+
+
+@pytest.mark.parametrize("said", ["", "a red ring", "D", "Both", "7"])
+def test_what_names_no_option_is_a_failure_with_its_words(said: str) -> None:
+    found = plugins.module_and_factory("adapter", "multiple_choice")[0].named(said, 3)
+    assert found.value is None
+    assert found.detail == {"said": said, "failure": f"the answer {said!r} names none of 3 options"}

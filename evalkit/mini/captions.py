@@ -1,4 +1,4 @@
-"""The mini world for retrieval: the films of EgoSchema's miniature, and what happens in them as captions."""
+"""The mini world with captions: the films of EgoSchema's miniature, and shorter ones of three steps."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from evalkit.api import Example
-from evalkit.captions import Captioned, Searched
-from evalkit.mini import language, world
+from evalkit.captions import Captioned, Narrated, Searched, Told
+from evalkit.mini import classes, language, world
 from evalkit.mini.library import Films
 
 TRAIN, TEST = 300, 100
@@ -32,6 +32,33 @@ def parts() -> Searched:
             yield Captioned(f"{name}_{first}", path, [str(_part(story, first, last))], span)
 
     return _searched(lambda *film: list(halves(*film)))
+
+
+def steps() -> Narrated:
+    """Twelve-second films of three steps, each told in a sentence."""
+    films = classes.three_step_films()
+    found = told(films)
+    return Narrated(found[classes.TRAIN :], found[: classes.TRAIN], films.provide)
+
+
+def told(films: Films) -> list[Told]:
+    """Films with a sentence about each of their steps."""
+    return [
+        Told(
+            path.stem,
+            path,
+            one.seconds,
+            [(*span, str(step)) for span, step in zip(one.times(), one.steps, strict=True)],
+        )
+        for path, one in zip(films.paths, films.stories, strict=True)
+    ]
+
+
+def stories() -> Searched:
+    """The films of `steps`, one caption each, which tells all three in order."""
+    films = classes.three_step_films()
+    found = [Captioned(path.stem, path, [str(story)]) for path, story in zip(films.paths, films.stories, strict=True)]
+    return Searched(found[classes.TRAIN :], found[: classes.TRAIN], provide=films.provide)
 
 
 def _part(story: world.Story, first: int, last: int) -> world.Story:

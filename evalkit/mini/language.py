@@ -71,18 +71,30 @@ def clips(name: str, n: int) -> list[world.Story]:
     return [world.story(random.Random(f"{name} {i}"), 1, 10.0, 5.0) for i in range(n)]
 
 
-def document(rng: random.Random) -> str:
-    """One text to learn the language from: a story told two to four times, the last as the answer to the question.
+def inquiries(step: world.Step) -> list[tuple[str, str]]:
+    """Questions about a film of one step, and their answers."""
+    action = str(step).removeprefix(f"a {step.thing} ")
+    return [
+        ("What colour is it?", step.thing.colour),
+        ("What shape is it?", step.thing.shape),
+        ("What does it do?", action),
+    ]
 
-    Every other text is a list of the world's words, told over and over: only looking back tells what comes next, which
+
+def document(rng: random.Random) -> str:
+    """One text to learn the language from: a story told one to three times, then what is asked of it and its answer.
+
+    Every third text is a list of the world's words, told over and over: only looking back tells what comes next, which
     a model must learn before it can answer from what stands before the question.
     """
     times = rng.randint(1, 3)
-    if rng.random() < 0.5:
+    kind = rng.randrange(3)
+    if kind == 0:
         words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(5, 25)))
         return " ".join([words] * (times + 1))
-    told = world.story(rng, rng.randint(1, STEPS), SECONDS, CYCLE_SECONDS)
-    return f"{f'{told}. ' * times}Question: {QUESTION} Answer: {told}"
+    told = world.story(rng, rng.randint(1, STEPS) if kind == 1 else 1, SECONDS, CYCLE_SECONDS)
+    asked, answer = (QUESTION, str(told)) if kind == 1 else rng.choice(inquiries(told.steps[0]))
+    return f"{f'{told}. ' * times}Question: {asked} Answer: {answer}"
 
 
 def documents(seed: int, n: int) -> Iterator[str]:

@@ -1,7 +1,9 @@
-"""Lessons for an encoder: films of the mini world, each with its caption and near misses of it.
+"""Lessons: films of the mini world that are in none of its tasks, with what happens in them.
 
-Short clips come first, then whole films, as in LongViViT (https://arxiv.org/abs/2312.07395): a motion is plain in a
-single step and hard to find in three minutes. Near misses ask for motion and order, which other films' captions do not.
+For an encoder, each film has its caption and near misses of it. Short clips come first, then whole films, as in
+LongViViT (https://arxiv.org/abs/2312.07395): a motion is plain in a single step and hard to find in three minutes. Near
+misses ask for motion and order, which other films' captions do not. For a captioner, films and their steps are told,
+and questions about them answered.
 """
 
 from __future__ import annotations
@@ -11,22 +13,27 @@ from collections.abc import Sequence
 from typing import Literal
 
 from evalkit.api import Example, Task, Views
+from evalkit.captions import Narrated
 from evalkit.metrics import accuracy
-from evalkit.mini import language, world
+from evalkit.mini import captions, classes, language, world
 from evalkit.mini.library import Films
+from evalkit.wording.captions import captions as text_score
 
 ADAPTER = "contrastive"
 FPS = 2
-Lesson = Literal["steps", "films"]
+Lesson = Literal["steps", "films", "words"]
 
 
 def task(lesson: Lesson = "steps", films: int = 1800) -> Task:
-    """Tells a film's caption from others that are nearly right.
+    """Tells a film's caption from others that are nearly right; or, for adapter=captioner, what happens in it.
 
     Args:
-        lesson: steps are the single steps of the films, 16 frames each; films are whole, in the encoder's own clip.
-        films: training films; each has six steps in three minutes.
+        lesson: steps are the single steps of the films, 16 frames each; films are whole, in the encoder's own clip;
+            words are films of three steps in twelve seconds, their steps, and questions about films of one step.
+        films: training films; each has six steps in three minutes, but for words.
     """
+    if lesson == "words":
+        return _words(films)
     (train, train_films), (test, test_films) = _split("train", films, lesson), _split("test", 100, lesson)
 
     def provide(examples: Sequence[Example]) -> None:
@@ -42,6 +49,31 @@ def task(lesson: Lesson = "steps", films: int = 1800) -> Task:
         licence="generated (Apache-2.0)",
         provide=provide,
     )
+
+
+def _words(n: int) -> Task:
+    """As many films of three steps, whole and in steps, and half as many of one step with three questions each."""
+    several = classes.three_step_films("three-steps-lessons", n)
+    one = Films("one-step-lessons", language.clips("one-step-lessons", n // 2), fps=8)
+    found = [
+        Example(path.stem, path, (str(story),), text=language.QUESTION)
+        for path, story in zip(several.paths, several.stories, strict=True)
+    ]
+    found += [
+        Example(part.name, part.video, tuple(part.captions), part.span, language.QUESTION)
+        for part in Narrated(captions.told(several)).segments().test
+    ]
+    found += [
+        Example(f"{path.stem}-{k}", path, (answer,), text=asked)
+        for path, story in zip(one.paths, one.stories, strict=True)
+        for k, (asked, answer) in enumerate(language.inquiries(story.steps[0]))
+    ]
+
+    def provide(examples: Sequence[Example]) -> None:
+        several.provide(examples)
+        one.provide(examples)
+
+    return Task(test=found[:1], score=text_score, train=found[1:], licence="generated (Apache-2.0)", provide=provide)
 
 
 def _split(split: str, n: int, lesson: Lesson) -> tuple[list[Example], Films]:

@@ -1,0 +1,97 @@
+"""LongViViT's modular baseline: each segment of a video captioned by itself, and a language model that reads that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import lightning
+from torch import Tensor, nn
+
+from evalkit import checkpoint, plugins, trained
+from evalkit import lm as language_models
+from evalkit.api import Encoder, Example, Kept, Prediction, Task, UserError
+from evalkit.lm import Asked, Reader
+
+
+class SegmentsToLM(lightning.LightningModule):
+    """Clips of a video -> a caption of each -> the likelihood of each option after all captions."""
+
+    trains_encoder = False
+    epochs, batch_size = 0, 1
+
+    def __init__(self, captioner: Any, reader: Reader, question: str, prompt: str) -> None:
+        super().__init__()
+        self.captioner, self.reader, self.question, self.prompt = (
+            captioner.requires_grad_(False),
+            reader,
+            question,
+            prompt,
+        )
+        self.kept: Kept = captioner.kept
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """Hashes of the language model, and of what was learned to caption."""
+        return {"lm": self.reader.sha256, "captioner": checkpoint.sha256(self.captioner)}
+
+    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
+        """The likeliest option after the captions (B, V clips, T', S, D), of equals the first; blind: after none."""
+        told = [""] * len(examples) if features is None else self._told(examples, features)
+        asked = [
+            Asked(0, self.prompt.format(captions=captions, question=one.text).strip(), option)
+            for captions, one in zip(told, examples, strict=True)
+            for option in one.choices
+        ]
+        logprobs, mask = self.reader(asked, None)
+        values = (logprobs * mask).sum(-1).split([len(one.choices) for one in examples])
+        return [
+            Prediction(int(row.argmax()), {"captions": captions, "log_likelihood": [round(v, 5) for v in row.tolist()]})
+            for row, captions in zip(values, told, strict=True)
+        ]
+
+    def _told(self, examples: Sequence[Example], features: Tensor) -> list[str]:
+        """The captions of each video in the order of its clips; what is said twice running is said once."""
+        told = []
+        for one, clips in zip(examples, features, strict=True):
+            said = self.captioner.predict([replace(one, text=self.question)] * len(clips), clips[:, None])
+            told.append(", ".join(caption for caption, _ in groupby(prediction.value for prediction in said)))
+        return told
+
+
+def adapter(
+    encoder: Encoder,
+    task: Task,
+    *,
+    captioner: Path | None = None,
+    lm: str = "",
+    question: str = "What happens?",
+    prompt: str = "{captions}. Question: {question} Answer:",
+) -> SegmentsToLM:
+    """Answers multiple choice from captions of a video's segments, which a language model reads without the video.
+
+    LongViViT's modular baseline (https://arxiv.org/abs/2312.07395, section 6.3): captions of segments of 16 seconds,
+    and a language model that puts them together, there Bard. The segments are the task's clips: for one in every 16
+    seconds of three minutes, clip.sampling=fps clip.fps=1 clip.frames=16 clip.clips=12. Nothing is trained.
+
+    Args:
+        captioner: folder of a captioner that evalkit adapt wrote for this encoder, on a task of short clips.
+        lm: any causal language model of transformers, a local folder or hub id; empty means the embedded one.
+        question: what the captioner is asked of each segment.
+        prompt: what stands before an option, with {captions} and {question}.
+    """
+    language_models.check_prompt(prompt, ["{captions}", "{question}"])
+    if any(not example.choices for example in task.test):
+        raise UserError("adapter=segments_to_lm needs questions with options; this task has none")
+    folder = trained.place((captioner or Path()).expanduser(), "captioner")
+    if captioner is None or not folder.is_dir():
+        raise UserError(f"adapter.captioner={captioner}: wanted a folder that evalkit adapt adapter=captioner wrote")
+    told = replace(task, train=(), val=())  # it was trained on another task, which has captions
+    made = plugins.factory("adapter", "captioner")(encoder, told, **trained.settings(folder))
+    assert isinstance(encoder, nn.Module)
+    trained.restore(made, folder, {"encoder": checkpoint.sha256(encoder)})
+    model, tokenizer = language_models.load(lm)
+    return SegmentsToLM(made.eval(), Reader(encoder.dim, model, tokenizer, latents=0, depth=0), question, prompt)
