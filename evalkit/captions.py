@@ -1,14 +1,23 @@
-"""Videos and what is said of them: the published files, and one example of retrieval per caption."""
+"""Videos and what is said of them: one example per caption, to search by; or per video, to tell in words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from evalkit.annotations import read_json, told
-from evalkit.api import Example, Task
+from evalkit.api import Example, Task, Views
 from evalkit.metrics import retrieval
+from evalkit.mini.language import QUESTION
+from evalkit.wording.captions import captions, captions_meteor
+from evalkit.wording.paragraph import paragraph, paragraph_meteor
+
+Part = tuple[float, float, str]  # start and end in seconds, and what is said of it
+Frames = Literal["first", "uniform"]
+
+# LongViViT (https://arxiv.org/abs/2312.07395, table 3): 256 frames, one a second; and the same number over all of it.
+SUMMARY: dict[Frames, Views] = {"first": Views("fps", frames=256, fps=1.0), "uniform": Views("uniform", frames=256)}
 
 
 class Captioned(NamedTuple):
@@ -26,7 +35,7 @@ class Captioned(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """The videos that are searched, split as in `evalkit.api.Task`."""
+    """Videos and their captions, split as in `evalkit.api.Task`."""
 
     test: Sequence[Captioned]
     train: Sequence[Captioned] = ()
@@ -35,10 +44,52 @@ class Searched(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A video of which each part has a sentence: its name, and start, end in seconds and sentence of each part."""
+    """A video of which each part has a sentence.
+
+    Attributes:
+        seconds: its length.
+        parts: start, end in seconds and sentence of each.
+        others: what other people told of it, each in parts of their own.
+    """
 
     name: str
-    parts: Sequence[tuple[float, float, str]]
+    video: Path
+    seconds: float
+    parts: Sequence[Part]
+    others: Sequence[Sequence[Part]] = ()
+
+
+class Narrated(NamedTuple):
+    """Videos of which each part has a sentence, split as in `evalkit.api.Task`."""
+
+    test: Sequence[Told]
+    train: Sequence[Told] = ()
+    provide: Callable[[Sequence[Example]], None] | None = None
+
+    def segments(self) -> Searched:
+        """Each part as a video of its own, with its sentence."""
+
+        def parts(of: Sequence[Told]) -> list[Captioned]:
+            return [
+                Captioned(f"{one.name}_{k}", one.video, [sentence], (start, end))
+                for one in of
+                for k, (start, end, sentence) in enumerate(one.parts)
+            ]
+
+        return Searched(parts(self.test), parts(self.train), provide=self.provide)
+
+    def paragraphs(self) -> Searched:
+        """Each video whole, with the paragraph of all its sentences; several where several people told it.
+
+        A sentence ends with a full stop where it is published without one.
+        """
+
+        def whole(of: Sequence[Told]) -> list[Captioned]:
+            return [
+                Captioned(one.name, one.video, [_paragraph(parts) for parts in (one.parts, *one.others)]) for one in of
+            ]
+
+        return Searched(whole(self.test), whole(self.train), provide=self.provide)
 
 
 def search(found: Searched, **words: Any) -> Task:
@@ -60,6 +111,36 @@ def search(found: Searched, **words: Any) -> Task:
     )
 
 
+def describe(found: Searched, meteor: bool, **words: Any) -> Task:
+    """A task of telling each video, or part of one, in a sentence; several captions of one are its references.
+
+    Args:
+        found: the videos and their captions.
+        meteor: score METEOR, too.
+        words: what else `evalkit.api.Task` takes.
+    """
+    return _tell(found, score=captions_meteor if meteor else captions, views=Views("uniform"), **words)
+
+
+def summarise(found: Searched, frames: Frames, meteor: bool, mini: bool, **words: Any) -> Task:
+    """A task of telling a whole video in a paragraph, scored by the paragraph rule.
+
+    Args:
+        found: the videos and their paragraphs.
+        frames: of `SUMMARY`.
+        meteor: score METEOR, too.
+        mini: as many frames as the encoder takes; no published number is about them.
+        words: what else `evalkit.api.Task` takes.
+    """
+    return _tell(
+        found,
+        score=paragraph_meteor if meteor else paragraph,
+        views=replace(SUMMARY[frames], frames=None) if mini else SUMMARY[frames],
+        settings={} if mini else {"max_tokens": 400},  # the longest paragraphs have 330 words
+        **words,
+    )
+
+
 def examples(videos: Iterable[Captioned]) -> list[Example]:
     """An example per caption, whose target names the video as `evalkit.metrics.retrieval` wants it."""
     videos = list(videos)
@@ -77,54 +158,32 @@ def examples(videos: Iterable[Captioned]) -> list[Example]:
     ]
 
 
-def caption(value: Any) -> str:
-    """A caption, without what is blank around it.
+def _tell(found: Searched, **words: Any) -> Task:
+    return Task(
+        test=described(found.test),
+        train=described(found.train),
+        val=described(found.val),
+        controls=("blind", "shuffled"),
+        provide=found.provide,
+        **words,
+    )
+
+
+def described(videos: Iterable[Captioned]) -> list[Example]:
+    """An example per video, whose target are its captions."""
+    return [Example(one.name, one.video, tuple(one.captions), one.span, QUESTION) for one in videos]
+
+
+def caption(value: Any, what: str = "caption") -> str:
+    """A caption, or another text as it is called, without what is blank around it.
 
     Raises:
         ValueError: it is no text, or there is none.
     """
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"caption {value!r} is no text")
+        raise ValueError(f"{what} {value!r} is no text")
     return value.strip()
 
 
-def read_told(file: Path) -> list[Told]:
-    """The videos of a file {name: {timestamps: [[start, end], ...], sentences: [...]}}, as ActivityNet Captions has it.
-
-    Raises:
-        UserError: the file cannot be read, or an entry is not so.
-    """
-    found: list[Told] = []
-    for name, entry in read_json(file, dict).items():
-        with told(f"{file}, video {name}"):
-            pairs = zip(entry["timestamps"], entry["sentences"], strict=True)
-            found.append(Told(name, _told([_part(times, sentence) for times, sentence in pairs])))
-    return found
-
-
-def read_youcook2(file: Path, subset: str) -> list[Told]:
-    """The videos of one subset (training, validation) of YouCook2's own youcookii_annotations_trainval.json.
-
-    Raises:
-        UserError: the file cannot be read, or an entry is not as published.
-    """
-    with told(str(file)):
-        database = read_json(file, dict)["database"].items()
-    found = []
-    for name, entry in database:
-        with told(f"{file}, video {name}"):
-            parts = _told([_part(one["segment"], one["sentence"]) for one in entry["annotations"]])
-            if entry["subset"] == subset:
-                found.append(Told(name, parts))
-    return found
-
-
-def _told(parts: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    if not parts:
-        raise ValueError("no sentence")
-    return parts
-
-
-def _part(times: Any, sentence: Any) -> tuple[float, float, str]:
-    start, end = times
-    return float(start), float(end), caption(sentence)
+def _paragraph(parts: Sequence[Part]) -> str:
+    return " ".join(said if said[-1] in ".!?" else f"{said}." for _, _, said in parts)

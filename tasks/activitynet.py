@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from evalkit.annotations import find_videos, the_file, video
+from evalkit import captioned
 from evalkit.api import Task, Views
-from evalkit.captions import Captioned, Searched, read_told, search
+from evalkit.captions import search
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -33,7 +33,7 @@ def task(
             LongViViT (https://arxiv.org/abs/2312.07395).
     """
     return search(
-        captions.whole() if mini else _read(root, split),
+        captions.whole() if mini else captioned.activitynet(root, split).paragraphs(),
         views=Views("fps", fps=1.0) if frames == "first" else Views("uniform"),
         split="mini" if mini else split,
         sizes={} if mini else {"train": 10_009, "test": {"val_1": 4_917, "val_2": 4_885}[split]},
@@ -49,17 +49,3 @@ PUBLISHED = {
     | {"VideoPrism-B": 49.6, "VideoPrism-g": 52.7},
     "first": {"ImageViT-L": 20.6, "ShortViViT-L": 21.3, "EffShortViViT-L": 20.1},
 }
-
-
-def _read(root: Path, split: str) -> Searched:
-    file = the_file(root, f"{split}.json")
-    videos = find_videos(root)
-
-    def paragraphs(file: Path) -> list[Captioned]:
-        return [
-            Captioned(one.name, video(videos, root / "videos", one.name), [" ".join(text for _, _, text in one.parts)])
-            for one in read_told(file)
-        ]
-
-    train = next((root / name for name in ("train.json", "train_modified.json") if (root / name).is_file()), None)
-    return Searched(paragraphs(file), paragraphs(train) if train else [])

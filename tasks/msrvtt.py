@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from evalkit.annotations import find_videos, read_json, read_table, the_file, told, video
+from evalkit import captioned
+from evalkit.annotations import find_videos, read_table, the_file, told, video
 from evalkit.api import Task, Views
 from evalkit.captions import Captioned, Searched, caption, search
 from evalkit.mini import captions
@@ -37,7 +38,7 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1
     if mini:
         found = captions.several() if split == "full" else captions.whole()
     else:
-        found = _full(root) if split == "full" else _one_k_a(root)
+        found = captioned.msrvtt(root) if split == "full" else _one_k_a(root)
     return search(
         found,
         views=Views("uniform"),
@@ -60,35 +61,10 @@ def _one_k_a(root: Path) -> Searched:
             test.append(Captioned(name, video(videos, root / "videos", name), [caption(row["sentence"])]))
     if not all((root / name).is_file() for name in ("MSRVTT_data.json", "MSRVTT_train.9k.csv")):
         return Searched(test)
-    everything = {one.name: one for split in _splits(root).values() for one in split}
+    full = captioned.msrvtt(root)
+    everything = {one.name: one for one in (*full.train, *full.val, *full.test)}
     train = []
     for where, row in read_table(root / "MSRVTT_train.9k.csv", ("video_id",)):
         with told(where):
             train.append(everything[row["video_id"]])
     return Searched(test, train)
-
-
-def _full(root: Path) -> Searched:
-    splits = _splits(root)
-    return Searched(splits["test"], splits["train"], splits["validate"])
-
-
-def _splits(root: Path) -> dict[str, list[Captioned]]:
-    """The videos of MSRVTT_data.json by their split, with all their captions."""
-    file = the_file(root, "MSRVTT_data.json")
-    found = read_json(file, dict)
-    videos = find_videos(root)
-    told_of: dict[str, list[str]] = {}
-    splits: dict[str, list[Captioned]] = {"train": [], "validate": [], "test": []}
-    with told(str(file)):
-        entries = list(enumerate(found["videos"], 1))
-        sentences = list(enumerate(found["sentences"], 1))
-    for number, entry in entries:
-        with told(f"{file}, video {number}"):
-            name = entry["video_id"]
-            own = told_of[name] = []
-            splits[entry["split"]].append(Captioned(name, video(videos, root / "videos", name), own))
-    for number, entry in sentences:
-        with told(f"{file}, sentence {number}"):
-            told_of[entry["video_id"]].append(caption(entry["caption"]))
-    return splits

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from evalkit.annotations import find_videos, read_json, read_lines, the_file, told, video
-from evalkit.api import Task, UserError, Views
-from evalkit.captions import Captioned, Searched, caption, search
+from evalkit import captioned
+from evalkit.api import Task, Views
+from evalkit.captions import search
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
-TRAIN, VAL, TEST = (f"vatex_{name}.json" for name in ("training_v1.0", "validation_v1.0", "public_test_english_v1.1"))
 
 
 def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "") -> Task:
@@ -30,7 +28,7 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "
             files; empty means the whole public test.
     """
     return search(
-        captions.several() if mini else _read(root, test_list),
+        captions.several() if mini else captioned.vatex(root, test_list),
         views=Views("uniform"),
         split="mini" if mini else test_list or "test",
         sizes={} if mini or test_list else {"test": 60_000},
@@ -38,30 +36,3 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "
         source="https://eric-xw.github.io/vatex-website",
         published={} if mini else {"CLIP-L": 45.2, "InternVideo-L": 49.5, "VideoPrism-B": 57.7, "VideoPrism-g": 62.5},
     )
-
-
-def _read(root: Path, test_list: str) -> Searched:
-    files = [root / name for name in (TRAIN, VAL, TEST)]
-    if not test_list:
-        the_file(root, TEST)
-    clips = find_videos(root) if root.is_dir() else {}
-    train, val, test = (_clips(file, clips) if file.is_file() else {} for file in files)
-    if test_list:
-        listed: dict[str, Captioned] = {}
-        for where, name in read_lines(the_file(root, test_list)):
-            if (clip := next((of[name] for of in (train, val, test) if name in of), None)) is None:
-                raise UserError(f"{where}: no clip {name!r} in {TRAIN}, {VAL} or {TEST}")
-            listed[name] = clip
-        test = listed
-    train, val = ({name: clip for name, clip in of.items() if name not in test} for of in (train, val))
-    return Searched([*test.values()], [*train.values()], [*val.values()] if train else [])
-
-
-def _clips(file: Path, clips: Mapping[str, Path]) -> dict[str, Captioned]:
-    found: dict[str, Captioned] = {}
-    for number, entry in enumerate(read_json(file, list), 1):
-        with told(f"{file}, clip {number}"):
-            name = entry["videoID"]
-            texts = [caption(text) for text in entry["enCap"]]
-            found[name] = Captioned(name, video(clips, file.parent / "videos", name), texts)
-    return found

@@ -87,7 +87,9 @@ def test_a_score_is_100_for_the_targets_0_for_nothing_and_chance_for_guesses(nam
     targets = [example.target for example in task.test]
     for metric, value in task.score(targets, targets).items():
         assert isinstance(value, float | int) or set(value) == {1.0}, metric
-    assert headline(task.score, targets, targets) == 100
+    first = next(iter(task.score(targets, targets)))
+    perfect = headline(task.score, targets, targets)
+    assert perfect == 100 or (first == "CIDEr" and perfect > 100)  # captions that are equal have 1000 at best
     assert headline(task.score, [None] * len(targets), targets) == 0
     if not (task.classes or task.test[0].choices):
         return  # what a guess is, the task's own tests know

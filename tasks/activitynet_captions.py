@@ -1,0 +1,70 @@
+"""ActivityNet Captions: what happens in everyday videos, part by part or in all (https://arxiv.org/abs/1705.00754)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from evalkit import published
+from evalkit.api import Task, UserError, Views
+from evalkit.captioned import activitynet
+from evalkit.captions import Frames, describe, summarise
+from evalkit.events import narrate
+from evalkit.mini import captions
+
+ADAPTER = "captioner"
+SIZES = {
+    "segments": {"train": 37_421, "test": 17_505},
+    "paragraph": {"train": 10_009, "test": 4_917},
+    "dense": {"train": 37_421},
+}
+# Of LongViViT, which tells no dense captions.
+PUBLISHED = {
+    "segments": ("activitynet_captions", "CIDEr"),
+    "paragraph": ("activitynet_captions_paragraph", "ROUGE-L"),
+}
+
+
+def task(
+    root: Path = Path("data/activitynet"),
+    mini: bool = False,
+    what: Literal["segments", "paragraph", "dense"] = "segments",
+    frames: Frames = "first",
+    segments: str = "given",
+    meteor: bool = False,
+) -> Task:
+    """Tells the parts of a video in sentences, or all of it in a paragraph.
+
+    Files as published: val_1.json, val_2.json (the same videos, told by another person), train.json, and the videos as
+    v_<id>.mp4 in any folder there. Segments are those of val_1, each with its one sentence; paragraphs and dense
+    captions are compared with both files, where a video is in both. Papers on paragraphs divide these videos into
+    ae-val (2,460) and ae-test (2,457), whose lists are not published with the data: here they are all 4,917 of val_1.
+    Which of them LongViViT (https://arxiv.org/abs/2312.07395) tells, it does not say.
+
+    Args:
+        root: folder with the files and the videos.
+        mini: twelve-second films of three steps of the mini world.
+        what: segments by themselves, with CIDEr; one paragraph, with ROUGE-L; or dense, the segments of a video
+            together, by densevid_eval's rule of 2018.
+        frames: of a paragraph: first takes 256 at one a second from the start, uniform 256 over the whole video.
+        segments: of dense: given, even, or a .json file of proposals, as tasks/youcook2_dense.py has them.
+        meteor: score METEOR, too, and SODA_c of dense, which needs evalkit[captions].
+    """
+    if what != "dense" and segments != "given":
+        raise UserError(f"data.segments={segments} has no effect with data.what={what}: it is for dense")
+    if what != "paragraph" and frames != "first":
+        raise UserError(f"data.frames={frames} has no effect with data.what={what}: it is for paragraph")
+    words: dict[str, Any] = {
+        "split": "mini" if mini else "val_1",
+        "sizes": {} if mini else SIZES[what],
+        "licence": "generated (Apache-2.0)" if mini else "MIT (annotations)",
+        "source": "https://cs.stanford.edu/people/ranjaykrishna/densevid",
+        "published": {} if mini or what == "dense" else published.rows(*PUBLISHED[what], "fine-tuned"),
+    }
+    if what == "paragraph":
+        whole = captions.stories() if mini else activitynet(root, "val_1", "val_2").paragraphs()
+        return summarise(whole, frames, meteor, mini, protocol=what, **words)
+    found = captions.steps() if mini else activitynet(root, "val_1", "val_2")
+    if what == "dense":
+        return narrate(found, segments, meteor, views=Views("uniform"), **words)
+    return describe(found.segments(), meteor, protocol=what, **words)

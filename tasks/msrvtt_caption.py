@@ -1,0 +1,36 @@
+"""MSR-VTT as captions: videos of ten to thirty seconds from the web, told in a sentence (CVPR 2016)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evalkit import captioned, published
+from evalkit.api import Task
+from evalkit.captions import describe
+from evalkit.mini import captions
+
+ADAPTER = "captioner"
+
+
+def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = False) -> Task:
+    """Tells what happens in each of the videos of MSR-VTT in a sentence.
+
+    Files: MSRVTT_data.json (videos with their split, and sentences), and the videos as <video_id>.mp4 in any folder
+    there. The official test split is told, with twenty references of each video. CIDEr is
+    pycocoevalcap's, with the document frequencies of the whole split.
+
+    Args:
+        root: folder with the files and the videos.
+        mini: twelve-second films of the mini world, whose three steps are told in order.
+        meteor: score METEOR, too, which needs evalkit[captions].
+    """
+    return describe(
+        captions.stories() if mini else captioned.msrvtt(root),
+        meteor,
+        split="mini" if mini else "test",
+        sizes={} if mini else {"train": 6_513, "val": 497, "test": 2_990},
+        licence="generated (Apache-2.0)" if mini else "none stated; research use",
+        source="https://www.microsoft.com/en-us/research/publication/"
+        "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
+        published={} if mini else published.rows("msrvtt_caption", "CIDEr", "fine-tuned"),
+    )

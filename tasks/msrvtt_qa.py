@@ -1,0 +1,44 @@
+"""MSRVTT-QA: short questions made of the captions of MSR-VTT (https://github.com/xudejing/video-question-answering)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evalkit import answers, published
+from evalkit.answers import CLOSED, Split
+from evalkit.api import Task
+from evalkit.mini.answers import one_step
+from evalkit.wording.answers import exact_match
+
+ADAPTER = "captioner"
+SIZES = {"train": 158_581, "val": 12_278, "test": 72_821}
+PROMPT = (
+    "question: who is talking to his family? answer: man. "
+    "question: what is a woman doing? answer: talk. "
+    "question: {question} answer:"
+)
+
+
+def task(root: Path = Path("data/msrvtt_qa"), mini: bool = False, split: Split = "test") -> Task:
+    """Answers questions about videos of MSR-VTT, as VideoPrism does: the likeliest of 250 answers of one token.
+
+    Files: train_qa.json, val_qa.json and test_qa.json as published; of val also IG-VLM's MSRVTT_QA.csv; the
+    videos as video<number>.mp4, in any folder there. An answer that is none of the 250 counts as wrong. VideoPrism
+    (https://arxiv.org/abs/2402.13217, appendix G) puts two questions of training and their answers before each.
+    Without train_qa.json there are no answers to choose from: adapter.answers=open says any.
+
+    Args:
+        root: folder with the files and the videos.
+        mini: ten-second films of the mini world, asked for colour and shape.
+        split: test, which papers report, or val.
+    """
+    return answers.ask(
+        one_step(2) if mini else answers.xu(root, split, "MSRVTT_QA.csv", "video{}".format),
+        score=exact_match,
+        settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
+        split="mini" if mini else split,
+        sizes={} if mini else {"train": SIZES["train"], "test": SIZES[split]},
+        licence="generated (Apache-2.0)" if mini else "none stated; research use",
+        source="https://github.com/xudejing/video-question-answering",
+        published={} if mini or split == "val" else published.rows("msrvtt_qa", "accuracy", "zero-shot"),
+    )

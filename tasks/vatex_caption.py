@@ -1,0 +1,36 @@
+"""VATEX as captions: ten-second clips of Kinetics-600, told in a sentence (https://arxiv.org/abs/1904.03493)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evalkit import captioned, published
+from evalkit.api import Task
+from evalkit.captions import describe
+from evalkit.mini import captions
+
+ADAPTER = "captioner"
+
+
+def task(root: Path = Path("data/vatex"), mini: bool = False, meteor: bool = False) -> Task:
+    """Tells what happens in each of the clips of VATEX in a sentence.
+
+    Files as published: vatex_training_v1.0.json, vatex_validation_v1.0.json, vatex_public_test_english_v1.1.json, and
+    the clips as <videoID>.mp4 in any folder there; without a file of training there is no train split, without one of
+    validation a tenth of train is chosen on. The public test is told, with ten English references of each clip. CIDEr
+    is pycocoevalcap's, with the document frequencies of the whole split.
+
+    Args:
+        root: folder with the files and the clips.
+        mini: twelve-second films of the mini world, whose three steps are told in order.
+        meteor: score METEOR, too, which needs evalkit[captions].
+    """
+    return describe(
+        captions.stories() if mini else captioned.vatex(root),
+        meteor,
+        split="mini" if mini else "test",
+        sizes={} if mini else {"train": 25_991, "val": 3_000, "test": 6_000},
+        licence="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
+        source="https://eric-xw.github.io/vatex-website",
+        published={} if mini else published.rows("vatex_caption", "CIDEr", "fine-tuned"),
+    )

@@ -1,0 +1,38 @@
+"""YouCook2: what is done in each step of a recipe (https://arxiv.org/abs/1703.09788)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evalkit import published
+from evalkit.api import Task
+from evalkit.captioned import youcook2
+from evalkit.captions import describe
+from evalkit.mini import captions
+
+ADAPTER = "captioner"
+
+
+def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = False) -> Task:
+    """Tells each step of a recipe in a sentence, from the step's own part of the video.
+
+    Files: youcookii_annotations_trainval.json as published, or yc2_train.json and yc2_val.json as dense captioning has
+    them, and the videos as <id>.mp4 or v_<id>.mp4 in any folder there. Test captions are not public: val's 3,492
+    segments are told, from frames uniformly over each, and training's learned from. CIDEr is pycocoevalcap's, with the
+    document frequencies of all of val.
+
+    Args:
+        root: folder with the files and the videos.
+        mini: the steps of twelve-second films of the mini world.
+        meteor: score METEOR, too, which needs evalkit[captions].
+    """
+    found = captions.steps() if mini else youcook2(root)
+    return describe(
+        found.segments(),
+        meteor,
+        split="mini" if mini else "val",
+        sizes={} if mini else {"train": 10_337, "test": 3_492},
+        licence="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
+        source="http://youcook2.eecs.umich.edu",
+        published={} if mini else published.rows("youcook2", "CIDEr", "fine-tuned"),
+    )

@@ -1,0 +1,37 @@
+"""YouCook2 as dense captions: steps of a recipe, found and told (https://arxiv.org/abs/1703.09788)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evalkit.api import Task, Views
+from evalkit.captioned import youcook2
+from evalkit.events import narrate
+from evalkit.mini import captions
+
+ADAPTER = "captioner"
+
+
+def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str = "given", meteor: bool = False) -> Task:
+    """Tells the segments of each video, scored over videos by densevid_eval's rule of 2018.
+
+    Files as tasks/youcook2.py has them. An example is one segment, told from frames uniformly over it; training is on
+    annotated segments. With given segments Recall and Precision say nothing of the model.
+
+    Args:
+        root: folder with the files and the videos.
+        mini: twelve-second films of three steps of the mini world.
+        segments: given, the annotated ones; even, each video in as many equal parts as training videos have on
+            average; or a .json file of proposals, {"results": {video: [{"timestamp": [start, end]}, ...]}}.
+        meteor: score METEOR and SODA_c, too, which needs evalkit[captions].
+    """
+    return narrate(
+        captions.steps() if mini else youcook2(root),
+        segments,
+        meteor,
+        views=Views("uniform"),
+        split="mini" if mini else "val",
+        sizes={} if mini else {"train": 10_337},
+        licence="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
+        source="http://youcook2.eecs.umich.edu",
+    )
