@@ -1,0 +1,41 @@
+"""COCO captions: <org__model>/<task>_results.json, and the references as COCO's annotations, of tasks that tell videos.
+
+The pair is what pycocotools and pycocoevalcap read. A failed video has an empty caption, as it is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from evalkit.result import load_rows
+
+from .._runs import Run
+from . import as_json, model, part
+
+RULE = "evalkit.wording.captions:"
+
+
+def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+    """Two files per run of a captioning task."""
+    for run in runs:
+        if not run.result["task"]["score"].startswith(RULE):
+            continue
+        rows = load_rows(run.folder)
+        said = [{"image_id": row.id, "caption": row.prediction or ""} for row in rows]
+        references = [
+            (row.id, text)
+            for row in rows
+            for text in ([row.target] if isinstance(row.target, str) else row.target or [])
+        ]
+        annotations = {
+            "info": {"description": run.result["task"]["name"], "version": str(run.result["task"]["version"])},
+            "licenses": [],
+            "type": "captions",
+            "images": [{"id": row.id, "file_name": row.video} for row in rows],
+            "annotations": [
+                {"id": i, "image_id": video, "caption": text} for i, (video, text) in enumerate(references, 1)
+            ],
+        }
+        stem = f"{'__'.join(model(run))}/{part(run.result['task']['name'])}"
+        yield f"{stem}_results.json", as_json(said)
+        yield f"{stem}_annotations.json", as_json(annotations)

@@ -1,0 +1,27 @@
+"""EgoSchema's submission: <org__model>/submission.json for its validation server and submission.csv for Kaggle.
+
+Of runs of the real benchmark; data.subset=false predicts all 5,031 questions. Nothing is sent anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from evalkit.plugins import module_and_factory
+from evalkit.result import load_rows
+
+from .._runs import Run
+from . import model
+
+
+def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+    """Two files per run, as the run itself writes them; none where a question has no answer."""
+    submission = module_and_factory("task", "egoschema")[0].submission
+    for run in runs:
+        if run.result["task"]["name"] != "egoschema":
+            continue
+        with TemporaryDirectory() as folder:
+            for file in submission({row.id: row.prediction for row in load_rows(run.folder)}, Path(folder)):
+                yield f"{'__'.join(model(run))}/{file.name}", file.read_text(encoding="utf-8")

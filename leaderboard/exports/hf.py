@@ -1,0 +1,80 @@
+"""What the Hugging Face hub reads: <org__model>/.eval_results/<task>.yaml, and a model-index for the model's card.
+
+Numbers are as evalkit gives them, rates in percent. An entry of .eval_results is on a benchmark's board where its
+`dataset.id` is the benchmark's on the hub; here it is evalkit's name of the task, to be replaced. It holds the
+headline; all scores are in model-index.yaml, which goes into the front matter of the model's README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import yaml
+
+from .._runs import Run
+from . import defined, model, part, when, with_headline
+
+# Of the hub's kinds of tasks, by adapter; the others name what is seen.
+KINDS = {
+    "captioner": "video-text-to-text",
+    "multiple_choice": "video-text-to-text",
+    "retrieval": "text-to-video-retrieval",
+}
+
+
+def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+    """A file per encoder and task, and one per encoder."""
+    for (org, name), of in groupby(sorted(with_headline(runs), key=model), model):
+        own = list(of)
+        for run in own:
+            yield f"{org}__{name}/.eval_results/{part(run.result['task']['name'])}.yaml", _yaml([_entry(run)])
+        index = [{"name": name, "results": [_result(run) for run in own]}]
+        yield f"{org}__{name}/model-index.yaml", _yaml({"model-index": index})
+
+
+def _entry(run: Run) -> dict[str, Any]:
+    record, task, headline = run.result, run.result["task"], run.result["scores"][0]
+    interval = "" if None in headline["ci95"] else " (95 % interval {:.1f} to {:.1f})".format(*headline["ci95"])
+    failed = record["data"]["n_failed"]
+    notes = [
+        f"{headline['metric']}{interval} of {headline['n']} examples, {headline['n_clusters']} videos",
+        f"adapter {record['adapter']['name']}",
+        *(f"{one['name']} {one['metric']} {one['value']}" for one in record["controls"]),
+        *([f"{failed} failed examples count as wrong"] if failed else []),
+        f"evalkit protocol {task['protocol_sha256'][:12]}",
+    ]
+    return {
+        "dataset": {"id": task["name"], "task_id": task["split"]},
+        "value": headline["value"],
+        "date": f"{when(run):%Y-%m-%d}",
+        "notes": "; ".join(notes),
+    }
+
+
+def _result(run: Run) -> dict[str, Any]:
+    task, adapter = run.result["task"], run.result["adapter"]["name"]
+    told = {
+        "adapter": adapter,
+        "protocol_sha256": task["protocol_sha256"],
+        "fingerprint": run.result["data"]["fingerprint"],
+    }
+    return {
+        "task": {"type": KINDS.get(adapter, "video-classification")},
+        "dataset": {"type": task["name"], "name": task["name"], "split": task["split"], "args": told},
+        "metrics": [
+            {
+                "type": entry["metric"],
+                "value": entry["value"],
+                "name": entry["metric"],
+                "args": {key: entry[key] for key in ("ci95", "n", "n_clusters", "bounds")},
+            }
+            for entry in defined(run)
+        ],
+    }
+
+
+def _yaml(value: Any) -> str:
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return text
