@@ -2,14 +2,15 @@
 # make test    install, lint, types, every test
 # make check   the quick half: lint and types
 # make weights  train the embedded demo checkpoint again (about an hour)
-# make board   run every miniature with the demo encoder into leaderboard/results, and write leaderboard/README.md
+# make demo-all  run every miniature with the demo encoder, and put the results side by side (build/board/README.md)
+# make board   the same, kept in leaderboard/results, with leaderboard/README.md
 # make bench   measure on an idle machine, tables in build/bench_*.md (about half an hour); bench/README.md keeps them
 # make fix     format and mend what ruff can
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: weights demo test check fix board bench install clean
+.PHONY: weights demo demo-all test check fix board bench install clean
 
 demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
@@ -47,11 +48,14 @@ weights: install
 	mkdir -p $(DEMO)/adapters
 	cp -r $(WEIGHTS)/multiple_choice/adapters/* $(WEIGHTS)/captioner/adapters/* $(DEMO)/adapters/
 
-# Not at once into leaderboard/results, whose change would make the checkout that the results name another one. Tasks
-# that fail are told by the sweep; what finished before an interruption is not run again.
-board: install
+# Tasks that fail are told by the sweep; what finished before an interruption is not run again.
+demo-all: install
 	-$(BIN)/evalkit sweep mini=true ckpt=demo out=build/board \
 	    task=$$($(BIN)/python -c "from evalkit import plugins; print(','.join(plugins.names('task')))")
+	$(BIN)/evalkit leaderboard results=build/board out=build/board/README.md
+
+# Not at once into leaderboard/results, whose change would make the checkout that the results name another one.
+board: demo-all
 	rm -rf leaderboard/results && mv build/board leaderboard/results
 	$(BIN)/evalkit leaderboard results=leaderboard/results out=leaderboard/README.md
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evalkit.encoders import load_encoder as load_encoder
+    from evalkit.python import run as run
 
 __version__ = "0.1.0"
 
@@ -14,9 +15,13 @@ if not (Path(__file__).parent / "tasks").is_dir():
 
 
 def __getattr__(name: str) -> Any:
-    """`evalkit.load_encoder`, imported when it is first asked for: torch takes its time."""
+    """`evalkit.load_encoder` and `evalkit.run`, imported when they are first asked for: torch takes its time."""
     if name == "load_encoder":
         from evalkit.encoders import load_encoder
 
         return load_encoder
+    if name == "run":
+        from evalkit.python import run
+
+        return run
     raise AttributeError(f"module 'evalkit' has no attribute {name!r}")

@@ -29,6 +29,10 @@ evalkit scores pretrained video encoders.
   evalkit list tasks|encoders|adapters|suites             what can be named
   evalkit score RUN                                       score a result's predictions again
   evalkit validate PATH ...                               check results against the schema and their predictions
+  evalkit compare A B ... [all=true]                      is run B better than run A on the same samples, and how sure
+  evalkit power difference=2 [task=NAME ...]              how many samples it takes to see a difference
+  evalkit leaderboard [results=results out=FILE]          results side by side, and beside what papers print
+  evalkit export to=FORMAT [results=results out=FOLDER]   results as lm_eval, mteb, hf, eee, csv, ... have them
   evalkit cache [prune=GB]                                what is stored; prune= evicts what was used longest ago
   evalkit doctor                                          what this machine has, and what it lacks
 
@@ -76,6 +80,10 @@ def _main(words: list[str]) -> int:
         "list": _list,
         "score": _score,
         "validate": _validate,
+        "compare": _compare,
+        "power": _power,
+        "leaderboard": _leaderboard,
+        "export": _export,
         "cache": _cache,
         "doctor": _doctor,
     }
@@ -107,7 +115,7 @@ def _work(command: Command, words: list[str]) -> int:
 
     settled = config.resolve(command, words)  # before torch loads: a mistyped key is told at once
     if command == "run":
-        from evalkit.run import run
+        from evalkit.runner import run
 
         run(settled)
     elif command == "canary":
@@ -196,6 +204,32 @@ def _validate(words: list[str]) -> int:
             print(line)
         code = 1 if problems else code
     return code
+
+
+def _compare(words: list[str]) -> int:
+    from evalkit.compare import report
+
+    print(report(words))
+    return 0
+
+
+def _power(words: list[str]) -> int:
+    from evalkit.power import report
+
+    print(report(words))
+    return 0
+
+
+def _leaderboard(words: list[str]) -> int:
+    import importlib
+
+    return cast(int, importlib.import_module("evalkit.leaderboard.board").board(words))
+
+
+def _export(words: list[str]) -> int:
+    import importlib
+
+    return cast(int, importlib.import_module("evalkit.leaderboard.exports").export(words))
 
 
 def _cache(words: list[str]) -> int:

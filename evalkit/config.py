@@ -117,6 +117,7 @@ class Config:
         adapter: arguments for the adapter's function, in place of the task's own settings; only what was set.
         trainer: how to fit, defaults included.
         points: of a sweep: the settings of adapter that each grid point sets beside `adapter`; empty for one fit.
+        module: an encoder that is there already, in place of the one that `ckpt` would name.
     """
 
     command: Command
@@ -128,13 +129,14 @@ class Config:
     adapter: dict[str, Any]
     trainer: Trainer
     points: tuple[dict[str, Any], ...] = ()
+    module: Any = field(default=None, compare=False, repr=False)
 
     def at(self, point: int) -> Config:
         """The configuration of one grid point alone."""
         own = self.points[point] if self.points else {}
         keys = {f"adapter.{key}" for key in own}
         words = [word for word in self.words if word.partition("=")[0] not in keys]
-        words += [f"adapter.{key}={_typed(value)}" for key, value in own.items()]
+        words += [f"adapter.{key}={typed(value)}" for key, value in own.items()]
         return replace(self, words=tuple(words), adapter={**self.adapter, **own}, points=())
 
     def to_yaml(self) -> str:
@@ -416,10 +418,10 @@ def _out_of_bounds(leaf: str, value: Any) -> str:
     return "below 2 to the 32nd" if leaf == "seed" and value >= 2**32 else ""
 
 
-def _typed(value: Any) -> str:
+def typed(value: Any) -> str:
     """A value as a word states it."""
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_typed, value))}]"
+        return f"[{','.join(map(typed, value))}]"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 

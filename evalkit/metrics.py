@@ -1,6 +1,7 @@
 """Score functions for tasks: (predictions, targets) in the same order -> {metric: value}.
 
-A value is one number per example in 0..1, whose mean in percent is the score, or one float over the whole split. The
+A value is one number per example in 0..1, whose mean in percent is the score, or one float over the whole split, best
+one that knows what it is for examples that count several times (`Summed` and `Weighted` of evalkit/statistics.py). The
 first metric is the headline. A prediction of None stands for a failed example and is wrong, and so is NaN; a target in
 place of a prediction is right. `evalkit.scores.scores` adds the interval, the bounds and the kinds.
 """
@@ -8,18 +9,22 @@ place of a prediction is right. `evalkit.scores.scores` adds the interval, the b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from evalkit.api import UserError
+from evalkit.statistics import RESAMPLES, Summed, Weighted
 
 _Table = npt.NDArray[np.float64]
 _Truth = npt.NDArray[np.bool_]
+_Times = npt.NDArray[np.float32]  # how often each example counts, in each of R draws: (N, R)
+
+# Classes x examples x draws of a score that goes through all of them for each draw: about ten seconds.
+_AFFORDABLE = 4_000_000_000
 
 
 def accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, list[float]]:
@@ -65,12 +70,18 @@ def macro_accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[s
     """The share that is right of each class, averaged over the classes that some example has, in percent:
     `macro_accuracy`; and `top1`, where each example counts the same. Arguments are those of `top1_top5`.
     """
-    hits = top1_top5(predictions, targets)["top1"]
-    of_class: dict[int, list[float]] = {}
-    for hit, target in zip(hits, targets, strict=True):
-        of_class.setdefault(target, []).append(hit)
-    mean = fmean(fmean(one) for one in of_class.values()) if of_class else math.nan
-    return {"macro_accuracy": 100 * mean, "top1": hits}
+    hits = np.array(top1_top5(predictions, targets)["top1"])
+    order = np.argsort(targets, kind="stable")
+    starts = np.unique(np.asarray(targets)[order], return_index=True)[1]
+
+    def of(times: _Times) -> _Table:
+        drawn = times[order]
+        size = np.add.reduceat(drawn, starts).astype(np.float64)
+        right = np.add.reduceat(drawn * hits[order, None].astype(np.float32), starts)
+        return _mean(np.where(size > 0, right / np.maximum(size, 1), math.nan))
+
+    score = Weighted(len(hits), of) if len(hits) else math.nan
+    return {"macro_accuracy": score, "top1": hits.tolist()}
 
 
 def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
@@ -95,16 +106,37 @@ def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
     found: dict[str, float | list[float]] = {}
     for way, candidates in (("t2v", videos), ("v2t", len(targets))):
         once = several and way == "v2t"
-        asked = [(p, t) for p, t in zip(predictions, targets, strict=True) if not once or t[1] == 0]
-        ranks = [_rank(prediction, target, way) for prediction, target in asked]
-        last = max([float(candidates), *(rank for rank in ranks if math.isfinite(rank))])
-        placed = [min(rank, last) for rank in ranks]
+        asks = np.array([not once or target[1] == 0 for target in targets], dtype=np.float64)
+        pairs = zip(predictions, targets, asks, strict=True)
+        ranks = np.array([_rank(one, target, way) if ask else 1.0 for one, target, ask in pairs])
+        last = max([float(candidates), *ranks[np.isfinite(ranks)]])
+        placed = np.minimum(ranks, last)
         for k in (1, 5, 10):
-            hits = [float(rank <= k) for rank in ranks]
-            found[f"{way}_R@{k}"] = (100 * fmean(hits) if hits else math.nan) if once else hits
-        found[f"{way}_median_rank"] = median(placed) if placed else math.nan
-        found[f"{way}_mean_rank"] = fmean(placed) if placed else math.nan
+            hits = (ranks <= k).astype(np.float64)
+            found[f"{way}_R@{k}"] = Summed(np.stack([100 * hits * asks, asks], 1), _ratio) if once else hits.tolist()
+        found[f"{way}_median_rank"] = _median(placed[asks > 0], np.flatnonzero(asks), len(asks))
+        found[f"{way}_mean_rank"] = Summed(np.stack([placed * asks, asks], 1), _ratio)
     return found
+
+
+def _ratio(sums: _Table) -> _Table:
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def _median(values: _Table, places: npt.NDArray[np.intp], n: int) -> float:
+    """The median of values (M,), which are those of the examples at these places among n."""
+    if not len(values):
+        return math.nan
+    order = np.argsort(values, kind="stable")
+    ranked, places = values[order], places[order]
+
+    def of(times: _Times) -> _Table:
+        below = times[places].cumsum(0, dtype=np.float64)
+        half = below[-1] / 2
+        middle = [np.minimum(before.sum(0), len(ranked) - 1) for before in (below < half, below <= half)]
+        return np.where(half > 0, (ranked[middle[0]] + ranked[middle[1]]) / 2, math.nan)
+
+    return Weighted(n, of)
 
 
 def multilabel_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
@@ -121,7 +153,7 @@ def multilabel_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]])
         UserError: a prediction is not such a list, or they differ in length.
     """
     scores, truth = _multilabel("multilabel_map", predictions, targets)
-    return {"mAP": _mean(_average_precisions(scores, truth, [np.ones(len(targets), dtype=bool)])[0])}
+    return {"mAP": _mean_average_precision(scores, truth)}
 
 
 def foreground_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
@@ -131,7 +163,7 @@ def foreground_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]])
     `multilabel_map`.
     """
     scores, truth = _multilabel("foreground_map", predictions, targets)
-    return {"mAP": _mean(_average_precisions(scores[1:], truth[1:], [np.ones(len(targets), dtype=bool)])[0])}
+    return {"mAP": _mean_average_precision(scores[1:], truth[1:])}
 
 
 def charades_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
@@ -142,9 +174,10 @@ def charades_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -
     means over the classes that some video has. Arguments and ties are those of `multilabel_map`.
     """
     scores, truth = _multilabel("charades_map", predictions, targets)
-    acting = np.asarray(truth.any(0))
-    official, every = _average_precisions(scores, truth, [acting, np.ones_like(acting)])
-    return {"mAP": _mean(official), "mAP_all_videos": _mean(every)}
+    return {
+        "mAP": _mean_average_precision(scores, truth, np.flatnonzero(truth.any(0))),
+        "mAP_all_videos": _mean_average_precision(scores, truth),
+    }
 
 
 def chance_map(targets: Sequence[Sequence[int]], empty: bool = True) -> float:
@@ -158,7 +191,7 @@ def chance_map(targets: Sequence[Sequence[int]], empty: bool = True) -> float:
     positives = np.unique([c for target in targets for c in set(target)], return_counts=True)[1]
     harmonic = float((1 / np.arange(1, n + 1)).sum())
     # At rank i a positive has precision 1 / i, and (i - 1) / i of the share of positives among the others.
-    return _mean(((positives - 1) / max(1, n - 1) * (n - harmonic) + harmonic) / max(1, n))
+    return float(_mean(((positives - 1) / max(1, n - 1) * (n - harmonic) + harmonic) / max(1, n)))
 
 
 def pr_auc(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
@@ -176,19 +209,21 @@ def pr_auc(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict
         raise UserError(f"pr_auc: scores reach from {known.min():g} to {known.max():g}; wanted probabilities in 0..1")
     thresholds = np.concatenate([[-1e-7], np.arange(1, 199) / 199])  # and one above 1, which nothing reaches
     above = np.searchsorted(thresholds, np.clip(scores, -1, 1), "left")  # how many thresholds each score is above
-    above += 200 * np.arange(len(truth))[:, None]
-    hits, found = (  # (C, 200): examples above each threshold, the highest first
-        np.bincount(above[chosen], minlength=200 * len(truth)).reshape(-1, 200)[:, :0:-1].cumsum(1)
-        for chosen in (truth, np.ones_like(truth))
-    )
-    more_hits, more = np.diff(hits, axis=1, prepend=0), np.diff(found, axis=1, prepend=0)
-    hits, found = hits - more_hits, found - more
-    slope = more_hits / np.maximum(more, 1)
-    # The integral over x in 0..more of (hits + slope x) / (found + x), times slope / positives: recall's rise.
-    growth = np.log(np.where(found > 0, (found + more) / np.maximum(found, 1), 1))
-    area = (slope * (more_hits + (hits - slope * found) * growth)).sum(1)
-    positives = truth.sum(1)
-    return {"PR-AUC": _mean(np.where(positives > 0, area / np.maximum(positives, 1), math.nan))}
+
+    def area(times: _Times, above: npt.NDArray[np.intp], truth: _Truth) -> _Table:
+        """Of one class. From the highest threshold down, as far as some example lies between two."""
+        positives = times[truth].sum(0, dtype=np.float64)
+        more_hits, more = _sums(times, -above, truth), _sums(times, -above)
+        if above.min() == 0:  # what failed is above none of them
+            more_hits, more = more_hits[:-1], more[:-1]
+        hits, found = more_hits.cumsum(0) - more_hits, more.cumsum(0) - more
+        slope = more_hits / np.maximum(more, 1)
+        # The integral over x in 0..more of (hits + slope x) / (found + x), times slope / positives: recall's rise.
+        growth = np.log(np.where(found > 0, (found + more) / np.maximum(found, 1), 1))
+        areas = (slope * (more_hits + (hits - slope * found) * growth)).sum(0)
+        return np.where(positives > 0, areas / np.maximum(positives, 1), math.nan)
+
+    return {"PR-AUC": _over_classes(area, above, truth)}
 
 
 def _multilabel(metric: str, predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> tuple[_Table, _Truth]:
@@ -236,29 +271,58 @@ def _scores(metric: str, prediction: Any) -> _Table:
     return found
 
 
-def _average_precisions(scores: _Table, truth: _Truth, subsets: Sequence[_Truth]) -> list[_Table]:
-    """The average precision of each class among the examples of each subset (N,): (C,), NaN where none has it."""
-    order = np.argsort(-scores)
-    ranked, hits = np.take_along_axis(scores, order, 1), np.take_along_axis(truth, order, 1)
-    place = np.arange(scores.shape[1])
-    last = np.where(ranked[:, :-1] == ranked[:, 1:], len(place), place[:-1])  # of those with the same score
-    last = np.concatenate([last, np.full((len(last), 1), len(place) - 1)], 1)
-    last = np.minimum.accumulate(last[:, ::-1], 1)[:, ::-1]
-    averages = []
-    for subset in subsets:
-        counted = subset[order]
-        right = hits & counted
-        precision = np.take_along_axis(right.cumsum(1) / np.maximum(counted.cumsum(1), 1), last, 1)
-        positives = right.sum(1)
-        found = (precision * (right & (ranked > -math.inf))).sum(1)
-        averages.append(np.where(positives > 0, found / np.maximum(positives, 1), math.nan))
-    return averages
+def _mean_average_precision(scores: _Table, truth: _Truth, among: npt.NDArray[np.intp] | None = None) -> float:
+    """The mean over classes of the average precision, of scores and truth (C, N), of some examples or of all."""
+
+    def precision(times: _Times, scores: _Table, truth: _Truth) -> _Table:
+        """Of one class."""
+        if among is not None:
+            times, scores, truth = times[among], scores[among], truth[among]
+        positives = times[truth].sum(0, dtype=np.float64)
+        known = truth & (scores > -math.inf)
+        if not known.any():
+            return np.where(positives > 0, 0.0, math.nan)
+        # What is told apart: the places of positives, best first, each with what comes after the one before it.
+        steps = np.unique(-scores[known])
+        step = np.searchsorted(steps, -scores)
+        below = step < len(steps)
+        found, more_hits = _sums(times[below], step[below]).cumsum(0), _sums(times[known], step[known])
+        return np.where(
+            positives > 0,
+            (more_hits * more_hits.cumsum(0) / np.maximum(found, 1)).sum(0) / np.maximum(positives, 1),
+            math.nan,
+        )
+
+    return _over_classes(precision, scores, truth)
 
 
-def _mean(values: _Table) -> float:
-    """The mean in percent of what is not NaN; NaN where nothing is left."""
-    values = values[~np.isnan(values)]
-    return float(100 * values.mean()) if values.size else math.nan
+def _over_classes(of_class: Callable[..., _Table], scores: npt.NDArray[Any], truth: _Truth) -> float:
+    """The mean over classes of what (times, scores (N,), truth (N,)) give for each, NaN left out."""
+    classes, n = truth.shape
+    if not (classes and n):
+        return math.nan
+
+    def of(times: _Times) -> _Table:
+        return _mean(np.stack([of_class(times, *one) for one in zip(scores, truth, strict=True)]))
+
+    return Weighted(n, of, min(RESAMPLES, max(1_000, _AFFORDABLE // (classes * n))))
+
+
+def _sums(times: _Times, groups: npt.NDArray[np.intp], where: _Truth | None = None) -> _Table:
+    """How often each group of examples counts (groups, R), in rising order of the groups' numbers (N,)."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.unique(groups[order], return_index=True)[1]
+    drawn = times[order]
+    if where is not None:
+        drawn *= where[order, None]
+    return np.add.reduceat(drawn, starts).astype(np.float64)
+
+
+def _mean(values: _Table) -> _Table:
+    """The mean over the first dimension, in percent, of what is not NaN; NaN where nothing is left."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(100 * np.where(known, values, 0).sum(0) / known.sum(0))
 
 
 def _failed(prediction: Any) -> bool:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evalkit.api import Example, UserError
 from evalkit.rows import Row, tally
@@ -58,7 +58,8 @@ def write(
 
     Args:
         folder: where the run should be; where it is taken, `folder-2`, `folder-3`, ... is used. Nothing is overwritten.
-        result: what result.json holds, but for the two hashes (of predictions and protocol), which are added here.
+        result: what result.json holds, but for the three hashes (of predictions, protocol and configuration), which are
+            added here.
         rows: all test examples, in order.
         config_yaml: the resolved configuration.
         extra: called with the hidden folder before it is renamed, to add files such as submissions.
@@ -71,6 +72,7 @@ def write(
     record = plain(result)
     record["task"]["protocol_sha256"] = digest(record["task"]["protocol"])
     record["data"]["predictions_sha256"] = hashlib.sha256(predictions).hexdigest()
+    record["provenance"]["config_sha256"] = hashlib.sha256(config_yaml.encode()).hexdigest()
     problems = violations(record) or _contradictions(record, rows)
     if problems:
         raise ValueError("not a valid result: " + "; ".join(problems))
@@ -178,43 +180,63 @@ def rescore(run: Path) -> dict[str, Any]:
 def validate(path: Path) -> list[str]:
     """What is wrong with a run, or with every run under a folder: one line each, empty when all is well.
 
-    Checks result.json against the schema, the two hashes, the counts and ids of predictions.jsonl, and that the scores
-    recomputed from it equal the stored ones.
+    Checks result.json against the schema, the three hashes, the counts and ids of predictions.jsonl, and that the
+    scores recomputed from it equal the stored ones.
 
     Raises:
         UserError: there is no run at or under `path`.
     """
+    return [problem for run in runs(path) for problem in check(run).problems]
+
+
+def runs(path: Path) -> list[Path]:
+    """The folders of all runs at or under a path, sorted; also those that lost one of their files.
+
+    Raises:
+        UserError: there is none.
+    """
     path = _folder(path)
-    runs = []
+    found = []
     for folder, below, files in os.walk(path):
         below[:] = sorted(name for name in below if not name.startswith("."))  # hidden: runs that were not finished
         if RESULT in files or PREDICTIONS in files:
-            runs.append(Path(folder))
-    if not runs:
+            found.append(Path(folder))
+    if not found:
         raise UserError(f"no run at or under {str(path)!r}: a run is a folder with {RESULT} in it")
-    return [problem for run in runs for problem in _problems(run)]
+    return found
 
 
-def _problems(run: Path) -> list[str]:
+class Checked(NamedTuple):
+    """A run read once, and what is wrong with it; where that is anything, record and rows may be empty."""
+
+    problems: list[str]
+    record: dict[str, Any]
+    rows: list[Row]
+
+
+def check(run: Path) -> Checked:
+    """One run, and what is wrong with it: see `validate`."""
     try:
-        result = load(run)
+        record = load(run)
         rows = load_rows(run)
-        sha256 = hashlib.sha256((run / PREDICTIONS).read_bytes()).hexdigest()
     except UserError as error:
-        return [str(error)]
-    found = violations(result)
+        return Checked([str(error)], {}, [])
+    found = violations(record)
     if found:  # the checks below take the shape for granted
-        return [f"{run}: {RESULT}: {problem}" for problem in found]
-    if sha256 != result["data"]["predictions_sha256"]:
+        return Checked([f"{run}: {RESULT}: {problem}" for problem in found], {}, [])
+    if _sha256(run / PREDICTIONS) != record["data"]["predictions_sha256"]:
         found.append(f"{PREDICTIONS} was changed: its sha256 is not data.predictions_sha256")
-    if digest(result["task"]["protocol"]) != result["task"]["protocol_sha256"]:
+    config = record["provenance"].get("config_sha256")
+    if config and _sha256(run / CONFIG) != config:
+        found.append(f"{CONFIG} was changed: its sha256 is not provenance.config_sha256")
+    if digest(record["task"]["protocol"]) != record["task"]["protocol_sha256"]:
         found.append("task.protocol was changed: its sha256 is not task.protocol_sha256")
-    found += _contradictions(result, rows)
+    found += _contradictions(record, rows)
     try:
-        found += _differences(result["scores"], _scores_again(result, rows))
+        found += _differences(record["scores"], _scores_again(record, rows))
     except Exception as error:  # whatever the task's own code raises
         found.append(f"cannot be re-scored: {_line(error)}")
-    return [f"{run}: {problem}" for problem in found]
+    return Checked([f"{run}: {problem}" for problem in found], record, rows)
 
 
 def _scores_again(result: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -249,6 +271,14 @@ def _differences(stored: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str,
         for key in entry
         if old[key] != entry[key]
     ]
+
+
+def _sha256(file: Path) -> str:
+    """Of a file's bytes, in hex; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _folder(run: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FunctionType
@@ -17,9 +18,12 @@ from evalkit import plugins
 from evalkit.api import Score, UserError
 from evalkit.rows import Row
 from evalkit.schema import plain
-from evalkit.statistics import Indices, interval, interval_of
+from evalkit.statistics import Indices, Summed, Weighted, interval, interval_of
 
-_Measured = dict[str, "float | npt.NDArray[np.float64]"]
+# Per metric: one value of each example, in 0..1, or a score over the split.
+Measured = dict[str, "npt.NDArray[np.float64] | Summed | Weighted"]
+
+_CALLS = 1_000  # of a score function that gives one float only, for its interval
 
 
 def scores(score: Score, rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
@@ -56,29 +60,25 @@ def scores(score: Score, rows: Sequence[Row], seed: int) -> list[dict[str, Any]]
     def entries(metrics: Sequence[str], indices: Indices, suffix: str = "") -> list[dict[str, Any]]:
         """One entry per metric, over the labelled examples with these indices."""
         chosen = [videos[i] for i in indices]
-        per_split = [metric for metric in metrics if not isinstance(worst[metric], np.ndarray)]
-
-        def over(given: Sequence[Any], drawn: Indices) -> list[float]:
-            found: Mapping[str, Any] = score([given[i] for i in drawn], [targets[i] for i in drawn])
-            return [float(found[metric]) for metric in per_split]
-
-        value: dict[str, tuple[float, float, float, float]] = {}  # low, value, with all failed right, high
-        if per_split:  # all of them from the same draws: each draw costs one call of the score function
-            low, high = interval_of(lambda drawn: over(predictions, indices[drawn]), chosen, seed)
-            numbers = zip(low, over(predictions, indices), over(corrected, indices), high, strict=True)
-            value = dict(zip(per_split, numbers, strict=True))
         found = []
         for metric in metrics:
             rates, bound = worst[metric], best[metric]
-            if isinstance(rates, np.ndarray) and isinstance(bound, np.ndarray):
+            if isinstance(rates, np.ndarray):
                 low, high = interval(rates[indices], chosen, seed)
-                value[metric] = (100 * low, 100 * rates[indices].mean(), 100 * bound[indices].mean(), 100 * high)
-            low, middle, right, high = (_rounded(number) for number in value[metric])
+                value = [
+                    100 * number for number in (low, rates[indices].mean(), np.asarray(bound)[indices].mean(), high)
+                ]
+            else:
+                assert not isinstance(bound, np.ndarray)
+                some = rates.among(indices) if suffix else rates
+                low, high = interval_of(some, chosen, seed)
+                value = [low, some, bound.among(indices) if suffix else bound, high]
+            least, middle, right, most = map(_rounded, value)
             found.append(
                 {
                     "metric": metric + suffix,
                     "value": middle,
-                    "ci95": [low, high],
+                    "ci95": [least, most],
                     "n": len(indices),
                     "n_clusters": len(set(chosen)),
                     "bounds": [middle, right],
@@ -94,29 +94,52 @@ def scores(score: Score, rows: Sequence[Row], seed: int) -> list[dict[str, Any]]
     return found
 
 
+def measure(score: Score, rows: Sequence[Row]) -> Measured:
+    """What the labelled rows score by each metric, failed ones wrong.
+
+    Raises:
+        UserError: as `scores`.
+    """
+    labelled = [row for row in rows if row.target is not None]
+    failed = np.array([row.prediction is None for row in labelled])
+    return _measure(score, [row.prediction for row in labelled], [row.target for row in labelled], 0.0, failed)
+
+
 def _measure(
     score: Score,
     predictions: Sequence[Any],
     targets: Sequence[Any],
     must_be: float,
     where: npt.NDArray[np.bool_],
-) -> _Measured:
-    """What the score function returns, checked: per metric a float, or (N,) in 0..1, which is `must_be` at `where`."""
+) -> Measured:
+    """What the score function returns, checked; values of examples are `must_be` at `where`."""
     found = score(predictions, targets)
     name = f"score function {getattr(score, '__module__', '?')}:{getattr(score, '__qualname__', score)}"
     if not isinstance(found, Mapping) or not found:
         raise UserError(f"{name} returns {str(found)[:60]!r}; it must return a dictionary {{metric: value}}")
-    measured: _Measured = {}
+
+    @lru_cache(maxsize=_CALLS)  # each metric asks for the same draws
+    def call(times: bytes) -> Mapping[str, Any]:
+        drawn = np.repeat(np.arange(len(targets)), np.frombuffer(times, np.uint16)).tolist()
+        return score([predictions[i] for i in drawn], [targets[i] for i in drawn])
+
+    def again(metric: str, times: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        return np.array([float(call(one.tobytes())[metric]) for one in times.T.astype(np.uint16)])
+
+    measured: Measured = {}
     for metric, value in found.items():
+        if isinstance(value, Summed | Weighted):
+            measured[metric] = value
+            continue
         if isinstance(value, int | float):
-            measured[metric] = float(value)
+            measured[metric] = Weighted(len(targets), partial(again, metric), _CALLS, float(value))
             continue
         try:
             rates = np.asarray(plain(value), dtype=np.float64)
         except (UserError, TypeError, ValueError):
             rates = np.empty((0, 0))
         if rates.ndim == 0:  # a numpy or torch scalar; None for NaN becomes NaN again
-            measured[metric] = float(rates)
+            measured[metric] = Weighted(len(targets), partial(again, metric), _CALLS, float(rates))
             continue
         if rates.shape != (len(targets),) or not ((rates >= 0) & (rates <= 1)).all():
             raise UserError(

@@ -1,25 +1,129 @@
 """How far a score may be off: 95 % bootstrap intervals that draw whole videos, not single examples.
 
 Examples of one video are not independent, so the videos are what is drawn, with replacement, and all examples of a
-drawn video come with it (percentile method; Efron and Tibshirani 1993, chapters 8 and 13).
+drawn video come with it (Efron and Tibshirani 1993, chapters 8 and 13).
+
+The interval of a mean is the percentile one. A draw holds some videos twice, which moves scores that are no means: two
+copies of a video lie side by side in every ranking, and raise an average precision. That shift says nothing of the
+score, which is what one split of this size gives; so the draws are moved back until their median is the score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.intp]
+Table = npt.NDArray[np.float64]
 
 LEVEL = 0.95
+RESAMPLES = 10_000
+AT_ONCE = 1_000_000  # numbers drawn at a time: flat memory, whatever the sizes are
 _TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
+class Summed(float):
+    """A score over the split, in percent, that knows what each example adds to it.
+
+    What an example adds is fixed by the whole split (a document frequency is), so that an interval, or the score of one
+    kind, needs no second call of the score function, and is of the same metric.
+
+    Attributes:
+        parts: (N, S), what each example adds.
+        of: sums over examples (..., S) -> scores (...).
+    """
+
+    parts: Table
+    of: Callable[[Table], Table]
+    resamples = RESAMPLES
+
+    def __new__(cls, parts: npt.ArrayLike, of: Callable[[Table], Table]) -> Summed:
+        parts = np.asarray(parts, np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):  # where nothing counts
+            made = super().__new__(cls, of(parts.sum(0)))
+        made.parts, made.of = parts, of
+        return made
+
+    def among(self, indices: Indices) -> Summed:
+        """The score of some examples alone."""
+        return Summed(self.parts[indices], self.of)
+
+    def by_cluster(self, member: Indices, n: int) -> Table:
+        """(n, S), what each cluster adds."""
+        return np.stack([np.bincount(member, weights=column, minlength=n) for column in self.parts.T], 1)
+
+    def drawn(self, member: Indices, n: int, seed: int, resamples: int) -> Table:
+        """The scores (resamples,) of as many draws of n clusters, of which example i is in `member[i]`."""
+        return sums_drawn(self.by_cluster(member, n), self.of, seed, resamples)
+
+
+class Weighted(float):
+    """A score over the split that is not made of sums, but can be told for examples that count several times, or never.
+
+    Attributes:
+        examples: N.
+        of: how often each example counts, in each of R draws, float32 (N, R) -> scores (R,).
+        resamples: draws that are affordable.
+    """
+
+    examples: int
+    of: Callable[[npt.NDArray[np.float32]], Table]
+    resamples: int
+
+    def __new__(
+        cls,
+        examples: int,
+        of: Callable[[npt.NDArray[np.float32]], Table],
+        resamples: int = RESAMPLES,
+        value: float | None = None,
+    ) -> Weighted:
+        made = super().__new__(cls, of(np.ones((examples, 1), np.float32))[0] if value is None else value)
+        made.examples, made.of, made.resamples = examples, of, resamples
+        return made
+
+    def among(self, indices: Indices) -> Weighted:
+        """The score of some examples alone."""
+
+        def of(times: npt.NDArray[np.float32]) -> Table:
+            every = np.zeros((self.examples, times.shape[1]), np.float32)
+            every[indices] = times
+            return self.of(every)
+
+        return Weighted(len(indices), of, self.resamples)
+
+    def drawn(self, member: Indices, n: int, seed: int, resamples: int) -> Table:
+        """The scores (resamples,) of as many draws of n clusters, of which example i is in `member[i]`."""
+        draws = _draws(np.ones(n, np.intp), seed, resamples, len(member))
+        return np.concatenate([self.of(times.T.astype(np.float32)[member]) for times in draws])
+
+
+def mean(values: npt.ArrayLike) -> Summed:
+    """The mean over examples, in percent, of values (N,) that may be above 1, as CIDEr's are."""
+    values = np.asarray(values, np.float64)
+    return Summed(np.stack([values, np.ones_like(values)], 1), _mean)
+
+
+def _mean(sums: Table) -> Table:
+    return np.asarray(100 * sums[..., 0] / sums[..., 1])
+
+
+def difference(a: Summed | Weighted, b: Summed | Weighted) -> Summed | Weighted:
+    """How far b is above a, of the same examples in the same order, whose interval draws both together."""
+    if isinstance(a, Summed) and isinstance(b, Summed):
+        width = a.parts.shape[1]
+        parts = np.concatenate([a.parts, b.parts], 1)
+        return Summed(parts, lambda sums: b.of(sums[..., width:]) - a.of(sums[..., :width]))
+    if isinstance(a, Weighted) and isinstance(b, Weighted):
+        fewest = min(a.resamples, b.resamples)
+        return Weighted(a.examples, lambda times: b.of(times) - a.of(times), fewest, float(b) - float(a))
+    raise TypeError("a score that is made of sums, and one that is not, are not of one metric")
+
+
 def interval(
-    values: npt.ArrayLike, clusters: Sequence[Hashable], seed: int, resamples: int = 10_000
+    values: npt.ArrayLike, clusters: Sequence[Hashable], seed: int, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """The 95 % interval (low, high) of the mean of `values`, clustered.
 
@@ -39,55 +143,69 @@ def interval(
     Returns:
         low and high in 0..1, low <= mean <= high.
     """
-    per_example = np.asarray(values, dtype=np.float64)
-    member, n = _numbered(clusters)
-    total = np.bincount(member, weights=per_example, minlength=n)
-    size = np.bincount(member, minlength=n).astype(np.float64)
-    generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    step = max(1, 1_000_000 // n)  # 1e6 draws at a time: flat memory, whatever n and resamples are
-    for start in range(0, resamples, step):
-        drawn = generator.integers(n, size=(min(step, resamples - start), n), dtype=np.int32)
-        sums = total[drawn].sum(axis=1)
-        means[start : start + step] = sums / (size[drawn].sum(axis=1) if size.max() > 1 else n)
-    low, high = np.quantile(means, _TAILS)
-    mean = per_example.mean()
+    member, n = numbered(clusters)
+    values = np.asarray(values, np.float64)
+    low, high = np.quantile(mean(values).drawn(member, n, seed, resamples), _TAILS) / 100
+    middle = values.mean()
     seen = _TAILS[0] ** (1 / n)
-    return float(min(low, mean * seen)), float(max(high, 1 - (1 - mean) * seen))
+    return float(min(low, middle * seen)), float(max(high, 1 - (1 - middle) * seen))
 
 
 def interval_of(
-    statistic: Callable[[Indices], npt.ArrayLike], clusters: Sequence[Hashable], seed: int, resamples: int = 1_000
-) -> tuple[Any, Any]:
-    """The 95 % interval (low, high) of a statistic of the whole split, such as a median rank or an average precision.
+    score: Summed | Weighted, clusters: Sequence[Hashable], seed: int, resamples: int | None = None
+) -> tuple[float, float]:
+    """The 95 % interval (low, high) of a score over the split, clustered; it holds the score.
 
-    Nothing is known about the range of such a statistic, so where the bootstrap has no width (one video, or every draw
+    Nothing is known about the range of such a score, so where the bootstrap has no width (one video, or every draw
     gives the same) the interval is unknown rather than a claim of certainty; the same where a draw gives NaN.
 
     Args:
-        statistic: example indices (M,), with repeats -> a float, or several (S,), each of which gets its interval from
-            the same draws.
-        clusters: (N,), the video of each example, N >= 1.
-        seed: of the draws.
-        resamples: draws; each costs one call of `statistic`.
+        score: of N examples, N >= 1.
+        clusters: (N,), the video of each example.
+        seed: of the draws; the same seed gives the same interval.
+        resamples: draws; None for as many as the score can afford.
 
     Returns:
-        low and high, a float or (S,) as `statistic` gives; NaN where unknown.
+        low and high, no further out than the draws went; NaN where unknown.
     """
-    member, n = _numbered(clusters)
-    by_cluster = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member, minlength=n))[:-1])
-    generator = np.random.default_rng(seed)
-    drawn = np.stack(
-        [
-            np.asarray(statistic(np.concatenate([by_cluster[c] for c in generator.integers(n, size=n)])), np.float64)
-            for _ in range(resamples)
-        ]
-    )
-    low, high = np.where((drawn == drawn[0]).all(axis=0), np.nan, np.quantile(drawn, _TAILS, axis=0))
-    return low[()], high[()]
+    return centred(score.drawn(*numbered(clusters), seed, resamples or score.resamples), float(score))
 
 
-def _numbered(clusters: Sequence[Hashable]) -> tuple[Indices, int]:
+def centred(drawn: Table, score: float) -> tuple[float, float]:
+    """The 95 % interval of a score, from draws whose median is moved onto it; see the top of this file."""
+    if np.isnan(drawn).any() or (drawn == drawn[0]).all():
+        return math.nan, math.nan
+    low, high = np.quantile(drawn, _TAILS) + score - np.median(drawn)
+    return float(max(low, min(score, drawn.min()))), float(min(high, max(score, drawn.max())))
+
+
+def sums_drawn(added: Table, of: Callable[[Table], Table], seed: int, resamples: int) -> Table:
+    """What is made of the sums over n drawn clusters (resamples, ...), of what each cluster adds (n, S)."""
+    added, alike = np.unique(added, axis=0, return_counts=True)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw may hold nothing that counts
+        return np.concatenate([of(times @ added) for times in _draws(alike, seed, resamples)])
+
+
+def numbered(clusters: Sequence[Hashable]) -> tuple[Indices, int]:
     """Each example's cluster as a number from 0, and how many clusters there are."""
     number = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
     return np.array([number[cluster] for cluster in clusters], dtype=np.intp), len(number)
+
+
+def _draws(alike: Indices, seed: int, resamples: int, width: int = 1) -> Iterator[Table]:
+    """How often each kind of cluster is drawn, (some, kinds) at a time, where so many clusters are `alike` of each.
+
+    As many clusters are drawn as there are. Where few kinds stand for many clusters, their numbers are drawn at once.
+    """
+    n = int(alike.sum())
+    generator = np.random.default_rng(seed)
+    step = max(1, AT_ONCE // max(n, width))
+    kind = np.repeat(np.arange(len(alike)), alike)
+    for start in range(0, resamples, step):
+        some = min(step, resamples - start)
+        if 8 * len(alike) < n:
+            yield generator.multinomial(n, alike / n, size=some).astype(np.float64)
+            continue
+        of_draw = generator.integers(n, size=(some, n))
+        of_draw = (of_draw if len(alike) == n else kind[of_draw]) + len(alike) * np.arange(some)[:, None]
+        yield np.bincount(of_draw.ravel(), minlength=some * len(alike)).reshape(some, -1).astype(np.float64)

@@ -229,7 +229,7 @@ def _shared(done: Sequence[Done]) -> set[str]:
 
 def _run(cell: Cell) -> tuple[Path | None, str]:
     """The folder of a cell's run, else why there is none; whatever goes wrong ends this cell alone."""
-    from evalkit.run import run
+    from evalkit.runner import run
 
     try:
         return finished(cell.config) or run(cell.config), ""

@@ -70,7 +70,7 @@ def test_a_class_that_is_never_trained_on_is_named(table: Path) -> None:
 
 def test_the_fingerprint_is_the_one_of_results(table: Path, tiny: Path, tmp_path: Path) -> None:
     from evalkit.result import load
-    from evalkit.run import run
+    from evalkit.runner import run
 
     own = [word for word in words(table) if not word.startswith("workers")]
     more = [f"ckpt={tiny}", "adapter.head=linear", "adapter.epochs=1", f"out={tmp_path / 'out'}", "canary=false"]

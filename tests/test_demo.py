@@ -58,6 +58,10 @@ def test_accuracy_is_given_per_kind(first: dict[str, Any]) -> None:
     assert kinds == {"accuracy/appearance": 34, "accuracy/motion": 33, "accuracy/order": 33}
 
 
+def test_the_demo_knows_appearance_motion_and_order(first: dict[str, Any]) -> None:
+    assert all(score["value"] >= 60 for score in first["scores"]), first["scores"]
+
+
 def test_two_runs_with_one_seed_give_equal_scores_whatever_the_workers(runs: list[Path]) -> None:
     one, other = map(result.load, runs)
     assert one["scores"] == other["scores"] and one["controls"] == other["controls"]

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from evalkit.api import UserError
-from evalkit.metrics import accuracy, chance_map, charades_map, multilabel_map, pr_auc, retrieval, top1_top5
+from evalkit.metrics import (
+    accuracy,
+    chance_map,
+    charades_map,
+    foreground_map,
+    macro_accuracy,
+    multilabel_map,
+    pr_auc,
+    retrieval,
+    top1_top5,
+)
+from evalkit.statistics import Weighted
 
 EXPECTED = Path(__file__).parents[2] / "shared" / "data" / "expected" / "retrieval"
 CHARADES = EXPECTED.parent / "charades"
@@ -349,3 +360,38 @@ def test_no_class_at_all_gives_nan_rather_than_an_error() -> None:
     for score in (multilabel_map, charades_map, pr_auc):
         assert math.isnan(next(iter(score([[0.1, 0.2]], [()]).values())))
         assert math.isnan(next(iter(score([], []).values())))
+
+
+@pytest.mark.parametrize(
+    ("score", "several"),
+    [
+        pytest.param(score, several)
+        for score, several in ((retrieval, False), (retrieval, True), (macro_accuracy, False))
+    ]
+    + [pytest.param(score, False) for score in (multilabel_map, foreground_map, charades_map, pr_auc)],
+)
+def test_a_score_that_knows_its_draws_is_what_it_gives_on_the_drawn_examples(score: Any, several: bool) -> None:
+    rng = np.random.default_rng(0)
+    n, several_classes = 60, score not in (retrieval, macro_accuracy)
+    predictions: list[Any] = [(rng.integers(0, 10, 4) / 9).tolist() for _ in range(n)]  # with ties
+    targets: list[Any] = [np.flatnonzero(rng.random(4) < 0.4).tolist() for _ in range(n)]
+    if score is retrieval:
+        predictions = [{"t2v": int(a), "v2t": int(b)} for a, b in rng.integers(1, 60, size=(n, 2))]
+        targets = [(f"v{i // 3}", i % 3) if several else f"v{i}" for i in range(n)]
+    elif score is macro_accuracy:
+        predictions, targets = rng.integers(4, size=(n, 5)).tolist(), rng.integers(4, size=n).tolist()
+    if several_classes:
+        predictions[7] = None
+    found = score(predictions, targets)
+    known = {name: value for name, value in found.items() if not isinstance(value, list)}
+    assert known
+    for _ in range(5):
+        times = rng.multinomial(n, np.full(n, 1 / n))
+        drawn = np.repeat(np.arange(n), times).tolist()
+        again = score([predictions[i] for i in drawn], [targets[i] for i in drawn])
+        for name, value in known.items():
+            if isinstance(value, Weighted):
+                ours = value.of(np.stack([times, times], 1).astype(np.float32))[1]
+            else:
+                ours = value.of(times @ value.parts)
+            assert ours == pytest.approx(float(again[name]), abs=1e-9), name

@@ -37,6 +37,7 @@ def test_a_run_is_written_whole_and_read_back(run: Path) -> None:
     assert (
         stored["data"].pop("predictions_sha256") == hashlib.sha256((run / "predictions.jsonl").read_bytes()).hexdigest()
     )
+    assert stored["provenance"].pop("config_sha256") == hashlib.sha256(b"task: egoschema\n").hexdigest()
     assert stored["task"].pop("protocol_sha256") == digest({"frames": 16, "sampling": "uniform"})
     assert stored == result_of(rows_of(8, 4, failed=3))
     assert (run / "config.yaml").read_text() == "task: egoschema\n"
@@ -266,6 +267,8 @@ def put(name: str, content: bytes) -> Callable[[Path], object]:
         (put("result.json", b"{}"), "result.json: 'adapter' is a required property"),
         (put("predictions.jsonl", b"\n\n"), "predictions.jsonl line 1 is not JSON"),
         (put("predictions.jsonl", b'{"id": "q"}\n'), "predictions.jsonl line 1: 'video' is a required property"),
+        (put("config.yaml", b"task: nextqa\n"), "config.yaml was changed: its sha256 is not provenance.config_sha256"),
+        (lambda run: (run / "config.yaml").unlink(), "config.yaml was changed"),
         (lambda run: (run / "predictions.jsonl").unlink(), "no predictions.jsonl"),
         (lambda run: (run / "result.json").unlink(), "no result.json"),
     ],

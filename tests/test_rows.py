@@ -54,3 +54,16 @@ def test_a_row_is_not_both_predicted_and_failed() -> None:
 def test_a_line_that_is_no_row_is_refused(line: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         Row.parse(line)
+
+
+def test_a_row_of_a_known_shape_is_still_refused_where_a_type_differs() -> None:
+    """What was checked once is not checked again; what has another shape is."""
+    row = Row("1", "a.mp4", target=1, prediction=2)
+    assert Row.parse(row.json()) == Row.parse(row.json()) == row
+    for wrong in ('"video": 3', '"video": null'):
+        with pytest.raises(ValueError, match="video"):
+            Row.parse(row.json().replace('"video": "a.mp4"', wrong))
+    with pytest.raises(ValueError, match="extra"):
+        Row.parse(row.json()[:-1] + ', "extra": 1}')
+    with pytest.raises(ValueError):
+        Row.parse("[]")

@@ -24,15 +24,19 @@ from evalkit.rows import Row, tally
 from evalkit.table import table
 
 
-def run(config: Config) -> Path:
-    """Scores an encoder on a task, prints the table and returns the run's folder.
+def run(config: Config, quiet: bool = False) -> Path:
+    """Scores an encoder on a task, prints the table unless told to be quiet, and returns the run's folder.
 
     Raises:
         UserError: something in the configuration, the data or the checkpoint that the user can mend.
     """
     started, clock = datetime.now(UTC), time.monotonic()
     with prepare(config) as parts:
-        return _run(config, parts, started, clock)
+        folder = _run(config, parts, started, clock)
+    if not quiet:
+        print(table(result.load(folder)))
+        print(folder / result.RESULT)
+    return folder
 
 
 def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
@@ -99,7 +103,7 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
             "name": parts.adapter_name,
             "settings": {
                 **parts.settings,
-                "from": str(parts.fitted_from or ""),
+                "from": _place(parts.fitted_from),
                 **frozen,
             },
             "trainable_parameters": sum(value.numel() for value in trained.learned(parts.adapter).values()),
@@ -130,10 +134,7 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
     }
     chosen = config.at(selection["chosen"].get("point", 0)) if selection else config
     folder = out / encoder_name / parts.name / result.run_id(config.to_yaml(), started)
-    folder = result.write(folder, record, rows, chosen.to_yaml(), lambda hidden: _submit(task, predicted, hidden))
-    print(table(result.load(folder)))
-    print(folder / "result.json")
-    return folder
+    return result.write(folder, record, rows, chosen.to_yaml(), lambda hidden: _submit(task, predicted, hidden))
 
 
 def _rows(examples: Sequence[Example], predicted: Predictions) -> list[Row]:
@@ -143,6 +144,8 @@ def _rows(examples: Sequence[Example], predicted: Predictions) -> list[Row]:
     for example in examples:
         prediction = predicted.scored.get(example.id)
         failure = predicted.failures.get(example.id)
+        if prediction is not None and prediction.value is None:
+            failure = (prediction.detail or {}).get("failure")  # an answer that says nothing, in the adapter's words
         rows.append(
             Row(
                 id=example.id,
@@ -180,6 +183,14 @@ def _protocol(parts: Parts, frozen: Mapping[str, str]) -> dict[str, Any]:
         "settings": settings,
         **frozen,
     }
+
+
+def _place(folder: Path | None) -> str:
+    """Where an adapter came from; what evalkit ships is named within it, not by where it is installed."""
+    home = Path(__file__).parent
+    if folder is None or not folder.is_relative_to(home):
+        return str(folder or "")
+    return str(folder.relative_to(home.parent))
 
 
 def _encoder_name(ckpt: str) -> str:

@@ -1,0 +1,102 @@
+"""Scores the model that is being trained, on any task, every so many epochs or steps."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
+
+from evalkit import python
+from evalkit.api import UserError
+
+
+class Evaluate(Callback):
+    """Logs `evalkit/<task>/<metric>` to the trainer's loggers, before the first step and every so often after it.
+
+    Each time is a whole run of a copy of the encoder, whose record lies in `out`, so that `evalkit compare` takes any
+    two of them. Randomness, the module, its mode and the number of threads are as they were afterwards: training goes
+    on as it would have. Where several processes train, the first scores and the others wait; a module that is sharded
+    over them cannot be scored.
+
+    Args:
+        tasks: names, each with the words of its own, such as `kinetics400 adapter.epochs=5`.
+        encoder: the evalkit encoder (`evalkit.api.Encoder`) inside the module.
+        every: how many epochs, or steps, lie between.
+        unit: what `every` counts.
+        out: folder of the results; None means `evalkit` in the trainer's default_root_dir.
+        words: for all tasks, as `evalkit.run` takes them; features are not stored unless `cache` says so.
+
+    Raises:
+        UserError: a word is wrong, or the encoder is none; before training starts.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        encoder: Callable[[Any], nn.Module],
+        every: int = 1,
+        unit: Literal["epoch", "step"] = "epoch",
+        out: Path | None = None,
+        **words: Any,
+    ) -> None:
+        if isinstance(tasks, str) or not tasks:
+            raise UserError(f"tasks={tasks!r}: wanted a list of at least one task")
+        if every < 1 or unit not in ("epoch", "step"):
+            raise UserError(f"every={every}, unit={unit!r}: wanted 1 or more, and epoch or step")
+        self.tasks = [shlex.split(line) for line in tasks]
+        self.encoder, self.every, self.unit, self.out = encoder, every, unit, out
+        self.words = {"cache": "off", **words}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Scores before the first step: what is wrong is told now rather than after hours."""
+        self._score(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Scores after every n-th epoch."""
+        if self.unit == "epoch" and (trainer.current_epoch + 1) % self.every == 0:
+            self._score(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any, **__: Any
+    ) -> None:
+        """Scores after every n-th step of the optimiser."""
+        if self.unit == "step" and trainer.global_step % self.every == 0 and trainer.global_step != self._scored:
+            self._score(trainer, pl_module)
+
+    def _score(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._scored = trainer.global_step  # of batches whose gradients are accumulated, several have one step
+        if trainer.is_global_zero:
+            out = self.out or Path(trainer.default_root_dir) / "evalkit"
+            found: dict[str, float] = {}
+            with _undisturbed():
+                for task, *own in self.tasks:
+                    words = self.words | {word.partition("=")[0]: word.partition("=")[2] for word in own}
+                    result = python.run(task, self.encoder(module), quiet=True, out=out, **words)
+                    name = result.record["task"]["name"]
+                    found |= {f"evalkit/{name}/{metric}": v for metric, v in result.scores.items() if v is not None}
+            for logger in trainer.loggers:
+                logger.log_metrics(found, step=trainer.global_step)
+            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in found.items()})
+        trainer.strategy.barrier("evalkit")
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Puts back what a run changes in its process: random states, threads, gradients, how loud Lightning is."""
+    lightnings = logging.getLogger("lightning.pytorch")
+    level, threads = lightnings.level, torch.get_num_threads()
+    try:
+        with isolate_rng(), torch.enable_grad():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        lightnings.setLevel(level)

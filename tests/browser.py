@@ -1,0 +1,112 @@
+"""A real browser to test a page in: Chromium by its chromedriver, which speaks JSON over HTTP on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MISSING = "needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --hide-scrollbars"
+)
+KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Left": "\ue012", "Up": "\ue013", "Right": "\ue014", "Down": "\ue015"}
+
+
+def found() -> bool:
+    """Whether there is one."""
+    return bool(shutil.which("chromium") and shutil.which("chromedriver"))
+
+
+class Browser:
+    """One window; made by `browser`."""
+
+    def __init__(self, session: str) -> None:
+        self._session = session
+
+    def open(self, page: Path) -> None:
+        """Shows a file."""
+        _ask(f"{self._session}/url", {"url": page.as_uri()})
+
+    def run(self, script: str) -> Any:
+        """What the body of an async function returns."""
+        return _ask(f"{self._session}/execute/sync", {"script": f"return (async () => {{ {script} }})()", "args": []})
+
+    def press(self, *keys: str) -> None:
+        """Presses keys of `KEYS`, or letters, one after another."""
+        codes = [KEYS.get(key, key) for key in keys]
+        actions = [{"type": kind, "value": code} for code in codes for kind in ("keyDown", "keyUp")]
+        _ask(f"{self._session}/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
+
+    def size(self, width: int, height: int = 900, dark: bool = False) -> None:
+        """Lays the page out for a screen of this many pixels."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._devtools("Emulation.setDeviceMetricsOverride", screen)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._devtools("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def errors(self) -> list[str]:
+        """What the page's console holds of errors since it was last asked."""
+        lines = _ask(f"{self._session}/se/log", {"type": "browser"})
+        return [line["message"] for line in lines if line["level"] == "SEVERE"]
+
+    def _devtools(self, command: str, words: dict[str, Any]) -> None:
+        _ask(f"{self._session}/goog/cdp/execute", {"cmd": command, "params": words})
+
+
+@contextlib.contextmanager
+def browser(profile: Path) -> Iterator[Browser]:
+    """A browser with an empty profile in this folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = f"http://127.0.0.1:{port}"
+    try:
+        _wait(server)
+        options = {"args": [*FLAGS.split(), f"--user-data-dir={profile}"]}
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        made = _ask(f"{server}/session", {"capabilities": {"alwaysMatch": wanted}})
+        session = f"{server}/session/{made['sessionId']}"
+        try:
+            yield Browser(session)
+        finally:
+            _ask(session, method="DELETE")
+    finally:
+        driver.terminate()
+        driver.wait()
+
+
+def _wait(server: str) -> None:
+    for _ in range(300):
+        with contextlib.suppress(urllib.error.URLError):
+            if _ask(f"{server}/status")["ready"]:
+                return
+        time.sleep(0.1)
+    raise TimeoutError("chromedriver does not answer")
+
+
+def _ask(address: str, words: dict[str, Any] | None = None, method: str | None = None) -> Any:
+    """The value of chromedriver's answer.
+
+    Raises:
+        RuntimeError: it refused, or the script failed; says why.
+    """
+    data = None if words is None else json.dumps(words).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"}, method=method)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=120) as answer:
+            return json.load(answer)["value"]
+    except urllib.error.HTTPError as error:
+        with error:
+            raise RuntimeError(json.load(error)["value"]["message"]) from None

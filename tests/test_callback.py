@@ -1,0 +1,185 @@
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import evalkit
+from evalkit import checkpoint, result
+from evalkit.api import UserError
+from evalkit.callback import Evaluate
+from evalkit.compare import compare
+
+ROOT = Path(__file__).parents[1]
+
+
+class Classifier(lightning.LightningModule):
+    """Trains an encoder, and notes the random numbers that it meets on the way."""
+
+    def __init__(self, ckpt: Path) -> None:
+        super().__init__()
+        encoder: Any = evalkit.load_encoder(ckpt)
+        self.backbone = encoder.train().requires_grad_(True)
+        self.head = nn.Linear(encoder.dim, 2)
+        self.met: list[Any] = []
+
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+        self.met.append((random.random(), np.random.random(), torch.rand(1).item(), torch.get_num_threads()))
+        assert self.backbone.training and all(one.requires_grad for one in self.backbone.parameters())
+        return nn.functional.cross_entropy(self.head(self.backbone(batch[0]).pooled), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+Train = Callable[..., tuple[Classifier, list[str], Path]]
+
+
+@pytest.fixture
+def csv(tmp_path: Path, films: Path) -> Path:
+    rows = ["path,label,split"]
+    rows += [f"{film},{i % 2},{'test' if i < 4 else 'train'}" for i, film in enumerate(sorted(films.glob("*.mp4")))]
+    (tmp_path / "videos.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "videos.csv"
+
+
+@pytest.fixture
+def train(tmp_path: Path, tiny: Path) -> Train:
+    """Trains for two epochs of three steps with these callbacks: the module, the logged lines, and the folder."""
+
+    def do(*callbacks: lightning.Callback) -> tuple[Classifier, list[str], Path]:
+        lightning.seed_everything(3, verbose=False)
+        module = Classifier(tiny)
+        data = DataLoader(TensorDataset(torch.randn(6, 4, 3, 32, 32), torch.randint(2, (6,))), 2, shuffle=True)
+        settings: Any = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+        kept = any(isinstance(one, ModelCheckpoint) for one in callbacks)
+        logger = CSVLogger(tmp_path / "logs")
+        trainer = lightning.Trainer(
+            max_epochs=2,
+            logger=logger,
+            callbacks=[*callbacks],
+            enable_checkpointing=kept,
+            default_root_dir=tmp_path,
+            log_every_n_steps=1,
+            **settings,
+        )
+        trainer.fit(module, data)
+        logged = Path(logger.log_dir) / "metrics.csv"
+        return module, logged.read_text().splitlines() if logged.exists() else [], tmp_path / "evalkit"
+
+    return do
+
+
+# Lightning's own use of torch, and its advice on workers.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+]
+
+
+def evaluate(csv: Path, unit: Literal["epoch", "step"] = "epoch", every: int = 1) -> Evaluate:
+    tasks = [f"folder data.root={csv} adapter=knn adapter.k=3"]
+    return Evaluate(tasks, lambda module: module.backbone, every, unit, workers=1, canary=False)
+
+
+def test_scores_are_logged_before_training_and_after_each_epoch(train: Train, csv: Path) -> None:
+    callback = evaluate(csv)
+    best = ModelCheckpoint(monitor="evalkit/folder/top1", mode="max")
+    module, (head, *lines), out = train(callback, best)
+    assert head == "evalkit/folder/top1,evalkit/folder/top5,step"
+    assert [line.split(",")[2] for line in lines] == ["0", "3", "6"]
+    runs = sorted(out.rglob("result.json"))
+    assert len(runs) == 3 and result.validate(out) == []
+    records = [result.load(run) for run in runs]
+    assert sorted(str(record["scores"][0]["value"]) for record in records) == sorted(x.split(",")[0] for x in lines)
+    assert len({record["encoder"]["sha256"] for record in records}) == 3
+    assert checkpoint.sha256(module.backbone) in {record["encoder"]["sha256"] for record in records}
+    assert best.best_model_score is not None
+    assert compare(*runs[:2]).n == 4
+
+
+def test_training_goes_on_as_it_would_have(train: Train, csv: Path) -> None:
+    alone, _, _ = train()
+    scored, _, _ = train(evaluate(csv))
+    assert scored.met == alone.met
+    for one, other in zip(scored.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert scored.backbone.training
+
+
+def test_steps_are_counted_too(train: Train, csv: Path) -> None:
+    _, lines, _ = train(evaluate(csv, "step", every=4))
+    assert [line.split(",")[2] for line in lines[1:]] == ["0", "4"]
+
+
+@pytest.mark.parametrize(
+    ("callback", "told"),
+    [
+        (lambda: Evaluate("folder", lambda module: module), "wanted a list of at least one task"),
+        (lambda: Evaluate(["folder"], lambda module: module, every=0), "every=0"),
+        (lambda: Evaluate(["foldr"], lambda module: module.backbone), "no task named 'foldr'"),
+        (lambda: Evaluate(["folder lr"], lambda module: module.backbone), "unknown key 'lr'"),
+        (lambda: Evaluate(["folder"], lambda module: module.head), "ckpt is a Linear; wanted a torch module with"),
+    ],
+)
+def test_a_mistake_is_told_before_training(train: Train, callback: Any, told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        train(callback())
+
+
+# --- evalkit.run ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_from_python_is_that_of_the_command_line(
+    csv: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words: dict[str, Any] = {
+        "data": {"root": csv},
+        "adapter": "knn",
+        "adapter.k": 3,
+        "out": tmp_path / "out",
+        "workers": 1,
+    }
+    found = evalkit.run("folder", tiny, quiet=True, **words)
+    assert capsys.readouterr().out == ""
+    assert found.record == result.load(found.folder) and result.validate(found.folder) == []
+    assert list(found.scores) == ["top1", "top5"]
+    module: Any = evalkit.load_encoder(tiny)
+    module.train()
+    again = evalkit.run("folder", module, **words)
+    assert capsys.readouterr().out.endswith(f"{again.folder / 'result.json'}\n")
+    assert again.record["scores"] == found.record["scores"]
+    assert again.record["encoder"]["sha256"] == found.record["encoder"]["sha256"]
+    assert again.record["encoder"]["ckpt"] == "ViViT in memory"
+    assert module.training
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [({"adaptr": "knn"}, "unknown key 'adaptr'"), ({"encoder": {"heads": 3}}, "encoder.* has no effect on a module")],
+)
+def test_wrong_words_from_python_are_told(tiny: Path, words: dict[str, Any], told: str) -> None:
+    module: Any = evalkit.load_encoder(tiny)
+    with pytest.raises(UserError, match=re.escape(told)):
+        evalkit.run("folder", module, **words)
+
+
+def test_the_training_of_the_documents_runs_to_the_letter(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(code.splitlines()) <= 30
+    (tmp_path / "train.py").write_text(code)
+    ended = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    (logged,) = tmp_path.glob("logs/*/*/metrics.csv")
+    assert logged.read_text().startswith("evalkit/folder@mini/top1,evalkit/folder@mini/top5,step\n")

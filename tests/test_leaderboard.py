@@ -1,0 +1,475 @@
+"""The board: what stands side by side, what is marked, ranked and refused."""
+
+import csv
+import importlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit import published, result, suite
+from evalkit.cli import main
+from evalkit.metrics import accuracy, charades_map, top1_top5
+from evalkit.rows import Row
+from evalkit.runner import _place
+from tests.records import PLUGIN, result_of, rows_of
+
+board = importlib.import_module("evalkit.leaderboard.board")
+columns = importlib.import_module("evalkit.leaderboard._columns")
+ROOT = Path(__file__).parents[1]
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def put(
+    results: Path,
+    rows: Sequence[Row],
+    task: str = "egoschema@mini",
+    encoder: str = "demo",
+    day: int = 1,
+    edit: Edit = lambda record: None,
+    score: Callable[..., Any] = accuracy,
+) -> Path:
+    """Writes a run."""
+    record = result_of(rows, score)
+    record["task"] |= {"name": task, "published": {}}
+    record["encoder"] |= {"name": encoder, "ckpt": encoder}
+    record["provenance"]["finished"] = f"2026-02-{day:02d}T00:00:59+00:00"
+    edit(record)
+    return result.write(results / encoder / task / f"run-{day}", record, rows, f"task: {task}\n")
+
+
+def right(numbers: Sequence[int], n: int) -> list[Row]:
+    """Rows of n examples, each of its own video, of which those with these numbers are right."""
+    return [Row(f"q{i}", f"v{i}", target=1, prediction=int(i in numbers)) for i in range(n)]
+
+
+def page(results: Path) -> str:
+    return str(board.markdown(*board.collect(results)))
+
+
+def cells(results: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(board.flat(board.collect(results)[0]))))
+
+
+def lines(text: str, begin: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(begin)]
+
+
+# --- side by side
+
+
+def test_a_board_is_rows_of_encoders_and_columns_of_tasks(tmp_path: Path) -> None:
+    runs = (
+        put(tmp_path, rows_of(8, 4), "egoschema@mini", "demo"),
+        put(tmp_path, rows_of(6, 6), "egoschema@mini", "other"),
+        put(tmp_path, rows_of(3, 3), "nextqa@mini", "demo"),
+    )
+    stored = [result.load(run)["scores"][0]["ci95"] for run in runs]
+    first, second, third = (f"({low:.1f} to {high:.1f})" for low, high in stored)
+    text = page(tmp_path)
+    table = text[text.index("| encoder") : text.index("## Controls")].strip().splitlines()
+    assert table == [
+        "| encoder | egoschema@mini<br>test<br>frozen<br>accuracy | nextqa@mini<br>test<br>frozen<br>accuracy |",
+        "|---|---|---|",
+        f"| demo | **66.7** {first}<br>rank 1 to 2 [1] | **50.0** {third} [3] |",
+        f"| other | **50.0** {second}<br>rank 1 to 2 [2] |  |",
+        "| examples (videos) | 12 (4) | 6 (2) |",
+        "| chance | 20.0 | 20.0 |",
+    ]
+    assert lines(text, "| 2 | other | egoschema@mini |") == [
+        f"| 2 | other | egoschema@mini | multiple_choice | {result.load(runs[1])['task']['protocol_sha256'][:8]} | abc "
+        "| 1 | 2026-02-01 | evalkit unknown | `evalkit run task=egoschema` |"
+    ]
+    assert lines(text, "| 2 | egoschema@mini | other |") == [
+        "| 2 | egoschema@mini | other | 50.0 | 20.0 | 22.5 |"  # blind
+    ]
+
+
+def test_the_newest_of_several_runs_counts_and_their_number_is_told(tmp_path: Path) -> None:
+    for day, rows in ((2, rows_of(4, 0)), (3, rows_of(3, 1)), (1, rows_of(0, 4))):
+        put(tmp_path, rows, day=day)
+    text = page(tmp_path)
+    (row,) = lines(text, "| demo |")
+    assert "**75.0**" in row and "rank" not in row
+    assert "| newest of 3 | 2026-02-03 |" in text
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda r: r["task"]["protocol"].update(frames=8), "frames 8 instead of 16"),
+        (lambda r: r["task"]["protocol"].update(steps=4), "steps 4"),
+        (lambda r: r["task"]["protocol"].pop("frames"), "no frames, which is 16"),
+        (lambda r: r["data"].update(fingerprint="0123456789"), r"other data \(12 examples, 01234567\)"),
+        (lambda r: r["task"].update(version=2), "version 2 instead of 1"),
+    ],
+)
+def test_another_protocol_or_other_data_shares_a_column_only_with_a_mark(tmp_path: Path, edit: Edit, told: str) -> None:
+    for encoder in ("one", "two"):
+        put(tmp_path, rows_of(8, 4), encoder=encoder)
+    put(tmp_path, rows_of(9, 3), encoder="three", edit=edit)
+    text = page(tmp_path)
+    assert re.search(rf"^\* \(a\) egoschema@mini: {told}$", text, re.MULTILINE)
+    assert {line.split(" | ")[0]: "(a)" in line for line in re.findall(r"^\| \w+ \| \*\*.*", text, re.MULTILINE)} == {
+        "| one": False,
+        "| two": False,
+        "| three": True,
+    }
+
+
+def test_another_adapter_is_told_without_the_settings_that_only_it_has(tmp_path: Path) -> None:
+    def with_adapter(name: str) -> Edit:
+        return lambda r: r["task"].update(protocol={"adapter": name, "settings": {f"of_{name}": 1, "lr": len(name)}})
+
+    put(tmp_path, rows_of(8, 4), edit=with_adapter("knn"))
+    put(tmp_path, rows_of(8, 4), edit=with_adapter("knn"), encoder="two")
+    put(tmp_path, rows_of(9, 3), edit=with_adapter("ridge"))
+    text = page(tmp_path)
+    assert lines(text, "* (a)") == ["* (a) egoschema@mini: adapter ridge instead of knn"]
+    (row,) = lines(text, "| demo | **")
+    assert row.count("**") == 4, "both runs of the encoder are in its cell"
+
+
+def test_encoders_of_one_name_are_told_apart_by_their_weights(tmp_path: Path) -> None:
+    put(tmp_path, rows_of(8, 4))
+    put(tmp_path, rows_of(4, 8), edit=lambda r: r["encoder"].update(sha256="f" * 64), day=2)
+    assert [cell["encoder"] for cell in cells(tmp_path)] == ["demo 00000000", "demo ffffffff"]
+
+
+def test_other_settings_make_another_row_and_another_batch_does_not(tmp_path: Path) -> None:
+    for day, (masking, batch) in enumerate(((0.75, 1), (0.5, 1), (0.5, 2)), 1):
+        settings = {"masking": masking, "batch": batch, "precision": "32"}
+        put(tmp_path, rows_of(day, 4), edit=lambda r, s=settings: r["encoder"].update(settings=s), day=day)  # type: ignore[misc]
+    assert [(cell["encoder"], cell["runs"]) for cell in cells(tmp_path)] == [
+        ("demo masking=0.5", "2"),
+        ("demo masking=0.75", "1"),
+    ]
+
+
+def test_a_partial_result_says_what_failed_and_what_it_would_be_at_most(tmp_path: Path) -> None:
+    put(tmp_path, rows_of(8, 4, failed=3))
+    assert "*partial*: 3 failed, at most 73.3" in page(tmp_path)
+    (cell,) = cells(tmp_path)
+    assert (cell["status"], cell["failed"], cell["at_most"]) == ("partial", "3", "73.333333")
+
+
+def test_a_result_without_public_answers_is_there_and_has_no_score(tmp_path: Path) -> None:
+    put(tmp_path, rows_of(0, 0, unlabelled=3))
+    text = page(tmp_path)
+    assert "no public answers" in text
+    assert lines(text, "| demo |") == ["| demo | not scored [1] |"]
+    assert cells(tmp_path)[0]["value"] == ""
+
+
+def test_more_columns_than_a_page_is_wide_go_into_several_tables(tmp_path: Path) -> None:
+    for i in range(board.WIDTH + 1):
+        put(tmp_path, rows_of(1, 1), f"task{i}@mini")
+    assert [line.count("<br>accuracy") for line in lines(page(tmp_path), "| encoder | task")] == [board.WIDTH, 1]
+
+
+# --- ranks
+
+
+def test_runs_that_cannot_be_told_apart_share_their_ranks(tmp_path: Path) -> None:
+    for encoder, numbers in (("a", range(150)), ("b", range(1, 150)), ("c", range(60))):
+        put(tmp_path, right(numbers, 200), encoder=encoder)
+    found = {cell["encoder"]: (cell["best_rank"], cell["worst_rank"]) for cell in cells(tmp_path)}
+    assert found == {"a": ("1", "2"), "b": ("1", "2"), "c": ("3", "3")}
+    assert re.search(r"^\| c \| .*<br>rank 3 \[3\] \|$", page(tmp_path), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda r: r["data"].update(fingerprint="other"), lambda r: r["task"].update(version=2)]
+)
+def test_runs_on_other_examples_are_not_ranked(tmp_path: Path, edit: Edit) -> None:
+    put(tmp_path, right(range(150), 200), encoder="a")
+    put(tmp_path, right(range(60), 200), encoder="b", edit=edit)
+    assert {cell["best_rank"] for cell in cells(tmp_path)} == {""}
+
+
+def test_a_score_that_no_example_has_a_value_of_is_not_ranked(tmp_path: Path) -> None:
+    for encoder, sure in (("a", 0.9), ("b", 0.2)):
+        rows = [Row(f"q{i}", f"v{i}", target=[i % 2], prediction=[sure, 1 - sure]) for i in range(8)]
+        put(tmp_path, rows, encoder=encoder, score=charades_map)
+    assert [(cell["metric"], cell["best_rank"]) for cell in cells(tmp_path)] == [("mAP", ""), ("mAP", "")]
+
+
+# --- in print
+
+
+def paper(protocol: str, adapter: str = "probe", parameters: int = 90_000_000, **settings: Any) -> Edit:
+    """An edit that makes a record one by a paper's protocol, on the split that papers print."""
+
+    def edit(record: dict[str, Any]) -> None:
+        record["task"] |= {"split": "val", "protocol": {"name": protocol, "adapter": adapter}}
+        record["adapter"] |= {"name": adapter, "settings": settings}
+        record["encoder"]["parameters"] = parameters
+        record["task"]["protocol"] |= {"shots": settings["shots"]} if "shots" in settings else {}
+        if adapter == "zero_shot":
+            record["selection"] = None
+
+    return edit
+
+
+def hits(n: int, of: int) -> list[Row]:
+    """Rows of top-5 answers, n of which have the right one first."""
+    return [Row(f"q{i}", f"v{i}", target=1, prediction=[1, 2] if i < n else [2, 1]) for i in range(of)]
+
+
+def beside(results: Path, encoder: str, n: int, edit: Edit) -> dict[str, str]:
+    put(results, hits(n, 400), "kinetics400", encoder, edit=edit, score=top1_top5)
+    (cell,) = cells(results)
+    return {key: cell[key] for key in ("printed", "printed_of", "printed_in", "difference", "verdict")}
+
+
+def test_what_a_paper_prints_of_the_same_encoder_is_within_the_interval_or_differs(tmp_path: Path) -> None:
+    of_clip = {"printed": "75.2", "printed_of": "CLIP-B", "printed_in": "videoprism, table 2/13"}
+    near, far = (beside(tmp_path / str(n), "clip_base", n, paper("videoglue")) for n in (300, 200))
+    assert near == of_clip | {"difference": "-0.2", "verdict": "within interval"}
+    assert far == of_clip | {"difference": "-25.2", "verdict": "differs"}
+    assert lines(page(tmp_path / "300"), "| kinetics400, val, frozen, videoglue, top1 |") == [
+        "| kinetics400, val, frozen, videoglue, top1 | clip_base | 75.0 (70.8 to 79.2) | 75.2 | CLIP-B "
+        "| [videoprism, table 2/13](https://arxiv.org/abs/2402.13217v3) | -0.2 | within interval |"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "edit", "printed", "of", "verdict"),
+    [
+        ("clip_base", paper("videoglue", head="mlap"), "77.1", "CLIP-B", "within interval"),
+        ("clip_base", paper("videoglue_finetune", "finetune", tune="adapters"), "80.2", "CLIP-B", "differs"),
+        ("clip_base", paper("videoglue_finetune", "finetune", tune="all"), "81.0", "CLIP-B", "differs"),
+        ("clip_base", paper("videoglue_finetune", "finetune", tune="lora"), "", "", ""),
+        ("clip_base", paper("videoglue", shots=10), "", "", ""),
+        ("videoprism_lvt_base", paper("videoglue", "zero_shot"), "69.2", "VideoPrism-LvT-B (public)", "differs"),
+        ("mine", paper("videoprism"), "84.2", "VideoPrism-B", "another encoder"),
+    ],
+)
+def test_a_printed_number_is_of_the_same_adaptation_and_of_no_other_encoder_unsaid(
+    tmp_path: Path, encoder: str, edit: Edit, printed: str, of: str, verdict: str
+) -> None:
+    found = beside(tmp_path, encoder, 300, edit)
+    assert (found["printed"], found["printed_of"], found["verdict"]) == (printed, of, verdict)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "title"), [("videoglue", "videoglue"), ("videoprism", "videoprism"), ("x", "Other")]
+)
+def test_a_task_stands_under_the_suite_whose_protocol_it_is(tmp_path: Path, protocol: str, title: str) -> None:
+    put(tmp_path, hits(3, 4), "kinetics400", edit=paper(protocol), score=top1_top5)
+    assert lines(page(tmp_path), "## ")[0].startswith(f"## {title}")
+
+
+def test_every_task_of_every_suite_is_asked_for_in_words_that_papers_print_under() -> None:
+    wanted = columns._wanted()
+    assert {name for names in wanted.values() for name in names} == set(suite.suites())
+    assert {how for _, how, _ in wanted} <= {number.adaptation for number in published.numbers()}
+
+
+def test_a_miniature_stands_apart_and_beside_no_printed_number(tmp_path: Path) -> None:
+    for task in ("kinetics400", "kinetics400@mini"):
+        put(tmp_path, hits(300, 400), task, "clip_base", edit=paper("videoglue"), score=top1_top5)
+    glue, mini, *_ = re.split("^## ", page(tmp_path), flags=re.MULTILINE)[1:]
+    assert glue.startswith("videoglue: ") and "@mini" not in glue and "Beside what papers print" in glue
+    assert mini.startswith("Miniatures: ") and "kinetics400<br>" not in mini and "papers" not in mini
+
+
+# --- what is refused
+
+
+def altered(run: Path, name: str, old: str, new: str) -> None:
+    text = (run / name).read_text()
+    assert old in text
+    (run / name).write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("predictions.jsonl", '"prediction": 0', '"prediction": 1', "predictions.jsonl was changed"),
+        ("result.json", '"value": 66.666667', '"value": 76.666667', "accuracy value: stored 76.666667, recomputed 66"),
+        ("result.json", '"frames": 16', '"frames": 32', "task.protocol was changed"),
+        ("result.json", '"predictions_sha256": "', '"predictions_sha256": "0', "predictions_sha256: "),
+        ("config.yaml", "egoschema", "egoschemb", "config.yaml was changed"),
+    ],
+)
+def test_an_invalid_run_is_refused_by_name_and_the_rest_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, old: str, new: str, told: str
+) -> None:
+    results, out = tmp_path / "results", tmp_path / "board.md"
+    put(results, rows_of(8, 4), encoder="good")
+    run = put(results, rows_of(8, 4), encoder="bad")
+    words = ["leaderboard", f"results={results}", f"out={out}"]
+    assert main(words) == 0
+    assert "Refused" not in out.read_text()
+    altered(run, name, old, new)
+    capsys.readouterr()
+    assert main(words) == 1
+    (line,) = lines(capsys.readouterr().err, "refused: ")
+    assert line.startswith("refused: bad/egoschema@mini/run-1: ") and told in line
+    text = out.read_text()
+    assert lines(text, "| good | **") and not lines(text, "| bad |")
+    assert lines(text, "* bad/egoschema@mini/run-1: ")
+
+
+def test_what_validated_is_remembered_until_a_byte_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    results = tmp_path / "results"
+    checked: list[str] = []
+    for encoder in ("a", "b"):
+        put(results, rows_of(8, 4), encoder=encoder)
+    check = result.check
+
+    def counted(run: Path) -> result.Checked:
+        checked.append(run.parts[-3])
+        return check(run)
+
+    monkeypatch.setattr(result, "check", counted)
+    first = page(results)
+    assert checked == ["a", "b"]
+    assert page(results) == first and checked == ["a", "b"]
+    altered(results / "b/egoschema@mini/run-1", "config.yaml", "task", "Task")
+    assert "Refused" in page(results) and checked == ["a", "b", "b"]
+    for file in (tmp_path / "cache/verdicts").iterdir():
+        file.write_text("{")
+    assert "Refused" in page(results) and sorted(checked) == ["a", "a", "b", "b", "b"]
+
+
+def test_scores_by_code_of_ones_own_are_recomputed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    put(tmp_path / "results", rows_of(8, 4), edit=lambda r: r["task"].update(score=f"{tmp_path}/mine.py:score"))
+    _, (line,) = board.collect(tmp_path / "results")
+    assert "scores: stored accuracy; recomputed half" in line
+    assert not (tmp_path / "cache/verdicts").exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "file"))
+    put(tmp_path / "results", rows_of(8, 4))
+    assert "**66.7**" in page(tmp_path / "results")
+
+
+# --- as text
+
+
+def test_the_same_results_give_the_same_bytes_wherever_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for encoder in ("b", "a"):
+        put(tmp_path / "one", rows_of(8, 4), encoder=encoder)
+        put(tmp_path / "one", hits(3, 4), "kinetics400", encoder, score=top1_top5)
+    run = put(tmp_path / "one", rows_of(4, 4), encoder="bad")
+    (run / "result.json").write_text("{}")
+    shutil.copytree(tmp_path / "one", tmp_path / "elsewhere" / "two")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = []
+    for results in (tmp_path / "one", Path("two"), Path("two")):
+        for out in (tmp_path / "board.md", tmp_path / "board.csv"):
+            assert main(["leaderboard", f"results={results}", f"out={out}"]) == 1
+        found.append([(tmp_path / "board.md").read_bytes(), (tmp_path / "board.csv").read_bytes()])
+    assert found[0] == found[1] == found[2]
+
+
+def test_markup_in_names_stays_text(tmp_path: Path) -> None:
+    def edit(record: dict[str, Any]) -> None:
+        record["encoder"]["name"] = "<script>a|b</script> *c*\n\udcff"
+        record["provenance"]["command"] = "evalkit run `x` | <b>\nrm"
+
+    put(tmp_path, rows_of(8, 4), edit=edit)
+    assert main(["leaderboard", f"results={tmp_path}"]) == 0
+    text = (tmp_path / "README.md").read_text()
+    (row,) = [line for line in text.splitlines() if "**66.7**" in line]
+    assert row.startswith(r"| \<script\>a\|b\</script\> \*c\* \udcff | **66.7**")
+    assert r"`` evalkit run `x` \| <b> rm `` |" in text
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3
+
+
+def test_the_csv_holds_what_the_page_shows_in_full(tmp_path: Path) -> None:
+    put(tmp_path, rows_of(8, 4))
+    (cell,) = cells(tmp_path)
+    score = result.load(tmp_path / "demo/egoschema@mini/run-1")["scores"][0]
+    assert [float(cell[key]) for key in ("value", "low", "high")] == [score["value"], *score["ci95"]]
+    assert (cell["n"], cell["videos"], cell["runs"], cell["chance"]) == ("12", "4", "1", "20.0")
+    assert (cell["run"], cell["command"]) == ("demo/egoschema@mini/run-1", "evalkit run task=egoschema")
+
+
+def test_the_page_of_a_folder_is_its_readme_unless_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, rows_of(8, 4))
+    assert main(["leaderboard", f"results={tmp_path}"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'README.md'}\n"
+    assert (tmp_path / "README.md").read_text() == page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["result=x"], "leaderboard takes results=, out=, others=, videos=, got 'result=x'. Did you mean 'results'?"),
+        (["results"], "leaderboard takes results=, out=, others=, videos=, got 'results'"),
+        (["results=nothing"], "no run at or under 'nothing'"),
+        (["results=.", "out=a.txt"], "out=a.txt: wanted a file that ends in .md, .csv or .html"),
+        (["results=.", "others=demo"], "no score of mteb or lm-eval at or under 'demo'"),
+        (["results=.", "out=demo/egoschema@mini/run-1/result.json/a.md"], "cannot write there: "),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, rows_of(2, 1))
+    monkeypatch.chdir(tmp_path)
+    assert main(["leaderboard", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+# --- beside other tools
+
+
+def test_what_other_tools_measured_has_a_section_of_its_own(tmp_path: Path) -> None:
+    put(tmp_path / "results", rows_of(8, 4))
+    for model, value in (("org__a", 0.5), ("org__b", 0.25)):
+        file = tmp_path / "others" / model / "1" / "MSRVTTT2V.json"
+        file.parent.mkdir(parents=True)
+        scores = {"test": [{"hf_subset": "default", "languages": [], "main_score": value, "ndcg_at_10": 0.75}]}
+        values = {"task_name": "MSRVTTT2V", "dataset_revision": "1", "mteb_version": "2.0", "scores": scores}
+        file.write_text(json.dumps(values))
+    words = ["leaderboard", f"results={tmp_path / 'results'}", f"others={tmp_path / 'others'}"]
+    assert main([*words, f"out={tmp_path / 'board.md'}"]) == 0
+    text = (tmp_path / "board.md").read_text()
+    part = text[text.index("## Measured by other tools") : text.index("## Controls")].split("\n\n")
+    assert part[2].splitlines() == [
+        r"| encoder | MSRVTTT2V<br>test<br>main_score<br>mteb 2.0 |",
+        "|---|---|",
+        "| org/a | 50.0 |",
+        "| org/b | 25.0 |",
+    ]
+    assert main([*words, f"out={tmp_path / 'board.csv'}"]) == 2
+
+
+# --- the repository's own
+
+
+def test_what_evalkit_ships_is_named_without_the_folder_that_it_lies_in(tmp_path: Path) -> None:
+    assert _place(ROOT / "evalkit/demo/adapters/multiple_choice") == "evalkit/demo/adapters/multiple_choice"
+    assert (_place(tmp_path), _place(None)) == (str(tmp_path), "")
+
+
+def test_the_repositorys_board_is_what_its_results_give() -> None:
+    results = ROOT / "leaderboard" / "results"
+    runs, refused = board.collect(results) if results.is_dir() else ([], [])
+    assert refused == []
+    assert (ROOT / "leaderboard" / "README.md").read_text() == board.markdown(runs, refused)
+
+
+def test_the_repositorys_results_are_miniatures_and_name_no_folder_of_a_machine() -> None:
+    for file in sorted((ROOT / "leaderboard" / "results").rglob("*.*")):
+        if file.is_file():
+            assert not re.search(r"""(["'=]|: )(/\w|[A-Z]:\\|~/)""", file.read_text()), file
+        if file.name == result.RESULT:
+            assert json.loads(file.read_text())["task"]["name"].endswith("@mini"), file
