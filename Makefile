@@ -43,8 +43,8 @@ weights: install
 	$(BIN)/python -c "from evalkit import canary, load_encoder; canary.write_reference(load_encoder('demo'), canary.SHIPPED)"
 	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=1800 ckpt=demo \
 	    adapter=multiple_choice out=$(WEIGHTS)/multiple_choice
-	$(BIN)/evalkit adapt task=$(LESSONS) data.lesson=words data.films=600 ckpt=demo \
-	    adapter=captioner adapter.epochs=14 out=$(WEIGHTS)/captioner
+	$(BIN)/evalkit adapt task=$(LESSONS) data.lesson=words data.films=1800 ckpt=demo adapter=captioner \
+	    adapter.join=prefix adapter.max_tokens=100 adapter.epochs=14 out=$(WEIGHTS)/captioner
 	mkdir -p $(DEMO)/adapters
 	cp -r $(WEIGHTS)/multiple_choice/adapters/* $(WEIGHTS)/captioner/adapters/* $(DEMO)/adapters/
 
@@ -61,7 +61,7 @@ board: demo-all
 
 bench: install
 	mkdir -p build
-	for name in decode encode encoder bank classical ranks store killed leaderboard; do \
+	for name in decode encode encoder bank classical ranks store intervals leaderboard page killed; do \
 	    PYTHONPATH=. $(BIN)/python bench/$$name.py | tee build/bench_$$name.md || exit 1; done
 
 install: $(VENV)/installed

@@ -149,11 +149,12 @@ def adapter(
         batch_size: examples in one training step.
     """
     language_models.check_prompt(prompt, ["{question}"])
-    learns = (*task.train, *task.val)
-    texts = [text for example in learns for text in _references(example)]
+    texts = [text for example in task.train for text in _references(example)]
+    for example in task.val:
+        _references(example)
     if lm == "scratch":
         if not texts:
-            raise UserError("adapter.lm=scratch learns its vocabulary from training captions; this task has none")
+            raise UserError("lm=scratch learns its vocabulary from training captions; this task has none")
         asked = {prompt.format(question=example.text) for example in task.train}
         model, tokenizer = language_models.scratch([*texts, *sorted(asked)])
     else:

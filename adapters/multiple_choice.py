@@ -119,7 +119,7 @@ LETTERS = string.ascii_uppercase
 
 def named(said: str, options: int) -> Prediction:
     """The option whose letter a text names: the letter alone, first, or in brackets; else none, with the reason."""
-    found = re.match(r"\W*([A-Za-z])(?![A-Za-z])", said) or re.search(r"\(([A-Za-z])\)", said)
+    found = re.match(r"\W*([A-Za-z])(\W*$|[.):,])", said) or re.search(r"\(([A-Za-z])\)", said)
     place = LETTERS.index(found[1].upper()) if found else options
     if place < options:
         return Prediction(place, {"said": said})
@@ -177,6 +177,9 @@ def adapter(
     language_models.check_prompt(asks, needs)
     if any(not example.choices for example in (*task.train, *task.test)):
         raise UserError("adapter=multiple_choice needs questions with options; this task has none")
+    most = max((len(example.choices) for example in (*task.train, *task.test)), default=0)
+    if scorer.startswith("letter") and most > len(LETTERS):
+        raise UserError(f"adapter.scorer={scorer}: a question has {most} options, for which there are no letters")
     model, tokenizer = language_models.load(lm)
     reader = Reader(encoder.dim, model, tokenizer, latents=latents, depth=depth, join=join, gate=gate)
     kept = language_models.steps(temporal, stride)

@@ -86,11 +86,16 @@ def adapter(
     language_models.check_prompt(prompt, ["{captions}", "{question}"])
     if any(not example.choices for example in task.test):
         raise UserError("adapter=segments_to_lm needs questions with options; this task has none")
-    folder = trained.place((captioner or Path()).expanduser(), "captioner")
-    if captioner is None or not folder.is_dir():
+    if captioner is None:
+        raise UserError("give adapter.captioner=FOLDER, which evalkit adapt adapter=captioner wrote")
+    folder = trained.place(captioner.expanduser(), "captioner")
+    if not folder.is_dir():
         raise UserError(f"adapter.captioner={captioner}: wanted a folder that evalkit adapt adapter=captioner wrote")
     told = replace(task, train=(), val=())  # it was trained on another task, which has captions
-    made = plugins.factory("adapter", "captioner")(encoder, told, **trained.settings(folder))
+    settings = trained.settings(folder)
+    if settings.get("lm") == "scratch" or settings.get("answers") == "closed":
+        raise UserError(f"adapter.captioner={captioner}: wanted one of answers=open, and of another lm than scratch")
+    made = plugins.factory("adapter", "captioner")(encoder, told, **settings)
     assert isinstance(encoder, nn.Module)
     trained.restore(made, folder, {"encoder": checkpoint.sha256(encoder)})
     model, tokenizer = language_models.load(lm)

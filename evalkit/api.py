@@ -159,7 +159,7 @@ class Example:
 
 
 # A score is a value per example in 0..1, whose mean in percent is the score; or one number over the split, of which
-# each example may know its part (evalkit.statistics.Summed).
+# each example may know its part (evalkit.statistics.Summed, Weighted).
 Score = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, "float | Sequence[float]"]]
 
 

@@ -136,7 +136,7 @@ def summarise(found: Searched, frames: Frames, meteor: bool, mini: bool, **words
         found,
         score=paragraph_meteor if meteor else paragraph,
         views=replace(SUMMARY[frames], frames=None) if mini else SUMMARY[frames],
-        settings={} if mini else {"max_tokens": 400},  # the longest paragraphs have 330 words
+        settings={"max_tokens": 100 if mini else 400},  # the longest paragraphs have 330 words
         **words,
     )
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.api import UserError
-from evalkit.result import load, load_rows
+from evalkit.result import check, load
 from evalkit.rows import Row
 from evalkit.scores import Measured, measure, resolve
 from evalkit.statistics import (
@@ -87,10 +87,13 @@ def compare(a: Path, b: Path) -> Compared:
     """What run b does better or worse than run a, on the same samples; failed ones are wrong.
 
     Raises:
-        UserError: they are not of one task, version, split and score, or not of the same samples; says what differs.
+        UserError: one is not valid; or they are not of one task, version, split and score,
+            or not of the same samples; says what differs.
     """
-    records = load(a), load(b)
-    every = load_rows(a), load_rows(b)
+    checked = check(a), check(b)
+    for problem in (problem for one in checked for problem in one.problems):
+        raise UserError(problem)
+    records, every = [one.record for one in checked], [one.rows for one in checked]
     if told := _refusal(records, every):
         raise UserError(f"{a} and {b} cannot be compared: {told}")
     rows, others = ([row for row in own if row.target is not None] for own in every)

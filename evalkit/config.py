@@ -27,6 +27,7 @@ _SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
 # By a key's last part: a name means the same in every section.
 _ABOVE_ZERO = {"batch", "time_limit", "frames", "fps", "stride", "clips", "size"}
 _ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "mini_train", "alpha", "c", "k"}
+_ABOVE_ZERO |= {"beams", "max_tokens", "vocabulary"}
 _NOT_NEGATIVE = {"seed", "workers", "threads", "max_minutes", "heads", "weight_decay", "epochs", "views", "token_grid"}
 _NOT_NEGATIVE |= {"shots"}
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,8 +41,12 @@ def load(source: str) -> tuple[nn.Module, Any]:
     Raises:
         UserError: transformers cannot load it.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
+
+    if source == "scratch":
+        raise UserError("lm=scratch learns from captions, which only adapter=captioner does")
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = source or str(EMBEDDED)
@@ -50,9 +55,10 @@ def load(source: str) -> tuple[nn.Module, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"lm={source}: transformers cannot load it: {reason}") from error
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # else its own penalties and sampling would say what is said
     return model, tokenizer
 
 
@@ -228,6 +234,7 @@ class Reader(nn.Module):
             self.scale = nn.Parameter(loud.detach().clone())
         self.crossings = nn.ModuleList()
         self._latents: Tensor | None = None  # what the words look at just now
+        self._keeps = "logits_to_keep" in inspect.signature(lm.forward).parameters
         if join == "cross_attention":
             for layer in _layers(lm):
                 crossing = CrossAttention(self.words.embedding_dim, gate)
@@ -274,8 +281,9 @@ class Reader(nn.Module):
         spoken = [torch.tensor([0.0] * len(prompt) + [1.0] * len(text)) for prompt, text in rows]
         mask = nn.utils.rnn.pad_sequence(spoken, batch_first=True).to(device)
         video = torch.tensor([one.video for one in asked], device=device)
-        embedded, attend, seen = self._joined(self.words(padded), attend, tokens, video)
-        logits = self.lm(inputs_embeds=embedded, attention_mask=attend).logits.float()[:, seen:]
+        embedded, attend = self._joined(self.words(padded), attend, tokens, video)
+        self._fits(embedded.shape[1])
+        logits = self._logits(embedded, attend, padded.shape[1])
         # Position p predicts token p + 1; the first token has no text before it, but it is never the text's own.
         losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), padded[:, 1:], reduction="none")
         return -F.pad(losses, (1, 0)), mask
@@ -294,6 +302,7 @@ class Reader(nn.Module):
         """
         said: list[tuple[str, bool]] = [("", False)] * len(prompts)
         for group, embedded, attend in self._alike(prompts, tokens):
+            self._fits(embedded.shape[1] + most)
             found = self.lm.generate(  # type: ignore[operator]
                 inputs_embeds=embedded,
                 attention_mask=attend,
@@ -313,8 +322,8 @@ class Reader(nn.Module):
         """Log-probabilities of the token after each prompt (B, vocabulary), float32; arguments as `generate`."""
         found: list[Tensor] = [torch.empty(0)] * len(prompts)
         for group, embedded, attend in self._alike(prompts, tokens):
-            logits = self.lm(inputs_embeds=embedded, attention_mask=attend).logits[:, -1].float()
-            for i, row in zip(group, logits.log_softmax(-1), strict=True):
+            self._fits(embedded.shape[1])
+            for i, row in zip(group, self._logits(embedded, attend, 1)[:, 0].log_softmax(-1), strict=True):
                 found[i] = row
         return torch.stack(found)
 
@@ -338,6 +347,8 @@ class Reader(nn.Module):
         """Prompt and text as tokens of one running text, so that each tokenizer puts the space where it does."""
         before, whole = self.encode(prompt), self.encode(f"{prompt} {text}")
         n = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
+        if not n:
+            raise UserError(f"prompt {prompt!r}: nothing of it stands before the text; say more in adapter.prompt")
         return whole[:n], whole[n:] + ([self.end] if end else [])
 
     def _alike(self, prompts: Sequence[str], tokens: Tensor | None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
@@ -349,24 +360,36 @@ class Reader(nn.Module):
         for group in lengths.values():
             place = torch.tensor(group, device=self.words.weight.device)
             same = torch.tensor([asked[i] for i in group], device=self.words.weight.device)
-            embedded, attend, _ = self._joined(self.words(same), torch.ones_like(same), tokens, place)
+            embedded, attend = self._joined(self.words(same), torch.ones_like(same), tokens, place)
             yield group, embedded, attend
 
-    def _joined(
-        self, embedded: Tensor, attend: Tensor, tokens: Tensor | None, video: Tensor
-    ) -> tuple[Tensor, Tensor, int]:
-        """Words (N, L, W) and their mask with what they read of their videos, and how many places that takes."""
+    def _joined(self, embedded: Tensor, attend: Tensor, tokens: Tensor | None, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Words (N, L, W) and their mask, with what they read of their videos before them where they are joined so."""
         self._latents = None
         if tokens is None:
-            return embedded, attend, 0
+            return embedded, attend
         wanted, place = torch.unique(video, return_inverse=True)
         latents = self.resampler(tokens[wanted.to(tokens.device)].to(self.scale.device, self.scale.dtype)) * self.scale
         latents = latents[place].to(embedded.dtype)
         if self.crossings:
             self._latents = latents
-            return embedded, attend, 0
+            return embedded, attend
         attend = torch.cat([attend.new_ones(latents.shape[:2]), attend], 1)
-        return torch.cat([latents, embedded], 1), attend, latents.shape[1]
+        return torch.cat([latents, embedded], 1), attend
+
+    def _logits(self, embedded: Tensor, attend: Tensor, last: int) -> Tensor:
+        """Float32 logits (N, last, vocabulary) of the last places; of a large vocabulary no others are made."""
+        kept = {"logits_to_keep": last} if self._keeps else {}
+        return self.lm(inputs_embeds=embedded, attention_mask=attend, **kept).logits[:, -last:].float()  # type: ignore[no-any-return]
+
+    def _fits(self, places: int) -> None:
+        """Nothing where the model reads so many tokens; a UserError where it does not."""
+        most = getattr(self.lm.config, "max_position_embeddings", places)
+        if places > most:
+            raise UserError(
+                f"the language model reads {most:,} tokens, and video, prompt and text have {places:,}: give fewer "
+                "adapter.latents or adapter.max_tokens, a shorter adapter.prompt, or another lm"
+            )
 
     def _looking(self, crossing: CrossAttention) -> Any:
         def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -301,7 +301,9 @@ def _check(task: Task, name: str) -> None:
             raise UserError(f"task {name}: target {wrong[0]} is no index of its {len(task.classes)} classes")
     if targets:
         try:
-            task.score(targets, targets)
+            task.score(targets[:100], targets[:100])  # whether it works, not what it says
+        except UserError:
+            raise
         except Exception as error:  # whatever a task's own code raises
             raise UserError(f"task {name}: its score function fails: {type(error).__name__}: {error}") from error
 

@@ -103,8 +103,13 @@ def _size(words: Sequence[str]) -> tuple[str, int, int]:
     from evalkit.parts import load_task
 
     settled = config.resolve("check", words)
-    labelled = [example for example in load_task(settled).test if example.target is not None]
+    task = load_task(settled)
+    labelled = [example for example in task.test if example.target is not None]
     if not labelled:
         raise UserError(f"task {settled.options.task}: no test sample has a public answer")
     name = display_name(settled.options.task) + ("@mini" if settled.options.mini else "")
+    targets = [example.target for example in labelled[:100]]
+    metric, value = next(iter(task.score(targets, targets).items()))
+    if isinstance(value, float):
+        raise UserError(f"task {name}: {metric} is no share of samples that are right; power knows no other")
     return name, len(labelled), len({example.video for example in labelled})

@@ -69,19 +69,20 @@ def predict(parts: Parts, controls: Sequence[str]) -> Predictions:
     waiting: list[Encoding] = []
 
     def answer() -> None:
-        examples = [example for one in waiting for example in asking[one.source]]
-        if not examples:
-            return
-        repeats = torch.tensor([len(asking[one.source]) for one in waiting])
-        with torch.inference_mode():
-            for name in variants:
-                features = torch.stack([one.features[name] for one in waiting]).repeat_interleave(repeats, 0)
-                predicted[name].update(_ask(adapter, examples, features))
-            if "blind" in predicted:
-                predicted["blind"].update(_ask(adapter, examples, None))
-            if "option_order" in predicted:
-                plain = torch.stack([one.features[""] for one in waiting]).repeat_interleave(repeats, 0)
-                predicted["option_order"].update(_cyclic(adapter, examples, plain, predicted[""]))
+        asked = [(place, example) for place, one in enumerate(waiting) for example in asking[one.source]]
+        features = {name: torch.stack([one.features[name] for one in waiting]) for name in variants if asked}
+        # A video may be asked about many times: its features are not all there as often at once.
+        for start in range(0, len(asked), parts.reader.batch):
+            some = asked[start : start + parts.reader.batch]
+            examples, places = [example for _, example in some], [place for place, _ in some]
+            with torch.inference_mode():
+                for name in variants:
+                    predicted[name].update(_ask(adapter, examples, features[name][places]))
+                if "blind" in predicted:
+                    predicted["blind"].update(_ask(adapter, examples, None))
+                if "option_order" in predicted:
+                    straight = predicted[""]
+                    predicted["option_order"].update(_cyclic(adapter, examples, features[""][places], straight))
         waiting.clear()
 
     for one in parts.reader.encode(list(asking), parts.keep, "encode", variants, parts.shelf):
@@ -107,7 +108,7 @@ def control(name: str, task: Task, predicted: Mapping[str, Prediction]) -> dict[
     labelled = [example for example in task.test if example.target is not None]
     targets = [example.target for example in labelled]
     values = [predicted[e.id].value if e.id in predicted else None for e in labelled]
-    metric = next(iter(task.score(targets, targets)))
+    metric = next(iter(task.score(targets[:2], targets[:2])))
     if name != "option_order":
         return {"name": name, "metric": metric, "value": headline(task.score, values, targets)}
     orders = max((len(value) for value in values if value is not None), default=1)
@@ -129,5 +130,6 @@ def _cyclic(
         shifts = [shift % len(e.choices) for e in examples]  # one with fewer options comes round again
         turned = [replace(e, choices=e.choices[n:] + e.choices[:n]) for e, n in zip(examples, shifts, strict=True)]
         for example, n, prediction in zip(examples, shifts, adapter.predict(turned, features), strict=True):
-            values[example.id].append((prediction.value + n) % len(example.choices))
+            said = prediction.value
+            values[example.id].append(None if said is None else (said + n) % len(example.choices))
     return {key: Prediction(value) for key, value in values.items()}

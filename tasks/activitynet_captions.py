@@ -43,7 +43,7 @@ def task(
 
     Args:
         root: folder with the files and the videos.
-        mini: twelve-second films of three steps of the mini world.
+        mini: three-minute films of six steps of the mini world.
         what: segments by themselves, with CIDEr; one paragraph, with ROUGE-L; or dense, the segments of a video
             together, by densevid_eval's rule of 2018.
         frames: of a paragraph: first takes 256 at one a second from the start, uniform 256 over the whole video.
@@ -62,7 +62,7 @@ def task(
         "published": {} if mini or what == "dense" else published.rows(*PUBLISHED[what], "fine-tuned"),
     }
     if what == "paragraph":
-        whole = captions.stories() if mini else activitynet(root, "val_1", "val_2").paragraphs()
+        whole = captions.whole() if mini else activitynet(root, "val_1", "val_2").paragraphs()
         return summarise(whole, frames, meteor, mini, protocol=what, **words)
     found = captions.steps() if mini else activitynet(root, "val_1", "val_2")
     if what == "dense":

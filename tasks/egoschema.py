@@ -13,7 +13,7 @@ from typing import Any
 from evalkit.api import Example, Task, UserError
 from evalkit.metrics import accuracy
 from evalkit.mini import language
-from evalkit.mini.library import Films
+from evalkit.mini.library import Films, three_minutes
 
 ADAPTER = "multiple_choice"
 OPTIONS = 5
@@ -86,7 +86,7 @@ def submission(predictions: Mapping[str, Any], folder: Path, allow_holes: bool =
 
 def _mini(split: str, n: int) -> tuple[list[Example], Films]:
     questions = language.questions(split, n)
-    films = Films(f"three-minutes-{split}", [question.story for question in questions], fps=2)
+    films = three_minutes(split, n)
     examples = [
         Example(
             id=f"{split}-{i:04d}",

@@ -23,7 +23,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = 
 
     Args:
         root: folder with the files and the videos.
-        mini: the steps of twelve-second films of the mini world.
+        mini: the steps of three-minute films of the mini world.
         meteor: score METEOR, too, which needs evalkit[captions].
     """
     found = captions.steps() if mini else youcook2(root)

@@ -20,7 +20,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str =
 
     Args:
         root: folder with the files and the videos.
-        mini: twelve-second films of three steps of the mini world.
+        mini: three-minute films of six steps of the mini world.
         segments: given, the annotated ones; even, each video in as many equal parts as training videos have on
             average; or a .json file of proposals, {"results": {video: [{"timestamp": [start, end]}, ...]}}.
         meteor: score METEOR and SODA_c, too, which needs evalkit[captions].

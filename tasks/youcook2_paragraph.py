@@ -24,12 +24,12 @@ def task(
 
     Args:
         root: folder with the files and the videos.
-        mini: twelve-second films of the mini world, whose three steps are told in order.
+        mini: three-minute films of the mini world, whose six steps are told in order.
         frames: first takes 256 at one a second from the start, uniform 256 over the whole video.
         meteor: score METEOR, too, which needs evalkit[captions].
     """
     return summarise(
-        captions.stories() if mini else youcook2(root).paragraphs(),
+        captions.whole() if mini else youcook2(root).paragraphs(),
         frames,
         meteor,
         mini,

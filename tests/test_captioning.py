@@ -8,7 +8,7 @@ import torch
 
 from evalkit import load_encoder, plugins
 from evalkit.events import by_video
-from evalkit.mini import classes
+from evalkit.mini import world
 from evalkit.rows import Row
 from evalkit.scores import scores
 from evalkit.statistics import Summed
@@ -228,20 +228,23 @@ def test_what_is_chosen_on_has_captions_alone_and_is_scored_as_captions() -> Non
 
 def test_the_parts_of_a_mini_film_cover_it_and_the_story_tells_them_in_order() -> None:
     steps, stories = make("youcook2", mini=True), make("youcook2_paragraph", mini=True)
-    films = classes.three_step_films()
-    assert (len(steps.train), len(steps.test)) == (600, 300) and (len(stories.train), len(stories.test)) == (200, 100)
-    for i, example in enumerate(stories.test):
-        parts = steps.test[3 * i : 3 * i + 3]
-        assert {part.video for part in parts} == {example.video} == {films.paths[classes.TRAIN + i]}
+    assert (len(steps.train), len(steps.test)) == (600, 300) and (len(stories.train), len(stories.test)) == (300, 100)
+    for i, example in enumerate(stories.test[:50]):
+        parts = steps.test[6 * i : 6 * i + 6]
+        assert {part.video for part in parts} == {example.video}
         spans = [part.span for part in parts if part.span]
-        assert spans[0][0] == 0 and spans[2][1] == pytest.approx(12) and spans[0][1] == spans[1][0]
-        ordered = zip(("first", "second", "third"), parts, strict=True)
+        assert spans[0][0] == 0 and spans[-1][1] == pytest.approx(180)
+        assert all(before[1] == after[0] for before, after in zip(spans, spans[1:], strict=False))
+        ordered = zip(world.ORDINALS, parts, strict=True)
         assert example.target == (", ".join(f"{nth} {part.target[0]}" for nth, part in ordered),)
 
 
-def test_even_parts_of_a_mini_film_are_its_thirds() -> None:
+def test_even_parts_of_a_mini_film_are_its_sixths() -> None:
     task = make("activitynet_captions", mini=True, what="dense", segments="even")
-    assert [e.span for e in task.test[:3]] == [(0, 4), (4, 8), (8, pytest.approx(12))]
+    spans = [one.span for one in task.test[:6] if one.span]
+    assert [edge for span in spans for edge in span] == pytest.approx(
+        [0, 30, 30, 60, 60, 90, 90, 120, 120, 150, 150, 180]
+    )
 
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [

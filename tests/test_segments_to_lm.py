@@ -74,7 +74,7 @@ def test_the_blind_control_is_told_nothing(captioned: Path) -> None:
 
 
 def test_a_captioner_of_another_encoder_or_of_none_is_refused(captioned: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="adapter.captioner=None: wanted a folder that evalkit adapt adapter=captioner"):
+    with pytest.raises(UserError, match="give adapter.captioner=FOLDER, which evalkit adapt adapter=captioner wrote"):
         plugins.factory("adapter", "segments_to_lm")(seen(), TASK)
     with pytest.raises(UserError, match="wanted a folder that evalkit adapt adapter=captioner wrote"):
         baseline(tmp_path)

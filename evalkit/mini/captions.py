@@ -1,16 +1,20 @@
-"""The mini world with captions: the films of EgoSchema's miniature, and shorter ones of three steps."""
+"""The mini world with captions: the films of EgoSchema's miniature, and what happens in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from evalkit.api import Example
 from evalkit.captions import Captioned, Narrated, Searched, Told
-from evalkit.mini import classes, language, world
-from evalkit.mini.library import Films
+from evalkit.mini import world
+from evalkit.mini.library import three_minutes
 
 TRAIN, TEST = 300, 100
+SEARCHED = {"train": TRAIN, "test": TEST}
+NARRATED = {"train": 100, "test": 50}  # films, each of six steps
+One = TypeVar("One")
 
 
 def whole() -> Searched:
@@ -35,30 +39,14 @@ def parts() -> Searched:
 
 
 def steps() -> Narrated:
-    """Twelve-second films of three steps, each told in a sentence."""
-    films = classes.three_step_films()
-    found = told(films)
-    return Narrated(found[classes.TRAIN :], found[: classes.TRAIN], films.provide)
+    """Some of the films of `whole`, each of whose six steps is told in a sentence."""
 
+    def told(name: str, path: Path, story: world.Story) -> list[Told]:
+        parts = [(*span, str(step)) for span, step in zip(story.times(), story.steps, strict=True)]
+        return [Told(name, path, story.seconds, parts)]
 
-def told(films: Films) -> list[Told]:
-    """Films with a sentence about each of their steps."""
-    return [
-        Told(
-            path.stem,
-            path,
-            one.seconds,
-            [(*span, str(step)) for span, step in zip(one.times(), one.steps, strict=True)],
-        )
-        for path, one in zip(films.paths, films.stories, strict=True)
-    ]
-
-
-def stories() -> Searched:
-    """The films of `steps`, one caption each, which tells all three in order."""
-    films = classes.three_step_films()
-    found = [Captioned(path.stem, path, [str(story)]) for path, story in zip(films.paths, films.stories, strict=True)]
-    return Searched(found[classes.TRAIN :], found[: classes.TRAIN], provide=films.provide)
+    found, provide = _told(told, NARRATED)
+    return Narrated(found["test"], found["train"], provide)
 
 
 def _part(story: world.Story, first: int, last: int) -> world.Story:
@@ -66,7 +54,15 @@ def _part(story: world.Story, first: int, last: int) -> world.Story:
 
 
 def _searched(tell: Callable[[str, Path, world.Story], list[Captioned]]) -> Searched:
-    films = {split: _films(split, n) for split, n in (("train", TRAIN), ("test", TEST))}
+    found, provide = _told(tell, SEARCHED)
+    return Searched(found["test"], found["train"], provide=provide)
+
+
+def _told(
+    tell: Callable[[str, Path, world.Story], list[One]], sizes: Mapping[str, int]
+) -> tuple[dict[str, list[One]], Callable[[Sequence[Example]], None]]:
+    """What is told of so many films of each split, and what makes these."""
+    films = {split: three_minutes(split, n) for split, n in sizes.items()}
 
     def provide(examples: Sequence[Example]) -> None:
         for one in films.values():
@@ -74,14 +70,10 @@ def _searched(tell: Callable[[str, Path, world.Story], list[Captioned]]) -> Sear
 
     found = {
         split: [
-            captioned
+            one
             for path, story in zip(own.paths, own.stories, strict=True)
-            for captioned in tell(f"{split}-{path.stem}", path, story)
+            for one in tell(f"{split}-{path.stem}", path, story)
         ]
         for split, own in films.items()
     }
-    return Searched(found["test"], found["train"], provide=provide)
-
-
-def _films(split: str, n: int) -> Films:
-    return Films(f"three-minutes-{split}", [question.story for question in language.questions(split, n)], fps=2)
+    return found, provide

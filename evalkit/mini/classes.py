@@ -26,18 +26,13 @@ def one_step(label: Callable[[world.Step], str], actions: Sequence[str] = world.
     return _labelled(films, [None if one is None else classes.index(one) for one in labels], classes)
 
 
-def three_step_films(name: str = "three-steps", n: int = FILMS) -> Films:
-    """The first n films of a set of such as `three_steps` has; of its own, the first `TRAIN` are to train on."""
-    return Films(name, [_in_order(random.Random(f"{name} {i}")) for i in range(n)], fps=8)
-
-
 def three_steps(label: Callable[[world.Story], Set[str]]) -> Labelled:
     """Twelve-second films of a red, a green and a blue thing in any order, each in an action of its own.
 
     Args:
         label: all classes of a film.
     """
-    films = three_step_films()
+    films = Films("three-steps", [_in_order(random.Random(f"three-steps {i}")) for i in range(FILMS)], fps=8)
     labels = [label(story) for story in films.stories]
     classes = tuple(sorted(set().union(*labels)))
     return _labelled(films, [tuple(sorted(map(classes.index, one))) for one in labels], classes)

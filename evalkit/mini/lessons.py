@@ -1,9 +1,8 @@
-"""Lessons: films of the mini world that are in none of its tasks, with what happens in them.
+"""Lessons: films to learn from, and what happens in them.
 
 For an encoder, each film has its caption and near misses of it. Short clips come first, then whole films, as in
 LongViViT (https://arxiv.org/abs/2312.07395): a motion is plain in a single step and hard to find in three minutes. Near
-misses ask for motion and order, which other films' captions do not. For a captioner, films and their steps are told,
-and questions about them answered.
+misses ask for motion and order, which other films' captions do not. For a captioner, films and their steps are told.
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 from evalkit.api import Example, Task, Views
-from evalkit.captions import Narrated
 from evalkit.metrics import accuracy
-from evalkit.mini import captions, classes, language, world
+from evalkit.mini import language, library, world
 from evalkit.mini.library import Films
 from evalkit.wording.captions import captions as text_score
 
 ADAPTER = "contrastive"
-FPS = 2
 Lesson = Literal["steps", "films", "words"]
 
 
@@ -29,8 +26,8 @@ def task(lesson: Lesson = "steps", films: int = 1800) -> Task:
 
     Args:
         lesson: steps are the single steps of the films, 16 frames each; films are whole, in the encoder's own clip;
-            words are films of three steps in twelve seconds, their steps, and questions about films of one step.
-        films: training films; each has six steps in three minutes, but for words.
+            words are whole films and single steps, to be told.
+        films: training films; each has six steps in three minutes.
     """
     if lesson == "words":
         return _words(films)
@@ -52,36 +49,24 @@ def task(lesson: Lesson = "steps", films: int = 1800) -> Task:
 
 
 def _words(n: int) -> Task:
-    """As many films of three steps, whole and in steps, and half as many of one step with three questions each."""
-    several = classes.three_step_films("three-steps-lessons", n)
-    one = Films("one-step-lessons", language.clips("one-step-lessons", n // 2), fps=8)
-    found = [
-        Example(path.stem, path, (str(story),), text=language.QUESTION)
-        for path, story in zip(several.paths, several.stories, strict=True)
-    ]
-    found += [
-        Example(part.name, part.video, tuple(part.captions), part.span, language.QUESTION)
-        for part in Narrated(captions.told(several)).segments().test
-    ]
-    found += [
-        Example(f"{path.stem}-{k}", path, (answer,), text=asked)
-        for path, story in zip(one.paths, one.stories, strict=True)
-        for k, (asked, answer) in enumerate(language.inquiries(story.steps[0]))
-    ]
-
-    def provide(examples: Sequence[Example]) -> None:
-        several.provide(examples)
-        one.provide(examples)
-
-    return Task(test=found[:1], score=text_score, train=found[1:], licence="generated (Apache-2.0)", provide=provide)
+    """What happens in each film, and in one of its steps."""
+    films = library.three_minutes("train", n)
+    found = []
+    for i, (path, story) in enumerate(zip(films.paths, films.stories, strict=True)):
+        step = i % language.STEPS
+        found.append(Example(path.stem, path, (str(story),), text=language.QUESTION))
+        told = (str(story.steps[step]),)
+        found.append(Example(f"{path.stem}-{step}", path, told, story.times()[step], language.QUESTION))
+    return Task(
+        test=found[:100], train=found[100:], score=text_score, licence="generated (Apache-2.0)", provide=films.provide
+    )
 
 
 def _split(split: str, n: int, lesson: Lesson) -> tuple[list[Example], Films]:
     """Examples of a split of egoschema's miniature, and its films by its own name for them, so that they are one."""
-    stories = [question.story for question in language.questions(split, n)]
-    films = Films(f"three-minutes-{split}", stories, FPS)
+    films = library.three_minutes(split, n)
     examples = []
-    for story, path in zip(stories, films.paths, strict=True):
+    for story, path in zip(films.stories, films.paths, strict=True):
         name = f"{split}-{path.stem}"
         if lesson == "films":
             captions = _captions(name, story, language.KINDS, 2)
@@ -90,7 +75,7 @@ def _split(split: str, n: int, lesson: Lesson) -> tuple[list[Example], Films]:
         for i, (step, (start, end)) in enumerate(zip(story.steps, story.times(), strict=True)):
             captions = _captions(f"{name}-{i}", world.Story((step,), story.background), ("appearance", "motion"), 4)
             # Where a step starts between two frames, the one shown then is still the step before.
-            span = (start + 1 / FPS, end)
+            span = (start + 1 / films.fps, end)
             examples.append(Example(f"{name}-{i}", path, captions.index(str(step)), span, choices=captions))
     return examples, films
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evalkit import cache
 from evalkit.api import Example
-from evalkit.mini import film, world
+from evalkit.mini import film, language, world
 from evalkit.progress import track
 
 
@@ -50,3 +50,8 @@ class Films:
 
 def _write(job: tuple[world.Story, Path, int]) -> None:
     film.write(*job)
+
+
+def three_minutes(split: str, n: int) -> Films:
+    """The first n films of a split of egoschema's miniature: six steps in three minutes."""
+    return Films(f"three-minutes-{split}", [question.story for question in language.questions(split, n)], fps=2)

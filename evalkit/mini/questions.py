@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.annotations import Labelled
 from evalkit.api import Example
-from evalkit.mini import language
+from evalkit.mini import language, library
 from evalkit.mini.captions import TEST, TRAIN
 from evalkit.mini.language import Kind, Question
 from evalkit.mini.library import Films
@@ -44,7 +44,7 @@ def _asked(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, 
     found: dict[str, list[Example]] = {}
     for split, n in (("train", train), ("test", test)):
         questions = language.questions(split, n)
-        films.append(Films(f"three-minutes-{split}", [question.story for question in questions], fps=2))
+        films.append(library.three_minutes(split, n))
         asked = zip(films[-1].paths, questions, strict=True)
         found[split] = [example for path, one in asked for example in ask(f"{split}-{path.stem}", path, one)]
 

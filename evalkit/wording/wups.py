@@ -48,6 +48,7 @@ def wups(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[f
     Raises:
         UserError: a prediction or a target is not so, or WordNet or the tagger is not there.
     """
+    _nltk(), wordnet()  # said before anything is answered
     return _scored("wups", predictions, targets, _tagged)
 
 
@@ -60,6 +61,7 @@ def wups_untagged(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[st
     Raises:
         UserError: a prediction or a target is not as `wups` has it, or WordNet is not there.
     """
+    wordnet()
     found = _scored("wups_untagged", predictions, targets, _untagged)
     return {name.replace("WUPS", "WUPS-untagged"): values for name, values in found.items()}
 

@@ -73,8 +73,11 @@ def export(words: Sequence[str]) -> int:
         file = out / path
         if file not in written:
             written.add(file)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8", newline="\n")
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8", newline="\n")
+            except OSError as error:
+                raise UserError(f"out={out}: cannot write {path}: {error.strerror}") from error
         elif text != file.read_text(encoding="utf-8"):
             print(f"{path}: an older run has the same place and is left out", file=sys.stderr)
     if runs and not written:
@@ -132,6 +135,11 @@ def model(run: Run) -> tuple[str, str]:
 @functools.cache
 def _hubs() -> dict[str, str]:
     return {name: card.hub for name, card in cards().items()}
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less is more: of ranks, and of the repetition R@4."""
+    return is_rank(metric) or metric == "R@4"
 
 
 def is_rank(metric: str) -> bool:

@@ -16,7 +16,7 @@ from evalkit.result import load_rows
 from evalkit.schema import digest
 
 from .._runs import Run
-from . import as_json, as_lines, defined, is_rank, means, model, part, when, with_headline
+from . import as_json, as_lines, defined, is_rank, lower_is_better, means, model, part, when, with_headline
 
 VERSION = "0.3.0"
 
@@ -104,7 +104,7 @@ def _result(record: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, An
             "metric_id": metric,
             "metric_name": metric,
             "metric_unit": "rank" if is_rank(metric) else "percent",
-            "lower_is_better": is_rank(metric),
+            "lower_is_better": lower_is_better(metric),
             "score_type": "continuous",
             "min_score": 1 if is_rank(metric) else 0,
             "max_score": "Infinity" if is_rank(metric) or metric.startswith("CIDEr") else 100,

@@ -16,7 +16,7 @@ from evalkit.result import load_rows
 from evalkit.schema import digest
 
 from .._runs import Run
-from . import as_json, as_lines, defined, fraction, is_rank, means, model, part, summary, when
+from . import as_json, as_lines, defined, fraction, lower_is_better, means, model, part, summary, when
 
 NAMES = {"accuracy": "acc", "top1": "acc"}
 
@@ -55,7 +55,7 @@ def _results(run: Run, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "versions": {name: task["version"]},
         "n-shot": {name: task["protocol"].get("shots", 0)},
-        "higher_is_better": {name: {_name(one["metric"]): not is_rank(one["metric"]) for one in scores}},
+        "higher_is_better": {name: {_name(one["metric"]): not lower_is_better(one["metric"]) for one in scores}},
         "n-samples": {
             name: {"original": data.get("published_size") or data["n_expected"], "effective": data["n_expected"]}
         },
