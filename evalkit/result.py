@@ -215,7 +215,8 @@ class Checked(NamedTuple):
 
 
 def check(run: Path) -> Checked:
-    """One run, and what is wrong with it: see `validate`."""
+    """One run, its folder or its result.json, and what is wrong with it: see `validate`."""
+    run = _folder(run)
     try:
         record = load(run)
         rows = load_rows(run)

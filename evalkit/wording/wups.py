@@ -48,8 +48,9 @@ def wups(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[f
     Raises:
         UserError: a prediction or a target is not so, or WordNet or the tagger is not there.
     """
-    _nltk(), wordnet()  # said before anything is answered
-    return _scored("wups", predictions, targets, _tagged)
+    found = _scored("wups", predictions, targets, _tagged)
+    _nltk(), wordnet()  # what is missing is told where nothing was looked up, too: before anything is answered
+    return found
 
 
 def wups_untagged(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[float]]:
@@ -61,8 +62,8 @@ def wups_untagged(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[st
     Raises:
         UserError: a prediction or a target is not as `wups` has it, or WordNet is not there.
     """
-    wordnet()
     found = _scored("wups_untagged", predictions, targets, _untagged)
+    wordnet()
     return {name.replace("WUPS", "WUPS-untagged"): values for name, values in found.items()}
 
 
