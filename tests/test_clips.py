@@ -289,7 +289,8 @@ def test_leaving_early_ends_the_workers_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_no_worker_outlives_a_caller_that_is_killed(ending: signal.Signals, tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys; from test_clips import requests, sleeping; from evalkit.clips import read_clips\n"
+        "import pathlib, signal, sys; from test_clips import requests, sleeping; from evalkit.clips import read_clips\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background jobs ignore
         "list(read_clips(requests(pathlib.Path(sys.argv[1]), *'abcd'), workers=2, read=sleeping))"
     )
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
