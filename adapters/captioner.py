@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
-import lightning
 from torch import Tensor
 
 from evalkit import lm as language_models
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
 from evalkit.lm import Asked, Join, Reader, Temporal
-from evalkit.optim import adamw
+from evalkit.optim import Trained
 
 Answers = Literal["open", "closed"]
 
@@ -20,7 +19,7 @@ Answers = Literal["open", "closed"]
 ASKING = ("answers", "vocabulary", "max_tokens", "beams")
 
 
-class Captioner(lightning.LightningModule):
+class Captioner(Trained):
     """Encoder tokens -> resampler -> a language model that goes on from the prompt."""
 
     trains_encoder = False
@@ -38,10 +37,9 @@ class Captioner(lightning.LightningModule):
         epochs: int,
         batch_size: int,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, weight_decay, epochs, batch_size)
         self.reader, self.vocabulary, self.prompt, self.most, self.beams = reader, vocabulary, prompt, most, beams
         self.kept = kept
-        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
 
     @property
     def frozen(self) -> dict[str, str]:
@@ -56,9 +54,6 @@ class Captioner(lightning.LightningModule):
         ]
         logprobs, mask = self.reader(asked, batch.features[:, 0], end=True)
         return -(logprobs * mask).sum() / mask.sum()  # type: ignore[no-any-return]
-
-    def configure_optimizers(self) -> Any:
-        return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
 
     def predict(self, examples: list[Example], features: Tensor | None) -> list[Prediction]:
         """What the model says of each video; or the likeliest of the answers that it may choose from."""

@@ -6,16 +6,15 @@ import math
 import re
 from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
-from evalkit.optim import adamw
+from evalkit.optim import Trained
 
 
-class Contrastive(lightning.LightningModule):
+class Contrastive(Trained):
     """Video and caption embeddings pulled together by a symmetric cross-entropy over the batch."""
 
     trains_encoder = True
@@ -33,9 +32,8 @@ class Contrastive(lightning.LightningModule):
         epochs: int,
         batch_size: int,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, weight_decay, epochs, batch_size)
         self.encoder, self.classes, self.mask_ratio = encoder, classes, mask_ratio
-        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         _tune(encoder, tune)
 
@@ -53,9 +51,6 @@ class Contrastive(lightning.LightningModule):
         logits = logits.masked_fill(same.fill_diagonal_(False), -math.inf)
         target = torch.arange(len(right), device=logits.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(right)].T, target)) / 2
-
-    def configure_optimizers(self) -> Any:
-        return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
 
     def predict(self, examples: list[Example], features: Tensor | None) -> list[Prediction]:
         """The option (or the five classes) whose words are nearest to the video, by the cosine."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,10 +17,10 @@ from evalkit.flops import trained_flops
 from evalkit.head import Head, attention_heads
 from evalkit.labels import answers, present, several_classes
 from evalkit.mixing import mix
-from evalkit.optim import adamw
+from evalkit.optim import Trained
 
 
-class Finetune(lightning.LightningModule):
+class Finetune(Trained):
     """Video -> class scores, through an encoder that changes while it is fitted.
 
     Args:
@@ -52,10 +51,9 @@ class Finetune(lightning.LightningModule):
         epochs: int,
         batch_size: int,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, weight_decay, epochs, batch_size)
         self.encoder, self.sides, self.head, self.several = encoder, sides, head, several
         self.label_smoothing, self.mixup, self.cutmix, self.seed = label_smoothing, mixup, cutmix, seed
-        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
 
     def forward(self, video: Tensor) -> Tensor:
         """Logits (B, classes) of float video (B, T, C, H, W), scaled as the encoder's clip says."""
@@ -74,9 +72,6 @@ class Finetune(lightning.LightningModule):
         if self.several:
             return F.binary_cross_entropy_with_logits(logits, target)
         return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-
-    def configure_optimizers(self) -> Any:
-        return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
 
     def predict(self, examples: list[Example], features: Tensor | None) -> list[Prediction]:
         """The five likeliest classes of each example, or the probability of every class, as the probe has them."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import lightning
 import torch
 from torch import Tensor
 
 from evalkit import lm as language_models
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
 from evalkit.lm import Asked, Join, Reader, Temporal
-from evalkit.optim import adamw
+from evalkit.optim import Trained
 
 Scorer = Literal["likelihood", "likelihood_per_token", "pmi", "letter", "letter_said", "yes"]
 
@@ -31,7 +30,7 @@ YES, NO = "yes", "no"
 SAID = 4  # tokens in which a letter must be named
 
 
-class MultipleChoice(lightning.LightningModule):
+class MultipleChoice(Trained):
     """Encoder tokens -> resampler -> a frozen language model, which is asked about each option."""
 
     trains_encoder = False
@@ -47,10 +46,9 @@ class MultipleChoice(lightning.LightningModule):
         epochs: int,
         batch_size: int,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, weight_decay, epochs, batch_size)
         self.reader, self.scorer, self.prompt = reader, scorer, prompt
         self.kept = kept
-        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
 
     @property
     def frozen(self) -> dict[str, str]:
@@ -60,9 +58,6 @@ class MultipleChoice(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         logprobs, mask = self.reader(self._lesson(batch.examples), batch.features[:, 0])
         return -(logprobs * mask).sum() / mask.sum()  # type: ignore[no-any-return]
-
-    def configure_optimizers(self) -> Any:
-        return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
 
     def predict(self, examples: list[Example], features: Tensor | None) -> list[Prediction]:
         """The option that the scorer prefers, of equals the first; none where a letter was to be said and was not."""

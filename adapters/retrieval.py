@@ -9,7 +9,6 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ from evalkit.api import (
     pooled_dim,
 )
 from evalkit.folded import AttentionMean
-from evalkit.optim import adamw
+from evalkit.optim import Trained
 from evalkit.ranks import nearest, ranks
 
 DEMO_LM = Path(evalkit.__file__).parent / "demo" / "lm"
@@ -129,7 +128,7 @@ class Mean(nn.Module):
         return tokens.float().mean((1, 2))
 
 
-class Retrieval(lightning.LightningModule):
+class Retrieval(Trained):
     """Vectors of videos and of texts, compared by the cosine: as the encoder gives them, or through trained heads.
 
     Args:
@@ -154,10 +153,9 @@ class Retrieval(lightning.LightningModule):
         epochs: int = 0,
         batch_size: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, weight_decay, epochs, batch_size)
         self.words, self.video, self.text, self.kept = words.eval().requires_grad_(False), video, text, kept
         self.frozen = frozen
-        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
         tuned = _used(words) if tune_text else {}
         self.tuned = nn.ParameterDict({name.replace(".", "/"): value.clone() for name, value in tuned.items()})
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=epochs > 0)
@@ -196,9 +194,6 @@ class Retrieval(lightning.LightningModule):
         logits = logits.masked_fill(same.fill_diagonal_(False).to(logits.device), -math.inf)
         target = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-    def configure_optimizers(self) -> Any:
-        return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The vectors of each example's video and text, from which `settle` makes ranks."""

@@ -20,7 +20,7 @@ KINDS = ("what", "who", "how", "when", "where")  # of MSRVTT-QA and MSVD-QA
 IG_VLM = ("video_name", "question", "answer", "question_id", "question_type")  # its csv files have these in common
 
 
-class Asked(NamedTuple):
+class Questions(NamedTuple):
     """Questions about videos, split as in `evalkit.api.Task`."""
 
     test: Sequence[Example]
@@ -29,7 +29,7 @@ class Asked(NamedTuple):
     provide: Callable[[Sequence[Example]], None] | None = None
 
 
-def ask(found: Asked, **words: Any) -> Task:
+def ask(found: Questions, **words: Any) -> Task:
     """A task of answering in one's own words; frames are taken uniformly over the whole video.
 
     Args:
@@ -104,7 +104,7 @@ def entries(file: Path) -> Iterator[tuple[str, Row]]:
     return ((f"{file}, question {number}", entry) for number, entry in enumerate(read_json(file, list), 1))
 
 
-def xu(root: Path, split: Split, csv: str, name: Callable[[Any], str]) -> Asked:
+def xu(root: Path, split: Split, csv: str, name: Callable[[Any], str]) -> Questions:
     """Questions as MSRVTT-QA and MSVD-QA are published: train_qa.json, val_qa.json and test_qa.json.
 
     Without a file of training there is no train split; without one of val a tenth of train is chosen on. Questions of
@@ -133,4 +133,4 @@ def xu(root: Path, split: Split, csv: str, name: Callable[[Any], str]) -> Asked:
 
     test = of(the_file(root, f"{split}_qa.json", *([csv] if split == "val" else [])))
     train, val = (of(file) if (file := root / f"{part}_qa.json").is_file() else [] for part in ("train", "val"))
-    return Asked(test, train, val if train and split == "test" else [])
+    return Questions(test, train, val if train and split == "test" else [])

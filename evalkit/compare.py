@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.api import UserError
-from evalkit.result import check, load
+from evalkit.result import Checked, check
 from evalkit.rows import Row
 from evalkit.scores import Measured, measure, resolve
 from evalkit.statistics import (
@@ -87,13 +87,21 @@ def compare(a: Path, b: Path) -> Compared:
     """What run b does better or worse than run a, on the same samples; failed ones are wrong.
 
     Raises:
-        UserError: one is not valid; or they are not of one task, version, split and score,
-            or not of the same samples; says what differs.
+        UserError: one is not valid; they are not of one task, version, split and score, or not of the same samples;
+            says what differs.
     """
-    checked = check(a), check(b)
-    for problem in (problem for one in checked for problem in one.problems):
-        raise UserError(problem)
-    records, every = [one.record for one in checked], [one.rows for one in checked]
+    return _compared((a, b), (_valid(a), _valid(b)))
+
+
+def _valid(run: Path) -> Checked:
+    checked = check(run)
+    if checked.problems:
+        raise UserError(checked.problems[0])
+    return checked
+
+
+def _compared(paths: tuple[Path, Path], checked: tuple[Checked, Checked]) -> Compared:
+    (a, b), records, every = paths, [one.record for one in checked], [one.rows for one in checked]
     if told := _refusal(records, every):
         raise UserError(f"{a} and {b} cannot be compared: {told}")
     rows, others = ([row for row in own if row.target is not None] for own in every)
@@ -301,15 +309,16 @@ def report(words: Sequence[str]) -> str:
     if len(paths) < 2:
         raise UserError(f"compare takes two or more runs, got {' '.join(words) or 'nothing'}")
     a, *others = paths
-    found = [compare(a, b) for b in others]
+    known = {run: _valid(run) for run in paths}
+    found = [_compared((a, b), (known[a], known[b])) for b in others]
     together = [holm(p) for p in zip(*([one.p for one in own.differences] for own in found), strict=True)]
-    task = load(a)["task"]
+    task = known[a].record["task"]
     lines = [
         f"{task['name']}, {task['split']}: {found[0].n:,} samples of {found[0].n_clusters:,} videos",
-        f"A  {_run(a)}",
+        f"A  {_run(a, known[a].record)}",
     ]
     for k, (b, own) in enumerate(zip(others, found, strict=True)):
-        lines += [f"B  {_run(b)}", *(f"protocol differs in {line}" for line in own.apart), ""]
+        lines += [f"B  {_run(b, known[b].record)}", *(f"protocol differs in {line}" for line in own.apart), ""]
         rows = [("", "A", "B", "B - A", "95 % interval", "p", *(["p of all (Holm)"] if len(found) > 1 else []))]
         for one, adjusted in zip(own.differences, together, strict=True):
             span = "-" if math.isnan(one.low) else f"{one.low:+.1f} to {one.high:+.1f}"
@@ -325,8 +334,7 @@ def report(words: Sequence[str]) -> str:
     return "\n".join(lines[:-1])
 
 
-def _run(run: Path) -> str:
-    record = load(run)
+def _run(run: Path, record: Mapping[str, Any]) -> str:
     failed = record["data"]["n_failed"]
     told = f"{run}  {record['encoder']['name']}, {record['adapter']['name']}"
     return told + (f", {failed:,} samples failed, counted as wrong" if failed else "")

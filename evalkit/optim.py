@@ -6,12 +6,31 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import lightning
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from evalkit.bank import Bank
+
+
+class Trained(lightning.LightningModule):
+    """An adapter that `adamw` trains.
+
+    Args:
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        epochs: passes over the training examples.
+        batch_size: examples in one training step.
+    """
+
+    def __init__(self, lr: float, weight_decay: float, epochs: int, batch_size: int) -> None:
+        super().__init__()
+        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
+
+    def configure_optimizers(self) -> Any:
+        return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
 
 
 def adamw(module: nn.Module, lr: float, weight_decay: float, steps: int, warmup: float = 0.05) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit import answers
 from evalkit.annotations import find_videos, read_table, the_file, told, video
-from evalkit.answers import IG_VLM, Asked, Row
+from evalkit.answers import IG_VLM, Questions, Row
 from evalkit.api import Example, Task
 from evalkit.mini.answers import one_step
 from evalkit.wording.answers import exact_match
@@ -37,7 +37,7 @@ def task(root: Path = Path("data/activitynet_qa"), mini: bool = False) -> Task:
     )
 
 
-def _read(root: Path) -> Asked:
+def _read(root: Path) -> Questions:
     videos = find_videos(root)
 
     def tell(row: Row, answer: Row) -> Example:
@@ -56,8 +56,8 @@ def _read(root: Path) -> Asked:
 
     file = the_file(root, "test_q.json", "ActivityNet_QA.csv")
     if file.suffix == ".csv":
-        return Asked(
+        return Questions(
             answers.read(read_table(file, IG_VLM), lambda row: tell(row, {**row, "type": row["question_type"]}))
         )
     train, val = (of(split) if (root / f"{split}_q.json").is_file() else [] for split in ("train", "val"))
-    return Asked(of("test"), train, val if train else [])
+    return Questions(of("test"), train, val if train else [])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evalkit import answers, published
 from evalkit.annotations import find_videos, read_json, read_table, the_file, video
-from evalkit.answers import Asked, Row, Split, wups, wups_untagged
+from evalkit.answers import Questions, Row, Split, wups, wups_untagged
 from evalkit.api import Example, Task
 from evalkit.choices import KINDS
 from evalkit.mini.answers import one_step
@@ -49,7 +49,7 @@ def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split
     )
 
 
-def _read(root: Path, split: Split) -> Asked:
+def _read(root: Path, split: Split) -> Questions:
     videos = find_videos(root)
     more = read_json(the_file(root, *_places(MORE)), dict) if split == "test" else {}
     names: set[str] = set()
@@ -74,7 +74,7 @@ def _read(root: Path, split: Split) -> Asked:
 
     there = {part for part in ("train", "val") for name in _places(f"{part}.csv") if (root / name).is_file()}
     train = of("train", tell) if "train" in there else []
-    return Asked(of(split, test), train, of("val", tell) if train and split == "test" and "val" in there else [])
+    return Questions(of(split, test), train, of("val", tell) if train and split == "test" and "val" in there else [])
 
 
 def _places(name: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit import answers
 from evalkit.annotations import find_videos, read_table, the_file
-from evalkit.answers import IG_VLM, Asked
+from evalkit.answers import IG_VLM, Questions
 from evalkit.api import Example, Task
 from evalkit.mini.answers import one_step
 from evalkit.wording.answers import exact_match
@@ -37,7 +37,7 @@ def task(root: Path = Path("data/tgif_qa"), mini: bool = False) -> Task:
     )
 
 
-def _read(root: Path) -> Asked:
+def _read(root: Path) -> Questions:
     gifs = find_videos(root)
 
     def tell(name: str, gif: str, kind: str, row: answers.Row) -> Example:
@@ -54,4 +54,4 @@ def _read(root: Path) -> Asked:
 
     test = of(the_file(root, "Test_frameqa_question.csv", "TGIF_FrameQA.csv"))
     train = root / "Train_frameqa_question.csv"
-    return Asked(test, of(train) if train.is_file() else [])
+    return Questions(test, of(train) if train.is_file() else [])

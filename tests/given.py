@@ -1,5 +1,6 @@
 """Tasks made by name, and the real files that lie beside the project."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,10 @@ import pytest
 
 from evalkit import plugins
 from evalkit.api import Task, UserError
+from evalkit.wording.wordnet import WordNet, wordnet
 
+# Small ones that are part of the project: official scorers' outputs, authors' models run at random weights.
+FIXTURES = Path(__file__).parent / "fixtures"
 DATA = Path(__file__).parents[2] / "shared" / "data"
 ANNOTATIONS = DATA / "annotations"
 # The data sets' own files, whose licences keep them out of the repository; each reader is also tested on small samples.
@@ -29,3 +33,25 @@ def refusal(name: str, *root: Path, **settings: Any) -> str:
         make(name, *root, **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def linked(folder: Path, source: str) -> Path:
+    """The folder, with a link to each of the real annotation files of a source."""
+    for file in (ANNOTATIONS / source).iterdir():
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
+def write(file: Path, value: Any) -> Path:
+    """The file, with a text, or a value as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return file
+
+
+def wordnet_is_here() -> WordNet:
+    """WordNet 3.0 itself; a test that needs it is skipped where it is not installed."""
+    try:
+        return wordnet()
+    except UserError:
+        pytest.skip("needs WordNet 3.0, which no Python package carries (Debian: apt-get install wordnet-base)")

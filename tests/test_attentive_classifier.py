@@ -29,9 +29,9 @@ from evalkit.identity import FeatureKey, Identity
 from evalkit.metrics import top1_top5
 from evalkit.sampling import frame_indices
 from evalkit.store import Store
-from tests.given import DATA, real
+from tests.given import FIXTURES
 
-FIXTURE = DATA / "fixtures" / "vjepa2"
+FIXTURE = FIXTURES / "vjepa2"
 TASK = Task(test=(), score=top1_top5, classes=("a", "b", "c"))
 TOGETHER = Views("dense", clips=2, crops=3)
 
@@ -114,7 +114,6 @@ FIVE = replace(TASK, classes=tuple("abcde"))
 AS_THEIRS: dict[str, Any] = {"dim": 48, "heads": 2, "blocks": 2}
 
 
-@real
 @pytest.mark.parametrize("head_index", [None, 1])
 def test_a_released_file_gives_the_logits_of_the_authors_model(
     tmp_path: Path, fixture: tuple[dict[str, Tensor], Tensor, Tensor], head_index: int | None
@@ -129,7 +128,6 @@ def test_a_released_file_gives_the_logits_of_the_authors_model(
     assert found.shape == (1, 2, 1, 5) and (found[0, :, 0] - logits).abs().max() < 1e-5
 
 
-@real
 def test_the_tokens_of_all_clips_are_joined_crop_by_crop(
     tmp_path: Path, fixture: tuple[dict[str, Tensor], Tensor, Tensor]
 ) -> None:

@@ -15,8 +15,8 @@ from evalkit.statistics import Summed
 from evalkit.wording.captions import captions
 from evalkit.wording.dense import dense
 from evalkit.wording.paragraph import letters
-from tests.given import ANNOTATIONS, DATA, make, real, refusal
-from tests.test_retrieval import activitynet, linked, msrvtt, vatex, write, youcook2
+from tests.given import ANNOTATIONS, DATA, linked, make, real, refusal, write
+from tests.test_retrieval import activitynet, msrvtt, vatex, youcook2
 
 # --- the real files --------------------------------------------------------------------------------------------------
 

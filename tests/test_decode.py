@@ -20,13 +20,13 @@ from evalkit import decode
 from evalkit.api import UserError
 from evalkit.decode import Video, open_video
 from evalkit.timeline import DecodeError
+from tests.given import DATA, real
 
-VIDEOS = Path(__file__).parents[2] / "shared" / "data" / "videos"
+VIDEOS = DATA / "videos"
 MANIFEST = VIDEOS / "manifest.json"
 FILES: dict[str, dict[str, Any]] = (
     {file["path"]: file for file in json.loads(MANIFEST.read_text())["files"]} if MANIFEST.exists() else {}
 )
-real = pytest.mark.skipif(not FILES, reason="the real videos of ../shared/data/videos are not here")
 
 
 def is_here(library: decode.Decoder) -> bool:

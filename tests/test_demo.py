@@ -11,9 +11,10 @@ from evalkit import result
 from evalkit.cli import main
 from evalkit.encoders import DEMO, load_encoder
 from evalkit.table import table
+from tests.given import DATA, real
 
 ROOT = Path(__file__).parents[1]
-REAL = ROOT.parent / "shared" / "data" / "videos"
+REAL = DATA / "videos"
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +82,8 @@ def test_the_readme_shows_what_the_command_prints(first: dict[str, Any]) -> None
         assert re.sub(r" +", " ", line) in re.sub(r" +", " ", readme), line
 
 
+@real
 def test_a_linear_probe_on_real_videos_is_well_above_chance(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not REAL.is_dir():
-        pytest.skip("needs the real videos that are kept beside the project, not in it")
     from tests.real_videos_csv import write_csv
 
     monkeypatch.chdir(folder)

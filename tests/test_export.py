@@ -207,10 +207,8 @@ def test_every_eval_ever_validates_what_is_written_for_it(
     exported: Callable[[str], dict[str, str]], tmp_path: Path
 ) -> None:
     command = shutil.which("every_eval_ever")
-    if (
-        command is None
-    ):  # it asks for Python 3.12 and another huggingface_hub than transformers, so for a place of its own
-        pytest.skip("needs the command every_eval_ever: pipx install every-eval-ever")
+    if command is None:
+        pytest.skip("needs every_eval_ever, which asks for Python 3.12 and an older huggingface_hub: pipx install it")
     files = [path for path in exported("eee") if path.startswith("data/")]
     ended = subprocess.run(
         [command, "validate", "--format", "json", *files], cwd=tmp_path, capture_output=True, text=True

@@ -1,7 +1,6 @@
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,10 @@ from evalkit.metrics import (
     top1_top5,
 )
 from evalkit.statistics import Weighted
+from tests.given import FIXTURES
 
-EXPECTED = Path(__file__).parents[2] / "shared" / "data" / "expected" / "retrieval"
-CHARADES = EXPECTED.parent / "charades"
+EXPECTED = FIXTURES / "retrieval"
+CHARADES = FIXTURES / "charades"
 
 
 def percent(values: Any) -> float:
@@ -166,9 +166,6 @@ def test_retrieval_refuses_what_has_no_rank_from_one(prediction: object) -> None
 
 
 THEIRS = {"R@1": "R1", "R@5": "R5", "R@10": "R10", "median_rank": "MedianR", "mean_rank": "MeanR"}
-expected = pytest.mark.skipif(
-    not EXPECTED.is_dir(), reason="needs shared/data/expected/retrieval, which is not part of evalkit"
-)
 
 
 def agree(found: dict[str, Any], way: str, theirs: dict[str, float], metrics: Sequence[str] = tuple(THEIRS)) -> None:
@@ -179,7 +176,6 @@ def agree(found: dict[str, Any], way: str, theirs: dict[str, float], metrics: Se
         assert mine == pytest.approx(theirs.get(THEIRS[metric], theirs.get("MedR")), rel=0, abs=1e-9), (way, metric)
 
 
-@expected
 @pytest.mark.parametrize("code", ["clip4clip", "frozen"])
 @pytest.mark.parametrize("way", ["t2v", "v2t"])
 def test_retrieval_equals_clip4clip_and_frozen_in_time_where_nothing_ties(code: str, way: str) -> None:
@@ -189,7 +185,6 @@ def test_retrieval_equals_clip4clip_and_frozen_in_time_where_nothing_ties(code: 
     agree(found, way, told[f"{code}_{way}"])
 
 
-@expected
 @pytest.mark.parametrize("masked", [False, True])
 def test_retrieval_with_several_captions_equals_clip4clip_and_frozen_in_time(masked: bool) -> None:
     told = json.loads((EXPECTED / "expected.json").read_text())["multi_200x20"]
@@ -209,7 +204,6 @@ def test_retrieval_with_several_captions_equals_clip4clip_and_frozen_in_time(mas
         agree(found, "v2t", told["clip4clip_v2t_tensor"])
 
 
-@expected
 def test_ties_are_averaged_as_in_frozen_in_times_v2t_and_nowhere_else() -> None:
     told = json.loads((EXPECTED / "expected.json").read_text())
     with np.load(EXPECTED / "ties_200.npz") as arrays:
@@ -231,7 +225,6 @@ def test_ties_are_averaged_as_in_frozen_in_times_v2t_and_nowhere_else() -> None:
     assert percent(found["t2v_R@1"]) <= optimistic["R1"]
 
 
-@expected
 def test_a_constant_similarity_is_the_middle_as_in_clip4clip_and_frozen_in_times_v2t() -> None:
     told = json.loads((EXPECTED / "expected.json").read_text())["constant_50"]
     found = retrieval(ranks_of(np.ones((50, 1)), np.ones((50, 1))), range(50))
@@ -263,7 +256,6 @@ def test_average_precision_of_several_classes_equals_scikit_learn_and_torchmetri
         assert found == pytest.approx(100 * float(theirs), abs=1e-4)
 
 
-@pytest.mark.skipif(not CHARADES.is_dir(), reason="needs shared/data/expected/charades, which is not part of evalkit")
 def test_charades_map_equals_its_own_scorer() -> None:
     expected = json.loads((CHARADES / "expected_test200.json").read_text())
     with np.load(CHARADES / "expected_test200.npz") as arrays:
@@ -276,7 +268,6 @@ def test_charades_map_equals_its_own_scorer() -> None:
         assert math.isnan(mine) if theirs is None else mine / 100 == pytest.approx(theirs, abs=1e-9)
 
 
-@pytest.mark.skipif(not CHARADES.is_dir(), reason="needs shared/data/expected/charades, which is not part of evalkit")
 def test_pr_auc_equals_keras() -> None:
     with np.load(CHARADES / "expected_test200.npz") as arrays:
         scores, truth = 1 / (1 + np.exp(-arrays["scores"])), arrays["gt"]

@@ -14,15 +14,9 @@ from evalkit import load_encoder, plugins, trained
 from evalkit.api import Batch, Clip, Example, Prediction, Task, UserError
 from evalkit.captions import Captioned, Searched, search
 from evalkit.cli import main
-from tests.given import ANNOTATIONS, make, real, refusal
+from tests.given import ANNOTATIONS, linked, make, real, refusal, write
 
 CAPTIONS = ["a red circle moves left", "a blue square grows", "a green ring blinks", "a white cross moves up"]
-
-
-def linked(folder: Path, source: str) -> Path:
-    for file in (ANNOTATIONS / source).iterdir():
-        (folder / file.name).symlink_to(file)
-    return folder
 
 
 # --- the real files --------------------------------------------------------------------------------------------------
@@ -76,12 +70,6 @@ def test_the_real_segments_of_youcook2_are_3492_clips(tmp_path: Path) -> None:
 
 
 # --- files of our own making, in the published layouts ----------------------------------------------------------------
-
-
-def write(file: Path, value: Any) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-    return file
 
 
 def msrvtt(folder: Path) -> Path:

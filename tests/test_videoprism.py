@@ -21,14 +21,14 @@ from evalkit.api import Clip, UserError, has_text
 from evalkit.cards import card, presets
 from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
 from evalkit.encoders.videoprism import VideoPrism, canonical
+from tests.given import DATA, real
 
 OWN = Path(__file__).parent / "fixtures" / "videoprism"
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "fixtures" / "videoprism"
+SHARED = DATA / "fixtures" / "videoprism"
 PRESETS = sorted(name for name in presets() if name.startswith("videoprism_"))
 TOLERANCE = 1e-5
 
 Arrays = dict[str, NDArray[Any]]
-shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs shared/data/fixtures/videoprism, not part of evalkit")
 
 
 def load(path: Path, **settings: Any) -> VideoPrism:
@@ -98,7 +98,7 @@ def test_a_classifier_pools_and_classifies_as_officially() -> None:
     assert distance(encoder.classify(found.pooled), io["out/logits"]) <= TOLERANCE
 
 
-@shared
+@real
 @pytest.mark.parametrize("file", sorted(SHARED.glob("*.params.npz")), ids=lambda file: file.name.split(".")[0])
 def test_every_shared_fixture_is_reproduced(file: Path) -> None:
     name = file.name.split(".")[0]

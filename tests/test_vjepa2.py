@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evalkit.api import Clip, UserError
 from evalkit.encoders import Spec, save_encoder
+from tests.given import FIXTURES
 from tests.saved import (
     IMAGENET,
     load,
@@ -23,11 +24,7 @@ from tests.saved import (
     video,
 )
 
-FIXTURES = Path(__file__).parents[2] / "shared" / "data" / "fixtures" / "vjepa2"
-reference = pytest.mark.skipif(
-    not FIXTURES.is_dir(),
-    reason="the authors' model run at random weights, ../shared/data/fixtures/vjepa2, is not here",
-)
+REFERENCE = FIXTURES / "vjepa2"  # the authors' model, run at random weights
 SETTINGS: dict[str, Any] = {
     "crop_size": 32,
     "patch_size": 8,
@@ -297,10 +294,9 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, change: Callable[[A
     assert words in refusal(tmp_path / "changed.pt", heads=2)
 
 
-@reference
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_authors_own_model_gives_the_same_tokens(tmp_path: Path, layout: str) -> None:
-    with np.load(FIXTURES / "vjepa2_rope.params.npz") as arrays:
+    with np.load(REFERENCE / "vjepa2_rope.params.npz") as arrays:
         weights = {
             name.removeprefix("encoder/"): torch.from_numpy(arrays[name])
             for name in arrays
@@ -308,7 +304,7 @@ def test_the_authors_own_model_gives_the_same_tokens(tmp_path: Path, layout: str
         }
     torch.save(LAYOUTS[layout](weights), tmp_path / "fixture.pt")
     encoder = load(tmp_path / "fixture.pt", heads=2)
-    with np.load(FIXTURES / "vjepa2_rope.io.npz") as arrays:
+    with np.load(REFERENCE / "vjepa2_rope.io.npz") as arrays:
         inputs, wanted = torch.from_numpy(arrays["in/video_bcthw"]), torch.from_numpy(arrays["out/tokens"])
     found = encoder(inputs.transpose(1, 2)).tokens
     assert found.shape == (2, 4, 16, 48)

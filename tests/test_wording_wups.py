@@ -12,7 +12,7 @@ from evalkit.wording import wordnet as reader
 from evalkit.wording import wups as scorer
 from evalkit.wording.wordnet import WordNet, wordnet
 from evalkit.wording.wups import nearness, wups, wups_untagged
-from tests.given import DATA, real
+from tests.given import DATA, real, wordnet_is_here
 
 EXPECTED = DATA / "expected" / "nextqa"
 # Synsets of a small WordNet: words, and the first words of what is above.
@@ -184,10 +184,7 @@ def test_what_is_no_question_is_refused_in_one_line(target: Any) -> None:
 @pytest.fixture
 def full() -> WordNet:
     """WordNet 3.0 itself."""
-    try:
-        return wordnet()
-    except UserError as missing:
-        pytest.skip(f"needs WordNet: {missing}")
+    return wordnet_is_here()
 
 
 @real
