@@ -177,5 +177,11 @@ def adapter(
         raise UserError(f"adapter.scorer={scorer}: a question has {most} options, for which there are no letters")
     model, tokenizer = language_models.load(lm)
     reader = Reader(encoder.dim, model, tokenizer, latents=latents, depth=depth, join=join, gate=gate)
+    said = LETTERS[: max(1, most)] if scorer.startswith("letter") else (YES, NO) if scorer == "yes" else ()
+    if unknown := [text for text in said if tokenizer.decode(reader.split(PLAIN, text)[1]).strip() != text]:
+        raise UserError(
+            f"adapter.scorer={scorer}: the language model's vocabulary has no {unknown[0]!r}; use another lm, "
+            "or scorer=likelihood"
+        )
     kept = language_models.steps(temporal, stride)
     return MultipleChoice(reader, kept, scorer, asks, lr, weight_decay, epochs, batch_size)
