@@ -125,7 +125,7 @@ class Classifiers(lightning.LightningModule):
         head: a classifier, whose weights are the first of all K.
         rates: learning rate and weight decay of each.
         clips: temporal views of a video, which are read together.
-        layers: of the encoder, the last ones, whose tokens are read together.
+        layers: of the encoder, whose tokens are read together: as in `evalkit.api.Kept`.
         several: an example may have several classes, or none; each has a sigmoid of its own.
         epochs: passes over the training examples.
         batch_size: examples in one training step.
@@ -138,7 +138,7 @@ class Classifiers(lightning.LightningModule):
         head: AttentiveClassifier,
         rates: Sequence[tuple[float, float]],
         clips: int,
-        layers: int,
+        layers: int | tuple[int, ...],
         several: bool,
         epochs: int,
         batch_size: int,
@@ -252,7 +252,7 @@ class Classifiers(lightning.LightningModule):
     def flops(self, encoder: Any, video: Tensor) -> int:
         """Operations of one clip on `meta`: its share of what the clips that are read together cost."""
         layers = self.kept.layers
-        found = self.kept.take(encoder(video, layers=layers) if layers > 1 else encoder(video))
+        found = self.kept.take(encoder(video) if layers == 1 else encoder(video, layers=layers))
         return trained_flops(self, torch.stack([found] * self.clips, 1)) // self.clips
 
 
@@ -262,7 +262,7 @@ def adapter(
     *,
     heads: int = 16,
     blocks: int = 4,
-    layers: int = 1,
+    layers: int | tuple[int, ...] = 1,
     lr: float = 1e-3,
     weight_decay: float = 1e-2,
     epochs: int = 20,
@@ -281,7 +281,9 @@ def adapter(
         heads: attention heads, 16 in the authors' files, which do not say; 0 means 12 where they divide the width,
             else the next fewer.
         blocks: in all: the query's, and before it those of self-attention.
-        layers: of the encoder, the last ones, whose tokens are read together.
+        layers: of the encoder, whose tokens are read together: how many of the last ones; or which ones of V-JEPA 2,
+            in brackets and counted from 0, each after its norm: the authors' for Diving48 are [17,19,21,23] of ViT-L
+            and [24,29,34,39] of ViT-g.
         lr: first learning rate.
         weight_decay: of all weights.
         epochs: passes over the training examples.
@@ -318,9 +320,9 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> C
     if not task.classes:
         raise UserError("adapter=attentive_classifier needs a task with classes; this task has none")
     shared, clips = points[0], task.views.clips
-    for name in ("blocks", "layers"):
-        if shared[name] < 1:
-            raise UserError(f"adapter.{name}={shared[name]}: wanted at least 1")
+    if shared["blocks"] < 1:
+        raise UserError(f"adapter.blocks={shared['blocks']}: wanted at least 1")
+    layers = _layers(encoder, shared["layers"])
     probe = shared["probe"]
     if clips > 1 and task.augment and not task.augment.all_clips and not probe:
         raise UserError(
@@ -331,10 +333,10 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> C
     with torch.random.fork_rng(devices=[]):
         head = AttentiveClassifier(encoder.dim, len(task.classes), heads, shared["blocks"])
     if probe:
-        if shared["layers"] > 1:
+        if isinstance(layers, int) and layers > 1:
             raise UserError(
-                f"adapter.layers={shared['layers']}: the authors' classifiers of several layers read others than the "
-                "last ones, each after the encoder's norm, which evalkit does not keep: their files cannot be used"
+                f"adapter.layers={layers}: the authors' classifiers of several layers read each after the encoder's "
+                "norm, and not the last ones: name them, as adapter.layers=[17,19,21,23] of ViT-L for Diving48"
             )
         checkpoint.load_strictly(head, _released(probe, shared["head_index"]), probe)
     elif shared["head_index"] is not None:
@@ -343,11 +345,25 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> C
         head,
         [(point["lr"], point["weight_decay"]) for point in points],
         clips,
-        shared["layers"],
+        layers,
         several_classes(task),
         0 if probe else shared["epochs"],
         shared["batch_size"],
     )
+
+
+def _layers(encoder: Encoder, asked: int | Sequence[int]) -> int | tuple[int, ...]:
+    """How many of the last layers, or which ones."""
+    if isinstance(asked, int):
+        if asked < 1:
+            raise UserError(f"adapter.layers={asked}: wanted at least 1")
+        return asked
+    told, depth = f"adapter.layers={list(asked)}", getattr(encoder, "named_layers", 0)
+    if not depth:
+        raise UserError(f"{told} names layers, and this encoder gives its last ones alone: use adapter.layers=4, or so")
+    if not asked or list(asked) != sorted(set(asked)) or not 0 <= asked[0] <= asked[-1] < depth:
+        raise UserError(f"{told}: wanted rising numbers from 0 to {depth - 1}, which is this encoder's last layer")
+    return tuple(asked)
 
 
 def _released(file: Path, index: int | None) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from evalkit import boxes
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError, pooled_dim
 from evalkit.bank import Bank, Point
 from evalkit.flops import trained_flops
@@ -44,17 +45,23 @@ class Probe(lightning.LightningModule):
         """K."""
         return len(self.bank.points)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, within: Tensor | None = None) -> Tensor:
         """Logits (K, B, classes) of one view from pooled (B, D), or for attentive heads from tokens (B, T', S, D).
 
-        Those of more than one layer are (B, layers, T', S, D).
+        Those of more than one layer are (B, layers, T', S, D). The head `box` needs boxes (B, 4).
         """
-        return self.bank(features)  # type: ignore[no-any-return]
+        return self.bank(features, within)  # type: ignore[no-any-return]
+
+    def _scored(self, examples: Sequence[Example], features: Tensor) -> Any:
+        """Logits (K, B V, classes) of all views (B, V, ...) of examples."""
+        views = features.shape[1]
+        within = boxes.boxes(examples).to(self.device).repeat_interleave(views, 0) if self.bank.boxed else None
+        return self(features.flatten(0, 1).to(self.device), within)
 
     def training_step(self, batch: Batch, index: int) -> dict[str, Tensor]:
         """The sum of the probes' losses, and each probe's own (K,)."""
         views = batch.features.shape[1]
-        logits = self(batch.features.flatten(0, 1).to(self.device))
+        logits = self._scored(batch.examples, batch.features)
         targets = [example.target for example in batch.examples]
         target = present(targets, self.bank.classes) if self.several else torch.tensor(targets)
         losses = self.bank.loss(logits, target.to(self.device).repeat_interleave(views, 0))
@@ -78,7 +85,7 @@ class Probe(lightning.LightningModule):
         """What `predict` gives, of each probe."""
         if features is None:
             raise UserError("a probe has no blind control: without a video it has no input")
-        logits = self(features.flatten(0, 1).to(self.device))
+        logits = self._scored(examples, features)
         return answers(logits.unflatten(1, features.shape[:2]), self.several)
 
     def choose(self, k: int) -> None:
@@ -99,7 +106,7 @@ class Probe(lightning.LightningModule):
         bank = self.bank
         found = encoder(video, layers=bank.layers) if bank.layers > 1 else encoder(video)
         with torch.device("meta"):
-            head = Head(bank.dim, bank.classes, bank.heads, bank.steps, bank.layers)
+            head = Head(bank.dim, bank.classes, bank.heads, bank.steps, bank.layers, boxed=bank.boxed)
         return trained_flops(head, self.kept.take(found).float())
 
 
@@ -107,7 +114,7 @@ def adapter(
     encoder: Encoder,
     task: Task,
     *,
-    head: Literal["linear", "attentive", "mlap"] = "attentive",
+    head: Literal["linear", "attentive", "mlap", "box"] = "attentive",
     heads: int = 0,
     layers: int = 0,
     lr: float = 1e-3,
@@ -131,11 +138,15 @@ def adapter(
     it is known; the FLOPs that the paper prints fit either. The linear head is LayerNorm and a linear classifier on
     the pooled vector.
 
+    The head `box` is for tasks that ask about a box: what is in it takes the place of the learned query, as the papers
+    have it for localization in space and time. Neither prints how: VideoGLUE's code takes the largest of what RoIAlign
+    gives of the mean over time, in six heads of another kind; here it is the mean over time and over the box.
+
     A task whose targets are tuples or lists of class indices may have several classes in one example: then each class
     has a sigmoid in place of the softmax over all, and is trained by its own cross-entropy.
 
     Args:
-        head: linear, attentive or mlap.
+        head: linear, attentive, mlap or box.
         heads: attention heads of the attentive probe; 0 means 12 where they divide the width, else the next fewer.
         layers: of the encoder, the last ones, that mlap's query passes through; 0 means 4.
         lr: peak learning rate.
@@ -207,7 +218,10 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> P
     seed = torch.initial_seed()
     each = [Point(**{key: point[key] for key in TOGETHER}, seed=seed) for point in points]
     spared = _spared(task, shared["eql_gamma"], shared["eql_lambda"]) if shared["eql_gamma"] else ()
-    bank = Bank(each, dim, len(task.classes), heads, steps, layers, spared)
+    boxed = shared["head"] == "box"
+    if boxed:
+        boxes.boxes([*task.train, *task.val, *task.test])  # told now where one has none
+    bank = Bank(each, dim, len(task.classes), heads, steps, layers, spared, boxed)
     probe = Probe(bank, shared["epochs"], shared["batch_size"], several)
     dtype = probe.kept.dtype if shared["stored"] == "auto" else shared["stored"]
     probe.kept = replace(probe.kept, grid=shared["token_grid"], dtype=dtype)

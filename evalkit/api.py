@@ -147,6 +147,8 @@ class Example:
         text: a question, or a caption.
         choices: the options of a multiple-choice question, in order.
         kind: scores are also given per kind; empty means none.
+        box: what of the frame is asked about, in the middle of the span: left, top, right and bottom as shares of its
+            width and height, 0..1; None means all of it.
     """
 
     id: str
@@ -156,6 +158,7 @@ class Example:
     text: str = ""
     choices: tuple[str, ...] = ()
     kind: str = ""
+    box: tuple[float, float, float, float] | None = None
 
 
 # A score is a value per example in 0..1, whose mean in percent is the score; or one number over the split, of which
@@ -172,8 +175,11 @@ class Task:
     Attributes:
         test: scored once, after everything is chosen.
         score: a module-level function of (predictions, targets), both in the order of the labelled test examples.
-            Its first entry is the headline. A prediction of None stands for a failed example and counts as wrong; a
-            target put in place of a prediction counts as right.
+            Its first entry is the headline, of which more is better. A prediction of None stands for a failed example
+            and counts as wrong; a target put in place of a prediction counts as right.
+            Where scoring is slow to begin, it may have an attribute `light`: a function of the same kind and with the
+            same headline, which begins it in the background. It is called before anything is computed, and wherever
+            the headline alone is looked at.
         train: examples to fit the adapter on; empty means zero-shot.
         val: examples to choose on; empty means a seeded tenth of train.
         views: which frames and crops.
@@ -267,7 +273,8 @@ class Encoded(NamedTuple):
         tokens: (B, T', S, D), of the last layer, after its norm; without class tokens.
         pooled: (B, E), one vector per clip; where the encoder embeds text, comparable with it by the cosine.
         layers: where more than one layer was asked for, the tokens of the last ones, oldest first, each
-            (B, T', S, D) as its block gives it; the last of them is `tokens`.
+            (B, T', S, D) as its block gives it; the last of them is `tokens`. Where layers were asked for by their
+            numbers, those of each, after the encoder's norm.
         frames: (B, T', E), one vector per frame, where the encoder embeds frames by themselves; else None.
     """
 
@@ -288,7 +295,8 @@ class Kept:
 
     Attributes:
         what: `pooled` (E,); `frames`, one vector per time step (T', E); or `tokens` (T', S, D).
-        layers: tokens of the last so many layers, (layers, T', S, D) where more than one.
+        layers: tokens of the last so many layers, (layers, T', S, D) where more than one; or of the layers of these
+            numbers, counted from 0, each after the encoder's norm, as an encoder with `named_layers` gives them.
         steps: of tokens: every n-th time step, from the middle of the first n; 0 means their mean over time, (1, S, D).
         grid: of tokens: the mean over each field of a grid x grid division of the frame, (T', grid x grid, D); 0 keeps
             all S, which must be a square, of whose side the grid is a divisor.
@@ -297,7 +305,7 @@ class Kept:
     """
 
     what: Literal["pooled", "frames", "tokens"] = "pooled"
-    layers: int = 1
+    layers: int | tuple[int, ...] = 1
     steps: int = 1
     grid: int = 0
     dtype: Literal["float32", "float16", "int8"] = "float32"
@@ -320,7 +328,7 @@ class Kept:
         elif self.what == "frames":
             found = encoded.per_frame
         else:
-            found = torch.stack(encoded.layers, 1) if self.layers > 1 else encoded.tokens
+            found = encoded.tokens if self.layers == 1 else torch.stack(encoded.layers, 1)
             found = found[..., self.steps // 2 :: self.steps, :, :] if self.steps else found.mean(-3, keepdim=True)
             found = self._pooled(found) if self.grid else found
         return found.to(torch.float16 if self.dtype == "float16" else torch.float32)
@@ -343,7 +351,8 @@ class Encoder(Protocol):
     """A backbone: float video (B, T, C, H, W), scaled as its clip says, in; tokens and one pooled vector out.
 
     An encoder with a text tower also has `encode_text(texts: list[str]) -> Tensor (B, E)`. One that takes
-    `layers=k` beside the video gives the tokens of its last k layers in the same forward pass.
+    `layers=k` beside the video gives the tokens of its last k layers in the same forward pass. One that has
+    `named_layers`, how many layers it has, takes a tuple of their numbers in place of k, too.
 
     Attributes:
         clip: what it sees.

@@ -26,6 +26,9 @@ the video, and so do the h vectors that score its tokens; there are still no key
 not released, and the paper does not say what the MLP is: here it is a transformer's, x + W_2 gelu(W_1 LayerNorm(x)),
 4 D wide, as in the attention pooling of big_vision (https://github.com/google-research/big_vision), where the attention
 has no residual either. Such a layer has 12 D^2 weights, an attentive head 4 D^2.
+
+With boxes, the query of an attentive head is no learned one: it is the mean of the tokens over time and over the
+sample's box, after the same LayerNorm, and what the attention finds is added to it.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from evalkit import boxes
 from evalkit.api import UserError
 from evalkit.folded import EPS, AttentionMean, ScaledLinear, placed_mean
 
@@ -101,10 +105,11 @@ class Bank(nn.Module):
             attention without an MLP.
         spared: for each class the share of its negatives, drawn anew in each step, that are left out of the softmax
             while training, as in the equalization loss (https://arxiv.org/abs/2003.05176); none where empty.
+        boxed: attentive probes ask with what is in a box, in place of a learned query.
 
     Raises:
         UserError: a dropout is not in 0..1, or 1; labels are smoothed although negatives are left out.
-        ValueError: linear probes are given steps or layers.
+        ValueError: linear probes are given steps, layers or boxes; or boxes come with layers.
     """
 
     dropout: Tensor
@@ -119,10 +124,13 @@ class Bank(nn.Module):
         steps: int = 0,
         layers: int = 0,
         spared: Sequence[float] = (),
+        boxed: bool = False,
     ) -> None:
         super().__init__()
-        if (steps or layers) and not heads:
-            raise ValueError(f"steps={steps}, layers={layers}: only attentive probes have them")
+        if (steps or layers or boxed) and not heads:
+            raise ValueError(f"boxed={boxed}, steps={steps}, layers={layers}: only attentive probes have them")
+        if layers and boxed:
+            raise ValueError(f"layers={layers}: a query from a box passes through the last one only")
         for point in points:
             if not 0 <= point.dropout < 1:
                 raise UserError(f"adapter.dropout={point.dropout:g}: wanted a share from 0 up to, but not, 1")
@@ -131,22 +139,22 @@ class Bank(nn.Module):
                     f"adapter.label_smoothing={point.label_smoothing:g}: with the equalization loss set it to 0"
                 )
         self.points, self.dim, self.classes, self.spared = tuple(points), dim, classes, tuple(spared)
-        self.heads, self.steps, self.layers = heads, steps, layers
+        self.heads, self.steps, self.layers, self.boxed = heads, steps, layers, boxed
         self.register_buffer("dropout", torch.tensor([p.dropout for p in points])[:, None, None], persistent=False)
         self.register_buffer("label_smoothing", torch.tensor([p.label_smoothing for p in points]), persistent=False)
         self.draws = [0, 0]  # what was dropped and left out so far: what will be depends on it
-        self.names = _names(heads, steps, layers)
+        self.names = _names(heads, steps, layers, boxed)
         positions = {"positions": torch.zeros(steps, 1, dim)}
-        fresh = {p.seed: self._split(_fresh(p.seed, dim, classes, heads, layers) | positions) for p in points}
+        fresh = {p.seed: self._split(_fresh(p.seed, dim, classes, heads, layers, boxed) | positions) for p in points}
         self.stacked = nn.ParameterDict({n: torch.stack([fresh[p.seed][n] for p in points]) for n in self.names})
         for i in range(max(1, layers) if heads else 0):
             self.stacked[f"key_bias{i}"].requires_grad = False  # cancels in the softmax; only kept
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Logits (K, B, C) from vectors (B, D), for attentive heads from tokens (B, N, D) or (B, T', S, D).
 
         More than one layer's tokens are (B, layers, ...), the encoder's last layer last. Learned positions need T';
-        where it is not their number, they are interpolated linearly.
+        where it is not their number, they are interpolated linearly. Probes that are boxed need boxes (B, 4), and T'.
 
         Raises:
             ValueError: the features want a gradient, which this does not give.
@@ -157,7 +165,7 @@ class Bank(nn.Module):
             dropping = self.training and any(point.dropout for point in self.points)
             p = self.stacked
             if self.heads:
-                vectors = self._pool(features)
+                vectors = self._pool(features, boxes)
             else:
                 normed = F.layer_norm(features.to(p["weight"].dtype), (self.dim,), eps=EPS)
                 if not dropping:
@@ -217,7 +225,8 @@ class Bank(nn.Module):
 
     def alone(self, k: int) -> Bank:
         """A bank of the k-th head only, on the same device."""
-        bank = Bank(self.points[k : k + 1], self.dim, self.classes, self.heads, self.steps, self.layers, self.spared)
+        point, shape = self.points[k : k + 1], (self.heads, self.steps, self.layers, self.spared, self.boxed)
+        bank = Bank(point, self.dim, self.classes, *shape)
         bank.load(0, self.state(k))
         return bank.to(self.dropout.device).train(self.training)
 
@@ -228,9 +237,15 @@ class Bank(nn.Module):
             found[own] = state[name] if third is None else state[name].chunk(3)[third]
         return found
 
-    def _pool(self, features: Tensor) -> Tensor:
+    def _pool(self, features: Tensor, within: Tensor | None) -> Tensor:
         """What the classifier is given, (K, B, D)."""
-        queries: Tensor = self.stacked["query"].flatten(1, 2)
+        if self.boxed:
+            assert within is not None
+            p = {part: self.stacked[f"{part}0"][:, None] for part in ("gain", "offset")}
+            normed = F.layer_norm(boxes.mean_in(within, features).to(p["gain"]), (self.dim,), eps=EPS)
+            queries = torch.addcmul(p["offset"], normed, p["gain"])
+            return queries + self._attend(0, queries, features)
+        queries = self.stacked["query"].flatten(1, 2)
         for i, tokens in enumerate(features.unbind(1) if self.layers > 1 else (features,)):
             queries = self._attend(i, queries, tokens)
             if self.layers:
@@ -288,25 +303,26 @@ class Bank(nn.Module):
         return drawn if len(seeds) == 1 else drawn[[seeds.index(point.seed) for point in self.points]]
 
 
-def _names(heads: int, steps: int, layers: int) -> dict[str, str]:
+def _names(heads: int, steps: int, layers: int, boxed: bool) -> dict[str, str]:
     """A bank's own names of its parameters, and those that `Bank.state` gives them."""
     if not heads:
         return _NORM | _CLASSIFY
-    names = {"query": "pool.query"}
+    names = {} if boxed else {"query": "pool.query"}
     for i in range(max(1, layers)):
         own, at = (_ATTENTION | _MLP, f"pool.layers.{i}") if layers else (_ATTENTION, "pool")
         names |= {f"{part}{i}": f"{at}.{name}" for part, name in own.items()}
     return names | _CLASSIFY | ({"positions": "positions"} if steps else {})
 
 
-def _fresh(seed: int, dim: int, classes: int, heads: int, layers: int) -> dict[str, Tensor]:
+def _fresh(seed: int, dim: int, classes: int, heads: int, layers: int, boxed: bool) -> dict[str, Tensor]:
     """First weights of one probe, as torch's own modules have them, in the names of `Bank.state`."""
     modules: dict[str, nn.Module] = {}
     state = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if heads:
-            state["pool.query"] = torch.randn(1, 1, dim) * 0.02
+            if not boxed:
+                state["pool.query"] = torch.randn(1, 1, dim) * 0.02
             for at in [f"pool.layers.{i}" for i in range(layers)] or ["pool"]:
                 modules[f"{at}.norm"] = nn.LayerNorm(dim)
                 modules[f"{at}.attention"] = nn.MultiheadAttention(dim, heads)

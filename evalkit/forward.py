@@ -40,14 +40,14 @@ class Forward:
         half = _HALF.get(self.precision)
         return torch.autocast(self.device.type, half) if half else nullcontext()
 
-    def encode(self, pixels: Tensor, layers: int = 1) -> Encoded:
+    def encode(self, pixels: Tensor, layers: int | tuple[int, ...] = 1) -> Encoded:
         """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W)."""
         video = self.module.clip.normalise(pixels.to(self.device, non_blocking=True))
         with self.arithmetic():
             try:
-                found: Encoded = self.module(video, layers=layers) if layers > 1 else self.module(video)
+                found: Encoded = self.module(video) if layers == 1 else self.module(video, layers=layers)
             except TypeError as error:
-                if layers > 1 and "layers" in str(error):
+                if layers != 1 and "layers" in str(error):
                     raise UserError(
                         f"the adapter reads the encoder's last {layers} layers, and this encoder takes no layers=: "
                         "see docs/encoders.md, or choose another head"

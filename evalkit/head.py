@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evalkit import boxes
 from evalkit.api import UserError
 
 
@@ -22,24 +23,39 @@ class Head(nn.Module):
         layers: of features that the query passes through, each with an attention and an MLP; 0 for one attention
             without an MLP.
         dropout: before the classifier.
+        boxed: it asks with what is in a box, in place of a learned query.
     """
 
     def __init__(
-        self, dim: int, classes: int, heads: int = 0, steps: int = 0, layers: int = 0, dropout: float = 0.0
+        self,
+        dim: int,
+        classes: int,
+        heads: int = 0,
+        steps: int = 0,
+        layers: int = 0,
+        dropout: float = 0.0,
+        boxed: bool = False,
     ) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.boxed = classes, boxed
         self.positions = nn.Parameter(torch.zeros(steps, 1, dim)) if steps else None
         self.pool: Any = _Attention(dim, heads, mlp=False) if heads else nn.LayerNorm(dim)
         if layers:
             self.pool = nn.Module()
             self.pool.layers = nn.ModuleList(_Attention(dim, heads, mlp=True) for _ in range(layers))
-        if heads:
+        if heads and not boxed:
             self.pool.query = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, classes))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, C) from vectors (B, D), tokens (B, T', S, D), or those of several layers (B, layers, T', S, D)."""
+    def forward(self, features: Tensor, within: Tensor | None = None) -> Tensor:
+        """Logits (B, C) from vectors (B, D), tokens (B, T', S, D), or those of several layers (B, layers, T', S, D).
+
+        One that is boxed asks with the tokens within boxes (B, 4), or within the whole frame.
+        """
+        if self.boxed:
+            within = torch.tensor([boxes.WHOLE], device=features.device) if within is None else within
+            query = self.pool.norm(boxes.mean_in(within.expand(len(features), 4), features))[:, None]
+            return self.classify((query + self.pool(query, self._placed(features).flatten(1, 2)))[:, 0])  # type: ignore[no-any-return]
         query = getattr(self.pool, "query", None)
         if query is None:
             return self.classify(self.pool(features))  # type: ignore[no-any-return]

@@ -19,11 +19,11 @@ strong augmentation of Charades, which table 10 has not.
 `vjepa2` is V-JEPA 2's attentive classifier, for adapter=attentive_classifier, as its configurations for ViT-L have it
 (https://github.com/facebookresearch/vjepa2/tree/main/configs/eval/vitl), on frames of the encoder's own size, there of
 256 pixels. Its grid is lr 1e-4, 3e-4, 1e-3, 3e-3, 5e-3 by weight_decay 0.01, 0.1, 0.4, 0.8 (Diving48: lr 1e-4, 3e-4,
-1e-3, weight_decay 0.8). For ViT-g, SSv2 has 64 frames, every second: clip.frames=64 clip.stride=2. What differs from
-its code: RandAugment and random erasing are left out; 16 frames are every fourth of 64, where the code spreads them so
-that the last of the 64 is one; test clips are evenly spaced, where the code draws each within its part of the video;
-and for Diving48 the last four layers are read as their blocks give them, where the code reads the 18th, 20th, 22nd and
-24th, each after the encoder's norm.
+1e-3, weight_decay 0.8). For ViT-g, SSv2 has 64 frames, every second: clip.frames=64 clip.stride=2; and Diving48 other
+layers: adapter.layers=[24,29,34,39]. An encoder that is no V-JEPA 2 gives its last ones: adapter.layers=4. What differs
+from its code: RandAugment and random erasing are left out; 16 frames are every fourth of 64, where the code spreads
+them so that the last of the 64 is one; and test clips are evenly spaced, where the code draws each within its part of
+the video.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ VJEPA2: dict[str, tuple[Views, dict[str, Any]]] = {
     "ssv2": (Views("dense", 16, stride=4, clips=2, crops=3, resize="crop"), {"epochs": 20, "batch_size": 256}),
     "diving48": (
         Views("dense", 32, stride=2, clips=4, crops=3, resize="crop"),
-        {"epochs": 100, "batch_size": 128, "layers": 4, "weight_decay": 0.8},
+        {"epochs": 100, "batch_size": 128, "layers": (17, 19, 21, 23), "weight_decay": 0.8},
     ),
 }
 VIDEOPRISM = {"videoprism": (16, 288), "videoprism_8x252": (8, 252)}  # frames, and their height and width

@@ -23,7 +23,7 @@ from typing import Any
 from evalkit import protocols, published
 from evalkit.annotations import Labelled
 from evalkit.api import Example, Task, UserError, Views
-from evalkit.metrics import chance_map, foreground_map, macro_accuracy
+from evalkit.metrics import box_map, chance_map, foreground_map, macro_accuracy
 
 FRAMES = 16
 # The background: class 0 of every task that has one. The parenthesis puts it first where classes are sorted.
@@ -31,7 +31,9 @@ OTHER = "(other)"
 PROBE = {"batch_size": 256, "lr": 5e-5, "weight_decay": 1e-5, "dropout": 0.5, "epochs": 50}
 
 
-def clips(name: str, video: Path, targets: Sequence[Any], fps: float, step: int, stride: int = 1) -> Iterator[Example]:
+def clips(
+    name: str, video: Path, targets: Sequence[Any], fps: float, step: int, stride: int = 1, frames: int = FRAMES
+) -> Iterator[Example]:
     """An example of every `step`-th frame, whose span holds the clip that has it in its middle, as `NAME/FRAME`.
 
     The first stands half a step into the video, so that a step as long as a clip divides the video into clips; a video
@@ -44,18 +46,28 @@ def clips(name: str, video: Path, targets: Sequence[Any], fps: float, step: int,
         fps: frames per second of the file.
         step: frames from one example to the next.
         stride: frames from one frame of a clip to the next.
+        frames: of a clip.
 
     Raises:
         UserError: the step is less than one frame.
     """
-    if step < 1:
-        raise UserError(f"{step} frames from one example to the next; the steps of data.* must be at least 1")
-    n, length = len(targets), FRAMES * stride
+    check_steps(step)
+    n, length = len(targets), frames * stride
     for middle in range(min(step, n) // 2, n, step):
         if targets[middle] is not None:
             start = max(0, min(middle - length // 2, n - length))
             end = min(start + length, n)
             yield Example(f"{name}/{middle}", video, targets[middle], span=(start / fps, end / fps))
+
+
+def check_steps(*steps: int) -> None:
+    """Nothing where each is at least one frame.
+
+    Raises:
+        UserError: one is less.
+    """
+    if min(steps) < 1:
+        raise UserError(f"{min(steps)} frames from one example to the next; the steps of data.* must be at least 1")
 
 
 def converted(videos: Mapping[str, Path], wanted: Path, raw: Path, fps: float) -> Path:
@@ -117,9 +129,13 @@ def behaviour(
     mini: bool,
     stride: int = 1,
     settings: Mapping[str, Any] = PROBE,
+    frames: int = FRAMES,
     **facts: Any,
 ) -> Task:
-    """A task of what animals do: by mAP without class 0 where targets are sets of classes, else by macro accuracy.
+    """A task of what animals do: by mAP where targets are sets of classes, else by macro accuracy.
+
+    Where examples have boxes, mAP is AVA's, over all classes, and a box is what the probe asks with; else it is without
+    class 0, the background.
 
     Args:
         benchmark: its name.
@@ -127,6 +143,7 @@ def behaviour(
         mini: the examples are the miniature's: no published number is about them, and no protocol was made for them.
         stride: frames from one frame of a clip to the next.
         settings: of the adapter.
+        frames: of a clip.
         facts: other fields of the task, of the benchmark itself.
 
     Raises:
@@ -135,23 +152,25 @@ def behaviour(
     for split in ("train", "test"):
         if not getattr(found, split):
             raise UserError(f"{benchmark}: its files have no labelled frame of {split}")
-    several = isinstance(found.test[0].target, tuple)
+    several, boxed = isinstance(found.test[0].target, tuple), found.test[0].box is not None
     if mini:
         facts |= {"split": "mini", "sizes": {}, "licence": "generated (Apache-2.0)", **protocols.MINI}
     else:
         metric = "mAP" if several else "macro_accuracy"
         facts |= {
             "published": published.rows(benchmark, metric, "frozen", facts["split"]),
-            "views": Views("dense", frames=FRAMES, stride=stride, resize="squash"),
+            "views": Views("dense", frames=frames, stride=stride, resize="squash"),
             "settings": settings,
         }
-    chance = chance_map([[c for c in one.target if c] for one in found.test]) if several else 100 / len(found.classes)
+    if boxed:
+        facts |= {"views": replace(facts["views"], resize="squash"), "settings": facts["settings"] | {"head": "box"}}
+    counted = [[c for c in one.target if c or boxed] for one in found.test] if several else []
     return Task(
         train=found.train,
         test=found.test,
         classes=found.classes,
         provide=found.provide,
-        score=foreground_map if several else macro_accuracy,
-        chance=chance,
+        score=box_map if boxed else foreground_map if several else macro_accuracy,
+        chance=chance_map(counted) if several else 100 / len(found.classes),
         **facts,
     )

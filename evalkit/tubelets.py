@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -16,12 +17,24 @@ def last_states(blocks: Any, x: Tensor, layers: int, *more: Any) -> list[Tensor]
     """
     if not 1 <= layers <= len(blocks):
         raise ValueError(f"layers={layers}: this encoder has {len(blocks)}")
+    return states_of(blocks, x, range(len(blocks) - layers, len(blocks)), *more)[0]
+
+
+def states_of(blocks: Any, x: Tensor, numbers: Collection[int], *more: Any) -> tuple[list[Tensor], Tensor]:
+    """What the blocks of these numbers give, counted from 0, in their order; and what the last block gives.
+
+    Raises:
+        ValueError: there is no such block.
+    """
+    if absent := {*numbers} - {*range(len(blocks))}:
+        raise ValueError(f"layers: there is no {min(absent)} in this encoder's {len(blocks)}, counted from 0")
     states: list[Tensor] = []
-    for block in blocks:
+    for number, block in enumerate(blocks):
         x = block(x, *more)
         x = x[0] if isinstance(x, tuple) else x
-        states = [*states, x][-layers:]
-    return states
+        if number in numbers:
+            states.append(x)
+    return states, x
 
 
 def cover(video: Tensor, tubelet: tuple[int, int, int]) -> tuple[Tensor, tuple[int, int, int]]:

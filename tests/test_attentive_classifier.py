@@ -23,6 +23,7 @@ from evalkit.augment import looks
 from evalkit.cli import main
 from evalkit.clips import Decoded, read_clip
 from evalkit.encode import Shelf, Source
+from evalkit.encoders import load_encoder
 from evalkit.features import Held
 from evalkit.fit import Examples, fit
 from evalkit.identity import FeatureKey, Identity
@@ -36,9 +37,9 @@ TASK = Task(test=(), score=top1_top5, classes=("a", "b", "c"))
 TOGETHER = Views("dense", clips=2, crops=3)
 
 
-def make(task: Task = TASK, dim: int = 24, **settings: Any) -> Any:
+def make(task: Task = TASK, dim: int = 24, named_layers: int = 0, **settings: Any) -> Any:
     torch.manual_seed(0)
-    encoder = SimpleNamespace(clip=Clip(), dim=dim)
+    encoder = SimpleNamespace(clip=Clip(), dim=dim, named_layers=named_layers)
     return plugins.factory("adapter", "attentive_classifier")(encoder, task, **{"heads": 3, "blocks": 3, **settings})
 
 
@@ -186,11 +187,115 @@ def test_a_file_that_holds_no_classifiers_is_refused(tmp_path: Path) -> None:
     assert "a pickle that can run code" in refusal(probe=tmp_path / "code.pt")
 
 
-def test_the_authors_classifiers_of_several_layers_are_refused(tmp_path: Path) -> None:
+def test_the_authors_classifiers_of_several_layers_want_them_named(tmp_path: Path) -> None:
     probe = write(tmp_path / "probe.pt", make().learned())
     assert refusal(probe=probe, layers=4).startswith(
-        "adapter.layers=4: the authors' classifiers of several layers read"
+        "adapter.layers=4: the authors' classifiers of several layers read each after the encoder's norm"
     )
+    assert make(probe=probe, layers=[1, 3], named_layers=4).kept.layers == (1, 3)
+
+
+DEPTH, HEADS = 3, 2  # of the fixture's encoder
+
+
+def norm(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-6)
+
+
+def linear(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
+    return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+
+def turned(x: Tensor, places: Tensor) -> Tensor:
+    """Pairs of neighbours (x, y) -> (x cos a - y sin b, y cos b + x sin a): angles repeat by halves, not by pairs."""
+    width = x.shape[-1]
+    speed = 10_000.0 ** -(torch.arange(width // 2) / (width / 2))
+    angle = (places[:, None] * speed).repeat(1, 2)
+    crossed = torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)
+    return x * angle.cos() + crossed * angle.sin()
+
+
+def plain_encoder(weights: dict[str, Tensor], video: Tensor, out_layers: list[int]) -> Tensor:
+    """The released vision_transformer.py with out_layers, from video (B, 3, T, H, W): all their tokens, end to end."""
+    x = F.conv3d(video, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], (2, 8, 8))
+    grid = x.shape[2:]
+    x = x.flatten(2).mT
+    places = torch.cartesian_prod(*(torch.arange(n) for n in grid)).float().unbind(1)  # time, row, column
+    outs = []
+    for i in range(DEPTH):
+        block = f"blocks.{i}"
+        qkv = linear(norm(x, weights, f"{block}.norm1"), weights, f"{block}.attn.qkv")
+        q, k, v = qkv.view(*qkv.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+        each = 2 * (q.shape[-1] // 3 // 2)
+        for axis, place in enumerate(places):
+            part = slice(axis * each, (axis + 1) * each)
+            q[..., part], k[..., part] = turned(q[..., part], place), turned(k[..., part], place)
+        attention = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+        x = x + linear(attention.transpose(1, 2).flatten(2), weights, f"{block}.attn.proj")
+        hidden = F.gelu(linear(norm(x, weights, f"{block}.norm2"), weights, f"{block}.mlp.fc1"))
+        x = x + linear(hidden, weights, f"{block}.mlp.fc2")
+        if i in out_layers:
+            outs.append(norm(x, weights, "norm"))
+    return torch.cat(outs, 1)
+
+
+def test_the_plain_encoder_is_the_authors() -> None:
+    """Else the test below says nothing."""
+    weights, video, tokens = authors_encoder()
+    assert (plain_encoder(weights, video, [2]) - tokens).abs().max() < 1e-5
+
+
+def authors_encoder() -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Of the authors' encoder at random weights: these, a video (B, 3, T, H, W), and its tokens (B, N, D)."""
+    with np.load(FIXTURE / "vjepa2_rope.params.npz") as arrays:
+        weights = {n.removeprefix("encoder/"): torch.from_numpy(arrays[n]) for n in arrays if n.startswith("encoder/")}
+    with np.load(FIXTURE / "vjepa2_rope.io.npz") as arrays:
+        return weights, torch.from_numpy(arrays["in/video_bcthw"]), torch.from_numpy(arrays["out/tokens"])
+
+
+@pytest.mark.parametrize("named", [(0, 2), (0, 1), (1,)])
+def test_a_released_file_of_named_layers_gives_what_the_released_code_gives(
+    tmp_path: Path, fixture: tuple[dict[str, Tensor], Tensor, Tensor], named: tuple[int, ...]
+) -> None:
+    head, _, _ = fixture
+    weights, video, _ = authors_encoder()
+    torch.save({"target_encoder": weights}, tmp_path / "vitl.pt")
+    encoder: Any = load_encoder(str(tmp_path / "vitl.pt"), heads=2)
+    probe = write(tmp_path / "probe.pt", head)
+    task = replace(FIVE, views=TOGETHER)
+    classifiers = plugins.factory("adapter", "attentive_classifier")(
+        encoder, task, heads=2, blocks=2, layers=named, probe=probe
+    )
+    clips = torch.stack([video, video.flip(2)], 1)  # (B, 2, 3, T, H, W), as two clips of each
+    with torch.no_grad():
+        joined = torch.cat([plain_encoder(weights, clip, list(named)) for clip in clips.unbind(1)], 1)
+        module = plugins.module_and_factory("adapter", "attentive_classifier")[0]
+        whole = module.AttentiveClassifier(48, 5, 2, 2)
+        whole.load_state_dict(head)
+        wanted = whole(joined)
+        kept = replace(classifiers.kept, dtype="float32")
+        encoded = encoder(clips.flatten(0, 1).transpose(1, 2), layers=named)
+        features = kept.take(encoded)
+        found = classifiers(features.view(2, 2, *features.shape[1:]))
+    assert found.shape == (1, 2, 1, 5) and (found[0, :, 0] - wanted).abs().max() < 1e-5
+    assert len(encoded.layers) == len(named) and torch.equal(
+        encoded.tokens, encoder(clips.flatten(0, 1).transpose(1, 2)).tokens
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "named_layers", "told"),
+    [
+        ([1, 3], 0, "adapter.layers=[1, 3] names layers, and this encoder gives its last ones alone: use adapter.lay"),
+        ([1, 4], 4, "adapter.layers=[1, 4]: wanted rising numbers from 0 to 3, which is this encoder's last layer"),
+        ([-1, 3], 4, "adapter.layers=[-1, 3]: wanted rising numbers from 0 to 3"),
+        ([3, 1], 4, "adapter.layers=[3, 1]: wanted rising numbers from 0 to 3"),
+        ([1, 1], 4, "adapter.layers=[1, 1]: wanted rising numbers from 0 to 3"),
+        ([], 4, "adapter.layers=[]: wanted rising numbers from 0 to 3"),
+    ],
+)
+def test_layers_that_are_none_are_told(asked: list[int], named_layers: int, told: str) -> None:
+    assert refusal(layers=asked, named_layers=named_layers).startswith(told)
 
 
 # --- how it is trained -----------------------------------------------------------------------------------------------

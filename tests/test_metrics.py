@@ -9,6 +9,7 @@ import pytest
 from evalkit.api import UserError
 from evalkit.metrics import (
     accuracy,
+    box_map,
     chance_map,
     charades_map,
     foreground_map,
@@ -295,7 +296,7 @@ def test_pr_auc_is_the_integral_of_precision_where_hits_grow_linearly_between_th
     assert pr_auc(scores.tolist(), targets)["PR-AUC"] == pytest.approx(100 * np.mean(areas), abs=1e-4)
 
 
-@pytest.mark.parametrize("score", [multilabel_map, charades_map, pr_auc])
+@pytest.mark.parametrize("score", [multilabel_map, box_map, charades_map, pr_auc])
 def test_a_failed_example_is_never_found_and_a_target_in_its_place_always(score: Any) -> None:
     scores, targets = several(5)
     predictions: list[Any] = scores.tolist()
@@ -348,7 +349,7 @@ def test_pr_auc_refuses_what_is_no_probability() -> None:
 
 
 def test_no_class_at_all_gives_nan_rather_than_an_error() -> None:
-    for score in (multilabel_map, charades_map, pr_auc):
+    for score in (multilabel_map, box_map, charades_map, pr_auc):
         assert math.isnan(next(iter(score([[0.1, 0.2]], [()]).values())))
         assert math.isnan(next(iter(score([], []).values())))
 
@@ -359,7 +360,7 @@ def test_no_class_at_all_gives_nan_rather_than_an_error() -> None:
         pytest.param(score, several)
         for score, several in ((retrieval, False), (retrieval, True), (macro_accuracy, False))
     ]
-    + [pytest.param(score, False) for score in (multilabel_map, foreground_map, charades_map, pr_auc)],
+    + [pytest.param(score, False) for score in (multilabel_map, foreground_map, box_map, charades_map, pr_auc)],
 )
 def test_a_score_that_knows_its_draws_is_what_it_gives_on_the_drawn_examples(score: Any, several: bool) -> None:
     rng = np.random.default_rng(0)

@@ -20,7 +20,7 @@ from evalkit import checkpoint
 from evalkit import pretrained as files
 from evalkit.api import Clip, Encoded, Loading, UserError
 from evalkit.pretrained import IMAGENET, Weights
-from evalkit.tubelets import cover, last_states
+from evalkit.tubelets import cover, last_states, states_of
 
 MODEL_TYPES = ("vjepa2",)
 SUFFIXES = (".pt", ".pth", ".ckpt")
@@ -38,21 +38,29 @@ class VJEPA2(nn.Module):
 
     def __init__(self, clip: Clip, model: Any, config: Any) -> None:
         super().__init__()
-        self.clip, self.model, self.dim = clip, model, config.hidden_size
+        self.clip, self.model, self.dim, self.named_layers = clip, model, config.hidden_size, len(model.layer)
         self.tubelet = (config.tubelet_size, config.patch_size, config.patch_size)
         for block in model.layer:
             block.attention.grid_size = _ROW  # its own is the square that the model was trained on
 
-    def forward(self, video: Tensor, layers: int = 1) -> Encoded:
-        """See the class; `layers` last layers' tokens come along where it is above 1."""
+    def forward(self, video: Tensor, layers: int | tuple[int, ...] = 1) -> Encoded:
+        """See the class; `layers` last layers' tokens come along where it is above 1.
+
+        Or those of the layers of these numbers, counted from 0, each after the norm, as the authors' `out_layers`.
+        """
         video, grid = cover(video, self.tubelet)
         x = self.model.embeddings(video)
         time, row, column = torch.meshgrid(*(torch.arange(n, device=x.device) for n in grid), indexing="ij")
         positions = ((time * _ROW + row) * _ROW + column).reshape(1, -1)  # which the blocks take apart again
-        states = last_states(self.model.layer, x, layers, positions)
-        states[-1] = self.model.layernorm(states[-1])
+        if isinstance(layers, tuple):
+            inner, last = states_of(self.model.layer, x, layers, positions)
+            states = [self.model.layernorm(state) for state in (*inner, last)]
+        else:
+            states = last_states(self.model.layer, x, layers, positions)
+            states[-1] = self.model.layernorm(states[-1])
         tokens = tuple(state.reshape(len(video), grid[0], -1, self.dim) for state in states)
-        return Encoded(tokens[-1], tokens[-1].mean((1, 2)), tokens if layers > 1 else ())
+        kept = tokens[:-1] if isinstance(layers, tuple) else tokens if layers > 1 else ()
+        return Encoded(tokens[-1], tokens[-1].mean((1, 2)), kept)
 
 
 def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "vjepa2", **config: Any) -> VJEPA2:

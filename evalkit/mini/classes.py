@@ -8,13 +8,14 @@ from dataclasses import replace
 
 from evalkit.annotations import Labelled
 from evalkit.api import Example
-from evalkit.mini import language, world
+from evalkit.mini import film, language, world
 from evalkit.mini.library import Films
 
 TRAIN, FILMS = 200, 300
 ALONE = world.ACTIONS[:7]  # of one thing that stays as it is
 REVERSIBLE = world.ACTIONS[:6]  # each is another one backwards
 ORDERED = ("red", "green", "blue")
+CYCLES = 3  # odd, so that a film is in the middle of one in its own middle
 
 
 def one_step(label: Callable[[world.Step], str], actions: Sequence[str] = world.ACTIONS) -> Labelled:
@@ -43,6 +44,39 @@ def in_order() -> Labelled:
     found = three_steps(lambda story: {", ".join(step.thing.colour for step in story.steps)})
     train, test = ([replace(one, target=one.target[0]) for one in split] for split in (found.train, found.test))
     return found._replace(train=train, test=test)
+
+
+def side_by_side(label: Callable[[world.Step], Set[str]]) -> Labelled:
+    """Ten-second films of two things of different colours and actions; an example for each, in its box.
+
+    Args:
+        label: all classes of a thing.
+    """
+    films = Films("side-by-side", [_beside(random.Random(f"side-by-side {i}")) for i in range(FILMS)], fps=8)
+    things = [step for story in films.stories for step in _halves(story.steps[0])]
+    classes = tuple(sorted(set().union(*map(label, things))))
+    examples = []
+    for path, story in zip(films.paths, films.stories, strict=True):
+        step = story.steps[0]
+        (_, left), (_, right) = film.boxes(step, 0.5)  # as in the middle of the film
+        for name, half, box in zip(("left", "right"), _halves(step), (left, right), strict=True):
+            target = tuple(sorted(map(classes.index, label(half))))
+            examples.append(Example(f"{path.stem}/{name}", path, target, box=box))
+    return Labelled(examples[: 2 * TRAIN], examples[2 * TRAIN :], classes, films.provide)
+
+
+def _halves(step: world.Step) -> tuple[world.Step, world.Step]:
+    assert step.beside
+    return step, step.beside
+
+
+def _beside(rng: random.Random) -> world.Story:
+    """A story of one step with another beside it, each an action of one thing."""
+    left, right = (world.with_other_actions(rng, world.story(rng, 1, 10.0, 10.0), {0}) for _ in range(2))
+    one, other = left.steps[0], right.steps[0]
+    if one.thing.colour == other.thing.colour or one.action == other.action:
+        return _beside(rng)
+    return replace(left, steps=(replace(one, cycles=CYCLES, beside=other),))
 
 
 def _in_order(rng: random.Random) -> world.Story:

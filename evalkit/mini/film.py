@@ -52,18 +52,30 @@ def pictures(story: Story, fps: int) -> Iterator[NDArray[np.uint8]]:
         phase = ((frames / fps - start) / step.seconds * step.cycles).astype(np.float32) % 1
         canvas = np.empty((len(frames), SIDE, SIDE, 3), np.float32)
         canvas[:] = story.background
-        for thing, x, y, size, opacity in _sprites(step, phase):
+        for thing, x, y, size, opacity in _shown(step, phase):
             _draw(canvas, thing, x, y, size, opacity)
         yield canvas.round().astype(np.uint8)
 
 
 def boxes(step: Step, phase: float) -> list[tuple[Thing, tuple[float, float, float, float]]]:
     """What is visible at a phase (0..1) of the motion: thing and box (x1, y1, x2, y2) in 0..1 of the frame."""
-    sprites = _sprites(step, np.array([phase], np.float32))
+    sprites = _shown(step, np.array([phase], np.float32))
     return [
         (thing, tuple(float(np.clip(v[0], 0, 1)) for v in (x - size, y - size, x + size, y + size)))  # type: ignore[misc]
         for thing, x, y, size, opacity in sprites
         if opacity[0] > 0.5
+    ]
+
+
+def _shown(step: Step, phase: Frames) -> list[tuple[Thing, Frames, Frames, Frames, Frames]]:
+    """What `_sprites` gives of a step, and of the one beside it, each then smaller and in its own half of the frame."""
+    if step.beside is None:
+        return _sprites(step, phase)
+    halves = ((step, 0.05), (step.beside, 0.55))
+    return [
+        (thing, left + 0.4 * x, y, 0.6 * size, opacity)
+        for half, left in halves
+        for thing, x, y, size, opacity in _sprites(half, phase)
     ]
 
 

@@ -48,6 +48,8 @@ class Step:
         seconds: how long.
         cycles: how often the motion is shown in that time; a change of colour happens once.
         place: where across the direction of motion, in 0..1 of the free room.
+        beside: what another thing does at the same time, in the right half of the frame; then this one keeps to the
+            left. Its own seconds and cycles do not count.
     """
 
     thing: Thing
@@ -56,6 +58,7 @@ class Step:
     seconds: float
     cycles: int
     place: float
+    beside: Step | None = None
 
     def __str__(self) -> str:
         if self.action == "hits":
