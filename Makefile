@@ -1,7 +1,7 @@
 # make demo    install, then score the embedded encoder on EgoSchema's miniature
 # make test    install, lint, types, every test
 # make check   the quick half: lint and types
-# make weights  train the embedded demo checkpoint again (about an hour)
+# make weights  train the embedded demo checkpoint again (about an hour and a half)
 # make demo-all  run every miniature with the demo encoder, and put the results side by side (build/board/README.md)
 # make board   the same, kept in leaderboard/results, with leaderboard/README.md
 # make bench   measure on an idle machine, tables in build/bench_*.md (about half an hour); bench/README.md keeps them
@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .
@@ -43,10 +43,11 @@ weights: install
 	$(BIN)/python -c "from evalkit import canary, load_encoder; canary.write_reference(load_encoder('demo'), canary.SHIPPED)"
 	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=1800 ckpt=demo \
 	    adapter=multiple_choice out=$(WEIGHTS)/multiple_choice
-	$(BIN)/evalkit adapt task=$(LESSONS) data.lesson=words data.films=1800 ckpt=demo adapter=captioner \
-	    adapter.join=prefix adapter.max_tokens=100 adapter.epochs=14 out=$(WEIGHTS)/captioner
+	$(BIN)/evalkit adapt task=$(LESSONS) data.lesson=words data.films=1800 ckpt=demo threads=1 adapter=captioner \
+	    adapter.from=$(WEIGHTS)/multiple_choice adapter.join=prefix adapter.max_tokens=100 adapter.epochs=16 \
+	    adapter.lr=2e-3 out=$(WEIGHTS)/captioner
 	mkdir -p $(DEMO)/adapters
-	cp -r $(WEIGHTS)/multiple_choice/adapters/* $(WEIGHTS)/captioner/adapters/* $(DEMO)/adapters/
+	cp -r $(WEIGHTS)/captioner/adapters/* $(DEMO)/adapters/
 
 # Tasks that fail are told by the sweep; what finished before an interruption is not run again.
 demo-all: install

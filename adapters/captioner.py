@@ -17,6 +17,8 @@ Answers = Literal["open", "closed"]
 
 # Settings that say how it is asked, whatever it was trained with.
 ASKING = ("answers", "vocabulary", "max_tokens", "beams")
+# Adapters whose weights fit, and the settings of theirs that go with them.
+TAKES = {"multiple_choice": language_models.READER}
 
 
 class Captioner(Trained):

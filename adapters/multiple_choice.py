@@ -17,6 +17,9 @@ from evalkit.optim import Trained
 
 Scorer = Literal["likelihood", "likelihood_per_token", "pmi", "letter", "letter_said", "yes"]
 
+# Adapters whose weights fit, and the settings of theirs that go with them: LongViViT's reader has learned to tell what
+# happens, and EgoSchema, which has no training split, asks it how likely the options are.
+TAKES = {"captioner": language_models.READER}
 PLAIN = "Question: {question} Answer:"
 PROMPTS: dict[Scorer, str] = {
     "likelihood": PLAIN,

@@ -69,6 +69,7 @@ def adapter(
     captioner: Path | None = None,
     lm: str = "",
     question: str = "What happens?",
+    max_tokens: int = 32,
     prompt: str = "{captions}. Question: {question} Answer:",
 ) -> SegmentsToLM:
     """Answers multiple choice from captions of a video's segments, which a language model reads without the video.
@@ -81,6 +82,7 @@ def adapter(
         captioner: folder of a captioner that evalkit adapt wrote for this encoder, on a task of short clips.
         lm: any causal language model of transformers, a local folder or hub id; empty means the embedded one.
         question: what the captioner is asked of each segment.
+        max_tokens: of each caption.
         prompt: what stands before an option, with {captions} and {question}.
     """
     language_models.check_prompt(prompt, ["{captions}", "{question}"])
@@ -95,7 +97,7 @@ def adapter(
     settings = trained.settings(folder)
     if settings.get("lm") == "scratch" or settings.get("answers") == "closed":
         raise UserError(f"adapter.captioner={captioner}: wanted one of answers=open, and of another lm than scratch")
-    made = plugins.factory("adapter", "captioner")(encoder, told, **settings)
+    made = plugins.factory("adapter", "captioner")(encoder, told, **{**settings, "max_tokens": max_tokens})
     assert isinstance(encoder, nn.Module)
     trained.restore(made, folder, {"encoder": checkpoint.sha256(encoder)})
     model, tokenizer = language_models.load(lm)

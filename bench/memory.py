@@ -82,7 +82,7 @@ def watch(command: list[str], cache: Path) -> tuple[dict[int, float], float, flo
     found: dict[int, float] = {}
     assert process.stderr
     for line in process.stderr:
-        if told := re.match(rb"encode: (\d+) of", line):
+        if told := re.match(rb"predict: (\d+) of", line):
             found[int(told[1])] = resident(process.pid)
     sampler.join()
     if process.wait():

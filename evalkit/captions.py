@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -129,13 +128,13 @@ def summarise(found: Searched, frames: Frames, meteor: bool, mini: bool, **words
         found: the videos and their paragraphs.
         frames: of `SUMMARY`.
         meteor: score METEOR, too.
-        mini: as many frames as the encoder takes; no published number is about them.
+        mini: as many frames as the encoder takes, uniform over the film; no published number is about them.
         words: what else `evalkit.api.Task` takes.
     """
     return _tell(
         found,
         score=paragraph_meteor if meteor else paragraph,
-        views=replace(SUMMARY[frames], frames=None) if mini else SUMMARY[frames],
+        views=Views("uniform") if mini else SUMMARY[frames],
         settings={"max_tokens": 100 if mini else 400},  # the longest paragraphs have 330 words
         **words,
     )

@@ -21,6 +21,8 @@ from evalkit.api import Kept, UserError, described
 PAD, UNKNOWN, BEGIN, END = range(4)
 # Of what lm=scratch learns: pieces at most, width and layers.
 SCRATCH = {"vocabulary": 8000, "width": 256, "layers": 3}
+# Settings of an adapter that decide which weights its `Reader` has.
+READER = ("lm", "join", "gate", "temporal", "stride", "latents", "depth")
 EMBEDDED = Path(evalkit.__file__).parent / "demo" / "lm"
 
 Join = Literal["prefix", "cross_attention"]
@@ -209,6 +211,9 @@ class Reader(nn.Module):
         gate: of cross-attention.
         frozen: whether the model's own weights stay as they are.
 
+    Attributes:
+        vocabulary: hash of the tokens.
+
     Raises:
         UserError: the model has no list of layers that cross-attention could stand before.
     """
@@ -227,6 +232,8 @@ class Reader(nn.Module):
     ) -> None:
         super().__init__()
         self.lm, self.tokenizer, self.frozen = lm.eval().requires_grad_(not frozen), tokenizer, frozen
+        pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        self.vocabulary = hashlib.sha256(repr(pieces).encode()).hexdigest()  # plain, so that `architecture` tells it
         if latents:
             self.resampler = Resampler(dim, self.words.embedding_dim, latents, depth)
             # Among words, visual tokens start as loud as these.
@@ -249,12 +256,6 @@ class Reader(nn.Module):
     def sha256(self) -> str:
         """Hash of the language model."""
         return checkpoint.sha256(self.lm)
-
-    @property
-    def vocabulary(self) -> str:
-        """Hash of the tokens."""
-        pieces = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
-        return hashlib.sha256(repr(pieces).encode()).hexdigest()
 
     def train(self, mode: bool = True) -> Reader:
         super().train(mode)
@@ -281,7 +282,7 @@ class Reader(nn.Module):
         spoken = [torch.tensor([0.0] * len(prompt) + [1.0] * len(text)) for prompt, text in rows]
         mask = nn.utils.rnn.pad_sequence(spoken, batch_first=True).to(device)
         video = torch.tensor([one.video for one in asked], device=device)
-        embedded, attend = self._joined(self.words(padded), attend, tokens, video)
+        embedded, attend = self._joined(self.words(padded), attend, self._read(tokens), video)
         self._fits(embedded.shape[1])
         logits = self._logits(embedded, attend, padded.shape[1])
         # Position p predicts token p + 1; the first token has no text before it, but it is never the text's own.
@@ -354,23 +355,31 @@ class Reader(nn.Module):
     def _alike(self, prompts: Sequence[str], tokens: Tensor | None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """Prompts of equal length: which ones, and what the model reads of them and their videos, with its mask."""
         asked = [self.encode(prompt) for prompt in prompts]
+        latents = self._read(tokens)
         lengths: dict[int, list[int]] = {}
         for i, ids in enumerate(asked):
             lengths.setdefault(len(ids), []).append(i)
         for group in lengths.values():
             place = torch.tensor(group, device=self.words.weight.device)
             same = torch.tensor([asked[i] for i in group], device=self.words.weight.device)
-            embedded, attend = self._joined(self.words(same), torch.ones_like(same), tokens, place)
+            embedded, attend = self._joined(self.words(same), torch.ones_like(same), latents, place)
             yield group, embedded, attend
 
-    def _joined(self, embedded: Tensor, attend: Tensor, tokens: Tensor | None, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Words (N, L, W) and their mask, with what they read of their videos before them where they are joined so."""
-        self._latents = None
+    def _read(self, tokens: Tensor | None) -> Tensor | None:
+        """What is read of each video (B, latents, W); once of equal neighbours, as several questions about one have."""
         if tokens is None:
+            return None
+        first = [i for i in range(len(tokens)) if self.training or not i or not torch.equal(tokens[i - 1], tokens[i])]
+        latents = self.resampler(tokens[first].to(self.scale.device, self.scale.dtype)) * self.scale
+        times = torch.tensor(first + [len(tokens)], device=latents.device).diff()
+        return latents.repeat_interleave(times, 0)  # type: ignore[no-any-return]
+
+    def _joined(self, embedded: Tensor, attend: Tensor, latents: Tensor | None, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Words (N, L, W) and their mask, with what was read of their videos before them where they are joined so."""
+        self._latents = None
+        if latents is None:
             return embedded, attend
-        wanted, place = torch.unique(video, return_inverse=True)
-        latents = self.resampler(tokens[wanted.to(tokens.device)].to(self.scale.device, self.scale.dtype)) * self.scale
-        latents = latents[place].to(embedded.dtype)
+        latents = latents[video].to(embedded.dtype)
         if self.crossings:
             self._latents = latents
             return embedded, attend

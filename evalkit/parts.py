@@ -13,7 +13,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from evalkit import cache, checkpoint, encode, encoders, plugins, trained
+from evalkit import boxes, cache, checkpoint, encode, encoders, plugins, trained
 from evalkit.api import Adapter, Augment, Kept, Task, UserError, Views
 from evalkit.config import Config, own_adapter
 from evalkit.decode import PYAV, default_decoder
@@ -149,9 +149,12 @@ def prepare(config: Config) -> Parts:
     task = load_task(config)
     reader = make_reader(config, task.views, forward)
     task = replace(task, views=reader.views)  # as they are read, whatever the task said
+    augment = _augment(task, config)
+    boxes.check(task, task.views, augment)
     name = options.adapter or own_adapter(options.task)
-    fitted_from = _trained_adapter(config, name)
     module, make = plugins.module_and_factory("adapter", name)
+    takes: Mapping[str, Sequence[str]] = getattr(module, "TAKES", {})
+    fitted_from = _trained_adapter(config, [name, *takes])
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(make).parameters.items()
@@ -163,7 +166,11 @@ def prepare(config: Config) -> Parts:
     prescribed = task.settings if name == own else {}  # by its protocol, which names its adapter
     if fitted_from:  # of what the task prescribes, it still decides how a trained adapter is asked
         asking = getattr(module, "ASKING", ())
-        prescribed = trained.settings(fitted_from) | {key: prescribed[key] for key in asking if key in prescribed}
+        known = trained.settings(fitted_from)
+        fitting = takes.get(fitted_from.name, known)  # of another adapter's settings, those that its weights need
+        prescribed = {key: known[key] for key in fitting if key in known} | {
+            key: prescribed[key] for key in asking if key in prescribed
+        }
     settings = {**defaults, **prescribed, **config.adapter}
     points = [{**settings, **own} for own in config.points or ({},)]
     if unknown := {key for point in points for key in point} - defaults.keys():
@@ -214,7 +221,7 @@ def prepare(config: Config) -> Parts:
         fitted_from,
         reader,
         shelf,
-        _augment(task, config),
+        augment,
     )
 
 
@@ -267,8 +274,8 @@ def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str,
     return {"encoder": encoder_sha256} | ({"classes": digest_of(task.classes)} if task.classes else {})
 
 
-def _trained_adapter(config: Config, name: str) -> Path | None:
-    """Where the adapter's trained weights lie: as `adapter.from` says, else in the checkpoint's own folder.
+def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:
+    """Where the weights of the first of these adapters lie: as `adapter.from` says, else in the checkpoint's folder.
 
     `evalkit adapt` starts anew unless `adapter.from` is given.
     """
@@ -276,11 +283,11 @@ def _trained_adapter(config: Config, name: str) -> Path | None:
     if given == "none" or (config.command == "adapt" and not given):
         return None
     folder = Path(given).expanduser() if given else encoders.folder_of(config.options.ckpt)
-    home = trained.place(folder, name) if folder else None
-    found = home is not None and (home / "adapter.json").is_file()
+    homes = [trained.place(folder, name) for name in names] if folder else []
+    found = next((home for home in homes if (home / "adapter.json").is_file()), None)
     if given and not found:
-        raise UserError(f"adapter.from={given}: no trained adapter {name} there ({home})")
-    return home if found else None
+        raise UserError(f"adapter.from={given}: no trained adapter {' or '.join(names)} there ({homes[0]})")
+    return found
 
 
 def _check(task: Task, name: str) -> None:
@@ -301,7 +308,7 @@ def _check(task: Task, name: str) -> None:
             raise UserError(f"task {name}: target {wrong[0]} is no index of its {len(task.classes)} classes")
     if targets:
         try:
-            task.score(targets[:100], targets[:100])  # whether it works, not what it says
+            getattr(task.score, "light", task.score)(targets[:100], targets[:100])  # whether it works, not what it says
         except UserError:
             raise
         except Exception as error:  # whatever a task's own code raises

@@ -1,5 +1,6 @@
 """What several test files stand on: a vocabulary, films, an encoder and a language model, all tiny and real."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,15 @@ from typing import Any
 import pytest
 
 from evalkit.mini.train import vocabulary as train_vocabulary
+
+
+@pytest.fixture(scope="session", autouse=True)
+def core() -> None:
+    """A core of its own for each of several test processes: threads of two that share cores wait for one another."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,19 +10,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
+from evalkit import checkpoint, load_encoder, plugins, trained
 from evalkit import lm as language_models
-from evalkit import plugins, trained
 from evalkit.api import Adapter, Batch, Clip, Encoded, Example, Task, UserError
+from evalkit.config import resolve
 from evalkit.encoders.vivit import ViViT, encoder
 from evalkit.metrics import accuracy
 from evalkit.mini.language import documents
 from evalkit.optim import StackedAdamW
+from evalkit.parts import prepare
 
 CLIP = Clip(frames=4, size=32)
 TASK = Task(test=(), score=accuracy, classes=("a", "b", "c"))
 
 
-def tiny(vocabulary: Path | None = None, **settings: Any) -> ViViT:
+def small(vocabulary: Path | None = None, **settings: Any) -> ViViT:
     torch.manual_seed(0)
     text = {"vocabulary": 200, "dim": 16, "depth": 1, "heads": 2, "tokens": 32} if vocabulary else None
     return encoder(CLIP, vocabulary, dim=24, depth=2, heads=3, hidden=48, text=text, **settings).eval()
@@ -40,7 +42,7 @@ def choice(lm: Path | str, task: Task = TASK, **settings: Any) -> Any:
     """An untrained adapter; with an empty lm the embedded one, since a random one is never sure of a word."""
     torch.manual_seed(0)
     return plugins.factory("adapter", "multiple_choice")(
-        tiny(), task, lm=str(lm), latents=3, depth=1, **settings
+        small(), task, lm=str(lm), latents=3, depth=1, **settings
     ).eval()
 
 
@@ -51,7 +53,7 @@ def tokens(n: int, steps: int = 2) -> Tensor:
 @pytest.mark.parametrize("name", ["probe", "contrastive", "multiple_choice"])
 def test_every_adapter_fulfils_the_contract(name: str, vocabulary: Path, lm: Path) -> None:
     settings = {"lm": str(lm)} if name == "multiple_choice" else {}
-    assert isinstance(plugins.factory("adapter", name)(tiny(vocabulary), TASK, **settings), Adapter)
+    assert isinstance(plugins.factory("adapter", name)(small(vocabulary), TASK, **settings), Adapter)
 
 
 def told_apart(probe: Any) -> Batch:
@@ -78,7 +80,7 @@ def descend(probe: Any, batch: Batch, steps: int) -> None:
 )
 def test_a_probe_learns_classes_that_its_features_tell_apart(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    probe = plugins.factory("adapter", "probe")(tiny(), TASK, lr=3e-3, **settings)
+    probe = plugins.factory("adapter", "probe")(small(), TASK, lr=3e-3, **settings)
     batch = told_apart(probe)
     descend(probe, batch, 60)
     found = probe.predict(batch.examples, batch.features)
@@ -88,7 +90,7 @@ def test_a_probe_learns_classes_that_its_features_tell_apart(settings: dict[str,
 
 def test_the_attentive_head_is_torchs_cross_attention_with_one_query() -> None:
     """Its loss and its predictions too, over two views."""
-    probe = plugins.factory("adapter", "probe")(tiny(), TASK, head="attentive", label_smoothing=0.1).eval()
+    probe = plugins.factory("adapter", "probe")(small(), TASK, head="attentive", label_smoothing=0.1).eval()
     state = probe.bank.state(0)
     attention = nn.MultiheadAttention(24, probe.bank.heads, batch_first=True)
     named = {name.removeprefix("pool.attention."): value for name, value in state.items() if "attention" in name}
@@ -109,7 +111,7 @@ def test_the_attentive_head_is_torchs_cross_attention_with_one_query() -> None:
 
 
 def test_a_probe_averages_the_softmax_of_its_views() -> None:
-    probe = plugins.factory("adapter", "probe")(tiny(), TASK, head="linear").eval()
+    probe = plugins.factory("adapter", "probe")(small(), TASK, head="linear").eval()
     views = torch.randn(1, 3, 24)
     expected = torch.stack([probe(views[:, i])[0].softmax(-1) for i in range(3)]).mean(0)[0]
     detail = probe.predict([Example("1", Path("1"))], views)[0].detail
@@ -124,7 +126,7 @@ def several(*targets: Any) -> Task:
 def test_a_probe_gives_every_class_its_own_sigmoid_where_an_example_may_have_several() -> None:
     """Over two views: torch's binary cross-entropy, and the mean of the sigmoid."""
     task = several((0, 2), (), [1], (0, 1, 2))
-    probe = plugins.factory("adapter", "probe")(tiny(), task, head="linear").eval()
+    probe = plugins.factory("adapter", "probe")(small(), task, head="linear").eval()
     features = torch.randn(4, 2, 24)
     present = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
     logits = probe(features.flatten(0, 1))[0].unflatten(0, (4, 2))
@@ -136,7 +138,7 @@ def test_a_probe_gives_every_class_its_own_sigmoid_where_an_example_may_have_sev
 
 def test_a_probe_learns_which_of_several_classes_are_there() -> None:
     targets = [(), (0,), (0, 1), (2,), (1, 2)]
-    probe = plugins.factory("adapter", "probe")(tiny(), several(*targets), lr=1e-2)
+    probe = plugins.factory("adapter", "probe")(small(), several(*targets), lr=1e-2)
     draw = torch.Generator().manual_seed(0)
     batch = Batch(several(*targets * 8).train, torch.randn(5, 1, 2, 4, 24, generator=draw).repeat(8, 1, 1, 1, 1))
     descend(probe, batch, 60)
@@ -156,20 +158,20 @@ def test_what_does_not_fit_several_classes_is_refused(
     targets: tuple[Any, ...], settings: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(UserError, match=told):
-        plugins.factory("adapter", "probe")(tiny(), several(*targets), **settings)
+        plugins.factory("adapter", "probe")(small(), several(*targets), **settings)
 
 
 def test_the_equalization_loss_spares_classes_that_are_rare_in_training() -> None:
     task = several(*[0] * 60, *[1] * 38, 2, 2)
-    probe = plugins.factory("adapter", "probe")(tiny(), task, eql_gamma=0.9, eql_lambda=0.05)
+    probe = plugins.factory("adapter", "probe")(small(), task, eql_gamma=0.9, eql_lambda=0.05)
     assert probe.bank.spared == (0, 0, 0.9)
     probe.bank.alone(0)
     with pytest.raises(UserError, match=r"eql_lambda=0.005: no class is that rare; the rarest has 0.02 of the ex"):
-        plugins.factory("adapter", "probe")(tiny(), task, eql_gamma=0.9)
+        plugins.factory("adapter", "probe")(small(), task, eql_gamma=0.9)
     with pytest.raises(UserError, match="adapter.eql_gamma is of the softmax; this task has several classes"):
-        plugins.factory("adapter", "probe")(tiny(), several((0,), (1,)), eql_gamma=0.9)
+        plugins.factory("adapter", "probe")(small(), several((0,), (1,)), eql_gamma=0.9)
     with pytest.raises(UserError, match="adapter.eql_gamma=2: wanted a share from 0 to 1"):
-        plugins.factory("adapter", "probe")(tiny(), task, eql_gamma=2)
+        plugins.factory("adapter", "probe")(small(), task, eql_gamma=2)
 
 
 def grid(**settings: Any) -> Any:
@@ -177,7 +179,7 @@ def grid(**settings: Any) -> Any:
     module, make = plugins.module_and_factory("adapter", "probe")
     defaults = {name: p.default for name, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY}
     rates = [{"lr": 1e-9}, {"lr": 1e-2, "weight_decay": 0.3}, {"lr": 1e-2, "label_smoothing": 0.3}]
-    return module.grid(tiny(), TASK, [{**defaults, **settings, **rate} for rate in rates])
+    return module.grid(small(), TASK, [{**defaults, **settings, **rate} for rate in rates])
 
 
 @pytest.mark.parametrize("head", ["linear", "attentive"])
@@ -213,7 +215,7 @@ def test_a_probes_file_has_the_names_of_torchs_own_modules_and_comes_back(head: 
     stored = load_file(tmp_path / "a" / "adapter.safetensors")
     assert set(stored) == names
     torch.manual_seed(1)
-    other = plugins.factory("adapter", "probe")(tiny(), TASK, head=head)
+    other = plugins.factory("adapter", "probe")(small(), TASK, head=head)
     other.bank.stacked["weight"].data.zero_()
     trained.restore(other, tmp_path / "a")
     assert all(torch.equal(value.half(), stored[name]) for name, value in trained.learned(other).items())
@@ -221,35 +223,35 @@ def test_a_probes_file_has_the_names_of_torchs_own_modules_and_comes_back(head: 
 
 def test_positions_in_time_are_refused_for_a_linear_probe() -> None:
     with pytest.raises(UserError, match="temporal_positions=true has no effect with adapter.head=linear"):
-        plugins.factory("adapter", "probe")(tiny(), TASK, head="linear", temporal_positions=True)
+        plugins.factory("adapter", "probe")(small(), TASK, head="linear", temporal_positions=True)
 
 
 def test_mlap_keeps_the_last_layers_and_its_file_has_a_layer_for_each(tmp_path: Path) -> None:
-    probe = plugins.factory("adapter", "probe")(tiny(), TASK, head="mlap", layers=2).eval()
+    probe = plugins.factory("adapter", "probe")(small(), TASK, head="mlap", layers=2).eval()
     with torch.inference_mode():
-        encoded = tiny()(torch.randn(3, 4, 3, 32, 32), layers=2)
+        encoded = small()(torch.randn(3, 4, 3, 32, 32), layers=2)
     features = probe.kept.take(encoded)[:, None]
     assert features.shape[2] == 2 and probe.predict([Example("1", Path("1"))], features[:1])[0].value
     trained.save(probe, tmp_path / "a", {"settings": {}})
     torch.manual_seed(1)
-    other = plugins.factory("adapter", "probe")(tiny(), TASK, head="mlap", layers=2).eval()
+    other = plugins.factory("adapter", "probe")(small(), TASK, head="mlap", layers=2).eval()
     other.bank.stacked["up_weight1"].data.zero_()
     trained.restore(other, tmp_path / "a")
     assert torch.allclose(other(features[:, 0]), probe(features[:, 0]), atol=1e-2)
     assert "pool.layers.1.mlp.3.weight" in load_file(tmp_path / "a" / "adapter.safetensors")
-    assert plugins.factory("adapter", "probe")(tiny(), TASK, head="mlap").kept.layers == 4
+    assert plugins.factory("adapter", "probe")(small(), TASK, head="mlap").kept.layers == 4
 
 
 def test_layers_are_refused_for_a_head_that_reads_one() -> None:
     with pytest.raises(UserError, match="adapter.layers=2 has no effect with adapter.head=attentive; use head=mlap"):
-        plugins.factory("adapter", "probe")(tiny(), TASK, layers=2)
+        plugins.factory("adapter", "probe")(small(), TASK, layers=2)
 
 
 def test_a_number_of_heads_that_does_not_divide_the_width_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"adapter.heads=5 does not divide the encoder's width 24; use one of \[1, 2, 3"
     ):
-        plugins.factory("adapter", "probe")(tiny(), TASK, heads=5)
+        plugins.factory("adapter", "probe")(small(), TASK, heads=5)
 
 
 def test_option_likelihoods_equal_those_of_one_option_at_a_time(lm: Path) -> None:
@@ -351,7 +353,7 @@ def test_a_language_model_that_transformers_cannot_load_is_named(tmp_path: Path)
 
 
 def contrastive(vocabulary: Path, task: Task = TASK, **settings: Any) -> Any:
-    return plugins.factory("adapter", "contrastive")(tiny(vocabulary), task, **settings)
+    return plugins.factory("adapter", "contrastive")(small(vocabulary), task, **settings)
 
 
 def test_the_contrastive_loss_is_the_symmetric_cross_entropy(vocabulary: Path) -> None:
@@ -411,16 +413,16 @@ def tuned(encoder: nn.Module, tune: str) -> set[str]:
 
 def test_adapters_and_temporal_attention_are_tuned_with_the_patch_alone(vocabulary: Path) -> None:
     tubes = [{"kernel": (k, 8, 8), "stride": (2, 8, 8)} for k in (1, 2)]
-    many = tiny(vocabulary, adapter=4, tubes=tubes, image_path=True)
+    many = small(vocabulary, adapter=4, tubes=tubes, image_path=True)
     assert tuned(many, "adapters") == {"patch.weight", "patch.bias", "blocks.adapter"}
-    factorised = tiny(vocabulary, attention="factorised", adapter=4, image_path=True)
+    factorised = small(vocabulary, attention="factorised", adapter=4, image_path=True)
     inside = {"blocks.temporal.attention", "blocks.temporal.norm", "blocks.temporal.alpha"}
     assert tuned(factorised, "temporal") == {"patch.weight", "patch.bias"} | inside
     assert tuned(factorised, "adapters") == {"patch.weight", "patch.bias", "blocks.adapter"}
 
 
 def test_lora_is_tuned_with_the_patch_alone(vocabulary: Path) -> None:
-    encoder = tiny(vocabulary, lora=2)
+    encoder = small(vocabulary, lora=2)
     outside = {name for name in tuned(encoder, "lora") if not name.startswith("blocks.")}
     assert outside == {"patch.weight", "patch.bias"}
     inside = [name for name, p in encoder.named_parameters() if p.requires_grad and name.startswith("blocks.")]
@@ -428,7 +430,7 @@ def test_lora_is_tuned_with_the_patch_alone(vocabulary: Path) -> None:
 
 
 def test_the_last_layers_are_tuned_with_the_pooling_that_follows_them(vocabulary: Path) -> None:
-    encoder = tiny(vocabulary, pooling="attention")
+    encoder = small(vocabulary, pooling="attention")
     assert {name.split(".")[0] for name in tuned(encoder, "2")} == {"blocks", "norm", "pool"}
 
 
@@ -447,7 +449,7 @@ def test_a_wrong_tune_is_told_what_is_allowed(
 ) -> None:
     wanted = f"adapter.tune={tune}: wanted {allowed}, or a number of layers from 1 to 2"
     with pytest.raises(UserError, match=f"^{wanted}$"):
-        tuned(tiny(vocabulary, **settings), tune)
+        tuned(small(vocabulary, **settings), tune)
 
 
 def test_contrastive_answers_with_the_nearest_words(vocabulary: Path) -> None:
@@ -459,7 +461,7 @@ def test_contrastive_answers_with_the_nearest_words(vocabulary: Path) -> None:
 
 def test_an_encoder_without_text_cannot_be_trained_contrastively() -> None:
     with pytest.raises(UserError, match="needs an encoder with a text tower"):
-        plugins.factory("adapter", "contrastive")(tiny(), TASK)
+        plugins.factory("adapter", "contrastive")(small(), TASK)
 
 
 def test_what_an_adapter_learned_comes_back_from_disk(tmp_path: Path, lm: Path) -> None:
@@ -547,3 +549,22 @@ def test_what_names_no_option_is_a_failure_with_its_words(said: str) -> None:
     found = plugins.module_and_factory("adapter", "multiple_choice")[0].named(said, 3)
     assert found.value is None
     assert found.detail == {"said": said, "failure": f"the answer {said!r} names none of 3 options"}
+
+
+def test_a_captioner_s_weights_answer_multiple_choice_and_the_other_way_round(tmp_path: Path, tiny: Path) -> None:
+    """As LongViViT's do: EgoSchema has nothing to train on."""
+    encoder = load_encoder(tiny)
+    assert isinstance(encoder, nn.Module)
+    for one, other in (("captioner", "multiple_choice"), ("multiple_choice", "captioner")):
+        settings = {"join": "prefix", "latents": 3, "depth": 1, "lr": 0.5}
+        learned = plugins.factory("adapter", one)(encoder, TASK, **settings)
+        record = {"settings": settings, "frozen": {"encoder": checkpoint.sha256(encoder)}}
+        trained.save(learned, trained.place(tmp_path / one, one), record)
+        words = ["task=egoschema", "mini=true", f"ckpt={tiny}", f"adapter={other}", f"adapter.from={tmp_path / one}"]
+        if other == "captioner":
+            words[0] = "task=youcook2"
+        with prepare(resolve("run", words)) as parts:
+            assert parts.fitted_from == tmp_path / one / "adapters" / one
+            assert (parts.settings["latents"], parts.settings["depth"], parts.settings["lr"]) == (3, 1, 3e-3)
+            for name, value in trained.learned(parts.adapter).items():
+                assert torch.equal(value.half(), trained.learned(learned)[name].half())
