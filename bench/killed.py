@@ -57,7 +57,7 @@ def phase_ends(process: subprocess.Popen[str]) -> Iterator[float]:
     began = time.monotonic()
     assert process.stderr
     for line in process.stderr:
-        if line.startswith(("encode train: ", "fit: ", "encode: ")) and " in " in line:
+        if line.startswith(("encode train: ", "fit: ", "predict: ")) and " in " in line:
             yield time.monotonic() - began
     if process.wait():
         raise SystemExit(f"the run ended with {process.returncode}")

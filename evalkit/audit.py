@@ -31,7 +31,8 @@ class Split:
         examples: how many its files name.
         published: how many the benchmark's paper counts; None where the task does not say.
         unlabelled: examples without a public answer.
-        videos: distinct parts of videos that the examples ask about.
+        videos: distinct files that the examples ask about.
+        parts: distinct spans of them, a whole video for one; each is decoded.
         missing: paths of files that are not there.
         broken: path and reason of each part of a video that is there and does not decode.
     """
@@ -41,6 +42,7 @@ class Split:
     published: int | None
     unlabelled: int
     videos: int
+    parts: int
     missing: list[Path]
     broken: list[tuple[Path, str]]
 
@@ -88,10 +90,11 @@ def check(config: Config) -> int:
 
 def report(found: Audit) -> str:
     """The findings as text: a row per split, then what is wrong, the first of each kind by name."""
-    rows: list[tuple[str, ...]] = [("", "examples", "published", "unlabelled", "videos", "missing", "undecodable")]
+    head = ("", "examples", "published", "unlabelled", "videos", "parts", "missing", "undecodable")
+    rows: list[tuple[str, ...]] = [head]
     for s in found.splits:
         published = "-" if s.published is None else f"{s.published:,}"
-        counts = (s.unlabelled, s.videos, len(s.missing), len(s.broken))
+        counts = (s.unlabelled, s.videos, s.parts, len(s.missing), len(s.broken))
         rows.append((s.name, f"{s.examples:,}", published, *(f"{n:,}" for n in counts)))
     lines = [columns(rows), ""]
     for s in found.splits:
@@ -121,6 +124,7 @@ def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -
         len(examples),
         task.sizes.get(name),
         sum(example.target is None for example in examples),
+        len({part.video for part in parts}),
         len(parts),
         list(dict.fromkeys(part.video for part in parts if not part.video.is_file())),
         [(part.video, clip.reason) for part, clip in decoded if isinstance(clip, Failure)],

@@ -24,8 +24,8 @@ class Evaluate(Callback):
 
     Each time is a whole run of a copy of the encoder, whose record lies in `out`, so that `evalkit compare` takes any
     two of them. Randomness, the module, its mode and the number of threads are as they were afterwards: training goes
-    on as it would have. Where several processes train, the first scores and the others wait; a module that is sharded
-    over them cannot be scored.
+    on as it would have. Where several processes train, the first scores and the others wait, at most as long as the
+    strategy's `timeout` says; all of them may monitor the scores. A module that is sharded over them cannot be scored.
 
     Args:
         tasks: names, each with the words of its own, such as `kinetics400 adapter.epochs=5`.
@@ -74,9 +74,9 @@ class Evaluate(Callback):
 
     def _score(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._scored = trainer.global_step  # of batches whose gradients are accumulated, several have one step
+        found: dict[str, float] = {}
         if trainer.is_global_zero:
             out = self.out or Path(trainer.default_root_dir) / "evalkit"
-            found: dict[str, float] = {}
             with _undisturbed():
                 for task, *own in self.tasks:
                     words = self.words | {word.partition("=")[0]: word.partition("=")[2] for word in own}
@@ -85,8 +85,8 @@ class Evaluate(Callback):
                     found |= {f"evalkit/{name}/{metric}": v for metric, v in result.scores.items() if v is not None}
             for logger in trainer.loggers:
                 logger.log_metrics(found, step=trainer.global_step)
-            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in found.items()})
-        trainer.strategy.barrier("evalkit")
+        found = trainer.strategy.broadcast(found)  # the others wait here, and then monitor the same
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in found.items()})
 
 
 @contextlib.contextmanager

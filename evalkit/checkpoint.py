@@ -140,11 +140,16 @@ def save(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> Non
 
 def sha256(module: nn.Module) -> str:
     """Hash of a module's weights by name, dtype, shape and content, whatever the order or format they came in."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest(module.state_dict())
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """The same of weights by name."""
+    found = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _line(error: Exception) -> str:

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.api import UserError
+from evalkit.plugins import suggest
 from evalkit.result import Checked, check
 from evalkit.rows import Row
-from evalkit.scores import Measured, measure, resolve
+from evalkit.scores import Measured, lower_is_better
 from evalkit.statistics import (
     AT_ONCE,
     LEVEL,
@@ -33,6 +34,7 @@ from evalkit.statistics import (
     centred,
     difference,
     interval,
+    kinds,
     mean,
     numbered,
     sums_drawn,
@@ -104,15 +106,14 @@ def _compared(paths: tuple[Path, Path], checked: tuple[Checked, Checked]) -> Com
     (a, b), records, every = paths, [one.record for one in checked], [one.rows for one in checked]
     if told := _refusal(records, every):
         raise UserError(f"{a} and {b} cannot be compared: {told}")
-    rows, others = ([row for row in own if row.target is not None] for own in every)
+    rows = [row for row in every[0] if row.target is not None]
     if not rows:
         raise UserError(f"{a} and {b} cannot be compared: no sample has a public answer")
-    score = resolve(records[0]["task"]["score"])
-    measured = measure(score, rows), measure(score, others)
+    one, other = (own.measured for own in checked)
     videos = [row.video for row in rows]
-    by, changed = _changed(*measured, [row.id for row in rows])
+    by, changed = _changed(one, other, [row.id for row in rows])
     return Compared(
-        list(_differences(*measured, rows, records[0]["provenance"]["seed"])),
+        list(_differences(one, other, rows, records[0]["provenance"]["seed"])),
         by,
         changed,
         list(_apart("", *(record["task"]["protocol"] for record in records))),
@@ -230,7 +231,7 @@ def exchanged(a: Summed, b: Summed, clusters: Sequence[Hashable], seed: int, res
     if n < FEWEST:
         return math.nan
     one, other = a.by_cluster(member, n), b.by_cluster(member, n)
-    apart, alike = np.unique(other - one, axis=0, return_counts=True)
+    apart, alike = kinds(other - one)
     generator, both = np.random.default_rng(seed), (one + other).sum(0)
     step = max(1, AT_ONCE // len(alike))
     sizes = [(min(step, resamples - start), len(alike)) for start in range(0, resamples, step)]
@@ -306,6 +307,9 @@ def report(words: Sequence[str]) -> str:
         UserError: fewer than two runs are named, or as `compare`.
     """
     paths = [Path(word) for word in words if word not in ("all=true", "all=false")]
+    for path in paths:
+        if "=" in path.name and not path.exists():
+            raise UserError(f"compare takes runs and all=true, got {path}.{suggest(str(path), ['all=true'])}")
     if len(paths) < 2:
         raise UserError(f"compare takes two or more runs, got {' '.join(words) or 'nothing'}")
     a, *others = paths
@@ -323,7 +327,8 @@ def report(words: Sequence[str]) -> str:
         for one, adjusted in zip(own.differences, together, strict=True):
             span = "-" if math.isnan(one.low) else f"{one.low:+.1f} to {one.high:+.1f}"
             told = [_decimal(one.a), _decimal(one.b), _decimal(one.value, "+"), span, _p(one.p)]
-            rows.append((one.metric, *told, *([_p(adjusted[k])] if len(found) > 1 else [])))
+            metric = f"{one.metric}, less is better" if lower_is_better(one.metric) else one.metric
+            rows.append((metric, *told, *([_p(adjusted[k])] if len(found) > 1 else [])))
         lines += [columns(rows), ""]
         for name, ids in own.changed.items():
             shown = first(ids, len(ids) if "all=true" in words else SHOWN)

@@ -15,7 +15,7 @@ from evalkit.api import Example, Task, UserError
 from evalkit.captions import Narrated, Told, described
 from evalkit.mini.language import QUESTION
 from evalkit.statistics import Summed
-from evalkit.wording import captions, dense
+from evalkit.wording import captions, dense, meteor
 
 Span = tuple[float, float]
 
@@ -63,6 +63,7 @@ def by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, An
     return _by_video(dense.dense, predictions, targets)
 
 
+@meteor.beside(by_video)
 def by_video_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
     """What `by_video` gives, `METEOR` and `SODA_c`; needs evalkit[captions].
 

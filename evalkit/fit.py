@@ -295,7 +295,7 @@ def settle(adapter: Adapter, examples: Sequence[Example], predictions: Sequence[
 
 def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -> float:
     """A score's first entry; a value per example becomes its mean in percent."""
-    value = next(iter(score(predictions, targets).values()))
+    value = next(iter(getattr(score, "light", score)(predictions, targets).values()))
     return float(value) if np.ndim(value) == 0 else 100 * float(np.mean(value))  # type: ignore[arg-type]
 
 

@@ -97,8 +97,10 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant; None where no one is near."""
     from difflib import get_close_matches
 
+    known = list(known)
+    begun = [one for one in known if len(word) > 2 and one.startswith(word)]  # diff= for difference=
     # At difflib's own 0.6 `gpu` would be taken for `cpu`.
-    return next(iter(get_close_matches(word, list(known), n=1, cutoff=0.7)), None)
+    return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), begun[0] if len(begun) == 1 else None)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -13,21 +13,30 @@ EVERY = 15.0  # seconds between plain lines
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """The items, with progress on stderr."""
+    """The items, with progress on stderr: how many are done, and how many a second."""
+    started = said = time.monotonic()
+
+    def rate(done: int) -> str:
+        return f"{done / max(time.monotonic() - started, 0.1):.2f} a second"
+
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        told = TextColumn("{task.fields[rate]}")
+        columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), told)
         with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
-            yield from progress.track(items, total=total, description=label)
+            bar = progress.add_task(label, total=total, rate="")
+            for done, item in enumerate(items, 1):
+                yield item
+                progress.update(bar, completed=done, rate=rate(done))
         return
-    started = said = time.monotonic()
     done = 0
     for item in items:
         yield item
         done += 1
         if time.monotonic() - said > EVERY:
             said = time.monotonic()
-            print(f"{label}: {done} of {total}, {said - started:.0f} s", file=sys.stderr, flush=True)
-    print(f"{label}: {done} of {total} in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+            print(f"{label}: {done} of {total}, {said - started:.0f} s, {rate(done)}", file=sys.stderr, flush=True)
+    taken = time.monotonic() - started
+    print(f"{label}: {done} of {total} in {taken:.0f} s, {rate(done)}", file=sys.stderr, flush=True)

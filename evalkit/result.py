@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from evalkit.api import Example, UserError
 from evalkit.rows import Row, tally
 from evalkit.schema import digest, parse, plain, violations
-from evalkit.scores import resolve, scores
+from evalkit.scores import Measured, measure, resolve, scores
 
 RESULT, PREDICTIONS, CONFIG = "result.json", "predictions.jsonl", "config.yaml"
 
@@ -34,10 +34,11 @@ def run_id(config_yaml: str, started: datetime) -> str:
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """Hash of what is asked and where: ids, file names, spans, texts, options and targets; not of the pixels."""
+    """Hash of what is asked and where: ids, files' names, spans, boxes, texts, options, targets; not of the pixels."""
     digest = hashlib.sha256()
     for e in examples:
-        digest.update(repr((e.id, e.video.name, e.span, e.text, e.choices, e.target, e.kind)).encode())
+        box = (e.box,) if e.box else ()  # what has none has the hash that it had before there were boxes
+        digest.update(repr((e.id, e.video.name, e.span, e.text, e.choices, e.target, e.kind, *box)).encode())
     return digest.hexdigest()
 
 
@@ -129,6 +130,8 @@ def load(run: Path) -> dict[str, Any]:
         UserError: there is none, or it is not JSON.
     """
     run = _folder(run)
+    if not run.exists():
+        raise UserError(f"{run}: there is no such folder")
     try:
         found = parse((run / RESULT).read_text(encoding="utf-8"))
         if not isinstance(found, dict):
@@ -173,7 +176,7 @@ def rescore(run: Path) -> dict[str, Any]:
     problems = violations(result)
     if problems:
         raise UserError(f"{_folder(run)}: {RESULT}: {problems[0]}")
-    new = _scores_again(result, load_rows(run))
+    new = scores(resolve(result["task"]["score"]), load_rows(run), result["provenance"]["seed"])
     return {**result, "scores": new, "differences": _differences(result["scores"], new)}
 
 
@@ -207,11 +210,14 @@ def runs(path: Path) -> list[Path]:
 
 
 class Checked(NamedTuple):
-    """A run read once, and what is wrong with it; where that is anything, record and rows may be empty."""
+    """A run read once, what is wrong with it, and what `measure` gives of its rows; these may be empty where that is
+    anything.
+    """
 
     problems: list[str]
     record: dict[str, Any]
     rows: list[Row]
+    measured: Measured
 
 
 def check(run: Path) -> Checked:
@@ -221,10 +227,10 @@ def check(run: Path) -> Checked:
         record = load(run)
         rows = load_rows(run)
     except UserError as error:
-        return Checked([str(error)], {}, [])
+        return Checked([str(error)], {}, [], {})
     found = violations(record)
     if found:  # the checks below take the shape for granted
-        return Checked([f"{run}: {RESULT}: {problem}" for problem in found], {}, [])
+        return Checked([f"{run}: {RESULT}: {problem}" for problem in found], {}, [], {})
     if _sha256(run / PREDICTIONS) != record["data"]["predictions_sha256"]:
         found.append(f"{PREDICTIONS} was changed: its sha256 is not data.predictions_sha256")
     config = record["provenance"].get("config_sha256")
@@ -233,15 +239,14 @@ def check(run: Path) -> Checked:
     if digest(record["task"]["protocol"]) != record["task"]["protocol_sha256"]:
         found.append("task.protocol was changed: its sha256 is not task.protocol_sha256")
     found += _contradictions(record, rows)
+    measured: Measured = {}
     try:
-        found += _differences(record["scores"], _scores_again(record, rows))
+        score = resolve(record["task"]["score"])
+        measured = measure(score, rows)
+        found += _differences(record["scores"], scores(score, rows, record["provenance"]["seed"], measured))
     except Exception as error:  # whatever the task's own code raises
         found.append(f"cannot be re-scored: {_line(error)}")
-    return Checked([f"{run}: {problem}" for problem in found], record, rows)
-
-
-def _scores_again(result: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return scores(resolve(result["task"]["score"]), rows, result["provenance"]["seed"])
+    return Checked([f"{run}: {problem}" for problem in found], record, rows, measured)
 
 
 def _contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
@@ -254,6 +259,11 @@ def _contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]
         if stored != value:
             shown = f"is {stored}, but {value}" if key != "failures" else "differs from what is given"
             found.append(f"data.{key} {shown} in {PREDICTIONS}")
+    for key in ("started", "finished"):
+        try:
+            datetime.fromisoformat(result["provenance"][key])
+        except ValueError:
+            found.append(f"provenance.{key} is {result['provenance'][key]}, which is no time")
     status, data = result["status"], result["data"]
     if status == "complete" and data["n_failed"]:
         found.append(f"status is complete, but data.n_failed is {data['n_failed']}")
@@ -288,9 +298,9 @@ def _folder(run: Path) -> Path:
 
 def _broken(what: str, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"no {what.split()[0]}"
+        return f"no {what.split()[0]} in it"
     if isinstance(error, OSError):
-        return f"{what} cannot be read: {error.strerror}"
+        return f"{what.split()[0]} cannot be read: {error.strerror}"
     if isinstance(error, json.JSONDecodeError):
         return f"{what} is not JSON, perhaps cut off: {error}"
     return f"{what}: {_line(error)}"

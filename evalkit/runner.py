@@ -66,7 +66,7 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
     if needs_fit:
         selection, cost.fit_s = fit_adapter(parts, config)
 
-    predicted = predict(parts, controls_of(parts) if config.options.controls else [])
+    predicted = predict(parts, controls_of(parts) if config.options.controls else [], config.options.seed)
     scoring = time.monotonic()
     rows = _rows(task.test, predicted)
     scored = scores.scores(task.score, rows, config.options.seed)
@@ -134,7 +134,9 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
     }
     chosen = config.at(selection["chosen"].get("point", 0)) if selection else config
     folder = out / encoder_name / parts.name / result.run_id(config.to_yaml(), started)
-    return result.write(folder, record, rows, chosen.to_yaml(), lambda hidden: _submit(task, predicted, hidden))
+    written = result.write(folder, record, rows, chosen.to_yaml(), lambda hidden: _submit(task, predicted, hidden))
+    predicted.journal.remove()
+    return written
 
 
 def _rows(examples: Sequence[Example], predicted: Predictions) -> list[Row]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from evalkit.api import UserError
 
+_PLAIN = frozenset({type(None), bool, int, str})  # as JSON has them
+
 
 def plain(value: Any) -> Any:
     """The value in what JSON has: numpy and torch become Python's, tuples lists, paths text, NaN and infinity None.
@@ -19,8 +21,12 @@ def plain(value: Any) -> Any:
     Raises:
         UserError: the value, or one inside it, is of another type.
     """
-    if value is None or isinstance(value, bool):
+    if type(value) in _PLAIN:
         return value
+    if isinstance(value, list | tuple):
+        kinds = {*map(type, value)}
+        known = kinds <= _PLAIN or (kinds == {float} and all(map(math.isfinite, value)))
+        return list(value) if known else [plain(inner) for inner in value]
     if isinstance(value, str | Path):
         return str(value)
     if isinstance(value, int):
@@ -29,8 +35,6 @@ def plain(value: Any) -> Any:
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
     if hasattr(value, "tolist"):  # numpy and torch, arrays and scalars, without importing torch
         return plain(value.tolist())
     raise UserError(
@@ -48,13 +52,25 @@ def parse(text: str) -> Any:
     """The value that a text of JSON holds.
 
     Raises:
-        ValueError: the text is not JSON; NaN and Infinity, which Python alone would take, are not.
+        ValueError: the text is not JSON, of which NaN, Infinity and numbers as large, which Python alone would take,
+            are no part.
     """
+    value, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
+    return value if end == len(text) else _DECODER.decode(text)  # blanks around it, or what is wrong
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
 
-    return json.loads(text, parse_constant=refuse)
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(f"{number[:20]} is too large for a number")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refused, parse_float=_finite)
 
 
 def violations(value: Any, part: str = "#") -> list[str]:

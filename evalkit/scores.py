@@ -18,7 +18,7 @@ from evalkit import plugins
 from evalkit.api import Score, UserError
 from evalkit.rows import Row
 from evalkit.schema import plain
-from evalkit.statistics import Indices, Summed, Weighted, interval, interval_of
+from evalkit.statistics import Indices, Summed, Weighted, interval, interval_of, numbered
 
 # Per metric: one value of each example, in 0..1, or a score over the split.
 Measured = dict[str, "npt.NDArray[np.float64] | Summed | Weighted"]
@@ -26,7 +26,7 @@ Measured = dict[str, "npt.NDArray[np.float64] | Summed | Weighted"]
 _CALLS = 1_000  # of a score function that gives one float only, for its interval
 
 
-def scores(score: Score, rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
+def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | None = None) -> list[dict[str, Any]]:
     """The scores over all labelled rows, as result.json holds them: the headline first, then the headline per kind.
 
     Every labelled example counts, a failed one as wrong. Rates are in percent. `bounds` is what the score would be with
@@ -37,6 +37,7 @@ def scores(score: Score, rows: Sequence[Row], seed: int) -> list[dict[str, Any]]
         score: the task's score function.
         rows: all test examples; those without a target are left out.
         seed: of the bootstrap.
+        measured: what `measure` gives of them, where that is known.
 
     Returns:
         A list of {metric, value, ci95 [low, high], n, n_clusters, bounds [all failed wrong, all failed right]}; None
@@ -48,39 +49,37 @@ def scores(score: Score, rows: Sequence[Row], seed: int) -> list[dict[str, Any]]
     labelled = [row for row in rows if row.target is not None]
     if not labelled:
         return []
-    targets = [row.target for row in labelled]
-    predictions = [row.prediction for row in labelled]
-    corrected = [row.target if row.prediction is None else row.prediction for row in labelled]
     videos = [row.video for row in labelled]
+    worst = best = measured or measure(score, rows)
     failed = np.array([row.prediction is None for row in labelled])
-
-    worst = _measure(score, predictions, targets, must_be=0.0, where=failed)
-    best = _measure(score, corrected, targets, must_be=1.0, where=failed) if failed.any() else worst
+    if failed.any():
+        corrected = [row.target if row.prediction is None else row.prediction for row in labelled]
+        best = _measure(score, corrected, [row.target for row in labelled], must_be=1.0, where=failed)
 
     def entries(metrics: Sequence[str], indices: Indices, suffix: str = "") -> list[dict[str, Any]]:
         """One entry per metric, over the labelled examples with these indices."""
-        chosen = [videos[i] for i in indices]
+        clusters = numbered([videos[i] for i in indices.tolist()])
         found = []
         for metric in metrics:
             rates, bound = worst[metric], best[metric]
             if isinstance(rates, np.ndarray):
-                low, high = interval(rates[indices], chosen, seed)
+                low, high = interval(rates[indices], clusters, seed)
                 value = [
                     100 * number for number in (low, rates[indices].mean(), np.asarray(bound)[indices].mean(), high)
                 ]
             else:
                 assert not isinstance(bound, np.ndarray)
                 some = rates.among(indices) if suffix else rates
-                low, high = interval_of(some, chosen, seed)
+                low, high = interval_of(some, clusters, seed)
                 value = [low, some, bound.among(indices) if suffix else bound, high]
-            least, middle, right, most = map(_rounded, value)
+            least, middle, right, most = map(rounded, value)
             found.append(
                 {
                     "metric": metric + suffix,
                     "value": middle,
                     "ci95": [least, most],
                     "n": len(indices),
-                    "n_clusters": len(set(chosen)),
+                    "n_clusters": clusters.n,
                     "bounds": [middle, right],
                 }
             )
@@ -95,12 +94,14 @@ def scores(score: Score, rows: Sequence[Row], seed: int) -> list[dict[str, Any]]
 
 
 def measure(score: Score, rows: Sequence[Row]) -> Measured:
-    """What the labelled rows score by each metric, failed ones wrong.
+    """What the labelled rows score by each metric, failed ones wrong; nothing where no row has a target.
 
     Raises:
         UserError: as `scores`.
     """
     labelled = [row for row in rows if row.target is not None]
+    if not labelled:
+        return {}
     failed = np.array([row.prediction is None for row in labelled])
     return _measure(score, [row.prediction for row in labelled], [row.target for row in labelled], 0.0, failed)
 
@@ -153,8 +154,19 @@ def _measure(
     return measured
 
 
-def _rounded(number: float) -> float | None:
+def rounded(number: float) -> float | None:
+    """A number as results hold it, to six decimals; None for NaN."""
     return round(float(number), 6) if np.isfinite(number) else None
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less is more: of ranks, and of the repetition R@4."""
+    return is_rank(metric) or metric == "R@4"
+
+
+def is_rank(metric: str) -> bool:
+    """Whether a metric is a place, of which the lower is better; all others are rates in percent."""
+    return metric.endswith("_rank")
 
 
 def reference(function: Callable[..., Any]) -> str:
@@ -210,5 +222,7 @@ def resolve(reference: str) -> Score:
 
 def _installed(module: str) -> bool:
     """Whether a module belongs to evalkit or to a package that announces tasks to it."""
-    packages = {"evalkit", *(point.module.partition(".")[0] for point in entry_points(group="evalkit.tasks"))}
-    return module.partition(".")[0] in packages
+    package = module.partition(".")[0]
+    return package == "evalkit" or package in {
+        point.module.partition(".")[0] for point in entry_points(group="evalkit.tasks")
+    }

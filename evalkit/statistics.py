@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import lru_cache
+from itertools import count
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +25,20 @@ Table = npt.NDArray[np.float64]
 LEVEL = 0.95
 RESAMPLES = 10_000
 AT_ONCE = 1_000_000  # numbers drawn at a time: flat memory, whatever the sizes are
+KEPT = 32_000_000  # bytes of draws that are kept for the next metric
 _TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+
+
+class Clusters(NamedTuple):
+    """Which cluster each example is in.
+
+    Attributes:
+        member: (N,), the number of each example's cluster, from 0.
+        n: how many clusters there are.
+    """
+
+    member: Indices
+    n: int
 
 
 class Summed(float):
@@ -122,8 +138,20 @@ def difference(a: Summed | Weighted, b: Summed | Weighted) -> Summed | Weighted:
     raise TypeError("a score that is made of sums, and one that is not, are not of one metric")
 
 
+def average(scores: Sequence[Summed]) -> Summed:
+    """The mean of several scores of the same examples in the same order, whose interval draws all together."""
+    ends = np.cumsum([one.parts.shape[1] for one in scores])[:-1]
+
+    def of(sums: Table) -> Table:
+        return np.asarray(
+            sum(one.of(own) for one, own in zip(scores, np.split(sums, ends, -1), strict=True)) / len(scores)
+        )
+
+    return Summed(np.concatenate([one.parts for one in scores], 1), of)
+
+
 def interval(
-    values: npt.ArrayLike, clusters: Sequence[Hashable], seed: int, resamples: int = RESAMPLES
+    values: npt.ArrayLike, clusters: Sequence[Hashable] | Clusters, seed: int, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """The 95 % interval (low, high) of the mean of `values`, clustered.
 
@@ -136,7 +164,7 @@ def interval(
 
     Args:
         values: (N,), each in 0..1, N >= 1.
-        clusters: (N,), the video of each example.
+        clusters: (N,), the video of each example; or what `numbered` gives of them.
         seed: of the draws; the same seed gives the same interval.
         resamples: draws.
 
@@ -152,7 +180,7 @@ def interval(
 
 
 def interval_of(
-    score: Summed | Weighted, clusters: Sequence[Hashable], seed: int, resamples: int | None = None
+    score: Summed | Weighted, clusters: Sequence[Hashable] | Clusters, seed: int, resamples: int | None = None
 ) -> tuple[float, float]:
     """The 95 % interval (low, high) of a score over the split, clustered; it holds the score.
 
@@ -161,7 +189,7 @@ def interval_of(
 
     Args:
         score: of N examples, N >= 1.
-        clusters: (N,), the video of each example.
+        clusters: (N,), the video of each example; or what `numbered` gives of them.
         seed: of the draws; the same seed gives the same interval.
         resamples: draws; None for as many as the score can afford.
 
@@ -181,15 +209,24 @@ def centred(drawn: Table, score: float) -> tuple[float, float]:
 
 def sums_drawn(added: Table, of: Callable[[Table], Table], seed: int, resamples: int) -> Table:
     """What is made of the sums over n drawn clusters (resamples, ...), of what each cluster adds (n, S)."""
-    added, alike = np.unique(added, axis=0, return_counts=True)
+    added, alike = kinds(added)
     with np.errstate(divide="ignore", invalid="ignore"):  # a draw may hold nothing that counts
         return np.concatenate([of(times @ added) for times in _draws(alike, seed, resamples)])
 
 
-def numbered(clusters: Sequence[Hashable]) -> tuple[Indices, int]:
-    """Each example's cluster as a number from 0, and how many clusters there are."""
-    number = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
-    return np.array([number[cluster] for cluster in clusters], dtype=np.intp), len(number)
+def kinds(rows: Table) -> tuple[Table, Indices]:
+    """The different rows of (n, S) in rising order, and how many there are of each: np.unique's, in less time."""
+    ranked = rows[np.lexsort(rows.T[::-1])]
+    first = np.flatnonzero([True, *(ranked[1:] != ranked[:-1]).any(1)])
+    return ranked[first], np.diff(first, append=len(ranked))
+
+
+def numbered(clusters: Sequence[Hashable] | Clusters) -> Clusters:
+    """Each example's cluster as a number from 0, in the order in which they first appear."""
+    if isinstance(clusters, Clusters):
+        return clusters
+    number = dict(zip(dict.fromkeys(clusters), count(), strict=False))
+    return Clusters(np.fromiter(map(number.__getitem__, clusters), np.intp, len(clusters)), len(number))
 
 
 def _draws(alike: Indices, seed: int, resamples: int, width: int = 1) -> Iterator[Table]:
@@ -198,14 +235,33 @@ def _draws(alike: Indices, seed: int, resamples: int, width: int = 1) -> Iterato
     As many clusters are drawn as there are. Where few kinds stand for many clusters, their numbers are drawn at once.
     """
     n = int(alike.sum())
-    generator = np.random.default_rng(seed)
     step = max(1, AT_ONCE // max(n, width))
-    kind = np.repeat(np.arange(len(alike)), alike)
+    if 8 * len(alike) < n:
+        generator = np.random.default_rng(seed)
+        for start in range(0, resamples, step):
+            yield generator.multinomial(n, alike / n, size=min(step, resamples - start)).astype(np.float64)
+        return
+    if n * resamples > KEPT:
+        every = _single(n, seed, resamples, step)
+    else:
+        kept = _kept(n, seed, resamples)
+        every = (kept[start : start + step] for start in range(0, resamples, step))
+    first = np.cumsum(alike) - alike  # of each kind's clusters
+    for times in every:
+        of_kind = times if len(alike) == n else np.add.reduceat(times, first, axis=1, dtype=np.intp)
+        yield of_kind.astype(np.float64)
+
+
+def _single(n: int, seed: int, resamples: int, step: int) -> Iterator[npt.NDArray[Any]]:
+    """How often each of n clusters is drawn, (some, n) at a time."""
+    generator = np.random.default_rng(seed)
     for start in range(0, resamples, step):
         some = min(step, resamples - start)
-        if 8 * len(alike) < n:
-            yield generator.multinomial(n, alike / n, size=some).astype(np.float64)
-            continue
-        of_draw = generator.integers(n, size=(some, n))
-        of_draw = (of_draw if len(alike) == n else kind[of_draw]) + len(alike) * np.arange(some)[:, None]
-        yield np.bincount(of_draw.ravel(), minlength=some * len(alike)).reshape(some, -1).astype(np.float64)
+        of_draw = generator.integers(n, size=(some, n)) + n * np.arange(some)[:, None]
+        yield np.bincount(of_draw.ravel(), minlength=some * n).reshape(some, -1)
+
+
+@lru_cache(maxsize=2)
+def _kept(n: int, seed: int, resamples: int) -> npt.NDArray[np.uint8]:
+    """All of them, since the metrics of a run draw the same; a cluster is drawn a dozen times at most."""
+    return np.concatenate([times.astype(np.uint8) for times in _single(n, seed, resamples, max(1, AT_ONCE // n))])

@@ -20,6 +20,7 @@ from evalkit import plugins, published, suite
 from evalkit.compare import rank_intervals
 
 from ._runs import Run
+from ._seeds import Seeds, pooled
 
 MINI = "@mini"
 
@@ -50,26 +51,29 @@ class Printed:
 
 @dataclass(frozen=True)
 class Cell:
-    """The newest run of one encoder under one protocol on one benchmark.
+    """One encoder under one protocol on one benchmark.
 
     Attributes:
-        run: the result.
+        of: its runs, one of each seed.
         encoder: its name, with what tells it from others that have that name.
-        times: how many runs there are of the same.
         mark: a letter where protocol or data are not those of most of the column; empty for those.
         ranks: best and worst rank that it may have; None where nothing is to be ranked.
     """
 
-    run: Run
+    of: Seeds
     encoder: str
-    times: int
     mark: str
     ranks: tuple[int, int] | None
 
     @property
+    def run(self) -> Run:
+        """The newest of its runs."""
+        return self.of.newest
+
+    @property
     def score(self) -> Mapping[str, Any] | None:
-        """The headline; None where no example has a public answer."""
-        return next(iter(self.run.result["scores"]), None)
+        """The headline, the mean over seeds; None where no example has a public answer."""
+        return self.of.score
 
 
 @dataclass(frozen=True)
@@ -166,15 +170,15 @@ def _column(key: tuple[str, ...], runs: Sequence[Run], names: Mapping[_Identity,
     same: dict[tuple[_Identity, tuple[str, ...]], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.result["provenance"]["finished"], run.name)):
         same.setdefault((_identity(run.result), _terms(run.result)), []).append(run)
-    newest = [members[-1] for members in same.values()]
-    votes = Counter(_terms(run.result) for run in newest)
+    every = [pooled(members) for members in same.values()]
+    votes = Counter(_terms(one.newest.result) for one in every)
     usual, *others = sorted(votes, key=lambda terms: (-votes[terms], terms))
     letters = {terms: _letter(i) for i, terms in enumerate(others)}
-    of = {_terms(run.result): run.result for run in newest}
-    ranks = _ranks(newest)
+    of = {_terms(one.newest.result): one.newest.result for one in every}
+    ranks = _ranks(every)
     cells = [
-        Cell(run, names[who], len(members), letters.get(terms, ""), ranks.get(run.name))
-        for ((who, terms), members), run in zip(same.items(), newest, strict=True)
+        Cell(one, names[who], letters.get(terms, ""), ranks.get(one.newest.name))
+        for (who, terms), one in zip(same, every, strict=True)
     ]
     cells.sort(key=lambda cell: (-_value(cell), cell.encoder, cell.mark))
     marks = {letter: _differences(of[usual], of[terms]) for terms, letter in letters.items()}
@@ -192,22 +196,22 @@ def _letter(i: int) -> str:
     return (_letter(i // 26 - 1) if i >= 26 else "") + chr(ord("a") + i % 26)
 
 
-def _ranks(runs: Sequence[Run]) -> dict[str, tuple[int, int]]:
-    """The ranks that each run may have, among those that scored the same examples by the same rule."""
-    groups: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        if run.result["scores"]:
-            groups.setdefault(_terms(run.result)[1:], []).append(run)
+def _ranks(every: Sequence[Seeds]) -> dict[str, tuple[int, int]]:
+    """The ranks that each may have, by its newest run, among those that scored the same examples by the same rule."""
+    groups: dict[tuple[Any, ...], list[Seeds]] = {}
+    for one in every:
+        if one.newest.result["scores"]:
+            groups.setdefault(_terms(one.newest.result)[1:], []).append(one)
     found: dict[str, tuple[int, int]] = {}
     for group in groups.values():
-        values = [run.headline.values for run in group] if len(group) > 1 else []
+        values = [one.headline.values for one in group] if len(group) > 1 else []
         clusters = group[0].headline.clusters if values else None
         comparable = [value for value in values if value is not None]
         if clusters is None or len(comparable) < len(group):
             continue
-        if all(np.array_equal(run.headline.clusters, clusters) for run in group):
+        if all(np.array_equal(one.headline.clusters, clusters) for one in group):
             intervals = rank_intervals(comparable, clusters.tolist(), seed=0)
-            found |= {run.name: ranks for run, ranks in zip(group, intervals, strict=True)}
+            found |= {one.newest.name: ranks for one, ranks in zip(group, intervals, strict=True)}
     return found
 
 

@@ -120,9 +120,11 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
         "encoder": cell.encoder,
         "mark": cell.mark,
         "ranks": cell.ranks,
-        "times": cell.times,
+        "times": cell.of.times,
+        "seeds": len(cell.of.runs),
+        "sd": cell.of.sd,
         **{key: score[key] for key in unknown},
-        "failed": data["n_failed"],
+        "failed": cell.of.worst.result["data"]["n_failed"],
         "chance": record["chance"],
         "device": record["provenance"]["device"],
         "cost": {

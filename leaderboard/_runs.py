@@ -7,32 +7,42 @@
 first asked for.
 
 To validate is to score again, which takes far longer than to show what is there. So what validated is remembered in
-the cache, by the bytes of the run and of the code that scored it: any change of either, and it is validated again.
+the cache, by the bytes of the run and of the code that scored it: any change of either, and it is validated again, on
+all cores where that takes more than a moment.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 import evalkit
 from evalkit import cache, result
+from evalkit.api import UserError
+from evalkit.machine import cores
 from evalkit.progress import track
 from evalkit.rows import Row
-from evalkit.scores import measure, resolve
+from evalkit.scores import Measured, measure, reference, resolve
 from evalkit.statistics import Summed, numbered
+
+ALONE = 0.5  # seconds of validation before other processes are started, which takes as long
 
 
 class Headline(NamedTuple):
@@ -71,7 +81,7 @@ class Run:
     @cached_property
     def headline(self) -> Headline:
         """What each labelled example scores; the result has scores."""
-        return self.known or _headline(self.result, self.rows)
+        return self.known or _headline(self.rows, measure(resolve(self.result["task"]["score"]), self.rows))
 
 
 def collect(results: Path) -> tuple[list[Run], list[str]]:
@@ -81,28 +91,53 @@ def collect(results: Path) -> tuple[list[Run], list[str]]:
         UserError: there is no run.
     """
     home = results if results.is_dir() else results.parent
-    found = [(folder, _verdict(folder)) for folder in result.runs(results)]
+    verdicts = {folder: _verdict(folder) for folder in result.runs(results)}
+    known = {folder: _recalled(verdict) for folder, verdict in verdicts.items()}
+    new = [(folder, verdicts[folder]) for folder, kept in known.items() if kept is None]
+    problems = list(track(_each(new), "validate", len(new))) if new else []
+    told = {folder: found for (folder, _), found in zip(new, problems, strict=True)}
     runs, refused = [], []
-    for folder, verdict in track(found, "results", len(found)):
+    for folder, kept in known.items():
         name = folder.relative_to(home).as_posix() if folder != home else folder.name
-        try:
-            known, record = _recalled(verdict), result.load(folder)
-        except (OSError, ValueError):  # never validated, or what was kept of it is damaged
-            problems, record, rows = result.check(folder)
-            if problems:
-                more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
-                refused.append(f"{name}: {problems[0].removeprefix(f'{folder}: ')}{more}")
-                continue
-            known = _headline(record, rows) if record["scores"] else None
-            if record["task"]["score"].startswith("evalkit."):  # other code can change unseen
-                _remember(verdict, known)
-        runs.append(Run(folder, name, record, known))
+        if found := told.get(folder):
+            more = f" (and {len(found) - 1} more)" if found[1:] else ""
+            refused.append(f"{name}: {found[0].removeprefix(f'{folder}: ')}{more}")
+            continue
+        (headline,) = kept or _recalled(verdicts[folder]) or (None,)
+        runs.append(Run(folder, name, result.load(folder), headline))
     return runs, refused
 
 
-def _headline(record: Mapping[str, Any], rows: Sequence[Row]) -> Headline:
-    (values, *_) = measure(resolve(record["task"]["score"]), rows).values()
-    clusters, _ = numbered([row.video for row in rows if row.target is not None])
+def _each(new: Sequence[tuple[Path, Path]]) -> Iterator[list[str]]:
+    """What is wrong with each run, in order; from the first moment's end on by all cores."""
+    started = time.monotonic()
+    for i, place in enumerate(new):
+        processes = min(cores(), len(new) - i)
+        if processes > 1 and time.monotonic() - started > ALONE:
+            with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool:
+                yield from pool.map(_validated, new[i:])
+            return
+        yield _validated(place)
+
+
+def _begin() -> None:
+    """Of a process that validates: Ctrl-C is told by the first alone; rows hold no cycles, so few are looked for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(100_000)  # saves a sixth
+
+
+def _validated(place: tuple[Path, Path]) -> list[str]:
+    """What is wrong with a run; where that is nothing, it is remembered."""
+    folder, verdict = place
+    problems, record, rows, measured = result.check(folder)
+    if not problems and record["task"]["score"].startswith("evalkit."):  # other code can change unseen
+        _remember(verdict, _headline(rows, measured) if measured else None)
+    return problems
+
+
+def _headline(rows: Sequence[Row], measured: Measured) -> Headline:
+    (values, *_) = measured.values()
+    clusters = numbered([row.video for row in rows if row.target is not None]).member
     return Headline(values if isinstance(values, np.ndarray | Summed) else None, clusters)
 
 
@@ -110,10 +145,16 @@ def _headline(record: Mapping[str, Any], rows: Sequence[Row]) -> Headline:
 
 
 def _remember(verdict: Path, known: Headline | None) -> None:
-    """Keeps that a run validated, and its headline where a file can hold that: sums come with a function."""
+    """Keeps that a run validated, and its headline where a file can hold it: what is made of sums needs a name."""
     kept: list[Any] = []
-    if known and not isinstance(known.values, Summed):
-        kept = [None if known.values is None else known.values.tolist(), known.clusters.tolist()]
+    if known:
+        values: Any = known.values
+        of = ""
+        with contextlib.suppress(UserError):
+            if isinstance(values, Summed):
+                values, of = values.parts, reference(values.of)
+        if not isinstance(values, Summed):
+            kept = [of, None if values is None else values.tolist(), known.clusters.tolist()]
     half = verdict.with_name(f".{verdict.name}.{secrets.token_hex(4)}")
     try:
         half.parent.mkdir(parents=True, exist_ok=True)
@@ -124,18 +165,17 @@ def _remember(verdict: Path, known: Headline | None) -> None:
             half.unlink()
 
 
-def _recalled(verdict: Path) -> Headline | None:
-    """What was kept of a run that validated.
-
-    Raises:
-        OSError: nothing was.
-        ValueError: it is damaged.
-    """
-    kept = json.loads(verdict.read_text())
-    if not kept:
+def _recalled(verdict: Path) -> tuple[Headline | None] | None:
+    """What was kept of a run that validated; None where nothing was, or it is damaged."""
+    try:
+        kept = json.loads(verdict.read_text())
+        if not kept:
+            return (None,)
+        of, values, clusters = kept
+        found: Any = None if values is None else np.array(values)
+        return (Headline(Summed(found, cast(Any, resolve(of))) if of else found, np.array(clusters, np.intp)),)
+    except (OSError, ValueError, UserError):
         return None
-    values, clusters = kept
-    return Headline(None if values is None else np.array(values), np.array(clusters, np.intp))
 
 
 def _verdict(run: Path) -> Path:

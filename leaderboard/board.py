@@ -27,6 +27,9 @@ column on the same examples, at 95 %, which runs that cannot be told apart share
 [Runs](#runs). Rows stand in the order of the first column that has them. A failed example counts as wrong; *partial*
 gives the score if all that failed were right. A letter in round brackets: another protocol, or other data, than the
 rest of the column; what differs stands below the table."""
+SEEDS = """\
+Runs that differ in their seed alone share a cell: the mean of their scores with its interval, and the standard
+deviation (sd) over seeds. Controls, date and command are those of the newest."""
 
 
 def board(words: Sequence[str]) -> int:
@@ -45,7 +48,7 @@ def board(words: Sequence[str]) -> int:
         key, equals, value = word.partition("=")
         if key not in chosen or not value:
             known = ", ".join(f"{name}=" for name in chosen)
-            raise UserError(f"leaderboard takes {known}, got {word!r}.{suggest(key, chosen)}")
+            raise UserError(f"leaderboard takes {known}, got {word!r}." + (suggest(key, chosen) if value else ""))
         chosen[key] = value
     results = Path(chosen["results"])
     out = Path(chosen["out"]) if chosen["out"] else results / "README.md"
@@ -89,7 +92,8 @@ def markdown(runs: Sequence[Run], refused: Sequence[str] = (), others: Sequence[
         return "# Leaderboard\n\nThere are no results.\n"
     columns = tables(runs)
     number = _numbers(columns)
-    parts = ["# Leaderboard", LEGEND]
+    several = any(cell.of.sd is not None for column in columns for cell in column.cells)
+    parts = ["# Leaderboard", LEGEND, *([SEEDS] if several else [])]
     for title, members in sections(columns):
         parts.append(f"## {title}")
         for start in range(0, len(members), WIDTH):
@@ -145,18 +149,19 @@ def _size(cell: Cell) -> str:
 
 
 def _cell(cell: Cell, number: Mapping[str, int]) -> str:
-    score, data = cell.score, cell.run.result["data"]
+    score, worst = cell.score, cell.of.worst.result
     mark = f" ({cell.mark})" if cell.mark else ""
     where = f"[{number[cell.run.name]}]"
     if score is None:
         return f"not scored{mark} {where}"
     told = f"**{_decimal(score['value'])}**{mark} {_span(score['ci95'])}".rstrip()
+    if cell.of.sd is not None:
+        told += f"<br>{len(cell.of.runs)} seeds, sd {_decimal(cell.of.sd)}"
     if cell.ranks:
         low, high = cell.ranks
         told += f"<br>rank {low}" + (f" to {high}" if high > low else "")
-    if data["n_failed"]:
-        right = _decimal(score["bounds"][1])
-        told += f"<br>*{cell.run.result['status']}*: {data['n_failed']:,} failed, at most {right}"
+    if failed := worst["data"]["n_failed"]:
+        told += f"<br>*{worst['status']}*: {failed:,} failed, at most {_decimal(score['bounds'][1])}"
     return f"{told} {where}"
 
 
@@ -213,7 +218,8 @@ def _controls(columns: Sequence[Column], number: Mapping[str, int]) -> list[str]
         for control in cell.run.result["controls"]:
             metric = "" if control["metric"] == column.metric else f"{_text(control['metric'])} "
             values.setdefault(control["name"], []).append(metric + _decimal(control["value"]))
-        score = "" if cell.score is None else _decimal(cell.score["value"])
+        scores = cell.run.result["scores"]
+        score = _decimal(scores[0]["value"]) if scores else ""
         own = [", ".join(values.get(name, [])) for name in names]
         chance = _decimal(cell.run.result["chance"])
         rows.append([str(number[cell.run.name]), _text(column.task), _text(cell.encoder), score, chance, *own])
@@ -236,7 +242,7 @@ def _runs(columns: Sequence[Column], number: Mapping[str, int]) -> list[str]:
                     _text(record["adapter"]["name"]),
                     f"{_text(column.protocol)} {record['task']['protocol_sha256'][:8]}".strip(),
                     _text(record["data"]["fingerprint"][:8]),
-                    "1" if cell.times == 1 else f"newest of {cell.times}",
+                    cell.of.told,
                     told["finished"][:10],
                     _commit(told),
                     _code(told["command"]),
@@ -291,7 +297,7 @@ def flat(runs: Sequence[Run]) -> str:
 
 def _line(column: Column, cell: Cell) -> dict[str, Any]:
     record, beside = cell.run.result, printed(column, cell)
-    task, data, told = record["task"], record["data"], record["provenance"]
+    task, data, told, worst = record["task"], record["data"], record["provenance"], cell.of.worst.result
     score = cell.score or {"value": None, "ci95": [None, None], "bounds": [None, None], "n": None, "n_clusters": None}
     return {
         "encoder": cell.encoder,
@@ -313,8 +319,8 @@ def _line(column: Column, cell: Cell) -> dict[str, Any]:
         "at_most": score["bounds"][1],
         "n": score["n"],
         "videos": score["n_clusters"],
-        "status": record["status"],
-        "failed": data["n_failed"],
+        "status": worst["status"],
+        "failed": worst["data"]["n_failed"],
         "chance": record["chance"],
         "best_rank": cell.ranks and cell.ranks[0],
         "worst_rank": cell.ranks and cell.ranks[1],
@@ -323,7 +329,9 @@ def _line(column: Column, cell: Cell) -> dict[str, Any]:
         "printed_in": beside and f"{beside.number.source}, table {beside.number.table}",
         "difference": beside and round(beside.difference, 6),
         "verdict": beside and beside.verdict,
-        "runs": cell.times,
+        "runs": cell.of.times,
+        "seeds": " ".join(map(str, cell.of.numbers)),
+        "sd": None if cell.of.sd is None else round(cell.of.sd, 6),
         "finished": told["finished"],
         "commit": told["git_commit"],
         "dirty": told["dirty"],

@@ -1,6 +1,7 @@
 """`evalkit check` on folders of real films of which some are missing, broken, or in two splits."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,9 @@ def test_sound_data_are_counted_and_called_sound(table: Path, capsys: pytest.Cap
     assert main(["check", *words(table)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "task  folder, version 1"
-    assert lines[2].split() == ["examples", "published", "unlabelled", "videos", "missing", "undecodable"]
-    assert lines[3].split() == ["train", "5", "-", "0", "5", "0", "0"]
-    assert lines[4].split() == ["test", "4", "-", "0", "4", "0", "0"]
+    assert lines[2].split() == ["examples", "published", "unlabelled", "videos", "parts", "missing", "undecodable"]
+    assert lines[3].split() == ["train", "5", "-", "0", "5", "5", "0", "0"]
+    assert lines[4].split() == ["test", "4", "-", "0", "4", "4", "0", "0"]
     assert lines[-1].startswith("fingerprint of the test examples: ")
 
 
@@ -43,11 +44,23 @@ def test_what_is_missing_broken_or_in_two_splits_is_named(table: Path, capsys: p
     shutil.copy(folder / "01.mp4", folder / "07.mp4")
     assert main(["check", *words(table)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[3].split() == ["train", "5", "-", "0", "5", "1", "0"]
-    assert lines[4].split() == ["test", "4", "-", "0", "4", "0", "1"]
+    assert lines[3].split() == ["train", "5", "-", "0", "5", "5", "1", "0"]
+    assert lines[4].split() == ["test", "4", "-", "0", "4", "4", "0", "1"]
     assert f"missing of train: {folder / '00.mp4'}" in lines
     assert any(line.startswith(f"undecodable of test: {folder / '06.mp4'}: ") for line in lines)
     assert f"the same video in train and test: {folder / '01.mp4'} and {folder / '07.mp4'}" in lines
+
+
+def test_spans_of_a_video_are_parts_and_not_videos(table: Path) -> None:
+    config = resolve("check", words(table))
+    task = load_task(config)
+    first, second, *_ = task.test
+    spans = (None, (0.0, 1.0), (0.5, 1.5), (0.5, 1.5))
+    asked = [replace(first, id=str(i), span=span) for i, span in enumerate(spans)]
+    found = audit(replace(task, test=[*asked, second], train=()), config)
+    (split,) = found.splits
+    assert (split.examples, split.videos, split.parts) == (5, 2, 4)
+    assert report(found).splitlines()[1].split() == ["test", "5", "-", "0", "2", "4", "0", "0"]
 
 
 def test_files_of_equal_size_and_ends_are_told_apart_by_all_their_bytes(table: Path) -> None:

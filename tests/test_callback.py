@@ -1,3 +1,5 @@
+import json
+import os
 import random
 import re
 import subprocess
@@ -123,6 +125,33 @@ def test_steps_are_counted_too(train: Train, csv: Path) -> None:
     assert [line.split(",")[2] for line in lines[1:]] == ["0", "4"]
 
 
+def in_two_processes(folder: Path, *words: Path) -> subprocess.CompletedProcess[str]:
+    """What came of tests/two_processes.py, which ends, or is ended after two minutes."""
+    command = [sys.executable, str(ROOT / "tests" / "two_processes.py"), *map(str, words)]
+    own = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=120)
+
+
+def test_of_two_processes_one_scores_and_both_train_on_as_before(tmp_path: Path, csv: Path, tiny: Path) -> None:
+    ended = in_two_processes(tmp_path, tiny, csv)
+    assert ended.returncode == 0, ended.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert (first["runs"], second["runs"]) == (["folder"] * 2, [])
+    assert first["same"] and second["same"] and first["training"] and second["training"]
+    (logged,) = (tmp_path / "scored").glob("*/metrics.csv")
+    head, *lines = logged.read_text().splitlines()
+    assert head == "evalkit/folder/top1,evalkit/folder/top5,step"
+    assert [line.split(",")[2] for line in lines] == ["0", "2"]
+    assert first["metrics"] == second["metrics"] and first["best"] == second["best"] is not None
+    assert list(first["metrics"]) == ["evalkit/folder/top1", "evalkit/folder/top5"]
+
+
+def test_what_is_wrong_ends_both_processes(tmp_path: Path, tiny: Path) -> None:
+    ended = in_two_processes(tmp_path, tiny, tmp_path / "nowhere.csv")
+    assert ended.returncode != 0
+    assert "nowhere.csv" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("callback", "told"),
     [
@@ -175,11 +204,12 @@ def test_wrong_words_from_python_are_told(tiny: Path, words: dict[str, Any], tol
         evalkit.run("folder", module, **words)
 
 
-def test_the_training_of_the_documents_runs_to_the_letter(tmp_path: Path) -> None:
+def test_the_training_of_the_documents_runs_to_the_letter(tmp_path: Path, csv: Path) -> None:
+    assert csv == tmp_path / "videos.csv"  # as the document calls it
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(code.splitlines()) <= 30
     (tmp_path / "train.py").write_text(code)
     ended = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     (logged,) = tmp_path.glob("logs/*/*/metrics.csv")
-    assert logged.read_text().startswith("evalkit/folder@mini/top1,evalkit/folder@mini/top5,step\n")
+    assert logged.read_text().startswith("evalkit/folder/top1,evalkit/folder/top5,step\n")

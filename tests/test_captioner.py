@@ -93,6 +93,21 @@ def test_captions_are_the_same_whatever_the_batch_holds(lm: Path, join: str, bea
     assert len({one.value for one in alone}) > 1
 
 
+def test_a_video_is_read_once_however_many_questions_are_asked_about_it(lm: Path) -> None:
+    adapter = captioner(lm, join="prefix", max_tokens=6)
+    asked = [replace(FILMS[0], text=f"{TEXTS[i % 4]} " * (i % 2)) for i in range(6)]
+    shown = tokens()[[0, 0, 0, 1, 1, 0]]
+    read: list[int] = []
+    adapter.reader.resampler.register_forward_pre_hook(lambda _, args: read.append(len(args[0])))
+    together = adapter.predict(asked, shown)
+    assert read == [3]  # and of prompts of either length at once
+    assert together == [adapter.predict([one], shown[i : i + 1])[0] for i, one in enumerate(asked)]
+    assert torch.equal(adapter.reader._read(shown[:, 0]), torch.cat([adapter.reader._read(one) for one in shown]))
+    read.clear()
+    adapter.train().reader._read(shown[:, 0])
+    assert read == [6]  # what is learned stays as it was
+
+
 def test_with_a_closed_gate_the_language_model_says_what_it_says_without_a_video(lm: Path) -> None:
     adapter = captioner(lm, max_tokens=8)
     assert adapter.predict(FILMS, tokens()) == adapter.predict(FILMS, None)

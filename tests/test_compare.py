@@ -13,7 +13,7 @@ from evalkit import result
 from evalkit.api import UserError
 from evalkit.cli import main
 from evalkit.compare import compare, exchanged, holm, rank_intervals
-from evalkit.metrics import multilabel_map
+from evalkit.metrics import multilabel_map, retrieval
 from evalkit.rows import Row
 from evalkit.statistics import Summed, mean
 from tests.records import result_of, rows_of
@@ -234,5 +234,26 @@ def test_the_command_prints_all_and_marks_another_protocol(tmp_path: Path, capsy
     assert main(["compare", str(a), str(b), "all=true"]) == 0
     out = capsys.readouterr().out
     assert "q29)" in out and "Holm" not in out
-    assert main(["compare", str(a)]) == 2
-    assert "compare takes two or more runs" in capsys.readouterr().err
+    for words, told in (
+        ([str(a)], "compare takes two or more runs"),
+        ([str(a), str(b), "al=true"], "compare takes runs and all=true, got al=true. Did you mean 'all=true'?"),
+        ([str(a), str(tmp_path / "nowhere")], "nowhere: there is no such folder"),
+        ([str(a), str(tmp_path)], f"{tmp_path}: no result.json in it"),
+    ):
+        assert main(["compare", *words]) == 2
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1
+
+
+def test_of_what_less_is_better_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ranked(best: int) -> list[Row]:
+        return [
+            Row(f"q{i}", f"v{i}", target=f"v{i}", prediction={"t2v": best + i % 3, "v2t": 1 + i % 2}) for i in range(12)
+        ]
+
+    a, b = (write(tmp_path, ranked(best), score=retrieval) for best in (1, 4))
+    assert main(["compare", str(a), str(b)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("t2v_median_rank, less is better")]
+    assert line.split()[4:7] == ["2.0", "5.0", "+3.0"]
+    assert any(line.startswith("t2v_R@1  ") for line in lines)

@@ -7,9 +7,11 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evalkit import published, result, suite
@@ -17,10 +19,15 @@ from evalkit.cli import main
 from evalkit.metrics import accuracy, charades_map, top1_top5
 from evalkit.rows import Row
 from evalkit.runner import _place
+from evalkit.scores import measure, scores
+from evalkit.statistics import interval, interval_of
+from evalkit.statistics import mean as mean_of
+from evalkit.wording.captions import captions
 from tests.records import PLUGIN, result_of, rows_of
 
 board = importlib.import_module("evalkit.leaderboard.board")
 columns = importlib.import_module("evalkit.leaderboard._columns")
+collection = importlib.import_module("evalkit.leaderboard._runs")
 ROOT = Path(__file__).parents[1]
 
 Edit = Callable[[dict[str, Any]], object]
@@ -44,9 +51,33 @@ def put(
     return result.write(results / encoder / task / f"run-{day}", record, rows, f"task: {task}\n")
 
 
+def put_seed(
+    results: Path,
+    rows: Sequence[Row],
+    seed: int,
+    day: int,
+    edit: Edit = lambda record: None,
+    score: Callable[..., Any] = accuracy,
+) -> None:
+    """Writes a run of a seed."""
+
+    def of_seed(record: dict[str, Any]) -> None:
+        record["provenance"]["seed"] = seed
+        edit(record)
+        record["scores"] = scores(score, rows, record["provenance"]["seed"])
+
+    put(results, rows, day=day, edit=of_seed, score=score)
+
+
 def right(numbers: Sequence[int], n: int) -> list[Row]:
     """Rows of n examples, each of its own video, of which those with these numbers are right."""
     return [Row(f"q{i}", f"v{i}", target=1, prediction=int(i in numbers)) for i in range(n)]
+
+
+def texts(n: int) -> list[Row]:
+    """Rows of n captions, each of its own video, that have some words of what is right."""
+    words = ["a", "red", "ball", "rolls", "up", "to", "the", "left", "and", "then", "down"]
+    return [Row(f"q{i}", f"v{i}", target=" ".join(words[i:]), prediction=" ".join(words[:-i])) for i in range(1, n + 1)]
 
 
 def page(results: Path) -> str:
@@ -98,6 +129,74 @@ def test_the_newest_of_several_runs_counts_and_their_number_is_told(tmp_path: Pa
     (row,) = lines(text, "| demo |")
     assert "**75.0**" in row and "rank" not in row
     assert "| newest of 3 | 2026-02-03 |" in text
+
+
+def test_runs_that_differ_in_their_seed_alone_share_a_cell_of_their_mean(tmp_path: Path) -> None:
+    sizes = {0: 12, 1: 15, 2: 9}
+    for day, (seed, size) in enumerate({7: 0, **sizes}.items(), 1):  # an older run of seed 2 first
+        put_seed(tmp_path, right(range(size), 20), seed % 5, day)
+    put(tmp_path, right(range(4), 20), encoder="other")
+    found = {cell["encoder"]: cell for cell in cells(tmp_path)}
+    own, other = found["demo"], found["other"]
+    assert (own["value"], own["sd"], own["seeds"], own["runs"]) == ("60.0", "15.0", "0 1 2", "4")
+    assert (other["value"], other["sd"], other["seeds"], other["runs"]) == ("20.0", "", "0", "1")
+    values = np.mean([[i < size for i in range(20)] for size in sizes.values()], 0)
+    expected = [round(100 * end, 6) for end in interval(values, range(20), 0)]
+    assert [float(own[key]) for key in ("low", "high")] == expected
+    stored = [result.load(tmp_path / f"demo/egoschema@mini/run-{day}")["scores"][0]["ci95"] for day in (2, 3, 4)]
+    assert expected[1] - expected[0] < max(high - low for low, high in stored)
+    assert (own["best_rank"], other["best_rank"]) == ("1", "2")
+    text = page(tmp_path)
+    (row,) = lines(text, "| demo |")
+    assert f"**60.0** ({expected[0]:.1f} to {expected[1]:.1f})<br>3 seeds, sd 15.0<br>rank 1 [1]" in row
+    assert "| 4, of seeds 0, 1, 2 | 2026-02-04 |" in text and board.SEEDS in text
+
+
+def test_a_mean_over_seeds_of_a_score_that_is_made_of_sums_has_its_interval(tmp_path: Path) -> None:
+    several = [texts(8), [replace(row, prediction=row.target) for row in texts(8)]]
+    for seed, rows in enumerate(several):
+        put_seed(tmp_path, rows, seed, seed + 1, score=captions)
+    first, second = (result.load(tmp_path / f"demo/egoschema@mini/run-{day}")["scores"][0] for day in (1, 2))
+    (cell,) = cells(tmp_path)
+    mean = (first["value"] + second["value"]) / 2
+    assert float(cell["value"]) == pytest.approx(mean, abs=1e-6)
+    assert first["ci95"][0] < float(cell["low"]) < mean < float(cell["high"])
+    measured = [measure(captions, rows)["CIDEr"] for rows in several]
+    parts = mean_of((measured[0].parts[:, 0] + measured[1].parts[:, 0]) / 2)  # type: ignore[union-attr]
+    expected = interval_of(parts, range(8), 0)
+    assert [float(cell[key]) for key in ("low", "high")] == pytest.approx(expected, abs=1e-6)
+
+
+def test_seeds_of_a_score_that_no_example_has_a_value_of_have_a_mean_without_an_interval(tmp_path: Path) -> None:
+    for seed, sure in ((0, 0.9), (1, 0.2)):
+        rows = [Row(f"q{i}", f"v{i}", target=[i % 2], prediction=[sure, 0.5 * (i % 3)]) for i in range(8)]
+        put_seed(tmp_path, rows, seed, seed + 1, score=charades_map)
+    (cell,) = cells(tmp_path)
+    assert (cell["seeds"], cell["low"], cell["high"]) == ("0 1", "", "")
+    assert "2 seeds, sd" in page(tmp_path)
+
+
+def test_failures_of_any_seed_are_told(tmp_path: Path) -> None:
+    put_seed(tmp_path, rows_of(6, 3, failed=3), 0, 1)
+    put_seed(tmp_path, [replace(row, prediction=1, failure=None) for row in rows_of(6, 3, failed=3)], 1, 2)
+    (cell,) = cells(tmp_path)
+    assert (cell["status"], cell["failed"], cell["value"], cell["at_most"]) == ("partial", "3", "75.0", "87.5")
+    assert "*partial*: 3 failed, at most 87.5" in page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda r: r["adapter"]["settings"].update({"from": "elsewhere"}),
+        lambda r: r["provenance"].update(seed=0),
+    ],
+)
+def test_an_older_run_of_the_same_seed_or_another_adapter_is_counted_alone(tmp_path: Path, edit: Edit) -> None:
+    put_seed(tmp_path, rows_of(6, 6), 1, 1, edit)
+    put_seed(tmp_path, rows_of(8, 4), 0, 2)
+    (cell,) = cells(tmp_path)
+    assert (cell["value"], cell["seeds"], cell["sd"], cell["runs"]) == ("66.666667", "0", "", "2")
+    assert "| newest of 2 |" in page(tmp_path) and board.SEEDS not in page(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +438,35 @@ def test_what_validated_is_remembered_until_a_byte_changes(tmp_path: Path, monke
     for file in (tmp_path / "cache/verdicts").iterdir():
         file.write_text("{")
     assert "Refused" in page(results) and sorted(checked) == ["a", "a", "b", "b", "b"]
+
+
+def test_several_processes_say_what_one_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "results"
+    for encoder in "abcd":
+        put(results, rows_of(8, 4), encoder=encoder)
+        put(results, texts(6), "msrvtt_caption@mini", encoder, score=captions)
+    altered(results / "b/egoschema@mini/run-1", "predictions.jsonl", '"prediction": 0', '"prediction": 1')
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "one"))
+    alone = page(results)
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "several"))
+    monkeypatch.setattr(collection, "cores", lambda: 2)
+    monkeypatch.setattr(collection, "ALONE", 0)
+    monkeypatch.setattr(result, "check", None)  # here, which is not in the others
+    assert page(results) == alone
+    assert "* b/egoschema@mini/run-1: predictions.jsonl was changed" in alone
+    assert len(list((tmp_path / "several/verdicts").iterdir())) == 7
+
+
+def test_a_headline_that_is_made_of_sums_is_remembered_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    for encoder in ("a", "b"):
+        put(tmp_path / "results", texts(8), "msrvtt_caption@mini", encoder, score=captions)
+    first = page(tmp_path / "results")
+    monkeypatch.setattr(collection, "measure", None)
+    assert page(tmp_path / "results") == first
+    for run in board.collect(tmp_path / "results")[0]:
+        stored = result.load(run.folder)["scores"][0]
+        assert (stored["metric"], stored["value"]) == ("CIDEr", round(run.headline.values, 6))
 
 
 def test_scores_by_code_of_ones_own_are_recomputed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from evalkit.decode import open_video
 from evalkit.metrics import accuracy, charades_map, top1_top5
 from evalkit.mini import film, world
 from evalkit.rows import Row
+from evalkit.scores import scores
 from evalkit.wording.answers import exact_match
 from tests.browser import MISSING, Browser, browser, found
 from tests.given import make
@@ -85,6 +86,22 @@ def test_a_cell_holds_the_records_headline_its_interval_chance_and_what_failed(t
         assert cell[key] == record["scores"][0][key]
     assert (cell["failed"], cell["chance"], cell["encoder"]) == (2, 20.0, "demo")
     assert cell["name"] == folder.relative_to(tmp_path).as_posix()
+
+
+def test_a_cell_of_several_seeds_holds_their_mean_and_opens_the_newest_run(tmp_path: Path) -> None:
+    for seed, (right, wrong) in enumerate(((9, 3), (3, 9))):
+
+        def of_seed(record: dict[str, Any], seed: int = seed) -> None:
+            record["provenance"] |= {"seed": seed, "finished": f"2026-02-0{2 - seed}T00:00:59+00:00"}
+
+        put(tmp_path / str(seed), rows_of(right, wrong), edit=of_seed)
+    html = write(tmp_path)
+    (cell,) = drawn(html)["cells"]
+    assert (cell["value"], cell["seeds"], cell["times"]) == (50.0, 2, 2)
+    assert cell["sd"] == pytest.approx(50 / 2**0.5)
+    assert cell["ci95"][0] < 50 < cell["ci95"][1]
+    assert unpacked(html, "run-0")["result"]["scores"][0]["value"] == 75.0
+    assert cell["name"].startswith("0/")
 
 
 def test_every_sample_is_there_with_its_outcome(tmp_path: Path) -> None:
@@ -317,6 +334,13 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put(results, answers(120), encoder="small", edit=edit(2_000_000))
     put(results, rows_of(9, 3), "ssv2@mini", "small", edit(2_000_000))
     put(results, rows_of(5, 5), "ssv2@mini", "large", edit(900_000_000))
+
+    def other_seed(record: dict[str, Any]) -> None:
+        edit(900_000_000)(record)
+        record["provenance"] |= {"seed": 1, "finished": "2026-02-01T00:00:58+00:00"}
+        record["scores"] = scores(accuracy, rows_of(4, 6), 1)
+
+    put(results, rows_of(4, 6), "ssv2@mini", "large", other_seed)
     rows = [Row(f"{HOSTILE} {i}", "v", target=[HOSTILE], prediction=HOSTILE) for i in range(3)]
     put(results, rows, "hostile", HOSTILE, edit(1, split=HOSTILE), exact_match, f"# {HOSTILE}\n")
     file = folder / "board.html"
@@ -392,6 +416,10 @@ def test_a_cell_says_all_in_words_and_marks_what_is_partial(shown: Browser) -> N
     assert re.fullmatch(r"5, \d\d\.\d – \d\d\.\d, rank 1 – 2, partial, at most 65\.5", rest)
     assert re.search(r", 60\.0, \d\d\.\d – \d\d\.\d, rank 1 – 2$", other)
     assert shown.run("return $('board').querySelectorAll('.partial').length") == 1
+    (seeds,) = [label for label in shown.run(labels) if label.startswith("large, ssv2@mini")]
+    assert re.search(r", 45\.0, \d+\.\d – \d\d\.\d, 2 seeds, sd 7\.1$", seeds)
+    shown.run("await show(board.cells.findIndex((cell) => cell.seeds === 2))")
+    assert "newest of 2 seeds, whose mean the board shows" in shown.run("return $('run').textContent")
 
 
 @seen

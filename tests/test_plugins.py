@@ -187,6 +187,8 @@ def test_a_summary_is_read_without_importing(tasks: Path) -> None:
 def test_a_suggestion_is_a_sentence_or_nothing() -> None:
     assert plugins.suggest("unifrom", ["uniform", "dense"]) == " Did you mean 'uniform'?"
     assert plugins.suggest("zzz", ["uniform", "dense"]) == ""
+    assert plugins.suggest("diff", ["difference", "baseline"]) == " Did you mean 'difference'?"
+    assert plugins.suggest("msr", ["msrvtt", "msrvtt_qa"]) == plugins.suggest("ba", ["baseline"]) == ""
 
 
 PROJECT = [(kind, name) for kind in get_args(plugins.Kind) for name in plugins.names(kind)]

@@ -249,6 +249,11 @@ def put(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda run: (run / name).write_bytes(content)
 
 
+def folder_of(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
@@ -270,7 +275,10 @@ def put(name: str, content: bytes) -> Callable[[Path], object]:
         (put("config.yaml", b"task: nextqa\n"), "config.yaml was changed: its sha256 is not provenance.config_sha256"),
         (lambda run: (run / "config.yaml").unlink(), "config.yaml was changed"),
         (lambda run: (run / "predictions.jsonl").unlink(), "no predictions.jsonl"),
-        (lambda run: (run / "result.json").unlink(), "no result.json"),
+        (lambda run: (run / "result.json").unlink(), "no result.json in it"),
+        (lambda run: folder_of(run / "result.json"), "result.json cannot be read: Is a directory"),
+        (lambda run: folder_of(run / "predictions.jsonl"), "predictions.jsonl cannot be read: Is a directory"),
+        (put("result.json", b'{"schema": 1e999}'), "1e999 is too large for a number"),
     ],
 )
 def test_a_damaged_run_is_a_line_and_not_a_traceback(run: Path, damage: Callable[[Path], object], problem: str) -> None:
@@ -293,6 +301,7 @@ def test_a_damaged_run_is_a_line_and_not_a_traceback(run: Path, damage: Callable
         (lambda r: r["task"].update(score="evalkit.metrics:acc"), "cannot be re-scored: score function"),
         (lambda r: r["task"].update(score="evalkit.metrics:retrieval"), "cannot be re-scored: retrieval: prediction"),
         (lambda r: r.update(note="hello"), "'note' was unexpected"),
+        (lambda r: r["provenance"].update(finished="2026-13-45T99:99:99+00:00"), "99+00:00, which is no time"),
     ],
 )
 def test_an_edited_result_is_found_out(run: Path, edit: Callable[[dict[str, Any]], object], problem: str) -> None:
@@ -319,7 +328,7 @@ def test_where_there_is_no_run_that_is_said(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(UserError, match="no run at or under"):
             validate(path)
-    with pytest.raises(UserError, match=r"nothing: no result\.json$"):
+    with pytest.raises(UserError, match="nothing: there is no such folder$"):
         load(tmp_path / "nothing")
 
 

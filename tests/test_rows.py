@@ -49,6 +49,9 @@ def test_a_row_is_not_both_predicted_and_failed() -> None:
         (Row("q", "v").json().replace('"kind"', '"knid"'), "knid"),
         (Row("q", "v").json().replace('"v"', "7"), "video: 7 is not of type 'string'"),
         (Row("q", "v", prediction=1).json().replace("1", "NaN"), "NaN is not JSON"),
+        (Row("q", "v", prediction=1).json().replace("1", "1e999"), "1e999 is too large"),
+        (Row("q", "v").json() + "{}", "Extra data"),
+        (Row("q", "v", prediction=1).json().replace('"failure": null', '"failure": "broken"'), "'q' has both"),
     ],
 )
 def test_a_line_that_is_no_row_is_refused(line: str, problem: str) -> None:

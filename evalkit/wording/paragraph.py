@@ -23,7 +23,7 @@ def paragraph(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
     """How near paragraphs are to what people wrote: `ROUGE-L`, `CIDEr`, `BLEU-4` to `BLEU-1`; and `R@4`, repetition.
 
     The headline is what LongViViT prints. R@4 is the share of a paragraph's 4-grams, none across the end of a sentence,
-    that are there already: the lower the better. It is the mean over all paragraphs; a failed one repeats nothing.
+    that are there already: the lower the better. It is the mean over all paragraphs; a failed one is all repetition.
 
     Args:
         predictions: one text of each, whose sentences end with a full stop; None for a failed one.
@@ -35,6 +35,7 @@ def paragraph(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
     return _scored("paragraph", predictions, targets)[0]
 
 
+@meteor.beside(paragraph)
 def paragraph_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
     """What `paragraph` gives, and `METEOR` 1.5, which needs evalkit[captions].
 
@@ -66,6 +67,7 @@ def _scored(
     texts = generated(metric, predictions)
     ours = [letters(text) for text in texts]
     theirs = [[letters(text) for text in several] for several in references(metric, targets)]
-    found = scored(ours, theirs, [failed(one) for one in predictions])
-    repeated = mean([repetition(text) for text in texts])
+    lost = [failed(one) for one in predictions]
+    found = scored(ours, theirs, lost)
+    repeated = mean([1.0 if no else repetition(text) for text, no in zip(texts, lost, strict=True)])
     return {"ROUGE-L": found.pop("ROUGE-L"), **found, "R@4": repeated}, ours, theirs

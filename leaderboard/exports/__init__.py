@@ -26,7 +26,7 @@ from evalkit.api import UserError
 from evalkit.cards import cards
 from evalkit.plugins import suggest
 from evalkit.rows import Row
-from evalkit.scores import measure, resolve
+from evalkit.scores import is_rank, measure, resolve
 
 from .._runs import Run, collect
 
@@ -135,16 +135,6 @@ def model(run: Run) -> tuple[str, str]:
 @functools.cache
 def _hubs() -> dict[str, str]:
     return {name: card.hub for name, card in cards().items()}
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether less is more: of ranks, and of the repetition R@4."""
-    return is_rank(metric) or metric == "R@4"
-
-
-def is_rank(metric: str) -> bool:
-    """Whether a metric is a place, of which the lower is better; all others are rates in percent."""
-    return metric.endswith("_rank")
 
 
 def fraction(metric: str, value: float | None) -> float | None:

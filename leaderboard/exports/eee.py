@@ -14,9 +14,10 @@ from typing import Any
 
 from evalkit.result import load_rows
 from evalkit.schema import digest
+from evalkit.scores import is_rank, lower_is_better
 
 from .._runs import Run
-from . import as_json, as_lines, defined, is_rank, lower_is_better, means, model, part, when, with_headline
+from . import as_json, as_lines, defined, means, model, part, when, with_headline
 
 VERSION = "0.3.0"
 

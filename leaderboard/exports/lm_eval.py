@@ -14,9 +14,10 @@ from typing import Any
 
 from evalkit.result import load_rows
 from evalkit.schema import digest
+from evalkit.scores import lower_is_better
 
 from .._runs import Run
-from . import as_json, as_lines, defined, fraction, lower_is_better, means, model, part, summary, when
+from . import as_json, as_lines, defined, fraction, means, model, part, summary, when
 
 NAMES = {"accuracy": "acc", "top1": "acc"}
 
