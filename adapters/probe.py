@@ -58,6 +58,9 @@ class Probe(lightning.LightningModule):
         within = boxes.boxes(examples).to(self.device).repeat_interleave(views, 0) if self.bank.boxed else None
         return self(features.flatten(0, 1).to(self.device), within)
 
+    def on_fit_start(self) -> None:
+        self.bank.share = self.trainer.global_rank, self.trainer.world_size
+
     def training_step(self, batch: Batch, index: int) -> dict[str, Tensor]:
         """The sum of the probes' losses, and each probe's own (K,)."""
         views = batch.features.shape[1]

@@ -143,6 +143,7 @@ class Bank(nn.Module):
         self.register_buffer("dropout", torch.tensor([p.dropout for p in points])[:, None, None], persistent=False)
         self.register_buffer("label_smoothing", torch.tensor([p.label_smoothing for p in points]), persistent=False)
         self.draws = [0, 0]  # what was dropped and left out so far: what will be depends on it
+        self.share = (0, 1)  # which of how many processes this is, where these share a batch
         self.names = _names(heads, steps, layers, boxed)
         positions = {"positions": torch.zeros(steps, 1, dim)}
         fresh = {p.seed: self._split(_fresh(p.seed, dim, classes, heads, layers, boxed) | positions) for p in points}
@@ -290,8 +291,7 @@ class Bank(nn.Module):
         A function of a head's own seed and of the step; the rows of all processes are drawn, and each takes those that
         torch's DistributedSampler gives it, so that any number of processes draws the same.
         """
-        spread = torch.distributed.is_available() and torch.distributed.is_initialized()
-        rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if spread else (0, 1)
+        rank, world = self.share
         seeds = list(dict.fromkeys(point.seed for point in self.points))
         draws = []
         for seed in seeds:

@@ -23,6 +23,7 @@ PAD, UNKNOWN, BEGIN, END = range(4)
 SCRATCH = {"vocabulary": 8000, "width": 256, "layers": 3}
 # Settings of an adapter that decide which weights its `Reader` has.
 READER = ("lm", "join", "gate", "temporal", "stride", "latents", "depth")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 EMBEDDED = Path(evalkit.__file__).parent / "demo" / "lm"
 
 Join = Literal["prefix", "cross_attention"]
@@ -52,8 +53,17 @@ def load(source: str) -> tuple[nn.Module, Any]:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = source or str(EMBEDDED)
-    if Path(folder).is_dir() and not (Path(folder) / "config.json").is_file():
-        raise UserError(f"lm={folder}: no config.json there, so it is no model that transformers saved")
+    place = Path(folder)
+    if place.is_dir():
+        if not (place / "config.json").is_file():
+            raise UserError(f"lm={folder}: no config.json there, so it is no model that transformers saved")
+        if not any((place / name).is_file() for name in TOKENIZERS):
+            raise UserError(
+                f"lm={folder}: a model is there, and no tokenizer ({' or '.join(TOKENIZERS)}); save the model's own "
+                "beside it: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            )
+    elif place.is_absolute() or folder.startswith((".", "~")) or folder.count("/") > 1:
+        raise UserError(f"lm={folder}: no such folder; wanted one that transformers saved, or a name on its hub")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)

@@ -436,6 +436,7 @@ def spread(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     bank = Bank(POINTS, DIM, CLASSES, HEADS)
+    bank.share = rank, 2
     shared = nn.parallel.DistributedDataParallel(bank)
     optimizer = StackedAdamW(bank, STEPS)
     features, target = data("attentive")

@@ -48,6 +48,7 @@ def test_the_command_prints_samples_and_what_a_task_can_show(capsys: pytest.Capt
     [
         (["diference=2"], "Did you mean 'difference'?"),
         (["difference=x"], "difference=x: expected a number"),
+        (["diff=2"], "got diff=2. Did you mean 'difference'?"),
         (["difference=60"], "baseline from 0 to 40"),
         (["difference=0"], "above 0"),
         (["correlation=2"], "wanted -1 to 1"),
