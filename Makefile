@@ -4,7 +4,7 @@
 # make weights  train the embedded demo checkpoint again (about an hour and a half)
 # make demo-all  run every miniature with the demo encoder, and put the results side by side (build/board/README.md)
 # make board   the same, kept in leaderboard/results, with leaderboard/README.md
-# make bench   measure on an idle machine, tables in build/bench_*.md (about half an hour); bench/README.md keeps them
+# make bench   measure on an idle machine, tables in build/bench_*.md (about an hour); bench/README.md keeps them
 # make fix     format and mend what ruff can
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .
@@ -62,7 +62,7 @@ board: demo-all
 
 bench: install
 	mkdir -p build
-	for name in decode encode encoder bank classical ranks store intervals leaderboard page killed; do \
+	for name in decode encode encoder bank classical ranks store intervals leaderboard page memory killed; do \
 	    PYTHONPATH=. $(BIN)/python bench/$$name.py | tee build/bench_$$name.md || exit 1; done
 
 install: $(VENV)/installed
