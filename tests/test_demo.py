@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from evalkit import result
 from evalkit.cli import main
 from evalkit.encoders import DEMO, load_encoder
+from evalkit.events import by_video
+from evalkit.statistics import Summed
 from evalkit.table import table
 from tests.given import DATA, real
 
@@ -111,3 +114,40 @@ def test_python_gives_the_encoder_that_ckpt_gives() -> None:
     encoded = encoder(video)
     assert encoded.tokens.shape == (1, 32, 16, encoder.dim) and encoded.pooled.shape == (1, encoder.dim)
     assert torch.equal(encoded.pooled, load_encoder("demo")(video).pooled)
+
+
+def recorded(task: str) -> list[dict[str, Any]]:
+    """The predictions of a task's miniature that the repository's board stands on."""
+    (file,) = (ROOT / f"leaderboard/results/demo/{task}@mini").glob("*/predictions.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def steps_told(text: str) -> list[str]:
+    """What is told of each step, without its ordinal."""
+    return [part.partition(" ")[2] for part in text.split(", ")]
+
+
+def measured(score: Summed) -> float:
+    return float(score.of(score.parts.sum(0)))
+
+
+def test_most_paragraphs_name_the_colours_of_all_six_steps_in_order() -> None:
+    rows = recorded("youcook2_paragraph")
+    told = [[step.split()[1:2] for step in steps_told(row["prediction"])] for row in rows]
+    right = [[step.split()[1:2] for step in steps_told(row["target"][0])] for row in rows]
+    assert all(len(steps) == 6 for steps in right)
+    assert sum(one == other for one, other in zip(told, right, strict=True)) > len(rows) / 2
+
+
+def test_steps_told_in_given_segments_are_better_than_a_paragraph_cut_evenly() -> None:
+    paragraphs = {row["id"]: steps_told(row["prediction"]) for row in recorded("youcook2_paragraph")}
+    rows = recorded("youcook2_dense")
+    said, cut = [], []
+    for video, some in groupby(rows, lambda row: row["target"]["video"]):
+        targets = [row["target"] for row in some]
+        part = 180 / len(targets)
+        for k, target in enumerate(targets):
+            said.append(paragraphs[video][k] if k < len(paragraphs[video]) else "")
+            cut.append({**target, "segment": [k * part, (k + 1) * part]})
+    given = by_video([row["prediction"] for row in rows], [row["target"] for row in rows])["CIDEr"]
+    assert measured(given) > measured(by_video(said, cut)["CIDEr"]) > 0
