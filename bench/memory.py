@@ -105,9 +105,9 @@ def main(samples: int) -> None:
         print("| features | samples encoded | MB |\n|---|---|---|")
         for name, more in (("streamed", ["cache=off"]), ("stored", []), ("found stored", [])):
             found, most, taken = watch([*command, *more], Path(place) / "cache")
-            for tenth in range(1, 11, 3):
-                if near := [n for n in found if n >= tenth * samples // 10]:
-                    print(f"| {name} | {near[0]:,} | {found[near[0]]:,.0f} |")
+            near = (next((n for n in found if n >= tenth * samples // 10), samples) for tenth in range(1, 11, 3))
+            for n in dict.fromkeys(near):
+                print(f"| {name} | {n:,} | {found[n]:,.0f} |")
             print(f"| {name} | all, scored; {taken:.0f} s | {most:,.0f} at most |", flush=True)
 
 
