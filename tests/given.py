@@ -1,23 +1,37 @@
-"""Tasks made by name, and the real files that lie beside the project."""
+"""What several test files are given: tasks by name, a tiny encoder, and the real files that lie beside the project."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from evalkit import plugins
-from evalkit.api import Task, UserError
+from evalkit.api import Clip, Example, Task, UserError
+from evalkit.encoders.vivit import ViViT, encoder
+from evalkit.metrics import accuracy
 from evalkit.wording.wordnet import WordNet, wordnet
 
 # Small ones that are part of the project: official scorers' outputs, authors' models run at random weights.
 FIXTURES = Path(__file__).parent / "fixtures"
 DATA = Path(__file__).parents[2] / "shared" / "data"
 ANNOTATIONS = DATA / "annotations"
-# The data sets' own files, whose licences keep them out of the repository; each reader is also tested on small samples.
+# Each reader is tested on small samples of its own, too.
 real = pytest.mark.skipif(
-    not DATA.is_dir(), reason="needs shared/data: real files kept beside the project, not part of it"
+    not DATA.is_dir(),
+    reason="needs the data sets' own files in ../shared/data, whose licences keep them out of the repository",
 )
+
+
+CLIP = Clip(frames=4, size=32)
+TASK = Task(test=(), score=accuracy, classes=("a", "b", "c"))
+QUESTIONS = [
+    Example(
+        "1", Path("1"), 1, text="What happens?", choices=("a red ring grows", "a blue cross moves left, then a ring")
+    ),
+    Example("2", Path("2"), 0, text="What?", choices=("a white circle blinks", "a green square turns red")),
+]
 
 
 def make(name: str, *root: Path, **settings: Any) -> Task:
@@ -55,3 +69,10 @@ def wordnet_is_here() -> WordNet:
         return wordnet()
     except UserError:
         pytest.skip("needs WordNet 3.0, which no Python package carries (Debian: apt-get install wordnet-base)")
+
+
+def small(vocabulary: Path | None = None, **settings: Any) -> ViViT:
+    """A tiny encoder of random weights, the same every time; with a text tower where there is a vocabulary."""
+    torch.manual_seed(0)
+    text = {"vocabulary": 200, "dim": 16, "depth": 1, "heads": 2, "tokens": 32} if vocabulary else None
+    return encoder(CLIP, vocabulary, dim=24, depth=2, heads=3, hidden=48, text=text, **settings).eval()

@@ -1,0 +1,126 @@
+"""Contrastive training: its loss, its negatives, and what of the encoder it tunes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from evalkit import plugins
+from evalkit.api import Batch, Example, Task, UserError
+from evalkit.metrics import accuracy
+from tests.given import CLIP, QUESTIONS, TASK, small
+
+
+def contrastive(vocabulary: Path, task: Task = TASK, **settings: Any) -> Any:
+    return plugins.factory("adapter", "contrastive")(small(vocabulary), task, **settings)
+
+
+def test_the_contrastive_loss_is_the_symmetric_cross_entropy(vocabulary: Path) -> None:
+    adapter = contrastive(vocabulary, task=Task(test=(), score=accuracy), temperature=0.1)
+    examples = [Example(str(i), Path(str(i)), text=f"a {c} ring grows") for i, c in enumerate(("red", "blue", "white"))]
+    video = torch.randint(0, 256, (3, 1, 4, 3, 32, 32), dtype=torch.uint8)
+    found = adapter.training_step(Batch(examples, video), 0)
+    v = adapter.encoder(CLIP.normalise(video[:, 0])).pooled
+    t = adapter.encoder.encode_text([example.text for example in examples])
+    likeness = torch.stack([nn.functional.cosine_similarity(one, t) for one in v]) / 0.1
+    expected = -(likeness.log_softmax(1).diag().mean() + likeness.log_softmax(0).diag().mean()) / 2
+    assert found.item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_videos_with_equal_words_are_no_negatives_of_each_other(vocabulary: Path) -> None:
+    adapter = contrastive(vocabulary, task=Task(test=(), score=accuracy))
+    video = torch.randint(0, 256, (2, 1, 4, 3, 32, 32), dtype=torch.uint8)
+
+    def loss(*words: str) -> float:
+        examples = [Example(str(i), Path(str(i)), text=text) for i, text in enumerate(words)]
+        return adapter.training_step(Batch(examples, video), 0).item()  # type: ignore[no-any-return]
+
+    assert loss("a red ring", "a red ring") == 0 < loss("a red ring", "a blue ring")
+
+
+def test_wrong_options_are_further_negatives_of_their_video(vocabulary: Path) -> None:
+    torch.manual_seed(0)
+    video = torch.randint(0, 256, (2, 1, 4, 3, 32, 32), dtype=torch.uint8)
+    adapter = contrastive(vocabulary)
+    plain = [replace(example, choices=(example.choices[example.target],), target=0) for example in QUESTIONS]
+    assert adapter.training_step(Batch(QUESTIONS, video), 0) > adapter.training_step(Batch(plain, video), 0)
+
+
+@pytest.mark.parametrize(
+    ("tune", "trainable"),
+    [("all", None), ("head", {"text"}), ("text", {"text"}), ("1", {"blocks", "norm"})],
+)
+def test_only_what_tune_names_is_trainable(vocabulary: Path, tune: str, trainable: set[str] | None) -> None:
+    adapter = contrastive(vocabulary, tune=tune)
+    names = [name for name, p in adapter.encoder.named_parameters() if p.requires_grad]
+    if trainable is None:
+        assert len(names) == len(list(adapter.encoder.parameters()))
+    else:
+        assert {name.split(".")[0] for name in names} == trainable
+    if tune == "1":
+        assert all(name.startswith(("blocks.1.", "norm.")) for name in names)
+    if tune == "head":
+        assert names == ["text.projection.weight"]
+
+
+def tuned(encoder: nn.Module, tune: str) -> set[str]:
+    """The names of what contrastive training changes of an encoder, without the numbers of layers and tubes."""
+    plugins.factory("adapter", "contrastive")(encoder, TASK, tune=tune)
+    names = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    return {".".join(part for part in name.split(".")[:4] if not part.isdigit()) for name in names}
+
+
+def test_adapters_and_temporal_attention_are_tuned_with_the_patch_alone(vocabulary: Path) -> None:
+    tubes = [{"kernel": (k, 8, 8), "stride": (2, 8, 8)} for k in (1, 2)]
+    many = small(vocabulary, adapter=4, tubes=tubes, image_path=True)
+    assert tuned(many, "adapters") == {"patch.weight", "patch.bias", "blocks.adapter"}
+    factorised = small(vocabulary, attention="factorised", adapter=4, image_path=True)
+    inside = {"blocks.temporal.attention", "blocks.temporal.norm", "blocks.temporal.alpha"}
+    assert tuned(factorised, "temporal") == {"patch.weight", "patch.bias"} | inside
+    assert tuned(factorised, "adapters") == {"patch.weight", "patch.bias", "blocks.adapter"}
+
+
+def test_lora_is_tuned_with_the_patch_alone(vocabulary: Path) -> None:
+    encoder = small(vocabulary, lora=2)
+    outside = {name for name in tuned(encoder, "lora") if not name.startswith("blocks.")}
+    assert outside == {"patch.weight", "patch.bias"}
+    inside = [name for name, p in encoder.named_parameters() if p.requires_grad and name.startswith("blocks.")]
+    assert len(inside) == 2 * 4 * 2 and all(".lora_" in name for name in inside)
+
+
+def test_the_last_layers_are_tuned_with_the_pooling_that_follows_them(vocabulary: Path) -> None:
+    encoder = small(vocabulary, pooling="attention")
+    assert {name.split(".")[0] for name in tuned(encoder, "2")} == {"blocks", "norm", "pool"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "tune", "allowed"),
+    [
+        ({}, "3", "all, text, head"),
+        ({}, "adapters", "all, text, head"),
+        ({}, "0", "all, text, head"),
+        ({"adapter": 4}, "lora", "all, text, head, adapters"),
+        ({"attention": "factorised"}, "patch", "all, text, head, temporal"),
+    ],
+)
+def test_a_wrong_tune_is_told_what_is_allowed(
+    vocabulary: Path, settings: dict[str, Any], tune: str, allowed: str
+) -> None:
+    wanted = f"adapter.tune={tune}: wanted {allowed}, or a number of layers from 1 to 2"
+    with pytest.raises(UserError, match=f"^{wanted}$"):
+        tuned(small(vocabulary, **settings), tune)
+
+
+def test_contrastive_answers_with_the_nearest_words(vocabulary: Path) -> None:
+    adapter = contrastive(vocabulary)
+    with torch.no_grad():
+        text = adapter.encoder.encode_text([QUESTIONS[0].choices[1], QUESTIONS[1].choices[0]])
+        assert [p.value for p in adapter.predict(QUESTIONS, text[:, None])] == [1, 0]
+
+
+def test_an_encoder_without_text_cannot_be_trained_contrastively() -> None:
+    with pytest.raises(UserError, match="needs an encoder with a text tower"):
+        plugins.factory("adapter", "contrastive")(small(), TASK)
