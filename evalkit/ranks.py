@@ -10,14 +10,15 @@ and what is equal there is a tie. The ranks are therefore those of the float64 s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 ROWS, COLUMNS = 512, 2048  # of a block: 4 MB, small enough to stay in the cache
-STRETCH = 128  # of a row of a block
+WORD = 8  # truth values that are added at once, each a byte of a number
+FEW = 128  # of them under each other, at most 255, so that no byte runs over
 PAIRS = 1024  # vectors multiplied one by one in float64 at a time
 DENSE = 64  # above one in so many, the whole block again costs less than each similarity by itself
 
@@ -60,9 +61,9 @@ def ranks(text: Tensor, video: Tensor, of: Tensor) -> Ranks:
         some = text[rows].float()
         for part in _parts(len(video), COLUMNS):
             shape = (len(some), part.stop - part.start)
-            block = torch.mm(some, columns[part].T, out=_view(dots.block, shape))
+            block = torch.mm(some, columns[part].T, out=dots.block[: math.prod(shape)].view(shape))
             for side, queries in ((t2v, rows), (v2t, part)):
-                i, j = side.count(block, _view(dots.spare, shape), queries)
+                i, j = side.count(block, dots.sure, dots.perhaps, queries)
                 rivals = of[rows][i] != j + part.start
                 i, j = i[rivals], j[rivals]
                 if len(i) * DENSE > block.numel():
@@ -78,7 +79,9 @@ class _Dots:
 
     def __init__(self, text: Tensor, video: Tensor) -> None:
         self.text, self.video = text, video
-        self.block, self.spare = torch.empty(ROWS * COLUMNS), torch.empty(ROWS * COLUMNS)
+        self.block = torch.empty(ROWS * COLUMNS)
+        rows, columns = math.ceil(ROWS / FEW) * FEW, math.ceil(COLUMNS / FEW / WORD) * FEW * WORD
+        self.sure, self.perhaps = (torch.zeros(rows, columns, dtype=torch.bool) for _ in range(2))
         self.left, self.right = (torch.empty(PAIRS, text.shape[1], dtype=each.dtype) for each in (text, video))
         self.product = torch.empty(PAIRS, text.shape[1], dtype=torch.float64)
 
@@ -104,22 +107,26 @@ class _Side:
         self.above = torch.zeros(len(wanted), dtype=torch.float64)
         self.equal = torch.zeros(len(wanted), dtype=torch.float64)
 
-    def count(self, block: Tensor, spare: Tensor, queries: slice) -> tuple[Tensor, Tensor]:
-        """Counts what is surely above in a block (r, c); gives the rows and columns of what float32 cannot decide."""
+    def count(self, block: Tensor, sure: Tensor, perhaps: Tensor, queries: slice) -> tuple[Tensor, Tensor]:
+        """Counts what is surely above in a block (r, c); gives the rows and columns of what float32 cannot decide.
+
+        What is compared is written into `sure` and `perhaps`, bool, at least as large, in whole words and FEW of them.
+        """
         low, high = (bound[queries].unsqueeze(self.along) for bound in (self.low, self.high))
-        length = STRETCH if block.shape[1] % STRETCH == 0 else block.shape[1]
-        stretches = block.shape[1] // length  # of each row; looked through only where there is something to find
-        torch.gt(block, high, out=spare)
-        sure = _sums(spare.view(-1, length), 1)
-        self.above[queries] += sure.view(-1, stretches).sum(1) if self.along else _sums(spare, 0)
-        torch.ge(block, low, out=spare)
-        few = (_sums(spare.view(-1, length), 1) > sure).nonzero().squeeze(1)
-        near = torch.index_select(block.view(-1, length), 0, few, out=_view(spare, (len(few), length)))
-        rows, columns = few // stretches, (few % stretches)[:, None] * length + torch.arange(length)
-        wanted = self.wanted[queries].float()
-        wanted = wanted[rows, None] if self.along else wanted[columns]
-        found, place = (near.sub_(wanted).abs_() <= self.slack).nonzero().unbind(1)
-        return rows[found], columns[found, place]
+        r, c = block.shape
+        for mask in (sure, perhaps):
+            mask[r:], mask[:, c:] = False, False
+        torch.gt(block, high, out=sure[:r, :c])
+        torch.ge(block, low, out=perhaps[:r, :c])
+        words = sure.view(torch.int64)
+        if self.along:
+            counts = words.reshape(len(words), -1, FEW).sum(2).view(torch.uint8).sum(1)[:r]
+        else:
+            counts = words.reshape(-1, FEW, words.shape[1]).sum(1).view(torch.uint8).sum(0)[:c]
+        self.above[queries] += counts
+        rows, places = perhaps.view(torch.int64).bitwise_xor_(words).nonzero().unbind(1)
+        found, byte = perhaps.view(len(perhaps), -1, WORD)[rows, places].nonzero().unbind(1)
+        return rows[found], places[found] * WORD + byte
 
     def settle(self, queries: Tensor, similarities: Tensor, tie: float) -> None:
         """Counts float64 similarities (p,), each of one query."""
@@ -149,17 +156,6 @@ def nearest(text: Tensor, video: Tensor, count: int) -> Tensor:
 
 def _parts(n: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
-
-
-def _view(buffer: Tensor, shape: Sequence[int]) -> Tensor:
-    """The beginning of a buffer, in a shape."""
-    return buffer.view(-1)[: math.prod(shape)].view(*shape)
-
-
-def _sums(mask: Tensor, along: int) -> Tensor:
-    """The sum of zeros and ones over one dimension: exact below 2^24, and faster as a product than as a sum."""
-    ones = torch.ones(mask.shape[along])
-    return mask @ ones if along else ones @ mask
 
 
 def _finite(vectors: Tensor) -> Tensor:

@@ -150,13 +150,13 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @pytest.mark.parametrize("kind", ["close", "one"])
 def test_a_large_search_never_holds_all_similarities(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROWS", 100)
-    monkeypatch.setattr(module, "COLUMNS", 200)
-    given = made(1000, 900, d=8, kind=kind)
+    monkeypatch.setattr(module, "ROWS", 128)
+    monkeypatch.setattr(module, "COLUMNS", 1024)
+    given = made(1500, 1400, d=8, kind=kind)
     with Largest() as largest:  # type: ignore[no-untyped-call]
         ranks(*given)
         nearest(*given[:2], 10)
-    assert largest.numbers <= 2 * 100 * 200, "at most the places of all of a block, (p, 2)"
+    assert largest.numbers <= 2 * 128 * 1024, "at most the places of all of a block, (p, 2)"
 
 
 @pytest.mark.parametrize("count", [1, 5, 50])
