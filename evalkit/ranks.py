@@ -10,13 +10,18 @@ and what is equal there is a tie. The ranks are therefore those of the float64 s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ROWS, COLUMNS = 512, 2048  # of a block: 4 MB, small enough to stay in the cache
+WORKERS = 32  # at most, each with some 16 MB
 WORD = 8  # truth values that are added at once, each a byte of a number
 FEW = 128  # of them under each other, at most 255, so that no byte runs over
 PAIRS = 1024  # vectors multiplied one by one in float64 at a time
@@ -47,41 +52,77 @@ def ranks(text: Tensor, video: Tensor, of: Tensor) -> Ranks:
         video: (m, d) float.
         of: (n,) int64, the row of each caption's video; a video may have none, and is then a rival only.
     """
-    text, video, of = _finite(text.cpu()), _finite(video.cpu()), of.cpu()
-    size = _longest(text) * _longest(video)
-    # A sum of d products, in any order, errs by d units of roundoff of the vectors' lengths; a few more for the bounds.
-    slack, tie = ((text.shape[1] + 16) * unit * size for unit in (2.0**-24, 2.0**-53))
-    dots = _Dots(text, video)
-    own = dots(torch.arange(len(text)), of)
+    text, video, of = _finite(text.detach().cpu()), _finite(video.detach().cpu()), of.cpu()
+    own = _Dots(text, video)(torch.arange(len(text)), of)
     best = torch.full((len(video),), -math.inf, dtype=torch.float64)
     best.scatter_reduce_(0, of, own.nan_to_num(nan=-math.inf), "amax")
-    t2v, v2t = _Side(own, slack, 1), _Side(best, slack, 0)
-    columns = video.float()
-    for rows in _parts(len(text), ROWS):
-        some = text[rows].float()
-        for part in _parts(len(video), COLUMNS):
-            shape = (len(some), part.stop - part.start)
-            block = torch.mm(some, columns[part].T, out=dots.block[: math.prod(shape)].view(shape))
-            for side, queries in ((t2v, rows), (v2t, part)):
-                i, j = side.count(block, dots.sure, dots.perhaps, queries)
-                rivals = of[rows][i] != j + part.start
+    # A sum of d products, in any order, errs by d units of roundoff of the vectors' lengths; a few more for the bounds.
+    error = (text.shape[1] + 16) * _longest(text) * _longest(video)
+    columns, parts = video.float(), list(_parts(len(text), ROWS))
+    threads = torch.get_num_threads()
+    free: SimpleQueue[_Worker] = SimpleQueue()
+    workers = [_Worker(text, video, columns, of, own, best, error) for _ in range(min(threads, WORKERS, len(parts)))]
+    for worker in workers:
+        free.put(worker)
+
+    def count(rows: slice) -> None:
+        worker = free.get()
+        try:
+            worker.count(rows)
+        finally:
+            free.put(worker)
+
+    torch.set_num_threads(1)  # each core its own rows: threads that share every step wait for each other at its end
+    try:
+        with ThreadPoolExecutor(max(1, len(workers))) as pool:
+            for _ in pool.map(count, parts):
+                continue
+    finally:
+        torch.set_num_threads(threads)
+    return Ranks(_ranks(own, [worker.t2v for worker in workers]), _ranks(best, [worker.v2t for worker in workers]))
+
+
+class _Worker:
+    """One thread's buffers, and what it counted: arguments as of `ranks`, with what each query should find.
+
+    Args:
+        columns: the videos in float32.
+        own: (n,) float64, of each text its video's similarity.
+        best: (m,) float64, of each video its best text's.
+        error: of a similarity, in units of roundoff.
+    """
+
+    def __init__(
+        self, text: Tensor, video: Tensor, columns: Tensor, of: Tensor, own: Tensor, best: Tensor, error: float
+    ) -> None:
+        self.text, self.video, self.columns, self.of = text, video, columns, of
+        self.dots, self.tie = _Dots(text, video), error * 2.0**-53
+        self.t2v, self.v2t = _Side(own, error * 2.0**-24, 1), _Side(best, error * 2.0**-24, 0)
+        self.block = torch.empty(ROWS * COLUMNS)
+
+    @torch.inference_mode()  # which a thread does not have from the one that started it
+    def count(self, rows: slice) -> None:
+        """Compares some texts with all videos, and all videos with them."""
+        some, of = self.text[rows].float(), self.of[rows]
+        for part in _parts(len(self.video), COLUMNS):
+            r, c = len(some), part.stop - part.start
+            block = torch.mm(some, self.columns[part].T, out=self.block[: r * c].view(r, c))
+            for side, queries in ((self.t2v, rows), (self.v2t, part)):
+                i, j = side.count(block.numpy(), queries)
+                rivals = of[i] != j + part.start
                 i, j = i[rivals], j[rivals]
                 if len(i) * DENSE > block.numel():
-                    similarities = (text[rows].double() @ video[part].double().T)[i, j]
+                    similarities = (self.text[rows].double() @ self.video[part].double().T)[i, j]
                 else:
-                    similarities = dots(i + rows.start, j + part.start)
-                side.settle((i if side is t2v else j) + queries.start, similarities, tie)
-    return Ranks(t2v.ranks(), v2t.ranks())
+                    similarities = self.dots(i + rows.start, j + part.start)
+                side.settle((i if side is self.t2v else j) + queries.start, similarities, self.tie)
 
 
 class _Dots:
-    """Dot products of rows of texts and of videos in float64; and the buffers, since new pages cost more than sums."""
+    """Dot products of rows of texts and of videos in float64, in buffers, since new pages cost more than sums."""
 
     def __init__(self, text: Tensor, video: Tensor) -> None:
         self.text, self.video = text, video
-        self.block = torch.empty(ROWS * COLUMNS)
-        rows, columns = math.ceil(ROWS / FEW) * FEW, math.ceil(COLUMNS / FEW / WORD) * FEW * WORD
-        self.sure, self.perhaps = (torch.zeros(rows, columns, dtype=torch.bool) for _ in range(2))
         self.left, self.right = (torch.empty(PAIRS, text.shape[1], dtype=each.dtype) for each in (text, video))
         self.product = torch.empty(PAIRS, text.shape[1], dtype=torch.float64)
 
@@ -102,31 +143,34 @@ class _Side:
     """One direction: the similarity (k,) that each query should find, and what was counted above it and equal to it."""
 
     def __init__(self, wanted: Tensor, slack: float, along: int) -> None:
-        self.wanted, self.slack, self.along = wanted, slack, along
-        self.low, self.high = (wanted - slack).float(), (wanted + slack).float()
+        self.wanted, self.along = wanted, along
+        self.low, self.high = ((wanted + off).float().numpy() for off in (-slack, slack))
         self.above = torch.zeros(len(wanted), dtype=torch.float64)
         self.equal = torch.zeros(len(wanted), dtype=torch.float64)
+        # Of a block, in whole words and FEW of them: what is surely above, and what may be.
+        rows, columns = math.ceil(ROWS / FEW) * FEW, math.ceil(COLUMNS / FEW / WORD) * FEW * WORD
+        self.sure, self.perhaps = (np.zeros((rows, columns), bool) for _ in range(2))
 
-    def count(self, block: Tensor, sure: Tensor, perhaps: Tensor, queries: slice) -> tuple[Tensor, Tensor]:
+    def count(self, block: NDArray[np.float32], queries: slice) -> tuple[Tensor, Tensor]:
         """Counts what is surely above in a block (r, c); gives the rows and columns of what float32 cannot decide.
 
-        What is compared is written into `sure` and `perhaps`, bool, at least as large, in whole words and FEW of them.
+        numpy compares faster, and torch adds.
         """
-        low, high = (bound[queries].unsqueeze(self.along) for bound in (self.low, self.high))
+        low, high = (np.expand_dims(bound[queries], self.along) for bound in (self.low, self.high))
         r, c = block.shape
-        for mask in (sure, perhaps):
+        for mask in (self.sure, self.perhaps):
             mask[r:], mask[:, c:] = False, False
-        torch.gt(block, high, out=sure[:r, :c])
-        torch.ge(block, low, out=perhaps[:r, :c])
-        words = sure.view(torch.int64)
+        np.greater(block, high, out=self.sure[:r, :c])
+        np.greater_equal(block, low, out=self.perhaps[:r, :c])
+        sure, perhaps = (torch.from_numpy(mask).view(torch.int64) for mask in (self.sure, self.perhaps))
         if self.along:
-            counts = words.reshape(len(words), -1, FEW).sum(2).view(torch.uint8).sum(1)[:r]
+            counts = sure.reshape(len(sure), -1, FEW).sum(2).view(torch.uint8).sum(1)[:r]
         else:
-            counts = words.reshape(-1, FEW, words.shape[1]).sum(1).view(torch.uint8).sum(0)[:c]
+            counts = sure.reshape(-1, FEW, sure.shape[1]).sum(1).view(torch.uint8).sum(0)[:c]
         self.above[queries] += counts
-        rows, places = perhaps.view(torch.int64).bitwise_xor_(words).nonzero().unbind(1)
-        found, byte = perhaps.view(len(perhaps), -1, WORD)[rows, places].nonzero().unbind(1)
-        return rows[found], places[found] * WORD + byte
+        i, j = perhaps.bitwise_xor_(sure).nonzero().unbind(1)
+        found, byte = perhaps[i, j, None].view(torch.bool).nonzero().unbind(1)
+        return i[found], j[found] * WORD + byte
 
     def settle(self, queries: Tensor, similarities: Tensor, tie: float) -> None:
         """Counts float64 similarities (p,), each of one query."""
@@ -134,8 +178,13 @@ class _Side:
         self.above.index_add_(0, queries, (beyond > tie).double())
         self.equal.index_add_(0, queries, (beyond.abs() <= tie).double())
 
-    def ranks(self) -> Tensor:
-        return torch.where(self.wanted.isfinite(), 1 + self.above + self.equal / 2, math.nan)
+
+def _ranks(wanted: Tensor, sides: Sequence[_Side]) -> Tensor:
+    """What some workers counted of one direction, all in one."""
+    rank = torch.ones_like(wanted).where(wanted.isfinite(), math.nan)
+    for side in sides:
+        rank += side.above + side.equal / 2
+    return rank
 
 
 @torch.no_grad()

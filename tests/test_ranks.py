@@ -73,6 +73,32 @@ def test_ranks_do_not_depend_on_the_blocks(kind: str, block: tuple[int, int], mo
     same(ranks(*given), wanted)
 
 
+def test_ranks_are_the_same_in_inference_mode_and_of_what_has_a_gradient() -> None:
+    text, video, of = made(60, 20)
+    wanted = ranks(text, video, of)
+    with torch.inference_mode():
+        same(ranks(text.clone(), video.clone(), of), wanted)
+    same(ranks(text.requires_grad_(), video, of), wanted)
+
+
+def test_threads_count_as_one_does_and_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROWS", 16)
+    given, before = made(300, 80, kind="ties"), torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(ranks(*given))
+            assert torch.get_num_threads() == threads
+        monkeypatch.setattr(module._Side, "settle", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ranks(*given)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    same(*found)
+
+
 @pytest.mark.parametrize("dense", [1, 10**9])
 def test_it_does_not_matter_whether_close_ones_are_multiplied_one_by_one_or_as_a_block(
     dense: int, monkeypatch: pytest.MonkeyPatch
