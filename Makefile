@@ -1,7 +1,7 @@
 # make demo    install, then score the embedded encoder on EgoSchema's miniature
 # make test    install, lint, types, every test
 # make check   the quick half: lint and types
-# make weights  train the embedded demo checkpoint again (about an hour and a half)
+# make weights  train the embedded demo checkpoint again (about two hours)
 # make demo-all  run every miniature with the demo encoder, and put the results side by side (build/board/README.md)
 # make board   the same, kept in leaderboard/results, with leaderboard/README.md
 # make bench   measure on an idle machine, tables in build/bench_*.md (about an hour); bench/README.md keeps them
@@ -30,6 +30,8 @@ fix: install
 WEIGHTS := build/weights
 DEMO := evalkit/demo
 LESSONS := evalkit/mini/lessons.py
+TELL := $(BIN)/evalkit adapt task=$(LESSONS) ckpt=demo adapter=captioner adapter.join=prefix adapter.max_tokens=100 \
+    adapter.batch_size=16
 
 weights: install
 	rm -rf $(WEIGHTS)
@@ -41,11 +43,13 @@ weights: install
 	    adapter.mask_ratio=0.75 adapter.batch_size=32 adapter.epochs=14 out=$(WEIGHTS)/encoder
 	cp $(WEIGHTS)/encoder/*.* $(DEMO)/
 	$(BIN)/python -c "from evalkit import canary, load_encoder; canary.write_reference(load_encoder('demo'), canary.SHIPPED)"
-	$(BIN)/evalkit adapt task=egoschema mini=true data.mini_train=1800 ckpt=demo \
-	    adapter=multiple_choice out=$(WEIGHTS)/multiple_choice
-	$(BIN)/evalkit adapt task=$(LESSONS) data.lesson=words data.films=1800 ckpt=demo threads=1 adapter=captioner \
-	    adapter.from=$(WEIGHTS)/multiple_choice adapter.join=prefix adapter.max_tokens=100 adapter.epochs=16 \
-	    adapter.lr=2e-3 out=$(WEIGHTS)/captioner
+	$(TELL) data.lesson=told_steps data.films=900 adapter.lr=2e-3 adapter.epochs=4 out=$(WEIGHTS)/told_steps
+	$(TELL) data.lesson=told_parts data.films=900 adapter.lr=2e-3 adapter.epochs=4 \
+	    adapter.from=$(WEIGHTS)/told_steps out=$(WEIGHTS)/told_parts
+	$(TELL) data.lesson=told_films data.films=3600 adapter.lr=2e-3 adapter.epochs=32 \
+	    adapter.from=$(WEIGHTS)/told_parts out=$(WEIGHTS)/told_films
+	$(TELL) data.lesson=told_both data.films=3600 adapter.lr=1.5e-3 adapter.epochs=7 \
+	    adapter.from=$(WEIGHTS)/told_films out=$(WEIGHTS)/captioner
 	mkdir -p $(DEMO)/adapters
 	cp -r $(WEIGHTS)/captioner/adapters/* $(DEMO)/adapters/
 

@@ -26,7 +26,7 @@ REQUIRED = inspect.Parameter.empty
 _SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
 # By a key's last part: a name means the same in every section.
 _ABOVE_ZERO = {"batch", "time_limit", "frames", "fps", "stride", "clips", "size"}
-_ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "mini_train", "alpha", "c", "k"}
+_ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "alpha", "c", "k"}
 _ABOVE_ZERO |= {"beams", "max_tokens", "vocabulary"}
 _NOT_NEGATIVE = {"seed", "workers", "threads", "max_minutes", "heads", "weight_decay", "epochs", "views", "token_grid"}
 _NOT_NEGATIVE |= {"shots"}

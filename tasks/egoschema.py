@@ -13,6 +13,7 @@ from typing import Any
 from evalkit.api import Example, Task, UserError
 from evalkit.metrics import accuracy
 from evalkit.mini import language
+from evalkit.mini.captions import TEST, TRAIN
 from evalkit.mini.library import Films, three_minutes
 
 ADAPTER = "multiple_choice"
@@ -24,7 +25,6 @@ def task(
     mini: bool = False,
     subset: bool = True,
     allow_holes: bool = False,
-    mini_train: int = 300,
 ) -> Task:
     """Chooses one of five answers about a three-minute first-person video.
 
@@ -39,11 +39,10 @@ def task(
         mini: three-minute films of the mini world in place of the real videos.
         subset: only the 500 questions with a public answer; false means all 5,031.
         allow_holes: write submission files even where a question has no answer.
-        mini_train: training questions of the miniature.
     """
     films: list[Films] = []
     if mini:
-        (test, test_films), (train, train_films) = _mini("test", 100), _mini("train", mini_train)
+        (test, test_films), (train, train_films) = _mini("test", TEST), _mini("train", TRAIN)
         films = [test_films, train_films]
     else:
         test, train = _official(root, subset), []

@@ -2,6 +2,7 @@ import hashlib
 import itertools
 import os
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -114,6 +115,44 @@ def test_a_lesson_on_a_step_shows_that_step_alone() -> None:
     for example, (start, end) in zip(task.train, steps, strict=True):
         (shown,) = frame_indices(np.arange(360) / 2, 180.0, Views("uniform"), 16, example.span)
         assert round(start * 2) <= shown[0] <= shown[-1] < round(end * 2)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+def test_what_is_offered_of_a_story_is_answered_rightly(steps: int) -> None:
+    rng, answers = random.Random(steps), []
+    for _ in range(300):
+        told = world.story(rng, steps, 60.0, 10.0)
+        right = {language.QUESTION: str(told), **(dict(language.inquiries(told.steps[0])) if steps == 1 else {})}
+        question, letter = language.offered(rng, told, by_letter=True)
+        asked, _, options = question.partition(" Options: ")
+        shown = dict(re.findall(r"([A-E]): (.+?)(?= [A-E]:|$)", options))
+        assert 2 <= len(shown) == len(set(shown.values())) and shown[letter] == right[asked]
+        question, answer = language.offered(rng, told, by_letter=False)
+        asked, _, option = question.removesuffix("?").partition(" Is it: ")
+        assert answer == ("yes" if option == right[asked] else "no")
+        answers += [letter, answer]
+    assert Counter(answers).keys() == {*"ABCDE", "yes", "no"}
+
+
+@pytest.mark.parametrize(
+    ("lesson", "parts"), [("told_steps", 6), ("told_parts", 9), ("told_films", 1), ("told_both", 2)]
+)
+def test_what_is_told_is_seen_and_of_films_that_are_not_chosen_or_tested_on(lesson: lessons.Lesson, parts: int) -> None:
+    task = lessons.task(lesson, films=70)
+    videos = [{example.video for example in split} for split in (task.test, task.val, task.train)]
+    assert list(map(len, videos)) == [20, 40, 10] and len(set.union(*videos)) == 70
+    assert len(task.train) == 10 * parts and len({example.id for example in task.train}) == 10 * parts
+    story = language.questions("train", 61)[60].story
+    for example in task.train[:parts]:
+        assert example.text == language.QUESTION
+        start, end = example.span or (0.0, 180.0)
+        seen = [
+            str(step) for step, (first, last) in zip(story.steps, story.times(), strict=True) if start < last <= end
+        ]
+        (told,) = example.target
+        assert [part.removeprefix(f"{world.ORDINALS[i]} ") for i, part in enumerate(told.split(", "))] == seen
+    frames, seconds = {"told_steps": (16, 30), "told_parts": (32, 75)}.get(lesson, (None, 180))
+    assert task.views.frames == frames and 1.8 < seconds / (frames or 64) < 3  # apart
 
 
 def test_films_are_made_when_first_wanted_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ never tell which is right.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+import string
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,10 @@ from evalkit.mini import world
 
 Kind = Literal["appearance", "motion", "order"]
 KINDS: tuple[Kind, ...] = ("appearance", "motion", "order")
+Text = Literal["words", "told", "asked", "letter", "yes"]
+# To compare is harder to learn than to tell, and comes first.
+COMPARED: dict[Text, float] = {"words": 15, "told": 20, "asked": 10, "letter": 30, "yes": 25}
+TOLD: dict[Text, float] = {"words": 10, "told": 50, "asked": 10, "letter": 15, "yes": 15}
 QUESTION = "What happens in this video, from beginning to end?"
 STEPS = 6
 SECONDS = 180.0
@@ -81,23 +86,63 @@ def inquiries(step: world.Step) -> list[tuple[str, str]]:
     ]
 
 
-def document(rng: random.Random) -> str:
+def document(rng: random.Random, shares: Mapping[Text, float]) -> str:
     """One text to learn the language from: a story told one to three times, then what is asked of it and its answer.
 
-    Every third text is a list of the world's words, told over and over: only looking back tells what comes next, which
-    a model must learn before it can answer from what stands before the question.
+    Args:
+        rng: draws.
+        shares: how often it is asked to tell the story again (`told`), something of its one step (`asked`), or as the
+            scorers of multiple choice ask: which of some options it is (`letter`), and whether it is one (`yes`). Texts
+            of `words` are lists of the world's words, told over and over: only looking back tells what comes next,
+            which a model must learn before it can answer from what stands before the question.
     """
-    times = rng.randint(1, 3)
-    kind = rng.randrange(3)
-    if kind == 0:
+    times, kind = rng.randint(1, 3), rng.choices(list(shares), list(shares.values()))[0]
+    if kind == "words":
         words = " ".join(rng.choice(WORDS) for _ in range(rng.randint(5, 25)))
         return " ".join([words] * (times + 1))
-    told = world.story(rng, rng.randint(1, STEPS) if kind == 1 else 1, SECONDS, CYCLE_SECONDS)
-    asked, answer = (QUESTION, str(told)) if kind == 1 else rng.choice(inquiries(told.steps[0]))
+    if kind in ("letter", "yes"):
+        return _compared(rng, by_letter=kind == "letter")
+    told = world.story(rng, rng.randint(1, STEPS) if kind == "told" else 1, SECONDS, CYCLE_SECONDS)
+    asked, answer = (QUESTION, str(told)) if kind == "told" else rng.choice(inquiries(told.steps[0]))
     return f"{f'{told}. ' * times}Question: {asked} Answer: {answer}"
 
 
-def documents(seed: int, n: int) -> Iterator[str]:
+def _compared(rng: random.Random, by_letter: bool) -> str:
+    """A story, and a few questions one after another that show what is right beside what is not."""
+    steps = rng.choice((1, 1, 1, 1, 2, 3, STEPS))
+    told = world.story(rng, steps, SECONDS, CYCLE_SECONDS)
+    asked = [offered(rng, told, by_letter) for _ in range(STEPS // steps)]
+    return " ".join([f"{told}.", *(f"Question: {question} Answer: {answer}" for question, answer in asked)])
+
+
+def offered(rng: random.Random, told: world.Story, by_letter: bool) -> tuple[str, str]:
+    """A question about a story with one to five things that may be right, as multiple choice asks it, and its answer.
+
+    Args:
+        rng: draws.
+        told: the story.
+        by_letter: which of two to five options it is; else whether it is the one option, yes or no.
+    """
+    question, right, others = _drawn(rng, told, rng.randint(1, 4) if by_letter else 1)
+    place = rng.randint(0, len(others))
+    if not by_letter:
+        return (f"{question} Is it: {others[0]}?", "no") if place else (f"{question} Is it: {right}?", "yes")
+    shown = zip(string.ascii_uppercase, [*others[:place], right, *others[place:]], strict=False)
+    options = " ".join(f"{letter}: {option}" for letter, option in shown)
+    return f"{question} Options: {options}", string.ascii_uppercase[place]
+
+
+def _drawn(rng: random.Random, told: world.Story, n: int) -> tuple[str, str, list[str]]:
+    """A question about a story, its answer, and n wrong ones; half of those about one step are of a word or two."""
+    if len(told.steps) == 1 and rng.random() < 0.5:
+        pools = list(world.COLOURS), world.SHAPES, world.ACTIONS[:7]
+        (question, right), pool = rng.choice(list(zip(inquiries(told.steps[0]), pools, strict=True)))
+        return question, right, rng.sample([one for one in pool if one != right], n)
+    kind = rng.choice(KINDS if len(told.steps) == STEPS else KINDS[:2])  # few steps have too few orders
+    return QUESTION, str(told), near_misses(rng, told, [kind], n)
+
+
+def documents(seed: int, n: int, shares: Mapping[Text, float] = COMPARED) -> Iterator[str]:
     """Texts of the language, the same for the same seed."""
     rng = random.Random(seed)
-    return (document(rng) for _ in range(n))
+    return (document(rng, shares) for _ in range(n))

@@ -5,28 +5,68 @@ Run by `make weights`, before the encoder and the resampler: python -m evalkit.m
 
 from __future__ import annotations
 
+import itertools
+import random
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from evalkit import lm
-from evalkit.mini.language import documents
+from evalkit.mini import language
 from evalkit.optim import adamw
 from evalkit.progress import track
 
-STEPS, BATCH, SEED = 3000, 32, 1
+# Steps, peak learning rate, and what is read in them.
+STAGES = ((8000, 2e-3, language.COMPARED), (2000, 1e-3, language.TOLD))
+BATCH, SEED = 32, 1
+POOL = 16  # batches of texts that are sorted by length
 PIECES = 200
 
 
 def vocabulary(path: Path) -> None:
     """Learns a sentencepiece vocabulary that holds every word of the mini world."""
-    path.write_bytes(lm.vocabulary(documents(SEED, 4000), PIECES))
+    path.write_bytes(lm.vocabulary(language.documents(SEED, 4000), PIECES))
+
+
+def batches(rows: Iterable[list[int]]) -> Iterator[Tensor]:
+    """Texts of about one length together, since what is padded costs as much as what is read: (BATCH, L) int64."""
+    rng, rows = random.Random(SEED), iter(rows)
+    while pool := sorted(itertools.islice(rows, BATCH * POOL), key=len):
+        some = [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
+        for one in rng.sample(some, len(some)):
+            yield torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, one)), True, lm.PAD)
+
+
+def learn(model: nn.Module, lessons: Iterator[Tensor], steps: int, lr: float, answer: Tensor) -> None:
+    """Next-token prediction, the learning rate warmed up to its peak and down to nothing.
+
+    The word after "Answer:", whose tokens (2,) are given, counts as much as all others of a text together, or it would
+    be learned last of all.
+    """
+    training = adamw(model, lr, 0.01, steps)
+    optimizer, schedule = training["optimizer"], training["lr_scheduler"]["scheduler"]
+    for step, ids in enumerate(track(lessons, "language model", steps)):
+        logits = model(input_ids=ids).logits
+        losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
+        answers = F.pad((ids.unfold(1, 2, 1)[:, :-1] == answer).all(-1), (1, 0))
+        loss = losses[ids[:, 1:] != lm.PAD].mean()
+        if answers.any():
+            loss = loss + losses[answers].mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 99:
+            print(f"step {step + 1}: loss {loss.item():.3f}", file=sys.stderr)
 
 
 def language_model(folder: Path) -> None:
-    """Writes a folder that transformers' Auto classes load: vocabulary, then 3,000 steps of next-token prediction."""
+    """Writes a folder that transformers' Auto classes load: vocabulary, then two stages of next-token prediction."""
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +77,7 @@ def language_model(folder: Path) -> None:
         vocab_size=PIECES,
         hidden_size=128,
         intermediate_size=256,
-        num_hidden_layers=2,
+        num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=512,
         tie_word_embeddings=True,
@@ -46,21 +86,10 @@ def language_model(folder: Path) -> None:
         eos_token_id=lm.END,
     )
     model = LlamaForCausalLM(config)
-    training = adamw(model, 2e-3, 0.01, STEPS)
-    optimizer, schedule = training["optimizer"], training["lr_scheduler"]["scheduler"]
-    texts = documents(SEED + 1, STEPS * BATCH)
-    for step in track(range(STEPS), "language model", STEPS):
-        rows = [torch.tensor([*tokenizer.encode(next(texts)), lm.END]) for _ in range(BATCH)]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=lm.PAD)
-        logits = model(input_ids=ids).logits
-        loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], ignore_index=lm.PAD)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 100 == 99:
-            print(f"step {step + 1}: loss {loss.item():.3f}", file=sys.stderr)
+    answer = torch.tensor(tokenizer.encode("Answer:")[-2:])
+    for number, (steps, lr, shares) in enumerate(STAGES, 1):
+        texts = language.documents(SEED + number, steps * BATCH, shares)
+        learn(model, batches([*tokenizer.encode(text), lm.END] for text in texts), steps, lr, answer)
     model.to(dtype=torch.float16)  # type: ignore[call-arg]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
