@@ -153,13 +153,13 @@ def test_an_adapter_is_not_restored_over_another_language_model(tmp_path: Path, 
 @pytest.mark.parametrize("scorer", ["letter", "letter_said"])
 def test_letters_that_the_language_model_does_not_know_are_refused(scorer: str, tmp_path: Path) -> None:
     texts = [str(world.story(random.Random(i), 6, 180.0, 15.0)) for i in range(300)]
-    (tmp_path / "tokenizer.model").write_bytes(language_models.vocabulary([*texts, "Question: What? Answer:"], 200))
+    (tmp_path / "tokenizer.model").write_bytes(language_models.vocabulary(texts, 200))
     tokenizer = LlamaTokenizer.from_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     config = LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=2, bos_token_id=2, eos_token_id=3, **shape)
     LlamaForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=f"scorer={scorer}: the language model's vocabulary has no 'B'; use another lm"):
+    with pytest.raises(UserError, match=f"scorer={scorer}: the language model's vocabulary has no 'A'; use another lm"):
         choice(tmp_path, scorer=scorer, task=replace(TASK, test=QUESTIONS))
 
 
