@@ -58,7 +58,8 @@ class SegmentsToLM(lightning.LightningModule):
         told = []
         for one, clips in zip(examples, features, strict=True):
             said = self.captioner.predict([replace(one, text=self.question)] * len(clips), clips[:, None])
-            told.append(", ".join(caption for caption, _ in groupby(prediction.value for prediction in said)))
+            captions = groupby(prediction.value for prediction in said)
+            told.append(", ".join(caption for caption, _ in captions if caption))
         return told
 
 

@@ -46,7 +46,7 @@ def test_a_captioner_learns_what_it_is_shown_and_its_language_model_stays_as_it_
     """With the embedded model: a random one is never sure of a word."""
     adapter = captioner("", **settings)
     before = adapter.frozen["lm"]
-    learn(adapter, 100, 3e-3)
+    learn(adapter, 200, 3e-3)
     assert adapter.frozen["lm"] == before
     found = adapter.predict(FILMS, tokens())
     assert [one.value for one in found] == list(TEXTS)

@@ -65,7 +65,7 @@ def test_captions_are_those_of_each_segment_in_order_and_a_repeated_one_is_told_
     asked = replace(QUESTIONS[0], text="What happens?")
     alone = [adapter.captioner.predict([asked], three[:, i : i + 1])[0].value for i in range(3)]
     told = adapter.predict(QUESTIONS[:1], torch.cat([three[:, :1], three], 1))[0].detail["captions"]
-    assert told == ", ".join(one for one, before in zip(alone, ["", *alone], strict=False) if one != before)
+    assert told == ", ".join(one for one, before in zip(alone, ["", *alone], strict=False) if one and one != before)
 
 
 def test_the_blind_control_is_told_nothing(captioned: Path) -> None:
