@@ -9,7 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
+from evalkit import lm as language_models
 from evalkit.api import Example, Views
 from evalkit.mini import film, language, lessons, world
 from evalkit.mini.library import Films
@@ -177,3 +179,21 @@ def test_every_sentence_is_in_the_vocabulary(vocabulary: Path) -> None:
     for text in language.documents(7, 200):
         assert pieces.unk_id() not in pieces.encode(text)
         assert pieces.decode(pieces.encode(text)) == " ".join(text.split())
+
+
+@pytest.mark.parametrize(("by_letter", "chance"), [(True, 0.36), (False, 0.5)])
+def test_the_language_model_chooses_by_letter_and_says_yes_or_no_of_a_story_told_in_words(
+    by_letter: bool, chance: float
+) -> None:
+    model, tokenizer = language_models.load("")
+    reader = language_models.Reader(1, model, tokenizer, latents=0, depth=0)
+    rng, right = random.Random("told"), 0
+    answers = list("ABCDE") if by_letter else ["yes", "no"]
+    with torch.inference_mode():
+        for _ in range(50):
+            told = world.story(rng, 1, 180.0, 15.0)
+            question, answer = language.offered(rng, told, by_letter)
+            asked = [language_models.Asked(0, f"{told}. Question: {question} Answer:", one) for one in answers]
+            logprobs, mask = reader(asked, None)
+            right += answers[int((logprobs * mask).sum(-1).argmax())] == answer
+    assert right / 50 > chance + 0.4
