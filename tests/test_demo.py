@@ -133,7 +133,7 @@ def measured(score: Summed) -> float:
 
 def test_most_paragraphs_name_colour_and_verb_of_all_six_steps_in_order() -> None:
     def named(text: str) -> list[tuple[str, ...]]:
-        """Of "a red ring moves left" red and moves left; what a thing hits, or the colour it turns, is not looked at."""
+        """Of "a red ring moves left" red and moves left; what it hits or turns into is not looked at."""
         steps = [step.split() for step in steps_told(text)]
         return [(*step[1:2], *step[3 : 5 if step[3:4] == ["moves"] else 4]) for step in steps]
 
