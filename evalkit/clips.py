@@ -36,6 +36,8 @@ from evalkit.timeline import DecodeError
 
 # Clips that may wait for their reader, per worker: what is held in memory does not grow with the number of requests.
 AHEAD = 2
+# Seconds in which a worker must be ready; it imports torch first, perhaps from a slow disk.
+START_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def read_clips(
     """The clips of each request, in the order of the requests, decoded ahead by worker processes.
 
     A worker that takes longer than `time_limit` seconds over a sample is killed and the sample fails; a worker that
-    dies is replaced and its sample tried once more. No process outlives the iterator or this process.
+    dies is replaced and its sample tried once more, and so is one that does not become ready. No process outlives the
+    iterator or this process.
 
     Args:
         requests: what to read.
@@ -220,7 +223,7 @@ class _Worker:
             )
         self.ready = False
         self.job: int | None = None
-        self.deadline = float("inf")
+        self.deadline = time.monotonic() + START_S
 
     def start(self, job: int, read: Read, request: Request, deadline: float) -> None:
         self.job, self.deadline = job, deadline
@@ -259,7 +262,7 @@ def _drive(
     waiting = deque(range(len(requests)))
     died: set[int] = set()
     done: dict[int, Decoded | Failure] = {}
-    handed = taken = 0
+    handed = taken = late = 0
     try:
         while handed < len(requests):
             busy = sum(worker.job is not None for worker in pool)
@@ -301,8 +304,10 @@ def _drive(
             for worker in [worker for worker in pool if worker.deadline <= now]:
                 pool.remove(worker)
                 worker.kill()
-                assert worker.job is not None
-                done[worker.job] = Failure(f"decoding took longer than {time_limit:g} s")
+                if worker.job is not None:
+                    done[worker.job] = Failure(f"decoding took longer than {time_limit:g} s")
+                elif (late := late + 1) > workers:
+                    raise RuntimeError(f"decoder processes do not start (not ready in {START_S:g} s)")
             while handed in done:
                 results.put(done.pop(handed))
                 handed += 1

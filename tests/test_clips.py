@@ -314,6 +314,35 @@ def test_workers_that_do_not_start_are_an_error_of_their_own(tmp_path: Path, mon
         list(read_clips(requests(tmp_path, "a"), workers=1, read=named))
 
 
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_worker_that_never_gets_ready_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    asleep, python = tmp_path / "asleep", sys.executable
+    asleep.write_text("#!/bin/sh\nexec sleep 1000\n")
+    asleep.chmod(0o755)
+    started = []
+
+    class Worker(clips._Worker):
+        def __init__(self, time_limit: float) -> None:
+            stuck = len(started) < times
+            monkeypatch.setattr(sys, "executable", str(asleep) if stuck else python)
+            super().__init__(time_limit)
+            started.append(self.process.pid)
+            if stuck:
+                assert self.deadline > time.monotonic() + 60
+                self.deadline = time.monotonic() + 0.1
+
+    monkeypatch.setattr(clips, "_Worker", Worker)
+    if times == 1:
+        (found,) = read_clips(requests(tmp_path, "a"), workers=1, read=named)
+        assert decoded(found).decoder == f"a {started[1]}"
+    else:
+        with pytest.raises(RuntimeError, match=r"decoder processes do not start \(not ready in 120 s\)"):
+            list(read_clips(requests(tmp_path, "a"), workers=1, read=named))
+    assert gone(started, 0.0) and len(started) == 2
+
+
 def test_no_requests_need_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clips, "_Worker", None)
     assert list(read_clips([], workers=2)) == []

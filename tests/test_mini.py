@@ -99,7 +99,7 @@ def test_questions_are_the_same_however_many_are_asked_for() -> None:
     assert language.questions("test", 5) == language.questions("test", 9)[:5]
 
 
-@pytest.mark.parametrize(("lesson", "misses"), [("steps", 8), ("films", 6)])
+@pytest.mark.parametrize(("lesson", "misses"), [("steps", 8), ("films", 6), ("shapes", 8)])
 def test_a_lesson_asks_for_what_its_film_shows_among_near_misses(lesson: lessons.Lesson, misses: int) -> None:
     task = lessons.task(lesson, films=4)
     stories = [question.story for question in language.questions("train", 4)]
@@ -109,6 +109,13 @@ def test_a_lesson_asks_for_what_its_film_shows_among_near_misses(lesson: lessons
     assert lessons.task(lesson, films=5).train[: len(told)] == task.train
     assert not {example.video for example in task.train} & {example.video for example in task.test}
     assert {example.target for example in task.test} == set(range(misses + 1))
+
+
+def test_near_misses_in_the_shapes_have_all_colours_and_actions_of_what_is_told() -> None:
+    shapes = re.compile("|".join(world.SHAPES))
+    for question in language.questions("train", 20):
+        for miss in language.near_misses(random.Random(0), question.story, ["shape"], 4):
+            assert miss != str(question.story) and shapes.sub("", miss) == shapes.sub("", str(question.story))
 
 
 def test_a_lesson_on_a_step_shows_that_step_alone() -> None:

@@ -14,8 +14,8 @@ from typing import Literal
 
 from evalkit.mini import world
 
-Kind = Literal["appearance", "motion", "order"]
-KINDS: tuple[Kind, ...] = ("appearance", "motion", "order")
+Kind = Literal["appearance", "motion", "order", "shape"]
+KINDS: tuple[Kind, ...] = ("appearance", "motion", "order")  # of which questions are; shapes are for lessons
 Text = Literal["words", "told", "asked", "letter", "yes"]
 # To compare is harder to learn than to tell, and comes first.
 COMPARED: dict[Text, float] = {"words": 15, "told": 20, "asked": 10, "letter": 30, "yes": 25}
@@ -28,7 +28,7 @@ WORDS = [*world.COLOURS, *world.SHAPES, *world.ORDINALS, *{word: 0 for act in wo
 
 
 def options(rng: random.Random, original: world.Story, kind: Kind, n: int = 5) -> list[world.Story]:
-    """Different stories that share all but their appearance, motion or order in half of the steps (all, for order)."""
+    """Different stories that share all but what the kind says, in half of the steps (all, for order)."""
     changed = set(rng.sample(range(len(original.steps)), max(1, len(original.steps) // 2)))
     stories: dict[str, world.Story] = {}
     while len(stories) < n:
@@ -36,6 +36,8 @@ def options(rng: random.Random, original: world.Story, kind: Kind, n: int = 5) -
             other = world.with_other_things(rng, original, changed)
         elif kind == "motion":
             other = world.with_other_actions(rng, original, changed)
+        elif kind == "shape":
+            other = world.with_other_shapes(rng, original, changed)
         else:
             other = world.with_other_order(rng, original)
         stories.setdefault(str(other), other)
@@ -43,7 +45,7 @@ def options(rng: random.Random, original: world.Story, kind: Kind, n: int = 5) -
 
 
 def near_misses(rng: random.Random, told: world.Story, kinds: Sequence[Kind], n: int) -> list[str]:
-    """Captions that are wrong of a film in their appearance, motion or order alone, n of each of these kinds."""
+    """Captions that are wrong of a film in appearance, motion, order or shapes alone, n of each of these kinds."""
     drawn = [[str(other) for other in options(rng, told, kind, n + 1)] for kind in kinds]
     return [caption for own in drawn for caption in [other for other in own if other != str(told)][:n]]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from evalkit import cache
@@ -34,7 +35,12 @@ class Films:
         return [folder / f"{i:05d}.mp4" for i in range(len(self.stories))]
 
     def provide(self, examples: Sequence[Example]) -> None:
-        """Films what is missing of the videos of these examples, on all cores."""
+        """Films what is missing of the videos of these examples, on all cores.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+            BrokenExecutor: a process that films was killed.
+        """
         wanted = {example.video for example in examples}
         missing = [
             (story, path, self.fps)
@@ -42,8 +48,8 @@ class Films:
             if path in wanted and not path.is_file()
         ]
         if missing:
-            with multiprocessing.get_context("spawn").Pool() as pool:
-                made = pool.imap_unordered(_write, missing, chunksize=4)
+            with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+                made = pool.map(_write, missing, chunksize=4)
                 for _ in track(made, f"film {self.name}", len(missing)):
                     continue
 

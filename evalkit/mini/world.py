@@ -126,6 +126,17 @@ def with_other_things(rng: random.Random, original: Story, changed: set[int]) ->
     return replace(original, steps=tuple(steps))
 
 
+def with_other_shapes(rng: random.Random, original: Story, changed: set[int]) -> Story:
+    """The same colours and actions in the same order, with newly drawn shapes in the `changed` steps."""
+    steps = list(original.steps)
+    for i in changed:
+        step = steps[i]
+        thing = replace(step.thing, shape=rng.choice(SHAPES))
+        shape = thing.shape if step.action == "turns" else rng.choice(SHAPES)
+        steps[i] = replace(step, thing=thing, partner=replace(step.partner, shape=shape))
+    return replace(original, steps=tuple(steps))
+
+
 def with_other_actions(rng: random.Random, original: Story, changed: set[int]) -> Story:
     """The same things in the same order, with newly drawn one-thing actions in the `changed` steps."""
     steps = list(original.steps)
