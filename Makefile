@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 2
 
 check: install
 	$(BIN)/ruff check .
@@ -40,15 +40,16 @@ weights: install
 	$(BIN)/evalkit adapt task=$(LESSONS) data.lesson=steps data.films=900 ckpt=random:vivit_demo \
 	    adapter.mask_ratio=0.5 adapter.lr=1.5e-3 adapter.batch_size=64 adapter.epochs=5 out=$(WEIGHTS)/steps
 	$(BIN)/evalkit adapt task=$(LESSONS) data.lesson=films ckpt=$(WEIGHTS)/steps \
-	    adapter.mask_ratio=0.75 adapter.batch_size=32 adapter.epochs=14 out=$(WEIGHTS)/encoder
+	    adapter.mask_ratio=0.75 adapter.batch_size=32 adapter.epochs=14 out=$(WEIGHTS)/films
+	$(BIN)/python -m evalkit.mini.train_encoder $(WEIGHTS)/films $(WEIGHTS)/encoder
 	cp $(WEIGHTS)/encoder/*.* $(DEMO)/
 	$(BIN)/python -c "from evalkit import canary, load_encoder; canary.write_reference(load_encoder('demo'), canary.SHIPPED)"
-	$(TELL) data.lesson=told_steps data.films=900 adapter.lr=2e-3 adapter.epochs=4 out=$(WEIGHTS)/told_steps
-	$(TELL) data.lesson=told_parts data.films=900 adapter.lr=2e-3 adapter.epochs=4 \
+	$(TELL) data.lesson=told_steps data.films=900 adapter.lr=2e-3 adapter.epochs=2 out=$(WEIGHTS)/told_steps
+	$(TELL) data.lesson=told_parts data.films=900 adapter.lr=2e-3 adapter.epochs=2 \
 	    adapter.from=$(WEIGHTS)/told_steps out=$(WEIGHTS)/told_parts
-	$(TELL) data.lesson=told_films data.films=3600 adapter.lr=2e-3 adapter.epochs=32 \
+	$(TELL) data.lesson=told_films data.films=3600 adapter.lr=2e-3 adapter.epochs=16 \
 	    adapter.from=$(WEIGHTS)/told_parts out=$(WEIGHTS)/told_films
-	$(TELL) data.lesson=told_both data.films=3600 adapter.lr=1.5e-3 adapter.epochs=7 \
+	$(TELL) data.lesson=told_both data.films=3600 adapter.lr=1.5e-3 adapter.epochs=4 \
 	    adapter.from=$(WEIGHTS)/told_films out=$(WEIGHTS)/captioner
 	mkdir -p $(DEMO)/adapters
 	cp -r $(WEIGHTS)/captioner/adapters/* $(DEMO)/adapters/

@@ -321,7 +321,7 @@ def test_a_worker_that_never_gets_ready_is_replaced(
     asleep, python = tmp_path / "asleep", sys.executable
     asleep.write_text("#!/bin/sh\nexec sleep 1000\n")
     asleep.chmod(0o755)
-    started = []
+    started: list[int] = []
 
     class Worker(clips._Worker):
         def __init__(self, time_limit: float) -> None:

@@ -1,19 +1,23 @@
 import hashlib
 import itertools
+import math
 import os
 import random
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from evalkit import lm as language_models
 from evalkit.api import Example, Views
-from evalkit.mini import film, language, lessons, world
+from evalkit.encoders import load_encoder
+from evalkit.mini import film, language, lessons, train_encoder, world
 from evalkit.mini.library import Films
 from evalkit.sampling import frame_indices
 
@@ -99,7 +103,7 @@ def test_questions_are_the_same_however_many_are_asked_for() -> None:
     assert language.questions("test", 5) == language.questions("test", 9)[:5]
 
 
-@pytest.mark.parametrize(("lesson", "misses"), [("steps", 8), ("films", 6), ("shapes", 8)])
+@pytest.mark.parametrize(("lesson", "misses"), [("steps", 8), ("films", 6)])
 def test_a_lesson_asks_for_what_its_film_shows_among_near_misses(lesson: lessons.Lesson, misses: int) -> None:
     task = lessons.task(lesson, films=4)
     stories = [question.story for question in language.questions("train", 4)]
@@ -124,6 +128,56 @@ def test_a_lesson_on_a_step_shows_that_step_alone() -> None:
     for example, (start, end) in zip(task.train, steps, strict=True):
         (shown,) = frame_indices(np.arange(360) / 2, 180.0, Views("uniform"), 16, example.span)
         assert round(start * 2) <= shown[0] <= shown[-1] < round(end * 2)
+
+
+def short_stories(n: int) -> list[world.Story]:
+    """Films of three steps, the fewest that have orders enough."""
+    return [world.story(random.Random(i), 3, 30.0, 5.0) for i in range(n)]
+
+
+def test_each_step_of_a_film_is_seen_in_its_own_time() -> None:
+    for question in language.questions("train", 20):
+        counts = train_encoder.shares(question.story, 32)
+        assert torch.allclose(counts.sum(-1), torch.ones(6)) and ((counts > 0).sum(0) == 1).all()
+        for (start, end), own in zip(question.story.times(), counts, strict=True):
+            seconds = own.nonzero().flatten() * 180 / 32
+            assert start - 180 / 64 <= seconds.min() <= seconds.max() < end - 180 / 64
+
+
+def test_steps_are_told_in_order_beside_near_misses_in_the_shape_and_others() -> None:
+    stories = short_stories(3)
+    told = train_encoder.of_steps(random.Random(0), stories)
+    assert told.right == [str(step) for story in stories for step in story.steps]
+    assert len(told.wrong) == 4 * len(told.right)
+    assert all(wrong != right for i, right in enumerate(told.right) for wrong in told.wrong[4 * i : 4 * i + 4])
+
+
+def test_words_that_say_the_same_of_another_are_not_told_apart() -> None:
+    words = {"a": [1.0, 0.0], "b": [0.0, 2.0], "c": [1.0, 1.0]}
+    told = train_encoder.Told(["a", "b", "a"], ["c", "b"])  # the third says what the first does
+    seen = torch.tensor([[3.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+
+    def embed(texts: list[str]) -> torch.Tensor:
+        return torch.tensor([words[text] for text in texts])
+
+    found = train_encoder.contrast(seen, told, embed, torch.tensor(math.log(5.0)))
+    cosine = 5 * F.normalize(seen, dim=-1) @ F.normalize(embed([*told.right, *told.wrong]), dim=-1).T
+    counted = [[0, 1, 3, 4], [0, 1, 2, 3], [1, 2, 3, 4]]  # of each row all but what says the same
+    of_texts = [[0, 1], [0, 1, 2], [1, 2]]
+    loss = [-cosine[i, i] + cosine[i, own].logsumexp(0) for i, own in enumerate(counted)]
+    loss += [-cosine[i, i] + cosine[own, i].logsumexp(0) for i, own in enumerate(of_texts)]
+    assert torch.allclose(found, torch.stack(loss).sum() / 6)
+
+
+def test_an_encoder_learns_the_words_for_each_step(tiny: Path) -> None:
+    encoder: Any = load_encoder(tiny)
+    stories = short_stories(8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        video = torch.randint(0, 256, (8, 12, 3, 32, 32), dtype=torch.uint8)
+    losses = train_encoder.learn(encoder, video, stories, steps=40, batch=4)
+    assert len(losses) == 40 and np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+    assert not encoder.training
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 6])

@@ -21,9 +21,7 @@ from evalkit.mini.library import Films
 from evalkit.wording.captions import captions as text_score
 
 ADAPTER = "contrastive"
-Lesson = Literal["steps", "films", "shapes", "told_steps", "told_parts", "told_films", "told_both"]
-# In what near misses of whole films differ: a shape, which appearance asks for beside the colour, is hard to keep.
-WHOLE: dict[Lesson, tuple[language.Kind, ...]] = {"films": language.KINDS, "shapes": (*language.KINDS, "shape")}
+Lesson = Literal["steps", "films", "told_steps", "told_parts", "told_films", "told_both"]
 # Steps that are told together, and frames of the clip: about as far apart as those of a whole film.
 TOLD: dict[Lesson, tuple[tuple[int, ...], int | None]] = {
     "told_steps": ((1,), 16),
@@ -37,7 +35,6 @@ def task(lesson: Lesson = "steps", films: int = 1800) -> Task:
 
     Args:
         lesson: steps are the single steps of the films, 16 frames each; films are whole, in the encoder's own clip;
-            shapes are the same, with near misses in the shapes alone besides;
             told_steps and told_films are the same, to be told, and told_parts any two or three steps that follow each
             other, in 32 frames; told_both are whole films and a step of each, both in the encoder's own clip.
         films: training films; each has six steps in three minutes.
@@ -121,8 +118,8 @@ def _split(split: str, n: int, lesson: Lesson) -> tuple[list[Example], Films]:
     examples = []
     for story, path in zip(films.stories, films.paths, strict=True):
         name = f"{split}-{path.stem}"
-        if lesson != "steps":
-            captions = _captions(name, story, WHOLE[lesson], 2)
+        if lesson == "films":
+            captions = _captions(name, story, language.KINDS, 2)
             examples.append(Example(name, path, captions.index(str(story)), choices=captions))
             continue
         for i, step in enumerate(story.steps):
