@@ -77,7 +77,7 @@ class ModelWords(nn.Module):
         bare: dict[str, Any] = {"add_pooling_layer": False} if pooler else {}
         self.model = pretrained.load(model, folder, left_out=".", **bare)
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             self.tokenizer.padding_side = "right"  # so that padding moves no token from its position
             if self.tokenizer.pad_token is None:
                 self.tokenizer.pad_token = self.tokenizer.eos_token

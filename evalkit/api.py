@@ -256,7 +256,7 @@ class Loading:
         tokenizer: of the text tower, where none lies beside the weights: a sentencepiece model, or a folder with a
             tokenizer as transformers saves it
         heads: attention heads, for weights that do not tell (facebookresearch's V-JEPA 2); 0: by their size
-        trust: load a pickle that can run code; only for a file whose maker you trust
+        trust: load a pickle that can run code, or a folder that names code of its own; only where you trust the maker
     """
 
     model: str = ""

@@ -58,7 +58,7 @@ class Options:
         compile: let torch compile the encoder, which takes a minute once and then makes it faster
         cache: on stores what was encoded and takes it from there; off encodes anew and stores nothing
         canary: put a few clips through the encoder first, and stop where it is not fed what it was trained on
-        trust: load a pickled checkpoint that can run code; only for a file whose maker you trust
+        trust: load a pickled checkpoint that can run code, or a folder that names code; only where you trust the maker
         controls: also score the task's controls, such as blind
         time_limit: seconds that decoding one video may take
         decoder: what reads frames where it is exact, PyAV elsewhere; another than pyav only to match another pipeline

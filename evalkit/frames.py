@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from evalkit.api import Clip, Encoded, UserError, as_texts, described
 # Frames of a clip where the model's files name none, as for every image model: VideoGLUE, whose tables have their rows,
 # gives a head 8 steps in time (https://arxiv.org/abs/2307.03166, tables 10 to 12); each frame is one.
 FRAMES = 8
+# Of a setting's key, where packages of models take what they read or fetch; drop_path_rate is none of these.
+_READS = "pretrained|checkpoint|weights|load|cache|file|(?<!drop_)path|url|hf_|hub"
 
 
 class FrameEncoder(nn.Module):
@@ -97,6 +100,27 @@ class ImageTower(nn.Module):
         if vectors is None:
             vectors = out.last_hidden_state[:, 0] if self.extra else out.last_hidden_state.mean(1)
         return tokens, vectors if self.projection is None else self.projection(vectors)
+
+
+def refuse_files(name: str, settings: Any) -> None:
+    """Names and settings of a model with random weights, which a stranger's config.json may hold, say only its shape.
+
+    The packages take more: where weights or a part of the model come from, and whether they may run code when read.
+
+    Raises:
+        UserError: one is, or reads like, the place of a file, or says how one is read.
+    """
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"settings.name={name[:200]!r}: wanted the name of a model, and no folder, file or address")
+    for key, value in settings.items() if isinstance(settings, dict) else enumerate(settings):
+        words = [value] if isinstance(value, str) else []
+        if re.search(_READS, str(key)) or any(mark in word for word in words for mark in "/\\:"):
+            raise UserError(
+                f"settings.{key}={str(value)[:60]!r}: an encoder's settings say its shape alone, and name no files or "
+                "weights; leave it out"
+            )
+        if isinstance(value, dict | list):
+            refuse_files(name, value)
 
 
 def library(name: str) -> Any:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import evalkit
-from evalkit import checkpoint
+from evalkit import checkpoint, pretrained
 from evalkit.api import Kept, UserError, described
 
 PAD, UNKNOWN, BEGIN, END = range(4)
@@ -45,7 +45,7 @@ def load(source: str) -> tuple[nn.Module, Any]:
         UserError: transformers cannot load it.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
 
     if source == "scratch":
@@ -62,11 +62,17 @@ def load(source: str) -> tuple[nn.Module, Any]:
                 f"lm={folder}: a model is there, and no tokenizer ({' or '.join(TOKENIZERS)}); save the model's own "
                 "beside it: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
             )
+        pretrained.refuse_code(place, f"lm={folder}")
     elif place.is_absolute() or folder.startswith((".", "~")) or folder.count("/") > 1:
         raise UserError(f"lm={folder}: no such folder; wanted one that transformers saved, or a name on its hub")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+        # Unless it is told not to, transformers asks at the terminal whether to run code that came with a model.
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        pretrained.refuse_kernels(config, f"lm={folder}")
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"lm={source}: transformers cannot load it: {reason}") from error

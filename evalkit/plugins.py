@@ -65,20 +65,26 @@ def module_and_factory(kind: Kind, name: str) -> tuple[ModuleType, Callable[...,
     return module, function
 
 
+def names_function(word: str) -> bool:
+    """Whether a word reads `package.module:function`, which is code to import; nothing is imported to tell."""
+    module, _, attribute = word.partition(":")
+    if module == "random" or module in _found("encoder"):  # timm:NAME is a family's own model
+        return False
+    return all(part.isidentifier() for part in [*module.split("."), attribute])
+
+
 def own_encoder(ckpt: str) -> Callable[..., Any] | None:
     """The function of the user's own encoder, from `package.module:function` or an entry point's name; else None.
+
+    It is imported, so the word must be the user's own: see `evalkit.encoders.load_encoder` for words from files.
 
     Raises:
         UserError: its module does not import, or has no such function.
     """
-    module, _, attribute = ckpt.partition(":")
-    if module == "random" or (attribute and module in _found("encoder")):  # timm:NAME is a family's own model
-        return None
-    if not all(part.isidentifier() for part in [*module.split("."), attribute or "_"]):
-        return None
-    if not attribute:
+    if not names_function(ckpt):
         found = _found("encoder").get(ckpt)
         return factory("encoder", ckpt) if found and not isinstance(found, Path) else None
+    module, _, attribute = ckpt.partition(":")
     sys.path.append(os.getcwd())  # the command's own path starts at its folder, not at the user's
     try:
         function = getattr(importlib.import_module(module), attribute)

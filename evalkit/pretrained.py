@@ -76,6 +76,7 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
                 local_files_only=True,
+                trust_remote_code=False,
                 **settings,
             )
     except pickle.UnpicklingError as error:
@@ -109,10 +110,47 @@ def read_config(folder: Path, **changes: Any) -> Any:
     """
     from transformers import AutoConfig
 
+    refuse_code(folder, str(folder))
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **changes)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **changes)
     except Exception as error:
         raise UserError(f"cannot read {folder / 'config.json'}: {described(error)}") from error
+    refuse_kernels(config, str(folder))
+    return config
+
+
+def refuse_code(folder: Path, name: str) -> None:
+    """Models whose class is Python code in their own folder or repository (`auto_map`) are not read.
+
+    Raises:
+        UserError: it is one, and transformers has no model of its kind.
+    """
+    from transformers import CONFIG_MAPPING
+
+    values = checkpoint.read_json(folder / "config.json")
+    kind = values.get("model_type")
+    if "auto_map" in values and kind not in list(CONFIG_MAPPING.keys()):
+        raise UserError(
+            f"{name} is a model whose code lies beside its weights (auto_map in its config.json), which evalkit never "
+            f"runs: wanted a kind that transformers has itself, and {str(kind)[:60]!r} is none"
+        )
+
+
+def refuse_kernels(config: Any, name: str) -> None:
+    """Attention that is code from the hub, as transformers would fetch and run it (`organisation/kernel`), is refused.
+
+    Raises:
+        UserError: the configuration, or that of a part of the model, names such.
+    """
+    parts = [config, *(getattr(config, part, None) for part in getattr(config, "sub_configs", {}))]
+    for key in ("attn_implementation", "experts_implementation"):
+        for part in parts:
+            value = getattr(part, f"_{key}", None)
+            if isinstance(value, str) and "/" in value:
+                raise UserError(
+                    f"{name}: its config.json asks for {key} {value[:60]!r}, code from the hub, which evalkit never "
+                    "runs: take it out of config.json"
+                )
 
 
 def make_config(model_type: str, values: dict[str, Any]) -> Any:

@@ -17,9 +17,10 @@ from evalkit import checkpoint, pretrained
 from evalkit.api import Clip, Encoder, Loading, UserError
 from evalkit.cards import card, read
 from evalkit.cards import presets as presets
-from evalkit.plugins import factory, module_and_factory, names, own_encoder, suggest
+from evalkit.plugins import factory, module_and_factory, names, names_function, own_encoder, suggest
 
 DEMO = Path(evalkit.__file__).parent / "demo"
+DEEPEST = 8  # folders that point to one another, one after the other
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,55 @@ def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder
         settings: fields of `evalkit.api.Loading`, which are the keys of `encoder.*`; more are arguments for a function
             of your own.
 
+    Functions are imported where these arguments name them. Where a file in a folder names one, as an adapter's folder
+    does that was trained on it, `trust=True` is needed too.
+
     Raises:
         UserError: there is no such checkpoint, or it cannot be read safely and strictly.
     """
-    ckpt = str(ckpt)
+    return _open(str(ckpt), seed, settings)
+
+
+def _open(ckpt: str, seed: int, settings: dict[str, Any], via: tuple[Path, ...] = (), trust: bool = False) -> Encoder:
+    """See `load_encoder`.
+
+    Args:
+        ckpt: what is to be loaded.
+        seed: of random weights.
+        settings: as `load_encoder` takes them; of a file, without `trust`.
+        via: the encoder.json files that led here, each naming the next; the last one gave ckpt and settings. Empty
+            where these are the user's own words.
+        trust: what the user said, where a file gave the settings.
+    """
     if not ckpt or "\n" in ckpt or len(ckpt) > 4096:
         raise UserError(f"ckpt={ckpt[:40]!r}: wanted the name, the folder or the file of an encoder, on one line")
     path = Path(ckpt).expanduser()
     try:
+        if via and not trust and not path.exists():
+            _refuse_code(ckpt, via)
         function = None if path.exists() else own_encoder(ckpt)
-        encoder = _call(ckpt, function, settings) if function else _load(ckpt, path, seed, _loading(settings))
+        if function:
+            encoder = _call(ckpt, function, settings)
+        else:
+            encoder = _load(ckpt, path, seed, _loading(settings | ({"trust": trust} if via else {})), via)
     except OSError as error:  # no permission, a name that is too long, a disk that fails
         raise UserError(f"ckpt={ckpt[:200]} cannot be read: {error.strerror or error}") from error
     if not isinstance(encoder, nn.Module) or not isinstance(encoder, Encoder):
         raise UserError(f"ckpt={ckpt} gives a {type(encoder).__name__}; wanted a torch module with .clip and .dim")
     return encoder.eval().requires_grad_(False)
+
+
+def _refuse_code(word: str, via: tuple[Path, ...]) -> None:
+    """Only the user may name a function, which is imported and so can do anything; a file that came along may not.
+
+    Raises:
+        UserError: the word, which the last of these files holds, names one.
+    """
+    if names_function(word):
+        raise UserError(
+            f"{via[-1].parent} wants to run code, {word[:200]!r} ({via[-1].name}): add trust=true, or trust=True in "
+            "Python, if you trust who made it"
+        )
 
 
 def _loading(settings: dict[str, Any]) -> Loading:
@@ -90,6 +125,10 @@ def _loading(settings: dict[str, Any]) -> Loading:
     loading = Loading(**settings)
     if not isinstance(loading.heads, int):
         raise UserError(f"encoder.heads={loading.heads!r}: expected a whole number")
+    for name in ("model", "prefix", "tokenizer"):
+        value = getattr(loading, name)
+        if not isinstance(value, str) and not (name == "tokenizer" and (value is None or isinstance(value, Path))):
+            raise UserError(f"encoder.{name}={str(value)[:60]}: expected text")
     if loading.tokenizer is None:
         return loading
     tokenizer = Path(loading.tokenizer).expanduser()
@@ -106,18 +145,18 @@ def _only(what: str, loading: Loading, *names: str) -> None:
             raise UserError(f"encoder.{field.name}={value} has no effect on {what}: leave it out")
 
 
-def _load(ckpt: str, path: Path, seed: int, loading: Loading) -> Any:
+def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, ...]) -> Any:
     if ckpt == "demo":
-        return _from_folder(DEMO, None, loading)
+        return _from_folder(DEMO, None, loading, via)
     if ckpt.startswith("random:"):
         _only("random weights", loading, "tokenizer")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return read_preset(ckpt.removeprefix("random:"), loading.tokenizer).build()
     if path.is_dir():
-        return _from_folder(path, None, loading)
+        return _from_folder(path, None, loading, via)
     if path.is_file():
-        return _from_file(path, loading)
+        return _from_file(path, loading, via)
     family, _, name = ckpt.partition(":")
     if name and family in names("encoder"):
         library: Any = module_and_factory("encoder", family)[0]
@@ -132,9 +171,9 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading) -> Any:
                 f"ckpt={ckpt} names a preset whose weights are not published: give a folder with weights, or "
                 f"ckpt=random:{ckpt} for random ones"
             )
-        return _from_folder(pretrained.fetch(hub), None, loading)
+        return _from_folder(pretrained.fetch(hub), None, loading, via)
     if pretrained.is_hub_name(ckpt):
-        return _from_folder(pretrained.fetch(ckpt), None, loading)
+        return _from_folder(pretrained.fetch(ckpt), None, loading, via)
     known = ["demo", *presets(), *(f"random:{name}" for name in presets()), *names("encoder")]
     raise UserError(f"ckpt={ckpt}: no such file or folder, and no such name.{suggest(ckpt, known)}")
 
@@ -148,7 +187,7 @@ def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> 
         raise UserError(f"ckpt={ckpt}: {type(error).__name__}: {error}") from error
 
 
-def _from_file(path: Path, loading: Loading) -> nn.Module:
+def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
     if loading.model:
         _only(f"weights of {loading.model}", loading, "model", "prefix", "tokenizer")
         weights = checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
@@ -156,11 +195,11 @@ def _from_file(path: Path, loading: Loading) -> nn.Module:
         values = checkpoint.read_json(folder / "config.json") if folder.is_dir() else {}
         if values and "encoder" not in values:
             return _family_of(values, folder).pretrained(folder, loading, weights)  # type: ignore[no-any-return]
-        module = spec_of(loading.model, loading.tokenizer).build() if values else _architecture(loading)
+        module = spec_of(loading.model, loading.tokenizer).build() if values else _architecture(loading, via)
         checkpoint.load_strictly(module, weights, path)
         return module
     if (path.parent / "config.json").is_file() and path.suffix != ".npz":
-        return _from_folder(path.parent, path, loading)
+        return _from_folder(path.parent, path, loading, via)
     for name in names("encoder"):
         family: Any = module_and_factory("encoder", name)[0]
         # Lightning's own ending says nothing of the family; who gives a prefix and no model means a known layout.
@@ -173,11 +212,13 @@ def _from_file(path: Path, loading: Loading) -> nn.Module:
     )
 
 
-def _architecture(loading: Loading) -> nn.Module:
+def _architecture(loading: Loading, via: tuple[Path, ...]) -> nn.Module:
     """The encoder of a preset or a function that `encoder.model=` names, with random weights."""
     model = loading.model
     if model in presets():
         return read_preset(model, loading.tokenizer).build()
+    if via and not loading.trust:
+        _refuse_code(model, via)
     if function := own_encoder(model):
         module = _call(model, function, {})
         if isinstance(module, nn.Module):
@@ -224,8 +265,30 @@ def folder_of(ckpt: str) -> Path | None:
     return path if path.is_dir() else path.parent if path.is_file() else None
 
 
-def spec_of(ckpt: str, tokenizer: Path | None = None) -> Spec:
-    """What a preset or an evalkit checkpoint says of its encoder.
+def _pointer(file: Path, via: tuple[Path, ...]) -> dict[str, Any]:
+    """What an encoder.json holds: the frozen encoder that an adapter was trained on.
+
+    Raises:
+        UserError: it names none, or the files that led here, each naming the next, go round in a circle.
+    """
+    if file in via or len(via) >= DEEPEST:
+        told = "is reached from itself" if file in via else f"is the end of a chain of more than {DEEPEST}"
+        raise UserError(f"{file} {told}: every encoder.json on the way names another folder, and none an encoder")
+    found = checkpoint.read_json(file)
+    wanted = {"ckpt": str, "sha256": str, "seed": int, "settings": dict}
+    given = {"seed": 0, "settings": {}} | found
+    if wrong := [key for key, kind in wanted.items() if not isinstance(given.get(key), kind)]:
+        raise UserError(f"{file} does not name an encoder: wanted ckpt and sha256, and its {wrong[0]} is of no use")
+    return given
+
+
+def spec_of(ckpt: str, tokenizer: Path | None = None, via: tuple[Path, ...] = ()) -> Spec:
+    """What a preset or an evalkit checkpoint says of its encoder; nothing is imported for it.
+
+    Args:
+        ckpt: `random:NAME`, or a local folder or file.
+        tokenizer: in place of its own.
+        via: the encoder.json files that led here.
 
     Raises:
         UserError: it is neither.
@@ -234,21 +297,20 @@ def spec_of(ckpt: str, tokenizer: Path | None = None) -> Spec:
         return read_preset(ckpt.removeprefix("random:"))
     folder = folder_of(ckpt)
     if folder is not None and (folder / "encoder.json").is_file():
-        return spec_of(str(checkpoint.read_json(folder / "encoder.json").get("ckpt")))
+        file = folder.resolve() / "encoder.json"
+        return spec_of(_pointer(file, via)["ckpt"], via=(*via, file))
     if folder is None or not (folder / "config.json").is_file():
         raise UserError(f"ckpt={ckpt} is no checkpoint that evalkit wrote, so a trained copy of it cannot be written")
     own = next((place for place in (folder / "tokenizer.model", folder / "tokenizer") if place.exists()), None)
     return _spec(checkpoint.read_json(folder / "config.json"), folder / "config.json", tokenizer or own)
 
 
-def _from_folder(folder: Path, weights: Path | None, loading: Loading) -> nn.Module:
+def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
     if (folder / "encoder.json").is_file():  # an adapter's folder, which only points to the frozen encoder
-        pointer = checkpoint.read_json(folder / "encoder.json")
-        if not {"ckpt", "sha256"} <= pointer.keys():
-            raise UserError(f"{folder / 'encoder.json'} does not name an encoder: wanted ckpt and sha256")
-        settings = {key: value for key, value in pointer.get("settings", {}).items() if key != "trust"}
-        trust = {"trust": True} if loading.trust else {}  # the user's to give, never the folder's
-        encoder = load_encoder(pointer["ckpt"], seed=pointer.get("seed", 0), **settings, **trust)
+        file = folder.resolve() / "encoder.json"
+        pointer = _pointer(file, via)
+        settings = {key: value for key, value in pointer["settings"].items() if key != "trust"}  # the user's to give
+        encoder = _open(pointer["ckpt"], pointer["seed"], settings, (*via, file), loading.trust)
         assert isinstance(encoder, nn.Module)
         if (found := checkpoint.sha256(encoder)) != pointer["sha256"]:
             raise UserError(
@@ -259,7 +321,7 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading) -> nn.Mod
     if not (folder / "config.json").is_file():
         archives = sorted(folder.glob("*.npz"))
         if len(archives) == 1:
-            return _from_file(archives[0], loading)
+            return _from_file(archives[0], loading, via)
         raise UserError(f"{folder} is no checkpoint that evalkit can read: it has no config.json, nor one .npz")
     values = checkpoint.read_json(folder / "config.json")
     if "encoder" not in values:
@@ -290,7 +352,13 @@ def _spec(values: Any, source: Path, tokenizer: Path | None) -> Spec:
         clip: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values["clip"].items()
         }
-        return Spec(values["encoder"], Clip(**clip), dict(values["settings"]), tokenizer)
+        family = values["encoder"]
+        if family not in (known := names("encoder")):
+            raise UserError(
+                f"no encoder named {str(family)[:200]!r}.{suggest(str(family), known)} A file, here {source}, may name "
+                f"only those that are installed: {', '.join(known)}"
+            )
+        return Spec(family, Clip(**clip), dict(values["settings"]), tokenizer)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{source} does not describe an encoder of evalkit's: wanted encoder, clip, settings"

@@ -110,6 +110,6 @@ def _read_tokenizer(folder: Path | None) -> Any:
     ):
         raise UserError(f"{folder} has no tokenizer, so this encoder cannot embed text: put {wanted} there")
     try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library's own, json's
         raise UserError(f"cannot read the tokenizer in {folder}: {' '.join(str(error).split())[:300]}") from error

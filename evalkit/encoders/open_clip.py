@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading, UserError, described
-from evalkit.frames import FRAMES, FrameEncoder, library
+from evalkit.frames import FRAMES, FrameEncoder, library, refuse_files
 from evalkit.plugins import suggest
 
 
@@ -71,8 +71,12 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, name: str, **settings:
         clip: what the encoder sees.
         tokenizer: unused: open_clip brings its own.
         name: of the model in open_clip, such as ViT-B-16.
-        settings: what open_clip.create_model takes.
+        settings: what open_clip.create_model takes of the model's shape.
+
+    Raises:
+        UserError: a setting names files or weights.
     """
+    refuse_files(name, settings)
     model = library("open_clip").create_model(name, pretrained_image=False, pretrained_text=False, **settings)
     return _assemble(name, model, clip)
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading, UserError, described
-from evalkit.frames import FRAMES, FrameEncoder, library
+from evalkit.frames import FRAMES, FrameEncoder, library, refuse_files
 from evalkit.plugins import suggest
 
 
@@ -53,8 +53,12 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, name: str, **settings:
         clip: what the encoder sees.
         tokenizer: unused: none of these embeds text.
         name: of the model in timm, such as vit_base_patch16_224.
-        settings: what timm.create_model takes.
+        settings: what timm.create_model takes of the model's shape.
+
+    Raises:
+        UserError: a setting names files or weights.
     """
+    refuse_files(name, settings)
     return _assemble(library("timm").create_model(name, **settings), clip)
 
 
