@@ -36,6 +36,8 @@ evalkit scores pretrained video encoders.
   evalkit cache [prune=GB]                                what is stored; prune= evicts what was used longest ago
   evalkit doctor                                          what this machine has, and what it lacks
 
+  task=./my_task.py beside score, validate, compare, leaderboard, export: by this file of your own, which is run
+
   evalkit run --help, evalkit run task=NAME --help        the keys that apply
   evalkit --version
 
@@ -180,12 +182,15 @@ def _encoders() -> list[tuple[str, ...]]:
 def _score(words: list[str]) -> int:
     from pathlib import Path
 
+    from evalkit.scores import task_files
+
+    words, files = task_files(words)
     if len(words) != 1:
         raise UserError(f"score takes the folder of one run, got {' '.join(words) or 'nothing'}")
     from evalkit.result import rescore
     from evalkit.table import table
 
-    rescored = rescore(Path(words[0]))
+    rescored = rescore(Path(words[0]), files)
     print(table(rescored))
     return 1 if rescored["differences"] else 0
 
@@ -193,13 +198,16 @@ def _score(words: list[str]) -> int:
 def _validate(words: list[str]) -> int:
     from pathlib import Path
 
+    from evalkit.scores import task_files
+
+    words, files = task_files(words)
     if not words:
         raise UserError("validate takes one or more paths of results, got nothing")
     from evalkit.result import validate
 
     code = 0
     for word in words:
-        problems = validate(Path(word))
+        problems = validate(Path(word), files)
         for line in problems or [f"{word}: ok"]:
             print(line)
         code = 1 if problems else code

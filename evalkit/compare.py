@@ -22,7 +22,7 @@ from evalkit.api import UserError
 from evalkit.plugins import suggest
 from evalkit.result import Checked, check
 from evalkit.rows import Row
-from evalkit.scores import Measured, lower_is_better
+from evalkit.scores import Measured, lower_is_better, task_files
 from evalkit.statistics import (
     AT_ONCE,
     LEVEL,
@@ -85,18 +85,23 @@ class Compared(NamedTuple):
     n_clusters: int
 
 
-def compare(a: Path, b: Path) -> Compared:
+def compare(a: Path, b: Path, *, files: Sequence[Path] = ()) -> Compared:
     """What run b does better or worse than run a, on the same samples; failed ones are wrong.
+
+    Args:
+        a: a run.
+        b: another.
+        files: of tasks of the user's own, where the runs are of one.
 
     Raises:
         UserError: one is not valid; they are not of one task, version, split and score, or not of the same samples;
             says what differs.
     """
-    return _compared((a, b), (_valid(a), _valid(b)))
+    return _compared((a, b), (_valid(a, files), _valid(b, files)))
 
 
-def _valid(run: Path) -> Checked:
-    checked = check(run)
+def _valid(run: Path, files: Sequence[Path]) -> Checked:
+    checked = check(run, files)
     if checked.problems:
         raise UserError(checked.problems[0])
     return checked
@@ -301,11 +306,12 @@ def rank_intervals(
 
 
 def report(words: Sequence[str]) -> str:
-    """What `evalkit compare A B ... [all=true]` prints: each B beside A.
+    """What `evalkit compare A B ... [all=true] [task=FILE.py]` prints: each B beside A.
 
     Raises:
         UserError: fewer than two runs are named, or as `compare`.
     """
+    words, files = task_files(words)
     paths = [Path(word) for word in words if word not in ("all=true", "all=false")]
     for path in paths:
         if "=" in path.name and not path.exists():
@@ -313,7 +319,7 @@ def report(words: Sequence[str]) -> str:
     if len(paths) < 2:
         raise UserError(f"compare takes two or more runs, got {' '.join(words) or 'nothing'}")
     a, *others = paths
-    known = {run: _valid(run) for run in paths}
+    known = {run: _valid(run, files) for run in paths}
     found = [_compared((a, b), (known[a], known[b])) for b in others]
     together = [holm(p) for p in zip(*([one.p for one in own.differences] for own in found), strict=True)]
     task = known[a].record["task"]

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from evalkit.api import Example, UserError
 from evalkit.rows import Row, tally
 from evalkit.schema import digest, parse, plain, violations
-from evalkit.scores import Measured, measure, resolve, scores
+from evalkit.scores import Measured, Unverified, measure, resolve, scores
 
 RESULT, PREDICTIONS, CONFIG = "result.json", "predictions.jsonl", "config.yaml"
 
@@ -160,10 +160,14 @@ def load_rows(run: Path) -> list[Row]:
     return rows
 
 
-def rescore(run: Path) -> dict[str, Any]:
+def rescore(run: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
     """The run's result with its scores recomputed from predictions.jsonl alone; the run itself is left as it is.
 
     Needs no encoder, no data set and no GPU; imports torch only where the task's score function does.
+
+    Args:
+        run: the folder or its result.json.
+        files: of tasks of the user's own. What a run names of others is not imported.
 
     Returns:
         What `load` gives, with new `scores` and one key more: `differences`, a line for each number that differs from
@@ -176,20 +180,29 @@ def rescore(run: Path) -> dict[str, Any]:
     problems = violations(result)
     if problems:
         raise UserError(f"{_folder(run)}: {RESULT}: {problems[0]}")
-    new = scores(resolve(result["task"]["score"]), load_rows(run), result["provenance"]["seed"])
+    try:
+        score = resolve(result["task"]["score"], files)
+    except Unverified as error:
+        raise UserError(f"{_folder(run)}: {error}") from error
+    new = scores(score, load_rows(run), result["provenance"]["seed"])
     return {**result, "scores": new, "differences": _differences(result["scores"], new)}
 
 
-def validate(path: Path) -> list[str]:
+def validate(path: Path, files: Sequence[Path] = ()) -> list[str]:
     """What is wrong with a run, or with every run under a folder: one line each, empty when all is well.
 
     Checks result.json against the schema, the three hashes, the counts and ids of predictions.jsonl, and that the
-    scores recomputed from it equal the stored ones.
+    scores recomputed from it equal the stored ones. Scores of a task's file that is none of `files` are not recomputed,
+    which is a problem too: `unverified`.
+
+    Args:
+        path: a run, or a folder with runs in it.
+        files: of tasks of the user's own.
 
     Raises:
         UserError: there is no run at or under `path`.
     """
-    return [problem for run in runs(path) for problem in check(run).problems]
+    return [problem for run in runs(path) for problem in check(run, files).problems]
 
 
 def runs(path: Path) -> list[Path]:
@@ -220,7 +233,7 @@ class Checked(NamedTuple):
     measured: Measured
 
 
-def check(run: Path) -> Checked:
+def check(run: Path, files: Sequence[Path] = ()) -> Checked:
     """One run, its folder or its result.json, and what is wrong with it: see `validate`."""
     run = _folder(run)
     try:
@@ -241,9 +254,11 @@ def check(run: Path) -> Checked:
     found += _contradictions(record, rows)
     measured: Measured = {}
     try:
-        score = resolve(record["task"]["score"])
+        score = resolve(record["task"]["score"], files)
         measured = measure(score, rows)
         found += _differences(record["scores"], scores(score, rows, record["provenance"]["seed"], measured))
+    except Unverified as error:
+        found.append(str(error))
     except Exception as error:  # whatever the task's own code raises
         found.append(f"cannot be re-scored: {_line(error)}")
     return Checked([f"{run}: {problem}" for problem in found], record, rows, measured)

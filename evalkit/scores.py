@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import FunctionType
-from typing import Any
+from types import FunctionType, ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,9 @@ from evalkit.statistics import Indices, Summed, Weighted, interval, interval_of,
 
 # Per metric: one value of each example, in 0..1, or a score over the split.
 Measured = dict[str, "npt.NDArray[np.float64] | Summed | Weighted"]
+
+# Where evalkit's own score functions are, beside evalkit.wording and the tasks' files.
+_OWN = ("evalkit.metrics", "evalkit.answers", "evalkit.events", "evalkit.videocon")
 
 _CALLS = 1_000  # of a score function that gives one float only, for its interval
 
@@ -169,8 +174,34 @@ def is_rank(metric: str) -> bool:
     return metric.endswith("_rank")
 
 
-def reference(function: Callable[..., Any]) -> str:
+class Unverified(UserError):
+    """The score function is in a task's file that the user did not name, so that it is not run."""
+
+
+def task_files(words: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The words without those that read `task=FILE.py`, and these files: tasks of the user's own, to score by.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    files = []
+    for word in words:
+        if word.startswith("task="):
+            name = word.removeprefix("task=")
+            file = Path(name).expanduser()
+            if file.suffix != ".py" or not file.is_file():
+                why = "there is no such file" if file.suffix == ".py" else "evalkit's own tasks need no naming"
+                raise UserError(f"{word}: {why}; wanted the file of a task of your own, such as task=./my_task.py")
+            files.append(file.resolve())
+    return [word for word in words if not word.startswith("task=")], files
+
+
+def reference(function: Callable[..., Any], kind: Literal["score", "any"] = "score") -> str:
     """The name under which re-scoring finds a score function again.
+
+    Args:
+        function: what the task scores with, and so trusted.
+        kind: see `resolve`.
 
     Returns:
         `evalkit.metrics:accuracy`, or `/home/me/my_task.py:score` for a task in a file of its own.
@@ -188,36 +219,97 @@ def reference(function: Callable[..., Any]) -> str:
     file = getattr(sys.modules.get(module), "__file__", None)
     found = f"{module if _installed(module) or file is None else Path(file).resolve()}:{name}"
     try:
-        resolve(found)
+        resolve(found, [Path(file).resolve()] if file else [], kind)
     except UserError as error:
         raise UserError(f"{error}; define the score function in the task's own file or take one of evalkit") from error
     return found
 
 
-def resolve(reference: str) -> Score:
+def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "any"] = "score") -> Score:
     """The score function that a result names.
 
-    Only functions that evalkit, an installed plug-in or a task's file defines itself are taken: a result that came
-    from elsewhere must not be able to name, and so to call, anything installed on this machine. A task's file is
-    imported, so a result that names a file is to be trusted as that file is.
+    A result that came from elsewhere must not be able to name, and so to run, just any code that is on this machine.
+    Of evalkit only the modules that hold score functions are imported, and of them only public functions of
+    (predictions, targets) are taken; of an installed plug-in only what its own modules import; and a task's file is
+    imported only where the user named it too.
+
+    Args:
+        reference: as `reference` gives it.
+        files: of tasks of the user's own, named by the user.
+        kind: `any` takes functions of these modules that are no score functions; never for what a result names.
 
     Raises:
+        Unverified: it is in a task's file that is none of `files`.
         UserError: there is no such function.
     """
     where, _, name = reference.rpartition(":")
     if where.endswith(".py"):
-        module = plugins.module_and_factory("task", where)[0]
-    elif _installed(where):
+        module = plugins.module_and_factory("task", str(_named(where, files)))[0]
+    elif where.partition(".")[0] == "evalkit":
+        if not _holds_scores(where) and (kind, where) != ("any", "evalkit.statistics"):
+            raise UserError(f"score function {reference!r}: evalkit has no score functions in {where}")
         try:
             module = importlib.import_module(where)
         except ImportError as error:
             raise UserError(f"score function {reference!r}: {error}") from error
+    elif _installed(where):
+        module = _announced(where)
     else:
         raise UserError(f"score function {reference!r} is not part of evalkit, an installed plug-in or a task's file")
     function = getattr(module, name, None)
     if not isinstance(function, FunctionType) or function.__module__ != module.__name__:
         raise UserError(f"score function {reference!r}: {where} defines no function {name!r}")
+    if kind == "score" and where.partition(".")[0] == "evalkit" and not _scores(function):
+        raise UserError(f"score function {reference!r}: it is no function of (predictions, targets)")
     return function
+
+
+def _named(where: str, files: Sequence[Path]) -> Path:
+    """The one of the user's own files that a result means: of this path, or, where it was moved, of this name."""
+    found = [file for file in files if str(file) == where] or [file for file in files if file.name == Path(where).name]
+    if len(found) == 1:
+        return found[0]
+    shown = " ".join(where.split())
+    if found:
+        raise Unverified(
+            f"unverified: the scores come from the task file {shown}, and {len(found)} of that name are given"
+        )
+    raise Unverified(
+        f"unverified: the scores come from the task file {shown}, which runs only where you name it: "
+        f"{shlex.quote(f'task={shown}')} verifies them"
+    )
+
+
+def _holds_scores(module: str) -> bool:
+    """Whether a module of evalkit, by its name, may define score functions.
+
+    In a checkout everything beside the package can be imported as a part of it, tests and benchmarks included.
+    """
+    package, _, name = module.rpartition(".")
+    if module in _OWN or (package == "evalkit.wording" and name.isidentifier()):
+        return True
+    return package == "evalkit.tasks" and name.isidentifier() and plugins.names("task").get(name, "").endswith(".py")
+
+
+def _scores(function: FunctionType) -> bool:
+    parameters = inspect.signature(function).parameters
+    first = list(parameters)[:2] == ["predictions", "targets"]
+    needed = [one for one in parameters.values() if one.default is one.empty]
+    return first and len(needed) == 2 and not function.__name__.startswith("_")
+
+
+def _announced(where: str) -> ModuleType:
+    """A module of an installed plug-in, which is not imported for its name: the plug-in's own modules decide on that.
+
+    Raises:
+        UserError: they do not import it, or do not import themselves.
+    """
+    for point in entry_points(group="evalkit.tasks"):
+        if point.module.partition(".")[0] == where.partition(".")[0]:
+            plugins.module_and_factory("task", point.name)
+    if where not in sys.modules:
+        raise UserError(f"score function in {where}: the installed plug-in does not import that module where it begins")
+    return sys.modules[where]
 
 
 def _installed(module: str) -> bool:

@@ -147,10 +147,11 @@ def finished(config: Config) -> Path | None:
     named = [config.options.ckpt, config.options.task, config.options.adapter, config.options.adapter_from]
     named += [str(value) for value in config.data.values() if isinstance(value, Path)]
     changed = max(_changed(Path(name).expanduser()) for name in named)
+    own = [Path(config.options.task).expanduser().resolve()] if config.options.task.endswith(".py") else []
     for record in sorted(config.options.out.glob(f"*/*/[!.]*-{mark}*/{result.RESULT}")):
         if record.stat().st_mtime < changed:
             continue
-        if problems := result.validate(record.parent):
+        if problems := result.validate(record.parent, own):
             print(f"not taken: {problems[0]}", file=sys.stderr)
         elif result.load(record.parent)["status"] == "complete":
             print(f"already there: {record.parent}", file=sys.stderr)

@@ -66,12 +66,14 @@ class Run:
         name: the same within the folder of all results, with slashes; it is what a board calls it.
         result: what result.json holds.
         known: the headline, where it is known without reading the rows.
+        files: of tasks of the user's own, which are scored by them.
     """
 
     folder: Path
     name: str
     result: dict[str, Any]
     known: Headline | None
+    files: Sequence[Path] = ()
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -81,11 +83,15 @@ class Run:
     @cached_property
     def headline(self) -> Headline:
         """What each labelled example scores; the result has scores."""
-        return self.known or _headline(self.rows, measure(resolve(self.result["task"]["score"]), self.rows))
+        return self.known or _headline(self.rows, measure(resolve(self.result["task"]["score"], self.files), self.rows))
 
 
-def collect(results: Path) -> tuple[list[Run], list[str]]:
+def collect(results: Path, files: Sequence[Path] = ()) -> tuple[list[Run], list[str]]:
     """The runs at or under a folder that validate, and a line for each that does not: its name, and what is wrong.
+
+    Args:
+        results: the folder, or one run.
+        files: of tasks of the user's own. Runs that name others do not validate, and these are not imported.
 
     Raises:
         UserError: there is no run.
@@ -94,7 +100,7 @@ def collect(results: Path) -> tuple[list[Run], list[str]]:
     verdicts = {folder: _verdict(folder) for folder in result.runs(results)}
     known = {folder: _recalled(verdict) for folder, verdict in verdicts.items()}
     new = [(folder, verdicts[folder]) for folder, kept in known.items() if kept is None]
-    problems = list(track(_each(new), "validate", len(new))) if new else []
+    problems = list(track(_each([(*place, files) for place in new]), "validate", len(new))) if new else []
     told = {folder: found for (folder, _), found in zip(new, problems, strict=True)}
     runs, refused = [], []
     for folder, kept in known.items():
@@ -104,11 +110,11 @@ def collect(results: Path) -> tuple[list[Run], list[str]]:
             refused.append(f"{name}: {found[0].removeprefix(f'{folder}: ')}{more}")
             continue
         (headline,) = kept or _recalled(verdicts[folder]) or (None,)
-        runs.append(Run(folder, name, result.load(folder), headline))
+        runs.append(Run(folder, name, result.load(folder), headline, files))
     return runs, refused
 
 
-def _each(new: Sequence[tuple[Path, Path]]) -> Iterator[list[str]]:
+def _each(new: Sequence[tuple[Path, Path, Sequence[Path]]]) -> Iterator[list[str]]:
     """What is wrong with each run, in order; from the first moment's end on by all cores."""
     started = time.monotonic()
     for i, place in enumerate(new):
@@ -126,10 +132,10 @@ def _begin() -> None:
     gc.set_threshold(100_000)  # saves a sixth
 
 
-def _validated(place: tuple[Path, Path]) -> list[str]:
+def _validated(place: tuple[Path, Path, Sequence[Path]]) -> list[str]:
     """What is wrong with a run; where that is nothing, it is remembered."""
-    folder, verdict = place
-    problems, record, rows, measured = result.check(folder)
+    folder, verdict, files = place
+    problems, record, rows, measured = result.check(folder, files)
     if not problems and record["task"]["score"].startswith("evalkit."):  # other code can change unseen
         _remember(verdict, _headline(rows, measured) if measured else None)
     return problems
@@ -152,7 +158,7 @@ def _remember(verdict: Path, known: Headline | None) -> None:
         of = ""
         with contextlib.suppress(UserError):
             if isinstance(values, Summed):
-                values, of = values.parts, reference(values.of)
+                values, of = values.parts, reference(values.of, "any")
         if not isinstance(values, Summed):
             kept = [of, None if values is None else values.tolist(), known.clusters.tolist()]
     half = verdict.with_name(f".{verdict.name}.{secrets.token_hex(4)}")
@@ -173,7 +179,9 @@ def _recalled(verdict: Path) -> tuple[Headline | None] | None:
             return (None,)
         of, values, clusters = kept
         found: Any = None if values is None else np.array(values)
-        return (Headline(Summed(found, cast(Any, resolve(of))) if of else found, np.array(clusters, np.intp)),)
+        return (
+            Headline(Summed(found, cast(Any, resolve(of, kind="any"))) if of else found, np.array(clusters, np.intp)),
+        )
     except (OSError, ValueError, UserError):
         return None
 

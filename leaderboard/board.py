@@ -13,6 +13,7 @@ from typing import Any
 from evalkit import published
 from evalkit.api import UserError
 from evalkit.plugins import suggest
+from evalkit.scores import task_files
 
 from ._columns import Cell, Column, printed, sections, tables
 from ._foreign import Score, foreign
@@ -38,16 +39,18 @@ def board(words: Sequence[str]) -> int:
     Args:
         words: results=, a run or a folder with runs in it; out=, a file that ends in .md, .csv or .html, else README.md
             in that folder; others=, a file or folder of what mteb or lm-eval wrote, for a section of its own; videos=,
-            a folder with the samples' videos, of which a page shows a frame.
+            a folder with the samples' videos, of which a page shows a frame; task=, the file of a task of one's own,
+            by which its runs are scored again, as often as there are such.
 
     Raises:
         UserError: a word is wrong, there is no run, or `out` cannot be written.
     """
     chosen = {"results": "results", "out": "", "others": "", "videos": ""}
+    words, files = task_files(words)
     for word in words:
         key, equals, value = word.partition("=")
         if key not in chosen or not value:
-            known = ", ".join(f"{name}=" for name in chosen)
+            known = ", ".join(f"{name}=" for name in (*chosen, "task"))
             raise UserError(f"leaderboard takes {known}, got {word!r}." + (suggest(key, chosen) if value else ""))
         chosen[key] = value
     results = Path(chosen["results"])
@@ -61,7 +64,7 @@ def board(words: Sequence[str]) -> int:
     others = foreign(Path(chosen["others"])) if chosen["others"] else ()
     if others and out.suffix == ".csv":
         raise UserError(f"others={chosen['others']}: a csv holds our own results alone; give out=FILE.md")
-    runs, refused = collect(results)
+    runs, refused = collect(results, files)
     if out.suffix == ".html":
         text = html(runs, refused, others, videos)
     else:

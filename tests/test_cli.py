@@ -210,7 +210,7 @@ def test_list_of_nothing_says_nothing(here: Path, capsys: pytest.CaptureFixture[
 def test_score_prints_the_table_of_the_scores(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put(monkeypatch, "result", rescore=lambda run: {"run": str(run), "differences": []})
+    put(monkeypatch, "result", rescore=lambda run, files: {"run": str(run), "differences": []})
     put(monkeypatch, "table", table=lambda result: f"table of {result['run']}")
     assert main(["score", "results/r"]) == 0
     assert capsys.readouterr().out == "table of results/r\n"
@@ -219,7 +219,7 @@ def test_score_prints_the_table_of_the_scores(
 def test_validate_prints_every_problem_and_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put(monkeypatch, "result", validate=lambda path: ["no scores", "no task"] if path == Path("bad") else [])
+    put(monkeypatch, "result", validate=lambda path, files: ["no scores", "no task"] if path == Path("bad") else [])
     assert main(["validate", "good"]) == 0
     assert capsys.readouterr().out == "good: ok\n"
     assert main(["validate", "bad", "good"]) == 1

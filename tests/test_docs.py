@@ -15,7 +15,15 @@ from evalkit.mini import language
 from evalkit.mini.film import write
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/encoders.md", "docs/training.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "docs/encoders.md",
+    "docs/training.md",
+)
 
 
 def text(name: str) -> str:

@@ -356,7 +356,7 @@ def test_a_result_from_elsewhere_cannot_choose_where_it_is_written(tmp_path: Pat
     [
         (["to=mtep"], "to=mtep: there is no such format. Did you mean 'mteb'? Known: clip_benchmark, coco, csv, eee"),
         ([], "to=: there is no such format. Known: clip_benchmark"),
-        (["to=csv", "form=x"], "export takes to=, results= and out=, got 'form=x'"),
+        (["to=csv", "form=x"], "export takes to=, results=, out= and task=, got 'form=x'"),
         (["to=csv", "results=nowhere"], "no run at or under 'nowhere'"),
     ],
 )

@@ -425,9 +425,9 @@ def test_what_validated_is_remembered_until_a_byte_changes(tmp_path: Path, monke
         put(results, rows_of(8, 4), encoder=encoder)
     check = result.check
 
-    def counted(run: Path) -> result.Checked:
+    def counted(run: Path, files: Sequence[Path]) -> result.Checked:
         checked.append(run.parts[-3])
-        return check(run)
+        return check(run, files)
 
     monkeypatch.setattr(result, "check", counted)
     first = page(results)
@@ -473,8 +473,10 @@ def test_scores_by_code_of_ones_own_are_recomputed_each_time(tmp_path: Path, mon
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "mine.py").write_text(PLUGIN)
     put(tmp_path / "results", rows_of(8, 4), edit=lambda r: r["task"].update(score=f"{tmp_path}/mine.py:score"))
-    _, (line,) = board.collect(tmp_path / "results")
+    _, (line,) = board.collect(tmp_path / "results", [(tmp_path / "mine.py").resolve()])
     assert "scores: stored accuracy; recomputed half" in line
+    _, (line,) = board.collect(tmp_path / "results")
+    assert "unverified" in line and "recomputed" not in line
     assert not (tmp_path / "cache/verdicts").exists()
 
 
@@ -539,8 +541,11 @@ def test_the_page_of_a_folder_is_its_readme_unless_told(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["result=x"], "leaderboard takes results=, out=, others=, videos=, got 'result=x'. Did you mean 'results'?"),
-        (["results"], "leaderboard takes results=, out=, others=, videos=, got 'results'"),
+        (
+            ["result=x"],
+            "leaderboard takes results=, out=, others=, videos=, task=, got 'result=x'. Did you mean 'results'?",
+        ),
+        (["results"], "leaderboard takes results=, out=, others=, videos=, task=, got 'results'"),
         (["results=nothing"], "no run at or under 'nothing'"),
         (["results=.", "out=a.txt"], "out=a.txt: wanted a file that ends in .md, .csv or .html"),
         (["results=.", "others=demo"], "no score of mteb or lm-eval at or under 'demo'"),

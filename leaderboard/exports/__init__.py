@@ -26,7 +26,7 @@ from evalkit.api import UserError
 from evalkit.cards import cards
 from evalkit.plugins import suggest
 from evalkit.rows import Row
-from evalkit.scores import is_rank, measure, resolve
+from evalkit.scores import is_rank, measure, resolve, task_files
 
 from .._runs import Run, collect
 
@@ -44,23 +44,25 @@ def export(words: Sequence[str]) -> int:
 
     Args:
         words: to=, the name of a format, where a hyphen counts as an underscore; results=, a run or a folder with runs
-            in it; out=, the folder to write into.
+            in it; out=, the folder to write into; task=, the file of a task of one's own, by which its runs are
+            scored again.
 
     Raises:
         UserError: a word is wrong; there is no such format, no run, or none that has a place in the format.
     """
     chosen = {"to": "", "results": "results", "out": ""}
+    words, files = task_files(words)
     for word in words:
         key, equals, value = word.partition("=")
         if key not in chosen or not equals:
-            raise UserError(f"export takes to=, results= and out=, got {word!r}.{suggest(key, chosen)}")
+            raise UserError(f"export takes to=, results=, out= and task=, got {word!r}.{suggest(key, chosen)}")
         chosen[key] = value
     name, known = chosen["to"].replace("-", "_"), formats()
     if name not in known:
         raise UserError(f"to={chosen['to']}: there is no such format.{suggest(name, known)} Known: {', '.join(known)}")
     out = Path(chosen["out"] or f"exports/{name}")
 
-    runs, refused = collect(Path(chosen["results"]))
+    runs, refused = collect(Path(chosen["results"]), files)
     for line in refused:
         print(f"refused: {line}", file=sys.stderr)
     for run in runs:
@@ -110,7 +112,7 @@ def with_headline(runs: Iterable[Run]) -> Iterator[Run]:
 
 def means(run: Run, rows: Sequence[Row]) -> dict[str, npt.NDArray[np.float64]]:
     """What each labelled row of the run scores, 0..1, by metric: of those that are means over examples."""
-    found = measure(resolve(run.result["task"]["score"]), rows) if run.result["scores"] else {}
+    found = measure(resolve(run.result["task"]["score"], run.files), rows) if run.result["scores"] else {}
     return {metric: values for metric, values in found.items() if isinstance(values, np.ndarray)}
 
 
