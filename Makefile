@@ -29,21 +29,21 @@ fix: install
 
 WEIGHTS := build/weights
 DEMO := evalkit/demo
-LESSONS := evalkit/mini/lessons.py
+LESSONS := evalkit/demo/lessons.py
 TELL := $(BIN)/evalkit adapt task=$(LESSONS) ckpt=demo adapter=captioner adapter.join=prefix adapter.max_tokens=100 \
     adapter.batch_size=16
 
 weights: install
 	rm -rf $(WEIGHTS)
-	$(BIN)/python -m evalkit.mini.train $(WEIGHTS)/lm
+	$(BIN)/python -m evalkit.demo.train_language_model $(WEIGHTS)/lm
 	mkdir -p $(DEMO)/lm && cp $(WEIGHTS)/lm/* $(DEMO)/lm/
 	$(BIN)/evalkit adapt task=$(LESSONS) data.lesson=steps data.films=900 ckpt=random:vivit_demo \
 	    adapter.mask_ratio=0.5 adapter.lr=1.5e-3 adapter.batch_size=64 adapter.epochs=5 out=$(WEIGHTS)/steps
 	$(BIN)/evalkit adapt task=$(LESSONS) data.lesson=films ckpt=$(WEIGHTS)/steps \
 	    adapter.mask_ratio=0.75 adapter.batch_size=32 adapter.epochs=14 out=$(WEIGHTS)/films
-	$(BIN)/python -m evalkit.mini.train_encoder $(WEIGHTS)/films $(WEIGHTS)/encoder
+	$(BIN)/python -m evalkit.demo.train_encoder $(WEIGHTS)/films $(WEIGHTS)/encoder
 	cp $(WEIGHTS)/encoder/*.* $(DEMO)/
-	$(BIN)/python -c "from evalkit import canary, load_encoder; canary.write_reference(load_encoder('demo'), canary.SHIPPED)"
+	$(BIN)/python -c "from evalkit import load_encoder; from evalkit.canary import checks, reference; reference.write_reference(load_encoder('demo'), checks.SHIPPED)"
 	$(TELL) data.lesson=told_steps data.films=900 adapter.lr=2e-3 adapter.epochs=2 out=$(WEIGHTS)/told_steps
 	$(TELL) data.lesson=told_parts data.films=900 adapter.lr=2e-3 adapter.epochs=2 \
 	    adapter.from=$(WEIGHTS)/told_steps out=$(WEIGHTS)/told_parts

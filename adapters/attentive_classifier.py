@@ -18,11 +18,11 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint as computed_again
 
-from evalkit import checkpoint
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
-from evalkit.flops import trained_flops
-from evalkit.head import attention_heads
-from evalkit.labels import answers, present, several_classes
+from evalkit.heads.flops import trained_flops
+from evalkit.heads.head import attention_heads
+from evalkit.heads.labels import answers, present, several_classes
+from evalkit.weights import checkpoint
 
 # Points of one grid may differ in these.
 TOGETHER = ("lr", "weight_decay")

@@ -8,17 +8,16 @@ from typing import Literal
 
 from torch import Tensor
 
-from evalkit import lm as language_models
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
-from evalkit.lm import Asked, Join, Reader, Temporal
-from evalkit.optim import Trained
+from evalkit.heads.optim import Trained
+from evalkit.language.reader import READER, Asked, Join, Reader, Temporal, check_prompt, load, scratch, steps
 
 Answers = Literal["open", "closed"]
 
 # Settings that say how it is asked, whatever it was trained with.
 ASKING = ("answers", "vocabulary", "max_tokens", "beams")
 # Adapters whose weights fit, and the settings of theirs that go with them.
-TAKES = {"multiple_choice": language_models.READER}
+TAKES = {"multiple_choice": READER}
 
 
 class Captioner(Trained):
@@ -145,7 +144,7 @@ def adapter(
         epochs: passes over the training examples.
         batch_size: examples in one training step.
     """
-    language_models.check_prompt(prompt, ["{question}"])
+    check_prompt(prompt, ["{question}"])
     texts = [text for example in task.train for text in _references(example)]
     for example in task.val:
         _references(example)
@@ -153,16 +152,16 @@ def adapter(
         if not texts:
             raise UserError("lm=scratch learns its vocabulary from training captions; this task has none")
         asked = {prompt.format(question=example.text) for example in task.train}
-        model, tokenizer = language_models.scratch([*texts, *sorted(asked)])
+        model, tokenizer = scratch([*texts, *sorted(asked)])
     else:
-        model, tokenizer = language_models.load(lm)
+        model, tokenizer = load(lm)
     reader = Reader(
         encoder.dim, model, tokenizer, latents=latents, depth=depth, join=join, gate=gate, frozen=lm != "scratch"
     )
     return Captioner(
         reader,
         closed(reader, prompt, texts, vocabulary) if answers == "closed" else {},
-        language_models.steps(temporal, stride),
+        steps(temporal, stride),
         prompt,
         max_tokens,
         beams,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
-from evalkit.optim import Trained
+from evalkit.heads.optim import Trained
 
 
 class Contrastive(Trained):

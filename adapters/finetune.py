@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit import tuning
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
-from evalkit.bank import Bank, Point
-from evalkit.flops import trained_flops
-from evalkit.head import Head, attention_heads
-from evalkit.labels import answers, present, several_classes
-from evalkit.mixing import mix
-from evalkit.optim import Trained
+from evalkit.heads import tuning
+from evalkit.heads.bank import Bank, Point
+from evalkit.heads.flops import trained_flops
+from evalkit.heads.head import Head, attention_heads
+from evalkit.heads.labels import answers, present, several_classes
+from evalkit.heads.mixup import mix
+from evalkit.heads.optim import Trained
 
 
 class Finetune(Trained):
@@ -28,7 +28,7 @@ class Finetune(Trained):
         sides: what was put beside its layers.
         head: classifies its tokens.
         several: an example may have several classes, or none; each has a sigmoid of its own.
-        mixup: alpha of MixUp, as in `evalkit.mixing.mix`.
+        mixup: alpha of MixUp, as in `evalkit.heads.mixup.mix`.
         cutmix: alpha of CutMix.
         seed: of what is mixed.
     """

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from evalkit.api import Encoder, Task, UserError
-from evalkit.classical import Gallery
-from evalkit.solved import Solved
+from evalkit.heads.closed_form import Solved
+from evalkit.heads.solvers import Gallery
 
 # Points of one grid may differ in these.
 TOGETHER = ("k", "temperature")

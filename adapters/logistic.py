@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from evalkit.api import Encoder, Task, pooled_dim
-from evalkit.classical import Linear, logistic
-from evalkit.solved import SolvedLinear
+from evalkit.heads.closed_form import SolvedLinear
+from evalkit.heads.solvers import Linear, logistic
 
 # Points of one grid may differ in these.
 TOGETHER = ("c",)

@@ -10,16 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from evalkit import lm as language_models
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
-from evalkit.lm import Asked, Join, Reader, Temporal
-from evalkit.optim import Trained
+from evalkit.heads.optim import Trained
+from evalkit.language.reader import READER, Asked, Join, Reader, Temporal, check_prompt, load, steps
 
 Scorer = Literal["likelihood", "likelihood_per_token", "pmi", "letter", "letter_said", "yes"]
 
 # Adapters whose weights fit, and the settings of theirs that go with them: LongViViT's reader has learned to tell what
 # happens, and EgoSchema, which has no training split, asks it how likely the options are.
-TAKES = {"captioner": language_models.READER}
+TAKES = {"captioner": READER}
 PLAIN = "Question: {question} Answer:"
 PROMPTS: dict[Scorer, str] = {
     "likelihood": PLAIN,
@@ -172,13 +171,13 @@ def adapter(
     """
     asks = prompt or PROMPTS[scorer]
     needs = [f"{{{name}}}" for name in ("question", "options", "option") if f"{{{name}}}" in PROMPTS[scorer]]
-    language_models.check_prompt(asks, needs)
+    check_prompt(asks, needs)
     if any(not example.choices for example in (*task.train, *task.test)):
         raise UserError("adapter=multiple_choice needs questions with options; this task has none")
     most = max((len(example.choices) for example in (*task.train, *task.test)), default=0)
     if scorer.startswith("letter") and most > len(LETTERS):
         raise UserError(f"adapter.scorer={scorer}: a question has {most} options, for which there are no letters")
-    model, tokenizer = language_models.load(lm)
+    model, tokenizer = load(lm)
     reader = Reader(encoder.dim, model, tokenizer, latents=latents, depth=depth, join=join, gate=gate)
     said = LETTERS[: max(1, most)] if scorer.startswith("letter") else (YES, NO) if scorer == "yes" else ()
     if unknown := [text for text in said if tokenizer.decode(reader.split(PLAIN, text)[1]).strip() != text]:
@@ -186,5 +185,5 @@ def adapter(
             f"adapter.scorer={scorer}: the language model's vocabulary has no {unknown[0]!r}; use another lm, "
             "or scorer=likelihood"
         )
-    kept = language_models.steps(temporal, stride)
+    kept = steps(temporal, stride)
     return MultipleChoice(reader, kept, scorer, asks, lr, weight_decay, epochs, batch_size)

@@ -11,13 +11,13 @@ import lightning
 import torch
 from torch import Tensor
 
-from evalkit import boxes
 from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError, pooled_dim
-from evalkit.bank import Bank, Point
-from evalkit.flops import trained_flops
-from evalkit.head import Head, attention_heads
-from evalkit.labels import answers, present, several_classes
-from evalkit.optim import StackedAdamW
+from evalkit.heads import boxes
+from evalkit.heads.bank import Bank, Point
+from evalkit.heads.flops import trained_flops
+from evalkit.heads.head import Head, attention_heads
+from evalkit.heads.labels import answers, present, several_classes
+from evalkit.heads.optim import StackedAdamW
 
 # Points of one grid may differ in these.
 TOGETHER = ("lr", "weight_decay", "dropout", "label_smoothing")
@@ -137,9 +137,9 @@ def adapter(
     The attentive head is VideoGLUE's as its code has it (https://arxiv.org/abs/2307.03166): LayerNorm, one
     cross-attention layer with one learned query, dropout, a linear classifier. Its paper has an MLP after the
     attention, and MLAP passes the query so through the encoder's last four layers: that is `mlap`, and with layers=1
-    the paper's head for the last layer (evalkit/bank.py says what the MLP is). The code's is the default, since all of
-    it is known; the FLOPs that the paper prints fit either. The linear head is LayerNorm and a linear classifier on
-    the pooled vector.
+    the paper's head for the last layer (evalkit/heads/bank.py says what the MLP is). The code's is the default, since
+    all of it is known; the FLOPs that the paper prints fit either. The linear head is LayerNorm and a linear classifier
+    on the pooled vector.
 
     The head `box` is for tasks that ask about a box: what is in it takes the place of the learned query, as the papers
     have it for localization in space and time. Neither prints how: VideoGLUE's code takes the largest of what RoIAlign

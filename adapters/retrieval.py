@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import evalkit
-from evalkit import checkpoint, pretrained
 from evalkit.api import (
     Batch,
     Encoder,
@@ -29,9 +28,10 @@ from evalkit.api import (
     has_text,
     pooled_dim,
 )
-from evalkit.folded import AttentionMean
-from evalkit.optim import Trained
-from evalkit.ranks import nearest, ranks
+from evalkit.heads.kernels import AttentionMean
+from evalkit.heads.optim import Trained
+from evalkit.metrics.ranks import nearest, ranks
+from evalkit.weights import checkpoint, huggingface
 
 DEMO_LM = Path(evalkit.__file__).parent / "demo" / "lm"
 TEXTS = 64  # embedded at a time
@@ -64,8 +64,8 @@ class ModelWords(nn.Module):
 
         folder = DEMO_LM if source == "demo" else Path(source).expanduser()
         if not folder.is_dir():
-            folder = pretrained.fetch(source)
-        config = pretrained.read_config(folder)
+            folder = huggingface.fetch(source)
+        config = huggingface.read_config(folder)
         families: Any = (
             MODEL_FOR_TEXT_ENCODING_MAPPING if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else MODEL_MAPPING
         )
@@ -75,7 +75,7 @@ class ModelWords(nn.Module):
         # Heads are left out; so is the pooler, which not every checkpoint has.
         pooler = "add_pooling_layer" in inspect.signature(model.__init__).parameters
         bare: dict[str, Any] = {"add_pooling_layer": False} if pooler else {}
-        self.model = pretrained.load(model, folder, left_out=".", **bare)
+        self.model = huggingface.load(model, folder, left_out=".", **bare)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             self.tokenizer.padding_side = "right"  # so that padding moves no token from its position
@@ -99,7 +99,7 @@ class ModelWords(nn.Module):
 class AttentivePool(nn.Module):
     """Tokens (B, T', S, D) -> (B, out): LayerNorm, cross-attention of one learned query, a linear map.
 
-    Folded as in evalkit/bank.py: its keys and values are never made.
+    Folded as in evalkit/heads/bank.py: its keys and values are never made.
     """
 
     def __init__(self, dim: int, out: int) -> None:

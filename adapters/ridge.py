@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from evalkit.api import Encoder, Task, pooled_dim
-from evalkit.classical import Linear, ridge
-from evalkit.solved import SolvedLinear
+from evalkit.heads.closed_form import SolvedLinear
+from evalkit.heads.solvers import Linear, ridge
 
 # Points of one grid may differ in these.
 TOGETHER = ("alpha",)

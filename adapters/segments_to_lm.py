@@ -11,10 +11,10 @@ from typing import Any
 import lightning
 from torch import Tensor, nn
 
-from evalkit import checkpoint, plugins, trained
-from evalkit import lm as language_models
+from evalkit import plugins
 from evalkit.api import Encoder, Example, Kept, Prediction, Task, UserError
-from evalkit.lm import Asked, Reader
+from evalkit.language.reader import Asked, Reader, check_prompt, load
+from evalkit.weights import checkpoint, trained_adapter
 
 
 class SegmentsToLM(lightning.LightningModule):
@@ -86,20 +86,20 @@ def adapter(
         max_tokens: of each caption.
         prompt: what stands before an option, with {captions} and {question}.
     """
-    language_models.check_prompt(prompt, ["{captions}", "{question}"])
+    check_prompt(prompt, ["{captions}", "{question}"])
     if any(not example.choices for example in task.test):
         raise UserError("adapter=segments_to_lm needs questions with options; this task has none")
     if captioner is None:
         raise UserError("give adapter.captioner=FOLDER, which evalkit adapt adapter=captioner wrote")
-    folder = trained.place(captioner.expanduser(), "captioner")
+    folder = trained_adapter.place(captioner.expanduser(), "captioner")
     if not folder.is_dir():
         raise UserError(f"adapter.captioner={captioner}: wanted a folder that evalkit adapt adapter=captioner wrote")
     told = replace(task, train=(), val=())  # it was trained on another task, which has captions
-    settings = trained.settings(folder)
+    settings = trained_adapter.settings(folder)
     if settings.get("lm") == "scratch" or settings.get("answers") == "closed":
         raise UserError(f"adapter.captioner={captioner}: wanted one of answers=open, and of another lm than scratch")
     made = plugins.factory("adapter", "captioner")(encoder, told, **{**settings, "max_tokens": max_tokens})
     assert isinstance(encoder, nn.Module)
-    trained.restore(made, folder, {"encoder": checkpoint.sha256(encoder)})
-    model, tokenizer = language_models.load(lm)
+    trained_adapter.restore(made, folder, {"encoder": checkpoint.sha256(encoder)})
+    model, tokenizer = load(lm)
     return SegmentsToLM(made.eval(), Reader(encoder.dim, model, tokenizer, latents=0, depth=0), question, prompt)

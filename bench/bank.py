@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from evalkit.bank import Bank, Point
-from evalkit.optim import StackedAdamW
+from evalkit.heads.bank import Bank, Point
+from evalkit.heads.optim import StackedAdamW
 
 REPEATS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
 DIM, HEADS, CLASSES = 768, 12, 50

@@ -26,8 +26,8 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from evalkit.wording.captions import captions
-from evalkit.wording.tokenizer import tokenized
+from evalkit.metrics.text.captions import captions
+from evalkit.metrics.text.tokenizer import tokenized
 
 Texts = Mapping[str, Sequence[str]]
 

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalkit.decode import BATCH_BYTES, open_video
-from evalkit.timeline import Timeline, open_file, timeline
+from evalkit.video.decode import BATCH_BYTES, open_video
+from evalkit.video.timeline import Timeline, open_file, timeline
 
 VIDEOS = Path(__file__).parents[2] / "shared" / "data" / "videos"
 FILES = {

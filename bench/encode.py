@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from evalkit import encode
-from evalkit.clips import Decoded, read_clip
-from evalkit.config import resolve
-from evalkit.parts import Parts, prepare
+from evalkit.config.config import resolve
+from evalkit.features import extract
+from evalkit.pipeline.setup import Parts, prepare
+from evalkit.video.clips import Decoded, read_clip
 
 BATCH = 16
 
@@ -31,7 +31,7 @@ def bare(parts: Parts) -> None:
     views = parts.reader.views
     assert views.frames and views.size
     waiting: list[torch.Tensor] = []
-    for one in encode.sources(parts.task.train):
+    for one in extract.sources(parts.task.train):
         clip = read_clip(one.video, one.span, views, views.frames, views.size)
         assert isinstance(clip, Decoded)
         waiting.append(clip.pixels)
@@ -44,8 +44,8 @@ def bare(parts: Parts) -> None:
 
 def ours(parts: Parts) -> None:
     """The encode phase of a run."""
-    sources = encode.sources(parts.task.train)
-    for _ in parts.reader.encode(sources, parts.keep, "encode", {"": encode.unchanged}, parts.shelf):
+    sources = extract.sources(parts.task.train)
+    for _ in parts.reader.encode(sources, parts.keep, "encode", {"": extract.unchanged}, parts.shelf):
         continue
 
 
@@ -58,7 +58,7 @@ def seconds(work: Any, parts: Parts) -> float:
 
 def run(task: str, out: Path) -> tuple[float, dict[str, Any]]:
     """A whole run in a process of its own: seconds, and its cost."""
-    from evalkit.result import load
+    from evalkit.results.run_folder import load
 
     command = [sys.executable, "-m", "evalkit", "run", f"task={task}", "mini=true", "ckpt=demo", f"out={out}"]
     started = time.perf_counter()

@@ -13,9 +13,9 @@ from statistics import median
 import torch
 
 from evalkit.api import Kept
-from evalkit.encoders import load_encoder
-from evalkit.forward import Forward
-from evalkit.machine import cores
+from evalkit.encoders._load import load_encoder
+from evalkit.features.forward import Forward
+from evalkit.runtime.machine import cores
 
 
 def main(ckpt: str = "random:videomae_base", repeats: str = "5") -> None:

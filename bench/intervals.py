@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.compare import exchanged, paired
-from evalkit.metrics import macro_accuracy, multilabel_map, retrieval
-from evalkit.statistics import Summed, Weighted, interval, interval_of, mean
+from evalkit.metrics.bootstrap import Summed, Weighted, interval, interval_of, mean
+from evalkit.metrics.classification import macro_accuracy, multilabel_map, retrieval
+from evalkit.results.compare import exchanged, paired
 
 Drawn = tuple[Any, list[int]]  # what was scored, and the video of each sample
 VIDEOS = 100

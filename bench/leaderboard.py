@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from evalkit.leaderboard import board
 
-from evalkit import result
-from evalkit.metrics import top1_top5
-from evalkit.rows import Row
+from evalkit.metrics.classification import top1_top5
+from evalkit.results import run_folder
+from evalkit.results.rows import Row
 from tests.records import result_of
 
 CLASSES = 400
@@ -43,7 +43,7 @@ def make(results: Path, runs: int, samples: int) -> None:
         record = result_of(rows, top1_top5)
         record["encoder"] |= {"name": encoder, "ckpt": encoder, "sha256": f"{number // 10:064x}"}
         record["task"] |= {"name": task, "published": {}}
-        result.write(results / encoder / task / "run", record, rows, f"{number}\n")
+        run_folder.write(results / encoder / task / "run", record, rows, f"{number}\n")
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -61,7 +61,7 @@ def main(runs: int, samples: int) -> None:
         make(results, runs, samples)
 
         def bare() -> None:
-            for file in results.rglob(result.PREDICTIONS):
+            for file in results.rglob(run_folder.PREDICTIONS):
                 for line in file.read_text().splitlines():
                     json.loads(line)
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from evalkit.api import Example, Task, Views
-from evalkit.metrics import top1_top5
+from evalkit.metrics.classification import top1_top5
 from evalkit.mini import film, world
 
 FILMS, SECONDS = 50, 30.0

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from evalkit.store import Store
+from evalkit.features.store import Store
 
 SIZES = (1_000, 10_000, 200_000)
 LOOK_UPS = 20_000

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evalkit.encoders import load_encoder as load_encoder
-    from evalkit.python import run as run
+    from evalkit.pipeline.python import run as run
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -17,11 +18,11 @@ if not (Path(__file__).parent / "tasks").is_dir():
 def __getattr__(name: str) -> Any:
     """`evalkit.load_encoder` and `evalkit.run`, imported when they are first asked for: torch takes its time."""
     if name == "load_encoder":
-        from evalkit.encoders import load_encoder
+        from evalkit.encoders._load import load_encoder
 
         return load_encoder
     if name == "run":
-        from evalkit.python import run
+        from evalkit.pipeline.python import run
 
         return run
     raise AttributeError(f"module 'evalkit' has no attribute {name!r}")

@@ -73,7 +73,7 @@ class Augment:
         all_clips: a view has all clips of `Views`, for an adapter that reads them together, each with a start in its
             own part of the span and a crop of its own.
         randaugment: RandAugment's magnitude, 0 to 10, and the standard deviation that each operation's own is drawn
-            with (evalkit/randaugment.py); None for no operations.
+            with (evalkit/video/randaugment.py); None for no operations.
 
     Raises:
         ValueError: there is no view, or the bounds are none.
@@ -162,7 +162,7 @@ class Example:
 
 
 # A score is a value per example in 0..1, whose mean in percent is the score; or one number over the split, of which
-# each example may know its part (evalkit.statistics.Summed, Weighted).
+# each example may know its part (evalkit.metrics.bootstrap.Summed, Weighted).
 Score = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, "float | Sequence[float]"]]
 
 
@@ -391,9 +391,9 @@ class Adapter(Protocol):
     """What the runner needs of an adapter, a LightningModule, beside `training_step(batch: Batch, index)`.
 
     It may have more, which the runner then uses:
-      * `points`, `predict_all` and `choose` of a grid that trains together (evalkit/fit.py);
+      * `points`, `predict_all` and `choose` of a grid that trains together (evalkit/pipeline/fit.py);
       * `solve(train: Batch)`, in place of training steps: it is fitted at once, on all training examples;
-      * `flops(encoder, video) -> int`: what its trained layers cost for one clip (evalkit/flops.py);
+      * `flops(encoder, video) -> int`: what its trained layers cost for one clip (evalkit/heads/flops.py);
       * `settle(examples, predictions) -> predictions`, called once with the whole split after `predict`, where a
         prediction depends on the other examples, as a rank does.
 

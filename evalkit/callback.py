@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from evalkit import python
 from evalkit.api import UserError
+from evalkit.pipeline import python
 
 
 class Evaluate(Callback):

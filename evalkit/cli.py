@@ -13,7 +13,7 @@ import evalkit
 from evalkit.api import UserError
 
 if TYPE_CHECKING:
-    from evalkit.config import Command
+    from evalkit.config.config import Command
 
 # Everything else is imported inside functions: `evalkit --help` must not wait for torch.
 
@@ -110,39 +110,45 @@ def _work(command: Command, words: list[str]) -> int:
     if {"--help", "-h"} & set(words):
         return _keys(command, words)
     if command == "run" and any(word.startswith("suite=") for word in words):
-        from evalkit import suite
+        from evalkit.commands import suite
+        from evalkit.commands.adapt import adapt
+        from evalkit.commands.check import check
+        from evalkit.config import config
+        from evalkit.pipeline import preflight
+        from evalkit.pipeline.runner import run
 
         return suite.run(words)
-    from evalkit import config
+    pass
 
     settled = config.resolve(command, words)  # before torch loads: a mistyped key is told at once
     if command == "run":
-        from evalkit.runner import run
+        pass
 
         run(settled)
     elif command == "canary":
-        from evalkit import seam
+        pass
 
-        return 0 if seam.report(settled) else 1
+        return 0 if preflight.report(settled) else 1
     elif command == "check":
-        from evalkit.audit import check
+        pass
 
         return check(settled)
     else:
-        from evalkit.adapt import adapt
+        pass
 
         adapt(settled)
     return 0
 
 
 def _sweep(words: list[str]) -> int:
-    from evalkit.sweep import sweep
+    from evalkit.commands.sweep import sweep
 
     return sweep(words)
 
 
 def _list(words: list[str]) -> int:
     from evalkit import plugins
+    from evalkit.commands import suite
 
     kinds = ("tasks", "encoders", "adapters", "suites")
     if len(words) != 1:
@@ -150,7 +156,7 @@ def _list(words: list[str]) -> int:
     if words[0] not in kinds:
         raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{plugins.suggest(words[0], kinds)}")
     if words[0] == "suites":
-        from evalkit import suite
+        pass
 
         _print_columns([(name, suite.summary(file)) for name, file in suite.suites().items()])
         return 0
@@ -166,10 +172,11 @@ def _list(words: list[str]) -> int:
 
 def _encoders() -> list[tuple[str, ...]]:
     """A row per encoder that `ckpt=` knows by name; read from configs/, so that nothing heavy is imported."""
-    from evalkit import cards, plugins
+    from evalkit import plugins
+    from evalkit.weights import presets
 
     rows: list[tuple[str, ...]] = [("name", "family", "parameters", "clip", "text", "weights", "source")]
-    for name, card in cards.cards().items():
+    for name, card in presets.cards().items():
         licence = card.licence if card.hub else "none"
         count = f"{card.parameters / 1e6:.1f} M"
         rows.append((name, card.family, count, card.clip, "text" if card.text else "-", licence, card.source))
@@ -182,13 +189,13 @@ def _encoders() -> list[tuple[str, ...]]:
 def _score(words: list[str]) -> int:
     from pathlib import Path
 
-    from evalkit.scores import task_files
+    from evalkit.results.scores import task_files
 
     words, files = task_files(words)
     if len(words) != 1:
         raise UserError(f"score takes the folder of one run, got {' '.join(words) or 'nothing'}")
-    from evalkit.result import rescore
-    from evalkit.table import table
+    from evalkit.results.run_folder import rescore
+    from evalkit.results.table import table
 
     rescored = rescore(Path(words[0]), files)
     print(table(rescored))
@@ -198,12 +205,12 @@ def _score(words: list[str]) -> int:
 def _validate(words: list[str]) -> int:
     from pathlib import Path
 
-    from evalkit.scores import task_files
+    from evalkit.results.scores import task_files
 
     words, files = task_files(words)
     if not words:
         raise UserError("validate takes one or more paths of results, got nothing")
-    from evalkit.result import validate
+    from evalkit.results.run_folder import validate
 
     code = 0
     for word in words:
@@ -215,14 +222,14 @@ def _validate(words: list[str]) -> int:
 
 
 def _compare(words: list[str]) -> int:
-    from evalkit.compare import report
+    from evalkit.results.compare import report
 
     print(report(words))
     return 0
 
 
 def _power(words: list[str]) -> int:
-    from evalkit.power import report
+    from evalkit.commands.power import report
 
     print(report(words))
     return 0
@@ -241,8 +248,10 @@ def _export(words: list[str]) -> int:
 
 
 def _cache(words: list[str]) -> int:
-    from evalkit import cache
-    from evalkit.values import convert
+    from evalkit.config.values import convert
+    from evalkit.runtime import cache
+
+    pass
 
     store = cache.features()
     if words:
@@ -263,7 +272,7 @@ def _cache(words: list[str]) -> int:
 def _doctor(words: list[str]) -> int:
     if words:
         raise UserError(f"doctor takes nothing, got {' '.join(words)}")
-    from evalkit import doctor
+    from evalkit.commands import doctor
 
     print(doctor.report())
     return 0
@@ -271,8 +280,11 @@ def _doctor(words: list[str]) -> int:
 
 def _keys(command: Command, words: list[str]) -> int:
     """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter."""
-    from evalkit import config, plugins
-    from evalkit.values import type_name
+    from evalkit import plugins
+    from evalkit.config import config
+    from evalkit.config.values import type_name
+
+    pass
 
     chosen = dict(word.split("=", 1) for word in words if "=" in word)
     task, adapter = chosen.get("task", ""), chosen.get("adapter", "")
@@ -301,7 +313,7 @@ def _keys(command: Command, words: list[str]) -> int:
 
 def _default(value: object) -> str:
     """A default as it would be typed."""
-    from evalkit.config import REQUIRED
+    from evalkit.config.config import REQUIRED
 
     if value is REQUIRED:
         return "required"

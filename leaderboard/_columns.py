@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from evalkit import plugins, published, suite
-from evalkit.compare import rank_intervals
+from evalkit import plugins
+from evalkit.commands import suite
+from evalkit.datasets import published
+from evalkit.results.compare import rank_intervals
 
 from ._runs import Run
 from ._seeds import Seeds, pooled
@@ -103,7 +105,9 @@ class Column:
 
 
 def adaptation(record: Mapping[str, Any]) -> str:
-    """How a run adapted its encoder, in the words of `evalkit.published`: frozen, mlap, finetune, zero-shot, ..."""
+    """How a run adapted its encoder, in the words of `evalkit.datasets.published`: frozen, mlap, finetune, zero-shot,
+    ...
+    """
     adapter = record["adapter"]
     settings = adapter["settings"]
     if record["selection"] is None:  # nothing was fitted on the task

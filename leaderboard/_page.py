@@ -20,12 +20,15 @@ import av
 import numpy as np
 import yaml
 
-from evalkit import config, plugins, published, result
+from evalkit import plugins
 from evalkit.api import Task
-from evalkit.decode import open_video
-from evalkit.progress import track
-from evalkit.timeline import DecodeError
-from evalkit.values import convert
+from evalkit.config import config
+from evalkit.config.values import convert
+from evalkit.datasets import published
+from evalkit.results import run_folder
+from evalkit.runtime.progress import track
+from evalkit.video.decode import open_video
+from evalkit.video.timeline import DecodeError
 
 from ._columns import MINI, Cell, Column, printed, sections, tables
 from ._foreign import Score
@@ -143,7 +146,7 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
 
 def _lines(run: Run) -> list[dict[str, Any]]:
     """The rows as they stand in the file; `collect` has checked them, which takes ten times as long as to read them."""
-    text = (run.folder / result.PREDICTIONS).read_text(encoding="utf-8")
+    text = (run.folder / run_folder.PREDICTIONS).read_text(encoding="utf-8")
     rows = ",".join(text.split("\n")[:-1])
     lines: list[dict[str, Any]] = json.loads(f"[{rows}]")  # at once, in half the time
     return lines
@@ -214,7 +217,7 @@ def _task(run: Run) -> Task | None:
     if name not in plugins.names("task"):
         return None
     try:
-        given = yaml.safe_load((run.folder / result.CONFIG).read_text(encoding="utf-8"))
+        given = yaml.safe_load((run.folder / run_folder.CONFIG).read_text(encoding="utf-8"))
         data = {key: value for key, value in given.items() if key.startswith("data.")}
         task, fingerprint = _made(name, bool(mini), json.dumps(data))
     except Exception:  # whatever a task's own code raises where its files are not as it wants them
@@ -227,7 +230,7 @@ def _made(name: str, mini: bool, data: str) -> tuple[Task, str]:
     keys = config.keys("check", name)
     given = {keys[key].parameter: convert(value, keys[key].type) for key, value in json.loads(data).items()}
     task = plugins.factory("task", name)(**given, **({"mini": True} if mini else {}))
-    return task, result.fingerprint(task.test)
+    return task, run_folder.fingerprint(task.test)
 
 
 # --- thumbnails ------------------------------------------------------------------------------------------------------

@@ -34,13 +34,14 @@ import numpy as np
 import numpy.typing as npt
 
 import evalkit
-from evalkit import cache, result
 from evalkit.api import UserError
-from evalkit.machine import cores
-from evalkit.progress import track
-from evalkit.rows import Row
-from evalkit.scores import Measured, measure, reference, resolve
-from evalkit.statistics import Summed, numbered
+from evalkit.metrics.bootstrap import Summed, numbered
+from evalkit.results import run_folder
+from evalkit.results.rows import Row
+from evalkit.results.scores import Measured, measure, reference, resolve
+from evalkit.runtime import cache
+from evalkit.runtime.machine import cores
+from evalkit.runtime.progress import track
 
 ALONE = 0.5  # seconds of validation before other processes are started, which takes as long
 
@@ -78,7 +79,7 @@ class Run:
     @cached_property
     def rows(self) -> list[Row]:
         """All test examples, in order."""
-        return result.load_rows(self.folder)
+        return run_folder.load_rows(self.folder)
 
     @cached_property
     def headline(self) -> Headline:
@@ -97,7 +98,7 @@ def collect(results: Path, files: Sequence[Path] = ()) -> tuple[list[Run], list[
         UserError: there is no run.
     """
     home = results if results.is_dir() else results.parent
-    verdicts = {folder: _verdict(folder) for folder in result.runs(results)}
+    verdicts = {folder: _verdict(folder) for folder in run_folder.runs(results)}
     known = {folder: _recalled(verdict) for folder, verdict in verdicts.items()}
     new = [(folder, verdicts[folder]) for folder, kept in known.items() if kept is None]
     problems = list(track(_each([(*place, files) for place in new]), "validate", len(new))) if new else []
@@ -110,7 +111,7 @@ def collect(results: Path, files: Sequence[Path] = ()) -> tuple[list[Run], list[
             refused.append(f"{name}: {found[0].removeprefix(f'{folder}: ')}{more}")
             continue
         (headline,) = kept or _recalled(verdicts[folder]) or (None,)
-        runs.append(Run(folder, name, result.load(folder), headline, files))
+        runs.append(Run(folder, name, run_folder.load(folder), headline, files))
     return runs, refused
 
 
@@ -135,7 +136,7 @@ def _begin() -> None:
 def _validated(place: tuple[Path, Path, Sequence[Path]]) -> list[str]:
     """What is wrong with a run; where that is nothing, it is remembered."""
     folder, verdict, files = place
-    problems, record, rows, measured = result.check(folder, files)
+    problems, record, rows, measured = run_folder.check(folder, files)
     if not problems and record["task"]["score"].startswith("evalkit."):  # other code can change unseen
         _remember(verdict, _headline(rows, measured) if measured else None)
     return problems
@@ -189,7 +190,7 @@ def _recalled(verdict: Path) -> tuple[Headline | None] | None:
 def _verdict(run: Path) -> Path:
     """Where the cache says that a run validates: by the bytes of its files, and of the code."""
     digest = hashlib.sha256(_code())
-    for name in (result.RESULT, result.PREDICTIONS, result.CONFIG):
+    for name in (run_folder.RESULT, run_folder.PREDICTIONS, run_folder.CONFIG):
         try:
             digest.update(hashlib.sha256((run / name).read_bytes()).digest())
         except OSError:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.scores import rounded
-from evalkit.statistics import Summed, average, interval, interval_of, numbered
+from evalkit.metrics.bootstrap import Summed, average, interval, interval_of, numbered
+from evalkit.results.scores import rounded
 
 from ._runs import Headline, Run
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit import published
 from evalkit.api import UserError
+from evalkit.datasets import published
 from evalkit.plugins import suggest
-from evalkit.scores import task_files
+from evalkit.results.scores import task_files
 
 from ._columns import Cell, Column, printed, sections, tables
 from ._foreign import Score, foreign

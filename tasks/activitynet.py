@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from evalkit import captioned
 from evalkit.api import Task, Views
-from evalkit.captions import search
+from evalkit.datasets import caption_files
+from evalkit.datasets.captions import search
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -33,7 +33,7 @@ def task(
             LongViViT (https://arxiv.org/abs/2312.07395).
     """
     return search(
-        captions.whole() if mini else captioned.activitynet(root, split).paragraphs(),
+        captions.whole() if mini else caption_files.activitynet(root, split).paragraphs(),
         views=Views("fps", fps=1.0) if frames == "first" else Views("uniform"),
         split="mini" if mini else split,
         sizes={} if mini else {"train": 10_009, "test": {"val_1": 4_917, "val_2": 4_885}[split]},

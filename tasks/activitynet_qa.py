@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import answers
-from evalkit.annotations import find_videos, read_table, the_file, told, video
-from evalkit.answers import IG_VLM, Questions, Row
 from evalkit.api import Example, Task
+from evalkit.datasets import open_questions
+from evalkit.datasets.files import find_videos, read_table, the_file, told, video
+from evalkit.datasets.open_questions import IG_VLM, Questions, Row
+from evalkit.metrics.text.exact_match import exact_match
 from evalkit.mini.answers import one_step
-from evalkit.wording.answers import exact_match
 
 ADAPTER = "captioner"
 # By the number in its files; the first three are about these, the others free, by what is answered.
@@ -27,7 +27,7 @@ def task(root: Path = Path("data/activitynet_qa"), mini: bool = False) -> Task:
         root: folder with the files and the videos.
         mini: ten-second films of the mini world, asked for colour, shape and action.
     """
-    return answers.ask(
+    return open_questions.ask(
         one_step() if mini else _read(root),
         score=exact_match,
         split="mini" if mini else "test",
@@ -43,21 +43,23 @@ def _read(root: Path) -> Questions:
     def tell(row: Row, answer: Row) -> Example:
         stem = f"v_{row['video_name'].removeprefix('v_')}"
         kind = KINDS[range(len(KINDS)).index(int(answer["type"]))]
-        return answers.question(
+        return open_questions.question(
             row["question_id"], video(videos, root / "videos", stem), row["question"], [answer["answer"]], kind
         )
 
     def of(split: str) -> list[Example]:
         known = {}
-        for where, row in answers.entries(the_file(root, f"{split}_a.json")):
+        for where, row in open_questions.entries(the_file(root, f"{split}_a.json")):
             with told(where):
                 known[row["question_id"]] = row
-        return answers.read(answers.entries(root / f"{split}_q.json"), lambda row: tell(row, known[row["question_id"]]))
+        return open_questions.read(
+            open_questions.entries(root / f"{split}_q.json"), lambda row: tell(row, known[row["question_id"]])
+        )
 
     file = the_file(root, "test_q.json", "ActivityNet_QA.csv")
     if file.suffix == ".csv":
         return Questions(
-            answers.read(read_table(file, IG_VLM), lambda row: tell(row, {**row, "type": row["question_type"]}))
+            open_questions.read(read_table(file, IG_VLM), lambda row: tell(row, {**row, "type": row["question_type"]}))
         )
     train, val = (of(split) if (root / f"{split}_q.json").is_file() else [] for split in ("train", "val"))
     return Questions(of("test"), train, val if train else [])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from evalkit import science
-from evalkit.annotations import Labelled, find_videos, read_json, the_file, told
 from evalkit.api import Example, Task
+from evalkit.datasets import behavior
+from evalkit.datasets.files import Labelled, find_videos, read_json, the_file, told
 from evalkit.mini import classes
 
 FPS = 30.0  # of the published mp4 files, whatever the camera's was
@@ -20,8 +20,8 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
 
     Files as published, of task 1, which alone has videos: task1_classic_classification/calms21_task1_train.json and
     _test.json, and the mp4 files of task1_videos_mp4, in any folder there. Each frame has one behaviour, or none; all
-    70 videos of train are trained on. Test is 262,107 clips, one around each frame; evalkit/science.py says what of
-    this is VideoPrism's.
+    70 videos of train are trained on. Test is 262,107 clips, one around each frame; evalkit/datasets/behavior.py says
+    what of this is VideoPrism's.
 
     Args:
         root: folder with the json files and the videos.
@@ -29,10 +29,10 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
         train_step: frames from one example of train to the next.
         test_step: frames from one example of test to the next; only 1 counts all, as the papers do.
     """
-    return science.behaviour(
+    return behavior.behaviour(
         "calms21",
-        science.in_sets(
-            classes.one_step(lambda step: step.thing.colour if step.thing.colour in SHOWN else science.OTHER)
+        behavior.in_sets(
+            classes.one_step(lambda step: step.thing.colour if step.thing.colour in SHOWN else behavior.OTHER)
         )
         if mini
         else _read(root, {"train": train_step, "test": test_step}),
@@ -46,7 +46,7 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
 
 def _read(root: Path, steps: Mapping[str, int]) -> Labelled:
     train, test = (list(_examples(root, split, step)) for split, step in steps.items())
-    return Labelled(train, test, (science.OTHER, *NAMES[1:]), science.counted(FPS))
+    return Labelled(train, test, (behavior.OTHER, *NAMES[1:]), behavior.counted(FPS))
 
 
 def _examples(root: Path, split: str, step: int) -> Iterator[Example]:
@@ -60,5 +60,5 @@ def _examples(root: Path, split: str, step: int) -> Iterator[Example]:
                 targets = [(number[n],) for n in sequence["annotations"]]
             stem = key.rpartition("/")[2]
             wanted, raw = root / "task1_videos_mp4" / split / stem, root / "task1_videos_seq" / split / stem
-            video = science.converted(videos, wanted.with_suffix(".mp4"), raw.with_suffix(".seq"), FPS)
-            yield from science.clips(stem, video, targets, FPS, step)
+            video = behavior.converted(videos, wanted.with_suffix(".mp4"), raw.with_suffix(".seq"), FPS)
+            yield from behavior.clips(stem, video, targets, FPS, step)

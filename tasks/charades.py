@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evalkit import protocols
-from evalkit.annotations import Labelled, check_classes, find_videos, read_lines, read_table, the_file, told, video
 from evalkit.api import Example, Task
-from evalkit.metrics import charades_map, pr_auc
+from evalkit.datasets import protocols
+from evalkit.datasets.files import Labelled, check_classes, find_videos, read_lines, read_table, the_file, told, video
+from evalkit.metrics.classification import charades_map, pr_auc
 from evalkit.mini import classes, world
 
 CHUNK = 128 / 6  # seconds: the 128 frames at six a second that VideoGLUE's configuration names
@@ -31,7 +31,8 @@ def task(root: Path = Path("data/charades"), mini: bool = False, protocol: proto
     Args:
         root: folder with the csv files and the videos.
         mini: the films of diving48's miniature, a class for each shape and each motion.
-        protocol: frames, views, augmentation and training: as evalkit/protocols.py has them; not of the miniature.
+        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+            miniature.
     """
     chunked = protocol == "videoglue_code" and not mini
     return protocols.classification(

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from evalkit import published
-from evalkit.annotations import Labelled, find_videos, read_lines, read_table, the_file, told, video
 from evalkit.api import Example, Task, Views
-from evalkit.captions import caption
-from evalkit.choices import choose
+from evalkit.datasets import published
+from evalkit.datasets.captions import caption
+from evalkit.datasets.files import Labelled, find_videos, read_lines, read_table, the_file, told, video
+from evalkit.datasets.multiple_choice import choose
 from evalkit.mini import questions
 
 ADAPTER = "zero_shot"

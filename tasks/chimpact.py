@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalkit import science
-from evalkit.annotations import Labelled, find_videos, read_json, the_file, told, video
 from evalkit.api import Example, Task, UserError, described
+from evalkit.datasets import behavior
+from evalkit.datasets.files import Labelled, find_videos, read_json, the_file, told, video
 from evalkit.mini import classes
 
 FPS = 25.0
@@ -59,9 +59,10 @@ def task(
     boxes of a frame in which any has a behaviour are scored, and those that have one are trained on. Their csv files
     count frames anew where some are not labelled, and then show others than they name; here a frame is its own number.
 
-    VideoPrism prints the 64 frames and the learning rate (evalkit/science.py has the rest). That they lie around the
-    box's frame, that every frame of test counts, and that train is the frames labelled by hand, is chosen here. An
-    adapter other than the probe with head=box knows nothing of the boxes of a frame, and gives all the same answer.
+    VideoPrism prints the 64 frames and the learning rate (evalkit/datasets/behavior.py has the rest). That they lie
+    around the box's frame, that every frame of test counts, and that train is the frames labelled by hand, is chosen
+    here. An adapter other than the probe with head=box knows nothing of the boxes of a frame, and gives all the same
+    answer.
 
     Args:
         root: folder with labels/ and videos_full/.
@@ -75,7 +76,7 @@ def task(
         found = classes.side_by_side(lambda step: {step.thing.colour, step.action})
     else:
         found, val = _read(root, frames, train_step, test_step)
-    return science.behaviour(
+    return behavior.behaviour(
         "chimpact",
         found,
         mini,
@@ -108,7 +109,7 @@ def _read(root: Path, frames: int, train_step: int, test_step: int) -> tuple[Lab
     if frames < 1:
         raise UserError(f"data.frames={frames}: wanted at least 1")
     steps = {"train": train_step, "val": train_step, "test": test_step}
-    science.check_steps(*steps.values())
+    behavior.check_steps(*steps.values())
     names = {split: [f"Azibo_Obs{name}" for name in text.split()] for split, text in (("val", VAL), ("test", TEST))}
     files = {split: [the_file(root, f"labels/{name}.json") for name in own] for split, own in names.items()}
     apart = {*files["val"], *files["test"]}
@@ -124,7 +125,7 @@ def _read(root: Path, frames: int, train_step: int, test_step: int) -> tuple[Lab
         ]
         for split, step in steps.items()
     )
-    return Labelled(train, test, NAMES, science.counted(FPS)), val
+    return Labelled(train, test, NAMES, behavior.counted(FPS)), val
 
 
 def _examples(file: Path, film: Path, frames: int, step: int, idle: bool) -> Iterator[Example]:
@@ -135,7 +136,7 @@ def _examples(file: Path, film: Path, frames: int, step: int, idle: bool) -> Ite
         own if frame % step == 0 and any(one.behaviours for one in own) else None
         for frame, own in enumerate(labels.frames)
     ]
-    for example in science.clips(file.stem, film, shown, FPS, 1, frames=frames):
+    for example in behavior.clips(file.stem, film, shown, FPS, 1, frames=frames):
         for number, one in enumerate(example.target):
             if one.behaviours or idle:
                 left, top, wide, tall = one.place
@@ -187,7 +188,7 @@ def _size(file: Path, film: Path) -> tuple[int, int]:
     """Width and height of a video, of which its labels do not tell them."""
     from av.error import FFmpegError
 
-    from evalkit.timeline import open_file
+    from evalkit.video.timeline import open_file
 
     try:
         with open_file(film) as container:

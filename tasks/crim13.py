@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from evalkit import science
-from evalkit.annotations import Labelled, check_classes, find_videos, read_lines, told
 from evalkit.api import Task, UserError
+from evalkit.datasets import behavior
+from evalkit.datasets.files import Labelled, check_classes, find_videos, read_lines, told
 from evalkit.mini import classes
 
 FPS = 25.0
@@ -30,7 +30,7 @@ def task(
     as the Caltech Behavior Annotator writes them, SESSION.txt, SESSION_s.txt or SESSION_t.txt in any folder of a split;
     both views show the same frames. The first stream is read, which has one behaviour at a time. The videos,
     SESSION_s.seq and SESSION_t.seq, must be converted to mp4 beside them. That VideoPrism divides as the archives do,
-    and leaves CRIM13_validation out, is assumed; evalkit/science.py says what else is.
+    and leaves CRIM13_validation out, is assumed; evalkit/datasets/behavior.py says what else is.
 
     Args:
         root: folder with the folders of the archives.
@@ -39,9 +39,9 @@ def task(
         train_step: frames from one example of train to the next.
         test_step: frames from one example of test to the next; only 1 counts all.
     """
-    return science.behaviour(
+    return behavior.behaviour(
         "crim13",
-        science.in_sets(classes.one_step(lambda step: step.action if step.action in SHOWN else science.OTHER))
+        behavior.in_sets(classes.one_step(lambda step: step.action if step.action in SHOWN else behavior.OTHER))
         if mini
         else _read(root, view, {"train": train_step, "test": test_step}),
         mini,
@@ -69,11 +69,11 @@ def _read(root: Path, view: str, steps: Mapping[str, int]) -> Labelled:
         [
             example
             for name, video, labels in sessions[split]
-            for example in science.clips(name, video, [label and number[label] for label in labels], FPS, step)
+            for example in behavior.clips(name, video, [label and number[label] for label in labels], FPS, step)
         ]
         for split, step in steps.items()
     )
-    return Labelled(train, test, (science.OTHER, *found[1:]), science.counted(FPS))
+    return Labelled(train, test, (behavior.OTHER, *found[1:]), behavior.counted(FPS))
 
 
 def _sessions(root: Path, split: str, view: str) -> Iterator[Session]:
@@ -84,7 +84,7 @@ def _sessions(root: Path, split: str, view: str) -> Iterator[Session]:
     raw = {path.stem: path for folder in folders for path in sorted(folder.rglob("*.seq"))}
     for name, file in _annotations(folders, view).items():
         recorded = raw.get(f"{name}_{view}", file.with_name(f"{name}_{view}.seq"))
-        yield Session(name, science.converted(videos, recorded.with_suffix(".mp4"), recorded, FPS), _labels(file))
+        yield Session(name, behavior.converted(videos, recorded.with_suffix(".mp4"), recorded, FPS), _labels(file))
 
 
 def _annotations(folders: Sequence[Path], view: str) -> dict[str, Path]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from evalkit.annotations import find_videos, read_json, the_file, told, video
 from evalkit.api import Task, Views
-from evalkit.captions import Captioned, Searched, caption, search
+from evalkit.datasets.captions import Captioned, Searched, caption, search
+from evalkit.datasets.files import find_videos, read_json, the_file, told, video
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"

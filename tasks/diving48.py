@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evalkit import protocols
-from evalkit.annotations import Labelled, check_classes, examples, find_videos, read_json, the_file, told, video
 from evalkit.api import Task
+from evalkit.datasets import protocols
+from evalkit.datasets.files import Labelled, check_classes, examples, find_videos, read_json, the_file, told, video
 from evalkit.mini import classes
 
 
@@ -20,7 +20,8 @@ def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: proto
     Args:
         root: folder with the json files and the videos.
         mini: twelve-second films of the mini world, a class per order of a red, a green and a blue thing.
-        protocol: frames, views, augmentation and training: as evalkit/protocols.py has them; not of the miniature.
+        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+            miniature.
     """
     return protocols.classification(
         "diving48",

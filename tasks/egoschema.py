@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.api import Example, Task, UserError
-from evalkit.metrics import accuracy
+from evalkit.metrics.classification import accuracy
 from evalkit.mini import language
 from evalkit.mini.captions import TEST, TRAIN
 from evalkit.mini.library import Films, three_minutes

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from evalkit import science
-from evalkit.annotations import Labelled, find_videos, read_lines, the_file, told
 from evalkit.api import Example, Task, UserError, described
+from evalkit.datasets import behavior
+from evalkit.datasets.files import Labelled, find_videos, read_lines, the_file, told
 from evalkit.mini import classes
 
 FPS = 30.0
@@ -27,7 +27,7 @@ def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: i
     examples. The films, movie1.seq, must be converted to mp4 beside them. Which movies VideoPrism trains and tests on,
     those of Task Programming (https://arxiv.org/abs/2011.13917), is not printed: train.txt and test.txt say it, lines
     of folders such as Aggression/movie1. The other four behaviours are background; a bout is taken to hold its last
-    frame. evalkit/science.py says what else is VideoPrism's. Reading .mat files needs SciPy.
+    frame. evalkit/datasets/behavior.py says what else is VideoPrism's. Reading .mat files needs SciPy.
 
     Args:
         root: folder with the two lists and the movies' folders.
@@ -35,9 +35,9 @@ def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: i
         train_step: frames from one example of train to the next.
         test_step: frames from one example of test to the next; only 1 counts all, as the papers do.
     """
-    return science.behaviour(
+    return behavior.behaviour(
         "fly_vs_fly",
-        classes.three_steps(lambda story: {step.thing.shape for step in story.steps} & {*SHOWN} or {science.OTHER})
+        classes.three_steps(lambda story: {step.thing.shape for step in story.steps} & {*SHOWN} or {behavior.OTHER})
         if mini
         else _read(root, {"train": train_step, "test": test_step}),
         mini,
@@ -57,15 +57,15 @@ def _read(root: Path, steps: Mapping[str, int]) -> Labelled:
         ]
         for split, step in steps.items()
     )
-    return Labelled(train, test, (science.OTHER, *NAMES), science.counted(FPS))
+    return Labelled(train, test, (behavior.OTHER, *NAMES), behavior.counted(FPS))
 
 
 def _examples(where: str, folder: Path, movie: str, step: int) -> Iterator[Example]:
     if not folder.is_dir():
         raise UserError(f"{where}: no folder {folder}")
     wanted = folder / f"{folder.name}.mp4"
-    video = science.converted(find_videos(folder), wanted, wanted.with_suffix(".seq"), FPS)
-    yield from science.clips(movie, video, _targets(folder / folder.name), FPS, step)
+    video = behavior.converted(find_videos(folder), wanted, wanted.with_suffix(".seq"), FPS)
+    yield from behavior.clips(movie, video, _targets(folder / folder.name), FPS, step)
 
 
 def _targets(stem: Path) -> Sequence[tuple[int, ...] | None]:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from evalkit.api import Example, Task, UserError, Views
-from evalkit.metrics import top1_top5
+from evalkit.metrics.classification import top1_top5
 from evalkit.mini import language
 from evalkit.mini.library import Films
 

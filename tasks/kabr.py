@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import science
-from evalkit.annotations import Labelled, check_classes, find_videos, read_json, read_table, the_file, told
 from evalkit.api import Task
+from evalkit.datasets import behavior
+from evalkit.datasets.files import Labelled, check_classes, find_videos, read_json, read_table, the_file, told
 from evalkit.mini import classes
 
 FPS = 30.0
@@ -14,7 +14,7 @@ COLUMNS = ("original_vido_id", "video_id", "frame_id", "path", "labels")
 STRIDE = 5
 
 
-def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = science.FRAMES * STRIDE) -> Task:
+def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavior.FRAMES * STRIDE) -> Task:
     """Names what an animal does, one of eight behaviours with rare ones among them, as VideoPrism does.
 
     Files as published: annotation/train.csv, annotation/val.csv and annotation/classes.json. The videos, folders of
@@ -30,12 +30,12 @@ def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = science
         mini: the films of kinetics400's miniature, a class per colour.
         step: frames from one example to the next.
     """
-    return science.behaviour(
+    return behavior.behaviour(
         "kabr",
         classes.one_step(lambda one: one.thing.colour) if mini else _read(root, step),
         mini,
         STRIDE,
-        science.PROBE | {"lr": 5e-6, "eql_gamma": 0.9, "eql_lambda": 0.05},
+        behavior.PROBE | {"lr": 5e-6, "eql_gamma": 0.9, "eql_lambda": 0.05},
         split="val",
         sizes={},
         licence="CC0 1.0",
@@ -53,9 +53,9 @@ def _read(root: Path, step: int) -> Labelled:
         [
             example
             for name, labels in _videos(the_file(root, f"annotation/{split}.csv")).items()
-            for example in science.clips(
+            for example in behavior.clips(
                 name,
-                science.converted(videos, root / f"dataset/video/{name}.mp4", root / "dataset/image" / name, FPS),
+                behavior.converted(videos, root / f"dataset/video/{name}.mp4", root / "dataset/image" / name, FPS),
                 labels,
                 FPS,
                 step,
@@ -64,7 +64,7 @@ def _read(root: Path, step: int) -> Labelled:
         ]
         for split in ("train", "val")
     )
-    return Labelled(train, test, names, science.counted(FPS))
+    return Labelled(train, test, names, behavior.counted(FPS))
 
 
 def _videos(file: Path) -> dict[str, list[int]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import kinetics, protocols
 from evalkit.api import Task
+from evalkit.datasets import kinetics, protocols
 from evalkit.mini import classes
 
 
@@ -13,13 +13,14 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False, protocol: pr
     """Names the human action in a ten-second clip, by a frozen-backbone protocol.
 
     Files: train.csv and val.csv as published, or lists of path and number; the clips in train/ and val/, flat or in
-    class folders (evalkit/kinetics.py has the details). Val is what the papers report. VideoGLUE counts 19,165 clips in
-    val, the published csv 19,906: what had vanished when they were fetched is expected here.
+    class folders (evalkit/datasets/kinetics.py has the details). Val is what the papers report. VideoGLUE counts 19,165
+    clips in val, the published csv 19,906: what had vanished when they were fetched is expected here.
 
     Args:
         root: folder with the lists and the clips.
         mini: ten-second films of the mini world, a class per motion.
-        protocol: frames, views, augmentation and training: as evalkit/protocols.py has them; not of the miniature.
+        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+            miniature.
     """
     return protocols.classification(
         "kinetics400",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.annotations import Labelled, check_classes, examples, find_videos, read_json, the_file, told
 from evalkit.api import Task, Views
-from evalkit.fewshot import few
-from evalkit.metrics import top1_top5
+from evalkit.datasets.fewshot import few
+from evalkit.datasets.files import Labelled, check_classes, examples, find_videos, read_json, the_file, told
+from evalkit.metrics.classification import top1_top5
 from evalkit.mini import classes
 
 

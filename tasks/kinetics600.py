@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import kinetics, protocols
 from evalkit.api import Task
+from evalkit.datasets import kinetics, protocols
 from evalkit.mini import classes
 
 
@@ -18,7 +18,8 @@ def task(root: Path = Path("data/kinetics600"), mini: bool = False, protocol: pr
     Args:
         root: folder with the lists and the clips.
         mini: the films of kinetics400's miniature, a class per shape.
-        protocol: frames, views, augmentation and training: as evalkit/protocols.py has them; not of the miniature.
+        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+            miniature.
     """
     return protocols.classification(
         "kinetics600",

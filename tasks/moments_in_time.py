@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from evalkit import protocols
-from evalkit.annotations import Labelled, check_classes, examples, read_table, the_file, told
 from evalkit.api import Task
+from evalkit.datasets import protocols
+from evalkit.datasets.files import Labelled, check_classes, examples, read_table, the_file, told
 from evalkit.mini import classes
 
 FILES = {"trainingSet.csv": "training", "validationSet.csv": "validation"}  # and where the clips of each lie
@@ -23,7 +23,8 @@ def task(root: Path = Path("data/moments_in_time"), mini: bool = False, protocol
     Args:
         root: folder with the lists and the clips.
         mini: the films of kinetics400's miniature, a class per colour.
-        protocol: frames, views, augmentation and training: as evalkit/protocols.py has them; not of the miniature.
+        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+            miniature.
     """
     return protocols.classification(
         "moments_in_time",

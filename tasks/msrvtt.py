@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from evalkit import captioned
-from evalkit.annotations import find_videos, read_table, the_file, told, video
 from evalkit.api import Task, Views
-from evalkit.captions import Captioned, Searched, caption, search
+from evalkit.datasets import caption_files
+from evalkit.datasets.captions import Captioned, Searched, caption, search
+from evalkit.datasets.files import find_videos, read_table, the_file, told, video
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -38,7 +38,7 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1
     if mini:
         found = captions.several() if split == "full" else captions.whole()
     else:
-        found = captioned.msrvtt(root) if split == "full" else _one_k_a(root)
+        found = caption_files.msrvtt(root) if split == "full" else _one_k_a(root)
     return search(
         found,
         views=Views("uniform"),
@@ -61,7 +61,7 @@ def _one_k_a(root: Path) -> Searched:
             test.append(Captioned(name, video(videos, root / "videos", name), [caption(row["sentence"])]))
     if not all((root / name).is_file() for name in ("MSRVTT_data.json", "MSRVTT_train.9k.csv")):
         return Searched(test)
-    full = captioned.msrvtt(root)
+    full = caption_files.msrvtt(root)
     everything = {one.name: one for one in (*full.train, *full.val, *full.test)}
     train = []
     for where, row in read_table(root / "MSRVTT_train.9k.csv", ("video_id",)):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import captioned, published
 from evalkit.api import Task
-from evalkit.captions import describe
+from evalkit.datasets import caption_files, published
+from evalkit.datasets.captions import describe
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
@@ -25,7 +25,7 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = Fa
         meteor: score METEOR, too, which needs evalkit[captions].
     """
     return describe(
-        captions.whole() if mini else captioned.msrvtt(root),
+        captions.whole() if mini else caption_files.msrvtt(root),
         meteor,
         settings={"max_tokens": 100} if mini else {},
         split="mini" if mini else "test",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import answers, published
-from evalkit.answers import CLOSED, Split
 from evalkit.api import Task
+from evalkit.datasets import open_questions, published
+from evalkit.datasets.open_questions import CLOSED, Split
+from evalkit.metrics.text.exact_match import exact_match
 from evalkit.mini.answers import one_step
-from evalkit.wording.answers import exact_match
 
 ADAPTER = "captioner"
 SIZES = {"train": 158_581, "val": 12_278, "test": 72_821}
@@ -32,8 +32,8 @@ def task(root: Path = Path("data/msrvtt_qa"), mini: bool = False, split: Split =
         mini: ten-second films of the mini world, asked for colour and shape.
         split: test, which papers report, or val.
     """
-    return answers.ask(
-        one_step(2) if mini else answers.xu(root, split, "MSRVTT_QA.csv", "video{}".format),
+    return open_questions.ask(
+        one_step(2) if mini else open_questions.xu(root, split, "MSRVTT_QA.csv", "video{}".format),
         score=exact_match,
         settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
         split="mini" if mini else split,

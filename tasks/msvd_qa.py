@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evalkit import answers, published
-from evalkit.annotations import read_lines, the_file, told
-from evalkit.answers import CLOSED, Split
 from evalkit.api import Task
+from evalkit.datasets import open_questions, published
+from evalkit.datasets.files import read_lines, the_file, told
+from evalkit.datasets.open_questions import CLOSED, Split
+from evalkit.metrics.text.exact_match import exact_match
 from evalkit.mini.answers import one_step
-from evalkit.wording.answers import exact_match
 
 ADAPTER = "captioner"
 SIZES = {"train": 30_933, "val": 6_415, "test": 13_157}
@@ -37,8 +37,8 @@ def task(root: Path = Path("data/msvd_qa"), mini: bool = False, split: Split = "
         mini: ten-second films of the mini world, asked for colour and shape.
         split: test, which papers report, or val.
     """
-    return answers.ask(
-        one_step(2) if mini else answers.xu(root, split, "MSVD_QA.csv", _names(root)),
+    return open_questions.ask(
+        one_step(2) if mini else open_questions.xu(root, split, "MSVD_QA.csv", _names(root)),
         score=exact_match,
         settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
         split="mini" if mini else split,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from evalkit.annotations import Labelled
 from evalkit.api import Task, Views
-from evalkit.choices import choose, read_nextqa
+from evalkit.datasets.files import Labelled
+from evalkit.datasets.multiple_choice import choose, read_nextqa
 from evalkit.mini import questions
 
 ADAPTER = "multiple_choice"

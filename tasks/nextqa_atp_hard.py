@@ -1,13 +1,15 @@
-"""NExT-QA's ATP-Hard: causal and temporal questions that one frame does not answer (https://arxiv.org/abs/2206.01720)."""
+"""NExT-QA's ATP-Hard: causal and temporal questions that one frame does not answer
+(https://arxiv.org/abs/2206.01720).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import published
-from evalkit.annotations import Labelled, read_lines, the_file, told
 from evalkit.api import Example, Task, Views
-from evalkit.choices import choose, read_nextqa
+from evalkit.datasets import published
+from evalkit.datasets.files import Labelled, read_lines, the_file, told
+from evalkit.datasets.multiple_choice import choose, read_nextqa
 from evalkit.mini import questions
 
 ADAPTER = "zero_shot"

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from evalkit import answers, published
-from evalkit.annotations import find_videos, read_json, read_table, the_file, video
-from evalkit.answers import Questions, Row, Split, wups, wups_untagged
 from evalkit.api import Example, Task
-from evalkit.choices import KINDS
+from evalkit.datasets import open_questions, published
+from evalkit.datasets.files import find_videos, read_json, read_table, the_file, video
+from evalkit.datasets.multiple_choice import KINDS
+from evalkit.datasets.open_questions import Questions, Row, Split, wups, wups_untagged
+from evalkit.metrics.text.exact_match import exact_match
 from evalkit.mini.answers import one_step
-from evalkit.wording.answers import exact_match
 
 ADAPTER = "captioner"
 SIZES = {"train": 37_523, "val": 5_343, "test": 9_178}
@@ -27,8 +27,8 @@ def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split
     Files as published: val.csv; or test.csv and add_reference_answer_test.json, which has a second answer to half of
     it; train.csv, which may be missing; all here or in dataset/nextqa/; the videos as <video>.mp4 in any folder there.
     For test, val is what is chosen on, else a tenth of train. Answers to yes-or-no and counting questions are right or
-    wrong, the others near or far; what that needs, evalkit/wording/wups.py says. While a model is chosen, all are near
-    or far. The miniature is scored by exact match, which needs nothing.
+    wrong, the others near or far; what that needs, evalkit/metrics/text/wups.py says. While a model is chosen, all are
+    near or far. The miniature is scored by exact match, which needs nothing.
 
     Args:
         root: folder with the files and the videos; not multiple choice's, whose files have the same names.
@@ -38,7 +38,7 @@ def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split
             needs WordNet alone and is 0.2 to 0.4 points higher.
     """
     zero_shot = published.rows("nextqa_open", "WUPS", "zero-shot") if split == "test" else {}
-    return answers.ask(
+    return open_questions.ask(
         one_step() if mini else _read(root, split),
         score=exact_match if mini else wups if tagger else wups_untagged,
         split="mini" if mini else split,
@@ -63,14 +63,14 @@ def _read(root: Path, split: Split) -> Questions:
         second = more.get(row["video"], {}).get(row["qid"])
         texts = [row["answer"]] if second is None else [row["answer"], second]
         path = video(videos, root / "NExTVideo", row["video"])
-        return answers.question(name, path, row["question"], texts, KINDS[row["type"][:1]])
+        return open_questions.question(name, path, row["question"], texts, KINDS[row["type"][:1]])
 
     def test(row: Row) -> Example:
         one = tell(row)
         return replace(one, target={"kind": row["type"], "answers": one.target})
 
     def of(part: str, how: Callable[[Row], Example]) -> list[Example]:
-        return answers.read(read_table(the_file(root, *_places(f"{part}.csv")), COLUMNS), how)
+        return open_questions.read(read_table(the_file(root, *_places(f"{part}.csv")), COLUMNS), how)
 
     there = {part for part in ("train", "val") for name in _places(f"{part}.csv") if (root / name).is_file()}
     train = of("train", tell) if "train" in there else []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.annotations import read_table, told
 from evalkit.api import Task, UserError, Views
-from evalkit.captions import Captioned, Searched, caption, search
+from evalkit.datasets.captions import Captioned, Searched, caption, search
+from evalkit.datasets.files import read_table, told
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from evalkit import protocols
-from evalkit.annotations import Labelled, check_classes, examples, find_videos, read_json, the_file, told, video
 from evalkit.api import Task
+from evalkit.datasets import protocols
+from evalkit.datasets.files import Labelled, check_classes, examples, find_videos, read_json, the_file, told, video
 from evalkit.mini import classes
 
 
@@ -21,7 +21,8 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False, protocol: protocols
     Args:
         root: folder with the json files and the videos.
         mini: the films of kinetics400's miniature, a class per motion that is another one backwards.
-        protocol: frames, views, augmentation and training: as evalkit/protocols.py has them; not of the miniature.
+        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+            miniature.
     """
     return protocols.classification(
         "ssv2",

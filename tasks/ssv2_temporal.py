@@ -1,11 +1,13 @@
-"""SSv2-Temporal: 18 templates of Something-Something v2 that need time to be told (https://arxiv.org/abs/1907.08340)."""
+"""SSv2-Temporal: 18 templates of Something-Something v2 that need time to be told
+(https://arxiv.org/abs/1907.08340).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import videocon
 from evalkit.api import Task
+from evalkit.datasets import videocon
 from evalkit.mini import classes
 
 ADAPTER = "zero_shot"
@@ -16,7 +18,7 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
 
     Files: eval_ssv2_temporal.csv as VideoCon publishes it (216 videos), and the videos as <id>.webm (or other) in any
     folder there. Frames are taken uniformly over the whole video. What is known of the papers' scores is in
-    evalkit/videocon.py.
+    evalkit/datasets/videocon.py.
 
     Args:
         root: folder with the list and the videos.

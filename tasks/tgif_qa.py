@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import answers
-from evalkit.annotations import find_videos, read_table, the_file
-from evalkit.answers import IG_VLM, Questions
 from evalkit.api import Example, Task
+from evalkit.datasets import open_questions
+from evalkit.datasets.files import find_videos, read_table, the_file
+from evalkit.datasets.open_questions import IG_VLM, Questions
+from evalkit.metrics.text.exact_match import exact_match
 from evalkit.mini.answers import one_step
-from evalkit.wording.answers import exact_match
 
 ADAPTER = "captioner"
 OWN = ("gif_name", "question", "answer", "type", "vid_id")
@@ -27,7 +27,7 @@ def task(root: Path = Path("data/tgif_qa"), mini: bool = False) -> Task:
         root: folder with the files and the GIFs.
         mini: ten-second films of the mini world, asked for colour, shape and action.
     """
-    return answers.ask(
+    return open_questions.ask(
         one_step() if mini else _read(root),
         score=exact_match,
         split="mini" if mini else "test",
@@ -40,17 +40,19 @@ def task(root: Path = Path("data/tgif_qa"), mini: bool = False) -> Task:
 def _read(root: Path) -> Questions:
     gifs = find_videos(root)
 
-    def tell(name: str, gif: str, kind: str, row: answers.Row) -> Example:
+    def tell(name: str, gif: str, kind: str, row: open_questions.Row) -> Example:
         known = KINDS[range(len(KINDS)).index(int(kind))]
         path = gifs.get(gif, root / "gifs" / f"{gif}.gif")
-        return answers.question(name, path, row["question"], [row["answer"]], known)
+        return open_questions.question(name, path, row["question"], [row["answer"]], known)
 
     def of(file: Path) -> list[Example]:
         if file.name == "TGIF_FrameQA.csv":
             rows = read_table(file, (*IG_VLM, "video_id"))
-            return answers.read(rows, lambda row: tell(row["video_id"], row["video_name"], row["question_type"], row))
+            return open_questions.read(
+                rows, lambda row: tell(row["video_id"], row["video_name"], row["question_type"], row)
+            )
         rows = read_table(file, OWN, delimiter="\t")
-        return answers.read(rows, lambda row: tell(row["vid_id"], row["gif_name"], row["type"], row))
+        return open_questions.read(rows, lambda row: tell(row["vid_id"], row["gif_name"], row["type"], row))
 
     test = of(the_file(root, "Test_frameqa_question.csv", "TGIF_FrameQA.csv"))
     train = root / "Train_frameqa_question.csv"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import captioned
 from evalkit.api import Task, Views
-from evalkit.captions import search
+from evalkit.datasets import caption_files
+from evalkit.datasets.captions import search
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -28,7 +28,7 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "
             files; empty means the whole public test.
     """
     return search(
-        captions.several() if mini else captioned.vatex(root, test_list),
+        captions.several() if mini else caption_files.vatex(root, test_list),
         views=Views("uniform"),
         split="mini" if mini else test_list or "test",
         sizes={} if mini or test_list else {"test": 60_000},

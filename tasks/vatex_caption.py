@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import captioned, published
 from evalkit.api import Task
-from evalkit.captions import describe
+from evalkit.datasets import caption_files, published
+from evalkit.datasets.captions import describe
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
@@ -26,7 +26,7 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, meteor: bool = Fal
         meteor: score METEOR, too, which needs evalkit[captions].
     """
     return describe(
-        captions.several() if mini else captioned.vatex(root),
+        captions.several() if mini else caption_files.vatex(root),
         meteor,
         settings={"max_tokens": 100} if mini else {},
         split="mini" if mini else "test",

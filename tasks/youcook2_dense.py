@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.api import Task, Views
-from evalkit.captioned import youcook2
-from evalkit.events import narrate
+from evalkit.datasets.caption_files import youcook2
+from evalkit.datasets.dense_captions import narrate
 from evalkit.mini import captions
 
 ADAPTER = "captioner"

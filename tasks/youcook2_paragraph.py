@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit import published
 from evalkit.api import Task
-from evalkit.captioned import youcook2
-from evalkit.captions import Frames, summarise
+from evalkit.datasets import published
+from evalkit.datasets.caption_files import youcook2
+from evalkit.datasets.captions import Frames, summarise
 from evalkit.mini import captions
 
 ADAPTER = "captioner"

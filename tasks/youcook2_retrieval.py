@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.api import Task, Views
-from evalkit.captioned import youcook2
-from evalkit.captions import search
+from evalkit.datasets.caption_files import youcook2
+from evalkit.datasets.captions import search
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"

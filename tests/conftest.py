@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.mini.train import vocabulary as train_vocabulary
+from evalkit.demo.train_language_model import vocabulary as train_vocabulary
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,11 +68,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
     import torch
 
     from evalkit.api import Clip
-    from evalkit.encoders import Spec, save_encoder
+    from evalkit.encoders._load import Spec, save_encoder
 
     text = {"vocabulary": 200, "dim": 16, "depth": 1, "heads": 2, "tokens": 32}
     settings = {"dim": 24, "depth": 2, "heads": 3, "hidden": 48, "text": text}
-    spec = Spec("vivit", Clip(frames=4, size=32), settings, vocabulary)
+    spec = Spec("longvivit", Clip(frames=4, size=32), settings, vocabulary)
     folder = tmp_path_factory.mktemp("encoders") / "tiny"
     folder.mkdir()
     with torch.random.fork_rng():

@@ -9,9 +9,9 @@ import torch
 
 from evalkit import plugins
 from evalkit.api import Clip, Example, Task, UserError
-from evalkit.encoders.vivit import ViViT, encoder
-from evalkit.metrics import accuracy
-from evalkit.wording.wordnet import WordNet, wordnet
+from evalkit.encoders.longvivit import ViViT, encoder
+from evalkit.metrics.classification import accuracy
+from evalkit.metrics.text.wordnet import WordNet, wordnet
 
 # Small ones that are part of the project: official scorers' outputs, authors' models run at random weights.
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from evalkit.metrics import accuracy
-from evalkit.rows import Row, tally
-from evalkit.scores import reference, scores
+from evalkit.metrics.classification import accuracy
+from evalkit.results.rows import Row, tally
+from evalkit.results.scores import reference, scores
 
 MISSING = "no such file"
 
@@ -36,7 +36,7 @@ def result_of(rows: Sequence[Row], score: Callable[..., Any] = accuracy, seed: i
             "name": "demo",
             "ckpt": "demo",
             "sha256": "0" * 64,
-            "architecture": "vivit",
+            "architecture": "longvivit",
             "clip": {"frames": 16, "size": 64},
             "parameters": 1_234_567,
             "settings": {"masking": 0.75},

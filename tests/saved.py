@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evalkit.api import Clip, UserError, has_text
-from evalkit.cards import card, presets
-from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
+from evalkit.encoders._load import Spec, load_encoder, read_preset, save_encoder
+from evalkit.weights.presets import card, presets
 
 PIXELS = torch.Generator().manual_seed(1)
 SQUARE = {"height": 32, "width": 32}

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from evalkit import checkpoint, encoders, plugins, result
+from evalkit import plugins
 from evalkit.api import UserError
 from evalkit.cli import main
+from evalkit.encoders import _load
+from evalkit.results import run_folder
+from evalkit.weights import checkpoint
 
 TASK = '''
 """Which way a shape moves."""
@@ -85,7 +88,7 @@ def test_a_frozen_encoder_is_pointed_to_and_not_copied(resampled: Path, tiny: Pa
         "encoder.json",
     ]
     pointer = json.loads((resampled / "encoder.json").read_text())
-    encoder: Any = encoders.load_encoder(str(tiny))
+    encoder: Any = _load.load_encoder(str(tiny))
     assert pointer == {"ckpt": str(tiny), "seed": 0, "settings": {}, "sha256": checkpoint.sha256(encoder)}
     assert not [path for path in resampled.parent.iterdir() if path != resampled]
 
@@ -102,8 +105,8 @@ def test_the_record_beside_the_weights_says_how_they_came_to_be(resampled: Path,
 def test_ckpt_and_adapter_from_take_the_folder_and_give_one_score(
     resampled: Path, words: list[str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_ckpt = result.load(evalkit("run", *words, f"ckpt={resampled}", f"out={tmp_path}"))
-    by_from = result.load(evalkit("run", *words, f"ckpt={tiny}", f"adapter.from={resampled}", f"out={tmp_path}"))
+    by_ckpt = run_folder.load(evalkit("run", *words, f"ckpt={resampled}", f"out={tmp_path}"))
+    by_from = run_folder.load(evalkit("run", *words, f"ckpt={tiny}", f"adapter.from={resampled}", f"out={tmp_path}"))
     assert by_ckpt["scores"] == by_from["scores"] and by_ckpt["data"] == by_from["data"]
     assert by_ckpt["encoder"]["sha256"] == by_from["encoder"]["sha256"]
     assert by_ckpt["adapter"]["settings"]["latents"] == 4  # as it was trained, without being told again
@@ -117,7 +120,7 @@ def test_the_folder_works_from_anywhere_though_the_encoder_was_named_relatively(
     monkeypatch.chdir(tiny.parent)
     out = evalkit("adapt", *words, "ckpt=tiny", f"lm={lm}", f"out={tmp_path / 'out'}", "adapter.epochs=1")
     monkeypatch.chdir(tmp_path)
-    assert encoders.load_encoder(str(out)).dim == 24
+    assert _load.load_encoder(str(out)).dim == 24
 
 
 def test_another_encoder_than_the_trained_one_is_refused(
@@ -134,13 +137,13 @@ def test_a_pointer_whose_encoder_has_changed_is_refused(resampled: Path, tiny: P
     pointer = json.loads((resampled / "encoder.json").read_text())
     (tmp_path / "encoder.json").write_text(json.dumps(pointer | {"ckpt": str(changed)}))
     with pytest.raises(UserError) as caught:
-        encoders.load_encoder(str(tmp_path))
+        _load.load_encoder(str(tmp_path))
     told = str(caught.value)
     assert told.startswith(f"{tmp_path} was trained on encoder {changed} with weights {pointer['sha256'][:12]}, which ")
     assert "train the adapter again" in told
     (tmp_path / "encoder.json").write_text("{}")
     with pytest.raises(UserError, match="does not name an encoder: wanted ckpt and sha256"):
-        encoders.load_encoder(str(tmp_path))
+        _load.load_encoder(str(tmp_path))
 
 
 def test_a_probe_is_not_taken_for_other_classes(
@@ -165,7 +168,7 @@ def other_weights(tiny: Path, folder: Path) -> Path:
     folder.mkdir()
     for file in tiny.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    module: Any = encoders.load_encoder(str(folder))
+    module: Any = _load.load_encoder(str(folder))
     with torch.no_grad():
         module.norm.bias[3] += 1
     checkpoint.save(module, folder / "model.safetensors")
@@ -184,10 +187,12 @@ def test_a_tuned_encoder_is_written_whole(words: list[str], tiny: Path, tmp_path
         "model.safetensors",
         "tokenizer.model",
     ]
-    tuned, old = (encoders.load_encoder(str(folder)) for folder in (out, tiny))
+    tuned, old = (_load.load_encoder(str(folder)) for folder in (out, tiny))
     assert isinstance(tuned, torch.nn.Module) and isinstance(old, torch.nn.Module)
     assert checkpoint.sha256(tuned) != checkpoint.sha256(old)
-    record = result.load(evalkit("run", *words, f"ckpt={out}", "adapter=contrastive", f"out={tmp_path / 'results'}"))
+    record = run_folder.load(
+        evalkit("run", *words, f"ckpt={out}", "adapter=contrastive", f"out={tmp_path / 'results'}")
+    )
     assert record["status"] == "complete" and record["encoder"]["name"] == "tuned"
     assert record["adapter"]["settings"]["mask_ratio"] == 0.5
 
@@ -221,7 +226,7 @@ def test_an_encoder_of_ones_own_cannot_be_tuned_into_a_checkpoint(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_tower.py").write_text(
-        f"from evalkit.encoders import load_encoder\n\ndef make():\n    return load_encoder({str(tiny)!r})\n"
+        f"from evalkit.encoders._load import load_encoder\n\ndef make():\n    return load_encoder({str(tiny)!r})\n"
     )
     told = mistake(capsys, "adapt", *words, "ckpt=my_tower:make", "adapter=contrastive", "out=out")
     assert told.startswith("ckpt=my_tower:make is no checkpoint that evalkit wrote, so a trained copy of it cannot be")
@@ -234,8 +239,8 @@ def test_a_failed_adaptation_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("evalkit.trained.save_file", full)
-    monkeypatch.setattr("evalkit.adapt.fit_adapter", lambda parts, config: ({}, 0.0))
+    monkeypatch.setattr("evalkit.weights.trained_adapter.save_file", full)
+    monkeypatch.setattr("evalkit.commands.adapt.fit_adapter", lambda parts, config: ({}, 0.0))
     assert main(["adapt", *words, f"ckpt={tiny}", f"lm={lm}", f"out={tmp_path / 'out'}"]) == 2
     assert not list(tmp_path.iterdir())
 
@@ -249,7 +254,7 @@ def test_an_adapter_in_a_file_of_its_own_is_kept_under_its_name(
     mine = [*words, f"adapter={file}", f"lm={lm}"]
     out = evalkit("adapt", *mine, f"ckpt={tiny}", f"out={tmp_path / 'out'}", "adapter.epochs=1")
     assert (out / "adapters" / "my_adapter" / "adapter.json").is_file()
-    assert result.load(evalkit("run", *mine, f"ckpt={out}", f"out={tmp_path / 'results'}"))["selection"] is None
+    assert run_folder.load(evalkit("run", *mine, f"ckpt={out}", f"out={tmp_path / 'results'}"))["selection"] is None
 
 
 def test_a_setting_of_fitting_is_refused_where_the_adapter_comes_trained(
@@ -272,7 +277,7 @@ def test_a_setting_of_fitting_is_refused_where_a_run_does_not_fit(
 def test_adapter_from_none_fits_a_new_one(resampled: Path, words: list[str], tmp_path: Path) -> None:
     settings = ["adapter.epochs=1", "adapter.latents=2", "adapter.depth=1", "controls=false"]
     record = evalkit("run", *words, f"ckpt={resampled}", "adapter.from=none", *settings, f"out={tmp_path}")
-    found = result.load(record.parent)
+    found = run_folder.load(record.parent)
     assert found["selection"]["chosen"]["epochs"] == 1 and found["adapter"]["settings"]["latents"] == 2
     assert found["adapter"]["settings"]["from"] == ""
 

@@ -17,19 +17,20 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evalkit import plugins, trained
+from evalkit import plugins
 from evalkit.api import Adapter, Augment, Batch, Clip, Encoded, Example, Task, UserError, Views
-from evalkit.augment import looks
 from evalkit.cli import main
-from evalkit.clips import Decoded, read_clip
-from evalkit.encode import Shelf, Source
-from evalkit.encoders import load_encoder
-from evalkit.features import Held
-from evalkit.fit import Examples, fit
-from evalkit.identity import FeatureKey, Identity
-from evalkit.metrics import top1_top5
-from evalkit.sampling import frame_indices
-from evalkit.store import Store
+from evalkit.encoders._load import load_encoder
+from evalkit.features.batches import Held
+from evalkit.features.extract import Shelf, Source
+from evalkit.features.key import FeatureKey, Identity
+from evalkit.features.store import Store
+from evalkit.metrics.classification import top1_top5
+from evalkit.pipeline.fit import Examples, fit
+from evalkit.video.augment import looks
+from evalkit.video.clips import Decoded, read_clip
+from evalkit.video.sampling import frame_indices
+from evalkit.weights import trained_adapter
 from tests.given import FIXTURES
 
 FIXTURE = FIXTURES / "vjepa2"
@@ -457,13 +458,13 @@ def test_views_that_are_no_crops_of_the_tasks_clips_are_refused(views: int) -> N
 def test_what_it_learned_has_the_authors_names_and_comes_back(tmp_path: Path) -> None:
     classifiers = make(epochs=1, batch_size=8)
     fitted(classifiers)
-    trained.save(classifiers, tmp_path / "a", {"settings": {}})
+    trained_adapter.save(classifiers, tmp_path / "a", {"settings": {}})
     stored = load_file(tmp_path / "a" / "adapter.safetensors")
     assert {"pooler.query_tokens", "pooler.blocks.1.attn.qkv.weight", "linear.bias"} < stored.keys()
     torch.manual_seed(1)
     other = make()
-    trained.restore(other, tmp_path / "a")
-    assert all(torch.equal(value.half(), stored[name]) for name, value in trained.learned(other).items())
+    trained_adapter.restore(other, tmp_path / "a")
+    assert all(torch.equal(value.half(), stored[name]) for name, value in trained_adapter.learned(other).items())
 
 
 # --- clips that are trained together ----------------------------------------------------------------------------------

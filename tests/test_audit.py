@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.audit import audit, check, report
 from evalkit.cli import main
-from evalkit.config import resolve
-from evalkit.parts import load_task
+from evalkit.commands.check import audit, check, report
+from evalkit.config.config import resolve
+from evalkit.pipeline.setup import load_task
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def test_a_class_that_is_never_trained_on_is_named(table: Path) -> None:
 
 
 def test_the_fingerprint_is_the_one_of_results(table: Path, tiny: Path, tmp_path: Path) -> None:
-    from evalkit.result import load
-    from evalkit.runner import run
+    from evalkit.pipeline.runner import run
+    from evalkit.results.run_folder import load
 
     own = [word for word in words(table) if not word.startswith("workers")]
     more = [f"ckpt={tiny}", "adapter.head=linear", "adapter.epochs=1", f"out={tmp_path / 'out'}", "canary=false"]

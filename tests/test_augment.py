@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evalkit.api import Augment
-from evalkit.augment import Look, box, looks
+from evalkit.video.augment import Look, box, looks
 
 FILM = Path("folder/film.mp4")
 SHAPES = [(240, 320), (1080, 1920), (320, 240), (120, 360)]

@@ -11,8 +11,8 @@ from torch.multiprocessing.spawn import spawn
 from torch.utils.flop_counter import FlopCounterMode
 
 from evalkit.api import UserError
-from evalkit.bank import Bank, Point
-from evalkit.optim import StackedAdamW, adamw, cosine
+from evalkit.heads.bank import Bank, Point
+from evalkit.heads.optim import StackedAdamW, adamw, cosine
 
 DIM, HEADS, CLASSES, STEPS = 24, 3, 5, 40
 POINTS = [
@@ -135,7 +135,7 @@ def perturbed(kind: str) -> Bank:
 def test_outputs_and_gradients_are_those_of_torchs_own_modules(
     kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evalkit.folded.CHUNK", chunk)
+    monkeypatch.setattr("evalkit.heads.kernels.CHUNK", chunk)
     bank = perturbed(kind).double()
     features, target = data(kind)
     logits = bank(features)

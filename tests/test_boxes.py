@@ -12,17 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit import boxes, plugins, result
+from evalkit import plugins
 from evalkit.api import Augment, Batch, Clip, Encoded, Example, Task, UserError, Views
-from evalkit.bank import Bank, Point
 from evalkit.cli import main
-from evalkit.clips import Decoded, read_clip
-from evalkit.encode import sources
-from evalkit.encoders.vivit import ViViT, encoder
-from evalkit.head import Head
-from evalkit.metrics import box_map
+from evalkit.encoders.longvivit import ViViT, encoder
+from evalkit.features.extract import sources
+from evalkit.heads import boxes
+from evalkit.heads.bank import Bank, Point
+from evalkit.heads.head import Head
+from evalkit.heads.optim import StackedAdamW
+from evalkit.metrics.classification import box_map
 from evalkit.mini import classes, film, world
-from evalkit.optim import StackedAdamW
+from evalkit.results import run_folder
+from evalkit.video.clips import Decoded, read_clip
 
 BOX = (0.1, 0.2, 0.6, 0.9)
 SQUASH = Views("uniform", resize="squash")
@@ -117,12 +119,14 @@ def test_a_run_whose_clips_would_be_cut_is_refused(capsys: pytest.CaptureFixture
 
 def test_boxes_are_part_of_the_datas_fingerprint_and_not_of_what_is_encoded() -> None:
     one, other = (Example("a", Path("a.mp4"), 1, box=box) for box in (BOX, (0.1, 0.2, 0.6, 0.8)))
-    assert len({result.fingerprint([e]) for e in (one, other, replace(one, box=None))}) == 3
+    assert len({run_folder.fingerprint([e]) for e in (one, other, replace(one, box=None))}) == 3
     assert len(sources([one, other])) == 1
 
 
 def test_an_example_without_a_box_has_the_fingerprint_that_it_had_before_there_were_boxes() -> None:
-    found = result.fingerprint([Example("a", Path("/somewhere/a.mp4"), 1, (0.0, 2.5), "Which?", ("x", "y"), "kind")])
+    found = run_folder.fingerprint(
+        [Example("a", Path("/somewhere/a.mp4"), 1, (0.0, 2.5), "Which?", ("x", "y"), "kind")]
+    )
     assert found == "4460e7a520e821091b0c618f4302fffc6369ddd2bd13862123b6c22ff8701a22"
 
 
@@ -159,8 +163,8 @@ def perturbed(points: int = 3) -> Bank:
 
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
 def test_outputs_and_gradients_are_those_of_torchs_own_modules(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evalkit.folded.CHUNK", chunk)
-    monkeypatch.setattr("evalkit.boxes.CHUNK", chunk)
+    monkeypatch.setattr("evalkit.heads.kernels.CHUNK", chunk)
+    monkeypatch.setattr("evalkit.heads.boxes.CHUNK", chunk)
     draw = torch.Generator().manual_seed(1)
     tokens = torch.randn(6, 3, 16, DIM, generator=draw, dtype=torch.float64) * torch.arange(1, 17)[:, None]
     corners = torch.rand(6, 2, 2, generator=draw, dtype=torch.float64).sort(1).values.flatten(1)
@@ -321,11 +325,11 @@ def test_the_demo_knows_the_colour_in_a_box_better_than_can_be_told_without_it(
     Path("cut.py").write_text(CUT)
     assert main(["run", "task=./cut.py", "ckpt=demo", "adapter.epochs=20", "adapter.lr=3e-3"]) == 0
     (run,) = Path("results").glob("*/*/*")
-    rows = result.load_rows(run)
+    rows = run_folder.load_rows(run)
     film_of = [row.id.partition("/")[0] for row in rows]
     both = {
         name: {c for row, own in zip(rows, film_of, strict=True) if own == name for c in row.target} for name in film_of
     }
     known = [[float(c in both[name]) for c in range(13)] for name in film_of]  # what is in a film, and not in which box
     assert box_map(known, [row.target for row in rows])["mAP"] == 50
-    assert result.load(run)["scores"][0]["value"] > 65
+    assert run_folder.load(run)["scores"][0]["value"] > 65

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import evalkit
-from evalkit import checkpoint, result
 from evalkit.api import UserError
 from evalkit.callback import Evaluate
-from evalkit.compare import compare
+from evalkit.results import run_folder
+from evalkit.results.compare import compare
+from evalkit.weights import checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,8 +103,8 @@ def test_scores_are_logged_before_training_and_after_each_epoch(train: Train, cs
     assert head == "evalkit/folder/top1,evalkit/folder/top5,step"
     assert [line.split(",")[2] for line in lines] == ["0", "3", "6"]
     runs = sorted(out.rglob("result.json"))
-    assert len(runs) == 3 and result.validate(out) == []
-    records = [result.load(run) for run in runs]
+    assert len(runs) == 3 and run_folder.validate(out) == []
+    records = [run_folder.load(run) for run in runs]
     assert sorted(str(record["scores"][0]["value"]) for record in records) == sorted(x.split(",")[0] for x in lines)
     assert len({record["encoder"]["sha256"] for record in records}) == 3
     assert checkpoint.sha256(module.backbone) in {record["encoder"]["sha256"] for record in records}
@@ -182,7 +183,7 @@ def test_a_run_from_python_is_that_of_the_command_line(
     }
     found = evalkit.run("folder", tiny, quiet=True, **words)
     assert capsys.readouterr().out == ""
-    assert found.record == result.load(found.folder) and result.validate(found.folder) == []
+    assert found.record == run_folder.load(found.folder) and run_folder.validate(found.folder) == []
     assert list(found.scores) == ["top1", "top5"]
     module: Any = evalkit.load_encoder(tiny)
     module.train()

@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit import canary
 from evalkit.api import Clip, Encoded, UserError
-from evalkit.canary import Finding, content, examine, film, write_reference
-from evalkit.encoders import DEMO, load_encoder
+from evalkit.canary import checks, reference, weights
+from evalkit.canary.checks import examine
+from evalkit.canary.finding import Finding
+from evalkit.canary.reference import content, film, write_reference
+from evalkit.encoders._load import DEMO, load_encoder
 
 Change = Callable[[Tensor], Tensor]
 
@@ -57,7 +59,7 @@ def clips() -> Tensor:
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """No record of the demo: its weights are like anybody's."""
-    monkeypatch.setattr(canary, "SHIPPED", Path("nowhere"))
+    monkeypatch.setattr(checks, "SHIPPED", Path("nowhere"))
 
 
 def outcomes(findings: list[Finding]) -> dict[str, str]:
@@ -222,7 +224,7 @@ def test_every_other_tensor_drawn_anew_is_found(demo: Any, parity: int, whole: b
         for index, parameter in enumerate(encoder.parameters()):
             if index % 2 == parity:
                 parameter.copy_(torch.randn_like(parameter) * (parameter.std() if whole else 1))
-    assert canary.measure_wear(encoder).finding().outcome == "failed"
+    assert weights.measure_wear(encoder).finding().outcome == "failed"
 
 
 def test_half_of_the_values_of_each_tensor_fresh_is_found(demo: Any) -> None:
@@ -233,7 +235,7 @@ def test_half_of_the_values_of_each_tensor_fresh_is_found(demo: Any) -> None:
         for parameter, values in zip(encoder.parameters(), fresh.parameters(), strict=True):
             chosen = torch.rand_like(parameter) < 0.5
             parameter[chosen] = values[chosen]
-    assert canary.measure_wear(encoder).finding().outcome == "failed"
+    assert weights.measure_wear(encoder).finding().outcome == "failed"
 
 
 def test_altered_weights_beside_a_record_are_found(demo: Any, clips: Tensor) -> None:
@@ -254,7 +256,7 @@ def test_hardly_trained_weights_are_no_failure(strong: str) -> None:
                 parameter.copy_(torch.randn(64, 64))
                 if strong in name:
                     parameter.add_(torch.randn(64, 1) @ torch.randn(1, 64))
-    assert canary.measure_wear(layers).finding().outcome == "warning"
+    assert weights.measure_wear(layers).finding().outcome == "warning"
 
 
 def test_frames_encoded_by_themselves_are_told_from_order(demo: Any, clips: Tensor) -> None:
@@ -341,15 +343,15 @@ def test_a_record_that_is_none_is_found(demo: Any, clips: Tensor, tmp_path: Path
     assert "reference" in failed(examine(demo, clips, folder=tmp_path))
     np.savez(tmp_path / "canary.npz", video=np.zeros((4, 3, 32, 32)), pooled=np.zeros(4))
     with pytest.raises(UserError, match="wanted uint8"):
-        canary.read_reference(tmp_path / "canary.npz")
+        reference.read_reference(tmp_path / "canary.npz")
 
 
 def test_the_shipped_record_is_what_the_demo_gives_now(demo: Any, tmp_path: Path) -> None:
     write_reference(demo, tmp_path / "canary.npz")
-    now, shipped = canary.read_reference(tmp_path / "canary.npz"), canary.read_reference(canary.SHIPPED)
+    now, shipped = reference.read_reference(tmp_path / "canary.npz"), reference.read_reference(checks.SHIPPED)
     assert torch.equal(now.video, shipped.video) and now.weights == shipped.weights
     torch.testing.assert_close(now.pooled, shipped.pooled, rtol=1e-3, atol=1e-4)
-    assert canary.SHIPPED.stat().st_size < 60_000
+    assert checks.SHIPPED.stat().st_size < 60_000
 
 
 def test_content_does_not_depend_on_names_and_order() -> None:
@@ -370,6 +372,6 @@ def test_weights_that_are_nan_are_a_finding_and_no_crash() -> None:
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.fill_(torch.nan)
-    clips = torch.stack([canary.film(8, 64, index) for index in (2, 3)])
-    found = {one.check: one.outcome for one in canary.examine(encoder, clips)}
+    clips = torch.stack([reference.film(8, 64, index) for index in (2, 3)])
+    found = {one.check: one.outcome for one in checks.examine(encoder, clips)}
     assert found["finite"] == "failed"

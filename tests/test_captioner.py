@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evalkit import lm as language_models
-from evalkit import plugins, trained
+from evalkit import plugins
 from evalkit.api import Batch, Clip, Example, Task, UserError
-from evalkit.encoders.vivit import encoder
-from evalkit.lm import Asked, Reader
-from evalkit.metrics import accuracy
+from evalkit.encoders.longvivit import encoder
+from evalkit.language.reader import Asked, Reader, load
+from evalkit.metrics.classification import accuracy
+from evalkit.weights import trained_adapter
 
 TEXTS = ("a red ring grows", "a blue cross moves left", "a white circle blinks", "a green square turns red")
 FILMS = [Example(str(i), Path(str(i)), (text,), text="What happens?") for i, text in enumerate(TEXTS)]
@@ -59,24 +59,24 @@ def test_a_decoder_from_scratch_learns_with_a_vocabulary_of_the_training_caption
     adapter = captioner("scratch", lr=3e-3)
     learn(adapter, 50, 1e-3)
     assert [one.value for one in adapter.predict(FILMS, tokens())] == list(TEXTS)
-    trained.save(adapter, tmp_path / "learned", {"settings": {}})
+    trained_adapter.save(adapter, tmp_path / "learned", {"settings": {}})
     assert any(name.startswith("reader.lm.") for name in load_file(tmp_path / "learned" / "adapter.safetensors"))
     again = captioner("scratch")
-    trained.restore(again, tmp_path / "learned")
+    trained_adapter.restore(again, tmp_path / "learned")
     assert [one.value for one in again.predict(FILMS, tokens())] == list(TEXTS)
     other = replace(TASK, train=[replace(FILMS[0], target=("something else",))])
     with pytest.raises(UserError, match="was trained with vocabulary"):
-        trained.restore(captioner("scratch", other), tmp_path / "learned")
+        trained_adapter.restore(captioner("scratch", other), tmp_path / "learned")
 
 
 def test_what_is_saved_of_a_captioner_is_without_its_language_model(lm: Path, tmp_path: Path) -> None:
     adapter = captioner(lm)
     learn(adapter, 3)
-    trained.save(adapter, tmp_path / "learned", {"settings": {}})
+    trained_adapter.save(adapter, tmp_path / "learned", {"settings": {}})
     weights = load_file(tmp_path / "learned" / "adapter.safetensors")
     assert {name.split(".")[1] for name in weights} == {"resampler", "scale", "crossings"}
     again = captioner(lm)
-    trained.restore(again, tmp_path / "learned")
+    trained_adapter.restore(again, tmp_path / "learned")
     assert [one.value for one in again.half().float().predict(FILMS, tokens())] == [
         one.value for one in adapter.half().float().predict(FILMS, tokens())
     ]
@@ -121,9 +121,7 @@ def test_cross_attention_stands_before_each_layer_of_another_kind_of_model_too(l
 
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=200, n_embd=32, n_layer=3, n_head=2, bos_token_id=2, eos_token_id=3)
-    reader = Reader(
-        24, GPT2LMHeadModel(config), language_models.load(str(lm))[1], latents=2, depth=1, join="cross_attention"
-    )
+    reader = Reader(24, GPT2LMHeadModel(config), load(str(lm))[1], latents=2, depth=1, join="cross_attention")
     assert len(reader.crossings) == 3
     asked = [Asked(0, "What happens?", "a red ring grows")]
     blind, gated = reader.eval()(asked, None)[0], reader(asked, tokens(1)[:, 0])[0]

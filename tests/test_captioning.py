@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from evalkit import load_encoder, plugins
-from evalkit.events import by_video
+from evalkit.datasets.dense_captions import by_video
+from evalkit.metrics.bootstrap import Summed
+from evalkit.metrics.text.captions import captions
+from evalkit.metrics.text.dense import dense
+from evalkit.metrics.text.paragraph import letters
 from evalkit.mini import world
-from evalkit.rows import Row
-from evalkit.scores import scores
-from evalkit.statistics import Summed
-from evalkit.wording.captions import captions
-from evalkit.wording.dense import dense
-from evalkit.wording.paragraph import letters
+from evalkit.results.rows import Row
+from evalkit.results.scores import scores
 from tests.given import ANNOTATIONS, DATA, linked, make, real, refusal, write
 from tests.test_retrieval import activitynet, msrvtt, vatex, youcook2
 

@@ -18,12 +18,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor, nn
 
-from evalkit import plugins, result, trained
+from evalkit import plugins
 from evalkit.api import Batch, Clip, Example, Task, UserError
 from evalkit.cli import main
-from evalkit.config import resolve
-from evalkit.metrics import top1_top5
-from evalkit.parts import prepare
+from evalkit.config.config import resolve
+from evalkit.metrics.classification import top1_top5
+from evalkit.pipeline.setup import prepare
+from evalkit.results import run_folder
+from evalkit.weights import trained_adapter
 
 NAMES = ("ridge", "logistic", "knn")
 CLASSES = tuple("abcdef")
@@ -141,11 +143,11 @@ def _settings(function: Any) -> list[tuple[str, Any]]:
 @pytest.mark.parametrize("name", ["ridge", "logistic"])
 def test_what_was_solved_for_comes_back_from_disk_as_it_was(name: str, tmp_path: Path) -> None:
     adapter, test = fitted(name, batch(90, 0)), batch(20, 1)
-    trained.save(adapter, tmp_path / "a", {"settings": {}})
+    trained_adapter.save(adapter, tmp_path / "a", {"settings": {}})
     other = make(name)
-    trained.restore(other, tmp_path / "a")
+    trained_adapter.restore(other, tmp_path / "a")
     assert other.predict(test.examples, test.features) == adapter.predict(test.examples, test.features)
-    assert sum(value.numel() for value in trained.learned(other).values()) == 6 * 9 + 6
+    assert sum(value.numel() for value in trained_adapter.learned(other).values()) == 6 * 9 + 6
 
 
 def several(data: Batch) -> tuple[Batch, Task]:
@@ -218,11 +220,11 @@ def no_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def runs(out: Path) -> list[Path]:
-    return sorted(path.parent for path in out.rglob(result.RESULT))
+    return sorted(path.parent for path in out.rglob(run_folder.RESULT))
 
 
 def predicted(run: Path) -> list[Any]:
-    rows = [json.loads(line) for line in (run / result.PREDICTIONS).read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / run_folder.PREDICTIONS).read_text().splitlines()]
     return [(row["prediction"], row["detail"]) for row in rows]
 
 
@@ -237,8 +239,8 @@ def test_a_sweep_is_one_pass_that_keeps_the_best_on_val(
     words = [*words, f"adapter={name}"]
     assert main(["sweep", *words, f"adapter.{setting}={','.join(map(str, grid))}"]) == 0
     (run,) = runs(tmp_path / "out")
-    assert result.validate(run) == []
-    record = result.load(run)
+    assert run_folder.validate(run) == []
+    record = run_folder.load(run)
     selection = record["selection"]
     assert [point[setting] for point in selection["grid"]] == list(grid)
     best = selection["grid_val_scores"].index(max(selection["grid_val_scores"]))
@@ -248,7 +250,7 @@ def test_a_sweep_is_one_pass_that_keeps_the_best_on_val(
         alone_words = [word for word in words if not word.startswith("out=")]
         assert main(["run", *alone_words, f"adapter.{setting}={value}", f"out={out}"]) == 0
         (alone,) = runs(out)
-        assert result.load(alone)["selection"]["val_score"] == on_val
+        assert run_folder.load(alone)["selection"]["val_score"] == on_val
         if value == grid[best]:
             assert predicted(alone) == predicted(run)
 
@@ -266,7 +268,7 @@ def test_an_adapted_probe_predicts_as_it_did_when_it_was_fitted(words: list[str]
     words = [f"ckpt={tmp_path / 'adapted'}" if word.startswith("ckpt=") else word for word in words]
     assert main(["run", *words, "adapter=logistic", f"out={tmp_path / 'again'}"]) == 0
     (first,), (again,) = runs(tmp_path / "out"), runs(tmp_path / "again")
-    assert result.load(again)["selection"] is None and predicted(again) == predicted(first)
+    assert run_folder.load(again)["selection"] is None and predicted(again) == predicted(first)
 
 
 def test_neighbours_are_not_written(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

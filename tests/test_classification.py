@@ -9,9 +9,10 @@ from typing import Any, get_args
 
 import pytest
 
-from evalkit import plugins, protocols
+from evalkit import plugins
 from evalkit.api import Augment, Views
-from evalkit.metrics import charades_map, pr_auc
+from evalkit.datasets import protocols
+from evalkit.metrics.classification import charades_map, pr_auc
 from tests.given import ANNOTATIONS, make, real, refusal
 
 MAPS = ANNOTATIONS / "label_maps"
@@ -162,7 +163,7 @@ def test_the_real_charades_rows_give_the_targets_that_its_scorer_was_given(real_
 
 @real
 def test_all_real_charades_videos_with_an_action_are_trained_on(real_charades: Path) -> None:
-    from evalkit.annotations import read_table
+    from evalkit.datasets.files import read_table
 
     assert len(list(read_table(real_charades / "Charades_v1_train.csv", ("id",)))) == 7_985
     task = make("charades", real_charades)

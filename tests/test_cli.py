@@ -121,7 +121,7 @@ def test_work_gets_the_configuration_and_prints_for_itself(
 def test_a_mistake_is_told_before_the_work_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "evalkit.runner", None)  # importing it would fail
+    monkeypatch.setitem(sys.modules, "evalkit.pipeline.runner", None)  # importing it would fail
     assert mistake(capsys, "run", *WORDS, "lr=1") == "unknown key 'lr'. Did you mean 'adapter.lr'?"
     assert mistake(capsys, "run", "task=egoshema", "ckpt=demo") == (
         "no task named 'egoshema'. Did you mean 'egoschema'? Known: egoschema, k400"
@@ -273,7 +273,7 @@ def test_the_cache_says_what_it_holds_and_lets_go_of_it(
 ) -> None:
     import torch
 
-    from evalkit import cache
+    from evalkit.runtime import cache
 
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path))
     with cache.features() as store:

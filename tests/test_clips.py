@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from evalkit import clips
 from evalkit.api import Augment, Views
-from evalkit.augment import box, looks
-from evalkit.clips import Decoded, Failure, Request, read_clip, read_clips
-from evalkit.decode import open_video
+from evalkit.video import clips
+from evalkit.video.augment import box, looks
+from evalkit.video.clips import Decoded, Failure, Request, read_clip, read_clips
+from evalkit.video.decode import open_video
 
 Span = tuple[float, float] | None
 
@@ -289,7 +289,8 @@ def test_leaving_early_ends_the_workers_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_no_worker_outlives_a_caller_that_is_killed(ending: signal.Signals, tmp_path: Path) -> None:
     code = (
-        "import pathlib, signal, sys; from test_clips import requests, sleeping; from evalkit.clips import read_clips\n"
+        "import pathlib, signal, sys; from test_clips import requests, sleeping\n"
+        "from evalkit.video.clips import read_clips\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background jobs ignore
         "list(read_clips(requests(pathlib.Path(sys.argv[1]), *'abcd'), workers=2, read=sleeping))"
     )

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bench import intervals as simulated
-from evalkit import result
 from evalkit.api import UserError
 from evalkit.cli import main
-from evalkit.compare import compare, exchanged, holm, rank_intervals
-from evalkit.metrics import multilabel_map, retrieval
-from evalkit.rows import Row
-from evalkit.statistics import Summed, mean
+from evalkit.metrics.bootstrap import Summed, mean
+from evalkit.metrics.classification import multilabel_map, retrieval
+from evalkit.results import run_folder
+from evalkit.results.compare import compare, exchanged, holm, rank_intervals
+from evalkit.results.rows import Row
 from tests.records import result_of, rows_of
 
 scipy: Any = importlib.import_module("scipy.stats")  # comes with scikit-learn, without types
@@ -26,7 +26,7 @@ def write(
 ) -> Path:
     record = result_of(rows, **settings)
     change(record)
-    return result.write(folder / result.run_id("", datetime.now(UTC)), record, rows, "")
+    return run_folder.write(folder / run_folder.run_id("", datetime.now(UTC)), record, rows, "")
 
 
 def answered(right: Sequence[bool], per_video: int = 1) -> list[Row]:

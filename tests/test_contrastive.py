@@ -10,7 +10,7 @@ from torch import nn
 
 from evalkit import plugins
 from evalkit.api import Batch, Example, Task, UserError
-from evalkit.metrics import accuracy
+from evalkit.metrics.classification import accuracy
 from tests.given import CLIP, QUESTIONS, TASK, small
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from evalkit import result
 from evalkit.cli import main
-from evalkit.encoders import DEMO, load_encoder
-from evalkit.events import by_video
-from evalkit.statistics import Summed
-from evalkit.table import table
+from evalkit.datasets.dense_captions import by_video
+from evalkit.encoders._load import DEMO, load_encoder
+from evalkit.metrics.bootstrap import Summed
+from evalkit.results import run_folder
+from evalkit.results.table import table
 from tests.given import DATA, real
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def runs(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def first(runs: list[Path]) -> dict[str, Any]:
-    return result.load(runs[0])
+    return run_folder.load(runs[0])
 
 
 def test_the_demo_encoder_weighs_at_most_8_mb() -> None:
@@ -67,14 +67,14 @@ def test_the_demo_knows_appearance_motion_and_order(first: dict[str, Any]) -> No
 
 
 def test_two_runs_with_one_seed_give_equal_scores_whatever_the_workers(runs: list[Path]) -> None:
-    one, other = map(result.load, runs)
+    one, other = map(run_folder.load, runs)
     assert one["scores"] == other["scores"] and one["controls"] == other["controls"]
     assert one["data"]["predictions_sha256"] == other["data"]["predictions_sha256"]
 
 
 def test_the_record_is_valid_and_scores_again_to_the_same(runs: list[Path]) -> None:
-    assert result.validate(runs[0]) == []
-    assert result.rescore(runs[0])["differences"] == []
+    assert run_folder.validate(runs[0]) == []
+    assert run_folder.rescore(runs[0])["differences"] == []
 
 
 def test_the_readme_shows_what_the_command_prints(first: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def test_a_linear_probe_on_real_videos_is_well_above_chance(folder: Path, monkey
     assert write_csv(REAL, folder / "real.csv") >= 60
     words = ["run", "task=folder", "data.root=real.csv", "ckpt=demo", "adapter.head=linear", "out=real"]
     assert main(words) == 0
-    found = result.load(next((folder / "real").glob("*/*/*")))
+    found = run_folder.load(next((folder / "real").glob("*/*/*")))
     top1 = found["scores"][0]
     assert top1["ci95"][0] > found["chance"] + 10, top1
     assert found["status"] == "partial" and found["data"]["n_failed"] >= 3

@@ -8,11 +8,13 @@ from typing import cast
 
 import pytest
 
-from evalkit import plugins, result, suite, sweep
+from evalkit import plugins
 from evalkit.cli import main
-from evalkit.config import Command, resolve
+from evalkit.commands import suite, sweep
+from evalkit.config.config import Command, resolve
 from evalkit.mini import language
 from evalkit.mini.film import write
+from evalkit.results import run_folder
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
@@ -51,8 +53,8 @@ def test_the_task_of_contributing_runs_to_the_letter(tmp_path: Path, monkeypatch
     assert command
     assert main([*shlex.split(command[1]), "adapter.epochs=2"]) == 0
     (run,) = Path("results/demo/my_task").iterdir()
-    assert result.validate(run) == []
-    assert result.load(run)["data"]["n_expected"] == 3
+    assert run_folder.validate(run) == []
+    assert run_folder.load(run)["data"]["n_expected"] == 3
 
 
 def test_the_encoder_of_the_documents_runs_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +69,8 @@ def test_the_encoder_of_the_documents_runs_to_the_letter(tmp_path: Path, monkeyp
     finally:
         sys.modules.pop("my_encoder", None)
     (run,) = Path("results/my_encoder-make/kinetics400@mini").iterdir()
-    assert result.validate(run) == []
-    assert result.load(run)["encoder"]["settings"]["width"] == 64
+    assert run_folder.validate(run) == []
+    assert run_folder.load(run)["encoder"]["settings"]["width"] == 64
 
 
 def test_contributing_is_under_fifty_lines_of_prose() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import evalkit
-from evalkit import cache, doctor
+from evalkit.commands import doctor
+from evalkit.runtime import cache
 
 LABELS = [
     *("evalkit", "Python", "platform", "cores", "memory", "torch", "PyAV", "decord", "torchcodec", "transformers"),

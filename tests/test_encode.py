@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from evalkit import encode, encoders
 from evalkit.api import Augment, Clip, Example, UserError, Views
-from evalkit.augment import looks
-from evalkit.clips import Decoded, Failure, Request
-from evalkit.encode import Cost, Encoding, Reader, Shelf, Source
-from evalkit.identity import FeatureKey, Identity
-from evalkit.store import Store
+from evalkit.encoders import _load
+from evalkit.features import extract
+from evalkit.features.extract import Cost, Encoding, Reader, Shelf, Source
+from evalkit.features.key import FeatureKey, Identity
+from evalkit.features.store import Store
+from evalkit.video.augment import looks
+from evalkit.video.clips import Decoded, Failure, Request
 
-VARIANTS = {"": encode.unchanged, "shuffled": encode.shuffled, "single_frame": encode.single_frame}
+VARIANTS = {"": extract.unchanged, "shuffled": extract.shuffled, "single_frame": extract.single_frame}
 
 
 def pixels(name: str, views: int = 1, frames: int = 4) -> Tensor:
@@ -47,12 +48,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[Request]]:
             times = ((0.0,),) * len(clip)
             yield Decoded(clip, times, "PyAV (why not)" if "other" in name else "decord", "other" not in name)
 
-    monkeypatch.setattr(encode, "read_clips", read)
+    monkeypatch.setattr(extract, "read_clips", read)
     return pools
 
 
 def reader(batch: int = 4, **views: Any) -> Reader:
-    resolved = encode.resolve(Views(**views), Clip(frames=4, size=32), {})
+    resolved = extract.resolve(Views(**views), Clip(frames=4, size=32), {})
     return Reader(resolved, 1, batch, 10.0, Cost())
 
 
@@ -65,7 +66,7 @@ def as_they_are(clips: Tensor) -> Tensor:
 
 
 def encoded(one: Reader, names: Sequence[str], variants: Any = None) -> list[Encoding]:
-    return list(one.encode(wanted(*names), as_they_are, "test", variants or {"": encode.unchanged}))
+    return list(one.encode(wanted(*names), as_they_are, "test", variants or {"": extract.unchanged}))
 
 
 # --- views -----------------------------------------------------------------------------------------------------------
@@ -74,18 +75,18 @@ def encoded(one: Reader, names: Sequence[str], variants: Any = None) -> list[Enc
 def test_the_encoder_fills_in_frames_and_size_and_the_user_overrules_both() -> None:
     clip = Clip(frames=64, size=112)
     own = {"frames": 64, "size": 112, "resize": "crop"}
-    assert encode.resolve(Views("dense", stride=4), clip, {}) == Views("dense", stride=4, **own)  # type: ignore[arg-type]
+    assert extract.resolve(Views("dense", stride=4), clip, {}) == Views("dense", stride=4, **own)  # type: ignore[arg-type]
     task = Views("segments", frames=8, size=224, resize="squash")
-    assert encode.resolve(task, clip, {}) == task
+    assert extract.resolve(task, clip, {}) == task
     changed = {"frames": 2, "sampling": "uniform", "crops": 3}
-    assert encode.resolve(task, clip, changed) == Views("uniform", frames=2, size=224, crops=3, resize="squash")
-    assert encode.resolve(task, clip, {"frames": None}).frames == 64
+    assert extract.resolve(task, clip, changed) == Views("uniform", frames=2, size=224, crops=3, resize="squash")
+    assert extract.resolve(task, clip, {"frames": None}).frames == 64
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.01, float("nan")])
 def test_a_square_has_a_share_of_the_frame_above_nothing_and_up_to_all(share: float) -> None:
     with pytest.raises(UserError, match=rf"^clip\.share={share:g}: wanted above 0 and up to 1$"):
-        encode.resolve(Views(share=1.0), Clip(), {"share": share})
+        extract.resolve(Views(share=1.0), Clip(), {"share": share})
 
 
 def test_a_part_of_a_video_is_read_once_in_order_of_first_appearance() -> None:
@@ -96,7 +97,7 @@ def test_a_part_of_a_video_is_read_once_in_order_of_first_appearance() -> None:
         Example("4", Path("a"), span=(1.0, 2.0)),
         Example("5", Path("a"), span=(0.0, 1.0)),
     ]
-    assert encode.sources(examples) == [
+    assert extract.sources(examples) == [
         Source(Path("b"), None),
         Source(Path("a"), (0.0, 1.0)),
         Source(Path("a"), (1.0, 2.0)),
@@ -108,20 +109,20 @@ def test_a_part_of_a_video_is_read_once_in_order_of_first_appearance() -> None:
 
 def test_shuffled_frames_are_the_same_frames_in_one_other_order_for_every_view() -> None:
     clips = pixels("a", views=3, frames=16)
-    turned = encode.shuffled(clips, 7)
+    turned = extract.shuffled(clips, 7)
     orders = [
         [int((clip == frame).flatten(1).all(1).nonzero()) for frame in mixed]
         for clip, mixed in zip(clips, turned, strict=True)
     ]
     assert sorted(orders[0]) == list(range(16)) != orders[0]
     assert orders[0] == orders[1] == orders[2]
-    assert torch.equal(encode.shuffled(clips, 7), turned) and not torch.equal(encode.shuffled(clips, 8), turned)
+    assert torch.equal(extract.shuffled(clips, 7), turned) and not torch.equal(extract.shuffled(clips, 8), turned)
 
 
 @pytest.mark.parametrize(("frames", "middle"), [(1, 0), (4, 2), (5, 2)])
 def test_a_single_frame_is_the_middle_one_held(frames: int, middle: int) -> None:
     clips = pixels("a", views=2, frames=frames)
-    held = encode.single_frame(clips, 0)
+    held = extract.single_frame(clips, 0)
     assert held.shape == clips.shape
     assert all(torch.equal(held[:, i], clips[:, middle]) for i in range(frames))
 
@@ -176,7 +177,7 @@ def test_nothing_to_read_and_nothing_readable_give_no_features() -> None:
 
 @pytest.mark.parametrize("views", [{}, {"clips": 2, "crops": 3}])
 def test_the_batch_does_not_change_the_features(tiny: Path, views: dict[str, Any]) -> None:
-    encoder: Any = encoders.load_encoder(str(tiny))
+    encoder: Any = _load.load_encoder(str(tiny))
 
     def keep(clips: Tensor) -> Tensor:
         assert clips.dtype == torch.uint8 and clips.ndim == 5
@@ -215,14 +216,14 @@ def test_a_few_broken_training_videos_are_told_and_only_broken_ones_are_an_error
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     failed = [Encoding(Source(Path(f"{i}.mp4"), None), failure="is broken") for i in range(5)]
-    encode.report([], 0)
-    encode.report(failed, 6)
+    extract.report([], 0)
+    extract.report(failed, 6)
     assert capsys.readouterr().err.splitlines() == [
         *(f"left out of training: {i}.mp4: is broken" for i in range(3)),
         "left out of training: 2 more",
     ]
     with pytest.raises(UserError) as caught:
-        encode.report(failed, 5)
+        extract.report(failed, 5)
     assert str(caught.value) == "none of the 5 training videos could be decoded; 0.mp4: is broken"
 
 
@@ -266,25 +267,25 @@ def test_order_is_kept_where_some_is_stored_and_some_is_not(shelf: Shelf) -> Non
 
 
 def test_a_variant_that_is_missing_and_bytes_that_are_damaged_are_encoded_anew(shelf: Shelf) -> None:
-    list(reader().encode(wanted("a", "b"), as_they_are, "test", {"": encode.unchanged}, shelf))
+    list(reader().encode(wanted("a", "b"), as_they_are, "test", {"": extract.unchanged}, shelf))
     one = reader()
     list(one.encode(wanted("a"), as_they_are, "test", VARIANTS, shelf))
     assert one.cost.cache_misses == 1
-    whole = told(list(reader().encode(wanted("a", "b"), as_they_are, "test", {"": encode.unchanged}, shelf)))
+    whole = told(list(reader().encode(wanted("a", "b"), as_they_are, "test", {"": extract.unchanged}, shelf)))
     (data,) = shelf.store.folder.glob("*.data")
     torn = bytearray(data.read_bytes())
     torn[200::64] = bytes(len(torn[200::64]))
     data.write_bytes(bytes(torn))
     two = reader()
     fresh = Shelf(Store(shelf.store.folder), shelf.key)
-    assert told(list(two.encode(wanted("a", "b"), as_they_are, "test", {"": encode.unchanged}, fresh))) == whole
+    assert told(list(two.encode(wanted("a", "b"), as_they_are, "test", {"": extract.unchanged}, fresh))) == whole
     assert two.cost.cache_misses > 0
 
 
 def test_other_bytes_under_the_same_path_are_another_video_and_a_moved_one_is_the_same(shelf: Shelf) -> None:
     def misses(name: str) -> int:
         one = reader()
-        list(one.encode(wanted(name), as_they_are, "test", {"": encode.unchanged}, shelf))
+        list(one.encode(wanted(name), as_they_are, "test", {"": extract.unchanged}, shelf))
         return one.cost.cache_misses
 
     assert misses("a") == 1 and misses("a") == 0
@@ -333,7 +334,7 @@ def seen(names: str, views: int, seed: int = 0, **bounds: Any) -> list[Source]:
     return [source._replace(look=look) for source in wanted(*names) for look in several]
 
 
-PLAIN = {"": encode.unchanged}
+PLAIN = {"": extract.unchanged}
 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])

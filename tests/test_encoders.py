@@ -19,10 +19,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import evalkit
-from evalkit import api, cards, checkpoint, config, encoders, pretrained
+from evalkit import api
 from evalkit.api import Clip, UserError
-from evalkit.encoders import Spec, load_encoder, save_encoder, spec_of
-from evalkit.encoders.vivit import ViViT
+from evalkit.config import config
+from evalkit.encoders import _load
+from evalkit.encoders._load import Spec, load_encoder, save_encoder, spec_of
+from evalkit.encoders.longvivit import ViViT
+from evalkit.weights import checkpoint, huggingface, presets
 from tests import test_hf_video
 
 OWN = """
@@ -118,18 +121,18 @@ def test_a_weights_file_in_the_folder_is_a_checkpoint_too(copy: Path, tiny: Path
     else:
         torch.save({"state_dict": state} if ending == ".ckpt" else state, file)
     assert checkpoint.sha256(load(file)) == checkpoint.sha256(load(tiny))
-    assert encoders.folder_of(str(file)) == copy
+    assert _load.folder_of(str(file)) == copy
 
 
 def test_the_home_folder_is_understood(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(copy.parent))
-    assert load("~/copy").dim == 24 and encoders.folder_of("~/copy") == copy
+    assert load("~/copy").dim == 24 and _load.folder_of("~/copy") == copy
 
 
 def test_what_is_saved_is_loaded_as_it_was_but_for_half_precision(vocabulary: Path, tmp_path: Path) -> None:
     text = {"vocabulary": 200, "dim": 16, "depth": 1, "heads": 2, "tokens": 32}
     clip = Clip(frames=2, size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), value_range=(-1.0, 1.0))
-    spec = Spec("vivit", clip, {"dim": 16, "depth": 1, "heads": 2, "hidden": 16, "text": text}, vocabulary)
+    spec = Spec("longvivit", clip, {"dim": 16, "depth": 1, "heads": 2, "hidden": 16, "text": text}, vocabulary)
     module: Any = spec.build()
     save_encoder(module, spec, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors", "tokenizer.model"]
@@ -150,9 +153,9 @@ def test_presets_with_random_weights_depend_on_the_seed_alone() -> None:
     assert checkpoint.sha256(load("random:vivit_demo", seed=4)) != one
 
 
-@pytest.mark.parametrize("name", sorted(encoders.presets()))
+@pytest.mark.parametrize("name", sorted(_load.presets()))
 def test_every_preset_describes_an_encoder_that_fits_its_clip(name: str) -> None:
-    spec = encoders.read_preset(name)
+    spec = _load.read_preset(name)
     with torch.device("meta"):
         module: Any = spec.build()
     encoded = module(torch.empty(1, spec.clip.frames, 3, spec.clip.size, spec.clip.size, device="meta"))
@@ -178,7 +181,7 @@ def test_a_function_of_ones_own_gives_the_encoder(tmp_path: Path, monkeypatch: p
 def test_a_name_that_is_nothing_is_answered_with_the_nearest() -> None:
     assert refusal("deno") == "ckpt=deno: no such file or folder, and no such name. Did you mean 'demo'?"
     assert refusal("random:vivit_dem") == (
-        "no preset named 'vivit_dem'. Did you mean 'vivit_demo'? Known: " + ", ".join(encoders.presets())
+        "no preset named 'vivit_dem'. Did you mean 'vivit_demo'? Known: " + ", ".join(_load.presets())
     )
     assert refusal("vivit_demo") == (
         "ckpt=vivit_demo names a preset whose weights are not published: give a folder with weights, or "
@@ -194,12 +197,12 @@ def test_a_name_that_is_nothing_is_answered_with_the_nearest() -> None:
         ("[]", "cannot read {}: wanted a JSON object, found a list"),
         ("{}", "{} does not describe an encoder: wanted evalkit's own encoder, clip, settings, or model_type"),
         ('{"model_type": "videomea"}', "{}: no encoder family reads model_type 'videomea'. Did you mean 'videomae'?"),
-        ('{"encoder": "vivit", "clip": 3, "settings": {}}', "{} does not describe an encoder of evalkit's"),
-        ('{"encoder": "vivit", "clip": {"fps": 3}, "settings": {}}', "{} does not describe an encoder of evalkit's"),
-        ('{"encoder": "vivi", "clip": {}, "settings": {}}', "no encoder named 'vivi'. Did you mean 'vivit'?"),
-        ('{"encoder": "vivit", "clip": {"size": 50}, "settings": {}}', "clip.size=50 is no multiple of the tubelet's"),
-        ('{"encoder": "vivit", "clip": {}, "settings": {"width": 3}}', "encoder vivit cannot be built as its settings"),
-        ('{"encoder": "vivit", "clip": {}, "settings": {"dim": "x"}}', "encoder vivit cannot be built as its settings"),
+        ('{"encoder": "longvivit", "clip": 3, "settings": {}}', "{} does not describe an encoder of evalkit's"),
+        ('{"encoder": "longvivit", "clip": {"fps": 3}, "settings": {}}', "{} does not describe an encoder of evalkit's"),
+        ('{"encoder": "longvivi", "clip": {}, "settings": {}}', "no encoder named 'longvivi'. Did you mean 'longvivit'?"),
+        ('{"encoder": "longvivit", "clip": {"size": 50}, "settings": {}}', "clip.size=50 is no multiple of the tubelet's"),
+        ('{"encoder": "longvivit", "clip": {}, "settings": {"width": 3}}', "encoder longvivit cannot be built as its settings"),
+        ('{"encoder": "longvivit", "clip": {}, "settings": {"dim": "x"}}', "encoder longvivit cannot be built as its settings"),
     ],
 )
 def test_a_description_that_is_none_is_told_with_its_file(copy: Path, config: str, told: str) -> None:
@@ -287,7 +290,7 @@ def test_the_hash_is_of_the_weights_and_not_of_their_file(copy: Path, tiny: Path
     save_file({name: value.float() for name, value in state.items()}, copy / "model.safetensors", {"note": "fp32"})
     for ckpt in (copy / "backwards.pt", copy / "old.pt", copy):
         assert checkpoint.sha256(load(ckpt)) == known
-    assert json.loads((tiny / "config.json").read_text())["encoder"] == "vivit"
+    assert json.loads((tiny / "config.json").read_text())["encoder"] == "longvivit"
 
 
 def test_the_hash_changes_with_one_weight_a_name_a_shape_or_a_type(tiny: Path) -> None:
@@ -361,7 +364,7 @@ def test_a_setting_that_no_encoder_knows_is_told_with_the_nearest(own: str) -> N
 
 
 def test_an_entry_points_name_is_a_checkpoint(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("mine", f"{own}:make", "evalkit.encoders")
+    point = EntryPoint("mine", f"{own}:make", "evalkit.encoders._load")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: (point,) if group == point.group else ())
     monkeypatch.syspath_prepend(".")
     assert load_encoder("mine", width=9).dim == 9
@@ -495,7 +498,7 @@ def test_a_preset_with_published_weights_stands_for_its_model_on_the_hub(
         asked.append(name)
         return tiny
 
-    monkeypatch.setattr(pretrained, "fetch", fetch)
+    monkeypatch.setattr(huggingface, "fetch", fetch)
     assert load("clip_base").dim == 24 and load("some/model@main").dim == 24
     assert asked == ["openai/clip-vit-base-patch16", "some/model@main"]
 
@@ -509,14 +512,14 @@ def test_the_list_of_encoders_is_read_without_torch() -> None:
     lines = told.splitlines()
     assert lines[0].split() == ["name", "family", "parameters", "clip", "text", "weights", "source"]
     assert lines[1].startswith("demo ") and "Apache-2.0" in lines[1]
-    assert {line.split(" ")[0] for line in lines[1:]} >= set(encoders.presets())
+    assert {line.split(" ")[0] for line in lines[1:]} >= set(_load.presets())
 
 
-@pytest.mark.parametrize("name", sorted(encoders.presets()))
+@pytest.mark.parametrize("name", sorted(_load.presets()))
 def test_a_preset_has_as_many_weights_as_its_card_says_and_a_text_tower_where_it_says(name: str) -> None:
-    card = cards.card(encoders.presets()[name])
+    card = presets.card(_load.presets()[name])
     with torch.device("meta"):
-        module = encoders.read_preset(name).build()
+        module = _load.read_preset(name).build()
     assert sum(parameter.numel() for parameter in module.parameters()) == card.parameters
     assert api.has_text(module) == card.text
     assert card.source.startswith("https://") and bool(card.licence) == bool(card.hub or name == "vivit_demo")

@@ -14,10 +14,10 @@ import yaml
 
 from evalkit.api import UserError
 from evalkit.cli import main
-from evalkit.metrics import accuracy, multilabel_map, retrieval, top1_top5
-from evalkit.result import write
-from evalkit.rows import Row
-from evalkit.wording.captions import captions
+from evalkit.metrics.classification import accuracy, multilabel_map, retrieval, top1_top5
+from evalkit.metrics.text.captions import captions
+from evalkit.results.rows import Row
+from evalkit.results.run_folder import write
 from tests.records import minimal_of, result_of, rows_of
 
 exports = importlib.import_module("evalkit.leaderboard.exports")  # a folder of the repository is part of the package

@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from evalkit import clips, encode, features, fit, machine, trained
 from evalkit.api import Augment, Batch, Encoded, Example, Kept, UserError
-from evalkit.augment import looks
-from evalkit.clips import Decoded, Failure, Request
-from evalkit.config import resolve
-from evalkit.encode import Source
-from evalkit.features import Afresh, Held, gather
-from evalkit.fit import Examples, fit_adapter
-from evalkit.parts import Parts, prepare
+from evalkit.config.config import resolve
+from evalkit.features import extract
+from evalkit.features.batches import Afresh, Held, _ahead, gather
+from evalkit.features.extract import Source
+from evalkit.pipeline import fit
+from evalkit.pipeline.fit import Examples, fit_adapter
+from evalkit.pipeline.setup import Parts, prepare
+from evalkit.runtime import machine
+from evalkit.video import clips
+from evalkit.video.augment import looks
+from evalkit.video.clips import Decoded, Failure, Request
+from evalkit.weights import trained_adapter
 
 TASK = '''
 from pathlib import Path
@@ -54,7 +58,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(requests: Sequence[Request], *, workers: int, time_limit: float) -> Iterator[Decoded | Failure]:
         return (clips.read_clip(*request) for request in requests)
 
-    monkeypatch.setattr(encode, "read_clips", read)
+    monkeypatch.setattr(extract, "read_clips", read)
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def fitted(*words: str) -> tuple[dict[str, Any], dict[str, Tensor], Parts]:
     """The record of a fit, what was learned, and the parts."""
     config = resolve("run", words)
     with prepare(config) as parts:
-        return fit_adapter(parts, config)[0], trained.learned(parts.adapter), parts
+        return fit_adapter(parts, config)[0], trained_adapter.learned(parts.adapter), parts
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -198,7 +202,7 @@ def test_what_cannot_be_decoded_is_left_out_wherever_features_come_from(
 def test_rows_come_by_batch_in_any_order_and_several_times(words: list[str], full: None) -> None:
     config = resolve("run", words)
     with prepare(config) as parts:
-        wanted = encode.sources(parts.task.train)
+        wanted = extract.sources(parts.task.train)
         rows, first, failed = gather(parts, wanted, looks(Augment(views=2), 0), "encode")
         assert isinstance(rows, Afresh) and not failed and list(first.values()) == list(range(0, 14, 2))
         (every,) = rows.read([range(14)])
@@ -219,7 +223,7 @@ def test_an_encoder_is_read_in_evaluation_though_what_holds_it_is_training(words
 def test_a_read_that_is_given_up_ends_its_thread(words: list[str], full: None) -> None:
     config = resolve("run", words)
     with prepare(config) as parts:
-        rows, _, _ = gather(parts, encode.sources(parts.task.train), (None,), "encode")
+        rows, _, _ = gather(parts, extract.sources(parts.task.train), (None,), "encode")
         before = threading.active_count()
         reading: Any = rows.read([[i] for i in range(7)])
         next(reading)
@@ -233,7 +237,7 @@ def test_an_error_of_what_reads_ahead_reaches_the_caller() -> None:
         yield 1
         raise UserError("the disk is full")
 
-    reading = features._ahead(items())
+    reading = _ahead(items())
     assert next(reading) == 1
     with pytest.raises(UserError, match="the disk is full"):
         next(reading)
@@ -375,7 +379,7 @@ def test_a_probe_keeps_what_its_settings_say_and_each_way_is_stored_by_itself(wo
         with parts(*more) as found:
             assert found.adapter.kept == kept and found.shelf
             assert found.shelf.key.layout == kept.layout
-            keys.add(found.shelf.keys(encode.sources(found.task.train)[0], [""]))
+            keys.add(found.shelf.keys(extract.sources(found.task.train)[0], [""]))
     assert len(keys) == 6
     with pytest.raises(UserError, match="^adapter.token_grid=2 has no effect with adapter.head=linear$"):
         parts("adapter.head=linear", "adapter.token_grid=2")

@@ -13,11 +13,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evalkit import checkpoint, encoders, plugins, result, trained
+from evalkit import plugins
 from evalkit.api import Adapter, Batch, Example, Task, UserError, Views
 from evalkit.cli import main
-from evalkit.clips import Decoded, read_clip
-from evalkit.metrics import accuracy
+from evalkit.encoders import _load
+from evalkit.metrics.classification import accuracy
+from evalkit.results import run_folder
+from evalkit.video.clips import Decoded, read_clip
+from evalkit.weights import checkpoint, trained_adapter
 
 TASK = Task(test=(), score=accuracy, classes=("left", "right"))
 SETTINGS = ["adapter.epochs=2", "adapter.batch_size=4", "adapter.lr=3e-3"]
@@ -26,7 +29,7 @@ SEVERAL = Task(test=[Example("1", Path("1"), (0, 1)), Example("2", Path("2"), ()
 
 def make(tiny: Path, task: Task = TASK, **settings: Any) -> Any:
     torch.manual_seed(0)
-    return plugins.factory("adapter", "finetune")(encoders.load_encoder(tiny), task, **settings)
+    return plugins.factory("adapter", "finetune")(_load.load_encoder(tiny), task, **settings)
 
 
 def batch(targets: list[Any], views: int = 1) -> Batch:
@@ -67,7 +70,7 @@ def test_the_papers_protocol_tunes_with_its_augmentation_and_the_result_says_so(
     (tmp_path / "ways.py").write_text(
         "from pathlib import Path\n"
         "from evalkit import protocols\n"
-        "from evalkit.annotations import Labelled\n"
+        "from evalkit.datasets.files import Labelled\n"
         "from evalkit.api import Example, Task\n"
         "def task() -> Task:\n"
         f"    films = sorted(Path({str(films)!r}).glob('*.mp4'))\n"
@@ -81,8 +84,8 @@ def test_the_papers_protocol_tunes_with_its_augmentation_and_the_result_says_so(
         "protocol videoglue_finetune has another adapter: add adapter=finetune"
     )
     run = evalkit("run", *words, "adapter=finetune").parent
-    assert result.validate(run) == []
-    protocol = result.load(run)["task"]["protocol"]
+    assert run_folder.validate(run) == []
+    protocol = run_folder.load(run)["task"]["protocol"]
     assert protocol["name"] == "videoglue_finetune" and protocol["augment"]["randaugment"] == [9.0, 0.5]
     assert protocol["views"]["resize"] == "crop" and protocol["views"]["share"] == 0.875
     assert {"mixup": 0.8, "cutmix": 1.0, "dropout": 0.5}.items() <= protocol["settings"].items()
@@ -149,7 +152,7 @@ def test_several_classes_have_a_sigmoid_each(tiny: Path) -> None:
 def test_its_first_head_is_the_probes(tiny: Path) -> None:
     tuned = make(tiny, tune="adapters", heads=3)
     torch.manual_seed(0)
-    probe: Any = plugins.factory("adapter", "probe")(encoders.load_encoder(tiny), TASK, heads=3)
+    probe: Any = plugins.factory("adapter", "probe")(_load.load_encoder(tiny), TASK, heads=3)
     state = probe.learned()
     assert all(torch.equal(value, state[name]) for name, value in tuned.head.state_dict().items())
 
@@ -171,9 +174,9 @@ def test_what_was_trained_is_saved_beside_a_pointer_to_the_encoder(tuned: Path, 
         "adapters/finetune/adapter.safetensors",
         "encoder.json",
     ]
-    encoder: Any = encoders.load_encoder(tuned)
-    assert checkpoint.sha256(encoder) == checkpoint.sha256(encoders.load_encoder(tiny))  # type: ignore[arg-type]
-    first = make(tiny, **trained.settings(tuned / "adapters" / "finetune")).learned()
+    encoder: Any = _load.load_encoder(tuned)
+    assert checkpoint.sha256(encoder) == checkpoint.sha256(_load.load_encoder(tiny))  # type: ignore[arg-type]
+    first = make(tiny, **trained_adapter.settings(tuned / "adapters" / "finetune")).learned()
     changed = {name for name, value in weights_of(tuned).items() if not torch.equal(value, first[name].half())}
     assert all(name in changed for name in first if name.endswith((".up.weight", ".1.weight", "mlp.0.weight")))
 
@@ -182,14 +185,14 @@ def test_a_run_restores_it_and_its_answers_come_from_the_tuned_encoder(
     tuned: Path, words: list[str], tiny: Path, films: Path, tmp_path: Path
 ) -> None:
     run = evalkit("run", *words, f"adapter.from={tuned}", f"out={tmp_path}").parent
-    record = result.load(run)
+    record = run_folder.load(run)
     assert record["status"] == "complete" and record["selection"] is None and record["cost"]["cache_hits"] == 0
-    encoder: Any = encoders.load_encoder(tiny)
+    encoder: Any = _load.load_encoder(tiny)
     assert record["encoder"]["parameters"] == sum(p.numel() for p in encoder.parameters())
     assert record["adapter"]["trainable_parameters"] == sum(value.numel() for value in weights_of(tuned).values())
     assert record["adapter"]["trainable_flops"] > 0
 
-    adapter = make(tiny, **trained.settings(tuned / "adapters" / "finetune"))
+    adapter = make(tiny, **trained_adapter.settings(tuned / "adapters" / "finetune"))
     parameters, weights = dict(adapter.named_parameters()), weights_of(tuned)
     answers = probabilities(run)
     with torch.no_grad():
@@ -206,7 +209,7 @@ def test_a_run_restores_it_and_its_answers_come_from_the_tuned_encoder(
 def test_one_command_tunes_and_scores(words: list[str], tmp_path: Path) -> None:
     settings = ["adapter.tune=adapters", *SETTINGS]
     run = evalkit("run", *words, *settings, f"out={tmp_path / 'runs'}").parent
-    record = result.load(run)
+    record = run_folder.load(run)
     assert record["selection"]["chosen"]["epochs"] == 2 and record["adapter"]["settings"]["from"] == ""
     out = evalkit("adapt", *words, *settings, f"out={tmp_path / 'tuned'}")
     again = evalkit("run", *words, f"adapter.from={out}", f"out={tmp_path / 'again'}").parent

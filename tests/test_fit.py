@@ -14,15 +14,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit import plugins, trained
+from evalkit import plugins
 from evalkit.api import Batch, Clip, Example, Kept, Prediction, Task, UserError
-from evalkit.config import resolve
-from evalkit.encode import Source
-from evalkit.features import Held
-from evalkit.fit import Course, DivergedError, Examples, Fitted, fit, fit_adapter, headline, predict, split_val
-from evalkit.metrics import accuracy, top1_top5
-from evalkit.optim import adamw
-from evalkit.parts import Parts, prepare
+from evalkit.config.config import resolve
+from evalkit.features.batches import Held
+from evalkit.features.extract import Source
+from evalkit.heads.optim import adamw
+from evalkit.metrics.classification import accuracy, top1_top5
+from evalkit.pipeline.fit import Course, DivergedError, Examples, Fitted, fit, fit_adapter, headline, predict, split_val
+from evalkit.pipeline.setup import Parts, prepare
+from evalkit.weights import trained_adapter
 
 CPU = torch.device("cpu")
 
@@ -273,7 +274,7 @@ def chosen(words: Sequence[str], *points: dict[str, Any]) -> tuple[Parts, dict[s
 
 
 def alike(one: Parts, other: Parts) -> bool:
-    learned, expected = (trained.learned(parts.adapter) for parts in (one, other))
+    learned, expected = (trained_adapter.learned(parts.adapter) for parts in (one, other))
     return all(torch.allclose(learned[name], value, atol=1e-5) for name, value in expected.items())
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Encoded, Kept, UserError
-from evalkit.forward import Forward
+from evalkit.features.forward import Forward
 
 
 class Hungry(nn.Module):

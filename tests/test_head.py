@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from evalkit.api import UserError
-from evalkit.bank import Bank, Point
-from evalkit.head import Head, attention_heads
+from evalkit.heads.bank import Bank, Point
+from evalkit.heads.head import Head, attention_heads
 
 KINDS: dict[str, dict[str, Any]] = {
     "linear": {},

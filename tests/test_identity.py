@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from evalkit.api import Clip, Example, Views
-from evalkit.identity import END_BYTES, FeatureKey, Identity, architecture, identify
+from evalkit.features.key import END_BYTES, FeatureKey, Identity, architecture, identify
 
 KEY = FeatureKey(
     video=Identity(1000, 1_700_000_000_123_456_789, "aa"),

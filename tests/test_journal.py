@@ -17,10 +17,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evalkit import journal, load_encoder, plugins, predict, result, trained
+from evalkit import load_encoder, plugins
 from evalkit.api import Example, Prediction
 from evalkit.cli import main
-from evalkit.journal import Journal
+from evalkit.pipeline import journal, predict
+from evalkit.pipeline.journal import Journal
+from evalkit.results import run_folder
+from evalkit.weights import trained_adapter
 
 TASK = '''
 from pathlib import Path
@@ -104,8 +107,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 def made(world: Path, out: str) -> tuple[bytes, Any, Any]:
     """The predictions, scores and controls of the one run there."""
     (folder,) = {file.parent for file in (world / out).glob("*/*/[!.]*/result.json")}
-    record = result.load(folder)
-    assert result.validate(folder) == []
+    record = run_folder.load(folder)
+    assert run_folder.validate(folder) == []
     return (folder / "predictions.jsonl").read_bytes(), record["scores"], record["controls"]
 
 
@@ -146,7 +149,9 @@ def test_a_run_that_was_killed_at_any_moment_ends_as_if_it_had_not_been(
     monkeypatch.setenv("EVALKIT_CACHE", str(world / "other"))
     rng = random.Random()
     processes = multiprocessing.get_context("forkserver")  # which imports once
-    processes.set_forkserver_preload(["evalkit.runner", "evalkit.adapters.captioner", "transformers.models.llama"])
+    processes.set_forkserver_preload(
+        ["evalkit.pipeline.runner", "evalkit.adapters.captioner", "transformers.models.llama"]
+    )
     for _ in range(2):
         entries = _entries(world / "other") + rng.randint(1, 6)
         process = processes.Process(target=_start, args=(str(world / "other"), given))
@@ -248,7 +253,7 @@ def learned(world: Path) -> Path:
     torch.manual_seed(3)
     settings = {"lm": str(world / "lm"), "latents": 4, "max_tokens": 4}
     adapter = plugins.factory("adapter", "captioner")(load_encoder(world / "tiny"), task, **settings)
-    trained.save(adapter, trained.place(world / "learned", "captioner"), {"settings": settings})
+    trained_adapter.save(adapter, trained_adapter.place(world / "learned", "captioner"), {"settings": settings})
     return world / "learned"
 
 

@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit import published, result, suite
 from evalkit.cli import main
-from evalkit.metrics import accuracy, charades_map, top1_top5
-from evalkit.rows import Row
-from evalkit.runner import _place
-from evalkit.scores import measure, scores
-from evalkit.statistics import interval, interval_of
-from evalkit.statistics import mean as mean_of
-from evalkit.wording.captions import captions
+from evalkit.commands import suite
+from evalkit.datasets import published
+from evalkit.metrics.bootstrap import interval, interval_of
+from evalkit.metrics.bootstrap import mean as mean_of
+from evalkit.metrics.classification import accuracy, charades_map, top1_top5
+from evalkit.metrics.text.captions import captions
+from evalkit.pipeline.runner import _place
+from evalkit.results import run_folder
+from evalkit.results.rows import Row
+from evalkit.results.scores import measure, scores
 from tests.records import PLUGIN, result_of, rows_of
 
 board = importlib.import_module("evalkit.leaderboard.board")
@@ -48,7 +50,7 @@ def put(
     record["encoder"] |= {"name": encoder, "ckpt": encoder}
     record["provenance"]["finished"] = f"2026-02-{day:02d}T00:00:59+00:00"
     edit(record)
-    return result.write(results / encoder / task / f"run-{day}", record, rows, f"task: {task}\n")
+    return run_folder.write(results / encoder / task / f"run-{day}", record, rows, f"task: {task}\n")
 
 
 def put_seed(
@@ -101,7 +103,7 @@ def test_a_board_is_rows_of_encoders_and_columns_of_tasks(tmp_path: Path) -> Non
         put(tmp_path, rows_of(6, 6), "egoschema@mini", "other"),
         put(tmp_path, rows_of(3, 3), "nextqa@mini", "demo"),
     )
-    stored = [result.load(run)["scores"][0]["ci95"] for run in runs]
+    stored = [run_folder.load(run)["scores"][0]["ci95"] for run in runs]
     first, second, third = (f"({low:.1f} to {high:.1f})" for low, high in stored)
     text = page(tmp_path)
     table = text[text.index("| encoder") : text.index("## Controls")].strip().splitlines()
@@ -114,8 +116,8 @@ def test_a_board_is_rows_of_encoders_and_columns_of_tasks(tmp_path: Path) -> Non
         "| chance | 20.0 | 20.0 |",
     ]
     assert lines(text, "| 2 | other | egoschema@mini |") == [
-        f"| 2 | other | egoschema@mini | multiple_choice | {result.load(runs[1])['task']['protocol_sha256'][:8]} | abc "
-        "| 1 | 2026-02-01 | evalkit unknown | `evalkit run task=egoschema` |"
+        f"| 2 | other | egoschema@mini | multiple_choice | {run_folder.load(runs[1])['task']['protocol_sha256'][:8]} "
+        "| abc | 1 | 2026-02-01 | evalkit unknown | `evalkit run task=egoschema` |"
     ]
     assert lines(text, "| 2 | egoschema@mini | other |") == [
         "| 2 | egoschema@mini | other | 50.0 | 20.0 | 22.5 |"  # blind
@@ -143,7 +145,7 @@ def test_runs_that_differ_in_their_seed_alone_share_a_cell_of_their_mean(tmp_pat
     values = np.mean([[i < size for i in range(20)] for size in sizes.values()], 0)
     expected = [round(100 * end, 6) for end in interval(values, range(20), 0)]
     assert [float(own[key]) for key in ("low", "high")] == expected
-    stored = [result.load(tmp_path / f"demo/egoschema@mini/run-{day}")["scores"][0]["ci95"] for day in (2, 3, 4)]
+    stored = [run_folder.load(tmp_path / f"demo/egoschema@mini/run-{day}")["scores"][0]["ci95"] for day in (2, 3, 4)]
     assert expected[1] - expected[0] < max(high - low for low, high in stored)
     assert (own["best_rank"], other["best_rank"]) == ("1", "2")
     text = page(tmp_path)
@@ -156,7 +158,7 @@ def test_a_mean_over_seeds_of_a_score_that_is_made_of_sums_has_its_interval(tmp_
     several = [texts(8), [replace(row, prediction=row.target) for row in texts(8)]]
     for seed, rows in enumerate(several):
         put_seed(tmp_path, rows, seed, seed + 1, score=captions)
-    first, second = (result.load(tmp_path / f"demo/egoschema@mini/run-{day}")["scores"][0] for day in (1, 2))
+    first, second = (run_folder.load(tmp_path / f"demo/egoschema@mini/run-{day}")["scores"][0] for day in (1, 2))
     (cell,) = cells(tmp_path)
     mean = (first["value"] + second["value"]) / 2
     assert float(cell["value"]) == pytest.approx(mean, abs=1e-6)
@@ -423,13 +425,13 @@ def test_what_validated_is_remembered_until_a_byte_changes(tmp_path: Path, monke
     checked: list[str] = []
     for encoder in ("a", "b"):
         put(results, rows_of(8, 4), encoder=encoder)
-    check = result.check
+    check = run_folder.check
 
-    def counted(run: Path, files: Sequence[Path]) -> result.Checked:
+    def counted(run: Path, files: Sequence[Path]) -> run_folder.Checked:
         checked.append(run.parts[-3])
         return check(run, files)
 
-    monkeypatch.setattr(result, "check", counted)
+    monkeypatch.setattr(run_folder, "check", counted)
     first = page(results)
     assert checked == ["a", "b"]
     assert page(results) == first and checked == ["a", "b"]
@@ -451,7 +453,7 @@ def test_several_processes_say_what_one_says(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "several"))
     monkeypatch.setattr(collection, "cores", lambda: 2)
     monkeypatch.setattr(collection, "ALONE", 0)
-    monkeypatch.setattr(result, "check", None)  # here, which is not in the others
+    monkeypatch.setattr(run_folder, "check", None)  # here, which is not in the others
     assert page(results) == alone
     assert "* b/egoschema@mini/run-1: predictions.jsonl was changed" in alone
     assert len(list((tmp_path / "several/verdicts").iterdir())) == 7
@@ -465,7 +467,7 @@ def test_a_headline_that_is_made_of_sums_is_remembered_too(tmp_path: Path, monke
     monkeypatch.setattr(collection, "measure", None)
     assert page(tmp_path / "results") == first
     for run in board.collect(tmp_path / "results")[0]:
-        stored = result.load(run.folder)["scores"][0]
+        stored = run_folder.load(run.folder)["scores"][0]
         assert (stored["metric"], stored["value"]) == ("CIDEr", round(run.headline.values, 6))
 
 
@@ -525,7 +527,7 @@ def test_markup_in_names_stays_text(tmp_path: Path) -> None:
 def test_the_csv_holds_what_the_page_shows_in_full(tmp_path: Path) -> None:
     put(tmp_path, rows_of(8, 4))
     (cell,) = cells(tmp_path)
-    score = result.load(tmp_path / "demo/egoschema@mini/run-1")["scores"][0]
+    score = run_folder.load(tmp_path / "demo/egoschema@mini/run-1")["scores"][0]
     assert [float(cell[key]) for key in ("value", "low", "high")] == [score["value"], *score["ci95"]]
     assert (cell["n"], cell["videos"], cell["runs"], cell["chance"]) == ("12", "4", "1", "20.0")
     assert (cell["run"], cell["command"]) == ("demo/egoschema@mini/run-1", "evalkit run task=egoschema")
@@ -604,5 +606,5 @@ def test_the_repositorys_results_are_miniatures_and_name_no_folder_of_a_machine(
     for file in sorted((ROOT / "leaderboard" / "results").rglob("*.*")):
         if file.is_file():
             assert not re.search(r"""(["'=]|: )(/\w|[A-Z]:\\|~/)""", file.read_text()), file
-        if file.name == result.RESULT:
+        if file.name == run_folder.RESULT:
             assert json.loads(file.read_text())["task"]["name"].endswith("@mini"), file

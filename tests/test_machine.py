@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import machine
+from evalkit.runtime import machine
 
 
 def put(root: Path, **files: str) -> Path:

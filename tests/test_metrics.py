@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from evalkit.api import UserError
-from evalkit.metrics import (
+from evalkit.metrics.bootstrap import Weighted
+from evalkit.metrics.classification import (
     accuracy,
     box_map,
     chance_map,
@@ -19,7 +20,6 @@ from evalkit.metrics import (
     retrieval,
     top1_top5,
 )
-from evalkit.statistics import Weighted
 from tests.given import FIXTURES
 
 EXPECTED = FIXTURES / "retrieval"
@@ -97,7 +97,7 @@ def ranks_of(text: Any, video: Any, of: Sequence[int] | None = None) -> list[dic
     """What the adapter predicts for texts of which each is about a video: one each, in order, where `of` is None."""
     import torch
 
-    from evalkit.ranks import ranks
+    from evalkit.metrics.ranks import ranks
 
     numbers = torch.arange(len(video)) if of is None else torch.tensor(of)
     found = ranks(torch.from_numpy(np.asarray(text)), torch.from_numpy(np.asarray(video)), numbers)

@@ -14,12 +14,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from evalkit import lm as language_models
 from evalkit.api import Example, Views
-from evalkit.encoders import load_encoder
-from evalkit.mini import film, language, lessons, train_encoder, world
+from evalkit.demo import lessons, train_encoder
+from evalkit.encoders._load import load_encoder
+from evalkit.language.reader import Asked, Reader, load
+from evalkit.mini import film, language, world
 from evalkit.mini.library import Films
-from evalkit.sampling import frame_indices
+from evalkit.video.sampling import frame_indices
 
 
 def frames(path: Path) -> np.ndarray:
@@ -246,15 +247,15 @@ def test_every_sentence_is_in_the_vocabulary(vocabulary: Path) -> None:
 def test_the_language_model_chooses_by_letter_and_says_yes_or_no_of_a_story_told_in_words(
     by_letter: bool, chance: float
 ) -> None:
-    model, tokenizer = language_models.load("")
-    reader = language_models.Reader(1, model, tokenizer, latents=0, depth=0)
+    model, tokenizer = load("")
+    reader = Reader(1, model, tokenizer, latents=0, depth=0)
     rng, right = random.Random("told"), 0
     answers = list("ABCDE") if by_letter else ["yes", "no"]
     with torch.inference_mode():
         for _ in range(50):
             told = world.story(rng, 1, 180.0, 15.0)
             question, answer = language.offered(rng, told, by_letter)
-            asked = [language_models.Asked(0, f"{told}. Question: {question} Answer:", one) for one in answers]
+            asked = [Asked(0, f"{told}. Question: {question} Answer:", one) for one in answers]
             logprobs, mask = reader(asked, None)
             right += answers[int((logprobs * mask).sum(-1).argmax())] == answer
     assert right / 50 > chance + 0.4

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evalkit.mixing import mix
+from evalkit.heads.mixup import mix
 
 
 def batch() -> tuple[Tensor, Tensor]:

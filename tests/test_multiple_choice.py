@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
-from evalkit import checkpoint, load_encoder, plugins, trained
-from evalkit import lm as language_models
+from evalkit import load_encoder, plugins
 from evalkit.api import Batch, Encoded, Task, UserError
-from evalkit.config import resolve
+from evalkit.config.config import resolve
+from evalkit.language import reader
 from evalkit.mini import world
-from evalkit.parts import prepare
+from evalkit.pipeline.setup import prepare
+from evalkit.weights import checkpoint, trained_adapter
 from tests.given import QUESTIONS, TASK, small
 
 
@@ -131,29 +132,31 @@ def test_a_language_model_that_transformers_cannot_load_is_named(tmp_path: Path)
 
 def test_what_an_adapter_learned_comes_back_from_disk(tmp_path: Path, lm: Path) -> None:
     adapter = choice(lm)
-    trained.save(adapter, tmp_path / "a", {"settings": {"latents": 3}})
+    trained_adapter.save(adapter, tmp_path / "a", {"settings": {"latents": 3}})
     torch.manual_seed(random.randrange(1000) + 1)
     other = choice(lm)
     other.reader.resampler.latents.data.zero_()
-    trained.restore(other, tmp_path / "a")
-    for one, two in zip(trained.learned(adapter).values(), trained.learned(other).values(), strict=True):
+    trained_adapter.restore(other, tmp_path / "a")
+    for one, two in zip(
+        trained_adapter.learned(adapter).values(), trained_adapter.learned(other).values(), strict=True
+    ):
         assert torch.allclose(one, two, atol=1e-3)
-    assert not any(name.startswith("lm.") for name in trained.learned(adapter))
-    assert trained.settings(tmp_path / "a") == {"latents": 3}
+    assert not any(name.startswith("lm.") for name in trained_adapter.learned(adapter))
+    assert trained_adapter.settings(tmp_path / "a") == {"latents": 3}
 
 
 def test_an_adapter_is_not_restored_over_another_language_model(tmp_path: Path, lm: Path) -> None:
     adapter = choice(lm)
-    trained.save(adapter, tmp_path / "a", {"settings": {}})
+    trained_adapter.save(adapter, tmp_path / "a", {"settings": {}})
     adapter.reader.lm.get_input_embeddings().weight.data.add_(1)
     with pytest.raises(UserError, match="was trained with lm .* train it again"):
-        trained.restore(adapter, tmp_path / "a")
+        trained_adapter.restore(adapter, tmp_path / "a")
 
 
 @pytest.mark.parametrize("scorer", ["letter", "letter_said"])
 def test_letters_that_the_language_model_does_not_know_are_refused(scorer: str, tmp_path: Path) -> None:
     texts = [str(world.story(random.Random(i), 6, 180.0, 15.0)) for i in range(300)]
-    (tmp_path / "tokenizer.model").write_bytes(language_models.vocabulary(texts, 200))
+    (tmp_path / "tokenizer.model").write_bytes(reader.vocabulary(texts, 200))
     tokenizer = LlamaTokenizer.from_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
@@ -213,12 +216,12 @@ def test_a_captioner_s_weights_answer_multiple_choice_and_the_other_way_round(tm
         settings = {"join": "prefix", "latents": 3, "depth": 1, "lr": 0.5}
         learned = plugins.factory("adapter", one)(encoder, TASK, **settings)
         record = {"settings": settings, "frozen": {"encoder": checkpoint.sha256(encoder)}}
-        trained.save(learned, trained.place(tmp_path / one, one), record)
+        trained_adapter.save(learned, trained_adapter.place(tmp_path / one, one), record)
         words = ["task=egoschema", "mini=true", f"ckpt={tiny}", f"adapter={other}", f"adapter.from={tmp_path / one}"]
         if other == "captioner":
             words[0] = "task=youcook2"
         with prepare(resolve("run", words)) as parts:
             assert parts.fitted_from == tmp_path / one / "adapters" / one
             assert (parts.settings["latents"], parts.settings["depth"], parts.settings["lr"]) == (3, 1, 3e-3)
-            for name, value in trained.learned(parts.adapter).items():
-                assert torch.equal(value.half(), trained.learned(learned)[name].half())
+            for name, value in trained_adapter.learned(parts.adapter).items():
+                assert torch.equal(value.half(), trained_adapter.learned(learned)[name].half())

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evalkit import result
 from evalkit.cli import main
-from evalkit.decode import open_video
-from evalkit.metrics import accuracy, charades_map, top1_top5
+from evalkit.metrics.classification import accuracy, charades_map, top1_top5
+from evalkit.metrics.text.exact_match import exact_match
 from evalkit.mini import film, world
-from evalkit.rows import Row
-from evalkit.scores import scores
-from evalkit.wording.answers import exact_match
+from evalkit.results import run_folder
+from evalkit.results.rows import Row
+from evalkit.results.scores import scores
+from evalkit.video.decode import open_video
 from tests.browser import MISSING, Browser, browser, found
 from tests.given import make
 from tests.records import result_of, rows_of
@@ -49,7 +49,7 @@ def put(
     record["encoder"] |= {"name": encoder, "ckpt": encoder, "sha256": encoder.encode().hex()[:64].ljust(64, "0")}
     edit(record)
     folder = results / re.sub(r"\W", "_", f"{encoder} {task}") / "run"
-    return result.write(folder, record, rows, config or f"task: {task.partition('@')[0]}\n")
+    return run_folder.write(folder, record, rows, config or f"task: {task.partition('@')[0]}\n")
 
 
 def write(results: Path, videos: Path | None = None) -> str:
@@ -80,7 +80,7 @@ def unpacked(html: str, name: str) -> Any:
 
 def test_a_cell_holds_the_records_headline_its_interval_chance_and_what_failed(tmp_path: Path) -> None:
     folder = put(tmp_path, rows_of(8, 4, failed=2))
-    record = result.load(folder)
+    record = run_folder.load(folder)
     (cell,) = drawn(write(tmp_path))["cells"]
     for key in ("value", "ci95", "bounds", "n", "n_clusters"):
         assert cell[key] == record["scores"][0][key]
@@ -115,7 +115,7 @@ def test_every_sample_is_there_with_its_outcome(tmp_path: Path) -> None:
     assert run["values"] == ["1", "1", "1", "0", "0", "0", None]
     assert run["failures"] == {"5": "no such file"}
     assert run["result"] == {
-        **result.load(tmp_path / "demo_egoschema_mini/run"),
+        **run_folder.load(tmp_path / "demo_egoschema_mini/run"),
         "data": {**run["result"]["data"], "failures": []},
     }
 
@@ -194,7 +194,7 @@ def test_questions_and_options_come_from_the_task_where_its_examples_are_those_o
     rows = [Row(one.id, one.video.name, one.kind, one.target, 0) for one in task.test]
 
     def same(record: dict[str, Any]) -> None:
-        record["data"]["fingerprint"] = result.fingerprint(task.test)
+        record["data"]["fingerprint"] = run_folder.fingerprint(task.test)
 
     put(tmp_path / "same", rows, "nextqa@mini", edit=same)
     put(tmp_path / "other", rows, "nextqa@mini")

@@ -13,7 +13,7 @@ import pytest
 import evalkit
 from evalkit import plugins
 from evalkit.api import UserError
-from evalkit.config import keys
+from evalkit.config.config import keys
 
 GOOD = '''"""A module."""
 

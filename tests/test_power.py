@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from evalkit.cli import main
-from evalkit.compare import exchanged
-from evalkit.power import detectable, samples
-from evalkit.statistics import mean
+from evalkit.commands.power import detectable, samples
+from evalkit.metrics.bootstrap import mean
+from evalkit.results.compare import exchanged
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6])

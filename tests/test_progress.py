@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from evalkit import progress
-from evalkit.progress import track
+from evalkit.runtime import progress
+from evalkit.runtime.progress import track
 
 
 class Terminal(io.StringIO):

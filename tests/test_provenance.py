@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import evalkit.provenance
-from evalkit.provenance import commit_and_dirty, packages, peak_memory_bytes, provenance
+import evalkit.results.provenance
+from evalkit.results.provenance import commit_and_dirty, packages, peak_memory_bytes, provenance
 
 
 def git(folder: Path, *words: str) -> str:
@@ -88,7 +88,9 @@ def test_packages_are_those_that_evalkit_needs_and_not_those_of_development() ->
 
 
 def test_packages_leave_out_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evalkit.provenance, "requires", lambda name: ["numpy>=2", "no-such-thing; os_name != 'x'"])
+    monkeypatch.setattr(
+        evalkit.results.provenance, "requires", lambda name: ["numpy>=2", "no-such-thing; os_name != 'x'"]
+    )
     assert packages().keys() == {"evalkit", "numpy"}
 
 

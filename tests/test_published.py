@@ -1,6 +1,6 @@
 """The printed numbers, where they are put beside measured ones."""
 
-from evalkit.published import SOURCES, numbers, rows
+from evalkit.datasets.published import SOURCES, numbers, rows
 
 
 def test_every_number_has_a_source_and_stands_once() -> None:

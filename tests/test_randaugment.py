@@ -11,11 +11,11 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from evalkit import randaugment
 from evalkit.api import Augment, Views
-from evalkit.augment import looks
-from evalkit.clips import Decoded, read_clip
-from evalkit.randaugment import OPERATIONS, distorted
+from evalkit.video import randaugment
+from evalkit.video.augment import looks
+from evalkit.video.clips import Decoded, read_clip
+from evalkit.video.randaugment import OPERATIONS, distorted
 
 T, H, W = 4, 30, 44
 Pillow = Callable[[Image.Image], Image.Image]

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from evalkit import ranks as module
-from evalkit.ranks import Ranks, nearest, ranks
+from evalkit.metrics import ranks as module
+from evalkit.metrics.ranks import Ranks, _Side, nearest, ranks
 
 scipy: Any = importlib.import_module("scipy.stats")  # comes with scikit-learn, without types
 
@@ -90,7 +90,7 @@ def test_threads_count_as_one_does_and_are_left_as_they_were(monkeypatch: pytest
             torch.set_num_threads(threads)
             found.append(ranks(*given))
             assert torch.get_num_threads() == threads
-        monkeypatch.setattr(module._Side, "settle", lambda *_: 1 / 0)
+        monkeypatch.setattr(_Side, "settle", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ranks(*given)
         assert torch.get_num_threads() == 3

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from evalkit.api import UserError
-from evalkit.result import load, load_rows, rescore, run_id, validate, write
-from evalkit.schema import digest
-from evalkit.table import table
+from evalkit.results.run_folder import load, load_rows, rescore, run_id, validate, write
+from evalkit.results.schema import digest
+from evalkit.results.table import table
 from tests.records import PLUGIN, result_of, rows_of
 
 
@@ -130,7 +130,7 @@ def killed(*args, **settings):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args, **settings)
 setattr(owner, name, killed)
-evalkit.result.write(folder, result, rows, "config: 1\\n")
+evalkit.results.run_folder.write(folder, result, rows, "config: 1\\n")
 """
 
 
@@ -298,8 +298,11 @@ def test_a_damaged_run_is_a_line_and_not_a_traceback(run: Path, damage: Callable
         (lambda r: r["data"]["failures"].pop(), "data.failures differs from what is given"),
         (lambda r: r["scores"][0].update(ci95=[59.0, 61.0]), "accuracy ci95: stored [59.0, 61.0], recomputed"),
         (lambda r: r["scores"][0].update(bounds=[60.0, 60.0]), "accuracy bounds: stored"),
-        (lambda r: r["task"].update(score="evalkit.metrics:acc"), "cannot be re-scored: score function"),
-        (lambda r: r["task"].update(score="evalkit.metrics:retrieval"), "cannot be re-scored: retrieval: prediction"),
+        (lambda r: r["task"].update(score="evalkit.metrics.classification:acc"), "cannot be re-scored: score function"),
+        (
+            lambda r: r["task"].update(score="evalkit.metrics.classification:retrieval"),
+            "cannot be re-scored: retrieval: prediction",
+        ),
         (lambda r: r.update(note="hello"), "'note' was unexpected"),
         (lambda r: r["provenance"].update(finished="2026-13-45T99:99:99+00:00"), "99+00:00, which is no time"),
     ],

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from evalkit import load_encoder, plugins, trained
+from evalkit import load_encoder, plugins
 from evalkit.api import Batch, Clip, Example, Prediction, Task, UserError
-from evalkit.captions import Captioned, Searched, search
 from evalkit.cli import main
+from evalkit.datasets.captions import Captioned, Searched, search
+from evalkit.weights import trained_adapter
 from tests.given import ANNOTATIONS, linked, make, real, refusal, write
 
 CAPTIONS = ["a red circle moves left", "a blue square grows", "a green ring blinks", "a white cross moves up"]
@@ -285,7 +286,7 @@ def test_zero_shot_ranks_are_those_of_the_encoders_own_vectors(tiny: Path, films
     encoder: Any = load_encoder(tiny)
     task = searched(films, several=True)
     mine = adapter(encoder, task)
-    assert mine.epochs == 0 and not trained.learned(mine) and mine.frozen == {}
+    assert mine.epochs == 0 and not trained_adapter.learned(mine) and mine.frozen == {}
     views = torch.randn(4, 3, encoder.dim, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         given = mine.predict(task.test, views.repeat_interleave(2, 0))
@@ -400,7 +401,7 @@ def test_what_is_right_for_another_caption_of_the_batch_is_no_negative(tiny: Pat
 def test_training_pulls_captions_to_their_videos_and_leaves_the_frozen_parts(
     tiny: Path, films: Path, lm: Path, pool: str, words: str
 ) -> None:
-    from evalkit import checkpoint
+    from evalkit.weights import checkpoint
 
     torch.manual_seed(0)
     encoder: Any = load_encoder(tiny)
@@ -424,7 +425,7 @@ def test_training_pulls_captions_to_their_videos_and_leaves_the_frozen_parts(
         found = mine.settle(task.test, mine.predict(task.test, features))
     assert [one.value for one in found] == [{"t2v": 1.0, "v2t": 1.0}] * 4
     assert (checkpoint.sha256(encoder), checkpoint.sha256(mine.words)) == (before, frozen)
-    own = {name.partition(".")[0] for name in trained.learned(mine)}
+    own = {name.partition(".")[0] for name in trained_adapter.learned(mine)}
     assert own == {"video", "text", "log_scale"} | ({"tuned"} if "tuned" in words else set())
 
 
@@ -445,11 +446,11 @@ def test_what_was_trained_comes_back_and_another_text_model_is_refused(
     task = searched(films)
     mine = adapter(encoder, task, text=str(lm), tune_text=True, pool="mean")
     with torch.no_grad():
-        for value in trained.learned(mine).values():
+        for value in trained_adapter.learned(mine).values():
             value.copy_((value + 0.1 * torch.randn_like(value)).half())
-    trained.save(mine, tmp_path / "adapters" / "retrieval", {})
+    trained_adapter.save(mine, tmp_path / "adapters" / "retrieval", {})
     again = adapter(encoder, task, text=str(lm), tune_text=True, pool="mean")
-    trained.restore(again, tmp_path / "adapters" / "retrieval")
+    trained_adapter.restore(again, tmp_path / "adapters" / "retrieval")
     features = torch.randn(4, 1, 1, 3, encoder.dim)
     with torch.inference_mode():
         for a, b in zip(mine.predict(task.test, features), again.predict(task.test, features), strict=True):
@@ -462,7 +463,7 @@ def test_what_was_trained_comes_back_and_another_text_model_is_refused(
     for file in (*lm.glob("token*"), *lm.glob("special*")):
         (other / file.name).write_bytes(file.read_bytes())
     with pytest.raises(UserError, match="was trained with text"):
-        trained.restore(
+        trained_adapter.restore(
             adapter(encoder, task, text=str(other), tune_text=True, pool="mean"), tmp_path / "adapters" / "retrieval"
         )
 
@@ -540,9 +541,9 @@ def test_what_only_training_reads_is_refused_zero_shot(
 def test_an_encoder_without_text_is_trained_with_a_language_model_chosen_on_val_and_used_again(
     csv_of_films: Path, lm: Path, tmp_path: Path
 ) -> None:
-    from evalkit.encoders import Spec, save_encoder
+    from evalkit.encoders._load import Spec, save_encoder
 
-    spec = Spec("vivit", Clip(frames=4, size=32), {"dim": 24, "depth": 1, "heads": 3, "hidden": 48}, None)
+    spec = Spec("longvivit", Clip(frames=4, size=32), {"dim": 24, "depth": 1, "heads": 3, "hidden": 48}, None)
     deaf = tmp_path / "deaf"
     deaf.mkdir()
     torch.manual_seed(0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evalkit.api import UserError
-from evalkit.rows import Row, tally
+from evalkit.results.rows import Row, tally
 
 
 def test_a_row_equals_what_is_read_back() -> None:

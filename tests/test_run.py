@@ -16,14 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evalkit import encode, predict, result
-from evalkit import fit as fit_module
 from evalkit.api import Example, Prediction, Task
 from evalkit.cli import main
-from evalkit.clips import read_clips
-from evalkit.encode import Source
-from evalkit.fit import fit
-from evalkit.metrics import accuracy
+from evalkit.features import extract
+from evalkit.features.extract import Source
+from evalkit.metrics.classification import accuracy
+from evalkit.pipeline import fit as fit_module
+from evalkit.pipeline import predict
+from evalkit.pipeline.fit import fit
+from evalkit.results import run_folder
+from evalkit.video.clips import read_clips
 from tests.given import DATA, real
 
 TASK = '''
@@ -101,7 +103,7 @@ def probe_words(world: Path, tiny: Path) -> list[str]:
 
 def scored(folder: Path) -> dict[str, Any]:
     """What must not depend on when, where and how fast a run was made."""
-    record = result.load(folder)
+    record = run_folder.load(folder)
     return {key: record[key] for key in ("status", "scores", "controls", "chance", "data", "selection")}
 
 
@@ -120,7 +122,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, world: Path, tiny: Path, lm
         return read_clips(requests, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "read_clips", spy)
+        patch.setattr(extract, "read_clips", spy)
         return run(tmp_path_factory.mktemp("chosen"), *choice_words(world, tiny, lm))
 
 
@@ -137,14 +139,14 @@ def test_a_run_is_a_valid_record_that_scores_the_same_again(
     chosen: Path, probed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder in (chosen, probed):
-        assert result.validate(folder) == []
+        assert run_folder.validate(folder) == []
         assert main(["score", str(folder)]) == 0
         assert main(["validate", str(folder)]) == 0
     assert sorted(path.name for path in chosen.iterdir()) == ["config.yaml", "predictions.jsonl", "result.json"]
 
 
 def test_what_cannot_be_decoded_counts_as_wrong_with_its_reason_and_shows_in_the_bounds(chosen: Path) -> None:
-    record = result.load(chosen)
+    record = run_folder.load(chosen)
     assert record["status"] == "partial"
     data = record["data"]
     assert (data["n_expected"], data["n_scored"], data["n_failed"]) == (11, 9, 2)
@@ -158,13 +160,13 @@ def test_what_cannot_be_decoded_counts_as_wrong_with_its_reason_and_shows_in_the
 
 
 def test_an_example_without_an_answer_gets_a_prediction_and_no_score(chosen: Path) -> None:
-    rows = {row.id: row for row in result.load_rows(chosen)}
+    rows = {row.id: row for row in run_folder.load_rows(chosen)}
     assert rows["secret"].target is None and rows["secret"].prediction in range(4) and rows["secret"].failure is None
     assert rows["gone"].prediction is None and rows["gone"].failure
 
 
 def test_rows_name_their_video_without_the_place_where_it_lies(chosen: Path) -> None:
-    rows = {row.id: row for row in result.load_rows(chosen)}
+    rows = {row.id: row for row in run_folder.load_rows(chosen)}
     assert rows["00"].video == rows["again"].video == "00.mp4"
     assert {row.video for row in rows.values()} == {*(f"{i:02d}.mp4" for i in range(8)), "gone.mp4"}
 
@@ -172,21 +174,21 @@ def test_rows_name_their_video_without_the_place_where_it_lies(chosen: Path) -> 
 def test_every_video_is_decoded_once_and_encoded_once_per_variant(chosen: Path, asked: list[Source]) -> None:
     seen_by_canary, asked = asked[:2], asked[2:]
     assert len(asked) == len(set(asked)) == 9 and set(seen_by_canary) < set(asked)  # of eleven questions
-    cost = result.load(chosen)["cost"]
+    cost = run_folder.load(chosen)["cost"]
     assert cost["encoder_forwards"] == 7 * 3  # as it is, shuffled, single frame; blind and option order need none
     assert cost["fit_s"] == 0 and cost["decode_s"] > 0 and cost["encode_s"] > 0
     assert cost["wall_s"] > cost["decode_s"] + cost["encode_s"]
 
 
 def test_every_control_of_the_task_is_recorded(chosen: Path) -> None:
-    controls = {control["name"]: control for control in result.load(chosen)["controls"]}
+    controls = {control["name"]: control for control in run_folder.load(chosen)["controls"]}
     assert set(controls) == {"blind", "shuffled", "single_frame", "option_order"}
     assert all(control["metric"] == "accuracy" and 0 <= control["value"] <= 80 for control in controls.values())
 
 
 def test_the_record_names_what_made_it(chosen: Path, tiny: Path, lm: Path) -> None:
-    record = result.load(chosen)
-    assert record["task"]["name"] == "my_task" and record["task"]["score"] == "evalkit.metrics:accuracy"
+    record = run_folder.load(chosen)
+    assert record["task"]["name"] == "my_task" and record["task"]["score"] == "evalkit.metrics.classification:accuracy"
     assert record["encoder"]["name"] == "tiny" and record["encoder"]["architecture"] == "ViViT"
     assert record["encoder"]["clip"]["frames"] == record["task"]["protocol"]["views"]["frames"] == 4
     assert record["adapter"]["settings"]["latents"] == 4 and len(record["adapter"]["settings"]["lm"]) == 64
@@ -195,7 +197,7 @@ def test_the_record_names_what_made_it(chosen: Path, tiny: Path, lm: Path) -> No
 
 
 def test_the_chosen_epoch_and_what_it_was_chosen_by_are_recorded(probed: Path, world: Path) -> None:
-    record = result.load(probed)
+    record = run_folder.load(probed)
     assert record["status"] == "complete"  # the broken film is one of train
     selection = record["selection"]
     assert len(selection["val_scores"]) == selection["chosen"]["epochs"] == 3
@@ -220,7 +222,7 @@ def test_one_seed_gives_one_result_whatever_the_number_of_workers(
     again = run(probed.parents[2], *probe_words(world, tiny)[:-1], "workers=2")
     assert scored(again) == scored(probed)
     assert (again / "predictions.jsonl").read_bytes() == (probed / "predictions.jsonl").read_bytes()
-    assert result.validate(chosen.parents[2]) == result.validate(probed.parents[2]) == []
+    assert run_folder.validate(chosen.parents[2]) == run_folder.validate(probed.parents[2]) == []
 
 
 def test_another_seed_gives_other_predictions(
@@ -233,7 +235,7 @@ def test_another_seed_gives_other_predictions(
 def test_the_written_configuration_runs_again(chosen: Path, tmp_path: Path) -> None:
     again = run(tmp_path, f"config={chosen / 'config.yaml'}", "controls=false")
     assert (again / "predictions.jsonl").read_bytes() == (chosen / "predictions.jsonl").read_bytes()
-    assert result.load(again)["controls"] == []
+    assert run_folder.load(again)["controls"] == []
 
 
 # --- fitting ---------------------------------------------------------------------------------------------------------
@@ -253,10 +255,10 @@ def test_a_probe_is_fitted_before_any_test_video_is_opened(
         seen.update(train=train.examples, val=val.examples, opened=list(opened))
         return fit(adapter, train, val, score, **settings)
 
-    monkeypatch.setattr(encode, "read_clips", read_spy)
+    monkeypatch.setattr(extract, "read_clips", read_spy)
     monkeypatch.setattr(fit_module, "fit", fit_spy)
     folder = run(tmp_path, *probe_words(world, tiny))
-    test = {Path(row.id) for row in result.load_rows(folder)}
+    test = {Path(row.id) for row in run_folder.load_rows(folder)}
     train, val = ({example.video for example in seen[split]} for split in ("train", "val"))
     assert len(train) == 7 and len(val) == 1 and not train & val
     assert len(test) == 4 and not test & (train | val | set(seen["opened"]))
@@ -277,7 +279,7 @@ def test_a_task_whose_videos_are_all_missing_is_recorded_as_failed(tiny: Path, t
         "path,label,split\n" + "".join(f"{i}.mp4,{'ab'[i % 2]},test\n" for i in range(4))
     )
     words = ["task=folder", f"data.root={tmp_path / 'videos.csv'}", f"ckpt={tiny}", "adapter.epochs=0", "workers=1"]
-    record = result.load(run(tmp_path / "out", *words))
+    record = run_folder.load(run(tmp_path / "out", *words))
     assert record["status"] == "failed" and record["data"]["n_failed"] == 4
     assert record["scores"][0]["value"] == 0 and record["scores"][0]["bounds"] == [0, 100]
 
@@ -346,7 +348,7 @@ def test_an_adapter_without_an_answer_to_no_video_leaves_the_blind_control_out(
     world: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = [f"task={world / 'my_task.py'}", f"data.root={world / 'films'}", f"ckpt={tiny}", "workers=1"]
-    record = result.load(run(tmp_path, *task, "adapter=contrastive"))
+    record = run_folder.load(run(tmp_path, *task, "adapter=contrastive"))
     assert {control["name"] for control in record["controls"]} == {"shuffled", "single_frame", "option_order"}
     assert "control blind left out: " in capsys.readouterr().err
 
@@ -421,7 +423,7 @@ def test_settings_that_a_protocol_prescribes_are_for_its_own_adapter(
         (tmp_path / f"{name}.py").write_text(source.replace("chance=", prescribed))
     words = [f"data.root={world / 'films'}", f"ckpt={tiny}", "controls=false", "workers=1"]
     other = run(tmp_path / "out", f"task={tmp_path / 'label_smoothing.py'}", *words, "adapter=contrastive")
-    assert "label_smoothing" not in result.load(other)["adapter"]["settings"]
+    assert "label_smoothing" not in run_folder.load(other)["adapter"]["settings"]
     file = tmp_path / "smoothing.py"
     assert mistake(capsys, f"task={file}", *words) == f"task {file}: adapter probe has no setting 'smoothing'"
 
@@ -580,7 +582,7 @@ def test_a_run_killed_while_it_writes_shows_no_result(
     def die(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(result, "_flush", die)
+    monkeypatch.setattr(run_folder, "_flush", die)
     assert main(["run", *probe_words(world, tiny), f"out={tmp_path}"]) == 130
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -608,7 +610,7 @@ def test_real_questions_with_five_real_videos_are_partial_and_give_no_submission
         (root / "videos" / f"{uid}.mp4").symlink_to(DATA / "videos" / name)
     words = ["task=egoschema", f"data.root={root}", f"ckpt={tiny}", f"lm={lm}", "adapter.epochs=0", "workers=1"]
     folder = run(tmp_path / "out", *words)
-    record = result.load(folder)
+    record = run_folder.load(folder)
     data = record["data"]
     assert record["status"] == "partial" and record["task"]["split"] == "subset"
     assert (data["n_expected"], data["n_scored"], data["n_failed"]) == (500, 4, 496)
@@ -619,7 +621,7 @@ def test_real_questions_with_five_real_videos_are_partial_and_give_no_submission
     assert record["scores"][0]["n"] == 500 and high - low == pytest.approx(99.2)
     assert not list(folder.glob("submission*"))
     assert "no submission written: 496 of 500 questions have no answer" in capsys.readouterr().err
-    assert result.validate(folder) == []
+    assert run_folder.validate(folder) == []
 
 
 @real
@@ -636,8 +638,8 @@ def test_real_videos_are_probed_and_the_broken_ones_are_failures(tiny: Path, tmp
     (tmp_path / "videos.csv").write_text("\n".join(kept) + "\n")
     words = ["task=folder", f"data.root={tmp_path / 'videos.csv'}", f"ckpt={tiny}", "adapter.epochs=2", "workers=2"]
     folder = run(tmp_path / "out", *words)
-    record = result.load(folder)
-    assert record["status"] == "partial" and result.validate(folder) == []
+    record = run_folder.load(folder)
+    assert record["status"] == "partial" and run_folder.validate(folder) == []
     failed = {Path(failure["id"]).name: failure["reason"] for failure in record["data"]["failures"]}
     left_out = {Path(one["video"]).name: one["reason"] for one in record["selection"]["undecodable"]}
     assert {name for name in failed if name.startswith("broken_")}

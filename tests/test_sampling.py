@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evalkit.api import Sampling, Views
-from evalkit.sampling import frame_indices
+from evalkit.video.sampling import frame_indices
 
 Times = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import evalkit
-from evalkit.schema import digest, parse, plain, violations
+from evalkit.results.schema import digest, parse, plain, violations
 from tests.records import minimal_of, result_of, rows_of
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from evalkit.api import UserError
-from evalkit.metrics import accuracy, retrieval, top1_top5
-from evalkit.rows import Row
-from evalkit.scores import reference, resolve, scores
-from evalkit.statistics import interval
+from evalkit.metrics.bootstrap import interval
+from evalkit.metrics.classification import accuracy, retrieval, top1_top5
+from evalkit.results.rows import Row
+from evalkit.results.scores import reference, resolve, scores
 from tests.records import MISSING, PLUGIN, rows_of
 
 
@@ -123,8 +123,8 @@ def local(predictions: Any, targets: Any) -> dict[str, float]:
 
 
 def test_a_score_function_of_evalkit_is_found_by_its_module() -> None:
-    assert reference(accuracy) == "evalkit.metrics:accuracy"
-    assert resolve("evalkit.metrics:accuracy") is accuracy
+    assert reference(accuracy) == "evalkit.metrics.classification:accuracy"
+    assert resolve("evalkit.metrics.classification:accuracy") is accuracy
 
 
 def test_a_score_function_of_a_tasks_file_is_found_by_its_path(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_score_function_of_a_tasks_file_is_found_by_its_path(tmp_path: Path) -
     score = factory("task", str(file)).__globals__["score"]
     assert reference(score) == f"{file.resolve()}:score"
     assert resolve(reference(score), [file.resolve()]) is score
-    assert reference(factory("task", str(file)).__globals__["accuracy"]) == "evalkit.metrics:accuracy"
+    assert reference(factory("task", str(file)).__globals__["accuracy"]) == "evalkit.metrics.classification:accuracy"
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_a_score_function_that_re_scoring_could_not_find_is_refused(function: An
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("evalkit.metrics:acuracy", "defines no function 'acuracy'"),
+        ("evalkit.metrics.classification:acuracy", "defines no function 'acuracy'"),
         ("evalkit.no_such:accuracy", "no score functions in evalkit.no_such"),
-        ("evalkit.wording.no_such:accuracy", "No module named 'evalkit.wording.no_such'"),
+        ("evalkit.metrics.text.no_such:accuracy", "No module named 'evalkit.metrics.text.no_such'"),
         ("/no/such/file.py:score", "unverified: .* task file /no/such/file.py"),
         ("accuracy", "not part of evalkit"),
         ("", "not part of evalkit"),
@@ -166,7 +166,13 @@ def test_an_unknown_score_function_is_a_plain_error(name: str, problem: str) -> 
 
 @pytest.mark.parametrize(
     "name",
-    ["subprocess:call", "os:system", f"{subprocess.__file__}:call", "evalkit.provenance:version", "evalkit.api:Path"],
+    [
+        "subprocess:call",
+        "os:system",
+        f"{subprocess.__file__}:call",
+        "evalkit.results.provenance:version",
+        "evalkit.api:Path",
+    ],
 )
 def test_a_result_cannot_name_and_so_call_just_any_function(name: str) -> None:
     with pytest.raises(UserError):

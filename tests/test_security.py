@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
-from evalkit import checkpoint, encoders, plugins, pretrained, result, scores, trained
+from evalkit import plugins
 from evalkit.api import Clip, UserError
 from evalkit.cli import main
-from evalkit.frames import refuse_files
-from evalkit.lm import load as load_lm
-from evalkit.metrics import accuracy
+from evalkit.encoders import _load
+from evalkit.encoders._frames import refuse_files
+from evalkit.language.reader import load as load_lm
+from evalkit.metrics.classification import accuracy
+from evalkit.results import run_folder, scores
+from evalkit.weights import checkpoint, huggingface, trained_adapter
 from tests.records import result_of, rows_of
 
 collection = importlib.import_module("evalkit.leaderboard._runs")
@@ -57,13 +60,13 @@ def evil(tmp_path: Path, tiny: Path, mark: Path, module_here: Callable[[str], st
 @pytest.fixture
 def sha256(tiny: Path) -> str:
     """Of the tiny encoder's weights."""
-    module: Any = encoders.load_encoder(tiny)
+    module: Any = _load.load_encoder(tiny)
     return checkpoint.sha256(module)
 
 
 def refusal(ckpt: object, **settings: Any) -> str:
     with pytest.raises(UserError) as caught:
-        encoders.load_encoder(str(ckpt), **settings)
+        _load.load_encoder(str(ckpt), **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -112,12 +115,12 @@ def test_a_folder_that_names_code_is_read_where_the_user_trusts_it(
     assert main(["canary", f"ckpt={folder}", "trust=true", "workers=1"]) in (0, 1)
     assert "wants to run code" not in capsys.readouterr().err and mark.exists()
     for place in (folder, outer):
-        module: Any = encoders.load_encoder(place, trust=True)
+        module: Any = _load.load_encoder(place, trust=True)
         assert checkpoint.sha256(module) == sha256
 
 
 def test_code_in_the_users_own_words_is_run_as_ever(mark: Path, evil: str) -> None:
-    encoders.load_encoder(f"{evil}:make")
+    _load.load_encoder(f"{evil}:make")
     assert mark.exists()
 
 
@@ -136,7 +139,7 @@ def test_what_evalkit_adapt_wrote_of_an_own_encoder_says_how_it_is_used_again(
     assert main([*again, "trust=true", "canary=false", "controls=false"]) == 0
 
 
-@pytest.mark.parametrize("family", ["{}/evil.py", "evil.py", "./evil.py", "evil:encoder", "os:system", ["vivit"], None])
+@pytest.mark.parametrize("family", ["{}/evil.py", "evil.py", "./evil.py", "evil:encoder", "os:system", ["longvivit"], None])
 def test_a_configuration_names_an_installed_family_or_nothing(
     tmp_path: Path, tiny: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, family: Any
 ) -> None:
@@ -157,7 +160,7 @@ def test_a_configuration_names_an_installed_family_or_nothing(
 def test_a_folder_of_the_hub_is_held_to_the_same(
     tmp_path: Path, mark: Path, evil: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained, "fetch", lambda name: tmp_path / "snapshot")
+    monkeypatch.setattr(huggingface, "fetch", lambda name: tmp_path / "snapshot")
     pointer(tmp_path / "snapshot", ckpt=f"{evil}:make")
     assert "wants to run code" in refusal("someone/model")
     pointer(tmp_path / "model", ckpt="someone/model")
@@ -178,7 +181,7 @@ def test_settings_of_a_folder_cannot_name_a_function(
 def test_settings_of_a_folder_may_name_another_folder(tmp_path: Path, tiny: Path, sha256: str) -> None:
     weights = shutil.copyfile(tiny / "model.safetensors", tmp_path / "alone.safetensors")
     folder = pointer(tmp_path / "model", ckpt=str(weights), sha256=sha256, settings={"model": str(tiny)})
-    module: Any = encoders.load_encoder(folder)
+    module: Any = _load.load_encoder(folder)
     assert checkpoint.sha256(module) == sha256
 
 
@@ -195,7 +198,7 @@ def test_settings_of_a_folder_may_name_another_folder(tmp_path: Path, tiny: Path
 )
 def test_a_pointer_of_another_shape_is_one_line(tmp_path: Path, values: dict[str, Any], wrong: str) -> None:
     with pytest.raises(UserError, match=wrong):
-        encoders.load_encoder(pointer(tmp_path / "model", **values))
+        _load.load_encoder(pointer(tmp_path / "model", **values))
 
 
 def test_folders_that_point_in_a_circle_are_one_line(tmp_path: Path) -> None:
@@ -210,12 +213,12 @@ def test_folders_that_point_in_a_circle_are_one_line(tmp_path: Path) -> None:
     assert "a chain of more than 8" in refusal(tmp_path / "0")
     for name in ("a", "self", "0"):
         with pytest.raises(UserError, match="every encoder.json on the way names another folder"):
-            encoders.spec_of(str(tmp_path / name))
+            _load.spec_of(str(tmp_path / name))
 
 
 def test_what_is_read_of_a_pointer_to_train_it_further_runs_nothing(tmp_path: Path, mark: Path, evil: str) -> None:
     with pytest.raises(UserError, match="is no checkpoint that evalkit wrote"):
-        encoders.spec_of(str(pointer(tmp_path / "model", ckpt=f"{evil}:make")))
+        _load.spec_of(str(pointer(tmp_path / "model", ckpt=f"{evil}:make")))
     assert not mark.exists()
 
 
@@ -240,7 +243,7 @@ def test_settings_of_other_libraries_say_the_shape_alone(name: str, settings: di
 
 def test_settings_of_a_trained_adapter_are_arguments_and_nothing_more(tmp_path: Path, mark: Path, evil: str) -> None:
     (tmp_path / "adapter.json").write_text(json.dumps({"adapter": f"{evil}:make", "settings": {"lr": 1}}))
-    assert trained.settings(tmp_path) == {"lr": 1} and not mark.exists()
+    assert trained_adapter.settings(tmp_path) == {"lr": 1} and not mark.exists()
 
 
 # --- a folder with a language model ----------------------------------------------------------------------------------
@@ -263,7 +266,7 @@ def test_a_language_model_with_code_of_its_own_is_refused(tmp_path: Path, lm: Pa
     with pytest.raises(UserError, match="whose code lies beside its weights .* 'evil' is none$"):
         load_lm(folder)
     with pytest.raises(UserError, match="whose code lies beside its weights"):
-        pretrained.read_config(Path(folder))
+        huggingface.read_config(Path(folder))
     assert not mark.exists()
 
 
@@ -289,7 +292,7 @@ def test_code_beside_a_known_kind_is_left_alone(
 
 def test_attention_from_the_hub_is_refused(tmp_path: Path, lm: Path, mark: Path) -> None:
     folder = language_model(tmp_path / "lm", lm, mark, attn_implementation="someone/kernel")
-    for read in (load_lm, lambda place: pretrained.read_config(Path(place))):
+    for read in (load_lm, lambda place: huggingface.read_config(Path(place))):
         with pytest.raises(UserError, match="asks for attn_implementation 'someone/kernel', code from the hub"):
             read(folder)
 
@@ -325,7 +328,7 @@ def put(folder: Path, score: str) -> Path:
     rows = rows_of(8, 4)
     record = result_of(rows, accuracy)
     record["task"]["score"] = score
-    return result.write(folder / "demo/task/run", record, rows, "task: evil\n")
+    return run_folder.write(folder / "demo/task/run", record, rows, "task: evil\n")
 
 
 @pytest.fixture
@@ -422,12 +425,12 @@ def test_a_result_cannot_import_what_lies_beside_the_package(
 @pytest.mark.parametrize(
     "name",
     [
-        "evalkit.metrics:_ratio",
-        "evalkit.metrics:np",
-        "evalkit.wording.meteor:_stop",
-        "evalkit.wording.texts:generated",
-        "evalkit.annotations:read_table",
-        "evalkit.statistics:interval",
+        "evalkit.metrics.classification:_ratio",
+        "evalkit.metrics.classification:np",
+        "evalkit.metrics.text.meteor:_stop",
+        "evalkit.metrics.text.texts:generated",
+        "evalkit.datasets.files:read_table",
+        "evalkit.metrics.bootstrap:interval",
         "evalkit.tasks.egoschema:task",
         "evalkit.tasks.egoschema:submission",
         "evalkit.__main__:main",
@@ -455,7 +458,7 @@ def test_of_an_installed_plug_in_a_result_imports_no_more_than_it_does_itself(
     )
     monkeypatch.syspath_prepend(tmp_path)
     points = [EntryPoint("theirs", f"{name}.tasks:task", "evalkit.tasks")]
-    for place in ("importlib.metadata.entry_points", "evalkit.scores.entry_points"):
+    for place in ("importlib.metadata.entry_points", "evalkit.results.scores.entry_points"):
         monkeypatch.setattr(place, lambda *, group: points if group == "evalkit.tasks" else [])
     assert scores.resolve(f"{name}.measures:score").__module__ == f"{name}.measures"
     with pytest.raises(UserError, match="does not import that module"):
@@ -465,7 +468,7 @@ def test_of_an_installed_plug_in_a_result_imports_no_more_than_it_does_itself(
 
 def test_a_page_makes_no_task_of_a_file_that_a_result_names(tmp_path: Path, mark: Path, evil_task: Path) -> None:
     page = importlib.import_module("evalkit.leaderboard._page")
-    run = put(tmp_path / "results", "evalkit.metrics:accuracy")
+    run = put(tmp_path / "results", "evalkit.metrics.classification:accuracy")
     (found,), _ = collection.collect(run)
     found.result["task"]["name"] = str(evil_task)
     assert page._task(found) is None and not mark.exists()
@@ -475,6 +478,6 @@ def test_a_configuration_of_a_result_is_read_as_plain_values(tmp_path: Path, mar
     page = importlib.import_module("evalkit.leaderboard._page")
     rows = rows_of(8, 4)
     code = f"data.root: !!python/object/apply:os.system ['touch {mark}']\n"
-    run = result.write(tmp_path / "results/demo/egoschema/run", result_of(rows), rows, code)
+    run = run_folder.write(tmp_path / "results/demo/egoschema/run", result_of(rows), rows, code)
     (found,), refused = collection.collect(run)
     assert not refused and page._task(found) is None and not mark.exists()

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit import checkpoint, plugins, trained
+from evalkit import plugins
 from evalkit.api import Clip, Example, Task, UserError
-from evalkit.encoders.vivit import encoder
-from evalkit.metrics import accuracy
+from evalkit.encoders.longvivit import encoder
+from evalkit.metrics.classification import accuracy
+from evalkit.weights import checkpoint, trained_adapter
 
 CHOICES = ("a red ring grows", "a blue cross moves left")
 QUESTIONS = [
@@ -36,7 +37,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory, lm: Path) -> Path:
     task = Task(test=(), score=accuracy)
     made = plugins.factory("adapter", "captioner")(seen(), task, **settings)
     record = {"settings": settings, "frozen": {"encoder": checkpoint.sha256(seen())}}
-    trained.save(made, trained.place(folder, "captioner"), record)
+    trained_adapter.save(made, trained_adapter.place(folder, "captioner"), record)
     return folder
 
 

@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit import statistics
-from evalkit.statistics import Summed, Table, Weighted, difference, interval, interval_of, mean
+from evalkit.metrics import bootstrap
+from evalkit.metrics.bootstrap import Summed, Table, Weighted, difference, interval, interval_of, mean
 
 scipy: Any = importlib.import_module("scipy.stats")  # comes with scikit-learn, without types
 
@@ -95,8 +95,8 @@ def test_draws_that_are_kept_are_those_that_are_made_each_time(monkeypatch: pyte
     for values in (generator.random(300), generator.integers(0, 60, 300) / 60, generator.integers(0, 2, 300)):
         with monkeypatch.context() as patch:
             kept = [interval(values, range(300), seed) for seed in (0, 1, 0)]
-            patch.setattr(statistics, "KEPT", 0)
-            patch.setattr(statistics, "AT_ONCE", 70_000)
+            patch.setattr(bootstrap, "KEPT", 0)
+            patch.setattr(bootstrap, "AT_ONCE", 70_000)
             assert kept == [pytest.approx(interval(values, range(300), seed), abs=1e-12) for seed in (0, 1, 0)]
 
 

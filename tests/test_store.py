@@ -18,13 +18,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import evalkit.store
+import evalkit.features.store
 from evalkit.api import UserError
-from evalkit.store import INT8_LEAST, Layout, Store, Usage
+from evalkit.features.store import INT8_LEAST, Layout, Store, Usage
 
 # Processes are forked from a server that has torch loaded already and no threads.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["evalkit.store"])
+PROCESSES.set_forkserver_preload(["evalkit.features.store"])
 KILLS = 20
 
 
@@ -62,7 +62,7 @@ def store(tmp_path: Path) -> Store:
 # --- what goes in comes out ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", evalkit.store._DTYPES)
+@pytest.mark.parametrize("dtype", evalkit.features.store._DTYPES)
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (5,), (2, 3, 4, 5), (1, 2, 1, 3, 1, 2)])
 def test_a_tensor_comes_back_bit_for_bit(store: Store, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     value = (torch.randn(shape) * 100).to(dtype)
@@ -90,7 +90,7 @@ def test_an_absent_key_and_an_absent_folder_are_misses(store: Store) -> None:
 
 
 def test_a_key_that_begins_like_another_is_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evalkit.store, "_RECENT", 0)
+    monkeypatch.setattr(evalkit.features.store, "_RECENT", 0)
     other = key(1)[:8] + bytes(24)
     store.put(key(1), tensor(1))
     assert store.find([other]) == {}
@@ -111,7 +111,7 @@ def test_of_a_key_that_is_written_twice_the_new_one_wins(store: Store) -> None:
 
 
 def test_entries_are_found_before_and_after_they_are_sorted_in(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evalkit.store, "_RECENT", 16)
+    monkeypatch.setattr(evalkit.features.store, "_RECENT", 16)
     for i in range(100):
         store.put(key(i), tensor(i))
         assert right(store, range(i + 1)) == set(range(i + 1))
@@ -356,7 +356,7 @@ def test_four_processes_write_and_read_at_once(tmp_path: Path) -> None:
 def test_another_stores_entries_are_seen_after_its_flush(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evalkit.store, "REFRESH_S", 0.0)
+    monkeypatch.setattr(evalkit.features.store, "REFRESH_S", 0.0)
     other = Store(store.folder)
     store.put(key(0), tensor(0))
     other.put(key(1), tensor(1))
@@ -401,12 +401,12 @@ def test_a_folder_that_is_removed_under_a_store_is_made_again(store: Store) -> N
 
 
 def test_puts_are_flushed_by_themselves_when_many_or_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evalkit.store, "BATCH_BYTES", 5000)
+    monkeypatch.setattr(evalkit.features.store, "BATCH_BYTES", 5000)
     for i in range(100):
         store.put(key(i), tensor(i))
     assert len(right(Store(store.folder), range(100))) > 90
-    monkeypatch.setattr(evalkit.store, "BATCH_BYTES", 1 << 30)
-    monkeypatch.setattr(evalkit.store, "BATCH_S", 0.0)
+    monkeypatch.setattr(evalkit.features.store, "BATCH_BYTES", 1 << 30)
+    monkeypatch.setattr(evalkit.features.store, "BATCH_S", 0.0)
     store.put(key(100), tensor(100))
     assert right(Store(store.folder), range(100, 101)) == {100}
 
@@ -415,7 +415,7 @@ def test_puts_are_flushed_by_themselves_when_many_or_old(store: Store, monkeypat
 
 
 def test_a_limit_is_kept_by_evicting_what_was_used_longest_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evalkit.store, "TOUCH_S", 0.0)
+    monkeypatch.setattr(evalkit.features.store, "TOUCH_S", 0.0)
     value = torch.zeros(1000)
     with Store(tmp_path, limit=200_000) as store:
         for i in range(300):
@@ -599,7 +599,7 @@ def test_no_file_stays_open_or_locked_after_close(store: Store) -> None:
 
 
 def test_only_so_many_data_files_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evalkit.store, "_OPEN_FILES", 3)
+    monkeypatch.setattr(evalkit.features.store, "_OPEN_FILES", 3)
     with Store(tmp_path) as store:
         store._shard_bytes = 1
         for i in range(20):

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import published, suite
 from evalkit.api import UserError
 from evalkit.cli import main
-from evalkit.suite import Suite, plan, read, suites
+from evalkit.commands import suite
+from evalkit.commands.suite import Suite, plan, read, suites
+from evalkit.datasets import published
 
 TWO = """# Two tasks of one's own.
 cells:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import plot, result, sweep
 from evalkit.api import UserError
 from evalkit.cli import main
+from evalkit.commands import plot, sweep
+from evalkit.results import run_folder
 
 
 @pytest.mark.parametrize(
@@ -98,9 +99,9 @@ def test_a_grid_is_one_run_whose_record_holds_every_point(
 ) -> None:
     assert main(["sweep", *words, "adapter.lr=1e-4,1e-2,1e-1"]) == 0
     told = capsys.readouterr().out
-    (run,) = [path.parent for path in (tmp_path / "out").rglob(result.RESULT)]
-    assert result.validate(run) == []
-    record = result.load(run)
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
+    assert run_folder.validate(run) == []
+    record = run_folder.load(run)
     selection = record["selection"]
     assert [point["lr"] for point in selection["grid"]] == [1e-4, 1e-2, 1e-1]
     values = selection["grid_val_scores"]
@@ -113,12 +114,12 @@ def test_a_grid_is_one_run_whose_record_holds_every_point(
     line = next(line for line in told.splitlines() if line.startswith("evalkit run "))
     assert "adapter.lr=" in line and "," not in line
 
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(result.RESULT)}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(run_folder.RESULT)}
     assert main(["sweep", *words, "adapter.lr=1e-4,1e-2,1e-1"]) == 0  # finished: nothing is run again
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(result.RESULT)} == before
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(run_folder.RESULT)} == before
     assert told.endswith(capsys.readouterr().out)
     assert main(["sweep", "adapter.lr=1e-4,1e-2,1e-1", *reversed(words)]) == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(result.RESULT)} == before
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(run_folder.RESULT)} == before
     assert len(list((tmp_path / "out").glob("sweep-*.png"))) == 1
 
 
@@ -129,18 +130,18 @@ def test_a_failed_pass_does_not_end_the_others(
     assert main(["sweep", *words, f"ckpt=nothing_at_all,{tiny}"]) == 1
     told = capsys.readouterr()
     assert "failed: ckpt=nothing_at_all: no such file or folder" in told.out
-    assert len(list((tmp_path / "out").rglob(result.RESULT))) == 1
+    assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 1
 
 
 def test_a_chosen_point_run_alone_gives_the_same_score(words: list[str], tmp_path: Path) -> None:
     assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
-    (run,) = [path.parent for path in (tmp_path / "out").rglob(result.RESULT)]
-    record = result.load(run)
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
+    record = run_folder.load(run)
     assert main(["run", f"config={run / 'config.yaml'}", f"out={tmp_path / 'again'}"]) == 0
-    (alone,) = [path.parent for path in (tmp_path / "again").rglob(result.RESULT)]
-    assert result.load(alone)["scores"] == record["scores"]
+    (alone,) = [path.parent for path in (tmp_path / "again").rglob(run_folder.RESULT)]
+    assert run_folder.load(alone)["scores"] == record["scores"]
     predicted = [
-        [json.loads(line)["prediction"] for line in (folder / result.PREDICTIONS).read_text().splitlines()]
+        [json.loads(line)["prediction"] for line in (folder / run_folder.PREDICTIONS).read_text().splitlines()]
         for folder in (alone, run)
     ]
     assert predicted[0] == predicted[1]
@@ -165,10 +166,10 @@ def test_what_changed_since_is_run_again_and_what_failed_in_part_too(words: list
     assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
     (tmp_path / "labels.csv").write_text(rows + "missing.mp4,1,test\n")
     assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
-    runs = sorted(path.parent for path in (tmp_path / "out").rglob(result.RESULT))
-    assert [result.load(run)["status"] for run in runs].count("partial") == 1 and len(runs) == 2
+    runs = sorted(path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT))
+    assert [run_folder.load(run)["status"] for run in runs].count("partial") == 1 and len(runs) == 2
     assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
-    assert len(list((tmp_path / "out").rglob(result.RESULT))) == 3
+    assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 3
 
 
 def test_a_record_that_was_damaged_is_run_again_and_one_changed_by_hand_told_in_one_line(
@@ -176,7 +177,7 @@ def test_a_record_that_was_damaged_is_run_again_and_one_changed_by_hand_told_in_
 ) -> None:
     words = [*words, "adapter.lr=1e-3,1e-2"]
     assert main(["sweep", *words]) == 0
-    (file,) = (tmp_path / "out").rglob(result.RESULT)
+    (file,) = (tmp_path / "out").rglob(run_folder.RESULT)
     whole = file.read_text()
     capsys.readouterr()
     for changed in (whole.replace('"point": ', '"point": 7'), whole.replace('"grid_val_scores"', '"gone"')):
@@ -188,7 +189,7 @@ def test_a_record_that_was_damaged_is_run_again_and_one_changed_by_hand_told_in_
     file.write_text(whole[:-200])
     assert main(["sweep", *words]) == 0
     assert "not taken: " in capsys.readouterr().err
-    assert len(list((tmp_path / "out").rglob(result.RESULT))) == 2
+    assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 2
 
 
 def test_a_point_whose_last_step_ends_in_nan_is_not_chosen(
@@ -196,8 +197,8 @@ def test_a_point_whose_last_step_ends_in_nan_is_not_chosen(
 ) -> None:
     words = [word for word in words if not word.startswith("adapter.epochs")]
     assert main(["sweep", *words, "adapter.lr=1e30,1e-3", "adapter.epochs=1"]) == 0
-    (run,) = [path.parent for path in (tmp_path / "out").rglob(result.RESULT)]
-    selection = result.load(run)["selection"]
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
+    selection = run_folder.load(run)["selection"]
     assert selection["chosen"]["point"] == 1 and selection["grid_val_scores"][0] is None
     assert [one["point"] for one in selection["failures"]] == [0]
     assert main(["run", *words, "adapter.lr=1e30", "adapter.epochs=1"]) == 2
@@ -206,10 +207,10 @@ def test_a_point_whose_last_step_ends_in_nan_is_not_chosen(
 
 def test_two_passes_side_by_side_end_as_one_after_another(words: list[str], tiny: Path, tmp_path: Path) -> None:
     assert main(["sweep", *words, "seed=0,1", "adapter.lr=1e-3,1e-2", "jobs=2", "workers=1"]) == 0
-    runs = [path.parent for path in (tmp_path / "out").rglob(result.RESULT)]
-    assert sorted(result.load(run)["provenance"]["seed"] for run in runs) == [0, 1]
+    runs = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
+    assert sorted(run_folder.load(run)["provenance"]["seed"] for run in runs) == [0, 1]
     assert main(["sweep", *words, "seed=0,1", "adapter.lr=1e-3,1e-2", "workers=1"]) == 0
-    assert len(list((tmp_path / "out").rglob(result.RESULT))) == 2
+    assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 2
     assert len(list((tmp_path / "out").glob("sweep-*.png"))) == 1  # of the whole, not of each pass
 
 
@@ -217,7 +218,7 @@ def test_a_pass_of_its_own_says_last_where_its_run_is_or_why_there_is_none(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep.run_alone([*words, "adapter.lr=1e-3,1e-2"])
-    (run,) = [path.parent for path in (tmp_path / "out").rglob(result.RESULT)]
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == [str(run), ""]
     sweep.run_alone([word for word in words if not word.startswith("ckpt=")] + ["ckpt=nothing_at_all"])
     folder, failure = json.loads(capsys.readouterr().out.splitlines()[-1])

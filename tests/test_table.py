@@ -1,5 +1,5 @@
-from evalkit.rows import Row
-from evalkit.table import table
+from evalkit.results.rows import Row
+from evalkit.results.table import table
 from tests.records import minimal_of, result_of, rows_of
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from evalkit import plugins
 from evalkit.api import Example, Task
-from evalkit.config import keys, own_adapter
-from evalkit.fit import headline
-from evalkit.scores import reference, resolve
+from evalkit.config.config import keys, own_adapter
+from evalkit.pipeline.fit import headline
+from evalkit.results.scores import reference, resolve
 from tests.given import ANNOTATIONS, make, real, refusal
 
 TASKS, ADAPTERS = list(plugins.names("task")), list(plugins.names("adapter"))

@@ -9,21 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit import tuning
 from evalkit.api import Clip, Encoded, UserError
-from evalkit.encoders import hf_image, hf_image_text, hf_video, videoprism, vivit, vjepa2
+from evalkit.encoders import hf_image, hf_image_text, hf_video, longvivit, vjepa2
+from evalkit.encoders.videoprism import model
+from evalkit.heads import tuning
 
 CLIP = Clip(frames=4, size=32)
 TEXT = {"vocabulary": 200, "dim": 24, "depth": 1, "heads": 2, "tokens": 32}
 SHAPE: dict[str, Any] = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48}
 TOWER: dict[str, Any] = {**SHAPE, "image_size": 32, "patch_size": 8}
 FAMILIES: dict[str, Callable[[], Any]] = {
-    "vivit": lambda: vivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, text=TEXT),
-    "vivit with adapters": lambda: vivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, adapter=4),
-    "factorised vivit": lambda: vivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, attention="factorised"),
-    "videoprism": lambda: videoprism.encoder(
-        CLIP, patch=8, dim=24, heads=3, hidden=48, spatial_depth=1, temporal_depth=1
-    ),
+    "vivit": lambda: longvivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, text=TEXT),
+    "vivit with adapters": lambda: longvivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, adapter=4),
+    "factorised vivit": lambda: longvivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, attention="factorised"),
+    "videoprism": lambda: model.encoder(CLIP, patch=8, dim=24, heads=3, hidden=48, spatial_depth=1, temporal_depth=1),
     "videomae": lambda: hf_video.encoder(CLIP, model_type="videomae", num_frames=4, **TOWER),
     "timesformer": lambda: hf_video.encoder(CLIP, model_type="timesformer", num_frames=4, **TOWER),
     "vjepa2": lambda: vjepa2.encoder(
@@ -122,7 +121,7 @@ def test_low_rank_terms_are_those_of_peft() -> None:
             side[1].weight.normal_(std=0.1)  # type: ignore[index]
             layer.lora_A["default"].weight.copy_(side[0].weight)  # type: ignore[index]
             layer.lora_B["default"].weight.copy_(side[1].weight)  # type: ignore[index]
-    x, layout = torch.randn(2, 5, 24), vivit.Layout(1, 5, None)
+    x, layout = torch.randn(2, 5, 24), longvivit.Layout(1, 5, None)
     for own, other in zip(encoder.blocks, theirs, strict=True):
         assert torch.allclose(own(x, layout), other(x, layout), atol=1e-6)
 

@@ -3,8 +3,8 @@
 import pytest
 
 from evalkit.api import UserError
-from evalkit.published import numbers
-from evalkit.videoglue import GROUPS, score, stratified_mean
+from evalkit.datasets.published import numbers
+from evalkit.metrics.videoglue import GROUPS, score, stratified_mean
 
 ADAPTATIONS = ("frozen", "mlap", "adapter", "finetune")
 TASKS = {task for tasks in GROUPS.values() for task in tasks}

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evalkit import checkpoint
 from evalkit.api import Clip, UserError, has_text
-from evalkit.cards import card, presets
-from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
-from evalkit.encoders.videoprism import VideoPrism, canonical
+from evalkit.encoders._load import Spec, load_encoder, read_preset, save_encoder
+from evalkit.encoders.videoprism.model import VideoPrism, canonical
+from evalkit.weights import checkpoint
+from evalkit.weights.presets import card, presets
 from tests.given import DATA, real
 
 OWN = Path(__file__).parent / "fixtures" / "videoprism"
@@ -249,7 +249,7 @@ def test_shapes_that_do_not_fit_are_told_with_what_is_wanted(shape: tuple[int, .
 def test_attention_by_rows_is_attention_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, clips = load(OWN / "lvt.npz"), torch.rand(1, 3, 3, 8, 8)
     at_once = encoder(clips)
-    monkeypatch.setattr("evalkit.encoders.videoprism._ROWS", 5)
+    monkeypatch.setattr("evalkit.encoders.videoprism.model._ROWS", 5)
     by_rows = encoder(clips)
     assert distance(by_rows.pooled, at_once.pooled) <= 1e-6 and distance(by_rows.tokens, at_once.tokens) <= 1e-5
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Encoder, UserError
-from evalkit.cards import card, presets
-from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
-from evalkit.encoders.vivit import Tube, ViViT, encoder, inflate
+from evalkit.encoders._load import Spec, load_encoder, read_preset, save_encoder
+from evalkit.encoders.longvivit import Tube, ViViT, encoder, inflate
+from evalkit.weights.presets import card, presets
 
 CLIP = Clip(frames=8, size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -462,7 +462,7 @@ def test_encoders_of_other_sizes_are_not_started_from_each_other() -> None:
     ],
 )
 def test_a_variant_that_was_saved_is_loaded_as_it_was(settings: dict[str, Any], tmp_path: Path) -> None:
-    spec = Spec("vivit", CLIP, {"dim": 24, "depth": 2, "heads": 3, "hidden": 48, **settings})
+    spec = Spec("longvivit", CLIP, {"dim": 24, "depth": 2, "heads": 3, "hidden": 48, **settings})
     model = spec.build()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -475,12 +475,12 @@ def test_a_variant_that_was_saved_is_loaded_as_it_was(settings: dict[str, Any], 
 def test_settings_of_tubes_that_are_none_are_told_in_one_line() -> None:
     for tubes in ([{"kernel": [1, 2]}], [{"size": [1, 2, 2]}], [3]):
         with pytest.raises(UserError, match="encoder vivit cannot be built as its settings say"):
-            Spec("vivit", CLIP, {"tubes": tubes}).build()
+            Spec("longvivit", CLIP, {"tubes": tubes}).build()
 
 
 # --- presets ---------------------------------------------------------------------------------------------------------
 
-OURS = sorted(name for name, file in presets().items() if "encoder: vivit\n" in file.read_text())
+OURS = sorted(name for name, file in presets().items() if "encoder: longvivit\n" in file.read_text())
 
 
 def built(name: str) -> ViViT:

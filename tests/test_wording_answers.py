@@ -3,9 +3,9 @@ import json
 import pytest
 
 from evalkit.api import UserError
-from evalkit.rows import Row
-from evalkit.scores import scores
-from evalkit.wording.answers import exact_match
+from evalkit.metrics.text.exact_match import exact_match
+from evalkit.results.rows import Row
+from evalkit.results.scores import scores
 
 
 def test_an_answer_is_right_where_it_is_equal_in_lower_case() -> None:

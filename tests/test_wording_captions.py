@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from evalkit.api import UserError
-from evalkit.rows import Row
-from evalkit.scores import reference, resolve, scores
-from evalkit.wording.bleu import bleu, parts
-from evalkit.wording.captions import captions
-from evalkit.wording.cider import cider
-from evalkit.wording.ngrams import count
-from evalkit.wording.rouge import rouge_l
+from evalkit.metrics.text.bleu import bleu, parts
+from evalkit.metrics.text.captions import captions
+from evalkit.metrics.text.cider import cider
+from evalkit.metrics.text.ngrams import count
+from evalkit.metrics.text.rouge import rouge_l
+from evalkit.results.rows import Row
+from evalkit.results.scores import reference, resolve, scores
 from tests.given import DATA, real
 
 EXPECTED = DATA / "expected" / "youcook2"
@@ -120,7 +120,7 @@ def test_the_record_has_intervals_bounds_and_kinds_of_every_metric() -> None:
 
 
 def test_one_caption_alone_has_no_cider_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    from evalkit.wording.captions import _say_undefined
+    from evalkit.metrics.text.captions import _say_undefined
 
     _say_undefined.cache_clear()
     found = captions(["a dog"], ["a dog"])
@@ -135,10 +135,3 @@ def test_what_is_no_text_is_refused_in_one_line(prediction: Any) -> None:
         captions([prediction], ["a dog"])
     with pytest.raises(UserError, match=r"captions: target .* is no text"):
         captions(["a dog"], [prediction])
-
-
-def test_spice_says_what_it_needs() -> None:
-    from evalkit.wording.spice import spice
-
-    with pytest.raises(UserError, match="it needs Java 8 and the models of Stanford CoreNLP"):
-        spice([], [])

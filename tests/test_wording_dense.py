@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from evalkit.api import UserError
-from evalkit.rows import Row
-from evalkit.scores import scores
-from evalkit.wording.dense import THRESHOLDS, dense, dense_meteor
+from evalkit.metrics.text.dense import THRESHOLDS, dense, dense_meteor
+from evalkit.results.rows import Row
+from evalkit.results.scores import scores
 from tests.given import DATA, real
 
 EXPECTED = DATA / "expected" / "dense_caption"
@@ -80,7 +80,7 @@ def test_a_perfect_caption_of_a_video_with_one_event_is_0_by_video_and_not_over_
 
 
 def test_a_split_of_one_event_has_no_cider(capsys: pytest.CaptureFixture[str]) -> None:
-    from evalkit.wording.captions import _say_undefined
+    from evalkit.metrics.text.captions import _say_undefined
 
     _say_undefined.cache_clear()
     assert math.isnan(dense([OTHER], [OTHER])["CIDEr-split"])
@@ -104,7 +104,7 @@ def test_a_sentence_at_no_event_is_compared_with_a_word_that_nobody_writes() -> 
 def test_pairs_in_order_gain_most() -> None:
     from itertools import combinations
 
-    from evalkit.wording.dense import _in_order
+    from evalkit.metrics.text.dense import _in_order
 
     gains = np.random.default_rng(0).random((4, 5))
     best = max(

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from evalkit.api import UserError
-from evalkit.config import resolve
-from evalkit.fit import headline
-from evalkit.parts import load_task
-from evalkit.wording import meteor
-from evalkit.wording.captions import captions_meteor
-from evalkit.wording.paragraph import paragraph_meteor
+from evalkit.config.config import resolve
+from evalkit.metrics.text import meteor
+from evalkit.metrics.text.captions import captions_meteor
+from evalkit.metrics.text.paragraph import paragraph_meteor
+from evalkit.pipeline.fit import headline
+from evalkit.pipeline.setup import load_task
 from tests.given import DATA, real
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +67,7 @@ def test_captions_and_paragraphs_have_meteor_beside_the_other_scores(java: None)
 
 def test_the_program_is_started_once_and_ends_with_the_process(java: None) -> None:
     code = (
-        "from evalkit.wording import meteor; meteor.start(); first = meteor._running(); meteor.start();"
+        "from evalkit.metrics.text import meteor; meteor.start(); first = meteor._running(); meteor.start();"
         "assert meteor._running() is first and first.process.poll() is None; print(first.process.pid)"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

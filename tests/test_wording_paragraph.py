@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from evalkit.rows import Row
-from evalkit.scores import scores
-from evalkit.wording.paragraph import letters, paragraph, repetition
+from evalkit.metrics.text.paragraph import letters, paragraph, repetition
+from evalkit.results.rows import Row
+from evalkit.results.scores import scores
 from tests.given import ANNOTATIONS, real
 
 

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from evalkit.wording.tokenizer import tokenized
+from evalkit.metrics.text.tokenizer import tokenized
 from tests.given import ANNOTATIONS, DATA, real
 
 # Each as Stanford's PTBTokenizer 3.4.1 and pycocoevalcap 1.2 give it.

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from evalkit.api import UserError
-from evalkit.wording import wordnet as reader
-from evalkit.wording import wups as scorer
-from evalkit.wording.wordnet import WordNet, wordnet
-from evalkit.wording.wups import nearness, wups, wups_untagged
+from evalkit.metrics.text import wordnet as reader
+from evalkit.metrics.text import wups as scorer
+from evalkit.metrics.text.wordnet import WordNet, wordnet
+from evalkit.metrics.text.wups import EXACT, _similarity, _tagged, _untagged, nearness, wups, wups_untagged
 from tests.given import DATA, real, wordnet_is_here
 
 EXPECTED = DATA / "expected" / "nextqa"
@@ -62,7 +62,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WordNet:
     write(tmp_path, "a", "adj", {"quick": [], "red": []})
     write(tmp_path, "r", "adv", {"well": []})
     monkeypatch.setenv("EVALKIT_WORDNET", str(tmp_path))
-    for kept in (scorer._similarity, scorer._untagged, scorer._tagged):
+    for kept in (_similarity, _untagged, _tagged):
         kept.cache_clear()
     return wordnet()
 
@@ -140,8 +140,8 @@ def test_with_a_tagger_each_word_is_the_part_of_speech_that_it_says(
     tagger = (lambda words: [(word, tags.get(word, "NN")) for word in words]), lambda word: stems.get(word, word)
     monkeypatch.setattr(scorer, "_nltk", lambda: tagger)
     # As the official script: what is no word of WordNet becomes its stem, if that is one; stop words go after that.
-    assert scorer._tagged("leaves his dogs") == ("leave", "dog")
-    assert scorer._tagged("doggy walking else") == ("dog", "walk", "else")
+    assert _tagged("leaves his dogs") == ("leave", "dog")
+    assert _tagged("doggy walking else") == ("dog", "walk", "else")
     assert wups(["leaves"], [{"kind": "CW", "answers": ["leaves"]}]) == {"WUPS": [1], "WUPS@0.9": [1]}
 
 
@@ -191,9 +191,9 @@ def full() -> WordNet:
 def test_pairs_of_words_are_as_near_as_by_nltk_3_5(full: WordNet) -> None:
     for one in json.loads((EXPECTED / "wup_pairs_nltk3.5_wn3.0.json").read_text()):
         assert nearness([one["a"]], [one["b"]]) == min(one["wup0"], one["wup0_swapped"])
-        assert scorer._similarity(one["a"], one["b"], 0.0) == one["wup0"]
-        assert scorer._similarity(one["a"], one["b"], 0.9) == one["wup9"]
-        assert scorer._similarity(one["b"], one["a"], 0.0) == one["wup0_swapped"]
+        assert _similarity(one["a"], one["b"], 0.0) == one["wup0"]
+        assert _similarity(one["a"], one["b"], 0.9) == one["wup9"]
+        assert _similarity(one["b"], one["a"], 0.0) == one["wup0_swapped"]
 
 
 @real
@@ -204,7 +204,7 @@ def test_answers_of_nextqa_in_base_forms_score_as_published(full: WordNet) -> No
         ours, theirs = one["pred_norm"].split(), one["answer_norm"].split()
         assert nearness(ours, theirs) == pytest.approx(one["wups0"], abs=1e-12)
         assert nearness(ours, theirs, 0.9) == pytest.approx(one["wups9"], abs=1e-12)
-        total += ours == theirs if one["type"] in scorer.EXACT else nearness(ours, theirs)
+        total += ours == theirs if one["type"] in EXACT else nearness(ours, theirs)
     assert round(100 * total / len(items), 2) == 21.48
 
 
@@ -219,8 +219,8 @@ def test_base_forms_are_the_official_ones_by_some_parts_of_speech(
         found = set()
         for tag in ("NN", "VB", "JJ", "RB"):
             monkeypatch.setattr(scorer, "_nltk", lambda tag=tag: (lambda words: [(one, tag) for one in words], stem))
-            scorer._tagged.cache_clear()
-            found.add(scorer._tagged(word))
+            _tagged.cache_clear()
+            found.add(_tagged(word))
         return found
 
     known = cache(forms)
@@ -239,7 +239,7 @@ def test_without_a_tagger_nine_answers_of_ten_score_the_same(full: WordNet) -> N
         [one["pred"] for one in items], [{"kind": one["type"], "answers": [str(one["answer"])]} for one in items]
     )["WUPS-untagged"]
     official = [
-        float(one["pred_norm"] == one["answer_norm"]) if one["type"] in scorer.EXACT else one["wups0"] for one in items
+        float(one["pred_norm"] == one["answer_norm"]) if one["type"] in EXACT else one["wups0"] for one in items
     ]
     assert round(100 * np.mean(found), 2) == 21.64
     assert np.mean(np.abs(np.subtract(found, official)) <= 0.005) > 0.9

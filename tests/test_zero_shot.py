@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from evalkit.api import Example, Task, UserError
-from evalkit.encoders import load_encoder
-from evalkit.metrics import accuracy, top1_top5
+from evalkit.encoders._load import load_encoder
+from evalkit.metrics.classification import accuracy, top1_top5
 from evalkit.plugins import module_and_factory
 
 MODULE, adapter = module_and_factory("adapter", "zero_shot")

@@ -12,10 +12,10 @@ import pytest
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 
 from evalkit.api import Task, UserError
-from evalkit.metrics import accuracy
-from evalkit.rows import Row
-from evalkit.scores import scores
-from evalkit.videocon import LISTS, top1_map
+from evalkit.datasets.videocon import LISTS, top1_map
+from evalkit.metrics.classification import accuracy
+from evalkit.results.rows import Row
+from evalkit.results.scores import scores
 from tests.given import ANNOTATIONS, DATA, make, real, refusal
 
 NEXTQA, MAPS = ANNOTATIONS / "nextqa", ANNOTATIONS / "label_maps"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.api import Clip, Loading
-from evalkit.frames import FRAMES, FrameEncoder, ImageTower
-from evalkit.pretrained import IMAGENET, Weights, load, make_config, read_clip, read_config
+from evalkit.encoders._frames import FRAMES, FrameEncoder, ImageTower
+from evalkit.weights.huggingface import IMAGENET, Weights, load, make_config, read_clip, read_config
 
 MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading, UserError, described
-from evalkit.frames import FRAMES, FrameEncoder, ImageTower
-from evalkit.pretrained import Weights, load, make_config, read_clip, read_config
+from evalkit.encoders._frames import FRAMES, FrameEncoder, ImageTower
+from evalkit.weights.huggingface import Weights, load, make_config, read_clip, read_config
 
 MODEL_TYPES = ("clip", "siglip", "siglip2", "clip_vision_model", "siglip_vision_model")
 

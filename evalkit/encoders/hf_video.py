@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit import pretrained as files
 from evalkit.api import Clip, Encoded, Loading, UserError
-from evalkit.pretrained import IMAGENET, Weights
-from evalkit.tubelets import cover, last_states
+from evalkit.encoders._tubelets import cover, last_states
+from evalkit.weights import huggingface
+from evalkit.weights.huggingface import IMAGENET, Weights
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str, **con
     if model_type not in FAMILIES:
         raise ValueError(f"model_type={model_type!r}: wanted one of {', '.join(FAMILIES)}")
     family = FAMILIES[model_type]
-    made = files.make_config(model_type, config)
+    made = huggingface.make_config(model_type, config)
     return VideoTransformer(clip, getattr(transformers, family.model)(made, **family.arguments))
 
 
@@ -148,12 +148,12 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VideoTr
     """
     import transformers
 
-    config = files.read_config(path)
+    config = huggingface.read_config(path)
     family = FAMILIES[config.model_type]
     default = replace(family.clip, frames=config.num_frames, size=_pair(config.image_size)[0])
-    clip = files.read_clip(path, default, shift=family.clip.value_range[0])
+    clip = huggingface.read_clip(path, default, shift=family.clip.value_range[0])
     return VideoTransformer(
-        clip, files.load(getattr(transformers, family.model), path, family.left_out, weights, **family.arguments)
+        clip, huggingface.load(getattr(transformers, family.model), path, family.left_out, weights, **family.arguments)
     )
 
 

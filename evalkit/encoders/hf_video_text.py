@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evalkit import pretrained as files
 from evalkit.api import Clip, Encoded, Loading, UserError, as_texts
-from evalkit.pretrained import IMAGENET, Weights
-from evalkit.tubelets import cover, last_states
+from evalkit.encoders._tubelets import cover, last_states
+from evalkit.weights import huggingface
+from evalkit.weights.huggingface import IMAGENET, Weights
 
 MODEL_TYPES = ("xclip",)
 
@@ -81,7 +81,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "xcl
 
     if model_type not in MODEL_TYPES:
         raise ValueError(f"model_type={model_type!r}: wanted xclip")
-    return XCLIP(clip, XCLIPModel(files.make_config(model_type, config)), tokenizer)
+    return XCLIP(clip, XCLIPModel(huggingface.make_config(model_type, config)), tokenizer)
 
 
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> XCLIP:
@@ -92,9 +92,9 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> XCLIP:
     """
     from transformers import XCLIPModel
 
-    vision = files.read_config(path).vision_config
-    clip = files.read_clip(path, replace(IMAGENET, frames=vision.num_frames, size=vision.image_size))
-    return XCLIP(clip, files.load(XCLIPModel, path, weights=weights), loading.tokenizer or path)
+    vision = huggingface.read_config(path).vision_config
+    clip = huggingface.read_clip(path, replace(IMAGENET, frames=vision.num_frames, size=vision.image_size))
+    return XCLIP(clip, huggingface.load(XCLIPModel, path, weights=weights), loading.tokenizer or path)
 
 
 def _read_tokenizer(folder: Path | None) -> Any:

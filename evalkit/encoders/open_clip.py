@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading, UserError, described
-from evalkit.frames import FRAMES, FrameEncoder, library, refuse_files
+from evalkit.encoders._frames import FRAMES, FrameEncoder, library, refuse_files
 from evalkit.plugins import suggest
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading, UserError, described
-from evalkit.frames import FRAMES, FrameEncoder, library, refuse_files
+from evalkit.encoders._frames import FRAMES, FrameEncoder, library, refuse_files
 from evalkit.plugins import suggest
 
 

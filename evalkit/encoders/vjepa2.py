@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evalkit import checkpoint
-from evalkit import pretrained as files
 from evalkit.api import Clip, Encoded, Loading, UserError
-from evalkit.pretrained import IMAGENET, Weights
-from evalkit.tubelets import cover, last_states, states_of
+from evalkit.encoders._tubelets import cover, last_states, states_of
+from evalkit.weights import checkpoint, huggingface
+from evalkit.weights.huggingface import IMAGENET, Weights
 
 MODEL_TYPES = ("vjepa2",)
 SUFFIXES = (".pt", ".pth", ".ckpt")
@@ -77,7 +76,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "vje
     """
     if model_type not in MODEL_TYPES:
         raise ValueError(f"model_type={model_type!r}: wanted vjepa2")
-    made = files.make_config(model_type, config)
+    made = huggingface.make_config(model_type, config)
     return VJEPA2(clip, _encoder_class()(made).encoder, made)
 
 
@@ -94,9 +93,9 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
     """
     if path.is_file():
         return _from_file(path, loading)
-    config = files.read_config(path)
-    clip = files.read_clip(path, replace(IMAGENET, frames=config.frames_per_clip, size=config.crop_size))
-    return VJEPA2(clip, files.load(_encoder_class(), path, _LEFT_OUT, weights).encoder, config)
+    config = huggingface.read_config(path)
+    clip = huggingface.read_clip(path, replace(IMAGENET, frames=config.frames_per_clip, size=config.crop_size))
+    return VJEPA2(clip, huggingface.load(_encoder_class(), path, _LEFT_OUT, weights).encoder, config)
 
 
 def _encoder_class() -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evalkit.answers import Questions
 from evalkit.api import Example
+from evalkit.datasets.open_questions import Questions
 from evalkit.mini import classes, language
 
 KINDS = ("colour", "shape", "action")  # what language.inquiries asks for, in its order

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from evalkit.api import Example
-from evalkit.captions import Captioned, Narrated, Searched, Told
+from evalkit.datasets.captions import Captioned, Narrated, Searched, Told
 from evalkit.mini import world
 from evalkit.mini.library import three_minutes
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
-from evalkit.annotations import Labelled
 from evalkit.api import Example
+from evalkit.datasets.files import Labelled
 from evalkit.mini import film, language, world
 from evalkit.mini.library import Films
 

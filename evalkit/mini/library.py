@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from evalkit import cache
 from evalkit.api import Example
 from evalkit.mini import film, language, world
-from evalkit.progress import track
+from evalkit.runtime import cache
+from evalkit.runtime.progress import track
 
 
 @dataclass(frozen=True)

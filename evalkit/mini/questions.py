@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from evalkit.annotations import Labelled
 from evalkit.api import Example
+from evalkit.datasets.files import Labelled
 from evalkit.mini import language, library
 from evalkit.mini.captions import TEST, TRAIN
 from evalkit.mini.language import Kind, Question

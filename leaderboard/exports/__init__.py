@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.api import UserError
-from evalkit.cards import cards
 from evalkit.plugins import suggest
-from evalkit.rows import Row
-from evalkit.scores import is_rank, measure, resolve, task_files
+from evalkit.results.rows import Row
+from evalkit.results.scores import is_rank, measure, resolve, task_files
+from evalkit.weights.presets import cards
 
 from .._runs import Run, collect
 

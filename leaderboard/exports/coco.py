@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evalkit.result import load_rows
+from evalkit.results.run_folder import load_rows
 
 from .._runs import Run
 from . import as_json, model, part
 
-RULE = "evalkit.wording.captions:"
+RULE = "evalkit.metrics.text.captions:"
 
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:

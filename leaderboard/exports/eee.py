@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evalkit.result import load_rows
-from evalkit.schema import digest
-from evalkit.scores import is_rank, lower_is_better
+from evalkit.results.run_folder import load_rows
+from evalkit.results.schema import digest
+from evalkit.results.scores import is_rank, lower_is_better
 
 from .._runs import Run
 from . import as_json, as_lines, defined, means, model, part, when, with_headline

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from evalkit.plugins import module_and_factory
-from evalkit.result import load_rows
+from evalkit.results.run_folder import load_rows
 
 from .._runs import Run
 from . import model

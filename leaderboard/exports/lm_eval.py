@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
-from evalkit.result import load_rows
-from evalkit.schema import digest
-from evalkit.scores import lower_is_better
+from evalkit.results.run_folder import load_rows
+from evalkit.results.schema import digest
+from evalkit.results.scores import lower_is_better
 
 from .._runs import Run
 from . import as_json, as_lines, defined, fraction, means, model, part, summary, when

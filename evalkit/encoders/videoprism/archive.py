@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evalkit.api import Clip, UserError, described
-from evalkit.checkpoint import check_names, refuse
-from evalkit.encoders.videoprism import VideoPrism, encoder, sinusoid
+from evalkit.encoders.videoprism.model import VideoPrism, encoder, sinusoid
+from evalkit.weights.checkpoint import check_names, refuse
 
 _Names = dict[str, tuple[str, str]]  # official name -> ours, and the array's axes
 

@@ -1,0 +1,81 @@
+"""`evalkit adapt`: trains an adapter on a task's train split and writes a folder that `ckpt=` takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from evalkit.api import UserError
+from evalkit.config.config import Config
+from evalkit.encoders import _load
+from evalkit.pipeline import preflight
+from evalkit.pipeline.fit import fit_adapter
+from evalkit.pipeline.setup import Parts, frozen_parts, prepare
+from evalkit.results.schema import plain
+from evalkit.weights import trained_adapter
+
+
+def adapt(config: Config) -> Path:
+    """Trains the adapter; the folder holds what it learned, and the encoder.
+
+    The encoder is written whole where it was trained into a new one, else as a pointer to its checkpoint with the hash
+    of its weights.
+
+    Raises:
+        UserError: the folder is taken, or the task has no train split.
+    """
+    out = config.options.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out={out} exists and is not empty; nothing is overwritten: name another folder")
+    with prepare(config) as parts:
+        return _adapt(config, parts, out)
+
+
+def _adapt(config: Config, parts: Parts, out: Path) -> Path:
+    if not parts.task.train:
+        raise UserError(f"task {parts.name} has no train split to adapt on; adapt on another task")
+    if trained_adapter.makes_encoder(parts.adapter):
+        _load.spec_of(config.options.ckpt)  # fails now rather than after hours
+    elif not trained_adapter.learned(parts.adapter):
+        raise UserError(
+            f"adapter {parts.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
+        )
+    if config.options.canary and not parts.retuned:
+        preflight.check(config, parts.encoder, parts.reader, parts.task)
+    selection, _ = fit_adapter(parts, config)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    hidden = out.parent / f".{out.name}.{secrets.token_hex(4)}"
+    try:
+        hidden.mkdir()
+        record = {
+            "adapter": parts.adapter_name,
+            "settings": parts.settings,
+            "task": parts.name,
+            "selection": selection,
+            "config": config.to_yaml(),
+            "frozen": frozen_parts(parts.adapter, parts.task, parts.encoder.sha256),
+        }
+        trained_adapter.save(parts.adapter, trained_adapter.place(hidden, parts.adapter_name), record)
+        if trained_adapter.makes_encoder(parts.adapter):
+            _load.save_encoder(parts.encoder.module, _load.spec_of(config.options.ckpt), hidden)
+        else:
+            local = Path(config.options.ckpt).expanduser()
+            pointer = {
+                "ckpt": str(local.absolute()) if local.exists() else config.options.ckpt,
+                "seed": config.options.seed,
+                "settings": plain(config.encoder),
+                "sha256": parts.encoder.sha256,
+            }
+            (hidden / "encoder.json").write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        os.replace(hidden, out)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+    chosen = selection["chosen"]
+    print(f"kept epoch {chosen['epoch']} of {chosen['epochs']}: {selection['val_score']:.1f} on val\n{out}")
+    return out

@@ -1,0 +1,164 @@
+"""`evalkit check`: what is there of a task's data, against what its files name and what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evalkit.api import Clip, Example, Task
+from evalkit.config.config import Config
+from evalkit.features import extract
+from evalkit.features.key import identify
+from evalkit.pipeline.setup import load_task
+from evalkit.plugins import display_name
+from evalkit.results.run_folder import fingerprint
+from evalkit.results.table import columns, first
+from evalkit.runtime.machine import cores
+from evalkit.runtime.progress import track
+from evalkit.video.clips import Failure, Request, read_clips
+
+SPLITS = ("train", "val", "test")
+# Height and width that checked frames are scaled to: the same frames are decoded, and little is handed over.
+SIZE = 32
+
+
+@dataclass(frozen=True)
+class Split:
+    """What was found of one split.
+
+    Attributes:
+        examples: how many its files name.
+        published: how many the benchmark's paper counts; None where the task does not say.
+        unlabelled: examples without a public answer.
+        videos: distinct files that the examples ask about.
+        parts: distinct spans of them, a whole video for one; each is decoded.
+        missing: paths of files that are not there.
+        broken: path and reason of each part of a video that is there and does not decode.
+    """
+
+    name: str
+    examples: int
+    published: int | None
+    unlabelled: int
+    videos: int
+    parts: int
+    missing: list[Path]
+    broken: list[tuple[Path, str]]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found of a task's data.
+
+    Attributes:
+        splits: those that have examples.
+        shared: two splits, and a file of each that hold the same video, byte by byte.
+        unseen: classes of test without a training example, where there is a train split.
+        fingerprint: of the test examples, as results have it.
+    """
+
+    splits: list[Split]
+    shared: list[tuple[str, Path, str, Path]] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    fingerprint: str = ""
+
+    @property
+    def sound(self) -> bool:
+        """Whether every video is there, decodes, and belongs to one split."""
+        return not self.shared and not any(split.missing or split.broken for split in self.splits)
+
+
+def audit(task: Task, config: Config) -> Audit:
+    """Reads every part of a video once, as a run would decode it, and compares the files of the splits."""
+    examples = {name: getattr(task, name) for name in SPLITS if getattr(task, name)}
+    if task.provide:
+        task.provide([example for split in examples.values() for example in split])
+    splits = [_split(name, split, task, config) for name, split in examples.items()]
+    return Audit(splits, _shared(examples), _unseen(task), fingerprint(task.test))
+
+
+def check(config: Config) -> int:
+    """Prints what is there of a task's data; the exit code, 1 where something is missing, broken or in two splits."""
+    task = load_task(config)
+    found = audit(task, config)
+    name = display_name(config.options.task) + ("@mini" if config.options.mini else "")
+    print(f"task  {name}, version {task.version}\n")
+    print(report(found))
+    return 0 if found.sound else 1
+
+
+def report(found: Audit) -> str:
+    """The findings as text: a row per split, then what is wrong, the first of each kind by name."""
+    head = ("", "examples", "published", "unlabelled", "videos", "parts", "missing", "undecodable")
+    rows: list[tuple[str, ...]] = [head]
+    for s in found.splits:
+        published = "-" if s.published is None else f"{s.published:,}"
+        counts = (s.unlabelled, s.videos, s.parts, len(s.missing), len(s.broken))
+        rows.append((s.name, f"{s.examples:,}", published, *(f"{n:,}" for n in counts)))
+    lines = [columns(rows), ""]
+    for s in found.splits:
+        if s.missing:
+            lines.append(f"missing of {s.name}: {first([str(path) for path in s.missing])}")
+        lines += [f"undecodable of {s.name}: {path}: {reason}" for path, reason in s.broken[:5]]
+        if len(s.broken) > 5:
+            lines.append(f"undecodable of {s.name}: {len(s.broken) - 5:,} more")
+    lines += [f"the same video in {a} and {b}: {left} and {right}" for a, left, b, right in found.shared[:5]]
+    if len(found.shared) > 5:
+        lines.append(f"the same video in two splits: {len(found.shared) - 5:,} more")
+    if found.unseen:
+        lines.append(f"{len(found.unseen):,} classes of test have no training example: {first(found.unseen)}")
+    return "\n".join([*lines, f"fingerprint of the test examples: {found.fingerprint}"])
+
+
+def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -> Split:
+    parts = extract.sources(examples)
+    there = [part for part in parts if part.video.is_file()]
+    views = extract.resolve(task.views, Clip(), config.clip)
+    assert views.frames
+    requests = [Request(part.video, part.span, views, views.frames, SIZE, (), config.options.decoder) for part in there]
+    read = read_clips(requests, workers=config.options.workers or cores(), time_limit=config.options.time_limit)
+    decoded = zip(there, track(read, f"decode {name}", len(there)), strict=True)
+    return Split(
+        name,
+        len(examples),
+        task.sizes.get(name),
+        sum(example.target is None for example in examples),
+        len({part.video for part in parts}),
+        len(parts),
+        list(dict.fromkeys(part.video for part in parts if not part.video.is_file())),
+        [(part.video, clip.reason) for part, clip in decoded if isinstance(clip, Failure)],
+    )
+
+
+def _shared(examples: dict[str, Sequence[Example]]) -> list[tuple[str, Path, str, Path]]:
+    """Files of two splits that hold the same bytes: all of those with equal size and ends are read whole."""
+    alike: dict[tuple[int, str], list[tuple[str, Path]]] = {}
+    for name, split in examples.items():
+        for path in dict.fromkeys(example.video for example in split if example.video.is_file()):
+            one = identify(path)
+            alike.setdefault((one.size, one.sha256), []).append((name, path))
+    found = []
+    for group in alike.values():
+        if len({name for name, _ in group}) > 1:
+            of: dict[str, tuple[str, Path]] = {}
+            for name, path in group:
+                before = of.setdefault(identify(path, full=True).sha256, (name, path))
+                if before[0] != name:
+                    found.append((*before, name, path))
+    return found
+
+
+def _unseen(task: Task) -> list[str]:
+    if not task.train:
+        return []
+    known = set(_labels(task.train))
+    return [task.classes[k] for k in sorted(set(_labels(task.test)) - known)] if task.classes else []
+
+
+def _labels(examples: Iterable[Example]) -> list[int]:
+    """Class indices of all targets, of which an example may have several."""
+    targets = [
+        e.target if isinstance(e.target, tuple | list) else (e.target,) for e in examples if e.target is not None
+    ]
+    return [label for target in targets for label in target if isinstance(label, int)]

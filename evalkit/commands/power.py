@@ -1,0 +1,115 @@
+"""How many samples it takes to see a difference between two runs, and what difference a task can show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+from evalkit.api import UserError
+from evalkit.config import config
+from evalkit.config.values import convert
+from evalkit.plugins import display_name, suggest
+from evalkit.results.table import columns
+
+# Shown where none is given: what two runs have in common is not known before they are run.
+CORRELATIONS = (0.0, 0.3, 0.5, 0.7, 0.9)
+# In standard errors: two-sided at 5 %, with 80 % power.
+_TEST, _POWER = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(0.8)
+
+
+def samples(difference: float, baseline: float, correlation: float) -> int:
+    """Samples, each of its own video, at which a paired test at 5 % sees the difference in 80 % of all cases.
+
+    Of samples that are right or wrong, by the normal approximation (Connor 1987, https://doi.org/10.2307/2531961): the
+    test's error is that of runs which are equally good and disagree as often.
+
+    Args:
+        difference: between the runs, in percent points.
+        baseline: what the worse one scores, in percent.
+        correlation: between the two of being right on a sample.
+    """
+    p, q = baseline / 100, (baseline + difference) / 100
+    variance = p * (1 - p) + q * (1 - q) - 2 * correlation * math.sqrt(p * (1 - p) * q * (1 - q))
+    # Two runs that differ by q - p disagree at least so often, however alike they are.
+    variance = max(variance, (q - p) * (1 - (q - p)))
+    equal = variance + (q - p) ** 2
+    return math.ceil((_TEST * math.sqrt(equal) + _POWER * math.sqrt(variance)) ** 2 / (q - p) ** 2)
+
+
+def detectable(n: int, baseline: float, correlation: float) -> float:
+    """The smallest difference, in percent points, that n samples can show; NaN where not even 100 % can be told."""
+    low, high = 0.0, 100 - baseline
+    if samples(high, baseline, correlation) > n:
+        return math.nan
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (low, middle) if samples(middle, baseline, correlation) <= n else (middle, high)
+    return high
+
+
+def report(words: Sequence[str]) -> str:
+    """What `evalkit power difference=2 [baseline=50] [correlation=0.5] [task=NAME ...]` prints.
+
+    Raises:
+        UserError: a word is wrong, or the task's data are not there.
+    """
+    known = {"difference": 2.0, "baseline": 50.0, "correlation": math.nan}
+    rest = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in known:
+            rest.append(word)
+            continue
+        try:
+            known[key] = convert(value, float)
+        except ValueError:
+            raise UserError(f"{word}: expected a number") from None
+    difference, baseline, correlation = known.values()
+    if not 0 <= baseline < 100 or not 0 < difference <= 100 - baseline:
+        raise UserError(
+            f"difference={difference:g} baseline={baseline:g}: wanted percent points above 0, and a baseline from 0 to "
+            f"{100 - difference:g} that leaves room for them"
+        )
+    if correlation < -1 or correlation > 1:
+        raise UserError(f"correlation={correlation:g}: wanted -1 to 1")
+    rows = [["correlation of the two", f"samples to see {difference:g} points"]]
+    supposed = CORRELATIONS if math.isnan(correlation) else (correlation,)
+    rows += [[f"{one:g}", f"{samples(difference, baseline, one):,}"] for one in supposed]
+    told = [
+        f"two runs on the same samples, the worse at {baseline:g} %; 80 % power at 5 %; each sample of its own video"
+    ]
+    if rest:
+        name, n, videos = _size(rest)
+        told.append(f"{name}: {n:,} samples of {videos:,} videos")
+        for count, what in {videos: "videos", n: "samples"}.items():
+            rows[0].append(f"{count:,} {what} show")
+            for row, one in zip(rows[1:], supposed, strict=True):
+                found = detectable(count, baseline, one)
+                row.append("nothing" if math.isnan(found) else f"{found:.1f} points")
+        if n > videos:
+            told.append("samples of one video count for less than as many of their own: the truth lies between the two")
+    return "\n".join([*told, "", columns(rows)])
+
+
+def _size(words: Sequence[str]) -> tuple[str, int, int]:
+    """What the task of these words is called, its labelled test samples, and their videos."""
+    for word in words:
+        if "=" not in word or not word.startswith(("task=", "mini=", "data.", "config=")):
+            near = suggest(word.partition("=")[0], ["difference", "baseline", "correlation", "task", "mini"])
+            raise UserError(
+                f"power takes difference=, baseline=, correlation=, task=, mini= and data.*, got {word}.{near}"
+            )
+    from evalkit.pipeline.setup import load_task
+
+    settled = config.resolve("check", words)
+    task = load_task(settled)
+    labelled = [example for example in task.test if example.target is not None]
+    if not labelled:
+        raise UserError(f"task {settled.options.task}: no test sample has a public answer")
+    name = display_name(settled.options.task) + ("@mini" if settled.options.mini else "")
+    targets = [example.target for example in labelled[:100]]
+    metric, value = next(iter(task.score(targets, targets).items()))
+    if isinstance(value, float):
+        raise UserError(f"task {name}: {metric} is no share of samples that are right; power knows no other")
+    return name, len(labelled), len({example.video for example in labelled})

@@ -1,0 +1,149 @@
+"""`evalkit run suite=NAME`: one encoder on every task of a paper, and its printed numbers beside what was measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import evalkit
+from evalkit.api import UserError
+from evalkit.commands import sweep
+from evalkit.commands.sweep import Cell, Done
+from evalkit.datasets import published
+from evalkit.metrics import videoglue
+from evalkit.plugins import suggest
+from evalkit.results.table import columns
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a file in configs/suites/ holds.
+
+    Attributes:
+        cells: lines of words by the adaptation under which papers print such numbers: frozen, zero-shot, ...
+        rows: by a preset of ours, the printed rows that are of the same encoder; the first that a task has is taken.
+        sizes: for any other encoder: the same by its largest number of parameters, in millions, ascending.
+        mean: `stratified` for VideoGLUE's mean over its groups of tasks; empty for none.
+    """
+
+    cells: Mapping[str, Sequence[str]]
+    rows: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sizes: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    mean: str = ""
+
+    def nearest(self, ckpt: str, parameters: int) -> Sequence[str]:
+        """Printed rows of the same encoder, else of those of its size."""
+        if ckpt in self.rows:
+            return self.rows[ckpt]
+        return next((rows for most, rows in self.sizes.items() if parameters <= most * 1e6), ())
+
+
+def suites() -> dict[str, Path]:
+    """The files in configs/suites/ by name."""
+    folders = [Path(path) / "configs" / "suites" for path in evalkit.__path__]
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+
+
+def summary(file: Path) -> str:
+    """What a suite's file says first of itself."""
+    return file.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+
+
+def read(name: str) -> Suite:
+    """The suite of this name, or in this file.
+
+    Raises:
+        UserError: there is none.
+    """
+    import yaml
+
+    known = suites()
+    file = Path(name).expanduser() if name.endswith(".yaml") else known.get(name)
+    if file is None or not file.is_file():
+        raise UserError(f"suite={name}: there is no such suite.{suggest(name, known)} Known: {', '.join(known)}")
+    try:
+        return Suite(**yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} is no suite: {' '.join(str(error).split())}; wanted cells, and rows, sizes") from error
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs every cell that is not finished yet and prints one table; 1 where a cell failed.
+
+    Words go to every task, those that begin with a task's name to that task alone: `ssv2.data.root=/d/ssv2`.
+
+    Raises:
+        UserError: a word is wrong; nothing has been run then.
+    """
+    name = next(word for word in words if word.startswith("suite=")).partition("=")[2]
+    suite = read(name)
+    jobs, cells = plan(suite, [word for word in words if not word.startswith("suite=")])
+    print(f"suite {name}: {len(cells)} passes", file=sys.stderr)
+    done = sweep.run_all(jobs, [cell for _, cell in cells])
+    print(table(suite, list(zip((adaptation for adaptation, _ in cells), done, strict=True))))
+    return 1 if any(one.failure for one in done) else 0
+
+
+def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]]]:
+    """How many cells to run side by side, and each cell with its adaptation.
+
+    Raises:
+        UserError: a word is wrong, or is for no task of the suite.
+    """
+    lines = [(adaptation, line.split()) for adaptation, lines in suite.cells.items() for line in lines]
+    tasks = {word.partition("=")[2] for _, line in lines for word in line if word.startswith("task=")}
+    of_all = [word for word in words if word.partition(".")[0] not in tasks]
+    if wrong := [word for word in of_all if word.startswith("task=")]:
+        raise UserError(f"{wrong[0]}: a suite has its own tasks: {', '.join(sorted(tasks))}")
+    jobs, cells = 1, []
+    for adaptation, line in lines:
+        task = next(word for word in line if word.startswith("task=")).partition("=")[2]
+        own = [word.removeprefix(f"{task}.") for word in words if word.startswith(f"{task}.")]
+        settled: dict[str, str] = {}
+        for word in (*line, *of_all, *own):  # what is said last counts
+            settled[word.partition("=")[0]] = word
+        jobs, planned = sweep.plan(list(settled.values()))
+        cells += [(adaptation, cell) for cell in planned]
+    return jobs, cells
+
+
+def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
+    """A line per cell: the headline with its interval, and what the nearest encoder has in print."""
+    rows: list[tuple[str, ...]] = [
+        ("task", "how", "metric", "score", "95 % interval", "examples", "chance", "published", "of")
+    ]
+    scores: dict[str, float] = {}
+    for adaptation, one in done:
+        record = one.record
+        if record is None or not record["scores"]:
+            why = f"failed: {one.failure}" if record is None else "no public answers"
+            rows.append((one.cell.config.options.task, adaptation, why, *[""] * 6))
+            continue
+        score = record["scores"][0]
+        value, (low, high) = score["value"], score["ci95"]
+        interval = "" if None in (low, high) else f"{low:.1f} to {high:.1f}"
+        told = "-" if value is None else f"{value:.1f}"
+        name = record["task"]["name"]
+        if value is not None:
+            scores.setdefault(name.removesuffix("@mini"), value)
+        printed = beside(suite, adaptation, record)
+        chance = f"{record['chance']:.1f}"
+        rows.append((name, adaptation, score["metric"], told, interval, f"{score['n']:,}", chance, *printed))
+    if suite.mean and len(scores) == len(done):
+        rows.append((f"{suite.mean} mean", "", "", f"{videoglue.stratified_mean(scores):.1f}", *[""] * 5))
+    return columns(rows)
+
+
+def beside(suite: Suite, adaptation: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    """The number in print of the nearest encoder that has one on this task, and the encoder; never for a miniature."""
+    task, encoder = record["task"], record["encoder"]
+    if task["name"].endswith("@mini"):
+        return "", ""
+    known = published.rows(task["name"], record["scores"][0]["metric"], adaptation, task["split"])
+    for row in suite.nearest(encoder["ckpt"], encoder["parameters"]):
+        if row in known:
+            return f"{known[row]:.1f}", row
+    return "", ""

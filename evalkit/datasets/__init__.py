@@ -1,0 +1,1 @@
+"""What several tasks share: published annotation files, examples made of them, protocols, published numbers."""

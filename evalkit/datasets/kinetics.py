@@ -1,0 +1,65 @@
+"""Kinetics' lists as people have them: the published csv, or lines of a path and the number of its class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from evalkit.datasets.files import (
+    Labelled,
+    check_classes,
+    examples,
+    find_videos,
+    read_lines,
+    read_table,
+    the_file,
+    told,
+)
+
+COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+
+
+def read(root: Path, classes: int) -> Labelled:
+    """The clips of train and val with their classes.
+
+    Each list is `train.csv` as published (or `annotations/train.csv`), or kinetics400_train_list_videos.txt, lines of
+    `path number` or `path,number` beside label_map_k400.txt, a name a line; a `train.csv` may hold such lines, too.
+    Clips lie in train/ and val/, flat or in class folders, as <youtube_id>_<start>_<end> with six digits each. Every
+    row is expected, also where its clip is missing.
+
+    Args:
+        root: folder with the lists and the clips.
+        classes: 400 or 600.
+
+    Raises:
+        UserError: names file and line of a row that is not as published.
+    """
+    rows = {split: list(_rows(root, split, classes)) for split in ("train", "val")}
+    names = check_classes(root, sorted({label for split in rows.values() for _, label in split}), classes)
+    number = {label: i for i, label in enumerate(names)}
+    found = {}
+    for split, members in rows.items():
+        videos = find_videos(root / split)
+        found[split] = examples(
+            (path.stem, videos.get(path.stem, root / path), number[label]) for path, label in members
+        )
+    return Labelled(found["train"], found["val"], names)
+
+
+def _rows(root: Path, split: str, classes: int) -> Iterator[tuple[Path, str]]:
+    """Where each clip should be, under the root, and the name of its class."""
+    published = [f"{place}{split}.csv" for place in ("", "annotations/")]
+    published += [name.replace("val.", "validate.") for name in published if split == "val"]  # Kinetics-600's own name
+    file = the_file(root, *published, f"kinetics{classes}_{split}_list_videos.txt")
+    lines = read_lines(file)
+    if "youtube_id" in next(lines, ("", ""))[1]:
+        for where, row in read_table(file, COLUMNS):
+            with told(where):
+                start, end = int(float(row["time_start"])), int(float(row["time_end"]))
+                yield Path(split, f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"), row["label"].strip('"')
+        return
+    names = dict(enumerate(line for _, line in read_lines(the_file(root, f"label_map_k{classes}.txt"))))
+    for where, line in read_lines(file):
+        with told(where):
+            path, _, label = line.replace(",", " ").rpartition(" ")
+            yield Path(path.strip()), names[int(label)]

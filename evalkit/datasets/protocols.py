@@ -1,0 +1,154 @@
+"""The papers' ways to classify with an encoder, as data: frames, views, augmentation and training, by name.
+
+`videoglue` is tables 10 to 12 of https://arxiv.org/abs/2307.03166, and the default: its epochs and views are what both
+papers print. `videoglue_code` is the released configurations of frozen encoders
+(https://github.com/tensorflow/models/tree/master/official/projects/videoglue), where they differ: SSv2 is trained for
+60,000 steps, 91 epochs; Charades is cut into clips and scored by PR-AUC. Both leave out RandAugment, MixUp and CutMix,
+which table 10 names for Kinetics-400 and SSv2 and which the code has for fine-tuning alone, and Diving48's additional
+L2 of 5e-5. Both are tested on 224 pixels of a shorter side of 256, as in the code; the papers print no size before the
+crop. They search learning rate and weight decay from the values here, in 4e-5 to 2.5e-3 and 1e-6 to 1e-4.
+
+`videoprism` and `videoprism_8x252` (with as many operations as VideoGLUE's) are VideoPrism's: `videoglue` on frames of
+288 and 252 pixels (https://arxiv.org/abs/2402.13217, appendix E.1). The step between the 8 frames is not printed; it is
+VideoGLUE's, as is the share of the frame that is cut out.
+
+`videoglue_finetune` is VideoGLUE's end-to-end rows, for adapter=finetune: its augmentation is table 10's, with
+RandAugment, MixUp and CutMix for Kinetics-400 and SSv2. The code's stochastic depth of 0.2 is left out, and so is its
+strong augmentation of Charades, which table 10 has not.
+
+`vjepa2` is V-JEPA 2's attentive classifier, for adapter=attentive_classifier, as its configurations for ViT-L have it
+(https://github.com/facebookresearch/vjepa2/tree/main/configs/eval/vitl), on frames of the encoder's own size, there of
+256 pixels. Its grid is lr 1e-4, 3e-4, 1e-3, 3e-3, 5e-3 by weight_decay 0.01, 0.1, 0.4, 0.8 (Diving48: lr 1e-4, 3e-4,
+1e-3, weight_decay 0.8). For ViT-g, SSv2 has 64 frames, every second: clip.frames=64 clip.stride=2; and Diving48 other
+layers: adapter.layers=[24,29,34,39]. An encoder that is no V-JEPA 2 gives its last ones: adapter.layers=4. What differs
+from its code: RandAugment and random erasing are left out; 16 frames are every fourth of 64, where the code spreads
+them so that the last of the 64 is one; and test clips are evenly spaced, where the code draws each within its part of
+the video.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from evalkit.api import Augment, Score, Task, UserError, Views
+from evalkit.datasets import published
+from evalkit.datasets.files import Labelled
+from evalkit.metrics.classification import chance_map, charades_map, top1_top5
+
+Name = Literal["videoglue", "videoglue_code", "videoglue_finetune", "videoprism", "videoprism_8x252", "vjepa2"]
+
+DENSE = Views("dense", frames=16, stride=4, clips=4, crops=3, resize="crop", size=224, share=224 / 256)
+# Adapter settings; the probe's own are as in VideoGLUE's code otherwise.
+PROBE = {"batch_size": 256, "lr": 1e-4, "weight_decay": 1e-5, "dropout": 0.5, "label_smoothing": 0.1}
+# By benchmark: views, epochs, whether training clips are mirrored, and what else its settings are.
+VIDEOGLUE: dict[str, tuple[Views, int, bool, dict[str, Any]]] = {
+    "kinetics400": (DENSE, 150, True, {}),
+    "kinetics600": (DENSE, 150, True, {}),  # in none of the papers; as Kinetics-400
+    "moments_in_time": (DENSE, 50, True, {}),
+    "ssv2": (replace(DENSE, sampling="segments", stride=1, clips=1), 50, False, {}),
+    "diving48": (DENSE, 100, True, {}),
+    # Every frame of a source of six frames a second; the code's loss of several classes knows no smoothing.
+    "charades": (replace(DENSE, sampling="fps", fps=6.0, stride=1), 50, False, {"label_smoothing": 0.0}),
+}
+# Distinct augmented views of a training clip, each encoded once. The papers draw one anew in every epoch, which
+# trainer.views=150 does for Kinetics-400, at fifteen times the cost.
+VIEWS = 10
+STRONG = ("kinetics400", "kinetics600", "ssv2")  # whose fine-tuning has RandAugment, MixUp and CutMix
+CODE_EPOCHS = {"ssv2": 91}  # 60,000 steps of 256 of 168,913 videos
+# Views and adapter settings by benchmark; a training view is eight, two or four clips, as the classifier reads them.
+VJEPA2: dict[str, tuple[Views, dict[str, Any]]] = {
+    "kinetics400": (Views("dense", 16, stride=4, clips=8, crops=3, resize="crop"), {"epochs": 20, "batch_size": 256}),
+    "ssv2": (Views("dense", 16, stride=4, clips=2, crops=3, resize="crop"), {"epochs": 20, "batch_size": 256}),
+    "diving48": (
+        Views("dense", 32, stride=2, clips=4, crops=3, resize="crop"),
+        {"epochs": 100, "batch_size": 128, "layers": (17, 19, 21, 23), "weight_decay": 0.8},
+    ),
+}
+VIDEOPRISM = {"videoprism": (16, 288), "videoprism_8x252": (8, 252)}  # frames, and their height and width
+# The miniatures' own: one clip of the whole film, as the encoder takes it, and whether order tells the classes.
+MINI: dict[str, Any] = {
+    "views": Views("uniform"),
+    "settings": {"epochs": 60, "batch_size": 32, "lr": 1e-3},
+    "controls": ("shuffled",),
+}
+
+
+def prescribed(name: Name, benchmark: str) -> dict[str, Any]:
+    """What a protocol says of a benchmark: these fields of `evalkit.api.Task`, by name.
+
+    Args:
+        name: of the protocol.
+        benchmark: a key of `VIDEOGLUE`.
+
+    Raises:
+        UserError: the protocol says nothing of the benchmark.
+    """
+    if name == "vjepa2":
+        return _vjepa2(benchmark)
+    (views, epochs, flip, settings), tuned = VIDEOGLUE[benchmark], name == "videoglue_finetune"
+    if name in VIDEOPRISM:
+        frames, size = VIDEOPRISM[name]
+        views = replace(views, frames=frames, size=size)
+    if name == "videoglue_code":
+        epochs = CODE_EPOCHS.get(benchmark, epochs)
+    augment = Augment(views=min(VIEWS, epochs), flip=flip)
+    if tuned and benchmark in STRONG:
+        augment, settings = replace(augment, randaugment=(9.0, 0.5)), {**settings, "mixup": 0.8, "cutmix": 1.0}
+    return {
+        "protocol": name,
+        "views": views,
+        "augment": augment,
+        "adapter": "finetune" if tuned else "",
+        "settings": {**PROBE, "epochs": epochs, **settings},
+    }
+
+
+def _vjepa2(benchmark: str) -> dict[str, Any]:
+    if benchmark not in VJEPA2:
+        raise UserError(
+            f"data.protocol=vjepa2 says nothing of {benchmark}, only of {', '.join(VJEPA2)}; use another, as videoglue"
+        )
+    views, settings = VJEPA2[benchmark]
+    augment = Augment(
+        min(VIEWS, settings["epochs"]), area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), flip=False, all_clips=True
+    )
+    settings = {"heads": 16, "blocks": 4, "lr": 1e-3, "weight_decay": 0.01, **settings}
+    return {
+        "protocol": "vjepa2",
+        "views": views,
+        "augment": augment,
+        "adapter": "attentive_classifier",
+        "settings": settings,
+    }
+
+
+def classification(
+    benchmark: str, found: Labelled, name: Name, mini: bool, score: Score = top1_top5, **facts: Any
+) -> Task:
+    """A task with classes by a protocol, or on the miniature's own terms.
+
+    Args:
+        benchmark: a key of `VIDEOGLUE`.
+        found: the examples.
+        name: of the protocol.
+        mini: the examples are the miniature's: no published number is about them, and no protocol was made for them.
+        score: of several classes per example where it is not the accuracy.
+        facts: other fields of the task, of the benchmark itself.
+    """
+    several = [example.target for example in found.test if isinstance(example.target, tuple)]
+    if mini:
+        facts |= {"split": "mini", "sizes": {}, "licence": "generated (Apache-2.0)", **MINI}
+    else:
+        metric = "mAP" if several else "top1"
+        said = prescribed(name, benchmark)
+        facts |= {"published": published.rows(benchmark, metric, said["adapter"] or "frozen"), **said}
+    return Task(
+        train=found.train,
+        test=found.test,
+        classes=found.classes,
+        provide=found.provide,
+        score=score,
+        chance=chance_map(several, empty=score is not charades_map) if several else 100 / len(found.classes),
+        **facts,
+    )

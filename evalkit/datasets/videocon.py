@@ -1,0 +1,103 @@
+"""Something-Something v2 by words alone, over VideoCon's two lists of a few templates
+(https://arxiv.org/abs/2311.10111).
+
+A list names the videos that each template is looked for among, twelve of each. VideoCon's own score is the mAP of
+templates that search their videos. VideoPrism says that its score is the accuracy (https://arxiv.org/abs/2402.13217,
+table 4) and names no list. It prints VideoCon's figures beside its own, of which 16.1, 18.6 and others are no share of
+216 videos to a decimal: they are of another list, or mAP. So both are given here: `top1`, as VideoPrism calls it and as
+its figures are filed, and `mAP`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evalkit.api import Example, Task, UserError, Views
+from evalkit.datasets import published
+from evalkit.datasets.files import Labelled, check_classes, find_videos, read_table, the_file, told, video
+from evalkit.metrics.classification import accuracy, multilabel_map
+
+LISTS = {"ssv2_temporal": (18, 216), "ssv2_events": (49, 588)}  # templates and videos
+
+
+def by_words(benchmark: str, found: Labelled, mini: bool) -> Task:
+    """A task of naming the template of a video.
+
+    Args:
+        benchmark: a key of `LISTS`.
+        found: the examples, with one class each.
+        mini: they are the miniature's: no published number is about them.
+    """
+    train, test = ([replace(one, target=(one.target,)) for one in split] for split in (found.train, found.test))
+    return Task(
+        train=train,
+        test=test,
+        score=top1_map,
+        views=Views("uniform"),
+        classes=found.classes,
+        controls=("shuffled", "single_frame"),
+        chance=100 / len(found.classes),
+        split="mini" if mini else "val",
+        sizes={} if mini else {"test": LISTS[benchmark][1]},
+        licence="generated (Apache-2.0)" if mini else "the data set's own",
+        source="https://github.com/Hritikbansal/videocon",
+        published={} if mini else published.rows(benchmark, "top1", "zero-shot"),
+        provide=found.provide,
+    )
+
+
+def top1_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float | list[float]]:
+    """Whether the right class has the highest score: `top1`; and the mean average precision of classes: `mAP`.
+
+    Args:
+        predictions: (C,) scores of each example, higher is likelier.
+        targets: the one class of each example, as a tuple.
+
+    Raises:
+        UserError: a prediction is not such a list, or they differ in length.
+    """
+    precision = multilabel_map(predictions, targets)
+    best = [_highest(one) for one in predictions]
+    return {"top1": accuracy(best, [target for (target,) in targets])["accuracy"], **precision}
+
+
+def _highest(scores: Any) -> int | None:
+    """The class of the highest score; None where there is none. A single number is a target in place of scores."""
+    known = np.atleast_1d(np.asarray(scores, dtype=np.float64))
+    if np.isnan(known).all():
+        return None
+    return int(known[0]) if len(known) == 1 else int(np.nanargmax(known))
+
+
+def read(root: Path, benchmark: str) -> Labelled:
+    """The videos of a list, their template the class.
+
+    The published rows, one of each video and template, hold the template in quotes within a question, and whether it is
+    the video's.
+
+    Args:
+        root: folder with eval_<benchmark>.csv, and the videos in any folder there.
+        benchmark: a key of `LISTS`.
+
+    Raises:
+        UserError: there is no such list, or names file and line of a row that is not as published.
+    """
+    rows = []
+    file = the_file(root, f"eval_{benchmark}.csv")
+    for where, row in read_table(file, ("videopath", "caption", "match")):
+        with told(where):
+            (template,) = re.findall(r'"(.+)"', row["caption"])
+            rows.append((Path(row["videopath"]).stem, re.sub(r"[\[\]]", "", template), ("0", "1").index(row["match"])))
+    names = check_classes(root, list(dict.fromkeys(template for _, template, _ in rows)), LISTS[benchmark][0])
+    right = {one: names.index(template) for one, template, match in rows if match}
+    asked = {one for one, *_ in rows}
+    if not len(asked) == len(right) == sum(match for *_, match in rows):
+        raise UserError(f"{file}: {len(asked)} videos; wanted one row with match 1 of each")
+    videos = find_videos(root)
+    return Labelled([], [Example(one, video(videos, root, one), target) for one, target in right.items()], names)

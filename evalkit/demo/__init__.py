@@ -1,0 +1,1 @@
+"""The embedded checkpoint, and how it is trained (`make weights`)."""

@@ -1,0 +1,151 @@
+"""Trains the embedded encoder a third time: what it sees of each step of a whole film, beside the words for that step.
+
+Whole films against whole captions teach what happens and in which order; a shape, one of six in a caption of fifty
+words, they do not. Here the tokens of a step's own time are pooled and told from the words of other steps, and from
+near misses of its own, while the film's pooled tokens are told from other captions as before.
+
+Run by `make weights`, after the lessons in evalkit/demo/lessons.py: python -m evalkit.demo.train_encoder CKPT FOLDER
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evalkit.api import Example, Views
+from evalkit.encoders import _load
+from evalkit.encoders.longvivit import ViViT
+from evalkit.heads.optim import adamw
+from evalkit.mini import language, library, world
+from evalkit.mini.library import Films
+from evalkit.runtime.machine import cores
+from evalkit.runtime.progress import track
+from evalkit.video.clips import Decoded, Request, read_clips
+
+FILMS, STEPS, BATCH, LR, TEMPERATURE, SEED = 3600, 520, 16, 1e-3, 0.07, 1
+WHOLE = 0.5  # what whole films weigh beside their steps
+
+
+class Told(NamedTuple):
+    """Texts that are right of things seen, one each, and texts that are wrong of one of them."""
+
+    right: list[str]
+    wrong: list[str]
+
+
+def of_films(rng: random.Random, stories: Sequence[world.Story]) -> Told:
+    """The captions of films, and near misses of each."""
+    wrong = [text for story in stories for text in language.near_misses(rng, story, language.KINDS, 2)]
+    return Told(list(map(str, stories)), wrong)
+
+
+def of_steps(rng: random.Random, stories: Sequence[world.Story]) -> Told:
+    """The words for each step of films, in order, and near misses of each, half of them in the shape alone."""
+    told = Told([], [])
+    for story in stories:
+        for step in story.steps:
+            told.right.append(str(step))
+            alone = world.Story((step,), story.background)
+            for kinds, n in ((("shape",), 2), (("appearance", "motion"), 1)):
+                told.wrong.extend(language.near_misses(rng, alone, kinds, n))  # type: ignore[arg-type]
+    return told
+
+
+def shares(story: world.Story, steps: int) -> Tensor:
+    """Of so many time steps of a film what each counts in the mean over one step of the story: (6, T')."""
+    middles = (torch.arange(steps) + 0.5) * story.seconds / steps
+    within = torch.stack([(start <= middles) & (middles < end) for start, end in story.times()]).float()
+    return within / within.sum(-1, keepdim=True)
+
+
+def contrast(seen: Tensor, told: Told, embed: Callable[[list[str]], Tensor], log_scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy of what was seen (N, D) and the words for it (N) among those that are wrong.
+
+    What says the same of another as of this one is no wrong answer.
+    """
+    numbers = {text: i for i, text in enumerate(dict.fromkeys([*told.right, *told.wrong]))}
+    place = torch.tensor([numbers[text] for text in [*told.right, *told.wrong]])
+    texts = F.normalize(embed(list(numbers)), dim=-1)[place]  # each text embedded once
+    n = len(told.right)
+    logits = F.normalize(seen, dim=-1) @ texts.T * log_scale.exp().clamp(max=100)
+    logits = logits.masked_fill((place == place[:n, None]).fill_diagonal_(False), -math.inf)
+    target = torch.arange(n)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :n].T, target)) / 2
+
+
+def pixels(films: Films, encoder: ViViT) -> Tensor:
+    """Each film in the encoder's own clip, uint8 (N, T, 3, H, W).
+
+    Raises:
+        RuntimeError: one cannot be decoded.
+    """
+    clip = encoder.clip
+    films.provide([Example(path.stem, path) for path in films.paths])
+    requests = [Request(path, None, Views("uniform"), clip.frames, clip.size) for path in films.paths]
+    found = torch.empty(len(requests), clip.frames, 3, clip.size, clip.size, dtype=torch.uint8)
+    for i, one in enumerate(track(read_clips(requests, workers=cores()), "decode", len(requests))):
+        if not isinstance(one, Decoded):
+            raise RuntimeError(f"{films.paths[i]}: {one.reason}")
+        found[i] = one.pixels[0]
+    return found
+
+
+def orders(rng: random.Random, n: int, batch: int) -> Iterator[list[int]]:
+    """Batches of n things without end, each of them once before any comes again."""
+    order: list[int] = []
+    while True:
+        if len(order) < batch:
+            order = rng.sample(range(n), n)
+        yield order[:batch]
+        order = order[batch:]
+
+
+def learn(encoder: ViViT, video: Tensor, stories: Sequence[world.Story], steps: int, batch: int = BATCH) -> list[float]:
+    """Trains video and text towers in place; the loss of each step."""
+    encoder.train().requires_grad_(True)
+    scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
+    training = adamw(nn.ModuleList([encoder, nn.ParameterList([scale])]), LR, 0.05, steps)
+    optimizer, schedule = training["optimizer"], training["lr_scheduler"]["scheduler"]
+    rng, losses = random.Random(SEED), []
+    for own in track(itertools.islice(orders(rng, len(stories), batch), steps), "encoder", steps):
+        shown = [stories[i] for i in own]
+        encoded = encoder(video[own])
+        each = encoded.tokens.mean(2)  # (B, T', D)
+        within = torch.stack([shares(story, each.shape[1]) for story in shown])
+        of_each = contrast((within @ each).flatten(0, 1), of_steps(rng, shown), encoder.encode_text, scale)
+        of_whole = contrast(encoded.pooled, of_films(rng, shown), encoder.encode_text, scale)
+        loss = of_each + WHOLE * of_whole
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([*encoder.parameters(), scale], 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if len(losses) % 20 == 0:
+            print(f"step {len(losses)}: loss {loss.item():.3f}, of steps {of_each.item():.3f}", file=sys.stderr)
+    encoder.eval()
+    return losses
+
+
+def main(ckpt: str, folder: Path) -> None:
+    """Writes a folder that `ckpt=` takes."""
+    torch.manual_seed(SEED)
+    encoder = _load.load_encoder(ckpt)
+    assert isinstance(encoder, ViViT)
+    films = library.three_minutes("train", FILMS)
+    learn(encoder, pixels(films, encoder), films.stories, STEPS)
+    folder.mkdir(parents=True)
+    _load.save_encoder(encoder, _load.spec_of(ckpt), folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""Encode each clip once: forward pass, feature key, store, batches for training."""

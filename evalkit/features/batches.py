@@ -1,0 +1,222 @@
+"""The features of many sources by row: in memory where they fit, else read again for every batch.
+
+What does not fit comes from the store, a batch ahead of its use, or, where that is off or too small, from the videos. A
+head that is trained on either ends the same, as far as the encoder gives a clip the same features in any batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from evalkit.api import UserError
+from evalkit.features.extract import Cost, Encoding, Reader, Shelf, Source, unchanged
+from evalkit.features.store import Store
+from evalkit.pipeline.setup import Parts
+from evalkit.runtime import machine
+from evalkit.video.augment import Look
+
+# The share of the free memory that features may take.
+SHARE = 0.5
+_PLAIN = {"": unchanged}
+
+T = TypeVar("T")
+
+
+class Rows(Protocol):
+    """Features by row, from 0."""
+
+    def read(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """The rows (B, V, ...) of each batch, in order; a row may come several times."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Features in memory (n, V, ...)."""
+
+    features: Tensor
+
+    def read(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """The rows (B, V, ...) of each batch."""
+        return (self.features[list(batch)] for batch in batches)
+
+
+@dataclass(frozen=True)
+class Afresh:
+    """Features that are read again for every batch: from the shelf, and what it lacks from the videos.
+
+    Attributes:
+        sources: of each row.
+        keys: of each row on the shelf; none without a shelf.
+        pin: batches lie in page-locked memory, from which a GPU takes them while the CPU goes on.
+    """
+
+    reader: Reader
+    keep: Callable[[Tensor], Tensor]
+    sources: Sequence[Source]
+    shelf: Shelf | None
+    keys: Sequence[bytes]
+    pin: bool = False
+
+    def read(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """The rows (B, V, ...) of each batch.
+
+        Raises:
+            UserError: a source that could be decoded before no longer can.
+        """
+        return _ahead(self._read(batches)) if self.shelf else self._read(batches)
+
+    def _read(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        distinct = [list(dict.fromkeys(batch)) for batch in batches]
+        order = [row for own in distinct for row in own]
+        reader = replace(self.reader, cost=Cost())  # what is read again is neither a hit nor a miss of the run
+        # A store of its own, since this runs in a thread of its own.
+        shelf = self.shelf and replace(self.shelf, store=Store(self.shelf.store.folder, self.shelf.store.limit))
+        keys = [self.keys[row] for row in order] if shelf else []
+        found = reader.encode([self.sources[row] for row in order], self.keep, "", _PLAIN, shelf, keys)
+        try:
+            for batch, own in zip(batches, distinct, strict=True):
+                first = _known(next(found))
+                rows = torch.empty(len(own), *first.shape, dtype=first.dtype, pin_memory=self.pin)
+                rows[0] = first
+                for i in range(1, len(own)):
+                    rows[i] = _known(next(found))
+                place = {row: i for i, row in enumerate(own)}
+                yield rows if len(own) == len(batch) else rows[[place[row] for row in batch]]
+        finally:
+            if shelf:
+                shelf.store.close()
+            for phase in ("decode_s", "encode_s", "encoder_forwards"):
+                setattr(self.reader.cost, phase, getattr(self.reader.cost, phase) + getattr(reader.cost, phase))
+
+
+class Gathered(NamedTuple):
+    """The features of sources.
+
+    Attributes:
+        rows: of each source that could be decoded, one for each look.
+        first: the first row of each source; those of its other looks follow.
+        failed: what could not be decoded, or one of whose looks could not.
+    """
+
+    rows: Rows
+    first: dict[Source, int]
+    failed: list[Encoding]
+
+
+def gather(parts: Parts, wanted: Sequence[Source], looks: Sequence[Look | None], label: str) -> Gathered:
+    """The features that the present adapter reads of sources, or their uint8 video where it trains the encoder.
+
+    Args:
+        wanted: distinct sources, plain.
+        looks: the augmented views of each, a row each; None is the plain views, which are one row.
+        label: of the progress.
+    """
+    video, shelf, reader = parts.adapter.trains_encoder, parts.shelf, parts.reader
+    keep = _pixels if video else parts.keep
+    asked = [source._replace(look=look) for source in wanted for look in looks]
+    keys = [shelf.keys(source, _PLAIN) for source in asked] if shelf else []
+    found = reader.encode(asked, keep, label, _PLAIN, shelf, keys)
+    held: Tensor | None = None
+    first: dict[Source, int] = {}
+    good: list[int] = []
+    failed: list[Encoding] = []
+    for place, source in enumerate(wanted):
+        own = list(itertools.islice(found, len(looks)))
+        if failures := [one for one in own if one.failure]:
+            failed.append(failures[0])
+            continue
+        if not good:
+            one, done = own[0].features[""], (place + 1) * len(looks)
+            where = _where(one, len(asked), len(wanted), label, shelf)
+            if where == "memory":
+                held = torch.empty(len(asked), *one.shape, dtype=one.dtype)
+            elif where == "store" and shelf:
+                found = _filled(reader, asked[done:], keep, label, shelf, keys[done:])
+            else:
+                keep, shelf = _pixels if video else replace(parts, shelf=None).keep, None
+                found = reader.check(asked[done:], label)
+        first[source] = len(good)
+        if held is not None:
+            for row, encoding in enumerate(own, len(good)):
+                held[row] = encoding.features[""]
+        good += range(place * len(looks), (place + 1) * len(looks))
+    next(found, None)  # lets it flush
+    if held is not None:
+        return Gathered(Held(held), first, failed)
+    sources, own_keys = [asked[i] for i in good], [keys[i] for i in good if shelf]
+    return Gathered(Afresh(reader, keep, sources, shelf, own_keys, parts.device.type == "cuda"), first, failed)
+
+
+def _where(
+    one: Tensor, rows: int, sources: int, label: str, shelf: Shelf | None
+) -> Literal["memory", "store", "videos"]:
+    """Where so many rows are read from while an adapter is fitted; what that costs is told, but for memory."""
+    size, free = rows * one.nbytes, machine.free_memory()
+    if size <= SHARE * free:
+        return "memory"
+    kind = "video" if one.dtype == torch.uint8 else "features"
+    told = f"{label}: {_gigabytes(size)} of {kind}, {_gigabytes(free)} of memory free"
+    limit = shelf.store.limit if shelf else 0
+    if shelf and shelf.key.layout == "int8":
+        size = rows * (one.numel() + 4 * one.numel() // one.shape[-1])  # as it lies on the disk
+    if limit is None or size <= limit:
+        print(f"{told}: they are read from the store for every batch", file=sys.stderr)
+        return "store"
+    how, mend = ("decoded", "") if kind == "video" else ("decoded and encoded", "; cache=on stores them")
+    if shelf:
+        mend = f"; EVALKIT_CACHE_GB= above {_gigabytes(size)} stores them"
+    print(f"{told}: {sources} parts of videos are {how} again in each epoch{mend}", file=sys.stderr)
+    return "videos"
+
+
+def _filled(
+    reader: Reader,
+    wanted: Sequence[Source],
+    keep: Callable[[Tensor], Tensor],
+    label: str,
+    shelf: Shelf,
+    keys: Sequence[bytes],
+) -> Iterator[Encoding]:
+    """Each source in order, encoded where the shelf lacks it; what is there is not read now and has no features."""
+    stored = [shelf.holds(own) for own in keys]
+    missing = [i for i, there in enumerate(stored) if not there]
+    encodings = reader.encode([wanted[i] for i in missing], keep, label, _PLAIN, shelf, [keys[i] for i in missing])
+    for source, there in zip(wanted, stored, strict=True):
+        reader.cost.cache_hits += there
+        yield Encoding(source) if there else next(encodings)
+    next(encodings, None)  # lets it flush
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"
+
+
+def _pixels(pixels: Tensor) -> Tensor:
+    return pixels
+
+
+def _known(encoding: Encoding) -> Tensor:
+    if encoding.failure:
+        raise UserError(f"{encoding.source.video}: {encoding.failure}, though it could be decoded before")
+    return encoding.features[""]
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items, each made by a thread while the one before it is used."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            coming = thread.submit(next, items, end)
+            while (item := coming.result()) is not end:
+                coming = thread.submit(next, items, end)
+                yield item  # type: ignore[misc]
+        finally:
+            thread.submit(items.close)  # type: ignore[attr-defined]

@@ -1,0 +1,338 @@
+"""From examples to what an adapter keeps of their videos: decode in workers, encode once, in the examples' order."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from evalkit.api import Clip, Example, UserError, Views
+from evalkit.features.key import FeatureKey, identify
+from evalkit.features.store import Store
+from evalkit.runtime.machine import cores
+from evalkit.runtime.progress import track
+from evalkit.video.augment import Look
+from evalkit.video.clips import Decoded, Failure, Request, read_clips
+from evalkit.video.decode import Decoder
+
+# What is done to the pixels (V, T, C, H, W) of one example before it is encoded; the seed is the example's own.
+Variant = Callable[[Tensor, int], Tensor]
+
+
+class Source(NamedTuple):
+    """A part of a video that is decoded and encoded once, however many examples ask about it.
+
+    Attributes:
+        look: an augmented view of it; None means the task's plain views.
+    """
+
+    video: Path
+    span: tuple[float, float] | None
+    look: Look | None = None
+
+
+@dataclass
+class Cost:
+    """What a run spent: seconds of each phase, forward passes in clips, and parts of videos found stored and not."""
+
+    decode_s: float = 0.0
+    encode_s: float = 0.0
+    fit_s: float = 0.0
+    score_s: float = 0.0
+    encoder_forwards: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One source, encoded.
+
+    Attributes:
+        features: per variant, what the adapter keeps: (V, ...) on the CPU. Empty where decoding failed.
+        failure: why there are none, or None.
+        decoder: how it was decoded, where that was not the default way; else None.
+    """
+
+    source: Source
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    failure: str | None = None
+    decoder: str | None = None
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where the features of one encoder, kept one way, are stored.
+
+    Attributes:
+        key: all that changes a feature but for the video, the span and the variant.
+    """
+
+    store: Store
+    key: FeatureKey
+
+    def keys(self, source: Source, variants: Iterable[str]) -> bytes:
+        """A key per variant and one for what decoded the source, end to end; none where there is no such file."""
+        try:
+            video = identify(source.video)
+        except OSError:  # decoding will say why
+            return b""
+        own, shown = replace(self.key, video=video, span=source.span), ""
+        if source.look:
+            own = replace(own, views=source.look.cut(own.views))
+            shown = f" of {source.look.of(source.video, source.span)}"
+        texts = [f"{name} {_seed(source)}{shown}" if name else f"unchanged{shown}" for name in variants]
+        return b"".join(replace(own, variant=text).digest() for text in [*texts, f"decoder{shown}"])
+
+    def holds(self, keys: bytes) -> bool:
+        """Whether all seems to be there, by the store's index, which only `find` can confirm."""
+        return bool(keys) and all(key in self.store for key in _each(keys))
+
+    def find(self, source: Source, variants: Iterable[str], keys: bytes) -> Encoding | None:
+        """What is stored of a source; None where any part of it is missing or damaged."""
+        *own, decoder = _each(keys)
+        found = self.store.find(_each(keys))
+        if len(found) <= len(own):
+            return None
+        features = {name: found[key] for name, key in zip(variants, own, strict=True)}
+        return Encoding(source, features, decoder=bytes(found[decoder].tolist()).decode() or None)
+
+    def put(self, encoding: Encoding, keys: bytes) -> Encoding:
+        """Stores what was encoded, and gives it as `find` will."""
+        *own, decoder = _each(keys)
+        stored = {
+            name: self.store.put(key, feature, self.key.layout)
+            for key, (name, feature) in zip(own, encoding.features.items(), strict=True)
+        }
+        self.store.put(decoder, torch.tensor(list((encoding.decoder or "").encode()), dtype=torch.uint8))
+        return replace(encoding, features=stored)
+
+
+# A source that waits for its batch, with its keys, and with its clips or what was found of it.
+_Waiting = tuple[Source, bytes, Decoded | Failure | Encoding]
+# Sources that wait at most, so that what was found does not fill the memory while few clips are missing.
+WAITING = 64
+
+
+def resolve(views: Views, clip: Clip, overrides: Mapping[str, object]) -> Views:
+    """The task's views with the user's `clip.*` words, and the encoder's own clip where none are given.
+
+    Raises:
+        UserError: no square has such a share of the frame.
+    """
+    views = replace(views, **overrides)  # type: ignore[arg-type]
+    if not 0 < views.share <= 1:
+        raise UserError(f"clip.share={views.share:g}: wanted above 0 and up to 1")
+    return replace(
+        views,
+        frames=views.frames or clip.frames,
+        size=views.size or clip.size,
+        resize=views.resize or clip.resize,
+    )
+
+
+def sources(examples: Iterable[Example]) -> list[Source]:
+    """The distinct parts of videos that examples ask about, in order of first appearance."""
+    return list(dict.fromkeys(Source(example.video, example.span) for example in examples))
+
+
+def shuffled(pixels: Tensor, seed: int) -> Tensor:
+    """The frames in random order, the same order in every view."""
+    order = torch.randperm(pixels.shape[1], generator=torch.Generator().manual_seed(seed))
+    return pixels[:, order]
+
+
+def single_frame(pixels: Tensor, seed: int) -> Tensor:
+    """The middle frame, held for the whole clip."""
+    middle = pixels.shape[1] // 2
+    return pixels[:, middle : middle + 1].expand_as(pixels)
+
+
+def unchanged(pixels: Tensor, seed: int) -> Tensor:
+    """The clip itself."""
+    return pixels
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How clips are read and encoded in one run.
+
+    Attributes:
+        views: frames and size resolved.
+        workers: decoding processes; 0 means one per core.
+        batch: clips that are gathered before they are encoded.
+        time_limit: seconds that one video may take to decode.
+        decoder: what reads the frames where it is exact.
+    """
+
+    views: Views
+    workers: int
+    batch: int
+    time_limit: float
+    cost: Cost
+    decoder: Decoder = "pyav"
+
+    def sample(self, wanted: Sequence[Source], count: int) -> list[Tensor]:
+        """The first views, uint8 (T, C, H, W), of the first sources that decode, `count` of them or fewer."""
+        found: list[Tensor] = []
+        left = list(wanted)
+        while left and len(found) < count:  # no more are decoded than are needed
+            now, left = left[: count - len(found)], left[count - len(found) :]
+            found += [clip.pixels[0] for clip in self.read(now) if isinstance(clip, Decoded)]
+        return found
+
+    def check(self, wanted: Sequence[Source], label: str) -> Iterator[Encoding]:
+        """Each source in order, without features, or why it cannot be decoded."""
+        clips = self._timed(self.read(wanted))
+        for source, clip in zip(wanted, track(clips, label, len(wanted)), strict=True):
+            yield Encoding(source, failure=clip.reason if isinstance(clip, Failure) else None)
+
+    def encode(
+        self,
+        wanted: Sequence[Source],
+        keep: Callable[[Tensor], Tensor],
+        label: str,
+        variants: Mapping[str, Variant],
+        shelf: Shelf | None = None,
+        keys: Sequence[bytes] = (),
+    ) -> Iterator[Encoding]:
+        """Each source's features in order. `keep` maps uint8 clips (N, T, C, H, W) to what is kept, (N, ...).
+
+        What the shelf holds is not decoded, and what it lacks is put there.
+
+        Args:
+            label: of the progress on stderr; empty shows none.
+            keys: on the shelf, of each source, where they are known.
+        """
+        keys = keys or [shelf.keys(source, variants) if shelf else b"" for source in wanted]
+        there = self._there(wanted, variants, shelf, keys)
+        waiting: list[_Waiting] = []
+        held = 0
+        for source, own, one in zip(wanted, keys, track(there, label, len(wanted)) if label else there, strict=True):
+            waiting.append((source, own, one))
+            held += _views(one)
+            self.cost.cache_hits += isinstance(one, Encoding)
+            self.cost.cache_misses += not isinstance(one, Encoding)
+            if not held or held >= self.batch or len(waiting) >= WAITING:
+                yield from self._flush(waiting, keep, variants, shelf)
+                waiting, held = [], 0
+        yield from self._flush(waiting, keep, variants, shelf)
+        if shelf:
+            shelf.store.flush()
+
+    def _there(
+        self, wanted: Sequence[Source], variants: Iterable[str], shelf: Shelf | None, keys: Sequence[bytes]
+    ) -> Iterator[Decoded | Failure | Encoding]:
+        """What is stored of each source, in order; else its clips."""
+        stored = [bool(shelf and shelf.holds(own)) for own in keys]
+        clips = self._timed(self.read([source for source, known in zip(wanted, stored, strict=True) if not known]))
+        found: dict[int, Encoding | None] = {}
+        again = clips
+        for i in range(len(wanted)):
+            if shelf and stored[i] and i not in found:
+                found[i] = shelf.find(wanted[i], variants, keys[i])
+                if not found[i]:  # damaged or evicted, as others may be: those that come soon are read together
+                    soon = [j for j in range(i + 1, min(i + WAITING, len(wanted))) if stored[j]]
+                    found |= {j: shelf.find(wanted[j], variants, keys[j]) for j in soon}
+                    again = self._timed(self.read([wanted[j] for j, one in found.items() if not one]))
+            yield found.pop(i, None) or next(again if stored[i] else clips)
+
+    def read(self, wanted: Sequence[Source]) -> Iterator[Decoded | Failure]:
+        """The clips of each source in order; neighbours that are augmented views of the same clip are read together."""
+        assert self.views.frames and self.views.size  # resolve() filled them in
+        runs = itertools.groupby(enumerate(wanted), lambda one: one[1]._replace(look=None) if one[1].look else one[0])
+        groups = [[source for _, source in run] for _, run in runs]
+        requests = [
+            Request(
+                own[0].video,
+                own[0].span,
+                self.views,
+                self.views.frames,
+                self.views.size,
+                tuple(source.look for source in own if source.look),
+                self.decoder,
+            )
+            for own in groups
+        ]
+        read = read_clips(requests, workers=self.workers or cores(), time_limit=self.time_limit)
+        for own, clip in zip(groups, read, strict=True):
+            if isinstance(clip, Failure) or len(own) == 1:
+                yield from [clip] * len(own)
+            else:
+                clips = len(clip.times) // len(own)  # each in one crop
+                for i in range(0, len(clip.times), clips):
+                    yield replace(clip, pixels=clip.pixels[i : i + clips], times=clip.times[i : i + clips])
+
+    def _timed(self, clips: Iterator[Decoded | Failure]) -> Iterator[Decoded | Failure]:
+        """The clips, the time spent waiting for them counted as decoding."""
+        while True:
+            started = time.monotonic()
+            clip = next(clips, None)
+            self.cost.decode_s += time.monotonic() - started
+            if clip is None:
+                return
+            yield clip
+
+    def _flush(
+        self,
+        waiting: Sequence[_Waiting],
+        keep: Callable[[Tensor], Tensor],
+        variants: Mapping[str, Variant],
+        shelf: Shelf | None,
+    ) -> Iterator[Encoding]:
+        started = time.monotonic()
+        good = [(source, clip) for source, _, clip in waiting if isinstance(clip, Decoded)]
+        kept: dict[str, Iterator[Tensor]] = {}
+        for name, variant in variants.items():
+            if good:
+                pixels = torch.cat([variant(clip.pixels, _seed(source)) for source, clip in good])
+                features = keep(pixels)
+                self.cost.encoder_forwards += len(pixels)
+                kept[name] = iter(torch.split(features, [_views(clip) for _, clip in good]))
+        self.cost.encode_s += time.monotonic() - started
+        for source, keys, clip in waiting:
+            if isinstance(clip, Encoding):
+                yield clip
+            elif isinstance(clip, Failure):
+                yield Encoding(source, failure=clip.reason)
+            else:
+                features_of = {name: next(rows) for name, rows in kept.items()}
+                encoding = Encoding(source, features_of, decoder=None if clip.default_decoder else clip.decoder)
+                yield shelf.put(encoding, keys) if shelf and keys else encoding
+
+
+def report(failed: Sequence[Encoding], total: int) -> None:
+    """Says which training videos were left out.
+
+    Raises:
+        UserError: all of them were, with the first reason.
+    """
+    if failed and len(failed) == total:
+        raise UserError(
+            f"none of the {total} training videos could be decoded; {failed[0].source.video}: {failed[0].failure}"
+        )
+    for one in failed[:3]:
+        print(f"left out of training: {one.source.video}: {one.failure}", file=sys.stderr)
+    if len(failed) > 3:
+        print(f"left out of training: {len(failed) - 3} more", file=sys.stderr)
+
+
+def _views(clip: Decoded | Failure | Encoding) -> int:
+    return len(clip.pixels) if isinstance(clip, Decoded) else 0
+
+
+def _each(keys: bytes) -> list[bytes]:
+    """Keys of 32 bytes that lie end to end."""
+    return [keys[at : at + 32] for at in range(0, len(keys), 32)]
+
+
+def _seed(source: Source) -> int:
+    return zlib.crc32(f"{source.video.name} {source.span}".encode())

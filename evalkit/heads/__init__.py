@@ -1,0 +1,1 @@
+"""Modules trained on features, and what trains them: probe bank, closed-form probes, optimizer, PEFT, MixUp."""

@@ -1,0 +1,155 @@
+"""Adapters around probes that are fitted at once: every point of a grid, on one vector per example.
+
+An example's vector is the mean of its views' pooled vectors, float32. For a linear probe that is the mean of the views'
+scores; for neighbours, one training example has one vote.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import lightning
+import torch
+from torch import Tensor
+
+from evalkit.api import Batch, Example, Kept, Prediction, Task, UserError
+from evalkit.heads.labels import present, several_classes
+from evalkit.heads.solvers import Linear
+
+# Points of a linear probe: features (N, D), class indices (N,) or ones and zeros (N, classes), how many classes there
+# are -> a probe per point.
+Solve = Callable[[Tensor, Tensor, int], Linear]
+
+
+class Solved(lightning.LightningModule, ABC):
+    """A frozen encoder's pooled vectors -> class scores, at each point of a grid until one is chosen.
+
+    A kind of probe gives `fit_vectors(x, y)`, `score_vectors(x)`, which has (N, classes) for each point, and `choose`.
+
+    Args:
+        name: of the adapter, for what the user is told.
+        task: with classes.
+        points: how many there are.
+        detail: what a prediction calls its scores.
+
+    Raises:
+        UserError: the task has no classes.
+    """
+
+    trains_encoder = False
+    kept = Kept("pooled")
+    epochs = 1  # it is fitted, in one go
+    batch_size = 1  # is not asked for
+
+    def __init__(self, name: str, task: Task, points: int, detail: str) -> None:
+        super().__init__()
+        if not task.classes:
+            raise UserError(f"adapter={name} needs a task with classes; this task has none")
+        self.several = several_classes(task)
+        self.classes, self.points, self.detail = len(task.classes), points, detail
+
+    def solve(self, train: Batch) -> None:
+        """Fits every point on all training examples."""
+        targets = [example.target for example in train.examples]
+        labels = present(targets, self.classes) if self.several else torch.tensor(targets)
+        self.fit_vectors(self._vectors(train.features), labels.to(self.device))
+
+    @abstractmethod
+    def fit_vectors(self, x: Tensor, y: Tensor) -> None:
+        """Fits every point on features (N, D), which may be changed in place, and labels as in `Solve`."""
+
+    @abstractmethod
+    def score_vectors(self, x: Tensor) -> list[Tensor]:
+        """(N, classes) of features (N, D) at each point; the highest is the likeliest."""
+
+    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
+        """The five likeliest classes of each example, best first, of ties the lower one; or every class's score.
+
+        Every class's where an example may have several.
+        """
+        (predictions,) = self.predict_all(examples, features)
+        return predictions
+
+    def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
+        """What `predict` gives, at each point."""
+        if features is None:
+            raise UserError("a probe has no blind control: without a video it has no input")
+        found = []
+        for scores in self.score_vectors(self._vectors(features)):
+            if self.several:
+                found.append([Prediction(own) for own in scores.tolist()])
+                continue
+            best = scores.sort(dim=1, descending=True, stable=True)
+            pairs = zip(best.indices[:, :5].tolist(), best.values[:, :5].tolist(), strict=True)
+            found.append([Prediction(classes, {self.detail: [round(v, 6) for v in own]}) for classes, own in pairs])
+        return found
+
+    @abstractmethod
+    def choose(self, k: int) -> None:
+        """Leaves the k-th point only."""
+
+    def _vectors(self, features: Tensor) -> Tensor:
+        return features.to(self.device).float().mean(1)
+
+
+class SolvedLinear(Solved):
+    """Linear probes on pooled vectors (B, D).
+
+    With `standardise`, each feature is centred and divided by its standard deviation over the training examples before
+    the fit; the weights that are kept are those of the features as they are.
+
+    Args:
+        name: of the adapter.
+        task: with classes.
+        dim: D.
+        solve: fits all points.
+        points: how many.
+        standardise: see above.
+        probabilities: whether the scores are logits: of the softmax, or the sigmoid where an example may have several.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, name: str, task: Task, dim: int, solve: Solve, points: int, standardise: bool, probabilities: bool
+    ) -> None:
+        super().__init__(name, task, points, "probabilities" if probabilities else "estimates")
+        self._solve, self.standardise, self.probabilities = solve, standardise, probabilities
+        self.register_buffer("weight", torch.zeros(points, dim, self.classes, dtype=torch.float64))
+        self.register_buffer("bias", torch.zeros(points, self.classes, dtype=torch.float64))
+
+    def fit_vectors(self, x: Tensor, y: Tensor) -> None:
+        """Fits every point, as described."""
+        mean, deviation = x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
+        if self.standardise:
+            mean, deviation = x.mean(0), x.std(0, correction=0)
+            # What differs by rounding alone is constant: it stays as it is, near 0.
+            deviation[deviation <= 1e-6 * mean.abs()] = 1
+            x = x.sub_(mean).div_(deviation)
+        found = self._solve(x, y, self.classes)
+        self.weight = found.weight.double() / deviation.double()[:, None]
+        self.bias = found.bias.double() - mean.double() @ self.weight
+
+    def score_vectors(self, x: Tensor) -> list[Tensor]:
+        """Estimates of each class's share, or its probability, float64."""
+        model = Linear(self.weight, self.bias)
+        scores = [model.scores(x, point) for point in range(self.points)]
+        if not self.probabilities:
+            return scores
+        return [one.sigmoid() if self.several else one.softmax(1) for one in scores]
+
+    def choose(self, k: int) -> None:
+        """Leaves the k-th point only."""
+        self.weight, self.bias, self.points = self.weight[k : k + 1].clone(), self.bias[k : k + 1].clone(), 1
+
+    def learned(self) -> dict[str, Tensor]:
+        """The one probe's weight (classes, D) and bias (classes,), as torch.nn.Linear has them, float64."""
+        (weight,), (bias,) = self.weight, self.bias
+        return {"weight": weight.T, "bias": bias}
+
+    def relearn(self, weights: Mapping[str, Tensor]) -> None:
+        """Puts back what `learned` gave."""
+        self.weight = weights["weight"].T[None].to(self.weight)
+        self.bias = weights["bias"][None].to(self.bias)

@@ -1,0 +1,104 @@
+"""A probe of torch's own modules: it gives its features a gradient, and costs what the papers count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evalkit.api import UserError
+from evalkit.heads import boxes
+
+
+class Head(nn.Module):
+    """Class scores from an encoder's features: one head of `evalkit.heads.bank.Bank`, whose `state` it loads.
+
+    Args:
+        dim: D, width of the features.
+        classes: C.
+        heads: attention heads, a divisor of dim; 0 makes a linear probe.
+        steps: time steps of which positions are learned and added to the tokens; 0 for none.
+        layers: of features that the query passes through, each with an attention and an MLP; 0 for one attention
+            without an MLP.
+        dropout: before the classifier.
+        boxed: it asks with what is in a box, in place of a learned query.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        heads: int = 0,
+        steps: int = 0,
+        layers: int = 0,
+        dropout: float = 0.0,
+        boxed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.classes, self.boxed = classes, boxed
+        self.positions = nn.Parameter(torch.zeros(steps, 1, dim)) if steps else None
+        self.pool: Any = _Attention(dim, heads, mlp=False) if heads else nn.LayerNorm(dim)
+        if layers:
+            self.pool = nn.Module()
+            self.pool.layers = nn.ModuleList(_Attention(dim, heads, mlp=True) for _ in range(layers))
+        if heads and not boxed:
+            self.pool.query = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, classes))
+
+    def forward(self, features: Tensor, within: Tensor | None = None) -> Tensor:
+        """Logits (B, C) from vectors (B, D), tokens (B, T', S, D), or those of several layers (B, layers, T', S, D).
+
+        One that is boxed asks with the tokens within boxes (B, 4), or within the whole frame.
+        """
+        if self.boxed:
+            within = torch.tensor([boxes.WHOLE], device=features.device) if within is None else within
+            query = self.pool.norm(boxes.mean_in(within.expand(len(features), 4), features))[:, None]
+            return self.classify((query + self.pool(query, self._placed(features).flatten(1, 2)))[:, 0])  # type: ignore[no-any-return]
+        query = getattr(self.pool, "query", None)
+        if query is None:
+            return self.classify(self.pool(features))  # type: ignore[no-any-return]
+        layers = getattr(self.pool, "layers", [self.pool])
+        query = query.expand(len(features), -1, -1)
+        for layer, tokens in zip(layers, features.unbind(1) if len(layers) > 1 else (features,), strict=True):
+            query = layer(query, self._placed(tokens).flatten(1, 2))
+        return self.classify(query[:, 0])  # type: ignore[no-any-return]
+
+    def _placed(self, tokens: Tensor) -> Tensor:
+        """The tokens with their learned positions in time, interpolated to as many as there are."""
+        if self.positions is None:
+            return tokens
+        times = F.interpolate(self.positions.permute(1, 2, 0), tokens.shape[1], mode="linear")  # (1, D, T')
+        return tokens + times.mT[:, :, None]
+
+
+class _Attention(nn.Module):
+    """What a query (B, 1, D) finds in tokens (B, N, D), and a transformer's MLP after it where there is one."""
+
+    def __init__(self, dim: int, heads: int, mlp: bool) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(dim), nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.mlp = (
+            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+            if mlp
+            else None
+        )
+
+    def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
+        normed = self.norm(tokens)
+        found, _ = self.attention(query, normed, normed, need_weights=False)
+        return found if self.mlp is None else found + self.mlp(found)  # type: ignore[no-any-return]
+
+
+def attention_heads(dim: int, asked: int) -> int:
+    """Heads of an attentive probe on tokens of a width; 0 asked means 12 where they divide it, else the next fewer.
+
+    Raises:
+        UserError: they do not divide the width.
+    """
+    heads = asked or max(n for n in range(1, 13) if dim % n == 0)
+    if dim % heads:
+        allowed = [n for n in range(1, 33) if dim % n == 0]
+        raise UserError(f"adapter.heads={heads} does not divide the encoder's width {dim}; use one of {allowed}")
+    return heads

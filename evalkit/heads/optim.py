@@ -1,0 +1,142 @@
+"""The optimiser and schedule that the papers' probes use, for one module or for a bank of probes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from evalkit.heads.bank import Bank
+
+
+class Trained(lightning.LightningModule):
+    """An adapter that `adamw` trains.
+
+    Args:
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        epochs: passes over the training examples.
+        batch_size: examples in one training step.
+    """
+
+    def __init__(self, lr: float, weight_decay: float, epochs: int, batch_size: int) -> None:
+        super().__init__()
+        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
+
+    def configure_optimizers(self) -> Any:
+        return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
+
+
+def adamw(module: nn.Module, lr: float, weight_decay: float, steps: int, warmup: float = 0.05) -> dict[str, Any]:
+    """AdamW over what is trainable, a cosine to zero after a linear warm-up; no decay of biases and norms.
+
+    Args:
+        module: whose parameters are trained.
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        steps: in all.
+        warmup: share of the steps.
+    """
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    matrices = [p for p in trainable if p.ndim > 1]
+    vectors = [p for p in trainable if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer: Optimizer = AdamW(groups, lr=lr)
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {
+            "scheduler": LambdaLR(optimizer, lambda step: cosine(step, steps, warmup)),
+            "interval": "step",
+        },
+    }
+
+
+def cosine(step: int, steps: int, warmup: float) -> float:
+    """Factor of the peak learning rate at a step, from 0: a linear rise over a share of the steps, a cosine to zero."""
+    first = max(1, round(warmup * steps))
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - first) / max(1, steps - first))))
+
+
+class StackedAdamW(Optimizer):
+    """AdamW of a bank: each head has its own learning rate, weight decay, schedule and gradient norm.
+
+    As `adamw` with torch.nn.utils.clip_grad_norm_ does for one probe: a cosine to zero after a linear warm-up, no
+    decay of biases and norms. Call `backward` on the sum of the losses before `step`.
+
+    Args:
+        bank: on its device.
+        steps: in all; one number for every head, or one per head: a head that has done its steps rests.
+        warmup: share of the steps.
+        clip: largest norm of one head's gradient.
+
+    Attributes:
+        diverged: (K,) the first step, from 1, at which a head's gradient was not finite; 0 where there was none.
+    """
+
+    def __init__(self, bank: Bank, steps: int | Sequence[int], warmup: float = 0.05, clip: float = 1.0) -> None:
+        trained = [p for p in bank.parameters() if p.requires_grad]
+        decayed = [p for p in trained if p[0].ndim > 1]
+        others = [p for p in trained if p[0].ndim <= 1]
+        super().__init__([{"params": decayed, "decay": True}, {"params": others, "decay": False}], {})
+        self.points, self.warmup, self.clip = bank.points, warmup, clip
+        self.total = [steps] * len(bank.points) if isinstance(steps, int) else list(steps)
+        self.done, self.count = 0, torch.zeros((), device=trained[0].device)  # steps; the kernel wants a tensor
+        self.diverged = torch.zeros(len(bank.points), dtype=torch.int64, device=trained[0].device)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of every head; what the closure returns where there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        factors = {total: cosine(self.done, total, self.warmup) for total in set(self.total)}
+        self.done += 1
+        self.count += 1
+        grads = [[p.grad.unbind() for p in group["params"]] for group in self.param_groups]
+        # Each head's by itself, so that the order of summation, and with it the last bit, is that of the head alone.
+        norms = torch._foreach_norm([grad for stacks in grads for stack in stacks for grad in stack])
+        norm = sum(torch.stack(norms).square().view(-1, len(self.points)).unbind()).sqrt()  # type: ignore[union-attr]
+        self.diverged.masked_fill_((self.diverged == 0) & ~norm.isfinite(), self.done)
+        divisors = ((norm + 1e-6) / self.clip).clamp(min=1).float().unbind()  # the kernel wants no other dtype
+        for group, stacks in zip(self.param_groups, grads, strict=True):
+            # Head by head: the fused kernel takes one learning rate, but reads and writes memory once, where
+            # element-wise operations over the stack do so nine times.
+            heads = zip(
+                self.points, self.total, divisors, self._of_heads(group), zip(*stacks, strict=True), strict=True
+            )
+            for point, total, divisor, (weights, means, squares), gradient in heads:
+                if factor := factors[total]:
+                    torch._fused_adamw_(
+                        weights,
+                        gradient,
+                        means,
+                        squares,
+                        [],
+                        [self.count] * len(weights),
+                        lr=point.lr * factor,
+                        beta1=0.9,
+                        beta2=0.999,
+                        weight_decay=point.weight_decay if group["decay"] else 0.0,
+                        eps=1e-8,
+                        amsgrad=False,
+                        maximize=False,
+                        grad_scale=divisor,
+                    )
+        return loss
+
+    def _of_heads(self, group: dict[str, Any]) -> list[Sequence[tuple[Tensor, ...]]]:
+        """Views of each head's weights and of the running means of their gradients and squares, made once."""
+        if "heads" not in group:
+            stacks = [group["params"], *([torch.zeros_like(p) for p in group["params"]] for _ in range(2))]
+            kinds = [list(zip(*(p.detach().unbind() for p in stack), strict=True)) for stack in stacks]
+            group["heads"] = list(zip(*kinds, strict=True))
+        return group["heads"]  # type: ignore[no-any-return]

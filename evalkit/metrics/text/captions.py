@@ -1,0 +1,97 @@
+"""What papers report of captions: CIDEr, BLEU, ROUGE-L and METEOR, as pycocoevalcap 1.2 with its PTB tokenizer.
+
+Corpus scores and each caption's are pycocoevalcap's to 1e-6. A failed caption is an empty one.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from evalkit.metrics.bootstrap import Summed, Table, mean
+from evalkit.metrics.text import meteor
+from evalkit.metrics.text.bleu import bleu, parts
+from evalkit.metrics.text.cider import cider
+from evalkit.metrics.text.ngrams import N, count
+from evalkit.metrics.text.rouge import rouge_l
+from evalkit.metrics.text.texts import failed, generated, references
+from evalkit.metrics.text.tokenizer import tokenized
+
+
+def captions(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
+    """How near captions are to what people wrote: `CIDEr` (CIDEr-D), `BLEU-4` to `BLEU-1`, `ROUGE-L`; without Java.
+
+    Args:
+        predictions: one text of each; None for a failed one, which is scored as an empty caption.
+        targets: a text, or several, of which each is a reference.
+
+    Raises:
+        UserError: a prediction or a target is no text.
+    """
+    return scored(*_tokenized("captions", predictions, targets), [failed(one) for one in predictions])
+
+
+@meteor.beside(captions)
+def captions_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
+    """What `captions` gives, and `METEOR` 1.5, which needs evalkit[captions].
+
+    Raises:
+        UserError: as `captions`, and where METEOR cannot run.
+    """
+    meteor.start()
+    ours, theirs = _tokenized("captions_meteor", predictions, targets)
+    return {**scored(ours, theirs, [failed(one) for one in predictions]), "METEOR": meteor.meteor(ours, theirs)}
+
+
+def scored(
+    ours: Sequence[str], theirs: Sequence[Sequence[str]], missing: Sequence[bool]
+) -> dict[str, float | list[float]]:
+    """CIDEr, BLEU and ROUGE-L of texts whose words are known: one space between two.
+
+    CIDEr is NaN, and says so, where the split has one caption: document frequencies tell nothing then.
+
+    Args:
+        ours: (N,) generated.
+        theirs: (N,), the references of each.
+        missing: (N,), which are failed: they share nothing with any reference, even an empty one.
+    """
+    grams = count(ours, theirs)
+    found: dict[str, float | list[float]] = {"CIDEr": mean(cider(grams)) if len(ours) > 1 else undefined(len(ours))}
+    found |= _bleus(parts(grams))
+    found["ROUGE-L"] = [
+        0.0 if lost else rouge_l(one, several) for one, several, lost in zip(ours, theirs, missing, strict=True)
+    ]
+    return found
+
+
+def _bleus(parts: Table) -> dict[str, Summed]:
+    """`BLEU-4` to `BLEU-1` of a corpus, of what each caption adds (N, 10)."""
+
+    def of(n: int) -> Callable[[Table], Table]:
+        return lambda sums: 100 * bleu(sums)[..., n - 1]
+
+    return {f"BLEU-{n}": Summed(parts, of(n)) for n in range(N, 0, -1)}
+
+
+def undefined(n: int) -> Summed:
+    """CIDEr of n examples with one caption in all: NaN, and why."""
+    _say_undefined()
+    return mean(np.full(n, math.nan))
+
+
+@cache
+def _say_undefined() -> None:
+    print(
+        "evalkit: CIDEr of one caption alone is undefined: in how many captions an n-gram is tells nothing; score more",
+        file=sys.stderr,
+    )
+
+
+def _tokenized(metric: str, predictions: Sequence[Any], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
+    theirs = [[tokenized(text) for text in several] for several in references(metric, targets)]
+    return [tokenized(text) for text in generated(metric, predictions)], theirs

@@ -1,0 +1,218 @@
+"""Dense captions: events with their times and sentences, by the rules of densevid_eval (2018) and of SODA.
+
+densevid_eval compares each predicted sentence with those of all events that it overlaps, at tIoU 0.3, 0.5, 0.7 and
+0.9, and one that overlaps none with a word that nobody writes; it scores each video by itself and takes the mean over
+videos and thresholds (Krishna et al. 2017, https://github.com/ranjaykrishna/densevid_eval; evaluate2018.py in
+https://github.com/ttengwang/PDVC). evaluate2021.py takes random letters for that word, so that no two runs agree.
+SODA_c pairs a video's events in order (Fujita et al. 2020, https://github.com/fujiso/SODA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evalkit.api import UserError
+from evalkit.metrics.bootstrap import Summed, Table, mean
+from evalkit.metrics.text import meteor
+from evalkit.metrics.text.bleu import bleu, parts
+from evalkit.metrics.text.captions import undefined
+from evalkit.metrics.text.cider import cider
+from evalkit.metrics.text.ngrams import Ints, N, count
+from evalkit.metrics.text.rouge import rouge_l
+from evalkit.metrics.text.texts import failed
+from evalkit.metrics.text.tokenizer import tokenized
+
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+MOST = 1000  # events of one video that count
+_NO_EVENT = "abc123!@#"
+
+
+class Event(NamedTuple):
+    """What happens from start to end, in seconds, in tokenized words."""
+
+    start: float
+    end: float
+    words: str
+
+
+Events = Sequence[Event]
+
+
+def dense(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
+    """How well events are found and told: `CIDEr`, `CIDEr-split`, `BLEU-4` to `BLEU-1`, `ROUGE-L`, `Recall`,
+    `Precision`; means over videos, each over the four thresholds.
+
+    In CIDEr, as densevid_eval has it, the documents are the pairs of one video alone, so that a video with one pair is
+    0 whatever is said. In CIDEr-split they are those of all videos; it is NaN, and says so, where the whole split has
+    one event.
+
+    Args:
+        predictions: the events of each video, [{"segment": [start, end], "sentence": text}, ...], in seconds; None for
+            a failed one, which has none.
+        targets: the same, or a list of several such lists where several people told the video: each is a reference.
+
+    Raises:
+        UserError: a prediction or a target is not such a list, or a target is empty.
+    """
+    return _densevid(*_events("dense", predictions, targets))[0]
+
+
+def dense_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
+    """What `dense` gives, `METEOR` by the same rule, and `SODA_c`; needs evalkit[captions].
+
+    SODA_c is the mean over the references of a video, as PDVC and those after it take it. SODA's own code leaves out
+    videos without a prediction; here they are 0.
+
+    Raises:
+        UserError: as `dense`, and where METEOR cannot run.
+    """
+    meteor.start()
+    ours, theirs = _events("dense_meteor", predictions, targets)
+    found, pairs = _densevid(ours, theirs)
+    sums = np.zeros((len(THRESHOLDS) * len(ours), meteor.FIELDS))
+    np.add.at(sums, pairs.cell, meteor.parts(pairs.ours, pairs.theirs))
+    return {**found, "METEOR": _over_thresholds(meteor.score(sums)), "SODA_c": mean(_soda(ours, theirs))}
+
+
+def tiou(a: Event, b: Event) -> float:
+    """What two events share of the time that they cover."""
+    shared = max(0.0, min(a.end, b.end) - max(a.start, b.start))
+    covered = min(max(a.end, b.end) - min(a.start, b.start), a.end - a.start + b.end - b.start)
+    return shared / (covered + 1e-8)
+
+
+class _Pairs(NamedTuple):
+    """Sentences that are compared (P,), and the cell of each: threshold x videos + video."""
+
+    ours: list[str]
+    theirs: list[list[str]]
+    cell: Ints
+
+
+def _densevid(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> tuple[dict[str, float], _Pairs]:
+    pairs = _paired(ours, theirs)
+    videos, cells = len(ours), len(THRESHOLDS) * len(ours)
+    size = np.maximum(np.bincount(pairs.cell, minlength=cells), 1)
+
+    def averaged(values: Any) -> Summed:
+        return _over_thresholds(np.bincount(pairs.cell, values, minlength=cells) / size)
+
+    grams = count(pairs.ours, pairs.theirs)
+    sums = np.zeros((cells, 2 + 2 * N))
+    np.add.at(sums, pairs.cell, parts(grams))
+    alone = sum(len(events) for sets in theirs for events in sets) < 2
+    found: dict[str, float] = {
+        "CIDEr": averaged(cider(grams, pairs.cell)),
+        "CIDEr-split": undefined(videos) if alone else averaged(cider(grams, pairs.cell // videos)),
+    }
+    found |= {f"BLEU-{n}": _over_thresholds(bleu(sums)[:, n - 1]) for n in range(N, 0, -1)}
+    found["ROUGE-L"] = averaged([rouge_l(*pair) for pair in zip(pairs.ours, pairs.theirs, strict=True)])
+    covered = [[_found(events, sets, least) for events, sets in zip(ours, theirs, strict=True)] for least in THRESHOLDS]
+    recall, precision = np.moveaxis(np.array(covered), -1, 0)
+    return {**found, "Recall": _over_thresholds(recall), "Precision": _over_thresholds(precision)}, pairs
+
+
+def _paired(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> _Pairs:
+    left: list[str] = []
+    right: list[list[str]] = []
+    cells: list[int] = []
+    for level, least in enumerate(THRESHOLDS):
+        for video, (events, sets) in enumerate(zip(ours, theirs, strict=True)):
+            for event in events:
+                met = [one.words for told in sets for one in told if tiou(event, one) >= least] or [_NO_EVENT]
+                left += [event.words] * len(met)
+                right += [[words] for words in met]
+                cells += [level * len(ours) + video] * len(met)
+    return _Pairs(left, right, np.array(cells, np.int64))
+
+
+def _found(events: Events, sets: Sequence[Events], least: float) -> tuple[float, float]:
+    """The best recall and the best precision of a video's events, over its references."""
+    if not events:
+        return 0.0, 0.0
+    met = [np.array([[tiou(event, one) > least for one in told] for event in events]) for told in sets]
+    return max(float(one.any(0).mean()) for one in met), max(float(one.any(1).mean()) for one in met)
+
+
+def _soda(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> list[float]:
+    """SODA_c of each video, in 0..1."""
+    ours = [sorted(events, key=_start) for events in ours]
+    theirs = [[sorted(told, key=_start) for told in sets] for sets in theirs]
+    # The reference gives METEOR the person's sentence as the generated one.
+    asked = [
+        (one.words, [event.words])
+        for events, sets in zip(ours, theirs, strict=True)
+        for told in sets
+        for one in told
+        for event in events
+    ]
+    scores = iter(meteor.score(meteor.parts(*zip(*asked, strict=True))) if asked else ())
+    found = []
+    for events, sets in zip(ours, theirs, strict=True):
+        measures = []
+        for told in sets:
+            gains = [[next(scores) * tiou(event, one) for event in events] for one in told]
+            # The harmonic mean of the best sum / events and of it / references.
+            measures.append(2 * _in_order(gains) / (len(events) + len(told)))
+        found.append(fmean(measures))
+    return found
+
+
+def _start(event: Event) -> float:
+    return event.start
+
+
+def _in_order(gains: Sequence[Sequence[float]]) -> float:
+    """The largest sum of gains of pairs (row, column) that rise in both."""
+    before = [0.0] * (1 + max(map(len, gains), default=0))
+    for row in gains:
+        here = [0.0]
+        for column, gain in enumerate(row):
+            here.append(max(here[-1], before[column + 1], before[column] + gain))
+        before = here
+    return before[-1]
+
+
+def _over_thresholds(values: Table) -> Summed:
+    """The mean over videos, in percent, of values for each cell."""
+    return mean(np.asarray(values).reshape(len(THRESHOLDS), -1).mean(0))
+
+
+def _events(metric: str, predictions: Sequence[Any], targets: Sequence[Any]) -> tuple[list[Events], list[list[Events]]]:
+    """The events of each prediction, and the references of each target."""
+    theirs = [_sets(metric, "target", target) for target in targets]
+    for sets, target in zip(theirs, targets, strict=True):
+        if not all(sets):
+            raise UserError(f"{metric}: target {repr(target)[:60]} has no event; wanted at least one")
+    ours = [[] if failed(one) else _sets(metric, "prediction", one)[0][:MOST] for one in predictions]
+    return ours, theirs
+
+
+def _sets(metric: str, what: str, value: Any) -> list[Events]:
+    if isinstance(value, list | tuple):
+        nested = bool(value) and all(isinstance(one, list | tuple) for one in value)
+        return [[_event(metric, what, one) for one in events] for events in (value if nested else [value])]
+    raise _unlike(metric, what, value)
+
+
+def _event(metric: str, what: str, value: Any) -> Event:
+    try:
+        start, end = map(float, value["segment"])
+        if not start <= end:
+            raise ValueError
+        # Like the reference, before it is tokenized.
+        sentence = "".join(letter if letter.isascii() else " " for letter in value["sentence"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _unlike(metric, what, value) from None
+    return Event(start, end, tokenized(sentence))
+
+
+def _unlike(metric: str, what: str, value: Any) -> UserError:
+    return UserError(
+        f'{metric}: {what} {repr(value)[:60]} is not {{"segment": [start, end], "sentence": text}} with '
+        "start <= end, or a list of such"
+    )

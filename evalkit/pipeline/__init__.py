@@ -1,0 +1,1 @@
+"""One run: setup -> preflight -> fit -> predict (with controls) -> record."""

@@ -1,0 +1,84 @@
+"""What a run has predicted so far, on disk: the same run, started again after a kill, goes on from there.
+
+A journal is a file of entries: a line break, a checksum, a blank, and [kind, {example id: what was found}] as JSON.
+Each is written as soon as it is found, and a torn or damaged one is as if it had never been written. A power cut may
+take the last seconds with it: nothing is fsynced.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from evalkit.runtime import cache
+
+# Journals of runs that nobody started again in so many days are removed.
+DAYS = 30
+
+
+class Journal:
+    """The journal of one run, in the cache folder; where that cannot be written, nothing is kept.
+
+    The same run may be at work twice at once: both write the same.
+
+    Args:
+        name: a hash of all that decides what is found; empty where nothing is to be kept.
+
+    Attributes:
+        known: what an earlier start of the run found, by kind and example id.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.known: dict[str, dict[str, Any]] = {}
+        self.path = cache.folder() / "journals" / f"{name}.jsonl" if name else None
+        if self.path is None:
+            return
+        for path in self.path.parent.glob("*.jsonl"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > DAYS * 86_400:
+                    path.unlink()
+        with suppress(OSError):
+            for entry in self.path.read_bytes().split(b"\n"):
+                checksum, _, text = entry.partition(b" ")
+                if checksum == _checksum(text):
+                    kind, found = json.loads(text)
+                    self.known.setdefault(kind, {}).update(found)
+
+    def add(self, kind: str, found: Mapping[str, Any]) -> None:
+        """Writes what was found of some examples; unless JSON would give it back as something else.
+
+        Raises:
+            OSError: the disk is full; what was written before still counts.
+        """
+        if self.path is None:
+            return
+        try:
+            text = json.dumps([kind, found], allow_nan=False)
+        except (TypeError, ValueError):
+            return
+        if json.loads(text) != [kind, found]:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab") as file:
+                file.write(b"\n%s %s" % (_checksum(text.encode()), text.encode()))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                error.filename = str(self.path)
+                raise
+            self.path = None
+
+    def remove(self) -> None:
+        """Ends the journal, once what was found is written elsewhere."""
+        if self.path is not None:
+            with suppress(OSError):
+                self.path.unlink()
+
+
+def _checksum(text: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(text)

@@ -1,0 +1,214 @@
+"""One prediction per test example, and those of the controls, from clips that are decoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evalkit.api import Adapter, Example, Prediction, Task, UserError
+from evalkit.features import extract
+from evalkit.features.extract import Encoding, Source
+from evalkit.features.key import architecture
+from evalkit.pipeline.fit import headline, settle
+from evalkit.pipeline.journal import Journal
+from evalkit.pipeline.setup import Parts, frozen_parts
+from evalkit.results import run_folder, schema
+from evalkit.results.provenance import packages
+from evalkit.runtime.progress import track
+from evalkit.weights import checkpoint, trained_adapter
+
+VARIANTS = {"shuffled": extract.shuffled, "single_frame": extract.single_frame}
+ASKED_AGAIN = ("blind", "option_order")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was predicted for the test examples.
+
+    Attributes:
+        by_control: predictions by example id; under the empty name those that are scored, else a control's.
+        failures: reason by example id.
+        decoders: decoder by example id, where it was not the default.
+        journal: of the predictions, as `predict` got them from the adapter; to be removed once they are written.
+    """
+
+    by_control: dict[str, dict[str, Prediction]]
+    failures: dict[str, str]
+    decoders: dict[str, str]
+    journal: Journal
+
+    @property
+    def scored(self) -> dict[str, Prediction]:
+        return self.by_control[""]
+
+    def add(self, name: str, found: Mapping[str, Prediction]) -> None:
+        """Takes in what was predicted together."""
+        self.by_control[name] |= found
+        self.journal.add(name, {key: [*one, self.decoders.get(key)] for key, one in found.items()})
+
+    def recall(self, names: Sequence[str], examples: Sequence[Example]) -> bool:
+        """Takes in what the journal has of these examples, and says so; nothing where it lacks any of it."""
+        known = {name: self.journal.known.get(name, {}) for name in names}
+        if not all(example.id in of_name for of_name in known.values() for example in examples):
+            return False
+        for name, of_name in known.items():
+            for example in examples:
+                value, detail, decoder = of_name[example.id]
+                self.by_control[name][example.id] = Prediction(value, detail)
+                if decoder:
+                    self.decoders[example.id] = decoder
+        return True
+
+
+def controls_of(parts: Parts) -> list[str]:
+    """The task's controls, but for `blind` where the adapter has no answer without a video."""
+    controls = list(parts.task.controls)
+    if unknown := set(controls) - {*VARIANTS, *ASKED_AGAIN}:
+        raise UserError(f"task {parts.name}: no control named {min(unknown)!r}")
+    if "blind" in controls:
+        try:
+            with torch.inference_mode():
+                parts.adapter.predict(parts.task.test[:1], None)
+        except UserError as error:
+            print(f"control blind left out: {error}", file=sys.stderr)
+            controls.remove("blind")
+    return controls
+
+
+def predict(parts: Parts, controls: Sequence[str], seed: int) -> Predictions:
+    """Predictions of all test examples; each video is decoded once, however many examples and controls ask about it.
+
+    What the same run predicted before it was killed is taken from its journal.
+    """
+    task, size = parts.task, parts.reader.batch
+    if task.provide:
+        task.provide(task.test)
+    variants = {"": extract.unchanged} | {name: VARIANTS[name] for name in controls if name in VARIANTS}
+    asking: dict[Source, list[Example]] = {}
+    for example in task.test:
+        asking.setdefault(Source(example.video, example.span), []).append(example)
+    keys = [parts.shelf.keys(source, variants) for source in asking] if parts.shelf else []
+    journal = _journal(parts, keys, seed)
+    predicted = Predictions({name: {} for name in [*variants, *controls]}, {}, {}, journal)
+    sources = list(asking)
+    left: list[int] = []
+    for start in range(0, len(sources), size):
+        # What is predicted together is recalled as a whole or not at all: a kill changes no batch.
+        places = range(start, min(start + size, len(sources)))
+        examples = [example for place in places for example in asking[sources[place]]]
+        if not predicted.recall([*predicted.by_control], examples):
+            left += places
+    if journal.known:
+        said = len(journal.known.get("", {}))
+        print(f"predict: {said} of {len(task.test)} are known from a run that was cut short", file=sys.stderr)
+    wanted, own_keys = [sources[place] for place in left], [keys[place] for place in left if keys]
+    encodings = parts.reader.encode(wanted, parts.keep, "", variants, parts.shelf, own_keys)
+    answered = _answered(parts, encodings, asking, predicted)
+    for _ in track(answered, "predict", sum(len(asking[source]) for source in wanted)):
+        continue
+    for name, own in predicted.by_control.items():
+        if name != "option_order":  # its values are lists, one per order
+            examples = [example for example in task.test if example.id in own]
+            settled = settle(parts.adapter, examples, [own[example.id] for example in examples])
+            own |= {example.id: one for example, one in zip(examples, settled, strict=True)}
+    return predicted
+
+
+def control(name: str, task: Task, predicted: Mapping[str, Prediction]) -> dict[str, Any]:
+    """A control's headline over the labelled test examples, failed ones wrong as in the score itself."""
+    labelled = [example for example in task.test if example.target is not None]
+    targets = [example.target for example in labelled]
+    values = [predicted[e.id].value if e.id in predicted else None for e in labelled]
+    metric = next(iter(task.score(targets[:2], targets[:2])))
+    if name != "option_order":
+        return {"name": name, "metric": metric, "value": headline(task.score, values, targets)}
+    orders = max((len(value) for value in values if value is not None), default=1)
+    turns = [[None if value is None else value[k % len(value)] for value in values] for k in range(orders)]
+    return {"name": name, "metric": metric, "value": sum(headline(task.score, t, targets) for t in turns) / orders}
+
+
+def _answered(
+    parts: Parts,
+    encodings: Iterator[Encoding],
+    asking: Mapping[Source, Sequence[Example]],
+    predicted: Predictions,
+) -> Iterator[Example]:
+    """Each example about these sources, once it has its predictions, or a failure."""
+    adapter, size = parts.adapter, parts.reader.batch
+    while batch := list(itertools.islice(encodings, size)):
+        for one in batch:
+            for example in asking[one.source]:
+                if one.failure:
+                    predicted.failures[example.id] = one.failure
+                    yield example
+                elif one.decoder:
+                    predicted.decoders[example.id] = one.decoder
+        good = [one for one in batch if not one.failure]
+        asked = [(place, example) for place, one in enumerate(good) for example in asking[one.source]]
+        variants = good[0].features if good else {}
+        features = {name: torch.stack([one.features[name] for one in good]) for name in variants}
+        # A video may be asked about many times: its features are not all there as often at once.
+        for start in range(0, len(asked), size):
+            some = asked[start : start + size]
+            examples, places = [example for _, example in some], [place for place, _ in some]
+            for name in predicted.by_control:
+                if predicted.recall([name], examples):
+                    continue
+                with torch.inference_mode():
+                    if name == "blind":
+                        said = _ask(adapter, examples, None)
+                    elif name == "option_order":
+                        said = _cyclic(adapter, examples, features[""][places], predicted.scored)
+                    else:
+                        said = _ask(adapter, examples, features[name][places])
+                predicted.add(name, said)
+            yield from examples
+
+
+def _journal(parts: Parts, keys: Sequence[bytes], seed: int) -> Journal:
+    """The journal that is named by all that decides what this run predicts.
+
+    There is none where features are not stored, nor of an adapter whose weights cannot be written, so that nothing
+    tells what it learned.
+
+    Args:
+        keys: of the features of each source, which hold the video, the encoder and the views.
+    """
+    adapter = parts.adapter
+    learned = trained_adapter.learned(adapter)
+    if not parts.shelf or (adapter.epochs and not learned):
+        return Journal("")
+    told = {
+        "features": hashlib.sha256(b" ".join(keys)).hexdigest(),
+        "task": [parts.name, parts.task.version, run_folder.fingerprint(parts.task.test)],
+        "adapter": [parts.adapter_name, parts.settings, architecture(adapter), checkpoint.digest(learned)],
+        "frozen": {**getattr(adapter, "frozen", {}), **frozen_parts(adapter, parts.task, parts.encoder.sha256)},
+        "run": [seed, parts.reader.batch, packages()],
+    }
+    return Journal(schema.digest(told))
+
+
+def _ask(adapter: Adapter, examples: Sequence[Example], features: Tensor | None) -> dict[str, Prediction]:
+    return {e.id: p for e, p in zip(examples, adapter.predict(examples, features), strict=True)}
+
+
+def _cyclic(
+    adapter: Adapter, examples: Sequence[Example], features: Tensor, straight: Mapping[str, Prediction]
+) -> dict[str, Prediction]:
+    """Predictions under every cyclic order of the options, as a list of indices into the options as they stand."""
+    orders = max(len(example.choices) for example in examples)
+    values = {example.id: [straight[example.id].value] for example in examples}
+    for shift in range(1, orders):
+        shifts = [shift % len(e.choices) for e in examples]  # one with fewer options comes round again
+        turned = [replace(e, choices=e.choices[n:] + e.choices[:n]) for e, n in zip(examples, shifts, strict=True)]
+        for example, n, prediction in zip(examples, shifts, adapter.predict(turned, features), strict=True):
+            said = prediction.value
+            values[example.id].append(None if said is None else (said + n) % len(example.choices))
+    return {key: Prediction(value) for key, value in values.items()}

@@ -1,0 +1,80 @@
+"""The canary at work: before a run encodes anything, and alone as `evalkit canary`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from evalkit.api import Example, Task, UserError, Views
+from evalkit.canary import checks, reference
+from evalkit.canary.finding import Finding
+from evalkit.config.config import Config
+from evalkit.encoders import _load
+from evalkit.features import extract
+from evalkit.features.extract import Reader
+from evalkit.features.forward import Forward
+from evalkit.pipeline import setup
+
+# Clips that the canary looks at, and videos that may fail to decode before drawn films stand in.
+CLIPS, TRIES = 2, 8
+DRAWN = (2, 3)  # the canary draws films 0 and 1 itself
+
+
+def check(config: Config, forward: Forward, reader: Reader, task: Task) -> list[Finding]:
+    """What the canary found with clips of the task; warnings are told on stderr.
+
+    Raises:
+        UserError: the encoder is not fed, or does not answer, as its clip says; all reasons in one line.
+    """
+    findings = _examine(config, forward, _clips(reader, task))
+    if failed := [f"{one.check}: {one.detail}" for one in findings if one.outcome == "failed"]:
+        raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
+    for one in findings:
+        if one.outcome == "warning":
+            print(f"canary: {one.check}: {one.detail}", file=sys.stderr)
+    return findings
+
+
+def report(config: Config) -> bool:
+    """Prints what the canary found, with clips of the task where one is given, else with drawn films.
+
+    Returns:
+        Whether nothing failed.
+
+    Raises:
+        UserError: there is no such encoder or task.
+    """
+    forward = setup.load_forward(config)
+    if config.options.task:
+        task = setup.load_task(config)
+        clips = _clips(setup.make_reader(config, task.views, forward), task)
+    else:
+        views = extract.resolve(Views(), forward.module.clip, {})
+        assert views.frames and views.size
+        clips = torch.stack([reference.film(views.frames, views.size, index) for index in DRAWN])
+    findings = _examine(config, forward, clips)
+    width = max(len(one.check) for one in findings)
+    for one in findings:
+        print(f"{one.check:<{width}}  {one.outcome:<7}  {one.detail}")
+    return not any(one.outcome == "failed" for one in findings)
+
+
+def _examine(config: Config, forward: Forward, clips: Tensor) -> list[Finding]:
+    with forward.arithmetic():
+        return checks.examine(forward.module, clips, folder=_load.folder_of(config.options.ckpt))
+
+
+def _clips(reader: Reader, task: Task) -> Tensor:
+    """The first clips of the task that decode, uint8 (2, T, C, H, W), of the split that is nearest to training."""
+    examples: Sequence[Example] = next((split for split in (task.train, task.val, task.test) if split), ())
+    wanted = extract.sources(examples)[:TRIES]
+    if task.provide:
+        task.provide([one for one in examples if extract.Source(one.video, one.span) in wanted])
+    found = reader.sample(wanted, CLIPS)
+    assert reader.views.frames and reader.views.size  # resolve() filled them in
+    for index in DRAWN[len(found) :]:
+        found.append(reference.film(reader.views.frames, reader.views.size, index))
+    return torch.stack(found)

@@ -1,0 +1,74 @@
+"""evalkit from Python: what `evalkit run` does on the command line, of a checkpoint or of a module in memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from evalkit.api import Encoder, UserError
+from evalkit.config import config
+from evalkit.pipeline import runner
+from evalkit.results import run_folder
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that is done.
+
+    Attributes:
+        folder: of its files, which `evalkit compare`, `score`, `validate` and `leaderboard` take.
+        record: what result.json holds.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """The value of each metric, the headline first; rates are in percent."""
+        return {entry["metric"]: entry["value"] for entry in self.record["scores"]}
+
+
+def run(task: str, ckpt: str | Path | nn.Module, *, quiet: bool = False, **words: Any) -> Result:
+    """Scores an encoder on a task, as `evalkit run task=... ckpt=...` does, and returns the result.
+
+        evalkit.run("egoschema", "demo", mini=True).scores
+        evalkit.run("kinetics400", encoder, data={"root": "k400"}, adapter={"lr": 1e-3})
+
+    Args:
+        task: a benchmark, as `task=`.
+        ckpt: as `ckpt=`; or an encoder as `evalkit.api.Encoder` describes it, of which a copy is scored: it stays as
+            it is, in training or not. Its result is known by the hash of its weights.
+        quiet: print no table.
+        words: the other keys; those of a section as a dictionary.
+
+    Raises:
+        UserError: as on the command line.
+    """
+    settled = plan(task, ckpt, **words)
+    if isinstance(ckpt, nn.Module):
+        settled = replace(settled, module=copy.deepcopy(ckpt).eval().requires_grad_(False))
+    folder = runner.run(settled, quiet)
+    return Result(folder, run_folder.load(folder))
+
+
+def plan(task: str, ckpt: str | Path | nn.Module, **words: Any) -> config.Config:
+    """The checked configuration that `run` would use.
+
+    Raises:
+        UserError: a key or a value is wrong, or the module is no encoder.
+    """
+    if isinstance(ckpt, nn.Module):
+        if not isinstance(ckpt, Encoder):
+            raise UserError(f"ckpt is a {type(ckpt).__name__}; wanted a torch module with .clip and .dim")
+        if "encoder" in words:
+            raise UserError("encoder.* has no effect on a module that is there already: leave it out")
+    given = {"task": task, "ckpt": f"{type(ckpt).__name__} in memory" if isinstance(ckpt, nn.Module) else ckpt}
+    for key, value in words.items():
+        given |= {f"{key}.{own}": one for own, one in value.items()} if isinstance(value, Mapping) else {key: value}
+    return config.resolve("run", [f"{key}={config.typed(value)}" for key, value in given.items()])

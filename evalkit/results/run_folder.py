@@ -1,0 +1,326 @@
+"""The record of a run: what was predicted, what it scores, and whether both can be trusted.
+
+A run is a folder that is written once, whole or not at all, and never changed:
+
+    result.json         scores and all that led to them; its shape is result.schema.json
+    predictions.jsonl   one `Row` per test example; the scores can be recomputed from it alone
+    config.yaml         the resolved configuration
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evalkit.api import Example, UserError
+from evalkit.results.rows import Row, tally
+from evalkit.results.schema import digest, parse, plain, violations
+from evalkit.results.scores import Measured, Unverified, measure, resolve, scores
+
+RESULT, PREDICTIONS, CONFIG = "result.json", "predictions.jsonl", "config.yaml"
+
+
+def run_id(config_yaml: str, started: datetime) -> str:
+    """A run's folder name, which sorts by time: 20260131T235959Z-1a2b3c4d, UTC and a hash of the configuration."""
+    return f"{started.astimezone(UTC):%Y%m%dT%H%M%SZ}-{hashlib.sha256(config_yaml.encode()).hexdigest()[:8]}"
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Hash of what is asked and where: ids, files' names, spans, boxes, texts, options, targets; not of the pixels."""
+    digest = hashlib.sha256()
+    for e in examples:
+        box = (e.box,) if e.box else ()  # what has none has the hash that it had before there were boxes
+        digest.update(repr((e.id, e.video.name, e.span, e.text, e.choices, e.target, e.kind, *box)).encode())
+    return digest.hexdigest()
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write(
+    folder: Path,
+    result: Mapping[str, Any],
+    rows: Sequence[Row],
+    config_yaml: str,
+    extra: Callable[[Path], object] | None = None,
+) -> Path:
+    """Writes a run, whole or not at all, and returns its folder.
+
+    The files are written and flushed to disk in a hidden folder beside `folder`, which is then renamed. Killed at any
+    moment, or with a full disk, nothing can be seen under a run's name; a hidden folder may be left by a kill.
+
+    Args:
+        folder: where the run should be; where it is taken, `folder-2`, `folder-3`, ... is used. Nothing is overwritten.
+        result: what result.json holds, but for the three hashes (of predictions, protocol and configuration), which are
+            added here.
+        rows: all test examples, in order.
+        config_yaml: the resolved configuration.
+        extra: called with the hidden folder before it is renamed, to add files such as submissions.
+
+    Raises:
+        ValueError: the result does not fit the schema or its rows.
+        OSError: it could not be written, for example ENOSPC.
+    """
+    predictions = "".join(f"{row.json()}\n" for row in rows).encode()
+    record = plain(result)
+    record["task"]["protocol_sha256"] = digest(record["task"]["protocol"])
+    record["data"]["predictions_sha256"] = hashlib.sha256(predictions).hexdigest()
+    record["provenance"]["config_sha256"] = hashlib.sha256(config_yaml.encode()).hexdigest()
+    problems = violations(record) or _contradictions(record, rows)
+    if problems:
+        raise ValueError("not a valid result: " + "; ".join(problems))
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    hidden = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
+    hidden.mkdir()
+    try:
+        (hidden / RESULT).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (hidden / PREDICTIONS).write_bytes(predictions)
+        (hidden / CONFIG).write_text(config_yaml, encoding="utf-8")
+        if extra is not None:
+            extra(hidden)
+        for path in [*hidden.rglob("*"), hidden]:
+            _flush(path)
+        final = _rename(hidden, folder)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+    _flush(final.parent)
+    return final
+
+
+def _rename(hidden: Path, folder: Path) -> Path:
+    number = 1
+    while True:
+        free = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        number += 1
+        if free.exists():
+            continue
+        try:
+            return hidden.rename(free)
+        except OSError:
+            if not free.exists():  # else another process took the name in between
+                raise
+
+
+def _flush(path: Path) -> None:
+    """To disk, so that a power cut after the rename does not leave a name without content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- reading, re-scoring, checking -----------------------------------------------------------------------------------
+
+
+def load(run: Path) -> dict[str, Any]:
+    """What a run's result.json holds; `run` is the folder or the file.
+
+    Raises:
+        UserError: there is none, or it is not JSON.
+    """
+    run = _folder(run)
+    if not run.exists():
+        raise UserError(f"{run}: there is no such folder")
+    try:
+        found = parse((run / RESULT).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{run}: {_broken(RESULT, error)}") from error
+    return found
+
+
+def load_rows(run: Path) -> list[Row]:
+    """A run's predictions, in order.
+
+    Raises:
+        UserError: there are none, or a line is not a row.
+    """
+    run = _folder(run)
+    rows: list[Row] = []
+    try:
+        text = (run / PREDICTIONS).read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            raise ValueError("cut off in its last line")
+        for line in text.split("\n")[:-1]:
+            rows.append(Row.parse(line))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{run}: {_broken(f'{PREDICTIONS} line {len(rows) + 1}', error)}") from error
+    return rows
+
+
+def rescore(run: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
+    """The run's result with its scores recomputed from predictions.jsonl alone; the run itself is left as it is.
+
+    Needs no encoder, no data set and no GPU; imports torch only where the task's score function does.
+
+    Args:
+        run: the folder or its result.json.
+        files: of tasks of the user's own. What a run names of others is not imported.
+
+    Returns:
+        What `load` gives, with new `scores` and one key more: `differences`, a line for each number that differs from
+        the stored one. `evalkit.results.table.table` shows both.
+
+    Raises:
+        UserError: the run cannot be read, or the score function cannot be found.
+    """
+    result = load(run)
+    problems = violations(result)
+    if problems:
+        raise UserError(f"{_folder(run)}: {RESULT}: {problems[0]}")
+    try:
+        score = resolve(result["task"]["score"], files)
+    except Unverified as error:
+        raise UserError(f"{_folder(run)}: {error}") from error
+    new = scores(score, load_rows(run), result["provenance"]["seed"])
+    return {**result, "scores": new, "differences": _differences(result["scores"], new)}
+
+
+def validate(path: Path, files: Sequence[Path] = ()) -> list[str]:
+    """What is wrong with a run, or with every run under a folder: one line each, empty when all is well.
+
+    Checks result.json against the schema, the three hashes, the counts and ids of predictions.jsonl, and that the
+    scores recomputed from it equal the stored ones. Scores of a task's file that is none of `files` are not recomputed,
+    which is a problem too: `unverified`.
+
+    Args:
+        path: a run, or a folder with runs in it.
+        files: of tasks of the user's own.
+
+    Raises:
+        UserError: there is no run at or under `path`.
+    """
+    return [problem for run in runs(path) for problem in check(run, files).problems]
+
+
+def runs(path: Path) -> list[Path]:
+    """The folders of all runs at or under a path, sorted; also those that lost one of their files.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = _folder(path)
+    found = []
+    for folder, below, files in os.walk(path):
+        below[:] = sorted(name for name in below if not name.startswith("."))  # hidden: runs that were not finished
+        if RESULT in files or PREDICTIONS in files:
+            found.append(Path(folder))
+    if not found:
+        raise UserError(f"no run at or under {str(path)!r}: a run is a folder with {RESULT} in it")
+    return found
+
+
+class Checked(NamedTuple):
+    """A run read once, what is wrong with it, and what `measure` gives of its rows; these may be empty where that is
+    anything.
+    """
+
+    problems: list[str]
+    record: dict[str, Any]
+    rows: list[Row]
+    measured: Measured
+
+
+def check(run: Path, files: Sequence[Path] = ()) -> Checked:
+    """One run, its folder or its result.json, and what is wrong with it: see `validate`."""
+    run = _folder(run)
+    try:
+        record = load(run)
+        rows = load_rows(run)
+    except UserError as error:
+        return Checked([str(error)], {}, [], {})
+    found = violations(record)
+    if found:  # the checks below take the shape for granted
+        return Checked([f"{run}: {RESULT}: {problem}" for problem in found], {}, [], {})
+    if _sha256(run / PREDICTIONS) != record["data"]["predictions_sha256"]:
+        found.append(f"{PREDICTIONS} was changed: its sha256 is not data.predictions_sha256")
+    config = record["provenance"].get("config_sha256")
+    if config and _sha256(run / CONFIG) != config:
+        found.append(f"{CONFIG} was changed: its sha256 is not provenance.config_sha256")
+    if digest(record["task"]["protocol"]) != record["task"]["protocol_sha256"]:
+        found.append("task.protocol was changed: its sha256 is not task.protocol_sha256")
+    found += _contradictions(record, rows)
+    measured: Measured = {}
+    try:
+        score = resolve(record["task"]["score"], files)
+        measured = measure(score, rows)
+        found += _differences(record["scores"], scores(score, rows, record["provenance"]["seed"], measured))
+    except Unverified as error:
+        found.append(str(error))
+    except Exception as error:  # whatever the task's own code raises
+        found.append(f"cannot be re-scored: {_line(error)}")
+    return Checked([f"{run}: {problem}" for problem in found], record, rows, measured)
+
+
+def _contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Where a result that fits the schema contradicts its rows, or itself."""
+    found = []
+    seen = Counter(row.id for row in rows)
+    found += [f"{PREDICTIONS} has {times} rows with id {name!r}" for name, times in seen.items() if times > 1]
+    for key, value in tally(rows).items():
+        stored = result["data"][key]
+        if stored != value:
+            shown = f"is {stored}, but {value}" if key != "failures" else "differs from what is given"
+            found.append(f"data.{key} {shown} in {PREDICTIONS}")
+    for key in ("started", "finished"):
+        try:
+            datetime.fromisoformat(result["provenance"][key])
+        except ValueError:
+            found.append(f"provenance.{key} is {result['provenance'][key]}, which is no time")
+    status, data = result["status"], result["data"]
+    if status == "complete" and data["n_failed"]:
+        found.append(f"status is complete, but data.n_failed is {data['n_failed']}")
+    if status == "failed" and data["n_scored"]:
+        found.append(f"status is failed, but data.n_scored is {data['n_scored']}")
+    return found
+
+
+def _differences(stored: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = [[entry["metric"] for entry in entries] for entries in (stored, new)]
+    if names[0] != names[1]:
+        return [f"scores: stored {', '.join(names[0]) or 'none'}; recomputed {', '.join(names[1]) or 'none'}"]
+    return [
+        f"{old['metric']} {key}: stored {old[key]}, recomputed {entry[key]}"
+        for old, entry in zip(stored, new, strict=True)
+        for key in entry
+        if old[key] != entry[key]
+    ]
+
+
+def _sha256(file: Path) -> str:
+    """Of a file's bytes, in hex; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _folder(run: Path) -> Path:
+    return run.parent if run.name == RESULT else run
+
+
+def _broken(what: str, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"no {what.split()[0]} in it"
+    if isinstance(error, OSError):
+        return f"{what.split()[0]} cannot be read: {error.strerror}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{what} is not JSON, perhaps cut off: {error}"
+    return f"{what}: {_line(error)}"
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError | ValueError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,325 @@
+"""From rows to scores with intervals and bounds, and the task's score function found again by its name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from evalkit import plugins
+from evalkit.api import Score, UserError
+from evalkit.metrics.bootstrap import Indices, Summed, Weighted, interval, interval_of, numbered
+from evalkit.results.rows import Row
+from evalkit.results.schema import plain
+
+# Per metric: one value of each example, in 0..1, or a score over the split.
+Measured = dict[str, "npt.NDArray[np.float64] | Summed | Weighted"]
+
+# Where evalkit's own score functions are, beside evalkit.metrics.text and the tasks' files.
+_OWN = (
+    "evalkit.metrics.classification",
+    "evalkit.datasets.open_questions",
+    "evalkit.datasets.dense_captions",
+    "evalkit.datasets.videocon",
+)
+
+_CALLS = 1_000  # of a score function that gives one float only, for its interval
+
+
+def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | None = None) -> list[dict[str, Any]]:
+    """The scores over all labelled rows, as result.json holds them: the headline first, then the headline per kind.
+
+    Every labelled example counts, a failed one as wrong. Rates are in percent. `bounds` is what the score would be with
+    all failed examples wrong (the score itself) and all of them right. Numbers are rounded to six decimals, so that
+    the order in which a machine adds does not show.
+
+    Args:
+        score: the task's score function.
+        rows: all test examples; those without a target are left out.
+        seed: of the bootstrap.
+        measured: what `measure` gives of them, where that is known.
+
+    Returns:
+        A list of {metric, value, ci95 [low, high], n, n_clusters, bounds [all failed wrong, all failed right]}; None
+        stands for a number that is undefined. Empty where no row has a target.
+
+    Raises:
+        UserError: the score function returns something else than `evalkit.api.Score` allows.
+    """
+    labelled = [row for row in rows if row.target is not None]
+    if not labelled:
+        return []
+    videos = [row.video for row in labelled]
+    worst = best = measured or measure(score, rows)
+    failed = np.array([row.prediction is None for row in labelled])
+    if failed.any():
+        corrected = [row.target if row.prediction is None else row.prediction for row in labelled]
+        best = _measure(score, corrected, [row.target for row in labelled], must_be=1.0, where=failed)
+
+    def entries(metrics: Sequence[str], indices: Indices, suffix: str = "") -> list[dict[str, Any]]:
+        """One entry per metric, over the labelled examples with these indices."""
+        clusters = numbered([videos[i] for i in indices.tolist()])
+        found = []
+        for metric in metrics:
+            rates, bound = worst[metric], best[metric]
+            if isinstance(rates, np.ndarray):
+                low, high = interval(rates[indices], clusters, seed)
+                value = [
+                    100 * number for number in (low, rates[indices].mean(), np.asarray(bound)[indices].mean(), high)
+                ]
+            else:
+                assert not isinstance(bound, np.ndarray)
+                some = rates.among(indices) if suffix else rates
+                low, high = interval_of(some, clusters, seed)
+                value = [low, some, bound.among(indices) if suffix else bound, high]
+            least, middle, right, most = map(rounded, value)
+            found.append(
+                {
+                    "metric": metric + suffix,
+                    "value": middle,
+                    "ci95": [least, most],
+                    "n": len(indices),
+                    "n_clusters": clusters.n,
+                    "bounds": [middle, right],
+                }
+            )
+        return found
+
+    metrics = list(worst)
+    found = entries(metrics, np.arange(len(labelled)))
+    for kind in sorted({row.kind for row in labelled} - {""}):
+        members = np.flatnonzero([row.kind == kind for row in labelled])
+        found += entries(metrics[:1], members, f"/{kind}")
+    return found
+
+
+def measure(score: Score, rows: Sequence[Row]) -> Measured:
+    """What the labelled rows score by each metric, failed ones wrong; nothing where no row has a target.
+
+    Raises:
+        UserError: as `scores`.
+    """
+    labelled = [row for row in rows if row.target is not None]
+    if not labelled:
+        return {}
+    failed = np.array([row.prediction is None for row in labelled])
+    return _measure(score, [row.prediction for row in labelled], [row.target for row in labelled], 0.0, failed)
+
+
+def _measure(
+    score: Score,
+    predictions: Sequence[Any],
+    targets: Sequence[Any],
+    must_be: float,
+    where: npt.NDArray[np.bool_],
+) -> Measured:
+    """What the score function returns, checked; values of examples are `must_be` at `where`."""
+    found = score(predictions, targets)
+    name = f"score function {getattr(score, '__module__', '?')}:{getattr(score, '__qualname__', score)}"
+    if not isinstance(found, Mapping) or not found:
+        raise UserError(f"{name} returns {str(found)[:60]!r}; it must return a dictionary {{metric: value}}")
+
+    @lru_cache(maxsize=_CALLS)  # each metric asks for the same draws
+    def call(times: bytes) -> Mapping[str, Any]:
+        drawn = np.repeat(np.arange(len(targets)), np.frombuffer(times, np.uint16)).tolist()
+        return score([predictions[i] for i in drawn], [targets[i] for i in drawn])
+
+    def again(metric: str, times: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        return np.array([float(call(one.tobytes())[metric]) for one in times.T.astype(np.uint16)])
+
+    measured: Measured = {}
+    for metric, value in found.items():
+        if isinstance(value, Summed | Weighted):
+            measured[metric] = value
+            continue
+        if isinstance(value, int | float):
+            measured[metric] = Weighted(len(targets), partial(again, metric), _CALLS, float(value))
+            continue
+        try:
+            rates = np.asarray(plain(value), dtype=np.float64)
+        except (UserError, TypeError, ValueError):
+            rates = np.empty((0, 0))
+        if rates.ndim == 0:  # a numpy or torch scalar; None for NaN becomes NaN again
+            measured[metric] = Weighted(len(targets), partial(again, metric), _CALLS, float(rates))
+            continue
+        if rates.shape != (len(targets),) or not ((rates >= 0) & (rates <= 1)).all():
+            raise UserError(
+                f"{name} returns {str(value)[:60]!r} for {metric!r}; it must return one number in 0..1 for each of the "
+                f"{len(targets)} examples, or one float over all of them"
+            )
+        if (rates[where] != must_be).any():
+            given = "a failed example (prediction None)" if must_be == 0 else "a target in place of a prediction"
+            raise UserError(f"{name} gives {metric!r} another value than {must_be:g} to {given}")
+        measured[metric] = rates
+    return measured
+
+
+def rounded(number: float) -> float | None:
+    """A number as results hold it, to six decimals; None for NaN."""
+    return round(float(number), 6) if np.isfinite(number) else None
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less is more: of ranks, and of the repetition R@4."""
+    return is_rank(metric) or metric == "R@4"
+
+
+def is_rank(metric: str) -> bool:
+    """Whether a metric is a place, of which the lower is better; all others are rates in percent."""
+    return metric.endswith("_rank")
+
+
+class Unverified(UserError):
+    """The score function is in a task's file that the user did not name, so that it is not run."""
+
+
+def task_files(words: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The words without those that read `task=FILE.py`, and these files: tasks of the user's own, to score by.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    files = []
+    for word in words:
+        if word.startswith("task="):
+            name = word.removeprefix("task=")
+            file = Path(name).expanduser()
+            if file.suffix != ".py" or not file.is_file():
+                why = "there is no such file" if file.suffix == ".py" else "evalkit's own tasks need no naming"
+                raise UserError(f"{word}: {why}; wanted the file of a task of your own, such as task=./my_task.py")
+            files.append(file.resolve())
+    return [word for word in words if not word.startswith("task=")], files
+
+
+def reference(function: Callable[..., Any], kind: Literal["score", "any"] = "score") -> str:
+    """The name under which re-scoring finds a score function again.
+
+    Args:
+        function: what the task scores with, and so trusted.
+        kind: see `resolve`.
+
+    Returns:
+        `evalkit.metrics.classification:accuracy`, or `/home/me/my_task.py:score` for a task in a file of its own.
+
+    Raises:
+        UserError: it is a lambda, a local function, or otherwise not to be found by name.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    if not isinstance(function, FunctionType) or not name.isidentifier():
+        raise UserError(
+            f"score function {name!r} could not be found again to re-score: define it with def at the top level of the "
+            "task's file, or take one from evalkit.metrics.classification"
+        )
+    module = function.__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    found = f"{module if _installed(module) or file is None else Path(file).resolve()}:{name}"
+    try:
+        resolve(found, [Path(file).resolve()] if file else [], kind)
+    except UserError as error:
+        raise UserError(f"{error}; define the score function in the task's own file or take one of evalkit") from error
+    return found
+
+
+def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "any"] = "score") -> Score:
+    """The score function that a result names.
+
+    A result that came from elsewhere must not be able to name, and so to run, just any code that is on this machine.
+    Of evalkit only the modules that hold score functions are imported, and of them only public functions of
+    (predictions, targets) are taken; of an installed plug-in only what its own modules import; and a task's file is
+    imported only where the user named it too.
+
+    Args:
+        reference: as `reference` gives it.
+        files: of tasks of the user's own, named by the user.
+        kind: `any` takes functions of these modules that are no score functions; never for what a result names.
+
+    Raises:
+        Unverified: it is in a task's file that is none of `files`.
+        UserError: there is no such function.
+    """
+    where, _, name = reference.rpartition(":")
+    if where.endswith(".py"):
+        module = plugins.module_and_factory("task", str(_named(where, files)))[0]
+    elif where.partition(".")[0] == "evalkit":
+        if not _holds_scores(where) and (kind, where) != ("any", "evalkit.metrics.bootstrap"):
+            raise UserError(f"score function {reference!r}: evalkit has no score functions in {where}")
+        try:
+            module = importlib.import_module(where)
+        except ImportError as error:
+            raise UserError(f"score function {reference!r}: {error}") from error
+    elif _installed(where):
+        module = _announced(where)
+    else:
+        raise UserError(f"score function {reference!r} is not part of evalkit, an installed plug-in or a task's file")
+    function = getattr(module, name, None)
+    if not isinstance(function, FunctionType) or function.__module__ != module.__name__:
+        raise UserError(f"score function {reference!r}: {where} defines no function {name!r}")
+    if kind == "score" and where.partition(".")[0] == "evalkit" and not _scores(function):
+        raise UserError(f"score function {reference!r}: it is no function of (predictions, targets)")
+    return function
+
+
+def _named(where: str, files: Sequence[Path]) -> Path:
+    """The one of the user's own files that a result means: of this path, or, where it was moved, of this name."""
+    found = [file for file in files if str(file) == where] or [file for file in files if file.name == Path(where).name]
+    if len(found) == 1:
+        return found[0]
+    shown = " ".join(where.split())
+    if found:
+        raise Unverified(
+            f"unverified: the scores come from the task file {shown}, and {len(found)} of that name are given"
+        )
+    raise Unverified(
+        f"unverified: the scores come from the task file {shown}, which runs only where you name it: "
+        f"{shlex.quote(f'task={shown}')} verifies them"
+    )
+
+
+def _holds_scores(module: str) -> bool:
+    """Whether a module of evalkit, by its name, may define score functions.
+
+    In a checkout everything beside the package can be imported as a part of it, tests and benchmarks included.
+    """
+    package, _, name = module.rpartition(".")
+    if module in _OWN or (package == "evalkit.metrics.text" and name.isidentifier()):
+        return True
+    return package == "evalkit.tasks" and name.isidentifier() and plugins.names("task").get(name, "").endswith(".py")
+
+
+def _scores(function: FunctionType) -> bool:
+    parameters = inspect.signature(function).parameters
+    first = list(parameters)[:2] == ["predictions", "targets"]
+    needed = [one for one in parameters.values() if one.default is one.empty]
+    return first and len(needed) == 2 and not function.__name__.startswith("_")
+
+
+def _announced(where: str) -> ModuleType:
+    """A module of an installed plug-in, which is not imported for its name: the plug-in's own modules decide on that.
+
+    Raises:
+        UserError: they do not import it, or do not import themselves.
+    """
+    for point in entry_points(group="evalkit.tasks"):
+        if point.module.partition(".")[0] == where.partition(".")[0]:
+            plugins.module_and_factory("task", point.name)
+    if where not in sys.modules:
+        raise UserError(f"score function in {where}: the installed plug-in does not import that module where it begins")
+    return sys.modules[where]
+
+
+def _installed(module: str) -> bool:
+    """Whether a module belongs to evalkit or to a package that announces tasks to it."""
+    package = module.partition(".")[0]
+    return package == "evalkit" or package in {
+        point.module.partition(".")[0] for point in entry_points(group="evalkit.tasks")
+    }

@@ -1,0 +1,1 @@
+"""The machine: cache folder, cores and memory, progress."""
