@@ -18,7 +18,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint as computed_again
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task
+from evalkit.errors import UserError
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import attention_heads
 from evalkit.heads.labels import answers, present, several_classes

@@ -8,9 +8,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task
+from evalkit.errors import UserError
 from evalkit.heads.optim import Trained
-from evalkit.language.reader import READER, Asked, Join, Reader, Temporal, check_prompt, load, scratch, steps
+from evalkit.language.models import check_prompt, load, scratch
+from evalkit.language.reader import READER, Asked, Join, Reader, Temporal, steps
 
 Answers = Literal["open", "closed"]
 

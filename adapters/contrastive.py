@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task
+from evalkit.errors import UserError
 from evalkit.heads.optim import Trained
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from evalkit.api import Encoder, Task, UserError
+from evalkit.api import Encoder, Task
+from evalkit.errors import UserError
 from evalkit.heads.closed_form import Solved
 from evalkit.heads.solvers import Gallery
 

@@ -10,9 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task
+from evalkit.errors import UserError
 from evalkit.heads.optim import Trained
-from evalkit.language.reader import READER, Asked, Join, Reader, Temporal, check_prompt, load, steps
+from evalkit.language.models import check_prompt, load
+from evalkit.language.reader import READER, Asked, Join, Reader, Temporal, steps
 
 Scorer = Literal["likelihood", "likelihood_per_token", "pmi", "letter", "letter_said", "yes"]
 

@@ -11,7 +11,8 @@ import lightning
 import torch
 from torch import Tensor
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, UserError, pooled_dim
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, pooled_dim
+from evalkit.errors import UserError
 from evalkit.heads import boxes
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.flops import trained_flops

@@ -15,19 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import evalkit
-from evalkit.api import (
-    Batch,
-    Encoder,
-    Example,
-    Kept,
-    Prediction,
-    Task,
-    UserError,
-    as_texts,
-    described,
-    has_text,
-    pooled_dim,
-)
+from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, as_texts, has_text, pooled_dim
+from evalkit.errors import UserError, described
 from evalkit.heads.kernels import AttentionMean
 from evalkit.heads.optim import Trained
 from evalkit.metrics.ranks import nearest, ranks

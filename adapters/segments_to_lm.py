@@ -12,8 +12,10 @@ import lightning
 from torch import Tensor, nn
 
 from evalkit import plugins
-from evalkit.api import Encoder, Example, Kept, Prediction, Task, UserError
-from evalkit.language.reader import Asked, Reader, check_prompt, load
+from evalkit.api import Encoder, Example, Kept, Prediction, Task
+from evalkit.errors import UserError
+from evalkit.language.models import check_prompt, load
+from evalkit.language.reader import Asked, Reader
 from evalkit.weights import checkpoint, trained_adapter
 
 

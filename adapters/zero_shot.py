@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evalkit.api import Encoder, Example, Kept, Prediction, Task, UserError, has_text
+from evalkit.api import Encoder, Example, Kept, Prediction, Task, has_text
+from evalkit.errors import UserError
 
 # CLIP's own for Kinetics-700, 28 of them (https://github.com/openai/CLIP/blob/main/data/prompts.md).
 _PERSON = ("", "a person ", *(f"a person {verb} " for verb in ("using", "doing", "during", "performing", "practicing")))

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from evalkit.config.config import resolve
+from evalkit.config.parse import resolve
 from evalkit.features import extract
 from evalkit.pipeline.setup import Parts, prepare
 from evalkit.video.clips import Decoded, read_clip

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from evalkit.metrics.average_precision import multilabel_map
 from evalkit.metrics.bootstrap import Summed, Weighted, interval, interval_of, mean
-from evalkit.metrics.classification import macro_accuracy, multilabel_map, retrieval
-from evalkit.results.compare import exchanged, paired
+from evalkit.metrics.classification import macro_accuracy
+from evalkit.metrics.retrieval import retrieval
+from evalkit.metrics.significance import exchanged, paired
 
 Drawn = tuple[Any, list[int]]  # what was scored, and the video of each sample
 VIDEOS = 100

@@ -8,19 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from evalkit.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 Sampling = Literal["uniform", "segments", "fps", "dense"]
-
-
-class UserError(Exception):
-    """Something the user can mend; shown as one line, exit code 2, no traceback."""
-
-
-def described(error: BaseException, most: int = 300) -> str:
-    """What went wrong, in one line: the error's kind and its words, of which at most so many characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:most]}"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.pipeline import python
 
 

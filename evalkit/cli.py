@@ -10,10 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import evalkit
-from evalkit.api import UserError
+from evalkit.commands.cache import _cache
+from evalkit.commands.list import _list
+from evalkit.errors import UserError
 
 if TYPE_CHECKING:
-    from evalkit.config.config import Command
+    from evalkit.config.options import Command
 
 # Everything else is imported inside functions: `evalkit --help` must not wait for torch.
 
@@ -97,7 +99,7 @@ def _main(words: list[str]) -> int:
         return 0
     command, *rest = words
     if command not in commands:
-        from evalkit.plugins import suggest
+        from evalkit.errors import suggest
 
         raise UserError(f"unknown command {command!r}.{suggest(command, commands)} Known: {', '.join(commands)}")
     if command not in ("run", "adapt", "canary", "check") and {"--help", "-h"} & set(rest):
@@ -108,33 +110,30 @@ def _main(words: list[str]) -> int:
 
 def _work(command: Command, words: list[str]) -> int:
     if {"--help", "-h"} & set(words):
+        from evalkit.commands.help import _keys
+
         return _keys(command, words)
     if command == "run" and any(word.startswith("suite=") for word in words):
         from evalkit.commands import suite
-        from evalkit.commands.adapt import adapt
-        from evalkit.commands.check import check
-        from evalkit.config import config
-        from evalkit.pipeline import preflight
-        from evalkit.pipeline.runner import run
 
         return suite.run(words)
-    pass
+    from evalkit.config import parse
 
-    settled = config.resolve(command, words)  # before torch loads: a mistyped key is told at once
+    settled = parse.resolve(command, words)  # before torch loads: a mistyped key is told at once
     if command == "run":
-        pass
+        from evalkit.pipeline.runner import run
 
         run(settled)
     elif command == "canary":
-        pass
+        from evalkit.commands import canary
 
-        return 0 if preflight.report(settled) else 1
+        return 0 if canary.report(settled) else 1
     elif command == "check":
-        pass
+        from evalkit.commands.check import check
 
         return check(settled)
     else:
-        pass
+        from evalkit.commands.adapt import adapt
 
         adapt(settled)
     return 0
@@ -146,46 +145,6 @@ def _sweep(words: list[str]) -> int:
     return sweep(words)
 
 
-def _list(words: list[str]) -> int:
-    from evalkit import plugins
-    from evalkit.commands import suite
-
-    kinds = ("tasks", "encoders", "adapters", "suites")
-    if len(words) != 1:
-        raise UserError(f"list takes one of {', '.join(kinds)}, got {' '.join(words) or 'nothing'}")
-    if words[0] not in kinds:
-        raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{plugins.suggest(words[0], kinds)}")
-    if words[0] == "suites":
-        pass
-
-        _print_columns([(name, suite.summary(file)) for name, file in suite.suites().items()])
-        return 0
-    kind = cast(plugins.Kind, words[0].removesuffix("s"))
-    if kind == "encoder":
-        _print_columns(_encoders())
-        print("\nckpt=NAME takes the published weights from the Hugging Face hub; ckpt=random:NAME makes random ones.")
-        return 0
-    known = plugins.names(kind)
-    _print_columns([(name, plugins.summary(kind, name)) for name in known])
-    return 0
-
-
-def _encoders() -> list[tuple[str, ...]]:
-    """A row per encoder that `ckpt=` knows by name; read from configs/, so that nothing heavy is imported."""
-    from evalkit import plugins
-    from evalkit.weights import presets
-
-    rows: list[tuple[str, ...]] = [("name", "family", "parameters", "clip", "text", "weights", "source")]
-    for name, card in presets.cards().items():
-        licence = card.licence if card.hub else "none"
-        count = f"{card.parameters / 1e6:.1f} M"
-        rows.append((name, card.family, count, card.clip, "text" if card.text else "-", licence, card.source))
-    for name, origin in plugins.names("encoder").items():
-        if origin.startswith("entry point "):
-            rows.append((name, "your own", "-", "-", "-", "-", origin))
-    return rows
-
-
 def _score(words: list[str]) -> int:
     from pathlib import Path
 
@@ -194,8 +153,8 @@ def _score(words: list[str]) -> int:
     words, files = task_files(words)
     if len(words) != 1:
         raise UserError(f"score takes the folder of one run, got {' '.join(words) or 'nothing'}")
-    from evalkit.results.run_folder import rescore
     from evalkit.results.table import table
+    from evalkit.results.validate import rescore
 
     rescored = rescore(Path(words[0]), files)
     print(table(rescored))
@@ -210,7 +169,7 @@ def _validate(words: list[str]) -> int:
     words, files = task_files(words)
     if not words:
         raise UserError("validate takes one or more paths of results, got nothing")
-    from evalkit.results.run_folder import validate
+    from evalkit.results.validate import validate
 
     code = 0
     for word in words:
@@ -222,7 +181,7 @@ def _validate(words: list[str]) -> int:
 
 
 def _compare(words: list[str]) -> int:
-    from evalkit.results.compare import report
+    from evalkit.commands.compare import report
 
     print(report(words))
     return 0
@@ -247,28 +206,6 @@ def _export(words: list[str]) -> int:
     return cast(int, importlib.import_module("evalkit.leaderboard.exports").export(words))
 
 
-def _cache(words: list[str]) -> int:
-    from evalkit.config.values import convert
-    from evalkit.runtime import cache
-
-    pass
-
-    store = cache.features()
-    if words:
-        key, _, value = words[0].partition("=")
-        try:
-            limit = convert(value, float) * 1e9
-        except ValueError:
-            limit = -1.0
-        if len(words) != 1 or key != "prune" or limit < 0:
-            raise UserError(f"cache takes nothing or prune=GIGABYTES, got {' '.join(words)}")
-        print(f"freed {store.prune(int(limit)) / 1e9:.2f} GB")
-    usage = store.usage()
-    print(f"{store.folder}: {usage.bytes / 1e9:.2f} GB of {(store.limit or 0) / 1e9:g}, {usage.entries} features")
-    print(f"{cache.folder()}: {cache.size() / 1e9:.2f} GB with generated films")
-    return 0
-
-
 def _doctor(words: list[str]) -> int:
     if words:
         raise UserError(f"doctor takes nothing, got {' '.join(words)}")
@@ -276,61 +213,3 @@ def _doctor(words: list[str]) -> int:
 
     print(doctor.report())
     return 0
-
-
-def _keys(command: Command, words: list[str]) -> int:
-    """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter."""
-    from evalkit import plugins
-    from evalkit.config import config
-    from evalkit.config.values import type_name
-
-    pass
-
-    chosen = dict(word.split("=", 1) for word in words if "=" in word)
-    task, adapter = chosen.get("task", ""), chosen.get("adapter", "")
-    known = config.keys(command, task, adapter, chosen.get("ckpt", ""))
-    needed = " ".join(f"{name}=..." for name, key in known.items() if key.default is config.REQUIRED)
-    print(f"evalkit {command} {needed} [key=value ...] [config=file.yaml]")
-    if task:
-        print()
-        print(f"task {plugins.display_name(task)}: {plugins.summary('task', task)}")
-        if command in ("run", "adapt"):
-            adapter = adapter or config.own_adapter(task)
-            print(f"adapter {plugins.display_name(adapter)}: {plugins.summary('adapter', adapter)}")
-    else:
-        print()
-        print(f"With task=NAME, `evalkit {command} task=NAME --help` also shows the keys of data.* and adapter.*")
-    rows = [("key", "type", "default", "meaning")]
-    for name, key in known.items():
-        default = "as the task" if key.section == "clip" else _default(key.default)
-        rows.append((name, type_name(key.type).removeprefix("one of "), default, key.meaning))
-    print()
-    _print_columns(rows)
-    if task and command in ("run", "adapt"):
-        print("\nAn adapter.* key that is not given is as the task prescribes, else its default.")
-    return 0
-
-
-def _default(value: object) -> str:
-    """A default as it would be typed."""
-    from evalkit.config.config import REQUIRED
-
-    if value is REQUIRED:
-        return "required"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_default, value))}]"
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
-    """Prints aligned columns; long cells wrap, the last column at the terminal's width."""
-    import shutil
-    import textwrap
-    from itertools import zip_longest
-
-    widths = [min(30, max(map(len, column))) for column in zip(*rows, strict=True)]
-    widths[-1:] = [max(30, shutil.get_terminal_size((120, 24)).columns - sum(widths[:-1]) - 2 * len(widths) + 2)]
-    for row in rows:
-        cells = [textwrap.wrap(cell, width, break_long_words=False) for cell, width in zip(row, widths, strict=True)]
-        for line in zip_longest(*cells, fillvalue=""):
-            print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

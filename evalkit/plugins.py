@@ -8,13 +8,13 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import evalkit
-from evalkit.api import UserError
+from evalkit.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -97,22 +97,6 @@ def own_encoder(ckpt: str) -> Callable[..., Any] | None:
     if not callable(function):
         raise UserError(f"ckpt={ckpt}: {attribute} is a {type(function).__name__}; wanted a function")
     return function  # type: ignore[no-any-return]
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant; None where no one is near."""
-    from difflib import get_close_matches
-
-    known = list(known)
-    begun = [one for one in known if len(word) > 2 and one.startswith(word)]  # diff= for difference=
-    # At difflib's own 0.6 `gpu` would be taken for `cpu`.
-    return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), begun[0] if len(begun) == 1 else None)
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """A sentence to append to an error, " Did you mean 'x'?", or nothing where no known word is near."""
-    near = nearest(word, known)
-    return f" Did you mean {near!r}?" if near else ""
 
 
 def summary(kind: Kind, name: str) -> str:

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from evalkit import plugins
-from evalkit.commands import suite
-from evalkit.datasets import published
-from evalkit.results.compare import rank_intervals
+from evalkit.datasets import published, suites
+from evalkit.metrics.significance import rank_intervals
 
 from ._runs import Run
 from ._seeds import Seeds, pooled
@@ -269,8 +268,8 @@ def printed(column: Column, cell: Cell) -> Printed | None:
 
 
 @functools.cache
-def _suites() -> dict[str, suite.Suite]:
-    return {name: suite.read(name) for name in sorted(suite.suites())}
+def _suites() -> dict[str, suites.Suite]:
+    return {name: suites.read(name) for name in sorted(suites.suites())}
 
 
 @functools.cache
@@ -294,9 +293,9 @@ def _suites_of(column: Column) -> list[str]:
 def sections(columns: Sequence[Column]) -> Iterator[tuple[str, list[Column]]]:
     """The columns of each suite, of no suite, and of miniatures, each under a title; a column may be in two suites."""
     real = [column for column in columns if not column.task.endswith(MINI)]
-    for name, file in sorted(suite.suites().items()):
+    for name, file in sorted(suites.suites().items()):
         if members := [column for column in real if name in _suites_of(column)]:
-            yield f"{name}: {suite.summary(file).rstrip('.')}", members
+            yield f"{name}: {suites.summary(file).rstrip('.')}", members
     if others := [column for column in real if not _suites_of(column)]:
         yield "Other tasks", others
     if minis := [column for column in columns if column.task.endswith(MINI)]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalkit.api import UserError
 from evalkit.datasets.files import read_json, told
+from evalkit.errors import UserError
 
 # What lm-eval prints as it is, where all else is a fraction: lower-is-better sums, and sacrebleu's, which are percent.
 AS_THEY_ARE = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bleu", "chrf", "ter"}

@@ -22,7 +22,7 @@ import yaml
 
 from evalkit import plugins
 from evalkit.api import Task
-from evalkit.config import config
+from evalkit.config import keys as config
 from evalkit.config.values import convert
 from evalkit.datasets import published
 from evalkit.results import run_folder
@@ -227,8 +227,8 @@ def _task(run: Run) -> Task | None:
 
 @functools.cache
 def _made(name: str, mini: bool, data: str) -> tuple[Task, str]:
-    keys = config.keys("check", name)
-    given = {keys[key].parameter: convert(value, keys[key].type) for key, value in json.loads(data).items()}
+    known = config.keys("check", name)
+    given = {known[key].parameter: convert(value, known[key].type) for key, value in json.loads(data).items()}
     task = plugins.factory("task", name)(**given, **({"mini": True} if mini else {}))
     return task, run_folder.fingerprint(task.test)
 

@@ -34,9 +34,9 @@ import numpy as np
 import numpy.typing as npt
 
 import evalkit
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import Summed, numbered
-from evalkit.results import run_folder
+from evalkit.results import run_folder, validate
 from evalkit.results.rows import Row
 from evalkit.results.scores import Measured, measure, reference, resolve
 from evalkit.runtime import cache
@@ -136,7 +136,7 @@ def _begin() -> None:
 def _validated(place: tuple[Path, Path, Sequence[Path]]) -> list[str]:
     """What is wrong with a run; where that is nothing, it is remembered."""
     folder, verdict, files = place
-    problems, record, rows, measured = run_folder.check(folder, files)
+    problems, record, rows, measured = validate.check(folder, files)
     if not problems and record["task"]["score"].startswith("evalkit."):  # other code can change unseen
         _remember(verdict, _headline(rows, measured) if measured else None)
     return problems

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import UserError
 from evalkit.datasets import published
-from evalkit.plugins import suggest
+from evalkit.errors import UserError, suggest
 from evalkit.results.scores import task_files
 
 from ._columns import Cell, Column, printed, sections, tables

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from evalkit.api import Task, UserError, Views
+from evalkit.api import Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.caption_files import activitynet
 from evalkit.datasets.captions import Frames, describe, summarise
 from evalkit.datasets.dense_captions import narrate
+from evalkit.errors import UserError
 from evalkit.mini import captions
 
 ADAPTER = "captioner"

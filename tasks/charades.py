@@ -10,7 +10,7 @@ from typing import NamedTuple
 from evalkit.api import Example, Task
 from evalkit.datasets import protocols
 from evalkit.datasets.files import Labelled, check_classes, find_videos, read_lines, read_table, the_file, told, video
-from evalkit.metrics.classification import charades_map, pr_auc
+from evalkit.metrics.average_precision import charades_map, pr_auc
 from evalkit.mini import classes, world
 
 CHUNK = 128 / 6  # seconds: the 128 frames at six a second that VideoGLUE's configuration names

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalkit.api import Example, Task, UserError, described
+from evalkit.api import Example, Task
 from evalkit.datasets import behavior
 from evalkit.datasets.files import Labelled, find_videos, read_json, the_file, told, video
+from evalkit.errors import UserError, described
 from evalkit.mini import classes
 
 FPS = 25.0

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from evalkit.api import Task, UserError
+from evalkit.api import Task
 from evalkit.datasets import behavior
 from evalkit.datasets.files import Labelled, check_classes, find_videos, read_lines, told
+from evalkit.errors import UserError
 from evalkit.mini import classes
 
 FPS = 25.0

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Example, Task, UserError
+from evalkit.api import Example, Task
+from evalkit.datasets import captions
+from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
 from evalkit.mini import language
 from evalkit.mini.captions import TEST, TRAIN
@@ -91,7 +93,7 @@ def _mini(split: str, n: int) -> tuple[list[Example], Films]:
             id=f"{split}-{i:04d}",
             video=path,
             target=question.answer,
-            text=language.QUESTION,
+            text=captions.QUESTION,
             choices=tuple(map(str, question.options)),
             kind=question.kind,
         )

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.api import Example, Task, UserError, described
+from evalkit.api import Example, Task
 from evalkit.datasets import behavior
 from evalkit.datasets.files import Labelled, find_videos, read_lines, the_file, told
+from evalkit.errors import UserError, described
 from evalkit.mini import classes
 
 FPS = 30.0

@@ -7,7 +7,8 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
-from evalkit.api import Example, Task, UserError, Views
+from evalkit.api import Example, Task, Views
+from evalkit.errors import UserError
 from evalkit.metrics.classification import top1_top5
 from evalkit.mini import language
 from evalkit.mini.library import Films

@@ -10,8 +10,9 @@ from evalkit.api import Example, Task
 from evalkit.datasets import open_questions, published
 from evalkit.datasets.files import find_videos, read_json, read_table, the_file, video
 from evalkit.datasets.multiple_choice import KINDS
-from evalkit.datasets.open_questions import Questions, Row, Split, wups, wups_untagged
+from evalkit.datasets.open_questions import Questions, Row, Split
 from evalkit.metrics.text.exact_match import exact_match
+from evalkit.metrics.text.wups import wups, wups_untagged
 from evalkit.mini.answers import one_step
 
 ADAPTER = "captioner"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Task, UserError, Views
+from evalkit.api import Task, Views
 from evalkit.datasets.captions import Captioned, Searched, caption, search
 from evalkit.datasets.files import read_table, told
+from evalkit.errors import UserError
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"

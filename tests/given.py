@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from evalkit import plugins
-from evalkit.api import Clip, Example, Task, UserError
+from evalkit.api import Clip, Example, Task
 from evalkit.encoders.longvivit import ViViT, encoder
+from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
 from evalkit.metrics.text.wordnet import WordNet, wordnet
 

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from evalkit.api import Clip, UserError, has_text
+from evalkit.api import Clip, has_text
 from evalkit.encoders._load import Spec, load_encoder, read_preset, save_encoder
+from evalkit.errors import UserError
 from evalkit.weights.presets import card, presets
 
 PIXELS = torch.Generator().manual_seed(1)

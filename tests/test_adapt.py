@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from evalkit import plugins
-from evalkit.api import UserError
 from evalkit.cli import main
 from evalkit.encoders import _load
+from evalkit.errors import UserError
 from evalkit.results import run_folder
 from evalkit.weights import checkpoint
 

@@ -18,15 +18,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evalkit import plugins
-from evalkit.api import Adapter, Augment, Batch, Clip, Encoded, Example, Task, UserError, Views
+from evalkit.api import Adapter, Augment, Batch, Clip, Encoded, Example, Task, Views
 from evalkit.cli import main
 from evalkit.encoders._load import load_encoder
+from evalkit.errors import UserError
 from evalkit.features.batches import Held
 from evalkit.features.extract import Shelf, Source
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.store import Store
 from evalkit.metrics.classification import top1_top5
-from evalkit.pipeline.fit import Examples, fit
+from evalkit.pipeline.trainer import Examples, fit
 from evalkit.video.augment import looks
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.video.sampling import frame_indices

@@ -8,7 +8,7 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.commands.check import audit, check, report
-from evalkit.config.config import resolve
+from evalkit.config.parse import resolve
 from evalkit.pipeline.setup import load_task
 
 

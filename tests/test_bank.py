@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.utils.flop_counter import FlopCounterMode
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.optim import StackedAdamW, adamw, cosine
 

@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit import plugins
-from evalkit.api import Augment, Batch, Clip, Encoded, Example, Task, UserError, Views
+from evalkit.api import Augment, Batch, Clip, Encoded, Example, Task, Views
 from evalkit.cli import main
 from evalkit.encoders.longvivit import ViViT, encoder
+from evalkit.errors import UserError
 from evalkit.features.extract import sources
 from evalkit.heads import boxes
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.head import Head
 from evalkit.heads.optim import StackedAdamW
-from evalkit.metrics.classification import box_map
+from evalkit.metrics.average_precision import box_map
 from evalkit.mini import classes, film, world
 from evalkit.results import run_folder
 from evalkit.video.clips import Decoded, read_clip

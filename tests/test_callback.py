@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import evalkit
-from evalkit.api import UserError
 from evalkit.callback import Evaluate
-from evalkit.results import run_folder
+from evalkit.errors import UserError
+from evalkit.results import run_folder, validate
 from evalkit.results.compare import compare
 from evalkit.weights import checkpoint
 
@@ -103,7 +103,7 @@ def test_scores_are_logged_before_training_and_after_each_epoch(train: Train, cs
     assert head == "evalkit/folder/top1,evalkit/folder/top5,step"
     assert [line.split(",")[2] for line in lines] == ["0", "3", "6"]
     runs = sorted(out.rglob("result.json"))
-    assert len(runs) == 3 and run_folder.validate(out) == []
+    assert len(runs) == 3 and validate.validate(out) == []
     records = [run_folder.load(run) for run in runs]
     assert sorted(str(record["scores"][0]["value"]) for record in records) == sorted(x.split(",")[0] for x in lines)
     assert len({record["encoder"]["sha256"] for record in records}) == 3
@@ -183,7 +183,7 @@ def test_a_run_from_python_is_that_of_the_command_line(
     }
     found = evalkit.run("folder", tiny, quiet=True, **words)
     assert capsys.readouterr().out == ""
-    assert found.record == run_folder.load(found.folder) and run_folder.validate(found.folder) == []
+    assert found.record == run_folder.load(found.folder) and validate.validate(found.folder) == []
     assert list(found.scores) == ["top1", "top5"]
     module: Any = evalkit.load_encoder(tiny)
     module.train()

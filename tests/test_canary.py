@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, UserError
+from evalkit.api import Clip, Encoded
 from evalkit.canary import checks, reference, weights
 from evalkit.canary.checks import examine
 from evalkit.canary.finding import Finding
 from evalkit.canary.reference import content, film, write_reference
 from evalkit.encoders._load import DEMO, load_encoder
+from evalkit.errors import UserError
 
 Change = Callable[[Tensor], Tensor]
 

@@ -8,9 +8,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evalkit import plugins
-from evalkit.api import Batch, Clip, Example, Task, UserError
+from evalkit.api import Batch, Clip, Example, Task
 from evalkit.encoders.longvivit import encoder
-from evalkit.language.reader import Asked, Reader, load
+from evalkit.errors import UserError
+from evalkit.language.models import load
+from evalkit.language.reader import Asked, Reader
 from evalkit.metrics.classification import accuracy
 from evalkit.weights import trained_adapter
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from evalkit import load_encoder, plugins
-from evalkit.datasets.dense_captions import by_video
 from evalkit.metrics.bootstrap import Summed
 from evalkit.metrics.text.captions import captions
-from evalkit.metrics.text.dense import dense
+from evalkit.metrics.text.dense import by_video, dense
 from evalkit.metrics.text.paragraph import letters
 from evalkit.mini import world
 from evalkit.results.rows import Row

@@ -9,7 +9,7 @@ import pytest
 
 from evalkit import plugins
 from evalkit.api import Example, Views
-from evalkit.metrics.classification import box_map, multilabel_map
+from evalkit.metrics.average_precision import box_map, multilabel_map
 from evalkit.mini import film, world
 from tests.given import make, refusal, write
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.heads.solvers import Gallery, Linear, logistic, ridge
 
 CS = [1e2, 1e-4, 1e-2, 1.0]  # out of order on purpose

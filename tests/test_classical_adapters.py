@@ -19,12 +19,13 @@ from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor, nn
 
 from evalkit import plugins
-from evalkit.api import Batch, Clip, Example, Task, UserError
+from evalkit.api import Batch, Clip, Example, Task
 from evalkit.cli import main
-from evalkit.config.config import resolve
+from evalkit.config.parse import resolve
+from evalkit.errors import UserError
 from evalkit.metrics.classification import top1_top5
 from evalkit.pipeline.setup import prepare
-from evalkit.results import run_folder
+from evalkit.results import run_folder, validate
 from evalkit.weights import trained_adapter
 
 NAMES = ("ridge", "logistic", "knn")
@@ -239,7 +240,7 @@ def test_a_sweep_is_one_pass_that_keeps_the_best_on_val(
     words = [*words, f"adapter={name}"]
     assert main(["sweep", *words, f"adapter.{setting}={','.join(map(str, grid))}"]) == 0
     (run,) = runs(tmp_path / "out")
-    assert run_folder.validate(run) == []
+    assert validate.validate(run) == []
     record = run_folder.load(run)
     selection = record["selection"]
     assert [point[setting] for point in selection["grid"]] == list(grid)

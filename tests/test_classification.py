@@ -12,7 +12,7 @@ import pytest
 from evalkit import plugins
 from evalkit.api import Augment, Views
 from evalkit.datasets import protocols
-from evalkit.metrics.classification import charades_map, pr_auc
+from evalkit.metrics.average_precision import charades_map, pr_auc
 from tests.given import ANNOTATIONS, make, real, refusal
 
 MAPS = ANNOTATIONS / "label_maps"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import evalkit
-from evalkit.api import UserError
 from evalkit.cli import main
+from evalkit.errors import UserError
 
 TASK = '''
 from pathlib import Path

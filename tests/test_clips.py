@@ -18,10 +18,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from evalkit.api import Augment, Views
-from evalkit.video import clips
+from evalkit.video import workers as clips
 from evalkit.video.augment import box, looks
-from evalkit.video.clips import Decoded, Failure, Request, read_clip, read_clips
+from evalkit.video.clips import Decoded, Failure, Request, read_clip
+from evalkit.video.crop import _crops
 from evalkit.video.decode import open_video
+from evalkit.video.workers import AHEAD, _Worker, read_clips
 
 Span = tuple[float, float] | None
 
@@ -128,13 +130,13 @@ def test_crops_are_cut_from_a_frame_that_is_scaled_once(width: int, height: int,
     shape = (int(height * scale + 1e-9), int(width * scale + 1e-9))
     whole = reference(frame, shape)
     long = max(shape) - size
-    three = clips._crops(frame, size, "crop", 3)
+    three = _crops(frame, size, "crop", 3)
     assert three.shape == (3, 3, size, size)
     for crop, corner in zip(three, (0, round(long / 2), long), strict=True):
         wanted = whole[:, :, corner : corner + size] if width > height else whole[:, corner : corner + size]
         assert (crop.float() - wanted).abs().max() <= 1
-    assert torch.equal(clips._crops(frame, size, "crop", 1)[0], three[1])
-    (squashed,) = clips._crops(frame, size, "squash", 1)
+    assert torch.equal(_crops(frame, size, "crop", 1)[0], three[1])
+    (squashed,) = _crops(frame, size, "squash", 1)
     assert (squashed.float() - reference(frame, (size, size))).abs().max() <= 1
 
 
@@ -145,16 +147,16 @@ def test_a_share_cuts_224_pixels_of_a_frame_whose_shorter_side_is_scaled_to_256(
     frame = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
     whole = interpolate(frame.permute(2, 0, 1)[None], shape, mode="bilinear", antialias=True)
     downs, rights = ((0, round((side - 224) / 2), side - 224) for side in shape)
-    found = clips._crops(frame, 224, "crop", 3, 0.875)
+    found = _crops(frame, 224, "crop", 3, 0.875)
     for crop, down, right in zip(found, downs, rights, strict=True):
         assert torch.equal(crop, whole[0, :, down : down + 224, right : right + 224])
-    assert torch.equal(clips._crops(frame, 224, "crop", 1, 0.875)[0], found[1])
-    assert torch.equal(clips._crops(frame, 224, "squash", 1, 0.875), clips._crops(frame, 224, "squash", 1))
+    assert torch.equal(_crops(frame, 224, "crop", 1, 0.875)[0], found[1])
+    assert torch.equal(_crops(frame, 224, "squash", 1, 0.875), _crops(frame, 224, "squash", 1))
 
 
 def test_a_frame_of_the_right_size_is_left_as_it_is() -> None:
     frame = torch.arange(8 * 8 * 3, dtype=torch.uint8).view(8, 8, 3)
-    assert torch.equal(clips._crops(frame, 8, "crop", 1)[0], frame.permute(2, 0, 1))
+    assert torch.equal(_crops(frame, 8, "crop", 1)[0], frame.permute(2, 0, 1))
 
 
 def test_views_are_all_crops_of_the_first_clip_then_of_the_next(video: Path) -> None:
@@ -274,7 +276,7 @@ def test_clips_are_decoded_ahead_but_not_without_end(tmp_path: Path) -> None:
     next(iterator)
     time.sleep(0.5)
     begun = len(list(tmp_path.iterdir()))
-    assert 2 < begun <= 1 + 2 * clips.AHEAD
+    assert 2 < begun <= 1 + 2 * AHEAD
     assert len(list(iterator)) == 39
     assert len(list(tmp_path.iterdir())) == 40
 
@@ -324,7 +326,7 @@ def test_a_worker_that_never_gets_ready_is_replaced(
     asleep.chmod(0o755)
     started: list[int] = []
 
-    class Worker(clips._Worker):
+    class Worker(_Worker):
         def __init__(self, time_limit: float) -> None:
             stuck = len(started) < times
             monkeypatch.setattr(sys, "executable", str(asleep) if stuck else python)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from bench import intervals as simulated
-from evalkit.api import UserError
 from evalkit.cli import main
+from evalkit.errors import UserError
+from evalkit.metrics.average_precision import multilabel_map
 from evalkit.metrics.bootstrap import Summed, mean
-from evalkit.metrics.classification import multilabel_map, retrieval
+from evalkit.metrics.retrieval import retrieval
+from evalkit.metrics.significance import exchanged, holm, rank_intervals
 from evalkit.results import run_folder
-from evalkit.results.compare import compare, exchanged, holm, rank_intervals
+from evalkit.results.compare import compare
 from evalkit.results.rows import Row
 from tests.records import result_of, rows_of
 

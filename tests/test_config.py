@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 import pytest
 
-from evalkit.api import UserError
-from evalkit.config.config import Config, Options, Trainer, _out_of_bounds, keys, resolve
+from evalkit.config.config import Config
+from evalkit.config.keys import _out_of_bounds, keys
+from evalkit.config.options import Options, Trainer
+from evalkit.config.parse import resolve
 from evalkit.config.values import convert, type_name
+from evalkit.errors import UserError
 
 TASK = '''
 from __future__ import annotations
@@ -217,7 +220,7 @@ def test_mini_needs_a_task_that_has_it() -> None:
 
 
 def test_a_task_that_names_no_adapter_is_probed() -> None:
-    from evalkit.config.config import own_adapter
+    from evalkit.config.keys import own_adapter
 
     assert own_adapter("./bare.py") == "probe"
     assert own_adapter("./shapes.py") == "./head.py"

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from evalkit import plugins
-from evalkit.api import Batch, Example, Task, UserError
+from evalkit.api import Batch, Example, Task
+from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
 from tests.given import CLIP, QUESTIONS, TASK, small
 

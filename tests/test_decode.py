@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.video import decode
 from evalkit.video.decode import Video, open_video
 from evalkit.video.timeline import DecodeError

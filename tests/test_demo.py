@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from evalkit.cli import main
-from evalkit.datasets.dense_captions import by_video
 from evalkit.encoders._load import DEMO, load_encoder
 from evalkit.metrics.bootstrap import Summed
-from evalkit.results import run_folder
+from evalkit.metrics.text.dense import by_video
+from evalkit.results import run_folder, validate
 from evalkit.results.table import table
 from tests.given import DATA, real
 
@@ -73,8 +73,8 @@ def test_two_runs_with_one_seed_give_equal_scores_whatever_the_workers(runs: lis
 
 
 def test_the_record_is_valid_and_scores_again_to_the_same(runs: list[Path]) -> None:
-    assert run_folder.validate(runs[0]) == []
-    assert run_folder.rescore(runs[0])["differences"] == []
+    assert validate.validate(runs[0]) == []
+    assert validate.rescore(runs[0])["differences"] == []
 
 
 def test_the_readme_shows_what_the_command_prints(first: dict[str, Any]) -> None:

@@ -11,10 +11,12 @@ import pytest
 from evalkit import plugins
 from evalkit.cli import main
 from evalkit.commands import suite, sweep
-from evalkit.config.config import Command, resolve
+from evalkit.config.options import Command
+from evalkit.config.parse import resolve
+from evalkit.datasets import suites
 from evalkit.mini import language
 from evalkit.mini.film import write
-from evalkit.results import run_folder
+from evalkit.results import run_folder, validate
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
@@ -53,7 +55,7 @@ def test_the_task_of_contributing_runs_to_the_letter(tmp_path: Path, monkeypatch
     assert command
     assert main([*shlex.split(command[1]), "adapter.epochs=2"]) == 0
     (run,) = Path("results/demo/my_task").iterdir()
-    assert run_folder.validate(run) == []
+    assert validate.validate(run) == []
     assert run_folder.load(run)["data"]["n_expected"] == 3
 
 
@@ -69,7 +71,7 @@ def test_the_encoder_of_the_documents_runs_to_the_letter(tmp_path: Path, monkeyp
     finally:
         sys.modules.pop("my_encoder", None)
     (run,) = Path("results/my_encoder-make/kinetics400@mini").iterdir()
-    assert run_folder.validate(run) == []
+    assert validate.validate(run) == []
     assert run_folder.load(run)["encoder"]["settings"]["width"] == 64
 
 
@@ -84,7 +86,7 @@ def test_every_line_of_the_documents_is_understood(line: str) -> None:
     if command == "sweep":
         sweep.plan(words)
     elif words[0].startswith("suite="):
-        suite.plan(suite.read(words[0].partition("=")[2]), words[1:])
+        suite.plan(suites.read(words[0].partition("=")[2]), words[1:])
     elif "my_encoder:make" not in line:  # that file is made in another test
         resolve(cast(Command, command), words)
 

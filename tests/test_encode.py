@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from evalkit.api import Augment, Clip, Example, UserError, Views
+from evalkit.api import Augment, Clip, Example, Views
 from evalkit.encoders import _load
+from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.extract import Cost, Encoding, Reader, Shelf, Source
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.store import Store
+from evalkit.pipeline import controls
 from evalkit.video.augment import looks
 from evalkit.video.clips import Decoded, Failure, Request
 
-VARIANTS = {"": extract.unchanged, "shuffled": extract.shuffled, "single_frame": extract.single_frame}
+VARIANTS = {"": extract.unchanged, "shuffled": controls.shuffled, "single_frame": controls.single_frame}
 
 
 def pixels(name: str, views: int = 1, frames: int = 4) -> Tensor:
@@ -109,20 +111,20 @@ def test_a_part_of_a_video_is_read_once_in_order_of_first_appearance() -> None:
 
 def test_shuffled_frames_are_the_same_frames_in_one_other_order_for_every_view() -> None:
     clips = pixels("a", views=3, frames=16)
-    turned = extract.shuffled(clips, 7)
+    turned = controls.shuffled(clips, 7)
     orders = [
         [int((clip == frame).flatten(1).all(1).nonzero()) for frame in mixed]
         for clip, mixed in zip(clips, turned, strict=True)
     ]
     assert sorted(orders[0]) == list(range(16)) != orders[0]
     assert orders[0] == orders[1] == orders[2]
-    assert torch.equal(extract.shuffled(clips, 7), turned) and not torch.equal(extract.shuffled(clips, 8), turned)
+    assert torch.equal(controls.shuffled(clips, 7), turned) and not torch.equal(controls.shuffled(clips, 8), turned)
 
 
 @pytest.mark.parametrize(("frames", "middle"), [(1, 0), (4, 2), (5, 2)])
 def test_a_single_frame_is_the_middle_one_held(frames: int, middle: int) -> None:
     clips = pixels("a", views=2, frames=frames)
-    held = extract.single_frame(clips, 0)
+    held = controls.single_frame(clips, 0)
     assert held.shape == clips.shape
     assert all(torch.equal(held[:, i], clips[:, middle]) for i in range(frames))
 

@@ -20,11 +20,13 @@ from safetensors.torch import load_file, save_file
 
 import evalkit
 from evalkit import api
-from evalkit.api import Clip, UserError
-from evalkit.config import config
+from evalkit.api import Clip
+from evalkit.config import keys as config_keys
+from evalkit.config import parse
 from evalkit.encoders import _load
 from evalkit.encoders._load import Spec, load_encoder, save_encoder, spec_of
 from evalkit.encoders.longvivit import ViViT
+from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface, presets
 from tests import test_hf_video
 
@@ -198,11 +200,26 @@ def test_a_name_that_is_nothing_is_answered_with_the_nearest() -> None:
         ("{}", "{} does not describe an encoder: wanted evalkit's own encoder, clip, settings, or model_type"),
         ('{"model_type": "videomea"}', "{}: no encoder family reads model_type 'videomea'. Did you mean 'videomae'?"),
         ('{"encoder": "longvivit", "clip": 3, "settings": {}}', "{} does not describe an encoder of evalkit's"),
-        ('{"encoder": "longvivit", "clip": {"fps": 3}, "settings": {}}', "{} does not describe an encoder of evalkit's"),
-        ('{"encoder": "longvivi", "clip": {}, "settings": {}}', "no encoder named 'longvivi'. Did you mean 'longvivit'?"),
-        ('{"encoder": "longvivit", "clip": {"size": 50}, "settings": {}}', "clip.size=50 is no multiple of the tubelet's"),
-        ('{"encoder": "longvivit", "clip": {}, "settings": {"width": 3}}', "encoder longvivit cannot be built as its settings"),
-        ('{"encoder": "longvivit", "clip": {}, "settings": {"dim": "x"}}', "encoder longvivit cannot be built as its settings"),
+        (
+            '{"encoder": "longvivit", "clip": {"fps": 3}, "settings": {}}',
+            "{} does not describe an encoder of evalkit's",
+        ),
+        (
+            '{"encoder": "longvivi", "clip": {}, "settings": {}}',
+            "no encoder named 'longvivi'. Did you mean 'longvivit'?",
+        ),
+        (
+            '{"encoder": "longvivit", "clip": {"size": 50}, "settings": {}}',
+            "clip.size=50 is no multiple of the tubelet's",
+        ),
+        (
+            '{"encoder": "longvivit", "clip": {}, "settings": {"width": 3}}',
+            "encoder longvivit cannot be built as its settings",
+        ),
+        (
+            '{"encoder": "longvivit", "clip": {}, "settings": {"dim": "x"}}',
+            "encoder longvivit cannot be built as its settings",
+        ),
     ],
 )
 def test_a_description_that_is_none_is_told_with_its_file(copy: Path, config: str, told: str) -> None:
@@ -345,10 +362,10 @@ def own(module_here: Callable[[str], str]) -> str:
 def test_a_function_of_the_users_own_takes_its_own_settings(own: str) -> None:
     encoder = load_encoder(f"{own}:make", width=7)
     assert encoder.dim == 7 and encoder(video(encoder)).tokens.shape == (2, 2, 1, 7)
-    keys = config.keys("run", ckpt=f"{own}:make")
+    keys = config_keys.keys("run", ckpt=f"{own}:make")
     assert keys["encoder.width"].default == 5 and keys["encoder.width"].meaning == "of its tokens."
-    assert "encoder.prefix" not in keys and "encoder.prefix" in config.keys("run", ckpt="demo")
-    settled = config.resolve("canary", [f"ckpt={own}:make", "encoder.width=6"])
+    assert "encoder.prefix" not in keys and "encoder.prefix" in config_keys.keys("run", ckpt="demo")
+    settled = parse.resolve("canary", [f"ckpt={own}:make", "encoder.width=6"])
     assert settled.encoder == {"width": 6}
 
 
@@ -356,7 +373,7 @@ def test_a_setting_that_no_encoder_knows_is_told_with_the_nearest(own: str) -> N
     with pytest.raises(UserError, match=r"^unknown setting 'prefx' of an encoder. Did you mean 'prefix'\?$"):
         load_encoder("demo", prefx="x")
     with pytest.raises(UserError, match="^unknown key 'encoder.wdth'. Did you mean 'encoder.width'\\?$"):
-        config.resolve("canary", [f"ckpt={own}:make", "encoder.wdth=6"])
+        parse.resolve("canary", [f"ckpt={own}:make", "encoder.wdth=6"])
     with pytest.raises(UserError, match="number is a int; wanted a function"):
         load_encoder(f"{own}:number")
     with pytest.raises(UserError, match="unexpected keyword argument 'depth'"):

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from evalkit.api import UserError
 from evalkit.cli import main
-from evalkit.metrics.classification import accuracy, multilabel_map, retrieval, top1_top5
+from evalkit.errors import UserError
+from evalkit.metrics.average_precision import multilabel_map
+from evalkit.metrics.classification import accuracy, top1_top5
+from evalkit.metrics.retrieval import retrieval
 from evalkit.metrics.text.captions import captions
 from evalkit.results.rows import Row
 from evalkit.results.run_folder import write

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from evalkit.cli import main
-from evalkit.results import run_folder
+from evalkit.results import run_folder, validate
 from tests import test_hf_image, test_hf_image_text, test_hf_video, test_hf_video_text, test_vjepa2
 from tests.saved import save
 
@@ -40,7 +40,7 @@ def test_every_family_runs_end_to_end_and_is_fed_as_its_files_say(
     settings = ["adapter.head=linear", "adapter.epochs=1", "canary=false", "controls=false"]
     assert main(["run", *words, *settings]) == 0, capsys.readouterr().err
     (run,) = [path.parent for path in (tmp_path / "out").rglob("result.json")]
-    assert run_folder.validate(run) == []
+    assert validate.validate(run) == []
     found: dict[str, Any] = run_folder.load(run)
     assert found["status"] == "complete" and found["data"]["n_scored"] == found["data"]["n_expected"] == 100
     clip, views = found["encoder"]["clip"], found["task"]["protocol"]["views"]

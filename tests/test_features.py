@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from evalkit.api import Augment, Batch, Encoded, Example, Kept, UserError
-from evalkit.config.config import resolve
+from evalkit.api import Augment, Batch, Encoded, Example, Kept
+from evalkit.config.parse import resolve
+from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.batches import Afresh, Held, _ahead, gather
 from evalkit.features.extract import Source
-from evalkit.pipeline import fit
-from evalkit.pipeline.fit import Examples, fit_adapter
+from evalkit.pipeline import fit, trainer
+from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.setup import Parts, prepare
+from evalkit.pipeline.trainer import Examples
 from evalkit.runtime import machine
 from evalkit.video import clips
 from evalkit.video.augment import looks
@@ -134,14 +136,14 @@ def test_what_was_evicted_is_encoded_again(
     words: list[str], full: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     record, learned, _ = fitted(*words)
-    headline = fit.headline
+    headline = trainer.headline
 
     def evicting(*args: Any) -> float:
         for file in (tmp_path / "cache" / "features").iterdir():
             file.unlink()
         return headline(*args)
 
-    monkeypatch.setattr(fit, "headline", evicting)
+    monkeypatch.setattr(trainer, "headline", evicting)
     again, found, parts = fitted(*words)
     assert again == record and same(found, learned)
     assert parts.reader.cost.encoder_forwards > 0
@@ -151,14 +153,14 @@ def test_what_is_damaged_while_a_head_is_fitted_is_encoded_again(
     words: list[str], full: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     record, learned, _ = fitted(*words)
-    headline = fit.headline
+    headline = trainer.headline
 
     def damaging(*args: Any) -> float:
         for data in (tmp_path / "cache" / "features").glob("*.data"):
             data.write_bytes(bytes(data.stat().st_size))
         return headline(*args)
 
-    monkeypatch.setattr(fit, "headline", damaging)
+    monkeypatch.setattr(trainer, "headline", damaging)
     again, found, parts = fitted(*words)
     assert again == record and same(found, learned)
     assert parts.reader.cost.encoder_forwards > 0
@@ -171,13 +173,13 @@ def test_a_video_that_vanishes_while_a_head_is_fitted_is_told_in_one_line(
     own.mkdir()
     for film in films.glob("*.mp4"):
         (own / film.name).write_bytes(film.read_bytes())
-    headline = fit.headline
+    headline = trainer.headline
 
     def removing(*args: Any) -> float:
         (own / "03.mp4").unlink()
         return headline(*args)
 
-    monkeypatch.setattr(fit, "headline", removing)
+    monkeypatch.setattr(trainer, "headline", removing)
     with pytest.raises(UserError, match=r"03\.mp4: .*no such file.*, though it could be decoded before$") as caught:
         fitted(*[f"data.root={own}" if word.startswith("data.root") else word for word in words], "cache=off")
     assert "\n" not in str(caught.value)
@@ -254,7 +256,7 @@ def numbered(n: int, views: int) -> Examples:
 
 
 def test_each_epoch_trains_on_the_next_view_in_a_new_order() -> None:
-    batches = fit._Batches(numbered(10, 3), 4, seed=0)
+    batches = trainer._Batches(numbered(10, 3), 4, seed=0)
     epochs = [list(batches) for _ in range(5)]
     assert len(batches) == 3
     for epoch, found in enumerate(epochs):

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from evalkit.api import Example, UserError
+from evalkit.api import Example
 from evalkit.cli import main
 from evalkit.datasets.fewshot import few
-from evalkit.results import run_folder
+from evalkit.errors import UserError
+from evalkit.results import run_folder, validate
 
 CLASSES = ("cat", "dog", "owl")
 EXAMPLES = [Example(f"v{i:02d}", Path(f"v{i:02d}.mp4"), i % 3) for i in range(30)]
@@ -69,7 +70,7 @@ def test_a_run_with_shots_encodes_and_records_only_those(words: list[str], tmp_p
         assert main(["run", *words[:-1], f"out={out}", "adapter=knn", "adapter.k=1", f"trainer.shots={shots}"]) == 0
         (run,) = [path.parent for path in out.rglob(run_folder.RESULT)]
         record = run_folder.load(run)
-        assert run_folder.validate(run) == []
+        assert validate.validate(run) == []
         train = 6 if shots == "3" else 8
         assert (record["selection"]["n_train"], record["selection"]["n_val"]) == (train, 2)
         assert record["cost"]["encoder_forwards"] == train + 4

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evalkit import plugins
-from evalkit.api import Adapter, Batch, Example, Task, UserError, Views
+from evalkit.api import Adapter, Batch, Example, Task, Views
 from evalkit.cli import main
 from evalkit.encoders import _load
+from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
-from evalkit.results import run_folder
+from evalkit.results import run_folder, validate
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.weights import checkpoint, trained_adapter
 
@@ -84,7 +85,7 @@ def test_the_papers_protocol_tunes_with_its_augmentation_and_the_result_says_so(
         "protocol videoglue_finetune has another adapter: add adapter=finetune"
     )
     run = evalkit("run", *words, "adapter=finetune").parent
-    assert run_folder.validate(run) == []
+    assert validate.validate(run) == []
     protocol = run_folder.load(run)["task"]["protocol"]
     assert protocol["name"] == "videoglue_finetune" and protocol["augment"]["randaugment"] == [9.0, 0.5]
     assert protocol["views"]["resize"] == "crop" and protocol["views"]["share"] == 0.875

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from evalkit import plugins
-from evalkit.api import Batch, Clip, Example, Kept, Prediction, Task, UserError
-from evalkit.config.config import resolve
+from evalkit.api import Batch, Clip, Example, Kept, Prediction, Task
+from evalkit.config.parse import resolve
+from evalkit.errors import UserError
 from evalkit.features.batches import Held
 from evalkit.features.extract import Source
 from evalkit.heads.optim import adamw
 from evalkit.metrics.classification import accuracy, top1_top5
-from evalkit.pipeline.fit import Course, DivergedError, Examples, Fitted, fit, fit_adapter, headline, predict, split_val
+from evalkit.pipeline.fit import fit_adapter, split_val
 from evalkit.pipeline.setup import Parts, prepare
+from evalkit.pipeline.trainer import Course, DivergedError, Examples, Fitted, fit, headline, predict
 from evalkit.weights import trained_adapter
 
 CPU = torch.device("cpu")

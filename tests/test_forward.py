@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Kept, UserError
+from evalkit.api import Clip, Encoded, Kept
+from evalkit.errors import UserError
 from evalkit.features.forward import Forward
 
 

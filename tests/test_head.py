@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.head import Head, attention_heads
 

@@ -7,8 +7,9 @@ import torch
 import transformers
 from torch import Tensor
 
-from evalkit.api import Clip, UserError, has_text
+from evalkit.api import Clip, has_text
 from evalkit.encoders._load import Spec, load_encoder
+from evalkit.errors import UserError
 from tests.saved import (
     HALF,
     change,

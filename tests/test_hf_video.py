@@ -7,9 +7,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from evalkit.api import Clip, UserError
+from evalkit.api import Clip
 from evalkit.encoders._load import Spec, save_encoder
 from evalkit.encoders.hf_video import encoder as build
+from evalkit.errors import UserError
 from tests.saved import (
     HALF,
     IMAGENET,

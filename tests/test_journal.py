@@ -22,7 +22,7 @@ from evalkit.api import Example, Prediction
 from evalkit.cli import main
 from evalkit.pipeline import journal, predict
 from evalkit.pipeline.journal import Journal
-from evalkit.results import run_folder
+from evalkit.results import run_folder, validate
 from evalkit.weights import trained_adapter
 
 TASK = '''
@@ -108,7 +108,7 @@ def made(world: Path, out: str) -> tuple[bytes, Any, Any]:
     """The predictions, scores and controls of the one run there."""
     (folder,) = {file.parent for file in (world / out).glob("*/*/[!.]*/result.json")}
     record = run_folder.load(folder)
-    assert run_folder.validate(folder) == []
+    assert validate.validate(folder) == []
     return (folder / "predictions.jsonl").read_bytes(), record["scores"], record["controls"]
 
 

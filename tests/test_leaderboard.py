@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from evalkit.cli import main
-from evalkit.commands import suite
-from evalkit.datasets import published
+from evalkit.datasets import published, suites
+from evalkit.metrics.average_precision import charades_map
 from evalkit.metrics.bootstrap import interval, interval_of
 from evalkit.metrics.bootstrap import mean as mean_of
-from evalkit.metrics.classification import accuracy, charades_map, top1_top5
+from evalkit.metrics.classification import accuracy, top1_top5
 from evalkit.metrics.text.captions import captions
 from evalkit.pipeline.runner import _place
-from evalkit.results import run_folder
+from evalkit.results import run_folder, validate
 from evalkit.results.rows import Row
 from evalkit.results.scores import measure, scores
 from tests.records import PLUGIN, result_of, rows_of
@@ -369,7 +369,7 @@ def test_a_task_stands_under_the_suite_whose_protocol_it_is(tmp_path: Path, prot
 
 def test_every_task_of_every_suite_is_asked_for_in_words_that_papers_print_under() -> None:
     wanted = columns._wanted()
-    assert {name for names in wanted.values() for name in names} == set(suite.suites())
+    assert {name for names in wanted.values() for name in names} == set(suites.suites())
     assert {how for _, how, _ in wanted} <= {number.adaptation for number in published.numbers()}
 
 
@@ -425,13 +425,13 @@ def test_what_validated_is_remembered_until_a_byte_changes(tmp_path: Path, monke
     checked: list[str] = []
     for encoder in ("a", "b"):
         put(results, rows_of(8, 4), encoder=encoder)
-    check = run_folder.check
+    check = validate.check
 
-    def counted(run: Path, files: Sequence[Path]) -> run_folder.Checked:
+    def counted(run: Path, files: Sequence[Path]) -> validate.Checked:
         checked.append(run.parts[-3])
         return check(run, files)
 
-    monkeypatch.setattr(run_folder, "check", counted)
+    monkeypatch.setattr(validate, "check", counted)
     first = page(results)
     assert checked == ["a", "b"]
     assert page(results) == first and checked == ["a", "b"]
@@ -453,7 +453,7 @@ def test_several_processes_say_what_one_says(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "several"))
     monkeypatch.setattr(collection, "cores", lambda: 2)
     monkeypatch.setattr(collection, "ALONE", 0)
-    monkeypatch.setattr(run_folder, "check", None)  # here, which is not in the others
+    monkeypatch.setattr(validate, "check", None)  # here, which is not in the others
     assert page(results) == alone
     assert "* b/egoschema@mini/run-1: predictions.jsonl was changed" in alone
     assert len(list((tmp_path / "several/verdicts").iterdir())) == 7

@@ -6,20 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
+from evalkit.metrics.average_precision import box_map, chance_map, charades_map, foreground_map, multilabel_map, pr_auc
 from evalkit.metrics.bootstrap import Weighted
-from evalkit.metrics.classification import (
-    accuracy,
-    box_map,
-    chance_map,
-    charades_map,
-    foreground_map,
-    macro_accuracy,
-    multilabel_map,
-    pr_auc,
-    retrieval,
-    top1_top5,
-)
+from evalkit.metrics.classification import accuracy, macro_accuracy, top1_top5
+from evalkit.metrics.retrieval import retrieval
 from tests.given import FIXTURES
 
 EXPECTED = FIXTURES / "retrieval"

@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 
 from evalkit.api import Example, Views
+from evalkit.datasets import captions
 from evalkit.demo import lessons, train_encoder
 from evalkit.encoders._load import load_encoder
-from evalkit.language.reader import Asked, Reader, load
+from evalkit.language.models import load
+from evalkit.language.reader import Asked, Reader
 from evalkit.mini import film, language, world
 from evalkit.mini.library import Films
 from evalkit.video.sampling import frame_indices
@@ -186,7 +188,7 @@ def test_what_is_offered_of_a_story_is_answered_rightly(steps: int) -> None:
     rng, answers = random.Random(steps), []
     for _ in range(300):
         told = world.story(rng, steps, 60.0, 10.0)
-        right = {language.QUESTION: str(told), **(dict(language.inquiries(told.steps[0])) if steps == 1 else {})}
+        right = {captions.QUESTION: str(told), **(dict(language.inquiries(told.steps[0])) if steps == 1 else {})}
         question, letter = language.offered(rng, told, by_letter=True)
         asked, _, options = question.partition(" Options: ")
         shown = dict(re.findall(r"([A-E]): (.+?)(?= [A-E]:|$)", options))
@@ -208,7 +210,7 @@ def test_what_is_told_is_seen_and_of_films_that_are_not_chosen_or_tested_on(less
     assert len(task.train) == 10 * parts and len({example.id for example in task.train}) == 10 * parts
     story = language.questions("train", 61)[60].story
     for example in task.train[:parts]:
-        assert example.text == language.QUESTION
+        assert example.text == captions.QUESTION
         start, end = example.span or (0.0, 180.0)
         seen = [
             str(step) for step, (first, last) in zip(story.steps, story.times(), strict=True) if start < last <= end

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
 from evalkit import load_encoder, plugins
-from evalkit.api import Batch, Encoded, Task, UserError
-from evalkit.config.config import resolve
-from evalkit.language import reader
+from evalkit.api import Batch, Encoded, Task
+from evalkit.config.parse import resolve
+from evalkit.errors import UserError
+from evalkit.language import models
 from evalkit.mini import world
 from evalkit.pipeline.setup import prepare
 from evalkit.weights import checkpoint, trained_adapter
@@ -156,7 +157,7 @@ def test_an_adapter_is_not_restored_over_another_language_model(tmp_path: Path, 
 @pytest.mark.parametrize("scorer", ["letter", "letter_said"])
 def test_letters_that_the_language_model_does_not_know_are_refused(scorer: str, tmp_path: Path) -> None:
     texts = [str(world.story(random.Random(i), 6, 180.0, 15.0)) for i in range(300)]
-    (tmp_path / "tokenizer.model").write_bytes(reader.vocabulary(texts, 200))
+    (tmp_path / "tokenizer.model").write_bytes(models.vocabulary(texts, 200))
     tokenizer = LlamaTokenizer.from_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from evalkit.api import Clip, Loading, UserError, has_text
+from evalkit.api import Clip, Loading, has_text
 from evalkit.encoders._load import load_encoder
 from evalkit.encoders.open_clip import pretrained_name
+from evalkit.errors import UserError
 from tests.saved import same
 
 TAGS = {"ViT-B-16": ["openai", "laion2b_s34b_b88k"], "RN50": ["openai"]}

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from evalkit.cli import main
-from evalkit.metrics.classification import accuracy, charades_map, top1_top5
+from evalkit.metrics.average_precision import charades_map
+from evalkit.metrics.classification import accuracy, top1_top5
 from evalkit.metrics.text.exact_match import exact_match
 from evalkit.mini import film, world
 from evalkit.results import run_folder

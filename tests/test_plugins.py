@@ -11,9 +11,9 @@ from typing import get_args
 import pytest
 
 import evalkit
-from evalkit import plugins
-from evalkit.api import UserError
-from evalkit.config.config import keys
+from evalkit import errors, plugins
+from evalkit.config.keys import keys
+from evalkit.errors import UserError
 
 GOOD = '''"""A module."""
 
@@ -185,10 +185,10 @@ def test_a_summary_is_read_without_importing(tasks: Path) -> None:
 
 
 def test_a_suggestion_is_a_sentence_or_nothing() -> None:
-    assert plugins.suggest("unifrom", ["uniform", "dense"]) == " Did you mean 'uniform'?"
-    assert plugins.suggest("zzz", ["uniform", "dense"]) == ""
-    assert plugins.suggest("diff", ["difference", "baseline"]) == " Did you mean 'difference'?"
-    assert plugins.suggest("msr", ["msrvtt", "msrvtt_qa"]) == plugins.suggest("ba", ["baseline"]) == ""
+    assert errors.suggest("unifrom", ["uniform", "dense"]) == " Did you mean 'uniform'?"
+    assert errors.suggest("zzz", ["uniform", "dense"]) == ""
+    assert errors.suggest("diff", ["difference", "baseline"]) == " Did you mean 'difference'?"
+    assert errors.suggest("msr", ["msrvtt", "msrvtt_qa"]) == errors.suggest("ba", ["baseline"]) == ""
 
 
 PROJECT = [(kind, name) for kind in get_args(plugins.Kind) for name in plugins.names(kind)]

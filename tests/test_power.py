@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from evalkit.cli import main
-from evalkit.commands.power import detectable, samples
 from evalkit.metrics.bootstrap import mean
-from evalkit.results.compare import exchanged
+from evalkit.metrics.power import detectable, samples
+from evalkit.metrics.significance import exchanged
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6])

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from evalkit import plugins
-from evalkit.api import Batch, Encoded, Example, Task, UserError
+from evalkit.api import Batch, Encoded, Example, Task
+from evalkit.errors import UserError
 from evalkit.heads.optim import StackedAdamW
 from evalkit.weights import trained_adapter
 from tests.given import TASK, small

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from evalkit.api import UserError
-from evalkit.results.run_folder import load, load_rows, rescore, run_id, validate, write
+from evalkit.errors import UserError
+from evalkit.results.run_folder import load, load_rows, run_id, write
 from evalkit.results.schema import digest
 from evalkit.results.table import table
+from evalkit.results.validate import rescore, validate
 from tests.records import PLUGIN, result_of, rows_of
 
 
@@ -298,9 +299,9 @@ def test_a_damaged_run_is_a_line_and_not_a_traceback(run: Path, damage: Callable
         (lambda r: r["data"]["failures"].pop(), "data.failures differs from what is given"),
         (lambda r: r["scores"][0].update(ci95=[59.0, 61.0]), "accuracy ci95: stored [59.0, 61.0], recomputed"),
         (lambda r: r["scores"][0].update(bounds=[60.0, 60.0]), "accuracy bounds: stored"),
-        (lambda r: r["task"].update(score="evalkit.metrics.classification:acc"), "cannot be re-scored: score function"),
+        (lambda r: r["task"].update(score="evalkit.metrics:acc"), "cannot be re-scored: score function"),
         (
-            lambda r: r["task"].update(score="evalkit.metrics.classification:retrieval"),
+            lambda r: r["task"].update(score="evalkit.metrics:retrieval"),
             "cannot be re-scored: retrieval: prediction",
         ),
         (lambda r: r.update(note="hello"), "'note' was unexpected"),

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from evalkit import load_encoder, plugins
-from evalkit.api import Batch, Clip, Example, Prediction, Task, UserError
+from evalkit.api import Batch, Clip, Example, Prediction, Task
 from evalkit.cli import main
 from evalkit.datasets.captions import Captioned, Searched, search
+from evalkit.errors import UserError
 from evalkit.weights import trained_adapter
 from tests.given import ANNOTATIONS, linked, make, real, refusal, write
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.results.rows import Row, tally
 
 

@@ -21,11 +21,12 @@ from evalkit.cli import main
 from evalkit.features import extract
 from evalkit.features.extract import Source
 from evalkit.metrics.classification import accuracy
-from evalkit.pipeline import fit as fit_module
-from evalkit.pipeline import predict
-from evalkit.pipeline.fit import fit
-from evalkit.results import run_folder
-from evalkit.video.clips import read_clips
+from evalkit.pipeline import controls as pipeline_controls
+from evalkit.pipeline import trainer
+from evalkit.pipeline.controls import _cyclic
+from evalkit.pipeline.trainer import fit
+from evalkit.results import run_folder, validate
+from evalkit.video.workers import read_clips
 from tests.given import DATA, real
 
 TASK = '''
@@ -139,7 +140,7 @@ def test_a_run_is_a_valid_record_that_scores_the_same_again(
     chosen: Path, probed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder in (chosen, probed):
-        assert run_folder.validate(folder) == []
+        assert validate.validate(folder) == []
         assert main(["score", str(folder)]) == 0
         assert main(["validate", str(folder)]) == 0
     assert sorted(path.name for path in chosen.iterdir()) == ["config.yaml", "predictions.jsonl", "result.json"]
@@ -188,7 +189,7 @@ def test_every_control_of_the_task_is_recorded(chosen: Path) -> None:
 
 def test_the_record_names_what_made_it(chosen: Path, tiny: Path, lm: Path) -> None:
     record = run_folder.load(chosen)
-    assert record["task"]["name"] == "my_task" and record["task"]["score"] == "evalkit.metrics.classification:accuracy"
+    assert record["task"]["name"] == "my_task" and record["task"]["score"] == "evalkit.metrics:accuracy"
     assert record["encoder"]["name"] == "tiny" and record["encoder"]["architecture"] == "ViViT"
     assert record["encoder"]["clip"]["frames"] == record["task"]["protocol"]["views"]["frames"] == 4
     assert record["adapter"]["settings"]["latents"] == 4 and len(record["adapter"]["settings"]["lm"]) == 64
@@ -222,7 +223,7 @@ def test_one_seed_gives_one_result_whatever_the_number_of_workers(
     again = run(probed.parents[2], *probe_words(world, tiny)[:-1], "workers=2")
     assert scored(again) == scored(probed)
     assert (again / "predictions.jsonl").read_bytes() == (probed / "predictions.jsonl").read_bytes()
-    assert run_folder.validate(chosen.parents[2]) == run_folder.validate(probed.parents[2]) == []
+    assert validate.validate(chosen.parents[2]) == validate.validate(probed.parents[2]) == []
 
 
 def test_another_seed_gives_other_predictions(
@@ -256,7 +257,7 @@ def test_a_probe_is_fitted_before_any_test_video_is_opened(
         return fit(adapter, train, val, score, **settings)
 
     monkeypatch.setattr(extract, "read_clips", read_spy)
-    monkeypatch.setattr(fit_module, "fit", fit_spy)
+    monkeypatch.setattr(trainer, "fit", fit_spy)
     folder = run(tmp_path, *probe_words(world, tiny))
     test = {Path(row.id) for row in run_folder.load_rows(folder)}
     train, val = ({example.video for example in seen[split]} for split in ("train", "val"))
@@ -315,11 +316,11 @@ class Likes:
 def test_cyclic_orders_are_told_as_indices_of_the_options_as_they_stand() -> None:
     examples = [question("long", "abcde", 2), question("short", "xyz", 1)]
     straight = {e.id: p for e, p in zip(examples, Likes("cy").predict(examples, None), strict=True)}
-    turned = predict._cyclic(Likes("cy"), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
+    turned = _cyclic(Likes("cy"), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
     assert turned["long"].value == [2] * 5 and turned["short"].value == [1] * 5
     # one that always takes what stands first is right in one order of each question
     straight = {e.id: p for e, p in zip(examples, Likes("").predict(examples, None), strict=True)}
-    turned = predict._cyclic(Likes(""), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
+    turned = _cyclic(Likes(""), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
     assert turned["long"].value == [0, 1, 2, 3, 4] and turned["short"].value == [0, 1, 2, 0, 1]
 
 
@@ -327,11 +328,11 @@ def test_option_order_is_the_mean_over_the_orders_and_a_failed_example_is_wrong_
     examples = [question("a", "abc", 2), question("b", "abc", 0), question("c", "abc", 1), question("d", "ab", 0)]
     task = Task(test=examples, score=accuracy)
     predicted = {"a": Prediction([2, 2, 1]), "b": Prediction([0, 0, 0]), "d": Prediction([0, 1])}
-    control = predict.control("option_order", task, predicted)
+    control = pipeline_controls.control("option_order", task, predicted)
     assert control["metric"] == "accuracy"
     assert control["value"] == pytest.approx((75 + 50 + 50) / 3)
     plain = {"a": Prediction(2), "b": Prediction(1), "d": Prediction(0)}
-    assert predict.control("blind", task, plain)["value"] == 50
+    assert pipeline_controls.control("blind", task, plain)["value"] == 50
 
 
 def test_a_task_that_fails_is_told_with_its_file_and_line(
@@ -621,7 +622,7 @@ def test_real_questions_with_five_real_videos_are_partial_and_give_no_submission
     assert record["scores"][0]["n"] == 500 and high - low == pytest.approx(99.2)
     assert not list(folder.glob("submission*"))
     assert "no submission written: 496 of 500 questions have no answer" in capsys.readouterr().err
-    assert run_folder.validate(folder) == []
+    assert validate.validate(folder) == []
 
 
 @real
@@ -639,7 +640,7 @@ def test_real_videos_are_probed_and_the_broken_ones_are_failures(tiny: Path, tmp
     words = ["task=folder", f"data.root={tmp_path / 'videos.csv'}", f"ckpt={tiny}", "adapter.epochs=2", "workers=2"]
     folder = run(tmp_path / "out", *words)
     record = run_folder.load(folder)
-    assert record["status"] == "partial" and run_folder.validate(folder) == []
+    assert record["status"] == "partial" and validate.validate(folder) == []
     failed = {Path(failure["id"]).name: failure["reason"] for failure in record["data"]["failures"]}
     left_out = {Path(one["video"]).name: one["reason"] for one in record["selection"]["undecodable"]}
     assert {name for name in failed if name.startswith("broken_")}

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from evalkit import plugins
-from evalkit.api import Task, UserError, Views
+from evalkit.api import Task, Views
 from evalkit.datasets import behavior
-from evalkit.metrics.classification import foreground_map, macro_accuracy
+from evalkit.errors import UserError
+from evalkit.metrics.average_precision import foreground_map
+from evalkit.metrics.classification import macro_accuracy
 from evalkit.mini import film, world
 from evalkit.video.clips import Decoded, read_clip
 from tests.given import make, refusal

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import interval
-from evalkit.metrics.classification import accuracy, retrieval, top1_top5
+from evalkit.metrics.classification import accuracy, top1_top5
+from evalkit.metrics.retrieval import retrieval
 from evalkit.results.rows import Row
 from evalkit.results.scores import reference, resolve, scores
 from tests.records import MISSING, PLUGIN, rows_of
@@ -123,8 +124,8 @@ def local(predictions: Any, targets: Any) -> dict[str, float]:
 
 
 def test_a_score_function_of_evalkit_is_found_by_its_module() -> None:
-    assert reference(accuracy) == "evalkit.metrics.classification:accuracy"
-    assert resolve("evalkit.metrics.classification:accuracy") is accuracy
+    assert reference(accuracy) == "evalkit.metrics:accuracy"
+    assert resolve("evalkit.metrics:accuracy") is accuracy
 
 
 def test_a_score_function_of_a_tasks_file_is_found_by_its_path(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_score_function_of_a_tasks_file_is_found_by_its_path(tmp_path: Path) -
     score = factory("task", str(file)).__globals__["score"]
     assert reference(score) == f"{file.resolve()}:score"
     assert resolve(reference(score), [file.resolve()]) is score
-    assert reference(factory("task", str(file)).__globals__["accuracy"]) == "evalkit.metrics.classification:accuracy"
+    assert reference(factory("task", str(file)).__globals__["accuracy"]) == "evalkit.metrics:accuracy"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_a_score_function_that_re_scoring_could_not_find_is_refused(function: An
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("evalkit.metrics.classification:acuracy", "defines no function 'acuracy'"),
+        ("evalkit.metrics:acuracy", "defines no function 'acuracy'"),
         ("evalkit.no_such:accuracy", "no score functions in evalkit.no_such"),
         ("evalkit.metrics.text.no_such:accuracy", "No module named 'evalkit.metrics.text.no_such'"),
         ("/no/such/file.py:score", "unverified: .* task file /no/such/file.py"),

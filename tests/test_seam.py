@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli import main
-from evalkit.results import run_folder
+from evalkit.results import run_folder, validate
 
 FAULTS = '''
 import torch
@@ -126,7 +126,7 @@ def test_what_the_canary_found_is_in_the_result(tiny: Path, films: Path, tmp_pat
     words = [f"data.root={tmp_path / 'labels.csv'}", f"ckpt={tiny}", f"out={tmp_path / 'out'}"]
     assert main(["run", "task=folder", *words, "adapter.epochs=1", "adapter.head=linear"]) == 0
     (run,) = [path.parent for path in (tmp_path / "out").rglob("result.json")]
-    assert run_folder.validate(run) == []
+    assert validate.validate(run) == []
     found = {one["check"]: one["outcome"] for one in run_folder.load(run)["encoder"]["canary"]}
     assert found["layout"] == found["determinism"] == "ok" and found["weights"] == "warning"
 

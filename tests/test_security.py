@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from evalkit import plugins
-from evalkit.api import Clip, UserError
+from evalkit.api import Clip
 from evalkit.cli import main
 from evalkit.encoders import _load
 from evalkit.encoders._frames import refuse_files
-from evalkit.language.reader import load as load_lm
+from evalkit.errors import UserError
+from evalkit.language.models import load as load_lm
 from evalkit.metrics.classification import accuracy
 from evalkit.results import run_folder, scores
 from evalkit.weights import checkpoint, huggingface, trained_adapter
@@ -139,7 +140,9 @@ def test_what_evalkit_adapt_wrote_of_an_own_encoder_says_how_it_is_used_again(
     assert main([*again, "trust=true", "canary=false", "controls=false"]) == 0
 
 
-@pytest.mark.parametrize("family", ["{}/evil.py", "evil.py", "./evil.py", "evil:encoder", "os:system", ["longvivit"], None])
+@pytest.mark.parametrize(
+    "family", ["{}/evil.py", "evil.py", "./evil.py", "evil:encoder", "os:system", ["longvivit"], None]
+)
 def test_a_configuration_names_an_installed_family_or_nothing(
     tmp_path: Path, tiny: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, family: Any
 ) -> None:
@@ -425,8 +428,8 @@ def test_a_result_cannot_import_what_lies_beside_the_package(
 @pytest.mark.parametrize(
     "name",
     [
-        "evalkit.metrics.classification:_ratio",
-        "evalkit.metrics.classification:np",
+        "evalkit.metrics:_ratio",
+        "evalkit.metrics:np",
         "evalkit.metrics.text.meteor:_stop",
         "evalkit.metrics.text.texts:generated",
         "evalkit.datasets.files:read_table",
@@ -468,7 +471,7 @@ def test_of_an_installed_plug_in_a_result_imports_no_more_than_it_does_itself(
 
 def test_a_page_makes_no_task_of_a_file_that_a_result_names(tmp_path: Path, mark: Path, evil_task: Path) -> None:
     page = importlib.import_module("evalkit.leaderboard._page")
-    run = put(tmp_path / "results", "evalkit.metrics.classification:accuracy")
+    run = put(tmp_path / "results", "evalkit.metrics:accuracy")
     (found,), _ = collection.collect(run)
     found.result["task"]["name"] = str(evil_task)
     assert page._task(found) is None and not mark.exists()

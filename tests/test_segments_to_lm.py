@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from evalkit import plugins
-from evalkit.api import Clip, Example, Task, UserError
+from evalkit.api import Clip, Example, Task
 from evalkit.encoders.longvivit import encoder
+from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
 from evalkit.weights import checkpoint, trained_adapter
 

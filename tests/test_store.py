@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 import evalkit.features.store
-from evalkit.api import UserError
-from evalkit.features.store import INT8_LEAST, Layout, Store, Usage
+from evalkit.errors import UserError
+from evalkit.features.codec import INT8_LEAST, Layout
+from evalkit.features.store import Store, Usage
 
 # Processes are forked from a server that has torch loaded already and no threads.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -62,7 +63,7 @@ def store(tmp_path: Path) -> Store:
 # --- what goes in comes out ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", evalkit.features.store._DTYPES)
+@pytest.mark.parametrize("dtype", evalkit.features.codec._DTYPES)
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (5,), (2, 3, 4, 5), (1, 2, 1, 3, 1, 2)])
 def test_a_tensor_comes_back_bit_for_bit(store: Store, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     value = (torch.randn(shape) * 100).to(dtype)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.api import UserError
 from evalkit.cli import main
 from evalkit.commands import suite
-from evalkit.commands.suite import Suite, plan, read, suites
+from evalkit.commands.suite import plan
 from evalkit.datasets import published
+from evalkit.datasets import suites as suite_files
+from evalkit.datasets.suites import Suite, read, suites
+from evalkit.errors import UserError
 
 TWO = """# Two tasks of one's own.
 cells:
@@ -67,7 +69,7 @@ def test_the_table_has_the_printed_number_of_a_real_task_and_none_of_a_miniature
     def beside(task: str, split: str, metric: str, how: str) -> tuple[str, str]:
         encoder = {"ckpt": "videoprism_lvt_base", "parameters": 248_000_000}
         record = {"task": {"name": task, "split": split}, "encoder": encoder, "scores": [{"metric": metric}]}
-        return suite.beside(found, how, record)
+        return suite_files.beside(found, how, record)
 
     assert beside("kinetics400", "val", "top1", "frozen") == ("82.9", "VideoPrism-B (public)")
     assert beside("kinetics400", "val", "top1", "zero-shot") == ("69.2", "VideoPrism-LvT-B (public)")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.api import UserError
 from evalkit.cli import main
 from evalkit.commands import plot, sweep
-from evalkit.results import run_folder
+from evalkit.errors import UserError
+from evalkit.results import run_folder, validate
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_grid_is_one_run_whose_record_holds_every_point(
     assert main(["sweep", *words, "adapter.lr=1e-4,1e-2,1e-1"]) == 0
     told = capsys.readouterr().out
     (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
-    assert run_folder.validate(run) == []
+    assert validate.validate(run) == []
     record = run_folder.load(run)
     selection = record["selection"]
     assert [point["lr"] for point in selection["grid"]] == [1e-4, 1e-2, 1e-1]

@@ -12,8 +12,8 @@ import pytest
 
 from evalkit import plugins
 from evalkit.api import Example, Task
-from evalkit.config.config import keys, own_adapter
-from evalkit.pipeline.fit import headline
+from evalkit.config.keys import keys, own_adapter
+from evalkit.pipeline.trainer import headline
 from evalkit.results.scores import reference, resolve
 from tests.given import ANNOTATIONS, make, real, refusal
 

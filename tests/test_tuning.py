@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, UserError
+from evalkit.api import Clip, Encoded
 from evalkit.encoders import hf_image, hf_image_text, hf_video, longvivit, vjepa2
 from evalkit.encoders.videoprism import model
+from evalkit.errors import UserError
 from evalkit.heads import tuning
 
 CLIP = Clip(frames=4, size=32)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evalkit.api import UserError
 from evalkit.datasets.published import numbers
+from evalkit.errors import UserError
 from evalkit.metrics.videoglue import GROUPS, score, stratified_mean
 
 ADAPTATIONS = ("frozen", "mlap", "adapter", "finetune")

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evalkit.api import Clip, UserError, has_text
+from evalkit.api import Clip, has_text
 from evalkit.encoders._load import Spec, load_encoder, read_preset, save_encoder
 from evalkit.encoders.videoprism.model import VideoPrism, canonical
+from evalkit.errors import UserError
 from evalkit.weights import checkpoint
 from evalkit.weights.presets import card, presets
 from tests.given import DATA, real

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoder, UserError
+from evalkit.api import Clip, Encoder
 from evalkit.encoders._load import Spec, load_encoder, read_preset, save_encoder
 from evalkit.encoders.longvivit import Tube, ViViT, encoder, inflate
+from evalkit.errors import UserError
 from evalkit.weights.presets import card, presets
 
 CLIP = Clip(frames=8, size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.metrics.text.exact_match import exact_match
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.metrics.text.bleu import bleu, parts
 from evalkit.metrics.text.captions import captions
 from evalkit.metrics.text.cider import cider

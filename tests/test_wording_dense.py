@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.metrics.text.dense import THRESHOLDS, dense, dense_meteor
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evalkit.api import UserError
-from evalkit.config.config import resolve
+from evalkit.config.parse import resolve
+from evalkit.errors import UserError
 from evalkit.metrics.text import meteor
 from evalkit.metrics.text.captions import captions_meteor
 from evalkit.metrics.text.paragraph import paragraph_meteor
-from evalkit.pipeline.fit import headline
 from evalkit.pipeline.setup import load_task
+from evalkit.pipeline.trainer import headline
 from tests.given import DATA, real
 
 ROOT = Path(__file__).parents[1]

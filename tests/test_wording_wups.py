@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.metrics.text import wordnet as reader
 from evalkit.metrics.text import wups as scorer
 from evalkit.metrics.text.wordnet import WordNet, wordnet

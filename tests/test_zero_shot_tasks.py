@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 
-from evalkit.api import Task, UserError
-from evalkit.datasets.videocon import LISTS, top1_map
+from evalkit.api import Task
+from evalkit.datasets.videocon import LISTS
+from evalkit.errors import UserError
+from evalkit.metrics.average_precision import top1_map
 from evalkit.metrics.classification import accuracy
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores

@@ -22,10 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import evalkit
-from evalkit.api import Clip, Encoded, UserError, described, has_text, pooled_dim
+from evalkit.api import Clip, Encoded, has_text, pooled_dim
 from evalkit.canary.finding import Finding, Outcome
 from evalkit.canary.reference import REFERENCE, Reference, content, device_of, film, read_reference
 from evalkit.canary.weights import measure_wear
+from evalkit.errors import UserError, described
 
 SHIPPED = Path(evalkit.__file__).parent / "demo" / REFERENCE
 

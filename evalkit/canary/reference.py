@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evalkit.api import UserError, described
+from evalkit.errors import UserError, described
 
 REFERENCE = "canary.npz"  # beside a checkpoint's weights
 

@@ -8,9 +8,9 @@ import secrets
 import shutil
 from pathlib import Path
 
-from evalkit.api import UserError
 from evalkit.config.config import Config
 from evalkit.encoders import _load
+from evalkit.errors import UserError
 from evalkit.pipeline import preflight
 from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.setup import Parts, frozen_parts, prepare

@@ -16,7 +16,8 @@ from evalkit.results.run_folder import fingerprint
 from evalkit.results.table import columns, first
 from evalkit.runtime.machine import cores
 from evalkit.runtime.progress import track
-from evalkit.video.clips import Failure, Request, read_clips
+from evalkit.video.clips import Failure, Request
+from evalkit.video.workers import read_clips
 
 SPLITS = ("train", "val", "test")
 # Height and width that checked frames are scaled to: the same frames are decoded, and little is handed over.

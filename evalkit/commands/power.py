@@ -4,48 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
-from evalkit.api import UserError
-from evalkit.config import config
+from evalkit.config import parse
 from evalkit.config.values import convert
-from evalkit.plugins import display_name, suggest
+from evalkit.errors import UserError, suggest
+from evalkit.metrics.power import detectable, samples
+from evalkit.plugins import display_name
 from evalkit.results.table import columns
 
 # Shown where none is given: what two runs have in common is not known before they are run.
 CORRELATIONS = (0.0, 0.3, 0.5, 0.7, 0.9)
-# In standard errors: two-sided at 5 %, with 80 % power.
-_TEST, _POWER = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(0.8)
-
-
-def samples(difference: float, baseline: float, correlation: float) -> int:
-    """Samples, each of its own video, at which a paired test at 5 % sees the difference in 80 % of all cases.
-
-    Of samples that are right or wrong, by the normal approximation (Connor 1987, https://doi.org/10.2307/2531961): the
-    test's error is that of runs which are equally good and disagree as often.
-
-    Args:
-        difference: between the runs, in percent points.
-        baseline: what the worse one scores, in percent.
-        correlation: between the two of being right on a sample.
-    """
-    p, q = baseline / 100, (baseline + difference) / 100
-    variance = p * (1 - p) + q * (1 - q) - 2 * correlation * math.sqrt(p * (1 - p) * q * (1 - q))
-    # Two runs that differ by q - p disagree at least so often, however alike they are.
-    variance = max(variance, (q - p) * (1 - (q - p)))
-    equal = variance + (q - p) ** 2
-    return math.ceil((_TEST * math.sqrt(equal) + _POWER * math.sqrt(variance)) ** 2 / (q - p) ** 2)
-
-
-def detectable(n: int, baseline: float, correlation: float) -> float:
-    """The smallest difference, in percent points, that n samples can show; NaN where not even 100 % can be told."""
-    low, high = 0.0, 100 - baseline
-    if samples(high, baseline, correlation) > n:
-        return math.nan
-    while high - low > 1e-3:
-        middle = (low + high) / 2
-        low, high = (low, middle) if samples(middle, baseline, correlation) <= n else (middle, high)
-    return high
 
 
 def report(words: Sequence[str]) -> str:
@@ -102,7 +70,7 @@ def _size(words: Sequence[str]) -> tuple[str, int, int]:
             )
     from evalkit.pipeline.setup import load_task
 
-    settled = config.resolve("check", words)
+    settled = parse.resolve("check", words)
     task = load_task(settled)
     labelled = [example for example in task.test if example.target is not None]
     if not labelled:

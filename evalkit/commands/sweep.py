@@ -15,10 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalkit.api import UserError, described
 from evalkit.commands import plot
-from evalkit.config.config import Config, resolve
-from evalkit.results import run_folder
+from evalkit.config.config import Config
+from evalkit.config.parse import resolve
+from evalkit.errors import UserError, described
+from evalkit.results import run_folder, validate
 
 
 class Cell(NamedTuple):
@@ -152,7 +153,7 @@ def finished(config: Config) -> Path | None:
     for record in sorted(config.options.out.glob(f"*/*/[!.]*-{mark}*/{run_folder.RESULT}")):
         if record.stat().st_mtime < changed:
             continue
-        if problems := run_folder.validate(record.parent, own):
+        if problems := validate.validate(record.parent, own):
             print(f"not taken: {problems[0]}", file=sys.stderr)
         elif run_folder.load(record.parent)["status"] == "complete":
             print(f"already there: {record.parent}", file=sys.stderr)

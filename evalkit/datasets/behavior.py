@@ -20,10 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Example, Task, UserError, Views
+from evalkit.api import Example, Task, Views
 from evalkit.datasets import protocols, published
 from evalkit.datasets.files import Labelled
-from evalkit.metrics.classification import box_map, chance_map, foreground_map, macro_accuracy
+from evalkit.errors import UserError
+from evalkit.metrics.average_precision import box_map, chance_map, foreground_map
+from evalkit.metrics.classification import macro_accuracy
 
 FRAMES = 16
 # The background: class 0 of every task that has one. The parenthesis puts it first where classes are sorted.

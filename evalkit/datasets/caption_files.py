@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import UserError
 from evalkit.datasets.captions import Captioned, Narrated, Part, Searched, Told, caption
 from evalkit.datasets.files import find_videos, read_json, read_lines, the_file, told, video
+from evalkit.errors import UserError
 
 Place = Callable[[str], tuple[str, Path]]  # a video's name in a file -> the name that it has here, and its path
 

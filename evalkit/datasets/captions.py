@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evalkit.api import Example, Task, Views
-from evalkit.metrics.classification import retrieval
+from evalkit.metrics.retrieval import retrieval
 from evalkit.metrics.text.captions import captions, captions_meteor
 from evalkit.metrics.text.paragraph import paragraph, paragraph_meteor
-from evalkit.mini.language import QUESTION
 
 Part = tuple[float, float, str]  # start and end in seconds, and what is said of it
 Frames = Literal["first", "uniform"]
@@ -141,7 +140,7 @@ def summarise(found: Searched, frames: Frames, meteor: bool, mini: bool, **words
 
 
 def examples(videos: Iterable[Captioned]) -> list[Example]:
-    """An example per caption, whose target names the video as `evalkit.metrics.classification.retrieval` wants it."""
+    """An example per caption, whose target names the video as `evalkit.metrics.retrieval.retrieval` wants it."""
     videos = list(videos)
     several = any(len(one.captions) > 1 for one in videos)
     return [
@@ -186,3 +185,6 @@ def caption(value: Any, what: str = "caption") -> str:
 
 def _paragraph(parts: Sequence[Part]) -> str:
     return " ".join(said if said[-1] in ".!?" else f"{said}." for _, _, said in parts)
+
+
+QUESTION = "What happens in this video, from beginning to end?"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from evalkit.api import Example, UserError
+from evalkit.api import Example
+from evalkit.errors import UserError
 
 
 def few(

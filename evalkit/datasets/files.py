@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from evalkit.api import Example, UserError, described
+from evalkit.api import Example
+from evalkit.errors import UserError, described
 
 VIDEO_ENDINGS = {f".{ending}" for ending in ("3gp", "avi", "flv", "gif", "m4v", "mkv", "mov", "mp4")} | {
     f".{ending}" for ending in ("mpeg", "mpg", "ogv", "ts", "webm", "wmv")

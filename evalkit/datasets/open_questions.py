@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 from evalkit.api import Example, Task, Views
 from evalkit.datasets.captions import caption
 from evalkit.datasets.files import find_videos, read_json, read_table, the_file, told, video
-from evalkit.metrics.text import wups as rule
 
 Row = Mapping[str, Any]
 Split = Literal["val", "test"]
@@ -45,29 +44,6 @@ def ask(found: Questions, **words: Any) -> Task:
         provide=found.provide,
         **words,
     )
-
-
-def wups(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[float]]:
-    """`wups` of evalkit/metrics/text/wups.py, also of questions whose kind is not known: targets that are answers
-    alone.
-
-    Raises:
-        UserError: as there.
-    """
-    return rule.wups(predictions, _of_kinds(targets))
-
-
-def wups_untagged(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[float]]:
-    """`wups_untagged` of evalkit/metrics/text/wups.py, as `wups` here.
-
-    Raises:
-        UserError: as there.
-    """
-    return rule.wups_untagged(predictions, _of_kinds(targets))
-
-
-def _of_kinds(targets: Sequence[Any]) -> list[Any]:
-    return [{"kind": "", "answers": one} if isinstance(one, tuple) else one for one in targets]
 
 
 def question(name: Any, path: Path, asked: Any, answers: Sequence[Any], kind: str = "") -> Example:

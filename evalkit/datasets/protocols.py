@@ -31,10 +31,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from evalkit.api import Augment, Score, Task, UserError, Views
+from evalkit.api import Augment, Score, Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.files import Labelled
-from evalkit.metrics.classification import chance_map, charades_map, top1_top5
+from evalkit.errors import UserError
+from evalkit.metrics.average_precision import chance_map, charades_map
+from evalkit.metrics.classification import top1_top5
 
 Name = Literal["videoglue", "videoglue_code", "videoglue_finetune", "videoprism", "videoprism_8x252", "vjepa2"]
 

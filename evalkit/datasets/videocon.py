@@ -11,17 +11,14 @@ its figures are filed, and `mAP`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from evalkit.api import Example, Task, UserError, Views
+from evalkit.api import Example, Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.files import Labelled, check_classes, find_videos, read_table, the_file, told, video
-from evalkit.metrics.classification import accuracy, multilabel_map
+from evalkit.errors import UserError
+from evalkit.metrics.average_precision import top1_map
 
 LISTS = {"ssv2_temporal": (18, 216), "ssv2_events": (49, 588)}  # templates and videos
 
@@ -50,29 +47,6 @@ def by_words(benchmark: str, found: Labelled, mini: bool) -> Task:
         published={} if mini else published.rows(benchmark, "top1", "zero-shot"),
         provide=found.provide,
     )
-
-
-def top1_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float | list[float]]:
-    """Whether the right class has the highest score: `top1`; and the mean average precision of classes: `mAP`.
-
-    Args:
-        predictions: (C,) scores of each example, higher is likelier.
-        targets: the one class of each example, as a tuple.
-
-    Raises:
-        UserError: a prediction is not such a list, or they differ in length.
-    """
-    precision = multilabel_map(predictions, targets)
-    best = [_highest(one) for one in predictions]
-    return {"top1": accuracy(best, [target for (target,) in targets])["accuracy"], **precision}
-
-
-def _highest(scores: Any) -> int | None:
-    """The class of the highest score; None where there is none. A single number is a target in place of scores."""
-    known = np.atleast_1d(np.asarray(scores, dtype=np.float64))
-    if np.isnan(known).all():
-        return None
-    return int(known[0]) if len(known) == 1 else int(np.nanargmax(known))
 
 
 def read(root: Path, benchmark: str) -> Labelled:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from evalkit.api import Example, Task, Views
+from evalkit.datasets.captions import QUESTION
 from evalkit.metrics.classification import accuracy
 from evalkit.metrics.text.captions import captions as text_score
 from evalkit.mini import language, library, world
@@ -103,7 +104,7 @@ def _part(path: Path, story: world.Story, first: int, last: int, fps: int) -> Ex
     part = world.Story(story.steps[first:last], story.background)
     whole = len(part.steps) == len(story.steps)
     span = None if whole else _span(story, first, last, fps)
-    return Example(f"{path.stem}-{first}-{last}", path, (str(part),), span, language.QUESTION)
+    return Example(f"{path.stem}-{first}-{last}", path, (str(part),), span, QUESTION)
 
 
 def _span(story: world.Story, first: int, last: int, fps: int) -> tuple[float, float]:

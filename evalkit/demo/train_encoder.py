@@ -29,7 +29,8 @@ from evalkit.mini import language, library, world
 from evalkit.mini.library import Films
 from evalkit.runtime.machine import cores
 from evalkit.runtime.progress import track
-from evalkit.video.clips import Decoded, Request, read_clips
+from evalkit.video.clips import Decoded, Request
+from evalkit.video.workers import read_clips
 
 FILMS, STEPS, BATCH, LR, TEMPERATURE, SEED = 3600, 520, 16, 1e-3, 0.07, 1
 WHOLE = 0.5  # what whole films weigh beside their steps

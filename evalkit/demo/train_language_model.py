@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.heads.optim import adamw
-from evalkit.language import reader
+from evalkit.language import models
 from evalkit.mini import language
 from evalkit.runtime.progress import track
 
@@ -29,7 +29,7 @@ PIECES = 200
 
 def vocabulary(path: Path) -> None:
     """Learns a sentencepiece vocabulary that holds every word of the mini world."""
-    path.write_bytes(reader.vocabulary(language.documents(SEED, 4000), PIECES))
+    path.write_bytes(models.vocabulary(language.documents(SEED, 4000), PIECES))
 
 
 def batches(rows: Iterable[list[int]]) -> Iterator[Tensor]:
@@ -38,7 +38,7 @@ def batches(rows: Iterable[list[int]]) -> Iterator[Tensor]:
     while pool := sorted(itertools.islice(rows, BATCH * POOL), key=len):
         some = [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
         for one in rng.sample(some, len(some)):
-            yield torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, one)), True, reader.PAD)
+            yield torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, one)), True, models.PAD)
 
 
 def learn(model: nn.Module, lessons: Iterator[Tensor], steps: int, lr: float, answer: Tensor) -> None:
@@ -53,7 +53,7 @@ def learn(model: nn.Module, lessons: Iterator[Tensor], steps: int, lr: float, an
         logits = model(input_ids=ids).logits
         losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
         answers = F.pad((ids.unfold(1, 2, 1)[:, :-1] == answer).all(-1), (1, 0))
-        loss = losses[ids[:, 1:] != reader.PAD].mean()
+        loss = losses[ids[:, 1:] != models.PAD].mean()
         if answers.any():
             loss = loss + losses[answers].mean()
         optimizer.zero_grad()
@@ -81,15 +81,15 @@ def language_model(folder: Path) -> None:
         num_attention_heads=4,
         max_position_embeddings=512,
         tie_word_embeddings=True,
-        pad_token_id=reader.PAD,
-        bos_token_id=reader.BEGIN,
-        eos_token_id=reader.END,
+        pad_token_id=models.PAD,
+        bos_token_id=models.BEGIN,
+        eos_token_id=models.END,
     )
     model = LlamaForCausalLM(config)
     answer = torch.tensor(tokenizer.encode("Answer:")[-2:])
     for number, (steps, lr, shares) in enumerate(STAGES, 1):
         texts = language.documents(SEED + number, steps * BATCH, shares)
-        learn(model, batches([*tokenizer.encode(text), reader.END] for text in texts), steps, lr, answer)
+        learn(model, batches([*tokenizer.encode(text), models.END] for text in texts), steps, lr, answer)
     model.to(dtype=torch.float16)  # type: ignore[call-arg]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, UserError, as_texts, described
+from evalkit.api import Clip, Encoded, as_texts
+from evalkit.errors import UserError, described
 
 # Frames of a clip where the model's files name none, as for every image model: VideoGLUE, whose tables have their rows,
 # gives a head 8 steps in time (https://arxiv.org/abs/2307.03166, tables 10 to 12); each frame is one.

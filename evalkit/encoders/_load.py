@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import evalkit
-from evalkit.api import Clip, Encoder, Loading, UserError
-from evalkit.plugins import factory, module_and_factory, names, names_function, own_encoder, suggest
+from evalkit.api import Clip, Encoder, Loading
+from evalkit.errors import UserError, suggest
+from evalkit.plugins import factory, module_and_factory, names, names_function, own_encoder
 from evalkit.weights import checkpoint, huggingface
 from evalkit.weights.presets import card, read
 from evalkit.weights.presets import presets as presets

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Loading, UserError, described
+from evalkit.api import Clip, Loading
 from evalkit.encoders._frames import FRAMES, FrameEncoder, ImageTower
+from evalkit.errors import UserError, described
 from evalkit.weights.huggingface import Weights, load, make_config, read_clip, read_config
 
 MODEL_TYPES = ("clip", "siglip", "siglip2", "clip_vision_model", "siglip_vision_model")

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Loading, UserError
+from evalkit.api import Clip, Encoded, Loading
 from evalkit.encoders._tubelets import cover, last_states
+from evalkit.errors import UserError
 from evalkit.weights import huggingface
 from evalkit.weights.huggingface import IMAGENET, Weights
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Loading, UserError, as_texts
+from evalkit.api import Clip, Encoded, Loading, as_texts
 from evalkit.encoders._tubelets import cover, last_states
+from evalkit.errors import UserError
 from evalkit.weights import huggingface
 from evalkit.weights.huggingface import IMAGENET, Weights
 

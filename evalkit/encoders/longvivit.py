@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, UserError, as_texts
+from evalkit.api import Clip, Encoded, as_texts
+from evalkit.errors import UserError
 from evalkit.weights import checkpoint
 
 MAX_FRAMES = 256

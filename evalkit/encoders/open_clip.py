@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Loading, UserError, described
+from evalkit.api import Clip, Loading
 from evalkit.encoders._frames import FRAMES, FrameEncoder, library, refuse_files
-from evalkit.plugins import suggest
+from evalkit.errors import UserError, described, suggest
 
 
 class Towers(nn.Module):

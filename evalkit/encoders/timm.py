@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Loading, UserError, described
+from evalkit.api import Clip, Loading
 from evalkit.encoders._frames import FRAMES, FrameEncoder, library, refuse_files
-from evalkit.plugins import suggest
+from evalkit.errors import UserError, described, suggest
 
 
 class Trunk(nn.Module):

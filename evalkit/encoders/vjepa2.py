@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Loading, UserError
+from evalkit.api import Clip, Encoded, Loading
 from evalkit.encoders._tubelets import cover, last_states, states_of
+from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface
 from evalkit.weights.huggingface import IMAGENET, Weights
 

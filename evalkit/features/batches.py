@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.features.extract import Cost, Encoding, Reader, Shelf, Source, unchanged
 from evalkit.features.store import Store
 from evalkit.pipeline.setup import Parts

@@ -14,14 +14,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from evalkit.api import Clip, Example, UserError, Views
-from evalkit.features.key import FeatureKey, identify
+from evalkit import plugins
+from evalkit.api import Clip, Example, Kept, Views
+from evalkit.config.config import Config
+from evalkit.errors import UserError
+from evalkit.features.forward import Forward
+from evalkit.features.key import FeatureKey, Identity, architecture, identify
 from evalkit.features.store import Store
+from evalkit.results.schema import plain
+from evalkit.runtime import cache
 from evalkit.runtime.machine import cores
 from evalkit.runtime.progress import track
 from evalkit.video.augment import Look
-from evalkit.video.clips import Decoded, Failure, Request, read_clips
-from evalkit.video.decode import Decoder
+from evalkit.video.clips import Decoded, Failure, Request
+from evalkit.video.decode import PYAV, Decoder, default_decoder
+from evalkit.video.workers import read_clips
 
 # What is done to the pixels (V, T, C, H, W) of one example before it is encoded; the seed is the example's own.
 Variant = Callable[[Tensor, int], Tensor]
@@ -142,18 +149,6 @@ def resolve(views: Views, clip: Clip, overrides: Mapping[str, object]) -> Views:
 def sources(examples: Iterable[Example]) -> list[Source]:
     """The distinct parts of videos that examples ask about, in order of first appearance."""
     return list(dict.fromkeys(Source(example.video, example.span) for example in examples))
-
-
-def shuffled(pixels: Tensor, seed: int) -> Tensor:
-    """The frames in random order, the same order in every view."""
-    order = torch.randperm(pixels.shape[1], generator=torch.Generator().manual_seed(seed))
-    return pixels[:, order]
-
-
-def single_frame(pixels: Tensor, seed: int) -> Tensor:
-    """The middle frame, held for the whole clip."""
-    middle = pixels.shape[1] // 2
-    return pixels[:, middle : middle + 1].expand_as(pixels)
 
 
 def unchanged(pixels: Tensor, seed: int) -> Tensor:
@@ -336,3 +331,23 @@ def _each(keys: bytes) -> list[bytes]:
 
 def _seed(source: Source) -> int:
     return zlib.crc32(f"{source.video.name} {source.span}".encode())
+
+
+def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shelf:
+    # What a function of the user's own was asked for may lie where no look at the module finds it.
+    own = plugins.own_encoder(config.options.ckpt)
+    called = f" {config.options.ckpt} {sorted(plain(config.encoder).items())}" if own else ""
+    key = FeatureKey(
+        video=Identity(0, None, ""),  # of each source in its turn, as are the span and the variant
+        span=None,
+        views=reader.views,
+        clip=forward.module.clip,
+        decoder=", ".join(dict.fromkeys((default_decoder(reader.decoder), PYAV))),
+        weights=forward.sha256,
+        architecture=architecture(forward.module) + called,
+        kept=repr(kept),
+        precision=f"{forward.precision} on {forward.device.type}{', compiled' if config.options.compile else ''}",
+        dtype=kept.dtype,
+        layout=kept.layout,
+    )
+    return Shelf(cache.features(), key)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from evalkit.api import Encoded, Kept, UserError
+from evalkit.api import Encoded, Kept
+from evalkit.errors import UserError
 
 _HALF = {"bf16": torch.bfloat16, "16": torch.float16}
 

@@ -14,7 +14,8 @@ from typing import Any
 from torch import nn
 
 from evalkit.api import Clip, Views
-from evalkit.features.store import FORMAT, Layout
+from evalkit.features.codec import Layout
+from evalkit.features.store import FORMAT
 
 # Bytes at either end of a file that are looked at.
 END_BYTES = 16 << 10

@@ -28,14 +28,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evalkit.api import UserError
+from evalkit.features.codec import _DTYPES, Layout, _pack, _unpack
 
 # Raised when records or the meaning of a layout change; it is part of every key.
 FORMAT = 1
@@ -56,17 +56,6 @@ _HEADER_BYTES = 128
 _SLOT = np.dtype([("prefix", "<u8"), ("offset", "<u8"), ("size", "<u8")])
 # A place is a shard's number and an offset in units of _ALIGN in one 64-bit number.
 _OFFSET_BITS = 40
-
-_DTYPES = (
-    *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
-    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
-)
-_PLAIN, _INT8 = 0, 1
-# Rows whose largest magnitude is below INT8_LEAST become zeros; above INT8_MOST they are refused.
-INT8_LEAST, INT8_MOST = 1e-30, 1e38
-
-Layout = Literal["given", "fp32", "fp16", "bf16", "int8"]
-_CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Usage(NamedTuple):
@@ -483,57 +472,6 @@ class Store:
                     freed += size
         self.refresh()
         return freed
-
-
-def as_stored(tensor: Tensor, layout: Layout) -> Tensor:
-    """A tensor on the CPU as `Store.put` and `find` give it.
-
-    Raises:
-        UserError: the layout cannot hold the values.
-    """
-    return tensor if layout == "given" else _unpack(*_pack(tensor, layout), tensor.shape)
-
-
-def _pack(tensor: Tensor, layout: Layout) -> tuple[Tensor, torch.dtype, int]:
-    """A tensor's bytes in a layout, with their dtype and the layout's code."""
-    if tensor.ndim > 6:
-        raise ValueError(f"a stored tensor has at most 6 dimensions, this one {tensor.ndim}")
-    if layout == "int8":
-        rows = tensor.float().reshape(-1, _width(tensor.shape))
-        largest = rows.abs().amax(1, keepdim=True)
-        if not bool((largest <= INT8_MOST).all()):  # NaN compares as false
-            raise UserError(f"layout int8 holds finite values up to {INT8_MOST:g}: use another layout for this encoder")
-        scale = torch.where(largest >= INT8_LEAST, largest / 127, 0)
-        whole = torch.where(scale > 0, rows / scale, 0).round_().clamp_(-127, 127).to(torch.int8)
-        return torch.cat([_bytes(scale), _bytes(whole)]), torch.float32, _INT8
-    if layout == "given":
-        return _bytes(tensor), tensor.dtype, _PLAIN
-    dtype = _CASTS[layout]
-    cast = tensor.to(dtype)
-    if tensor.is_floating_point() and not bool(torch.equal(cast.isfinite(), tensor.isfinite())):
-        raise UserError(
-            f"layout {layout} holds values up to {torch.finfo(dtype).max:g}, a feature reaches "
-            f"{float(tensor[tensor.isfinite()].abs().max()):g}: use another layout for this encoder"
-        )
-    return _bytes(cast), dtype, _PLAIN
-
-
-def _unpack(payload: Tensor, dtype: torch.dtype, code: int, shape: Sequence[int]) -> Tensor:
-    """The tensor of a record's bytes, sharing them where the layout allows."""
-    if code == _PLAIN:
-        return payload.view(dtype).reshape(shape)
-    width = _width(shape)
-    rows = len(payload) // (4 + width)
-    scale, whole = payload[: 4 * rows].view(torch.float32), payload[4 * rows :].view(torch.int8)
-    return (whole.view(rows, width).float() * scale.view(rows, 1)).reshape(shape)
-
-
-def _width(shape: Sequence[int]) -> int:
-    return max(1, shape[-1]) if shape else 1
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.flatten().view(torch.uint8)
 
 
 def _sum(data: Any) -> int:

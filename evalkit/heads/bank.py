@@ -43,7 +43,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.heads import boxes
 from evalkit.heads.kernels import EPS, AttentionMean, ScaledLinear, placed_mean
 

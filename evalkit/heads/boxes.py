@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from evalkit.api import Augment, Example, Task, UserError, Views
+from evalkit.api import Augment, Example, Task, Views
+from evalkit.errors import UserError
 from evalkit.heads.kernels import CHUNK
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)

@@ -13,7 +13,8 @@ import lightning
 import torch
 from torch import Tensor
 
-from evalkit.api import Batch, Example, Kept, Prediction, Task, UserError
+from evalkit.api import Batch, Example, Kept, Prediction, Task
+from evalkit.errors import UserError
 from evalkit.heads.labels import present, several_classes
 from evalkit.heads.solvers import Linear
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.heads import boxes
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from evalkit.api import Prediction, Task, UserError
+from evalkit.api import Prediction, Task
+from evalkit.errors import UserError
 
 
 def several_classes(task: Task) -> bool:

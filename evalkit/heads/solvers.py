@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 
 _CS = (1e-12, 1e12)  # what float32 weights and gradients bear
 _ITERATIONS = 1000  # of L-BFGS at one C

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.heads.flops import eagerly, moved
 
 

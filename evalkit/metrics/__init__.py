@@ -1,1 +1,46 @@
-"""(predictions, targets) -> scores, their bootstrap intervals and significance; text/ for captions and answers."""
+"""(predictions, targets) -> scores, their bootstrap intervals and significance; text/ for captions and answers.
+
+What stands here is public: results name a score function as `evalkit.metrics:NAME`, wherever its module lies.
+"""
+
+from evalkit.metrics.average_precision import (
+    box_map,
+    chance_map,
+    charades_map,
+    foreground_map,
+    multilabel_map,
+    pr_auc,
+    top1_map,
+)
+from evalkit.metrics.classification import accuracy, macro_accuracy, top1_top5
+from evalkit.metrics.retrieval import retrieval
+from evalkit.metrics.text.captions import captions, captions_meteor
+from evalkit.metrics.text.dense import by_video, by_video_meteor, dense, dense_meteor
+from evalkit.metrics.text.exact_match import exact_match
+from evalkit.metrics.text.paragraph import paragraph, paragraph_meteor
+from evalkit.metrics.text.wups import wups, wups_untagged
+
+__all__ = [
+    "accuracy",
+    "box_map",
+    "by_video",
+    "by_video_meteor",
+    "captions",
+    "captions_meteor",
+    "chance_map",
+    "charades_map",
+    "dense",
+    "dense_meteor",
+    "exact_match",
+    "foreground_map",
+    "macro_accuracy",
+    "multilabel_map",
+    "paragraph",
+    "paragraph_meteor",
+    "pr_auc",
+    "retrieval",
+    "top1_map",
+    "top1_top5",
+    "wups",
+    "wups_untagged",
+]

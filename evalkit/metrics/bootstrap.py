@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 Indices = npt.NDArray[np.intp]
 Table = npt.NDArray[np.float64]
+Draws = npt.NDArray[np.float32]  # how often each example counts, in each of R draws: (N, R)
 
 LEVEL = 0.95
 RESAMPLES = 10_000

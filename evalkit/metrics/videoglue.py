@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from statistics import fmean
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 
 # Tasks that ask for the same are one group, so that none of them weighs more for having more benchmarks.
 GROUPS = {

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from evalkit.datasets.captions import QUESTION
 from evalkit.mini import world
 
 Kind = Literal["appearance", "motion", "order", "shape"]
@@ -20,7 +21,6 @@ Text = Literal["words", "told", "asked", "letter", "yes"]
 # To compare is harder to learn than to tell, and comes first.
 COMPARED: dict[Text, float] = {"words": 15, "told": 20, "asked": 10, "letter": 30, "yes": 25}
 TOLD: dict[Text, float] = {"words": 10, "told": 50, "asked": 10, "letter": 15, "yes": 15}
-QUESTION = "What happens in this video, from beginning to end?"
 STEPS = 6
 SECONDS = 180.0
 CYCLE_SECONDS = 15.0

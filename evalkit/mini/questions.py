@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from evalkit.api import Example
+from evalkit.datasets import captions
 from evalkit.datasets.files import Labelled
 from evalkit.mini import language, library
 from evalkit.mini.captions import TEST, TRAIN
@@ -21,7 +22,7 @@ def whole(kinds: Sequence[Kind] = language.KINDS) -> Labelled:
     def ask(name: str, path: Path, question: Question) -> Iterator[Example]:
         if question.kind in kinds:
             choices = tuple(map(str, question.options))
-            yield Example(name, path, question.answer, None, language.QUESTION, choices, question.kind)
+            yield Example(name, path, question.answer, None, captions.QUESTION, choices, question.kind)
 
     return _asked(ask, TRAIN, TEST)
 

@@ -2,99 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import logging
-import math
 import random
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import lightning
-import numpy as np
-import torch
-from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
-
-from evalkit.api import Adapter, Batch, Example, Prediction, Score, UserError
+from evalkit.api import Example
 from evalkit.config.config import Config
 from evalkit.datasets.fewshot import few
 from evalkit.features import extract
-from evalkit.features.batches import Rows, gather
+from evalkit.features.batches import gather
 from evalkit.features.extract import Encoding, Source
 from evalkit.pipeline.setup import Parts
-from evalkit.runtime.progress import track
+from evalkit.pipeline.trainer import Course, DivergedError, Examples, _best, fit
 from evalkit.video.augment import Look, looks
-
-PREDICT_BATCH = 64
-# Products of larger weights are beyond float32.
-MOST = 1e19
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Examples whose features are at hand.
-
-    Attributes:
-        examples: those that could be decoded.
-        rows: features (V, ...), or uint8 video while the encoder is trained, of each augmented view of each source.
-        index: first row of each source.
-        views: augmented views, and so rows, of each source; 1 where there are only plain ones.
-    """
-
-    examples: Sequence[Example]
-    rows: Rows
-    index: dict[Source, int]
-    views: int = 1
-
-    def batches(self, chosen: Sequence[Sequence[int]], view: int = 0) -> Iterator[Batch]:
-        """For each list of positions, the examples there with the features of one of the augmented views."""
-        rows = self.rows.read([[self._row(i) + view for i in positions] for positions in chosen])
-        for positions, features in zip(chosen, rows, strict=True):
-            yield Batch([self.examples[i] for i in positions], features)
-
-    def whole(self) -> Batch:
-        """All examples, with the features of all views (n, V, ...) of each."""
-        rows = [self._row(i) + view for i in range(len(self.examples)) for view in range(self.views)]
-        (features,) = self.rows.read([rows])
-        return Batch(self.examples, features.view(-1, self.views * features.shape[1], *features.shape[2:]))
-
-    def _row(self, position: int) -> int:
-        example = self.examples[position]
-        return self.index[Source(example.video, example.span)]
-
-
-@dataclass(frozen=True)
-class Course:
-    """How one grid point went: the headline of each epoch on val, and the epoch kept (from 1); or why it failed."""
-
-    val_scores: list[float]
-    kept: int
-    failure: str | None = None
-
-    @property
-    def best(self) -> float | None:
-        """The score of the epoch kept; None where the point failed."""
-        return None if self.failure else self.val_scores[self.kept - 1]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What fitting chose: the course of each grid point, and the place of the one that is best."""
-
-    courses: list[Course]
-    chosen: int = 0
-
-
-class DivergedError(UserError):
-    """No grid point could be fitted; their courses say why."""
-
-    def __init__(self, courses: list[Course]) -> None:
-        super().__init__(f"{courses[0].failure}: try a lower adapter.lr")
-        self.courses = courses
 
 
 def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
@@ -170,92 +92,6 @@ def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
     return record, seconds
 
 
-def fit(
-    adapter: lightning.LightningModule,
-    train: Examples,
-    val: Examples,
-    score: Score,
-    *,
-    keep: Callable[[Tensor], Tensor] | None,
-    epochs: int,
-    seed: int,
-    device: torch.device,
-    precision: Any,
-    max_minutes: float,
-) -> Fitted:
-    """Trains with Lightning; afterwards the adapter holds the weights of the epoch with the best headline on val.
-
-    An adapter may train several grid points at once: it has their number `points`, each trainable parameter has them
-    as its first dimension, `training_step` gives their `losses` beside their sum, `predict_all` the predictions of
-    each, and `choose(k)` leaves one. That is the one with the best headline, of equals the first; points that diverge
-    are left out.
-
-    One that has `solve` is fitted by it at once, with no trainer, and scored on val once: one epoch.
-
-    Where the rows are uint8 video, because the encoder is trained too, `keep` maps clips (N, T, C, H, W) to what the
-    adapter keeps of the encoder's output as it is by then.
-
-    Raises:
-        UserError: there is nothing to train or to choose on, or the time is too short for one epoch.
-        DivergedError: no point has a loss that is finite.
-    """
-    assert isinstance(adapter, Adapter)
-    for split, data in (("training", train), ("validation", val)):
-        if not data.examples:
-            raise UserError(f"there are no {split} examples that could be decoded to fit the adapter on")
-    points = _points(adapter)
-    if hasattr(adapter, "solve"):
-        return _solve(adapter.to(device).eval(), train, val, score)
-    finite = _Finite(points)
-    choose = _ChooseOnVal(val, score, keep, points, finite.failures)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
-        warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # a frozen part is meant to be
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        trainer = lightning.Trainer(
-            accelerator="cpu" if device.type == "cpu" else "gpu" if device.type == "cuda" else device.type,
-            devices=1,
-            max_epochs=epochs,
-            max_time=timedelta(minutes=max_minutes) if max_minutes else None,
-            # Scaled gradients skip a step for all points where one has no finite gradient; heads are float32 anyway.
-            precision=precision if points == 1 else "32-true",
-            gradient_clip_val=1.0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[finite, choose, _Progress()],
-        )
-        batches = _Batches(train, adapter.batch_size, seed)
-        try:
-            trainer.fit(adapter.train(), batches)
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from None
-        finally:
-            batches.close()
-    if not any(choose.scores):
-        raise UserError(f"trainer.max_minutes={max_minutes:g} were over before the first epoch was: give it more")
-    courses = [
-        Course(scores, kept, finite.failures.get(k))
-        for k, (scores, kept) in enumerate(zip(choose.scores, choose.kept, strict=True))
-    ]
-    best = _best(courses)
-    choose.restore(adapter, best)
-    adapter.to(device).eval()
-    return Fitted(courses, best)
-
-
-def _solve(adapter: Any, train: Examples, val: Examples, score: Score) -> Fitted:
-    """Fits every point at once; the chosen one, of equals the first, is left."""
-    adapter.solve(train.whole())
-    targets = [example.target for example in val.examples]
-    courses = [Course([headline(score, values, targets)], 1) for values in predict(adapter, val, None)]
-    best = _best(courses)
-    if len(courses) > 1:
-        adapter.choose(best)
-    return Fitted(courses, best)
-
-
 def split_val(examples: Sequence[Example], seed: int, share: float = 0.1) -> tuple[list[Example], list[Example]]:
     """Train and val, val a seeded share of the videos: no video is in both."""
     videos = sorted({example.video for example in examples})
@@ -263,56 +99,6 @@ def split_val(examples: Sequence[Example], seed: int, share: float = 0.1) -> tup
     held_out = set(videos[: max(1, round(share * len(videos)))])
     train = [example for example in examples if example.video not in held_out]
     return train, [example for example in examples if example.video in held_out]
-
-
-def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None) -> list[list[Any]]:
-    """The values that each grid point of the adapter predicts for examples at hand; `keep` as in `fit`."""
-    found: list[list[Prediction]] = [[] for _ in range(_points(adapter))]
-    places = range(len(data.examples))
-    for batch in data.batches([places[i : i + PREDICT_BATCH] for i in places[::PREDICT_BATCH]]):
-        features = batch.features
-        if keep:
-            kept = keep(features.flatten(0, 1))
-            features = kept.view(*features.shape[:2], *kept.shape[1:])
-        with torch.inference_mode():
-            if len(found) > 1:
-                predictions = adapter.predict_all(batch.examples, features)  # type: ignore[attr-defined]
-            else:
-                predictions = [adapter.predict(batch.examples, features)]
-        for of_point, some in zip(found, predictions, strict=True):
-            of_point += some
-    return [[one.value for one in settle(adapter, data.examples, of_point)] for of_point in found]
-
-
-def settle(adapter: Adapter, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-    """The predictions for a whole split, once the adapter has seen them all, where it asks for that."""
-    own = getattr(adapter, "settle", None)
-    if own is None:
-        return predictions
-    with torch.inference_mode():
-        return own(examples, predictions)  # type: ignore[no-any-return]
-
-
-def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -> float:
-    """A score's first entry; a value per example becomes its mean in percent."""
-    value = next(iter(getattr(score, "light", score)(predictions, targets).values()))
-    return float(value) if np.ndim(value) == 0 else 100 * float(np.mean(value))  # type: ignore[arg-type]
-
-
-def _points(adapter: object) -> int:
-    return getattr(adapter, "points", 1)
-
-
-def _best(courses: Sequence[Course]) -> int:
-    """The place of the course with the best score, of equals the first; no score is worse than any."""
-    scores = [-math.inf if one.best is None or math.isnan(one.best) else one.best for one in courses]
-    return max((k for k, one in enumerate(courses) if not one.failure), key=lambda k: scores[k])
-
-
-def _weights(module: nn.Module, k: int, points: int) -> dict[str, Tensor]:
-    """What is trained of one grid point."""
-    trained = {name: p.data for name, p in module.named_parameters() if p.requires_grad}
-    return {name: value[k] for name, value in trained.items()} if points > 1 else trained
 
 
 def _seen(parts: Parts, seed: int) -> tuple[Look | None, ...]:
@@ -340,115 +126,3 @@ def _read(
         total += len(wanted)
     extract.report(failed, total)
     return (found[0], found[1]), failed
-
-
-class _Batches:
-    """The training batches: in each epoch another order, and the next of the augmented views."""
-
-    def __init__(self, data: Examples, size: int, seed: int) -> None:
-        self.data = data
-        self.order: Any = torch.utils.data.DataLoader(
-            range(len(data.examples)),  # type: ignore[arg-type]
-            batch_size=size,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(seed),
-            collate_fn=list,
-        )
-        self.epoch = 0
-        self.running: Iterator[Batch] | None = None
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.running = self._epoch()
-        return self.running
-
-    def _epoch(self) -> Iterator[Batch]:
-        view = self.epoch % self.data.views
-        self.epoch += 1
-        yield from self.data.batches(list(self.order), view)
-
-    def close(self) -> None:
-        """Ends what still reads ahead, where an epoch was not finished."""
-        if self.running:
-            self.running.close()  # type: ignore[attr-defined]
-
-
-class _ChooseOnVal(Callback):
-    """Scores val after each epoch and remembers the trainable weights of each point's best; of equals the last.
-
-    A small val gives the same score in many epochs, and the learning rate has settled only towards the end.
-    """
-
-    def __init__(
-        self,
-        val: Examples,
-        score: Score,
-        keep: Callable[[Tensor], Tensor] | None,
-        points: int,
-        failures: dict[int, str],
-    ) -> None:
-        self.val, self.score, self.keep, self.failures = val, score, keep, failures
-        self.scores: list[list[float]] = [[] for _ in range(points)]
-        self.kept = [0] * points
-        self.best: list[dict[str, Tensor]] = [{} for _ in range(points)]
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, Adapter)
-        pl_module.eval()
-        for k in range(len(self.scores)):  # the last step's weights are in no loss
-            if not all(bool((value.abs() < MOST).all()) for value in _weights(pl_module, k, len(self.scores)).values()):
-                self.failures.setdefault(k, f"the weights became too large or nan at step {trainer.global_step}")
-        if len(self.failures) == len(self.scores):
-            raise DivergedError([Course([], 0, self.failures[k]) for k in range(len(self.scores))])
-        targets = [example.target for example in self.val.examples]
-        for k, values in enumerate(predict(pl_module, self.val, self.keep)):
-            if k in self.failures:
-                continue
-            value = headline(self.score, values, targets)
-            if not self.best[k] or not value < self.scores[k][self.kept[k] - 1]:
-                self.kept[k] = len(self.scores[k]) + 1
-                self.best[k] = copy.deepcopy(_weights(pl_module, k, len(self.scores)))
-            self.scores[k].append(value)
-        pl_module.train()
-
-    def restore(self, adapter: Any, chosen: int) -> None:
-        """Puts the remembered weights of a point back; of several, only that one is left."""
-        for name, value in _weights(adapter, chosen, len(self.scores)).items():
-            value.copy_(self.best[chosen][name])
-        if len(self.scores) > 1:
-            adapter.choose(chosen)
-
-
-class _Finite(Callback):
-    """Notes the points whose loss is no number; stops where all are."""
-
-    def __init__(self, points: int) -> None:
-        self.points = points
-        self.failures: dict[int, str] = {}
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        outputs = outputs if isinstance(outputs, dict) else {"loss": outputs}
-        losses = outputs["losses"] if self.points > 1 else outputs["loss"]
-        for k, loss in enumerate([] if losses is None else losses.reshape(-1).tolist()):
-            if not math.isfinite(loss):
-                self.failures.setdefault(k, f"the loss became {loss} at step {trainer.global_step}")
-        if len(self.failures) == self.points:
-            raise DivergedError([Course([], 0, self.failures[k]) for k in range(self.points)])
-
-
-class _Progress(Callback):
-    """Steps on stderr."""
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        total = int(trainer.estimated_stepping_batches)
-        self.steps: Iterator[int] = track(range(total), "fit", total)
-        next(self.steps, None)
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        next(self.steps, None)

@@ -6,26 +6,23 @@ import hashlib
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from evalkit.api import Adapter, Example, Prediction, Task, UserError
+from evalkit.api import Adapter, Example, Prediction
 from evalkit.features import extract
 from evalkit.features.extract import Encoding, Source
 from evalkit.features.key import architecture
-from evalkit.pipeline.fit import headline, settle
+from evalkit.pipeline.controls import VARIANTS, _cyclic
 from evalkit.pipeline.journal import Journal
 from evalkit.pipeline.setup import Parts, frozen_parts
+from evalkit.pipeline.trainer import settle
 from evalkit.results import run_folder, schema
 from evalkit.results.provenance import packages
 from evalkit.runtime.progress import track
 from evalkit.weights import checkpoint, trained_adapter
-
-VARIANTS = {"shuffled": extract.shuffled, "single_frame": extract.single_frame}
-ASKED_AGAIN = ("blind", "option_order")
 
 
 @dataclass(frozen=True)
@@ -67,21 +64,6 @@ class Predictions:
         return True
 
 
-def controls_of(parts: Parts) -> list[str]:
-    """The task's controls, but for `blind` where the adapter has no answer without a video."""
-    controls = list(parts.task.controls)
-    if unknown := set(controls) - {*VARIANTS, *ASKED_AGAIN}:
-        raise UserError(f"task {parts.name}: no control named {min(unknown)!r}")
-    if "blind" in controls:
-        try:
-            with torch.inference_mode():
-                parts.adapter.predict(parts.task.test[:1], None)
-        except UserError as error:
-            print(f"control blind left out: {error}", file=sys.stderr)
-            controls.remove("blind")
-    return controls
-
-
 def predict(parts: Parts, controls: Sequence[str], seed: int) -> Predictions:
     """Predictions of all test examples; each video is decoded once, however many examples and controls ask about it.
 
@@ -119,19 +101,6 @@ def predict(parts: Parts, controls: Sequence[str], seed: int) -> Predictions:
             settled = settle(parts.adapter, examples, [own[example.id] for example in examples])
             own |= {example.id: one for example, one in zip(examples, settled, strict=True)}
     return predicted
-
-
-def control(name: str, task: Task, predicted: Mapping[str, Prediction]) -> dict[str, Any]:
-    """A control's headline over the labelled test examples, failed ones wrong as in the score itself."""
-    labelled = [example for example in task.test if example.target is not None]
-    targets = [example.target for example in labelled]
-    values = [predicted[e.id].value if e.id in predicted else None for e in labelled]
-    metric = next(iter(task.score(targets[:2], targets[:2])))
-    if name != "option_order":
-        return {"name": name, "metric": metric, "value": headline(task.score, values, targets)}
-    orders = max((len(value) for value in values if value is not None), default=1)
-    turns = [[None if value is None else value[k % len(value)] for value in values] for k in range(orders)]
-    return {"name": name, "metric": metric, "value": sum(headline(task.score, t, targets) for t in turns) / orders}
 
 
 def _answered(
@@ -197,18 +166,3 @@ def _journal(parts: Parts, keys: Sequence[bytes], seed: int) -> Journal:
 
 def _ask(adapter: Adapter, examples: Sequence[Example], features: Tensor | None) -> dict[str, Prediction]:
     return {e.id: p for e, p in zip(examples, adapter.predict(examples, features), strict=True)}
-
-
-def _cyclic(
-    adapter: Adapter, examples: Sequence[Example], features: Tensor, straight: Mapping[str, Prediction]
-) -> dict[str, Prediction]:
-    """Predictions under every cyclic order of the options, as a list of indices into the options as they stand."""
-    orders = max(len(example.choices) for example in examples)
-    values = {example.id: [straight[example.id].value] for example in examples}
-    for shift in range(1, orders):
-        shifts = [shift % len(e.choices) for e in examples]  # one with fewer options comes round again
-        turned = [replace(e, choices=e.choices[n:] + e.choices[:n]) for e, n in zip(examples, shifts, strict=True)]
-        for example, n, prediction in zip(examples, shifts, adapter.predict(turned, features), strict=True):
-            said = prediction.value
-            values[example.id].append(None if said is None else (said + n) % len(example.choices))
-    return {key: Prediction(value) for key, value in values.items()}

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from evalkit.api import Example, Task, UserError, Views
+from evalkit.api import Example, Task
 from evalkit.canary import checks, reference
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
 from evalkit.encoders import _load
+from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.extract import Reader
 from evalkit.features.forward import Forward
-from evalkit.pipeline import setup
 
 # Clips that the canary looks at, and videos that may fail to decode before drawn films stand in.
 CLIPS, TRIES = 2, 8
@@ -36,30 +36,6 @@ def check(config: Config, forward: Forward, reader: Reader, task: Task) -> list[
         if one.outcome == "warning":
             print(f"canary: {one.check}: {one.detail}", file=sys.stderr)
     return findings
-
-
-def report(config: Config) -> bool:
-    """Prints what the canary found, with clips of the task where one is given, else with drawn films.
-
-    Returns:
-        Whether nothing failed.
-
-    Raises:
-        UserError: there is no such encoder or task.
-    """
-    forward = setup.load_forward(config)
-    if config.options.task:
-        task = setup.load_task(config)
-        clips = _clips(setup.make_reader(config, task.views, forward), task)
-    else:
-        views = extract.resolve(Views(), forward.module.clip, {})
-        assert views.frames and views.size
-        clips = torch.stack([reference.film(views.frames, views.size, index) for index in DRAWN])
-    findings = _examine(config, forward, clips)
-    width = max(len(one.check) for one in findings)
-    for one in findings:
-        print(f"{one.check:<{width}}  {one.outcome:<7}  {one.detail}")
-    return not any(one.outcome == "failed" for one in findings)
 
 
 def _examine(config: Config, forward: Forward, clips: Tensor) -> list[Finding]:

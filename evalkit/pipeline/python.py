@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from evalkit.api import Encoder, UserError
-from evalkit.config import config
+from evalkit.api import Encoder
+from evalkit.config import config, parse
+from evalkit.errors import UserError
 from evalkit.pipeline import runner
 from evalkit.results import run_folder
 
@@ -71,4 +72,4 @@ def plan(task: str, ckpt: str | Path | nn.Module, **words: Any) -> config.Config
     given = {"task": task, "ckpt": f"{type(ckpt).__name__} in memory" if isinstance(ckpt, nn.Module) else ckpt}
     for key, value in words.items():
         given |= {f"{key}.{own}": one for own, one in value.items()} if isinstance(value, Mapping) else {key: value}
-    return config.resolve("run", [f"{key}={config.typed(value)}" for key, value in given.items()])
+    return parse.resolve("run", [f"{key}={config.typed(value)}" for key, value in given.items()])

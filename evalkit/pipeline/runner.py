@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import evalkit
-from evalkit.api import Example, Task, UserError
+from evalkit.api import Example, Task
 from evalkit.config.config import Config
+from evalkit.errors import UserError
 from evalkit.heads.flops import trainable_flops
 from evalkit.pipeline import preflight
+from evalkit.pipeline.controls import control, controls_of
 from evalkit.pipeline.fit import fit_adapter
-from evalkit.pipeline.predict import Predictions, control, controls_of, predict
+from evalkit.pipeline.predict import Predictions, predict
 from evalkit.pipeline.setup import Parts, prepare
 from evalkit.results import provenance, run_folder, scores
 from evalkit.results.rows import Row, tally

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from evalkit import plugins
-from evalkit.api import Adapter, Augment, Kept, Task, UserError, Views
-from evalkit.config.config import Config, own_adapter
+from evalkit.api import Adapter, Augment, Task, Views
+from evalkit.config.config import Config
+from evalkit.config.keys import own_adapter
 from evalkit.encoders import _load
+from evalkit.errors import UserError
 from evalkit.features import extract
-from evalkit.features.extract import Cost, Reader, Shelf
+from evalkit.features.codec import as_stored
+from evalkit.features.extract import Cost, Reader, Shelf, _shelf
 from evalkit.features.forward import Forward
-from evalkit.features.key import FeatureKey, Identity, architecture
-from evalkit.features.store import as_stored
 from evalkit.heads import boxes
+from evalkit.pipeline.checks import _check
 from evalkit.results.schema import digest as digest_of
-from evalkit.results.schema import plain
-from evalkit.runtime import cache
 from evalkit.runtime.machine import cores
-from evalkit.video.decode import PYAV, default_decoder
+from evalkit.video.decode import default_decoder
 from evalkit.weights import checkpoint, trained_adapter
 
 # Settings that only matter while an adapter is fitted.
@@ -256,26 +256,6 @@ def _passes(points: Sequence[Mapping[str, Any]], together: Sequence[str]) -> lis
     return list(found.values())
 
 
-def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shelf:
-    # What a function of the user's own was asked for may lie where no look at the module finds it.
-    own = plugins.own_encoder(config.options.ckpt)
-    called = f" {config.options.ckpt} {sorted(plain(config.encoder).items())}" if own else ""
-    key = FeatureKey(
-        video=Identity(0, None, ""),  # of each source in its turn, as are the span and the variant
-        span=None,
-        views=reader.views,
-        clip=forward.module.clip,
-        decoder=", ".join(dict.fromkeys((default_decoder(reader.decoder), PYAV))),
-        weights=forward.sha256,
-        architecture=architecture(forward.module) + called,
-        kept=repr(kept),
-        precision=f"{forward.precision} on {forward.device.type}{', compiled' if config.options.compile else ''}",
-        dtype=kept.dtype,
-        layout=kept.layout,
-    )
-    return Shelf(cache.features(), key)
-
-
 def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str, str]:
     """Hashes of what a trained adapter belongs to and does not hold itself: the frozen encoder, the task's classes."""
     if trained_adapter.makes_encoder(adapter):  # it lies beside the adapter, and words stand for classes
@@ -297,31 +277,6 @@ def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:
     if given and not found:
         raise UserError(f"adapter.from={given}: no trained adapter {' or '.join(names)} there ({homes[0]})")
     return found
-
-
-def _check(task: Task, name: str) -> None:
-    """What every task must keep; told now rather than after hours."""
-    for split in ("train", "val", "test"):
-        examples = getattr(task, split)
-        ids = {example.id for example in examples}
-        if len(ids) != len(examples):
-            seen: set[str] = set()
-            twice = next(e.id for e in examples if e.id in seen or seen.add(e.id))  # type: ignore[func-returns-value]
-            raise UserError(f"task {name}: example id {twice!r} stands more than once in {split}")
-        if split != "test" and any(example.target is None for example in examples):
-            raise UserError(f"task {name}: an example of {split} has no target to learn from")
-    targets = [example.target for example in task.test if example.target is not None]
-    if task.classes:
-        known = [e.target for e in (*task.train, *task.val, *task.test) if e.target is not None]
-        if wrong := [t for t in known if isinstance(t, int) and not 0 <= t < len(task.classes)]:
-            raise UserError(f"task {name}: target {wrong[0]} is no index of its {len(task.classes)} classes")
-    if targets:
-        try:
-            getattr(task.score, "light", task.score)(targets[:100], targets[:100])  # whether it works, not what it says
-        except UserError:
-            raise
-        except Exception as error:  # whatever a task's own code raises
-            raise UserError(f"task {name}: its score function fails: {type(error).__name__}: {error}") from error
 
 
 def _device(word: str) -> torch.device:

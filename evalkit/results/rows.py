@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.results.schema import parse, plain, violations
 
 

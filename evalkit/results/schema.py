@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 
 _PLAIN = frozenset({type(None), bool, int, str})  # as JSON has them
 

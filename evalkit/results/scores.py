@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from evalkit import plugins
-from evalkit.api import Score, UserError
+from evalkit import metrics, plugins
+from evalkit.api import Score
+from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import Indices, Summed, Weighted, interval, interval_of, numbered
 from evalkit.results.rows import Row
 from evalkit.results.schema import plain
@@ -25,13 +27,8 @@ from evalkit.results.schema import plain
 # Per metric: one value of each example, in 0..1, or a score over the split.
 Measured = dict[str, "npt.NDArray[np.float64] | Summed | Weighted"]
 
-# Where evalkit's own score functions are, beside evalkit.metrics.text and the tasks' files.
-_OWN = (
-    "evalkit.metrics.classification",
-    "evalkit.datasets.open_questions",
-    "evalkit.datasets.dense_captions",
-    "evalkit.datasets.videocon",
-)
+# What results of evalkit 0.1 name, before score functions were named by what evalkit.metrics exports.
+_FORMER_MODULES = re.compile(r"evalkit\.(wording\.\w+|answers|events|videocon)")
 
 _CALLS = 1_000  # of a score function that gives one float only, for its interval
 
@@ -209,7 +206,7 @@ def reference(function: Callable[..., Any], kind: Literal["score", "any"] = "sco
         kind: see `resolve`.
 
     Returns:
-        `evalkit.metrics.classification:accuracy`, or `/home/me/my_task.py:score` for a task in a file of its own.
+        `evalkit.metrics:accuracy`, or `/home/me/my_task.py:score` for a task in a file of its own.
 
     Raises:
         UserError: it is a lambda, a local function, or otherwise not to be found by name.
@@ -218,10 +215,12 @@ def reference(function: Callable[..., Any], kind: Literal["score", "any"] = "sco
     if not isinstance(function, FunctionType) or not name.isidentifier():
         raise UserError(
             f"score function {name!r} could not be found again to re-score: define it with def at the top level of the "
-            "task's file, or take one from evalkit.metrics.classification"
+            "task's file, or take one from evalkit.metrics"
         )
     module = function.__module__
     file = getattr(sys.modules.get(module), "__file__", None)
+    if getattr(metrics, name, None) is function:
+        module = metrics.__name__
     found = f"{module if _installed(module) or file is None else Path(file).resolve()}:{name}"
     try:
         resolve(found, [Path(file).resolve()] if file else [], kind)
@@ -248,6 +247,7 @@ def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "
         UserError: there is no such function.
     """
     where, _, name = reference.rpartition(":")
+    where = metrics.__name__ if _FORMER_MODULES.fullmatch(where) else where
     if where.endswith(".py"):
         module = plugins.module_and_factory("task", str(_named(where, files)))[0]
     elif where.partition(".")[0] == "evalkit":
@@ -262,7 +262,8 @@ def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "
     else:
         raise UserError(f"score function {reference!r} is not part of evalkit, an installed plug-in or a task's file")
     function = getattr(module, name, None)
-    if not isinstance(function, FunctionType) or function.__module__ != module.__name__:
+    exported = module is metrics and name in metrics.__all__
+    if not isinstance(function, FunctionType) or not (exported or function.__module__ == module.__name__):
         raise UserError(f"score function {reference!r}: {where} defines no function {name!r}")
     if kind == "score" and where.partition(".")[0] == "evalkit" and not _scores(function):
         raise UserError(f"score function {reference!r}: it is no function of (predictions, targets)")
@@ -286,14 +287,13 @@ def _named(where: str, files: Sequence[Path]) -> Path:
 
 
 def _holds_scores(module: str) -> bool:
-    """Whether a module of evalkit, by its name, may define score functions.
+    """Whether a module of evalkit, by its name, may define score functions: evalkit.metrics and the tasks' files.
 
     In a checkout everything beside the package can be imported as a part of it, tests and benchmarks included.
     """
     package, _, name = module.rpartition(".")
-    if module in _OWN or (package == "evalkit.metrics.text" and name.isidentifier()):
-        return True
-    return package == "evalkit.tasks" and name.isidentifier() and plugins.names("task").get(name, "").endswith(".py")
+    task = package == "evalkit.tasks" and name.isidentifier() and plugins.names("task").get(name, "").endswith(".py")
+    return task or module == metrics.__name__
 
 
 def _scores(function: FunctionType) -> bool:

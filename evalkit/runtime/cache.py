@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 
 if TYPE_CHECKING:
     from evalkit.features.store import Store

@@ -28,7 +28,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from evalkit.api import UserError, described
+from evalkit.errors import UserError, described
 from evalkit.video.timeline import THREADS, DecodeError, Timeline, leads_nowhere, open_file, timeline, video_stream
 
 # A seek costs about as much as passing over this many packets.

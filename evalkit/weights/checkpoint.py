@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 
 
 def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> dict[str, Tensor]:

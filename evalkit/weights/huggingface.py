@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evalkit.api import Clip, UserError, described
-from evalkit.plugins import suggest
+from evalkit.api import Clip
+from evalkit.errors import UserError, described, suggest
 from evalkit.weights import checkpoint
 
 # How most vision models see pixels; frames and size are each model's own.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import evalkit
-from evalkit.api import UserError
+from evalkit.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.plugins import display_name
 from evalkit.weights import checkpoint
 

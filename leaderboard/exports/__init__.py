@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evalkit.api import UserError
-from evalkit.plugins import suggest
+from evalkit.errors import UserError, suggest
 from evalkit.results.rows import Row
 from evalkit.results.scores import is_rank, measure, resolve, task_files
 from evalkit.weights.presets import cards

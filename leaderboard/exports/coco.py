@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from evalkit import metrics
 from evalkit.results.run_folder import load_rows
+from evalkit.results.scores import resolve
 
 from .._runs import Run
 from . import as_json, model, part
 
-RULE = "evalkit.metrics.text.captions:"
+RULES = (metrics.captions, metrics.captions_meteor)
 
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """Two files per run of a captioning task."""
     for run in runs:
-        if not run.result["task"]["score"].startswith(RULE):
+        if resolve(run.result["task"]["score"], run.files) not in RULES:
             continue
         rows = load_rows(run.folder)
         said = [{"image_id": row.id, "caption": row.prediction or ""} for row in rows]

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evalkit.api import Clip, UserError, described
+from evalkit.api import Clip
 from evalkit.encoders.videoprism.model import VideoPrism, encoder, sinusoid
+from evalkit.errors import UserError, described
 from evalkit.weights.checkpoint import check_names, refuse
 
 _Names = dict[str, tuple[str, str]]  # official name -> ours, and the array's axes

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Loading, UserError, as_texts
+from evalkit.api import Clip, Encoded, Loading, as_texts
+from evalkit.errors import UserError
 from evalkit.weights.huggingface import Weights, load, read_clip, read_config
 
 MODEL_TYPES = ("videoprism", "videoprism_vision_model")

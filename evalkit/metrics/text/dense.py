@@ -9,15 +9,15 @@ SODA_c pairs a video's events in order (Fujita et al. 2020, https://github.com/f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import Summed, Table, mean
-from evalkit.metrics.text import meteor
+from evalkit.metrics.text import captions, meteor
 from evalkit.metrics.text.bleu import bleu, parts
 from evalkit.metrics.text.captions import undefined
 from evalkit.metrics.text.cider import cider
@@ -216,3 +216,65 @@ def _unlike(metric: str, what: str, value: Any) -> UserError:
         f'{metric}: {what} {repr(value)[:60]} is not {{"segment": [start, end], "sentence": text}} with '
         "start <= end, or a list of such"
     )
+
+
+def by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
+    """`dense` of evalkit/metrics/text/dense.py, over the videos whose segments the examples are.
+
+    A failed segment is one of which nothing is said. Where targets are captions alone, as those of training are, it is
+    `captions` of evalkit/metrics/text/captions.py.
+
+    Args:
+        predictions: what is said of each segment; None for a failed one.
+        targets: of each, {"video": name, "segment": [start, end], "references": all that people told of the video}.
+
+    Raises:
+        UserError: a prediction or a target is not so.
+    """
+    if not isinstance(targets[0], Mapping):
+        return dict(captions.captions(predictions, targets))
+    return _by_video(dense, predictions, targets)
+
+
+@meteor.beside(by_video)
+def by_video_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
+    """What `by_video` gives, `METEOR` and `SODA_c`; needs evalkit[captions].
+
+    Raises:
+        UserError: as `by_video`, and where METEOR cannot run.
+    """
+    if not isinstance(targets[0], Mapping):
+        return dict(captions.captions_meteor(predictions, targets))
+    return _by_video(dense_meteor, predictions, targets)
+
+
+def _by_video(
+    score: Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]],
+    predictions: Sequence[Any],
+    targets: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    events: dict[str, list[dict[str, Any]]] = {}
+    first: dict[str, int] = {}  # of each video's examples
+    for i, (said, target) in enumerate(zip(predictions, targets, strict=True)):
+        first.setdefault(target["video"], i)
+        events.setdefault(target["video"], []).append({"segment": target["segment"], "sentence": _sentence(said)})
+    found = score(list(events.values()), [targets[i]["references"] for i in first.values()])
+    return {name: _on_examples(value, list(first.values()), len(targets)) for name, value in found.items()}
+
+
+def _on_examples(value: float, places: Sequence[int], n: int) -> float:
+    """A score that is made of videos, as one of n examples: what a video adds, its first example does."""
+    if not isinstance(value, Summed):
+        return value
+    parts = np.zeros((n, value.parts.shape[1]))
+    parts[list(places)] = value.parts
+    return Summed(parts, value.of)
+
+
+def _sentence(said: Any) -> str:
+    """What is said of a segment; for a target in place of a prediction, the sentence of the event nearest in time."""
+    if isinstance(said, Mapping):
+        start, end = said["segment"]
+        events = (event for told_of in said["references"] for event in told_of)
+        said = min(events, key=lambda one: abs(one["segment"][0] - start) + abs(one["segment"][1] - end))["sentence"]
+    return said or ""

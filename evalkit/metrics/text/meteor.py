@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from evalkit.api import Score, UserError
+from evalkit.api import Score
+from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import Summed, Table
 
 # How its parameters for English weigh precision, fragmentation and content words, and what its four kinds of match

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 
 
 def generated(metric: str, predictions: Sequence[Any]) -> list[str]:

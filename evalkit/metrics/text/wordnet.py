@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 
 _DEBIAN = Path("/usr/share/wordnet")
 _WANTED = "name the folder with data.noun in EVALKIT_WORDNET, or apt install wordnet-base"

@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from evalkit.api import UserError
+from evalkit.errors import UserError
 from evalkit.metrics.text.texts import failed
 from evalkit.metrics.text.tokenizer import tokenized
 from evalkit.metrics.text.wordnet import wordnet
@@ -43,7 +43,8 @@ def wups(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[f
 
     Args:
         predictions: one text of each; None for a failed one.
-        targets: {"kind": of question, such as CW, "answers": [text, ...]}; of several answers the nearest counts.
+        targets: {"kind": of question, such as CW, "answers": [text, ...]}, or a tuple of answers alone, where the kind
+            is not known; of several answers the nearest counts.
 
     Raises:
         UserError: a prediction or a target is not so, or WordNet or the tagger is not there.
@@ -93,6 +94,8 @@ def _scored(
 
 
 def _target(metric: str, target: Any) -> tuple[str, list[str]]:
+    if isinstance(target, tuple):
+        target = {"kind": "", "answers": target}
     try:
         kind, answers = target["kind"], list(target["answers"])
     except (KeyError, TypeError):
@@ -161,4 +164,4 @@ def _nltk() -> tuple[Callable[[list[str]], list[tuple[str, str]]], Callable[[str
         how = "pip install 'evalkit[wups]'"
     except LookupError:
         how = f'python -c "import nltk; nltk.download({_TAGGER!r})"'
-    raise UserError(f"WUPS needs nltk's tagger: {how}, or score with evalkit.metrics.text.wups:wups_untagged")
+    raise UserError(f"WUPS needs nltk's tagger: {how}, or score with evalkit.metrics:wups_untagged")

@@ -1,0 +1,27 @@
+"""`evalkit cache [prune=GB]`: what is stored, and evicting what was used longest ago."""
+
+from __future__ import annotations
+
+from evalkit.errors import UserError
+
+
+def _cache(words: list[str]) -> int:
+    from evalkit.config.values import convert
+    from evalkit.runtime import cache
+
+    pass
+
+    store = cache.features()
+    if words:
+        key, _, value = words[0].partition("=")
+        try:
+            limit = convert(value, float) * 1e9
+        except ValueError:
+            limit = -1.0
+        if len(words) != 1 or key != "prune" or limit < 0:
+            raise UserError(f"cache takes nothing or prune=GIGABYTES, got {' '.join(words)}")
+        print(f"freed {store.prune(int(limit)) / 1e9:.2f} GB")
+    usage = store.usage()
+    print(f"{store.folder}: {usage.bytes / 1e9:.2f} GB of {(store.limit or 0) / 1e9:g}, {usage.entries} features")
+    print(f"{cache.folder()}: {cache.size() / 1e9:.2f} GB with generated films")
+    return 0

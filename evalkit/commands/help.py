@@ -1,0 +1,70 @@
+"""`evalkit COMMAND --help`: the keys that apply, with type, default and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evalkit.config.options import Command
+
+
+def _keys(command: Command, words: list[str]) -> int:
+    """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter."""
+    from evalkit import plugins
+    from evalkit.config import keys
+    from evalkit.config.values import type_name
+
+    pass
+    pass
+
+    pass
+
+    chosen = dict(word.split("=", 1) for word in words if "=" in word)
+    task, adapter = chosen.get("task", ""), chosen.get("adapter", "")
+    known = keys.keys(command, task, adapter, chosen.get("ckpt", ""))
+    needed = " ".join(f"{name}=..." for name, key in known.items() if key.default is keys.REQUIRED)
+    print(f"evalkit {command} {needed} [key=value ...] [config=file.yaml]")
+    if task:
+        print()
+        print(f"task {plugins.display_name(task)}: {plugins.summary('task', task)}")
+        if command in ("run", "adapt"):
+            adapter = adapter or keys.own_adapter(task)
+            print(f"adapter {plugins.display_name(adapter)}: {plugins.summary('adapter', adapter)}")
+    else:
+        print()
+        print(f"With task=NAME, `evalkit {command} task=NAME --help` also shows the keys of data.* and adapter.*")
+    rows = [("key", "type", "default", "meaning")]
+    for name, key in known.items():
+        default = "as the task" if key.section == "clip" else _default(key.default)
+        rows.append((name, type_name(key.type).removeprefix("one of "), default, key.meaning))
+    print()
+    _print_columns(rows)
+    if task and command in ("run", "adapt"):
+        print("\nAn adapter.* key that is not given is as the task prescribes, else its default.")
+    return 0
+
+
+def _default(value: object) -> str:
+    """A default as it would be typed."""
+    from evalkit.config.keys import REQUIRED
+
+    if value is REQUIRED:
+        return "required"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_default, value))}]"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints aligned columns; long cells wrap, the last column at the terminal's width."""
+    import shutil
+    import textwrap
+    from itertools import zip_longest
+
+    widths = [min(30, max(map(len, column))) for column in zip(*rows, strict=True)]
+    widths[-1:] = [max(30, shutil.get_terminal_size((120, 24)).columns - sum(widths[:-1]) - 2 * len(widths) + 2)]
+    for row in rows:
+        cells = [textwrap.wrap(cell, width, break_long_words=False) for cell, width in zip(row, widths, strict=True)]
+        for line in zip_longest(*cells, fillvalue=""):
+            print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,52 @@
+"""`evalkit list tasks|encoders|adapters|suites`: what can be named."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from evalkit.commands.help import _print_columns
+from evalkit.errors import UserError
+
+
+def _list(words: list[str]) -> int:
+    from evalkit import errors, plugins
+    from evalkit.datasets import suites
+
+    pass
+
+    kinds = ("tasks", "encoders", "adapters", "suites")
+    if len(words) != 1:
+        raise UserError(f"list takes one of {', '.join(kinds)}, got {' '.join(words) or 'nothing'}")
+    if words[0] not in kinds:
+        raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{errors.suggest(words[0], kinds)}")
+    if words[0] == "suites":
+        pass
+
+        _print_columns([(name, suites.summary(file)) for name, file in suites.suites().items()])
+        return 0
+    kind = cast(plugins.Kind, words[0].removesuffix("s"))
+    if kind == "encoder":
+        _print_columns(_encoders())
+        print("\nckpt=NAME takes the published weights from the Hugging Face hub; ckpt=random:NAME makes random ones.")
+        return 0
+    known = plugins.names(kind)
+    _print_columns([(name, plugins.summary(kind, name)) for name in known])
+    return 0
+
+
+def _encoders() -> list[tuple[str, ...]]:
+    """A row per encoder that `ckpt=` knows by name; read from configs/, so that nothing heavy is imported."""
+    from evalkit import plugins
+    from evalkit.weights import presets
+
+    pass
+
+    rows: list[tuple[str, ...]] = [("name", "family", "parameters", "clip", "text", "weights", "source")]
+    for name, card in presets.cards().items():
+        licence = card.licence if card.hub else "none"
+        count = f"{card.parameters / 1e6:.1f} M"
+        rows.append((name, card.family, count, card.clip, "text" if card.text else "-", licence, card.source))
+    for name, origin in plugins.names("encoder").items():
+        if origin.startswith("entry point "):
+            rows.append((name, "your own", "-", "-", "-", "-", origin))
+    return rows

@@ -1,0 +1,138 @@
+"""The keys that apply to a command, from the signatures and docstrings of the chosen plug-ins."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from evalkit import plugins
+from evalkit.api import Loading, Views
+from evalkit.config.options import Command, Options, Trainer
+from evalkit.errors import UserError
+
+REQUIRED = inspect.Parameter.empty
+# By a key's last part: a name means the same in every section.
+_ABOVE_ZERO = {"batch", "time_limit", "frames", "fps", "stride", "clips", "size"}
+_NOT_NEGATIVE = {"seed", "workers", "threads", "max_minutes", "heads", "weight_decay", "epochs", "views", "token_grid"}
+_CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
+_CHECK = {"task", "mini", "workers", "time_limit", "decoder"}
+_SHARES = {"dropout", "label_smoothing", "mask_ratio"}  # from 0 to below 1
+
+
+class Key(NamedTuple):
+    """One key that words and files may set.
+
+    Attributes:
+        section: `encoder`, `data`, `clip`, `adapter`, `trainer`, or empty.
+        parameter: its name in Python.
+        type: the annotation.
+        default: `REQUIRED` where there is none.
+        meaning: one line for people.
+    """
+
+    section: str
+    parameter: str
+    type: Any
+    default: Any
+    meaning: str
+
+
+def keys(command: Command, task: str = "", adapter: str = "", ckpt: str = "") -> dict[str, Key]:
+    """Every key that applies, by name, section by section.
+
+    Args:
+        command: what will be done.
+        task: name or file of a task; empty leaves out data.* and adapter.*.
+        adapter: name of an adapter; empty means the task's own.
+        ckpt: of the encoder; where it is a function of the user's own, encoder.* are its parameters.
+
+    Raises:
+        UserError: there is no such task or adapter, or it is broken.
+    """
+    found = _keys("", Options)
+    if command == "adapt":
+        found["out"] = found["out"]._replace(default=REQUIRED)
+    if command == "canary":
+        found["task"] = found["task"]._replace(default="", meaning="take the clips from this task; empty: drawn ones")
+        found = {name: key for name, key in found.items() if name in _CANARY}
+    if command == "check":
+        found = {name: key for name, key in found.items() if name in _CHECK}
+    else:
+        own = plugins.own_encoder(ckpt)
+        found |= _keys("encoder", own or Loading)
+        found.pop("encoder.trust", None)  # the option `trust` sets it
+    if task:
+        found |= _keys("data", plugins.factory("task", task))
+        found.pop("data.mini", None)  # the option `mini` sets it
+    if task or command != "canary":
+        found |= _keys("clip", Views)
+    if command in ("canary", "check"):
+        return found
+    if task:
+        keyword_only = {inspect.Parameter.KEYWORD_ONLY}
+        found |= _keys("adapter", plugins.factory("adapter", adapter or own_adapter(task)), keyword_only)
+        found.pop("adapter.lm", None)  # the option `lm` sets it
+    return found | _keys("trainer", Trainer)
+
+
+def own_adapter(task: str) -> str:
+    """The adapter that a task's module states as `ADAPTER`, else probe: known without making the task."""
+    return str(getattr(plugins.module_and_factory("task", task)[0], "ADAPTER", "probe"))
+
+
+def _keys(section: str, owner: Callable[..., Any], kinds: Collection[Any] = ()) -> dict[str, Key]:
+    """The parameters of a function or dataclass as keys; `kinds` of parameters, or all that can be named."""
+    named = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    meanings = _meanings(owner)
+    found: dict[str, Key] = {}
+    for name, parameter in inspect.signature(owner).parameters.items():
+        if parameter.kind in (kinds or named):
+            key = "adapter.from" if name == "adapter_from" else f"{section}.{name}".removeprefix(".")
+            kind = _annotation(owner, parameter)
+            found[key] = Key(section, name, kind, parameter.default, meanings.get(name, ""))
+    return found
+
+
+def _annotation(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    kind = parameter.annotation
+    if kind is inspect.Parameter.empty:
+        return Any if parameter.default in (None, inspect.Parameter.empty) else type(parameter.default)
+    if isinstance(kind, str):  # from __future__ import annotations
+        module = inspect.unwrap(owner).__module__
+        try:
+            return eval(kind, vars(sys.modules[module]))
+        except NameError as error:
+            raise UserError(
+                f"{module}: parameter {parameter.name!r}: {error}; import it outside TYPE_CHECKING"
+            ) from error
+    return kind
+
+
+def _meanings(owner: Callable[..., Any]) -> dict[str, str]:
+    """What each parameter means, from the google section `Args:` or `Attributes:` of the docstring."""
+    found: dict[str, str] = {}
+    inside, name = False, ""
+    for line in inspect.cleandoc(owner.__doc__ or "").splitlines():
+        if line and not line[0].isspace():
+            inside = line in ("Args:", "Attributes:")
+        elif inside and (entry := re.match(r" {4}(\w+)(?: \([^)]*\))?: *(.*)", line)):
+            name, found[name] = entry[1], entry[2]
+        elif inside and name and line.strip():
+            found[name] = f"{found[name]} {line.strip()}".strip()
+    return found
+
+
+def _out_of_bounds(leaf: str, value: Any) -> str:
+    """The bound that a number breaks, in words; empty where it breaks none."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return ""
+    if leaf in _ABOVE_ZERO and not value > 0:
+        return "above 0"
+    if leaf in _NOT_NEGATIVE and not value >= 0:
+        return "of at least 0"
+    if leaf in _SHARES and not 0 <= value < 1:
+        return "from 0 to below 1"
+    return "below 2 to the 32nd" if leaf == "seed" and value >= 2**32 else ""

@@ -1,0 +1,79 @@
+"""The keys without a section, and those of trainer.*."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Command = Literal["run", "adapt", "canary", "check"]
+_SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The keys without a section.
+
+    Attributes:
+        task: the benchmark: a name that `evalkit list tasks` shows, or a file such as ./my_task.py
+        ckpt: the encoder: a name that `evalkit list encoders` shows, a folder or file, organisation/model on the
+            Hugging Face hub, random:NAME, or package.module:function
+        adapter: what joins encoder and task: a name that `evalkit list adapters` shows; empty: the task's own
+        mini: take the task's own miniature data, generated on first use
+        lm: a causal language model for adapters that take one: a folder or hub id; empty: the adapter's own
+        adapter_from: folder of a trained adapter, written by `evalkit adapt`; empty: the checkpoint's own, if it has
+            one; none: fit a new one
+        out: folder that the result is written into
+        seed: of everything random
+        device: where to compute; auto: a GPU where there is one
+        workers: processes that decode; 0: one per core
+        threads: of the encoder's arithmetic on a CPU; 0: one per core that this process may use
+        batch: clips encoded at once; auto: many, and half as many each time the memory does not suffice
+        precision: of the encoder's arithmetic; bf16 and 16 are faster on a GPU and move the features slightly
+        compile: let torch compile the encoder, which takes a minute once and then makes it faster
+        cache: on stores what was encoded and takes it from there; off encodes anew and stores nothing
+        canary: put a few clips through the encoder first, and stop where it is not fed what it was trained on
+        trust: load a pickled checkpoint that can run code, or a folder that names code; only where you trust the maker
+        controls: also score the task's controls, such as blind
+        time_limit: seconds that decoding one video may take
+        decoder: what reads frames where it is exact, PyAV elsewhere; another than pyav only to match another pipeline
+    """
+
+    task: str
+    ckpt: str
+    adapter: str = ""
+    mini: bool = False
+    lm: str = ""
+    adapter_from: str = ""
+    out: Path = Path("results")
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    workers: int = 0
+    threads: int = 0
+    batch: int | Literal["auto"] = "auto"
+    precision: Literal["32", "bf16", "16"] = "32"
+    compile: bool = False
+    cache: Literal["on", "off"] = "on"
+    canary: bool = True
+    trust: bool = False
+    controls: bool = True
+    time_limit: float = 120.0
+    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How an adapter is fitted.
+
+    Attributes:
+        precision: of the arithmetic, in Lightning's words
+        max_minutes: stop fitting after this many minutes; 0: no limit
+        views: augmented views of each training clip, one per epoch in turn; 0: none, fit on the views of the test;
+            task: as the task says
+        shots: fit on so many examples of each class, drawn by the seed, and choose on as many of val; 0: on all
+    """
+
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    max_minutes: float = 0.0
+    views: int | Literal["task"] = "task"
+    shots: int = 0

@@ -1,0 +1,154 @@
+"""Command-line overrides and the file of `config=` -> a checked Config."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from evalkit import errors, plugins
+from evalkit.config.config import Config
+from evalkit.config.keys import REQUIRED, Key, _out_of_bounds, keys, own_adapter
+from evalkit.config.options import _SECTIONS, Command, Options, Trainer
+from evalkit.config.values import convert, type_name
+from evalkit.errors import UserError
+
+
+class _Given(NamedTuple):
+    """A value as it came: text from a word, or text, number, boolean, None or list from a file; `file` of a file."""
+
+    value: Any
+    file: str = ""
+
+    def wrong(self, message: str) -> UserError:
+        return UserError(f"{self.file}: {message}" if self.file else message)
+
+
+def resolve(command: Command, words: Sequence[str]) -> Config:
+    """The checked configuration from words such as `task=egoschema`, and from the file of `config=`.
+
+    Raises:
+        UserError: a word is not key=value, a key is unknown or given twice, a value does not fit its key, or a key
+            that is needed was not given.
+    """
+    given = _parse(words)
+    if config := given.pop("config", None):
+        given = _read(config.value) | given
+
+    general = keys(command)
+    _require(command, {name: key for name, key in general.items() if key.section == ""}, given, set(general))
+    task, adapter, ckpt = (
+        _value(name, general[name], given[name]) if name in given and name in general else ""
+        for name in ("task", "adapter", "ckpt")
+    )
+    known = keys(command, task, adapter, ckpt)
+    for name, one in given.items():
+        if name not in known:
+            raise one.wrong(_unknown(name, known))
+    needing = [(f"encoder {ckpt!r}", "encoder")]
+    if task:
+        adapter = adapter or own_adapter(task)
+        needing += [(f"task {plugins.display_name(task)!r}", "data")]
+        needing += [(f"adapter {plugins.display_name(adapter)!r}", "adapter")]
+    for who, section in needing:
+        section_keys = {name: key for name, key in known.items() if key.section == section}
+        _require(who, section_keys, given, set(known))
+
+    values: dict[str, dict[str, Any]] = {section: {} for section in ("", *_SECTIONS)}
+    for name, key in known.items():
+        if name in given:
+            values[key.section][key.parameter] = _value(name, key, given[name])
+    options = Options(**{"task": "", "ckpt": ""} | values[""])
+    if options.trust and not plugins.own_encoder(ckpt):
+        values["encoder"]["trust"] = True
+    if options.mini and not task:
+        raise given["mini"].wrong("mini=true: give the task whose miniature is meant, task=...")
+    if options.mini and "mini" not in inspect.signature(plugins.factory("task", task)).parameters:
+        raise given["mini"].wrong(
+            f"mini=true: task {plugins.display_name(task)!r} has no miniature data; leave mini out"
+        )
+    if options.lm:
+        if "lm" not in inspect.signature(plugins.factory("adapter", adapter)).parameters:
+            raise given["lm"].wrong(
+                f"lm={options.lm}: adapter {plugins.display_name(adapter)!r} takes no language model"
+            )
+        values["adapter"]["lm"] = options.lm
+    trainer = Trainer(**values["trainer"])
+    encoder, data, clip, own = (values[section] for section in ("encoder", "data", "clip", "adapter"))
+    return Config(command, tuple(words), options, encoder, data, clip, own, trainer)
+
+
+def _parse(words: Sequence[str]) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    for word in words:
+        key, equals, value = word.partition("=")  # only the first: ckpt=/d/epoch=3-step=100.ckpt
+        if not (key and equals):
+            task = f" Did you mean 'task={word}'?" if word in plugins.names("task") else ""
+            raise UserError(f"expected key=value, got {word!r}.{task}")
+        if key in given:
+            raise UserError(f"{key} is given twice: {key}={given[key].value} and {word}")
+        given[key] = _Given(value)
+    return given
+
+
+def _read(file: str) -> dict[str, _Given]:
+    """The file's keys, spelled as words are (`adapter.lr: 1e-4`) or one level deep (`data: {root: ...}`)."""
+    from omegaconf import OmegaConf
+
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except OSError as error:
+        raise UserError(f"config={file}: {(error.strerror or str(error)).lower()}") from error
+    except Exception as error:  # yaml's and OmegaConf's own kinds
+        raise UserError(f"config={file}: not readable as yaml: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"config={file}: expected lines of key: value")
+    given: dict[str, _Given] = {}
+    for name, value in content.items():
+        section = isinstance(value, dict) and name in _SECTIONS
+        pairs = {f"{name}.{key}": one for key, one in value.items()} if section else {str(name): value}
+        if twice := pairs.keys() & given.keys():
+            raise UserError(f"{file}: {min(twice)} is given twice")
+        given |= {key: _Given(one, file) for key, one in pairs.items()}
+    return given
+
+
+def _require(who: str, needed: Mapping[str, Key], given: Mapping[str, _Given], known: Collection[str]) -> None:
+    for name, key in needed.items():
+        if key.default is REQUIRED and name not in given:
+            for other in given:  # tsak=egoschema is what should be mended
+                if other not in known and errors.nearest(other, [name]):
+                    raise given[other].wrong(_unknown(other, [name]))
+            raise UserError(f"{who} needs {name}=..." + (f" ({key.meaning.rstrip('.')})" if key.meaning else ""))
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    word = name.lstrip("-")
+    section, _, leaf = word.rpartition(".")
+    leaves = {key.rpartition(".")[2]: key for key in reversed(list(known))}  # of two sections the first
+    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
+    if section and siblings:  # the section's own name would make all of its keys look near
+        near = errors.nearest(leaf, siblings)
+        key = leaves.get(leaf) or (near and siblings[near])
+    else:
+        key = leaves.get(leaf) or errors.nearest(word, known) or leaves.get(errors.nearest(word, leaves) or "")
+    if key:
+        return f"unknown key {name!r}. Did you mean {key!r}?"
+    return f"unknown key {name!r}. Known: {', '.join(siblings.values() or [k for k in known if '.' not in k])}"
+
+
+def _value(name: str, key: Key, given: _Given) -> Any:
+    try:
+        value = convert(given.value, key.type)
+    except ValueError:
+        if get_origin(key.type) is Literal:
+            known = [str(arg) for arg in get_args(key.type)]
+            message = f" is not one of {', '.join(known)}.{errors.suggest(str(given.value), known)}"
+        else:
+            message = f": expected {type_name(key.type)}"
+            if given.file and type_name(key.type) in ("text", "a path"):
+                message += ", in quotes"  # tag: 001 is the number 1 in yaml
+        raise given.wrong(f"{name}={given.value}{message}") from None
+    if bound := _out_of_bounds(name.rpartition(".")[2], value):
+        raise given.wrong(f"{name}={given.value}: expected {type_name(type(value))} {bound}")
+    return value

@@ -1,0 +1,76 @@
+"""Suites: a paper's tasks and settings, read from configs/suites/NAME.yaml or a file of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import evalkit
+from evalkit.datasets import published
+from evalkit.errors import UserError, suggest
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a file in configs/suites/ holds.
+
+    Attributes:
+        cells: lines of words by the adaptation under which papers print such numbers: frozen, zero-shot, ...
+        rows: by a preset of ours, the printed rows that are of the same encoder; the first that a task has is taken.
+        sizes: for any other encoder: the same by its largest number of parameters, in millions, ascending.
+        mean: `stratified` for VideoGLUE's mean over its groups of tasks; empty for none.
+    """
+
+    cells: Mapping[str, Sequence[str]]
+    rows: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sizes: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    mean: str = ""
+
+    def nearest(self, ckpt: str, parameters: int) -> Sequence[str]:
+        """Printed rows of the same encoder, else of those of its size."""
+        if ckpt in self.rows:
+            return self.rows[ckpt]
+        return next((rows for most, rows in self.sizes.items() if parameters <= most * 1e6), ())
+
+
+def suites() -> dict[str, Path]:
+    """The files in configs/suites/ by name."""
+    folders = [Path(path) / "configs" / "suites" for path in evalkit.__path__]
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+
+
+def summary(file: Path) -> str:
+    """What a suite's file says first of itself."""
+    return file.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+
+
+def read(name: str) -> Suite:
+    """The suite of this name, or in this file.
+
+    Raises:
+        UserError: there is none.
+    """
+    import yaml
+
+    known = suites()
+    file = Path(name).expanduser() if name.endswith(".yaml") else known.get(name)
+    if file is None or not file.is_file():
+        raise UserError(f"suite={name}: there is no such suite.{suggest(name, known)} Known: {', '.join(known)}")
+    try:
+        return Suite(**yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} is no suite: {' '.join(str(error).split())}; wanted cells, and rows, sizes") from error
+
+
+def beside(suite: Suite, adaptation: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    """The number in print of the nearest encoder that has one on this task, and the encoder; never for a miniature."""
+    task, encoder = record["task"], record["encoder"]
+    if task["name"].endswith("@mini"):
+        return "", ""
+    known = published.rows(task["name"], record["scores"][0]["metric"], adaptation, task["split"])
+    for row in suite.nearest(encoder["ckpt"], encoder["parameters"]):
+        if row in known:
+            return f"{known[row]:.1f}", row
+    return "", ""

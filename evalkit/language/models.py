@@ -1,0 +1,138 @@
+"""Causal language models and tokenizers: loaded from disk or the hub, or made untrained."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import evalkit
+from evalkit.errors import UserError, described
+from evalkit.weights import huggingface
+
+PAD, UNKNOWN, BEGIN, END = range(4)
+# Of what lm=scratch learns: pieces at most, width and layers.
+SCRATCH = {"vocabulary": 8000, "width": 256, "layers": 3}
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+EMBEDDED = Path(evalkit.__file__).parent / "demo" / "lm"
+
+
+def load(source: str) -> tuple[nn.Module, Any]:
+    """A causal language model and its tokenizer, from a local folder, a hub id, or (empty) the embedded one.
+
+    Raises:
+        UserError: transformers cannot load it.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.utils import logging
+
+    if source == "scratch":
+        raise UserError("lm=scratch learns from captions, which only adapter=captioner does")
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    folder = source or str(EMBEDDED)
+    place = Path(folder)
+    if place.is_dir():
+        if not (place / "config.json").is_file():
+            raise UserError(f"lm={folder}: no config.json there, so it is no model that transformers saved")
+        if not any((place / name).is_file() for name in TOKENIZERS):
+            raise UserError(
+                f"lm={folder}: a model is there, and no tokenizer ({' or '.join(TOKENIZERS)}); save the model's own "
+                "beside it: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            )
+        huggingface.refuse_code(place, f"lm={folder}")
+    elif place.is_absolute() or folder.startswith((".", "~")) or folder.count("/") > 1:
+        raise UserError(f"lm={folder}: no such folder; wanted one that transformers saved, or a name on its hub")
+    try:
+        # Unless it is told not to, transformers asks at the terminal whether to run code that came with a model.
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        huggingface.refuse_kernels(config, f"lm={folder}")
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"lm={source}: transformers cannot load it: {reason}") from error
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # else its own penalties and sampling would say what is said
+    return model, tokenizer
+
+
+def scratch(texts: Sequence[str]) -> tuple[nn.Module, Any]:
+    """An untrained decoder and a vocabulary of its own: what `lm=scratch` learns captions with.
+
+    Args:
+        texts: all that the vocabulary is learned from; the same texts give the same vocabulary.
+
+    Raises:
+        UserError: there are too few to learn from.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "tokenizer.model"
+        file.write_bytes(vocabulary(texts, SCRATCH["vocabulary"]))
+        tokenizer = LlamaTokenizer.from_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=SCRATCH["width"],
+        intermediate_size=4 * SCRATCH["width"],
+        num_hidden_layers=SCRATCH["layers"],
+        num_attention_heads=SCRATCH["width"] // 64,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        pad_token_id=PAD,
+        bos_token_id=BEGIN,
+        eos_token_id=END,
+    )
+    return LlamaForCausalLM(config), tokenizer
+
+
+def vocabulary(texts: Iterable[str], size: int) -> bytes:
+    """A sentencepiece vocabulary (BPE) of so many pieces, or fewer where the texts have no more.
+
+    Raises:
+        UserError: there is nothing to learn from.
+    """
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=size,
+            hard_vocab_limit=False,
+            model_type="bpe",
+            normalization_rule_name="identity",
+            pad_id=PAD,
+            unk_id=UNKNOWN,
+            bos_id=BEGIN,
+            eos_id=END,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"cannot learn a vocabulary from the training captions: {described(error)}") from error
+    return model.getvalue()
+
+
+def check_prompt(prompt: str, needs: Sequence[str]) -> None:
+    """Nothing where a prompt is text with all of these fields, such as {question}, in it.
+
+    Raises:
+        UserError: it is not.
+    """
+    missing = [field for field in needs if field not in prompt]
+    try:
+        prompt.format(**{field.strip("{}"): "" for field in needs})
+    except (KeyError, IndexError, ValueError):
+        missing = list(needs)
+    if missing:
+        raise UserError(f"adapter.prompt={prompt!r}: wanted text with {' and '.join(needs)} and no other braces in it")

@@ -1,0 +1,85 @@
+"""R@1, R@5, R@10, median and mean rank from the rank of the first right candidate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evalkit.errors import UserError
+from evalkit.metrics.bootstrap import Draws, Summed, Table, Weighted
+
+
+def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
+    """How high each text ranks its video, and each video its texts, as `t2v_` and `v2t_`: `R@1`, `R@5`, `R@10`,
+    `median_rank`, `mean_rank`.
+
+    Each caption asks once for its video; each video asks once for its captions, of which the best counts. A failed
+    query is a miss. For the median and the mean it ranks last, at the number of videos or of captions (or the largest
+    rank seen, where that is larger): left out, a failure would improve both, and an infinite rank would drown the mean.
+
+    Args:
+        predictions: one per caption, {"t2v": r, "v2t": r} with ranks from 1, or None for a miss: the average rank of
+            what ties, so that a constant similarity ranks everything in the middle and not first.
+        targets: the video's name, where each has one caption; else (name, number of the caption from 0), and the
+            video's own rank is read where that is 0.
+
+    Raises:
+        UserError: a prediction has no ranks, or a rank below 1.
+    """
+    several = any(isinstance(target, list | tuple) for target in targets)
+    videos = sum(not several or target[1] == 0 for target in targets)
+    found: dict[str, float | list[float]] = {}
+    for way, candidates in (("t2v", videos), ("v2t", len(targets))):
+        once = several and way == "v2t"
+        asks = np.array([not once or target[1] == 0 for target in targets], dtype=np.float64)
+        pairs = zip(predictions, targets, asks, strict=True)
+        ranks = np.array([_rank(one, target, way) if ask else 1.0 for one, target, ask in pairs])
+        last = max([float(candidates), *ranks[np.isfinite(ranks)]])
+        placed = np.minimum(ranks, last)
+        for k in (1, 5, 10):
+            hits = (ranks <= k).astype(np.float64)
+            found[f"{way}_R@{k}"] = Summed(np.stack([100 * hits * asks, asks], 1), _ratio) if once else hits.tolist()
+        found[f"{way}_median_rank"] = _median(placed[asks > 0], np.flatnonzero(asks), len(asks))
+        found[f"{way}_mean_rank"] = Summed(np.stack([placed * asks, asks], 1), _ratio)
+    return found
+
+
+def _ratio(sums: Table) -> Table:
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def _median(values: Table, places: npt.NDArray[np.intp], n: int) -> float:
+    """The median of values (M,), which are those of the examples at these places among n."""
+    if not len(values):
+        return math.nan
+    order = np.argsort(values, kind="stable")
+    ranked, places = values[order], places[order]
+
+    def of(times: Draws) -> Table:
+        below = times[places].cumsum(0, dtype=np.float64)
+        half = below[-1] / 2
+        middle = [np.minimum(before.sum(0), len(ranked) - 1) for before in (below < half, below <= half)]
+        return np.where(half > 0, (ranked[middle[0]] + ranked[middle[1]]) / 2, math.nan)
+
+    return Weighted(n, of)
+
+
+def _rank(prediction: Any, target: Any, way: str) -> float:
+    """The rank, from 1; infinite for a miss."""
+    if prediction is None:
+        return math.inf
+    if prediction is target:
+        return 1.0
+    if isinstance(prediction, Mapping) and way in prediction:
+        rank = prediction[way]
+        if rank is None or math.isnan(rank):
+            return math.inf
+        if rank >= 1:
+            return float(rank)
+    elif prediction == target:
+        return 1.0
+    raise UserError(f'retrieval: prediction {prediction!r} is not {{"t2v": r, "v2t": r}} with ranks from 1')

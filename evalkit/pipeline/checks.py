@@ -1,0 +1,31 @@
+"""Whether what a task's function returned is a task that can be run."""
+
+from __future__ import annotations
+
+from evalkit.api import Task
+from evalkit.errors import UserError
+
+
+def _check(task: Task, name: str) -> None:
+    """What every task must keep; told now rather than after hours."""
+    for split in ("train", "val", "test"):
+        examples = getattr(task, split)
+        ids = {example.id for example in examples}
+        if len(ids) != len(examples):
+            seen: set[str] = set()
+            twice = next(e.id for e in examples if e.id in seen or seen.add(e.id))  # type: ignore[func-returns-value]
+            raise UserError(f"task {name}: example id {twice!r} stands more than once in {split}")
+        if split != "test" and any(example.target is None for example in examples):
+            raise UserError(f"task {name}: an example of {split} has no target to learn from")
+    targets = [example.target for example in task.test if example.target is not None]
+    if task.classes:
+        known = [e.target for e in (*task.train, *task.val, *task.test) if e.target is not None]
+        if wrong := [t for t in known if isinstance(t, int) and not 0 <= t < len(task.classes)]:
+            raise UserError(f"task {name}: target {wrong[0]} is no index of its {len(task.classes)} classes")
+    if targets:
+        try:
+            getattr(task.score, "light", task.score)(targets[:100], targets[:100])  # whether it works, not what it says
+        except UserError:
+            raise
+        except Exception as error:  # whatever a task's own code raises
+            raise UserError(f"task {name}: its score function fails: {type(error).__name__}: {error}") from error

@@ -1,0 +1,75 @@
+"""Controls: blind, shuffled, single_frame and option_order; which apply, and what each scores."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evalkit.api import Adapter, Example, Prediction, Task
+from evalkit.errors import UserError
+from evalkit.pipeline.setup import Parts
+from evalkit.pipeline.trainer import headline
+
+
+def shuffled(pixels: Tensor, seed: int) -> Tensor:
+    """The frames in random order, the same order in every view."""
+    order = torch.randperm(pixels.shape[1], generator=torch.Generator().manual_seed(seed))
+    return pixels[:, order]
+
+
+def single_frame(pixels: Tensor, seed: int) -> Tensor:
+    """The middle frame, held for the whole clip."""
+    middle = pixels.shape[1] // 2
+    return pixels[:, middle : middle + 1].expand_as(pixels)
+
+
+VARIANTS = {"shuffled": shuffled, "single_frame": single_frame}
+ASKED_AGAIN = ("blind", "option_order")
+
+
+def controls_of(parts: Parts) -> list[str]:
+    """The task's controls, but for `blind` where the adapter has no answer without a video."""
+    controls = list(parts.task.controls)
+    if unknown := set(controls) - {*VARIANTS, *ASKED_AGAIN}:
+        raise UserError(f"task {parts.name}: no control named {min(unknown)!r}")
+    if "blind" in controls:
+        try:
+            with torch.inference_mode():
+                parts.adapter.predict(parts.task.test[:1], None)
+        except UserError as error:
+            print(f"control blind left out: {error}", file=sys.stderr)
+            controls.remove("blind")
+    return controls
+
+
+def control(name: str, task: Task, predicted: Mapping[str, Prediction]) -> dict[str, Any]:
+    """A control's headline over the labelled test examples, failed ones wrong as in the score itself."""
+    labelled = [example for example in task.test if example.target is not None]
+    targets = [example.target for example in labelled]
+    values = [predicted[e.id].value if e.id in predicted else None for e in labelled]
+    metric = next(iter(task.score(targets[:2], targets[:2])))
+    if name != "option_order":
+        return {"name": name, "metric": metric, "value": headline(task.score, values, targets)}
+    orders = max((len(value) for value in values if value is not None), default=1)
+    turns = [[None if value is None else value[k % len(value)] for value in values] for k in range(orders)]
+    return {"name": name, "metric": metric, "value": sum(headline(task.score, t, targets) for t in turns) / orders}
+
+
+def _cyclic(
+    adapter: Adapter, examples: Sequence[Example], features: Tensor, straight: Mapping[str, Prediction]
+) -> dict[str, Prediction]:
+    """Predictions under every cyclic order of the options, as a list of indices into the options as they stand."""
+    orders = max(len(example.choices) for example in examples)
+    values = {example.id: [straight[example.id].value] for example in examples}
+    for shift in range(1, orders):
+        shifts = [shift % len(e.choices) for e in examples]  # one with fewer options comes round again
+        turned = [replace(e, choices=e.choices[n:] + e.choices[:n]) for e, n in zip(examples, shifts, strict=True)]
+        for example, n, prediction in zip(examples, shifts, adapter.predict(turned, features), strict=True):
+            said = prediction.value
+            values[example.id].append(None if said is None else (said + n) % len(example.choices))
+    return {key: Prediction(value) for key, value in values.items()}

@@ -1,0 +1,137 @@
+"""Whether a result is what it says: schema, hashes, counts, and its scores computed again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evalkit.errors import UserError
+from evalkit.results.rows import Row, tally
+from evalkit.results.run_folder import CONFIG, PREDICTIONS, RESULT, _folder, _line, _sha256, load, load_rows, runs
+from evalkit.results.schema import digest, violations
+from evalkit.results.scores import Measured, Unverified, measure, resolve, scores
+
+
+def rescore(run: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
+    """The run's result with its scores recomputed from predictions.jsonl alone; the run itself is left as it is.
+
+    Needs no encoder, no data set and no GPU; imports torch only where the task's score function does.
+
+    Args:
+        run: the folder or its result.json.
+        files: of tasks of the user's own. What a run names of others is not imported.
+
+    Returns:
+        What `load` gives, with new `scores` and one key more: `differences`, a line for each number that differs from
+        the stored one. `evalkit.results.table.table` shows both.
+
+    Raises:
+        UserError: the run cannot be read, or the score function cannot be found.
+    """
+    result = load(run)
+    problems = violations(result)
+    if problems:
+        raise UserError(f"{_folder(run)}: {RESULT}: {problems[0]}")
+    try:
+        score = resolve(result["task"]["score"], files)
+    except Unverified as error:
+        raise UserError(f"{_folder(run)}: {error}") from error
+    new = scores(score, load_rows(run), result["provenance"]["seed"])
+    return {**result, "scores": new, "differences": _differences(result["scores"], new)}
+
+
+def validate(path: Path, files: Sequence[Path] = ()) -> list[str]:
+    """What is wrong with a run, or with every run under a folder: one line each, empty when all is well.
+
+    Checks result.json against the schema, the three hashes, the counts and ids of predictions.jsonl, and that the
+    scores recomputed from it equal the stored ones. Scores of a task's file that is none of `files` are not recomputed,
+    which is a problem too: `unverified`.
+
+    Args:
+        path: a run, or a folder with runs in it.
+        files: of tasks of the user's own.
+
+    Raises:
+        UserError: there is no run at or under `path`.
+    """
+    return [problem for run in runs(path) for problem in check(run, files).problems]
+
+
+class Checked(NamedTuple):
+    """A run read once, what is wrong with it, and what `measure` gives of its rows; these may be empty where that is
+    anything.
+    """
+
+    problems: list[str]
+    record: dict[str, Any]
+    rows: list[Row]
+    measured: Measured
+
+
+def check(run: Path, files: Sequence[Path] = ()) -> Checked:
+    """One run, its folder or its result.json, and what is wrong with it: see `validate`."""
+    run = _folder(run)
+    try:
+        record = load(run)
+        rows = load_rows(run)
+    except UserError as error:
+        return Checked([str(error)], {}, [], {})
+    found = violations(record)
+    if found:  # the checks below take the shape for granted
+        return Checked([f"{run}: {RESULT}: {problem}" for problem in found], {}, [], {})
+    if _sha256(run / PREDICTIONS) != record["data"]["predictions_sha256"]:
+        found.append(f"{PREDICTIONS} was changed: its sha256 is not data.predictions_sha256")
+    config = record["provenance"].get("config_sha256")
+    if config and _sha256(run / CONFIG) != config:
+        found.append(f"{CONFIG} was changed: its sha256 is not provenance.config_sha256")
+    if digest(record["task"]["protocol"]) != record["task"]["protocol_sha256"]:
+        found.append("task.protocol was changed: its sha256 is not task.protocol_sha256")
+    found += _contradictions(record, rows)
+    measured: Measured = {}
+    try:
+        score = resolve(record["task"]["score"], files)
+        measured = measure(score, rows)
+        found += _differences(record["scores"], scores(score, rows, record["provenance"]["seed"], measured))
+    except Unverified as error:
+        found.append(str(error))
+    except Exception as error:  # whatever the task's own code raises
+        found.append(f"cannot be re-scored: {_line(error)}")
+    return Checked([f"{run}: {problem}" for problem in found], record, rows, measured)
+
+
+def _contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Where a result that fits the schema contradicts its rows, or itself."""
+    found = []
+    seen = Counter(row.id for row in rows)
+    found += [f"{PREDICTIONS} has {times} rows with id {name!r}" for name, times in seen.items() if times > 1]
+    for key, value in tally(rows).items():
+        stored = result["data"][key]
+        if stored != value:
+            shown = f"is {stored}, but {value}" if key != "failures" else "differs from what is given"
+            found.append(f"data.{key} {shown} in {PREDICTIONS}")
+    for key in ("started", "finished"):
+        try:
+            datetime.fromisoformat(result["provenance"][key])
+        except ValueError:
+            found.append(f"provenance.{key} is {result['provenance'][key]}, which is no time")
+    status, data = result["status"], result["data"]
+    if status == "complete" and data["n_failed"]:
+        found.append(f"status is complete, but data.n_failed is {data['n_failed']}")
+    if status == "failed" and data["n_scored"]:
+        found.append(f"status is failed, but data.n_scored is {data['n_scored']}")
+    return found
+
+
+def _differences(stored: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = [[entry["metric"] for entry in entries] for entries in (stored, new)]
+    if names[0] != names[1]:
+        return [f"scores: stored {', '.join(names[0]) or 'none'}; recomputed {', '.join(names[1]) or 'none'}"]
+    return [
+        f"{old['metric']} {key}: stored {old[key]}, recomputed {entry[key]}"
+        for old, entry in zip(stored, new, strict=True)
+        for key in entry
+        if old[key] != entry[key]
+    ]

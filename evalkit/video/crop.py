@@ -1,0 +1,48 @@
+"""Spatial crops: frames -> square uint8 views, as a task's views or an augmented view asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from evalkit.video.augment import Look, box
+
+
+def _crops(frame: Tensor, size: int, resize: Literal["crop", "squash"], crops: int, share: float = 1.0) -> Tensor:
+    """Square crops (crops, 3, size, size) of one frame (H, W, 3), both uint8; share as in `evalkit.api.Views`."""
+    height, width = frame.shape[:2]
+    if resize == "squash":
+        shape = (size, size)
+    else:
+        short, wanted = min(height, width), int(size / share)
+        shape = (max(wanted, height * wanted // short), max(wanted, width * wanted // short))
+    scaled = frame.permute(2, 0, 1)[None]
+    if shape != (height, width):
+        scaled = interpolate(scaled, shape, mode="bilinear", antialias=True)
+    down, right = shape[0] - size, shape[1] - size
+    parts = [0.5] if crops == 1 else [0.0, 0.5, 1.0]
+    corners = [(round(down * part), round(right * part)) for part in parts]
+    return torch.cat([scaled[..., top : top + size, left : left + size] for top, left in corners])
+
+
+def _seen(
+    frame: Tensor,
+    size: int,
+    resize: Literal["crop", "squash"],
+    share: float,
+    look: Look,
+    video: Path,
+    span: tuple[float, float] | None,
+) -> Tensor:
+    """What an augmented view shows of one frame (H, W, 3), (1, 3, size, size), both uint8."""
+    if look.augment.area != (1, 1):
+        height, width, _ = frame.shape
+        top, left, height, width = box(height, width, look.augment, look.stream("crop", video, span))
+        frame, resize = frame[top : top + height, left : left + width], "squash"
+    crop = _crops(frame, size, resize, 1, share)
+    mirrored = look.augment.flip and look.stream("flip", video, span).random() < 0.5
+    return crop.flip(-1) if mirrored else crop
