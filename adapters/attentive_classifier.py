@@ -18,11 +18,11 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint as computed_again
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task
+from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import attention_heads
-from evalkit.heads.labels import answers, present, several_classes
+from evalkit.heads.labels import class_predictions, multi_hot, multi_label
 from evalkit.weights import checkpoint
 
 # Points of one grid may differ in these.
@@ -126,7 +126,7 @@ class Classifiers(lightning.LightningModule):
         head: a classifier, whose weights are the first of all K.
         rates: learning rate and weight decay of each.
         clips: temporal views of a video, which are read together.
-        layers: of the encoder, whose tokens are read together: as in `evalkit.api.Kept`.
+        layers: of the encoder, whose tokens are read together: as in `evalkit.api.FeatureSpec`.
         several: an example may have several classes, or none; each has a sigmoid of its own.
         epochs: passes over the training examples.
         batch_size: examples in one training step.
@@ -147,7 +147,7 @@ class Classifiers(lightning.LightningModule):
         super().__init__()
         self.rates, self.clips, self.several = list(rates), clips, several
         self.epochs, self.batch_size = epochs, batch_size
-        self.kept = Kept("tokens", layers, dtype="float16")
+        self.kept = FeatureSpec("tokens", layers, dtype="float16")
         first = dict(head.named_parameters())
         self.names, self.classes = list(first), head.linear.out_features
         self.stacked = nn.ParameterList(torch.stack([value.detach()] * len(rates)) for value in first.values())
@@ -191,7 +191,7 @@ class Classifiers(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> dict[str, Tensor]:
         """The sum of the classifiers' losses, and each one's own (K,)."""
         logits = self(batch.features)
-        target = present([example.target for example in batch.examples], self.classes).to(logits)[:, None]
+        target = multi_hot([example.target for example in batch.examples], self.classes).to(logits)[:, None]
         if self.several:
             each = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none").mean(-1)
         else:
@@ -233,7 +233,7 @@ class Classifiers(lightning.LightningModule):
         """What `predict` gives, of each classifier."""
         if features is None:
             raise UserError("a classifier has no blind control: without a video it has no input")
-        return answers(self(features), self.several)
+        return class_predictions(self(features), self.several)
 
     def choose(self, k: int) -> None:
         """Leaves the k-th classifier only."""
@@ -347,7 +347,7 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> C
         [(point["lr"], point["weight_decay"]) for point in points],
         clips,
         layers,
-        several_classes(task),
+        multi_label(task),
         0 if probe else shared["epochs"],
         shared["batch_size"],
     )

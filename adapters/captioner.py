@@ -8,18 +8,18 @@ from typing import Literal
 
 from torch import Tensor
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task
+from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.optim import Trained
-from evalkit.language.models import check_prompt, load, scratch
-from evalkit.language.reader import READER, Asked, Join, Reader, Temporal, steps
+from evalkit.language.models import check_prompt, load, untrained
+from evalkit.language.reader import READER_SETTINGS, Continuation, Join, Temporal, VideoLanguageModel, steps
 
 Answers = Literal["open", "closed"]
 
 # Settings that say how it is asked, whatever it was trained with.
 ASKING = ("answers", "vocabulary", "max_tokens", "beams")
 # Adapters whose weights fit, and the settings of theirs that go with them.
-TAKES = {"multiple_choice": READER}
+TAKES = {"multiple_choice": READER_SETTINGS}
 
 
 class Captioner(Trained):
@@ -29,9 +29,9 @@ class Captioner(Trained):
 
     def __init__(
         self,
-        reader: Reader,
+        reader: VideoLanguageModel,
         vocabulary: Mapping[str, int],
-        kept: Kept,
+        kept: FeatureSpec,
         prompt: str,
         most: int,
         beams: int,
@@ -53,7 +53,8 @@ class Captioner(Trained):
         """Of several references of a video, each epoch learns the next."""
         texts = [one.target[self.current_epoch % len(one.target)] for one in batch.examples]
         asked = [
-            Asked(i, self._asks(one), text) for i, (one, text) in enumerate(zip(batch.examples, texts, strict=True))
+            Continuation(i, self._asks(one), text)
+            for i, (one, text) in enumerate(zip(batch.examples, texts, strict=True))
         ]
         logprobs, mask = self.reader(asked, batch.features[:, 0], end=True)
         return -(logprobs * mask).sum() / mask.sum()  # type: ignore[no-any-return]
@@ -78,7 +79,7 @@ class Captioner(Trained):
         return self.prompt.format(question=example.text)
 
 
-def closed(reader: Reader, prompt: str, answers: Iterable[str], most: int) -> dict[str, int]:
+def closed(reader: VideoLanguageModel, prompt: str, answers: Iterable[str], most: int) -> dict[str, int]:
     """The most frequent answers that are one token after the prompt, and that token, the most frequent first.
 
     Of answers that begin alike, and so have the same token, only the most frequent is there.
@@ -154,10 +155,10 @@ def adapter(
         if not texts:
             raise UserError("lm=scratch learns its vocabulary from training captions; this task has none")
         asked = {prompt.format(question=example.text) for example in task.train}
-        model, tokenizer = scratch([*texts, *sorted(asked)])
+        model, tokenizer = untrained([*texts, *sorted(asked)])
     else:
         model, tokenizer = load(lm)
-    reader = Reader(
+    reader = VideoLanguageModel(
         encoder.dim, model, tokenizer, latents=latents, depth=depth, join=join, gate=gate, frozen=lm != "scratch"
     )
     return Captioner(

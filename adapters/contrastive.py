@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task
+from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.optim import Trained
 
@@ -19,7 +19,7 @@ class Contrastive(Trained):
     """Video and caption embeddings pulled together by a symmetric cross-entropy over the batch."""
 
     trains_encoder = True
-    kept = Kept("pooled")
+    kept = FeatureSpec("pooled")
 
     def __init__(
         self,

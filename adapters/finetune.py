@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task
+from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads import tuning
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import Head, attention_heads
-from evalkit.heads.labels import answers, present, several_classes
-from evalkit.heads.mixup import mix
+from evalkit.heads.labels import class_predictions, multi_hot, multi_label
+from evalkit.heads.mixup import mix_batch
 from evalkit.heads.optim import Trained
 
 
@@ -29,13 +29,13 @@ class Finetune(Trained):
         sides: what was put beside its layers.
         head: classifies its tokens.
         several: an example may have several classes, or none; each has a sigmoid of its own.
-        mixup: alpha of MixUp, as in `evalkit.heads.mixup.mix`.
+        mixup: alpha of MixUp, as in `evalkit.heads.mixup.mix_batch`.
         cutmix: alpha of CutMix.
         seed: of what is mixed.
     """
 
     trains_encoder = True
-    kept = Kept("tokens", dtype="float16")
+    kept = FeatureSpec("tokens", dtype="float16")
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class Finetune(Trained):
         views = batch.features.shape[1]
         encoder: Any = self.encoder
         video = encoder.clip.normalise(batch.features.flatten(0, 1).to(self.device))  # (B V, T, C, H, W)
-        target = present([example.target for example in batch.examples], self.head.classes)
+        target = multi_hot([example.target for example in batch.examples], self.head.classes)
         target = target.repeat_interleave(views, 0).to(self.device)
         # What is mixed depends on the seed and the step alone.
         draw = np.random.default_rng([self.seed % 2**64, self.global_step])
-        video, target = mix(video, target, self.mixup, self.cutmix, draw)
+        video, target = mix_batch(video, target, self.mixup, self.cutmix, draw)
         logits = self(video)
         if self.several:
             return F.binary_cross_entropy_with_logits(logits, target)
@@ -79,7 +79,7 @@ class Finetune(Trained):
         if features is None:
             raise UserError("a classifier has no blind control: without a video it has no input")
         logits = self.head(features.flatten(0, 1).to(self.device).float())
-        (predictions,) = answers(logits.unflatten(0, features.shape[:2])[None], self.several)
+        (predictions,) = class_predictions(logits.unflatten(0, features.shape[:2])[None], self.several)
         return predictions
 
     def learned(self) -> dict[str, Tensor]:
@@ -136,7 +136,7 @@ def adapter(
         raise UserError("adapter=finetune needs an encoder that is a torch module")
     if not task.classes:
         raise UserError("adapter=finetune needs a task with classes; this task has none")
-    several = several_classes(task)
+    several = multi_label(task)
     if several and label_smoothing:
         raise UserError(
             "adapter.label_smoothing is of the softmax; this task has several classes per example: set it to 0"
@@ -147,7 +147,7 @@ def adapter(
     for name, value in (("width", width), ("rank", rank)):
         if value < 1:
             raise UserError(f"adapter.{name}={value}: wanted at least 1")
-    reached = tuning.reached(encoder)
+    reached = tuning.tuned_layers(encoder)
     sides = nn.ModuleList()
     if tune == "adapters":
         sides = tuning.put_bottlenecks(encoder, reached, width)

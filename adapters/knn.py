@@ -9,14 +9,14 @@ from torch import Tensor
 
 from evalkit.api import Encoder, Task
 from evalkit.errors import UserError
-from evalkit.heads.closed_form import Solved
-from evalkit.heads.solvers import Gallery
+from evalkit.heads.closed_form import ClosedFormProbe
+from evalkit.heads.solvers import NeighborGallery
 
 # Points of one grid may differ in these.
 TOGETHER = ("k", "temperature")
 
 
-class Neighbours(Solved):
+class Neighbours(ClosedFormProbe):
     """The training examples, and how many of them vote at each point."""
 
     def __init__(self, task: Task, ks: Sequence[int], temperatures: Sequence[float]) -> None:
@@ -27,7 +27,7 @@ class Neighbours(Solved):
         """Keeps the training examples."""
         if (most := max(self.ks)) > len(x):
             raise UserError(f"adapter.k={most}: there are {len(x)} training examples; give at most as many")
-        self.gallery = Gallery(x, y, self.classes)
+        self.gallery = NeighborGallery(x, y, self.classes)
 
     def score_vectors(self, x: Tensor) -> list[Tensor]:
         """The share of the votes of each class."""

@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from evalkit.api import Encoder, Task, pooled_dim
-from evalkit.heads.closed_form import SolvedLinear
-from evalkit.heads.solvers import Linear, logistic
+from evalkit.heads.closed_form import LinearProbe
+from evalkit.heads.solvers import LinearClassifier, logistic
 
 # Points of one grid may differ in these.
 TOGETHER = ("c",)
 
 
-def adapter(encoder: Encoder, task: Task, *, c: float = 0.01, standardise: bool = True) -> SolvedLinear:
+def adapter(encoder: Encoder, task: Task, *, c: float = 0.01, standardise: bool = True) -> LinearProbe:
     """Classifies by logistic regression on the frozen encoder's pooled vectors.
 
     The objective is that of scikit-learn's LogisticRegression; where an example may have several classes, each class is
@@ -31,7 +31,7 @@ def adapter(encoder: Encoder, task: Task, *, c: float = 0.01, standardise: bool 
     return grid(encoder, task, [{"c": c, "standardise": standardise}])
 
 
-def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> SolvedLinear:
+def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> LinearProbe:
     """Every C on one path from the smallest to the largest.
 
     Args:
@@ -44,9 +44,9 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> S
     """
     cs = [point["c"] for point in points]
 
-    def solve(x: Tensor, y: Tensor, classes: int) -> Linear:
+    def solve(x: Tensor, y: Tensor, classes: int) -> LinearClassifier:
         # So close that a point in a grid and alone, which come from different sides, say the same.
         return logistic(x, y, cs, classes, tolerance=1e-3)
 
     dim = pooled_dim(encoder)
-    return SolvedLinear("logistic", task, dim, solve, len(points), points[0]["standardise"], probabilities=True)
+    return LinearProbe("logistic", task, dim, solve, len(points), points[0]["standardise"], probabilities=True)

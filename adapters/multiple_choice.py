@@ -10,17 +10,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task
+from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.optim import Trained
 from evalkit.language.models import check_prompt, load
-from evalkit.language.reader import READER, Asked, Join, Reader, Temporal, steps
+from evalkit.language.reader import READER_SETTINGS, Continuation, Join, Temporal, VideoLanguageModel, steps
 
 Scorer = Literal["likelihood", "likelihood_per_token", "pmi", "letter", "letter_said", "yes"]
 
 # Adapters whose weights fit, and the settings of theirs that go with them: LongViViT's reader has learned to tell what
 # happens, and EgoSchema, which has no training split, asks it how likely the options are.
-TAKES = {"captioner": READER}
+TAKES = {"captioner": READER_SETTINGS}
 PLAIN = "Question: {question} Answer:"
 PROMPTS: dict[Scorer, str] = {
     "likelihood": PLAIN,
@@ -41,8 +41,8 @@ class MultipleChoice(Trained):
 
     def __init__(
         self,
-        reader: Reader,
-        kept: Kept,
+        reader: VideoLanguageModel,
+        kept: FeatureSpec,
         scorer: Scorer,
         prompt: str,
         lr: float,
@@ -73,7 +73,7 @@ class MultipleChoice(Trained):
             return [named(text, len(one.choices)) for (text, _), one in zip(said, examples, strict=True)]
         texts = [self._texts(example) for example in examples]
         asked = [
-            Asked(i, self._asks(one, option), text)
+            Continuation(i, self._asks(one, option), text)
             for i, one in enumerate(examples)
             for option, text in zip(one.choices, texts[i], strict=True)
         ]
@@ -81,7 +81,9 @@ class MultipleChoice(Trained):
         sums, counts = (logprobs * mask).sum(-1), mask.sum(-1)
         values = sums / counts if self.scorer == "likelihood_per_token" else sums
         if self.scorer == "pmi":
-            alone, own = self.reader([Asked(0, self.prompt.format(question=""), one.text) for one in asked], None)
+            alone, own = self.reader(
+                [Continuation(0, self.prompt.format(question=""), one.text) for one in asked], None
+            )
             values = sums - (alone * own).sum(-1)
         lengths = [len(own) for own in texts]
         predictions = []
@@ -90,16 +92,18 @@ class MultipleChoice(Trained):
             predictions.append(Prediction(int(value.argmax()), detail))
         return predictions
 
-    def _lesson(self, examples: Sequence[Example]) -> list[Asked]:
+    def _lesson(self, examples: Sequence[Example]) -> list[Continuation]:
         """What is right of each example, as the scorer will ask about it."""
         lesson = []
         for i, one in enumerate(examples):
             texts = self._texts(one)
             if self.scorer == "yes":
                 texts = [YES if k == one.target else NO for k in range(len(texts))]
-                lesson += [Asked(i, self._asks(one, o), text) for o, text in zip(one.choices, texts, strict=True)]
+                lesson += [
+                    Continuation(i, self._asks(one, o), text) for o, text in zip(one.choices, texts, strict=True)
+                ]
             else:
-                lesson.append(Asked(i, self._asks(one), texts[one.target]))
+                lesson.append(Continuation(i, self._asks(one), texts[one.target]))
         return lesson
 
     def _asks(self, example: Example, option: str = "") -> str:
@@ -180,7 +184,7 @@ def adapter(
     if scorer.startswith("letter") and most > len(LETTERS):
         raise UserError(f"adapter.scorer={scorer}: a question has {most} options, for which there are no letters")
     model, tokenizer = load(lm)
-    reader = Reader(encoder.dim, model, tokenizer, latents=latents, depth=depth, join=join, gate=gate)
+    reader = VideoLanguageModel(encoder.dim, model, tokenizer, latents=latents, depth=depth, join=join, gate=gate)
     said = LETTERS[: max(1, most)] if scorer.startswith("letter") else (YES, NO) if scorer == "yes" else ()
     if unknown := [text for text in said if tokenizer.decode(reader.split(PLAIN, text)[1]).strip() != text]:
         raise UserError(

@@ -11,13 +11,13 @@ import lightning
 import torch
 from torch import Tensor
 
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, pooled_dim
+from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task, pooled_dim
 from evalkit.errors import UserError
 from evalkit.heads import boxes
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import Head, attention_heads
-from evalkit.heads.labels import answers, present, several_classes
+from evalkit.heads.labels import class_predictions, multi_hot, multi_label
 from evalkit.heads.optim import StackedAdamW
 
 # Points of one grid may differ in these.
@@ -39,7 +39,7 @@ class Probe(lightning.LightningModule):
     def __init__(self, bank: Bank, epochs: int, batch_size: int, several: bool = False) -> None:
         super().__init__()
         self.bank, self.epochs, self.batch_size, self.several = bank, epochs, batch_size, several
-        self.kept = Kept("tokens", max(1, bank.layers), dtype="float16") if bank.heads else Kept("pooled")
+        self.kept = FeatureSpec("tokens", max(1, bank.layers), dtype="float16") if bank.heads else FeatureSpec("pooled")
 
     @property
     def points(self) -> int:
@@ -67,7 +67,7 @@ class Probe(lightning.LightningModule):
         views = batch.features.shape[1]
         logits = self._scored(batch.examples, batch.features)
         targets = [example.target for example in batch.examples]
-        target = present(targets, self.bank.classes) if self.several else torch.tensor(targets)
+        target = multi_hot(targets, self.bank.classes) if self.several else torch.tensor(targets)
         losses = self.bank.loss(logits, target.to(self.device).repeat_interleave(views, 0))
         return {"loss": losses.sum(), "losses": losses.detach()}
 
@@ -90,7 +90,7 @@ class Probe(lightning.LightningModule):
         if features is None:
             raise UserError("a probe has no blind control: without a video it has no input")
         logits = self._scored(examples, features)
-        return answers(logits.unflatten(1, features.shape[:2]), self.several)
+        return class_predictions(logits.unflatten(1, features.shape[:2]), self.several)
 
     def choose(self, k: int) -> None:
         """Leaves the k-th probe only."""
@@ -201,7 +201,7 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> P
     """
     if not task.classes:
         raise UserError("adapter=probe needs a task with classes; this task has none")
-    several = several_classes(task)
+    several = multi_label(task)
     for key in ("label_smoothing", "eql_gamma"):
         if several and any(point[key] for point in points):
             raise UserError(f"adapter.{key} is of the softmax; this task has several classes per example: set it to 0")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import evalkit
-from evalkit.api import Batch, Encoder, Example, Kept, Prediction, Task, as_texts, has_text, pooled_dim
-from evalkit.errors import UserError, described
+from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task, as_texts, has_text, pooled_dim
+from evalkit.errors import UserError, one_line
 from evalkit.heads.kernels import AttentionMean
 from evalkit.heads.optim import Trained
 from evalkit.metrics.ranks import nearest, ranks
@@ -74,7 +74,7 @@ class ModelWords(nn.Module):
             with torch.no_grad():
                 self.width = self(["a video"]).shape[1]
         except Exception as error:  # a tokenizer's, or a model's that wants more than text
-            raise UserError(f"adapter.text={source}: it embeds no text: {described(error)}") from error
+            raise UserError(f"adapter.text={source}: it embeds no text: {one_line(error)}") from error
 
     def forward(self, texts: list[str]) -> Tensor:
         tokens = self.tokenizer(
@@ -133,7 +133,7 @@ class Retrieval(Trained):
         words: nn.Module,
         video: nn.Module,
         text: nn.Module,
-        kept: Kept,
+        kept: FeatureSpec,
         frozen: dict[str, str],
         tune_text: bool = False,
         temperature: float = 1.0,
@@ -304,7 +304,7 @@ def adapter(
     if not (train or text or tune_text) and has_text(encoder):
         if pool != "attentive" or dim:
             raise UserError("adapter.pool and adapter.dim have no effect zero-shot: adapter.train=true trains them")
-        return Retrieval(OwnWords(encoder), nn.Identity(), nn.Identity(), Kept("pooled"), {})
+        return Retrieval(OwnWords(encoder), nn.Identity(), nn.Identity(), FeatureSpec("pooled"), {})
     words = ModelWords(text) if text else OwnWords(encoder)
     frozen = {"text": checkpoint.sha256(words)} if text else {}
     pooled = pooled_dim(encoder)
@@ -313,12 +313,12 @@ def adapter(
     to_text = nn.Linear(width, dim)
     video: nn.Module
     if pool == "attentive":
-        video, kept = AttentivePool(encoder.dim, dim), Kept("tokens", dtype="float16")
+        video, kept = AttentivePool(encoder.dim, dim), FeatureSpec("tokens", dtype="float16")
     elif pool == "mean":
         video = nn.Sequential(Mean(), nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, dim))
-        kept = Kept("tokens", steps=0, dtype="float16")
+        kept = FeatureSpec("tokens", steps=0, dtype="float16")
     else:
-        video, kept = nn.Linear(pooled, dim), Kept("pooled")
+        video, kept = nn.Linear(pooled, dim), FeatureSpec("pooled")
     for head in (to_text, video):
         if not text and isinstance(head, nn.Linear):  # both from the encoder's own space
             nn.init.eye_(head.weight)

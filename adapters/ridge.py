@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from evalkit.api import Encoder, Task, pooled_dim
-from evalkit.heads.closed_form import SolvedLinear
-from evalkit.heads.solvers import Linear, ridge
+from evalkit.heads.closed_form import LinearProbe
+from evalkit.heads.solvers import LinearClassifier, ridge
 
 # Points of one grid may differ in these.
 TOGETHER = ("alpha",)
 
 
-def adapter(encoder: Encoder, task: Task, *, alpha: float = 1024.0, standardise: bool = True) -> SolvedLinear:
+def adapter(encoder: Encoder, task: Task, *, alpha: float = 1024.0, standardise: bool = True) -> LinearProbe:
     """Classifies by ridge regression on the frozen encoder's pooled vectors.
 
     The least squares fit of 1 for a right class and 0 for the others, alpha times the squared weights added: that of
@@ -29,7 +29,7 @@ def adapter(encoder: Encoder, task: Task, *, alpha: float = 1024.0, standardise:
     return grid(encoder, task, [{"alpha": alpha, "standardise": standardise}])
 
 
-def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> SolvedLinear:
+def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> LinearProbe:
     """Every alpha from one decomposition.
 
     Args:
@@ -42,8 +42,8 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> S
     """
     alphas = [point["alpha"] for point in points]
 
-    def solve(x: Tensor, y: Tensor, classes: int) -> Linear:
+    def solve(x: Tensor, y: Tensor, classes: int) -> LinearClassifier:
         return ridge(x, y, alphas, classes)
 
     dim = pooled_dim(encoder)
-    return SolvedLinear("ridge", task, dim, solve, len(points), points[0]["standardise"], probabilities=False)
+    return LinearProbe("ridge", task, dim, solve, len(points), points[0]["standardise"], probabilities=False)

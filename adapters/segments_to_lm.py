@@ -12,10 +12,10 @@ import lightning
 from torch import Tensor, nn
 
 from evalkit import plugins
-from evalkit.api import Encoder, Example, Kept, Prediction, Task
+from evalkit.api import Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.language.models import check_prompt, load
-from evalkit.language.reader import Asked, Reader
+from evalkit.language.reader import Continuation, VideoLanguageModel
 from evalkit.weights import checkpoint, trained_adapter
 
 
@@ -25,7 +25,7 @@ class SegmentsToLM(lightning.LightningModule):
     trains_encoder = False
     epochs, batch_size = 0, 1
 
-    def __init__(self, captioner: Any, reader: Reader, question: str, prompt: str) -> None:
+    def __init__(self, captioner: Any, reader: VideoLanguageModel, question: str, prompt: str) -> None:
         super().__init__()
         self.captioner, self.reader, self.question, self.prompt = (
             captioner.requires_grad_(False),
@@ -33,7 +33,7 @@ class SegmentsToLM(lightning.LightningModule):
             question,
             prompt,
         )
-        self.kept: Kept = captioner.kept
+        self.kept: FeatureSpec = captioner.kept
 
     @property
     def frozen(self) -> dict[str, str]:
@@ -44,7 +44,7 @@ class SegmentsToLM(lightning.LightningModule):
         """The likeliest option after the captions (B, V clips, T', S, D), of equals the first; blind: after none."""
         told = [""] * len(examples) if features is None else self._told(examples, features)
         asked = [
-            Asked(0, self.prompt.format(captions=captions, question=one.text).strip(), option)
+            Continuation(0, self.prompt.format(captions=captions, question=one.text).strip(), option)
             for captions, one in zip(told, examples, strict=True)
             for option in one.choices
         ]
@@ -93,15 +93,17 @@ def adapter(
         raise UserError("adapter=segments_to_lm needs questions with options; this task has none")
     if captioner is None:
         raise UserError("give adapter.captioner=FOLDER, which evalkit adapt adapter=captioner wrote")
-    folder = trained_adapter.place(captioner.expanduser(), "captioner")
+    folder = trained_adapter.adapter_folder(captioner.expanduser(), "captioner")
     if not folder.is_dir():
         raise UserError(f"adapter.captioner={captioner}: wanted a folder that evalkit adapt adapter=captioner wrote")
     told = replace(task, train=(), val=())  # it was trained on another task, which has captions
-    settings = trained_adapter.settings(folder)
+    settings = trained_adapter.adapter_settings(folder)
     if settings.get("lm") == "scratch" or settings.get("answers") == "closed":
         raise UserError(f"adapter.captioner={captioner}: wanted one of answers=open, and of another lm than scratch")
     made = plugins.factory("adapter", "captioner")(encoder, told, **{**settings, "max_tokens": max_tokens})
     assert isinstance(encoder, nn.Module)
-    trained_adapter.restore(made, folder, {"encoder": checkpoint.sha256(encoder)})
+    trained_adapter.restore_adapter(made, folder, {"encoder": checkpoint.sha256(encoder)})
     model, tokenizer = load(lm)
-    return SegmentsToLM(made.eval(), Reader(encoder.dim, model, tokenizer, latents=0, depth=0), question, prompt)
+    return SegmentsToLM(
+        made.eval(), VideoLanguageModel(encoder.dim, model, tokenizer, latents=0, depth=0), question, prompt
+    )

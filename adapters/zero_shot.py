@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evalkit.api import Encoder, Example, Kept, Prediction, Task, has_text
+from evalkit.api import Encoder, Example, FeatureSpec, Prediction, Task, has_text
 from evalkit.errors import UserError
 
 # CLIP's own for Kinetics-700, 28 of them (https://github.com/openai/CLIP/blob/main/data/prompts.md).
@@ -41,7 +41,7 @@ class ZeroShot(lightning.LightningModule):
 
     trains_encoder = False
     epochs, batch_size = 0, 1
-    kept = Kept("pooled")
+    kept = FeatureSpec("pooled")
 
     def __init__(
         self, encoder: Any, classes: Sequence[str], several: bool, templates: Sequence[str], question: bool

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from evalkit.heads.solvers import Gallery, logistic, ridge
+from evalkit.heads.solvers import NeighborGallery, logistic, ridge
 
 N, D, CLASSES, POINTS = 5_000, 768, 50, 100
 SAMPLE = range(0, POINTS, 11)  # what scikit-learn fits
@@ -71,7 +71,7 @@ def main(rounds: int) -> None:
         return logistic(x, y, grid, CLASSES).predict(test_x)
 
     def votes() -> Tensor:
-        nearest = Gallery(x, y, CLASSES).nearest(test_x, max(ks))
+        nearest = NeighborGallery(x, y, CLASSES).nearest(test_x, max(ks))
         return torch.stack([nearest.votes(k).argmax(1) for k in ks])
 
     rows: list[tuple[str, str, Callable[[], Tensor], Callable[[int], Any]]] = [

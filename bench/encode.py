@@ -20,13 +20,13 @@ import torch
 
 from evalkit.config.parse import resolve
 from evalkit.features import extract
-from evalkit.pipeline.setup import Parts, prepare
+from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.video.clips import Decoded, read_clip
 
 BATCH = 16
 
 
-def bare(parts: Parts) -> None:
+def bare(parts: Experiment) -> None:
     """What everybody's loop does: a clip at a time in this process, a forward pass per batch."""
     views = parts.reader.views
     assert views.frames and views.size
@@ -42,14 +42,14 @@ def bare(parts: Parts) -> None:
         parts.keep(torch.cat(waiting))
 
 
-def ours(parts: Parts) -> None:
+def ours(parts: Experiment) -> None:
     """The encode phase of a run."""
     sources = extract.sources(parts.task.train)
     for _ in parts.reader.encode(sources, parts.keep, "encode", {"": extract.unchanged}, parts.shelf):
         continue
 
 
-def seconds(work: Any, parts: Parts) -> float:
+def seconds(work: Any, parts: Experiment) -> float:
     """How long it takes."""
     started = time.perf_counter()
     work(parts)

@@ -12,9 +12,9 @@ from statistics import median
 
 import torch
 
-from evalkit.api import Kept
+from evalkit.api import FeatureSpec
 from evalkit.encoders._load import load_encoder
-from evalkit.features.forward import Forward
+from evalkit.features.forward import EncoderRunner
 from evalkit.runtime.machine import cores
 
 
@@ -24,13 +24,13 @@ def main(ckpt: str = "random:videomae_base", repeats: str = "5") -> None:
     encoder = load_encoder(ckpt).to(device)  # type: ignore[attr-defined]
     clip = encoder.clip
     pixels = torch.randint(0, 256, (2, clip.frames, 3, clip.size, clip.size), dtype=torch.uint8)
-    kept = Kept("pooled")
-    plain = Forward(encoder, "", device, 2, False)
+    kept = FeatureSpec("pooled")
+    plain = EncoderRunner(encoder, "", device, 2, False)
     ways: dict[str, tuple[Callable[[], torch.Tensor], int]] = {
         f"float32, {cores()} threads": (lambda: plain(pixels, kept), cores()),
         "float32, 1 thread": (lambda: plain(pixels, kept), 1),
         "float32, twice the threads": (lambda: plain(pixels, kept), 2 * cores()),
-        "bf16": (lambda: Forward(encoder, "", device, 2, False, "bf16")(pixels, kept), cores()),
+        "bf16": (lambda: EncoderRunner(encoder, "", device, 2, False, "bf16")(pixels, kept), cores()),
     }
     outputs = {name: way() for name, (way, _) in ways.items()}  # the first call fills caches
     times: dict[str, list[float]] = {name: [] for name in ways}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from evalkit.metrics.average_precision import multilabel_map
-from evalkit.metrics.bootstrap import Summed, Weighted, interval, interval_of, mean
+from evalkit.metrics.bootstrap import AdditiveScore, ReweightedScore, interval, interval_of, mean
 from evalkit.metrics.classification import macro_accuracy
 from evalkit.metrics.retrieval import retrieval
 from evalkit.metrics.significance import exchanged, paired
@@ -76,7 +76,7 @@ def coverage(draw: Callable[[np.random.Generator], Drawn], sets: int, resamples:
     spans, values = [], []
     for seed in range(sets):
         scored, clusters = draw(generator)
-        if isinstance(scored, Summed | Weighted):
+        if isinstance(scored, AdditiveScore | ReweightedScore):
             spans.append(interval_of(scored, clusters, seed, resamples))
             values.append(float(scored))
         else:
@@ -86,7 +86,7 @@ def coverage(draw: Callable[[np.random.Generator], Drawn], sets: int, resamples:
     return float(np.mean([low <= truth <= high for low, high in spans]))
 
 
-def equal(generator: np.random.Generator) -> tuple[Summed, Summed, list[int]]:
+def equal(generator: np.random.Generator) -> tuple[AdditiveScore, AdditiveScore, list[int]]:
     """Two runs that are equally good, each at its own videos."""
     _, clusters = videos(generator)
     easy = generator.beta(0.6, 0.4, size=(2, VIDEOS))[:, clusters]
@@ -94,7 +94,7 @@ def equal(generator: np.random.Generator) -> tuple[Summed, Summed, list[int]]:
     return mean(a), mean(b), clusters
 
 
-def equal_rankings(generator: np.random.Generator) -> tuple[Weighted, Weighted, list[int]]:
+def equal_rankings(generator: np.random.Generator) -> tuple[ReweightedScore, ReweightedScore, list[int]]:
     """Two equally good mean average precisions, of the same samples."""
     easy, clusters = videos(generator)
     truth = (generator.random((VIDEOS, 3)) < 0.3)[clusters]
@@ -103,7 +103,7 @@ def equal_rankings(generator: np.random.Generator) -> tuple[Weighted, Weighted, 
         multilabel_map(list(truth * easy[:, None] + generator.normal(0, 0.5, truth.shape)), targets)["mAP"]
         for _ in range(2)
     )
-    assert isinstance(a, Weighted) and isinstance(b, Weighted)
+    assert isinstance(a, ReweightedScore) and isinstance(b, ReweightedScore)
     return a, b, clusters
 
 

@@ -155,7 +155,7 @@ class Example:
 
 
 # A score is a value per example in 0..1, whose mean in percent is the score; or one number over the split, of which
-# each example may know its part (evalkit.metrics.bootstrap.Summed, Weighted).
+# each example may know its part (evalkit.metrics.bootstrap.AdditiveScore, Weighted).
 Score = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, "float | Sequence[float]"]]
 
 
@@ -259,7 +259,7 @@ class Loading:
     trust: bool = False
 
 
-class Encoded(NamedTuple):
+class EncoderOutput(NamedTuple):
     """An encoder's output, float.
 
     Attributes:
@@ -283,7 +283,7 @@ class Encoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kept:
+class FeatureSpec:
     """What is kept of an encoder's output for each clip. It is data, so that a stored feature is known by it.
 
     Attributes:
@@ -308,7 +308,7 @@ class Kept:
         """How the store is to hold what `take` gives."""
         return "int8" if self.dtype == "int8" else "given"
 
-    def take(self, encoded: Encoded) -> Tensor:
+    def take(self, encoded: EncoderOutput) -> Tensor:
         """The kept part (B, ...): float16, or float32, which is still to be rounded where int8 is kept.
 
         Raises:
@@ -355,7 +355,7 @@ class Encoder(Protocol):
     clip: Clip
     dim: int
 
-    def __call__(self, video: Tensor) -> Encoded: ...
+    def __call__(self, video: Tensor) -> EncoderOutput: ...
 
 
 def pooled_dim(encoder: Any) -> int:
@@ -400,7 +400,7 @@ class Adapter(Protocol):
     epochs: int
     batch_size: int
     trains_encoder: bool
-    kept: Kept
+    kept: FeatureSpec
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """One prediction per example from features (B, V, ...); None is the blind control: no video at all."""

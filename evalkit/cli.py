@@ -1,23 +1,22 @@
-"""The command `evalkit`: reads words, calls the module that does the work, shows errors as one line."""
+"""The command `evalkit`: calls the module in commands/ that the first word names, shows errors as one line."""
 
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
 
 import evalkit
-from evalkit.commands.cache import _cache
-from evalkit.commands.list import _list
-from evalkit.errors import UserError
+from evalkit.errors import UserError, suggest
 
-if TYPE_CHECKING:
-    from evalkit.config.options import Command
+# Everything else is imported with its command: `evalkit --help` must not wait for torch.
 
-# Everything else is imported inside functions: `evalkit --help` must not wait for torch.
+# Commands whose `--help` lists the keys that apply.
+WITH_KEYS = ("run", "adapt", "canary", "check")
 
 USAGE = """\
 evalkit scores pretrained video encoders.
@@ -75,22 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "run": partial(_work, "run"),
-        "adapt": partial(_work, "adapt"),
-        "canary": partial(_work, "canary"),
-        "check": partial(_work, "check"),
-        "sweep": _sweep,
-        "list": _list,
-        "score": _score,
-        "validate": _validate,
-        "compare": _compare,
-        "power": _power,
-        "leaderboard": _leaderboard,
-        "export": _export,
-        "cache": _cache,
-        "doctor": _doctor,
-    }
     if not words or words[0] in ("--help", "-h", "help"):
         print(USAGE, end="")
         return 0
@@ -98,118 +81,10 @@ def _main(words: list[str]) -> int:
         print(f"evalkit {evalkit.__version__}")
         return 0
     command, *rest = words
+    commands = sorted(file.stem for file in (Path(__file__).parent / "commands").glob("[!_]*.py"))
     if command not in commands:
-        from evalkit.errors import suggest
-
         raise UserError(f"unknown command {command!r}.{suggest(command, commands)} Known: {', '.join(commands)}")
-    if command not in ("run", "adapt", "canary", "check") and {"--help", "-h"} & set(rest):
+    if command not in WITH_KEYS and {"--help", "-h"} & set(rest):
         print("".join(line + "\n" for line in USAGE.splitlines() if line.startswith(f"  evalkit {command} ")), end="")
         return 0
-    return commands[command](rest)
-
-
-def _work(command: Command, words: list[str]) -> int:
-    if {"--help", "-h"} & set(words):
-        from evalkit.commands.help import _keys
-
-        return _keys(command, words)
-    if command == "run" and any(word.startswith("suite=") for word in words):
-        from evalkit.commands import suite
-
-        return suite.run(words)
-    from evalkit.config import parse
-
-    settled = parse.resolve(command, words)  # before torch loads: a mistyped key is told at once
-    if command == "run":
-        from evalkit.pipeline.runner import run
-
-        run(settled)
-    elif command == "canary":
-        from evalkit.commands import canary
-
-        return 0 if canary.report(settled) else 1
-    elif command == "check":
-        from evalkit.commands.check import check
-
-        return check(settled)
-    else:
-        from evalkit.commands.adapt import adapt
-
-        adapt(settled)
-    return 0
-
-
-def _sweep(words: list[str]) -> int:
-    from evalkit.commands.sweep import sweep
-
-    return sweep(words)
-
-
-def _score(words: list[str]) -> int:
-    from pathlib import Path
-
-    from evalkit.results.scores import task_files
-
-    words, files = task_files(words)
-    if len(words) != 1:
-        raise UserError(f"score takes the folder of one run, got {' '.join(words) or 'nothing'}")
-    from evalkit.results.table import table
-    from evalkit.results.validate import rescore
-
-    rescored = rescore(Path(words[0]), files)
-    print(table(rescored))
-    return 1 if rescored["differences"] else 0
-
-
-def _validate(words: list[str]) -> int:
-    from pathlib import Path
-
-    from evalkit.results.scores import task_files
-
-    words, files = task_files(words)
-    if not words:
-        raise UserError("validate takes one or more paths of results, got nothing")
-    from evalkit.results.validate import validate
-
-    code = 0
-    for word in words:
-        problems = validate(Path(word), files)
-        for line in problems or [f"{word}: ok"]:
-            print(line)
-        code = 1 if problems else code
-    return code
-
-
-def _compare(words: list[str]) -> int:
-    from evalkit.commands.compare import report
-
-    print(report(words))
-    return 0
-
-
-def _power(words: list[str]) -> int:
-    from evalkit.commands.power import report
-
-    print(report(words))
-    return 0
-
-
-def _leaderboard(words: list[str]) -> int:
-    import importlib
-
-    return cast(int, importlib.import_module("evalkit.leaderboard.board").board(words))
-
-
-def _export(words: list[str]) -> int:
-    import importlib
-
-    return cast(int, importlib.import_module("evalkit.leaderboard.exports").export(words))
-
-
-def _doctor(words: list[str]) -> int:
-    if words:
-        raise UserError(f"doctor takes nothing, got {' '.join(words)}")
-    from evalkit.commands import doctor
-
-    print(doctor.report())
-    return 0
+    return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(rest))

@@ -13,7 +13,7 @@ class UserError(Exception):
     """Something the user can mend; shown as one line, exit code 2, no traceback."""
 
 
-def described(error: BaseException, most: int = 300) -> str:
+def one_line(error: BaseException, most: int = 300) -> str:
     """What went wrong, in one line: the error's kind and its words, of which at most so many characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:most]}"
 

@@ -260,7 +260,7 @@ def printed(column: Column, cell: Cell) -> Printed | None:
     if row is None:
         return None
     asked = (column.task, column.metric, column.how, row, known[row])
-    number = next(n for n in published.numbers() if (n.task, n.metric, n.adaptation, n.row, n.value) == asked)
+    number = next(n for n in published.published_numbers() if (n.task, n.metric, n.adaptation, n.row, n.value) == asked)
     low, high = score["ci95"]
     # What is printed is rounded; so is what it is held against.
     inside = None if None in (low, high) else round(low, 1) <= number.value <= round(high, 1)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalkit.datasets.files import read_json, told
+from evalkit.datasets.files import error_context, read_json
 from evalkit.errors import UserError
 
 # What lm-eval prints as it is, where all else is a fraction: lower-is-better sums, and sacrebleu's, which are percent.
@@ -51,7 +51,7 @@ def foreign(path: Path) -> list[Score]:
 
 
 def _read(file: Path) -> list[Score]:
-    with told(str(file)):
+    with error_context(str(file)):
         values = json.loads(file.read_text(encoding="utf-8-sig"))
         if not isinstance(values, dict):
             return []

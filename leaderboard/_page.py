@@ -22,7 +22,7 @@ import yaml
 
 from evalkit import plugins
 from evalkit.api import Task
-from evalkit.config import keys as config
+from evalkit.config import keys
 from evalkit.config.values import convert
 from evalkit.datasets import published
 from evalkit.results import run_folder
@@ -101,7 +101,7 @@ def _column(column: Column) -> dict[str, Any]:
     asked = (column.task, column.metric, column.how)
     values = published.rows(*asked, column.split)
     numbers: dict[str, published.Number] = {}
-    for n in published.numbers():
+    for n in published.published_numbers():
         if (n.task, n.metric, n.adaptation) == asked and values.get(n.row) == n.value:
             numbers.setdefault(n.row, n)
     told = {key: getattr(column, key) for key in ("task", "split", "protocol", "how", "metric", "marks")}
@@ -227,7 +227,7 @@ def _task(run: Run) -> Task | None:
 
 @functools.cache
 def _made(name: str, mini: bool, data: str) -> tuple[Task, str]:
-    known = config.keys("check", name)
+    known = keys.known_keys("check", name)
     given = {known[key].parameter: convert(value, known[key].type) for key, value in json.loads(data).items()}
     task = plugins.factory("task", name)(**given, **({"mini": True} if mini else {}))
     return task, run_folder.fingerprint(task.test)

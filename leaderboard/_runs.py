@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 import evalkit
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import Summed, numbered
+from evalkit.metrics.bootstrap import AdditiveScore, numbered
 from evalkit.results import run_folder, validate
 from evalkit.results.rows import Row
 from evalkit.results.scores import Measured, measure, reference, resolve
@@ -54,7 +54,7 @@ class Headline(NamedTuple):
         clusters: (N,), the number of each example's video.
     """
 
-    values: npt.NDArray[np.float64] | Summed | None
+    values: npt.NDArray[np.float64] | AdditiveScore | None
     clusters: npt.NDArray[np.intp]
 
 
@@ -145,7 +145,7 @@ def _validated(place: tuple[Path, Path, Sequence[Path]]) -> list[str]:
 def _headline(rows: Sequence[Row], measured: Measured) -> Headline:
     (values, *_) = measured.values()
     clusters = numbered([row.video for row in rows if row.target is not None]).member
-    return Headline(values if isinstance(values, np.ndarray | Summed) else None, clusters)
+    return Headline(values if isinstance(values, np.ndarray | AdditiveScore) else None, clusters)
 
 
 # --- what is remembered ----------------------------------------------------------------------------------------------
@@ -158,9 +158,9 @@ def _remember(verdict: Path, known: Headline | None) -> None:
         values: Any = known.values
         of = ""
         with contextlib.suppress(UserError):
-            if isinstance(values, Summed):
+            if isinstance(values, AdditiveScore):
                 values, of = values.parts, reference(values.of, "any")
-        if not isinstance(values, Summed):
+        if not isinstance(values, AdditiveScore):
             kept = [of, None if values is None else values.tolist(), known.clusters.tolist()]
     half = verdict.with_name(f".{verdict.name}.{secrets.token_hex(4)}")
     try:
@@ -181,7 +181,9 @@ def _recalled(verdict: Path) -> tuple[Headline | None] | None:
         of, values, clusters = kept
         found: Any = None if values is None else np.array(values)
         return (
-            Headline(Summed(found, cast(Any, resolve(of, kind="any"))) if of else found, np.array(clusters, np.intp)),
+            Headline(
+                AdditiveScore(found, cast(Any, resolve(of, kind="any"))) if of else found, np.array(clusters, np.intp)
+            ),
         )
     except (OSError, ValueError, UserError):
         return None

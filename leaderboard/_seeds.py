@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.metrics.bootstrap import Summed, average, interval, interval_of, numbered
+from evalkit.metrics.bootstrap import AdditiveScore, average, interval, interval_of, numbered
 from evalkit.results.scores import rounded
 
 from ._runs import Headline, Run
@@ -59,7 +59,7 @@ class Seeds:
         if all(np.array_equal(one.clusters, first.clusters) for one in others):
             if all(isinstance(one, np.ndarray) for one in found):
                 values = np.mean(np.array(found), 0)
-            elif sums := [one for one in found if isinstance(one, Summed)]:
+            elif sums := [one for one in found if isinstance(one, AdditiveScore)]:
                 values = average(sums) if len(sums) == len(found) else None
         return Headline(values, first.clusters)
 
@@ -76,7 +76,7 @@ class Seeds:
         value, right = (_mean([one["bounds"][i] for one in each]) for i in (0, 1))
         values, clusters = self.headline.values, numbered(self.headline.clusters.tolist())
         ends: tuple[float, float] = (math.nan, math.nan)
-        if isinstance(values, Summed):
+        if isinstance(values, AdditiveScore):
             ends = interval_of(values, clusters, seed=0)
         elif values is not None:
             low, high = interval(values, clusters, seed=0)

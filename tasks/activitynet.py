@@ -7,7 +7,7 @@ from typing import Literal
 
 from evalkit.api import Task, Views
 from evalkit.datasets import caption_files
-from evalkit.datasets.captions import search
+from evalkit.datasets.captions import retrieval_task
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -32,7 +32,7 @@ def task(
         frames: uniform takes them over the whole video, as most papers do; first takes one a second from its start, as
             LongViViT (https://arxiv.org/abs/2312.07395).
     """
-    return search(
+    return retrieval_task(
         captions.whole() if mini else caption_files.activitynet(root, split).paragraphs(),
         views=Views("fps", fps=1.0) if frames == "first" else Views("uniform"),
         split="mini" if mini else split,

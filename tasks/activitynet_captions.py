@@ -8,8 +8,8 @@ from typing import Any, Literal
 from evalkit.api import Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.caption_files import activitynet
-from evalkit.datasets.captions import Frames, describe, summarise
-from evalkit.datasets.dense_captions import narrate
+from evalkit.datasets.captions import Frames, captioning_task, paragraph_task
+from evalkit.datasets.dense_captions import dense_captioning_task
 from evalkit.errors import UserError
 from evalkit.mini import captions
 
@@ -64,8 +64,8 @@ def task(
     }
     if what == "paragraph":
         whole = captions.whole() if mini else activitynet(root, "val_1", "val_2").paragraphs()
-        return summarise(whole, frames, meteor, mini, protocol=what, **words)
+        return paragraph_task(whole, frames, meteor, mini, protocol=what, **words)
     found = captions.steps() if mini else activitynet(root, "val_1", "val_2")
     if what == "dense":
-        return narrate(found, segments, meteor, views=Views("uniform"), **words)
-    return describe(found.segments(), meteor, protocol=what, **words)
+        return dense_captioning_task(found, segments, meteor, views=Views("uniform"), **words)
+    return captioning_task(found.segments(), meteor, protocol=what, **words)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import open_questions
-from evalkit.datasets.files import find_videos, read_table, the_file, told, video
+from evalkit.datasets.files import error_context, find_videos, first_existing, read_table, video_file
 from evalkit.datasets.open_questions import IG_VLM, Questions, Row
 from evalkit.metrics.text.exact_match import exact_match
 from evalkit.mini.answers import one_step
@@ -27,7 +27,7 @@ def task(root: Path = Path("data/activitynet_qa"), mini: bool = False) -> Task:
         root: folder with the files and the videos.
         mini: ten-second films of the mini world, asked for colour, shape and action.
     """
-    return open_questions.ask(
+    return open_questions.open_question_task(
         one_step() if mini else _read(root),
         score=exact_match,
         split="mini" if mini else "test",
@@ -44,19 +44,19 @@ def _read(root: Path) -> Questions:
         stem = f"v_{row['video_name'].removeprefix('v_')}"
         kind = KINDS[range(len(KINDS)).index(int(answer["type"]))]
         return open_questions.question(
-            row["question_id"], video(videos, root / "videos", stem), row["question"], [answer["answer"]], kind
+            row["question_id"], video_file(videos, root / "videos", stem), row["question"], [answer["answer"]], kind
         )
 
     def of(split: str) -> list[Example]:
         known = {}
-        for where, row in open_questions.entries(the_file(root, f"{split}_a.json")):
-            with told(where):
+        for where, row in open_questions.entries(first_existing(root, f"{split}_a.json")):
+            with error_context(where):
                 known[row["question_id"]] = row
         return open_questions.read(
             open_questions.entries(root / f"{split}_q.json"), lambda row: tell(row, known[row["question_id"]])
         )
 
-    file = the_file(root, "test_q.json", "ActivityNet_QA.csv")
+    file = first_existing(root, "test_q.json", "ActivityNet_QA.csv")
     if file.suffix == ".csv":
         return Questions(
             open_questions.read(read_table(file, IG_VLM), lambda row: tell(row, {**row, "type": row["question_type"]}))

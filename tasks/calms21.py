@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import Labelled, find_videos, read_json, the_file, told
+from evalkit.datasets.files import LabeledRow, error_context, find_videos, first_existing, read_json
 from evalkit.mini import classes
 
 FPS = 30.0  # of the published mp4 files, whatever the camera's was
@@ -29,7 +29,7 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
         train_step: frames from one example of train to the next.
         test_step: frames from one example of test to the next; only 1 counts all, as the papers do.
     """
-    return behavior.behaviour(
+    return behavior.behavior_task(
         "calms21",
         behavior.in_sets(
             classes.one_step(lambda step: step.thing.colour if step.thing.colour in SHOWN else behavior.OTHER)
@@ -44,18 +44,18 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
     )
 
 
-def _read(root: Path, steps: Mapping[str, int]) -> Labelled:
+def _read(root: Path, steps: Mapping[str, int]) -> LabeledRow:
     train, test = (list(_examples(root, split, step)) for split, step in steps.items())
-    return Labelled(train, test, (behavior.OTHER, *NAMES[1:]), behavior.counted(FPS))
+    return LabeledRow(train, test, (behavior.OTHER, *NAMES[1:]), behavior.counted(FPS))
 
 
 def _examples(root: Path, split: str, step: int) -> Iterator[Example]:
     name = f"calms21_task1_{split}.json"
-    file = the_file(root, f"task1_classic_classification/{name}", name)
+    file = first_existing(root, f"task1_classic_classification/{name}", name)
     videos = find_videos(root)
     for annotator in read_json(file, dict).values():
         for key, sequence in annotator.items():
-            with told(f"{file}, {key}"):
+            with error_context(f"{file}, {key}"):
                 number = {n: NAMES.index(behaviour) for behaviour, n in sequence["metadata"]["vocab"].items()}
                 targets = [(number[n],) for n in sequence["annotations"]]
             stem = key.rpartition("/")[2]

@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 from evalkit.api import Example, Task
 from evalkit.datasets import protocols
-from evalkit.datasets.files import Labelled, check_classes, find_videos, read_lines, read_table, the_file, told, video
+from evalkit.datasets.files import (
+    LabeledRow,
+    check_classes,
+    error_context,
+    find_videos,
+    first_existing,
+    read_lines,
+    read_table,
+    video_file,
+)
 from evalkit.metrics.average_precision import charades_map, pr_auc
 from evalkit.mini import classes, world
 
@@ -67,10 +76,10 @@ def _seen(story: world.Story) -> set[str]:
 
 
 def _file(root: Path, name: str) -> Path:
-    return the_file(root, f"Charades_v1_{name}", f"Charades/Charades_v1_{name}")
+    return first_existing(root, f"Charades_v1_{name}", f"Charades/Charades_v1_{name}")
 
 
-def _read(root: Path, chunk: float) -> Labelled:
+def _read(root: Path, chunk: float) -> LabeledRow:
     names = check_classes(root, [line.partition(" ")[2] for _, line in read_lines(_file(root, "classes.txt"))], 157)
     videos = find_videos(root)
     train, test = (
@@ -78,17 +87,17 @@ def _read(root: Path, chunk: float) -> Labelled:
             example
             for name, seconds, actions in _rows(_file(root, f"{split}.csv"))
             if actions or split == "test"
-            for example in _examples(name, video(videos, root / "Charades_v1_480", name), seconds, actions, chunk)
+            for example in _examples(name, video_file(videos, root / "Charades_v1_480", name), seconds, actions, chunk)
         ]
         for split in ("train", "test")
     )
-    return Labelled(train, test, names)
+    return LabeledRow(train, test, names)
 
 
 def _rows(file: Path) -> Iterator[tuple[str, float, Sequence[Action]]]:
     """Id, seconds and actions of each video."""
     for where, row in read_table(file, ("id", "actions", "length")):
-        with told(where):
+        with error_context(where):
             actions = [Action.parse(one) for one in row["actions"].split(";") if one]
             seconds = float(row["length"])
             if not 0 < seconds < math.inf:

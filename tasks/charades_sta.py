@@ -9,8 +9,16 @@ from typing import NamedTuple
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.captions import caption
-from evalkit.datasets.files import Labelled, find_videos, read_lines, read_table, the_file, told, video
-from evalkit.datasets.multiple_choice import choose
+from evalkit.datasets.files import (
+    LabeledRow,
+    error_context,
+    find_videos,
+    first_existing,
+    read_lines,
+    read_table,
+    video_file,
+)
+from evalkit.datasets.multiple_choice import multiple_choice_task
 from evalkit.mini import questions
 
 ADAPTER = "zero_shot"
@@ -30,8 +38,8 @@ def task(root: Path = Path("data/charades"), mini: bool = False) -> Task:
         root: folder with the files and the videos.
         mini: the steps of the films of egoschema's miniature.
     """
-    return choose(
-        questions.steps() if mini else Labelled([], _read(root), ()),
+    return multiple_choice_task(
+        questions.steps() if mini else LabeledRow([], _read(root), ()),
         views=Views("uniform"),
         controls=("shuffled", "single_frame"),
         split="mini" if mini else "test",
@@ -51,10 +59,10 @@ class Moment(NamedTuple):
 
 def _read(root: Path) -> list[Example]:
     moments: dict[str, list[Moment]] = {}
-    file = the_file(root, "charades_sta_test.txt")
-    lengths = _lengths(the_file(root, "Charades_v1_test.csv", "Charades/Charades_v1_test.csv"))
+    file = first_existing(root, "charades_sta_test.txt")
+    lengths = _lengths(first_existing(root, "Charades_v1_test.csv", "Charades/Charades_v1_test.csv"))
     for where, line in read_lines(file):
-        with told(where):
+        with error_context(where):
             times, sentence = line.split("##")
             name, start, end = times.split()
             span = float(start), min(float(end), lengths[name])
@@ -63,7 +71,9 @@ def _read(root: Path) -> list[Example]:
             moments.setdefault(name, []).append(Moment(span, caption(sentence)))
     videos = find_videos(root)
     return [
-        Example(f"{name}/{i}", video(videos, root / "Charades_v1_480", name), choices.index(said), span, "", choices)
+        Example(
+            f"{name}/{i}", video_file(videos, root / "Charades_v1_480", name), choices.index(said), span, "", choices
+        )
         for name, own in moments.items()
         for choices in [tuple(dict.fromkeys(one.sentence for one in own))]
         for i, (span, said) in enumerate(own)
@@ -74,6 +84,6 @@ def _lengths(file: Path) -> Mapping[str, float]:
     """Seconds of each video."""
     found = {}
     for where, row in read_table(file, ("id", "length")):
-        with told(where):
+        with error_context(where):
             found[row["id"]] = float(row["length"])
     return found

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from evalkit.api import Example, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import Labelled, find_videos, read_json, the_file, told, video
-from evalkit.errors import UserError, described
+from evalkit.datasets.files import LabeledRow, error_context, find_videos, first_existing, read_json, video_file
+from evalkit.errors import UserError, one_line
 from evalkit.mini import classes
 
 FPS = 25.0
@@ -77,7 +77,7 @@ def task(
         found = classes.side_by_side(lambda step: {step.thing.colour, step.action})
     else:
         found, val = _read(root, frames, train_step, test_step)
-    return behavior.behaviour(
+    return behavior.behavior_task(
         "chimpact",
         found,
         mini,
@@ -105,14 +105,14 @@ class Labels(NamedTuple):
     frames: list[list[Chimpanzee]]
 
 
-def _read(root: Path, frames: int, train_step: int, test_step: int) -> tuple[Labelled, list[Example]]:
+def _read(root: Path, frames: int, train_step: int, test_step: int) -> tuple[LabeledRow, list[Example]]:
     """The examples of train and test, and of val, which is divided as train is."""
     if frames < 1:
         raise UserError(f"data.frames={frames}: wanted at least 1")
     steps = {"train": train_step, "val": train_step, "test": test_step}
     behavior.check_steps(*steps.values())
     names = {split: [f"Azibo_Obs{name}" for name in text.split()] for split, text in (("val", VAL), ("test", TEST))}
-    files = {split: [the_file(root, f"labels/{name}.json") for name in own] for split, own in names.items()}
+    files = {split: [first_existing(root, f"labels/{name}.json") for name in own] for split, own in names.items()}
     apart = {*files["val"], *files["test"]}
     files["train"] = [file for file in sorted((root / "labels").glob("*.json")) if file not in apart]
     videos = find_videos(root / "videos_full")
@@ -121,12 +121,12 @@ def _read(root: Path, frames: int, train_step: int, test_step: int) -> tuple[Lab
             example
             for file in files[split]
             for example in _examples(
-                file, video(videos, root / "videos_full", file.stem), frames, step, split == "test"
+                file, video_file(videos, root / "videos_full", file.stem), frames, step, split == "test"
             )
         ]
         for split, step in steps.items()
     )
-    return Labelled(train, test, NAMES, behavior.counted(FPS)), val
+    return LabeledRow(train, test, NAMES, behavior.counted(FPS)), val
 
 
 def _examples(file: Path, film: Path, frames: int, step: int, idle: bool) -> Iterator[Example]:
@@ -151,18 +151,18 @@ def _labels(file: Path) -> Labels:
     by_hand: dict[int, list[Chimpanzee]] = {}
     place: dict[Any, int] = {}
     size = (0, 0)
-    with told(str(file)):
+    with error_context(str(file)):
         start, end = file.stem.split("_")[-2:]
         length, images, annotations = int(end) - int(start), content["images"], content["annotations"]
     for number, image in enumerate(images):
-        with told(f"{file}, image {number}"):
+        with error_context(f"{file}, image {number}"):
             key = place[image["id"]] = int(Path(image["file_name"]).stem)
             if not 0 <= key * EACH < length or key in by_hand:
                 raise ValueError(f"frame {key * EACH} of {length}, for the first time or not")
             by_hand[key] = []
             size = (int(image.get("width", 0)), int(image.get("height", 0)))
     for number, one in enumerate(annotations):
-        with told(f"{file}, annotation {number}"):
+        with error_context(f"{file}, annotation {number}"):
             behaviours = tuple(sorted({range(len(NAMES)).index(n) for n in one["behaviors"]}))
             left, top, wide, tall = map(float, one["bbox"])
             if not (wide >= 0 and tall >= 0 and math.isfinite(left + top + wide + tall)):
@@ -196,4 +196,4 @@ def _size(file: Path, film: Path) -> tuple[int, int]:
             stream = container.streams.video[0]
             return stream.width, stream.height
     except (OSError, FFmpegError, IndexError) as error:
-        raise UserError(f"{file} has no width and height of its frames, nor has {film}: {described(error)}") from error
+        raise UserError(f"{file} has no width and height of its frames, nor has {film}: {one_line(error)}") from error

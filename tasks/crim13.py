@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from evalkit.api import Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import Labelled, check_classes, find_videos, read_lines, told
+from evalkit.datasets.files import LabeledRow, check_classes, error_context, find_videos, read_lines
 from evalkit.errors import UserError
 from evalkit.mini import classes
 
@@ -40,7 +40,7 @@ def task(
         train_step: frames from one example of train to the next.
         test_step: frames from one example of test to the next; only 1 counts all.
     """
-    return behavior.behaviour(
+    return behavior.behavior_task(
         "crim13",
         behavior.in_sets(classes.one_step(lambda step: step.action if step.action in SHOWN else behavior.OTHER))
         if mini
@@ -61,7 +61,7 @@ class Session(NamedTuple):
     labels: Sequence[str | None]
 
 
-def _read(root: Path, view: str, steps: Mapping[str, int]) -> Labelled:
+def _read(root: Path, view: str, steps: Mapping[str, int]) -> LabeledRow:
     sessions = {split: list(_sessions(root, split, view[0])) for split in steps}
     seen = {label for split in sessions.values() for session in split for label in session.labels if label}
     found = check_classes(root, ["other", *sorted(seen - {"other"})], 13)
@@ -74,7 +74,7 @@ def _read(root: Path, view: str, steps: Mapping[str, int]) -> Labelled:
         ]
         for split, step in steps.items()
     )
-    return Labelled(train, test, (behavior.OTHER, *found[1:]), behavior.counted(FPS))
+    return LabeledRow(train, test, (behavior.OTHER, *found[1:]), behavior.counted(FPS))
 
 
 def _sessions(root: Path, split: str, view: str) -> Iterator[Session]:
@@ -112,7 +112,7 @@ def _labels(file: Path) -> list[str | None]:
         if line.startswith("S2:"):
             break
         if line.strip("-"):
-            with told(where):
+            with error_context(where):
                 first, last, behaviour = line.split()
                 if not len(labels) < int(first) <= int(last):
                     raise ValueError(f"frames {first} to {last} after frame {len(labels)}")

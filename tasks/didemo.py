@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evalkit.api import Task, Views
-from evalkit.datasets.captions import Captioned, Searched, caption, search
-from evalkit.datasets.files import find_videos, read_json, the_file, told, video
+from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, caption, retrieval_task
+from evalkit.datasets.files import error_context, find_videos, first_existing, read_json, video_file
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -26,7 +26,7 @@ def task(root: Path = Path("data/didemo"), mini: bool = False) -> Task:
         root: folder with the files and the videos.
         mini: three-minute films of the mini world; a paragraph tells their six steps.
     """
-    return search(
+    return retrieval_task(
         captions.whole() if mini else _read(root),
         views=Views("uniform"),
         split="mini" if mini else "test",
@@ -36,23 +36,23 @@ def task(root: Path = Path("data/didemo"), mini: bool = False) -> Task:
     )
 
 
-def _read(root: Path) -> Searched:
-    the_file(root, "test_data.json")
+def _read(root: Path) -> CaptionSplits:
+    first_existing(root, "test_data.json")
     videos = find_videos(root)
     files = [root / f"{split}_data.json" for split in ("test", "train", "val")]
     test, train, val = (_paragraphs(file, videos) if file.is_file() else [] for file in files)
-    return Searched(test, train, val if train else [])
+    return CaptionSplits(test, train, val if train else [])
 
 
-def _paragraphs(file: Path, videos: Mapping[str, Path]) -> list[Captioned]:
+def _paragraphs(file: Path, videos: Mapping[str, Path]) -> list[CaptionedVideo]:
     said: dict[str, list[str]] = {}
     for number, entry in enumerate(read_json(file, list), 1):
-        with told(f"{file}, entry {number}"):
+        with error_context(f"{file}, entry {number}"):
             said.setdefault(entry["video"], []).append(caption(entry["description"]))
     found = []
     for name, texts in said.items():
-        path = video(videos, file.parent / "videos", Path(name).stem)
-        found.append(Captioned(name, path, [" ".join(texts)], (0.0, SECONDS) if _longer(path) else None))
+        path = video_file(videos, file.parent / "videos", Path(name).stem)
+        found.append(CaptionedVideo(name, path, [" ".join(texts)], (0.0, SECONDS) if _longer(path) else None))
     return found
 
 

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import protocols
-from evalkit.datasets.files import Labelled, check_classes, examples, find_videos, read_json, the_file, told, video
+from evalkit.datasets.files import (
+    LabeledRow,
+    check_classes,
+    error_context,
+    find_videos,
+    first_existing,
+    labeled_examples,
+    read_json,
+    video_file,
+)
 from evalkit.mini import classes
 
 
@@ -35,22 +44,24 @@ def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: proto
 
 
 def _file(root: Path, name: str) -> Path:
-    return the_file(root, f"Diving48_{name}.json", f"annotations/Diving48_{name}.json")
+    return first_existing(root, f"Diving48_{name}.json", f"annotations/Diving48_{name}.json")
 
 
-def _read(root: Path) -> Labelled:
+def _read(root: Path) -> LabeledRow:
     file = _file(root, "vocab")
-    with told(str(file)):
+    with error_context(str(file)):
         names = check_classes(root, ["+".join(phases) for phases in read_json(file, list)], 48)
     videos = find_videos(root)
     train, test = (
-        examples((name, video(videos, root / "rgb", name), target) for name, target in _rows(_file(root, split)))
+        labeled_examples(
+            (name, video_file(videos, root / "rgb", name), target) for name, target in _rows(_file(root, split))
+        )
         for split in ("V2_train", "V2_test")
     )
-    return Labelled(train, test, names)
+    return LabeledRow(train, test, names)
 
 
 def _rows(file: Path) -> Iterator[tuple[str, int]]:
     for i, row in enumerate(read_json(file, list), 1):
-        with told(f"{file}, entry {i}"):
+        with error_context(f"{file}, entry {i}"):
             yield row["vid_name"], range(48).index(row["label"])

@@ -10,8 +10,8 @@ import numpy as np
 
 from evalkit.api import Example, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import Labelled, find_videos, read_lines, the_file, told
-from evalkit.errors import UserError, described
+from evalkit.datasets.files import LabeledRow, error_context, find_videos, first_existing, read_lines
+from evalkit.errors import UserError, one_line
 from evalkit.mini import classes
 
 FPS = 30.0
@@ -36,7 +36,7 @@ def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: i
         train_step: frames from one example of train to the next.
         test_step: frames from one example of test to the next; only 1 counts all, as the papers do.
     """
-    return behavior.behaviour(
+    return behavior.behavior_task(
         "fly_vs_fly",
         classes.three_steps(lambda story: {step.thing.shape for step in story.steps} & {*SHOWN} or {behavior.OTHER})
         if mini
@@ -49,16 +49,16 @@ def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: i
     )
 
 
-def _read(root: Path, steps: Mapping[str, int]) -> Labelled:
+def _read(root: Path, steps: Mapping[str, int]) -> LabeledRow:
     train, test = (
         [
             example
-            for where, movie in read_lines(the_file(root, f"{split}.txt"))
+            for where, movie in read_lines(first_existing(root, f"{split}.txt"))
             for example in _examples(where, root / movie, movie, step)
         ]
         for split, step in steps.items()
     )
-    return Labelled(train, test, (behavior.OTHER, *NAMES), behavior.counted(FPS))
+    return LabeledRow(train, test, (behavior.OTHER, *NAMES), behavior.counted(FPS))
 
 
 def _examples(where: str, folder: Path, movie: str, step: int) -> Iterator[Example]:
@@ -72,11 +72,11 @@ def _examples(where: str, folder: Path, movie: str, step: int) -> Iterator[Examp
 def _targets(stem: Path) -> Sequence[tuple[int, ...] | None]:
     """The classes of each frame of a movie; None where a feature of a fly is NaN."""
     actions, features = (Path(f"{stem}_{kind}.mat") for kind in ("actions", "feat"))
-    with told(str(features)):
+    with error_context(str(features)):
         valid = ~np.isnan(_mat(features)["feat"]["data"][0, 0]).any((0, 2))  # of (flies, frames, features)
     held = np.zeros((len(valid), len(NAMES) + 1), bool)
     held[:, 0] = True
-    with told(str(actions)):
+    with error_context(str(actions)):
         found = _mat(actions)
         behaviours = [str(name.item()).replace("_", " ").lower() for name in found["behs"].ravel()]
         if unknown := [one for one in behaviours if one not in NAMES + LEFT_OUT]:
@@ -98,4 +98,4 @@ def _mat(file: Path) -> dict[str, Any]:
     try:
         return loadmat(file)  # type: ignore[no-any-return]
     except Exception as error:  # SciPy has one of its own for each kind of damage
-        raise UserError(f"cannot read {file} as a MATLAB file: {described(error)}") from error
+        raise UserError(f"cannot read {file} as a MATLAB file: {one_line(error)}") from error

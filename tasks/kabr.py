@@ -6,7 +6,15 @@ from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import Labelled, check_classes, find_videos, read_json, read_table, the_file, told
+from evalkit.datasets.files import (
+    LabeledRow,
+    check_classes,
+    error_context,
+    find_videos,
+    first_existing,
+    read_json,
+    read_table,
+)
 from evalkit.mini import classes
 
 FPS = 30.0
@@ -30,7 +38,7 @@ def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavio
         mini: the films of kinetics400's miniature, a class per colour.
         step: frames from one example to the next.
     """
-    return behavior.behaviour(
+    return behavior.behavior_task(
         "kabr",
         classes.one_step(lambda one: one.thing.colour) if mini else _read(root, step),
         mini,
@@ -43,16 +51,16 @@ def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavio
     )
 
 
-def _read(root: Path, step: int) -> Labelled:
-    file = the_file(root, "annotation/classes.json")
-    with told(str(file)):
+def _read(root: Path, step: int) -> LabeledRow:
+    file = first_existing(root, "annotation/classes.json")
+    with error_context(str(file)):
         number = {name: int(index) for name, index in read_json(file, dict).items()}
     names = check_classes(root, sorted(number, key=number.__getitem__), 8)
     videos = find_videos(root / "dataset" / "video")  # not among a million images
     train, test = (
         [
             example
-            for name, labels in _videos(the_file(root, f"annotation/{split}.csv")).items()
+            for name, labels in _videos(first_existing(root, f"annotation/{split}.csv")).items()
             for example in behavior.clips(
                 name,
                 behavior.converted(videos, root / f"dataset/video/{name}.mp4", root / "dataset/image" / name, FPS),
@@ -64,14 +72,14 @@ def _read(root: Path, step: int) -> Labelled:
         ]
         for split in ("train", "val")
     )
-    return Labelled(train, test, names, behavior.counted(FPS))
+    return LabeledRow(train, test, names, behavior.counted(FPS))
 
 
 def _videos(file: Path) -> dict[str, list[int]]:
     """The class of each frame of each video."""
     found: dict[str, list[int]] = {}
     for where, row in read_table(file, COLUMNS, delimiter=" "):
-        with told(where):
+        with error_context(where):
             labels = found.setdefault(row["original_vido_id"], [])
             if int(row["frame_id"]) != len(labels) + 1:
                 raise ValueError(f"frame {row['frame_id']} after frame {len(labels)}")

@@ -24,7 +24,7 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False, protocol: pr
     """
     return protocols.classification(
         "kinetics400",
-        classes.one_step(lambda step: step.action) if mini else kinetics.read(root, 400),
+        classes.one_step(lambda step: step.action) if mini else kinetics.read_kinetics(root, 400),
         protocol,
         mini,
         split="val",

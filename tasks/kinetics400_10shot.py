@@ -5,8 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.api import Task, Views
-from evalkit.datasets.fewshot import few
-from evalkit.datasets.files import Labelled, check_classes, examples, find_videos, read_json, the_file, told
+from evalkit.datasets.fewshot import few_shot
+from evalkit.datasets.files import (
+    LabeledRow,
+    check_classes,
+    error_context,
+    find_videos,
+    first_existing,
+    labeled_examples,
+    read_json,
+)
 from evalkit.metrics.classification import top1_top5
 from evalkit.mini import classes
 
@@ -45,23 +53,23 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False) -> Task:
     )
 
 
-def _mini() -> Labelled:
+def _mini() -> LabeledRow:
     found = classes.one_step(lambda step: step.action)
-    return found._replace(train=few(found.train, found.classes, 10, seed=0))
+    return found._replace(train=few_shot(found.train, found.classes, 10, seed=0))
 
 
-def _read(root: Path) -> Labelled:
+def _read(root: Path) -> LabeledRow:
     rows: dict[str, list[tuple[Path, str]]] = {"train": [], "test": []}
     for split, own in rows.items():
-        file = the_file(root, f"k400_{split}_10shot.json")
+        file = first_existing(root, f"k400_{split}_10shot.json")
         for i, entry in enumerate(read_json(file, list), 1):
-            with told(f"{file}, entry {i}"):
+            with error_context(f"{file}, entry {i}"):
                 own.append((Path(split, Path(entry["file"]).name), str(entry["label"])))
     names = check_classes(root, sorted({label for own in rows.values() for _, label in own}), 400)
     number = {name: i for i, name in enumerate(names)}
     train, test = (
-        examples((path.stem, videos.get(path.stem, root / path), number[label]) for path, label in own)
+        labeled_examples((path.stem, videos.get(path.stem, root / path), number[label]) for path, label in own)
         for split, own in rows.items()
         for videos in [find_videos(root / split)]
     )
-    return Labelled(train, test, names)
+    return LabeledRow(train, test, names)

@@ -23,7 +23,7 @@ def task(root: Path = Path("data/kinetics600"), mini: bool = False, protocol: pr
     """
     return protocols.classification(
         "kinetics600",
-        classes.one_step(lambda step: step.thing.shape, classes.ALONE) if mini else kinetics.read(root, 600),
+        classes.one_step(lambda step: step.thing.shape, classes.ALONE) if mini else kinetics.read_kinetics(root, 600),
         protocol,
         mini,
         split="val",

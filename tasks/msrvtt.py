@@ -7,8 +7,8 @@ from typing import Literal
 
 from evalkit.api import Task, Views
 from evalkit.datasets import caption_files
-from evalkit.datasets.captions import Captioned, Searched, caption, search
-from evalkit.datasets.files import find_videos, read_table, the_file, told, video
+from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, caption, retrieval_task
+from evalkit.datasets.files import error_context, find_videos, first_existing, read_table, video_file
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -39,7 +39,7 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1
         found = captions.several() if split == "full" else captions.whole()
     else:
         found = caption_files.msrvtt(root) if split == "full" else _one_k_a(root)
-    return search(
+    return retrieval_task(
         found,
         views=Views("uniform"),
         split="mini" if mini else split,
@@ -51,20 +51,20 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1
     )
 
 
-def _one_k_a(root: Path) -> Searched:
-    file = the_file(root, "MSRVTT_JSFUSION_test.csv")
+def _one_k_a(root: Path) -> CaptionSplits:
+    file = first_existing(root, "MSRVTT_JSFUSION_test.csv")
     videos = find_videos(root)
     test = []
     for where, row in read_table(file, ("key", "vid_key", "video_id", "sentence")):
-        with told(where):
+        with error_context(where):
             name = row["video_id"]
-            test.append(Captioned(name, video(videos, root / "videos", name), [caption(row["sentence"])]))
+            test.append(CaptionedVideo(name, video_file(videos, root / "videos", name), [caption(row["sentence"])]))
     if not all((root / name).is_file() for name in ("MSRVTT_data.json", "MSRVTT_train.9k.csv")):
-        return Searched(test)
+        return CaptionSplits(test)
     full = caption_files.msrvtt(root)
     everything = {one.name: one for one in (*full.train, *full.val, *full.test)}
     train = []
     for where, row in read_table(root / "MSRVTT_train.9k.csv", ("video_id",)):
-        with told(where):
+        with error_context(where):
             train.append(everything[row["video_id"]])
-    return Searched(test, train)
+    return CaptionSplits(test, train)

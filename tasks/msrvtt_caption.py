@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import caption_files, published
-from evalkit.datasets.captions import describe
+from evalkit.datasets.captions import captioning_task
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
@@ -24,7 +24,7 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = Fa
         mini: three-minute films of the mini world, whose six steps are told in order.
         meteor: score METEOR, too, which needs evalkit[captions].
     """
-    return describe(
+    return captioning_task(
         captions.whole() if mini else caption_files.msrvtt(root),
         meteor,
         settings={"max_tokens": 100} if mini else {},

@@ -32,8 +32,8 @@ def task(root: Path = Path("data/msrvtt_qa"), mini: bool = False, split: Split =
         mini: ten-second films of the mini world, asked for colour and shape.
         split: test, which papers report, or val.
     """
-    return open_questions.ask(
-        one_step(2) if mini else open_questions.xu(root, split, "MSRVTT_QA.csv", "video{}".format),
+    return open_questions.open_question_task(
+        one_step(2) if mini else open_questions.read_msr_qa(root, split, "MSRVTT_QA.csv", "video{}".format),
         score=exact_match,
         settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
         split="mini" if mini else split,

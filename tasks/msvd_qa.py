@@ -9,7 +9,7 @@ from typing import Any
 
 from evalkit.api import Task
 from evalkit.datasets import open_questions, published
-from evalkit.datasets.files import read_lines, the_file, told
+from evalkit.datasets.files import error_context, first_existing, read_lines
 from evalkit.datasets.open_questions import CLOSED, Split
 from evalkit.metrics.text.exact_match import exact_match
 from evalkit.mini.answers import one_step
@@ -37,8 +37,8 @@ def task(root: Path = Path("data/msvd_qa"), mini: bool = False, split: Split = "
         mini: ten-second films of the mini world, asked for colour and shape.
         split: test, which papers report, or val.
     """
-    return open_questions.ask(
-        one_step(2) if mini else open_questions.xu(root, split, "MSVD_QA.csv", _names(root)),
+    return open_questions.open_question_task(
+        one_step(2) if mini else open_questions.read_msr_qa(root, split, "MSVD_QA.csv", _names(root)),
         score=exact_match,
         settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
         split="mini" if mini else split,
@@ -55,8 +55,8 @@ def _names(root: Path) -> Callable[[Any], str]:
     @cache
     def names() -> dict[str, str]:
         found = {}
-        for where, line in read_lines(the_file(root, "youtube_mapping.txt")):
-            with told(where):
+        for where, line in read_lines(first_existing(root, "youtube_mapping.txt")):
+            with error_context(where):
                 name, number = line.split()
                 found[number] = name
         return found

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from evalkit.api import Task, Views
-from evalkit.datasets.files import Labelled
-from evalkit.datasets.multiple_choice import choose, read_nextqa
+from evalkit.datasets.files import LabeledRow
+from evalkit.datasets.multiple_choice import multiple_choice_task, read_nextqa
 from evalkit.mini import questions
 
 ADAPTER = "multiple_choice"
@@ -28,10 +28,10 @@ def task(root: Path = Path("data/nextqa"), mini: bool = False, split: Literal["v
         mini: the films of egoschema's miniature, and its questions.
         split: val, which most papers report, or test.
     """
-    return choose(
+    return multiple_choice_task(
         questions.whole()
         if mini
-        else Labelled([], read_nextqa(root, f"{split}.csv", f"dataset/nextqa/{split}.csv"), ()),
+        else LabeledRow([], read_nextqa(root, f"{split}.csv", f"dataset/nextqa/{split}.csv"), ()),
         views=Views("uniform"),
         controls=("blind", "shuffled", "single_frame", "option_order"),
         split="mini" if mini else split,

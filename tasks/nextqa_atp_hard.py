@@ -8,8 +8,8 @@ from pathlib import Path
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.files import Labelled, read_lines, the_file, told
-from evalkit.datasets.multiple_choice import choose, read_nextqa
+from evalkit.datasets.files import LabeledRow, error_context, first_existing, read_lines
+from evalkit.datasets.multiple_choice import multiple_choice_task, read_nextqa
 from evalkit.mini import questions
 
 ADAPTER = "zero_shot"
@@ -28,8 +28,8 @@ def task(root: Path = Path("data/nextqa"), mini: bool = False) -> Task:
         root: folder with the files and the videos.
         mini: the questions of egoschema's miniature that turn on motion or order.
     """
-    return choose(
-        questions.whole(("motion", "order")) if mini else Labelled([], _hard(root), ()),
+    return multiple_choice_task(
+        questions.whole(("motion", "order")) if mini else LabeledRow([], _hard(root), ()),
         views=Views("uniform"),
         controls=("shuffled", "single_frame"),
         split="mini" if mini else "val",
@@ -41,14 +41,14 @@ def task(root: Path = Path("data/nextqa"), mini: bool = False) -> Task:
 
 
 def _hard(root: Path) -> list[Example]:
-    file = the_file(root, HARD, "atp-hard-ct4.txt")
+    file = first_existing(root, HARD, "atp-hard-ct4.txt")
     if file.name == HARD:
         return read_nextqa(root, HARD)
     every = read_nextqa(root, "val.csv", "dataset/nextqa/val.csv")
     chosen: dict[int, Example] = {}
     for where, line in read_lines(file):
         for number in line.replace(",", " ").split():
-            with told(where):
+            with error_context(where):
                 row = range(len(every)).index(int(number))
                 chosen[row] = every[row]
     return list(chosen.values())

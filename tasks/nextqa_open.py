@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import open_questions, published
-from evalkit.datasets.files import find_videos, read_json, read_table, the_file, video
+from evalkit.datasets.files import find_videos, first_existing, read_json, read_table, video_file
 from evalkit.datasets.multiple_choice import KINDS
 from evalkit.datasets.open_questions import Questions, Row, Split
 from evalkit.metrics.text.exact_match import exact_match
@@ -39,7 +39,7 @@ def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split
             needs WordNet alone and is 0.2 to 0.4 points higher.
     """
     zero_shot = published.rows("nextqa_open", "WUPS", "zero-shot") if split == "test" else {}
-    return open_questions.ask(
+    return open_questions.open_question_task(
         one_step() if mini else _read(root, split),
         score=exact_match if mini else wups if tagger else wups_untagged,
         split="mini" if mini else split,
@@ -52,7 +52,7 @@ def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split
 
 def _read(root: Path, split: Split) -> Questions:
     videos = find_videos(root)
-    more = read_json(the_file(root, *_places(MORE)), dict) if split == "test" else {}
+    more = read_json(first_existing(root, *_places(MORE)), dict) if split == "test" else {}
     names: set[str] = set()
 
     def tell(row: Row) -> Example:
@@ -63,7 +63,7 @@ def _read(root: Path, split: Split) -> Questions:
         names.add(name)
         second = more.get(row["video"], {}).get(row["qid"])
         texts = [row["answer"]] if second is None else [row["answer"], second]
-        path = video(videos, root / "NExTVideo", row["video"])
+        path = video_file(videos, root / "NExTVideo", row["video"])
         return open_questions.question(name, path, row["question"], texts, KINDS[row["type"][:1]])
 
     def test(row: Row) -> Example:
@@ -71,7 +71,7 @@ def _read(root: Path, split: Split) -> Questions:
         return replace(one, target={"kind": row["type"], "answers": one.target})
 
     def of(part: str, how: Callable[[Row], Example]) -> list[Example]:
-        return open_questions.read(read_table(the_file(root, *_places(f"{part}.csv")), COLUMNS), how)
+        return open_questions.read(read_table(first_existing(root, *_places(f"{part}.csv")), COLUMNS), how)
 
     there = {part for part in ("train", "val") for name in _places(f"{part}.csv") if (root / name).is_file()}
     train = of("train", tell) if "train" in there else []

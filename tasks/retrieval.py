@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.api import Task, Views
-from evalkit.datasets.captions import Captioned, Searched, caption, search
-from evalkit.datasets.files import read_table, told
+from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, caption, retrieval_task
+from evalkit.datasets.files import error_context, read_table
 from evalkit.errors import UserError
 from evalkit.mini import captions
 
@@ -24,7 +24,7 @@ def task(root: Path = Path("data/captions.csv"), mini: bool = False) -> Task:
         root: the csv.
         mini: three-minute films of the mini world, with two captions each.
     """
-    return search(
+    return retrieval_task(
         captions.several() if mini else _read(root),
         views=Views("uniform"),
         split="mini" if mini else "test",
@@ -33,13 +33,13 @@ def task(root: Path = Path("data/captions.csv"), mini: bool = False) -> Task:
     )
 
 
-def _read(file: Path) -> Searched:
+def _read(file: Path) -> CaptionSplits:
     if not file.is_file():
         raise UserError(f"data.root={file} does not exist: wanted a csv path,caption[,split]")
     texts: dict[str, list[str]] = {}
     split_of: dict[str, str] = {}
     for where, row in read_table(file, ("path", "caption")):
-        with told(where):
+        with error_context(where):
             path, split = row["path"].strip(), row.get("split", "").strip() or "test"
             if not path or split not in SPLITS:
                 raise ValueError(f"path {path!r}, split {split!r}; wanted a path, and train, val or test")
@@ -47,7 +47,7 @@ def _read(file: Path) -> Searched:
                 raise ValueError(f"{path} is in {split_of[path]} already")
             texts.setdefault(path, []).append(caption(row["caption"]))
     test, train, val = (
-        [Captioned(path, file.parent / path, own) for path, own in texts.items() if split_of[path] == split]
+        [CaptionedVideo(path, file.parent / path, own) for path, own in texts.items() if split_of[path] == split]
         for split in SPLITS
     )
-    return Searched(test, train, val)
+    return CaptionSplits(test, train, val)

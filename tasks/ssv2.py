@@ -7,7 +7,16 @@ from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import protocols
-from evalkit.datasets.files import Labelled, check_classes, examples, find_videos, read_json, the_file, told, video
+from evalkit.datasets.files import (
+    LabeledRow,
+    check_classes,
+    error_context,
+    find_videos,
+    first_existing,
+    labeled_examples,
+    read_json,
+    video_file,
+)
 from evalkit.mini import classes
 
 
@@ -37,26 +46,26 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False, protocol: protocols
 
 
 def _file(root: Path, name: str) -> Path:
-    return the_file(root, f"labels/{name}.json", f"something-something-v2-{name}.json", f"{name}.json")
+    return first_existing(root, f"labels/{name}.json", f"something-something-v2-{name}.json", f"{name}.json")
 
 
-def _read(root: Path) -> Labelled:
+def _read(root: Path) -> LabeledRow:
     file = _file(root, "labels")
-    with told(str(file)):
+    with error_context(str(file)):
         number = {label: int(index) for label, index in read_json(file, dict).items()}
     names = check_classes(root, sorted(number, key=number.__getitem__), 174)
     videos = find_videos(root)
     train, test = (
-        examples(
-            (name, video(videos, root, name), target)
+        labeled_examples(
+            (name, video_file(videos, root, name), target)
             for name, target in _rows(_file(root, split), dict(zip(names, range(174), strict=True)))
         )
         for split in ("train", "validation")
     )
-    return Labelled(train, test, names)
+    return LabeledRow(train, test, names)
 
 
 def _rows(file: Path, number: Mapping[str, int]) -> Iterator[tuple[str, int]]:
     for i, row in enumerate(read_json(file, list), 1):
-        with told(f"{file}, entry {i}"):
+        with error_context(f"{file}, entry {i}"):
             yield str(row["id"]), number[row["template"].replace("[", "").replace("]", "")]

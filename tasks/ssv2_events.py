@@ -24,6 +24,6 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
     """
     return videocon.by_words(
         "ssv2_events",
-        classes.in_order() if mini else videocon.read(root, "ssv2_events"),
+        classes.in_order() if mini else videocon.read_videocon(root, "ssv2_events"),
         mini,
     )

@@ -28,6 +28,6 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
         "ssv2_temporal",
         classes.one_step(lambda step: step.action, classes.REVERSIBLE)
         if mini
-        else videocon.read(root, "ssv2_temporal"),
+        else videocon.read_videocon(root, "ssv2_temporal"),
         mini,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import open_questions
-from evalkit.datasets.files import find_videos, read_table, the_file
+from evalkit.datasets.files import find_videos, first_existing, read_table
 from evalkit.datasets.open_questions import IG_VLM, Questions
 from evalkit.metrics.text.exact_match import exact_match
 from evalkit.mini.answers import one_step
@@ -27,7 +27,7 @@ def task(root: Path = Path("data/tgif_qa"), mini: bool = False) -> Task:
         root: folder with the files and the GIFs.
         mini: ten-second films of the mini world, asked for colour, shape and action.
     """
-    return open_questions.ask(
+    return open_questions.open_question_task(
         one_step() if mini else _read(root),
         score=exact_match,
         split="mini" if mini else "test",
@@ -54,6 +54,6 @@ def _read(root: Path) -> Questions:
         rows = read_table(file, OWN, delimiter="\t")
         return open_questions.read(rows, lambda row: tell(row["vid_id"], row["gif_name"], row["type"], row))
 
-    test = of(the_file(root, "Test_frameqa_question.csv", "TGIF_FrameQA.csv"))
+    test = of(first_existing(root, "Test_frameqa_question.csv", "TGIF_FrameQA.csv"))
     train = root / "Train_frameqa_question.csv"
     return Questions(test, of(train) if train.is_file() else [])

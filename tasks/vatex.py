@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit.api import Task, Views
 from evalkit.datasets import caption_files
-from evalkit.datasets.captions import search
+from evalkit.datasets.captions import retrieval_task
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -27,7 +27,7 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "
         test_list: a text file in that folder with the videoID of each clip that is searched, from any of the three
             files; empty means the whole public test.
     """
-    return search(
+    return retrieval_task(
         captions.several() if mini else caption_files.vatex(root, test_list),
         views=Views("uniform"),
         split="mini" if mini else test_list or "test",

@@ -7,7 +7,7 @@ from pathlib import Path
 from evalkit.api import Task
 from evalkit.datasets import published
 from evalkit.datasets.caption_files import youcook2
-from evalkit.datasets.captions import describe
+from evalkit.datasets.captions import captioning_task
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
@@ -27,7 +27,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = 
         meteor: score METEOR, too, which needs evalkit[captions].
     """
     found = captions.steps() if mini else youcook2(root)
-    return describe(
+    return captioning_task(
         found.segments(),
         meteor,
         split="mini" if mini else "val",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit.api import Task, Views
 from evalkit.datasets.caption_files import youcook2
-from evalkit.datasets.dense_captions import narrate
+from evalkit.datasets.dense_captions import dense_captioning_task
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
@@ -25,7 +25,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str =
             average; or a .json file of proposals, {"results": {video: [{"timestamp": [start, end]}, ...]}}.
         meteor: score METEOR and SODA_c, too, which needs evalkit[captions].
     """
-    return narrate(
+    return dense_captioning_task(
         captions.steps() if mini else youcook2(root),
         segments,
         meteor,

@@ -7,7 +7,7 @@ from pathlib import Path
 from evalkit.api import Task
 from evalkit.datasets import published
 from evalkit.datasets.caption_files import youcook2
-from evalkit.datasets.captions import Frames, summarise
+from evalkit.datasets.captions import Frames, paragraph_task
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
@@ -28,7 +28,7 @@ def task(
         frames: first takes 256 at one a second from the start, uniform 256 over the whole video.
         meteor: score METEOR, too, which needs evalkit[captions].
     """
-    return summarise(
+    return paragraph_task(
         captions.whole() if mini else youcook2(root).paragraphs(),
         frames,
         meteor,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit.api import Task, Views
 from evalkit.datasets.caption_files import youcook2
-from evalkit.datasets.captions import search
+from evalkit.datasets.captions import retrieval_task
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -23,7 +23,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False) -> Task:
         root: folder with the files and the videos.
         mini: the halves of three-minute films of the mini world, each told in a sentence.
     """
-    return search(
+    return retrieval_task(
         captions.parts() if mini else youcook2(root).segments(),
         views=Views("uniform"),
         split="mini" if mini else "val",

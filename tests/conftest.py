@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.demo.train_language_model import vocabulary as train_vocabulary
+from evalkit.demo.train_language_model import train_vocabulary as train_vocabulary
 
 
 @pytest.fixture(scope="session", autouse=True)

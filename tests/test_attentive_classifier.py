@@ -18,17 +18,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evalkit import plugins
-from evalkit.api import Adapter, Augment, Batch, Clip, Encoded, Example, Task, Views
+from evalkit.api import Adapter, Augment, Batch, Clip, EncoderOutput, Example, Task, Views
 from evalkit.cli import main
 from evalkit.encoders._load import load_encoder
 from evalkit.errors import UserError
-from evalkit.features.batches import Held
-from evalkit.features.extract import Shelf, Source
+from evalkit.features.batches import InMemoryFeatures
+from evalkit.features.extract import FeatureCache, Source
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.store import Store
 from evalkit.metrics.classification import top1_top5
 from evalkit.pipeline.trainer import Examples, fit
-from evalkit.video.augment import looks
+from evalkit.video.augment import augmented_views
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.video.sampling import frame_indices
 from evalkit.weights import trained_adapter
@@ -76,7 +76,7 @@ def data(n: int, prefix: str = "") -> Examples:
     targets = [i % 3 for i in range(n)]
     rows = [Example(f"{prefix}{i}", Path(f"{prefix}{i}"), target) for i, target in enumerate(targets)]
     features = torch.eye(24)[targets][:, None, None, None] + 0.3 * torch.randn(n, 1, 2, 4, 24, generator=draw)
-    return Examples(rows, Held(features), {Source(row.video, None): i for i, row in enumerate(rows)})
+    return Examples(rows, InMemoryFeatures(features), {Source(row.video, None): i for i, row in enumerate(rows)})
 
 
 def fitted(classifiers: Any, score: Any = top1_top5) -> Any:
@@ -409,7 +409,7 @@ def test_several_classes_have_a_sigmoid_each() -> None:
 
 def test_the_tokens_of_several_layers_are_read_together() -> None:
     classifiers = make(layers=2)
-    encoded = Encoded(
+    encoded = EncoderOutput(
         torch.randn(5, 2, 4, 24), torch.randn(5, 24), (torch.randn(5, 2, 4, 24), torch.randn(5, 2, 4, 24))
     )
     features = classifiers.kept.take(encoded)[:, None]
@@ -420,8 +420,8 @@ def test_the_tokens_of_several_layers_are_read_together() -> None:
 
 
 def test_its_cost_is_a_clips_share_of_the_clips_that_are_read_together() -> None:
-    def encoder(video: Tensor) -> Encoded:
-        return Encoded(video.new_empty(1, 4, 9, 24), video.new_empty(1, 24))
+    def encoder(video: Tensor) -> EncoderOutput:
+        return EncoderOutput(video.new_empty(1, 4, 9, 24), video.new_empty(1, 24))
 
     found = make(replace(TASK, views=TOGETHER)).flops(encoder, torch.empty(1, 8, 3, 32, 32, device="meta"))
     n, d = 2 * 4 * 9, 24  # two blocks of self-attention, the query's, the linear classifier
@@ -459,13 +459,13 @@ def test_views_that_are_no_crops_of_the_tasks_clips_are_refused(views: int) -> N
 def test_what_it_learned_has_the_authors_names_and_comes_back(tmp_path: Path) -> None:
     classifiers = make(epochs=1, batch_size=8)
     fitted(classifiers)
-    trained_adapter.save(classifiers, tmp_path / "a", {"settings": {}})
+    trained_adapter.save_adapter(classifiers, tmp_path / "a", {"settings": {}})
     stored = load_file(tmp_path / "a" / "adapter.safetensors")
     assert {"pooler.query_tokens", "pooler.blocks.1.attn.qkv.weight", "linear.bias"} < stored.keys()
     torch.manual_seed(1)
     other = make()
-    trained_adapter.restore(other, tmp_path / "a")
-    assert all(torch.equal(value.half(), stored[name]) for name, value in trained_adapter.learned(other).items())
+    trained_adapter.restore_adapter(other, tmp_path / "a")
+    assert all(torch.equal(value.half(), stored[name]) for name, value in trained_adapter.adapter_state(other).items())
 
 
 # --- clips that are trained together ----------------------------------------------------------------------------------
@@ -490,7 +490,7 @@ def decoded(result: Any) -> Decoded:
 def test_an_augmented_view_may_have_all_clips_each_with_a_crop_of_its_own(films: Path) -> None:
     video = films / "00.mp4"
     views = Views("dense", clips=2, crops=3, resize="crop")
-    together = looks(Augment(2, all_clips=True), 0)
+    together = augmented_views(Augment(2, all_clips=True), 0)
     whole = decoded(read_clip(video, None, views, 4, 32, together))
     assert whole.pixels.shape == (4, 4, 3, 32, 32) and len(whole.times) == 4
     for i, look in enumerate(together):
@@ -500,7 +500,7 @@ def test_an_augmented_view_may_have_all_clips_each_with_a_crop_of_its_own(films:
     brief = (0.0, 0.5)  # four frames, so that both clips show the same ones
     for area, alike in (((1.0, 1.0), True), ((0.2, 0.2), False)):
         augment = Augment(area=area, aspect=(1, 1), flip=False, all_clips=True)
-        first, second = decoded(read_clip(video, brief, views, 4, 32, looks(augment, 0))).pixels
+        first, second = decoded(read_clip(video, brief, views, 4, 32, augmented_views(augment, 0))).pixels
         assert torch.equal(first, second) is alike
 
 
@@ -508,11 +508,11 @@ def test_an_augmented_view_may_have_all_clips_each_with_a_crop_of_its_own(films:
 def test_what_is_stored_of_a_view_is_found_by_its_number_of_clips_only_where_it_has_all(
     tmp_path: Path, films: Path, all_clips: bool
 ) -> None:
-    (look,) = looks(Augment(all_clips=all_clips), 0)
+    (look,) = augmented_views(Augment(all_clips=all_clips), 0)
     keys = set()
     for views in (Views(clips=2), Views(clips=4), Views(clips=4, crops=3)):
         key = FeatureKey(Identity(0, None, ""), None, views, Clip(), "decoder", "weights", "encoder", "kept", "32")
-        keys.add(Shelf(Store(tmp_path), key).keys(Source(films / "00.mp4", None, look), [""]))
+        keys.add(FeatureCache(Store(tmp_path), key).keys(Source(films / "00.mp4", None, look), [""]))
     assert len(keys) == 1 + all_clips
 
 

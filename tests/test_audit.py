@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli import main
-from evalkit.commands.check import audit, check, report
+from evalkit.commands.check import check, check_data, report
 from evalkit.config.parse import resolve
 from evalkit.pipeline.setup import load_task
 
@@ -57,7 +57,7 @@ def test_spans_of_a_video_are_parts_and_not_videos(table: Path) -> None:
     first, second, *_ = task.test
     spans = (None, (0.0, 1.0), (0.5, 1.5), (0.5, 1.5))
     asked = [replace(first, id=str(i), span=span) for i, span in enumerate(spans)]
-    found = audit(replace(task, test=[*asked, second], train=()), config)
+    found = check_data(replace(task, test=[*asked, second], train=()), config)
     (split,) = found.splits
     assert (split.examples, split.videos, split.parts) == (5, 2, 4)
     assert report(found).splitlines()[1].split() == ["test", "5", "-", "0", "2", "4", "0", "0"]
@@ -69,13 +69,13 @@ def test_files_of_equal_size_and_ends_are_told_apart_by_all_their_bytes(table: P
         content[40 << 10] = middle
         (table.parent / name).write_bytes(content)
     config = resolve("check", words(table))
-    assert audit(load_task(config), config).shared == []
+    assert check_data(load_task(config), config).shared == []
 
 
 def test_a_class_that_is_never_trained_on_is_named(table: Path) -> None:
     table.write_text(table.read_text().replace("08.mp4,left", "08.mp4,up"))
     config = resolve("check", words(table))
-    found = audit(load_task(config), config)
+    found = check_data(load_task(config), config)
     assert found.unseen == ["up"]
     assert "1 classes of test have no training example: up" in report(found)
     assert found.sound  # it may be meant
@@ -89,7 +89,7 @@ def test_the_fingerprint_is_the_one_of_results(table: Path, tiny: Path, tmp_path
     more = [f"ckpt={tiny}", "adapter.head=linear", "adapter.epochs=1", f"out={tmp_path / 'out'}", "canary=false"]
     record = load(run(resolve("run", [*own, *more])))
     config = resolve("check", own)
-    assert record["data"]["fingerprint"] == audit(load_task(config), config).fingerprint
+    assert record["data"]["fingerprint"] == check_data(load_task(config), config).fingerprint
     assert record["data"]["published_size"] is None
 
 

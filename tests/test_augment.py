@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evalkit.api import Augment
-from evalkit.video.augment import Look, box, looks
+from evalkit.video.augment import AugmentedView, augmented_views, crop_box
 
 FILM = Path("folder/film.mp4")
 SHAPES = [(240, 320), (1080, 1920), (320, 240), (120, 360)]
@@ -18,7 +18,7 @@ SHAPES = [(240, 320), (1080, 1920), (320, 240), (120, 360)]
 
 def boxes(height: int, width: int, augment: Augment, count: int) -> Iterator[tuple[int, int, int, int]]:
     stream = random.Random(0)
-    return (box(height, width, augment, stream) for _ in range(count))
+    return (crop_box(height, width, augment, stream) for _ in range(count))
 
 
 def restated(height: int, width: int, augment: Augment, count: int) -> tuple[Any, Any, Any]:
@@ -79,7 +79,7 @@ def test_where_no_box_fits_it_is_the_largest_at_the_centre_with_an_aspect_that_i
             return 1.0 if self.turn else 1 - 1e-9
 
     augment = Augment(area=(1.0, 1.0), aspect=(0.5, 2.0))
-    assert box(height, width, augment, Never()) == expected
+    assert crop_box(height, width, augment, Never()) == expected
 
 
 def test_every_box_of_one_area_and_aspect_is_that_box() -> None:
@@ -88,9 +88,11 @@ def test_every_box_of_one_area_and_aspect_is_that_box() -> None:
 
 
 def test_a_stream_is_known_by_part_view_name_span_and_seed_and_by_nothing_else() -> None:
-    look = looks(Augment(), 0)[0]
+    look = augmented_views(Augment(), 0)[0]
 
-    def numbers(look: Look = look, part: Any = "crop", video: Path = FILM, span: Any = (0.0, 2.0)) -> tuple[float, ...]:
+    def numbers(
+        look: AugmentedView = look, part: Any = "crop", video: Path = FILM, span: Any = (0.0, 2.0)
+    ) -> tuple[float, ...]:
         stream = look.stream(part, video, span)
         return stream.random(), stream.random()
 
@@ -98,7 +100,7 @@ def test_a_stream_is_known_by_part_view_name_span_and_seed_and_by_nothing_else()
         numbers(),
         numbers(video=Path("elsewhere/film.mp4")),
         numbers(span=(0, 2)),
-        numbers(looks(Augment(views=3), 0)[0]),
+        numbers(augmented_views(Augment(views=3), 0)[0]),
         numbers(look._replace(augment=Augment(flip=False))),
     ]
     others = [
@@ -115,21 +117,21 @@ def test_a_stream_is_known_by_part_view_name_span_and_seed_and_by_nothing_else()
 
 def test_the_numbers_stay_the_same_from_release_to_release() -> None:
     """Stored views would be mixed with others where this changes."""
-    stream = looks(Augment(), 7)[0].stream("crop", FILM, None)
+    stream = augmented_views(Augment(), 7)[0].stream("crop", FILM, None)
     assert [stream.random() for _ in range(2)] == pytest.approx([0.5729544339617736, 0.08468521193663991], abs=1e-15)
 
 
 def test_the_words_for_a_view_change_with_all_that_it_is_drawn_by() -> None:
     changes = [{"area": (0.4, 1.0)}, {"aspect": (0.6, 2.0)}, {"flip": False}, {"time": False}]
     changes += [{"randaugment": (9.0, 0.5)}, {"randaugment": (9.0, 0.4)}]
-    several = [looks(Augment(**change), 0)[0].of(FILM, None) for change in [{}, *changes]]  # type: ignore[arg-type]
-    several += [looks(Augment(views=2), 0)[1].of(FILM, None), looks(Augment(), 1)[0].of(FILM, None)]
+    several = [augmented_views(Augment(**change), 0)[0].of(FILM, None) for change in [{}, *changes]]  # type: ignore[arg-type]
+    several += [augmented_views(Augment(views=2), 0)[1].of(FILM, None), augmented_views(Augment(), 1)[0].of(FILM, None)]
     assert len(set(several)) == len(several)
 
 
 def test_more_views_begin_with_the_same_ones() -> None:
-    assert looks(Augment(views=5), 3)[:2] == looks(Augment(views=2), 3)
-    assert [look.number for look in looks(Augment(views=5), 3)] == list(range(5))
+    assert augmented_views(Augment(views=5), 3)[:2] == augmented_views(Augment(views=2), 3)
+    assert [look.number for look in augmented_views(Augment(views=5), 3)] == list(range(5))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from evalkit.errors import UserError
 from evalkit.heads.bank import Bank, Point
-from evalkit.heads.optim import StackedAdamW, adamw, cosine
+from evalkit.heads.optim import StackedAdamW, adamw, warmup_cosine
 
 DIM, HEADS, CLASSES, STEPS = 24, 3, 5, 40
 POINTS = [
@@ -354,7 +354,7 @@ def test_the_schedule_is_that_of_a_single_fit() -> None:
     module = nn.Linear(2, 2)
     setup = adamw(module, 1.0, 0.0, 50, warmup=0.1)
     factor = setup["lr_scheduler"]["scheduler"].lr_lambdas[0]
-    assert [cosine(step, 50, 0.1) for step in range(51)] == [factor(step) for step in range(51)]
+    assert [warmup_cosine(step, 50, 0.1) for step in range(51)] == [factor(step) for step in range(51)]
 
 
 def test_a_head_with_fewer_steps_rests_when_they_are_done() -> None:

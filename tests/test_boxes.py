@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit import plugins
-from evalkit.api import Augment, Batch, Clip, Encoded, Example, Task, Views
+from evalkit.api import Augment, Batch, Clip, EncoderOutput, Example, Task, Views
 from evalkit.cli import main
 from evalkit.encoders.longvivit import ViViT, encoder
 from evalkit.errors import UserError
@@ -273,9 +273,9 @@ def test_what_a_boxs_head_costs_is_counted() -> None:
     task = boxed(BOX)
     video = torch.empty(1, 4, 3, 64, 64, device="meta")
 
-    def encode(video: Tensor, **_: Any) -> Encoded:
+    def encode(video: Tensor, **_: Any) -> EncoderOutput:
         tokens = torch.empty(1, 2, 16, 24, device="meta")
-        return Encoded(tokens, tokens.mean((1, 2)))
+        return EncoderOutput(tokens, tokens.mean((1, 2)))
 
     flops = {
         head: plugins.factory("adapter", "probe")(tiny_encoder(), task, head=head).flops(encode, video)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded
+from evalkit.api import Clip, EncoderOutput
 from evalkit.canary import checks, reference, weights
 from evalkit.canary.checks import examine
 from evalkit.canary.finding import Finding
@@ -32,7 +32,7 @@ class Wrapped(nn.Module):
         encoder: Any,
         clip: Clip | None = None,
         change: Change = lambda video: video,
-        after: Callable[[Encoded], Any] = lambda encoded: encoded,
+        after: Callable[[EncoderOutput], Any] = lambda encoded: encoded,
     ) -> None:
         super().__init__()
         self.encoder, self.clip, self.dim = encoder, clip or encoder.clip, encoder.dim
@@ -172,7 +172,7 @@ def test_range_and_channels_are_found_without_a_record(
 
 def test_a_constant_embedding_is_found(demo: Any, clips: Tensor, tiny: Path) -> None:
     for encoder, batch in ((demo, clips), (load_encoder(str(tiny)), torch.stack([film(4, 32, 2), film(4, 32, 3)]))):
-        same = Wrapped(encoder, after=lambda out: Encoded(out.tokens, torch.ones_like(out.pooled)))
+        same = Wrapped(encoder, after=lambda out: EncoderOutput(out.tokens, torch.ones_like(out.pooled)))
         assert "constant" in failed(examine(same, batch))
 
 
@@ -186,14 +186,14 @@ def test_training_mode_is_found(demo: Any, clips: Tensor) -> None:
 
 @pytest.mark.usefixtures("unknown")
 def test_active_dropout_is_found_though_no_module_is_in_training_mode(demo: Any, clips: Tensor) -> None:
-    loose = Wrapped(demo, after=lambda out: Encoded(out.tokens, F.dropout(out.pooled, 0.1)))
+    loose = Wrapped(demo, after=lambda out: EncoderOutput(out.tokens, F.dropout(out.pooled, 0.1)))
     findings = examine(loose, clips)
     assert failed(findings) == {"determinism"} and outcomes(findings)["batch"] == "unknown"
 
 
 @pytest.mark.usefixtures("unknown")
 def test_clips_that_change_each_other_are_found(demo: Any, clips: Tensor) -> None:
-    mixed = Wrapped(demo, after=lambda out: Encoded(out.tokens, out.pooled - out.pooled.mean(0) / 2))
+    mixed = Wrapped(demo, after=lambda out: EncoderOutput(out.tokens, out.pooled - out.pooled.mean(0) / 2))
     assert failed(examine(mixed, clips)) == {"batch"}
 
 
@@ -225,7 +225,7 @@ def test_every_other_tensor_drawn_anew_is_found(demo: Any, parity: int, whole: b
         for index, parameter in enumerate(encoder.parameters()):
             if index % 2 == parity:
                 parameter.copy_(torch.randn_like(parameter) * (parameter.std() if whole else 1))
-    assert weights.measure_wear(encoder).finding().outcome == "failed"
+    assert weights.weight_statistics(encoder).finding().outcome == "failed"
 
 
 def test_half_of_the_values_of_each_tensor_fresh_is_found(demo: Any) -> None:
@@ -236,7 +236,7 @@ def test_half_of_the_values_of_each_tensor_fresh_is_found(demo: Any) -> None:
         for parameter, values in zip(encoder.parameters(), fresh.parameters(), strict=True):
             chosen = torch.rand_like(parameter) < 0.5
             parameter[chosen] = values[chosen]
-    assert weights.measure_wear(encoder).finding().outcome == "failed"
+    assert weights.weight_statistics(encoder).finding().outcome == "failed"
 
 
 def test_altered_weights_beside_a_record_are_found(demo: Any, clips: Tensor) -> None:
@@ -257,17 +257,17 @@ def test_hardly_trained_weights_are_no_failure(strong: str) -> None:
                 parameter.copy_(torch.randn(64, 64))
                 if strong in name:
                     parameter.add_(torch.randn(64, 1) @ torch.randn(1, 64))
-    assert weights.measure_wear(layers).finding().outcome == "warning"
+    assert weights.weight_statistics(layers).finding().outcome == "warning"
 
 
 def test_frames_encoded_by_themselves_are_told_from_order(demo: Any, clips: Tensor) -> None:
     assert "matters" in details(examine(demo, clips))["frame order"]
 
     class FrameLevel(Wrapped):
-        def forward(self, video: Tensor) -> Encoded:
+        def forward(self, video: Tensor) -> EncoderOutput:
             each = self.encoder(video.flatten(0, 1)[:, None])
             tokens = each.tokens.reshape(*video.shape[:2], -1, self.dim)
-            return Encoded(tokens, tokens.mean((1, 2)))
+            return EncoderOutput(tokens, tokens.mean((1, 2)))
 
     findings = examine(FrameLevel(load_encoder("random:vivit_demo")), clips)
     assert "does not matter" in details(findings)["frame order"] and not failed(findings)
@@ -277,10 +277,10 @@ def test_frames_encoded_by_themselves_are_told_from_order(demo: Any, clips: Tens
     ("after", "said"),
     [
         (lambda out: out.pooled, "returns a Tensor"),
-        (lambda out: Encoded(out.tokens.flatten(1, 2), out.pooled), "wanted (B, T', S, D)"),
-        (lambda out: Encoded(out.tokens, out.pooled[:, :8]), "pooled is (2, 8)"),
-        (lambda out: Encoded(out.tokens, out.pooled.long()), "wanted floats"),
-        (lambda out: Encoded(out.tokens.transpose(1, 2), out.pooled), "no more steps"),
+        (lambda out: EncoderOutput(out.tokens.flatten(1, 2), out.pooled), "wanted (B, T', S, D)"),
+        (lambda out: EncoderOutput(out.tokens, out.pooled[:, :8]), "pooled is (2, 8)"),
+        (lambda out: EncoderOutput(out.tokens, out.pooled.long()), "wanted floats"),
+        (lambda out: EncoderOutput(out.tokens.transpose(1, 2), out.pooled), "no more steps"),
     ],
 )
 def test_an_output_of_another_layout_is_found(demo: Any, clips: Tensor, after: Any, said: str) -> None:
@@ -289,7 +289,9 @@ def test_an_output_of_another_layout_is_found(demo: Any, clips: Tensor, after: A
 
 
 def test_nan_is_found(demo: Any, clips: Tensor) -> None:
-    assert failed(examine(Wrapped(demo, after=lambda out: Encoded(out.tokens / 0, out.pooled)), clips)) == {"finite"}
+    assert failed(examine(Wrapped(demo, after=lambda out: EncoderOutput(out.tokens / 0, out.pooled)), clips)) == {
+        "finite"
+    }
 
 
 def test_what_the_encoder_raises_is_a_finding(demo: Any, clips: Tensor) -> None:
@@ -302,8 +304,8 @@ def test_what_the_encoder_raises_is_a_finding(demo: Any, clips: Tensor) -> None:
 
 def test_layers_that_do_not_end_with_tokens_are_found(demo: Any, clips: Tensor) -> None:
     class Layered(Wrapped):
-        def forward(self, video: Tensor, layers: int = 1) -> Encoded:
-            out: Encoded = self.encoder(video)
+        def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
+            out: EncoderOutput = self.encoder(video)
             return out if layers == 1 else out._replace(layers=(out.tokens, out.tokens + 1))
 
     assert failed(examine(Layered(demo), clips)) == {"layers"}
@@ -311,7 +313,7 @@ def test_layers_that_do_not_end_with_tokens_are_found(demo: Any, clips: Tensor) 
 
 def test_the_encoder_and_the_random_state_are_left_as_they_were(clips: Tensor) -> None:
     norm = nn.BatchNorm1d(160)
-    encoder = Wrapped(load_encoder("random:vivit_demo"), after=lambda out: Encoded(out.tokens, norm(out.pooled)))
+    encoder = Wrapped(load_encoder("random:vivit_demo"), after=lambda out: EncoderOutput(out.tokens, norm(out.pooled)))
     encoder.norm = norm
     encoder.train()
     torch.manual_seed(7)

@@ -12,7 +12,7 @@ from evalkit.api import Batch, Clip, Example, Task
 from evalkit.encoders.longvivit import encoder
 from evalkit.errors import UserError
 from evalkit.language.models import load
-from evalkit.language.reader import Asked, Reader
+from evalkit.language.reader import Continuation, VideoLanguageModel
 from evalkit.metrics.classification import accuracy
 from evalkit.weights import trained_adapter
 
@@ -61,24 +61,24 @@ def test_a_decoder_from_scratch_learns_with_a_vocabulary_of_the_training_caption
     adapter = captioner("scratch", lr=3e-3)
     learn(adapter, 50, 1e-3)
     assert [one.value for one in adapter.predict(FILMS, tokens())] == list(TEXTS)
-    trained_adapter.save(adapter, tmp_path / "learned", {"settings": {}})
+    trained_adapter.save_adapter(adapter, tmp_path / "learned", {"settings": {}})
     assert any(name.startswith("reader.lm.") for name in load_file(tmp_path / "learned" / "adapter.safetensors"))
     again = captioner("scratch")
-    trained_adapter.restore(again, tmp_path / "learned")
+    trained_adapter.restore_adapter(again, tmp_path / "learned")
     assert [one.value for one in again.predict(FILMS, tokens())] == list(TEXTS)
     other = replace(TASK, train=[replace(FILMS[0], target=("something else",))])
     with pytest.raises(UserError, match="was trained with vocabulary"):
-        trained_adapter.restore(captioner("scratch", other), tmp_path / "learned")
+        trained_adapter.restore_adapter(captioner("scratch", other), tmp_path / "learned")
 
 
 def test_what_is_saved_of_a_captioner_is_without_its_language_model(lm: Path, tmp_path: Path) -> None:
     adapter = captioner(lm)
     learn(adapter, 3)
-    trained_adapter.save(adapter, tmp_path / "learned", {"settings": {}})
+    trained_adapter.save_adapter(adapter, tmp_path / "learned", {"settings": {}})
     weights = load_file(tmp_path / "learned" / "adapter.safetensors")
     assert {name.split(".")[1] for name in weights} == {"resampler", "scale", "crossings"}
     again = captioner(lm)
-    trained_adapter.restore(again, tmp_path / "learned")
+    trained_adapter.restore_adapter(again, tmp_path / "learned")
     assert [one.value for one in again.half().float().predict(FILMS, tokens())] == [
         one.value for one in adapter.half().float().predict(FILMS, tokens())
     ]
@@ -123,9 +123,11 @@ def test_cross_attention_stands_before_each_layer_of_another_kind_of_model_too(l
 
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=200, n_embd=32, n_layer=3, n_head=2, bos_token_id=2, eos_token_id=3)
-    reader = Reader(24, GPT2LMHeadModel(config), load(str(lm))[1], latents=2, depth=1, join="cross_attention")
+    reader = VideoLanguageModel(
+        24, GPT2LMHeadModel(config), load(str(lm))[1], latents=2, depth=1, join="cross_attention"
+    )
     assert len(reader.crossings) == 3
-    asked = [Asked(0, "What happens?", "a red ring grows")]
+    asked = [Continuation(0, "What happens?", "a red ring grows")]
     blind, gated = reader.eval()(asked, None)[0], reader(asked, tokens(1)[:, 0])[0]
     assert torch.equal(blind, gated)
     for crossing in reader.crossings:
@@ -145,7 +147,7 @@ def test_a_closed_vocabulary_holds_the_most_frequent_answers_of_one_token(lm: Pa
     prompt = adapter._asks(train[0])
     sums = [
         float((logprobs * mask).sum())
-        for logprobs, mask in (adapter.reader([Asked(0, prompt, a)], tokens(8)[:1, 0]) for a in ("red", "blue"))
+        for logprobs, mask in (adapter.reader([Continuation(0, prompt, a)], tokens(8)[:1, 0]) for a in ("red", "blue"))
     ]
     assert found[0].value == ("red", "blue")[sums.index(max(sums))]
     assert found[0].detail["log_likelihood"] == pytest.approx(max(sums), abs=1e-4)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evalkit import load_encoder, plugins
-from evalkit.metrics.bootstrap import Summed
+from evalkit.metrics.bootstrap import AdditiveScore
 from evalkit.metrics.text.captions import captions
 from evalkit.metrics.text.dense import by_video, dense
 from evalkit.metrics.text.paragraph import letters
@@ -211,7 +211,7 @@ def test_intervals_draw_whole_videos_and_bounds_count_what_failed() -> None:
     assert (cider["n"], cider["n_clusters"]) == (7, 3)
     assert cider["bounds"][0] == cider["value"] < cider["bounds"][1] == pytest.approx(by_video(right, TARGETS)["CIDEr"])
     per_video = [by_video([None if i == 1 else t for i, t in enumerate(right)], TARGETS)["CIDEr"]]
-    assert isinstance(per_video[0], Summed)
+    assert isinstance(per_video[0], AdditiveScore)
     adds = 100 * per_video[0].parts[:, 0][[0, 3, 5]]  # at each video's first example
     assert adds.mean() == pytest.approx(cider["value"])
     assert cider["ci95"] == pytest.approx([adds.min(), adds.max()])  # of three videos a draw may hold one alone

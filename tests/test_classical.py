@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from evalkit.errors import UserError
-from evalkit.heads.solvers import Gallery, Linear, logistic, ridge
+from evalkit.heads.solvers import LinearClassifier, NeighborGallery, logistic, ridge
 
 CS = [1e2, 1e-4, 1e-2, 1.0]  # out of order on purpose
 
@@ -38,7 +38,7 @@ def furthest(got: Tensor, wanted: Any) -> float:
     return float((got.double() - reference).abs().max() / reference.abs().max())
 
 
-def objective(model: Linear, point: int, x: Tensor, y: Tensor, c: float) -> float:
+def objective(model: LinearClassifier, point: int, x: Tensor, y: Tensor, c: float) -> float:
     scores = x.double() @ model.weight[point].double() + model.bias[point].double()
     loss = torch.nn.functional.cross_entropy(scores, y, reduction="sum")
     return float(c * loss + model.weight[point].double().square().sum() / 2)
@@ -106,7 +106,7 @@ def test_float32_ends_as_low_as_scikit_learn_by_default_and_as_accurate_as_its_e
     model = logistic(x, y, grid, 6, tolerance)
     for point, c in enumerate(grid):
         default = LogisticRegression(C=c, max_iter=1000).fit(x.double().numpy(), y.numpy())
-        theirs = Linear(torch.from_numpy(default.coef_.T)[None], torch.from_numpy(default.intercept_)[None])
+        theirs = LinearClassifier(torch.from_numpy(default.coef_.T)[None], torch.from_numpy(default.intercept_)[None])
         assert objective(model, point, x, y, c) <= objective(theirs, 0, x, y, c) * (1 + excess)
         exact = LogisticRegression(C=c, solver="newton-cg", tol=1e-9, max_iter=1000).fit(x.double().numpy(), y.numpy())
         accuracy = 100 * (model.predict(x)[point] == y).double().mean()
@@ -164,7 +164,7 @@ def test_constant_features_are_left_alone() -> None:
 def test_every_k_votes_as_scikit_learn_does() -> None:
     train, test = features(9000, 6, offset=0.0), features(1100, 6, offset=0.0, seed=5)  # more than one block of each
     y = labels(train, 7)
-    found = Gallery(train, y, classes=7).nearest(test, 50)
+    found = NeighborGallery(train, y, classes=7).nearest(test, 50)
     for k in (20, 1, 3, 50):
         reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(train.numpy(), y.numpy())
         assert furthest(found.votes(k), reference.predict_proba(test.numpy())) < 1e-6
@@ -173,7 +173,7 @@ def test_every_k_votes_as_scikit_learn_does() -> None:
 
 def test_neighbours_are_the_same_whether_asked_for_together_or_one_by_one() -> None:
     train, test = features(9000, 6), features(5, 6, seed=5)
-    gallery = Gallery(train, labels(train, 7), classes=7)
+    gallery = NeighborGallery(train, labels(train, 7), classes=7)
     together = gallery.nearest(test, 50)
     for i in range(5):
         alone = gallery.nearest(test[i : i + 1], 50)
@@ -185,26 +185,26 @@ def test_neighbours_are_the_same_whether_asked_for_together_or_one_by_one() -> N
 def test_votes_weigh_the_exponential_of_the_cosine(temperature: float) -> None:
     train, test = features(50, 6), features(8, 6, seed=5)
     y = labels(train, 4)
-    votes = Gallery(train, y, classes=4).nearest(test, 15).votes(12, temperature)
+    votes = NeighborGallery(train, y, classes=4).nearest(test, 15).votes(12, temperature)
     cosine = torch.nn.functional.cosine_similarity(test[:, None], train[None], dim=2)
     for i in range(8):
         nearest = cosine[i].argsort(descending=True)[:12]
         weights = ((cosine[i][nearest] - 1) / temperature).exp()
         expected = torch.stack([weights[y[nearest] == c].sum() for c in range(4)]) / weights.sum()
         assert torch.allclose(votes[i].double(), expected, atol=1e-5)
-    several = Gallery(train, torch.nn.functional.one_hot(y, 4)).nearest(test, 12)
+    several = NeighborGallery(train, torch.nn.functional.one_hot(y, 4)).nearest(test, 12)
     assert torch.allclose(several.votes(12, temperature), votes)
 
 
 def test_neighbours_that_tie_come_by_index() -> None:
     train = features(3, 5).repeat(4000, 1)  # 12,000 rows, each of three directions 4,000 times
-    found = Gallery(train.float(), torch.arange(12_000) % 4, classes=4).nearest(train[:3].float(), 4002)
+    found = NeighborGallery(train.float(), torch.arange(12_000) % 4, classes=4).nearest(train[:3].float(), 4002)
     for row in range(3):
         assert found.index[row].tolist()[:4000] == list(range(row, 12_000, 3))
     assert found.votes(4).eq(0.25).all()
     assert found.similarity[:, :4000].sub(1).abs().max() < 1e-6
     other = torch.cat([-train[:1], train[:1] * 0])
-    opposite = Gallery(train[:1], torch.tensor([1]), classes=2).nearest(other, 1)
+    opposite = NeighborGallery(train[:1], torch.tensor([1]), classes=2).nearest(other, 1)
     assert opposite.similarity[:, 0].tolist() == pytest.approx([-1, 0])
     assert opposite.index[:, 0].tolist() == [0, 0]
 
@@ -217,7 +217,7 @@ X, Y = torch.eye(4), torch.tensor([0, 1, 0, 1])
     [
         (lambda: ridge(X * math.nan, Y, [1.0], 2), "training features hold NaN or infinity, first in row 0"),
         (lambda: logistic(X / (X - 1).clamp(max=0).abs(), Y, [1.0], 2), "hold NaN or infinity"),
-        (lambda: Gallery(X, Y, 2).nearest(X * math.inf, 1), "test features hold NaN"),
+        (lambda: NeighborGallery(X, Y, 2).nearest(X * math.inf, 1), "test features hold NaN"),
         (lambda: ridge(X.long(), Y, [1.0], 2), r"shape \(4, 4\) and dtype torch.int64"),
         (lambda: ridge(X, Y, [1.0, 0.0], 2), "lambda=0.0 is not a finite number above 0"),
         (lambda: logistic(X, Y, [], 2), "C=nothing is not"),
@@ -227,11 +227,11 @@ X, Y = torch.eye(4), torch.tensor([0, 1, 0, 1])
         (lambda: logistic(X, Y[:3], [1.0], 2), "do not fit 4 examples"),
         (lambda: logistic(X, X * 3, [1.0]), "target 3 in columns is neither 0 nor 1"),
         (lambda: ridge(X, X / 0 * X, [1.0]), "targets hold NaN"),
-        (lambda: Gallery(X, Y, 2).nearest(X[:, :3], 1), "4 wide, test features 3"),
-        (lambda: Gallery(X, Y, 2).nearest(X, 5), r"k=5 is not in 1\.\.4"),
-        (lambda: Gallery(X, Y, 2).nearest(X, 1).votes(1, 0.0), "temperature=0.0"),
-        (lambda: Gallery(X, Y, 2).nearest(X, 2).votes(3), r"k=3 is not in 1\.\.2"),
-        (lambda: Gallery(X, Y.float(), 2), "dtype torch.float32 do not fit"),
+        (lambda: NeighborGallery(X, Y, 2).nearest(X[:, :3], 1), "4 wide, test features 3"),
+        (lambda: NeighborGallery(X, Y, 2).nearest(X, 5), r"k=5 is not in 1\.\.4"),
+        (lambda: NeighborGallery(X, Y, 2).nearest(X, 1).votes(1, 0.0), "temperature=0.0"),
+        (lambda: NeighborGallery(X, Y, 2).nearest(X, 2).votes(3), r"k=3 is not in 1\.\.2"),
+        (lambda: NeighborGallery(X, Y.float(), 2), "dtype torch.float32 do not fit"),
     ],
 )
 def test_what_cannot_be_fitted_is_said_in_one_line(call: Any, message: str) -> None:

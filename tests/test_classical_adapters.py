@@ -144,11 +144,11 @@ def _settings(function: Any) -> list[tuple[str, Any]]:
 @pytest.mark.parametrize("name", ["ridge", "logistic"])
 def test_what_was_solved_for_comes_back_from_disk_as_it_was(name: str, tmp_path: Path) -> None:
     adapter, test = fitted(name, batch(90, 0)), batch(20, 1)
-    trained_adapter.save(adapter, tmp_path / "a", {"settings": {}})
+    trained_adapter.save_adapter(adapter, tmp_path / "a", {"settings": {}})
     other = make(name)
-    trained_adapter.restore(other, tmp_path / "a")
+    trained_adapter.restore_adapter(other, tmp_path / "a")
     assert other.predict(test.examples, test.features) == adapter.predict(test.examples, test.features)
-    assert sum(value.numel() for value in trained_adapter.learned(other).values()) == 6 * 9 + 6
+    assert sum(value.numel() for value in trained_adapter.adapter_state(other).values()) == 6 * 9 + 6
 
 
 def several(data: Batch) -> tuple[Batch, Task]:

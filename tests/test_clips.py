@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from evalkit.api import Augment, Views
-from evalkit.video import workers as clips
-from evalkit.video.augment import box, looks
+from evalkit.video import workers
+from evalkit.video.augment import augmented_views, crop_box
 from evalkit.video.clips import Decoded, Failure, Request, read_clip
-from evalkit.video.crop import _crops
+from evalkit.video.crop import cut_crops
 from evalkit.video.decode import open_video
-from evalkit.video.workers import AHEAD, _Worker, read_clips
+from evalkit.video.workers import AHEAD, Worker, read_clips
 
 Span = tuple[float, float] | None
 
@@ -130,13 +130,13 @@ def test_crops_are_cut_from_a_frame_that_is_scaled_once(width: int, height: int,
     shape = (int(height * scale + 1e-9), int(width * scale + 1e-9))
     whole = reference(frame, shape)
     long = max(shape) - size
-    three = _crops(frame, size, "crop", 3)
+    three = cut_crops(frame, size, "crop", 3)
     assert three.shape == (3, 3, size, size)
     for crop, corner in zip(three, (0, round(long / 2), long), strict=True):
         wanted = whole[:, :, corner : corner + size] if width > height else whole[:, corner : corner + size]
         assert (crop.float() - wanted).abs().max() <= 1
-    assert torch.equal(_crops(frame, size, "crop", 1)[0], three[1])
-    (squashed,) = _crops(frame, size, "squash", 1)
+    assert torch.equal(cut_crops(frame, size, "crop", 1)[0], three[1])
+    (squashed,) = cut_crops(frame, size, "squash", 1)
     assert (squashed.float() - reference(frame, (size, size))).abs().max() <= 1
 
 
@@ -147,16 +147,16 @@ def test_a_share_cuts_224_pixels_of_a_frame_whose_shorter_side_is_scaled_to_256(
     frame = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
     whole = interpolate(frame.permute(2, 0, 1)[None], shape, mode="bilinear", antialias=True)
     downs, rights = ((0, round((side - 224) / 2), side - 224) for side in shape)
-    found = _crops(frame, 224, "crop", 3, 0.875)
+    found = cut_crops(frame, 224, "crop", 3, 0.875)
     for crop, down, right in zip(found, downs, rights, strict=True):
         assert torch.equal(crop, whole[0, :, down : down + 224, right : right + 224])
-    assert torch.equal(_crops(frame, 224, "crop", 1, 0.875)[0], found[1])
-    assert torch.equal(_crops(frame, 224, "squash", 1, 0.875), _crops(frame, 224, "squash", 1))
+    assert torch.equal(cut_crops(frame, 224, "crop", 1, 0.875)[0], found[1])
+    assert torch.equal(cut_crops(frame, 224, "squash", 1, 0.875), cut_crops(frame, 224, "squash", 1))
 
 
 def test_a_frame_of_the_right_size_is_left_as_it_is() -> None:
     frame = torch.arange(8 * 8 * 3, dtype=torch.uint8).view(8, 8, 3)
-    assert torch.equal(_crops(frame, 8, "crop", 1)[0], frame.permute(2, 0, 1))
+    assert torch.equal(cut_crops(frame, 8, "crop", 1)[0], frame.permute(2, 0, 1))
 
 
 def test_views_are_all_crops_of_the_first_clip_then_of_the_next(video: Path) -> None:
@@ -195,11 +195,11 @@ def test_an_augmented_view_is_one_box_of_all_its_frames_scaled_once_and_maybe_mi
     views, source = Views("dense", stride=2), open_video(video)
     plain = source.read(range(len(source.times)))
     flips, seen = [], set()
-    for look in looks(Augment(views=8), seed=3):
+    for look in augmented_views(Augment(views=8), seed=3):
         found = decoded(read_clip(video, None, views, 4, 48, (look,)))
         assert found.pixels.shape == (1, 4, 3, 48, 48)
         shown = [round(time * 10) for time in found.times[0]]
-        top, left, tall, wide = box(96, 128, look.augment, look.stream("crop", video, None))
+        top, left, tall, wide = crop_box(96, 128, look.augment, look.stream("crop", video, None))
         flips.append(look.stream("flip", video, None).random() < 0.5)
         for index, frame in zip(shown, found.pixels[0], strict=True):
             part = torch.from_numpy(plain[index][top : top + tall, left : left + wide])
@@ -212,7 +212,7 @@ def test_an_augmented_view_is_one_box_of_all_its_frames_scaled_once_and_maybe_mi
 
 
 def test_a_view_is_the_same_alone_with_others_and_in_any_folder(tmp_path: Path, video: Path) -> None:
-    views, several = Views("segments", clips=3, crops=3, resize="crop"), looks(Augment(views=3), seed=0)
+    views, several = Views("segments", clips=3, crops=3, resize="crop"), augmented_views(Augment(views=3), seed=0)
     together = decoded(read_clip(video, (0.5, 2.5), views, 4, 32, several))
     assert together.pixels.shape == (3, 4, 3, 32, 32) and len(together.times) == 3
     copy = Path(shutil.copy(video, tmp_path))
@@ -220,17 +220,17 @@ def test_a_view_is_the_same_alone_with_others_and_in_any_folder(tmp_path: Path, 
         alone = decoded(read_clip(copy, (0.5, 2.5), Views("segments"), 4, 32, several[number : number + 1]))
         assert torch.equal(alone.pixels[0], together.pixels[number])
         assert alone.times[0] == together.times[number]
-    other = decoded(read_clip(video, (0.5, 2.5), views, 4, 32, looks(Augment(views=3), seed=1)))
+    other = decoded(read_clip(video, (0.5, 2.5), views, 4, 32, augmented_views(Augment(views=3), seed=1)))
     assert not any(torch.equal(one, two) for one in other.pixels for two in together.pixels)
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash"])
 def test_where_nothing_is_drawn_a_view_is_the_first_one_of_the_test_with_one_crop(video: Path, resize: str) -> None:
-    still = looks(Augment(area=(1, 1), flip=False, time=False), 0)
+    still = augmented_views(Augment(area=(1, 1), flip=False, time=False), 0)
     views = Views("dense", stride=2, resize=resize, share=0.8)  # type: ignore[arg-type]
     plain = decoded(read_clip(video, None, views, 4, 48))
     assert torch.equal(decoded(read_clip(video, None, views, 4, 48, still)).pixels, plain.pixels)
-    mirrored = looks(Augment(views=9, area=(1, 1), time=False), 0)
+    mirrored = augmented_views(Augment(views=9, area=(1, 1), time=False), 0)
     pixels = decoded(read_clip(video, None, views, 4, 48, mirrored)).pixels
     kinds = {(torch.equal(one, plain.pixels[0]), torch.equal(one.flip(-1), plain.pixels[0])) for one in pixels}
     assert kinds == {(True, False), (False, True)}
@@ -240,14 +240,14 @@ def test_order_and_pixels_do_not_depend_on_the_number_of_workers(tmp_path: Path,
     wide = write_video(tmp_path / "wide.mp4", 20, 160, 64)
     asked = [
         Request(path, span, views, 4, 32, augmented)
-        for augmented in ((), looks(Augment(views=2), 0))
+        for augmented in ((), augmented_views(Augment(views=2), 0))
         for views in (Views("segments"), Views("dense", stride=2, clips=2, crops=3, resize="crop"))
         for span in (None, (0.5, 1.5), (7.0, 8.0))
         for path in (video, wide, tmp_path / "missing.mp4")
     ]
     expected = [read_clip(*request) for request in asked]
-    for workers in (1, 2, 3):
-        results = list(read_clips(asked, workers=workers))
+    for count in (1, 2, 3):
+        results = list(read_clips(asked, workers=count))
         for result, wanted in zip(results, expected, strict=True):
             if isinstance(wanted, Failure):
                 assert result == wanted
@@ -326,7 +326,7 @@ def test_a_worker_that_never_gets_ready_is_replaced(
     asleep.chmod(0o755)
     started: list[int] = []
 
-    class Worker(_Worker):
+    class Stuck(Worker):
         def __init__(self, time_limit: float) -> None:
             stuck = len(started) < times
             monkeypatch.setattr(sys, "executable", str(asleep) if stuck else python)
@@ -336,7 +336,7 @@ def test_a_worker_that_never_gets_ready_is_replaced(
                 assert self.deadline > time.monotonic() + 60
                 self.deadline = time.monotonic() + 0.1
 
-    monkeypatch.setattr(clips, "_Worker", Worker)
+    monkeypatch.setattr(workers, "Worker", Stuck)
     if times == 1:
         (found,) = read_clips(requests(tmp_path, "a"), workers=1, read=named)
         assert decoded(found).decoder == f"a {started[1]}"
@@ -347,7 +347,7 @@ def test_a_worker_that_never_gets_ready_is_replaced(
 
 
 def test_no_requests_need_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "_Worker", None)
+    monkeypatch.setattr(workers, "Worker", None)
     assert list(read_clips([], workers=2)) == []
     with pytest.raises(ValueError, match="workers=0"):
         next(read_clips([], workers=0))

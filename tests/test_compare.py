@@ -12,7 +12,7 @@ from bench import intervals as simulated
 from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import multilabel_map
-from evalkit.metrics.bootstrap import Summed, mean
+from evalkit.metrics.bootstrap import AdditiveScore, mean
 from evalkit.metrics.retrieval import retrieval
 from evalkit.metrics.significance import exchanged, holm, rank_intervals
 from evalkit.results import run_folder
@@ -108,7 +108,7 @@ def test_a_rank_interval_takes_sums_too_and_needs_no_order() -> None:
     generator = np.random.default_rng(1)
     scores = [generator.gamma(shape, size=300) for shape in (1.0, 3.0, 1.05)]
     found = rank_intervals(
-        [mean(scores[0]), Summed(mean(scores[1]).parts, mean(scores[1]).of), scores[2]], range(300), 0
+        [mean(scores[0]), AdditiveScore(mean(scores[1]).parts, mean(scores[1]).of), scores[2]], range(300), 0
     )
     assert found == [(2, 3), (1, 1), (2, 3)]
     assert rank_intervals(scores[::-1], range(300), 0)[::-1] == found

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from evalkit.config.config import Config
-from evalkit.config.keys import _out_of_bounds, keys
+from evalkit.config.keys import broken_bound, known_keys
 from evalkit.config.options import Options, Trainer
 from evalkit.config.parse import resolve
 from evalkit.config.values import convert, type_name
@@ -183,11 +183,11 @@ def test_the_yaml_has_every_key_and_leaves_the_protocol_alone() -> None:
     assert {"batch: auto", "data.root: /d", "adapter.lr: 0.0001", "trainer.max_minutes: 0.0"} <= set(lines)
     assert {"# data.subset: true", "# clip.sampling: uniform", "# adapter.heads: 8", "# adapter.betas:"} <= set(lines)
     present = {line.removeprefix("# ").partition(":")[0] for line in lines}
-    assert set(keys("run", "./shapes.py")) <= present
+    assert set(known_keys("run", "./shapes.py")) <= present
 
 
 def test_the_keys_are_those_of_the_chosen_plug_ins() -> None:
-    known = keys("run", "./shapes.py")
+    known = known_keys("run", "./shapes.py")
     assert [name for name in known if name.startswith(("data.", "adapter."))] == [
         "adapter.from",
         *(f"data.{name}" for name in ("root", "tag", "subset", "fold", "kinds", "note")),
@@ -197,9 +197,9 @@ def test_the_keys_are_those_of_the_chosen_plug_ins() -> None:
     assert known["data.tag"].meaning == "any text."
     assert known["adapter.lr"].meaning == "step size."
     assert known["adapter.from"].parameter == "adapter_from"
-    assert "adapter.heads" not in keys("run", "./shapes.py", "./bare_head.py")
-    assert "data.root" not in keys("run")
-    assert all(key.meaning for key in keys("run").values())
+    assert "adapter.heads" not in known_keys("run", "./shapes.py", "./bare_head.py")
+    assert "data.root" not in known_keys("run")
+    assert all(key.meaning for key in known_keys("run").values())
 
 
 def test_lm_goes_to_the_adapter() -> None:
@@ -220,10 +220,10 @@ def test_mini_needs_a_task_that_has_it() -> None:
 
 
 def test_a_task_that_names_no_adapter_is_probed() -> None:
-    from evalkit.config.keys import own_adapter
+    from evalkit.config.keys import default_adapter
 
-    assert own_adapter("./bare.py") == "probe"
-    assert own_adapter("./shapes.py") == "./head.py"
+    assert default_adapter("./bare.py") == "probe"
+    assert default_adapter("./shapes.py") == "./head.py"
 
 
 @pytest.mark.parametrize(
@@ -386,5 +386,5 @@ def test_what_does_not_fit_is_named(value: object, kind: Any, name: str) -> None
 
 @pytest.mark.parametrize("value", ["-0.1", "1", "nan"])
 def test_a_share_is_from_0_to_below_1(value: str) -> None:
-    assert _out_of_bounds("mask_ratio", float(value)) == "from 0 to below 1"
-    assert _out_of_bounds("mask_ratio", 0.75) == _out_of_bounds("dropout", 0.0) == ""
+    assert broken_bound("mask_ratio", float(value)) == "from 0 to below 1"
+    assert broken_bound("mask_ratio", 0.75) == broken_bound("dropout", 0.0) == ""

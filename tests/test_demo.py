@@ -10,7 +10,7 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.encoders._load import DEMO, load_encoder
-from evalkit.metrics.bootstrap import Summed
+from evalkit.metrics.bootstrap import AdditiveScore
 from evalkit.metrics.text.dense import by_video
 from evalkit.results import run_folder, validate
 from evalkit.results.table import table
@@ -127,7 +127,7 @@ def steps_told(text: str) -> list[str]:
     return [part.partition(" ")[2] for part in text.split(", ")]
 
 
-def measured(score: Summed) -> float:
+def measured(score: AdditiveScore) -> float:
     return float(score.of(score.parts.sum(0)))
 
 

@@ -13,11 +13,11 @@ from evalkit.api import Augment, Clip, Example, Views
 from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.features import extract
-from evalkit.features.extract import Cost, Encoding, Reader, Shelf, Source
+from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, Source, SourceFeatures
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.store import Store
 from evalkit.pipeline import controls
-from evalkit.video.augment import looks
+from evalkit.video.augment import augmented_views
 from evalkit.video.clips import Decoded, Failure, Request
 
 VARIANTS = {"": extract.unchanged, "shuffled": controls.shuffled, "single_frame": controls.single_frame}
@@ -54,9 +54,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[Request]]:
     return pools
 
 
-def reader(batch: int = 4, **views: Any) -> Reader:
-    resolved = extract.resolve(Views(**views), Clip(frames=4, size=32), {})
-    return Reader(resolved, 1, batch, 10.0, Cost())
+def reader(batch: int = 4, **views: Any) -> FeatureExtractor:
+    resolved = extract.resolve_views(Views(**views), Clip(frames=4, size=32), {})
+    return FeatureExtractor(resolved, 1, batch, 10.0, Cost())
 
 
 def wanted(*names: str) -> list[Source]:
@@ -67,7 +67,7 @@ def as_they_are(clips: Tensor) -> Tensor:
     return clips.float()
 
 
-def encoded(one: Reader, names: Sequence[str], variants: Any = None) -> list[Encoding]:
+def encoded(one: FeatureExtractor, names: Sequence[str], variants: Any = None) -> list[SourceFeatures]:
     return list(one.encode(wanted(*names), as_they_are, "test", variants or {"": extract.unchanged}))
 
 
@@ -77,18 +77,18 @@ def encoded(one: Reader, names: Sequence[str], variants: Any = None) -> list[Enc
 def test_the_encoder_fills_in_frames_and_size_and_the_user_overrules_both() -> None:
     clip = Clip(frames=64, size=112)
     own = {"frames": 64, "size": 112, "resize": "crop"}
-    assert extract.resolve(Views("dense", stride=4), clip, {}) == Views("dense", stride=4, **own)  # type: ignore[arg-type]
+    assert extract.resolve_views(Views("dense", stride=4), clip, {}) == Views("dense", stride=4, **own)  # type: ignore[arg-type]
     task = Views("segments", frames=8, size=224, resize="squash")
-    assert extract.resolve(task, clip, {}) == task
+    assert extract.resolve_views(task, clip, {}) == task
     changed = {"frames": 2, "sampling": "uniform", "crops": 3}
-    assert extract.resolve(task, clip, changed) == Views("uniform", frames=2, size=224, crops=3, resize="squash")
-    assert extract.resolve(task, clip, {"frames": None}).frames == 64
+    assert extract.resolve_views(task, clip, changed) == Views("uniform", frames=2, size=224, crops=3, resize="squash")
+    assert extract.resolve_views(task, clip, {"frames": None}).frames == 64
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.01, float("nan")])
 def test_a_square_has_a_share_of_the_frame_above_nothing_and_up_to_all(share: float) -> None:
     with pytest.raises(UserError, match=rf"^clip\.share={share:g}: wanted above 0 and up to 1$"):
-        extract.resolve(Views(share=1.0), Clip(), {"share": share})
+        extract.resolve_views(Views(share=1.0), Clip(), {"share": share})
 
 
 def test_a_part_of_a_video_is_read_once_in_order_of_first_appearance() -> None:
@@ -217,15 +217,15 @@ def test_many_failures_do_not_slow_the_reading_down() -> None:
 def test_a_few_broken_training_videos_are_told_and_only_broken_ones_are_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    failed = [Encoding(Source(Path(f"{i}.mp4"), None), failure="is broken") for i in range(5)]
-    extract.report([], 0)
-    extract.report(failed, 6)
+    failed = [SourceFeatures(Source(Path(f"{i}.mp4"), None), failure="is broken") for i in range(5)]
+    extract.report_failures([], 0)
+    extract.report_failures(failed, 6)
     assert capsys.readouterr().err.splitlines() == [
         *(f"left out of training: {i}.mp4: is broken" for i in range(3)),
         "left out of training: 2 more",
     ]
     with pytest.raises(UserError) as caught:
-        extract.report(failed, 5)
+        extract.report_failures(failed, 5)
     assert str(caught.value) == "none of the 5 training videos could be decoded; 0.mp4: is broken"
 
 
@@ -233,7 +233,7 @@ def test_a_few_broken_training_videos_are_told_and_only_broken_ones_are_an_error
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureCache:
     """A shelf for the made-up videos of these tests, which are files of their own names."""
     monkeypatch.chdir(tmp_path)
     for name in "abcde":
@@ -241,26 +241,26 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     views = Views(frames=2, size=8, resize="crop")
     empty = Identity(0, None, "")
     key = FeatureKey(empty, None, views, Clip(), "decoder 1", "0" * 64, "1" * 64, "pooled", "32 on cpu")
-    return Shelf(Store(tmp_path / "store"), key)
+    return FeatureCache(Store(tmp_path / "store"), key)
 
 
-def told(found: Sequence[Encoding]) -> list[Any]:
+def told(found: Sequence[SourceFeatures]) -> list[Any]:
     return [(one.source, one.failure, one.decoder, {k: v.tolist() for k, v in one.features.items()}) for one in found]
 
 
-def test_what_is_stored_is_neither_decoded_nor_encoded_again(shelf: Shelf) -> None:
+def test_what_is_stored_is_neither_decoded_nor_encoded_again(shelf: FeatureCache) -> None:
     one = reader(batch=4)
     names = ["a", "bad", "b", "c"]
     first = list(one.encode(wanted(*names), as_they_are, "test", VARIANTS, shelf))
     assert (one.cost.cache_hits, one.cost.cache_misses) == (0, 4) and one.cost.encoder_forwards == 3 * len(VARIANTS)
-    for again in (shelf, Shelf(Store(shelf.store.folder), shelf.key)):
+    for again in (shelf, FeatureCache(Store(shelf.store.folder), shelf.key)):
         two = reader(batch=4)
         second = list(two.encode(wanted(*names), as_they_are, "test", VARIANTS, again))
         assert told(second) == told(first)
         assert (two.cost.cache_hits, two.cost.cache_misses, two.cost.encoder_forwards) == (3, 1, 0)
 
 
-def test_order_is_kept_where_some_is_stored_and_some_is_not(shelf: Shelf) -> None:
+def test_order_is_kept_where_some_is_stored_and_some_is_not(shelf: FeatureCache) -> None:
     list(reader().encode(wanted("b", "d"), as_they_are, "test", VARIANTS, shelf))
     for batch in (1, 3, 64):
         found = list(reader(batch).encode(wanted(*"abcde"), as_they_are, "test", VARIANTS, None))
@@ -268,7 +268,7 @@ def test_order_is_kept_where_some_is_stored_and_some_is_not(shelf: Shelf) -> Non
         assert told(mixed) == told(found)
 
 
-def test_a_variant_that_is_missing_and_bytes_that_are_damaged_are_encoded_anew(shelf: Shelf) -> None:
+def test_a_variant_that_is_missing_and_bytes_that_are_damaged_are_encoded_anew(shelf: FeatureCache) -> None:
     list(reader().encode(wanted("a", "b"), as_they_are, "test", {"": extract.unchanged}, shelf))
     one = reader()
     list(one.encode(wanted("a"), as_they_are, "test", VARIANTS, shelf))
@@ -279,12 +279,12 @@ def test_a_variant_that_is_missing_and_bytes_that_are_damaged_are_encoded_anew(s
     torn[200::64] = bytes(len(torn[200::64]))
     data.write_bytes(bytes(torn))
     two = reader()
-    fresh = Shelf(Store(shelf.store.folder), shelf.key)
+    fresh = FeatureCache(Store(shelf.store.folder), shelf.key)
     assert told(list(two.encode(wanted("a", "b"), as_they_are, "test", {"": extract.unchanged}, fresh))) == whole
     assert two.cost.cache_misses > 0
 
 
-def test_other_bytes_under_the_same_path_are_another_video_and_a_moved_one_is_the_same(shelf: Shelf) -> None:
+def test_other_bytes_under_the_same_path_are_another_video_and_a_moved_one_is_the_same(shelf: FeatureCache) -> None:
     def misses(name: str) -> int:
         one = reader()
         list(one.encode(wanted(name), as_they_are, "test", {"": extract.unchanged}, shelf))
@@ -300,7 +300,7 @@ def test_other_bytes_under_the_same_path_are_another_video_and_a_moved_one_is_th
 
 
 def test_damaged_entries_of_a_window_are_read_by_one_pool(
-    shelf: Shelf, asked: list[list[Request]], monkeypatch: pytest.MonkeyPatch
+    shelf: FeatureCache, asked: list[list[Request]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = list("abcde")
     whole = told(list(reader().encode(wanted(*names), as_they_are, "test", VARIANTS, shelf)))
@@ -312,8 +312,8 @@ def test_damaged_entries_of_a_window_are_read_by_one_pool(
     assert (one.cost.cache_hits, one.cost.cache_misses) == (0, 5)
 
 
-def test_the_int8_layout_gives_the_same_the_first_time_and_later(shelf: Shelf) -> None:
-    small = Shelf(shelf.store, replace(shelf.key, kept="int8", layout="int8"))
+def test_the_int8_layout_gives_the_same_the_first_time_and_later(shelf: FeatureCache) -> None:
+    small = FeatureCache(shelf.store, replace(shelf.key, kept="int8", layout="int8"))
     each = [told(list(reader().encode(wanted("a"), halved, "test", VARIANTS, small))) for _ in range(2)]
     assert each[0] == each[1]
     (plain,) = reader().encode(wanted("a"), halved, "test", VARIANTS, None)
@@ -332,7 +332,7 @@ def halved(clips: Tensor) -> Tensor:
 
 def seen(names: str, views: int, seed: int = 0, **bounds: Any) -> list[Source]:
     """All augmented views of each of these."""
-    several = looks(Augment(views=views, **bounds), seed)
+    several = augmented_views(Augment(views=views, **bounds), seed)
     return [source._replace(look=look) for source in wanted(*names) for look in several]
 
 
@@ -357,7 +357,7 @@ def test_where_a_video_is_broken_each_of_its_views_is(asked: list[list[Request]]
     ]
 
 
-def test_more_views_use_those_that_are_stored(shelf: Shelf, asked: list[list[Request]]) -> None:
+def test_more_views_use_those_that_are_stored(shelf: FeatureCache, asked: list[list[Request]]) -> None:
     list(reader().encode(seen("ab", 2), as_they_are, "test", PLAIN, shelf))
     asked.clear()
     one = reader()
@@ -367,8 +367,8 @@ def test_more_views_use_those_that_are_stored(shelf: Shelf, asked: list[list[Req
     assert told(found) == told(list(reader().encode(seen("ab", 4), as_they_are, "test", PLAIN)))
 
 
-def test_a_view_by_another_seed_or_within_other_bounds_and_a_plain_one_are_not_the_same(shelf: Shelf) -> None:
-    def misses(sources: list[Source], shelf: Shelf = shelf, **views: Any) -> int:
+def test_a_view_by_another_seed_or_within_other_bounds_and_a_plain_one_are_not_the_same(shelf: FeatureCache) -> None:
+    def misses(sources: list[Source], shelf: FeatureCache = shelf, **views: Any) -> int:
         one = reader(**views)
         list(one.encode(sources, as_they_are, "test", PLAIN, shelf))
         return one.cost.cache_misses
@@ -378,8 +378,14 @@ def test_a_view_by_another_seed_or_within_other_bounds_and_a_plain_one_are_not_t
         assert misses(other) == 2
     assert misses(wanted("a")) == 1
     # The views of the test are not those of an augmented clip; its frames are.
-    assert misses(seen("a", 2), Shelf(shelf.store, replace(shelf.key, views=replace(shelf.key.views, crops=3)))) == 0
-    assert misses(seen("a", 2), Shelf(shelf.store, replace(shelf.key, views=replace(shelf.key.views, stride=2)))) == 2
+    assert (
+        misses(seen("a", 2), FeatureCache(shelf.store, replace(shelf.key, views=replace(shelf.key.views, crops=3))))
+        == 0
+    )
+    assert (
+        misses(seen("a", 2), FeatureCache(shelf.store, replace(shelf.key, views=replace(shelf.key.views, stride=2))))
+        == 2
+    )
 
 
 def test_a_check_tells_what_decodes_and_encodes_nothing() -> None:

@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 import evalkit
 from evalkit import api
 from evalkit.api import Clip
-from evalkit.config import keys as config_keys
 from evalkit.config import parse
+from evalkit.config.keys import known_keys
 from evalkit.encoders import _load
 from evalkit.encoders._load import Spec, load_encoder, save_encoder, spec_of
 from evalkit.encoders.longvivit import ViViT
@@ -362,9 +362,9 @@ def own(module_here: Callable[[str], str]) -> str:
 def test_a_function_of_the_users_own_takes_its_own_settings(own: str) -> None:
     encoder = load_encoder(f"{own}:make", width=7)
     assert encoder.dim == 7 and encoder(video(encoder)).tokens.shape == (2, 2, 1, 7)
-    keys = config_keys.keys("run", ckpt=f"{own}:make")
+    keys = known_keys("run", ckpt=f"{own}:make")
     assert keys["encoder.width"].default == 5 and keys["encoder.width"].meaning == "of its tokens."
-    assert "encoder.prefix" not in keys and "encoder.prefix" in config_keys.keys("run", ckpt="demo")
+    assert "encoder.prefix" not in keys and "encoder.prefix" in known_keys("run", ckpt="demo")
     settled = parse.resolve("canary", [f"ckpt={own}:make", "encoder.width=6"])
     assert settled.encoder == {"width": 6}
 

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from evalkit.api import Augment, Batch, Encoded, Example, Kept
+from evalkit.api import Augment, Batch, EncoderOutput, Example, FeatureSpec
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.features import extract
-from evalkit.features.batches import Afresh, Held, _ahead, gather
+from evalkit.features.batches import InMemoryFeatures, StreamedFeatures, _ahead, gather
 from evalkit.features.extract import Source
 from evalkit.pipeline import fit, trainer
 from evalkit.pipeline.fit import fit_adapter
-from evalkit.pipeline.setup import Parts, prepare
+from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.trainer import Examples
 from evalkit.runtime import machine
 from evalkit.video import clips
-from evalkit.video.augment import looks
+from evalkit.video.augment import augmented_views
 from evalkit.video.clips import Decoded, Failure, Request
 from evalkit.weights import trained_adapter
 
@@ -72,11 +72,11 @@ def words(tmp_path: Path, films: Path, tiny: Path, monkeypatch: pytest.MonkeyPat
     return [f"task={tmp_path / 'films.py'}", f"data.root={films}", f"ckpt={tiny}", *settings]
 
 
-def fitted(*words: str) -> tuple[dict[str, Any], dict[str, Tensor], Parts]:
+def fitted(*words: str) -> tuple[dict[str, Any], dict[str, Tensor], Experiment]:
     """The record of a fit, what was learned, and the parts."""
     config = resolve("run", words)
     with prepare(config) as parts:
-        return fit_adapter(parts, config)[0], trained_adapter.learned(parts.adapter), parts
+        return fit_adapter(parts, config)[0], trained_adapter.adapter_state(parts.adapter), parts
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -205,13 +205,13 @@ def test_rows_come_by_batch_in_any_order_and_several_times(words: list[str], ful
     config = resolve("run", words)
     with prepare(config) as parts:
         wanted = extract.sources(parts.task.train)
-        rows, first, failed = gather(parts, wanted, looks(Augment(views=2), 0), "encode")
-        assert isinstance(rows, Afresh) and not failed and list(first.values()) == list(range(0, 14, 2))
+        rows, first, failed = gather(parts, wanted, augmented_views(Augment(views=2), 0), "encode")
+        assert isinstance(rows, StreamedFeatures) and not failed and list(first.values()) == list(range(0, 14, 2))
         (every,) = rows.read([range(14)])
         batches = [[3, 3, 0], [13], [0, 1, 3]]
         for batch, found in zip(batches, rows.read(batches), strict=True):
             assert torch.equal(found, every[batch])
-            assert torch.equal(next(Held(every).read([batch])), found)
+            assert torch.equal(next(InMemoryFeatures(every).read([batch])), found)
         assert len({row.numpy().tobytes() for row in every}) == 14
 
 
@@ -252,7 +252,7 @@ def numbered(n: int, views: int) -> Examples:
     """Examples whose features are their rows' numbers."""
     examples = [Example(str(i), Path(str(i)), 0) for i in range(n)]
     index = {Source(one.video, None): views * i for i, one in enumerate(examples)}
-    return Examples(examples, Held(torch.arange(n * views).view(-1, 1, 1)), index, views)
+    return Examples(examples, InMemoryFeatures(torch.arange(n * views).view(-1, 1, 1)), index, views)
 
 
 def test_each_epoch_trains_on_the_next_view_in_a_new_order() -> None:
@@ -333,21 +333,21 @@ def test_an_adapter_that_trains_the_encoder_gets_uint8_video_of_one_view(
 # --- what is kept ----------------------------------------------------------------------------------------------------
 
 
-def encoded(steps: int, spaces: int) -> Encoded:
+def encoded(steps: int, spaces: int) -> EncoderOutput:
     layers = tuple(torch.randn(2, steps, spaces, 5, generator=torch.Generator().manual_seed(i)) for i in range(2))
-    return Encoded(layers[-1], torch.ones(2, 5), layers)
+    return EncoderOutput(layers[-1], torch.ones(2, 5), layers)
 
 
 @pytest.mark.parametrize("grid", [1, 2, 3, 6])
 def test_tokens_on_a_grid_are_the_means_of_its_fields(grid: int) -> None:
     given = encoded(3, 36)
-    kept = Kept("tokens", layers=2, grid=grid).take(given)
+    kept = FeatureSpec("tokens", layers=2, grid=grid).take(given)
     assert kept.shape == (2, 2, 3, grid * grid, 5)
     for layer, tokens in enumerate(given.layers):
         square = tokens.flatten(0, 1).mT.reshape(6, 5, 6, 6)
         expected = adaptive_avg_pool2d(square, grid).flatten(-2).mT.reshape(2, 3, grid * grid, 5)
         torch.testing.assert_close(kept[:, layer], expected)
-    mean = Kept("tokens", steps=0, grid=grid, dtype="float16").take(given)
+    mean = FeatureSpec("tokens", steps=0, grid=grid, dtype="float16").take(given)
     assert mean.shape == (2, 1, grid * grid, 5) and mean.dtype == torch.float16
 
 
@@ -361,22 +361,22 @@ def test_tokens_on_a_grid_are_the_means_of_its_fields(grid: int) -> None:
 )
 def test_a_grid_that_does_not_divide_the_tokens_is_told(spaces: int, grid: int, told: str) -> None:
     with pytest.raises(UserError) as caught:
-        Kept("tokens", grid=grid).take(encoded(1, spaces))
+        FeatureSpec("tokens", grid=grid).take(encoded(1, spaces))
     assert str(caught.value) == told
 
 
 def test_a_probe_keeps_what_its_settings_say_and_each_way_is_stored_by_itself(words: list[str]) -> None:
-    def parts(*more: str) -> Parts:
+    def parts(*more: str) -> Experiment:
         return prepare(resolve("run", [*words, *more]))
 
     keys = set()
     for more, kept in (
-        ([], Kept("tokens", dtype="float16")),
-        (["adapter.token_grid=2"], Kept("tokens", grid=2, dtype="float16")),
-        (["adapter.stored=int8"], Kept("tokens", dtype="int8")),
-        (["adapter.stored=float32"], Kept("tokens")),
-        (["adapter.head=linear"], Kept("pooled")),
-        (["adapter.head=linear", "adapter.stored=float16"], Kept("pooled", dtype="float16")),
+        ([], FeatureSpec("tokens", dtype="float16")),
+        (["adapter.token_grid=2"], FeatureSpec("tokens", grid=2, dtype="float16")),
+        (["adapter.stored=int8"], FeatureSpec("tokens", dtype="int8")),
+        (["adapter.stored=float32"], FeatureSpec("tokens")),
+        (["adapter.head=linear"], FeatureSpec("pooled")),
+        (["adapter.head=linear", "adapter.stored=float16"], FeatureSpec("pooled", dtype="float16")),
     ):
         with parts(*more) as found:
             assert found.adapter.kept == kept and found.shelf

@@ -9,7 +9,7 @@ import pytest
 
 from evalkit.api import Example
 from evalkit.cli import main
-from evalkit.datasets.fewshot import few
+from evalkit.datasets.fewshot import few_shot
 from evalkit.errors import UserError
 from evalkit.results import run_folder, validate
 
@@ -22,27 +22,31 @@ def ids(examples: list[Example]) -> list[str]:
 
 
 def test_each_class_gets_so_many_in_the_order_in_which_they_stand() -> None:
-    found = few(EXAMPLES, CLASSES, 4, 0)
+    found = few_shot(EXAMPLES, CLASSES, 4, 0)
     assert Counter(example.target for example in found) == {0: 4, 1: 4, 2: 4}
     assert ids(found) == sorted(ids(found))
 
 
 def test_the_choice_is_of_the_seed_and_not_of_the_order() -> None:
     shuffled = random.Random(1).sample(EXAMPLES, len(EXAMPLES))
-    assert sorted(ids(few(shuffled, CLASSES, 4, 0))) == ids(few(EXAMPLES, CLASSES, 4, 0))
-    assert len({tuple(ids(few(EXAMPLES, CLASSES, 4, seed))) for seed in range(5)}) == 5
+    assert sorted(ids(few_shot(shuffled, CLASSES, 4, 0))) == ids(few_shot(EXAMPLES, CLASSES, 4, 0))
+    assert len({tuple(ids(few_shot(EXAMPLES, CLASSES, 4, seed))) for seed in range(5)}) == 5
 
 
 def test_fewer_shots_are_among_more() -> None:
-    chosen = [set(ids(few(EXAMPLES, CLASSES, shots, 3))) for shots in range(1, 11)]
+    chosen = [set(ids(few_shot(EXAMPLES, CLASSES, shots, 3))) for shots in range(1, 11)]
     assert all(less < more for less, more in zip(chosen, chosen[1:], strict=False))
     assert chosen[-1] == set(ids(EXAMPLES))
 
 
 def test_a_class_with_too_few_is_told_unless_fewer_will_do() -> None:
     with pytest.raises(UserError, match=r"^trainer.shots=4: class 'cat' has 3 training examples; give no more$"):
-        few(EXAMPLES[:8], CLASSES, 4, 0)
-    assert Counter(example.target for example in few(EXAMPLES[:11], CLASSES, 4, 0, at_most=True)) == {0: 4, 1: 4, 2: 3}
+        few_shot(EXAMPLES[:8], CLASSES, 4, 0)
+    assert Counter(example.target for example in few_shot(EXAMPLES[:11], CLASSES, 4, 0, at_most=True)) == {
+        0: 4,
+        1: 4,
+        2: 3,
+    }
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,7 @@ def test_a_class_with_too_few_is_told_unless_fewer_will_do() -> None:
 )
 def test_what_has_no_class_has_no_shots(examples: Any, classes: Any, why: str) -> None:
     with pytest.raises(UserError, match=f"^trainer.shots=1 needs a task with classes, one per example; {why}"):
-        few(examples, classes, 1, 0)
+        few_shot(examples, classes, 1, 0)
 
 
 @pytest.fixture

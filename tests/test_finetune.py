@@ -177,7 +177,7 @@ def test_what_was_trained_is_saved_beside_a_pointer_to_the_encoder(tuned: Path, 
     ]
     encoder: Any = _load.load_encoder(tuned)
     assert checkpoint.sha256(encoder) == checkpoint.sha256(_load.load_encoder(tiny))  # type: ignore[arg-type]
-    first = make(tiny, **trained_adapter.settings(tuned / "adapters" / "finetune")).learned()
+    first = make(tiny, **trained_adapter.adapter_settings(tuned / "adapters" / "finetune")).learned()
     changed = {name for name, value in weights_of(tuned).items() if not torch.equal(value, first[name].half())}
     assert all(name in changed for name in first if name.endswith((".up.weight", ".1.weight", "mlp.0.weight")))
 
@@ -193,7 +193,7 @@ def test_a_run_restores_it_and_its_answers_come_from_the_tuned_encoder(
     assert record["adapter"]["trainable_parameters"] == sum(value.numel() for value in weights_of(tuned).values())
     assert record["adapter"]["trainable_flops"] > 0
 
-    adapter = make(tiny, **trained_adapter.settings(tuned / "adapters" / "finetune"))
+    adapter = make(tiny, **trained_adapter.adapter_settings(tuned / "adapters" / "finetune"))
     parameters, weights = dict(adapter.named_parameters()), weights_of(tuned)
     answers = probabilities(run)
     with torch.no_grad():

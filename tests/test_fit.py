@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from evalkit import plugins
-from evalkit.api import Batch, Clip, Example, Kept, Prediction, Task
+from evalkit.api import Batch, Clip, Example, FeatureSpec, Prediction, Task
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
-from evalkit.features.batches import Held
+from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.extract import Source
 from evalkit.heads.optim import adamw
 from evalkit.metrics.classification import accuracy, top1_top5
 from evalkit.pipeline.fit import fit_adapter, split_val
-from evalkit.pipeline.setup import Parts, prepare
-from evalkit.pipeline.trainer import Course, DivergedError, Examples, Fitted, fit, headline, predict
+from evalkit.pipeline.setup import Experiment, prepare
+from evalkit.pipeline.trainer import DivergedError, Examples, Fitted, TrainingCurve, fit, headline, predict
 from evalkit.weights import trained_adapter
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ class Walker(lightning.LightningModule):
     """One weight that grows by 1 with every step; predicts the class of that number."""
 
     trains_encoder = False
-    kept = Kept()
+    kept = FeatureSpec()
 
     def __init__(self, epochs: int = 4, batch_size: int = 8, losses: Sequence[float] = (), pause: float = 0) -> None:
         super().__init__()
@@ -59,7 +59,9 @@ class Walker(lightning.LightningModule):
 
 def examples(n: int, target: int = 0, prefix: str = "") -> Examples:
     rows = [Example(f"{prefix}{i}", Path(f"{prefix}{i}"), target) for i in range(n)]
-    return Examples(rows, Held(torch.zeros(n, 1, 2)), {Source(row.video, None): i for i, row in enumerate(rows)})
+    return Examples(
+        rows, InMemoryFeatures(torch.zeros(n, 1, 2)), {Source(row.video, None): i for i, row in enumerate(rows)}
+    )
 
 
 def fitted(adapter: Any, train: Examples, val: Examples, score: Any = accuracy, **changed: Any) -> Fitted:
@@ -73,14 +75,14 @@ def fitted(adapter: Any, train: Examples, val: Examples, score: Any = accuracy, 
 def test_the_module_holds_the_epoch_that_was_best_on_val() -> None:
     walker = Walker(epochs=5)
     found = fitted(walker, examples(8), examples(3, target=2, prefix="v"))
-    assert found == Fitted([Course([0, 100, 0, 0, 0], kept=2)])
+    assert found == Fitted([TrainingCurve([0, 100, 0, 0, 0], kept=2)])
     assert walker.weight.item() == pytest.approx(2) and not walker.training
 
 
 def test_of_equal_epochs_the_last_is_kept() -> None:
     walker = Walker(epochs=3)
     found = fitted(walker, examples(8), examples(3, target=77, prefix="v"))
-    assert found == Fitted([Course([0, 0, 0], kept=3)])
+    assert found == Fitted([TrainingCurve([0, 0, 0], kept=3)])
     assert walker.weight.item() == pytest.approx(3)
 
 
@@ -129,7 +131,7 @@ def test_the_time_limit_ends_the_fit_with_an_epoch_that_was_scored() -> None:
 def test_a_limit_within_the_first_epoch_keeps_what_was_learned_until_then() -> None:
     walker = Walker(epochs=3, batch_size=1, pause=0.05)
     found = fitted(walker, examples(40), examples(2, prefix="v"), max_minutes=0.005)
-    assert found.courses == [Course([0.0], kept=1)] and 1 <= len(walker.seen) < 40
+    assert found.courses == [TrainingCurve([0.0], kept=1)] and 1 <= len(walker.seen) < 40
 
 
 def test_a_limit_shorter_than_one_step_is_told() -> None:
@@ -151,7 +153,7 @@ def clusters(n: int, prefix: str) -> Examples:
     targets = [i % 3 for i in range(n)]
     rows = [Example(f"{prefix}{i}", Path(f"{prefix}{i}"), target) for i, target in enumerate(targets)]
     features = torch.eye(8)[targets][:, None] + 0.3 * torch.randn(n, 1, 8, generator=generator)
-    return Examples(rows, Held(features), {Source(row.video, None): i for i, row in enumerate(rows)})
+    return Examples(rows, InMemoryFeatures(features), {Source(row.video, None): i for i, row in enumerate(rows)})
 
 
 PROBE = Task(test=(), score=top1_top5, classes=("a", "b", "c"))
@@ -184,8 +186,8 @@ def test_a_probe_learns_and_one_seed_gives_one_result() -> None:
 
 def test_predictions_at_hand_are_in_the_order_of_the_examples_whatever_the_order_of_the_rows() -> None:
     one, data = probe(), clusters(150, "")
-    assert isinstance(data.rows, Held)
-    rows = Held(data.rows.features.flip(0))
+    assert isinstance(data.rows, InMemoryFeatures)
+    rows = InMemoryFeatures(data.rows.features.flip(0))
     backwards = Examples(list(reversed(data.examples)), rows, {s: 149 - i for s, i in data.index.items()})
     assert predict(one.eval(), backwards, None)[0] == predict(one, data, None)[0][::-1]
 
@@ -269,14 +271,14 @@ def words(tmp_path: Path, films: Path, tiny: Path) -> list[str]:
     return [f"task={tmp_path / 'classes.py'}", f"data.root={films}", f"ckpt={tiny}", "adapter.epochs=3", "workers=1"]
 
 
-def chosen(words: Sequence[str], *points: dict[str, Any]) -> tuple[Parts, dict[str, Any]]:
+def chosen(words: Sequence[str], *points: dict[str, Any]) -> tuple[Experiment, dict[str, Any]]:
     config = replace(resolve("run", words), points=points)
     parts = prepare(config)
     return parts, fit_adapter(parts, config)[0]
 
 
-def alike(one: Parts, other: Parts) -> bool:
-    learned, expected = (trained_adapter.learned(parts.adapter) for parts in (one, other))
+def alike(one: Experiment, other: Experiment) -> bool:
+    learned, expected = (trained_adapter.adapter_state(parts.adapter) for parts in (one, other))
     return all(torch.allclose(learned[name], value, atol=1e-5) for name, value in expected.items())
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Kept
+from evalkit.api import Clip, EncoderOutput, FeatureSpec
 from evalkit.errors import UserError
-from evalkit.features.forward import Forward
+from evalkit.features.forward import EncoderRunner
 
 
 class Hungry(nn.Module):
@@ -20,22 +20,22 @@ class Hungry(nn.Module):
         self.sizes: list[int] = []
         self.map = nn.Linear(3, 3)
 
-    def forward(self, video: Tensor, layers: int = 1) -> Encoded:
+    def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
         self.sizes.append(len(video))
         if len(video) > self.most:
             raise RuntimeError(self.words) if self.words else torch.OutOfMemoryError("CUDA out of memory")
         tokens = self.map(video.mean((-2, -1)))[:, :, None]
-        return Encoded(tokens, tokens.mean((1, 2)), (tokens,) * layers)
+        return EncoderOutput(tokens, tokens.mean((1, 2)), (tokens,) * layers)
 
 
-def forward(module: Hungry, batch: int = 8, shrinks: bool = True, precision: Any = "32") -> Forward:
-    return Forward(module, "0" * 64, torch.device("cpu"), batch, shrinks, precision)
+def forward(module: Hungry, batch: int = 8, shrinks: bool = True, precision: Any = "32") -> EncoderRunner:
+    return EncoderRunner(module, "0" * 64, torch.device("cpu"), batch, shrinks, precision)
 
 
 PIXELS = torch.randint(0, 256, (11, 2, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-pooled = Kept("pooled")
+pooled = FeatureSpec("pooled")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_another_failure_of_the_encoder_is_not_taken_for_lack_of_memory() -> Non
 
 def test_a_shape_that_the_encoder_refuses_is_told_in_one_line() -> None:
     class Picky(Hungry):
-        def forward(self, video: Tensor, layers: int = 1) -> Encoded:
+        def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
             raise ValueError("wanted 16 frames")
 
     with pytest.raises(UserError, match="^the encoder cannot take these clips: wanted 16 frames$"):
@@ -85,18 +85,18 @@ def test_half_precision_gives_floats_near_those_of_full_precision() -> None:
 
 def test_layers_are_asked_for_only_where_more_than_one_is_wanted() -> None:
     one = forward(Hungry(99))
-    assert one(PIXELS, Kept("tokens", layers=3)).shape == (11, 3, 2, 1, 3)
+    assert one(PIXELS, FeatureSpec("tokens", layers=3)).shape == (11, 3, 2, 1, 3)
 
 
 def test_an_encoder_that_gives_one_layer_only_is_told_in_one_line() -> None:
     class Last(Hungry):
-        def forward(self, video: Tensor) -> Encoded:  # type: ignore[override]
+        def forward(self, video: Tensor) -> EncoderOutput:  # type: ignore[override]
             return super().forward(video)
 
     one = forward(Last(99))
     assert len(one(PIXELS, pooled)) == 11
     with pytest.raises(UserError, match="reads the encoder's last 3 layers, and this encoder takes no layers="):
-        one(PIXELS, Kept("tokens", layers=3))
+        one(PIXELS, FeatureSpec("tokens", layers=3))
 
 
 def test_what_is_kept_can_be_trained_on() -> None:

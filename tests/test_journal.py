@@ -253,7 +253,9 @@ def learned(world: Path) -> Path:
     torch.manual_seed(3)
     settings = {"lm": str(world / "lm"), "latents": 4, "max_tokens": 4}
     adapter = plugins.factory("adapter", "captioner")(load_encoder(world / "tiny"), task, **settings)
-    trained_adapter.save(adapter, trained_adapter.place(world / "learned", "captioner"), {"settings": settings})
+    trained_adapter.save_adapter(
+        adapter, trained_adapter.adapter_folder(world / "learned", "captioner"), {"settings": settings}
+    )
     return world / "learned"
 
 

@@ -370,7 +370,7 @@ def test_a_task_stands_under_the_suite_whose_protocol_it_is(tmp_path: Path, prot
 def test_every_task_of_every_suite_is_asked_for_in_words_that_papers_print_under() -> None:
     wanted = columns._wanted()
     assert {name for names in wanted.values() for name in names} == set(suites.suites())
-    assert {how for _, how, _ in wanted} <= {number.adaptation for number in published.numbers()}
+    assert {how for _, how, _ in wanted} <= {number.adaptation for number in published.published_numbers()}
 
 
 def test_a_miniature_stands_apart_and_beside_no_printed_number(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import box_map, chance_map, charades_map, foreground_map, multilabel_map, pr_auc
-from evalkit.metrics.bootstrap import Weighted
+from evalkit.metrics.bootstrap import ReweightedScore
 from evalkit.metrics.classification import accuracy, macro_accuracy, top1_top5
 from evalkit.metrics.retrieval import retrieval
 from tests.given import FIXTURES
@@ -373,7 +373,7 @@ def test_a_score_that_knows_its_draws_is_what_it_gives_on_the_drawn_examples(sco
         drawn = np.repeat(np.arange(n), times).tolist()
         again = score([predictions[i] for i in drawn], [targets[i] for i in drawn])
         for name, value in known.items():
-            if isinstance(value, Weighted):
+            if isinstance(value, ReweightedScore):
                 ours = value.of(np.stack([times, times], 1).astype(np.float32))[1]
             else:
                 ours = value.of(times @ value.parts)

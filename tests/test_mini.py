@@ -19,7 +19,7 @@ from evalkit.datasets import captions
 from evalkit.demo import lessons, train_encoder
 from evalkit.encoders._load import load_encoder
 from evalkit.language.models import load
-from evalkit.language.reader import Asked, Reader
+from evalkit.language.reader import Continuation, VideoLanguageModel
 from evalkit.mini import film, language, world
 from evalkit.mini.library import Films
 from evalkit.video.sampling import frame_indices
@@ -250,14 +250,14 @@ def test_the_language_model_chooses_by_letter_and_says_yes_or_no_of_a_story_told
     by_letter: bool, chance: float
 ) -> None:
     model, tokenizer = load("")
-    reader = Reader(1, model, tokenizer, latents=0, depth=0)
+    reader = VideoLanguageModel(1, model, tokenizer, latents=0, depth=0)
     rng, right = random.Random("told"), 0
     answers = list("ABCDE") if by_letter else ["yes", "no"]
     with torch.inference_mode():
         for _ in range(50):
             told = world.story(rng, 1, 180.0, 15.0)
             question, answer = language.offered(rng, told, by_letter)
-            asked = [Asked(0, f"{told}. Question: {question} Answer:", one) for one in answers]
+            asked = [Continuation(0, f"{told}. Question: {question} Answer:", one) for one in answers]
             logprobs, mask = reader(asked, None)
             right += answers[int((logprobs * mask).sum(-1).argmax())] == answer
     assert right / 50 > chance + 0.4

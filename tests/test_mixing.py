@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evalkit.heads.mixup import mix
+from evalkit.heads.mixup import mix_batch
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -14,7 +14,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def mixed(mixup: float, cutmix: float, seed: int) -> tuple[Tensor, Tensor]:
-    return mix(*batch(), mixup, cutmix, np.random.default_rng(seed))
+    return mix_batch(*batch(), mixup, cutmix, np.random.default_rng(seed))
 
 
 def test_without_alphas_nothing_is_mixed() -> None:
@@ -65,5 +65,5 @@ def test_the_same_seed_mixes_alike_and_the_given_video_stays() -> None:
     first, again = mixed(0.8, 1.0, 5), mixed(0.8, 1.0, 5)
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     video, target = batch()
-    mix(video, target, 0, 1.0, np.random.default_rng(3))
+    mix_batch(video, target, 0, 1.0, np.random.default_rng(3))
     assert torch.equal(video, batch()[0]) and torch.equal(target, batch()[1])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
 from evalkit import load_encoder, plugins
-from evalkit.api import Batch, Encoded, Task
+from evalkit.api import Batch, EncoderOutput, Task
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.language import models
@@ -99,7 +99,7 @@ def test_the_blind_control_sees_no_video(lm: Path) -> None:
 
 @pytest.mark.parametrize(("temporal", "steps"), [("none", 8), ("strided", 2), ("mean", 1)])
 def test_temporal_pooling_keeps_the_named_steps(lm: Path, temporal: str, steps: int) -> None:
-    encoded = Encoded(torch.randn(2, 8, 4, 24), torch.randn(2, 24))
+    encoded = EncoderOutput(torch.randn(2, 8, 4, 24), torch.randn(2, 24))
     kept = choice(lm, temporal=temporal).kept.take(encoded)
     assert kept.shape == (2, steps, 4, 24)
     wanted = {"none": encoded.tokens, "strided": encoded.tokens[:, 2::4], "mean": encoded.tokens.mean(1, keepdim=True)}
@@ -133,25 +133,25 @@ def test_a_language_model_that_transformers_cannot_load_is_named(tmp_path: Path)
 
 def test_what_an_adapter_learned_comes_back_from_disk(tmp_path: Path, lm: Path) -> None:
     adapter = choice(lm)
-    trained_adapter.save(adapter, tmp_path / "a", {"settings": {"latents": 3}})
+    trained_adapter.save_adapter(adapter, tmp_path / "a", {"settings": {"latents": 3}})
     torch.manual_seed(random.randrange(1000) + 1)
     other = choice(lm)
     other.reader.resampler.latents.data.zero_()
-    trained_adapter.restore(other, tmp_path / "a")
+    trained_adapter.restore_adapter(other, tmp_path / "a")
     for one, two in zip(
-        trained_adapter.learned(adapter).values(), trained_adapter.learned(other).values(), strict=True
+        trained_adapter.adapter_state(adapter).values(), trained_adapter.adapter_state(other).values(), strict=True
     ):
         assert torch.allclose(one, two, atol=1e-3)
-    assert not any(name.startswith("lm.") for name in trained_adapter.learned(adapter))
-    assert trained_adapter.settings(tmp_path / "a") == {"latents": 3}
+    assert not any(name.startswith("lm.") for name in trained_adapter.adapter_state(adapter))
+    assert trained_adapter.adapter_settings(tmp_path / "a") == {"latents": 3}
 
 
 def test_an_adapter_is_not_restored_over_another_language_model(tmp_path: Path, lm: Path) -> None:
     adapter = choice(lm)
-    trained_adapter.save(adapter, tmp_path / "a", {"settings": {}})
+    trained_adapter.save_adapter(adapter, tmp_path / "a", {"settings": {}})
     adapter.reader.lm.get_input_embeddings().weight.data.add_(1)
     with pytest.raises(UserError, match="was trained with lm .* train it again"):
-        trained_adapter.restore(adapter, tmp_path / "a")
+        trained_adapter.restore_adapter(adapter, tmp_path / "a")
 
 
 @pytest.mark.parametrize("scorer", ["letter", "letter_said"])
@@ -217,12 +217,12 @@ def test_a_captioner_s_weights_answer_multiple_choice_and_the_other_way_round(tm
         settings = {"join": "prefix", "latents": 3, "depth": 1, "lr": 0.5}
         learned = plugins.factory("adapter", one)(encoder, TASK, **settings)
         record = {"settings": settings, "frozen": {"encoder": checkpoint.sha256(encoder)}}
-        trained_adapter.save(learned, trained_adapter.place(tmp_path / one, one), record)
+        trained_adapter.save_adapter(learned, trained_adapter.adapter_folder(tmp_path / one, one), record)
         words = ["task=egoschema", "mini=true", f"ckpt={tiny}", f"adapter={other}", f"adapter.from={tmp_path / one}"]
         if other == "captioner":
             words[0] = "task=youcook2"
         with prepare(resolve("run", words)) as parts:
             assert parts.fitted_from == tmp_path / one / "adapters" / one
             assert (parts.settings["latents"], parts.settings["depth"], parts.settings["lr"]) == (3, 1, 3e-3)
-            for name, value in trained_adapter.learned(parts.adapter).items():
-                assert torch.equal(value.half(), trained_adapter.learned(learned)[name].half())
+            for name, value in trained_adapter.adapter_state(parts.adapter).items():
+                assert torch.equal(value.half(), trained_adapter.adapter_state(learned)[name].half())

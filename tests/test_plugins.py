@@ -12,7 +12,7 @@ import pytest
 
 import evalkit
 from evalkit import errors, plugins
-from evalkit.config.keys import keys
+from evalkit.config.keys import known_keys
 from evalkit.errors import UserError
 
 GOOD = '''"""A module."""
@@ -204,5 +204,5 @@ def test_every_plug_in_of_the_project_loads_and_explains_itself(kind: plugins.Ki
 @pytest.mark.parametrize(("kind", "name"), [pair for pair in PROJECT if pair[0] != "encoder"])
 def test_every_key_of_the_project_has_a_meaning(kind: plugins.Kind, name: str, tmp_path: Path) -> None:
     (tmp_path / "zebra.py").write_text(GOOD)
-    known = keys("run", name) if kind == "task" else keys("run", str(tmp_path / "zebra.py"), name)
+    known = known_keys("run", name) if kind == "task" else known_keys("run", str(tmp_path / "zebra.py"), name)
     assert not [key for key, one in known.items() if not one.meaning]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from evalkit import plugins
-from evalkit.api import Batch, Encoded, Example, Task
+from evalkit.api import Batch, EncoderOutput, Example, Task
 from evalkit.errors import UserError
 from evalkit.heads.optim import StackedAdamW
 from evalkit.weights import trained_adapter
@@ -23,7 +23,7 @@ def told_apart(probe: Any) -> Batch:
     draw = torch.Generator().manual_seed(0)
     centres, targets = torch.randn(3, 24, generator=draw), [i % 3 for i in range(48)]
     video = centres[targets][:, None, None] + 0.3 * torch.randn(48, 2, 4, 24, generator=draw)
-    features = probe.kept.take(Encoded(video, video.mean((1, 2)), (video,) * probe.kept.layers))[:, None]
+    features = probe.kept.take(EncoderOutput(video, video.mean((1, 2)), (video,) * probe.kept.layers))[:, None]
     return Batch([Example(str(i), Path(str(i)), target) for i, target in enumerate(targets)], features)
 
 
@@ -167,7 +167,7 @@ def test_a_probes_file_has_the_names_of_torchs_own_modules_and_comes_back(head: 
     probe = grid(head=head)
     descend(probe, told_apart(probe), 3)
     probe.choose(1)
-    trained_adapter.save(probe, tmp_path / "a", {"settings": {}})
+    trained_adapter.save_adapter(probe, tmp_path / "a", {"settings": {}})
     names = {"classify.1.weight", "classify.1.bias"} | (
         {"pool.weight", "pool.bias"}
         if head == "linear"
@@ -179,8 +179,8 @@ def test_a_probes_file_has_the_names_of_torchs_own_modules_and_comes_back(head: 
     torch.manual_seed(1)
     other = plugins.factory("adapter", "probe")(small(), TASK, head=head)
     other.bank.stacked["weight"].data.zero_()
-    trained_adapter.restore(other, tmp_path / "a")
-    assert all(torch.equal(value.half(), stored[name]) for name, value in trained_adapter.learned(other).items())
+    trained_adapter.restore_adapter(other, tmp_path / "a")
+    assert all(torch.equal(value.half(), stored[name]) for name, value in trained_adapter.adapter_state(other).items())
 
 
 def test_positions_in_time_are_refused_for_a_linear_probe() -> None:
@@ -194,11 +194,11 @@ def test_mlap_keeps_the_last_layers_and_its_file_has_a_layer_for_each(tmp_path: 
         encoded = small()(torch.randn(3, 4, 3, 32, 32), layers=2)
     features = probe.kept.take(encoded)[:, None]
     assert features.shape[2] == 2 and probe.predict([Example("1", Path("1"))], features[:1])[0].value
-    trained_adapter.save(probe, tmp_path / "a", {"settings": {}})
+    trained_adapter.save_adapter(probe, tmp_path / "a", {"settings": {}})
     torch.manual_seed(1)
     other = plugins.factory("adapter", "probe")(small(), TASK, head="mlap", layers=2).eval()
     other.bank.stacked["up_weight1"].data.zero_()
-    trained_adapter.restore(other, tmp_path / "a")
+    trained_adapter.restore_adapter(other, tmp_path / "a")
     assert torch.allclose(other(features[:, 0]), probe(features[:, 0]), atol=1e-2)
     assert "pool.layers.1.mlp.3.weight" in load_file(tmp_path / "a" / "adapter.safetensors")
     assert plugins.factory("adapter", "probe")(small(), TASK, head="mlap").kept.layers == 4

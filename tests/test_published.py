@@ -1,16 +1,16 @@
 """The printed numbers, where they are put beside measured ones."""
 
-from evalkit.datasets.published import SOURCES, numbers, rows
+from evalkit.datasets.published import SOURCES, published_numbers, rows
 
 
 def test_every_number_has_a_source_and_stands_once() -> None:
-    assert {number.source for number in numbers()} == SOURCES.keys()
-    once = [(n.source, n.table, n.row, n.task, n.split, n.adaptation, n.metric, n.note) for n in numbers()]
+    assert {number.source for number in published_numbers()} == SOURCES.keys()
+    once = [(n.source, n.table, n.row, n.task, n.split, n.adaptation, n.metric, n.note) for n in published_numbers()]
     assert len(set(once)) == len(once)
 
 
 def test_rates_are_in_percent() -> None:
-    rates = [n for n in numbers() if n.metric not in ("trainable_gflops", "CIDEr")]
+    rates = [n for n in published_numbers() if n.metric not in ("trainable_gflops", "CIDEr")]
     assert all(0 < n.value < 100 for n in rates)
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from evalkit.api import Augment, Views
 from evalkit.video import randaugment
-from evalkit.video.augment import looks
+from evalkit.video.augment import augmented_views
 from evalkit.video.clips import Decoded, read_clip
-from evalkit.video.randaugment import OPERATIONS, distorted
+from evalkit.video.randaugment import OPERATIONS, rand_augment
 
 T, H, W = 4, 30, 44
 Pillow = Callable[[Image.Image], Image.Image]
@@ -134,7 +134,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 def test_operations_and_strengths_are_drawn_as_it_says(drawn: list[tuple[str, float]]) -> None:
     stream, video = random.Random(0), clip()
     for _ in range(8500):
-        distorted(video, 8.0, 0.5, stream)
+        rand_augment(video, 8.0, 0.5, stream)
     names, strengths = zip(*drawn, strict=True)
     assert len(drawn) == 17_000
     counts = [names.count(name) for name in OPERATIONS]
@@ -144,7 +144,7 @@ def test_operations_and_strengths_are_drawn_as_it_says(drawn: list[tuple[str, fl
     assert quantiles == pytest.approx([0.7, 0.75, 0.8, 0.85], abs=0.005)
     drawn.clear()
     for deviation in (0.0, 50.0):
-        distorted(video, 9.0, deviation, stream)
+        rand_augment(video, 9.0, deviation, stream)
     assert [strength for _, strength in drawn[:2]] == [0.9, 0.9]
     assert {strength for _, strength in drawn[2:]} <= {0.0, 1.0}
 
@@ -163,14 +163,14 @@ def test_a_frame_of_any_size_and_of_one_colour_is_taken() -> None:
 
 
 def test_the_same_numbers_give_the_same_clip() -> None:
-    one, same, other = (distorted(clip(), 9, 0.5, random.Random(seed)) for seed in (1, 1, 2))
+    one, same, other = (rand_augment(clip(), 9, 0.5, random.Random(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
 def test_what_is_drawn_stays_the_same_from_release_to_release(drawn: list[tuple[str, float]]) -> None:
     """Stored views would be mixed with others where this changes."""
     for seed in range(3):
-        distorted(clip(), 9, 0.5, random.Random(seed))
+        rand_augment(clip(), 9, 0.5, random.Random(seed))
     names, strengths = zip(*drawn, strict=True)
     assert names == ("cutout", "posterize", "invert", "posterize", "none", "equalize")
     assert strengths == pytest.approx([0.826051499, 0.850528689, 0.908381063, 0.844437171, 1.0, 0.891636668], abs=1e-9)
@@ -178,9 +178,9 @@ def test_what_is_drawn_stays_the_same_from_release_to_release(drawn: list[tuple[
 
 def test_a_training_view_is_the_drawn_part_of_the_video_with_the_operations_done_to_it(films: Path) -> None:
     film = films / "00.mp4"
-    views, strong = looks(Augment(views=4), 3), looks(Augment(views=4, randaugment=(9, 0.5)), 3)
+    views, strong = augmented_views(Augment(views=4), 3), augmented_views(Augment(views=4, randaugment=(9, 0.5)), 3)
     plain, changed = (read_clip(film, None, Views("dense"), 4, 32, some) for some in (views, strong))
     assert isinstance(plain, Decoded) and isinstance(changed, Decoded) and plain.times == changed.times
     for look, before, after in zip(strong, plain.pixels, changed.pixels, strict=True):
-        assert torch.equal(after, distorted(before, 9, 0.5, look.stream("operations", film, None)))
+        assert torch.equal(after, rand_augment(before, 9, 0.5, look.stream("operations", film, None)))
     assert not torch.equal(plain.pixels, changed.pixels)

@@ -13,7 +13,7 @@ from torch import nn
 from evalkit import load_encoder, plugins
 from evalkit.api import Batch, Clip, Example, Prediction, Task
 from evalkit.cli import main
-from evalkit.datasets.captions import Captioned, Searched, search
+from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, retrieval_task
 from evalkit.errors import UserError
 from evalkit.weights import trained_adapter
 from tests.given import ANNOTATIONS, linked, make, real, refusal, write
@@ -273,10 +273,10 @@ def test_a_folder_without_the_files_says_which_are_wanted(tmp_path: Path, name: 
 def searched(films: Path, n: int = 4, several: bool = False) -> Task:
     """Films with captions that need not be true."""
     rows = [
-        Captioned(f"v{i}", films / f"{i:02d}.mp4", [text, f"{text} again"] if several else [text])
+        CaptionedVideo(f"v{i}", films / f"{i:02d}.mp4", [text, f"{text} again"] if several else [text])
         for i, text in enumerate(CAPTIONS[:n])
     ]
-    return search(Searched(rows, rows))
+    return retrieval_task(CaptionSplits(rows, rows))
 
 
 def adapter(encoder: Any, task: Task, **settings: Any) -> Any:
@@ -287,7 +287,7 @@ def test_zero_shot_ranks_are_those_of_the_encoders_own_vectors(tiny: Path, films
     encoder: Any = load_encoder(tiny)
     task = searched(films, several=True)
     mine = adapter(encoder, task)
-    assert mine.epochs == 0 and not trained_adapter.learned(mine) and mine.frozen == {}
+    assert mine.epochs == 0 and not trained_adapter.adapter_state(mine) and mine.frozen == {}
     views = torch.randn(4, 3, encoder.dim, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         given = mine.predict(task.test, views.repeat_interleave(2, 0))
@@ -426,7 +426,7 @@ def test_training_pulls_captions_to_their_videos_and_leaves_the_frozen_parts(
         found = mine.settle(task.test, mine.predict(task.test, features))
     assert [one.value for one in found] == [{"t2v": 1.0, "v2t": 1.0}] * 4
     assert (checkpoint.sha256(encoder), checkpoint.sha256(mine.words)) == (before, frozen)
-    own = {name.partition(".")[0] for name in trained_adapter.learned(mine)}
+    own = {name.partition(".")[0] for name in trained_adapter.adapter_state(mine)}
     assert own == {"video", "text", "log_scale"} | ({"tuned"} if "tuned" in words else set())
 
 
@@ -447,11 +447,11 @@ def test_what_was_trained_comes_back_and_another_text_model_is_refused(
     task = searched(films)
     mine = adapter(encoder, task, text=str(lm), tune_text=True, pool="mean")
     with torch.no_grad():
-        for value in trained_adapter.learned(mine).values():
+        for value in trained_adapter.adapter_state(mine).values():
             value.copy_((value + 0.1 * torch.randn_like(value)).half())
-    trained_adapter.save(mine, tmp_path / "adapters" / "retrieval", {})
+    trained_adapter.save_adapter(mine, tmp_path / "adapters" / "retrieval", {})
     again = adapter(encoder, task, text=str(lm), tune_text=True, pool="mean")
-    trained_adapter.restore(again, tmp_path / "adapters" / "retrieval")
+    trained_adapter.restore_adapter(again, tmp_path / "adapters" / "retrieval")
     features = torch.randn(4, 1, 1, 3, encoder.dim)
     with torch.inference_mode():
         for a, b in zip(mine.predict(task.test, features), again.predict(task.test, features), strict=True):
@@ -464,7 +464,7 @@ def test_what_was_trained_comes_back_and_another_text_model_is_refused(
     for file in (*lm.glob("token*"), *lm.glob("special*")):
         (other / file.name).write_bytes(file.read_bytes())
     with pytest.raises(UserError, match="was trained with text"):
-        trained_adapter.restore(
+        trained_adapter.restore_adapter(
             adapter(encoder, task, text=str(other), tune_text=True, pool="mean"), tmp_path / "adapters" / "retrieval"
         )
 

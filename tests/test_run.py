@@ -21,9 +21,8 @@ from evalkit.cli import main
 from evalkit.features import extract
 from evalkit.features.extract import Source
 from evalkit.metrics.classification import accuracy
-from evalkit.pipeline import controls as pipeline_controls
 from evalkit.pipeline import trainer
-from evalkit.pipeline.controls import _cyclic
+from evalkit.pipeline.controls import cyclic, measure_control
 from evalkit.pipeline.trainer import fit
 from evalkit.results import run_folder, validate
 from evalkit.video.workers import read_clips
@@ -316,11 +315,11 @@ class Likes:
 def test_cyclic_orders_are_told_as_indices_of_the_options_as_they_stand() -> None:
     examples = [question("long", "abcde", 2), question("short", "xyz", 1)]
     straight = {e.id: p for e, p in zip(examples, Likes("cy").predict(examples, None), strict=True)}
-    turned = _cyclic(Likes("cy"), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
+    turned = cyclic(Likes("cy"), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
     assert turned["long"].value == [2] * 5 and turned["short"].value == [1] * 5
     # one that always takes what stands first is right in one order of each question
     straight = {e.id: p for e, p in zip(examples, Likes("").predict(examples, None), strict=True)}
-    turned = _cyclic(Likes(""), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
+    turned = cyclic(Likes(""), examples, torch.zeros(2, 1), straight)  # type: ignore[arg-type]
     assert turned["long"].value == [0, 1, 2, 3, 4] and turned["short"].value == [0, 1, 2, 0, 1]
 
 
@@ -328,11 +327,11 @@ def test_option_order_is_the_mean_over_the_orders_and_a_failed_example_is_wrong_
     examples = [question("a", "abc", 2), question("b", "abc", 0), question("c", "abc", 1), question("d", "ab", 0)]
     task = Task(test=examples, score=accuracy)
     predicted = {"a": Prediction([2, 2, 1]), "b": Prediction([0, 0, 0]), "d": Prediction([0, 1])}
-    control = pipeline_controls.control("option_order", task, predicted)
+    control = measure_control("option_order", task, predicted)
     assert control["metric"] == "accuracy"
     assert control["value"] == pytest.approx((75 + 50 + 50) / 3)
     plain = {"a": Prediction(2), "b": Prediction(1), "d": Prediction(0)}
-    assert pipeline_controls.control("blind", task, plain)["value"] == 50
+    assert measure_control("blind", task, plain)["value"] == 50
 
 
 def test_a_task_that_fails_is_told_with_its_file_and_line(

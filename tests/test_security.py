@@ -246,7 +246,7 @@ def test_settings_of_other_libraries_say_the_shape_alone(name: str, settings: di
 
 def test_settings_of_a_trained_adapter_are_arguments_and_nothing_more(tmp_path: Path, mark: Path, evil: str) -> None:
     (tmp_path / "adapter.json").write_text(json.dumps({"adapter": f"{evil}:make", "settings": {"lr": 1}}))
-    assert trained_adapter.settings(tmp_path) == {"lr": 1} and not mark.exists()
+    assert trained_adapter.adapter_settings(tmp_path) == {"lr": 1} and not mark.exists()
 
 
 # --- a folder with a language model ----------------------------------------------------------------------------------

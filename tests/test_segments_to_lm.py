@@ -38,7 +38,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory, lm: Path) -> Path:
     task = Task(test=(), score=accuracy)
     made = plugins.factory("adapter", "captioner")(seen(), task, **settings)
     record = {"settings": settings, "frozen": {"encoder": checkpoint.sha256(seen())}}
-    trained_adapter.save(made, trained_adapter.place(folder, "captioner"), record)
+    trained_adapter.save_adapter(made, trained_adapter.adapter_folder(folder, "captioner"), record)
     return folder
 
 

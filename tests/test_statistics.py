@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from evalkit.metrics import bootstrap
-from evalkit.metrics.bootstrap import Summed, Table, Weighted, difference, interval, interval_of, mean
+from evalkit.metrics.bootstrap import AdditiveScore, ReweightedScore, Table, difference, interval, interval_of, mean
 
 scipy: Any = importlib.import_module("scipy.stats")  # comes with scikit-learn, without types
 
@@ -95,18 +95,18 @@ def test_draws_that_are_kept_are_those_that_are_made_each_time(monkeypatch: pyte
     for values in (generator.random(300), generator.integers(0, 60, 300) / 60, generator.integers(0, 2, 300)):
         with monkeypatch.context() as patch:
             kept = [interval(values, range(300), seed) for seed in (0, 1, 0)]
-            patch.setattr(bootstrap, "KEPT", 0)
-            patch.setattr(bootstrap, "AT_ONCE", 70_000)
+            patch.setattr(bootstrap, "KEPT_RESAMPLES", 0)
+            patch.setattr(bootstrap, "DRAWS_PER_CHUNK", 70_000)
             assert kept == [pytest.approx(interval(values, range(300), seed), abs=1e-12) for seed in (0, 1, 0)]
 
 
-def median_of(values: Any) -> Weighted:
+def median_of(values: Any) -> ReweightedScore:
     """Of values that are in rising order."""
 
     def of(times: Any) -> Table:
         return np.array([np.median(np.repeat(values, one)) for one in times.T.astype(int)])
 
-    return Weighted(len(values), of)
+    return ReweightedScore(len(values), of)
 
 
 def test_a_whole_split_statistic_agrees_with_scipy_moved_onto_its_value() -> None:
@@ -124,7 +124,7 @@ def test_a_whole_split_statistic_draws_whole_videos() -> None:
         drawn.extend(times.T)
         return np.zeros(times.shape[1])
 
-    interval_of(Weighted(6, note, value=0), ["a", "b", "a", "b", "b", "c"], seed=0, resamples=50)
+    interval_of(ReweightedScore(6, note, value=0), ["a", "b", "a", "b", "b", "c"], seed=0, resamples=50)
     assert len(drawn) == 50
     for times in drawn:
         assert times[0] == times[2] and times[1] == times[3] == times[4]
@@ -138,7 +138,7 @@ def test_the_interval_holds_the_score_where_no_draw_comes_near_it() -> None:
     def distinct(times: Any) -> Table:
         return np.array([float(np.count_nonzero(one)) for one in times.T])
 
-    low, high = interval_of(Weighted(40, distinct), values.tolist(), seed=0)
+    low, high = interval_of(ReweightedScore(40, distinct), values.tolist(), seed=0)
     assert 30 < low < 40 == high
 
 
@@ -177,9 +177,9 @@ def test_a_ratio_of_sums_has_the_interval_of_the_statistic_itself() -> None:
     def of(sums: Any) -> Any:
         return 100 * sums[..., 0] / sums[..., 1]
 
-    summed = Summed(parts, of)
+    summed = AdditiveScore(parts, of)
     assert summed == pytest.approx(100 * parts[:, 0].sum() / parts[:, 1].sum())
-    again = interval_of(Weighted(120, lambda times: of(times.T @ parts)), clusters, seed=1, resamples=4000)
+    again = interval_of(ReweightedScore(120, lambda times: of(times.T @ parts)), clusters, seed=1, resamples=4000)
     assert interval_of(summed, clusters, seed=0) == pytest.approx(again, abs=0.5)
 
 

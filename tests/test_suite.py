@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli import main
-from evalkit.commands import suite
-from evalkit.commands.suite import plan
 from evalkit.datasets import published
 from evalkit.datasets import suites as suite_files
 from evalkit.datasets.suites import Suite, read, suites
 from evalkit.errors import UserError
+from evalkit.pipeline import suite
+from evalkit.pipeline.suite import plan
 
 TWO = """# Two tasks of one's own.
 cells:
@@ -51,7 +51,7 @@ def test_every_suite_can_be_planned_as_miniatures(name: str) -> None:
 @pytest.mark.parametrize("name", suites())
 def test_every_row_of_a_suite_is_printed_somewhere(name: str) -> None:
     found = read(name)
-    printed = {number.row for number in published.numbers()}
+    printed = {number.row for number in published.published_numbers()}
     assert {row for rows in (*found.rows.values(), *found.sizes.values()) for row in rows} <= printed
     assert list(found.sizes) == sorted(found.sizes)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli import main
-from evalkit.commands import plot, sweep
 from evalkit.errors import UserError
-from evalkit.results import run_folder, validate
+from evalkit.pipeline import sweep
+from evalkit.results import plot, run_folder, validate
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from evalkit import plugins
 from evalkit.api import Example, Task
-from evalkit.config.keys import keys, own_adapter
+from evalkit.config.keys import default_adapter, known_keys
 from evalkit.pipeline.trainer import headline
 from evalkit.results.scores import reference, resolve
 from tests.given import ANNOTATIONS, make, real, refusal
@@ -38,7 +38,7 @@ def test_every_parameter_of_a_task_has_a_type_a_default_and_a_meaning(name: str)
     for parameter in parameters.values():
         assert parameter.annotation is not parameter.empty and parameter.default is not parameter.empty, parameter
         assert f"\n        {parameter.name}: " in (function.__doc__ or ""), parameter
-    assert all(key.meaning for key in keys("run", name).values())
+    assert all(key.meaning for key in known_keys("run", name).values())
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -76,7 +76,7 @@ def test_a_task_states_what_its_numbers_mean(name: str, minis: dict[str, Task]) 
     task = minis[name]
     assert set(task.controls) <= CONTROLS and len(set(task.controls)) == len(task.controls)
     assert task.licence and task.source and task.split and task.version >= 1
-    adapter = own_adapter(name)
+    adapter = default_adapter(name)
     assert adapter in ADAPTERS
     assert set(task.settings) <= set(inspect.signature(plugins.factory("adapter", adapter)).parameters)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded
+from evalkit.api import Clip, EncoderOutput
 from evalkit.encoders import hf_image, hf_image_text, hf_video, longvivit, vjepa2
 from evalkit.encoders.videoprism import model
 from evalkit.errors import UserError
@@ -70,7 +70,7 @@ def video() -> Tensor:
 
 
 def put(kind: str, encoder: Any) -> nn.ModuleList:
-    reached = tuning.reached(encoder)
+    reached = tuning.tuned_layers(encoder)
     return getattr(tuning, f"put_{kind}")(encoder, reached, 4)  # type: ignore[no-any-return]
 
 
@@ -128,7 +128,7 @@ def test_low_rank_terms_are_those_of_peft() -> None:
 
 
 def test_what_the_tokens_do_not_depend_on_is_not_reached() -> None:
-    names = tuning.reached(make("siglip"))
+    names = tuning.tuned_layers(make("siglip"))
     assert "image.model.embeddings.patch_embedding.weight" in names
     assert not [name for name in names if name.startswith(("text.", "image.model.head."))]
 
@@ -142,14 +142,14 @@ class Own(nn.Module):
         super().__init__()
         self.map, self.unused = nn.Linear(3, 3), nn.Linear(3, 3)
 
-    def forward(self, video: Tensor) -> Encoded:
+    def forward(self, video: Tensor) -> EncoderOutput:
         brightness = float(video.mean())
         tokens = self.map(video.flatten(3).transpose(2, 3) - brightness)
-        return Encoded(tokens, tokens.mean((1, 2)))
+        return EncoderOutput(tokens, tokens.mean((1, 2)))
 
 
 def test_an_encoder_that_looks_at_values_is_called_with_some() -> None:
-    assert tuning.reached(Own()) == {"map.weight", "map.bias"}
+    assert tuning.tuned_layers(Own()) == {"map.weight", "map.bias"}
 
 
 def test_an_encoder_without_mlps_or_blocks_is_refused() -> None:

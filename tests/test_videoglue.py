@@ -2,7 +2,7 @@
 
 import pytest
 
-from evalkit.datasets.published import numbers
+from evalkit.datasets.published import published_numbers
 from evalkit.errors import UserError
 from evalkit.metrics.videoglue import GROUPS, score, stratified_mean
 
@@ -19,13 +19,15 @@ EXCEPTIONS = {
 
 def printed(row: str, adaptation: str, metric: str, task: str = "videoglue") -> float:
     (value,) = {
-        n.value for n in numbers() if (n.row, n.adaptation, n.metric, n.task) == (row, adaptation, metric, task)
+        n.value
+        for n in published_numbers()
+        if (n.row, n.adaptation, n.metric, n.task) == (row, adaptation, metric, task)
     }
     return value
 
 
 def rows_with(metric: str) -> list[str]:
-    return sorted({n.row for n in numbers() if n.metric == metric})
+    return sorted({n.row for n in published_numbers() if n.metric == metric})
 
 
 @pytest.mark.parametrize("row", rows_with("videoglue_score"))
@@ -44,7 +46,7 @@ def test_eight_models_have_a_printed_score() -> None:
 def test_the_mean_is_as_printed(row: str, adaptation: str) -> None:
     scores = {
         n.task: n.value
-        for n in numbers()
+        for n in published_numbers()
         if (n.row, n.adaptation) == (row, adaptation) and n.task in TASKS and not n.note.endswith("training data")
     }
     expected = printed(row, adaptation, "stratified_mean")

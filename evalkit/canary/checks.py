@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import evalkit
-from evalkit.api import Clip, Encoded, has_text, pooled_dim
+from evalkit.api import Clip, EncoderOutput, has_text, pooled_dim
 from evalkit.canary.finding import Finding, Outcome
 from evalkit.canary.reference import REFERENCE, Reference, content, device_of, film, read_reference
-from evalkit.canary.weights import measure_wear
-from evalkit.errors import UserError, described
+from evalkit.canary.weights import weight_statistics
+from evalkit.errors import UserError, one_line
 
 SHIPPED = Path(evalkit.__file__).parent / "demo" / REFERENCE
 
@@ -131,7 +131,7 @@ class _Examination:
         try:
             pooled: Tensor = self._encode(video).pooled.float()
         except Exception as error:
-            self._say(check, "failed", f"the encoder fails on {tuple(video.shape)}: {described(error, 200)}")
+            self._say(check, "failed", f"the encoder fails on {tuple(video.shape)}: {one_line(error, 200)}")
             raise _Broken from error
         if not torch.isfinite(pooled).all():
             self._say(check, "failed", f"pooled of {tuple(video.shape)} is NaN or infinity, for other clips it is not")
@@ -151,11 +151,11 @@ class _Examination:
 
     def _weights(self) -> bool:
         """Whether the weights look trained."""
-        wear = measure_wear(self.encoder)
+        wear = weight_statistics(self.encoder)
         self._say(*wear.finding())
         return wear.trained
 
-    def _output(self) -> Encoded:
+    def _output(self) -> EncoderOutput:
         """What the encoder makes of both clips, of the right layout."""
         video = self.clip.normalise(self.clips)
         started = time.monotonic()
@@ -187,17 +187,17 @@ class _Examination:
         try:
             self._encode(video.transpose(1, 2))
         except Exception:
-            return f"the encoder fails on {tuple(video.shape)} (B, T, C, H, W): {described(error, 200)}"
+            return f"the encoder fails on {tuple(video.shape)} (B, T, C, H, W): {one_line(error, 200)}"
         return (
             f"the encoder takes (B, C, T, H, W), and fails on (B, T, C, H, W): T and C are swapped. Let its forward "
-            f"begin with video.transpose(1, 2) ({described(error, 200)})"
+            f"begin with video.transpose(1, 2) ({one_line(error, 200)})"
         )
 
     def _misfit(self, encoded: Any) -> str:
         """What is wrong with an output's layout; empty where nothing is."""
         tokens, pooled = getattr(encoded, "tokens", None), getattr(encoded, "pooled", None)
         if not isinstance(tokens, Tensor) or not isinstance(pooled, Tensor):
-            return f"the encoder returns a {type(encoded).__name__}; wanted evalkit.api.Encoded(tokens, pooled)"
+            return f"the encoder returns a {type(encoded).__name__}; wanted evalkit.api.EncoderOutput(tokens, pooled)"
         if not tokens.is_floating_point() or not pooled.is_floating_point():
             return f"tokens are {tokens.dtype} and pooled {pooled.dtype}; wanted floats"
         batch, frames = self.clips.shape[:2]
@@ -212,18 +212,18 @@ class _Examination:
             )
         return ""
 
-    def _batch(self, both: Encoded) -> Encoded:
+    def _batch(self, both: EncoderOutput) -> EncoderOutput:
         """The first clip alone; the same again, and in a batch."""
         video = self.clip.normalise(self.clips[:1])
         try:
-            alone: Encoded = self._encode(video)
+            alone: EncoderOutput = self._encode(video)
             apart = max(_apart(alone.tokens, both.tokens[:1]), _apart(alone.pooled, both.pooled[:1]))
             differs = apart
             if apart > self.same:  # because of the batch, or by itself: only a repetition can tell
                 again = self._encode(video)
                 differs = max(_apart(alone.tokens, again.tokens), _apart(alone.pooled, again.pooled))
         except Exception as error:
-            self._say("batch", "failed", f"the encoder fails on a batch of one: {described(error, 200)}")
+            self._say("batch", "failed", f"the encoder fails on a batch of one: {one_line(error, 200)}")
             raise _Broken from error
         told = f"the same clip twice differs by {differs:.1g} of its norm, allowed {self.same:g}"
         if differs > self.same:
@@ -327,7 +327,7 @@ class _Examination:
             raise _Broken
         return spread
 
-    def _order(self, alone: Encoded, spread: float) -> None:
+    def _order(self, alone: EncoderOutput, spread: float) -> None:
         clip = self.clips[:1]
         if clip.shape[1] < 2 or torch.equal(clip, clip.flip(1)):
             self._say("frame order", "unknown", "the first clip is the same backwards")
@@ -373,7 +373,7 @@ class _Examination:
             words = F.normalize(self.encoder.encode_text(["a red square", "a blue square"]).float(), dim=1)
             agree = float(F.cosine_similarity(films[0] - films[1], words[0] - words[1], dim=0))
         except Exception as error:
-            self._say("colours", "failed", f"encode_text fails: {described(error, 200)}")
+            self._say("colours", "failed", f"encode_text fails: {one_line(error, 200)}")
             return
         least = 3 / math.sqrt(films.shape[1])  # what unrelated directions do not reach
         if abs(agree) < least:
@@ -385,17 +385,17 @@ class _Examination:
         else:
             self._say("colours", "failed", f"text takes red for blue ({agree:.2f}): the encoder may want BGR")
 
-    def _layers(self, alone: Encoded) -> None:
+    def _layers(self, alone: EncoderOutput) -> None:
         if "layers" not in inspect.signature(self.encoder.forward).parameters or not self._time_for("layers"):
             return
         try:
-            encoded: Encoded = self._encode(self.clip.normalise(self.clips[:1]), layers=2)
+            encoded: EncoderOutput = self._encode(self.clip.normalise(self.clips[:1]), layers=2)
             shapes = [tuple(tokens.shape) for tokens in encoded.layers]
         except UserError as error:  # it has one layer
             self._say("layers", "unknown", f"layers=2 is refused: {error}")
             return
         except Exception as error:
-            self._say("layers", "failed", f"the encoder fails on layers=2: {described(error, 200)}")
+            self._say("layers", "failed", f"the encoder fails on layers=2: {one_line(error, 200)}")
             return
         wrong = ""
         if shapes != [tuple(alone.tokens.shape)] * 2:
@@ -431,5 +431,5 @@ def _apart(a: Tensor, b: Tensor) -> float:
     return float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-30))
 
 
-def _shapes(encoded: Encoded) -> str:
+def _shapes(encoded: EncoderOutput) -> str:
     return f"tokens {tuple(encoded.tokens.shape)} (B, T', S, D), pooled {tuple(encoded.pooled.shape)} (B, E)"

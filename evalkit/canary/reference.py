@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evalkit.errors import UserError, described
+from evalkit.errors import UserError, one_line
 
 REFERENCE = "canary.npz"  # beside a checkpoint's weights
 
@@ -101,7 +101,7 @@ def read_reference(path: Path) -> Reference:
             video, pooled = torch.from_numpy(file["video"]), torch.from_numpy(file["pooled"])
             weights = str(file["weights"]) if "weights" in file else ""
     except Exception as error:  # numpy's, zipfile's
-        raise UserError(f"cannot read {path}: {described(error, 200)}") from error
+        raise UserError(f"cannot read {path}: {one_line(error, 200)}") from error
     if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[-1] != 3 or pooled.ndim != 1:
         raise UserError(
             f"{path}: video is {video.dtype} {tuple(video.shape)} and pooled {tuple(pooled.shape)}; wanted uint8 "

@@ -12,7 +12,7 @@ from torch import nn
 from evalkit.canary.finding import Finding
 
 
-class Wear(NamedTuple):
+class WeightStats(NamedTuple):
     """How much of an encoder training has touched.
 
     Attributes:
@@ -69,7 +69,7 @@ class Wear(NamedTuple):
         return Finding("weights", "ok", f"they look trained: {told}")
 
 
-def measure_wear(module: nn.Module) -> Wear:
+def weight_statistics(module: nn.Module) -> WeightStats:
     """Looks for traces of training in an encoder's weights.
 
     A matrix of independent random numbers with standard deviation s has no singular value beyond about
@@ -106,7 +106,7 @@ def measure_wear(module: nn.Module) -> Wear:
     strong = sum(excess > 1.4 for strengths in kinds.values() for excess in strengths)
     ones = [float((values == 1).float().mean()) for values in gains]
     layers = max(1, len(gains))
-    return Wear(
+    return WeightStats(
         [name for name, _ in raw],
         strong,
         len(mixed) / max(1, len(repeated)),

@@ -9,13 +9,23 @@ import shutil
 from pathlib import Path
 
 from evalkit.config.config import Config
+from evalkit.config.help import print_keys
+from evalkit.config.parse import resolve
 from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.pipeline import preflight
 from evalkit.pipeline.fit import fit_adapter
-from evalkit.pipeline.setup import Parts, frozen_parts, prepare
+from evalkit.pipeline.setup import Experiment, frozen_parts, prepare
 from evalkit.results.schema import plain
 from evalkit.weights import trained_adapter
+
+
+def main(words: list[str]) -> int:
+    """0, after the folder was written."""
+    if {"--help", "-h"} & set(words):
+        return print_keys("adapt", words)
+    adapt(resolve("adapt", words))
+    return 0
 
 
 def adapt(config: Config) -> Path:
@@ -34,12 +44,12 @@ def adapt(config: Config) -> Path:
         return _adapt(config, parts, out)
 
 
-def _adapt(config: Config, parts: Parts, out: Path) -> Path:
+def _adapt(config: Config, parts: Experiment, out: Path) -> Path:
     if not parts.task.train:
         raise UserError(f"task {parts.name} has no train split to adapt on; adapt on another task")
-    if trained_adapter.makes_encoder(parts.adapter):
+    if trained_adapter.saves_encoder(parts.adapter):
         _load.spec_of(config.options.ckpt)  # fails now rather than after hours
-    elif not trained_adapter.learned(parts.adapter):
+    elif not trained_adapter.adapter_state(parts.adapter):
         raise UserError(
             f"adapter {parts.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
         )
@@ -58,8 +68,8 @@ def _adapt(config: Config, parts: Parts, out: Path) -> Path:
             "config": config.to_yaml(),
             "frozen": frozen_parts(parts.adapter, parts.task, parts.encoder.sha256),
         }
-        trained_adapter.save(parts.adapter, trained_adapter.place(hidden, parts.adapter_name), record)
-        if trained_adapter.makes_encoder(parts.adapter):
+        trained_adapter.save_adapter(parts.adapter, trained_adapter.adapter_folder(hidden, parts.adapter_name), record)
+        if trained_adapter.saves_encoder(parts.adapter):
             _load.save_encoder(parts.encoder.module, _load.spec_of(config.options.ckpt), hidden)
         else:
             local = Path(config.options.ckpt).expanduser()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from evalkit.config.values import convert
 from evalkit.errors import UserError
+from evalkit.runtime import cache
 
 
-def _cache(words: list[str]) -> int:
-    from evalkit.config.values import convert
-    from evalkit.runtime import cache
+def main(words: list[str]) -> int:
+    """Prints what is stored, after pruning where `prune=` says so.
 
-    pass
-
+    Raises:
+        UserError: a word is none that it takes.
+    """
     store = cache.features()
     if words:
         key, _, value = words[0].partition("=")

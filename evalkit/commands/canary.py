@@ -7,12 +7,21 @@ import torch
 from evalkit.api import Views
 from evalkit.canary import reference
 from evalkit.config.config import Config
+from evalkit.config.help import print_keys
+from evalkit.config.parse import resolve
 from evalkit.features import extract
 from evalkit.pipeline import setup
-from evalkit.pipeline.preflight import DRAWN, _clips, _examine
+from evalkit.pipeline.preflight import DRAWN, examine_clips, sample_clips
 
 
-def report(config: Config) -> bool:
+def main(words: list[str]) -> int:
+    """1 where a check failed, else 0."""
+    if {"--help", "-h"} & set(words):
+        return print_keys("canary", words)
+    return 0 if canary(resolve("canary", words)) else 1
+
+
+def canary(config: Config) -> bool:
     """Prints what the canary found, with clips of the task where one is given, else with drawn films.
 
     Returns:
@@ -21,15 +30,15 @@ def report(config: Config) -> bool:
     Raises:
         UserError: there is no such encoder or task.
     """
-    forward = setup.load_forward(config)
+    forward = setup.load_runner(config)
     if config.options.task:
         task = setup.load_task(config)
-        clips = _clips(setup.make_reader(config, task.views, forward), task)
+        clips = sample_clips(setup.make_extractor(config, task.views, forward), task)
     else:
-        views = extract.resolve(Views(), forward.module.clip, {})
+        views = extract.resolve_views(Views(), forward.module.clip, {})
         assert views.frames and views.size
         clips = torch.stack([reference.film(views.frames, views.size, index) for index in DRAWN])
-    findings = _examine(config, forward, clips)
+    findings = examine_clips(config, forward, clips)
     width = max(len(one.check) for one in findings)
     for one in findings:
         print(f"{one.check:<{width}}  {one.outcome:<7}  {one.detail}")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from evalkit.api import Clip, Example, Task
 from evalkit.config.config import Config
+from evalkit.config.help import print_keys
+from evalkit.config.parse import resolve
 from evalkit.features import extract
 from evalkit.features.key import identify
 from evalkit.pipeline.setup import load_task
@@ -49,7 +51,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Audit:
+class DataCheck:
     """What was found of a task's data.
 
     Attributes:
@@ -70,26 +72,33 @@ class Audit:
         return not self.shared and not any(split.missing or split.broken for split in self.splits)
 
 
-def audit(task: Task, config: Config) -> Audit:
+def check_data(task: Task, config: Config) -> DataCheck:
     """Reads every part of a video once, as a run would decode it, and compares the files of the splits."""
     examples = {name: getattr(task, name) for name in SPLITS if getattr(task, name)}
     if task.provide:
         task.provide([example for split in examples.values() for example in split])
     splits = [_split(name, split, task, config) for name, split in examples.items()]
-    return Audit(splits, _shared(examples), _unseen(task), fingerprint(task.test))
+    return DataCheck(splits, _shared(examples), _unseen(task), fingerprint(task.test))
+
+
+def main(words: list[str]) -> int:
+    """1 where data are missing or broken, else 0."""
+    if {"--help", "-h"} & set(words):
+        return print_keys("check", words)
+    return check(resolve("check", words))
 
 
 def check(config: Config) -> int:
     """Prints what is there of a task's data; the exit code, 1 where something is missing, broken or in two splits."""
     task = load_task(config)
-    found = audit(task, config)
+    found = check_data(task, config)
     name = display_name(config.options.task) + ("@mini" if config.options.mini else "")
     print(f"task  {name}, version {task.version}\n")
     print(report(found))
     return 0 if found.sound else 1
 
 
-def report(found: Audit) -> str:
+def report(found: DataCheck) -> str:
     """The findings as text: a row per split, then what is wrong, the first of each kind by name."""
     head = ("", "examples", "published", "unlabelled", "videos", "parts", "missing", "undecodable")
     rows: list[tuple[str, ...]] = [head]
@@ -115,7 +124,7 @@ def report(found: Audit) -> str:
 def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -> Split:
     parts = extract.sources(examples)
     there = [part for part in parts if part.video.is_file()]
-    views = extract.resolve(task.views, Clip(), config.clip)
+    views = extract.resolve_views(task.views, Clip(), config.clip)
     assert views.frames
     requests = [Request(part.video, part.span, views, views.frames, SIZE, (), config.options.decoder) for part in there]
     read = read_clips(requests, workers=config.options.workers or cores(), time_limit=config.options.time_limit)

@@ -9,11 +9,15 @@ from typing import Any
 
 from evalkit.errors import UserError, suggest
 from evalkit.metrics.significance import holm
-from evalkit.results.compare import SHOWN, _compared, _valid
+from evalkit.results.compare import SHOWN, compare_runs, require_valid
 from evalkit.results.scores import lower_is_better, task_files
 from evalkit.results.table import columns, first
 
-# --- the command -----------------------------------------------------------------------------------------------------
+
+def main(words: Sequence[str]) -> int:
+    """0, after `report` was printed."""
+    print(report(words))
+    return 0
 
 
 def report(words: Sequence[str]) -> str:
@@ -30,8 +34,8 @@ def report(words: Sequence[str]) -> str:
     if len(paths) < 2:
         raise UserError(f"compare takes two or more runs, got {' '.join(words) or 'nothing'}")
     a, *others = paths
-    known = {run: _valid(run, files) for run in paths}
-    found = [_compared((a, b), (known[a], known[b])) for b in others]
+    known = {run: require_valid(run, files) for run in paths}
+    found = [compare_runs((a, b), (known[a], known[b])) for b in others]
     together = [holm(p) for p in zip(*([one.p for one in own.differences] for own in found), strict=True)]
     task = known[a].record["task"]
     lines = [

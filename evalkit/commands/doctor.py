@@ -13,8 +13,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import evalkit
+from evalkit.errors import UserError
 from evalkit.runtime import cache
 from evalkit.runtime.machine import cores
+
+
+def main(words: list[str]) -> int:
+    """0, after `report` was printed.
+
+    Raises:
+        UserError: it takes nothing.
+    """
+    if words:
+        raise UserError(f"doctor takes nothing, got {' '.join(words)}")
+    print(report())
+    return 0
 
 
 def report() -> str:

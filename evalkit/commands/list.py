@@ -4,43 +4,39 @@ from __future__ import annotations
 
 from typing import cast
 
-from evalkit.commands.help import _print_columns
-from evalkit.errors import UserError
+from evalkit import plugins
+from evalkit.config.help import print_columns
+from evalkit.datasets import suites
+from evalkit.errors import UserError, suggest
+from evalkit.weights import presets
 
 
-def _list(words: list[str]) -> int:
-    from evalkit import errors, plugins
-    from evalkit.datasets import suites
+def main(words: list[str]) -> int:
+    """Prints the names of one kind, with a line on each.
 
-    pass
-
+    Raises:
+        UserError: there is no such kind.
+    """
     kinds = ("tasks", "encoders", "adapters", "suites")
     if len(words) != 1:
         raise UserError(f"list takes one of {', '.join(kinds)}, got {' '.join(words) or 'nothing'}")
     if words[0] not in kinds:
-        raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{errors.suggest(words[0], kinds)}")
+        raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{suggest(words[0], kinds)}")
     if words[0] == "suites":
-        pass
-
-        _print_columns([(name, suites.summary(file)) for name, file in suites.suites().items()])
+        print_columns([(name, suites.summary(file)) for name, file in suites.suites().items()])
         return 0
     kind = cast(plugins.Kind, words[0].removesuffix("s"))
     if kind == "encoder":
-        _print_columns(_encoders())
+        print_columns(_encoders())
         print("\nckpt=NAME takes the published weights from the Hugging Face hub; ckpt=random:NAME makes random ones.")
         return 0
     known = plugins.names(kind)
-    _print_columns([(name, plugins.summary(kind, name)) for name in known])
+    print_columns([(name, plugins.summary(kind, name)) for name in known])
     return 0
 
 
 def _encoders() -> list[tuple[str, ...]]:
     """A row per encoder that `ckpt=` knows by name; read from configs/, so that nothing heavy is imported."""
-    from evalkit import plugins
-    from evalkit.weights import presets
-
-    pass
-
     rows: list[tuple[str, ...]] = [("name", "family", "parameters", "clip", "text", "weights", "source")]
     for name, card in presets.cards().items():
         licence = card.licence if card.hub else "none"

@@ -16,6 +16,12 @@ from evalkit.results.table import columns
 CORRELATIONS = (0.0, 0.3, 0.5, 0.7, 0.9)
 
 
+def main(words: Sequence[str]) -> int:
+    """0, after `report` was printed."""
+    print(report(words))
+    return 0
+
+
 def report(words: Sequence[str]) -> str:
     """What `evalkit power difference=2 [baseline=50] [correlation=0.5] [task=NAME ...]` prints.
 

@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evalkit.config.keys import _ABOVE_ZERO, _NOT_NEGATIVE, REQUIRED, keys
+from evalkit.config.keys import _ABOVE_ZERO, _NOT_NEGATIVE, REQUIRED, known_keys
 from evalkit.config.options import Command, Options, Trainer
 
 _ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "alpha", "c", "k"}
@@ -68,7 +68,7 @@ class Config:
             "# " + shlex.join(["evalkit", self.command, *self.words]).replace("\n", " "),
             "# Keys that stand as comments were not set: as the task prescribes, else as shown.",
         ]
-        for name, key in keys(self.command, self.options.task, self.options.adapter, self.options.ckpt).items():
+        for name, key in known_keys(self.command, self.options.task, self.options.adapter, self.options.ckpt).items():
             if key.section in ("", "trainer"):
                 value, mark = getattr(self.trainer if key.section else self.options, key.parameter), ""
             else:

@@ -40,7 +40,7 @@ class Key(NamedTuple):
     meaning: str
 
 
-def keys(command: Command, task: str = "", adapter: str = "", ckpt: str = "") -> dict[str, Key]:
+def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = "") -> dict[str, Key]:
     """Every key that applies, by name, section by section.
 
     Args:
@@ -73,12 +73,12 @@ def keys(command: Command, task: str = "", adapter: str = "", ckpt: str = "") ->
         return found
     if task:
         keyword_only = {inspect.Parameter.KEYWORD_ONLY}
-        found |= _keys("adapter", plugins.factory("adapter", adapter or own_adapter(task)), keyword_only)
+        found |= _keys("adapter", plugins.factory("adapter", adapter or default_adapter(task)), keyword_only)
         found.pop("adapter.lm", None)  # the option `lm` sets it
     return found | _keys("trainer", Trainer)
 
 
-def own_adapter(task: str) -> str:
+def default_adapter(task: str) -> str:
     """The adapter that a task's module states as `ADAPTER`, else probe: known without making the task."""
     return str(getattr(plugins.module_and_factory("task", task)[0], "ADAPTER", "probe"))
 
@@ -125,7 +125,7 @@ def _meanings(owner: Callable[..., Any]) -> dict[str, str]:
     return found
 
 
-def _out_of_bounds(leaf: str, value: Any) -> str:
+def broken_bound(leaf: str, value: Any) -> str:
     """The bound that a number breaks, in words; empty where it breaks none."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return ""

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from evalkit import errors, plugins
 from evalkit.config.config import Config
-from evalkit.config.keys import REQUIRED, Key, _out_of_bounds, keys, own_adapter
+from evalkit.config.keys import REQUIRED, Key, broken_bound, default_adapter, known_keys
 from evalkit.config.options import _SECTIONS, Command, Options, Trainer
 from evalkit.config.values import convert, type_name
 from evalkit.errors import UserError
@@ -35,19 +35,19 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
     if config := given.pop("config", None):
         given = _read(config.value) | given
 
-    general = keys(command)
+    general = known_keys(command)
     _require(command, {name: key for name, key in general.items() if key.section == ""}, given, set(general))
     task, adapter, ckpt = (
         _value(name, general[name], given[name]) if name in given and name in general else ""
         for name in ("task", "adapter", "ckpt")
     )
-    known = keys(command, task, adapter, ckpt)
+    known = known_keys(command, task, adapter, ckpt)
     for name, one in given.items():
         if name not in known:
             raise one.wrong(_unknown(name, known))
     needing = [(f"encoder {ckpt!r}", "encoder")]
     if task:
-        adapter = adapter or own_adapter(task)
+        adapter = adapter or default_adapter(task)
         needing += [(f"task {plugins.display_name(task)!r}", "data")]
         needing += [(f"adapter {plugins.display_name(adapter)!r}", "adapter")]
     for who, section in needing:
@@ -149,6 +149,6 @@ def _value(name: str, key: Key, given: _Given) -> Any:
             if given.file and type_name(key.type) in ("text", "a path"):
                 message += ", in quotes"  # tag: 001 is the number 1 in yaml
         raise given.wrong(f"{name}={given.value}{message}") from None
-    if bound := _out_of_bounds(name.rpartition(".")[2], value):
+    if bound := broken_bound(name.rpartition(".")[2], value):
         raise given.wrong(f"{name}={given.value}: expected {type_name(type(value))} {bound}")
     return value

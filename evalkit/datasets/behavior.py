@@ -22,7 +22,7 @@ from typing import Any
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import protocols, published
-from evalkit.datasets.files import Labelled
+from evalkit.datasets.files import LabeledRow
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import box_map, chance_map, foreground_map
 from evalkit.metrics.classification import macro_accuracy
@@ -119,15 +119,15 @@ def _rate(path: Path) -> float | None:
         return None
 
 
-def in_sets(found: Labelled) -> Labelled:
+def in_sets(found: LabeledRow) -> LabeledRow:
     """The same examples, each with the set of its one class as its target."""
     train, test = ([replace(one, target=(one.target,)) for one in split] for split in (found.train, found.test))
     return found._replace(train=train, test=test)
 
 
-def behaviour(
+def behavior_task(
     benchmark: str,
-    found: Labelled,
+    found: LabeledRow,
     mini: bool,
     stride: int = 1,
     settings: Mapping[str, Any] = PROBE,

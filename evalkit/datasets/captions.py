@@ -18,7 +18,7 @@ Frames = Literal["first", "uniform"]
 SUMMARY: dict[Frames, Views] = {"first": Views("fps", frames=256, fps=1.0), "uniform": Views("uniform", frames=256)}
 
 
-class Captioned(NamedTuple):
+class CaptionedVideo(NamedTuple):
     """A video, or a part of one, and its captions.
 
     Attributes:
@@ -32,16 +32,16 @@ class Captioned(NamedTuple):
     span: tuple[float, float] | None = None
 
 
-class Searched(NamedTuple):
+class CaptionSplits(NamedTuple):
     """Videos and their captions, split as in `evalkit.api.Task`."""
 
-    test: Sequence[Captioned]
-    train: Sequence[Captioned] = ()
-    val: Sequence[Captioned] = ()
+    test: Sequence[CaptionedVideo]
+    train: Sequence[CaptionedVideo] = ()
+    val: Sequence[CaptionedVideo] = ()
     provide: Callable[[Sequence[Example]], None] | None = None
 
 
-class Told(NamedTuple):
+class SegmentedVideo(NamedTuple):
     """A video of which each part has a sentence.
 
     Attributes:
@@ -57,40 +57,41 @@ class Told(NamedTuple):
     others: Sequence[Sequence[Part]] = ()
 
 
-class Narrated(NamedTuple):
+class SegmentSplits(NamedTuple):
     """Videos of which each part has a sentence, split as in `evalkit.api.Task`."""
 
-    test: Sequence[Told]
-    train: Sequence[Told] = ()
+    test: Sequence[SegmentedVideo]
+    train: Sequence[SegmentedVideo] = ()
     provide: Callable[[Sequence[Example]], None] | None = None
 
-    def segments(self) -> Searched:
+    def segments(self) -> CaptionSplits:
         """Each part as a video of its own, with its sentence."""
 
-        def parts(of: Sequence[Told]) -> list[Captioned]:
+        def parts(of: Sequence[SegmentedVideo]) -> list[CaptionedVideo]:
             return [
-                Captioned(f"{one.name}_{k}", one.video, [sentence], (start, end))
+                CaptionedVideo(f"{one.name}_{k}", one.video, [sentence], (start, end))
                 for one in of
                 for k, (start, end, sentence) in enumerate(one.parts)
             ]
 
-        return Searched(parts(self.test), parts(self.train), provide=self.provide)
+        return CaptionSplits(parts(self.test), parts(self.train), provide=self.provide)
 
-    def paragraphs(self) -> Searched:
+    def paragraphs(self) -> CaptionSplits:
         """Each video whole, with the paragraph of all its sentences; several where several people told it.
 
         A sentence ends with a full stop where it is published without one.
         """
 
-        def whole(of: Sequence[Told]) -> list[Captioned]:
+        def whole(of: Sequence[SegmentedVideo]) -> list[CaptionedVideo]:
             return [
-                Captioned(one.name, one.video, [_paragraph(parts) for parts in (one.parts, *one.others)]) for one in of
+                CaptionedVideo(one.name, one.video, [_paragraph(parts) for parts in (one.parts, *one.others)])
+                for one in of
             ]
 
-        return Searched(whole(self.test), whole(self.train), provide=self.provide)
+        return CaptionSplits(whole(self.test), whole(self.train), provide=self.provide)
 
 
-def search(found: Searched, **words: Any) -> Task:
+def retrieval_task(found: CaptionSplits, **words: Any) -> Task:
     """A task of retrieval: each caption searches its video among those of its split, and each video its captions.
 
     Args:
@@ -109,7 +110,7 @@ def search(found: Searched, **words: Any) -> Task:
     )
 
 
-def describe(found: Searched, meteor: bool, **words: Any) -> Task:
+def captioning_task(found: CaptionSplits, meteor: bool, **words: Any) -> Task:
     """A task of telling each video, or part of one, in a sentence; several captions of one are its references.
 
     Args:
@@ -120,7 +121,7 @@ def describe(found: Searched, meteor: bool, **words: Any) -> Task:
     return _tell(found, score=captions_meteor if meteor else captions, views=Views("uniform"), **words)
 
 
-def summarise(found: Searched, frames: Frames, meteor: bool, mini: bool, **words: Any) -> Task:
+def paragraph_task(found: CaptionSplits, frames: Frames, meteor: bool, mini: bool, **words: Any) -> Task:
     """A task of telling a whole video in a paragraph, scored by the paragraph rule.
 
     Args:
@@ -139,7 +140,7 @@ def summarise(found: Searched, frames: Frames, meteor: bool, mini: bool, **words
     )
 
 
-def examples(videos: Iterable[Captioned]) -> list[Example]:
+def examples(videos: Iterable[CaptionedVideo]) -> list[Example]:
     """An example per caption, whose target names the video as `evalkit.metrics.retrieval.retrieval` wants it."""
     videos = list(videos)
     several = any(len(one.captions) > 1 for one in videos)
@@ -156,7 +157,7 @@ def examples(videos: Iterable[Captioned]) -> list[Example]:
     ]
 
 
-def _tell(found: Searched, **words: Any) -> Task:
+def _tell(found: CaptionSplits, **words: Any) -> Task:
     return Task(
         test=described(found.test),
         train=described(found.train),
@@ -167,7 +168,7 @@ def _tell(found: Searched, **words: Any) -> Task:
     )
 
 
-def described(videos: Iterable[Captioned]) -> list[Example]:
+def described(videos: Iterable[CaptionedVideo]) -> list[Example]:
     """An example per video, whose target are its captions."""
     return [Example(one.name, one.video, tuple(one.captions), one.span, QUESTION) for one in videos]
 

@@ -9,15 +9,15 @@ from statistics import fmean
 from typing import Any
 
 from evalkit.api import Example, Task
-from evalkit.datasets.captions import QUESTION, Narrated, Told, described
-from evalkit.datasets.files import read_json, told
+from evalkit.datasets.captions import QUESTION, SegmentedVideo, SegmentSplits, described
+from evalkit.datasets.files import error_context, read_json
 from evalkit.errors import UserError
 from evalkit.metrics.text.dense import by_video, by_video_meteor
 
 Span = tuple[float, float]
 
 
-def narrate(found: Narrated, segments: str, meteor: bool, **words: Any) -> Task:
+def dense_captioning_task(found: SegmentSplits, segments: str, meteor: bool, **words: Any) -> Task:
     """A task of telling the segments of each video, scored by densevid_eval's rule; trained on given segments.
 
     Args:
@@ -42,7 +42,7 @@ def narrate(found: Narrated, segments: str, meteor: bool, **words: Any) -> Task:
     )
 
 
-def _examples(one: Told, spans: Sequence[Span]) -> list[Example]:
+def _examples(one: SegmentedVideo, spans: Sequence[Span]) -> list[Example]:
     references = [
         [{"segment": [start, end], "sentence": said} for start, end, said in parts]
         for parts in (one.parts, *one.others)
@@ -59,7 +59,7 @@ def _examples(one: Told, spans: Sequence[Span]) -> list[Example]:
     ]
 
 
-def _cutter(found: Narrated, segments: str) -> Callable[[Told], Sequence[Span]]:
+def _cutter(found: SegmentSplits, segments: str) -> Callable[[SegmentedVideo], Sequence[Span]]:
     if segments == "given":
         return lambda one: [(start, end) for start, end, _ in one.parts]
     if segments == "even":
@@ -79,10 +79,10 @@ def _cutter(found: Narrated, segments: str) -> Callable[[Told], Sequence[Span]]:
 
 def _proposals(file: Path) -> dict[str, list[Span]]:
     found: dict[str, list[Span]] = {}
-    with told(str(file)):
+    with error_context(str(file)):
         entries = read_json(file, dict)["results"].items()
     for name, events in entries:
-        with told(f"{file}, video {name}"):
+        with error_context(f"{file}, video {name}"):
             found[_bare(name)] = [_span(event["timestamp"]) for event in events]
     return found
 

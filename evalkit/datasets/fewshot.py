@@ -9,7 +9,7 @@ from evalkit.api import Example
 from evalkit.errors import UserError
 
 
-def few(
+def few_shot(
     examples: Sequence[Example], classes: Sequence[str], shots: int, seed: int, *, at_most: bool = False
 ) -> list[Example]:
     """So many examples of each class, in the order in which they stand.

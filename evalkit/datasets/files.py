@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from evalkit.api import Example
-from evalkit.errors import UserError, described
+from evalkit.errors import UserError, one_line
 
 VIDEO_ENDINGS = {f".{ending}" for ending in ("3gp", "avi", "flv", "gif", "m4v", "mkv", "mov", "mp4")} | {
     f".{ending}" for ending in ("mpeg", "mpg", "ogv", "ts", "webm", "wmv")
@@ -19,7 +19,7 @@ VIDEO_ENDINGS = {f".{ending}" for ending in ("3gp", "avi", "flv", "gif", "m4v", 
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
 
 
-class Labelled(NamedTuple):
+class LabeledRow(NamedTuple):
     """Examples with classes: what a reader finds, in the words of `evalkit.api.Task`."""
 
     train: Sequence[Example]
@@ -58,7 +58,7 @@ def read_table(
                     raise UserError(f"{where}: {len(values)} values; wanted {len(names)} ({','.join(names)[:80]})")
                 yield where, dict(zip(names, values, strict=header))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {file} as a table: {described(error)}") from error
+        raise UserError(f"cannot read {file} as a table: {one_line(error)}") from error
 
 
 def read_json(file: Path, kind: type[Kind]) -> Kind:
@@ -74,7 +74,7 @@ def read_json(file: Path, kind: type[Kind]) -> Kind:
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file} as JSON: {described(error)}") from error
+        raise UserError(f"cannot read {file} as JSON: {one_line(error)}") from error
     if not isinstance(value, kind):
         raise UserError(f"cannot read {file}: wanted a JSON {kind.__name__}, found a {type(value).__name__}")
     return value
@@ -92,10 +92,10 @@ def read_lines(file: Path) -> Iterator[tuple[str, str]]:
                 if line.strip():
                     yield f"{file}, line {number}", line.strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}: {described(error)}") from error
+        raise UserError(f"cannot read {file}: {one_line(error)}") from error
 
 
-def the_file(root: Path, *names: str) -> Path:
+def first_existing(root: Path, *names: str) -> Path:
     """The first of these files, by their names under the folder, that is there.
 
     Raises:
@@ -110,7 +110,7 @@ def the_file(root: Path, *names: str) -> Path:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
+def error_context(where: str) -> Iterator[None]:
     """Whatever a malformed row raises inside, as one line that says where the row stands.
 
     Args:
@@ -119,7 +119,7 @@ def told(where: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"{where}: not as published: {described(error)}") from error
+        raise UserError(f"{where}: not as published: {one_line(error)}") from error
 
 
 def find_videos(folder: Path) -> dict[str, Path]:
@@ -131,7 +131,7 @@ def find_videos(folder: Path) -> dict[str, Path]:
     return found
 
 
-def video(found: Mapping[str, Path], folder: Path, name: str) -> Path:
+def video_file(found: Mapping[str, Path], folder: Path, name: str) -> Path:
     """The file of a video; where there is none, the one that was wanted, whose absence is counted when it is read."""
     return found.get(name, folder / f"{name}.mp4")
 
@@ -147,7 +147,7 @@ def check_classes(root: Path, names: Sequence[str], wanted: int) -> tuple[str, .
     return tuple(names)
 
 
-def examples(rows: Iterable[tuple[str, Path, Any]]) -> list[Example]:
+def labeled_examples(rows: Iterable[tuple[str, Path, Any]]) -> list[Example]:
     """An example per row of name, video and target, by its name.
 
     A row that stands twice counts once. A video that stands there again with another target is an example of its own,

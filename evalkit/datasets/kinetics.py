@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evalkit.datasets.files import (
-    Labelled,
+    LabeledRow,
     check_classes,
-    examples,
+    error_context,
     find_videos,
+    first_existing,
+    labeled_examples,
     read_lines,
     read_table,
-    the_file,
-    told,
 )
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 
 
-def read(root: Path, classes: int) -> Labelled:
+def read_kinetics(root: Path, classes: int) -> LabeledRow:
     """The clips of train and val with their classes.
 
     Each list is `train.csv` as published (or `annotations/train.csv`), or kinetics400_train_list_videos.txt, lines of
@@ -40,26 +40,26 @@ def read(root: Path, classes: int) -> Labelled:
     found = {}
     for split, members in rows.items():
         videos = find_videos(root / split)
-        found[split] = examples(
+        found[split] = labeled_examples(
             (path.stem, videos.get(path.stem, root / path), number[label]) for path, label in members
         )
-    return Labelled(found["train"], found["val"], names)
+    return LabeledRow(found["train"], found["val"], names)
 
 
 def _rows(root: Path, split: str, classes: int) -> Iterator[tuple[Path, str]]:
     """Where each clip should be, under the root, and the name of its class."""
     published = [f"{place}{split}.csv" for place in ("", "annotations/")]
     published += [name.replace("val.", "validate.") for name in published if split == "val"]  # Kinetics-600's own name
-    file = the_file(root, *published, f"kinetics{classes}_{split}_list_videos.txt")
+    file = first_existing(root, *published, f"kinetics{classes}_{split}_list_videos.txt")
     lines = read_lines(file)
     if "youtube_id" in next(lines, ("", ""))[1]:
         for where, row in read_table(file, COLUMNS):
-            with told(where):
+            with error_context(where):
                 start, end = int(float(row["time_start"])), int(float(row["time_end"]))
                 yield Path(split, f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"), row["label"].strip('"')
         return
-    names = dict(enumerate(line for _, line in read_lines(the_file(root, f"label_map_k{classes}.txt"))))
+    names = dict(enumerate(line for _, line in read_lines(first_existing(root, f"label_map_k{classes}.txt"))))
     for where, line in read_lines(file):
-        with told(where):
+        with error_context(where):
             path, _, label = line.replace(",", " ").rpartition(" ")
             yield Path(path.strip()), names[int(label)]

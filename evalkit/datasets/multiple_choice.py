@@ -7,14 +7,14 @@ from statistics import fmean
 from typing import Any
 
 from evalkit.api import Example, Task
-from evalkit.datasets.files import Labelled, find_videos, read_table, the_file, told, video
+from evalkit.datasets.files import LabeledRow, error_context, find_videos, first_existing, read_table, video_file
 from evalkit.metrics.classification import accuracy
 
 NEXTQA = ("video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4")
 KINDS = {"C": "causal", "T": "temporal", "D": "descriptive"}  # by the first letter of NExT-QA's types
 
 
-def choose(found: Labelled, **words: Any) -> Task:
+def multiple_choice_task(found: LabeledRow, **words: Any) -> Task:
     """A task of multiple choice, scored by its accuracy.
 
     Args:
@@ -45,14 +45,14 @@ def read_nextqa(root: Path, *names: str) -> list[Example]:
     """
     videos = find_videos(root)
     found: dict[str, Example] = {}
-    for where, row in read_table(the_file(root, *names), NEXTQA):
-        with told(where):
+    for where, row in read_table(first_existing(root, *names), NEXTQA):
+        with error_context(where):
             name = f"{row['video']}_{row['qid']}"
             if name in found:
                 raise ValueError(f"question {name} stands there twice")
             found[name] = Example(
                 name,
-                video(videos, root / "NExTVideo", row["video"]),
+                video_file(videos, root / "NExTVideo", row["video"]),
                 range(5).index(int(row["answer"])),
                 text=row["question"],
                 choices=tuple(row[f"a{i}"] for i in range(5)),

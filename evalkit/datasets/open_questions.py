@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets.captions import caption
-from evalkit.datasets.files import find_videos, read_json, read_table, the_file, told, video
+from evalkit.datasets.files import error_context, find_videos, first_existing, read_json, read_table, video_file
 
 Row = Mapping[str, Any]
 Split = Literal["val", "test"]
@@ -28,7 +28,7 @@ class Questions(NamedTuple):
     provide: Callable[[Sequence[Example]], None] | None = None
 
 
-def ask(found: Questions, **words: Any) -> Task:
+def open_question_task(found: Questions, **words: Any) -> Task:
     """A task of answering in one's own words; frames are taken uniformly over the whole video.
 
     Args:
@@ -68,7 +68,7 @@ def read(rows: Iterable[tuple[str, Row]], tell: Callable[[Row], Example]) -> lis
     """
     found: dict[str, Example] = {}
     for where, row in rows:
-        with told(where):
+        with error_context(where):
             one = tell(row)
             if one.id in found:
                 raise ValueError(f"question {one.id} stands there twice")
@@ -81,7 +81,7 @@ def entries(file: Path) -> Iterator[tuple[str, Row]]:
     return ((f"{file}, question {number}", entry) for number, entry in enumerate(read_json(file, list), 1))
 
 
-def xu(root: Path, split: Split, csv: str, name: Callable[[Any], str]) -> Questions:
+def read_msr_qa(root: Path, split: Split, csv: str, name: Callable[[Any], str]) -> Questions:
     """Questions as MSRVTT-QA and MSVD-QA are published: train_qa.json, val_qa.json and test_qa.json.
 
     Without a file of training there is no train split; without one of val a tenth of train is chosen on. Questions of
@@ -101,13 +101,13 @@ def xu(root: Path, split: Split, csv: str, name: Callable[[Any], str]) -> Questi
     def tell(number: Any, stem: str, row: Row) -> Example:
         first = row["question"].split()[0]
         kind = first if first in KINDS else ""
-        return question(number, video(videos, root / "videos", stem), row["question"], [row["answer"]], kind)
+        return question(number, video_file(videos, root / "videos", stem), row["question"], [row["answer"]], kind)
 
     def of(file: Path) -> list[Example]:
         if file.name == csv:
             return read(read_table(file, IG_VLM), lambda row: tell(row["question_id"], row["video_name"], row))
         return read(entries(file), lambda row: tell(row["id"], name(row["video_id"]), row))
 
-    test = of(the_file(root, f"{split}_qa.json", *([csv] if split == "val" else [])))
+    test = of(first_existing(root, f"{split}_qa.json", *([csv] if split == "val" else [])))
     train, val = (of(file) if (file := root / f"{part}_qa.json").is_file() else [] for part in ("train", "val"))
     return Questions(test, train, val if train and split == "test" else [])

@@ -33,7 +33,7 @@ from typing import Any, Literal
 
 from evalkit.api import Augment, Score, Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.files import Labelled
+from evalkit.datasets.files import LabeledRow
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import chance_map, charades_map
 from evalkit.metrics.classification import top1_top5
@@ -126,7 +126,7 @@ def _vjepa2(benchmark: str) -> dict[str, Any]:
 
 
 def classification(
-    benchmark: str, found: Labelled, name: Name, mini: bool, score: Score = top1_top5, **facts: Any
+    benchmark: str, found: LabeledRow, name: Name, mini: bool, score: Score = top1_top5, **facts: Any
 ) -> Task:
     """A task with classes by a protocol, or on the miniature's own terms.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import evalkit
-from evalkit.datasets.files import read_table, told
+from evalkit.datasets.files import error_context, read_table
 
 SOURCES = {
     "longvivit": "https://arxiv.org/abs/2312.07395",
@@ -45,12 +45,12 @@ class Number(NamedTuple):
 
 
 @functools.cache
-def numbers() -> Sequence[Number]:
+def published_numbers() -> Sequence[Number]:
     """All of them, in the order of the file."""
     (file,) = (path for home in evalkit.__path__ if (path := Path(home) / "leaderboard/published.csv").is_file())
     found = []
     for where, row in read_table(file, Number._fields):
-        with told(where):
+        with error_context(where):
             SOURCES[row["source"]]
             found.append(Number(**{**row, "value": float(row["value"])}))  # type: ignore[arg-type]
     return found
@@ -66,7 +66,9 @@ def rows(task: str, metric: str, adaptation: str, split: str = "") -> dict[str, 
         split: only looked at where several are printed; empty: any.
     """
     asked = (task, metric, adaptation)
-    found = [n for n in numbers() if (n.task, n.metric, n.adaptation) == asked and "training data" not in n.note]
+    found = [
+        n for n in published_numbers() if (n.task, n.metric, n.adaptation) == asked and "training data" not in n.note
+    ]
     several = split and len({number.split for number in found}) > 1
     values: dict[str, float] = {}
     for number in found:

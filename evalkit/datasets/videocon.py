@@ -16,14 +16,22 @@ from pathlib import Path
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.files import Labelled, check_classes, find_videos, read_table, the_file, told, video
+from evalkit.datasets.files import (
+    LabeledRow,
+    check_classes,
+    error_context,
+    find_videos,
+    first_existing,
+    read_table,
+    video_file,
+)
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import top1_map
 
 LISTS = {"ssv2_temporal": (18, 216), "ssv2_events": (49, 588)}  # templates and videos
 
 
-def by_words(benchmark: str, found: Labelled, mini: bool) -> Task:
+def by_words(benchmark: str, found: LabeledRow, mini: bool) -> Task:
     """A task of naming the template of a video.
 
     Args:
@@ -49,7 +57,7 @@ def by_words(benchmark: str, found: Labelled, mini: bool) -> Task:
     )
 
 
-def read(root: Path, benchmark: str) -> Labelled:
+def read_videocon(root: Path, benchmark: str) -> LabeledRow:
     """The videos of a list, their template the class.
 
     The published rows, one of each video and template, hold the template in quotes within a question, and whether it is
@@ -63,9 +71,9 @@ def read(root: Path, benchmark: str) -> Labelled:
         UserError: there is no such list, or names file and line of a row that is not as published.
     """
     rows = []
-    file = the_file(root, f"eval_{benchmark}.csv")
+    file = first_existing(root, f"eval_{benchmark}.csv")
     for where, row in read_table(file, ("videopath", "caption", "match")):
-        with told(where):
+        with error_context(where):
             (template,) = re.findall(r'"(.+)"', row["caption"])
             rows.append((Path(row["videopath"]).stem, re.sub(r"[\[\]]", "", template), ("0", "1").index(row["match"])))
     names = check_classes(root, list(dict.fromkeys(template for _, template, _ in rows)), LISTS[benchmark][0])
@@ -74,4 +82,4 @@ def read(root: Path, benchmark: str) -> Labelled:
     if not len(asked) == len(right) == sum(match for *_, match in rows):
         raise UserError(f"{file}: {len(asked)} videos; wanted one row with match 1 of each")
     videos = find_videos(root)
-    return Labelled([], [Example(one, video(videos, root, one), target) for one, target in right.items()], names)
+    return LabeledRow([], [Example(one, video_file(videos, root, one), target) for one, target in right.items()], names)

@@ -27,7 +27,7 @@ POOL = 16  # batches of texts that are sorted by length
 PIECES = 200
 
 
-def vocabulary(path: Path) -> None:
+def train_vocabulary(path: Path) -> None:
     """Learns a sentencepiece vocabulary that holds every word of the mini world."""
     path.write_bytes(models.vocabulary(language.documents(SEED, 4000), PIECES))
 
@@ -70,7 +70,7 @@ def language_model(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary(folder / "tokenizer.model")
+    train_vocabulary(folder / "tokenizer.model")
     tokenizer = LlamaTokenizer.from_pretrained(folder)
     torch.manual_seed(SEED)
     config = LlamaConfig(

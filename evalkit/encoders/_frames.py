@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, as_texts
-from evalkit.errors import UserError, described
+from evalkit.api import Clip, EncoderOutput, as_texts
+from evalkit.errors import UserError, one_line
 
 # Frames of a clip where the model's files name none, as for every image model: VideoGLUE, whose tables have their rows,
 # gives a head 8 steps in time (https://arxiv.org/abs/2307.03166, tables 10 to 12); each frame is one.
@@ -40,7 +40,7 @@ class FrameEncoder(nn.Module):
             )
         self.clip, self.image, self.dim, self.pooled_dim, self.text = clip, image, dim, pooled_dim, text
 
-    def forward(self, video: Tensor, layers: int = 1) -> Encoded:
+    def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
         image = self.image
         sides = video.shape[3:]
         if video.ndim != 5 or video.shape[2] != 3 or any(s < 1 or s % image.patch and s != image.size for s in sides):
@@ -54,7 +54,7 @@ class FrameEncoder(nn.Module):
         shape = video.shape[:2]
         tokens = tuple(one.unflatten(0, shape) for one in found)  # each (B, T, S, D)
         frames = vectors.unflatten(0, shape)
-        return Encoded(tokens[-1], frames.mean(1), tokens if layers > 1 else (), frames)
+        return EncoderOutput(tokens[-1], frames.mean(1), tokens if layers > 1 else (), frames)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Embeddings (B, E) of texts, comparable with pooled by their cosine.
@@ -124,7 +124,7 @@ def refuse_files(name: str, settings: Any) -> None:
             refuse_files(name, value)
 
 
-def library(name: str) -> Any:
+def library_backbone(name: str) -> Any:
     """A package of pretrained image encoders that evalkit does not require; its name is that of evalkit's extra.
 
     Raises:
@@ -135,4 +135,4 @@ def library(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise UserError(f"ckpt={name}: needs {error.name}, which is missing: pip install 'evalkit[{name}]'") from error
     except Exception as error:  # of the package itself, or of a torchvision that was built for another torch
-        raise UserError(f"ckpt={name}: the package cannot be imported: {described(error, 200)}") from error
+        raise UserError(f"ckpt={name}: the package cannot be imported: {one_line(error, 200)}") from error

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading
 from evalkit.encoders._frames import FRAMES, FrameEncoder, ImageTower
-from evalkit.errors import UserError, described
+from evalkit.errors import UserError, one_line
 from evalkit.weights.huggingface import Weights, load, make_config, read_clip, read_config
 
 MODEL_TYPES = ("clip", "siglip", "siglip2", "clip_vision_model", "siglip_vision_model")
@@ -113,7 +113,7 @@ def read_tokenizer(place: Path | None) -> Any:
             return SiglipTokenizer(str(place))
         read: Any = PreTrainedTokenizerFast(tokenizer_file=str(place))  # type: ignore[no-untyped-call]
     except Exception as error:  # its own, tokenizers', sentencepiece's
-        raise UserError(f"cannot read the tokenizer {place}: {described(error, 200)}") from error
+        raise UserError(f"cannot read the tokenizer {place}: {one_line(error, 200)}") from error
     # The file alone does not say which token pads: SigLIP 2's, SigLIP's, CLIP's.
     padding = next((token for token in ("<pad>", "</s>", "<|endoftext|>") if token in read.get_vocab()), None)
     if padding is None:

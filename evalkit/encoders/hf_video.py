@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Loading
+from evalkit.api import Clip, EncoderOutput, Loading
 from evalkit.encoders._tubelets import cover, last_states
 from evalkit.errors import UserError
 from evalkit.weights import huggingface
@@ -80,7 +80,7 @@ class VideoTransformer(nn.Module):
         size = (config.num_frames, *_pair(config.image_size))
         self.grid = tuple(length // step for length, step in zip(size, self.tubelet, strict=True))
 
-    def forward(self, video: Tensor, layers: int = 1) -> Encoded:
+    def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
         """See the class; `layers` last layers' tokens come along where it is above 1."""
         video, grid = cover(video, self.tubelet)
         blocks = self.model.layers if self.kind == "vivit" else self.model.encoder.layer
@@ -89,7 +89,7 @@ class VideoTransformer(nn.Module):
             states[-1] = self.model.layernorm(states[-1])
         tokens = tuple(self._tokens(state, grid[0]) for state in states)
         pooled = tokens[-1].mean((1, 2)) if self.kind == "videomae" else states[-1][:, 0]
-        return Encoded(tokens[-1], pooled, tokens if layers > 1 else ())
+        return EncoderOutput(tokens[-1], pooled, tokens if layers > 1 else ())
 
     def _embed(self, video: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """What the first block gets: (B, [1 +] tokens, D), positions added."""

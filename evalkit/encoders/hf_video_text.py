@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Loading, as_texts
+from evalkit.api import Clip, EncoderOutput, Loading, as_texts
 from evalkit.encoders._tubelets import cover, last_states
 from evalkit.errors import UserError
 from evalkit.weights import huggingface
@@ -38,7 +38,7 @@ class XCLIP(nn.Module):
         self.frames, self.patch = model.config.vision_config.num_frames, model.config.vision_config.patch_size
         self._words: Any = None  # the tokenizer, once it was needed
 
-    def forward(self, video: Tensor, layers: int = 1) -> Encoded:
+    def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
         """See the class; `layers` last layers' tokens come along where it is above 1."""
         cover(video, (1, self.patch, self.patch))
         batch, frames = video.shape[:2]
@@ -50,7 +50,7 @@ class XCLIP(nn.Module):
         vectors = vision.post_layernorm(states[-1][:, 0]).reshape(batch, frames, -1)
         mixed = self.model.mit(self.model.visual_projection(vectors))
         tokens = tuple(state[:, 1:].reshape(batch, frames, -1, self.dim) for state in states)
-        return Encoded(tokens[-1], mixed.pooler_output, tokens if layers > 1 else (), mixed.last_hidden_state)
+        return EncoderOutput(tokens[-1], mixed.pooler_output, tokens if layers > 1 else (), mixed.last_hidden_state)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Embeddings (B, E) of texts, comparable with pooled by their cosine; longer ones are cut at 77 tokens.

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, as_texts
+from evalkit.api import Clip, EncoderOutput, as_texts
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint
 
@@ -281,7 +281,7 @@ class ViViT(nn.Module):
         self.text = TextTower(text, dim, tokenizer) if text else None
         self.pool = AttentionPool(dim, heads) if pooling == "attention" else None
 
-    def forward(self, video: Tensor, mask_ratio: float = 0.0, layers: int = 1) -> Encoded:
+    def forward(self, video: Tensor, mask_ratio: float = 0.0, layers: int = 1) -> EncoderOutput:
         if not 1 <= layers <= len(self.blocks):
             raise UserError(f"layers={layers}: this encoder has {len(self.blocks)} layers; wanted 1 to that many")
         video, patches = self._patches(video)
@@ -301,7 +301,7 @@ class ViViT(nn.Module):
         if self.attention == "frame":
             frames = tokens.mean(2) if self.pool is None else self.pool(tokens.flatten(0, 1)).unflatten(0, (-1, steps))
         pooled = tokens.mean((1, 2)) if self.pool is None else self.pool(tokens.flatten(1, 2))
-        return Encoded(tokens, pooled, (*earlier, tokens) if earlier else (), frames)
+        return EncoderOutput(tokens, pooled, (*earlier, tokens) if earlier else (), frames)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Embeddings (B, D) of captions, comparable with pooled by their cosine."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading
-from evalkit.encoders._frames import FRAMES, FrameEncoder, library, refuse_files
-from evalkit.errors import UserError, described, suggest
+from evalkit.encoders._frames import FRAMES, FrameEncoder, library_backbone, refuse_files
+from evalkit.errors import UserError, one_line, suggest
 
 
 class Towers(nn.Module):
@@ -57,9 +57,9 @@ class Texts:
     def __call__(self, texts: list[str]) -> Tensor:
         if self.tokenize is None:
             try:
-                self.tokenize = library("open_clip").get_tokenizer(self.name)
+                self.tokenize = library_backbone("open_clip").get_tokenizer(self.name)
             except Exception as error:  # some of its tokenizers are on the hub
-                raise UserError(f"no tokenizer of open_clip's {self.name}: {described(error)}") from error
+                raise UserError(f"no tokenizer of open_clip's {self.name}: {one_line(error)}") from error
         embeddings: Tensor = self.model.encode_text(self.tokenize(texts).to(self.model.logit_scale.device))
         return embeddings
 
@@ -77,7 +77,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, name: str, **settings:
         UserError: a setting names files or weights.
     """
     refuse_files(name, settings)
-    model = library("open_clip").create_model(name, pretrained_image=False, pretrained_text=False, **settings)
+    model = library_backbone("open_clip").create_model(name, pretrained_image=False, pretrained_text=False, **settings)
     return _assemble(name, model, clip)
 
 
@@ -87,7 +87,7 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
     Raises:
         UserError: open_clip is missing, knows no such weights, or cannot get or place them; the tag is missing.
     """
-    open_clip = library("open_clip")
+    open_clip = library_backbone("open_clip")
     local = Path(name).expanduser()
     model, _, tag = name.rpartition("/")
     settings: dict[str, Any] = {}
@@ -108,7 +108,7 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
         tags = open_clip.list_pretrained_tags_by_model(model)
         if tag not in tags:
             raise UserError(f"ckpt=open_clip:{name}: no such tag.{suggest(tag, tags)} Known: {', '.join(tags)}")
-        trained = library("open_clip.pretrained").get_pretrained_cfg(model, tag)
+        trained = library_backbone("open_clip.pretrained").get_pretrained_cfg(model, tag)
         # The first weights were trained with a faster GELU, which the model's name does not say.
         settings = {"pretrained": tag, "force_quick_gelu": trained.get("quick_gelu", False)}
     try:
@@ -116,12 +116,12 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
             warnings.filterwarnings("error", message="QuickGELU mismatch")
             made = open_clip.create_model(model, require_pretrained=True, **settings)
     except Exception as error:  # open_clip's own, the hub's, the network's
-        raise UserError(f"ckpt=open_clip:{name}: {described(error)}") from error
+        raise UserError(f"ckpt=open_clip:{name}: {one_line(error)}") from error
     return _assemble(model, made)
 
 
 def _assemble(name: str, model: Any, clip: Clip | None = None) -> FrameEncoder:
-    seen = library("open_clip.model").get_model_preprocess_cfg(model)
+    seen = library_backbone("open_clip.model").get_model_preprocess_cfg(model)
     size = seen["size"][0] if isinstance(seen["size"], tuple | list) else seen["size"]
     if clip is None:
         clip = Clip(FRAMES, size, tuple(seen["mean"]), tuple(seen["std"]))

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading
-from evalkit.encoders._frames import FRAMES, FrameEncoder, library, refuse_files
-from evalkit.errors import UserError, described, suggest
+from evalkit.encoders._frames import FRAMES, FrameEncoder, library_backbone, refuse_files
+from evalkit.errors import UserError, one_line, suggest
 
 
 class Trunk(nn.Module):
@@ -59,7 +59,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, name: str, **settings:
         UserError: a setting names files or weights.
     """
     refuse_files(name, settings)
-    return _assemble(library("timm").create_model(name, **settings), clip)
+    return _assemble(library_backbone("timm").create_model(name, **settings), clip)
 
 
 def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
@@ -68,7 +68,7 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
     Raises:
         UserError: timm is missing, knows no such weights, or cannot get or place them.
     """
-    timm = library("timm")
+    timm = library_backbone("timm")
     local = Path(name).expanduser()
     source = f"local-dir:{local}" if local.is_dir() else name
     if ":" not in source and not timm.is_model(name.partition(".")[0]):
@@ -76,12 +76,12 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
     try:
         model = timm.create_model(source, pretrained=True)  # with its classifier, so that it is loaded strictly
     except Exception as error:  # timm's own, the hub's, the network's
-        raise UserError(f"ckpt=timm:{name}: {described(error)}") from error
+        raise UserError(f"ckpt=timm:{name}: {one_line(error)}") from error
     return _assemble(model)
 
 
 def _assemble(model: Any, clip: Clip | None = None) -> FrameEncoder:
-    seen = library("timm.data").resolve_model_data_config(model)
+    seen = library_backbone("timm.data").resolve_model_data_config(model)
     model.reset_classifier(0)
     if clip is None:
         clip = Clip(FRAMES, seen["input_size"][-1], tuple(seen["mean"]), tuple(seen["std"]))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Loading
+from evalkit.api import Clip, EncoderOutput, Loading
 from evalkit.encoders._tubelets import cover, last_states, states_of
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface
@@ -43,7 +43,7 @@ class VJEPA2(nn.Module):
         for block in model.layer:
             block.attention.grid_size = _ROW  # its own is the square that the model was trained on
 
-    def forward(self, video: Tensor, layers: int | tuple[int, ...] = 1) -> Encoded:
+    def forward(self, video: Tensor, layers: int | tuple[int, ...] = 1) -> EncoderOutput:
         """See the class; `layers` last layers' tokens come along where it is above 1.
 
         Or those of the layers of these numbers, counted from 0, each after the norm, as the authors' `out_layers`.
@@ -60,7 +60,7 @@ class VJEPA2(nn.Module):
             states[-1] = self.model.layernorm(states[-1])
         tokens = tuple(state.reshape(len(video), grid[0], -1, self.dim) for state in states)
         kept = tokens[:-1] if isinstance(layers, tuple) else tokens if layers > 1 else ()
-        return Encoded(tokens[-1], tokens[-1].mean((1, 2)), kept)
+        return EncoderOutput(tokens[-1], tokens[-1].mean((1, 2)), kept)
 
 
 def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "vjepa2", **config: Any) -> VJEPA2:

@@ -17,20 +17,20 @@ import torch
 from torch import Tensor
 
 from evalkit.errors import UserError
-from evalkit.features.extract import Cost, Encoding, Reader, Shelf, Source, unchanged
+from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, Source, SourceFeatures, unchanged
 from evalkit.features.store import Store
-from evalkit.pipeline.setup import Parts
+from evalkit.pipeline.setup import Experiment
 from evalkit.runtime import machine
-from evalkit.video.augment import Look
+from evalkit.video.augment import AugmentedView
 
 # The share of the free memory that features may take.
-SHARE = 0.5
+MEMORY_SHARE = 0.5
 _PLAIN = {"": unchanged}
 
 T = TypeVar("T")
 
 
-class Rows(Protocol):
+class FeatureSource(Protocol):
     """Features by row, from 0."""
 
     def read(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
@@ -38,7 +38,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Held:
+class InMemoryFeatures:
     """Features in memory (n, V, ...)."""
 
     features: Tensor
@@ -49,7 +49,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Afresh:
+class StreamedFeatures:
     """Features that are read again for every batch: from the shelf, and what it lacks from the videos.
 
     Attributes:
@@ -58,10 +58,10 @@ class Afresh:
         pin: batches lie in page-locked memory, from which a GPU takes them while the CPU goes on.
     """
 
-    reader: Reader
+    reader: FeatureExtractor
     keep: Callable[[Tensor], Tensor]
     sources: Sequence[Source]
-    shelf: Shelf | None
+    shelf: FeatureCache | None
     keys: Sequence[bytes]
     pin: bool = False
 
@@ -97,7 +97,7 @@ class Afresh:
                 setattr(self.reader.cost, phase, getattr(self.reader.cost, phase) + getattr(reader.cost, phase))
 
 
-class Gathered(NamedTuple):
+class FeatureSet(NamedTuple):
     """The features of sources.
 
     Attributes:
@@ -106,12 +106,14 @@ class Gathered(NamedTuple):
         failed: what could not be decoded, or one of whose looks could not.
     """
 
-    rows: Rows
+    rows: FeatureSource
     first: dict[Source, int]
-    failed: list[Encoding]
+    failed: list[SourceFeatures]
 
 
-def gather(parts: Parts, wanted: Sequence[Source], looks: Sequence[Look | None], label: str) -> Gathered:
+def gather(
+    parts: Experiment, wanted: Sequence[Source], looks: Sequence[AugmentedView | None], label: str
+) -> FeatureSet:
     """The features that the present adapter reads of sources, or their uint8 video where it trains the encoder.
 
     Args:
@@ -127,7 +129,7 @@ def gather(parts: Parts, wanted: Sequence[Source], looks: Sequence[Look | None],
     held: Tensor | None = None
     first: dict[Source, int] = {}
     good: list[int] = []
-    failed: list[Encoding] = []
+    failed: list[SourceFeatures] = []
     for place, source in enumerate(wanted):
         own = list(itertools.islice(found, len(looks)))
         if failures := [one for one in own if one.failure]:
@@ -150,17 +152,19 @@ def gather(parts: Parts, wanted: Sequence[Source], looks: Sequence[Look | None],
         good += range(place * len(looks), (place + 1) * len(looks))
     next(found, None)  # lets it flush
     if held is not None:
-        return Gathered(Held(held), first, failed)
+        return FeatureSet(InMemoryFeatures(held), first, failed)
     sources, own_keys = [asked[i] for i in good], [keys[i] for i in good if shelf]
-    return Gathered(Afresh(reader, keep, sources, shelf, own_keys, parts.device.type == "cuda"), first, failed)
+    return FeatureSet(
+        StreamedFeatures(reader, keep, sources, shelf, own_keys, parts.device.type == "cuda"), first, failed
+    )
 
 
 def _where(
-    one: Tensor, rows: int, sources: int, label: str, shelf: Shelf | None
+    one: Tensor, rows: int, sources: int, label: str, shelf: FeatureCache | None
 ) -> Literal["memory", "store", "videos"]:
     """Where so many rows are read from while an adapter is fitted; what that costs is told, but for memory."""
     size, free = rows * one.nbytes, machine.free_memory()
-    if size <= SHARE * free:
+    if size <= MEMORY_SHARE * free:
         return "memory"
     kind = "video" if one.dtype == torch.uint8 else "features"
     told = f"{label}: {_gigabytes(size)} of {kind}, {_gigabytes(free)} of memory free"
@@ -178,20 +182,20 @@ def _where(
 
 
 def _filled(
-    reader: Reader,
+    reader: FeatureExtractor,
     wanted: Sequence[Source],
     keep: Callable[[Tensor], Tensor],
     label: str,
-    shelf: Shelf,
+    shelf: FeatureCache,
     keys: Sequence[bytes],
-) -> Iterator[Encoding]:
+) -> Iterator[SourceFeatures]:
     """Each source in order, encoded where the shelf lacks it; what is there is not read now and has no features."""
     stored = [shelf.holds(own) for own in keys]
     missing = [i for i, there in enumerate(stored) if not there]
     encodings = reader.encode([wanted[i] for i in missing], keep, label, _PLAIN, shelf, [keys[i] for i in missing])
     for source, there in zip(wanted, stored, strict=True):
         reader.cost.cache_hits += there
-        yield Encoding(source) if there else next(encodings)
+        yield SourceFeatures(source) if there else next(encodings)
     next(encodings, None)  # lets it flush
 
 
@@ -203,7 +207,7 @@ def _pixels(pixels: Tensor) -> Tensor:
     return pixels
 
 
-def _known(encoding: Encoding) -> Tensor:
+def _known(encoding: SourceFeatures) -> Tensor:
     if encoding.failure:
         raise UserError(f"{encoding.source.video}: {encoding.failure}, though it could be decoded before")
     return encoding.features[""]

@@ -28,23 +28,23 @@ def as_stored(tensor: Tensor, layout: Layout) -> Tensor:
     Raises:
         UserError: the layout cannot hold the values.
     """
-    return tensor if layout == "given" else _unpack(*_pack(tensor, layout), tensor.shape)
+    return tensor if layout == "given" else unpack(*pack(tensor, layout), tensor.shape)
 
 
-def _pack(tensor: Tensor, layout: Layout) -> tuple[Tensor, torch.dtype, int]:
+def pack(tensor: Tensor, layout: Layout) -> tuple[Tensor, torch.dtype, int]:
     """A tensor's bytes in a layout, with their dtype and the layout's code."""
     if tensor.ndim > 6:
         raise ValueError(f"a stored tensor has at most 6 dimensions, this one {tensor.ndim}")
     if layout == "int8":
-        rows = tensor.float().reshape(-1, _width(tensor.shape))
+        rows = tensor.float().reshape(-1, row_width(tensor.shape))
         largest = rows.abs().amax(1, keepdim=True)
         if not bool((largest <= INT8_MOST).all()):  # NaN compares as false
             raise UserError(f"layout int8 holds finite values up to {INT8_MOST:g}: use another layout for this encoder")
         scale = torch.where(largest >= INT8_LEAST, largest / 127, 0)
         whole = torch.where(scale > 0, rows / scale, 0).round_().clamp_(-127, 127).to(torch.int8)
-        return torch.cat([_bytes(scale), _bytes(whole)]), torch.float32, _INT8
+        return torch.cat([as_bytes(scale), as_bytes(whole)]), torch.float32, _INT8
     if layout == "given":
-        return _bytes(tensor), tensor.dtype, _PLAIN
+        return as_bytes(tensor), tensor.dtype, _PLAIN
     dtype = _CASTS[layout]
     cast = tensor.to(dtype)
     if tensor.is_floating_point() and not bool(torch.equal(cast.isfinite(), tensor.isfinite())):
@@ -52,22 +52,24 @@ def _pack(tensor: Tensor, layout: Layout) -> tuple[Tensor, torch.dtype, int]:
             f"layout {layout} holds values up to {torch.finfo(dtype).max:g}, a feature reaches "
             f"{float(tensor[tensor.isfinite()].abs().max()):g}: use another layout for this encoder"
         )
-    return _bytes(cast), dtype, _PLAIN
+    return as_bytes(cast), dtype, _PLAIN
 
 
-def _unpack(payload: Tensor, dtype: torch.dtype, code: int, shape: Sequence[int]) -> Tensor:
+def unpack(payload: Tensor, dtype: torch.dtype, code: int, shape: Sequence[int]) -> Tensor:
     """The tensor of a record's bytes, sharing them where the layout allows."""
     if code == _PLAIN:
         return payload.view(dtype).reshape(shape)
-    width = _width(shape)
+    width = row_width(shape)
     rows = len(payload) // (4 + width)
     scale, whole = payload[: 4 * rows].view(torch.float32), payload[4 * rows :].view(torch.int8)
     return (whole.view(rows, width).float() * scale.view(rows, 1)).reshape(shape)
 
 
-def _width(shape: Sequence[int]) -> int:
+def row_width(shape: Sequence[int]) -> int:
+    """The length of one vector of a tensor of this shape: its last dimension, at least 1."""
     return max(1, shape[-1]) if shape else 1
 
 
-def _bytes(tensor: Tensor) -> Tensor:
+def as_bytes(tensor: Tensor) -> Tensor:
+    """A tensor's bytes, uint8 (n,)."""
     return tensor.flatten().view(torch.uint8)

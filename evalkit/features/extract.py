@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from evalkit import plugins
-from evalkit.api import Clip, Example, Kept, Views
+from evalkit.api import Clip, Example, FeatureSpec, Views
 from evalkit.config.config import Config
 from evalkit.errors import UserError
-from evalkit.features.forward import Forward
+from evalkit.features.forward import EncoderRunner
 from evalkit.features.key import FeatureKey, Identity, architecture, identify
 from evalkit.features.store import Store
 from evalkit.results.schema import plain
 from evalkit.runtime import cache
 from evalkit.runtime.machine import cores
 from evalkit.runtime.progress import track
-from evalkit.video.augment import Look
+from evalkit.video.augment import AugmentedView
 from evalkit.video.clips import Decoded, Failure, Request
 from evalkit.video.decode import PYAV, Decoder, default_decoder
 from evalkit.video.workers import read_clips
@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
     video: Path
     span: tuple[float, float] | None
-    look: Look | None = None
+    look: AugmentedView | None = None
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class SourceFeatures:
     """One source, encoded.
 
     Attributes:
@@ -76,7 +76,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class FeatureCache:
     """Where the features of one encoder, kept one way, are stored.
 
     Attributes:
@@ -103,16 +103,16 @@ class Shelf:
         """Whether all seems to be there, by the store's index, which only `find` can confirm."""
         return bool(keys) and all(key in self.store for key in _each(keys))
 
-    def find(self, source: Source, variants: Iterable[str], keys: bytes) -> Encoding | None:
+    def find(self, source: Source, variants: Iterable[str], keys: bytes) -> SourceFeatures | None:
         """What is stored of a source; None where any part of it is missing or damaged."""
         *own, decoder = _each(keys)
         found = self.store.find(_each(keys))
         if len(found) <= len(own):
             return None
         features = {name: found[key] for name, key in zip(variants, own, strict=True)}
-        return Encoding(source, features, decoder=bytes(found[decoder].tolist()).decode() or None)
+        return SourceFeatures(source, features, decoder=bytes(found[decoder].tolist()).decode() or None)
 
-    def put(self, encoding: Encoding, keys: bytes) -> Encoding:
+    def put(self, encoding: SourceFeatures, keys: bytes) -> SourceFeatures:
         """Stores what was encoded, and gives it as `find` will."""
         *own, decoder = _each(keys)
         stored = {
@@ -124,12 +124,12 @@ class Shelf:
 
 
 # A source that waits for its batch, with its keys, and with its clips or what was found of it.
-_Waiting = tuple[Source, bytes, Decoded | Failure | Encoding]
+_Waiting = tuple[Source, bytes, Decoded | Failure | SourceFeatures]
 # Sources that wait at most, so that what was found does not fill the memory while few clips are missing.
 WAITING = 64
 
 
-def resolve(views: Views, clip: Clip, overrides: Mapping[str, object]) -> Views:
+def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> Views:
     """The task's views with the user's `clip.*` words, and the encoder's own clip where none are given.
 
     Raises:
@@ -157,7 +157,7 @@ def unchanged(pixels: Tensor, seed: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Reader:
+class FeatureExtractor:
     """How clips are read and encoded in one run.
 
     Attributes:
@@ -184,11 +184,11 @@ class Reader:
             found += [clip.pixels[0] for clip in self.read(now) if isinstance(clip, Decoded)]
         return found
 
-    def check(self, wanted: Sequence[Source], label: str) -> Iterator[Encoding]:
+    def check(self, wanted: Sequence[Source], label: str) -> Iterator[SourceFeatures]:
         """Each source in order, without features, or why it cannot be decoded."""
         clips = self._timed(self.read(wanted))
         for source, clip in zip(wanted, track(clips, label, len(wanted)), strict=True):
-            yield Encoding(source, failure=clip.reason if isinstance(clip, Failure) else None)
+            yield SourceFeatures(source, failure=clip.reason if isinstance(clip, Failure) else None)
 
     def encode(
         self,
@@ -196,9 +196,9 @@ class Reader:
         keep: Callable[[Tensor], Tensor],
         label: str,
         variants: Mapping[str, Variant],
-        shelf: Shelf | None = None,
+        shelf: FeatureCache | None = None,
         keys: Sequence[bytes] = (),
-    ) -> Iterator[Encoding]:
+    ) -> Iterator[SourceFeatures]:
         """Each source's features in order. `keep` maps uint8 clips (N, T, C, H, W) to what is kept, (N, ...).
 
         What the shelf holds is not decoded, and what it lacks is put there.
@@ -214,8 +214,8 @@ class Reader:
         for source, own, one in zip(wanted, keys, track(there, label, len(wanted)) if label else there, strict=True):
             waiting.append((source, own, one))
             held += _views(one)
-            self.cost.cache_hits += isinstance(one, Encoding)
-            self.cost.cache_misses += not isinstance(one, Encoding)
+            self.cost.cache_hits += isinstance(one, SourceFeatures)
+            self.cost.cache_misses += not isinstance(one, SourceFeatures)
             if not held or held >= self.batch or len(waiting) >= WAITING:
                 yield from self._flush(waiting, keep, variants, shelf)
                 waiting, held = [], 0
@@ -224,12 +224,12 @@ class Reader:
             shelf.store.flush()
 
     def _there(
-        self, wanted: Sequence[Source], variants: Iterable[str], shelf: Shelf | None, keys: Sequence[bytes]
-    ) -> Iterator[Decoded | Failure | Encoding]:
+        self, wanted: Sequence[Source], variants: Iterable[str], shelf: FeatureCache | None, keys: Sequence[bytes]
+    ) -> Iterator[Decoded | Failure | SourceFeatures]:
         """What is stored of each source, in order; else its clips."""
         stored = [bool(shelf and shelf.holds(own)) for own in keys]
         clips = self._timed(self.read([source for source, known in zip(wanted, stored, strict=True) if not known]))
-        found: dict[int, Encoding | None] = {}
+        found: dict[int, SourceFeatures | None] = {}
         again = clips
         for i in range(len(wanted)):
             if shelf and stored[i] and i not in found:
@@ -281,8 +281,8 @@ class Reader:
         waiting: Sequence[_Waiting],
         keep: Callable[[Tensor], Tensor],
         variants: Mapping[str, Variant],
-        shelf: Shelf | None,
-    ) -> Iterator[Encoding]:
+        shelf: FeatureCache | None,
+    ) -> Iterator[SourceFeatures]:
         started = time.monotonic()
         good = [(source, clip) for source, _, clip in waiting if isinstance(clip, Decoded)]
         kept: dict[str, Iterator[Tensor]] = {}
@@ -294,17 +294,17 @@ class Reader:
                 kept[name] = iter(torch.split(features, [_views(clip) for _, clip in good]))
         self.cost.encode_s += time.monotonic() - started
         for source, keys, clip in waiting:
-            if isinstance(clip, Encoding):
+            if isinstance(clip, SourceFeatures):
                 yield clip
             elif isinstance(clip, Failure):
-                yield Encoding(source, failure=clip.reason)
+                yield SourceFeatures(source, failure=clip.reason)
             else:
                 features_of = {name: next(rows) for name, rows in kept.items()}
-                encoding = Encoding(source, features_of, decoder=None if clip.default_decoder else clip.decoder)
+                encoding = SourceFeatures(source, features_of, decoder=None if clip.default_decoder else clip.decoder)
                 yield shelf.put(encoding, keys) if shelf and keys else encoding
 
 
-def report(failed: Sequence[Encoding], total: int) -> None:
+def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
     """Says which training videos were left out.
 
     Raises:
@@ -320,7 +320,7 @@ def report(failed: Sequence[Encoding], total: int) -> None:
         print(f"left out of training: {len(failed) - 3} more", file=sys.stderr)
 
 
-def _views(clip: Decoded | Failure | Encoding) -> int:
+def _views(clip: Decoded | Failure | SourceFeatures) -> int:
     return len(clip.pixels) if isinstance(clip, Decoded) else 0
 
 
@@ -333,7 +333,8 @@ def _seed(source: Source) -> int:
     return zlib.crc32(f"{source.video.name} {source.span}".encode())
 
 
-def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shelf:
+def feature_cache(config: Config, forward: EncoderRunner, reader: FeatureExtractor, kept: FeatureSpec) -> FeatureCache:
+    """Where this run's features are stored, under a key of all that changes them."""
     # What a function of the user's own was asked for may lie where no look at the module finds it.
     own = plugins.own_encoder(config.options.ckpt)
     called = f" {config.options.ckpt} {sorted(plain(config.encoder).items())}" if own else ""
@@ -350,4 +351,4 @@ def _shelf(config: Config, forward: Forward, reader: Reader, kept: Kept) -> Shel
         dtype=kept.dtype,
         layout=kept.layout,
     )
-    return Shelf(cache.features(), key)
+    return FeatureCache(cache.features(), key)

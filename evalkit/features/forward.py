@@ -9,14 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from evalkit.api import Encoded, Kept
+from evalkit.api import EncoderOutput, FeatureSpec
 from evalkit.errors import UserError
 
 _HALF = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
 @dataclass
-class Forward:
+class EncoderRunner:
     """A frozen encoder on its device.
 
     Attributes:
@@ -41,12 +41,12 @@ class Forward:
         half = _HALF.get(self.precision)
         return torch.autocast(self.device.type, half) if half else nullcontext()
 
-    def encode(self, pixels: Tensor, layers: int | tuple[int, ...] = 1) -> Encoded:
+    def encode(self, pixels: Tensor, layers: int | tuple[int, ...] = 1) -> EncoderOutput:
         """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W)."""
         video = self.module.clip.normalise(pixels.to(self.device, non_blocking=True))
         with self.arithmetic():
             try:
-                found: Encoded = self.module(video) if layers == 1 else self.module(video, layers=layers)
+                found: EncoderOutput = self.module(video) if layers == 1 else self.module(video, layers=layers)
             except TypeError as error:
                 if layers != 1 and "layers" in str(error):
                     raise UserError(
@@ -57,9 +57,9 @@ class Forward:
         if self.precision == "32":
             return found
         frames = None if found.frames is None else found.frames.float()
-        return Encoded(found.tokens.float(), found.pooled.float(), tuple(x.float() for x in found.layers), frames)
+        return EncoderOutput(found.tokens.float(), found.pooled.float(), tuple(x.float() for x in found.layers), frames)
 
-    def __call__(self, pixels: Tensor, kept: Kept) -> Tensor:
+    def __call__(self, pixels: Tensor, kept: FeatureSpec) -> Tensor:
         """What is kept of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W).
 
         Raises:

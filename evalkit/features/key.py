@@ -73,7 +73,7 @@ class FeatureKey:
         precision: of the encoder's arithmetic: 32, or bf16 or 16 under autocast.
         masking: what of the clip is hidden from the encoder, with its seed; empty means nothing.
         variant: what was done to the pixels: unchanged, shuffled (with its seed), single_frame; and where they are an
-            augmented view, which one, by `evalkit.video.augment.Look.of`.
+            augmented view, which one, by `evalkit.video.augment.AugmentedView.of`.
         dtype: of what is kept, before it is stored.
         layout: how it is stored.
         preprocessing: version of evalkit's own way from frames to the encoder's input.

@@ -35,7 +35,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evalkit.features.codec import _DTYPES, Layout, _pack, _unpack
+from evalkit.features.codec import _DTYPES, Layout, pack, unpack
 
 # Raised when records or the meaning of a layout change; it is part of every key.
 FORMAT = 1
@@ -235,7 +235,7 @@ class Store:
         if _sum(payload.numpy()) != checksum:
             raise Damaged
         self._touch(number)
-        return _unpack(payload, _DTYPES[dtype], layout, shape[:dimensions])
+        return unpack(payload, _DTYPES[dtype], layout, shape[:dimensions])
 
     def _open(self, number: int) -> int:
         """File descriptor of a shard's data; the store closes it."""
@@ -313,7 +313,7 @@ class Store:
         if len(key) != 32:
             raise ValueError(f"a key has 32 bytes, this one {len(key)}")
         tensor = tensor.detach().cpu().contiguous()
-        payload, dtype, code = _pack(tensor, layout)
+        payload, dtype, code = pack(tensor, layout)
         shape = [*tensor.shape, *[0] * (6 - tensor.ndim)]
         data = payload.numpy()
         head = _HEAD.pack(_MAGIC, _DTYPES.index(dtype), code, tensor.ndim, key, len(data), _sum(data), *shape)
@@ -321,7 +321,7 @@ class Store:
         size = _HEADER_BYTES + len(data)
         if self.limit is None or size <= self.limit:
             self._write(_prefix(key), [head, data], size)
-        return _unpack(payload, dtype, code, tensor.shape)
+        return unpack(payload, dtype, code, tensor.shape)
 
     def flush(self) -> None:
         """Makes everything that was put count.

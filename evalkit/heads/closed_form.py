@@ -13,17 +13,17 @@ import lightning
 import torch
 from torch import Tensor
 
-from evalkit.api import Batch, Example, Kept, Prediction, Task
+from evalkit.api import Batch, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
-from evalkit.heads.labels import present, several_classes
-from evalkit.heads.solvers import Linear
+from evalkit.heads.labels import multi_hot, multi_label
+from evalkit.heads.solvers import LinearClassifier
 
 # Points of a linear probe: features (N, D), class indices (N,) or ones and zeros (N, classes), how many classes there
 # are -> a probe per point.
-Solve = Callable[[Tensor, Tensor, int], Linear]
+Solver = Callable[[Tensor, Tensor, int], LinearClassifier]
 
 
-class Solved(lightning.LightningModule, ABC):
+class ClosedFormProbe(lightning.LightningModule, ABC):
     """A frozen encoder's pooled vectors -> class scores, at each point of a grid until one is chosen.
 
     A kind of probe gives `fit_vectors(x, y)`, `score_vectors(x)`, which has (N, classes) for each point, and `choose`.
@@ -39,7 +39,7 @@ class Solved(lightning.LightningModule, ABC):
     """
 
     trains_encoder = False
-    kept = Kept("pooled")
+    kept = FeatureSpec("pooled")
     epochs = 1  # it is fitted, in one go
     batch_size = 1  # is not asked for
 
@@ -47,13 +47,13 @@ class Solved(lightning.LightningModule, ABC):
         super().__init__()
         if not task.classes:
             raise UserError(f"adapter={name} needs a task with classes; this task has none")
-        self.several = several_classes(task)
+        self.several = multi_label(task)
         self.classes, self.points, self.detail = len(task.classes), points, detail
 
     def solve(self, train: Batch) -> None:
         """Fits every point on all training examples."""
         targets = [example.target for example in train.examples]
-        labels = present(targets, self.classes) if self.several else torch.tensor(targets)
+        labels = multi_hot(targets, self.classes) if self.several else torch.tensor(targets)
         self.fit_vectors(self._vectors(train.features), labels.to(self.device))
 
     @abstractmethod
@@ -94,7 +94,7 @@ class Solved(lightning.LightningModule, ABC):
         return features.to(self.device).float().mean(1)
 
 
-class SolvedLinear(Solved):
+class LinearProbe(ClosedFormProbe):
     """Linear probes on pooled vectors (B, D).
 
     With `standardise`, each feature is centred and divided by its standard deviation over the training examples before
@@ -114,7 +114,7 @@ class SolvedLinear(Solved):
     bias: Tensor
 
     def __init__(
-        self, name: str, task: Task, dim: int, solve: Solve, points: int, standardise: bool, probabilities: bool
+        self, name: str, task: Task, dim: int, solve: Solver, points: int, standardise: bool, probabilities: bool
     ) -> None:
         super().__init__(name, task, points, "probabilities" if probabilities else "estimates")
         self._solve, self.standardise, self.probabilities = solve, standardise, probabilities
@@ -135,7 +135,7 @@ class SolvedLinear(Solved):
 
     def score_vectors(self, x: Tensor) -> list[Tensor]:
         """Estimates of each class's share, or its probability, float64."""
-        model = Linear(self.weight, self.bias)
+        model = LinearClassifier(self.weight, self.bias)
         scores = [model.scores(x, point) for point in range(self.points)]
         if not self.probabilities:
             return scores

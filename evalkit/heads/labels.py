@@ -11,7 +11,7 @@ from evalkit.api import Prediction, Task
 from evalkit.errors import UserError
 
 
-def several_classes(task: Task) -> bool:
+def multi_label(task: Task) -> bool:
     """Whether an example may have several classes: targets are tuples or lists of class indices.
 
     Raises:
@@ -33,7 +33,7 @@ def several_classes(task: Task) -> bool:
     return several
 
 
-def present(targets: Sequence[int | Sequence[int]], classes: int) -> Tensor:
+def multi_hot(targets: Sequence[int | Sequence[int]], classes: int) -> Tensor:
     """Ones where a class is an example's, else zeros: (B, classes)."""
     found = torch.zeros(len(targets), classes)
     for row, target in zip(found, targets, strict=True):
@@ -41,7 +41,7 @@ def present(targets: Sequence[int | Sequence[int]], classes: int) -> Tensor:
     return found
 
 
-def answers(logits: Tensor, several: bool) -> list[list[Prediction]]:
+def class_predictions(logits: Tensor, several: bool) -> list[list[Prediction]]:
     """For each of K classifiers, from logits (K, B, V, C), the five likeliest classes of each example, best first.
 
     It goes by the mean of the softmax over the views. Where an example may have several classes: the probability of

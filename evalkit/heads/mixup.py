@@ -8,7 +8,9 @@ import numpy as np
 from torch import Tensor
 
 
-def mix(video: Tensor, target: Tensor, mixup: float, cutmix: float, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
+def mix_batch(
+    video: Tensor, target: Tensor, mixup: float, cutmix: float, draw: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     """Each video (B, T, C, H, W) with the one at the mirrored place of the batch, and targets (B, C) with its target.
 
     MixUp (https://arxiv.org/abs/1710.09412) adds lambda of the one to 1 - lambda of the other; CutMix

@@ -51,13 +51,13 @@ def adamw(module: nn.Module, lr: float, weight_decay: float, steps: int, warmup:
     return {
         "optimizer": optimizer,
         "lr_scheduler": {
-            "scheduler": LambdaLR(optimizer, lambda step: cosine(step, steps, warmup)),
+            "scheduler": LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, warmup)),
             "interval": "step",
         },
     }
 
 
-def cosine(step: int, steps: int, warmup: float) -> float:
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
     """Factor of the peak learning rate at a step, from 0: a linear rise over a share of the steps, a cosine to zero."""
     first = max(1, round(warmup * steps))
     if step < first:
@@ -98,7 +98,7 @@ class StackedAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        factors = {total: cosine(self.done, total, self.warmup) for total in set(self.total)}
+        factors = {total: warmup_cosine(self.done, total, self.warmup) for total in set(self.total)}
         self.done += 1
         self.count += 1
         grads = [[p.grad.unbind() for p in group["params"]] for group in self.param_groups]

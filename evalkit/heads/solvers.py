@@ -34,7 +34,7 @@ _NEVER = -1e30  # a logit that no softmax sees
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearClassifier:
     """Linear probes, one per grid point, in the grid's order.
 
     Attributes:
@@ -58,7 +58,7 @@ class Linear:
         return torch.stack([self.scores(x, point).argmax(1) for point in range(len(self))])
 
 
-class Gallery:
+class NeighborGallery:
     """Training examples to look for neighbours among.
 
     Args:
@@ -81,7 +81,7 @@ class Gallery:
         for start, rows in _blocks(x, 8192):
             self.rows[start : start + len(rows)] = F.normalize(rows, dim=1)
 
-    def nearest(self, x: Tensor, k: int) -> Nearest:
+    def nearest(self, x: Tensor, k: int) -> Neighbors:
         """The k examples with the largest cosine to each of (M, D) features.
 
         Cosines are computed in float64 and rounded to 2^-30, so that equal examples tie, however the work is cut; of
@@ -100,7 +100,7 @@ class Gallery:
             raise UserError(f"k-NN: k={k} is not in 1..{len(self.rows)}, the training examples")
         keys = torch.cat([self._keys(F.normalize(rows, dim=1), k) for _, rows in _blocks(x, 1024)])
         index = (2**32 - 1) - (keys & (2**32 - 1))
-        return Nearest((keys >> 32).double() / 2**30, index, self.targets, self.classes)
+        return Neighbors((keys >> 32).double() / 2**30, index, self.targets, self.classes)
 
     def _keys(self, rows: Tensor, k: int) -> Tensor:
         """(M, k) int64, falling: the rounded cosine in the upper 32 bits, 2^32 - 1 - index in the lower.
@@ -119,7 +119,7 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class Neighbors:
     """The nearest training examples of every test example, whose first k vote, for every k from one search.
 
     Attributes:
@@ -158,7 +158,7 @@ class Nearest:
         return (counts / votes.sum(1, keepdim=True)).float()
 
 
-def ridge(x: Tensor, y: Tensor, lambdas: Sequence[float], classes: int | None = None) -> Linear:
+def ridge(x: Tensor, y: Tensor, lambdas: Sequence[float], classes: int | None = None) -> LinearClassifier:
     """Linear regression at every lambda: the least ||y - x W - b||^2 + lambda ||W||^2, b free; float64.
 
     All lambdas share one decomposition. It is the SVD of x, not the eigenvectors of x'x or xx': squaring x would lose
@@ -185,10 +185,12 @@ def ridge(x: Tensor, y: Tensor, lambdas: Sequence[float], classes: int | None = 
     u, s, vt = torch.linalg.svd(folded[:, : x.shape[1]], full_matrices=False)
     projected = u.T @ folded[:, x.shape[1] :]
     weight = torch.stack([vt.T @ (projected * (s / (s * s + value))[:, None]) for value in lambdas])
-    return Linear(weight, y_mean - x_mean @ weight)
+    return LinearClassifier(weight, y_mean - x_mean @ weight)
 
 
-def logistic(x: Tensor, y: Tensor, cs: Sequence[float], classes: int | None = None, tolerance: float = 1e-2) -> Linear:
+def logistic(
+    x: Tensor, y: Tensor, cs: Sequence[float], classes: int | None = None, tolerance: float = 1e-2
+) -> LinearClassifier:
     """Logistic regression at every C: the least C * (sum of the losses) + ||W||^2 / 2, the bias free.
 
     The objective is that of scikit-learn's LogisticRegression: multinomial for more than two classes, binomial for two
@@ -251,7 +253,7 @@ def logistic(x: Tensor, y: Tensor, cs: Sequence[float], classes: int | None = No
         free = solution[-1].double() - (solution[-1].double().mean() if y.ndim == 1 else 0)
         weight[i, :, seen] = turned.to(dtype)
         bias[i, seen] = (free - mean @ turned).to(dtype)
-    return Linear(weight, bias)
+    return LinearClassifier(weight, bias)
 
 
 class _Losses(NamedTuple):

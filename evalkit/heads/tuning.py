@@ -32,7 +32,7 @@ class Bottleneck(nn.Module):
         return self.up(self.down(x).relu()) * self.scale  # type: ignore[no-any-return]
 
 
-def reached(encoder: Any) -> frozenset[str]:
+def tuned_layers(encoder: Any) -> frozenset[str]:
     """Names of the parameters that the tokens depend on: not those of a text tower or of a pooling head.
 
     Nothing is computed where the encoder can be called without values; one of the user's own may not.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import evalkit
-from evalkit.errors import UserError, described
+from evalkit.errors import UserError, one_line
 from evalkit.weights import huggingface
 
 PAD, UNKNOWN, BEGIN, END = range(4)
@@ -64,7 +64,7 @@ def load(source: str) -> tuple[nn.Module, Any]:
     return model, tokenizer
 
 
-def scratch(texts: Sequence[str]) -> tuple[nn.Module, Any]:
+def untrained(texts: Sequence[str]) -> tuple[nn.Module, Any]:
     """An untrained decoder and a vocabulary of its own: what `lm=scratch` learns captions with.
 
     Args:
@@ -119,7 +119,7 @@ def vocabulary(texts: Iterable[str], size: int) -> bytes:
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
-        raise UserError(f"cannot learn a vocabulary from the training captions: {described(error)}") from error
+        raise UserError(f"cannot learn a vocabulary from the training captions: {one_line(error)}") from error
     return model.getvalue()
 
 

@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Kept
+from evalkit.api import FeatureSpec
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint
 
 # Settings of an adapter that decide which weights its `Reader` has.
-READER = ("lm", "join", "gate", "temporal", "stride", "latents", "depth")
+READER_SETTINGS = ("lm", "join", "gate", "temporal", "stride", "latents", "depth")
 
 Join = Literal["prefix", "cross_attention"]
 Temporal = Literal["none", "strided", "mean"]
 
 
-class Asked(NamedTuple):
+class Continuation(NamedTuple):
     """A text after a prompt, about one of the videos of a batch (its place there)."""
 
     video: int
@@ -30,9 +30,9 @@ class Asked(NamedTuple):
     text: str
 
 
-def steps(temporal: Temporal, stride: int) -> Kept:
+def steps(temporal: Temporal, stride: int) -> FeatureSpec:
     """What a language model reads of an encoder's tokens: all time steps, every stride-th, or their mean."""
-    return Kept("tokens", steps={"none": 1, "strided": stride, "mean": 0}[temporal], dtype="float16")
+    return FeatureSpec("tokens", steps={"none": 1, "strided": stride, "mean": 0}[temporal], dtype="float16")
 
 
 class Resampler(nn.Module):
@@ -86,7 +86,7 @@ class CrossAttention(nn.Module):
         return words + (seen if self.gate is None else seen * self.gate.tanh())  # type: ignore[no-any-return]
 
 
-class Reader(nn.Module):
+class VideoLanguageModel(nn.Module):
     """A language model that reads an encoder's tokens: how likely it finds texts, and what it says itself.
 
     `prefix` puts the resampled tokens before the words (VideoPrism, appendix G); `cross_attention` lets the words look
@@ -149,13 +149,13 @@ class Reader(nn.Module):
         """Hash of the language model."""
         return checkpoint.sha256(self.lm)
 
-    def train(self, mode: bool = True) -> Reader:
+    def train(self, mode: bool = True) -> VideoLanguageModel:
         super().train(mode)
         if self.frozen:
             self.lm.eval()
         return self
 
-    def forward(self, asked: Sequence[Asked], tokens: Tensor | None, end: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(self, asked: Sequence[Continuation], tokens: Tensor | None, end: bool = False) -> tuple[Tensor, Tensor]:
         """How likely each text is after its prompt.
 
         Args:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import RESAMPLES, Draws, Table, Weighted
+from evalkit.metrics.bootstrap import RESAMPLES, Draws, ReweightedScore, Table
 from evalkit.metrics.classification import accuracy, is_failed, mean_over_classes
 
 
@@ -227,7 +227,7 @@ def _over_classes(of_class: Callable[..., Table], scores: npt.NDArray[Any], trut
     def of(times: Draws) -> Table:
         return mean_over_classes(np.stack([of_class(times, *one) for one in zip(scores, truth, strict=True)]))
 
-    return Weighted(n, of, min(RESAMPLES, max(1_000, _AFFORDABLE // (classes * n))))
+    return ReweightedScore(n, of, min(RESAMPLES, max(1_000, _AFFORDABLE // (classes * n))))
 
 
 def _sums(times: Draws, groups: npt.NDArray[np.intp], where: _Truth | None = None) -> Table:

@@ -25,8 +25,8 @@ Draws = npt.NDArray[np.float32]  # how often each example counts, in each of R d
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-AT_ONCE = 1_000_000  # numbers drawn at a time: flat memory, whatever the sizes are
-KEPT = 32_000_000  # bytes of draws that are kept for the next metric
+DRAWS_PER_CHUNK = 1_000_000  # numbers drawn at a time: flat memory, whatever the sizes are
+KEPT_RESAMPLES = 32_000_000  # bytes of draws that are kept for the next metric
 _TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
@@ -42,7 +42,7 @@ class Clusters(NamedTuple):
     n: int
 
 
-class Summed(float):
+class AdditiveScore(float):
     """A score over the split, in percent, that knows what each example adds to it.
 
     What an example adds is fixed by the whole split (a document frequency is), so that an interval, or the score of one
@@ -57,16 +57,16 @@ class Summed(float):
     of: Callable[[Table], Table]
     resamples = RESAMPLES
 
-    def __new__(cls, parts: npt.ArrayLike, of: Callable[[Table], Table]) -> Summed:
+    def __new__(cls, parts: npt.ArrayLike, of: Callable[[Table], Table]) -> AdditiveScore:
         parts = np.asarray(parts, np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):  # where nothing counts
             made = super().__new__(cls, of(parts.sum(0)))
         made.parts, made.of = parts, of
         return made
 
-    def among(self, indices: Indices) -> Summed:
+    def among(self, indices: Indices) -> AdditiveScore:
         """The score of some examples alone."""
-        return Summed(self.parts[indices], self.of)
+        return AdditiveScore(self.parts[indices], self.of)
 
     def by_cluster(self, member: Indices, n: int) -> Table:
         """(n, S), what each cluster adds."""
@@ -77,7 +77,7 @@ class Summed(float):
         return sums_drawn(self.by_cluster(member, n), self.of, seed, resamples)
 
 
-class Weighted(float):
+class ReweightedScore(float):
     """A score over the split that is not made of sums, but can be told for examples that count several times, or never.
 
     Attributes:
@@ -96,12 +96,12 @@ class Weighted(float):
         of: Callable[[npt.NDArray[np.float32]], Table],
         resamples: int = RESAMPLES,
         value: float | None = None,
-    ) -> Weighted:
+    ) -> ReweightedScore:
         made = super().__new__(cls, of(np.ones((examples, 1), np.float32))[0] if value is None else value)
         made.examples, made.of, made.resamples = examples, of, resamples
         return made
 
-    def among(self, indices: Indices) -> Weighted:
+    def among(self, indices: Indices) -> ReweightedScore:
         """The score of some examples alone."""
 
         def of(times: npt.NDArray[np.float32]) -> Table:
@@ -109,7 +109,7 @@ class Weighted(float):
             every[indices] = times
             return self.of(every)
 
-        return Weighted(len(indices), of, self.resamples)
+        return ReweightedScore(len(indices), of, self.resamples)
 
     def drawn(self, member: Indices, n: int, seed: int, resamples: int) -> Table:
         """The scores (resamples,) of as many draws of n clusters, of which example i is in `member[i]`."""
@@ -117,29 +117,31 @@ class Weighted(float):
         return np.concatenate([self.of(times.T.astype(np.float32)[member]) for times in draws])
 
 
-def mean(values: npt.ArrayLike) -> Summed:
+def mean(values: npt.ArrayLike) -> AdditiveScore:
     """The mean over examples, in percent, of values (N,) that may be above 1, as CIDEr's are."""
     values = np.asarray(values, np.float64)
-    return Summed(np.stack([values, np.ones_like(values)], 1), _mean)
+    return AdditiveScore(np.stack([values, np.ones_like(values)], 1), _mean)
 
 
 def _mean(sums: Table) -> Table:
     return np.asarray(100 * sums[..., 0] / sums[..., 1])
 
 
-def difference(a: Summed | Weighted, b: Summed | Weighted) -> Summed | Weighted:
+def difference(
+    a: AdditiveScore | ReweightedScore, b: AdditiveScore | ReweightedScore
+) -> AdditiveScore | ReweightedScore:
     """How far b is above a, of the same examples in the same order, whose interval draws both together."""
-    if isinstance(a, Summed) and isinstance(b, Summed):
+    if isinstance(a, AdditiveScore) and isinstance(b, AdditiveScore):
         width = a.parts.shape[1]
         parts = np.concatenate([a.parts, b.parts], 1)
-        return Summed(parts, lambda sums: b.of(sums[..., width:]) - a.of(sums[..., :width]))
-    if isinstance(a, Weighted) and isinstance(b, Weighted):
+        return AdditiveScore(parts, lambda sums: b.of(sums[..., width:]) - a.of(sums[..., :width]))
+    if isinstance(a, ReweightedScore) and isinstance(b, ReweightedScore):
         fewest = min(a.resamples, b.resamples)
-        return Weighted(a.examples, lambda times: b.of(times) - a.of(times), fewest, float(b) - float(a))
+        return ReweightedScore(a.examples, lambda times: b.of(times) - a.of(times), fewest, float(b) - float(a))
     raise TypeError("a score that is made of sums, and one that is not, are not of one metric")
 
 
-def average(scores: Sequence[Summed]) -> Summed:
+def average(scores: Sequence[AdditiveScore]) -> AdditiveScore:
     """The mean of several scores of the same examples in the same order, whose interval draws all together."""
     ends = np.cumsum([one.parts.shape[1] for one in scores])[:-1]
 
@@ -148,7 +150,7 @@ def average(scores: Sequence[Summed]) -> Summed:
             sum(one.of(own) for one, own in zip(scores, np.split(sums, ends, -1), strict=True)) / len(scores)
         )
 
-    return Summed(np.concatenate([one.parts for one in scores], 1), of)
+    return AdditiveScore(np.concatenate([one.parts for one in scores], 1), of)
 
 
 def interval(
@@ -181,7 +183,10 @@ def interval(
 
 
 def interval_of(
-    score: Summed | Weighted, clusters: Sequence[Hashable] | Clusters, seed: int, resamples: int | None = None
+    score: AdditiveScore | ReweightedScore,
+    clusters: Sequence[Hashable] | Clusters,
+    seed: int,
+    resamples: int | None = None,
 ) -> tuple[float, float]:
     """The 95 % interval (low, high) of a score over the split, clustered; it holds the score.
 
@@ -236,13 +241,13 @@ def _draws(alike: Indices, seed: int, resamples: int, width: int = 1) -> Iterato
     As many clusters are drawn as there are. Where few kinds stand for many clusters, their numbers are drawn at once.
     """
     n = int(alike.sum())
-    step = max(1, AT_ONCE // max(n, width))
+    step = max(1, DRAWS_PER_CHUNK // max(n, width))
     if 8 * len(alike) < n:
         generator = np.random.default_rng(seed)
         for start in range(0, resamples, step):
             yield generator.multinomial(n, alike / n, size=min(step, resamples - start)).astype(np.float64)
         return
-    if n * resamples > KEPT:
+    if n * resamples > KEPT_RESAMPLES:
         every = _single(n, seed, resamples, step)
     else:
         kept = _kept(n, seed, resamples)
@@ -265,4 +270,6 @@ def _single(n: int, seed: int, resamples: int, step: int) -> Iterator[npt.NDArra
 @lru_cache(maxsize=2)
 def _kept(n: int, seed: int, resamples: int) -> npt.NDArray[np.uint8]:
     """All of them, since the metrics of a run draw the same; a cluster is drawn a dozen times at most."""
-    return np.concatenate([times.astype(np.uint8) for times in _single(n, seed, resamples, max(1, AT_ONCE // n))])
+    return np.concatenate(
+        [times.astype(np.uint8) for times in _single(n, seed, resamples, max(1, DRAWS_PER_CHUNK // n))]
+    )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import Draws, Table, Weighted
+from evalkit.metrics.bootstrap import Draws, ReweightedScore, Table
 
 _WHOLE = frozenset({int})
 
@@ -77,7 +77,7 @@ def macro_accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[s
         right = np.add.reduceat(drawn * hits[order, None].astype(np.float32), starts)
         return mean_over_classes(np.where(size > 0, right / np.maximum(size, 1), math.nan))
 
-    score = Weighted(len(hits), of) if len(hits) else math.nan
+    score = ReweightedScore(len(hits), of) if len(hits) else math.nan
     return {"macro_accuracy": score, "top1": hits.tolist()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import Draws, Summed, Table, Weighted
+from evalkit.metrics.bootstrap import AdditiveScore, Draws, ReweightedScore, Table
 
 
 def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
@@ -42,9 +42,11 @@ def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
         placed = np.minimum(ranks, last)
         for k in (1, 5, 10):
             hits = (ranks <= k).astype(np.float64)
-            found[f"{way}_R@{k}"] = Summed(np.stack([100 * hits * asks, asks], 1), _ratio) if once else hits.tolist()
+            found[f"{way}_R@{k}"] = (
+                AdditiveScore(np.stack([100 * hits * asks, asks], 1), _ratio) if once else hits.tolist()
+            )
         found[f"{way}_median_rank"] = _median(placed[asks > 0], np.flatnonzero(asks), len(asks))
-        found[f"{way}_mean_rank"] = Summed(np.stack([placed * asks, asks], 1), _ratio)
+        found[f"{way}_mean_rank"] = AdditiveScore(np.stack([placed * asks, asks], 1), _ratio)
     return found
 
 
@@ -65,7 +67,7 @@ def _median(values: Table, places: npt.NDArray[np.intp], n: int) -> float:
         middle = [np.minimum(before.sum(0), len(ranked) - 1) for before in (below < half, below <= half)]
         return np.where(half > 0, (ranked[middle[0]] + ranked[middle[1]]) / 2, math.nan)
 
-    return Weighted(n, of)
+    return ReweightedScore(n, of)
 
 
 def _rank(prediction: Any, target: Any, way: str) -> float:

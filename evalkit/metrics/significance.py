@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.metrics.bootstrap import (
-    AT_ONCE,
+    DRAWS_PER_CHUNK,
     LEVEL,
     RESAMPLES,
-    Summed,
+    AdditiveScore,
+    ReweightedScore,
     Table,
-    Weighted,
     centred,
     difference,
     kinds,
@@ -28,7 +28,11 @@ FEWEST = 6
 
 
 def paired(
-    a: Summed | Weighted, b: Summed | Weighted, clusters: Sequence[Hashable], seed: int, resamples: int | None = None
+    a: AdditiveScore | ReweightedScore,
+    b: AdditiveScore | ReweightedScore,
+    clusters: Sequence[Hashable],
+    seed: int,
+    resamples: int | None = None,
 ) -> tuple[float, float, float]:
     """The 95 % interval (low, high) of b - a, and its p-value by the same paired bootstrap; NaN where unknown.
 
@@ -48,7 +52,9 @@ def paired(
     return low, high, _share(drawn - np.median(drawn), better)
 
 
-def exchanged(a: Summed, b: Summed, clusters: Sequence[Hashable], seed: int, resamples: int = RESAMPLES) -> float:
+def exchanged(
+    a: AdditiveScore, b: AdditiveScore, clusters: Sequence[Hashable], seed: int, resamples: int = RESAMPLES
+) -> float:
     """The p-value, two-sided, of an exchange test between two scores of the same examples.
 
     Args:
@@ -67,7 +73,7 @@ def exchanged(a: Summed, b: Summed, clusters: Sequence[Hashable], seed: int, res
     one, other = a.by_cluster(member, n), b.by_cluster(member, n)
     apart, alike = kinds(other - one)
     generator, both = np.random.default_rng(seed), (one + other).sum(0)
-    step = max(1, AT_ONCE // len(alike))
+    step = max(1, DRAWS_PER_CHUNK // len(alike))
     sizes = [(min(step, resamples - start), len(alike)) for start in range(0, resamples, step)]
     moved = np.concatenate([(2 * generator.binomial(alike, 0.5, size) - alike) @ apart for size in sizes])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -96,7 +102,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def rank_intervals(
-    values: Sequence[npt.ArrayLike | Summed], clusters: Sequence[Hashable], seed: int, resamples: int = 2_000
+    values: Sequence[npt.ArrayLike | AdditiveScore], clusters: Sequence[Hashable], seed: int, resamples: int = 2_000
 ) -> list[tuple[int, int]]:
     """The best and the worst rank (from 1) that each run of a board may have, at 95 %; runs that tie share them.
 
@@ -113,7 +119,7 @@ def rank_intervals(
     member, n = numbered(clusters)
     if n < FEWEST:
         return [(1, len(values))] * len(values)
-    scores = [one if isinstance(one, Summed) else mean(one) for one in values]
+    scores = [one if isinstance(one, AdditiveScore) else mean(one) for one in values]
     ends = np.cumsum([one.parts.shape[1] for one in scores])[:-1]
 
     def of(sums: Table) -> Table:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from evalkit.api import Example
-from evalkit.datasets.captions import Captioned, Narrated, Searched, Told
+from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, SegmentedVideo, SegmentSplits
 from evalkit.mini import world
 from evalkit.mini.library import three_minutes
 
@@ -17,45 +17,45 @@ NARRATED = {"train": 100, "test": 50}  # films, each of six steps
 One = TypeVar("One")
 
 
-def whole() -> Searched:
+def whole() -> CaptionSplits:
     """Three-minute films of six steps, one caption each."""
-    return _searched(lambda name, path, story: [Captioned(name, path, [str(story)])])
+    return _searched(lambda name, path, story: [CaptionedVideo(name, path, [str(story)])])
 
 
-def several() -> Searched:
+def several() -> CaptionSplits:
     """The films of `whole` with two captions each, of which the second tells the first four steps only."""
-    return _searched(lambda name, path, story: [Captioned(name, path, [str(story), str(_part(story, 0, 4))])])
+    return _searched(lambda name, path, story: [CaptionedVideo(name, path, [str(story), str(_part(story, 0, 4))])])
 
 
-def parts() -> Searched:
+def parts() -> CaptionSplits:
     """The two halves of the films of `whole`, as videos of their own with a caption each."""
 
-    def halves(name: str, path: Path, story: world.Story) -> Iterator[Captioned]:
+    def halves(name: str, path: Path, story: world.Story) -> Iterator[CaptionedVideo]:
         for first, last in ((0, 3), (3, 6)):
             span = story.times()[first][0], story.times()[last - 1][1]
-            yield Captioned(f"{name}_{first}", path, [str(_part(story, first, last))], span)
+            yield CaptionedVideo(f"{name}_{first}", path, [str(_part(story, first, last))], span)
 
     return _searched(lambda *film: list(halves(*film)))
 
 
-def steps() -> Narrated:
+def steps() -> SegmentSplits:
     """Some of the films of `whole`, each of whose six steps is told in a sentence."""
 
-    def told(name: str, path: Path, story: world.Story) -> list[Told]:
+    def told(name: str, path: Path, story: world.Story) -> list[SegmentedVideo]:
         parts = [(*span, str(step)) for span, step in zip(story.times(), story.steps, strict=True)]
-        return [Told(name, path, story.seconds, parts)]
+        return [SegmentedVideo(name, path, story.seconds, parts)]
 
     found, provide = _told(told, NARRATED)
-    return Narrated(found["test"], found["train"], provide)
+    return SegmentSplits(found["test"], found["train"], provide)
 
 
 def _part(story: world.Story, first: int, last: int) -> world.Story:
     return world.Story(story.steps[first:last], story.background)
 
 
-def _searched(tell: Callable[[str, Path, world.Story], list[Captioned]]) -> Searched:
+def _searched(tell: Callable[[str, Path, world.Story], list[CaptionedVideo]]) -> CaptionSplits:
     found, provide = _told(tell, SEARCHED)
-    return Searched(found["test"], found["train"], provide=provide)
+    return CaptionSplits(found["test"], found["train"], provide=provide)
 
 
 def _told(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.api import Example
 from evalkit.datasets import captions
-from evalkit.datasets.files import Labelled
+from evalkit.datasets.files import LabeledRow
 from evalkit.mini import language, library
 from evalkit.mini.captions import TEST, TRAIN
 from evalkit.mini.language import Kind, Question
@@ -16,7 +16,7 @@ from evalkit.mini.library import Films
 FEW = 20
 
 
-def whole(kinds: Sequence[Kind] = language.KINDS) -> Labelled:
+def whole(kinds: Sequence[Kind] = language.KINDS) -> LabeledRow:
     """Three-minute films and five stories each, which differ in one of these kinds alone."""
 
     def ask(name: str, path: Path, question: Question) -> Iterator[Example]:
@@ -27,7 +27,7 @@ def whole(kinds: Sequence[Kind] = language.KINDS) -> Labelled:
     return _asked(ask, TRAIN, TEST)
 
 
-def steps() -> Labelled:
+def steps() -> LabeledRow:
     """The six steps of a few of these films as videos of their own; all that happens in the film is to choose from."""
 
     def ask(name: str, path: Path, question: Question) -> Iterator[Example]:
@@ -39,7 +39,7 @@ def steps() -> Labelled:
     return _asked(ask, FEW, FEW)
 
 
-def _asked(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, test: int) -> Labelled:
+def _asked(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, test: int) -> LabeledRow:
     """The examples of so many films of each split."""
     films: list[Films] = []
     found: dict[str, list[Example]] = {}
@@ -53,4 +53,4 @@ def _asked(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, 
         for one in films:
             one.provide(examples)
 
-    return Labelled(found["train"], found["test"], (), provide)
+    return LabeledRow(found["train"], found["test"], (), provide)

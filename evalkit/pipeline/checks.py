@@ -6,7 +6,7 @@ from evalkit.api import Task
 from evalkit.errors import UserError
 
 
-def _check(task: Task, name: str) -> None:
+def check_task(task: Task, name: str) -> None:
     """What every task must keep; told now rather than after hours."""
     for split in ("train", "val", "test"):
         examples = getattr(task, split)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evalkit.api import Adapter, Example, Prediction, Task
 from evalkit.errors import UserError
-from evalkit.pipeline.setup import Parts
+from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.trainer import headline
 
 
@@ -32,7 +32,7 @@ VARIANTS = {"shuffled": shuffled, "single_frame": single_frame}
 ASKED_AGAIN = ("blind", "option_order")
 
 
-def controls_of(parts: Parts) -> list[str]:
+def controls_of(parts: Experiment) -> list[str]:
     """The task's controls, but for `blind` where the adapter has no answer without a video."""
     controls = list(parts.task.controls)
     if unknown := set(controls) - {*VARIANTS, *ASKED_AGAIN}:
@@ -47,7 +47,7 @@ def controls_of(parts: Parts) -> list[str]:
     return controls
 
 
-def control(name: str, task: Task, predicted: Mapping[str, Prediction]) -> dict[str, Any]:
+def measure_control(name: str, task: Task, predicted: Mapping[str, Prediction]) -> dict[str, Any]:
     """A control's headline over the labelled test examples, failed ones wrong as in the score itself."""
     labelled = [example for example in task.test if example.target is not None]
     targets = [example.target for example in labelled]
@@ -60,7 +60,7 @@ def control(name: str, task: Task, predicted: Mapping[str, Prediction]) -> dict[
     return {"name": name, "metric": metric, "value": sum(headline(task.score, t, targets) for t in turns) / orders}
 
 
-def _cyclic(
+def cyclic(
     adapter: Adapter, examples: Sequence[Example], features: Tensor, straight: Mapping[str, Prediction]
 ) -> dict[str, Prediction]:
     """Predictions under every cyclic order of the options, as a list of indices into the options as they stand."""

@@ -10,16 +10,16 @@ from typing import Any
 
 from evalkit.api import Example
 from evalkit.config.config import Config
-from evalkit.datasets.fewshot import few
+from evalkit.datasets.fewshot import few_shot
 from evalkit.features import extract
 from evalkit.features.batches import gather
-from evalkit.features.extract import Encoding, Source
-from evalkit.pipeline.setup import Parts
-from evalkit.pipeline.trainer import Course, DivergedError, Examples, _best, fit
-from evalkit.video.augment import Look, looks
+from evalkit.features.extract import Source, SourceFeatures
+from evalkit.pipeline.setup import Experiment
+from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, best_epoch, fit
+from evalkit.video.augment import AugmentedView, augmented_views
 
 
-def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
+def fit_adapter(parts: Experiment, config: Config) -> tuple[dict[str, Any], float]:
     """Fits every grid point on train, and leaves in the parts the adapter that is best on val, and its settings.
 
     Returns:
@@ -32,11 +32,11 @@ def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
     if not val:
         train, val = split_val(train, config.options.seed)
     if shots := config.trainer.shots:
-        train = few(train, parts.task.classes, shots, config.options.seed)
-        val = few(val, parts.task.classes, shots, config.options.seed, at_most=True)
+        train = few_shot(train, parts.task.classes, shots, config.options.seed)
+        val = few_shot(val, parts.task.classes, shots, config.options.seed, at_most=True)
     if parts.task.provide:
         parts.task.provide([*train, *val])
-    courses: dict[int, Course] = {}
+    courses: dict[int, TrainingCurve] = {}
     chosen, best = 0, None
     read: Any = None  # what the features are of the encoder's output, and which views of train
     data: tuple[Examples, Examples] | None = None  # of train and of val
@@ -68,7 +68,7 @@ def fit_adapter(parts: Parts, config: Config) -> tuple[dict[str, Any], float]:
             )
             courses.update(zip(places, fitted.courses, strict=True))
             known = sorted(courses)
-            chosen = known[_best([courses[k] for k in known])]
+            chosen = known[best_epoch([courses[k] for k in known])]
             best = adapter if chosen in places else best
         except DivergedError as error:
             courses.update(zip(places, error.courses, strict=True))
@@ -101,21 +101,21 @@ def split_val(examples: Sequence[Example], seed: int, share: float = 0.1) -> tup
     return train, [example for example in examples if example.video in held_out]
 
 
-def _seen(parts: Parts, seed: int) -> tuple[Look | None, ...]:
+def _seen(parts: Experiment, seed: int) -> tuple[AugmentedView | None, ...]:
     """The augmented views that the present adapter will see of a training clip; None where it sees the plain ones."""
     if not parts.augment:
         return (None,)
     at_once = hasattr(parts.adapter, "solve")
     views = parts.augment.views if at_once else min(parts.augment.views, max(1, parts.adapter.epochs))
-    return looks(replace(parts.augment, views=views), seed)
+    return augmented_views(replace(parts.augment, views=views), seed)
 
 
 def _read(
-    parts: Parts, train: Sequence[Example], val: Sequence[Example], seen: Sequence[Look | None]
-) -> tuple[tuple[Examples, Examples], list[Encoding]]:
+    parts: Experiment, train: Sequence[Example], val: Sequence[Example], seen: Sequence[AugmentedView | None]
+) -> tuple[tuple[Examples, Examples], list[SourceFeatures]]:
     """Train and val with the features that the present adapter reads, and what could not be decoded."""
     found = []
-    failed: list[Encoding] = []
+    failed: list[SourceFeatures] = []
     total = 0
     for name, examples, views in (("train", train, seen), ("val", val, (None,))):
         wanted = extract.sources(examples)
@@ -124,5 +124,5 @@ def _read(
         found.append(Examples(known, rows, index, len(views)))
         failed += undecodable
         total += len(wanted)
-    extract.report(failed, total)
+    extract.report_failures(failed, total)
     return (found[0], found[1]), failed

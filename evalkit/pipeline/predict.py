@@ -13,12 +13,12 @@ from torch import Tensor
 
 from evalkit.api import Adapter, Example, Prediction
 from evalkit.features import extract
-from evalkit.features.extract import Encoding, Source
+from evalkit.features.extract import Source, SourceFeatures
 from evalkit.features.key import architecture
-from evalkit.pipeline.controls import VARIANTS, _cyclic
+from evalkit.pipeline.controls import VARIANTS, cyclic
 from evalkit.pipeline.journal import Journal
-from evalkit.pipeline.setup import Parts, frozen_parts
-from evalkit.pipeline.trainer import settle
+from evalkit.pipeline.setup import Experiment, frozen_parts
+from evalkit.pipeline.trainer import finalize
 from evalkit.results import run_folder, schema
 from evalkit.results.provenance import packages
 from evalkit.runtime.progress import track
@@ -64,7 +64,7 @@ class Predictions:
         return True
 
 
-def predict(parts: Parts, controls: Sequence[str], seed: int) -> Predictions:
+def predict(parts: Experiment, controls: Sequence[str], seed: int) -> Predictions:
     """Predictions of all test examples; each video is decoded once, however many examples and controls ask about it.
 
     What the same run predicted before it was killed is taken from its journal.
@@ -98,14 +98,14 @@ def predict(parts: Parts, controls: Sequence[str], seed: int) -> Predictions:
     for name, own in predicted.by_control.items():
         if name != "option_order":  # its values are lists, one per order
             examples = [example for example in task.test if example.id in own]
-            settled = settle(parts.adapter, examples, [own[example.id] for example in examples])
+            settled = finalize(parts.adapter, examples, [own[example.id] for example in examples])
             own |= {example.id: one for example, one in zip(examples, settled, strict=True)}
     return predicted
 
 
 def _answered(
-    parts: Parts,
-    encodings: Iterator[Encoding],
+    parts: Experiment,
+    encodings: Iterator[SourceFeatures],
     asking: Mapping[Source, Sequence[Example]],
     predicted: Predictions,
 ) -> Iterator[Example]:
@@ -134,14 +134,14 @@ def _answered(
                     if name == "blind":
                         said = _ask(adapter, examples, None)
                     elif name == "option_order":
-                        said = _cyclic(adapter, examples, features[""][places], predicted.scored)
+                        said = cyclic(adapter, examples, features[""][places], predicted.scored)
                     else:
                         said = _ask(adapter, examples, features[name][places])
                 predicted.add(name, said)
             yield from examples
 
 
-def _journal(parts: Parts, keys: Sequence[bytes], seed: int) -> Journal:
+def _journal(parts: Experiment, keys: Sequence[bytes], seed: int) -> Journal:
     """The journal that is named by all that decides what this run predicts.
 
     There is none where features are not stored, nor of an adapter whose weights cannot be written, so that nothing
@@ -151,7 +151,7 @@ def _journal(parts: Parts, keys: Sequence[bytes], seed: int) -> Journal:
         keys: of the features of each source, which hold the video, the encoder and the views.
     """
     adapter = parts.adapter
-    learned = trained_adapter.learned(adapter)
+    learned = trained_adapter.adapter_state(adapter)
     if not parts.shelf or (adapter.epochs and not learned):
         return Journal("")
     told = {

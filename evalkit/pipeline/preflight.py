@@ -15,21 +15,21 @@ from evalkit.config.config import Config
 from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.features import extract
-from evalkit.features.extract import Reader
-from evalkit.features.forward import Forward
+from evalkit.features.extract import FeatureExtractor
+from evalkit.features.forward import EncoderRunner
 
 # Clips that the canary looks at, and videos that may fail to decode before drawn films stand in.
 CLIPS, TRIES = 2, 8
 DRAWN = (2, 3)  # the canary draws films 0 and 1 itself
 
 
-def check(config: Config, forward: Forward, reader: Reader, task: Task) -> list[Finding]:
+def check(config: Config, forward: EncoderRunner, reader: FeatureExtractor, task: Task) -> list[Finding]:
     """What the canary found with clips of the task; warnings are told on stderr.
 
     Raises:
         UserError: the encoder is not fed, or does not answer, as its clip says; all reasons in one line.
     """
-    findings = _examine(config, forward, _clips(reader, task))
+    findings = examine_clips(config, forward, sample_clips(reader, task))
     if failed := [f"{one.check}: {one.detail}" for one in findings if one.outcome == "failed"]:
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
     for one in findings:
@@ -38,12 +38,13 @@ def check(config: Config, forward: Forward, reader: Reader, task: Task) -> list[
     return findings
 
 
-def _examine(config: Config, forward: Forward, clips: Tensor) -> list[Finding]:
+def examine_clips(config: Config, forward: EncoderRunner, clips: Tensor) -> list[Finding]:
+    """The canary's findings on uint8 clips (N, T, C, H, W), at the run's own precision."""
     with forward.arithmetic():
         return checks.examine(forward.module, clips, folder=_load.folder_of(config.options.ckpt))
 
 
-def _clips(reader: Reader, task: Task) -> Tensor:
+def sample_clips(reader: FeatureExtractor, task: Task) -> Tensor:
     """The first clips of the task that decode, uint8 (2, T, C, H, W), of the split that is nearest to training."""
     examples: Sequence[Example] = next((split for split in (task.train, task.val, task.test) if split), ())
     wanted = extract.sources(examples)[:TRIES]

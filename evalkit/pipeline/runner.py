@@ -18,10 +18,10 @@ from evalkit.config.config import Config
 from evalkit.errors import UserError
 from evalkit.heads.flops import trainable_flops
 from evalkit.pipeline import preflight
-from evalkit.pipeline.controls import control, controls_of
+from evalkit.pipeline.controls import controls_of, measure_control
 from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.predict import Predictions, predict
-from evalkit.pipeline.setup import Parts, prepare
+from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.results import provenance, run_folder, scores
 from evalkit.results.rows import Row, tally
 from evalkit.results.table import table
@@ -44,7 +44,7 @@ def run(config: Config, quiet: bool = False) -> Path:
     return folder
 
 
-def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
+def _run(config: Config, parts: Experiment, started: datetime, clock: float) -> Path:
     task, cost = parts.task, parts.reader.cost
     score_reference = scores.reference(task.score)  # fails now rather than after hours
     if not task.test:
@@ -57,7 +57,7 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
     except OSError as error:
         raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
     needs_fit = (
-        parts.adapter.epochs > 0 and parts.fitted_from is None and not trained_adapter.makes_encoder(parts.adapter)
+        parts.adapter.epochs > 0 and parts.fitted_from is None and not trained_adapter.saves_encoder(parts.adapter)
     )
     if needs_fit and not task.train:
         raise UserError(
@@ -78,7 +78,7 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
     rows = _rows(task.test, predicted)
     scored = scores.scores(task.score, rows, config.options.seed)
     labelled = any(row.target is not None for row in rows)
-    controls = [control(name, task, found) for name, found in predicted.by_control.items() if name and labelled]
+    controls = [measure_control(name, task, found) for name, found in predicted.by_control.items() if name and labelled]
     cost.score_s = time.monotonic() - scoring
     counts = tally(rows)
     encoder, views = parts.encoder.module, parts.reader.views
@@ -113,7 +113,9 @@ def _run(config: Config, parts: Parts, started: datetime, clock: float) -> Path:
                 "from": _place(parts.fitted_from),
                 **frozen,
             },
-            "trainable_parameters": sum(value.numel() for value in trained_adapter.learned(parts.adapter).values()),
+            "trainable_parameters": sum(
+                value.numel() for value in trained_adapter.adapter_state(parts.adapter).values()
+            ),
             "trainable_flops": trainable_flops(parts.adapter, encoder, views.frames, views.size),
         },
         "data": {
@@ -181,7 +183,7 @@ def _submit(task: Task, predicted: Predictions, folder: Path) -> None:
         print(f"no submission written: {error}", file=sys.stderr)
 
 
-def _protocol(parts: Parts, frozen: Mapping[str, str]) -> dict[str, Any]:
+def _protocol(parts: Experiment, frozen: Mapping[str, str]) -> dict[str, Any]:
     """All that decides what the number means: views, adapter and its settings, controls."""
     settings = {key: value for key, value in parts.settings.items() if key != "lm"}
     return {

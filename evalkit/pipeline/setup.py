@@ -16,15 +16,15 @@ from torch import Tensor
 from evalkit import plugins
 from evalkit.api import Adapter, Augment, Task, Views
 from evalkit.config.config import Config
-from evalkit.config.keys import own_adapter
+from evalkit.config.keys import default_adapter
 from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.codec import as_stored
-from evalkit.features.extract import Cost, Reader, Shelf, _shelf
-from evalkit.features.forward import Forward
+from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, feature_cache
+from evalkit.features.forward import EncoderRunner
 from evalkit.heads import boxes
-from evalkit.pipeline.checks import _check
+from evalkit.pipeline.checks import check_task
 from evalkit.results.schema import digest as digest_of
 from evalkit.runtime.machine import cores
 from evalkit.video.decode import default_decoder
@@ -35,7 +35,7 @@ TRAINING = ("lr", "weight_decay", "epochs", "batch_size")
 
 
 @dataclass
-class Parts:
+class Experiment:
     """The chosen task, encoder and adapter, ready to work.
 
     Attributes:
@@ -52,7 +52,7 @@ class Parts:
 
     name: str
     task: Task
-    encoder: Forward
+    encoder: EncoderRunner
     adapter_name: str
     adapter: Any
     settings: dict[str, Any]
@@ -60,11 +60,11 @@ class Parts:
     passes: list[list[int]]
     build: Callable[[Sequence[Mapping[str, Any]]], Any]
     fitted_from: Path | None
-    reader: Reader
-    shelf: Shelf | None
+    reader: FeatureExtractor
+    shelf: FeatureCache | None
     augment: Augment | None = None
 
-    def __enter__(self) -> Parts:
+    def __enter__(self) -> Experiment:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
@@ -82,7 +82,7 @@ class Parts:
         return (
             self.fitted_from is not None
             and self.adapter.trains_encoder
-            and not trained_adapter.makes_encoder(self.adapter)
+            and not trained_adapter.saves_encoder(self.adapter)
         )
 
     def use(self, adapter: Any, settings: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ class Parts:
         return found if self.shelf else as_stored(found, kept.layout)  # a shelf gives it as it is stored by itself
 
 
-def load_forward(config: Config) -> Forward:
+def load_runner(config: Config) -> EncoderRunner:
     """The encoder that the words ask for, on its device, ready for clips."""
     options = config.options
     torch.manual_seed(options.seed)
@@ -115,7 +115,7 @@ def load_forward(config: Config) -> Forward:
     if options.compile:
         encoder.compile()
     batch = (128 if device.type == "cuda" else 16) if options.batch == "auto" else options.batch
-    return Forward(encoder.to(device), digest, device, batch, options.batch == "auto", options.precision)
+    return EncoderRunner(encoder.to(device), digest, device, batch, options.batch == "auto", options.precision)
 
 
 def load_task(config: Config) -> Task:
@@ -138,29 +138,29 @@ def load_task(config: Config) -> Task:
         raise UserError(f"task {options.task} fails: {where}: {type(error).__name__}: {error}") from error
     if not isinstance(task, Task):
         raise UserError(f"task {options.task} returned a {type(task).__name__}; wanted an evalkit.api.Task")
-    _check(task, options.task)
+    check_task(task, options.task)
     return task
 
 
-def make_reader(config: Config, views: Views, forward: Forward) -> Reader:
+def make_extractor(config: Config, views: Views, forward: EncoderRunner) -> FeatureExtractor:
     """How the task's clips are read for this encoder, the user's `clip.*` words in place of either's."""
     options = config.options
-    views = extract.resolve(views, forward.module.clip, config.clip)
-    return Reader(views, options.workers, forward.batch, options.time_limit, Cost(), options.decoder)
+    views = extract.resolve_views(views, forward.module.clip, config.clip)
+    return FeatureExtractor(views, options.workers, forward.batch, options.time_limit, Cost(), options.decoder)
 
 
-def prepare(config: Config) -> Parts:
+def prepare(config: Config) -> Experiment:
     """Task, encoder and adapter from their names, the adapter's trained weights in place where there are any."""
     options = config.options
     default_decoder(options.decoder)  # fails now where it is not installed
-    forward = load_forward(config)  # before mini films are made
+    forward = load_runner(config)  # before mini films are made
     encoder = forward.module
     task = load_task(config)
-    reader = make_reader(config, task.views, forward)
+    reader = make_extractor(config, task.views, forward)
     task = replace(task, views=reader.views)  # as they are read, whatever the task said
     augment = _augment(task, config)
     boxes.check(task, task.views, augment)
-    name = options.adapter or own_adapter(options.task)
+    name = options.adapter or default_adapter(options.task)
     module, make = plugins.module_and_factory("adapter", name)
     takes: Mapping[str, Sequence[str]] = getattr(module, "TAKES", {})
     fitted_from = _trained_adapter(config, [name, *takes])
@@ -169,13 +169,13 @@ def prepare(config: Config) -> Parts:
         for key, parameter in inspect.signature(make).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    own = task.adapter or own_adapter(options.task)
+    own = task.adapter or default_adapter(options.task)
     if task.adapter and not options.adapter:
         raise UserError(f"task {options.task}: protocol {task.protocol} has another adapter: add adapter={own}")
     prescribed = task.settings if name == own else {}  # by its protocol, which names its adapter
     if fitted_from:  # of what the task prescribes, it still decides how a trained adapter is asked
         asking = getattr(module, "ASKING", ())
-        known = trained_adapter.settings(fitted_from)
+        known = trained_adapter.adapter_settings(fitted_from)
         fitting = takes.get(fitted_from.name, known)  # of another adapter's settings, those that its weights need
         prescribed = {key: known[key] for key in fitting if key in known} | {
             key: prescribed[key] for key in asking if key in prescribed
@@ -199,9 +199,9 @@ def prepare(config: Config) -> Parts:
         )
     idle = [key for key in TRAINING if key in config.adapter or any(key in own for own in config.points)]
     untrained = not adapter.epochs and points[0].get("epochs") != 0
-    if idle and config.command == "run" and (fitted_from or trained_adapter.makes_encoder(adapter) or untrained):
+    if idle and config.command == "run" and (fitted_from or trained_adapter.saves_encoder(adapter) or untrained):
         why = f"comes trained from {fitted_from}. adapter.from=none fits a new one"
-        if trained_adapter.makes_encoder(adapter):
+        if trained_adapter.saves_encoder(adapter):
             why = "trains the encoder too, which evalkit adapt does"
         elif not fitted_from:
             why = "is not trained with these settings"
@@ -211,13 +211,17 @@ def prepare(config: Config) -> Parts:
         why = "changes the encoder for those that follow" if adapter.trains_encoder else "is not fitted"
         raise UserError(f"adapter.{next(iter(config.points[0]))} has several values, but the adapter {why}: give one")
     if fitted_from:
-        if options.adapter_from and trained_adapter.makes_encoder(adapter):
+        if options.adapter_from and trained_adapter.saves_encoder(adapter):
             raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
-        trained_adapter.restore(adapter, fitted_from, frozen_parts(adapter, task, forward.sha256))
+        trained_adapter.restore_adapter(adapter, fitted_from, frozen_parts(adapter, task, forward.sha256))
     adapter.to(forward.device).eval()
     display = plugins.display_name(options.task) + ("@mini" if options.mini else "")
-    shelf = None if options.cache == "off" or adapter.trains_encoder else _shelf(config, forward, reader, adapter.kept)
-    return Parts(
+    shelf = (
+        None
+        if options.cache == "off" or adapter.trains_encoder
+        else feature_cache(config, forward, reader, adapter.kept)
+    )
+    return Experiment(
         display,
         task,
         forward,
@@ -258,7 +262,7 @@ def _passes(points: Sequence[Mapping[str, Any]], together: Sequence[str]) -> lis
 
 def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str, str]:
     """Hashes of what a trained adapter belongs to and does not hold itself: the frozen encoder, the task's classes."""
-    if trained_adapter.makes_encoder(adapter):  # it lies beside the adapter, and words stand for classes
+    if trained_adapter.saves_encoder(adapter):  # it lies beside the adapter, and words stand for classes
         return {}
     return {"encoder": encoder_sha256} | ({"classes": digest_of(task.classes)} if task.classes else {})
 
@@ -272,7 +276,7 @@ def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:
     if given == "none" or (config.command == "adapt" and not given):
         return None
     folder = Path(given).expanduser() if given else _load.folder_of(config.options.ckpt)
-    homes = [trained_adapter.place(folder, name) for name in names] if folder else []
+    homes = [trained_adapter.adapter_folder(folder, name) for name in names] if folder else []
     found = next((home for home in homes if (home / "adapter.json").is_file()), None)
     if given and not found:
         raise UserError(f"adapter.from={given}: no trained adapter {' or '.join(names)} there ({homes[0]})")

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from evalkit.api import Adapter, Batch, Example, Prediction, Score
 from evalkit.errors import UserError
-from evalkit.features.batches import Rows
+from evalkit.features.batches import FeatureSource
 from evalkit.features.extract import Source
 from evalkit.runtime.progress import track
 
 PREDICT_BATCH = 64
 # Products of larger weights are beyond float32.
-MOST = 1e19
+MAX_WEIGHT = 1e19
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Examples:
     """
 
     examples: Sequence[Example]
-    rows: Rows
+    rows: FeatureSource
     index: dict[Source, int]
     views: int = 1
 
@@ -62,7 +62,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingCurve:
     """How one grid point went: the headline of each epoch on val, and the epoch kept (from 1); or why it failed."""
 
     val_scores: list[float]
@@ -79,14 +79,14 @@ class Course:
 class Fitted:
     """What fitting chose: the course of each grid point, and the place of the one that is best."""
 
-    courses: list[Course]
+    courses: list[TrainingCurve]
     chosen: int = 0
 
 
 class DivergedError(UserError):
     """No grid point could be fitted; their courses say why."""
 
-    def __init__(self, courses: list[Course]) -> None:
+    def __init__(self, courses: list[TrainingCurve]) -> None:
         super().__init__(f"{courses[0].failure}: try a lower adapter.lr")
         self.courses = courses
 
@@ -157,10 +157,10 @@ def fit(
     if not any(choose.scores):
         raise UserError(f"trainer.max_minutes={max_minutes:g} were over before the first epoch was: give it more")
     courses = [
-        Course(scores, kept, finite.failures.get(k))
+        TrainingCurve(scores, kept, finite.failures.get(k))
         for k, (scores, kept) in enumerate(zip(choose.scores, choose.kept, strict=True))
     ]
-    best = _best(courses)
+    best = best_epoch(courses)
     choose.restore(adapter, best)
     adapter.to(device).eval()
     return Fitted(courses, best)
@@ -170,8 +170,8 @@ def _solve(adapter: Any, train: Examples, val: Examples, score: Score) -> Fitted
     """Fits every point at once; the chosen one, of equals the first, is left."""
     adapter.solve(train.whole())
     targets = [example.target for example in val.examples]
-    courses = [Course([headline(score, values, targets)], 1) for values in predict(adapter, val, None)]
-    best = _best(courses)
+    courses = [TrainingCurve([headline(score, values, targets)], 1) for values in predict(adapter, val, None)]
+    best = best_epoch(courses)
     if len(courses) > 1:
         adapter.choose(best)
     return Fitted(courses, best)
@@ -193,10 +193,10 @@ def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] |
                 predictions = [adapter.predict(batch.examples, features)]
         for of_point, some in zip(found, predictions, strict=True):
             of_point += some
-    return [[one.value for one in settle(adapter, data.examples, of_point)] for of_point in found]
+    return [[one.value for one in finalize(adapter, data.examples, of_point)] for of_point in found]
 
 
-def settle(adapter: Adapter, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+def finalize(adapter: Adapter, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
     """The predictions for a whole split, once the adapter has seen them all, where it asks for that."""
     own = getattr(adapter, "settle", None)
     if own is None:
@@ -215,7 +215,7 @@ def _points(adapter: object) -> int:
     return getattr(adapter, "points", 1)
 
 
-def _best(courses: Sequence[Course]) -> int:
+def best_epoch(courses: Sequence[TrainingCurve]) -> int:
     """The place of the course with the best score, of equals the first; no score is worse than any."""
     scores = [-math.inf if one.best is None or math.isnan(one.best) else one.best for one in courses]
     return max((k for k, one in enumerate(courses) if not one.failure), key=lambda k: scores[k])
@@ -283,10 +283,12 @@ class _ChooseOnVal(Callback):
         assert isinstance(pl_module, Adapter)
         pl_module.eval()
         for k in range(len(self.scores)):  # the last step's weights are in no loss
-            if not all(bool((value.abs() < MOST).all()) for value in _weights(pl_module, k, len(self.scores)).values()):
+            if not all(
+                bool((value.abs() < MAX_WEIGHT).all()) for value in _weights(pl_module, k, len(self.scores)).values()
+            ):
                 self.failures.setdefault(k, f"the weights became too large or nan at step {trainer.global_step}")
         if len(self.failures) == len(self.scores):
-            raise DivergedError([Course([], 0, self.failures[k]) for k in range(len(self.scores))])
+            raise DivergedError([TrainingCurve([], 0, self.failures[k]) for k in range(len(self.scores))])
         targets = [example.target for example in self.val.examples]
         for k, values in enumerate(predict(pl_module, self.val, self.keep)):
             if k in self.failures:
@@ -322,7 +324,7 @@ class _Finite(Callback):
             if not math.isfinite(loss):
                 self.failures.setdefault(k, f"the loss became {loss} at step {trainer.global_step}")
         if len(self.failures) == self.points:
-            raise DivergedError([Course([], 0, self.failures[k]) for k in range(self.points)])
+            raise DivergedError([TrainingCurve([], 0, self.failures[k]) for k in range(self.points)])
 
 
 class _Progress(Callback):

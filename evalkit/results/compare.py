@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import Indices, Summed, Weighted, difference, interval, mean
+from evalkit.metrics.bootstrap import AdditiveScore, Indices, ReweightedScore, difference, interval, mean
 from evalkit.metrics.significance import exchanged, paired
 from evalkit.results.rows import Row
 from evalkit.results.scores import Measured
@@ -79,17 +79,23 @@ def compare(a: Path, b: Path, *, files: Sequence[Path] = ()) -> Compared:
         UserError: one is not valid; they are not of one task, version, split and score, or not of the same samples;
             says what differs.
     """
-    return _compared((a, b), (_valid(a, files), _valid(b, files)))
+    return compare_runs((a, b), (require_valid(a, files), require_valid(b, files)))
 
 
-def _valid(run: Path, files: Sequence[Path]) -> Checked:
+def require_valid(run: Path, files: Sequence[Path]) -> Checked:
+    """A run that validates.
+
+    Raises:
+        UserError: it does not; says the first problem.
+    """
     checked = check(run, files)
     if checked.problems:
         raise UserError(checked.problems[0])
     return checked
 
 
-def _compared(paths: tuple[Path, Path], checked: tuple[Checked, Checked]) -> Compared:
+def compare_runs(paths: tuple[Path, Path], checked: tuple[Checked, Checked]) -> Compared:
+    """See `compare`; of runs that are validated already."""
     (a, b), records, every = paths, [one.record for one in checked], [one.rows for one in checked]
     if told := _refusal(records, every):
         raise UserError(f"{a} and {b} cannot be compared: {told}")
@@ -165,7 +171,7 @@ def _differences(a: Measured, b: Measured, rows: Sequence[Row], seed: int) -> It
         yield _difference(f"{headline}/{kind}", one, other, [videos[i] for i in places.tolist()], seed)
 
 
-def _among(value: npt.NDArray[np.float64] | Summed | Weighted, places: Indices) -> Any:
+def _among(value: npt.NDArray[np.float64] | AdditiveScore | ReweightedScore, places: Indices) -> Any:
     return value[places] if isinstance(value, np.ndarray) else value.among(places)
 
 
@@ -175,6 +181,6 @@ def _difference(metric: str, a: Any, b: Any, videos: Sequence[str], seed: int) -
         a, b = mean(a), mean(b)
         return Difference(metric, a, b, b - a, 200 * low - 100, 200 * high - 100, exchanged(a, b, videos, seed))
     better, (low, high, p) = difference(a, b), paired(a, b, videos, seed)
-    if isinstance(a, Summed) and not math.isnan(p):
+    if isinstance(a, AdditiveScore) and not math.isnan(p):
         p = exchanged(a, b, videos, seed)
     return Difference(metric, a, b, better, low, high, p)

@@ -129,7 +129,7 @@ def load(run: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it is not JSON.
     """
-    run = _folder(run)
+    run = folder_of(run)
     if not run.exists():
         raise UserError(f"{run}: there is no such folder")
     try:
@@ -147,7 +147,7 @@ def load_rows(run: Path) -> list[Row]:
     Raises:
         UserError: there are none, or a line is not a row.
     """
-    run = _folder(run)
+    run = folder_of(run)
     rows: list[Row] = []
     try:
         text = (run / PREDICTIONS).read_text(encoding="utf-8")
@@ -166,7 +166,7 @@ def runs(path: Path) -> list[Path]:
     Raises:
         UserError: there is none.
     """
-    path = _folder(path)
+    path = folder_of(path)
     found = []
     for folder, below, files in os.walk(path):
         below[:] = sorted(name for name in below if not name.startswith("."))  # hidden: runs that were not finished
@@ -177,7 +177,7 @@ def runs(path: Path) -> list[Path]:
     return found
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
     """Of a file's bytes, in hex; empty where it cannot be read."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
@@ -185,7 +185,8 @@ def _sha256(file: Path) -> str:
         return ""
 
 
-def _folder(run: Path) -> Path:
+def folder_of(run: Path) -> Path:
+    """A run's folder, from the folder or its result.json."""
     return run.parent if run.name == RESULT else run
 
 
@@ -196,9 +197,10 @@ def _broken(what: str, error: Exception) -> str:
         return f"{what.split()[0]} cannot be read: {error.strerror}"
     if isinstance(error, json.JSONDecodeError):
         return f"{what} is not JSON, perhaps cut off: {error}"
-    return f"{what}: {_line(error)}"
+    return f"{what}: {as_line(error)}"
 
 
-def _line(error: Exception) -> str:
+def as_line(error: Exception) -> str:
+    """An error as one line; its type is named unless its text is meant for people."""
     text = " ".join(str(error).split())
     return text if isinstance(error, UserError | ValueError) else f"{type(error).__name__}: {text}"

@@ -20,12 +20,12 @@ import numpy.typing as npt
 from evalkit import metrics, plugins
 from evalkit.api import Score
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import Indices, Summed, Weighted, interval, interval_of, numbered
+from evalkit.metrics.bootstrap import AdditiveScore, Indices, ReweightedScore, interval, interval_of, numbered
 from evalkit.results.rows import Row
 from evalkit.results.schema import plain
 
 # Per metric: one value of each example, in 0..1, or a score over the split.
-Measured = dict[str, "npt.NDArray[np.float64] | Summed | Weighted"]
+Measured = dict[str, "npt.NDArray[np.float64] | AdditiveScore | ReweightedScore"]
 
 # What results of evalkit 0.1 name, before score functions were named by what evalkit.metrics exports.
 _FORMER_MODULES = re.compile(r"evalkit\.(wording\.\w+|answers|events|videocon)")
@@ -136,18 +136,18 @@ def _measure(
 
     measured: Measured = {}
     for metric, value in found.items():
-        if isinstance(value, Summed | Weighted):
+        if isinstance(value, AdditiveScore | ReweightedScore):
             measured[metric] = value
             continue
         if isinstance(value, int | float):
-            measured[metric] = Weighted(len(targets), partial(again, metric), _CALLS, float(value))
+            measured[metric] = ReweightedScore(len(targets), partial(again, metric), _CALLS, float(value))
             continue
         try:
             rates = np.asarray(plain(value), dtype=np.float64)
         except (UserError, TypeError, ValueError):
             rates = np.empty((0, 0))
         if rates.ndim == 0:  # a numpy or torch scalar; None for NaN becomes NaN again
-            measured[metric] = Weighted(len(targets), partial(again, metric), _CALLS, float(rates))
+            measured[metric] = ReweightedScore(len(targets), partial(again, metric), _CALLS, float(rates))
             continue
         if rates.shape != (len(targets),) or not ((rates >= 0) & (rates <= 1)).all():
             raise UserError(

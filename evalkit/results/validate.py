@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 
 from evalkit.errors import UserError
 from evalkit.results.rows import Row, tally
-from evalkit.results.run_folder import CONFIG, PREDICTIONS, RESULT, _folder, _line, _sha256, load, load_rows, runs
+from evalkit.results.run_folder import (
+    CONFIG,
+    PREDICTIONS,
+    RESULT,
+    as_line,
+    file_sha256,
+    folder_of,
+    load,
+    load_rows,
+    runs,
+)
 from evalkit.results.schema import digest, violations
 from evalkit.results.scores import Measured, Unverified, measure, resolve, scores
 
@@ -34,11 +44,11 @@ def rescore(run: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
     result = load(run)
     problems = violations(result)
     if problems:
-        raise UserError(f"{_folder(run)}: {RESULT}: {problems[0]}")
+        raise UserError(f"{folder_of(run)}: {RESULT}: {problems[0]}")
     try:
         score = resolve(result["task"]["score"], files)
     except Unverified as error:
-        raise UserError(f"{_folder(run)}: {error}") from error
+        raise UserError(f"{folder_of(run)}: {error}") from error
     new = scores(score, load_rows(run), result["provenance"]["seed"])
     return {**result, "scores": new, "differences": _differences(result["scores"], new)}
 
@@ -73,7 +83,7 @@ class Checked(NamedTuple):
 
 def check(run: Path, files: Sequence[Path] = ()) -> Checked:
     """One run, its folder or its result.json, and what is wrong with it: see `validate`."""
-    run = _folder(run)
+    run = folder_of(run)
     try:
         record = load(run)
         rows = load_rows(run)
@@ -82,10 +92,10 @@ def check(run: Path, files: Sequence[Path] = ()) -> Checked:
     found = violations(record)
     if found:  # the checks below take the shape for granted
         return Checked([f"{run}: {RESULT}: {problem}" for problem in found], {}, [], {})
-    if _sha256(run / PREDICTIONS) != record["data"]["predictions_sha256"]:
+    if file_sha256(run / PREDICTIONS) != record["data"]["predictions_sha256"]:
         found.append(f"{PREDICTIONS} was changed: its sha256 is not data.predictions_sha256")
     config = record["provenance"].get("config_sha256")
-    if config and _sha256(run / CONFIG) != config:
+    if config and file_sha256(run / CONFIG) != config:
         found.append(f"{CONFIG} was changed: its sha256 is not provenance.config_sha256")
     if digest(record["task"]["protocol"]) != record["task"]["protocol_sha256"]:
         found.append("task.protocol was changed: its sha256 is not task.protocol_sha256")
@@ -98,7 +108,7 @@ def check(run: Path, files: Sequence[Path] = ()) -> Checked:
     except Unverified as error:
         found.append(str(error))
     except Exception as error:  # whatever the task's own code raises
-        found.append(f"cannot be re-scored: {_line(error)}")
+        found.append(f"cannot be re-scored: {as_line(error)}")
     return Checked([f"{run}: {problem}" for problem in found], record, rows, measured)
 
 

@@ -14,7 +14,7 @@ from evalkit.api import Augment, Views
 TRIES = 10
 
 
-class Look(NamedTuple):
+class AugmentedView(NamedTuple):
     """One augmented view. What it shows of a clip is a function of these, of the video's name and of the span.
 
     Attributes:
@@ -49,12 +49,12 @@ class Look(NamedTuple):
         return f"view {self.number} of {video.name} {seconds} by seed {self.seed}{clip}"
 
 
-def looks(augment: Augment, seed: int) -> tuple[Look, ...]:
+def augmented_views(augment: Augment, seed: int) -> tuple[AugmentedView, ...]:
     """The augmented views of each clip; the first are the same, however many there are."""
-    return tuple(Look(replace(augment, views=1), number, seed) for number in range(augment.views))
+    return tuple(AugmentedView(replace(augment, views=1), number, seed) for number in range(augment.views))
 
 
-def box(height: int, width: int, augment: Augment, stream: random.Random) -> tuple[int, int, int, int]:
+def crop_box(height: int, width: int, augment: Augment, stream: random.Random) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random part of a frame, in pixels.
 
     Area and aspect are drawn until the part fits into the frame, ten times at most; then it is the largest part at the

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from evalkit.api import Views
-from evalkit.video.augment import Look
-from evalkit.video.crop import _crops, _seen
+from evalkit.video.augment import AugmentedView
+from evalkit.video.crop import augmented_crop, cut_crops
 from evalkit.video.decode import Decoder, open_video
-from evalkit.video.randaugment import distorted
+from evalkit.video.randaugment import rand_augment
 from evalkit.video.sampling import frame_indices
 from evalkit.video.timeline import DecodeError
 
@@ -55,11 +55,13 @@ class Request(NamedTuple):
     views: Views
     frames: int
     size: int
-    looks: tuple[Look, ...] = ()
+    looks: tuple[AugmentedView, ...] = ()
     decoder: Decoder = "pyav"
 
 
-Read = Callable[[Path, "tuple[float, float] | None", Views, int, int, tuple[Look, ...], Decoder], "Decoded | Failure"]
+Read = Callable[
+    [Path, "tuple[float, float] | None", Views, int, int, tuple[AugmentedView, ...], Decoder], "Decoded | Failure"
+]
 
 
 def read_clip(
@@ -68,7 +70,7 @@ def read_clip(
     views: Views,
     frames: int,
     size: int,
-    looks: tuple[Look, ...] = (),
+    looks: tuple[AugmentedView, ...] = (),
     decoder: Decoder = "pyav",
 ) -> Decoded | Failure:
     """The clips of one sample, decoded in this process; a `Failure` for whatever is wrong with file or span.
@@ -101,15 +103,15 @@ def read_clip(
         # frame by frame, so that only the small ones are ever all in memory
         for index, frame in source.frames(places):
             whole, resize = torch.from_numpy(frame), views.resize or "crop"
-            crops = None if looks else _crops(whole, size, resize, views.crops, views.share)
+            crops = None if looks else cut_crops(whole, size, resize, views.crops, views.share)
             for clip, step in places[index]:
                 if crops is None:
-                    pixels[clip, :, step] = _seen(whole, size, resize, views.share, each[clip], video, span)
+                    pixels[clip, :, step] = augmented_crop(whole, size, resize, views.share, each[clip], video, span)
                 else:
                     pixels[clip, :, step] = crops
         for view, look in zip(pixels[:, 0], each, strict=False):
             if look.augment.randaugment:
-                view.copy_(distorted(view, *look.augment.randaugment, look.stream("operations", video, span)))
+                view.copy_(rand_augment(view, *look.augment.randaugment, look.stream("operations", video, span)))
     except (DecodeError, ValueError, OSError) as error:
         return Failure(" ".join(str(error).split()))
     times = tuple(tuple(source.times[indices].tolist()) for indices in clips)

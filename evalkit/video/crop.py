@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from evalkit.video.augment import Look, box
+from evalkit.video.augment import AugmentedView, crop_box
 
 
-def _crops(frame: Tensor, size: int, resize: Literal["crop", "squash"], crops: int, share: float = 1.0) -> Tensor:
+def cut_crops(frame: Tensor, size: int, resize: Literal["crop", "squash"], crops: int, share: float = 1.0) -> Tensor:
     """Square crops (crops, 3, size, size) of one frame (H, W, 3), both uint8; share as in `evalkit.api.Views`."""
     height, width = frame.shape[:2]
     if resize == "squash":
@@ -29,20 +29,20 @@ def _crops(frame: Tensor, size: int, resize: Literal["crop", "squash"], crops: i
     return torch.cat([scaled[..., top : top + size, left : left + size] for top, left in corners])
 
 
-def _seen(
+def augmented_crop(
     frame: Tensor,
     size: int,
     resize: Literal["crop", "squash"],
     share: float,
-    look: Look,
+    look: AugmentedView,
     video: Path,
     span: tuple[float, float] | None,
 ) -> Tensor:
     """What an augmented view shows of one frame (H, W, 3), (1, 3, size, size), both uint8."""
     if look.augment.area != (1, 1):
         height, width, _ = frame.shape
-        top, left, height, width = box(height, width, look.augment, look.stream("crop", video, span))
+        top, left, height, width = crop_box(height, width, look.augment, look.stream("crop", video, span))
         frame, resize = frame[top : top + height, left : left + width], "squash"
-    crop = _crops(frame, size, resize, 1, share)
+    crop = cut_crops(frame, size, resize, 1, share)
     mirrored = look.augment.flip and look.stream("flip", video, span).random() < 0.5
     return crop.flip(-1) if mirrored else crop

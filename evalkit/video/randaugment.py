@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 OPERATIONS_EACH = 2
-GREY = 128
+GRAY = 128
 
 
-def distorted(clip: Tensor, magnitude: float, deviation: float, stream: random.Random) -> Tensor:
+def rand_augment(clip: Tensor, magnitude: float, deviation: float, stream: random.Random) -> Tensor:
     """A clip after random operations, uint8 (T, 3, H, W) as the given one, which stays as it is.
 
     Args:
@@ -50,7 +50,7 @@ def _signed(strength: float, stream: random.Random) -> float:
     return strength if stream.random() < 0.5 else -strength
 
 
-def auto_contrasted(clip: Tensor) -> Tensor:
+def autocontrast(clip: Tensor) -> Tensor:
     """Each channel stretched to 0..255; left as it is where it has one value only."""
     values, tables = torch.arange(256, dtype=torch.float64), []
     for channel in clip.unbind(1):
@@ -60,7 +60,7 @@ def auto_contrasted(clip: Tensor) -> Tensor:
     return _looked_up(clip, torch.stack(tables))
 
 
-def equalized(clip: Tensor) -> Tensor:
+def equalize(clip: Tensor) -> Tensor:
     """Each channel with a histogram as even as it can be."""
     tables = []
     for channel in clip.unbind(1):
@@ -71,37 +71,37 @@ def equalized(clip: Tensor) -> Tensor:
     return _looked_up(clip, torch.stack(tables))
 
 
-def posterized(clip: Tensor, bits: int) -> Tensor:
+def posterize(clip: Tensor, bits: int) -> Tensor:
     """Only the highest bits of each value."""
     return clip & (256 - (1 << (8 - bits)))
 
 
-def solarized(clip: Tensor, threshold: int) -> Tensor:
+def solarize(clip: Tensor, threshold: int) -> Tensor:
     """Values from a threshold on inverted."""
     return torch.where(clip.int() < threshold, clip, 255 - clip)
 
 
-def solar_added(clip: Tensor, addition: int) -> Tensor:
+def solarize_add(clip: Tensor, addition: int) -> Tensor:
     """Values below 128 made brighter."""
     return torch.where(clip < 128, (clip.int() + addition).clamp(0, 255).to(torch.uint8), clip)
 
 
-def coloured(clip: Tensor, factor: float) -> Tensor:
+def color(clip: Tensor, factor: float) -> Tensor:
     """0 is grey, 1 the clip, more has stronger colours."""
     return _blended(_luma(clip), clip, factor)
 
 
-def contrasted(clip: Tensor, factor: float) -> Tensor:
+def contrast(clip: Tensor, factor: float) -> Tensor:
     """0 is the clip's mean grey, 1 the clip, more has stronger contrast."""
     return _blended((_luma(clip).double().mean() + 0.5).int(), clip, factor)
 
 
-def brightened(clip: Tensor, factor: float) -> Tensor:
+def brightness(clip: Tensor, factor: float) -> Tensor:
     """0 is black, 1 the clip, more is brighter."""
     return _blended(torch.zeros(()), clip, factor)
 
 
-def sharpened(clip: Tensor, factor: float) -> Tensor:
+def sharpness(clip: Tensor, factor: float) -> Tensor:
     """0 is smooth, 1 the clip, more is sharper; the outermost pixels stay."""
     values = clip.int()
     rows = values[..., :-2, :] + values[..., 1:-1, :] + values[..., 2:, :]
@@ -111,25 +111,25 @@ def sharpened(clip: Tensor, factor: float) -> Tensor:
     return _blended(smooth, clip, factor)
 
 
-def rotated(clip: Tensor, degrees: float) -> Tensor:
+def rotate(clip: Tensor, degrees: float) -> Tensor:
     """Turned about its centre, counter-clockwise."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = clip.shape[-1] / 2, clip.shape[-2] / 2
-    return moved(clip, (cos, -sin, x - cos * x + sin * y), (sin, cos, y - sin * x - cos * y))
+    return translate(clip, (cos, -sin, x - cos * x + sin * y), (sin, cos, y - sin * x - cos * y))
 
 
-def moved(clip: Tensor, x: tuple[float, float, float], y: tuple[float, float, float]) -> Tensor:
+def translate(clip: Tensor, x: tuple[float, float, float], y: tuple[float, float, float]) -> Tensor:
     """Each pixel from the nearest to where an affine map takes it: x is a, b, c of a x + b y + c, in pixels."""
     height, width = clip.shape[-2:]
     down, right = (torch.arange(side, dtype=torch.float64) + 0.5 for side in (height, width))
     column, row = ((a * right + b * down[:, None] + c).floor().long() for a, b, c in (x, y))
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    found = torch.full_like(clip, GREY)
+    found = torch.full_like(clip, GRAY)
     found[..., inside] = clip[..., row[inside], column[inside]]
     return found
 
 
-def cut_out(clip: Tensor, stream: random.Random) -> Tensor:
+def cutout(clip: Tensor, stream: random.Random) -> Tensor:
     """A grey box around an even point: to each side of it a quarter to half the frame, and up to a quarter in time."""
     (time, _, height, width), box = clip.shape, []
     for length, least, most in (
@@ -141,7 +141,7 @@ def cut_out(clip: Tensor, stream: random.Random) -> Tensor:
         half = least + int(stream.random() * (max(2, most) - least))
         box.append(slice(max(0, middle - half), middle + half))
     found = clip.clone()
-    found[box[0], :, box[1], box[2]] = GREY
+    found[box[0], :, box[1], box[2]] = GRAY
     return found
 
 
@@ -166,21 +166,21 @@ def _blended(without: Tensor, clip: Tensor, factor: float) -> Tensor:
 # What each makes of a strength of 0 to 1. Their order is part of what a stream of numbers gives.
 Operation = Callable[[Tensor, float, random.Random], Tensor]
 OPERATIONS: dict[str, Operation] = {
-    "auto_contrast": lambda clip, strength, stream: auto_contrasted(clip),
-    "equalize": lambda clip, strength, stream: equalized(clip),
+    "auto_contrast": lambda clip, strength, stream: autocontrast(clip),
+    "equalize": lambda clip, strength, stream: equalize(clip),
     "invert": lambda clip, strength, stream: 255 - clip,
-    "rotate": lambda clip, strength, stream: rotated(clip, 30 * _signed(strength, stream)),
-    "posterize": lambda clip, strength, stream: posterized(clip, int(4 * strength)),
-    "solarize": lambda clip, strength, stream: solarized(clip, int(256 * strength)),
-    "color": lambda clip, strength, stream: coloured(clip, 0.1 + 1.8 * strength),
-    "contrast": lambda clip, strength, stream: contrasted(clip, 0.1 + 1.8 * strength),
-    "brightness": lambda clip, strength, stream: brightened(clip, 0.1 + 1.8 * strength),
-    "sharpness": lambda clip, strength, stream: sharpened(clip, 0.1 + 1.8 * strength),
-    "shear_x": lambda clip, strength, stream: moved(clip, (1, 0.3 * _signed(strength, stream), 0), (0, 1, 0)),
-    "shear_y": lambda clip, strength, stream: moved(clip, (1, 0, 0), (0.3 * _signed(strength, stream), 1, 0)),
-    "translate_x": lambda clip, strength, stream: moved(clip, (1, 0, 10 * _signed(strength, stream)), (0, 1, 0)),
-    "translate_y": lambda clip, strength, stream: moved(clip, (1, 0, 0), (0, 1, 10 * _signed(strength, stream))),
-    "cutout": lambda clip, strength, stream: cut_out(clip, stream),
-    "solarize_add": lambda clip, strength, stream: solar_added(clip, int(110 * strength)),
+    "rotate": lambda clip, strength, stream: rotate(clip, 30 * _signed(strength, stream)),
+    "posterize": lambda clip, strength, stream: posterize(clip, int(4 * strength)),
+    "solarize": lambda clip, strength, stream: solarize(clip, int(256 * strength)),
+    "color": lambda clip, strength, stream: color(clip, 0.1 + 1.8 * strength),
+    "contrast": lambda clip, strength, stream: contrast(clip, 0.1 + 1.8 * strength),
+    "brightness": lambda clip, strength, stream: brightness(clip, 0.1 + 1.8 * strength),
+    "sharpness": lambda clip, strength, stream: sharpness(clip, 0.1 + 1.8 * strength),
+    "shear_x": lambda clip, strength, stream: translate(clip, (1, 0.3 * _signed(strength, stream), 0), (0, 1, 0)),
+    "shear_y": lambda clip, strength, stream: translate(clip, (1, 0, 0), (0.3 * _signed(strength, stream), 1, 0)),
+    "translate_x": lambda clip, strength, stream: translate(clip, (1, 0, 10 * _signed(strength, stream)), (0, 1, 0)),
+    "translate_y": lambda clip, strength, stream: translate(clip, (1, 0, 0), (0, 1, 10 * _signed(strength, stream))),
+    "cutout": lambda clip, strength, stream: cutout(clip, stream),
+    "solarize_add": lambda clip, strength, stream: solarize_add(clip, int(110 * strength)),
     "none": lambda clip, strength, stream: clip,
 }

@@ -66,12 +66,12 @@ def read_clips(
         driver.join()
 
 
-class _Worker:
+class Worker:
     """A process that reads one request at a time; a plain subprocess, so nothing of the caller's main module runs."""
 
     def __init__(self, time_limit: float) -> None:
         self.connection, theirs = Pipe()
-        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from evalkit.video import workers as own; own._serve()"
+        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import evalkit.video.workers as w; w.serve()"
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code, json.dumps(sys.path), str(theirs.fileno()), str(time_limit)],
@@ -116,7 +116,7 @@ def _drive(
     results: queue.SimpleQueue[Decoded | Failure | BaseException],
 ) -> None:
     """Keeps the workers busy and hands results over in order, until all are handed over or the consumer has left."""
-    pool: list[_Worker] = []
+    pool: list[Worker] = []
     waiting = deque(range(len(requests)))
     died: set[int] = set()
     done: dict[int, Decoded | Failure] = {}
@@ -125,7 +125,7 @@ def _drive(
         while handed < len(requests):
             busy = sum(worker.job is not None for worker in pool)
             while len(pool) < min(workers, busy + len(waiting)):
-                pool.append(_Worker(time_limit))
+                pool.append(Worker(time_limit))
             for worker in pool:
                 if worker.ready and worker.job is None and waiting and waiting[0] < taken + AHEAD * workers:
                     upcoming = waiting.popleft()
@@ -183,7 +183,7 @@ def _ending(status: int) -> str:
     return f"signal {-status}, {signal.Signals(-status).name}" + (": out of memory?" if status == -9 else "")
 
 
-def _serve() -> None:
+def serve() -> None:
     """The life of a worker process; argv holds sys.path, the connection's descriptor and the time limit."""
     connection: Connection[Any, Any] = Connection(int(sys.argv[2]))
     time_limit = float(sys.argv[3])

@@ -115,10 +115,10 @@ def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], sou
         for name in wanted
         if name in weights and weights[name].shape != wanted[name].shape
     ]
-    refuse(problems, source)
+    raise_problems(problems, source)
 
 
-def refuse(problems: Sequence[str], source: object) -> None:
+def raise_problems(problems: Sequence[str], source: object) -> None:
     """Nothing where there are no problems.
 
     Raises:

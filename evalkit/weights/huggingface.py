@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evalkit.api import Clip
-from evalkit.errors import UserError, described, suggest
+from evalkit.errors import UserError, one_line, suggest
 from evalkit.weights import checkpoint
 
 # How most vision models see pixels; frames and size are each model's own.
@@ -43,7 +43,7 @@ def fetch(name: str) -> Path:
         return Path(snapshot_download(model, revision=revision or None, allow_patterns=_FILES, etag_timeout=10))
     except Exception as error:  # the hub's, the network's, the disk's
         raise UserError(
-            f"{name}: no such file or folder here, and the hub does not give it: {described(error, 200)}. Give a local "
+            f"{name}: no such file or folder here, and the hub does not give it: {one_line(error, 200)}. Give a local "
             f"folder, or fetch it where there is a network: hf download {model}"
         ) from error
 
@@ -85,9 +85,9 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
             "with save_pretrained, as safetensors"
         ) from error
     except Exception as error:  # its own, safetensors', json's
-        raise UserError(f"cannot read {folder} as {model.__name__}: {described(error)}") from error
+        raise UserError(f"cannot read {folder} as {model.__name__}: {one_line(error)}") from error
     unexpected = [name for name in info["unexpected_keys"] if not (left_out and re.match(left_out, name))]
-    checkpoint.refuse(
+    checkpoint.raise_problems(
         [
             *(f"missing {name}" for name in sorted(info["missing_keys"])),
             *(f"unexpected {name}" for name in sorted(unexpected)),
@@ -114,7 +114,7 @@ def read_config(folder: Path, **changes: Any) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **changes)
     except Exception as error:
-        raise UserError(f"cannot read {folder / 'config.json'}: {described(error)}") from error
+        raise UserError(f"cannot read {folder / 'config.json'}: {one_line(error)}") from error
     refuse_kernels(config, str(folder))
     return config
 

@@ -16,12 +16,12 @@ from evalkit.plugins import display_name
 from evalkit.weights import checkpoint
 
 
-def place(folder: Path, adapter: str) -> Path:
+def adapter_folder(folder: Path, adapter: str) -> Path:
     """Where an adapter's files lie in a checkpoint's folder; `adapter` is a name, or the file of one's own."""
     return folder / "adapters" / display_name(adapter)
 
 
-def learned(adapter: nn.Module) -> dict[str, torch.Tensor]:
+def adapter_state(adapter: nn.Module) -> dict[str, torch.Tensor]:
     """Trainable parameters, without those of an encoder, which is a checkpoint of its own.
 
     An adapter whose file should hold something else has `learned()` itself, and `relearn(weights)` where these are not
@@ -35,29 +35,29 @@ def learned(adapter: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
 
 
-def makes_encoder(adapter: object) -> bool:
+def saves_encoder(adapter: object) -> bool:
     """Whether what it trained of the encoder is a new checkpoint, for `ckpt=`, and not part of what it learned."""
     return bool(getattr(adapter, "trains_encoder", False)) and not hasattr(adapter, "learned")
 
 
-def save(adapter: nn.Module, folder: Path, record: Mapping[str, Any]) -> None:
+def save_adapter(adapter: nn.Module, folder: Path, record: Mapping[str, Any]) -> None:
     """Writes what an adapter learned and how it came to be, with the hashes of its frozen parts.
 
     Float32 becomes half precision; what is float64 was solved for, and stays.
     """
     folder.mkdir(parents=True)
-    weights = {n: v if v.dtype == torch.float64 else v.half() for n, v in learned(adapter).items()}
+    weights = {n: v if v.dtype == torch.float64 else v.half() for n, v in adapter_state(adapter).items()}
     save_file(weights, folder / "adapter.safetensors")
     record = {**record, "frozen": {**getattr(adapter, "frozen", {}), **record.get("frozen", {})}}
     (folder / "adapter.json").write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
 
 
-def settings(folder: Path) -> dict[str, Any]:
+def adapter_settings(folder: Path) -> dict[str, Any]:
     """The settings that an adapter was trained with; they hold until the user says otherwise."""
     return dict(checkpoint.read_json(folder / "adapter.json")["settings"])
 
 
-def restore(adapter: nn.Module, folder: Path, frozen: Mapping[str, str] | None = None) -> None:
+def restore_adapter(adapter: nn.Module, folder: Path, frozen: Mapping[str, str] | None = None) -> None:
     """Puts back what an adapter learned.
 
     Args:
@@ -76,7 +76,7 @@ def restore(adapter: nn.Module, folder: Path, frozen: Mapping[str, str] | None =
                 f"{folder} was trained with {part} {str(known)[:12]}, not with {digest[:12]}: train it again"
             )
     weights = checkpoint.read_weights(folder / "adapter.safetensors")
-    own = learned(adapter)
+    own = adapter_state(adapter)
     checkpoint.check_names(own, weights, folder)
     if relearn := getattr(adapter, "relearn", None):
         relearn(weights)

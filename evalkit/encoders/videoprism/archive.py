@@ -15,8 +15,8 @@ from torch import Tensor
 
 from evalkit.api import Clip
 from evalkit.encoders.videoprism.model import VideoPrism, encoder, sinusoid
-from evalkit.errors import UserError, described
-from evalkit.weights.checkpoint import check_names, refuse
+from evalkit.errors import UserError, one_line
+from evalkit.weights.checkpoint import check_names, raise_problems
 
 _Names = dict[str, tuple[str, str]]  # official name -> ours, and the array's axes
 
@@ -102,7 +102,7 @@ def load_archive(path: Path, tokenizer: Path | None) -> VideoPrism:
     for heads, width in ("NH", "nh"):
         if heads in sizes and sizes[heads] * sizes[width] != sizes["D"]:
             problems.append(f"{sizes[heads]} heads of {sizes[width]} do not make a width of {sizes['D']}")
-    refuse(problems, path)
+    raise_problems(problems, path)
     settings |= {"patch": patch, "dim": sizes["D"], "heads": sizes["N"], "hidden": sizes["M"]}
     settings |= {"pooler": sizes["N"] * sizes.get("W", 0), "classes": sizes.get("K", 0)}
     if "text" in settings:
@@ -131,7 +131,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     except Exception as error:  # zipfile's, zlib's, numpy's, the disk's
         if "allow_pickle" in str(error):
             raise UserError(f"refused {path}: it holds pickled objects, which can run code; wanted arrays") from error
-        raise UserError(f"cannot read weights {path}: {described(error, 200)}") from error
+        raise UserError(f"cannot read weights {path}: {one_line(error, 200)}") from error
 
 
 def _layout(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[str, _Array]]:

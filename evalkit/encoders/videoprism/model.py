@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, Encoded, Loading, as_texts
+from evalkit.api import Clip, EncoderOutput, Loading, as_texts
 from evalkit.errors import UserError
 from evalkit.weights.huggingface import Weights, load, read_clip, read_config
 
@@ -141,7 +141,7 @@ class VideoPrism(nn.Module):
             if config is not None:
                 config._attn_implementation = _ATTENTION
 
-    def forward(self, video: Tensor, layers: int = 1) -> Encoded:
+    def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
         """The video's tokens and pooled vector.
 
         Args:
@@ -176,15 +176,15 @@ class VideoPrism(nn.Module):
         tokens = vision.layernorm2(x).unflatten(0, (batch, -1)).transpose(1, 2).contiguous()
         last = (*kept[:-1], tokens) if layers > 1 else ()
         if self.head is None:
-            return Encoded(tokens, tokens.mean((1, 2)), last)
+            return EncoderOutput(tokens, tokens.mean((1, 2)), last)
         x = tokens.flatten(1, 2)
         for layer in self.auxiliary:
             x = layer(x)
         pooled = self._pool(x)
         if self.classifier is not None:
-            return Encoded(tokens, pooled, last)
+            return EncoderOutput(tokens, pooled, last)
         single = self._pool(x.reshape(batch * frames, -1, self.dim)).reshape(batch, frames, -1)
-        return Encoded(tokens, _length_one(pooled), last, _length_one(single))
+        return EncoderOutput(tokens, _length_one(pooled), last, _length_one(single))
 
     def _pool(self, x: Tensor) -> Tensor:
         """(B, D) from tokens (B, N, D), by attention with one learned query."""

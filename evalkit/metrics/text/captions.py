@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.metrics.bootstrap import Summed, Table, mean
+from evalkit.metrics.bootstrap import AdditiveScore, Table, mean
 from evalkit.metrics.text import meteor
 from evalkit.metrics.text.bleu import bleu, parts
 from evalkit.metrics.text.cider import cider
@@ -69,16 +69,16 @@ def scored(
     return found
 
 
-def _bleus(parts: Table) -> dict[str, Summed]:
+def _bleus(parts: Table) -> dict[str, AdditiveScore]:
     """`BLEU-4` to `BLEU-1` of a corpus, of what each caption adds (N, 10)."""
 
     def of(n: int) -> Callable[[Table], Table]:
         return lambda sums: 100 * bleu(sums)[..., n - 1]
 
-    return {f"BLEU-{n}": Summed(parts, of(n)) for n in range(N, 0, -1)}
+    return {f"BLEU-{n}": AdditiveScore(parts, of(n)) for n in range(N, 0, -1)}
 
 
-def undefined(n: int) -> Summed:
+def undefined(n: int) -> AdditiveScore:
     """CIDEr of n examples with one caption in all: NaN, and why."""
     _say_undefined()
     return mean(np.full(n, math.nan))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import Summed, Table, mean
+from evalkit.metrics.bootstrap import AdditiveScore, Table, mean
 from evalkit.metrics.text import captions, meteor
 from evalkit.metrics.text.bleu import bleu, parts
 from evalkit.metrics.text.captions import undefined
@@ -98,7 +98,7 @@ def _densevid(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> tup
     videos, cells = len(ours), len(THRESHOLDS) * len(ours)
     size = np.maximum(np.bincount(pairs.cell, minlength=cells), 1)
 
-    def averaged(values: Any) -> Summed:
+    def averaged(values: Any) -> AdditiveScore:
         return _over_thresholds(np.bincount(pairs.cell, values, minlength=cells) / size)
 
     grams = count(pairs.ours, pairs.theirs)
@@ -177,7 +177,7 @@ def _in_order(gains: Sequence[Sequence[float]]) -> float:
     return before[-1]
 
 
-def _over_thresholds(values: Table) -> Summed:
+def _over_thresholds(values: Table) -> AdditiveScore:
     """The mean over videos, in percent, of values for each cell."""
     return mean(np.asarray(values).reshape(len(THRESHOLDS), -1).mean(0))
 
@@ -264,11 +264,11 @@ def _by_video(
 
 def _on_examples(value: float, places: Sequence[int], n: int) -> float:
     """A score that is made of videos, as one of n examples: what a video adds, its first example does."""
-    if not isinstance(value, Summed):
+    if not isinstance(value, AdditiveScore):
         return value
     parts = np.zeros((n, value.parts.shape[1]))
     parts[list(places)] = value.parts
-    return Summed(parts, value.of)
+    return AdditiveScore(parts, value.of)
 
 
 def _sentence(said: Any) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from evalkit.api import Score
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import Summed, Table
+from evalkit.metrics.bootstrap import AdditiveScore, Table
 
 # How its parameters for English weigh precision, fragmentation and content words, and what its four kinds of match
 # (the word, its stem, a synonym, a paraphrase) count.
@@ -63,13 +63,13 @@ def beside(plain: Score) -> Callable[[S], S]:
     return marked
 
 
-def meteor(generated: Sequence[str], references: Sequence[Sequence[str]]) -> Summed:
+def meteor(generated: Sequence[str], references: Sequence[Sequence[str]]) -> AdditiveScore:
     """METEOR over the corpus, in percent, of tokenized texts (N,) and of each one's references.
 
     Raises:
         UserError: as `start`, or the program failed.
     """
-    return Summed(parts(generated, references), _percent)
+    return AdditiveScore(parts(generated, references), _percent)
 
 
 def parts(generated: Sequence[str], references: Sequence[Sequence[str]]) -> Table:

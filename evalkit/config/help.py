@@ -9,27 +9,22 @@ if TYPE_CHECKING:
     from evalkit.config.options import Command
 
 
-def _keys(command: Command, words: list[str]) -> int:
+def print_keys(command: Command, words: list[str]) -> int:
     """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter."""
     from evalkit import plugins
     from evalkit.config import keys
     from evalkit.config.values import type_name
 
-    pass
-    pass
-
-    pass
-
     chosen = dict(word.split("=", 1) for word in words if "=" in word)
     task, adapter = chosen.get("task", ""), chosen.get("adapter", "")
-    known = keys.keys(command, task, adapter, chosen.get("ckpt", ""))
+    known = keys.known_keys(command, task, adapter, chosen.get("ckpt", ""))
     needed = " ".join(f"{name}=..." for name, key in known.items() if key.default is keys.REQUIRED)
     print(f"evalkit {command} {needed} [key=value ...] [config=file.yaml]")
     if task:
         print()
         print(f"task {plugins.display_name(task)}: {plugins.summary('task', task)}")
         if command in ("run", "adapt"):
-            adapter = adapter or keys.own_adapter(task)
+            adapter = adapter or keys.default_adapter(task)
             print(f"adapter {plugins.display_name(adapter)}: {plugins.summary('adapter', adapter)}")
     else:
         print()
@@ -39,7 +34,7 @@ def _keys(command: Command, words: list[str]) -> int:
         default = "as the task" if key.section == "clip" else _default(key.default)
         rows.append((name, type_name(key.type).removeprefix("one of "), default, key.meaning))
     print()
-    _print_columns(rows)
+    print_columns(rows)
     if task and command in ("run", "adapt"):
         print("\nAn adapter.* key that is not given is as the task prescribes, else its default.")
     return 0
@@ -56,7 +51,7 @@ def _default(value: object) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
     """Prints aligned columns; long cells wrap, the last column at the terminal's width."""
     import shutil
     import textwrap

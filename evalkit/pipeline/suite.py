@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from evalkit.commands import sweep
-from evalkit.commands.sweep import Cell, Done
 from evalkit.datasets.suites import Suite, beside, read
 from evalkit.errors import UserError
 from evalkit.metrics import videoglue
+from evalkit.pipeline import sweep
+from evalkit.pipeline.sweep import Cell, Done
 from evalkit.results.table import columns
 
 
