@@ -205,14 +205,14 @@ class Classifiers(lightning.LightningModule):
             {"params": [stack.detach()[k] for stack in self.stacked], "lr": lr, "weight_decay": weight_decay}
             for k, (lr, weight_decay) in enumerate(self.rates)
         ]
-        self.optimised = [group["params"] for group in groups]
+        self.optimized = [group["params"] for group in groups]
         optimizer, steps = AdamW(groups), int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1, (step + 1) / steps))))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_after_backward(self) -> None:
-        """Hands each classifier's gradient on to the views that are optimised."""
-        for stack, views in zip(self.stacked, zip(*self.optimised, strict=True), strict=True):
+        """Hands each classifier's gradient on to the views that are optimized."""
+        for stack, views in zip(self.stacked, zip(*self.optimized, strict=True), strict=True):
             assert stack.grad is not None
             for view, gradient in zip(views, stack.grad, strict=True):
                 view.grad = gradient

@@ -63,7 +63,7 @@ class Finetune(Trained):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         views = batch.features.shape[1]
         encoder: Any = self.encoder
-        video = encoder.clip.normalise(batch.features.flatten(0, 1).to(self.device))  # (B V, T, C, H, W)
+        video = encoder.clip.normalize(batch.features.flatten(0, 1).to(self.device))  # (B V, T, C, H, W)
         target = multi_hot([example.target for example in batch.examples], self.head.classes)
         target = target.repeat_interleave(views, 0).to(self.device)
         # What is mixed depends on the seed and the step alone.

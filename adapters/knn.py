@@ -1,4 +1,4 @@
-"""k nearest neighbours on frozen features: nothing is trained, for every k from one search."""
+"""k nearest neighbors on frozen features: nothing is trained, for every k from one search."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evalkit.heads.solvers import NeighborGallery
 TOGETHER = ("k", "temperature")
 
 
-class Neighbours(ClosedFormProbe):
+class Neighbors(ClosedFormProbe):
     """The training examples, and how many of them vote at each point."""
 
     def __init__(self, task: Task, ks: Sequence[int], temperatures: Sequence[float]) -> None:
@@ -39,21 +39,21 @@ class Neighbours(ClosedFormProbe):
         self.ks, self.temperatures, self.points = self.ks[k : k + 1], self.temperatures[k : k + 1], 1
 
 
-def adapter(encoder: Encoder, task: Task, *, k: int = 20, temperature: float = 0.07) -> Neighbours:
+def adapter(encoder: Encoder, task: Task, *, k: int = 20, temperature: float = 0.07) -> Neighbors:
     """Classifies by the votes of the nearest training examples; nothing is trained.
 
     DINO's (https://arxiv.org/abs/2104.14294; its code's defaults): pooled vectors are compared by the cosine, a vote
-    counts exp(cosine / temperature), for each class that the neighbour has. Classes without a vote come last, the lower
+    counts exp(cosine / temperature), for each class that the neighbor has. Classes without a vote come last, the lower
     ones first: top-5 says little where k is below 5.
 
     Args:
-        k: neighbours that vote.
+        k: neighbors that vote.
         temperature: of the votes; the lower, the more the nearest count.
     """
     return grid(encoder, task, [{"k": k, "temperature": temperature}])
 
 
-def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> Neighbours:
+def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> Neighbors:
     """Every k and temperature from one search.
 
     Args:
@@ -64,4 +64,4 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> N
     Raises:
         UserError: the task has no classes.
     """
-    return Neighbours(task, [point["k"] for point in points], [point["temperature"] for point in points])
+    return Neighbors(task, [point["k"] for point in points], [point["temperature"] for point in points])

@@ -15,20 +15,20 @@ from evalkit.heads.solvers import LinearClassifier, logistic
 TOGETHER = ("c",)
 
 
-def adapter(encoder: Encoder, task: Task, *, c: float = 0.01, standardise: bool = True) -> LinearProbe:
+def adapter(encoder: Encoder, task: Task, *, c: float = 0.01, standardize: bool = True) -> LinearProbe:
     """Classifies by logistic regression on the frozen encoder's pooled vectors.
 
     The objective is that of scikit-learn's LogisticRegression; where an example may have several classes, each class is
     fitted against the rest. CLIP (https://arxiv.org/abs/2103.00020, appendix A.3) and DINOv2's code
-    (dinov2/eval/log_regression.py) take the features as they are, standardise=false, and choose from 96 values from
+    (dinov2/eval/log_regression.py) take the features as they are, standardize=false, and choose from 96 values from
     1e-6 to 1e6, and 45 from 1e-6 to 1e5: `evalkit sweep ... adapter.c=1e-6,1e-5,...`.
 
     Args:
         c: how much the losses count beside the penalty, which is half of the squared weights.
-        standardise: centre each feature and divide it by its deviation over the training examples first, so that one C
+        standardize: center each feature and divide it by its deviation over the training examples first, so that one C
             is as good for one encoder as for another.
     """
-    return grid(encoder, task, [{"c": c, "standardise": standardise}])
+    return grid(encoder, task, [{"c": c, "standardize": standardize}])
 
 
 def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> LinearProbe:
@@ -49,4 +49,4 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> L
         return logistic(x, y, cs, classes, tolerance=1e-3)
 
     dim = pooled_dim(encoder)
-    return LinearProbe("logistic", task, dim, solve, len(points), points[0]["standardise"], probabilities=True)
+    return LinearProbe("logistic", task, dim, solve, len(points), points[0]["standardize"], probabilities=True)

@@ -75,7 +75,7 @@ class Probe(lightning.LightningModule):
         return StackedAdamW(self.bank, int(self.trainer.estimated_stepping_batches))
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
-        """Nothing: the optimiser clips each probe's gradient by its own norm."""
+        """Nothing: the optimizer clips each probe's gradient by its own norm."""
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The five likeliest classes of each example, best first, by the mean of the softmax over its views.

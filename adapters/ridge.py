@@ -15,7 +15,7 @@ from evalkit.heads.solvers import LinearClassifier, ridge
 TOGETHER = ("alpha",)
 
 
-def adapter(encoder: Encoder, task: Task, *, alpha: float = 1024.0, standardise: bool = True) -> LinearProbe:
+def adapter(encoder: Encoder, task: Task, *, alpha: float = 1024.0, standardize: bool = True) -> LinearProbe:
     """Classifies by ridge regression on the frozen encoder's pooled vectors.
 
     The least squares fit of 1 for a right class and 0 for the others, alpha times the squared weights added: that of
@@ -24,9 +24,9 @@ def adapter(encoder: Encoder, task: Task, *, alpha: float = 1024.0, standardise:
 
     Args:
         alpha: weight of the penalty, lambda.
-        standardise: centre each feature and divide it by its deviation over the training examples first.
+        standardize: center each feature and divide it by its deviation over the training examples first.
     """
-    return grid(encoder, task, [{"alpha": alpha, "standardise": standardise}])
+    return grid(encoder, task, [{"alpha": alpha, "standardize": standardize}])
 
 
 def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> LinearProbe:
@@ -46,4 +46,4 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> L
         return ridge(x, y, alphas, classes)
 
     dim = pooled_dim(encoder)
-    return LinearProbe("ridge", task, dim, solve, len(points), points[0]["standardise"], probabilities=False)
+    return LinearProbe("ridge", task, dim, solve, len(points), points[0]["standardize"], probabilities=False)

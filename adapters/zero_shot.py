@@ -35,7 +35,7 @@ class ZeroShot(lightning.LightningModule):
         encoder: with `encode_text`.
         classes: names of the classes; empty where each example has choices of its own.
         several: an example may have several classes.
-        templates: each class is the mean of its normalised embeddings in all of them.
+        templates: each class is the mean of its normalized embeddings in all of them.
         question: an example's own text stands before each of its choices.
     """
 

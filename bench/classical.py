@@ -32,7 +32,7 @@ SAMPLE = range(0, POINTS, 11)  # what scikit-learn fits
 
 
 def world(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Standardised float32 features and labels, N of train and N of test: classes in a space of falling variance."""
+    """Standardized float32 features and labels, N of train and N of test: classes in a space of falling variance."""
     generator = np.random.default_rng(seed)
     scale = np.arange(1, D + 1) ** -0.5
     turn, _ = np.linalg.qr(generator.standard_normal((D, D)))

@@ -52,7 +52,7 @@ def ranked(generator: np.random.Generator) -> Drawn:
     return found["t2v_median_rank"], clusters
 
 
-def labelled(generator: np.random.Generator) -> Drawn:
+def labeled(generator: np.random.Generator) -> Drawn:
     """A mean average precision of three classes, which all samples of a video share."""
     easy, clusters = videos(generator)
     truth = (generator.random((VIDEOS, 3)) < 0.3)[clusters]
@@ -132,7 +132,7 @@ def main() -> None:
         ("accuracy", right, 10_000),
         ("a mean above 1", summed, 10_000),
         ("median rank", ranked, 1_000),
-        ("mAP", labelled, 1_000),
+        ("mAP", labeled, 1_000),
         ("macro accuracy", classes, 1_000),
     ):
         found = coverage(draw, sets, 1_000)

@@ -30,7 +30,7 @@ def films(folder: Path) -> Path:
     """A csv of 24 two-second films in two classes, half of them to train on."""
     rows = ["path,label,split"]
     for i in range(24):
-        thing = world.Thing(list(world.COLOURS)[i % 6], world.SHAPES[i % 5])
+        thing = world.Thing(list(world.COLORS)[i % 6], world.SHAPES[i % 5])
         step = world.Step(thing, ("moves left", "moves right")[i % 2], thing, 2.0, 1, 0.5)
         film.write(world.Story((step,), (40, 40, 40)), folder / f"{i:02d}.mp4", fps=8)
         rows.append(f"{i:02d}.mp4,{step.action},{'train' if i < 12 else 'test'}")

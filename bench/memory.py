@@ -44,7 +44,7 @@ def task(root: Path, samples: int = 100_000) -> Task:
         classes=("even", "odd"),
         views=Views("uniform", frames=2),
         chance=50.0,
-        licence="generated (Apache-2.0)",
+        license="generated (Apache-2.0)",
     )
 
 
@@ -96,7 +96,7 @@ def main(samples: int) -> None:
         films = Path(place) / "films"
         films.mkdir()
         for i in range(FILMS):
-            thing = world.Thing(list(world.COLOURS)[i % 6], world.SHAPES[i % 5])
+            thing = world.Thing(list(world.COLORS)[i % 6], world.SHAPES[i % 5])
             step = world.Step(thing, "moves left", thing, SECONDS, 6, 0.5)
             film.write(world.Story((step,), (40, 40, 40)), films / f"{i:02d}.mp4", fps=4)
         words = [f"task={Path(__file__).resolve()}", f"data.root={films}", f"data.samples={samples}", "ckpt=demo"]

@@ -36,7 +36,7 @@ class Clip:
     value_range: tuple[float, float] = (0.0, 1.0)
     resize: Literal["crop", "squash"] = "crop"
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Encoder input, float32 (..., C, H, W), from uint8 RGB pixels (..., C, H, W) in 0..255."""
         import torch
 
@@ -59,7 +59,7 @@ class Augment:
     Attributes:
         views: k, distinct views of each training clip; epoch e trains on view e mod k.
         area: smallest and largest share of the frame that is cut out before it is scaled to a square, the same part of
-            each frame; (1, 1) leaves the frame as it is and takes the centre, as the test does with one crop.
+            each frame; (1, 1) leaves the frame as it is and takes the center, as the test does with one crop.
         aspect: smallest and largest ratio of its width to its height, drawn evenly on a logarithmic scale.
         flip: mirror half of the views left to right.
         time: draw the clip's start (`dense`, `fps`), or a moment within each segment (`uniform`, `segments`).
@@ -109,7 +109,7 @@ class Views:
         fps: frames per second, for `fps`.
         stride: step in source frames, for `dense`.
         clips: temporal views, evenly spaced; for `uniform` and `segments` the span is cut into that many parts.
-        crops: spatial views: 1 is the centre, 3 are start, centre and end along the longer side.
+        crops: spatial views: 1 is the center, 3 are start, center and end along the longer side.
         resize: `crop` scales the shorter side to `size` / `share` and cuts a square; `squash` scales both sides to
             `size`; None means the encoder's own way.
         size: height and width in pixels; None means the encoder's own size.
@@ -167,7 +167,7 @@ class Task:
 
     Attributes:
         test: scored once, after everything is chosen.
-        score: a module-level function of (predictions, targets), both in the order of the labelled test examples.
+        score: a module-level function of (predictions, targets), both in the order of the labeled test examples.
             Its first entry is the headline, of which more is better. A prediction of None stands for a failed example
             and counts as wrong; a target put in place of a prediction counts as right.
             Where scoring is slow to begin, it may have an attribute `light`: a function of the same kind and with the
@@ -186,7 +186,7 @@ class Task:
         split: what the test examples are called in the benchmark.
         sizes: how many examples its paper counts in `train`, `val` and `test`, as far as they are known.
         version: raised when numbers stop being comparable.
-        licence: of the data.
+        license: of the data.
         source: where data and protocol come from.
         published: headline numbers from papers, by the name of their row.
         provide: makes or fetches the videos of the examples that it is given, just before they are read; None where
@@ -209,7 +209,7 @@ class Task:
     split: str = "test"
     sizes: Mapping[str, int] = field(default_factory=dict)
     version: int = 1
-    licence: str = ""
+    license: str = ""
     source: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
     provide: Callable[[Sequence[Example]], None] | None = None

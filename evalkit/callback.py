@@ -68,7 +68,7 @@ class Evaluate(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Scores after every n-th step of the optimiser."""
+        """Scores after every n-th step of the optimizer."""
         if self.unit == "step" and trainer.global_step % self.every == 0 and trainer.global_step != self._scored:
             self._score(trainer, pl_module)
 

@@ -19,7 +19,7 @@ class Score(NamedTuple):
     """One number that another tool measured.
 
     Attributes:
-        encoder: as the tool names it, mostly `organisation/model`.
+        encoder: as the tool names it, mostly `organization/model`.
         task: as the tool names it, which says nothing of the protocol: mteb's tasks ask other questions than ours.
         split: what was scored; with mteb's subset or lm-eval's filter, where it has one, after a slash.
         metric: the tool's name of it; mteb's `main_score` first.
@@ -67,7 +67,7 @@ def _mteb(file: Path, values: Mapping[str, Any]) -> Iterator[Score]:
     beside, folder = file.with_name("model_meta.json"), file.resolve().parent.parent.name
     encoder = read_json(beside, dict)["name"] if beside.is_file() else folder.replace("__", "/", 1)
     if "/" not in encoder and not beside.is_file():
-        raise ValueError(f"no model_meta.json beside it, and {folder!r} is no organisation__model: whose scores?")
+        raise ValueError(f"no model_meta.json beside it, and {folder!r} is no organization__model: whose scores?")
     source = " ".join(["mteb", *filter(None, [values.get("mteb_version")])])
     for split, subsets in values["scores"].items():
         for one in subsets:

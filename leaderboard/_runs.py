@@ -47,7 +47,7 @@ ALONE = 0.5  # seconds of validation before other processes are started, which t
 
 
 class Headline(NamedTuple):
-    """What each labelled example scores by the headline's metric, to compare runs on the same examples.
+    """What each labeled example scores by the headline's metric, to compare runs on the same examples.
 
     Attributes:
         values: (N,) in 0..1, or a score that is made of sums; None where the metric is neither.
@@ -83,7 +83,7 @@ class Run:
 
     @cached_property
     def headline(self) -> Headline:
-        """What each labelled example scores; the result has scores."""
+        """What each labeled example scores; the result has scores."""
         return self.known or _headline(self.rows, measure(resolve(self.result["task"]["score"], self.files), self.rows))
 
 

@@ -50,7 +50,7 @@ class Seeds:
 
     @cached_property
     def headline(self) -> Headline:
-        """What each labelled example scores, as the mean over seeds; the runs have scores."""
+        """What each labeled example scores, as the mean over seeds; the runs have scores."""
         first, *others = (run.headline for run in self.runs)
         if not others:
             return first

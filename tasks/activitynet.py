@@ -37,7 +37,7 @@ def task(
         views=Views("fps", fps=1.0) if frames == "first" else Views("uniform"),
         split="mini" if mini else split,
         sizes={} if mini else {"train": 10_009, "test": {"val_1": 4_917, "val_2": 4_885}[split]},
-        licence="generated (Apache-2.0)" if mini else "MIT (annotations)",
+        license="generated (Apache-2.0)" if mini else "MIT (annotations)",
         source="https://cs.stanford.edu/people/ranjaykrishna/densevid",
         published={} if mini else PUBLISHED[frames],
     )

@@ -58,7 +58,7 @@ def task(
     words: dict[str, Any] = {
         "split": "mini" if mini else "val_1",
         "sizes": {} if mini else SIZES[what],
-        "licence": "generated (Apache-2.0)" if mini else "MIT (annotations)",
+        "license": "generated (Apache-2.0)" if mini else "MIT (annotations)",
         "source": "https://cs.stanford.edu/people/ranjaykrishna/densevid",
         "published": {} if mini or what == "dense" else published.rows(*PUBLISHED[what], "fine-tuned"),
     }

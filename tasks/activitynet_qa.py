@@ -25,14 +25,14 @@ def task(root: Path = Path("data/activitynet_qa"), mini: bool = False) -> Task:
 
     Args:
         root: folder with the files and the videos.
-        mini: ten-second films of the mini world, asked for colour, shape and action.
+        mini: ten-second films of the mini world, asked for color, shape and action.
     """
     return open_questions.open_question_task(
         one_step() if mini else _read(root),
         score=exact_match,
         split="mini" if mini else "test",
         sizes={} if mini else {"train": 32_000, "val": 18_000, "test": 8_000},
-        licence="generated (Apache-2.0)" if mini else "Apache-2.0 (annotations)",
+        license="generated (Apache-2.0)" if mini else "Apache-2.0 (annotations)",
         source="https://github.com/MILVLG/activitynet-qa",
     )
 

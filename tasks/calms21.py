@@ -19,27 +19,27 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
     """Finds attack, investigation and mounting of two mice, frame by frame, as VideoPrism does.
 
     Files as published, of task 1, which alone has videos: task1_classic_classification/calms21_task1_train.json and
-    _test.json, and the mp4 files of task1_videos_mp4, in any folder there. Each frame has one behaviour, or none; all
+    _test.json, and the mp4 files of task1_videos_mp4, in any folder there. Each frame has one behavior, or none; all
     70 videos of train are trained on. Test is 262,107 clips, one around each frame; evalkit/datasets/behavior.py says
     what of this is VideoPrism's.
 
     Args:
         root: folder with the json files and the videos.
-        mini: the films of kinetics400's miniature, three colours and all others as background.
+        mini: the films of kinetics400's miniature, three colors and all others as background.
         train_step: frames from one example of train to the next.
         test_step: frames from one example of test to the next; only 1 counts all, as the papers do.
     """
     return behavior.behavior_task(
         "calms21",
         behavior.in_sets(
-            classes.one_step(lambda step: step.thing.colour if step.thing.colour in SHOWN else behavior.OTHER)
+            classes.one_step(lambda step: step.thing.color if step.thing.color in SHOWN else behavior.OTHER)
         )
         if mini
         else _read(root, {"train": train_step, "test": test_step}),
         mini,
         split="test",
         sizes={"test": 262_107},
-        licence="CC BY 4.0",
+        license="CC BY 4.0",
         source="https://data.caltech.edu/records/s0vdx-0k302",
     )
 
@@ -56,7 +56,7 @@ def _examples(root: Path, split: str, step: int) -> Iterator[Example]:
     for annotator in read_json(file, dict).values():
         for key, sequence in annotator.items():
             with error_context(f"{file}, {key}"):
-                number = {n: NAMES.index(behaviour) for behaviour, n in sequence["metadata"]["vocab"].items()}
+                number = {n: NAMES.index(behavior) for behavior, n in sequence["metadata"]["vocab"].items()}
                 targets = [(number[n],) for n in sequence["annotations"]]
             stem = key.rpartition("/")[2]
             wanted, raw = root / "task1_videos_mp4" / split / stem, root / "task1_videos_seq" / split / stem

@@ -51,7 +51,7 @@ def task(root: Path = Path("data/charades"), mini: bool = False, protocol: proto
         mini,
         score=pr_auc if chunked else charades_map,
         sizes={"train": 209_392, "test": 6_976} if chunked else {"train": 7_811, "test": 1_814},
-        licence="the data set's own, non-commercial",
+        license="the data set's own, non-commercial",
         source="https://prior.allenai.org/projects/charades",
     )
 

@@ -44,7 +44,7 @@ def task(root: Path = Path("data/charades"), mini: bool = False) -> Task:
         controls=("shuffled", "single_frame"),
         split="mini" if mini else "test",
         sizes={} if mini else {"test": 3_720},
-        licence="generated (Apache-2.0)" if mini else "the data set's own, non-commercial",
+        license="generated (Apache-2.0)" if mini else "the data set's own, non-commercial",
         source="https://github.com/jiyanggao/TALL",
         published={} if mini else published.rows("charades_sta", "accuracy", "zero-shot"),
     )

@@ -16,7 +16,7 @@ from evalkit.mini import classes
 
 FPS = 25.0
 FRAMES = 64
-EACH = 10  # frames from one that is labelled by hand to the next
+EACH = 10  # frames from one that is labeled by hand to the next
 # In the order of their numbers. Locomotion, with objects, social, others.
 NAMES = (
     *("moving", "climbing", "resting", "sleeping"),
@@ -52,29 +52,29 @@ def task(
     train_step: int = EACH,
     test_step: int = 1,
 ) -> Task:
-    """Finds the behaviours of each chimpanzee, of 23, in the boxes that are given, as VideoPrism does.
+    """Finds the behaviors of each chimpanzee, of 23, in the boxes that are given, as VideoPrism does.
 
-    Files as published: labels/NAME.json and videos_full/NAME.mp4, one of each for a clip. Every tenth frame is labelled
-    by hand; between two of them a box and its behaviours are those of the authors' tools/create_coco_format.py
+    Files as published: labels/NAME.json and videos_full/NAME.mp4, one of each for a clip. Every tenth frame is labeled
+    by hand; between two of them a box and its behaviors are those of the authors' tools/create_coco_format.py
     (https://github.com/ShirleyMaxx/ChimpACT), as is the division into train, val and test. As in their evaluation, all
-    boxes of a frame in which any has a behaviour are scored, and those that have one are trained on. Their csv files
-    count frames anew where some are not labelled, and then show others than they name; here a frame is its own number.
+    boxes of a frame in which any has a behavior are scored, and those that have one are trained on. Their csv files
+    count frames anew where some are not labeled, and then show others than they name; here a frame is its own number.
 
     VideoPrism prints the 64 frames and the learning rate (evalkit/datasets/behavior.py has the rest). That they lie
-    around the box's frame, that every frame of test counts, and that train is the frames labelled by hand, is chosen
+    around the box's frame, that every frame of test counts, and that train is the frames labeled by hand, is chosen
     here. An adapter other than the probe with head=box knows nothing of the boxes of a frame, and gives all the same
     answer.
 
     Args:
         root: folder with labels/ and videos_full/.
-        mini: films of two things side by side, of which the box says which is meant; its colour and its action.
+        mini: films of two things side by side, of which the box says which is meant; its color and its action.
         frames: of a clip; use this, not clip.frames, for an encoder that takes no 64, so that the box is in its middle.
-        train_step: frames from one that is trained on to the next; 10 are those that are labelled by hand.
+        train_step: frames from one that is trained on to the next; 10 are those that are labeled by hand.
         test_step: frames from one that is tested to the next; only 1 counts all.
     """
     val: list[Example] = []
     if mini:
-        found = classes.side_by_side(lambda step: {step.thing.colour, step.action})
+        found = classes.side_by_side(lambda step: {step.thing.color, step.action})
     else:
         found, val = _read(root, frames, train_step, test_step)
     return behavior.behavior_task(
@@ -85,7 +85,7 @@ def task(
         val=val,
         split="test",
         sizes={},
-        licence="CC BY-NC 4.0",
+        license="CC BY-NC 4.0",
         source="https://github.com/ShirleyMaxx/ChimpACT",
     )
 
@@ -95,7 +95,7 @@ class Chimpanzee(NamedTuple):
 
     who: int
     place: tuple[float, ...]
-    behaviours: tuple[int, ...]
+    behaviors: tuple[int, ...]
 
 
 class Labels(NamedTuple):
@@ -130,20 +130,20 @@ def _read(root: Path, frames: int, train_step: int, test_step: int) -> tuple[Lab
 
 
 def _examples(file: Path, film: Path, frames: int, step: int, idle: bool) -> Iterator[Example]:
-    """An example per box of every so many frames where one has a behaviour; also of those that have none, if `idle`."""
+    """An example per box of every so many frames where one has a behavior; also of those that have none, if `idle`."""
     labels = _labels(file)
     width, height = labels.size if all(labels.size) else _size(file, film)
     shown = [
-        own if frame % step == 0 and any(one.behaviours for one in own) else None
+        own if frame % step == 0 and any(one.behaviors for one in own) else None
         for frame, own in enumerate(labels.frames)
     ]
     for example in behavior.clips(file.stem, film, shown, FPS, 1, frames=frames):
         for number, one in enumerate(example.target):
-            if one.behaviours or idle:
+            if one.behaviors or idle:
                 left, top, wide, tall = one.place
                 edges = (left / width, top / height, (left + wide) / width, (top + tall) / height)
                 x1, y1, x2, y2 = (min(max(edge, 0.0), 1.0) for edge in edges)
-                yield replace(example, id=f"{example.id}/{number}", target=one.behaviours, box=(x1, y1, x2, y2))
+                yield replace(example, id=f"{example.id}/{number}", target=one.behaviors, box=(x1, y1, x2, y2))
 
 
 def _labels(file: Path) -> Labels:
@@ -163,17 +163,17 @@ def _labels(file: Path) -> Labels:
             size = (int(image.get("width", 0)), int(image.get("height", 0)))
     for number, one in enumerate(annotations):
         with error_context(f"{file}, annotation {number}"):
-            behaviours = tuple(sorted({range(len(NAMES)).index(n) for n in one["behaviors"]}))
+            behaviors = tuple(sorted({range(len(NAMES)).index(n) for n in one["behaviors"]}))
             left, top, wide, tall = map(float, one["bbox"])
             if not (wide >= 0 and tall >= 0 and math.isfinite(left + top + wide + tall)):
                 raise ValueError(f"bbox {one['bbox']}")
             if not one.get("iscrowd"):
-                by_hand[place[one["image_id"]]].append(Chimpanzee(one["bbox_id"], (left, top, wide, tall), behaviours))
+                by_hand[place[one["image_id"]]].append(Chimpanzee(one["bbox_id"], (left, top, wide, tall), behaviors))
     return Labels(size, [_between(by_hand, frame, length) for frame in range(length)])
 
 
 def _between(by_hand: Mapping[int, list[Chimpanzee]], frame: int, length: int) -> list[Chimpanzee]:
-    """Who is on a frame, by the one that is labelled by hand at it or before it, and by the next one."""
+    """Who is on a frame, by the one that is labeled by hand at it or before it, and by the next one."""
     key, later = divmod(frame, EACH)
     now, part = by_hand.get(key, []), later / EACH
     following = now if (key + 1) * EACH >= length else by_hand.get(key + 1, [])
@@ -181,7 +181,7 @@ def _between(by_hand: Mapping[int, list[Chimpanzee]], frame: int, length: int) -
     for one in now if part else ():
         after = next((other for other in following if other.who == one.who), one)
         place = tuple((1 - part) * a + part * b for a, b in zip(one.place, after.place, strict=True))
-        found.append(Chimpanzee(one.who, place, (one if part <= 0.5 else after).behaviours))
+        found.append(Chimpanzee(one.who, place, (one if part <= 0.5 else after).behaviors))
     return found if part else now
 
 

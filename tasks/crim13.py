@@ -25,11 +25,11 @@ def task(
     train_step: int = 16,
     test_step: int = 1,
 ) -> Task:
-    """Finds twelve behaviours of two mice, frame by frame, as VideoPrism does.
+    """Finds twelve behaviors of two mice, frame by frame, as VideoPrism does.
 
     Files as published, the archives unpacked in their folders, CRIM13_train1, _train2, _test1 and _test2: annotations
     as the Caltech Behavior Annotator writes them, SESSION.txt, SESSION_s.txt or SESSION_t.txt in any folder of a split;
-    both views show the same frames. The first stream is read, which has one behaviour at a time. The videos,
+    both views show the same frames. The first stream is read, which has one behavior at a time. The videos,
     SESSION_s.seq and SESSION_t.seq, must be converted to mp4 beside them. That VideoPrism divides as the archives do,
     and leaves CRIM13_validation out, is assumed; evalkit/datasets/behavior.py says what else is.
 
@@ -48,13 +48,13 @@ def task(
         mini,
         split=view,
         sizes={},
-        licence="the data set's own",
+        license="the data set's own",
         source="https://data.caltech.edu/records/4emt5-b0t10",
     )
 
 
 class Session(NamedTuple):
-    """A recording: its name, its file in the wanted view, and the behaviour of each frame, None where it has none."""
+    """A recording: its name, its file in the wanted view, and the behavior of each frame, None where it has none."""
 
     name: str
     video: Path
@@ -103,8 +103,8 @@ def _annotations(folders: Sequence[Path], view: str) -> dict[str, Path]:
 
 
 def _labels(file: Path) -> list[str | None]:
-    """The behaviour of each frame by the first stream: after `S1:`, lines of first and last frame, from 1, and
-    behaviour, up to the next stream.
+    """The behavior of each frame by the first stream: after `S1:`, lines of first and last frame, from 1, and
+    behavior, up to the next stream.
     """
     labels: list[str | None] = []
     lines = itertools.dropwhile(lambda line: not line[1].startswith("S1:"), read_lines(file))
@@ -113,8 +113,8 @@ def _labels(file: Path) -> list[str | None]:
             break
         if line.strip("-"):
             with error_context(where):
-                first, last, behaviour = line.split()
+                first, last, behavior = line.split()
                 if not len(labels) < int(first) <= int(last):
                     raise ValueError(f"frames {first} to {last} after frame {len(labels)}")
-                labels += [None] * (int(first) - 1 - len(labels)) + [behaviour] * (int(last) - int(first) + 1)
+                labels += [None] * (int(first) - 1 - len(labels)) + [behavior] * (int(last) - int(first) + 1)
     return labels

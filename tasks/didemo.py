@@ -31,7 +31,7 @@ def task(root: Path = Path("data/didemo"), mini: bool = False) -> Task:
         views=Views("uniform"),
         split="mini" if mini else "test",
         sizes={} if mini else {"train": 8_395, "val": 1_065, "test": 1_004},
-        licence="generated (Apache-2.0)" if mini else "BSD-2-Clause (annotations)",
+        license="generated (Apache-2.0)" if mini else "BSD-2-Clause (annotations)",
         source="https://github.com/LisaAnne/LocalizingMoments",
     )
 

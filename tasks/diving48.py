@@ -38,7 +38,7 @@ def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: proto
         protocol,
         mini,
         sizes={"train": 15_027, "test": 1_970},
-        licence="the data set's own",
+        license="the data set's own",
         source="http://www.svcl.ucsd.edu/projects/resound/dataset.html",
     )
 

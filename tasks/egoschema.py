@@ -55,7 +55,7 @@ def task(
         controls=("blind", "shuffled", "single_frame", "option_order"),
         chance=100 / OPTIONS,
         split="mini" if mini else "subset" if subset else "full",
-        licence="Ego4D licence; generated (Apache-2.0) for the miniature",
+        license="Ego4D license; generated (Apache-2.0) for the miniature",
         source="https://github.com/egoschema/EgoSchema",
         published={} if mini else PUBLISHED,
         provide=functools.partial(_provide, films) if mini else None,

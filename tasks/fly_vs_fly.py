@@ -21,13 +21,13 @@ SHOWN = ("circle", "cross")  # in the miniature
 
 
 def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: int = 16, test_step: int = 1) -> Task:
-    """Finds six behaviours of two flies, any number at a time, frame by frame, as VideoPrism does.
+    """Finds six behaviors of two flies, any number at a time, frame by frame, as VideoPrism does.
 
     Files as published: the folder of each movie, such as Aggression/movie1, with movie1_actions.mat, whose bouts of
     both flies are read, and movie1_feat.mat, whose features tell the valid frames: those where none is NaN are
     examples. The films, movie1.seq, must be converted to mp4 beside them. Which movies VideoPrism trains and tests on,
     those of Task Programming (https://arxiv.org/abs/2011.13917), is not printed: train.txt and test.txt say it, lines
-    of folders such as Aggression/movie1. The other four behaviours are background; a bout is taken to hold its last
+    of folders such as Aggression/movie1. The other four behaviors are background; a bout is taken to hold its last
     frame. evalkit/datasets/behavior.py says what else is VideoPrism's. Reading .mat files needs SciPy.
 
     Args:
@@ -44,7 +44,7 @@ def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: i
         mini,
         split="test",
         sizes={},
-        licence="CC0 1.0",
+        license="CC0 1.0",
         source="https://data.caltech.edu/records/zrznw-w7386",
     )
 
@@ -78,15 +78,15 @@ def _targets(stem: Path) -> Sequence[tuple[int, ...] | None]:
     held[:, 0] = True
     with error_context(str(actions)):
         found = _mat(actions)
-        behaviours = [str(name.item()).replace("_", " ").lower() for name in found["behs"].ravel()]
-        if unknown := [one for one in behaviours if one not in NAMES + LEFT_OUT]:
-            raise ValueError(f"a behaviour {unknown[0]!r}")
+        behaviors = [str(name.item()).replace("_", " ").lower() for name in found["behs"].ravel()]
+        if unknown := [one for one in behaviors if one not in NAMES + LEFT_OUT]:
+            raise ValueError(f"a behavior {unknown[0]!r}")
         for bouts in found["bouts"]:  # of each fly
-            for behaviour, rows in zip(behaviours, bouts, strict=True):
-                for start, end, *_ in rows.tolist() if behaviour in NAMES else ():  # frames from 1, the last included
+            for behavior, rows in zip(behaviors, bouts, strict=True):
+                for start, end, *_ in rows.tolist() if behavior in NAMES else ():  # frames from 1, the last included
                     if not 1 <= start <= end <= len(valid):
-                        raise ValueError(f"{behaviour} in frames {start:g} to {end:g} of {len(valid)}")
-                    held[int(start) - 1 : int(end), (0, 1 + NAMES.index(behaviour))] = False, True
+                        raise ValueError(f"{behavior} in frames {start:g} to {end:g} of {len(valid)}")
+                    held[int(start) - 1 : int(end), (0, 1 + NAMES.index(behavior))] = False, True
     return [tuple(np.flatnonzero(row).tolist()) if good else None for row, good in zip(held, valid, strict=True)]
 
 

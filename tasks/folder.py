@@ -1,4 +1,4 @@
-"""Your own labelled videos: a csv `path,label[,split]`, or one folder per class."""
+"""Your own labeled videos: a csv `path,label[,split]`, or one folder per class."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
         classes=tuple(labels),
         views=Views("uniform"),
         chance=100 / len(labels),
-        licence="generated (Apache-2.0)" if mini else "your own",
+        license="generated (Apache-2.0)" if mini else "your own",
         source="evalkit.mini" if mini else "your own",
         provide=_films().provide if mini else None,
     )

@@ -23,30 +23,30 @@ STRIDE = 5
 
 
 def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavior.FRAMES * STRIDE) -> Task:
-    """Names what an animal does, one of eight behaviours with rare ones among them, as VideoPrism does.
+    """Names what an animal does, one of eight behaviors with rare ones among them, as VideoPrism does.
 
     Files as published: annotation/train.csv, annotation/val.csv and annotation/classes.json. The videos, folders of
     images such as dataset/image/ZG0001.1, must be made mp4 files, dataset/video/ZG0001.1.mp4; without loss by
     `ffmpeg -framerate 30 -i dataset/image/ZG0001.1/%d.jpg -c copy dataset/video/ZG0001.1.mp4`. Clips are 16 frames, of
-    every fifth, as VideoPrism's; that they divide a video without overlap, each with the behaviour of its middle frame,
+    every fifth, as VideoPrism's; that they divide a video without overlap, each with the behavior of its middle frame,
     is chosen here. Macro accuracy is over all eight classes, the occluded one too. The learning rate is of ViT-B;
     of larger encoders it is adapter.lr=1e-6. VideoPrism's loss is the equalization loss, of which it prints no figures:
     that classes of less than a twentieth of the examples are rare, and gamma 0.9, are chosen here.
 
     Args:
         root: folder with annotation/ and the videos.
-        mini: the films of kinetics400's miniature, a class per colour.
+        mini: the films of kinetics400's miniature, a class per color.
         step: frames from one example to the next.
     """
     return behavior.behavior_task(
         "kabr",
-        classes.one_step(lambda one: one.thing.colour) if mini else _read(root, step),
+        classes.one_step(lambda one: one.thing.color) if mini else _read(root, step),
         mini,
         STRIDE,
         behavior.PROBE | {"lr": 5e-6, "eql_gamma": 0.9, "eql_lambda": 0.05},
         split="val",
         sizes={},
-        licence="CC0 1.0",
+        license="CC0 1.0",
         source="https://huggingface.co/datasets/imageomics/KABR",
     )
 

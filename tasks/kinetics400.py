@@ -30,6 +30,6 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False, protocol: pr
         split="val",
         sizes={"train": 235_693, "test": 19_165},
         version=2,
-        licence="CC BY 4.0 (annotations)",
+        license="CC BY 4.0 (annotations)",
         source="https://github.com/cvdfoundation/kinetics-dataset",
     )

@@ -47,7 +47,7 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False) -> Task:
         chance=100 / len(found.classes),
         split="mini" if mini else "test",
         sizes={} if mini else {"train": 4_000, "test": 4_000},
-        licence="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
+        license="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
         source="https://github.com/google-deepmind/videoprism/tree/main/videoprism/colabs",
         provide=found.provide,
     )

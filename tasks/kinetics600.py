@@ -27,6 +27,6 @@ def task(root: Path = Path("data/kinetics600"), mini: bool = False, protocol: pr
         protocol,
         mini,
         split="val",
-        licence="CC BY 4.0 (annotations)",
+        license="CC BY 4.0 (annotations)",
         source="https://github.com/cvdfoundation/kinetics-dataset",
     )

@@ -29,18 +29,18 @@ def task(root: Path = Path("data/moments_in_time"), mini: bool = False, protocol
 
     Args:
         root: folder with the lists and the clips.
-        mini: the films of kinetics400's miniature, a class per colour.
+        mini: the films of kinetics400's miniature, a class per color.
         protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
             miniature.
     """
     return protocols.classification(
         "moments_in_time",
-        classes.one_step(lambda step: step.thing.colour, classes.ALONE) if mini else _read(root),
+        classes.one_step(lambda step: step.thing.color, classes.ALONE) if mini else _read(root),
         protocol,
         mini,
         split="validation",
         sizes={"train": 791_246, "test": 33_898},
-        licence="the data set's own",
+        license="the data set's own",
         source="http://moments.csail.mit.edu",
     )
 

@@ -44,7 +44,7 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1
         views=Views("uniform"),
         split="mini" if mini else split,
         sizes={} if mini else {"test": 59_800 if split == "full" else 1_000},
-        licence="generated (Apache-2.0)" if mini else "none stated; research use",
+        license="generated (Apache-2.0)" if mini else "none stated; research use",
         source="https://www.microsoft.com/en-us/research/publication/"
         "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
         published={} if mini else PUBLISHED[split],

@@ -30,7 +30,7 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = Fa
         settings={"max_tokens": 100} if mini else {},
         split="mini" if mini else "test",
         sizes={} if mini else {"train": 6_513, "val": 497, "test": 2_990},
-        licence="generated (Apache-2.0)" if mini else "none stated; research use",
+        license="generated (Apache-2.0)" if mini else "none stated; research use",
         source="https://www.microsoft.com/en-us/research/publication/"
         "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
         published={} if mini else published.rows("msrvtt_caption", "CIDEr", "fine-tuned"),

@@ -34,7 +34,7 @@ def task(root: Path = Path("data/msvd_qa"), mini: bool = False, split: Split = "
 
     Args:
         root: folder with the files and the videos.
-        mini: ten-second films of the mini world, asked for colour and shape.
+        mini: ten-second films of the mini world, asked for color and shape.
         split: test, which papers report, or val.
     """
     return open_questions.open_question_task(
@@ -43,7 +43,7 @@ def task(root: Path = Path("data/msvd_qa"), mini: bool = False, split: Split = "
         settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
         split="mini" if mini else split,
         sizes={} if mini else {"train": SIZES["train"], "test": SIZES[split]},
-        licence="generated (Apache-2.0)" if mini else "none stated; research use",
+        license="generated (Apache-2.0)" if mini else "none stated; research use",
         source="https://github.com/xudejing/video-question-answering",
         published={} if mini or split == "val" else published.rows("msvd_qa", "accuracy", "zero-shot"),
     )

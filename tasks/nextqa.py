@@ -36,7 +36,7 @@ def task(root: Path = Path("data/nextqa"), mini: bool = False, split: Literal["v
         controls=("blind", "shuffled", "single_frame", "option_order"),
         split="mini" if mini else split,
         sizes={} if mini else {"test": SIZES[split]},
-        licence="generated (Apache-2.0)" if mini else "MIT (annotations)",
+        license="generated (Apache-2.0)" if mini else "MIT (annotations)",
         source="https://github.com/doc-doc/NExT-QA",
         published=PUBLISHED if split == "val" and not mini else {},
     )

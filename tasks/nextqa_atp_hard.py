@@ -34,7 +34,7 @@ def task(root: Path = Path("data/nextqa"), mini: bool = False) -> Task:
         controls=("shuffled", "single_frame"),
         split="mini" if mini else "val",
         sizes={} if mini else {"test": 2_269},
-        licence="generated (Apache-2.0)" if mini else "MIT (annotations)",
+        license="generated (Apache-2.0)" if mini else "MIT (annotations)",
         source="https://github.com/StanfordVL/atp-video-language",
         published={} if mini else published.rows("nextqa_atp_hard", "accuracy", "zero-shot"),
     )

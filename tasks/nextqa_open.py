@@ -33,7 +33,7 @@ def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split
 
     Args:
         root: folder with the files and the videos; not multiple choice's, whose files have the same names.
-        mini: ten-second films of the mini world, asked for colour, shape and action.
+        mini: ten-second films of the mini world, asked for color, shape and action.
         split: val or test.
         tagger: find base forms by nltk's tagger, as its own scorer does; without it WUPS-untagged is scored, which
             needs WordNet alone and is 0.2 to 0.4 points higher.
@@ -44,7 +44,7 @@ def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split
         score=exact_match if mini else wups if tagger else wups_untagged,
         split="mini" if mini else split,
         sizes={} if mini else {"train": SIZES["train"], "test": SIZES[split]},
-        licence="generated (Apache-2.0)" if mini else "MIT (annotations)",
+        license="generated (Apache-2.0)" if mini else "MIT (annotations)",
         source="https://github.com/doc-doc/NExT-OE",
         published={} if mini or not tagger else {"HGA": HGA[split], **zero_shot},
     )

@@ -28,7 +28,7 @@ def task(root: Path = Path("data/captions.csv"), mini: bool = False) -> Task:
         captions.several() if mini else _read(root),
         views=Views("uniform"),
         split="mini" if mini else "test",
-        licence="generated (Apache-2.0)" if mini else "your own",
+        license="generated (Apache-2.0)" if mini else "your own",
         source="evalkit.mini" if mini else "your own",
     )
 

@@ -40,7 +40,7 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False, protocol: protocols
         mini,
         split="validation",
         sizes={"train": 168_913, "test": 24_777},
-        licence="the data set's own",
+        license="the data set's own",
         source="https://www.qualcomm.com/developer/software/something-something-v-2-dataset",
     )
 

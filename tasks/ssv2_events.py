@@ -20,7 +20,7 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
 
     Args:
         root: folder with the list and the videos.
-        mini: the films of diving48's miniature, a class per order of colours.
+        mini: the films of diving48's miniature, a class per order of colors.
     """
     return videocon.by_words(
         "ssv2_events",

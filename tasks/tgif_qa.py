@@ -25,14 +25,14 @@ def task(root: Path = Path("data/tgif_qa"), mini: bool = False) -> Task:
 
     Args:
         root: folder with the files and the GIFs.
-        mini: ten-second films of the mini world, asked for colour, shape and action.
+        mini: ten-second films of the mini world, asked for color, shape and action.
     """
     return open_questions.open_question_task(
         one_step() if mini else _read(root),
         score=exact_match,
         split="mini" if mini else "test",
         sizes={} if mini else {"test": 13_691},
-        licence="generated (Apache-2.0)" if mini else "none stated; research use",
+        license="generated (Apache-2.0)" if mini else "none stated; research use",
         source="https://github.com/YunseokJANG/tgif-qa",
     )
 

@@ -32,7 +32,7 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "
         views=Views("uniform"),
         split="mini" if mini else test_list or "test",
         sizes={} if mini or test_list else {"test": 60_000},
-        licence="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
+        license="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
         source="https://eric-xw.github.io/vatex-website",
         published={} if mini else {"CLIP-L": 45.2, "InternVideo-L": 49.5, "VideoPrism-B": 57.7, "VideoPrism-g": 62.5},
     )

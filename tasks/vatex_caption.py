@@ -31,7 +31,7 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, meteor: bool = Fal
         settings={"max_tokens": 100} if mini else {},
         split="mini" if mini else "test",
         sizes={} if mini else {"train": 25_991, "val": 3_000, "test": 6_000},
-        licence="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
+        license="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
         source="https://eric-xw.github.io/vatex-website",
         published={} if mini else published.rows("vatex_caption", "CIDEr", "fine-tuned"),
     )

@@ -32,7 +32,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = 
         meteor,
         split="mini" if mini else "val",
         sizes={} if mini else {"train": 10_337, "test": 3_492},
-        licence="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
+        license="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
         source="http://youcook2.eecs.umich.edu",
         published={} if mini else published.rows("youcook2", "CIDEr", "fine-tuned"),
     )

@@ -32,6 +32,6 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str =
         views=Views("uniform"),
         split="mini" if mini else "val",
         sizes={} if mini else {"train": 10_337},
-        licence="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
+        license="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
         source="http://youcook2.eecs.umich.edu",
     )

@@ -35,7 +35,7 @@ def task(
         mini,
         split="mini" if mini else "val",
         sizes={} if mini else {"train": 1_333, "test": 457},
-        licence="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
+        license="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
         source="http://youcook2.eecs.umich.edu",
         published={} if mini else published.rows("youcook2_paragraph", "ROUGE-L", "fine-tuned"),
     )

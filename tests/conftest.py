@@ -56,7 +56,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("films")
     for i in range(12):
-        thing = world.Thing(list(world.COLOURS)[i % 6], world.SHAPES[i % 5])
+        thing = world.Thing(list(world.COLORS)[i % 6], world.SHAPES[i % 5])
         step = world.Step(thing, ("moves left", "moves right")[i % 2], thing, 2.0, 1, 0.5)
         film.write(world.Story((step,), (40, 40, 40)), folder / f"{i:02d}.mp4", fps=8)
     return folder

@@ -21,7 +21,7 @@ ANNOTATIONS = DATA / "annotations"
 # Each reader is tested on small samples of its own, too.
 real = pytest.mark.skipif(
     not DATA.is_dir(),
-    reason="needs the data sets' own files in ../shared/data, whose licences keep them out of the repository",
+    reason="needs the data sets' own files in ../shared/data, whose licenses keep them out of the repository",
 )
 
 

@@ -1,4 +1,4 @@
-"""Writes a csv `path,label,split` of real videos, labelled by the folder that they come from.
+"""Writes a csv `path,label,split` of real videos, labeled by the folder that they come from.
 
 Use: python tests/real_videos_csv.py FOLDER_OF_FOLDERS OUT.csv
 """

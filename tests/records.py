@@ -10,12 +10,12 @@ from evalkit.results.scores import reference, scores
 MISSING = "no such file"
 
 
-def rows_of(right: int, wrong: int, failed: int = 0, unlabelled: int = 0) -> list[Row]:
+def rows_of(right: int, wrong: int, failed: int = 0, unlabeled: int = 0) -> list[Row]:
     """Rows with three examples per video, in that order."""
     rows = [Row(f"q{i}", f"v{i // 3}", target=1, prediction=1) for i in range(right)]
     rows += [Row(f"q{right + i}", f"v{(right + i) // 3}", target=1, prediction=0) for i in range(wrong)]
     rows += [Row(f"f{i}", f"x{i // 3}", target=1, failure=MISSING) for i in range(failed)]
-    return rows + [Row(f"u{i}", f"u{i // 3}", prediction=0) for i in range(unlabelled)]
+    return rows + [Row(f"u{i}", f"u{i // 3}", prediction=0) for i in range(unlabeled)]
 
 
 def result_of(rows: Sequence[Row], score: Callable[..., Any] = accuracy, seed: int = 0) -> dict[str, Any]:

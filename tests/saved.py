@@ -22,11 +22,11 @@ IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.2
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 
-def preprocessor(size: dict[str, int], colours: dict[str, list[float]], **more: Any) -> dict[str, Any]:
+def preprocessor(size: dict[str, int], colors: dict[str, list[float]], **more: Any) -> dict[str, Any]:
     """What a preprocessor file states: frames of a size; where that is their shortest edge, 32 x 32 pixels are cut."""
     cut = {"do_center_crop": True, "crop_size": SQUARE} if "shortest_edge" in size else {}
     scaled = {"do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_resize": True}
-    return {"size": size, **cut, **scaled, **colours, **more}
+    return {"size": size, **cut, **scaled, **colors, **more}
 
 
 def save(folder: Path, model: Any, preprocessor: dict[str, Any], half: bool = False) -> Path:
@@ -39,7 +39,7 @@ def save(folder: Path, model: Any, preprocessor: dict[str, Any], half: bool = Fa
     return folder
 
 
-def normalised(folder: Path, pixels: Tensor) -> Tensor:
+def normalized(folder: Path, pixels: Tensor) -> Tensor:
     """What the preprocessor file of a folder makes of uint8 pixels (..., 3, H, W), worked out in float64."""
     stated = json.loads((folder / "preprocessor_config.json").read_text())
     values = pixels.numpy().astype(np.float64) * stated["rescale_factor"] - (1.0 if stated.get("offset") else 0.0)
@@ -52,8 +52,8 @@ def video(folder: Path, encoder: Any, batch: int = 2) -> Tensor:
     clip = encoder.clip
     shape = (batch, clip.frames, 3, clip.size, clip.size)
     pixels = torch.randint(0, 256, shape, generator=PIXELS, dtype=torch.uint8)
-    inputs = normalised(folder, pixels)
-    assert torch.allclose(clip.normalise(pixels), inputs, rtol=0, atol=1e-6)
+    inputs = normalized(folder, pixels)
+    assert torch.allclose(clip.normalize(pixels), inputs, rtol=0, atol=1e-6)
     return inputs
 
 

@@ -284,13 +284,13 @@ def test_videoprisms_questions_stand_after_two_of_training(name: str, shots: lis
     assert [asked.count(shot) for shot in shots] == [1, 1] and asked.endswith("question: who plays? answer:")
 
 
-def test_the_closed_answers_of_the_miniature_are_all_its_colours_and_shapes(tiny: Path) -> None:
+def test_the_closed_answers_of_the_miniature_are_all_its_colors_and_shapes(tiny: Path) -> None:
     from evalkit.mini import world
 
     task = make("msvd_qa", mini=True)
     encoder: Any = load_encoder(tiny)
     adapter = plugins.factory("adapter", "captioner")(encoder, task, latents=4, **task.settings).eval()
-    assert set(adapter.vocabulary) == {*world.COLOURS, *world.SHAPES}
+    assert set(adapter.vocabulary) == {*world.COLORS, *world.SHAPES}
     with torch.inference_mode():
         said = [one.value for one in adapter.predict(task.test[:3], torch.zeros(3, 1, 2, 3, encoder.dim))]
     assert set(said) <= set(adapter.vocabulary)

@@ -209,7 +209,7 @@ def linear(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
 
 
 def turned(x: Tensor, places: Tensor) -> Tensor:
-    """Pairs of neighbours (x, y) -> (x cos a - y sin b, y cos b + x sin a): angles repeat by halves, not by pairs."""
+    """Pairs of neighbors (x, y) -> (x cos a - y sin b, y cos b + x sin a): angles repeat by halves, not by pairs."""
     width = x.shape[-1]
     speed = 10_000.0 ** -(torch.arange(width // 2) / (width / 2))
     angle = (places[:, None] * speed).repeat(1, 2)

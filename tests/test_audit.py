@@ -31,7 +31,7 @@ def test_sound_data_are_counted_and_called_sound(table: Path, capsys: pytest.Cap
     assert main(["check", *words(table)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "task  folder, version 1"
-    assert lines[2].split() == ["examples", "published", "unlabelled", "videos", "parts", "missing", "undecodable"]
+    assert lines[2].split() == ["examples", "published", "unlabeled", "videos", "parts", "missing", "undecodable"]
     assert lines[3].split() == ["train", "5", "-", "0", "5", "5", "0", "0"]
     assert lines[4].split() == ["test", "4", "-", "0", "4", "4", "0", "0"]
     assert lines[-1].startswith("fingerprint of the test examples: ")

@@ -38,11 +38,11 @@ def test_areas_and_aspects_are_spread_as_an_independent_sampler_spreads_them(
 ) -> None:
     found = np.array([one[2:] for one in boxes(height, width, augment, 20_000)])
     shares, aspects, misses = restated(height, width, augment, 40_000)
-    centre = misses**10  # all ten draws miss
-    assert centre < 0.4
-    if centre > 0.01:
+    center = misses**10  # all ten draws miss
+    assert center < 0.4
+    if center > 0.01:
         fallen = (found == (height, round(height * augment.aspect[1]))).all(1)
-        assert 0.9 * centre < fallen.mean() < 1.1 * centre + 0.02
+        assert 0.9 * center < fallen.mean() < 1.1 * center + 0.02
         found = found[~fallen]
     for mine, theirs in (
         (found.prod(1) / (height * width), shares),
@@ -68,7 +68,7 @@ def test_a_box_lies_in_the_frame_and_reaches_all_of_it(height: int, width: int) 
     ("height", "width", "expected"),
     [(100, 1000, (0, 400, 100, 200)), (1000, 100, (400, 0, 200, 100)), (100, 150, (0, 0, 100, 150))],
 )
-def test_where_no_box_fits_it_is_the_largest_at_the_centre_with_an_aspect_that_is_allowed(
+def test_where_no_box_fits_it_is_the_largest_at_the_center_with_an_aspect_that_is_allowed(
     height: int, width: int, expected: tuple[int, ...]
 ) -> None:
     class Never(random.Random):

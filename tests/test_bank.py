@@ -73,12 +73,12 @@ def data(kind: str, n: int = 48) -> tuple[Tensor, Tensor]:
     """Features that tell classes apart, with a mean and a scale that differ by token, and the classes."""
     draw = torch.Generator().manual_seed(3)
     target = torch.randint(0, CLASSES, (n,), generator=draw)
-    centres = torch.randn(CLASSES, DIM, generator=draw)
+    centers = torch.randn(CLASSES, DIM, generator=draw)
     if kind == "linear":
-        return centres[target] + torch.randn(n, DIM, generator=draw) + 2, target
+        return centers[target] + torch.randn(n, DIM, generator=draw) + 2, target
     layers = KINDS[kind].get("layers", 1)
     noise = torch.randn(n, layers, 7, DIM, generator=draw)
-    tokens = centres[target][:, None, None] + noise * torch.arange(1, 8)[:, None] + torch.arange(7)[:, None]
+    tokens = centers[target][:, None, None] + noise * torch.arange(1, 8)[:, None] + torch.arange(7)[:, None]
     return tokens if layers > 1 else tokens[:, 0], target
 
 
@@ -250,7 +250,7 @@ def test_half_precision_tokens_give_what_their_float_copy_gives() -> None:
 
 
 def test_tokens_far_from_nought_lose_no_digits() -> None:
-    """The variance is that of the centred tokens, not a difference of two large numbers."""
+    """The variance is that of the centered tokens, not a difference of two large numbers."""
     bank = perturbed("attentive")
     features = data("attentive")[0].double() + 300.0
     plain = Plain(HEADS).double()

@@ -209,9 +209,9 @@ def halves() -> tuple[Task, Batch]:
     """Videos of whose left half one class tells, and of whose right half another."""
     draw = torch.Generator().manual_seed(0)
     targets = [(i % 3, (i + 1 + i // 3 % 2) % 3) for i in range(24)]
-    centres, field = torch.randn(3, DIM, generator=draw), torch.arange(16) % 4 // 2
+    centers, field = torch.randn(3, DIM, generator=draw), torch.arange(16) % 4 // 2
     rows = torch.tensor(targets)[:, field]
-    video = (centres[rows][:, None] + 0.3 * torch.randn(24, 2, 16, DIM, generator=draw)).half()
+    video = (centers[rows][:, None] + 0.3 * torch.randn(24, 2, 16, DIM, generator=draw)).half()
     sides = [(0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)]
     examples = [
         Example(f"{i}/{side}", Path(str(i)), (own[side],), box=sides[side])
@@ -288,7 +288,7 @@ def test_what_a_boxs_head_costs_is_counted() -> None:
 
 
 def test_two_things_are_side_by_side_and_each_is_in_its_box() -> None:
-    found = classes.side_by_side(lambda step: {step.thing.colour, step.action})
+    found = classes.side_by_side(lambda step: {step.thing.color, step.action})
     assert len(found.train) == 400 and len(found.test) == 200 and len(found.classes) == 13
     pairs = list(zip(found.test[::2], found.test[1::2], strict=True))
     assert all(one.video == other.video and not {*one.target} & {*other.target} for one, other in pairs)
@@ -297,8 +297,8 @@ def test_two_things_are_side_by_side_and_each_is_in_its_box() -> None:
         shown = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
     middle = shown[len(shown) // 2]
     for example in pairs[0]:
-        colour = next(found.classes[c] for c in example.target if found.classes[c] in world.COLOURS)
-        rows, columns = np.nonzero(np.abs(middle - np.array(world.COLOURS[colour])).sum(-1) < 90)
+        color = next(found.classes[c] for c in example.target if found.classes[c] in world.COLORS)
+        rows, columns = np.nonzero(np.abs(middle - np.array(world.COLORS[color])).sum(-1) < 90)
         assert example.box and len(rows) > 20
         edges = np.array([columns.min(), rows.min(), columns.max(), rows.max()]) / film.SIDE
         assert edges == pytest.approx(np.array(example.box), abs=0.04)
@@ -312,14 +312,14 @@ from evalkit.tasks import chimpact
 def task(mini=False):
     whole = chimpact.task(mini=True)
 
-    def colours(examples):
-        return [replace(e, target=tuple(c for c in e.target if whole.classes[c] in world.COLOURS)) for e in examples]
+    def colors(examples):
+        return [replace(e, target=tuple(c for c in e.target if whole.classes[c] in world.COLORS)) for e in examples]
 
-    return replace(whole, train=colours(whole.train[:80]), test=colours(whole.test[:40]), controls=())
+    return replace(whole, train=colors(whole.train[:80]), test=colors(whole.test[:40]), controls=())
 """
 
 
-def test_the_demo_knows_the_colour_in_a_box_better_than_can_be_told_without_it(
+def test_the_demo_knows_the_color_in_a_box_better_than_can_be_told_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -95,9 +95,9 @@ def test_the_demo_is_found_right(demo: Any, clips: Tensor) -> None:
 @pytest.mark.usefixtures("unknown")
 def test_without_a_record_a_right_encoder_has_only_one_unknown(demo: Any, clips: Tensor) -> None:
     findings = examine(demo, clips)
-    assert [finding.check for finding in findings if finding.outcome != "ok"] == ["normalisation"]
-    assert "numpy.savez_compressed" in details(findings)["normalisation"]
-    assert outcomes(findings)["colours"] == outcomes(findings)["range"] == "ok"
+    assert [finding.check for finding in findings if finding.outcome != "ok"] == ["normalization"]
+    assert "numpy.savez_compressed" in details(findings)["normalization"]
+    assert outcomes(findings)["colors"] == outcomes(findings)["range"] == "ok"
 
 
 def test_every_finding_is_one_line(demo: Any, clips: Tensor) -> None:
@@ -160,7 +160,7 @@ def test_the_demo_fed_wrongly_is_found_and_the_cure_is_named(
         ({"value_range": (0.0, 255.0)}, lambda video: video, "range"),
         ({}, lambda video: video * 255, "range"),
         ({}, lambda video: ((video * STD + MEAN) / 255 - MEAN) / STD, "constant"),
-        ({}, lambda video: video.flip(2), "colours"),
+        ({}, lambda video: video.flip(2), "colors"),
     ],
     ids=["0_255_raw", "0_255", "255_times", "0_1_for_0_255", "bgr"],
 )

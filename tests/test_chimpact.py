@@ -1,4 +1,4 @@
-"""ChimpACT's files become boxes with behaviours, as its authors' own tools make them; what is wrong is told."""
+"""ChimpACT's files become boxes with behaviors, as its authors' own tools make them; what is wrong is told."""
 
 import inspect
 from pathlib import Path
@@ -21,7 +21,7 @@ TRAIN, VAL, TEST = (
 )
 ALL = [f"Azibo_Obs{name}" for name in (CHIMPACT.VAL + CHIMPACT.TEST).split()]
 
-Box = tuple[int, int, list[float], list[int]]  # frame by hand, who, bbox, behaviours
+Box = tuple[int, int, list[float], list[int]]  # frame by hand, who, bbox, behaviors
 
 
 def labels(images: list[int], *found: Box, size: bool = True) -> dict[str, Any]:
@@ -34,8 +34,8 @@ def labels(images: list[int], *found: Box, size: bool = True) -> dict[str, Any]:
         "images": [{"id": 7 + n, "file_name": f"x/images/{n:06d}.jpg", **of_frame} for n in images],
         "annotations": [
             {"id": i, "image_id": 7 + n, "category_id": 1, "bbox": box, "area": 1, "iscrowd": 0, "bbox_id": who}
-            | {"bbox_vis": 0, "behaviors": behaviours, "keypoints": []}
-            for i, (n, who, box, behaviours) in enumerate(found, 1)
+            | {"bbox_vis": 0, "behaviors": behaviors, "keypoints": []}
+            for i, (n, who, box, behaviors) in enumerate(found, 1)
         ],
     }
 
@@ -71,7 +71,7 @@ def test_files_as_published_become_videoprisms_task(root: Path) -> None:
     assert task.score is box_map and task.split == "test"
     assert {e.video.stem for e in task.val} | {e.video.stem for e in task.test} == set(ALL)
     assert {e.video for e in task.train} == {root / "videos_full" / f"{TRAIN}.mp4"}
-    # ten frames of each video are labelled, by the one that is labelled by hand; of train that one alone
+    # ten frames of each video are labeled, by the one that is labeled by hand; of train that one alone
     assert [len(task.train), len(task.val), len(task.test)] == [1, 17, 190]
     assert [e.id for e in task.train] == [f"{TRAIN}/0/0"] and task.train[0].target == (2,)
     assert task.train[0].box == (0.1, 0.1, 0.3, 0.3) and task.train[0].span == (0, 64 / 25)
@@ -84,7 +84,7 @@ def test_a_clip_lies_around_its_frame_with_as_many_frames_as_wanted(root: Path) 
     assert make("chimpact", root, frames=16).views.frames == 16
 
 
-def test_boxes_and_behaviours_between_two_frames_are_those_of_the_authors_tool(root: Path) -> None:
+def test_boxes_and_behaviors_between_two_frames_are_those_of_the_authors_tool(root: Path) -> None:
     content = labels(
         [0, 1, 2, 4],
         (0, 1, [0, 0, 20, 20], [0]),
@@ -97,26 +97,26 @@ def test_boxes_and_behaviours_between_two_frames_are_those_of_the_authors_tool(r
     assert found["0/0"].box == (0, 0, 0.1, 0.2) and found["10/0"].box == (0.5, 0.4, 0.7, 0.7)
     assert found["3/0"].box == pytest.approx((0.15, 0.12, 0.15 + 0.13, 0.12 + 0.23))
     assert [found[f"{frame}/0"].target for frame in (0, 5, 6, 10, 16)] == [(0,), (0,), (1,), (1,), (19,)]
-    # who is gone in the next stays as they were; so do all where the next is not labelled, and none is there after it
+    # who is gone in the next stays as they were; so do all where the next is not labeled, and none is there after it
     assert {found[f"{frame}/1"].box for frame in range(10)} == {(0.5, 0.5, 0.55, 0.6)}
     assert {found[f"{frame}/1"].target for frame in range(10)} == {(2, 5)} and "10/1" not in found
     assert found["29/0"].box == (0, 0, 0.1, 0.2) and "30/0" not in found and "40/0" in found and "50/0" not in found
 
 
-def test_the_last_frames_of_a_video_are_those_of_the_last_that_is_labelled(root: Path) -> None:
+def test_the_last_frames_of_a_video_are_those_of_the_last_that_is_labeled(root: Path) -> None:
     content = labels([9], (9, 1, [0, 0, 20, 20], [0]))
     assert [e.id.split("/")[1] for e in of(root, TRAIN, content, train_step=1)] == [str(f) for f in range(90, 100)]
 
 
 def test_of_two_that_are_one_by_their_number_the_first_is_followed_as_the_authors_do(root: Path) -> None:
-    """Those that nobody recognised all have number 23."""
+    """Those that nobody recognized all have number 23."""
     two = [(9, 23, [0.0, 0.0, 20.0, 20.0], [0]), (9, 23, [40.0, 40.0, 20.0, 20.0], [1])]
     found = {e.id.partition("/")[2]: e for e in of(root, TRAIN, labels([9], *two), train_step=1)}
     assert found["90/1"].box == (0.2, 0.4, 0.3, 0.6) and found["95/0"].box == (0, 0, 0.1, 0.2)
     assert found["95/1"].box == pytest.approx((0.1, 0.2, 0.2, 0.4)) and found["96/1"].target == (0,)
 
 
-def test_a_box_without_a_behaviour_is_tested_beside_one_that_has_some_and_not_trained_on(root: Path) -> None:
+def test_a_box_without_a_behavior_is_tested_beside_one_that_has_some_and_not_trained_on(root: Path) -> None:
     content = labels([0, 1], ONE, (0, 4, [0, 0, 5, 5], []), (1, 4, [0, 0, 5, 5], []))
     test = of(root, TEST, content, test_step=10)
     assert [(e.id.partition("/")[2], e.target) for e in test] == [("0/0", (2,)), ("0/1", ())]
@@ -183,7 +183,7 @@ def test_files_that_are_missing_or_no_json_or_named_otherwise_are_told(root: Pat
     assert refusal("chimpact", root).startswith(f"{other}: not as published: ValueError")
     other.unlink()
     (root / "labels" / f"{TRAIN}.json").unlink()
-    assert refusal("chimpact", root) == "chimpact: its files have no labelled frame of train"
+    assert refusal("chimpact", root) == "chimpact: its files have no labeled frame of train"
 
 
 @pytest.mark.parametrize("key", ["frames", "train_step", "test_step"])

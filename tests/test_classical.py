@@ -171,7 +171,7 @@ def test_every_k_votes_as_scikit_learn_does() -> None:
         assert torch.equal(found.votes(k).argmax(1), torch.from_numpy(reference.predict(test.numpy())))
 
 
-def test_neighbours_are_the_same_whether_asked_for_together_or_one_by_one() -> None:
+def test_neighbors_are_the_same_whether_asked_for_together_or_one_by_one() -> None:
     train, test = features(9000, 6), features(5, 6, seed=5)
     gallery = NeighborGallery(train, labels(train, 7), classes=7)
     together = gallery.nearest(test, 50)
@@ -196,7 +196,7 @@ def test_votes_weigh_the_exponential_of_the_cosine(temperature: float) -> None:
     assert torch.allclose(several.votes(12, temperature), votes)
 
 
-def test_neighbours_that_tie_come_by_index() -> None:
+def test_neighbors_that_tie_come_by_index() -> None:
     train = features(3, 5).repeat(4000, 1)  # 12,000 rows, each of three directions 4,000 times
     found = NeighborGallery(train.float(), torch.arange(12_000) % 4, classes=4).nearest(train[:3].float(), 4002)
     for row in range(3):

@@ -48,8 +48,8 @@ def batch(n: int, seed: int, views: int = 1) -> Batch:
     """Clusters whose features differ in scale, far from the origin; the last feature is all but constant."""
     generator = torch.Generator().manual_seed(seed)
     targets = [i % len(CLASSES) for i in range(n)]
-    centres = torch.randn(len(CLASSES), 9, generator=torch.Generator().manual_seed(7))
-    x = centres[targets][:, None] + 0.8 * torch.randn(n, views, 9, generator=generator)
+    centers = torch.randn(len(CLASSES), 9, generator=torch.Generator().manual_seed(7))
+    x = centers[targets][:, None] + 0.8 * torch.randn(n, views, 9, generator=generator)
     x = x * torch.tensor([1e-3, 0.1, 0.1, 1, 1, 1, 5, 100, 0]) + torch.tensor([0, 0, 2, 0, 5, 0, 0, 300, 7.0])
     return Batch([Example(str(i), Path(f"{i}.mp4"), target) for i, target in enumerate(targets)], x)
 
@@ -87,24 +87,24 @@ def flat(data: Batch) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("views", [1, 3])
-@pytest.mark.parametrize("standardise", [True, False])
-def test_logistic_says_the_probabilities_of_scikit_learn(standardise: bool, views: int) -> None:
+@pytest.mark.parametrize("standardize", [True, False])
+def test_logistic_says_the_probabilities_of_scikit_learn(standardize: bool, views: int) -> None:
     train, test = batch(150, 0, views), batch(30, 1, views)
-    scaled = [StandardScaler()] if standardise else []
-    c = 0.1 if standardise else 1e-4
+    scaled = [StandardScaler()] if standardize else []
+    c = 0.1 if standardize else 1e-4
     reference = make_pipeline(*scaled, LogisticRegression(C=c, solver="newton-cg", tol=1e-9, max_iter=1000))
     expected = reference.fit(*flat(train)).predict_proba(flat(test)[0])
-    assert alike(said(fitted("logistic", train, c=c, standardise=standardise), test), expected, 0.01)
+    assert alike(said(fitted("logistic", train, c=c, standardize=standardize), test), expected, 0.01)
 
 
 @pytest.mark.parametrize("views", [1, 3])
-@pytest.mark.parametrize("standardise", [True, False])
-def test_ridge_says_the_estimates_of_scikit_learn(standardise: bool, views: int) -> None:
+@pytest.mark.parametrize("standardize", [True, False])
+def test_ridge_says_the_estimates_of_scikit_learn(standardize: bool, views: int) -> None:
     train, test = batch(150, 0, views), batch(30, 1, views)
-    reference = make_pipeline(*([StandardScaler()] if standardise else []), Ridge(alpha=2.0, solver="svd"))
+    reference = make_pipeline(*([StandardScaler()] if standardize else []), Ridge(alpha=2.0, solver="svd"))
     x, y = flat(train)
     expected = reference.fit(x, np.eye(len(CLASSES))[y]).predict(flat(test)[0])
-    assert alike(said(fitted("ridge", train, alpha=2.0, standardise=standardise), test), expected, 1e-4)
+    assert alike(said(fitted("ridge", train, alpha=2.0, standardize=standardize), test), expected, 1e-4)
 
 
 @pytest.mark.parametrize("views", [1, 3])
@@ -195,7 +195,7 @@ def test_there_is_no_answer_without_a_video(name: str) -> None:
         make(name).predict([], None)
 
 
-def test_more_neighbours_than_examples_are_told() -> None:
+def test_more_neighbors_than_examples_are_told() -> None:
     with pytest.raises(UserError, match=r"^adapter.k=20: there are 12 training examples; give at most as many$"):
         fitted("knn", batch(12, 0))
 
@@ -258,7 +258,7 @@ def test_a_sweep_is_one_pass_that_keeps_the_best_on_val(
 
 def test_points_that_differ_in_scaling_are_passes_of_their_own(words: list[str]) -> None:
     config = resolve("run", [*words, "adapter=logistic"])
-    points = tuple({"c": c, "standardise": standardise} for c in (0.1, 1.0) for standardise in (True, False))
+    points = tuple({"c": c, "standardize": standardize} for c in (0.1, 1.0) for standardize in (True, False))
     assert prepare(replace(config, points=points)).passes == [[0, 2], [1, 3]]
 
 
@@ -272,7 +272,7 @@ def test_an_adapted_probe_predicts_as_it_did_when_it_was_fitted(words: list[str]
     assert run_folder.load(again)["selection"] is None and predicted(again) == predicted(first)
 
 
-def test_neighbours_are_not_written(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_neighbors_are_not_written(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adapt", *words, "adapter=knn"]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith("evalkit: adapter knn learns no weights that could be written")

@@ -176,7 +176,7 @@ def test_all_real_charades_videos_with_an_action_are_trained_on(real_charades: P
 @pytest.mark.parametrize("name", ROOTS)
 def test_files_as_published_become_a_task(name: str, tmp_path: Path) -> None:
     task = make(name, ROOTS[name](tmp_path))
-    assert task.train and task.test and task.licence and task.sizes and task.published
+    assert task.train and task.test and task.license and task.sizes and task.published
     if name != "charades":
         assert {example.target for example in task.train} == set(range(len(task.classes)))
 

@@ -29,7 +29,7 @@ Span = tuple[float, float] | None
 
 
 def write_video(path: Path, frames: int = 30, width: int = 128, height: int = 96) -> Path:
-    """A video at 10 fps whose frames are of one grey, 8 brighter from one to the next, over a fixed texture."""
+    """A video at 10 fps whose frames are of one gray, 8 brighter from one to the next, over a fixed texture."""
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 16, (height, width, 1), dtype=np.uint8).repeat(3, 2)
     with av.open(str(path), "w") as container:
@@ -44,7 +44,7 @@ def write_video(path: Path, frames: int = 30, width: int = 128, height: int = 96
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("clips") / "grey.mp4")
+    return write_video(tmp_path_factory.mktemp("clips") / "gray.mp4")
 
 
 def decoded(result: Decoded | Failure) -> Decoded:
@@ -110,9 +110,9 @@ def test_a_clip_holds_the_frames_and_times_that_were_asked_for(video: Path) -> N
     assert result.pixels.shape == (2, 4, 3, 48, 48) and result.pixels.dtype == torch.uint8
     assert result.times == ((1.0, 1.2, 1.5, 1.7), (2.0, 2.2, 2.5, 2.7))
     assert result.decoder == open_video(video).decoder and result.default_decoder
-    grey = result.pixels.float().mean((2, 3, 4))
+    gray = result.pixels.float().mean((2, 3, 4))
     expected = torch.tensor(result.times) * 10 * 8 + 7.5
-    assert (grey - expected).abs().max() < 2
+    assert (gray - expected).abs().max() < 2
 
 
 def reference(frame: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -43,7 +43,7 @@ def test_the_interval_of_a_rate_holds_the_truth_in_95_percent_of_data_sets() -> 
     assert 0.93 <= simulated.coverage(simulated.right, sets=1000, resamples=500) <= 0.97
 
 
-@pytest.mark.parametrize("draw", [simulated.summed, simulated.ranked, simulated.labelled, simulated.classes])
+@pytest.mark.parametrize("draw", [simulated.summed, simulated.ranked, simulated.labeled, simulated.classes])
 def test_so_does_that_of_a_score_over_the_split(draw: Any) -> None:
     assert 0.91 <= simulated.coverage(draw, sets=200, resamples=300) <= 0.99  # +-3.0
 
@@ -206,7 +206,7 @@ ROWS = rows_of(30, 30)
         ([*ROWS[:-1], Row("q59", "v19", target=0, prediction=0)], bool, "target of sample 'q59' is '1' and '0'"),
         ([*ROWS[:-1], Row("q59", "other", target=1, prediction=0)], bool, "video of sample 'q59' is 'v19' and 'other'"),
         (ROWS, lambda record: record["data"].update(fingerprint="x"), "data.fingerprint differs"),
-        (rows_of(0, 0, unlabelled=60), bool, "they have 60 and 60 samples"),
+        (rows_of(0, 0, unlabeled=60), bool, "they have 60 and 60 samples"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_by_what_differs(

@@ -288,7 +288,7 @@ def test_a_mistaken_word_is_told_in_one_line(words: list[str], told: str) -> Non
         (
             ["task=./shapes.py"],
             "run needs ckpt=... (the encoder: a name that `evalkit list encoders` shows, a folder or file, "
-            "organisation/model on the Hugging Face hub, random:NAME, or package.module:function)",
+            "organization/model on the Hugging Face hub, random:NAME, or package.module:function)",
         ),
         (["tsak=./shapes.py"], "unknown key 'tsak'. Did you mean 'task'?"),
         (["task=./shapes.py", "ckpt=demo"], "task 'shapes' needs data.root=... (folder that holds the videos)"),
@@ -336,7 +336,7 @@ def test_an_annotation_that_is_not_there_at_run_time_is_told() -> None:
     assert told.endswith(": parameter 'root': name 'Path' is not defined; import it outside TYPE_CHECKING")
 
 
-def test_a_word_that_is_a_task_is_recognised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_word_that_is_a_task_is_recognized(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import evalkit
 
     (tmp_path / "tasks").mkdir()

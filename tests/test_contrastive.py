@@ -24,7 +24,7 @@ def test_the_contrastive_loss_is_the_symmetric_cross_entropy(vocabulary: Path) -
     examples = [Example(str(i), Path(str(i)), text=f"a {c} ring grows") for i, c in enumerate(("red", "blue", "white"))]
     video = torch.randint(0, 256, (3, 1, 4, 3, 32, 32), dtype=torch.uint8)
     found = adapter.training_step(Batch(examples, video), 0)
-    v = adapter.encoder(CLIP.normalise(video[:, 0])).pooled
+    v = adapter.encoder(CLIP.normalize(video[:, 0])).pooled
     t = adapter.encoder.encode_text([example.text for example in examples])
     likeness = torch.stack([nn.functional.cosine_similarity(one, t) for one in v]) / 0.1
     expected = -(likeness.log_softmax(1).diag().mean() + likeness.log_softmax(0).diag().mean()) / 2
@@ -78,10 +78,10 @@ def test_adapters_and_temporal_attention_are_tuned_with_the_patch_alone(vocabula
     tubes = [{"kernel": (k, 8, 8), "stride": (2, 8, 8)} for k in (1, 2)]
     many = small(vocabulary, adapter=4, tubes=tubes, image_path=True)
     assert tuned(many, "adapters") == {"patch.weight", "patch.bias", "blocks.adapter"}
-    factorised = small(vocabulary, attention="factorised", adapter=4, image_path=True)
+    factorized = small(vocabulary, attention="factorized", adapter=4, image_path=True)
     inside = {"blocks.temporal.attention", "blocks.temporal.norm", "blocks.temporal.alpha"}
-    assert tuned(factorised, "temporal") == {"patch.weight", "patch.bias"} | inside
-    assert tuned(factorised, "adapters") == {"patch.weight", "patch.bias", "blocks.adapter"}
+    assert tuned(factorized, "temporal") == {"patch.weight", "patch.bias"} | inside
+    assert tuned(factorized, "adapters") == {"patch.weight", "patch.bias", "blocks.adapter"}
 
 
 def test_lora_is_tuned_with_the_patch_alone(vocabulary: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_last_layers_are_tuned_with_the_pooling_that_follows_them(vocabulary
         ({}, "adapters", "all, text, head"),
         ({}, "0", "all, text, head"),
         ({"adapter": 4}, "lora", "all, text, head, adapters"),
-        ({"attention": "factorised"}, "patch", "all, text, head, temporal"),
+        ({"attention": "factorized"}, "patch", "all, text, head, temporal"),
     ],
 )
 def test_a_wrong_tune_is_told_what_is_allowed(

@@ -58,7 +58,7 @@ HERE = [library for library in LIBRARIES if is_here(library)]
 
 
 def tolerance(file: dict[str, Any]) -> float:
-    """How far a library's colours may be from PyAV's, mean over a frame, in 0..255.
+    """How far a library's colors may be from PyAV's, mean over a frame, in 0..255.
 
     8-bit frames are equal. Where chroma is interpolated they differ in how: frames of more than 8 bit, odd sizes,
     interlaced chroma.

@@ -110,7 +110,7 @@ def test_python_gives_the_encoder_that_ckpt_gives() -> None:
     import evalkit
 
     encoder = evalkit.load_encoder("demo")
-    video = encoder.clip.normalise(torch.zeros(1, 64, 3, 64, 64, dtype=torch.uint8))
+    video = encoder.clip.normalize(torch.zeros(1, 64, 3, 64, 64, dtype=torch.uint8))
     encoded = encoder(video)
     assert encoded.tokens.shape == (1, 32, 16, encoder.dim) and encoded.pooled.shape == (1, encoder.dim)
     assert torch.equal(encoded.pooled, load_encoder("demo")(video).pooled)
@@ -131,7 +131,7 @@ def measured(score: AdditiveScore) -> float:
     return float(score.of(score.parts.sum(0)))
 
 
-def test_most_paragraphs_name_colour_and_verb_of_all_six_steps_in_order() -> None:
+def test_most_paragraphs_name_color_and_verb_of_all_six_steps_in_order() -> None:
     def named(text: str) -> list[tuple[str, ...]]:
         """Of "a red ring moves left" red and moves left; what it hits or turns into is not looked at."""
         steps = [step.split() for step in steps_told(text)]

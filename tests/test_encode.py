@@ -138,7 +138,7 @@ def test_variants_are_of_the_same_clip_and_leave_random_state_and_pixels_alone()
     assert torch.equal(one.features["single_frame"][0, 0], before[0, 2].float())
 
 
-def test_the_shuffled_order_of_a_video_does_not_depend_on_its_neighbours_or_its_folder() -> None:
+def test_the_shuffled_order_of_a_video_does_not_depend_on_its_neighbors_or_its_folder() -> None:
     alone = encoded(reader(), ["x/b"], VARIANTS)[0]
     among = encoded(reader(batch=3), ["a", "c", "y/b", "d"], VARIANTS)[2]
     assert torch.equal(alone.features["shuffled"], among.features["shuffled"])
@@ -183,7 +183,7 @@ def test_the_batch_does_not_change_the_features(tiny: Path, views: dict[str, Any
 
     def keep(clips: Tensor) -> Tensor:
         assert clips.dtype == torch.uint8 and clips.ndim == 5
-        return encoder(encoder.clip.normalise(clips)).pooled  # type: ignore[no-any-return]
+        return encoder(encoder.clip.normalize(clips)).pooled  # type: ignore[no-any-return]
 
     names = list("abcdefg")
     each = [list(reader(batch, **views).encode(wanted(*names), keep, "test", VARIANTS)) for batch in (1, 4, 64)]

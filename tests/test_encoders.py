@@ -90,7 +90,7 @@ def video(encoder: Any, n: int = 2) -> torch.Tensor:
     pixels = torch.randint(
         0, 256, (n, clip.frames, 3, clip.size, clip.size), generator=torch.Generator().manual_seed(1)
     )
-    return clip.normalise(pixels.to(torch.uint8))  # type: ignore[no-any-return]
+    return clip.normalize(pixels.to(torch.uint8))  # type: ignore[no-any-return]
 
 
 # --- what a checkpoint gives -----------------------------------------------------------------------------------------
@@ -539,4 +539,4 @@ def test_a_preset_has_as_many_weights_as_its_card_says_and_a_text_tower_where_it
         module = _load.read_preset(name).build()
     assert sum(parameter.numel() for parameter in module.parameters()) == card.parameters
     assert api.has_text(module) == card.text
-    assert card.source.startswith("https://") and bool(card.licence) == bool(card.hub or name == "vivit_demo")
+    assert card.source.startswith("https://") and bool(card.license) == bool(card.hub or name == "vivit_demo")

@@ -60,7 +60,7 @@ def save(
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of every kind: with failures, without public answers, zero-shot and fitted, in words and in ranks."""
     results = tmp_path_factory.mktemp("results")
-    save(results, "egoschema@mini", rows_of(8, 4, failed=3, unlabelled=2), accuracy, "multiple_choice")
+    save(results, "egoschema@mini", rows_of(8, 4, failed=3, unlabeled=2), accuracy, "multiple_choice")
     save(results, "egoschema", ANSWERED, accuracy, "multiple_choice")
     save(results, "msrvtt", RANKS, retrieval, "retrieval", "clip_base", selection=None)
     save(results, "kinetics400", CLASSES, top1_top5, "probe", "./mine/vit", head="linear")
@@ -300,7 +300,7 @@ def test_every_format_takes_a_run_of_which_little_is_known(tmp_path: Path, to: s
 
 @pytest.mark.parametrize("to", ["mteb", "hf", "csv"])
 def test_a_run_without_any_public_answer_has_no_place_among_scores(tmp_path: Path, to: str) -> None:
-    save(tmp_path / "results", "egoschema", rows_of(0, 0, unlabelled=3), accuracy, "multiple_choice")
+    save(tmp_path / "results", "egoschema", rows_of(0, 0, unlabeled=3), accuracy, "multiple_choice")
     with pytest.raises(UserError, match="none of 1 runs has a place in it"):
         exports.export([f"results={tmp_path / 'results'}", f"to={to}", f"out={tmp_path / 'out'}"])
 

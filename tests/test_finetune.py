@@ -71,12 +71,12 @@ def test_the_papers_protocol_tunes_with_its_augmentation_and_the_result_says_so(
     (tmp_path / "ways.py").write_text(
         "from pathlib import Path\n"
         "from evalkit import protocols\n"
-        "from evalkit.datasets.files import Labelled\n"
+        "from evalkit.datasets.files import Labeled\n"
         "from evalkit.api import Example, Task\n"
         "def task() -> Task:\n"
         f"    films = sorted(Path({str(films)!r}).glob('*.mp4'))\n"
         "    every = [Example(film.stem, film, i % 2) for i, film in enumerate(films)]\n"
-        "    found = Labelled(every[4:], every[:4], ('left', 'right'))\n"
+        "    found = Labeled(every[4:], every[:4], ('left', 'right'))\n"
         "    return protocols.classification('kinetics400', found, 'videoglue_finetune', False)\n"
     )
     words = [f"task={tmp_path}/ways.py", f"ckpt={tiny}", "clip.size=32", "clip.frames=4", "workers=1"]
@@ -118,7 +118,7 @@ def test_what_is_trained_wants_a_gradient_and_is_all_that_is_learned(
 def test_the_loss_is_the_cross_entropy_of_every_view(tiny: Path) -> None:
     tuned = make(tiny, tune="adapters", label_smoothing=0.2).eval()
     data = batch([0, 1, 1], views=2)
-    logits = tuned(tuned.encoder.clip.normalise(data.features.flatten(0, 1)))
+    logits = tuned(tuned.encoder.clip.normalize(data.features.flatten(0, 1)))
     wanted = F.cross_entropy(logits, torch.tensor([0, 0, 1, 1, 1, 1]), label_smoothing=0.2)
     assert tuned.training_step(data, 0).item() == pytest.approx(wanted.item(), abs=1e-6)
 
@@ -127,7 +127,7 @@ def test_mixed_videos_are_trained_towards_mixed_targets(tiny: Path) -> None:
     tuned = make(tiny, tune="adapters", mixup=0.8).eval()
     data = batch([0, 1, 1, 1])
     share = float(np.random.default_rng([tuned.seed, 0]).beta(0.8, 0.8))
-    video = tuned.encoder.clip.normalise(data.features[:, 0])
+    video = tuned.encoder.clip.normalize(data.features[:, 0])
     target = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
     logits = tuned(share * video + (1 - share) * video.flip(0))
     wanted = F.cross_entropy(logits, share * target + (1 - share) * target.flip(0))
@@ -139,11 +139,11 @@ def test_mixed_videos_are_trained_towards_mixed_targets(tiny: Path) -> None:
 def test_several_classes_have_a_sigmoid_each(tiny: Path) -> None:
     tuned = make(tiny, SEVERAL, tune="adapters").eval()
     data = batch([(0, 1), ()])
-    logits = tuned(tuned.encoder.clip.normalise(data.features.flatten(0, 1)))
+    logits = tuned(tuned.encoder.clip.normalize(data.features.flatten(0, 1)))
     wanted = F.binary_cross_entropy_with_logits(logits, torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
     assert tuned.training_step(data, 0).item() == pytest.approx(wanted.item(), abs=1e-6)
     with torch.no_grad():
-        tokens = tuned.encoder(tuned.encoder.clip.normalise(data.features.flatten(0, 1))).tokens[:, None]
+        tokens = tuned.encoder(tuned.encoder.clip.normalize(data.features.flatten(0, 1))).tokens[:, None]
         found = tuned.predict(data.examples, tokens)
     assert torch.allclose(torch.tensor([one.value for one in found]), logits.sigmoid(), atol=1e-6)
     with pytest.raises(UserError, match=r"adapter.label_smoothing is of the softmax; this task has several classes"):
@@ -202,7 +202,7 @@ def test_a_run_restores_it_and_its_answers_come_from_the_tuned_encoder(
         for film in sorted(films.glob("*.mp4"))[:4]:
             clip = read_clip(film, None, Views("uniform"), 4, 32)
             assert isinstance(clip, Decoded)
-            wanted = adapter.eval()(adapter.encoder.clip.normalise(clip.pixels)).softmax(-1)[0]
+            wanted = adapter.eval()(adapter.encoder.clip.normalize(clip.pixels)).softmax(-1)[0]
             found = torch.tensor(answers.pop(0))
             assert torch.allclose(found, wanted.sort(descending=True).values, atol=1e-3)  # kept tokens are float16
 

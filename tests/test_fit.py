@@ -359,7 +359,7 @@ def test_the_headline_is_the_first_entry_in_percent(value: Any) -> None:
     assert headline(lambda predictions, targets: found, [], []) == 50
 
 
-# --- the optimiser ---------------------------------------------------------------------------------------------------
+# --- the optimizer ---------------------------------------------------------------------------------------------------
 
 
 def test_matrices_decay_and_biases_norms_and_scales_do_not() -> None:

@@ -160,7 +160,7 @@ def test_it_gives_what_transformers_gives_of_pixels_scaled_as_the_folder_says(
     assert same(encoded.pooled, out.pooler_output.unflatten(0, (2, 8)).mean(1), 1e-6)
 
 
-def test_the_last_tokens_of_clip_are_not_normalised_and_those_of_siglip_are(folders: dict[str, Path]) -> None:
+def test_the_last_tokens_of_clip_are_not_normalized_and_those_of_siglip_are(folders: dict[str, Path]) -> None:
     for kind in KINDS:
         encoder: Any = load_encoder(str(folders[kind]))
         inputs = video(folders[kind], encoder, 1)
@@ -199,7 +199,7 @@ def test_frames_are_seen_one_by_one_and_clips_too(folders: dict[str, Path], kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_texts_are_tokenised_and_embedded_as_the_family_was_trained(folders: dict[str, Path], kind: str) -> None:
+def test_texts_are_tokenized_and_embedded_as_the_family_was_trained(folders: dict[str, Path], kind: str) -> None:
     encoder: Any = load_encoder(str(folders[kind]))
     assert has_text(encoder)
     # Token by token, so that nothing here stands on how a tokenizer pads: CLIP's letters, Gemma's letters.

@@ -16,7 +16,7 @@ from tests.saved import (
     IMAGENET,
     change,
     load,
-    normalised,
+    normalized,
     preprocessor,
     preset_is_right,
     refuses_what_does_not_fit,
@@ -264,7 +264,7 @@ def test_vivits_offset_is_taken_from_the_file_or_from_the_family(tmp_path: Path)
     assert encoder.clip.value_range == (-1.0, 1.0)
     ends = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 1, 1)
     wanted = torch.tensor([-3.0, 1.0])[:, None, None, None].expand(2, 3, 1, 1)
-    assert same(normalised(path, ends), wanted, 1e-6) and same(encoder.clip.normalise(ends), wanted, 1e-6)
+    assert same(normalized(path, ends), wanted, 1e-6) and same(encoder.clip.normalize(ends), wanted, 1e-6)
     stated = PREPROCESSORS["vivit"] | {"video_processor_type": "VivitVideoProcessor"}
     del stated["offset"]  # as the newer processor, which always subtracts 1, writes it
     (path / "preprocessor_config.json").unlink()

@@ -261,7 +261,7 @@ def test_a_partial_result_says_what_failed_and_what_it_would_be_at_most(tmp_path
 
 
 def test_a_result_without_public_answers_is_there_and_has_no_score(tmp_path: Path) -> None:
-    put(tmp_path, rows_of(0, 0, unlabelled=3))
+    put(tmp_path, rows_of(0, 0, unlabeled=3))
     text = page(tmp_path)
     assert "no public answers" in text
     assert lines(text, "| demo |") == ["| demo | not scored [1] |"]

@@ -49,16 +49,16 @@ def test_the_same_story_gives_the_same_bytes(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
-def test_the_pixels_show_the_named_colour_inside_the_stated_box(tmp_path: Path) -> None:
+def test_the_pixels_show_the_named_color_inside_the_stated_box(tmp_path: Path) -> None:
     for seed in range(12):
         story = world.story(random.Random(seed), 1, 4.0, 4.0)
         film.write(story, tmp_path / f"{seed}.mp4", 4)
         shown = frames(tmp_path / f"{seed}.mp4").astype(int)
         for number in (3, 9):
             for thing, (x1, y1, x2, y2) in film.boxes(story.steps[0], number / 16):
-                near = np.abs(shown[number] - np.array(world.COLOURS[thing.colour])).sum(-1) < 90
+                near = np.abs(shown[number] - np.array(world.COLORS[thing.color])).sum(-1) < 90
                 rows, columns = np.nonzero(near)
-                if thing.colour != "white" and len(rows):
+                if thing.color != "white" and len(rows):
                     assert x1 - 0.03 <= columns.min() / film.SIDE and columns.max() / film.SIDE <= x2 + 0.03, (
                         seed,
                         thing,
@@ -118,7 +118,7 @@ def test_a_lesson_asks_for_what_its_film_shows_among_near_misses(lesson: lessons
     assert {example.target for example in task.test} == set(range(misses + 1))
 
 
-def test_near_misses_in_the_shapes_have_all_colours_and_actions_of_what_is_told() -> None:
+def test_near_misses_in_the_shapes_have_all_colors_and_actions_of_what_is_told() -> None:
     shapes = re.compile("|".join(world.SHAPES))
     for question in language.questions("train", 20):
         for miss in language.near_misses(random.Random(0), question.story, ["shape"], 4):

@@ -106,7 +106,7 @@ def test_a_cell_of_several_seeds_holds_their_mean_and_opens_the_newest_run(tmp_p
 
 
 def test_every_sample_is_there_with_its_outcome(tmp_path: Path) -> None:
-    rows = rows_of(3, 2, failed=1, unlabelled=1)
+    rows = rows_of(3, 2, failed=1, unlabeled=1)
     put(tmp_path, rows)
     html = write(tmp_path)
     (cell,) = drawn(html)["cells"]
@@ -520,7 +520,7 @@ def test_names_with_html_in_them_stay_text(shown: Browser) -> None:
 
 @seen
 def test_a_run_without_a_score_or_an_interval_is_shown(window: Browser, tmp_path: Path) -> None:
-    put(tmp_path / "results", rows_of(0, 0, unlabelled=4), "hidden")
+    put(tmp_path / "results", rows_of(0, 0, unlabeled=4), "hidden")
     put(tmp_path / "results", rows_of(2, 1), "tiny")  # of one video
     file = tmp_path / "board.html"
     file.write_text(write(tmp_path / "results"))
@@ -577,14 +577,14 @@ def test_text_and_signs_stand_out_from_the_paper(shown: Browser, dark: bool) -> 
     names = ("paper", "ink", "soft", "blue", "red")
     paper, *others = (shown.run(f"{style} return style.getPropertyValue('--{name}').trim()") for name in names)
     wanted = (7, 4.5, 3, 3)  # of large text, text, and signs: https://www.w3.org/TR/WCAG21/#contrast-minimum
-    for colour, least in zip(others, wanted, strict=True):
-        lighter, darker = sorted((light(colour), light(paper)), reverse=True)
+    for color, least in zip(others, wanted, strict=True):
+        lighter, darker = sorted((light(color), light(paper)), reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= least
 
 
-def light(colour: str) -> float:
+def light(color: str) -> float:
     """Relative luminance of #rgb or #rrggbb, as WCAG defines it."""
-    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    digits = color[1:] if len(color) == 7 else "".join(2 * digit for digit in color[1:])
     parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))

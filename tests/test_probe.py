@@ -21,8 +21,8 @@ from tests.given import TASK, small
 def told_apart(probe: Any) -> Batch:
     """Features, as the probe reads them, that tell three classes apart."""
     draw = torch.Generator().manual_seed(0)
-    centres, targets = torch.randn(3, 24, generator=draw), [i % 3 for i in range(48)]
-    video = centres[targets][:, None, None] + 0.3 * torch.randn(48, 2, 4, 24, generator=draw)
+    centers, targets = torch.randn(3, 24, generator=draw), [i % 3 for i in range(48)]
+    video = centers[targets][:, None, None] + 0.3 * torch.randn(48, 2, 4, 24, generator=draw)
     features = probe.kept.take(EncoderOutput(video, video.mean((1, 2)), (video,) * probe.kept.layers))[:, None]
     return Batch([Example(str(i), Path(str(i)), target) for i, target in enumerate(targets)], features)
 

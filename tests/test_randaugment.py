@@ -20,7 +20,7 @@ from evalkit.video.randaugment import OPERATIONS, rand_augment
 T, H, W = 4, 30, 44
 Pillow = Callable[[Image.Image], Image.Image]
 AFFINE = Image.Transform.AFFINE
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 
 
 def clip(seed: int = 0, low: int = 20, high: int = 230) -> Tensor:
@@ -90,11 +90,11 @@ def test_operations_on_values_are_pillows_to_rounding(video: Tensor, strength: f
 def test_operations_on_places_are_pillows_but_where_a_pixel_lies_between_two(strength: float, sign: int) -> None:
     video, s = clip(), sign * strength
     changes: dict[str, Pillow] = {
-        "rotate": lambda image: image.rotate(30 * s, fillcolor=GREY),
-        "shear_x": lambda image: image.transform(image.size, AFFINE, (1, 0.3 * s, 0, 0, 1, 0), fillcolor=GREY),
-        "shear_y": lambda image: image.transform(image.size, AFFINE, (1, 0, 0, 0.3 * s, 1, 0), fillcolor=GREY),
-        "translate_x": lambda image: image.transform(image.size, AFFINE, (1, 0, 10 * s, 0, 1, 0), fillcolor=GREY),
-        "translate_y": lambda image: image.transform(image.size, AFFINE, (1, 0, 0, 0, 1, 10 * s), fillcolor=GREY),
+        "rotate": lambda image: image.rotate(30 * s, fillcolor=GRAY),
+        "shear_x": lambda image: image.transform(image.size, AFFINE, (1, 0.3 * s, 0, 0, 1, 0), fillcolor=GRAY),
+        "shear_y": lambda image: image.transform(image.size, AFFINE, (1, 0, 0, 0.3 * s, 1, 0), fillcolor=GRAY),
+        "translate_x": lambda image: image.transform(image.size, AFFINE, (1, 0, 10 * s, 0, 1, 0), fillcolor=GRAY),
+        "translate_y": lambda image: image.transform(image.size, AFFINE, (1, 0, 0, 0, 1, 10 * s), fillcolor=GRAY),
     }
     for name, change in changes.items():
         found, wanted = done(name, video, strength, 0.0 if sign > 0 else 0.5), by_pillow(video, change, False)
@@ -102,14 +102,14 @@ def test_operations_on_places_are_pillows_but_where_a_pixel_lies_between_two(str
         assert (found != video).any(1).double().mean() > 0.2, name
 
 
-def test_a_cutout_is_a_grey_box_in_space_and_time() -> None:
+def test_a_cutout_is_a_gray_box_in_space_and_time() -> None:
     video, sides = torch.zeros(16, 3, 20, 32, dtype=torch.uint8), []
     stream = random.Random(0)
     for _ in range(200):
-        grey = OPERATIONS["cutout"](video, 0.9, stream) == 128
-        spans = [grey.any(dim).nonzero() for dim in ((1, 2, 3), (0, 1, 3), (0, 1, 2))]
+        gray = OPERATIONS["cutout"](video, 0.9, stream) == 128
+        spans = [gray.any(dim).nonzero() for dim in ((1, 2, 3), (0, 1, 3), (0, 1, 2))]
         box = [int(span.max() - span.min()) + 1 for span in spans]
-        assert grey.sum() == 3 * math.prod(box)
+        assert gray.sum() == 3 * math.prod(box)
         sides.append(box)
     # To each side less than a quarter of the frames and half a side, and cut off at the edges.
     assert np.max(sides, 0).tolist() == [6, 18, 30] and np.min(sides, 0).tolist() == [1, 5, 8]
@@ -156,7 +156,7 @@ def test_frames_that_are_alike_stay_alike_whatever_is_done() -> None:
         assert torch.equal(found, found[:1].expand_as(found)), name
 
 
-def test_a_frame_of_any_size_and_of_one_colour_is_taken() -> None:
+def test_a_frame_of_any_size_and_of_one_color_is_taken() -> None:
     for shape in ((1, 3, 1, 1), (1, 3, 2, 2), (3, 3, 3, 1)):
         for name in OPERATIONS:
             done(name, torch.full(shape, 77, dtype=torch.uint8), 0.9)

@@ -59,7 +59,7 @@ def test_the_schema_itself_is_valid() -> None:
 def test_a_full_and_a_minimal_result_validate() -> None:
     assert violations(FULL) == []
     assert violations(valid(minimal_of(rows_of(2, 1)))) == []
-    assert violations(valid(minimal_of(rows_of(0, 0, unlabelled=3)))) == []
+    assert violations(valid(minimal_of(rows_of(0, 0, unlabeled=3)))) == []
 
 
 @pytest.mark.parametrize("path", keys(FULL), ids=lambda path: ".".join(str(key) for key in path))

@@ -88,13 +88,13 @@ def calms21(root: Path) -> Path:
     return root
 
 
-BEHAVIOURS = ["approach", "attack", "chase", "circle", "clean", "copulation", "drink", "eat", "human", "other", "sniff"]
-BEHAVIOURS += ["up", "walk_away"]
+BEHAVIORS = ["approach", "attack", "chase", "circle", "clean", "copulation", "drink", "eat", "human", "other", "sniff"]
+BEHAVIORS += ["up", "walk_away"]
 
 
 def annotation(*bouts: tuple[int, int, str]) -> str:
-    lines = [f"{start}\t{end}\t{behaviour}" for start, end, behaviour in bouts]
-    kinds = [f"{behaviour}\t{behaviour[0]}" for behaviour in BEHAVIOURS]
+    lines = [f"{start}\t{end}\t{behavior}" for start, end, behavior in bouts]
+    kinds = [f"{behavior}\t{behavior[0]}" for behavior in BEHAVIORS]
     head = ["Caltech Behavior Annotator - Annotation File", "", "Configuration file:", *kinds, ""]
     return "\n".join(
         [*head, "S1:\tstart\tend\ttype", "-" * 29, *lines, "", "S2: start end type", "-" * 29, "1 9 up", ""]
@@ -102,7 +102,7 @@ def annotation(*bouts: tuple[int, int, str]) -> str:
 
 
 def crim13(root: Path) -> Path:
-    all_of_them = [(10 * i + 1, 10 * i + 10, behaviour) for i, behaviour in enumerate(BEHAVIOURS)]
+    all_of_them = [(10 * i + 1, 10 * i + 10, behavior) for i, behavior in enumerate(BEHAVIORS)]
     write(root / "CRIM13_train1" / "010609_A02.txt", annotation(*all_of_them))
     write(root / "CRIM13_train2" / "readme.txt", "of another kind")
     write(root / "CRIM13_test1" / "020609_A03_s.txt", annotation((1, 2, "other"), (3, 3, "sniff")))
@@ -120,20 +120,20 @@ def fly_vs_fly(root: Path) -> Path:
 
 
 def fly(folder: Path, bouts: list[tuple[str, int, list[tuple[int, int]]]], frames: int = 6, hidden: int = 0) -> None:
-    """Writes a movie's MATLAB files: bouts of a behaviour and a fly, in frames from 1, one of which has no tracking."""
+    """Writes a movie's MATLAB files: bouts of a behavior and a fly, in frames from 1, one of which has no tracking."""
     from scipy.io import savemat  # type: ignore[import-untyped]
 
-    behaviours = sorted({behaviour for behaviour, _, _ in bouts})
-    cells = np.empty((2, len(behaviours)), dtype=object)
+    behaviors = sorted({behavior for behavior, _, _ in bouts})
+    cells = np.empty((2, len(behaviors)), dtype=object)
     for row, column in np.ndindex(cells.shape):
         cells[row, column] = np.zeros((0, 3))
-    for behaviour, row, stretches in bouts:
-        cells[row, behaviours.index(behaviour)] = np.array([[*one, 1] for one in stretches], dtype=np.float64)
+    for name, row, stretches in bouts:
+        cells[row, behaviors.index(name)] = np.array([[*one, 1] for one in stretches], dtype=np.float64)
     data = np.zeros((2, frames, 4))
     if hidden:
         data[1, hidden - 1, 2] = np.nan
     folder.mkdir(parents=True, exist_ok=True)
-    named = np.array(behaviours, dtype=object)[None]
+    named = np.array(behaviors, dtype=object)[None]
     savemat(folder / f"{folder.name}_actions.mat", {"behs": named, "bouts": cells})
     savemat(folder / f"{folder.name}_feat.mat", {"feat": {"names": named, "data": data}})
 
@@ -172,7 +172,7 @@ def test_files_as_published_become_videoprisms_task(name: str, roots: Callable[[
     assert task.classes[0] == ("Walk" if name == "kabr" else behavior.OTHER) and task.augment is None
 
 
-def test_each_frame_of_calms21_has_one_behaviour(roots: Callable[[str], Path]) -> None:
+def test_each_frame_of_calms21_has_one_behavior(roots: Callable[[str], Path]) -> None:
     task = make("calms21", roots("calms21"))
     assert named(task, task.test) == [("(other)",), ("investigation",), ("investigation",)]
     assert [one.id for one in task.test] == ["mouse_test/0", "mouse_test/1", "mouse_test/2"]
@@ -189,11 +189,11 @@ def test_the_first_stream_of_crim13_names_each_frame_in_the_wanted_view(roots: C
     assert named(side, side.test) == [("(other)",), ("(other)",), ("sniff",)] and named(top, top.test) == [("eat",)] * 3
     assert [one.video for one in side.test][:1] == [root / "CRIM13_test1" / "020609_A03_s.mp4"]
     assert {one.video for one in top.train} == {root / "CRIM13_train1" / "010609_A02_t.mp4"}
-    assert Counter(named(side, side.train)) == {(behavior.OTHER if one == "other" else one,): 10 for one in BEHAVIOURS}
+    assert Counter(named(side, side.train)) == {(behavior.OTHER if one == "other" else one,): 10 for one in BEHAVIORS}
     assert (side.split, top.split, top.published["VideoPrism-g"]) == ("side", "top", 66.8)
 
 
-def test_a_gap_in_crim13_is_no_frame_of_any_behaviour(roots: Callable[[str], Path]) -> None:
+def test_a_gap_in_crim13_is_no_frame_of_any_behavior(roots: Callable[[str], Path]) -> None:
     root = roots("crim13")
     write(root / "CRIM13_test1" / "020609_A03_s.txt", annotation((2, 2, "other"), (4, 5, "sniff")))
     assert [one.id for one in make("crim13", root).test] == ["020609_A03/1", "020609_A03/3", "020609_A03/4"]
@@ -261,7 +261,7 @@ def test_malformed_files_of_fly_vs_fly_are_told(roots: Callable[[str], Path]) ->
     root = roots("fly_vs_fly")
     movie = root / "Courtship" / "movie7"
     fly(movie, [("lunging", 0, [(5, 6)])])
-    told = f"{movie}/movie7_actions.mat: not as published: ValueError: a behaviour 'lunging'"
+    told = f"{movie}/movie7_actions.mat: not as published: ValueError: a behavior 'lunging'"
     assert refusal("fly_vs_fly", root) == told
     fly(movie, [("lunge", 0, [(5, 7)])])
     assert refusal("fly_vs_fly", root).endswith(
@@ -291,7 +291,7 @@ def test_classes_that_are_missing_or_two_annotations_of_one_session_are_told(roo
 def test_a_split_without_a_frame_is_told(name: str, file: str, split: str, roots: Callable[[str], Path]) -> None:
     path = roots(name) / file
     write(path, path.read_text().splitlines()[0] if name == "kabr" else "")
-    assert refusal(name, path.parents[file.count("/")]) == f"{name}: its files have no labelled frame of {split}"
+    assert refusal(name, path.parents[file.count("/")]) == f"{name}: its files have no labeled frame of {split}"
 
 
 RAW = {

@@ -17,8 +17,8 @@ from evalkit.results.scores import reference, resolve, scores
 from tests.records import MISSING, PLUGIN, rows_of
 
 
-def test_every_labelled_example_counts_and_a_failed_one_is_wrong() -> None:
-    rows = rows_of(60, 30, failed=10, unlabelled=7)
+def test_every_labeled_example_counts_and_a_failed_one_is_wrong() -> None:
+    rows = rows_of(60, 30, failed=10, unlabeled=7)
     (entry,) = scores(accuracy, rows, seed=4)
     low, high = interval([1.0] * 60 + [0.0] * 40, [row.video for row in rows[:100]], seed=4)
     assert entry == {
@@ -38,7 +38,7 @@ def test_with_496_of_500_failed_the_bounds_differ_by_99_2() -> None:
 
 
 def test_without_labels_there_is_no_score() -> None:
-    assert scores(accuracy, rows_of(0, 0, unlabelled=5), seed=0) == []
+    assert scores(accuracy, rows_of(0, 0, unlabeled=5), seed=0) == []
     assert scores(accuracy, [], seed=0) == []
 
 

@@ -26,7 +26,7 @@ def test_the_table_says_what_was_run_what_it_scores_and_what_failed() -> None:
 
 
 def test_the_table_of_a_run_without_labels_or_failures_says_so() -> None:
-    text = table(minimal_of(rows_of(0, 0, unlabelled=3)))
+    text = table(minimal_of(rows_of(0, 0, unlabeled=3)))
     assert "no score: no test example has a public answer" in text and "failed" not in text
     assert "status   complete" in text and "unknown parameters" in text
 

@@ -75,7 +75,7 @@ def test_the_videos_of_a_miniature_are_made_when_they_are_wanted(
 def test_a_task_states_what_its_numbers_mean(name: str, minis: dict[str, Task]) -> None:
     task = minis[name]
     assert set(task.controls) <= CONTROLS and len(set(task.controls)) == len(task.controls)
-    assert task.licence and task.source and task.split and task.version >= 1
+    assert task.license and task.source and task.split and task.version >= 1
     adapter = default_adapter(name)
     assert adapter in ADAPTERS
     assert set(task.settings) <= set(inspect.signature(plugins.factory("adapter", adapter)).parameters)
@@ -210,8 +210,8 @@ def test_all_5031_questions_get_predictions_and_500_a_score(official: Path) -> N
     assert task.split == "full" and [example.id for example in task.test] == uids
     assert sum(example.target is None for example in task.test) == 4531
     subset = make("egoschema", root=official)
-    labelled = {example.id: example for example in task.test if example.target is not None}
-    assert [labelled[example.id] for example in subset.test] == list(subset.test)
+    labeled = {example.id: example for example in task.test if example.target is not None}
+    assert [labeled[example.id] for example in subset.test] == list(subset.test)
 
 
 BROKEN_QUESTIONS = [

@@ -22,7 +22,7 @@ TOWER: dict[str, Any] = {**SHAPE, "image_size": 32, "patch_size": 8}
 FAMILIES: dict[str, Callable[[], Any]] = {
     "vivit": lambda: longvivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, text=TEXT),
     "vivit with adapters": lambda: longvivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, adapter=4),
-    "factorised vivit": lambda: longvivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, attention="factorised"),
+    "factorized vivit": lambda: longvivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, attention="factorized"),
     "videoprism": lambda: model.encoder(CLIP, patch=8, dim=24, heads=3, hidden=48, spatial_depth=1, temporal_depth=1),
     "videomae": lambda: hf_video.encoder(CLIP, model_type="videomae", num_frames=4, **TOWER),
     "timesformer": lambda: hf_video.encoder(CLIP, model_type="timesformer", num_frames=4, **TOWER),

@@ -123,7 +123,7 @@ def test_a_single_image_has_its_own_path_where_there_is_one() -> None:
 def test_uint8_pixels_give_what_scaled_video_gives() -> None:
     model = tiny()
     pixels = torch.randint(0, 256, (2, 8, 3, 32, 32), dtype=torch.uint8)
-    assert torch.allclose(model(pixels).pooled, model(CLIP.normalise(pixels)).pooled, atol=1e-6)
+    assert torch.allclose(model(pixels).pooled, model(CLIP.normalize(pixels)).pooled, atol=1e-6)
 
 
 def test_the_text_tower_ignores_padding(vocabulary: Path) -> None:
@@ -144,7 +144,7 @@ def test_an_encoder_without_a_text_tower_says_so() -> None:
 # --- several layers --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attention", ["joint", "frame", "factorised"])
+@pytest.mark.parametrize("attention", ["joint", "frame", "factorized"])
 def test_the_last_layers_are_the_blocks_own_outputs_and_the_last_one_is_tokens(attention: str) -> None:
     model = tiny(attention=attention)
     seen: list[Tensor] = []
@@ -188,7 +188,7 @@ def test_attention_pooling_is_one_query_over_the_tokens_of_all_frames() -> None:
     assert torch.allclose(encoded.frames[1, 3], pooled(encoded.tokens[1, 3]), atol=1e-6)
 
 
-@pytest.mark.parametrize("attention", ["frame", "factorised"])
+@pytest.mark.parametrize("attention", ["frame", "factorized"])
 def test_a_mask_leaves_the_stated_share_of_every_frame(attention: str) -> None:
     model = tiny(attention=attention, tubelet=(1, 8, 8))
     for block in model.blocks:  # without attention, what is kept is exactly what it would have been
@@ -201,12 +201,12 @@ def test_a_mask_leaves_the_stated_share_of_every_frame(attention: str) -> None:
     assert len({tuple(row.nonzero().flatten().tolist()) for row in places.any(2).flatten(0, 1)}) > 8
 
 
-# --- factorised attention --------------------------------------------------------------------------------------------
+# --- factorized attention --------------------------------------------------------------------------------------------
 
 
 def opened() -> Any:
-    """A factorised encoder after some training: its gates stand open and no two of its weights are alike."""
-    model = tiny(attention="factorised")
+    """A factorized encoder after some training: its gates stand open and no two of its weights are alike."""
+    model = tiny(attention="factorized")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -240,7 +240,7 @@ def reference(model: Any, x: Tensor, there: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_factorised_attention_equals_torchs_own_over_each_frame_and_then_each_place() -> None:
+def test_factorized_attention_equals_torchs_own_over_each_frame_and_then_each_place() -> None:
     model, video = opened(), torch.randn(2, 8, 3, 32, 32)
     tubelets = model.tubes[0].cut(video)
     x = (model.patch(tubelets) + model.positions[0].permute(1, 2, 3, 0)).flatten(2, 3)
@@ -250,7 +250,7 @@ def test_factorised_attention_equals_torchs_own_over_each_frame_and_then_each_pl
 
 
 @torch.no_grad()
-def test_masked_factorised_attention_sees_the_kept_tubelets_of_its_place_only() -> None:
+def test_masked_factorized_attention_sees_the_kept_tubelets_of_its_place_only() -> None:
     model, video = opened(), torch.randn(2, 8, 3, 32, 32)
     torch.manual_seed(5)
     found = model(video, mask_ratio=0.5).tokens
@@ -264,19 +264,19 @@ def test_masked_factorised_attention_sees_the_kept_tubelets_of_its_place_only() 
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_at_the_start_factorised_attention_is_exactly_the_frame_level_encoder() -> None:
+def test_at_the_start_factorized_attention_is_exactly_the_frame_level_encoder() -> None:
     video = torch.randn(2, 8, 3, 32, 32)
-    frame, factorised = tiny(attention="frame"), tiny(attention="factorised")
-    assert torch.equal(frame(video).tokens, factorised(video).tokens)
-    assert torch.equal(frame(video).pooled, factorised(video).pooled)
-    for own in factorised.blocks:
+    frame, factorized = tiny(attention="frame"), tiny(attention="factorized")
+    assert torch.equal(frame(video).tokens, factorized(video).tokens)
+    assert torch.equal(frame(video).pooled, factorized(video).pooled)
+    for own in factorized.blocks:
         for name, value in own.attention.state_dict().items():
             assert torch.equal(own.temporal.attention.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("mask_ratio", [0.0, 0.75])
 def test_the_gate_of_temporal_attention_can_open(mask_ratio: float) -> None:
-    model = tiny(attention="factorised")
+    model = tiny(attention="factorized")
     model(torch.randn(1, 8, 3, 32, 32), mask_ratio=mask_ratio).tokens[..., 0].sum().backward()
     for name, parameter in model.named_parameters():
         if name.endswith("alpha"):
@@ -309,8 +309,8 @@ def test_tubes_equal_a_convolution_each_and_lie_one_kernel_after_the_other() -> 
         for i, j, k in ((i, j, k) for i, j, k in torch.cartesian_prod(*map(torch.arange, boxes.shape[2:])).tolist()):
             position = []
             for n, step, kernel, start in zip((i, j, k), tube["stride"], tube["kernel"], (t, h, w), strict=True):
-                centre = start + n * step + kernel / 2
-                angles = [centre / 10000 ** (m / 4) for m in range(4)]
+                center = start + n * step + kernel / 2
+                angles = [center / 10000 ** (m / 4) for m in range(4)]
                 position += [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
             expected.append(boxes[:, :, i, j, k] + torch.tensor(position))
     assert torch.allclose(seen[0], torch.stack(expected, 1), atol=1e-5)
@@ -350,7 +350,7 @@ def test_a_width_that_six_does_not_divide_leaves_the_last_positions_empty() -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"attention": "both"}, "attention=both: wanted joint or frame or factorised"),
+        ({"attention": "both"}, "attention=both: wanted joint or frame or factorized"),
         ({"pooling": "max"}, "pooling=max: wanted mean or attention"),
         ({"attention": "frame", "tubes": TUBES}, "attention=frame needs one grid of tokens"),
         (
@@ -388,14 +388,14 @@ def test_mlp_adapters_change_nothing_at_the_start_and_stand_after_the_mlp() -> N
     assert torch.allclose(seen[0][1], x + h + bottleneck, atol=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["joint", "factorised"])
+@pytest.mark.parametrize("attention", ["joint", "factorized"])
 def test_lora_changes_nothing_at_the_start_and_is_a_product_of_low_rank_in_every_map(attention: str) -> None:
     video = torch.randn(1, 8, 3, 32, 32)
     plain, model = tiny(attention=attention), tiny(attention=attention, lora=2)
     inflate(plain, model)
     assert torch.equal(plain(video).tokens, model(video).tokens)
     maps = ["attention.qkv", "attention.out", "mlp.0", "mlp.2"]
-    maps += ["temporal.attention.qkv", "temporal.attention.out"] if attention == "factorised" else []
+    maps += ["temporal.attention.qkv", "temporal.attention.out"] if attention == "factorized" else []
     found = {name.partition(".lora_")[0] for name in model.state_dict() if ".lora_" in name}
     assert found == {f"blocks.{i}.{name}" for i in range(2) for name in maps}
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -422,7 +422,7 @@ def test_a_video_encoder_that_starts_from_an_image_encoder_sees_a_still_video_as
     image = tiny(attention="frame", tubelet=(1, 16, 16))
     torch.manual_seed(9)
     video = encoder(
-        CLIP, dim=24, depth=2, heads=3, hidden=48, tubelet=(4, 16, 16), attention="factorised", image_path=True
+        CLIP, dim=24, depth=2, heads=3, hidden=48, tubelet=(4, 16, 16), attention="factorized", image_path=True
     )
     inflate(image, video)
     still = torch.randn(2, 1, 3, 32, 32).expand(-1, 4, -1, -1, -1)
@@ -456,7 +456,7 @@ def test_encoders_of_other_sizes_are_not_started_from_each_other() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"attention": "factorised", "adapter": 4},
+        {"attention": "factorized", "adapter": 4},
         {"tubes": [{key: list(value) for key, value in tube.items()} for tube in TUBES]},
         {"attention": "frame", "pooling": "attention"},
         {"lora": 2},
@@ -494,7 +494,7 @@ def test_a_presets_card_counts_its_weights(name: str) -> None:
     said, model = card(presets()[name]), built(name)
     assert said.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert said.text is (model.text is not None) and said.source == "https://arxiv.org/abs/2312.07395"
-    assert said.licence == ("Apache-2.0" if name == "vivit_demo" else "") and not said.hub
+    assert said.license == ("Apache-2.0" if name == "vivit_demo" else "") and not said.hub
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name != "vivit_demo"])
@@ -513,7 +513,7 @@ def test_every_preset_is_a_vision_transformer_of_its_papers_size(name: str) -> N
 @pytest.mark.parametrize(
     ("name", "shape", "kept"),
     [
-        ("factorised_vivit_base", (8, 256), (8, 64)),
+        ("factorized_vivit_base", (8, 256), (8, 64)),
         ("imagevit_attention_base", (16, 256), (16, 64)),
         ("shortvivit_base", (8, 256), (1, 512)),
         ("shortvivit_base_4x16x16", (4, 256), (1, 256)),

@@ -96,7 +96,7 @@ ROOTS: dict[str, Callable[[Path], Path]] = {
 def test_files_as_published_become_a_task(name: str, tmp_path: Path) -> None:
     root = ROOTS[name](tmp_path)
     task = make(name, root)
-    assert task.test and task.sizes["test"] and task.licence and task.source and task.version == 1
+    assert task.test and task.sizes["test"] and task.license and task.source and task.version == 1
     assert all(example.video.is_relative_to(root) for example in task.test)
     assert bool(task.train) == (name == "kinetics400_10shot")
 

@@ -92,7 +92,7 @@ class _Examination:
             reference = self._reference()
             video = reference.video if reference else film(self.clips.shape[1], self.clips.shape[-1], 1)
             video = video[None].to(self.clips.device)
-            pooled = self._pooled(self.clip.normalise(video), "film")
+            pooled = self._pooled(self.clip.normalize(video), "film")
             if reference:
                 self._compare(reference, pooled)
             unlike = torch.cat([both.pooled.float(), pooled]) if pooled.shape[1:] == both.pooled.shape[1:] else None
@@ -100,9 +100,9 @@ class _Examination:
             self._order(alone, spread)
             if not reference:
                 self._range(spread, trained)
-                self._colours(trained)
+                self._colors(trained)
                 self._say(
-                    "normalisation",
+                    "normalization",
                     "unknown",
                     f"mean, std and order of channels are not proven: no {REFERENCE} beside the weights. Where they "
                     "were trained, numpy.savez_compressed('canary.npz', video=..., pooled=...) of one uint8 RGB film "
@@ -157,7 +157,7 @@ class _Examination:
 
     def _output(self) -> EncoderOutput:
         """What the encoder makes of both clips, of the right layout."""
-        video = self.clip.normalise(self.clips)
+        video = self.clip.normalize(self.clips)
         started = time.monotonic()
         try:
             encoded = self._encode(video)
@@ -214,7 +214,7 @@ class _Examination:
 
     def _batch(self, both: EncoderOutput) -> EncoderOutput:
         """The first clip alone; the same again, and in a batch."""
-        video = self.clip.normalise(self.clips[:1])
+        video = self.clip.normalize(self.clips[:1])
         try:
             alone: EncoderOutput = self._encode(video)
             apart = max(_apart(alone.tokens, both.tokens[:1]), _apart(alone.pooled, both.pooled[:1]))
@@ -301,16 +301,16 @@ class _Examination:
     def _changes(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
         """Inputs that an encoder may want in place of the clip's."""
         clip = self.clip
-        yield "when fed BGR: reverse the channels", lambda video: clip.normalise(video.flip(2))
-        yield "when T and C are swapped: transpose(1, 2)", lambda video: clip.normalise(video).transpose(1, 2)
-        yield "when H and W are swapped: transpose(3, 4)", lambda video: clip.normalise(video).transpose(3, 4)
-        yield "when the input is 255 times larger", lambda video: clip.normalise(video) * 255
-        yield "when the input is 255 times smaller", lambda video: clip.normalise(video) / 255
+        yield "when fed BGR: reverse the channels", lambda video: clip.normalize(video.flip(2))
+        yield "when T and C are swapped: transpose(1, 2)", lambda video: clip.normalize(video).transpose(1, 2)
+        yield "when H and W are swapped: transpose(3, 4)", lambda video: clip.normalize(video).transpose(3, 4)
+        yield "when the input is 255 times larger", lambda video: clip.normalize(video) * 255
+        yield "when the input is 255 times smaller", lambda video: clip.normalize(video) / 255
         for name, (mean, std) in _COMMON.items():
             other = replace(clip, mean=mean, std=std, value_range=(0.0, 1.0))
-            yield f"with value_range (0, 1), mean and std {name}", other.normalise
+            yield f"with value_range (0, 1), mean and std {name}", other.normalize
         raw = replace(clip, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), value_range=(0.0, 255.0))
-        yield "with value_range (0, 255), mean 0 and std 1", raw.normalise
+        yield "with value_range (0, 255), mean 0 and std 1", raw.normalize
 
     def _constant(self, pooled: Tensor) -> float:
         """The largest distance between unlike clips."""
@@ -333,7 +333,7 @@ class _Examination:
             self._say("frame order", "unknown", "the first clip is the same backwards")
         elif self._time_for("frame order"):
             moved = (
-                float((self._pooled(self.clip.normalise(clip.flip(1)), "frame order") - alone.pooled).norm()) / spread
+                float((self._pooled(self.clip.normalize(clip.flip(1)), "frame order") - alone.pooled).norm()) / spread
             )
             matters = "matters" if moved > self.same / 10 else "does not matter"
             self._say("frame order", "ok", f"{matters}: a clip shown backwards moves {moved:.2g} of the way to another")
@@ -343,7 +343,7 @@ class _Examination:
         if not trained:
             self._say("range", "unknown", "not measured: the weights do not look trained")
         elif self._time_for("range", 2):
-            video = self.clip.normalise(self.clips[:1])
+            video = self.clip.normalize(self.clips[:1])
             moved = self._moved_by_places(video) / spread
             told = f"exchanging the quarters of each frame moves {moved:.2g} of the way to another clip"
             # An encoder without positions stays where it is at any scale.
@@ -362,34 +362,34 @@ class _Examination:
         pair = torch.cat([video, video.roll(half, (-2, -1))])
         return float(self._pooled(pair, "range").diff(dim=0).norm())
 
-    def _colours(self, trained: bool) -> None:
+    def _colors(self, trained: bool) -> None:
         """Whether red films are nearer to the word red than blue ones: they are not where red and blue are swapped."""
-        if not has_text(self.encoder) or not trained or not self._time_for("colours", 2):
+        if not has_text(self.encoder) or not trained or not self._time_for("colors", 2):
             return
         plain = torch.full_like(self.clips, 40)
         plain[0, :, 0] = plain[1, :, 2] = 220
-        films = F.normalize(self._pooled(self.clip.normalise(plain), "colours"), dim=1)
+        films = F.normalize(self._pooled(self.clip.normalize(plain), "colors"), dim=1)
         try:
             words = F.normalize(self.encoder.encode_text(["a red square", "a blue square"]).float(), dim=1)
             agree = float(F.cosine_similarity(films[0] - films[1], words[0] - words[1], dim=0))
         except Exception as error:
-            self._say("colours", "failed", f"encode_text fails: {one_line(error, 200)}")
+            self._say("colors", "failed", f"encode_text fails: {one_line(error, 200)}")
             return
         least = 3 / math.sqrt(films.shape[1])  # what unrelated directions do not reach
         if abs(agree) < least:
             self._say(
-                "colours", "unknown", f"text does not tell red from blue: {agree:.2f}, at least {least:.2f} wanted"
+                "colors", "unknown", f"text does not tell red from blue: {agree:.2f}, at least {least:.2f} wanted"
             )
         elif agree > 0:
-            self._say("colours", "ok", f"text agrees with red and blue: {agree:.2f}")
+            self._say("colors", "ok", f"text agrees with red and blue: {agree:.2f}")
         else:
-            self._say("colours", "failed", f"text takes red for blue ({agree:.2f}): the encoder may want BGR")
+            self._say("colors", "failed", f"text takes red for blue ({agree:.2f}): the encoder may want BGR")
 
     def _layers(self, alone: EncoderOutput) -> None:
         if "layers" not in inspect.signature(self.encoder.forward).parameters or not self._time_for("layers"):
             return
         try:
-            encoded: EncoderOutput = self._encode(self.clip.normalise(self.clips[:1]), layers=2)
+            encoded: EncoderOutput = self._encode(self.clip.normalize(self.clips[:1]), layers=2)
             shapes = [tuple(tokens.shape) for tokens in encoded.layers]
         except UserError as error:  # it has one layer
             self._say("layers", "unknown", f"layers=2 is refused: {error}")

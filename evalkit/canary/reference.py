@@ -39,7 +39,7 @@ def film(frames: int, size: int, index: int = 0) -> Tensor:
     Args:
         frames: T.
         size: height and width in pixels.
-        index: which film; each has its own colours and motion.
+        index: which film; each has its own colors and motion.
     """
     # Whole numbers only: no rounding that machines differ in. Sixteen steps and levels keep a record small.
     t = torch.arange(frames).view(-1, 1, 1) * 16 // frames * 16
@@ -51,8 +51,8 @@ def film(frames: int, size: int, index: int = 0) -> Tensor:
     corner = (x < 50) & (y < 30)
     still = torch.zeros(frames, size, size, dtype=torch.long)
     channels = [30 + y // 16 * 8 + still, 20 + (x + y) // 32 * 6 + still, 60 + t // 3 + (255 - x) // 16 * 2 + still]
-    for shape, colour in ((disc, (230, 60, 25)), (bar, (40, 90, 220)), (corner, (250, 240, 160))):
-        channels = [torch.where(shape, value, channel) for channel, value in zip(channels, colour, strict=True)]
+    for shape, color in ((disc, (230, 60, 25)), (bar, (40, 90, 220)), (corner, (250, 240, 160))):
+        channels = [torch.where(shape, value, channel) for channel, value in zip(channels, color, strict=True)]
     video = torch.stack(channels, 1).roll(index, 1).to(torch.uint8)
     return video.flip(-1) if index % 2 else video
 
@@ -84,7 +84,7 @@ def write_reference(encoder: Any, path: Path) -> None:
     """
     video = film(encoder.clip.frames, encoder.clip.size)
     with torch.inference_mode():
-        pooled = encoder(encoder.clip.normalise(video[None].to(device_of(encoder)))).pooled[0]
+        pooled = encoder(encoder.clip.normalize(video[None].to(device_of(encoder)))).pooled[0]
     np.savez_compressed(
         path, video=video.permute(0, 2, 3, 1).numpy(), pooled=pooled.float().cpu().numpy(), weights=content(encoder)
     )

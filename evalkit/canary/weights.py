@@ -22,7 +22,7 @@ class WeightStats(NamedTuple):
             another strong.
         matrices: how many were looked at.
         raw_share: of the values of all matrices.
-        start_share: of the gains of normalisation layers that are exactly one; nan where there are none.
+        start_share: of the gains of normalization layers that are exactly one; nan where there are none.
         torn: share of those layers with both, many gains of exactly one and many others.
         noisy: share of those layers whose gains are as often below as above zero.
     """
@@ -74,7 +74,7 @@ def weight_statistics(module: nn.Module) -> WeightStats:
 
     A matrix of independent random numbers with standard deviation s has no singular value beyond about
     s (sqrt(rows) + sqrt(columns)) (Marchenko and Pastur); training adds directions that reach far beyond. Fresh
-    normalisation layers have gains of exactly one, trained ones hardly ever.
+    normalization layers have gains of exactly one, trained ones hardly ever.
     """
     raw, sizes = [], []
     kinds: dict[str, list[float]] = {}

@@ -33,7 +33,7 @@ class Split:
     Attributes:
         examples: how many its files name.
         published: how many the benchmark's paper counts; None where the task does not say.
-        unlabelled: examples without a public answer.
+        unlabeled: examples without a public answer.
         videos: distinct files that the examples ask about.
         parts: distinct spans of them, a whole video for one; each is decoded.
         missing: paths of files that are not there.
@@ -43,7 +43,7 @@ class Split:
     name: str
     examples: int
     published: int | None
-    unlabelled: int
+    unlabeled: int
     videos: int
     parts: int
     missing: list[Path]
@@ -100,11 +100,11 @@ def check(config: Config) -> int:
 
 def report(found: DataCheck) -> str:
     """The findings as text: a row per split, then what is wrong, the first of each kind by name."""
-    head = ("", "examples", "published", "unlabelled", "videos", "parts", "missing", "undecodable")
+    head = ("", "examples", "published", "unlabeled", "videos", "parts", "missing", "undecodable")
     rows: list[tuple[str, ...]] = [head]
     for s in found.splits:
         published = "-" if s.published is None else f"{s.published:,}"
-        counts = (s.unlabelled, s.videos, s.parts, len(s.missing), len(s.broken))
+        counts = (s.unlabeled, s.videos, s.parts, len(s.missing), len(s.broken))
         rows.append((s.name, f"{s.examples:,}", published, *(f"{n:,}" for n in counts)))
     lines = [columns(rows), ""]
     for s in found.splits:

@@ -39,9 +39,9 @@ def _encoders() -> list[tuple[str, ...]]:
     """A row per encoder that `ckpt=` knows by name; read from configs/, so that nothing heavy is imported."""
     rows: list[tuple[str, ...]] = [("name", "family", "parameters", "clip", "text", "weights", "source")]
     for name, card in presets.cards().items():
-        licence = card.licence if card.hub else "none"
+        license = card.license if card.hub else "none"
         count = f"{card.parameters / 1e6:.1f} M"
-        rows.append((name, card.family, count, card.clip, "text" if card.text else "-", licence, card.source))
+        rows.append((name, card.family, count, card.clip, "text" if card.text else "-", license, card.source))
     for name, origin in plugins.names("encoder").items():
         if origin.startswith("entry point "):
             rows.append((name, "your own", "-", "-", "-", "-", origin))

@@ -67,7 +67,7 @@ def report(words: Sequence[str]) -> str:
 
 
 def _size(words: Sequence[str]) -> tuple[str, int, int]:
-    """What the task of these words is called, its labelled test samples, and their videos."""
+    """What the task of these words is called, its labeled test samples, and their videos."""
     for word in words:
         if "=" not in word or not word.startswith(("task=", "mini=", "data.", "config=")):
             near = suggest(word.partition("=")[0], ["difference", "baseline", "correlation", "task", "mini"])
@@ -78,12 +78,12 @@ def _size(words: Sequence[str]) -> tuple[str, int, int]:
 
     settled = parse.resolve("check", words)
     task = load_task(settled)
-    labelled = [example for example in task.test if example.target is not None]
-    if not labelled:
+    labeled = [example for example in task.test if example.target is not None]
+    if not labeled:
         raise UserError(f"task {settled.options.task}: no test sample has a public answer")
     name = display_name(settled.options.task) + ("@mini" if settled.options.mini else "")
-    targets = [example.target for example in labelled[:100]]
+    targets = [example.target for example in labeled[:100]]
     metric, value = next(iter(task.score(targets, targets).items()))
     if isinstance(value, float):
         raise UserError(f"task {name}: {metric} is no share of samples that are right; power knows no other")
-    return name, len(labelled), len({example.video for example in labelled})
+    return name, len(labeled), len({example.video for example in labeled})

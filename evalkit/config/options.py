@@ -16,7 +16,7 @@ class Options:
 
     Attributes:
         task: the benchmark: a name that `evalkit list tasks` shows, or a file such as ./my_task.py
-        ckpt: the encoder: a name that `evalkit list encoders` shows, a folder or file, organisation/model on the
+        ckpt: the encoder: a name that `evalkit list encoders` shows, a folder or file, organization/model on the
             Hugging Face hub, random:NAME, or package.module:function
         adapter: what joins encoder and task: a name that `evalkit list adapters` shows; empty: the task's own
         mini: take the task's own miniature data, generated on first use

@@ -1,4 +1,4 @@
-"""What animals do, frame by frame: VideoPrism's protocol for it, and a clip around each labelled frame.
+"""What animals do, frame by frame: VideoPrism's protocol for it, and a clip around each labeled frame.
 
 Learning rate, dropout, frames, loss, and that the mean leaves the background out are VideoPrism's (appendix E.1 of
 https://arxiv.org/abs/2402.13217), which says no more. Where SciVid, by some of its authors and partly on its data
@@ -6,7 +6,7 @@ https://arxiv.org/abs/2402.13217), which says no more. Where SciVid, by some of 
 has the label of its middle frame, each class a sigmoid of its own, the background too, every frame of test counts, and
 of train every 16th is read, since the clips between show the same frames.
 
-What neither prints is chosen here: one view of the whole frame, squashed to the encoder's square, since a centre crop
+What neither prints is chosen here: one view of the whole frame, squashed to the encoder's square, since a center crop
 would cut animals off; the same for training, without augmentation; batch 256 and weight decay 1e-5, as VideoGLUE; 50
 epochs, which on CalMS21 is near the 1.28 M training clips of SciVid; near the ends of a video the clip is its first or
 last 16 frames.
@@ -153,10 +153,10 @@ def behavior_task(
     """
     for split in ("train", "test"):
         if not getattr(found, split):
-            raise UserError(f"{benchmark}: its files have no labelled frame of {split}")
+            raise UserError(f"{benchmark}: its files have no labeled frame of {split}")
     several, boxed = isinstance(found.test[0].target, tuple), found.test[0].box is not None
     if mini:
-        facts |= {"split": "mini", "sizes": {}, "licence": "generated (Apache-2.0)", **protocols.MINI}
+        facts |= {"split": "mini", "sizes": {}, "license": "generated (Apache-2.0)", **protocols.MINI}
     else:
         metric = "mAP" if several else "macro_accuracy"
         facts |= {

@@ -140,7 +140,7 @@ def classification(
     """
     several = [example.target for example in found.test if isinstance(example.target, tuple)]
     if mini:
-        facts |= {"split": "mini", "sizes": {}, "licence": "generated (Apache-2.0)", **MINI}
+        facts |= {"split": "mini", "sizes": {}, "license": "generated (Apache-2.0)", **MINI}
     else:
         metric = "mAP" if several else "top1"
         said = prescribed(name, benchmark)

@@ -27,7 +27,7 @@ class Number(NamedTuple):
         row: the model, as the source names it.
         task: evalkit's name of the benchmark; `videoglue` for what is taken over several.
         split: what was scored.
-        adaptation: frozen, mlap, adapter, finetune, zero-shot, fine-tuned, all, or task-specialised.
+        adaptation: frozen, mlap, adapter, finetune, zero-shot, fine-tuned, all, or task-specialized.
         metric: evalkit's name of it.
         value: as printed; rates in 0..100.
         note: what a reader must know of it.

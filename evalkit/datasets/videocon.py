@@ -50,7 +50,7 @@ def by_words(benchmark: str, found: LabeledRow, mini: bool) -> Task:
         chance=100 / len(found.classes),
         split="mini" if mini else "val",
         sizes={} if mini else {"test": LISTS[benchmark][1]},
-        licence="generated (Apache-2.0)" if mini else "the data set's own",
+        license="generated (Apache-2.0)" if mini else "the data set's own",
         source="https://github.com/Hritikbansal/videocon",
         published={} if mini else published.rows(benchmark, "top1", "zero-shot"),
         provide=found.provide,

@@ -56,7 +56,7 @@ def task(lesson: Lesson = "steps", films: int = 1800) -> Task:
         train=train,
         views=Views("uniform", frames=16 if lesson == "steps" else None),
         chance=100 / len(test[0].choices),
-        licence="generated (Apache-2.0)",
+        license="generated (Apache-2.0)",
         provide=provide,
     )
 
@@ -94,7 +94,7 @@ def _captioned(told: Sequence[Sequence[Example]], frames: int | None, films: Fil
         train=train,
         score=text_score,
         views=Views("uniform", frames=frames),
-        licence="generated (Apache-2.0)",
+        license="generated (Apache-2.0)",
         provide=films.provide,
     )
 

@@ -53,13 +53,13 @@ class Spec:
 def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder:
     """The frozen encoder that `ckpt=` names, in evaluation mode, float32, on the CPU.
 
-    Called with float video (B, T, C, H, W), scaled as `encoder.clip.normalise` does, it returns `.tokens`
+    Called with float video (B, T, C, H, W), scaled as `encoder.clip.normalize` does, it returns `.tokens`
     (B, T', S, D) and `.pooled` (B, E); `encode_text(list[str])` gives (B, E) where it has a text tower.
 
     Args:
         ckpt: `demo`; the name of a preset in configs/, which stands for its model on the Hugging Face hub; a folder
             that evalkit or transformers wrote; an official VideoPrism .npz or V-JEPA 2 .pt; a weights file with its
-            config.json beside it, or with `model=`; `organisation/model` on the hub; `random:NAME` for a preset with
+            config.json beside it, or with `model=`; `organization/model` on the hub; `random:NAME` for a preset with
             random weights; `timm:NAME` or `open_clip:MODEL/TAG` of these libraries; `package.module:function` or an
             entry point's name for your own.
         seed: of random weights.

@@ -1,9 +1,9 @@
 """Image-text encoders: CLIP, SigLIP and SigLIP 2, as transformers has them.
 
 CLIP: https://arxiv.org/abs/2103.00020, SigLIP: https://arxiv.org/abs/2303.15343, SigLIP 2:
-https://arxiv.org/abs/2502.14786. Each frame's vector is its embedding beside the text's, not normalised: CLIP's
+https://arxiv.org/abs/2502.14786. Each frame's vector is its embedding beside the text's, not normalized: CLIP's
 projected class token, SigLIP's attention pooling. Tokens are the patches of the last layer: after the last norm for
-SigLIP, as the last block gives them for CLIP, which normalises nothing but the class token.
+SigLIP, as the last block gives them for CLIP, which normalizes nothing but the class token.
 
 A SigLIP 2 checkpoint of one resolution calls itself siglip; siglip2 is NaFlex, which takes patches instead of images.
 """
@@ -44,7 +44,7 @@ class PatchTower(ImageTower):
 
 
 class TextTower(nn.Module):
-    """Texts -> embeddings (B, E), tokenised as the family was trained.
+    """Texts -> embeddings (B, E), tokenized as the family was trained.
 
     CLIP: cut after its 77 tokens, padding masked. SigLIP: cut or padded on the right to its 64 tokens, padding seen by
     the model, whose embedding is that of the last token. SigLIP 2 was trained on lower case

@@ -44,7 +44,7 @@ FAMILIES = {
     "videomae": Family(
         "VideoMAEModel", r"(classifier|fc_norm|decoder|encoder_to_decoder)\.|mask_token$", replace(IMAGENET, frames=16)
     ),
-    # Its processor in transformers maps pixels to -1..1, and then normalises by 0.5 and 0.5 all the same.
+    # Its processor in transformers maps pixels to -1..1, and then normalizes by 0.5 and 0.5 all the same.
     "vivit": Family(
         "VivitModel",
         r"(classifier|(vivit\.)?pooler)\.",

@@ -24,7 +24,7 @@ from evalkit.errors import UserError
 from evalkit.weights import checkpoint
 
 MAX_FRAMES = 256
-AttentionKind = Literal["joint", "frame", "factorised"]
+AttentionKind = Literal["joint", "frame", "factorized"]
 Pooling = Literal["mean", "attention"]
 Box = tuple[int, int, int]  # frames, height, width
 
@@ -68,7 +68,7 @@ class Tube:
         return boxes.permute(0, 1, 3, 4, 2, 5, 6, 7).flatten(4)
 
     def waves(self, grid: Sequence[int], dim: int, like: Tensor) -> Tensor:
-        """Fixed positions (T', H', W', D) for a grid of boxes: sines and cosines of each box's centre.
+        """Fixed positions (T', H', W', D) for a grid of boxes: sines and cosines of each box's center.
 
         TubeViT's (https://arxiv.org/abs/2212.03229): a third of the width each for frame, row and column,
         counted in frames and pixels, with wavelengths from 2 pi to 10000 x 2 pi. What is left of a width that is no
@@ -144,7 +144,7 @@ class TemporalAttention(nn.Module):
 class Block(nn.Module):
     """One pre-norm transformer layer over rows of tokens (B x T', N, D).
 
-    The temporal attention stands between spatial attention and MLP, as in ViViT's factorised self-attention
+    The temporal attention stands between spatial attention and MLP, as in ViViT's factorized self-attention
     (https://arxiv.org/abs/2103.15691, model 3). The adapter is Houlsby's (https://arxiv.org/abs/1902.00751): a
     bottleneck with its own residual on the MLP's output; its last map starts at zero, so that it changes nothing.
     """
@@ -226,7 +226,7 @@ class TextTower(nn.Module):
 class ViViT(nn.Module):
     """Video transformer: (B, T, C, H, W) -> tokens (B, T', S, D) and pooled (B, D).
 
-    The video is float, scaled as `clip.normalise` does, or uint8 pixels, which are then scaled here.
+    The video is float, scaled as `clip.normalize` does, or uint8 pixels, which are then scaled here.
     T may be any number from 1 to 256 and H, W any multiple of the tubelet's: positions are interpolated. A video whose
     T is no multiple of the tubelet's depth holds its last frame, and so does one shorter than the longest tube.
 
@@ -276,7 +276,7 @@ class ViViT(nn.Module):
         if not tubes:
             grid = (-(-clip.frames // t), clip.size // h, clip.size // w)
             self.positions = nn.Parameter(torch.randn(1, dim, *grid) * 0.02)  # (1, D, T', H', W')
-        self.blocks = nn.ModuleList(Block(dim, heads, hidden, attention == "factorised", adapter) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden, attention == "factorized", adapter) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.text = TextTower(text, dim, tokenizer) if text else None
         self.pool = AttentionPool(dim, heads) if pooling == "attention" else None
@@ -346,7 +346,7 @@ class ViViT(nn.Module):
             x = x.gather(2, order[..., None].expand(-1, -1, -1, x.shape[-1]))
             positions = positions.expand(len(x), -1, -1, -1).gather(2, order[..., None].expand(-1, -1, -1, self.dim))
         if x.dtype == torch.uint8:  # pixels as decoded: the masked ones need no scaling
-            x = self.clip.normalise(x.reshape(*x.shape[:-1], 3, -1, 1)).flatten(-3)
+            x = self.clip.normalize(x.reshape(*x.shape[:-1], 3, -1, 1)).flatten(-3)
         return (patch(x) + positions).flatten(0, 1), layout
 
     def _positions(self, tube: Tube, grid: torch.Size) -> Tensor:
@@ -432,7 +432,7 @@ def encoder(
         depth: number of transformer layers.
         heads: attention heads per layer.
         hidden: width of the MLP.
-        attention: joint (space-time over the whole clip), frame (each frame by itself, as ImageViT) or factorised
+        attention: joint (space-time over the whole clip), frame (each frame by itself, as ImageViT) or factorized
             (within each frame, then along time at each place).
         pooling: mean of all tokens, or attention: one learned query over the tokens of all frames, which is what the
             paper's reference for it does (VideoCoCa, https://arxiv.org/abs/2212.04979).

@@ -1,8 +1,8 @@
 """Image-text encoders of the package open_clip, by their names there: ckpt=open_clip:ViT-B-16/laion2b_s34b_b88k.
 
 https://github.com/mlfoundations/open_clip. An optional extra: pip install 'evalkit[open_clip]'. A name is a model and
-its weights' tag, `hf-hub:organisation/model`, or a folder with open_clip_config.json and the weights. Each frame's
-vector is its embedding beside the text's, not normalised.
+its weights' tag, `hf-hub:organization/model`, or a folder with open_clip_config.json and the weights. Each frame's
+vector is its embedding beside the text's, not normalized.
 """
 
 from __future__ import annotations

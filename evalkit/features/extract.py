@@ -241,7 +241,7 @@ class FeatureExtractor:
             yield found.pop(i, None) or next(again if stored[i] else clips)
 
     def read(self, wanted: Sequence[Source]) -> Iterator[Decoded | Failure]:
-        """The clips of each source in order; neighbours that are augmented views of the same clip are read together."""
+        """The clips of each source in order; neighbors that are augmented views of the same clip are read together."""
         assert self.views.frames and self.views.size  # resolve() filled them in
         runs = itertools.groupby(enumerate(wanted), lambda one: one[1]._replace(look=None) if one[1].look else one[0])
         groups = [[source for _, source in run] for _, run in runs]

@@ -43,7 +43,7 @@ class EncoderRunner:
 
     def encode(self, pixels: Tensor, layers: int | tuple[int, ...] = 1) -> EncoderOutput:
         """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W)."""
-        video = self.module.clip.normalise(pixels.to(self.device, non_blocking=True))
+        video = self.module.clip.normalize(pixels.to(self.device, non_blocking=True))
         with self.arithmetic():
             try:
                 found: EncoderOutput = self.module(video) if layers == 1 else self.module(video, layers=layers)

@@ -19,7 +19,7 @@ from evalkit.features.store import FORMAT
 
 # Bytes at either end of a file that are looked at.
 END_BYTES = 16 << 10
-# Raised when the same file, views and clip give other pixels: sampling, cropping, scaling or normalising changed.
+# Raised when the same file, views and clip give other pixels: sampling, cropping, scaling or normalizing changed.
 PREPROCESSING = 1
 
 

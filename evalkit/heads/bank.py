@@ -6,7 +6,7 @@ bank of one.
 
 The attentive head is VideoGLUE's (https://arxiv.org/abs/2307.03166): LayerNorm, one cross-attention with one learned
 query, dropout, a linear classifier. Since its query does not depend on the video, its keys and values are never made.
-With n the tokens normalised without gain g and offset b, head h of the attention gives token i the logit
+With n the tokens normalized without gain g and offset b, head h of the attention gives token i the logit
 
     q_h . (W_k,h (g n_i + b) + b_k,h) / sqrt(d)  =  n_i . (g W_k,h^T q_h) / sqrt(d)  +  what the softmax cancels,
 

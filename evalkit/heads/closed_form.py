@@ -1,7 +1,7 @@
 """Adapters around probes that are fitted at once: every point of a grid, on one vector per example.
 
 An example's vector is the mean of its views' pooled vectors, float32. For a linear probe that is the mean of the views'
-scores; for neighbours, one training example has one vote.
+scores; for neighbors, one training example has one vote.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ClosedFormProbe(lightning.LightningModule, ABC):
 class LinearProbe(ClosedFormProbe):
     """Linear probes on pooled vectors (B, D).
 
-    With `standardise`, each feature is centred and divided by its standard deviation over the training examples before
+    With `standardize`, each feature is centered and divided by its standard deviation over the training examples before
     the fit; the weights that are kept are those of the features as they are.
 
     Args:
@@ -106,7 +106,7 @@ class LinearProbe(ClosedFormProbe):
         dim: D.
         solve: fits all points.
         points: how many.
-        standardise: see above.
+        standardize: see above.
         probabilities: whether the scores are logits: of the softmax, or the sigmoid where an example may have several.
     """
 
@@ -114,17 +114,17 @@ class LinearProbe(ClosedFormProbe):
     bias: Tensor
 
     def __init__(
-        self, name: str, task: Task, dim: int, solve: Solver, points: int, standardise: bool, probabilities: bool
+        self, name: str, task: Task, dim: int, solve: Solver, points: int, standardize: bool, probabilities: bool
     ) -> None:
         super().__init__(name, task, points, "probabilities" if probabilities else "estimates")
-        self._solve, self.standardise, self.probabilities = solve, standardise, probabilities
+        self._solve, self.standardize, self.probabilities = solve, standardize, probabilities
         self.register_buffer("weight", torch.zeros(points, dim, self.classes, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros(points, self.classes, dtype=torch.float64))
 
     def fit_vectors(self, x: Tensor, y: Tensor) -> None:
         """Fits every point, as described."""
         mean, deviation = x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
-        if self.standardise:
+        if self.standardize:
             mean, deviation = x.mean(0), x.std(0, correction=0)
             # What differs by rounding alone is constant: it stays as it is, near 0.
             deviation[deviation <= 1e-6 * mean.abs()] = 1

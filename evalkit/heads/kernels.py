@@ -35,13 +35,13 @@ class AttentionMean(torch.autograd.Function):
         scales = rows.new_empty(len(tokens), 1, tokens.shape[1])
         means = rows.new_empty(*shape, tokens.shape[2])
         for some, asked, weight, scale, mean in _chunks(tokens, rows, weights, scales, means):
-            centred = _centre(some, weight.dtype)
-            variance = torch.linalg.vector_norm(centred, dim=-1).square_().div_(tokens.shape[2])
+            centered = _center(some, weight.dtype)
+            variance = torch.linalg.vector_norm(centered, dim=-1).square_().div_(tokens.shape[2])
             torch.rsqrt(variance.add_(EPS), out=scale[:, 0])
-            logits = torch.matmul(asked, centred.mT).mul_(scale)
+            logits = torch.matmul(asked, centered.mT).mul_(scale)
             torch.softmax(logits, -1, out=weight)
-            weight.mul_(scale)  # the normed tokens are the centred ones times their scales
-            torch.bmm(weight, centred, out=mean)
+            weight.mul_(scale)  # the normed tokens are the centered ones times their scales
+            torch.bmm(weight, centered, out=mean)
         ctx.save_for_backward(tokens, weights, scales, means)
         ctx.shared = rows.ndim == 2
         return means
@@ -53,12 +53,12 @@ class AttentionMean(torch.autograd.Function):
         average = (grad * means).sum(-1, keepdim=True)  # of the logits' gradient before the softmax, by its weights
         rows = torch.zeros_like(grad[0]) if ctx.shared else torch.empty_like(grad)
         for some, asked, weight, scale, some_grad, mean in _chunks(tokens, rows, weights, scales, grad, average):
-            centred = _centre(some, weight.dtype)
-            logits = torch.bmm(some_grad, centred.mT).mul_(scale).sub_(mean).mul_(weight)
+            centered = _center(some, weight.dtype)
+            logits = torch.bmm(some_grad, centered.mT).mul_(scale).sub_(mean).mul_(weight)
             if ctx.shared:
-                rows += torch.bmm(logits, centred).sum(0)
+                rows += torch.bmm(logits, centered).sum(0)
             else:
-                torch.bmm(logits, centred, out=asked)
+                torch.bmm(logits, centered, out=asked)
         return None, rows
 
 
@@ -128,6 +128,6 @@ def _chunks(tokens: Tensor, rows: Tensor, *others: Tensor) -> Any:
     return zip(parts[0], asked, *parts[1:], strict=True)
 
 
-def _centre(tokens: Tensor, dtype: torch.dtype) -> Tensor:
+def _center(tokens: Tensor, dtype: torch.dtype) -> Tensor:
     tokens = tokens.to(dtype)
     return tokens - tokens.mean(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The optimiser and schedule that the papers' probes use, for one module or for a bank of probes."""
+"""The optimizer and schedule that the papers' probes use, for one module or for a bank of probes."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
     scores = points.scores(test, best)
 
 Features are (N, D), float, on any device, and are taken as they are, so that every point equals scikit-learn's
-estimator on the same numbers. What a lambda or a C means depends on their scale: standardise them with the mean and
+estimator on the same numbers. What a lambda or a C means depends on their scale: standardize them with the mean and
 deviation of the training examples, or scale each to length 1, before you fix a grid.
 
 Targets are (N,) class indices, int64, or (N, T) columns: 0 and 1, several of which may be 1 (multi-label); for ridge
@@ -39,7 +39,7 @@ class LinearClassifier:
 
     Attributes:
         weight: (G, D, T).
-        bias: (G, T); minus infinity for a class without a training example, which no finite number minimises.
+        bias: (G, T); minus infinity for a class without a training example, which no finite number minimizes.
     """
 
     weight: Tensor
@@ -59,7 +59,7 @@ class LinearClassifier:
 
 
 class NeighborGallery:
-    """Training examples to look for neighbours among.
+    """Training examples to look for neighbors among.
 
     Args:
         x: (N, D) features; a row of zeros has cosine 0 with everything. They are kept in float64.
@@ -144,7 +144,7 @@ class Neighbors:
             UserError: fewer than k were looked for, or a temperature is not above 0.
         """
         if not 1 <= k <= self.index.shape[1]:
-            raise UserError(f"k-NN: k={k} is not in 1..{self.index.shape[1]}, the neighbours that were looked for")
+            raise UserError(f"k-NN: k={k} is not in 1..{self.index.shape[1]}, the neighbors that were looked for")
         index, similarity = self.index[:, :k], self.similarity[:, :k]
         if temperature is None:
             votes = torch.ones_like(similarity)
@@ -233,7 +233,7 @@ def logistic(
         seen &= count < len(x)  # all ones: its bias has no bound either
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     losses = _Binomial(columns[:, seen]) if y.ndim == 2 else _Multinomial(columns[:, seen].argmax(1))
-    # Two columns w and -w are penalised half as much as the one column 2w of a binomial model.
+    # Two columns w and -w are penalized half as much as the one column 2w of a binomial model.
     share = 0.5 if y.ndim == 1 and int(seen.sum()) == 2 else 1.0
 
     mean = x.mean(0, dtype=torch.float64)
@@ -306,8 +306,8 @@ def _path(
     z: Tensor, losses: _Multinomial | _Binomial, columns: int, cs: Sequence[float], tolerance: float
 ) -> Iterator[Tensor]:
     """Solutions (D + 1, T) for rising cs, the bias in the last row; z (N, D + 1) holds principal axes and a 1."""
-    penalised = z.new_ones(z.shape[1], 1)
-    penalised[-1] = 0
+    penalized = z.new_ones(z.shape[1], 1)
+    penalized[-1] = 0
     variance = (z * z).sum(0, dtype=torch.float64).to(z.dtype)[:, None]
     logits = z.new_zeros(len(z), columns)
     first = losses(logits)
@@ -317,10 +317,10 @@ def _path(
     for c in cs:
         before = state.weight, state.logits
         for _ in range(_ITERATIONS):
-            gradient = c * state.gradient + penalised * state.weight
+            gradient = c * state.gradient + penalized * state.weight
             # Each entry of the gradient sums N terms; this is the root of the sum of all their squares.
             spread = c * (variance.mean() * state.losses.slope.square().sum() * (len(variance) / len(z))).sqrt()
-            if gradient.norm() <= tolerance * max((penalised * state.weight).norm(), spread / 10):
+            if gradient.norm() <= tolerance * max((penalized * state.weight).norm(), spread / 10):
                 break
             ahead, trend = trend, None  # tried once: its logits are known, where another direction costs a product
             if ahead and _dot(gradient, ahead[0]) < 0:
@@ -328,10 +328,10 @@ def _path(
             else:
                 ahead = None
                 size = state.losses.slope.abs()
-                curvature = c * variance * (size - size * size).mean(0) + penalised
-                direction = _direction(gradient, [(s, c * u + penalised * s) for s, u in pairs], curvature)
+                curvature = c * variance * (size - size * size).mean(0) + penalized
+                direction = _direction(gradient, [(s, c * u + penalized * s) for s, u in pairs], curvature)
                 logits = z @ direction
-            after = _stepped(z, losses, c, penalised, state, gradient, direction, logits)
+            after = _stepped(z, losses, c, penalized, state, gradient, direction, logits)
             if after is None and ahead is None:
                 if not pairs:
                     break
@@ -367,7 +367,7 @@ def _stepped(
     z: Tensor,
     losses: _Multinomial | _Binomial,
     c: float,
-    penalised: Tensor,
+    penalized: Tensor,
     state: _State,
     gradient: Tensor,
     direction: Tensor,
@@ -378,8 +378,8 @@ def _stepped(
     `logits` are z times the direction. The objective is convex along the step, so its slope only rises: the root is
     bracketed, then found by secants.
     """
-    weight = penalised * state.weight
-    along, square = _dot(weight, direction), _dot(penalised * direction, direction)
+    weight = penalized * state.weight
+    along, square = _dot(weight, direction), _dot(penalized * direction, direction)
     start = _dot(gradient, direction)
     low, low_slope, high, high_slope = 0.0, start, math.inf, math.inf
     step = 1.0

@@ -258,7 +258,7 @@ class VideoLanguageModel(nn.Module):
             yield group, embedded, attend
 
     def _read(self, tokens: Tensor | None) -> Tensor | None:
-        """What is read of each video (B, latents, W); once of equal neighbours, as several questions about one have."""
+        """What is read of each video (B, latents, W); once of equal neighbors, as several questions about one have."""
         if tokens is None:
             return None
         first = [i for i in range(len(tokens)) if self.training or not i or not torch.equal(tokens[i - 1], tokens[i])]

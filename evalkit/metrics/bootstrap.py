@@ -202,10 +202,10 @@ def interval_of(
     Returns:
         low and high, no further out than the draws went; NaN where unknown.
     """
-    return centred(score.drawn(*numbered(clusters), seed, resamples or score.resamples), float(score))
+    return centered(score.drawn(*numbered(clusters), seed, resamples or score.resamples), float(score))
 
 
-def centred(drawn: Table, score: float) -> tuple[float, float]:
+def centered(drawn: Table, score: float) -> tuple[float, float]:
     """The 95 % interval of a score, from draws whose median is moved onto it; see the top of this file."""
     if np.isnan(drawn).any() or (drawn == drawn[0]).all():
         return math.nan, math.nan

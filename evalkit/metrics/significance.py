@@ -15,7 +15,7 @@ from evalkit.metrics.bootstrap import (
     AdditiveScore,
     ReweightedScore,
     Table,
-    centred,
+    centered,
     difference,
     kinds,
     mean,
@@ -46,7 +46,7 @@ def paired(
     better = difference(a, b)
     member, n = numbered(clusters)
     drawn = better.drawn(member, n, seed, resamples or better.resamples)
-    low, high = centred(drawn, better)
+    low, high = centered(drawn, better)
     if n < FEWEST or math.isnan(low):
         return low, high, 1.0 if not np.any(drawn) else math.nan
     return low, high, _share(drawn - np.median(drawn), better)

@@ -24,7 +24,7 @@ def one_step(label: Callable[[world.Step], str], actions: Sequence[str] = world.
     steps = [story.steps[0] for story in films.stories]
     labels = [label(step) if step.action in actions else None for step in steps]
     classes = tuple(sorted({one for one in labels if one is not None}))
-    return _labelled(films, [None if one is None else classes.index(one) for one in labels], classes)
+    return _labeled(films, [None if one is None else classes.index(one) for one in labels], classes)
 
 
 def three_steps(label: Callable[[world.Story], Set[str]]) -> LabeledRow:
@@ -36,18 +36,18 @@ def three_steps(label: Callable[[world.Story], Set[str]]) -> LabeledRow:
     films = Films("three-steps", [_in_order(random.Random(f"three-steps {i}")) for i in range(FILMS)], fps=8)
     labels = [label(story) for story in films.stories]
     classes = tuple(sorted(set().union(*labels)))
-    return _labelled(films, [tuple(sorted(map(classes.index, one))) for one in labels], classes)
+    return _labeled(films, [tuple(sorted(map(classes.index, one))) for one in labels], classes)
 
 
 def in_order() -> LabeledRow:
-    """The films of `three_steps`, a class per order of their colours."""
-    found = three_steps(lambda story: {", ".join(step.thing.colour for step in story.steps)})
+    """The films of `three_steps`, a class per order of their colors."""
+    found = three_steps(lambda story: {", ".join(step.thing.color for step in story.steps)})
     train, test = ([replace(one, target=one.target[0]) for one in split] for split in (found.train, found.test))
     return found._replace(train=train, test=test)
 
 
 def side_by_side(label: Callable[[world.Step], Set[str]]) -> LabeledRow:
-    """Ten-second films of two things of different colours and actions; an example for each, in its box.
+    """Ten-second films of two things of different colors and actions; an example for each, in its box.
 
     Args:
         label: all classes of a thing.
@@ -74,7 +74,7 @@ def _beside(rng: random.Random) -> world.Story:
     """A story of one step with another beside it, each an action of one thing."""
     left, right = (world.with_other_actions(rng, world.story(rng, 1, 10.0, 10.0), {0}) for _ in range(2))
     one, other = left.steps[0], right.steps[0]
-    if one.thing.colour == other.thing.colour or one.action == other.action:
+    if one.thing.color == other.thing.color or one.action == other.action:
         return _beside(rng)
     return replace(left, steps=(replace(one, cycles=CYCLES, beside=other),))
 
@@ -82,13 +82,11 @@ def _beside(rng: random.Random) -> world.Story:
 def _in_order(rng: random.Random) -> world.Story:
     steps = set(range(len(ORDERED)))
     story = world.with_other_actions(rng, world.story(rng, len(steps), 12.0, 4.0), steps)
-    coloured = zip(story.steps, rng.sample(ORDERED, len(steps)), strict=True)
-    return replace(
-        story, steps=tuple(replace(step, thing=replace(step.thing, colour=colour)) for step, colour in coloured)
-    )
+    colored = zip(story.steps, rng.sample(ORDERED, len(steps)), strict=True)
+    return replace(story, steps=tuple(replace(step, thing=replace(step.thing, color=color)) for step, color in colored))
 
 
-def _labelled(films: Films, targets: Sequence[int | tuple[int, ...] | None], classes: tuple[str, ...]) -> LabeledRow:
+def _labeled(films: Films, targets: Sequence[int | tuple[int, ...] | None], classes: tuple[str, ...]) -> LabeledRow:
     examples = [Example(path.stem, path, target) for path, target in zip(films.paths, targets, strict=True)]
     train, test = ([one for one in part if one.target is not None] for part in (examples[:TRAIN], examples[TRAIN:]))
     return LabeledRow(train, test, classes, films.provide)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.mini.world import COLOURS, Step, Story, Thing
+from evalkit.mini.world import COLORS, Step, Story, Thing
 
 SIDE = 128  # pixels, height and width
 
@@ -80,7 +80,7 @@ def _shown(step: Step, phase: Frames) -> list[tuple[Thing, Frames, Frames, Frame
 
 
 def _sprites(step: Step, phase: Frames) -> list[tuple[Thing, Frames, Frames, Frames, Frames]]:
-    """Thing, centre x and y, half size and opacity, each (frames,) in 0..1 of the frame."""
+    """Thing, center x and y, half size and opacity, each (frames,) in 0..1 of the frame."""
     still = np.zeros_like(phase)
     middle, half, one = still + 0.5, still + 0.16, still + 1
     along = 0.1 + 0.8 * phase  # from edge to edge; a new cycle starts at the first edge again
@@ -132,4 +132,4 @@ def _draw(canvas: Frames, thing: Thing, x: Frames, y: Frames, size: Frames, opac
         tall = np.maximum(np.abs(dx) - 0.34 * s, np.abs(dy) - s)
         distance = np.minimum(wide, tall)
     cover = np.clip(0.5 - distance * SIDE, 0, 1) * opacity[:, None, None]
-    canvas += cover[..., None] * (np.array(COLOURS[thing.colour], np.float32) - canvas)
+    canvas += cover[..., None] * (np.array(COLORS[thing.color], np.float32) - canvas)

@@ -24,7 +24,7 @@ TOLD: dict[Text, float] = {"words": 10, "told": 50, "asked": 10, "letter": 15, "
 STEPS = 6
 SECONDS = 180.0
 CYCLE_SECONDS = 15.0
-WORDS = [*world.COLOURS, *world.SHAPES, *world.ORDINALS, *{word: 0 for act in world.ACTIONS for word in act.split()}]
+WORDS = [*world.COLORS, *world.SHAPES, *world.ORDINALS, *{word: 0 for act in world.ACTIONS for word in act.split()}]
 
 
 def options(rng: random.Random, original: world.Story, kind: Kind, n: int = 5) -> list[world.Story]:
@@ -82,7 +82,7 @@ def inquiries(step: world.Step) -> list[tuple[str, str]]:
     """Questions about a film of one step, and their answers."""
     action = str(step).removeprefix(f"a {step.thing} ")
     return [
-        ("What colour is it?", step.thing.colour),
+        ("What colour is it?", step.thing.color),
         ("What shape is it?", step.thing.shape),
         ("What does it do?", action),
     ]
@@ -137,7 +137,7 @@ def offered(rng: random.Random, told: world.Story, by_letter: bool) -> tuple[str
 def _drawn(rng: random.Random, told: world.Story, n: int) -> tuple[str, str, list[str]]:
     """A question about a story, its answer, and n wrong ones; half of those about one step are of a word or two."""
     if len(told.steps) == 1 and rng.random() < 0.5:
-        pools = list(world.COLOURS), world.SHAPES, world.ACTIONS[:7]
+        pools = list(world.COLORS), world.SHAPES, world.ACTIONS[:7]
         (question, right), pool = rng.choice(list(zip(inquiries(told.steps[0]), pools, strict=True)))
         return question, right, rng.sample([one for one in pool if one != right], n)
     kind = rng.choice(KINDS if len(told.steps) == STEPS else KINDS[:2])  # few steps have too few orders

@@ -1,6 +1,6 @@
-"""What happens in a mini video: coloured shapes that move, grow, blink, change and collide, one step after another.
+"""What happens in a mini video: colored shapes that move, grow, blink, change and collide, one step after another.
 
-Appearance (colour and shape) and motion (the action) are drawn independently of each other, so that a question can
+Appearance (color and shape) and motion (the action) are drawn independently of each other, so that a question can
 turn on one alone, or on the order of steps alone.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 # Raised whenever a seed no longer gives the same film: films are kept on disk under it.
 VERSION = 1
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (225, 40, 40),
     "green": (40, 175, 60),
     "blue": (50, 80, 235),
@@ -28,13 +28,13 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 @dataclass(frozen=True)
 class Thing:
-    """A coloured shape."""
+    """A colored shape."""
 
-    colour: str
+    color: str
     shape: str
 
     def __str__(self) -> str:
-        return f"{self.colour} {self.shape}"
+        return f"{self.color} {self.shape}"
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Step:
     Attributes:
         thing: who acts.
         action: one of ACTIONS.
-        partner: what is hit (`hits`), or the thing as it is afterwards (`turns`: same shape, other colour).
+        partner: what is hit (`hits`), or the thing as it is afterwards (`turns`: same shape, other color).
         seconds: how long.
-        cycles: how often the motion is shown in that time; a change of colour happens once.
+        cycles: how often the motion is shown in that time; a change of color happens once.
         place: where across the direction of motion, in 0..1 of the free room.
         beside: what another thing does at the same time, in the right half of the frame; then this one keeps to the
             left. Its own seconds and cycles do not count.
@@ -64,13 +64,13 @@ class Step:
         if self.action == "hits":
             return f"a {self.thing} hits a {self.partner}"
         if self.action == "turns":
-            return f"a {self.thing} turns {self.partner.colour}"
+            return f"a {self.thing} turns {self.partner.color}"
         return f"a {self.thing} {self.action}"
 
 
 @dataclass(frozen=True)
 class Story:
-    """Steps in order, before a still background of one colour (RGB 0..255)."""
+    """Steps in order, before a still background of one color (RGB 0..255)."""
 
     steps: tuple[Step, ...]
     background: tuple[int, int, int]
@@ -109,11 +109,11 @@ def _step(rng: random.Random, seconds: float, cycles: int) -> Step:
 
 
 def _thing(rng: random.Random) -> Thing:
-    return Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES))
+    return Thing(rng.choice(list(COLORS)), rng.choice(SHAPES))
 
 
 def _partner(rng: random.Random, thing: Thing, action: str) -> Thing:
-    other = rng.choice([colour for colour in COLOURS if colour != thing.colour])
+    other = rng.choice([color for color in COLORS if color != thing.color])
     return Thing(other, thing.shape) if action == "turns" else Thing(other, rng.choice(SHAPES))
 
 
@@ -127,7 +127,7 @@ def with_other_things(rng: random.Random, original: Story, changed: set[int]) ->
 
 
 def with_other_shapes(rng: random.Random, original: Story, changed: set[int]) -> Story:
-    """The same colours and actions in the same order, with newly drawn shapes in the `changed` steps."""
+    """The same colors and actions in the same order, with newly drawn shapes in the `changed` steps."""
     steps = list(original.steps)
     for i in changed:
         step = steps[i]

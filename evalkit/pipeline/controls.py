@@ -48,10 +48,10 @@ def controls_of(parts: Experiment) -> list[str]:
 
 
 def measure_control(name: str, task: Task, predicted: Mapping[str, Prediction]) -> dict[str, Any]:
-    """A control's headline over the labelled test examples, failed ones wrong as in the score itself."""
-    labelled = [example for example in task.test if example.target is not None]
-    targets = [example.target for example in labelled]
-    values = [predicted[e.id].value if e.id in predicted else None for e in labelled]
+    """A control's headline over the labeled test examples, failed ones wrong as in the score itself."""
+    labeled = [example for example in task.test if example.target is not None]
+    targets = [example.target for example in labeled]
+    values = [predicted[e.id].value if e.id in predicted else None for e in labeled]
     metric = next(iter(task.score(targets[:2], targets[:2])))
     if name != "option_order":
         return {"name": name, "metric": metric, "value": headline(task.score, values, targets)}

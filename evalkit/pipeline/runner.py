@@ -77,8 +77,8 @@ def _run(config: Config, parts: Experiment, started: datetime, clock: float) -> 
     scoring = time.monotonic()
     rows = _rows(task.test, predicted)
     scored = scores.scores(task.score, rows, config.options.seed)
-    labelled = any(row.target is not None for row in rows)
-    controls = [measure_control(name, task, found) for name, found in predicted.by_control.items() if name and labelled]
+    labeled = any(row.target is not None for row in rows)
+    controls = [measure_control(name, task, found) for name, found in predicted.by_control.items() if name and labeled]
     cost.score_s = time.monotonic() - scoring
     counts = tally(rows)
     encoder, views = parts.encoder.module, parts.reader.views

@@ -19,16 +19,16 @@ def terminal(curves: Sequence[Curve], setting: str, width: int = 40) -> str:
 
 
 def png(curves: Sequence[Curve], setting: str, file: Path) -> None:
-    """Writes the curves as a picture; colours that colour-blind people tell apart (Okabe and Ito)."""
+    """Writes the curves as a picture; colors that color-blind people tell apart (Okabe and Ito)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
-    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+    colors = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
     for number, (name, settings, scores) in enumerate(curves):
         points = sorted(zip(settings, scores, strict=True))
         mark = "os^Dv*x"[number % 7]
-        axes.plot(*zip(*points, strict=True), marker=mark, color=colours[number % 7], label=name)
+        axes.plot(*zip(*points, strict=True), marker=mark, color=colors[number % 7], label=name)
     if all(x > 0 for _, settings, _ in curves for x in settings):
         axes.set_xscale("log")
     axes.set(xlabel=setting, ylabel="score on val")

@@ -81,7 +81,7 @@ _SHAPES: set[tuple[str | type, ...]] = set()
 def tally(rows: Sequence[Row]) -> dict[str, Any]:
     """What result.json's `data` says of the rows: n_expected, n_scored, n_failed and failures [{id, reason}].
 
-    An example without a public answer counts as scored when it has a prediction; `n` of a score counts labelled ones.
+    An example without a public answer counts as scored when it has a prediction; `n` of a score counts labeled ones.
     """
     failures = [{"id": row.id, "reason": row.failure or "no prediction"} for row in rows if row.prediction is None]
     return {

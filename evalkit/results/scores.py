@@ -34,9 +34,9 @@ _CALLS = 1_000  # of a score function that gives one float only, for its interva
 
 
 def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | None = None) -> list[dict[str, Any]]:
-    """The scores over all labelled rows, as result.json holds them: the headline first, then the headline per kind.
+    """The scores over all labeled rows, as result.json holds them: the headline first, then the headline per kind.
 
-    Every labelled example counts, a failed one as wrong. Rates are in percent. `bounds` is what the score would be with
+    Every labeled example counts, a failed one as wrong. Rates are in percent. `bounds` is what the score would be with
     all failed examples wrong (the score itself) and all of them right. Numbers are rounded to six decimals, so that
     the order in which a machine adds does not show.
 
@@ -53,18 +53,18 @@ def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | No
     Raises:
         UserError: the score function returns something else than `evalkit.api.Score` allows.
     """
-    labelled = [row for row in rows if row.target is not None]
-    if not labelled:
+    labeled = [row for row in rows if row.target is not None]
+    if not labeled:
         return []
-    videos = [row.video for row in labelled]
+    videos = [row.video for row in labeled]
     worst = best = measured or measure(score, rows)
-    failed = np.array([row.prediction is None for row in labelled])
+    failed = np.array([row.prediction is None for row in labeled])
     if failed.any():
-        corrected = [row.target if row.prediction is None else row.prediction for row in labelled]
-        best = _measure(score, corrected, [row.target for row in labelled], must_be=1.0, where=failed)
+        corrected = [row.target if row.prediction is None else row.prediction for row in labeled]
+        best = _measure(score, corrected, [row.target for row in labeled], must_be=1.0, where=failed)
 
     def entries(metrics: Sequence[str], indices: Indices, suffix: str = "") -> list[dict[str, Any]]:
-        """One entry per metric, over the labelled examples with these indices."""
+        """One entry per metric, over the labeled examples with these indices."""
         clusters = numbered([videos[i] for i in indices.tolist()])
         found = []
         for metric in metrics:
@@ -93,24 +93,24 @@ def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | No
         return found
 
     metrics = list(worst)
-    found = entries(metrics, np.arange(len(labelled)))
-    for kind in sorted({row.kind for row in labelled} - {""}):
-        members = np.flatnonzero([row.kind == kind for row in labelled])
+    found = entries(metrics, np.arange(len(labeled)))
+    for kind in sorted({row.kind for row in labeled} - {""}):
+        members = np.flatnonzero([row.kind == kind for row in labeled])
         found += entries(metrics[:1], members, f"/{kind}")
     return found
 
 
 def measure(score: Score, rows: Sequence[Row]) -> Measured:
-    """What the labelled rows score by each metric, failed ones wrong; nothing where no row has a target.
+    """What the labeled rows score by each metric, failed ones wrong; nothing where no row has a target.
 
     Raises:
         UserError: as `scores`.
     """
-    labelled = [row for row in rows if row.target is not None]
-    if not labelled:
+    labeled = [row for row in rows if row.target is not None]
+    if not labeled:
         return {}
-    failed = np.array([row.prediction is None for row in labelled])
-    return _measure(score, [row.prediction for row in labelled], [row.target for row in labelled], 0.0, failed)
+    failed = np.array([row.prediction is None for row in labeled])
+    return _measure(score, [row.prediction for row in labeled], [row.target for row in labeled], 0.0, failed)
 
 
 def _measure(

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from evalkit.api import Augment, Views
 
-# Boxes that are drawn before the centre is taken, as torchvision's RandomResizedCrop documents.
+# Boxes that are drawn before the center is taken, as torchvision's RandomResizedCrop documents.
 TRIES = 10
 
 
@@ -58,7 +58,7 @@ def crop_box(height: int, width: int, augment: Augment, stream: random.Random) -
     """Top, left, height and width of a random part of a frame, in pixels.
 
     Area and aspect are drawn until the part fits into the frame, ten times at most; then it is the largest part at the
-    centre whose aspect is allowed.
+    center whose aspect is allowed.
     """
     low, high = map(math.log, augment.aspect)
     for _ in range(TRIES):

@@ -3,7 +3,7 @@
 The operations and their strengths are those of https://arxiv.org/abs/1909.13719 as VideoGLUE's released code has them
 (https://github.com/tensorflow/models, official/vision/ops/augment.py): each of sixteen, or none, is equally likely;
 what an operation measures of pixels, such as a histogram, it measures over the whole clip; what moves in from outside
-is grey; a cutout is a box in time as well.
+is gray; a cutout is a box in time as well.
 
 "(9, 0.5)" in VideoGLUE's table 10 is `magnitude=9, magnitude_std=0.5` in its configurations, and is taken at its word:
 a magnitude of its own for each operation, from a normal distribution of that mean and standard deviation, kept within 0
@@ -87,12 +87,12 @@ def solarize_add(clip: Tensor, addition: int) -> Tensor:
 
 
 def color(clip: Tensor, factor: float) -> Tensor:
-    """0 is grey, 1 the clip, more has stronger colours."""
+    """0 is gray, 1 the clip, more has stronger colors."""
     return _blended(_luma(clip), clip, factor)
 
 
 def contrast(clip: Tensor, factor: float) -> Tensor:
-    """0 is the clip's mean grey, 1 the clip, more has stronger contrast."""
+    """0 is the clip's mean gray, 1 the clip, more has stronger contrast."""
     return _blended((_luma(clip).double().mean() + 0.5).int(), clip, factor)
 
 
@@ -112,7 +112,7 @@ def sharpness(clip: Tensor, factor: float) -> Tensor:
 
 
 def rotate(clip: Tensor, degrees: float) -> Tensor:
-    """Turned about its centre, counter-clockwise."""
+    """Turned about its center, counter-clockwise."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = clip.shape[-1] / 2, clip.shape[-2] / 2
     return translate(clip, (cos, -sin, x - cos * x + sin * y), (sin, cos, y - sin * x - cos * y))
@@ -130,7 +130,7 @@ def translate(clip: Tensor, x: tuple[float, float, float], y: tuple[float, float
 
 
 def cutout(clip: Tensor, stream: random.Random) -> Tensor:
-    """A grey box around an even point: to each side of it a quarter to half the frame, and up to a quarter in time."""
+    """A gray box around an even point: to each side of it a quarter to half the frame, and up to a quarter in time."""
     (time, _, height, width), box = clip.shape, []
     for length, least, most in (
         (time, 1, time // 4),

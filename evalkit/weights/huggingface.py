@@ -31,7 +31,7 @@ def fetch(name: str) -> Path:
     """The local folder of a model on the Hugging Face hub, downloaded on first use.
 
     Args:
-        name: `organisation/model`, or `organisation/model@revision`.
+        name: `organization/model`, or `organization/model@revision`.
 
     Raises:
         UserError: there is no such model, or the hub cannot be reached and the model is not in the local cache.
@@ -49,7 +49,7 @@ def fetch(name: str) -> Path:
 
 
 def is_hub_name(word: str) -> bool:
-    """Whether a word looks like `organisation/model`."""
+    """Whether a word looks like `organization/model`."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", word) is not None and not word.startswith(".")
 
 
@@ -137,7 +137,7 @@ def refuse_code(folder: Path, name: str) -> None:
 
 
 def refuse_kernels(config: Any, name: str) -> None:
-    """Attention that is code from the hub, as transformers would fetch and run it (`organisation/kernel`), is refused.
+    """Attention that is code from the hub, as transformers would fetch and run it (`organization/kernel`), is refused.
 
     Raises:
         UserError: the configuration, or that of a part of the model, names such.

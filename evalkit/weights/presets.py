@@ -19,7 +19,7 @@ class Card:
         clip: frames x size, as trained.
         parameters: how many weights it has, text tower included.
         text: whether it embeds text.
-        licence: of the published weights.
+        license: of the published weights.
         source: where model and weights are described.
         hub: the model on the Hugging Face hub that `ckpt=NAME` stands for; empty where no weights are published.
     """
@@ -28,7 +28,7 @@ class Card:
     clip: str
     parameters: int
     text: bool = False
-    licence: str = ""
+    license: str = ""
     source: str = ""
     hub: str = ""
 
@@ -61,7 +61,7 @@ def card(file: Path) -> Card:
     """
     values = read(file)
     if "card" not in values:
-        raise UserError(f"{file} has no card: wanted card with parameters, and text, licence, source, hub as they are")
+        raise UserError(f"{file} has no card: wanted card with parameters, and text, license, source, hub as they are")
     kind = values["settings"].get("model_type")
     family = f"{values['encoder']} ({kind})" if kind else values["encoder"]
     return Card(family, f"{values['clip']['frames']} x {values['clip']['size']}", **values["card"])

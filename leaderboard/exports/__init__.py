@@ -110,7 +110,7 @@ def with_headline(runs: Iterable[Run]) -> Iterator[Run]:
 
 
 def means(run: Run, rows: Sequence[Row]) -> dict[str, npt.NDArray[np.float64]]:
-    """What each labelled row of the run scores, 0..1, by metric: of those that are means over examples."""
+    """What each labeled row of the run scores, 0..1, by metric: of those that are means over examples."""
     found = measure(resolve(run.result["task"]["score"], run.files), rows) if run.result["scores"] else {}
     return {metric: values for metric, values in found.items() if isinstance(values, np.ndarray)}
 
@@ -121,9 +121,9 @@ def part(name: str) -> str:
 
 
 def model(run: Run) -> tuple[str, str]:
-    """Organisation and name of the encoder: its weights' on the Hugging Face hub, else `local` and its own name.
+    """Organization and name of the encoder: its weights' on the Hugging Face hub, else `local` and its own name.
 
-    A ckpt that reads `organisation/name` is taken for one of the hub where there is no such path here.
+    A ckpt that reads `organization/name` is taken for one of the hub where there is no such path here.
     """
     name, ckpt = run.result["encoder"]["name"], run.result["encoder"]["ckpt"]
     if ckpt == "demo":

@@ -119,12 +119,12 @@ def _result(record: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, An
 
 
 def _samples(run: Run, log: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A line per labelled example; none where the headline is no mean over them."""
+    """A line per labeled example; none where the headline is no mean over them."""
     headline = run.result["scores"][0]["metric"]
     rows = load_rows(run.folder)
     values = means(run, rows).get(headline)
-    labelled = [row for row in rows if row.target is not None]
-    for row, value in zip(labelled, values, strict=True) if values is not None else ():
+    labeled = [row for row in rows if row.target is not None]
+    for row, value in zip(labeled, values, strict=True) if values is not None else ():
         said = (
             []
             if row.prediction is None

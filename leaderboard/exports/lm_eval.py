@@ -84,10 +84,10 @@ def _samples(run: Run) -> Iterator[dict[str, Any]]:
     """A line per example; one without a public answer has no metric."""
     rows = load_rows(run.folder)
     found = means(run, rows)
-    labelled = itertools.count()
+    labeled = itertools.count()
     for i, row in enumerate(rows):
         said = "" if row.prediction is None else str(row.prediction)
-        place = None if row.target is None else next(labelled)
+        place = None if row.target is None else next(labeled)
         own = {} if place is None else {_name(metric): float(values[place]) for metric, values in found.items()}
         doc = {"id": row.id, "video": row.video, "kind": row.kind, "failure": row.failure, "detail": row.detail}
         yield {

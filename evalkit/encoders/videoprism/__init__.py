@@ -1,4 +1,4 @@
-"""VideoPrism: the factorised video encoder, with its text tower (LvT) or a classifier, from .npz or Hugging Face."""
+"""VideoPrism: the factorized video encoder, with its text tower (LvT) or a classifier, from .npz or Hugging Face."""
 
 from evalkit.encoders.videoprism.model import MODEL_TYPES as MODEL_TYPES
 from evalkit.encoders.videoprism.model import SUFFIXES as SUFFIXES

@@ -1,4 +1,4 @@
-"""VideoPrism: the factorised video encoder, with its text tower (LvT) or a classifier, from .npz or Hugging Face.
+"""VideoPrism: the factorized video encoder, with its text tower (LvT) or a classifier, from .npz or Hugging Face.
 
 Blocks are transformers'; what it lacks is here: the official archives, the text tower's positions and second norms,
 attention that stays small on long clips. "VideoPrism: A Foundational Visual Encoder for Video Understanding",
@@ -61,7 +61,7 @@ class TextTower(nn.Module):
         self.tokenizer = tokenizer
 
     def forward(self, ids: Tensor, paddings: Tensor) -> Tensor:
-        """Embeddings (B, D), not normalised, of ids (B, L) with paddings (B, L), 1 where there is no token."""
+        """Embeddings (B, D), not normalized, of ids (B, L) with paddings (B, L), 1 where there is no token."""
         x = self.model.embeddings(ids)  # (B, L + 1, D), the class token last
         seen = F.pad(paddings, (0, 1)) == 0
         causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
@@ -70,7 +70,7 @@ class TextTower(nn.Module):
             x = layer(x, mask)
         return self.model.layernorm(x)[:, -1]  # type: ignore[no-any-return]
 
-    def tokenise(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids (B, L) and paddings (B, L) of texts, made canonical, as far as the longest one needs."""
         rows = [row[: self.model.config.max_position_embeddings] for row in self._pieces(list(map(canonical, texts)))]
         most = max(map(max, rows))
@@ -112,7 +112,7 @@ class TextTower(nn.Module):
 class VideoPrism(nn.Module):
     """Video encoder: (B, T, C, H, W) -> tokens (B, T, S, D) and pooled (B, D).
 
-    The video is float, scaled as `clip.normalise` does. T may be any number and H, W any multiples of the patch:
+    The video is float, scaled as `clip.normalize` does. T may be any number and H, W any multiples of the patch:
     positions are interpolated. Pooled is the mean of the tokens; with a text tower's head the video's embedding, of
     length 1 and comparable with the text's, and `frames` (B, T, D) are those of the single frames; with a classifier
     what goes into its last layer.
@@ -145,7 +145,7 @@ class VideoPrism(nn.Module):
         """The video's tokens and pooled vector.
 
         Args:
-            video: (B, T, 3, H, W), as `clip.normalise` gives it.
+            video: (B, T, 3, H, W), as `clip.normalize` gives it.
             layers: more than 1 also gives the tokens of that many last layers, as their blocks give them but the last,
                 which is `tokens`: the temporal layers, and before them the spatial ones.
 
@@ -211,7 +211,7 @@ class VideoPrism(nn.Module):
         """
         if self.text is None:
             raise UserError("this encoder has no text tower, so it cannot embed text")
-        return self.encode_token_ids(*self.text.tokenise(as_texts(texts)))
+        return self.encode_token_ids(*self.text.tokenize(as_texts(texts)))
 
     def encode_token_ids(self, ids: Tensor, paddings: Tensor) -> Tensor:
         """Embeddings (B, D) as `encode_text` gives them.
