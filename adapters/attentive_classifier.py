@@ -147,7 +147,7 @@ class Classifiers(lightning.LightningModule):
         super().__init__()
         self.rates, self.clips, self.several = list(rates), clips, several
         self.epochs, self.batch_size = epochs, batch_size
-        self.kept = FeatureSpec("tokens", layers, dtype="float16")
+        self.feature_spec = FeatureSpec("tokens", layers, dtype="float16")
         first = dict(head.named_parameters())
         self.names, self.classes = list(first), head.linear.out_features
         self.stacked = nn.ParameterList(torch.stack([value.detach()] * len(rates)) for value in first.values())
@@ -235,25 +235,25 @@ class Classifiers(lightning.LightningModule):
             raise UserError("a classifier has no blind control: without a video it has no input")
         return class_predictions(self(features), self.several)
 
-    def choose(self, k: int) -> None:
+    def select(self, k: int) -> None:
         """Leaves the k-th classifier only."""
         self.rates = self.rates[k : k + 1]
         self.stacked = nn.ParameterList(stack.detach()[k : k + 1].clone() for stack in self.stacked)
 
-    def learned(self) -> dict[str, Tensor]:
+    def adapter_state(self) -> dict[str, Tensor]:
         """The one classifier's parameters, named as in the authors' files."""
         return {name: value for name, (value,) in zip(self.names, self.stacked, strict=True)}
 
     @torch.no_grad()
-    def relearn(self, weights: Mapping[str, Tensor]) -> None:
+    def load_adapter_state(self, weights: Mapping[str, Tensor]) -> None:
         """Puts back what `learned` gave."""
         for name, (value,) in zip(self.names, self.stacked, strict=True):
             value.copy_(weights[name])
 
     def flops(self, encoder: Any, video: Tensor) -> int:
         """Operations of one clip on `meta`: its share of what the clips that are read together cost."""
-        layers = self.kept.layers
-        found = self.kept.take(encoder(video) if layers == 1 else encoder(video, layers=layers))
+        layers = self.feature_spec.layers
+        found = self.feature_spec.take(encoder(video) if layers == 1 else encoder(video, layers=layers))
         return trained_flops(self, torch.stack([found] * self.clips, 1)) // self.clips
 
 

@@ -31,7 +31,7 @@ class Captioner(Trained):
         self,
         reader: VideoLanguageModel,
         vocabulary: Mapping[str, int],
-        kept: FeatureSpec,
+        feature_spec: FeatureSpec,
         prompt: str,
         most: int,
         beams: int,
@@ -42,7 +42,7 @@ class Captioner(Trained):
     ) -> None:
         super().__init__(lr, weight_decay, epochs, batch_size)
         self.reader, self.vocabulary, self.prompt, self.most, self.beams = reader, vocabulary, prompt, most, beams
-        self.kept = kept
+        self.feature_spec = feature_spec
 
     @property
     def frozen(self) -> dict[str, str]:

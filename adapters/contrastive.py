@@ -19,7 +19,7 @@ class Contrastive(Trained):
     """Video and caption embeddings pulled together by a symmetric cross-entropy over the batch."""
 
     trains_encoder = True
-    kept = FeatureSpec("pooled")
+    feature_spec = FeatureSpec("pooled")
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class Finetune(Trained):
     """
 
     trains_encoder = True
-    kept = FeatureSpec("tokens", dtype="float16")
+    feature_spec = FeatureSpec("tokens", dtype="float16")
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Finetune(Trained):
         (predictions,) = class_predictions(logits.unflatten(0, features.shape[:2])[None], self.several)
         return predictions
 
-    def learned(self) -> dict[str, Tensor]:
+    def adapter_state(self) -> dict[str, Tensor]:
         """All that is trained, of the encoder too."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 

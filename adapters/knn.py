@@ -34,7 +34,7 @@ class Neighbors(ClosedFormProbe):
         nearest = self.gallery.nearest(x, max(self.ks))
         return [nearest.votes(k, t) for k, t in zip(self.ks, self.temperatures, strict=True)]
 
-    def choose(self, k: int) -> None:
+    def select(self, k: int) -> None:
         """Leaves the k-th point only."""
         self.ks, self.temperatures, self.points = self.ks[k : k + 1], self.temperatures[k : k + 1], 1
 

@@ -42,7 +42,7 @@ class MultipleChoice(Trained):
     def __init__(
         self,
         reader: VideoLanguageModel,
-        kept: FeatureSpec,
+        feature_spec: FeatureSpec,
         scorer: Scorer,
         prompt: str,
         lr: float,
@@ -52,7 +52,7 @@ class MultipleChoice(Trained):
     ) -> None:
         super().__init__(lr, weight_decay, epochs, batch_size)
         self.reader, self.scorer, self.prompt = reader, scorer, prompt
-        self.kept = kept
+        self.feature_spec = feature_spec
 
     @property
     def frozen(self) -> dict[str, str]:
@@ -191,5 +191,5 @@ def adapter(
             f"adapter.scorer={scorer}: the language model's vocabulary has no {unknown[0]!r}; use another lm, "
             "or scorer=likelihood"
         )
-    kept = steps(temporal, stride)
-    return MultipleChoice(reader, kept, scorer, asks, lr, weight_decay, epochs, batch_size)
+    feature_spec = steps(temporal, stride)
+    return MultipleChoice(reader, feature_spec, scorer, asks, lr, weight_decay, epochs, batch_size)

@@ -39,7 +39,9 @@ class Probe(lightning.LightningModule):
     def __init__(self, bank: Bank, epochs: int, batch_size: int, several: bool = False) -> None:
         super().__init__()
         self.bank, self.epochs, self.batch_size, self.several = bank, epochs, batch_size, several
-        self.kept = FeatureSpec("tokens", max(1, bank.layers), dtype="float16") if bank.heads else FeatureSpec("pooled")
+        self.feature_spec = (
+            FeatureSpec("tokens", max(1, bank.layers), dtype="float16") if bank.heads else FeatureSpec("pooled")
+        )
 
     @property
     def points(self) -> int:
@@ -92,16 +94,16 @@ class Probe(lightning.LightningModule):
         logits = self._scored(examples, features)
         return class_predictions(logits.unflatten(1, features.shape[:2]), self.several)
 
-    def choose(self, k: int) -> None:
+    def select(self, k: int) -> None:
         """Leaves the k-th probe only."""
         self.bank = self.bank.alone(k)
 
-    def learned(self) -> dict[str, Tensor]:
+    def adapter_state(self) -> dict[str, Tensor]:
         """The one probe's parameters, named as torch's own modules would."""
         (_,) = self.bank.points
         return self.bank.state(0)
 
-    def relearn(self, weights: Mapping[str, Tensor]) -> None:
+    def load_adapter_state(self, weights: Mapping[str, Tensor]) -> None:
         """Puts back what `learned` gave."""
         self.bank.load(0, weights)
 
@@ -111,7 +113,7 @@ class Probe(lightning.LightningModule):
         found = encoder(video, layers=bank.layers) if bank.layers > 1 else encoder(video)
         with torch.device("meta"):
             head = Head(bank.dim, bank.classes, bank.heads, bank.steps, bank.layers, boxed=bank.boxed)
-        return trained_flops(head, self.kept.take(found).float())
+        return trained_flops(head, self.feature_spec.take(found).float())
 
 
 def adapter(
@@ -227,8 +229,8 @@ def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> P
         boxes.boxes([*task.train, *task.val, *task.test])  # told now where one has none
     bank = Bank(each, dim, len(task.classes), heads, steps, layers, spared, boxed)
     probe = Probe(bank, shared["epochs"], shared["batch_size"], several)
-    dtype = probe.kept.dtype if shared["stored"] == "auto" else shared["stored"]
-    probe.kept = replace(probe.kept, grid=shared["token_grid"], dtype=dtype)
+    dtype = probe.feature_spec.dtype if shared["stored"] == "auto" else shared["stored"]
+    probe.feature_spec = replace(probe.feature_spec, grid=shared["token_grid"], dtype=dtype)
     return probe
 
 

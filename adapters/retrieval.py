@@ -133,7 +133,7 @@ class Retrieval(Trained):
         words: nn.Module,
         video: nn.Module,
         text: nn.Module,
-        kept: FeatureSpec,
+        feature_spec: FeatureSpec,
         frozen: dict[str, str],
         tune_text: bool = False,
         temperature: float = 1.0,
@@ -143,7 +143,12 @@ class Retrieval(Trained):
         batch_size: int = 1,
     ) -> None:
         super().__init__(lr, weight_decay, epochs, batch_size)
-        self.words, self.video, self.text, self.kept = words.eval().requires_grad_(False), video, text, kept
+        self.words, self.video, self.text, self.feature_spec = (
+            words.eval().requires_grad_(False),
+            video,
+            text,
+            feature_spec,
+        )
         self.frozen = frozen
         tuned = _used(words) if tune_text else {}
         self.tuned = nn.ParameterDict({name.replace(".", "/"): value.clone() for name, value in tuned.items()})
@@ -185,14 +190,14 @@ class Retrieval(Trained):
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
-        """The vectors of each example's video and text, from which `settle` makes ranks."""
+        """The vectors of each example's video and text, from which `finalize` makes ranks."""
         if features is None:
             raise UserError("retrieval has no blind control: without videos there is nothing to find")
         rows, first = _numbered((example.video, example.span) for example in examples)
         video, text = self.videos(features[first]).cpu(), self.texts([example.text for example in examples]).cpu()
         return [Prediction((video[row], vector)) for row, vector in zip(rows, text, strict=True)]
 
-    def settle(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
+    def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
         """The rank of each text's video, and of the video's best text; the nearest videos of each text beside them."""
         if not examples:
             return []
@@ -313,14 +318,16 @@ def adapter(
     to_text = nn.Linear(width, dim)
     video: nn.Module
     if pool == "attentive":
-        video, kept = AttentivePool(encoder.dim, dim), FeatureSpec("tokens", dtype="float16")
+        video, feature_spec = AttentivePool(encoder.dim, dim), FeatureSpec("tokens", dtype="float16")
     elif pool == "mean":
         video = nn.Sequential(Mean(), nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, dim))
-        kept = FeatureSpec("tokens", steps=0, dtype="float16")
+        feature_spec = FeatureSpec("tokens", steps=0, dtype="float16")
     else:
-        video, kept = nn.Linear(pooled, dim), FeatureSpec("pooled")
+        video, feature_spec = nn.Linear(pooled, dim), FeatureSpec("pooled")
     for head in (to_text, video):
         if not text and isinstance(head, nn.Linear):  # both from the encoder's own space
             nn.init.eye_(head.weight)
             nn.init.zeros_(head.bias)
-    return Retrieval(words, video, to_text, kept, frozen, tune_text, temperature, lr, weight_decay, epochs, batch_size)
+    return Retrieval(
+        words, video, to_text, feature_spec, frozen, tune_text, temperature, lr, weight_decay, epochs, batch_size
+    )

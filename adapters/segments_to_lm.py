@@ -33,7 +33,7 @@ class SegmentsToLM(lightning.LightningModule):
             question,
             prompt,
         )
-        self.kept: FeatureSpec = captioner.kept
+        self.feature_spec: FeatureSpec = captioner.feature_spec
 
     @property
     def frozen(self) -> dict[str, str]:

@@ -41,7 +41,7 @@ class ZeroShot(lightning.LightningModule):
 
     trains_encoder = False
     epochs, batch_size = 0, 1
-    kept = FeatureSpec("pooled")
+    feature_spec = FeatureSpec("pooled")
 
     def __init__(
         self, encoder: Any, classes: Sequence[str], several: bool, templates: Sequence[str], question: bool

@@ -26,33 +26,35 @@ from evalkit.video.clips import Decoded, read_clip
 BATCH = 16
 
 
-def bare(parts: Experiment) -> None:
+def bare(experiment: Experiment) -> None:
     """What everybody's loop does: a clip at a time in this process, a forward pass per batch."""
-    views = parts.reader.views
+    views = experiment.extractor.views
     assert views.frames and views.size
     waiting: list[torch.Tensor] = []
-    for one in extract.sources(parts.task.train):
+    for one in extract.sources(experiment.task.train):
         clip = read_clip(one.video, one.span, views, views.frames, views.size)
         assert isinstance(clip, Decoded)
         waiting.append(clip.pixels)
         if len(waiting) == BATCH:
-            parts.keep(torch.cat(waiting))
+            experiment.keep(torch.cat(waiting))
             waiting = []
     if waiting:
-        parts.keep(torch.cat(waiting))
+        experiment.keep(torch.cat(waiting))
 
 
-def ours(parts: Experiment) -> None:
+def ours(experiment: Experiment) -> None:
     """The encode phase of a run."""
-    sources = extract.sources(parts.task.train)
-    for _ in parts.reader.encode(sources, parts.keep, "encode", {"": extract.unchanged}, parts.shelf):
+    sources = extract.sources(experiment.task.train)
+    for _ in experiment.extractor.encode(
+        sources, experiment.keep, "encode", {"": extract.unchanged}, experiment.feature_cache
+    ):
         continue
 
 
-def seconds(work: Any, parts: Experiment) -> float:
+def seconds(work: Any, experiment: Experiment) -> float:
     """How long it takes."""
     started = time.perf_counter()
-    work(parts)
+    work(experiment)
     return time.perf_counter() - started
 
 
@@ -74,13 +76,13 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
         os.environ["EVALKIT_CACHE"] = place
-        with prepare(resolve("run", [*words, "cache=off"])) as parts:
-            assert parts.task.provide
-            parts.task.provide([*parts.task.train, *parts.task.test])
+        with prepare(resolve("run", [*words, "cache=off"])) as experiment:
+            assert experiment.task.prepare_videos
+            experiment.task.prepare_videos([*experiment.task.train, *experiment.task.test])
             found: dict[str, list[float]] = {"bare loop": [], "encode phase, cache=off": [], "encode phase, stored": []}
             for _ in range(rounds):
-                found["bare loop"].append(seconds(bare, parts))
-                found["encode phase, cache=off"].append(seconds(ours, parts))
+                found["bare loop"].append(seconds(bare, experiment))
+                found["encode phase, cache=off"].append(seconds(ours, experiment))
                 os.environ["EVALKIT_CACHE"] = str(home / f"store{len(found['bare loop'])}")
                 with prepare(resolve("run", words)) as storing:
                     for example in storing.task.train:  # where the films lie is not what is measured
@@ -89,7 +91,9 @@ def main(rounds: int) -> None:
                     found["encode phase, stored"].append(seconds(ours, storing))
                 os.environ["EVALKIT_CACHE"] = place
         least = {name: min(values) for name, values in found.items()}
-        print(f"{len(parts.task.train)} films of ten seconds, ckpt=demo, {os.cpu_count()} cores, least of {rounds}\n")
+        print(
+            f"{len(experiment.task.train)} films of ten seconds, ckpt=demo, {os.cpu_count()} cores, least of {rounds}\n"
+        )
         print("| what | s | / bare loop | wanted |\n|---|---|---|---|")
         for name, value in least.items():
             print(

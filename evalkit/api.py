@@ -189,8 +189,8 @@ class Task:
         license: of the data.
         source: where data and protocol come from.
         published: headline numbers from papers, by the name of their row.
-        provide: makes or fetches the videos of the examples that it is given, just before they are read; None where
-            they are simply there.
+        prepare_videos: makes or fetches the videos of the examples that it is given, just before they are read; None
+            where they are simply there.
         submission: writes the official submission files into a folder from {id: prediction}; None where there is none.
     """
 
@@ -212,7 +212,7 @@ class Task:
     license: str = ""
     source: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
-    provide: Callable[[Sequence[Example]], None] | None = None
+    prepare_videos: Callable[[Sequence[Example]], None] | None = None
     submission: Callable[[Mapping[str, Any], Path], Sequence[Path]] | None = None
 
 
@@ -384,23 +384,23 @@ class Adapter(Protocol):
     """What the runner needs of an adapter, a LightningModule, beside `training_step(batch: Batch, index)`.
 
     It may have more, which the runner then uses:
-      * `points`, `predict_all` and `choose` of a grid that trains together (evalkit/pipeline/fit.py);
+      * `points`, `predict_all` and `select` of a grid that trains together (evalkit/pipeline/fit.py);
       * `solve(train: Batch)`, in place of training steps: it is fitted at once, on all training examples;
       * `flops(encoder, video) -> int`: what its trained layers cost for one clip (evalkit/heads/flops.py);
-      * `settle(examples, predictions) -> predictions`, called once with the whole split after `predict`, where a
+      * `finalize(examples, predictions) -> predictions`, called once with the whole split after `predict`, where a
         prediction depends on the other examples, as a rank does.
 
     Attributes:
         epochs: passes over the training examples; 0 for an adapter that needs no training.
         batch_size: examples in one training step.
         trains_encoder: the encoder is part of the module and changes while it is fitted.
-        kept: what it reads of the encoder's output.
+        feature_spec: what it reads of the encoder's output.
     """
 
     epochs: int
     batch_size: int
     trains_encoder: bool
-    kept: FeatureSpec
+    feature_spec: FeatureSpec
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """One prediction per example from features (B, V, ...); None is the blind control: no video at all."""

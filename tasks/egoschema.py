@@ -58,7 +58,7 @@ def task(
         license="Ego4D license; generated (Apache-2.0) for the miniature",
         source="https://github.com/egoschema/EgoSchema",
         published={} if mini else PUBLISHED,
-        provide=functools.partial(_provide, films) if mini else None,
+        prepare_videos=functools.partial(_provide, films) if mini else None,
         submission=None if mini else functools.partial(submission, allow_holes=allow_holes),
     )
 
@@ -104,7 +104,7 @@ def _mini(split: str, n: int) -> tuple[list[Example], Films]:
 
 def _provide(films: Sequence[Films], examples: Sequence[Example]) -> None:
     for one in films:
-        one.provide(examples)
+        one.prepare_videos(examples)
 
 
 def _official(root: Path, subset: bool) -> list[Example]:

@@ -62,7 +62,7 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
         chance=100 / len(labels),
         license="generated (Apache-2.0)" if mini else "your own",
         source="evalkit.mini" if mini else "your own",
-        provide=_films().provide if mini else None,
+        prepare_videos=_films().prepare_videos if mini else None,
     )
 
 

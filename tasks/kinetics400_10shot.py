@@ -49,7 +49,7 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False) -> Task:
         sizes={} if mini else {"train": 4_000, "test": 4_000},
         license="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
         source="https://github.com/google-deepmind/videoprism/tree/main/videoprism/colabs",
-        provide=found.provide,
+        prepare_videos=found.prepare_videos,
     )
 
 

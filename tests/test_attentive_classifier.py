@@ -194,7 +194,7 @@ def test_the_authors_classifiers_of_several_layers_want_them_named(tmp_path: Pat
     assert refusal(probe=probe, layers=4).startswith(
         "adapter.layers=4: the authors' classifiers of several layers read each after the encoder's norm"
     )
-    assert make(probe=probe, layers=[1, 3], named_layers=4).kept.layers == (1, 3)
+    assert make(probe=probe, layers=[1, 3], named_layers=4).feature_spec.layers == (1, 3)
 
 
 DEPTH, HEADS = 3, 2  # of the fixture's encoder
@@ -275,7 +275,7 @@ def test_a_released_file_of_named_layers_gives_what_the_released_code_gives(
         whole = module.AttentiveClassifier(48, 5, 2, 2)
         whole.load_state_dict(head)
         wanted = whole(joined)
-        kept = replace(classifiers.kept, dtype="float32")
+        kept = replace(classifiers.feature_spec, dtype="float32")
         encoded = encoder(clips.flatten(0, 1).transpose(1, 2), layers=named)
         features = kept.take(encoded)
         found = classifiers(features.view(2, 2, *features.shape[1:]))
@@ -412,7 +412,7 @@ def test_the_tokens_of_several_layers_are_read_together() -> None:
     encoded = EncoderOutput(
         torch.randn(5, 2, 4, 24), torch.randn(5, 24), (torch.randn(5, 2, 4, 24), torch.randn(5, 2, 4, 24))
     )
-    features = classifiers.kept.take(encoded)[:, None]
+    features = classifiers.feature_spec.take(encoded)[:, None]
     assert features.shape == (5, 1, 2, 2, 4, 24) and features.dtype == torch.float16
     tokens = torch.cat([layer.half().float().flatten(1, 2) for layer in encoded.layers], 1)
     with torch.no_grad():

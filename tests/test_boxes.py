@@ -238,7 +238,7 @@ def test_a_probe_learns_what_is_in_the_box() -> None:
     blind = [prediction.value for prediction in adapter.predict(turned, batch.features)]
     assert box_map(blind, targets)["mAP"] < 60
     again = probe(task)
-    again.relearn(adapter.learned())
+    again.load_adapter_state(adapter.learned())
     assert [p.value for p in again.eval().predict(batch.examples, batch.features)] == found
 
 
@@ -292,7 +292,7 @@ def test_two_things_are_side_by_side_and_each_is_in_its_box() -> None:
     assert len(found.train) == 400 and len(found.test) == 200 and len(found.classes) == 13
     pairs = list(zip(found.test[::2], found.test[1::2], strict=True))
     assert all(one.video == other.video and not {*one.target} & {*other.target} for one, other in pairs)
-    found.provide([found.test[0]]) if found.provide else None
+    found.prepare_videos([found.test[0]]) if found.prepare_videos else None
     with av.open(str(found.test[0].video)) as container:
         shown = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
     middle = shown[len(shown) // 2]

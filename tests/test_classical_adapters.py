@@ -133,7 +133,7 @@ def test_a_grid_says_at_each_point_what_that_point_says_alone(name: str) -> None
         for one, other in zip(of_point, alone, strict=True):
             assert one.value[0] == other.value[0] and one.detail and other.detail
             assert next(iter(one.detail.values())) == pytest.approx(next(iter(other.detail.values())), abs=1e-3)
-    together.choose(2)
+    together.select(2)
     assert together.points == 1 and together.predict(test.examples, test.features) == found[2] != found[0]
 
 

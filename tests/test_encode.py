@@ -54,7 +54,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[Request]]:
     return pools
 
 
-def reader(batch: int = 4, **views: Any) -> FeatureExtractor:
+def extractor(batch: int = 4, **views: Any) -> FeatureExtractor:
     resolved = extract.resolve_views(Views(**views), Clip(frames=4, size=32), {})
     return FeatureExtractor(resolved, 1, batch, 10.0, Cost())
 
@@ -131,7 +131,7 @@ def test_a_single_frame_is_the_middle_one_held(frames: int, middle: int) -> None
 
 def test_variants_are_of_the_same_clip_and_leave_random_state_and_pixels_alone() -> None:
     state, before = torch.get_rng_state(), pixels("a")
-    [one] = encoded(reader(), ["a"], VARIANTS)
+    [one] = encoded(extractor(), ["a"], VARIANTS)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(one.features[""], before.float())
     assert sorted(one.features["shuffled"].flatten().tolist()) == sorted(before.flatten().tolist())
@@ -139,15 +139,15 @@ def test_variants_are_of_the_same_clip_and_leave_random_state_and_pixels_alone()
 
 
 def test_the_shuffled_order_of_a_video_does_not_depend_on_its_neighbors_or_its_folder() -> None:
-    alone = encoded(reader(), ["x/b"], VARIANTS)[0]
-    among = encoded(reader(batch=3), ["a", "c", "y/b", "d"], VARIANTS)[2]
+    alone = encoded(extractor(), ["x/b"], VARIANTS)[0]
+    among = encoded(extractor(batch=3), ["a", "c", "y/b", "d"], VARIANTS)[2]
     assert torch.equal(alone.features["shuffled"], among.features["shuffled"])
 
 
 def test_each_video_is_shuffled_in_its_own_order() -> None:
     names = [str(i) for i in range(12)]
     orders = set()
-    for one in encoded(reader(), names, VARIANTS):
+    for one in encoded(extractor(), names, VARIANTS):
         plain, mixed = (one.features[name][0].flatten(1) for name in ("", "shuffled"))
         orders.add(tuple(int((plain == frame).all(1).nonzero()) for frame in mixed))
     assert len(orders) > 4  # of 24
@@ -159,7 +159,7 @@ def test_each_video_is_shuffled_in_its_own_order() -> None:
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 def test_features_come_in_order_with_failures_in_their_place(batch: int) -> None:
     names = ["a", "bad1", "b", "c", "other", "bad2", "bad3"]
-    found = encoded(reader(batch, clips=2), names)
+    found = encoded(extractor(batch, clips=2), names)
     assert [one.source.video.name for one in found] == names
     assert [one.failure for one in found] == [f"{n} is broken" if "bad" in n else None for n in names]
     assert [one.decoder for one in found] == [None] * 4 + ["PyAV (why not)"] + [None] * 2
@@ -171,8 +171,8 @@ def test_features_come_in_order_with_failures_in_their_place(batch: int) -> None
 
 
 def test_nothing_to_read_and_nothing_readable_give_no_features() -> None:
-    assert encoded(reader(), []) == []
-    found = encoded(one := reader(), ["bad1", "bad2"], VARIANTS)
+    assert encoded(extractor(), []) == []
+    found = encoded(one := extractor(), ["bad1", "bad2"], VARIANTS)
     assert [encoding.failure for encoding in found] == ["bad1 is broken", "bad2 is broken"]
     assert one.cost.encoder_forwards == 0
 
@@ -186,7 +186,7 @@ def test_the_batch_does_not_change_the_features(tiny: Path, views: dict[str, Any
         return encoder(encoder.clip.normalize(clips)).pooled  # type: ignore[no-any-return]
 
     names = list("abcdefg")
-    each = [list(reader(batch, **views).encode(wanted(*names), keep, "test", VARIANTS)) for batch in (1, 4, 64)]
+    each = [list(extractor(batch, **views).encode(wanted(*names), keep, "test", VARIANTS)) for batch in (1, 4, 64)]
     for one, four, all_ in zip(*each, strict=True):
         for name in VARIANTS:
             assert one.features[name].shape == (6 if views else 1, 24)
@@ -201,14 +201,14 @@ def test_all_clips_are_counted() -> None:
         sizes.append(len(clips))
         return clips.float()
 
-    one = reader(batch=4, clips=3)
+    one = extractor(batch=4, clips=3)
     list(one.encode(wanted("a", "bad", "b", "c"), keep, "test", VARIANTS))
     assert sum(sizes) == one.cost.encoder_forwards == 3 * 3 * len(VARIANTS)
     assert one.cost.decode_s > 0 and one.cost.encode_s > 0
 
 
 def test_many_failures_do_not_slow_the_reading_down() -> None:
-    assert len(encoded(reader(), ["bad"] * 20_000)) == 20_000  # takes minutes where each looks at all before it
+    assert len(encoded(extractor(), ["bad"] * 20_000)) == 20_000  # takes minutes where each looks at all before it
 
 
 # --- what is left out of training ------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_a_few_broken_training_videos_are_told_and_only_broken_ones_are_an_error
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureCache:
+def feature_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureCache:
     """A shelf for the made-up videos of these tests, which are files of their own names."""
     monkeypatch.chdir(tmp_path)
     for name in "abcde":
@@ -248,46 +248,50 @@ def told(found: Sequence[SourceFeatures]) -> list[Any]:
     return [(one.source, one.failure, one.decoder, {k: v.tolist() for k, v in one.features.items()}) for one in found]
 
 
-def test_what_is_stored_is_neither_decoded_nor_encoded_again(shelf: FeatureCache) -> None:
-    one = reader(batch=4)
+def test_what_is_stored_is_neither_decoded_nor_encoded_again(feature_cache: FeatureCache) -> None:
+    one = extractor(batch=4)
     names = ["a", "bad", "b", "c"]
-    first = list(one.encode(wanted(*names), as_they_are, "test", VARIANTS, shelf))
+    first = list(one.encode(wanted(*names), as_they_are, "test", VARIANTS, feature_cache))
     assert (one.cost.cache_hits, one.cost.cache_misses) == (0, 4) and one.cost.encoder_forwards == 3 * len(VARIANTS)
-    for again in (shelf, FeatureCache(Store(shelf.store.folder), shelf.key)):
-        two = reader(batch=4)
+    for again in (feature_cache, FeatureCache(Store(feature_cache.store.folder), feature_cache.key)):
+        two = extractor(batch=4)
         second = list(two.encode(wanted(*names), as_they_are, "test", VARIANTS, again))
         assert told(second) == told(first)
         assert (two.cost.cache_hits, two.cost.cache_misses, two.cost.encoder_forwards) == (3, 1, 0)
 
 
-def test_order_is_kept_where_some_is_stored_and_some_is_not(shelf: FeatureCache) -> None:
-    list(reader().encode(wanted("b", "d"), as_they_are, "test", VARIANTS, shelf))
+def test_order_is_kept_where_some_is_stored_and_some_is_not(feature_cache: FeatureCache) -> None:
+    list(extractor().encode(wanted("b", "d"), as_they_are, "test", VARIANTS, feature_cache))
     for batch in (1, 3, 64):
-        found = list(reader(batch).encode(wanted(*"abcde"), as_they_are, "test", VARIANTS, None))
-        mixed = list(reader(batch).encode(wanted(*"abcde"), as_they_are, "test", VARIANTS, shelf))
+        found = list(extractor(batch).encode(wanted(*"abcde"), as_they_are, "test", VARIANTS, None))
+        mixed = list(extractor(batch).encode(wanted(*"abcde"), as_they_are, "test", VARIANTS, feature_cache))
         assert told(mixed) == told(found)
 
 
-def test_a_variant_that_is_missing_and_bytes_that_are_damaged_are_encoded_anew(shelf: FeatureCache) -> None:
-    list(reader().encode(wanted("a", "b"), as_they_are, "test", {"": extract.unchanged}, shelf))
-    one = reader()
-    list(one.encode(wanted("a"), as_they_are, "test", VARIANTS, shelf))
+def test_a_variant_that_is_missing_and_bytes_that_are_damaged_are_encoded_anew(feature_cache: FeatureCache) -> None:
+    list(extractor().encode(wanted("a", "b"), as_they_are, "test", {"": extract.unchanged}, feature_cache))
+    one = extractor()
+    list(one.encode(wanted("a"), as_they_are, "test", VARIANTS, feature_cache))
     assert one.cost.cache_misses == 1
-    whole = told(list(reader().encode(wanted("a", "b"), as_they_are, "test", {"": extract.unchanged}, shelf)))
-    (data,) = shelf.store.folder.glob("*.data")
+    whole = told(
+        list(extractor().encode(wanted("a", "b"), as_they_are, "test", {"": extract.unchanged}, feature_cache))
+    )
+    (data,) = feature_cache.store.folder.glob("*.data")
     torn = bytearray(data.read_bytes())
     torn[200::64] = bytes(len(torn[200::64]))
     data.write_bytes(bytes(torn))
-    two = reader()
-    fresh = FeatureCache(Store(shelf.store.folder), shelf.key)
+    two = extractor()
+    fresh = FeatureCache(Store(feature_cache.store.folder), feature_cache.key)
     assert told(list(two.encode(wanted("a", "b"), as_they_are, "test", {"": extract.unchanged}, fresh))) == whole
     assert two.cost.cache_misses > 0
 
 
-def test_other_bytes_under_the_same_path_are_another_video_and_a_moved_one_is_the_same(shelf: FeatureCache) -> None:
+def test_other_bytes_under_the_same_path_are_another_video_and_a_moved_one_is_the_same(
+    feature_cache: FeatureCache,
+) -> None:
     def misses(name: str) -> int:
-        one = reader()
-        list(one.encode(wanted(name), as_they_are, "test", {"": extract.unchanged}, shelf))
+        one = extractor()
+        list(one.encode(wanted(name), as_they_are, "test", {"": extract.unchanged}, feature_cache))
         return one.cost.cache_misses
 
     assert misses("a") == 1 and misses("a") == 0
@@ -300,23 +304,23 @@ def test_other_bytes_under_the_same_path_are_another_video_and_a_moved_one_is_th
 
 
 def test_damaged_entries_of_a_window_are_read_by_one_pool(
-    shelf: FeatureCache, asked: list[list[Request]], monkeypatch: pytest.MonkeyPatch
+    feature_cache: FeatureCache, asked: list[list[Request]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = list("abcde")
-    whole = told(list(reader().encode(wanted(*names), as_they_are, "test", VARIANTS, shelf)))
+    whole = told(list(extractor().encode(wanted(*names), as_they_are, "test", VARIANTS, feature_cache)))
     monkeypatch.setattr(Store, "find", lambda self, keys: {})
     asked.clear()
-    one = reader()
-    assert told(list(one.encode(wanted(*names), as_they_are, "test", VARIANTS, shelf))) == whole
+    one = extractor()
+    assert told(list(one.encode(wanted(*names), as_they_are, "test", VARIANTS, feature_cache))) == whole
     assert [[request.video.name for request in pool] for pool in asked] == [names]
     assert (one.cost.cache_hits, one.cost.cache_misses) == (0, 5)
 
 
-def test_the_int8_layout_gives_the_same_the_first_time_and_later(shelf: FeatureCache) -> None:
-    small = FeatureCache(shelf.store, replace(shelf.key, kept="int8", layout="int8"))
-    each = [told(list(reader().encode(wanted("a"), halved, "test", VARIANTS, small))) for _ in range(2)]
+def test_the_int8_layout_gives_the_same_the_first_time_and_later(feature_cache: FeatureCache) -> None:
+    small = FeatureCache(feature_cache.store, replace(feature_cache.key, feature_spec="int8", layout="int8"))
+    each = [told(list(extractor().encode(wanted("a"), halved, "test", VARIANTS, small))) for _ in range(2)]
     assert each[0] == each[1]
-    (plain,) = reader().encode(wanted("a"), halved, "test", VARIANTS, None)
+    (plain,) = extractor().encode(wanted("a"), halved, "test", VARIANTS, None)
     for name, exact in plain.features.items():
         rough = torch.tensor(each[0][0][3][name])
         error = (rough - exact).abs().amax(-1)
@@ -341,7 +345,7 @@ PLAIN = {"": extract.unchanged}
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
 def test_the_views_of_a_video_are_read_together_and_encoded_one_by_one(batch: int, asked: list[list[Request]]) -> None:
-    found = list(reader(batch, clips=4, crops=3).encode(seen("ab", 3), as_they_are, "test", PLAIN))
+    found = list(extractor(batch, clips=4, crops=3).encode(seen("ab", 3), as_they_are, "test", PLAIN))
     assert [[len(request.looks) for request in pool] for pool in asked] == [[3, 3]]
     for one in found:
         assert one.source.look
@@ -351,26 +355,28 @@ def test_the_views_of_a_video_are_read_together_and_encoded_one_by_one(batch: in
 
 def test_where_a_video_is_broken_each_of_its_views_is(asked: list[list[Request]]) -> None:
     sources = [source._replace(video=Path("bad")) for source in seen("a", 2)] + seen("b", 2)
-    assert [one.failure for one in reader().encode(sources, as_they_are, "test", PLAIN)] == ["bad is broken"] * 2 + [
+    assert [one.failure for one in extractor().encode(sources, as_they_are, "test", PLAIN)] == ["bad is broken"] * 2 + [
         None,
         None,
     ]
 
 
-def test_more_views_use_those_that_are_stored(shelf: FeatureCache, asked: list[list[Request]]) -> None:
-    list(reader().encode(seen("ab", 2), as_they_are, "test", PLAIN, shelf))
+def test_more_views_use_those_that_are_stored(feature_cache: FeatureCache, asked: list[list[Request]]) -> None:
+    list(extractor().encode(seen("ab", 2), as_they_are, "test", PLAIN, feature_cache))
     asked.clear()
-    one = reader()
-    found = list(one.encode(seen("ab", 4), as_they_are, "test", PLAIN, shelf))
+    one = extractor()
+    found = list(one.encode(seen("ab", 4), as_they_are, "test", PLAIN, feature_cache))
     assert (one.cost.cache_hits, one.cost.cache_misses, one.cost.encoder_forwards) == (4, 4, 4)
     assert [[look.number for look in request.looks] for pool in asked for request in pool] == [[2, 3], [2, 3]]
-    assert told(found) == told(list(reader().encode(seen("ab", 4), as_they_are, "test", PLAIN)))
+    assert told(found) == told(list(extractor().encode(seen("ab", 4), as_they_are, "test", PLAIN)))
 
 
-def test_a_view_by_another_seed_or_within_other_bounds_and_a_plain_one_are_not_the_same(shelf: FeatureCache) -> None:
-    def misses(sources: list[Source], shelf: FeatureCache = shelf, **views: Any) -> int:
-        one = reader(**views)
-        list(one.encode(sources, as_they_are, "test", PLAIN, shelf))
+def test_a_view_by_another_seed_or_within_other_bounds_and_a_plain_one_are_not_the_same(
+    feature_cache: FeatureCache,
+) -> None:
+    def misses(sources: list[Source], feature_cache: FeatureCache = feature_cache, **views: Any) -> int:
+        one = extractor(**views)
+        list(one.encode(sources, as_they_are, "test", PLAIN, feature_cache))
         return one.cost.cache_misses
 
     assert misses(seen("a", 2)) == 2 and misses(seen("a", 2)) == 0
@@ -379,17 +385,27 @@ def test_a_view_by_another_seed_or_within_other_bounds_and_a_plain_one_are_not_t
     assert misses(wanted("a")) == 1
     # The views of the test are not those of an augmented clip; its frames are.
     assert (
-        misses(seen("a", 2), FeatureCache(shelf.store, replace(shelf.key, views=replace(shelf.key.views, crops=3))))
+        misses(
+            seen("a", 2),
+            FeatureCache(
+                feature_cache.store, replace(feature_cache.key, views=replace(feature_cache.key.views, crops=3))
+            ),
+        )
         == 0
     )
     assert (
-        misses(seen("a", 2), FeatureCache(shelf.store, replace(shelf.key, views=replace(shelf.key.views, stride=2))))
+        misses(
+            seen("a", 2),
+            FeatureCache(
+                feature_cache.store, replace(feature_cache.key, views=replace(feature_cache.key.views, stride=2))
+            ),
+        )
         == 2
     )
 
 
 def test_a_check_tells_what_decodes_and_encodes_nothing() -> None:
-    one = reader()
+    one = extractor()
     found = list(one.check(wanted("a", "bad", "b"), "look"))
     assert [encoding.failure for encoding in found] == [None, "bad is broken", None]
     assert one.cost.encoder_forwards == 0 and not any(encoding.features for encoding in found)

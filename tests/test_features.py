@@ -75,8 +75,8 @@ def words(tmp_path: Path, films: Path, tiny: Path, monkeypatch: pytest.MonkeyPat
 def fitted(*words: str) -> tuple[dict[str, Any], dict[str, Tensor], Experiment]:
     """The record of a fit, what was learned, and the parts."""
     config = resolve("run", words)
-    with prepare(config) as parts:
-        return fit_adapter(parts, config)[0], trained_adapter.adapter_state(parts.adapter), parts
+    with prepare(config) as experiment:
+        return fit_adapter(experiment, config)[0], trained_adapter.adapter_state(experiment.adapter), experiment
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -98,18 +98,18 @@ def test_a_head_ends_the_same_on_features_in_memory_from_the_store_and_from_the_
 ) -> None:
     words = [*words, setting]
     record, learned, held = fitted(*words)
-    assert held.reader.cost.encoder_forwards == 7 * 2 + 4 * 2 and held.reader.cost.cache_misses == 7 * 2 + 4
+    assert held.extractor.cost.encoder_forwards == 7 * 2 + 4 * 2 and held.extractor.cost.cache_misses == 7 * 2 + 4
     assert "of memory free" not in capsys.readouterr().err
     monkeypatch.setattr(machine, "free_memory", lambda: 1)
     again, from_store, stored = fitted(*words)
     assert again == record and same(from_store, learned)
-    cost = stored.reader.cost
+    cost = stored.extractor.cost
     assert (cost.cache_hits, cost.cache_misses, cost.encoder_forwards) == (18, 0, 0)
     told = capsys.readouterr().err
     assert told.count(": they are read from the store for every batch\n") == 2 and "encode train: " in told
     again, from_videos, streamed = fitted(*words, "cache=off")
     assert again == record and same(from_videos, learned)
-    assert streamed.reader.cost.encoder_forwards >= 3 * (7 + 4 * 2)
+    assert streamed.extractor.cost.encoder_forwards >= 3 * (7 + 4 * 2)
     told = capsys.readouterr().err
     assert ": 7 parts of videos are decoded and encoded again in each epoch; cache=on stores them\n" in told
 
@@ -126,10 +126,10 @@ def test_a_store_too_small_for_the_features_is_told_and_the_videos_are_read_inst
     capsys.readouterr()
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "small"))
     monkeypatch.setenv("EVALKIT_CACHE_GB", "3e-6")
-    again, found, parts = fitted(*words)
+    again, found, experiment = fitted(*words)
     assert again == record and same(found, learned)
     assert "encoded again in each epoch; EVALKIT_CACHE_GB= above 3.14e-06 GB stores them" in capsys.readouterr().err
-    assert parts.reader.cost.encoder_forwards > 7 * 2 + 4 * 2
+    assert experiment.extractor.cost.encoder_forwards > 7 * 2 + 4 * 2
 
 
 def test_what_was_evicted_is_encoded_again(
@@ -144,9 +144,9 @@ def test_what_was_evicted_is_encoded_again(
         return headline(*args)
 
     monkeypatch.setattr(trainer, "headline", evicting)
-    again, found, parts = fitted(*words)
+    again, found, experiment = fitted(*words)
     assert again == record and same(found, learned)
-    assert parts.reader.cost.encoder_forwards > 0
+    assert experiment.extractor.cost.encoder_forwards > 0
 
 
 def test_what_is_damaged_while_a_head_is_fitted_is_encoded_again(
@@ -161,9 +161,9 @@ def test_what_is_damaged_while_a_head_is_fitted_is_encoded_again(
         return headline(*args)
 
     monkeypatch.setattr(trainer, "headline", damaging)
-    again, found, parts = fitted(*words)
+    again, found, experiment = fitted(*words)
     assert again == record and same(found, learned)
-    assert parts.reader.cost.encoder_forwards > 0
+    assert experiment.extractor.cost.encoder_forwards > 0
 
 
 def test_a_video_that_vanishes_while_a_head_is_fitted_is_told_in_one_line(
@@ -203,9 +203,9 @@ def test_what_cannot_be_decoded_is_left_out_wherever_features_come_from(
 
 def test_rows_come_by_batch_in_any_order_and_several_times(words: list[str], full: None) -> None:
     config = resolve("run", words)
-    with prepare(config) as parts:
-        wanted = extract.sources(parts.task.train)
-        rows, first, failed = gather(parts, wanted, augmented_views(Augment(views=2), 0), "encode")
+    with prepare(config) as experiment:
+        wanted = extract.sources(experiment.task.train)
+        rows, first, failed = gather(experiment, wanted, augmented_views(Augment(views=2), 0), "encode")
         assert isinstance(rows, StreamedFeatures) and not failed and list(first.values()) == list(range(0, 14, 2))
         (every,) = rows.read([range(14)])
         batches = [[3, 3, 0], [13], [0, 1, 3]]
@@ -216,16 +216,16 @@ def test_rows_come_by_batch_in_any_order_and_several_times(words: list[str], ful
 
 
 def test_an_encoder_is_read_in_evaluation_though_what_holds_it_is_training(words: list[str]) -> None:
-    with prepare(resolve("run", words)) as parts:
-        parts.encoder.module.train()
-        parts.keep(torch.zeros(1, 4, 3, 32, 32, dtype=torch.uint8))
-        assert not any(module.training for module in parts.encoder.module.modules())
+    with prepare(resolve("run", words)) as experiment:
+        experiment.encoder.module.train()
+        experiment.keep(torch.zeros(1, 4, 3, 32, 32, dtype=torch.uint8))
+        assert not any(module.training for module in experiment.encoder.module.modules())
 
 
 def test_a_read_that_is_given_up_ends_its_thread(words: list[str], full: None) -> None:
     config = resolve("run", words)
-    with prepare(config) as parts:
-        rows, _, _ = gather(parts, extract.sources(parts.task.train), (None,), "encode")
+    with prepare(config) as experiment:
+        rows, _, _ = gather(experiment, extract.sources(experiment.task.train), (None,), "encode")
         before = threading.active_count()
         reading: Any = rows.read([[i] for i in range(7)])
         next(reading)
@@ -279,8 +279,8 @@ def test_all_views_of_all_examples_are_the_whole() -> None:
 
 def test_views_are_those_of_the_task_or_of_the_trainer_and_no_more_than_there_are_epochs(words: list[str]) -> None:
     def seen(*more: str) -> list[int | None]:
-        with prepare(resolve("run", [*words, *more])) as parts:
-            return [look and look.number for look in fit._seen(parts, 0)]
+        with prepare(resolve("run", [*words, *more])) as experiment:
+            return [look and look.number for look in fit._seen(experiment, 0)]
 
     assert seen() == [0, 1]
     assert seen("trainer.views=5") == [0, 1, 2]  # three epochs
@@ -289,7 +289,11 @@ def test_views_are_those_of_the_task_or_of_the_trainer_and_no_more_than_there_ar
     plain, augmented = (fitted(*words, "adapter.head=linear", *more) for more in (["trainer.views=0"], []))
     assert not same(plain[1], augmented[1])
     # One clip of each of two views; or both clips that the test has.
-    assert plain[2].reader.cost.encoder_forwards == augmented[2].reader.cost.encoder_forwards + 4 * 2 == 7 * 2 + 4 * 2
+    assert (
+        plain[2].extractor.cost.encoder_forwards
+        == augmented[2].extractor.cost.encoder_forwards + 4 * 2
+        == 7 * 2 + 4 * 2
+    )
 
 
 def test_views_of_a_task_that_says_not_how_they_differ_are_refused(words: list[str]) -> None:
@@ -303,9 +307,9 @@ def test_views_of_a_task_that_says_not_how_they_differ_are_refused(words: list[s
 def test_one_seed_gives_one_fit_and_another_seed_other_views(words: list[str]) -> None:
     words = [*words, "adapter.head=linear"]
     one, two = fitted(*words), fitted(*words)
-    assert one[0] == two[0] and same(one[1], two[1]) and two[2].reader.cost.encoder_forwards == 0
+    assert one[0] == two[0] and same(one[1], two[1]) and two[2].extractor.cost.encoder_forwards == 0
     other = fitted(*words, "seed=1")
-    assert other[2].reader.cost.encoder_forwards == 7 * 2  # val is as it was
+    assert other[2].extractor.cost.encoder_forwards == 7 * 2  # val is as it was
 
 
 @pytest.mark.parametrize("free", [1 << 40, 0])
@@ -314,16 +318,16 @@ def test_an_adapter_that_trains_the_encoder_gets_uint8_video_of_one_view(
 ) -> None:
     monkeypatch.setattr(machine, "free_memory", lambda: free)
     config = resolve("adapt", [*[word for word in words if "lr" not in word], "adapter=contrastive", "out=unused"])
-    with prepare(config) as parts:
+    with prepare(config) as experiment:
         seen: list[Tensor] = []
-        step = parts.adapter.training_step
+        step = experiment.adapter.training_step
 
         def training_step(batch: Batch, *index: int) -> Tensor:
             seen.append(batch.features)
             return step(batch, *index)  # type: ignore[no-any-return]
 
-        parts.adapter.training_step = training_step
-        fit_adapter(parts, config)
+        experiment.adapter.training_step = training_step
+        fit_adapter(experiment, config)
     assert {(one.dtype, one.shape[1:]) for one in seen} == {(torch.uint8, (1, 4, 3, 32, 32))}
     videos = [one.numpy().tobytes() for batch in seen for one in batch]
     assert len(videos) == 3 * 7 and len(set(videos)) == 2 * 7  # the third epoch is the first view again
@@ -366,7 +370,7 @@ def test_a_grid_that_does_not_divide_the_tokens_is_told(spaces: int, grid: int, 
 
 
 def test_a_probe_keeps_what_its_settings_say_and_each_way_is_stored_by_itself(words: list[str]) -> None:
-    def parts(*more: str) -> Experiment:
+    def experiment(*more: str) -> Experiment:
         return prepare(resolve("run", [*words, *more]))
 
     keys = set()
@@ -378,12 +382,12 @@ def test_a_probe_keeps_what_its_settings_say_and_each_way_is_stored_by_itself(wo
         (["adapter.head=linear"], FeatureSpec("pooled")),
         (["adapter.head=linear", "adapter.stored=float16"], FeatureSpec("pooled", dtype="float16")),
     ):
-        with parts(*more) as found:
-            assert found.adapter.kept == kept and found.shelf
-            assert found.shelf.key.layout == kept.layout
-            keys.add(found.shelf.keys(extract.sources(found.task.train)[0], [""]))
+        with experiment(*more) as found:
+            assert found.adapter.feature_spec == kept and found.feature_cache
+            assert found.feature_cache.key.layout == kept.layout
+            keys.add(found.feature_cache.keys(extract.sources(found.task.train)[0], [""]))
     assert len(keys) == 6
     with pytest.raises(UserError, match="^adapter.token_grid=2 has no effect with adapter.head=linear$"):
-        parts("adapter.head=linear", "adapter.token_grid=2")
+        experiment("adapter.head=linear", "adapter.token_grid=2")
     with pytest.raises(UserError, match="^tokens kept on a grid of 5: the encoder's are 2 x 2; use 1, 2$"):
         fitted(*words, "adapter.token_grid=5")

@@ -60,8 +60,8 @@ def test_what_has_no_class_has_no_shots(examples: Any, classes: Any, why: str) -
 
 @pytest.fixture
 def words(tiny: Path, films: Path, tmp_path: Path) -> list[str]:
-    parts = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
-    rows = [f"{film},{i % 2},{parts[i]}" for i, film in enumerate(sorted(films.glob("*.mp4")))]
+    experiment = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
+    rows = [f"{film},{i % 2},{experiment[i]}" for i, film in enumerate(sorted(films.glob("*.mp4")))]
     (tmp_path / "labels.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
     common = [f"data.root={tmp_path / 'labels.csv'}", f"ckpt={tiny}", "canary=false", "workers=1", "cache=off"]
     return ["task=folder", *common, f"out={tmp_path / 'out'}"]

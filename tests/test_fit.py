@@ -34,7 +34,7 @@ class Walker(lightning.LightningModule):
     """One weight that grows by 1 with every step; predicts the class of that number."""
 
     trains_encoder = False
-    kept = FeatureSpec()
+    feature_spec = FeatureSpec()
 
     def __init__(self, epochs: int = 4, batch_size: int = 8, losses: Sequence[float] = (), pause: float = 0) -> None:
         super().__init__()
@@ -75,14 +75,14 @@ def fitted(adapter: Any, train: Examples, val: Examples, score: Any = accuracy, 
 def test_the_module_holds_the_epoch_that_was_best_on_val() -> None:
     walker = Walker(epochs=5)
     found = fitted(walker, examples(8), examples(3, target=2, prefix="v"))
-    assert found == Fitted([TrainingCurve([0, 100, 0, 0, 0], kept=2)])
+    assert found == Fitted([TrainingCurve([0, 100, 0, 0, 0], best_epoch=2)])
     assert walker.weight.item() == pytest.approx(2) and not walker.training
 
 
 def test_of_equal_epochs_the_last_is_kept() -> None:
     walker = Walker(epochs=3)
     found = fitted(walker, examples(8), examples(3, target=77, prefix="v"))
-    assert found == Fitted([TrainingCurve([0, 0, 0], kept=3)])
+    assert found == Fitted([TrainingCurve([0, 0, 0], best_epoch=3)])
     assert walker.weight.item() == pytest.approx(3)
 
 
@@ -131,7 +131,7 @@ def test_the_time_limit_ends_the_fit_with_an_epoch_that_was_scored() -> None:
 def test_a_limit_within_the_first_epoch_keeps_what_was_learned_until_then() -> None:
     walker = Walker(epochs=3, batch_size=1, pause=0.05)
     found = fitted(walker, examples(40), examples(2, prefix="v"), max_minutes=0.005)
-    assert found.courses == [TrainingCurve([0.0], kept=1)] and 1 <= len(walker.seen) < 40
+    assert found.courses == [TrainingCurve([0.0], best_epoch=1)] and 1 <= len(walker.seen) < 40
 
 
 def test_a_limit_shorter_than_one_step_is_told() -> None:
@@ -212,7 +212,7 @@ def test_the_point_that_is_best_on_val_is_chosen_and_ends_as_it_would_alone() ->
 def test_of_equal_points_the_first_is_chosen_with_its_own_epoch() -> None:
     together = grid([{"lr": 1e-2}, {"lr": 2e-2}])
     found = fitted(together, clusters(48, ""), clusters(24, "val"), lambda p, t: {"same": 50.0})
-    assert found.chosen == 0 and [one.kept for one in found.courses] == [6, 6]
+    assert found.chosen == 0 and [one.best_epoch for one in found.courses] == [6, 6]
     assert together.bank.points[0].lr == 1e-2
 
 
@@ -226,7 +226,7 @@ def test_each_point_keeps_its_own_epoch() -> None:
         return {"told": next(told)}
 
     found = fitted(together, clusters(48, ""), clusters(24, "val"), score)
-    assert [(one.kept, one.best) for one in found.courses] == [(2, 9.0), (1, 5.0)] and found.chosen == 0
+    assert [(one.best_epoch, one.best) for one in found.courses] == [(2, 9.0), (1, 5.0)] and found.chosen == 0
     assert all(torch.equal(value, states[2][name]) for name, value in together.bank.state(0).items())
 
 
@@ -273,37 +273,41 @@ def words(tmp_path: Path, films: Path, tiny: Path) -> list[str]:
 
 def chosen(words: Sequence[str], *points: dict[str, Any]) -> tuple[Experiment, dict[str, Any]]:
     config = replace(resolve("run", words), points=points)
-    parts = prepare(config)
-    return parts, fit_adapter(parts, config)[0]
+    experiment = prepare(config)
+    return experiment, fit_adapter(experiment, config)[0]
 
 
 def alike(one: Experiment, other: Experiment) -> bool:
-    learned, expected = (trained_adapter.adapter_state(parts.adapter) for parts in (one, other))
+    learned, expected = (trained_adapter.adapter_state(experiment.adapter) for experiment in (one, other))
     return all(torch.allclose(learned[name], value, atol=1e-5) for name, value in expected.items())
 
 
 def test_points_that_one_pass_can_fit_share_it_and_each_ends_as_a_fit_of_its_own(words: list[str]) -> None:
     points = [{"head": head, "lr": lr} for lr in (1e-6, 1e-2) for head in ("linear", "attentive")]
-    parts, record = chosen(words, *points)
-    assert parts.passes == [[0, 2], [1, 3]]  # the heads read different features
+    experiment, record = chosen(words, *points)
+    assert experiment.passes == [[0, 2], [1, 3]]  # the heads read different features
     each = [chosen([*words, f"adapter.head={one['head']}", f"adapter.lr={one['lr']}"]) for one in points]
     assert record["grid_val_scores"] == [own["val_score"] for _, own in each]
     best = record["grid_val_scores"].index(max(record["grid_val_scores"]))
     assert record["chosen"] == {**each[best][1]["chosen"], "point": best} and record["failures"] == []
     assert record["grid"] == [own["grid"][0] for _, own in each] and record["n_val"] == 4
     assert record["val_scores"] == each[best][1]["val_scores"]
-    assert parts.settings == each[best][0].settings and alike(parts, each[best][0])
-    assert parts.adapter.kept == each[best][0].adapter.kept
-    assert parts.shelf and each[best][0].shelf and parts.shelf.key == each[best][0].shelf.key
+    assert experiment.settings == each[best][0].settings and alike(experiment, each[best][0])
+    assert experiment.adapter.feature_spec == each[best][0].adapter.feature_spec
+    assert (
+        experiment.feature_cache
+        and each[best][0].feature_cache
+        and experiment.feature_cache.key == each[best][0].feature_cache.key
+    )
 
 
 def test_points_that_cannot_train_together_are_fitted_one_by_one_on_features_encoded_once(words: list[str]) -> None:
     points = [{"batch_size": size, "epochs": size} for size in (2, 3)]
-    parts, record = chosen([*words, "cache=off"], *points)
-    assert parts.passes == [[0], [1]] and parts.reader.cost.encoder_forwards == 11
+    experiment, record = chosen([*words, "cache=off"], *points)
+    assert experiment.passes == [[0], [1]] and experiment.extractor.cost.encoder_forwards == 11
     each = [chosen([word for word in words if "epochs" not in word] + _words(one)) for one in points]
     assert record["grid_val_scores"] == [own["val_score"] for _, own in each]
-    assert alike(parts, each[record["chosen"]["point"]][0])
+    assert alike(experiment, each[record["chosen"]["point"]][0])
 
 
 def _words(point: dict[str, Any]) -> list[str]:
@@ -316,13 +320,13 @@ def test_an_adapter_without_a_pass_for_many_points_fits_one_after_another(
     """The one that diverges is told, and what follows starts as if it had not been there."""
     task = [f"task={tmp_path / 'choice.py'}", "adapter=multiple_choice", f"lm={lm}", "adapter.latents=2"]
     words = [*task, *words[1:]]
-    parts, record = chosen(words, {"lr": 1e30}, {"lr": 1e-3})
-    assert parts.passes == [[0], [1]]
+    experiment, record = chosen(words, {"lr": 1e30}, {"lr": 1e-3})
+    assert experiment.passes == [[0], [1]]
     assert [one["point"] for one in record["failures"]] == [0] and record["grid_val_scores"][0] is None
     assert "nan at step" in record["failures"][0]["reason"]
     alone, own = chosen([*words, "adapter.lr=1e-3"])
     assert record["val_scores"] == own["val_scores"] and record["chosen"] == {**own["chosen"], "point": 1}
-    assert parts.settings == alone.settings and alike(parts, alone)
+    assert experiment.settings == alone.settings and alike(experiment, alone)
     with pytest.raises(DivergedError, match="became .*nan at step .*: try a lower adapter.lr$"):
         chosen(words, {"lr": 1e30}, {"lr": 1e31})
 

@@ -28,8 +28,8 @@ class Hungry(nn.Module):
         return EncoderOutput(tokens, tokens.mean((1, 2)), (tokens,) * layers)
 
 
-def forward(module: Hungry, batch: int = 8, shrinks: bool = True, precision: Any = "32") -> EncoderRunner:
-    return EncoderRunner(module, "0" * 64, torch.device("cpu"), batch, shrinks, precision)
+def forward(module: Hungry, batch: int = 8, auto_batch: bool = True, precision: Any = "32") -> EncoderRunner:
+    return EncoderRunner(module, "0" * 64, torch.device("cpu"), batch, auto_batch, precision)
 
 
 PIXELS = torch.randint(0, 256, (11, 2, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -54,7 +54,7 @@ def test_a_batch_that_does_not_fit_is_halved_for_good_and_nothing_is_lost(words:
 
 def test_a_batch_that_the_user_chose_is_not_changed() -> None:
     with pytest.raises(UserError, match=r"does not suffice for 8 clips of \(2, 3, 4, 4\) at once: batch=auto, or a sm"):
-        forward(Hungry(3), shrinks=False)(PIXELS, pooled)
+        forward(Hungry(3), auto_batch=False)(PIXELS, pooled)
 
 
 def test_a_single_clip_that_does_not_fit_says_what_to_make_smaller() -> None:

@@ -20,7 +20,7 @@ KEY = FeatureKey(
     decoder="decord2 3.4.0",
     weights="bb",
     architecture="cc",
-    kept="pooled",
+    feature_spec="pooled",
     precision="32",
 )
 

@@ -226,11 +226,11 @@ def test_films_are_made_when_first_wanted_and_found_again(tmp_path: Path, monkey
     films = Films("films", language.clips("films", 3), fps=4)
     examples = [Example(path.stem, path) for path in films.paths]
     assert not tmp_path.joinpath("mini").exists()
-    films.provide(examples[:2])
+    films.prepare_videos(examples[:2])
     assert [path.is_file() for path in films.paths] == [True, True, False]
     times = [os.stat(path).st_mtime_ns for path in films.paths[:2]]
     films.paths[1].unlink()
-    films.provide([*examples, Example("other", tmp_path / "not_ours.mp4")])
+    films.prepare_videos([*examples, Example("other", tmp_path / "not_ours.mp4")])
     again = [os.stat(path).st_mtime_ns for path in films.paths]
     assert again[0] == times[0] and again[1] > times[1]
     assert not list(films.paths[0].parent.glob(".*"))

@@ -100,7 +100,7 @@ def test_the_blind_control_sees_no_video(lm: Path) -> None:
 @pytest.mark.parametrize(("temporal", "steps"), [("none", 8), ("strided", 2), ("mean", 1)])
 def test_temporal_pooling_keeps_the_named_steps(lm: Path, temporal: str, steps: int) -> None:
     encoded = EncoderOutput(torch.randn(2, 8, 4, 24), torch.randn(2, 24))
-    kept = choice(lm, temporal=temporal).kept.take(encoded)
+    kept = choice(lm, temporal=temporal).feature_spec.take(encoded)
     assert kept.shape == (2, steps, 4, 24)
     wanted = {"none": encoded.tokens, "strided": encoded.tokens[:, 2::4], "mean": encoded.tokens.mean(1, keepdim=True)}
     assert torch.equal(kept, wanted[temporal].half())

@@ -23,7 +23,9 @@ def told_apart(probe: Any) -> Batch:
     draw = torch.Generator().manual_seed(0)
     centers, targets = torch.randn(3, 24, generator=draw), [i % 3 for i in range(48)]
     video = centers[targets][:, None, None] + 0.3 * torch.randn(48, 2, 4, 24, generator=draw)
-    features = probe.kept.take(EncoderOutput(video, video.mean((1, 2)), (video,) * probe.kept.layers))[:, None]
+    features = probe.feature_spec.take(EncoderOutput(video, video.mean((1, 2)), (video,) * probe.feature_spec.layers))[
+        :, None
+    ]
     return Batch([Example(str(i), Path(str(i)), target) for i, target in enumerate(targets)], features)
 
 
@@ -155,7 +157,7 @@ def test_choosing_leaves_one_probe_that_is_what_it_was_among_the_others(head: st
     assert found[1] != found[2]
     with pytest.raises(ValueError, match="too many values"):
         probe.predict(batch.examples, batch.features)
-    probe.choose(2)
+    probe.select(2)
     assert probe.points == 1 and all(len(p) == 1 for p in probe.parameters())
     for one, other in zip(probe.predict(batch.examples, batch.features), found[2], strict=True):
         assert one.value == other.value
@@ -166,7 +168,7 @@ def test_choosing_leaves_one_probe_that_is_what_it_was_among_the_others(head: st
 def test_a_probes_file_has_the_names_of_torchs_own_modules_and_comes_back(head: str, tmp_path: Path) -> None:
     probe = grid(head=head)
     descend(probe, told_apart(probe), 3)
-    probe.choose(1)
+    probe.select(1)
     trained_adapter.save_adapter(probe, tmp_path / "a", {"settings": {}})
     names = {"classify.1.weight", "classify.1.bias"} | (
         {"pool.weight", "pool.bias"}
@@ -192,7 +194,7 @@ def test_mlap_keeps_the_last_layers_and_its_file_has_a_layer_for_each(tmp_path: 
     probe = plugins.factory("adapter", "probe")(small(), TASK, head="mlap", layers=2).eval()
     with torch.inference_mode():
         encoded = small()(torch.randn(3, 4, 3, 32, 32), layers=2)
-    features = probe.kept.take(encoded)[:, None]
+    features = probe.feature_spec.take(encoded)[:, None]
     assert features.shape[2] == 2 and probe.predict([Example("1", Path("1"))], features[:1])[0].value
     trained_adapter.save_adapter(probe, tmp_path / "a", {"settings": {}})
     torch.manual_seed(1)
@@ -201,7 +203,7 @@ def test_mlap_keeps_the_last_layers_and_its_file_has_a_layer_for_each(tmp_path: 
     trained_adapter.restore_adapter(other, tmp_path / "a")
     assert torch.allclose(other(features[:, 0]), probe(features[:, 0]), atol=1e-2)
     assert "pool.layers.1.mlp.3.weight" in load_file(tmp_path / "a" / "adapter.safetensors")
-    assert plugins.factory("adapter", "probe")(small(), TASK, head="mlap").kept.layers == 4
+    assert plugins.factory("adapter", "probe")(small(), TASK, head="mlap").feature_spec.layers == 4
 
 
 def test_layers_are_refused_for_a_head_that_reads_one() -> None:

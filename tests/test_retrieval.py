@@ -291,7 +291,7 @@ def test_zero_shot_ranks_are_those_of_the_encoders_own_vectors(tiny: Path, films
     views = torch.randn(4, 3, encoder.dim, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         given = mine.predict(task.test, views.repeat_interleave(2, 0))
-        found = mine.settle(task.test, given)
+        found = mine.finalize(task.test, given)
         text = F.normalize(encoder.encode_text([e.text for e in task.test]), dim=1)
     similarity = text @ F.normalize(views.mean(1), dim=1).T  # (8 captions, 4 videos)
     for i, one in enumerate(found):
@@ -323,7 +323,7 @@ def test_a_vector_that_is_not_finite_is_a_miss_and_told(
     vectors = torch.eye(4)
     broken = torch.full((4,), math.nan)
     given = [Prediction((vectors[i], broken if i == 1 else vectors[i])) for i in range(4)]
-    values = [one.value for one in mine.settle(task.test, given)]
+    values = [one.value for one in mine.finalize(task.test, given)]
     assert "1 of 4 texts and 1 of 4 videos" in capsys.readouterr().err
     scored = task.score(values, [e.target for e in task.test])
     assert scored["t2v_R@1"] == scored["v2t_R@1"] == [1.0, 0.0, 1.0, 1.0]
@@ -423,7 +423,7 @@ def test_training_pulls_captions_to_their_videos_and_leaves_the_frozen_parts(
     assert losses[-1] < 0.2 < losses[0]
     mine.eval()
     with torch.inference_mode():
-        found = mine.settle(task.test, mine.predict(task.test, features))
+        found = mine.finalize(task.test, mine.predict(task.test, features))
     assert [one.value for one in found] == [{"t2v": 1.0, "v2t": 1.0}] * 4
     assert (checkpoint.sha256(encoder), checkpoint.sha256(mine.words)) == (before, frozen)
     own = {name.partition(".")[0] for name in trained_adapter.adapter_state(mine)}

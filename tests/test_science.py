@@ -315,15 +315,15 @@ def test_a_video_that_no_decoder_reads_is_told_with_what_to_make_of_it(name: str
 
 def test_a_video_whose_rate_is_not_that_of_its_labels_is_told_before_it_is_read(roots: Callable[[str], Path]) -> None:
     task = make("calms21", roots("calms21"))
-    assert task.provide
-    task.provide(task.train)  # one that is missing is counted when it is read
+    assert task.prepare_videos
+    task.prepare_videos(task.train)  # one that is missing is counted when it is read
     write(task.train[0].video, "damaged")
-    task.provide(task.train)
+    task.prepare_videos(task.train)
     shoot(task.train[0].video, 30)
-    task.provide(task.train)
+    task.prepare_videos(task.train)
     shoot(task.train[0].video, 25)
     with pytest.raises(UserError, match=r"mouse_train.mp4: 25 frames a second; its labels count 30: convert it again"):
-        task.provide(task.train)
+        task.prepare_videos(task.train)
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def test_every_parameter_of_a_task_has_a_type_a_default_and_a_meaning(name: str)
 @pytest.mark.parametrize("name", TASKS)
 def test_the_miniature_of_a_task_is_whole(name: str, minis: dict[str, Task]) -> None:
     task = minis[name]
-    assert task.test and task.train and task.provide
+    assert task.test and task.train and task.prepare_videos
     for split in (task.train, task.val, task.test):
         assert len({example.id for example in split}) == len(split)
     assert not {e.video for e in task.test} & {e.video for e in [*task.train, *task.val]}
@@ -65,9 +65,9 @@ def test_the_videos_of_a_miniature_are_made_when_they_are_wanted(
 ) -> None:
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path))
     task = make(name, mini=True)
-    assert task.provide and not any(tmp_path.iterdir())
+    assert task.prepare_videos and not any(tmp_path.iterdir())
     wanted = [task.test[0], task.train[-1]]
-    task.provide(wanted)
+    task.prepare_videos(wanted)
     assert {path for path in tmp_path.rglob("*.mp4")} == {example.video for example in wanted}
 
 

@@ -40,44 +40,46 @@ def adapt(config: Config) -> Path:
     out = config.options.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out} exists and is not empty; nothing is overwritten: name another folder")
-    with prepare(config) as parts:
-        return _adapt(config, parts, out)
+    with prepare(config) as experiment:
+        return _adapt(config, experiment, out)
 
 
-def _adapt(config: Config, parts: Experiment, out: Path) -> Path:
-    if not parts.task.train:
-        raise UserError(f"task {parts.name} has no train split to adapt on; adapt on another task")
-    if trained_adapter.saves_encoder(parts.adapter):
+def _adapt(config: Config, experiment: Experiment, out: Path) -> Path:
+    if not experiment.task.train:
+        raise UserError(f"task {experiment.name} has no train split to adapt on; adapt on another task")
+    if trained_adapter.saves_encoder(experiment.adapter):
         _load.spec_of(config.options.ckpt)  # fails now rather than after hours
-    elif not trained_adapter.adapter_state(parts.adapter):
+    elif not trained_adapter.adapter_state(experiment.adapter):
         raise UserError(
-            f"adapter {parts.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
+            f"adapter {experiment.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
         )
-    if config.options.canary and not parts.retuned:
-        preflight.check(config, parts.encoder, parts.reader, parts.task)
-    selection, _ = fit_adapter(parts, config)
+    if config.options.canary and not experiment.retuned:
+        preflight.check(config, experiment.encoder, experiment.extractor, experiment.task)
+    selection, _ = fit_adapter(experiment, config)
     out.parent.mkdir(parents=True, exist_ok=True)
     hidden = out.parent / f".{out.name}.{secrets.token_hex(4)}"
     try:
         hidden.mkdir()
         record = {
-            "adapter": parts.adapter_name,
-            "settings": parts.settings,
-            "task": parts.name,
+            "adapter": experiment.adapter_name,
+            "settings": experiment.settings,
+            "task": experiment.name,
             "selection": selection,
             "config": config.to_yaml(),
-            "frozen": frozen_parts(parts.adapter, parts.task, parts.encoder.sha256),
+            "frozen": frozen_parts(experiment.adapter, experiment.task, experiment.encoder.sha256),
         }
-        trained_adapter.save_adapter(parts.adapter, trained_adapter.adapter_folder(hidden, parts.adapter_name), record)
-        if trained_adapter.saves_encoder(parts.adapter):
-            _load.save_encoder(parts.encoder.module, _load.spec_of(config.options.ckpt), hidden)
+        trained_adapter.save_adapter(
+            experiment.adapter, trained_adapter.adapter_folder(hidden, experiment.adapter_name), record
+        )
+        if trained_adapter.saves_encoder(experiment.adapter):
+            _load.save_encoder(experiment.encoder.module, _load.spec_of(config.options.ckpt), hidden)
         else:
             local = Path(config.options.ckpt).expanduser()
             pointer = {
                 "ckpt": str(local.absolute()) if local.exists() else config.options.ckpt,
                 "seed": config.options.seed,
                 "settings": plain(config.encoder),
-                "sha256": parts.encoder.sha256,
+                "sha256": experiment.encoder.sha256,
             }
             (hidden / "encoder.json").write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
         if out.exists():

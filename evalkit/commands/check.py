@@ -75,8 +75,8 @@ class DataCheck:
 def check_data(task: Task, config: Config) -> DataCheck:
     """Reads every part of a video once, as a run would decode it, and compares the files of the splits."""
     examples = {name: getattr(task, name) for name in SPLITS if getattr(task, name)}
-    if task.provide:
-        task.provide([example for split in examples.values() for example in split])
+    if task.prepare_videos:
+        task.prepare_videos([example for split in examples.values() for example in split])
     splits = [_split(name, split, task, config) for name, split in examples.items()]
     return DataCheck(splits, _shared(examples), _unseen(task), fingerprint(task.test))
 

@@ -171,7 +171,7 @@ def behavior_task(
         train=found.train,
         test=found.test,
         classes=found.classes,
-        provide=found.provide,
+        prepare_videos=found.prepare_videos,
         score=box_map if boxed else foreground_map if several else macro_accuracy,
         chance=chance_map(counted) if several else 100 / len(found.classes),
         **facts,

@@ -38,7 +38,7 @@ class CaptionSplits(NamedTuple):
     test: Sequence[CaptionedVideo]
     train: Sequence[CaptionedVideo] = ()
     val: Sequence[CaptionedVideo] = ()
-    provide: Callable[[Sequence[Example]], None] | None = None
+    prepare_videos: Callable[[Sequence[Example]], None] | None = None
 
 
 class SegmentedVideo(NamedTuple):
@@ -62,7 +62,7 @@ class SegmentSplits(NamedTuple):
 
     test: Sequence[SegmentedVideo]
     train: Sequence[SegmentedVideo] = ()
-    provide: Callable[[Sequence[Example]], None] | None = None
+    prepare_videos: Callable[[Sequence[Example]], None] | None = None
 
     def segments(self) -> CaptionSplits:
         """Each part as a video of its own, with its sentence."""
@@ -74,7 +74,7 @@ class SegmentSplits(NamedTuple):
                 for k, (start, end, sentence) in enumerate(one.parts)
             ]
 
-        return CaptionSplits(parts(self.test), parts(self.train), provide=self.provide)
+        return CaptionSplits(parts(self.test), parts(self.train), prepare_videos=self.prepare_videos)
 
     def paragraphs(self) -> CaptionSplits:
         """Each video whole, with the paragraph of all its sentences; several where several people told it.
@@ -88,7 +88,7 @@ class SegmentSplits(NamedTuple):
                 for one in of
             ]
 
-        return CaptionSplits(whole(self.test), whole(self.train), provide=self.provide)
+        return CaptionSplits(whole(self.test), whole(self.train), prepare_videos=self.prepare_videos)
 
 
 def retrieval_task(found: CaptionSplits, **words: Any) -> Task:
@@ -105,7 +105,7 @@ def retrieval_task(found: CaptionSplits, **words: Any) -> Task:
         score=retrieval,
         controls=("shuffled", "single_frame"),
         chance=100 / max(1, len(found.test)),
-        provide=found.provide,
+        prepare_videos=found.prepare_videos,
         **words,
     )
 
@@ -163,7 +163,7 @@ def _tell(found: CaptionSplits, **words: Any) -> Task:
         train=described(found.train),
         val=described(found.val),
         controls=("blind", "shuffled"),
-        provide=found.provide,
+        prepare_videos=found.prepare_videos,
         **words,
     )
 

@@ -37,7 +37,7 @@ def dense_captioning_task(found: SegmentSplits, segments: str, meteor: bool, **w
         score=by_video_meteor if meteor else by_video,
         controls=("blind", "shuffled"),
         protocol=segments if segments in ("given", "even") else "proposed",
-        provide=found.provide,
+        prepare_videos=found.prepare_videos,
         **words,
     )
 

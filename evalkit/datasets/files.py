@@ -25,7 +25,7 @@ class LabeledRow(NamedTuple):
     train: Sequence[Example]
     test: Sequence[Example]
     classes: tuple[str, ...]
-    provide: Callable[[Sequence[Example]], None] | None = None
+    prepare_videos: Callable[[Sequence[Example]], None] | None = None
 
 
 def read_table(

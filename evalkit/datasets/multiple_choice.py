@@ -26,7 +26,7 @@ def multiple_choice_task(found: LabeledRow, **words: Any) -> Task:
         train=found.train,
         score=accuracy,
         chance=fmean(100 / len(example.choices) for example in found.test),
-        provide=found.provide,
+        prepare_videos=found.prepare_videos,
         **words,
     )
 

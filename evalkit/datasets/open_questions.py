@@ -25,7 +25,7 @@ class Questions(NamedTuple):
     test: Sequence[Example]
     train: Sequence[Example] = ()
     val: Sequence[Example] = ()
-    provide: Callable[[Sequence[Example]], None] | None = None
+    prepare_videos: Callable[[Sequence[Example]], None] | None = None
 
 
 def open_question_task(found: Questions, **words: Any) -> Task:
@@ -41,7 +41,7 @@ def open_question_task(found: Questions, **words: Any) -> Task:
         val=found.val,
         views=Views("uniform"),
         controls=("blind", "shuffled"),
-        provide=found.provide,
+        prepare_videos=found.prepare_videos,
         **words,
     )
 

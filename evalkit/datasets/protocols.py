@@ -149,7 +149,7 @@ def classification(
         train=found.train,
         test=found.test,
         classes=found.classes,
-        provide=found.provide,
+        prepare_videos=found.prepare_videos,
         score=score,
         chance=chance_map(several, empty=score is not charades_map) if several else 100 / len(found.classes),
         **facts,

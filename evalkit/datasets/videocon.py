@@ -53,7 +53,7 @@ def by_words(benchmark: str, found: LabeledRow, mini: bool) -> Task:
         license="generated (Apache-2.0)" if mini else "the data set's own",
         source="https://github.com/Hritikbansal/videocon",
         published={} if mini else published.rows(benchmark, "top1", "zero-shot"),
-        provide=found.provide,
+        prepare_videos=found.prepare_videos,
     )
 
 

@@ -46,9 +46,9 @@ def task(lesson: Lesson = "steps", films: int = 1800) -> Task:
         return _told_both(films)
     (train, train_films), (test, test_films) = _split("train", films, lesson), _split("test", 100, lesson)
 
-    def provide(examples: Sequence[Example]) -> None:
-        train_films.provide(examples)
-        test_films.provide(examples)
+    def prepare_videos(examples: Sequence[Example]) -> None:
+        train_films.prepare_videos(examples)
+        test_films.prepare_videos(examples)
 
     return Task(
         test=test,
@@ -57,7 +57,7 @@ def task(lesson: Lesson = "steps", films: int = 1800) -> Task:
         views=Views("uniform", frames=16 if lesson == "steps" else None),
         chance=100 / len(test[0].choices),
         license="generated (Apache-2.0)",
-        provide=provide,
+        prepare_videos=prepare_videos,
     )
 
 
@@ -95,7 +95,7 @@ def _captioned(told: Sequence[Sequence[Example]], frames: int | None, films: Fil
         score=text_score,
         views=Views("uniform", frames=frames),
         license="generated (Apache-2.0)",
-        provide=films.provide,
+        prepare_videos=films.prepare_videos,
     )
 
 

@@ -90,7 +90,7 @@ def pixels(films: Films, encoder: ViViT) -> Tensor:
         RuntimeError: one cannot be decoded.
     """
     clip = encoder.clip
-    films.provide([Example(path.stem, path) for path in films.paths])
+    films.prepare_videos([Example(path.stem, path) for path in films.paths])
     requests = [Request(path, None, Views("uniform"), clip.frames, clip.size) for path in films.paths]
     found = torch.empty(len(requests), clip.frames, 3, clip.size, clip.size, dtype=torch.uint8)
     for i, one in enumerate(track(read_clips(requests, workers=cores()), "decode", len(requests))):

@@ -58,10 +58,10 @@ class StreamedFeatures:
         pin: batches lie in page-locked memory, from which a GPU takes them while the CPU goes on.
     """
 
-    reader: FeatureExtractor
+    extractor: FeatureExtractor
     keep: Callable[[Tensor], Tensor]
     sources: Sequence[Source]
-    shelf: FeatureCache | None
+    feature_cache: FeatureCache | None
     keys: Sequence[bytes]
     pin: bool = False
 
@@ -71,16 +71,18 @@ class StreamedFeatures:
         Raises:
             UserError: a source that could be decoded before no longer can.
         """
-        return _ahead(self._read(batches)) if self.shelf else self._read(batches)
+        return _ahead(self._read(batches)) if self.feature_cache else self._read(batches)
 
     def _read(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         distinct = [list(dict.fromkeys(batch)) for batch in batches]
         order = [row for own in distinct for row in own]
-        reader = replace(self.reader, cost=Cost())  # what is read again is neither a hit nor a miss of the run
+        extractor = replace(self.extractor, cost=Cost())  # what is read again is neither a hit nor a miss of the run
         # A store of its own, since this runs in a thread of its own.
-        shelf = self.shelf and replace(self.shelf, store=Store(self.shelf.store.folder, self.shelf.store.limit))
-        keys = [self.keys[row] for row in order] if shelf else []
-        found = reader.encode([self.sources[row] for row in order], self.keep, "", _PLAIN, shelf, keys)
+        feature_cache = self.feature_cache and replace(
+            self.feature_cache, store=Store(self.feature_cache.store.folder, self.feature_cache.store.limit)
+        )
+        keys = [self.keys[row] for row in order] if feature_cache else []
+        found = extractor.encode([self.sources[row] for row in order], self.keep, "", _PLAIN, feature_cache, keys)
         try:
             for batch, own in zip(batches, distinct, strict=True):
                 first = _known(next(found))
@@ -91,10 +93,12 @@ class StreamedFeatures:
                 place = {row: i for i, row in enumerate(own)}
                 yield rows if len(own) == len(batch) else rows[[place[row] for row in batch]]
         finally:
-            if shelf:
-                shelf.store.close()
+            if feature_cache:
+                feature_cache.store.close()
             for phase in ("decode_s", "encode_s", "encoder_forwards"):
-                setattr(self.reader.cost, phase, getattr(self.reader.cost, phase) + getattr(reader.cost, phase))
+                setattr(
+                    self.extractor.cost, phase, getattr(self.extractor.cost, phase) + getattr(extractor.cost, phase)
+                )
 
 
 class FeatureSet(NamedTuple):
@@ -112,7 +116,7 @@ class FeatureSet(NamedTuple):
 
 
 def gather(
-    parts: Experiment, wanted: Sequence[Source], looks: Sequence[AugmentedView | None], label: str
+    experiment: Experiment, wanted: Sequence[Source], looks: Sequence[AugmentedView | None], label: str
 ) -> FeatureSet:
     """The features that the present adapter reads of sources, or their uint8 video where it trains the encoder.
 
@@ -121,11 +125,11 @@ def gather(
         looks: the augmented views of each, a row each; None is the plain views, which are one row.
         label: of the progress.
     """
-    video, shelf, reader = parts.adapter.trains_encoder, parts.shelf, parts.reader
-    keep = _pixels if video else parts.keep
+    video, feature_cache, extractor = experiment.adapter.trains_encoder, experiment.feature_cache, experiment.extractor
+    keep = _pixels if video else experiment.keep
     asked = [source._replace(look=look) for source in wanted for look in looks]
-    keys = [shelf.keys(source, _PLAIN) for source in asked] if shelf else []
-    found = reader.encode(asked, keep, label, _PLAIN, shelf, keys)
+    keys = [feature_cache.keys(source, _PLAIN) for source in asked] if feature_cache else []
+    found = extractor.encode(asked, keep, label, _PLAIN, feature_cache, keys)
     held: Tensor | None = None
     first: dict[Source, int] = {}
     good: list[int] = []
@@ -137,14 +141,14 @@ def gather(
             continue
         if not good:
             one, done = own[0].features[""], (place + 1) * len(looks)
-            where = _where(one, len(asked), len(wanted), label, shelf)
+            where = _where(one, len(asked), len(wanted), label, feature_cache)
             if where == "memory":
                 held = torch.empty(len(asked), *one.shape, dtype=one.dtype)
-            elif where == "store" and shelf:
-                found = _filled(reader, asked[done:], keep, label, shelf, keys[done:])
+            elif where == "store" and feature_cache:
+                found = _filled(extractor, asked[done:], keep, label, feature_cache, keys[done:])
             else:
-                keep, shelf = _pixels if video else replace(parts, shelf=None).keep, None
-                found = reader.check(asked[done:], label)
+                keep, feature_cache = _pixels if video else replace(experiment, feature_cache=None).keep, None
+                found = extractor.check(asked[done:], label)
         first[source] = len(good)
         if held is not None:
             for row, encoding in enumerate(own, len(good)):
@@ -153,14 +157,16 @@ def gather(
     next(found, None)  # lets it flush
     if held is not None:
         return FeatureSet(InMemoryFeatures(held), first, failed)
-    sources, own_keys = [asked[i] for i in good], [keys[i] for i in good if shelf]
+    sources, own_keys = [asked[i] for i in good], [keys[i] for i in good if feature_cache]
     return FeatureSet(
-        StreamedFeatures(reader, keep, sources, shelf, own_keys, parts.device.type == "cuda"), first, failed
+        StreamedFeatures(extractor, keep, sources, feature_cache, own_keys, experiment.device.type == "cuda"),
+        first,
+        failed,
     )
 
 
 def _where(
-    one: Tensor, rows: int, sources: int, label: str, shelf: FeatureCache | None
+    one: Tensor, rows: int, sources: int, label: str, feature_cache: FeatureCache | None
 ) -> Literal["memory", "store", "videos"]:
     """Where so many rows are read from while an adapter is fitted; what that costs is told, but for memory."""
     size, free = rows * one.nbytes, machine.free_memory()
@@ -168,33 +174,35 @@ def _where(
         return "memory"
     kind = "video" if one.dtype == torch.uint8 else "features"
     told = f"{label}: {_gigabytes(size)} of {kind}, {_gigabytes(free)} of memory free"
-    limit = shelf.store.limit if shelf else 0
-    if shelf and shelf.key.layout == "int8":
+    limit = feature_cache.store.limit if feature_cache else 0
+    if feature_cache and feature_cache.key.layout == "int8":
         size = rows * (one.numel() + 4 * one.numel() // one.shape[-1])  # as it lies on the disk
     if limit is None or size <= limit:
         print(f"{told}: they are read from the store for every batch", file=sys.stderr)
         return "store"
     how, mend = ("decoded", "") if kind == "video" else ("decoded and encoded", "; cache=on stores them")
-    if shelf:
+    if feature_cache:
         mend = f"; EVALKIT_CACHE_GB= above {_gigabytes(size)} stores them"
     print(f"{told}: {sources} parts of videos are {how} again in each epoch{mend}", file=sys.stderr)
     return "videos"
 
 
 def _filled(
-    reader: FeatureExtractor,
+    extractor: FeatureExtractor,
     wanted: Sequence[Source],
     keep: Callable[[Tensor], Tensor],
     label: str,
-    shelf: FeatureCache,
+    feature_cache: FeatureCache,
     keys: Sequence[bytes],
 ) -> Iterator[SourceFeatures]:
     """Each source in order, encoded where the shelf lacks it; what is there is not read now and has no features."""
-    stored = [shelf.holds(own) for own in keys]
+    stored = [feature_cache.holds(own) for own in keys]
     missing = [i for i, there in enumerate(stored) if not there]
-    encodings = reader.encode([wanted[i] for i in missing], keep, label, _PLAIN, shelf, [keys[i] for i in missing])
+    encodings = extractor.encode(
+        [wanted[i] for i in missing], keep, label, _PLAIN, feature_cache, [keys[i] for i in missing]
+    )
     for source, there in zip(wanted, stored, strict=True):
-        reader.cost.cache_hits += there
+        extractor.cost.cache_hits += there
         yield SourceFeatures(source) if there else next(encodings)
     next(encodings, None)  # lets it flush
 

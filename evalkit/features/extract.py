@@ -196,7 +196,7 @@ class FeatureExtractor:
         keep: Callable[[Tensor], Tensor],
         label: str,
         variants: Mapping[str, Variant],
-        shelf: FeatureCache | None = None,
+        feature_cache: FeatureCache | None = None,
         keys: Sequence[bytes] = (),
     ) -> Iterator[SourceFeatures]:
         """Each source's features in order. `keep` maps uint8 clips (N, T, C, H, W) to what is kept, (N, ...).
@@ -207,8 +207,8 @@ class FeatureExtractor:
             label: of the progress on stderr; empty shows none.
             keys: on the shelf, of each source, where they are known.
         """
-        keys = keys or [shelf.keys(source, variants) if shelf else b"" for source in wanted]
-        there = self._there(wanted, variants, shelf, keys)
+        keys = keys or [feature_cache.keys(source, variants) if feature_cache else b"" for source in wanted]
+        there = self._there(wanted, variants, feature_cache, keys)
         waiting: list[_Waiting] = []
         held = 0
         for source, own, one in zip(wanted, keys, track(there, label, len(wanted)) if label else there, strict=True):
@@ -217,26 +217,30 @@ class FeatureExtractor:
             self.cost.cache_hits += isinstance(one, SourceFeatures)
             self.cost.cache_misses += not isinstance(one, SourceFeatures)
             if not held or held >= self.batch or len(waiting) >= WAITING:
-                yield from self._flush(waiting, keep, variants, shelf)
+                yield from self._flush(waiting, keep, variants, feature_cache)
                 waiting, held = [], 0
-        yield from self._flush(waiting, keep, variants, shelf)
-        if shelf:
-            shelf.store.flush()
+        yield from self._flush(waiting, keep, variants, feature_cache)
+        if feature_cache:
+            feature_cache.store.flush()
 
     def _there(
-        self, wanted: Sequence[Source], variants: Iterable[str], shelf: FeatureCache | None, keys: Sequence[bytes]
+        self,
+        wanted: Sequence[Source],
+        variants: Iterable[str],
+        feature_cache: FeatureCache | None,
+        keys: Sequence[bytes],
     ) -> Iterator[Decoded | Failure | SourceFeatures]:
         """What is stored of each source, in order; else its clips."""
-        stored = [bool(shelf and shelf.holds(own)) for own in keys]
+        stored = [bool(feature_cache and feature_cache.holds(own)) for own in keys]
         clips = self._timed(self.read([source for source, known in zip(wanted, stored, strict=True) if not known]))
         found: dict[int, SourceFeatures | None] = {}
         again = clips
         for i in range(len(wanted)):
-            if shelf and stored[i] and i not in found:
-                found[i] = shelf.find(wanted[i], variants, keys[i])
+            if feature_cache and stored[i] and i not in found:
+                found[i] = feature_cache.find(wanted[i], variants, keys[i])
                 if not found[i]:  # damaged or evicted, as others may be: those that come soon are read together
                     soon = [j for j in range(i + 1, min(i + WAITING, len(wanted))) if stored[j]]
-                    found |= {j: shelf.find(wanted[j], variants, keys[j]) for j in soon}
+                    found |= {j: feature_cache.find(wanted[j], variants, keys[j]) for j in soon}
                     again = self._timed(self.read([wanted[j] for j, one in found.items() if not one]))
             yield found.pop(i, None) or next(again if stored[i] else clips)
 
@@ -281,7 +285,7 @@ class FeatureExtractor:
         waiting: Sequence[_Waiting],
         keep: Callable[[Tensor], Tensor],
         variants: Mapping[str, Variant],
-        shelf: FeatureCache | None,
+        feature_cache: FeatureCache | None,
     ) -> Iterator[SourceFeatures]:
         started = time.monotonic()
         good = [(source, clip) for source, _, clip in waiting if isinstance(clip, Decoded)]
@@ -301,7 +305,7 @@ class FeatureExtractor:
             else:
                 features_of = {name: next(rows) for name, rows in kept.items()}
                 encoding = SourceFeatures(source, features_of, decoder=None if clip.default_decoder else clip.decoder)
-                yield shelf.put(encoding, keys) if shelf and keys else encoding
+                yield feature_cache.put(encoding, keys) if feature_cache and keys else encoding
 
 
 def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
@@ -333,7 +337,9 @@ def _seed(source: Source) -> int:
     return zlib.crc32(f"{source.video.name} {source.span}".encode())
 
 
-def feature_cache(config: Config, forward: EncoderRunner, reader: FeatureExtractor, kept: FeatureSpec) -> FeatureCache:
+def open_feature_cache(
+    config: Config, forward: EncoderRunner, extractor: FeatureExtractor, spec: FeatureSpec
+) -> FeatureCache:
     """Where this run's features are stored, under a key of all that changes them."""
     # What a function of the user's own was asked for may lie where no look at the module finds it.
     own = plugins.own_encoder(config.options.ckpt)
@@ -341,14 +347,14 @@ def feature_cache(config: Config, forward: EncoderRunner, reader: FeatureExtract
     key = FeatureKey(
         video=Identity(0, None, ""),  # of each source in its turn, as are the span and the variant
         span=None,
-        views=reader.views,
+        views=extractor.views,
         clip=forward.module.clip,
-        decoder=", ".join(dict.fromkeys((default_decoder(reader.decoder), PYAV))),
+        decoder=", ".join(dict.fromkeys((default_decoder(extractor.decoder), PYAV))),
         weights=forward.sha256,
         architecture=architecture(forward.module) + called,
-        kept=repr(kept),
+        feature_spec=repr(spec),
         precision=f"{forward.precision} on {forward.device.type}{', compiled' if config.options.compile else ''}",
-        dtype=kept.dtype,
-        layout=kept.layout,
+        dtype=spec.dtype,
+        layout=spec.layout,
     )
     return FeatureCache(cache.features(), key)

@@ -12,7 +12,7 @@ from torch import Tensor
 from evalkit.api import EncoderOutput, FeatureSpec
 from evalkit.errors import UserError
 
-_HALF = {"bf16": torch.bfloat16, "16": torch.float16}
+HALF_PRECISION = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
 @dataclass
@@ -23,8 +23,8 @@ class EncoderRunner:
         module: the encoder.
         sha256: of its weights.
         device: where it is.
-        batch: clips in one forward pass; halved when the memory does not suffice, where `shrinks`.
-        shrinks: the batch may be halved. What a clip gives depends on its batch by rounding alone; the canary
+        batch: clips in one forward pass; halved when the memory does not suffice, where `auto_batch`.
+        auto_batch: the batch may be halved. What a clip gives depends on its batch by rounding alone; the canary
             measures by how much.
         precision: of the arithmetic: 32, or bf16 or 16 under autocast.
     """
@@ -33,18 +33,18 @@ class EncoderRunner:
     sha256: str
     device: torch.device
     batch: int
-    shrinks: bool
+    auto_batch: bool
     precision: Literal["32", "bf16", "16"] = "32"
 
-    def arithmetic(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the encoder runs: autocast for half precision."""
-        half = _HALF.get(self.precision)
+        half = HALF_PRECISION.get(self.precision)
         return torch.autocast(self.device.type, half) if half else nullcontext()
 
     def encode(self, pixels: Tensor, layers: int | tuple[int, ...] = 1) -> EncoderOutput:
         """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W)."""
         video = self.module.clip.normalize(pixels.to(self.device, non_blocking=True))
-        with self.arithmetic():
+        with self.autocast():
             try:
                 found: EncoderOutput = self.module(video) if layers == 1 else self.module(video, layers=layers)
             except TypeError as error:
@@ -59,7 +59,7 @@ class EncoderRunner:
         frames = None if found.frames is None else found.frames.float()
         return EncoderOutput(found.tokens.float(), found.pooled.float(), tuple(x.float() for x in found.layers), frames)
 
-    def __call__(self, pixels: Tensor, kept: FeatureSpec) -> Tensor:
+    def __call__(self, pixels: Tensor, spec: FeatureSpec) -> Tensor:
         """What is kept of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W).
 
         Raises:
@@ -72,13 +72,13 @@ class EncoderRunner:
             part = pixels[done : done + self.batch]
             try:
                 with torch.inference_mode():
-                    found.append(kept.take(self.encode(part, kept.layers)).cpu())
+                    found.append(spec.take(self.encode(part, spec.layers)).cpu())
             except (RuntimeError, ValueError) as error:
                 if not _is_out_of_memory(error):
                     if isinstance(error, ValueError):  # a shape that it does not take: clip.frames, clip.size
                         raise UserError(f"the encoder cannot take these clips: {error}") from error
                     raise
-                if not self.shrinks or self.batch == 1:
+                if not self.auto_batch or self.batch == 1:
                     mend = "a smaller clip.frames= or clip.size=" if self.batch == 1 else "batch=auto, or a smaller one"
                     raise UserError(
                         f"the memory does not suffice for {len(part)} clips of {tuple(part.shape[1:])} at once: {mend}"

@@ -69,7 +69,8 @@ class FeatureKey:
         decoder: names and versions of the decoders that may read the file.
         weights: sha256 of the encoder's weights.
         architecture: of the encoder, as `architecture` says it: equal weights may be used in other ways.
-        kept: which layers, and what is kept of them: `pooled`, `tokens of the last 4 layers`, with all settings.
+        feature_spec: which layers, and what is kept of them: `pooled`, `tokens of the last 4 layers`, with all
+            settings.
         precision: of the encoder's arithmetic: 32, or bf16 or 16 under autocast.
         masking: what of the clip is hidden from the encoder, with its seed; empty means nothing.
         variant: what was done to the pixels: unchanged, shuffled (with its seed), single_frame; and where they are an
@@ -87,7 +88,7 @@ class FeatureKey:
     decoder: str
     weights: str
     architecture: str
-    kept: str
+    feature_spec: str
     precision: str
     masking: str = ""
     variant: str = "unchanged"

@@ -26,7 +26,7 @@ Solver = Callable[[Tensor, Tensor, int], LinearClassifier]
 class ClosedFormProbe(lightning.LightningModule, ABC):
     """A frozen encoder's pooled vectors -> class scores, at each point of a grid until one is chosen.
 
-    A kind of probe gives `fit_vectors(x, y)`, `score_vectors(x)`, which has (N, classes) for each point, and `choose`.
+    A kind of probe gives `fit_vectors(x, y)`, `score_vectors(x)`, which has (N, classes) for each point, and `select`.
 
     Args:
         name: of the adapter, for what the user is told.
@@ -39,7 +39,7 @@ class ClosedFormProbe(lightning.LightningModule, ABC):
     """
 
     trains_encoder = False
-    kept = FeatureSpec("pooled")
+    feature_spec = FeatureSpec("pooled")
     epochs = 1  # it is fitted, in one go
     batch_size = 1  # is not asked for
 
@@ -87,7 +87,7 @@ class ClosedFormProbe(lightning.LightningModule, ABC):
         return found
 
     @abstractmethod
-    def choose(self, k: int) -> None:
+    def select(self, k: int) -> None:
         """Leaves the k-th point only."""
 
     def _vectors(self, features: Tensor) -> Tensor:
@@ -141,16 +141,16 @@ class LinearProbe(ClosedFormProbe):
             return scores
         return [one.sigmoid() if self.several else one.softmax(1) for one in scores]
 
-    def choose(self, k: int) -> None:
+    def select(self, k: int) -> None:
         """Leaves the k-th point only."""
         self.weight, self.bias, self.points = self.weight[k : k + 1].clone(), self.bias[k : k + 1].clone(), 1
 
-    def learned(self) -> dict[str, Tensor]:
+    def adapter_state(self) -> dict[str, Tensor]:
         """The one probe's weight (classes, D) and bias (classes,), as torch.nn.Linear has them, float64."""
         (weight,), (bias,) = self.weight, self.bias
         return {"weight": weight.T, "bias": bias}
 
-    def relearn(self, weights: Mapping[str, Tensor]) -> None:
+    def load_adapter_state(self, weights: Mapping[str, Tensor]) -> None:
         """Puts back what `learned` gave."""
         self.weight = weights["weight"].T[None].to(self.weight)
         self.bias = weights["bias"][None].to(self.bias)

@@ -15,7 +15,7 @@ def one_step(kinds: int = len(KINDS)) -> Questions:
     """The films of `classes.one_step`, and the first so many kinds of questions about each."""
     asked = [_asked(k) for k in range(kinds)]
     return Questions(
-        [one for of in asked for one in of.test], [one for of in asked for one in of.train], (), asked[0].provide
+        [one for of in asked for one in of.test], [one for of in asked for one in of.train], (), asked[0].prepare_videos
     )
 
 
@@ -26,4 +26,4 @@ def _asked(k: int) -> Questions:
     def ask(one: Example) -> Example:
         return replace(one, id=f"{one.id}-{KINDS[k]}", text=text, target=(found.classes[one.target],), kind=KINDS[k])
 
-    return Questions([ask(one) for one in found.test], [ask(one) for one in found.train], (), found.provide)
+    return Questions([ask(one) for one in found.test], [ask(one) for one in found.train], (), found.prepare_videos)

@@ -45,8 +45,8 @@ def steps() -> SegmentSplits:
         parts = [(*span, str(step)) for span, step in zip(story.times(), story.steps, strict=True)]
         return [SegmentedVideo(name, path, story.seconds, parts)]
 
-    found, provide = _told(told, NARRATED)
-    return SegmentSplits(found["test"], found["train"], provide)
+    found, prepare_videos = _told(told, NARRATED)
+    return SegmentSplits(found["test"], found["train"], prepare_videos)
 
 
 def _part(story: world.Story, first: int, last: int) -> world.Story:
@@ -54,8 +54,8 @@ def _part(story: world.Story, first: int, last: int) -> world.Story:
 
 
 def _searched(tell: Callable[[str, Path, world.Story], list[CaptionedVideo]]) -> CaptionSplits:
-    found, provide = _told(tell, SEARCHED)
-    return CaptionSplits(found["test"], found["train"], provide=provide)
+    found, prepare_videos = _told(tell, SEARCHED)
+    return CaptionSplits(found["test"], found["train"], prepare_videos=prepare_videos)
 
 
 def _told(
@@ -64,9 +64,9 @@ def _told(
     """What is told of so many films of each split, and what makes these."""
     films = {split: three_minutes(split, n) for split, n in sizes.items()}
 
-    def provide(examples: Sequence[Example]) -> None:
+    def prepare_videos(examples: Sequence[Example]) -> None:
         for one in films.values():
-            one.provide(examples)
+            one.prepare_videos(examples)
 
     found = {
         split: [
@@ -76,4 +76,4 @@ def _told(
         ]
         for split, own in films.items()
     }
-    return found, provide
+    return found, prepare_videos

@@ -62,7 +62,7 @@ def side_by_side(label: Callable[[world.Step], Set[str]]) -> LabeledRow:
         for name, half, box in zip(("left", "right"), _halves(step), (left, right), strict=True):
             target = tuple(sorted(map(classes.index, label(half))))
             examples.append(Example(f"{path.stem}/{name}", path, target, box=box))
-    return LabeledRow(examples[: 2 * TRAIN], examples[2 * TRAIN :], classes, films.provide)
+    return LabeledRow(examples[: 2 * TRAIN], examples[2 * TRAIN :], classes, films.prepare_videos)
 
 
 def _halves(step: world.Step) -> tuple[world.Step, world.Step]:
@@ -89,4 +89,4 @@ def _in_order(rng: random.Random) -> world.Story:
 def _labeled(films: Films, targets: Sequence[int | tuple[int, ...] | None], classes: tuple[str, ...]) -> LabeledRow:
     examples = [Example(path.stem, path, target) for path, target in zip(films.paths, targets, strict=True)]
     train, test = ([one for one in part if one.target is not None] for part in (examples[:TRAIN], examples[TRAIN:]))
-    return LabeledRow(train, test, classes, films.provide)
+    return LabeledRow(train, test, classes, films.prepare_videos)

@@ -34,7 +34,7 @@ class Films:
         folder = cache.folder() / "mini" / f"v{world.VERSION}" / self.name
         return [folder / f"{i:05d}.mp4" for i in range(len(self.stories))]
 
-    def provide(self, examples: Sequence[Example]) -> None:
+    def prepare_videos(self, examples: Sequence[Example]) -> None:
         """Films what is missing of the videos of these examples, on all cores.
 
         Raises:

@@ -49,8 +49,8 @@ def _asked(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, 
         asked = zip(films[-1].paths, questions, strict=True)
         found[split] = [example for path, one in asked for example in ask(f"{split}-{path.stem}", path, one)]
 
-    def provide(examples: Sequence[Example]) -> None:
+    def prepare_videos(examples: Sequence[Example]) -> None:
         for one in films:
-            one.provide(examples)
+            one.prepare_videos(examples)
 
-    return LabeledRow(found["train"], found["test"], (), provide)
+    return LabeledRow(found["train"], found["test"], (), prepare_videos)

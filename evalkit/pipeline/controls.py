@@ -32,15 +32,15 @@ VARIANTS = {"shuffled": shuffled, "single_frame": single_frame}
 ASKED_AGAIN = ("blind", "option_order")
 
 
-def controls_of(parts: Experiment) -> list[str]:
+def controls_of(experiment: Experiment) -> list[str]:
     """The task's controls, but for `blind` where the adapter has no answer without a video."""
-    controls = list(parts.task.controls)
+    controls = list(experiment.task.controls)
     if unknown := set(controls) - {*VARIANTS, *ASKED_AGAIN}:
-        raise UserError(f"task {parts.name}: no control named {min(unknown)!r}")
+        raise UserError(f"task {experiment.name}: no control named {min(unknown)!r}")
     if "blind" in controls:
         try:
             with torch.inference_mode():
-                parts.adapter.predict(parts.task.test[:1], None)
+                experiment.adapter.predict(experiment.task.test[:1], None)
         except UserError as error:
             print(f"control blind left out: {error}", file=sys.stderr)
             controls.remove("blind")

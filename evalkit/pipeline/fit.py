@@ -15,11 +15,11 @@ from evalkit.features import extract
 from evalkit.features.batches import gather
 from evalkit.features.extract import Source, SourceFeatures
 from evalkit.pipeline.setup import Experiment
-from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, best_epoch, fit
+from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, best_point, fit
 from evalkit.video.augment import AugmentedView, augmented_views
 
 
-def fit_adapter(parts: Experiment, config: Config) -> tuple[dict[str, Any], float]:
+def fit_adapter(experiment: Experiment, config: Config) -> tuple[dict[str, Any], float]:
     """Fits every grid point on train, and leaves in the parts the adapter that is best on val, and its settings.
 
     Returns:
@@ -28,29 +28,29 @@ def fit_adapter(parts: Experiment, config: Config) -> tuple[dict[str, Any], floa
     Raises:
         UserError: as `fit` does; of grid points that diverge only where all do.
     """
-    train, val = list(parts.task.train), list(parts.task.val)
+    train, val = list(experiment.task.train), list(experiment.task.val)
     if not val:
         train, val = split_val(train, config.options.seed)
     if shots := config.trainer.shots:
-        train = few_shot(train, parts.task.classes, shots, config.options.seed)
-        val = few_shot(val, parts.task.classes, shots, config.options.seed, at_most=True)
-    if parts.task.provide:
-        parts.task.provide([*train, *val])
+        train = few_shot(train, experiment.task.classes, shots, config.options.seed)
+        val = few_shot(val, experiment.task.classes, shots, config.options.seed, at_most=True)
+    if experiment.task.prepare_videos:
+        experiment.task.prepare_videos([*train, *val])
     courses: dict[int, TrainingCurve] = {}
     chosen, best = 0, None
     read: Any = None  # what the features are of the encoder's output, and which views of train
     data: tuple[Examples, Examples] | None = None  # of train and of val
     seconds = 0.0
-    for places in parts.passes:
-        points = [parts.points[k] for k in places]
-        if len(parts.passes) > 1:
-            parts.use(parts.build(points), points[0])
-        adapter = parts.adapter
-        seen = _seen(parts, config.options.seed)
-        if read != (adapter.kept, seen):  # mostly all points read the same
+    for places in experiment.passes:
+        points = [experiment.points[k] for k in places]
+        if len(experiment.passes) > 1:
+            experiment.use(experiment.build(points), points[0])
+        adapter = experiment.adapter
+        seen = _seen(experiment, config.options.seed)
+        if read != (adapter.feature_spec, seen):  # mostly all points read the same
             data = None  # its memory is given back before others are read
-            data, failed = _read(parts, train, val, seen)
-            read = (adapter.kept, seen)
+            data, failed = _read(experiment, train, val, seen)
+            read = (adapter.feature_spec, seen)
         assert data
         started = time.monotonic()
         try:
@@ -58,29 +58,29 @@ def fit_adapter(parts: Experiment, config: Config) -> tuple[dict[str, Any], floa
                 adapter,
                 data[0],
                 data[1],
-                parts.task.score,
-                keep=parts.keep if adapter.trains_encoder else None,
+                experiment.task.score,
+                keep=experiment.keep if adapter.trains_encoder else None,
                 epochs=adapter.epochs,
                 seed=config.options.seed,
-                device=parts.device,
+                device=experiment.device,
                 precision=config.trainer.precision,
                 max_minutes=config.trainer.max_minutes,
             )
             courses.update(zip(places, fitted.courses, strict=True))
             known = sorted(courses)
-            chosen = known[best_epoch([courses[k] for k in known])]
+            chosen = known[best_point([courses[k] for k in known])]
             best = adapter if chosen in places else best
         except DivergedError as error:
             courses.update(zip(places, error.courses, strict=True))
         seconds += time.monotonic() - started
-    in_order = [courses[k] for k in range(len(parts.points))]
+    in_order = [courses[k] for k in range(len(experiment.points))]
     if best is None:
         raise DivergedError(in_order)
-    parts.use(best, parts.points[chosen])
+    experiment.use(best, experiment.points[chosen])
     course = in_order[chosen]
     record = {
-        "grid": [{key: value for key, value in point.items() if value != ""} for point in parts.points],
-        "chosen": {"point": chosen, "epoch": course.kept, "epochs": len(course.val_scores)},
+        "grid": [{key: value for key, value in point.items() if value != ""} for point in experiment.points],
+        "chosen": {"point": chosen, "epoch": course.best_epoch, "epochs": len(course.val_scores)},
         "val_score": course.best,
         "val_scores": course.val_scores,
         "grid_val_scores": [one.best for one in in_order],
@@ -101,17 +101,17 @@ def split_val(examples: Sequence[Example], seed: int, share: float = 0.1) -> tup
     return train, [example for example in examples if example.video in held_out]
 
 
-def _seen(parts: Experiment, seed: int) -> tuple[AugmentedView | None, ...]:
+def _seen(experiment: Experiment, seed: int) -> tuple[AugmentedView | None, ...]:
     """The augmented views that the present adapter will see of a training clip; None where it sees the plain ones."""
-    if not parts.augment:
+    if not experiment.augment:
         return (None,)
-    at_once = hasattr(parts.adapter, "solve")
-    views = parts.augment.views if at_once else min(parts.augment.views, max(1, parts.adapter.epochs))
-    return augmented_views(replace(parts.augment, views=views), seed)
+    at_once = hasattr(experiment.adapter, "solve")
+    views = experiment.augment.views if at_once else min(experiment.augment.views, max(1, experiment.adapter.epochs))
+    return augmented_views(replace(experiment.augment, views=views), seed)
 
 
 def _read(
-    parts: Experiment, train: Sequence[Example], val: Sequence[Example], seen: Sequence[AugmentedView | None]
+    experiment: Experiment, train: Sequence[Example], val: Sequence[Example], seen: Sequence[AugmentedView | None]
 ) -> tuple[tuple[Examples, Examples], list[SourceFeatures]]:
     """Train and val with the features that the present adapter reads, and what could not be decoded."""
     found = []
@@ -119,7 +119,7 @@ def _read(
     total = 0
     for name, examples, views in (("train", train, seen), ("val", val, (None,))):
         wanted = extract.sources(examples)
-        rows, index, undecodable = gather(parts, wanted, views, f"encode {name}")
+        rows, index, undecodable = gather(experiment, wanted, views, f"encode {name}")
         known = [example for example in examples if Source(example.video, example.span) in index]
         found.append(Examples(known, rows, index, len(views)))
         failed += undecodable

@@ -64,20 +64,20 @@ class Predictions:
         return True
 
 
-def predict(parts: Experiment, controls: Sequence[str], seed: int) -> Predictions:
+def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predictions:
     """Predictions of all test examples; each video is decoded once, however many examples and controls ask about it.
 
     What the same run predicted before it was killed is taken from its journal.
     """
-    task, size = parts.task, parts.reader.batch
-    if task.provide:
-        task.provide(task.test)
+    task, size = experiment.task, experiment.extractor.batch
+    if task.prepare_videos:
+        task.prepare_videos(task.test)
     variants = {"": extract.unchanged} | {name: VARIANTS[name] for name in controls if name in VARIANTS}
     asking: dict[Source, list[Example]] = {}
     for example in task.test:
         asking.setdefault(Source(example.video, example.span), []).append(example)
-    keys = [parts.shelf.keys(source, variants) for source in asking] if parts.shelf else []
-    journal = _journal(parts, keys, seed)
+    keys = [experiment.feature_cache.keys(source, variants) for source in asking] if experiment.feature_cache else []
+    journal = _journal(experiment, keys, seed)
     predicted = Predictions({name: {} for name in [*variants, *controls]}, {}, {}, journal)
     sources = list(asking)
     left: list[int] = []
@@ -91,26 +91,26 @@ def predict(parts: Experiment, controls: Sequence[str], seed: int) -> Prediction
         said = len(journal.known.get("", {}))
         print(f"predict: {said} of {len(task.test)} are known from a run that was cut short", file=sys.stderr)
     wanted, own_keys = [sources[place] for place in left], [keys[place] for place in left if keys]
-    encodings = parts.reader.encode(wanted, parts.keep, "", variants, parts.shelf, own_keys)
-    answered = _answered(parts, encodings, asking, predicted)
+    encodings = experiment.extractor.encode(wanted, experiment.keep, "", variants, experiment.feature_cache, own_keys)
+    answered = _answered(experiment, encodings, asking, predicted)
     for _ in track(answered, "predict", sum(len(asking[source]) for source in wanted)):
         continue
     for name, own in predicted.by_control.items():
         if name != "option_order":  # its values are lists, one per order
             examples = [example for example in task.test if example.id in own]
-            settled = finalize(parts.adapter, examples, [own[example.id] for example in examples])
+            settled = finalize(experiment.adapter, examples, [own[example.id] for example in examples])
             own |= {example.id: one for example, one in zip(examples, settled, strict=True)}
     return predicted
 
 
 def _answered(
-    parts: Experiment,
+    experiment: Experiment,
     encodings: Iterator[SourceFeatures],
     asking: Mapping[Source, Sequence[Example]],
     predicted: Predictions,
 ) -> Iterator[Example]:
     """Each example about these sources, once it has its predictions, or a failure."""
-    adapter, size = parts.adapter, parts.reader.batch
+    adapter, size = experiment.adapter, experiment.extractor.batch
     while batch := list(itertools.islice(encodings, size)):
         for one in batch:
             for example in asking[one.source]:
@@ -141,7 +141,7 @@ def _answered(
             yield from examples
 
 
-def _journal(parts: Experiment, keys: Sequence[bytes], seed: int) -> Journal:
+def _journal(experiment: Experiment, keys: Sequence[bytes], seed: int) -> Journal:
     """The journal that is named by all that decides what this run predicts.
 
     There is none where features are not stored, nor of an adapter whose weights cannot be written, so that nothing
@@ -150,16 +150,19 @@ def _journal(parts: Experiment, keys: Sequence[bytes], seed: int) -> Journal:
     Args:
         keys: of the features of each source, which hold the video, the encoder and the views.
     """
-    adapter = parts.adapter
+    adapter = experiment.adapter
     learned = trained_adapter.adapter_state(adapter)
-    if not parts.shelf or (adapter.epochs and not learned):
+    if not experiment.feature_cache or (adapter.epochs and not learned):
         return Journal("")
     told = {
         "features": hashlib.sha256(b" ".join(keys)).hexdigest(),
-        "task": [parts.name, parts.task.version, run_folder.fingerprint(parts.task.test)],
-        "adapter": [parts.adapter_name, parts.settings, architecture(adapter), checkpoint.digest(learned)],
-        "frozen": {**getattr(adapter, "frozen", {}), **frozen_parts(adapter, parts.task, parts.encoder.sha256)},
-        "run": [seed, parts.reader.batch, packages()],
+        "task": [experiment.name, experiment.task.version, run_folder.fingerprint(experiment.task.test)],
+        "adapter": [experiment.adapter_name, experiment.settings, architecture(adapter), checkpoint.digest(learned)],
+        "frozen": {
+            **getattr(adapter, "frozen", {}),
+            **frozen_parts(adapter, experiment.task, experiment.encoder.sha256),
+        },
+        "run": [seed, experiment.extractor.batch, packages()],
     }
     return Journal(schema.digest(told))
 

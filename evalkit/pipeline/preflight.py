@@ -23,13 +23,13 @@ CLIPS, TRIES = 2, 8
 DRAWN = (2, 3)  # the canary draws films 0 and 1 itself
 
 
-def check(config: Config, forward: EncoderRunner, reader: FeatureExtractor, task: Task) -> list[Finding]:
+def check(config: Config, forward: EncoderRunner, extractor: FeatureExtractor, task: Task) -> list[Finding]:
     """What the canary found with clips of the task; warnings are told on stderr.
 
     Raises:
         UserError: the encoder is not fed, or does not answer, as its clip says; all reasons in one line.
     """
-    findings = examine_clips(config, forward, sample_clips(reader, task))
+    findings = examine_clips(config, forward, sample_clips(extractor, task))
     if failed := [f"{one.check}: {one.detail}" for one in findings if one.outcome == "failed"]:
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
     for one in findings:
@@ -40,18 +40,18 @@ def check(config: Config, forward: EncoderRunner, reader: FeatureExtractor, task
 
 def examine_clips(config: Config, forward: EncoderRunner, clips: Tensor) -> list[Finding]:
     """The canary's findings on uint8 clips (N, T, C, H, W), at the run's own precision."""
-    with forward.arithmetic():
+    with forward.autocast():
         return checks.examine(forward.module, clips, folder=_load.folder_of(config.options.ckpt))
 
 
-def sample_clips(reader: FeatureExtractor, task: Task) -> Tensor:
+def sample_clips(extractor: FeatureExtractor, task: Task) -> Tensor:
     """The first clips of the task that decode, uint8 (2, T, C, H, W), of the split that is nearest to training."""
     examples: Sequence[Example] = next((split for split in (task.train, task.val, task.test) if split), ())
     wanted = extract.sources(examples)[:TRIES]
-    if task.provide:
-        task.provide([one for one in examples if extract.Source(one.video, one.span) in wanted])
-    found = reader.sample(wanted, CLIPS)
-    assert reader.views.frames and reader.views.size  # resolve() filled them in
+    if task.prepare_videos:
+        task.prepare_videos([one for one in examples if extract.Source(one.video, one.span) in wanted])
+    found = extractor.sample(wanted, CLIPS)
+    assert extractor.views.frames and extractor.views.size  # resolve() filled them in
     for index in DRAWN[len(found) :]:
-        found.append(reference.film(reader.views.frames, reader.views.size, index))
+        found.append(reference.film(extractor.views.frames, extractor.views.size, index))
     return torch.stack(found)

@@ -36,19 +36,19 @@ def run(config: Config, quiet: bool = False) -> Path:
         UserError: something in the configuration, the data or the checkpoint that the user can mend.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    with prepare(config) as parts:
-        folder = _run(config, parts, started, clock)
+    with prepare(config) as experiment:
+        folder = _run(config, experiment, started, clock)
     if not quiet:
         print(table(run_folder.load(folder)))
         print(folder / run_folder.RESULT)
     return folder
 
 
-def _run(config: Config, parts: Experiment, started: datetime, clock: float) -> Path:
-    task, cost = parts.task, parts.reader.cost
+def _run(config: Config, experiment: Experiment, started: datetime, clock: float) -> Path:
+    task, cost = experiment.task, experiment.extractor.cost
     score_reference = scores.reference(task.score)  # fails now rather than after hours
     if not task.test:
-        raise UserError(f"task {parts.name} has no test examples")
+        raise UserError(f"task {experiment.name} has no test examples")
     out = config.options.out
     try:
         out.mkdir(parents=True, exist_ok=True)  # fails now rather than after hours
@@ -57,23 +57,25 @@ def _run(config: Config, parts: Experiment, started: datetime, clock: float) -> 
     except OSError as error:
         raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
     needs_fit = (
-        parts.adapter.epochs > 0 and parts.fitted_from is None and not trained_adapter.saves_encoder(parts.adapter)
+        experiment.adapter.epochs > 0
+        and experiment.fitted_from is None
+        and not trained_adapter.saves_encoder(experiment.adapter)
     )
     if needs_fit and not task.train:
         raise UserError(
-            f"adapter {parts.adapter_name} is untrained and task {parts.name} has no train split: train it with "
-            f"`evalkit adapt task=... adapter={config.options.adapter or parts.adapter_name} "
+            f"adapter {experiment.adapter_name} is untrained and task {experiment.name} has no train split: train it "
+            f"with `evalkit adapt task=... adapter={config.options.adapter or experiment.adapter_name} "
             f"ckpt={config.options.ckpt} out=FOLDER`, then give adapter.from=FOLDER"
         )
     if config.trainer.shots and not needs_fit:
         raise UserError(f"trainer.shots={config.trainer.shots} has no effect: nothing is fitted; leave it out")
-    canary = config.options.canary and not parts.retuned  # else it was checked when it was tuned, and is the same
-    findings = preflight.check(config, parts.encoder, parts.reader, task) if canary else []
+    canary = config.options.canary and not experiment.retuned  # else it was checked when it was tuned, and is the same
+    findings = preflight.check(config, experiment.encoder, experiment.extractor, task) if canary else []
     selection = None
     if needs_fit:
-        selection, cost.fit_s = fit_adapter(parts, config)
+        selection, cost.fit_s = fit_adapter(experiment, config)
 
-    predicted = predict(parts, controls_of(parts) if config.options.controls else [], config.options.seed)
+    predicted = predict(experiment, controls_of(experiment) if config.options.controls else [], config.options.seed)
     scoring = time.monotonic()
     rows = _rows(task.test, predicted)
     scored = scores.scores(task.score, rows, config.options.seed)
@@ -81,42 +83,46 @@ def _run(config: Config, parts: Experiment, started: datetime, clock: float) -> 
     controls = [measure_control(name, task, found) for name, found in predicted.by_control.items() if name and labeled]
     cost.score_s = time.monotonic() - scoring
     counts = tally(rows)
-    encoder, views = parts.encoder.module, parts.reader.views
+    encoder, views = experiment.encoder.module, experiment.extractor.views
     assert views.frames and views.size  # resolve() filled them in
-    frozen = getattr(parts.adapter, "frozen", {})  # a language model by its weights, wherever it lies
+    frozen = getattr(experiment.adapter, "frozen", {})  # a language model by its weights, wherever it lies
     encoder_name = _encoder_name(config.options.ckpt)
     record = {
         "schema": 1,
         "status": "complete" if not counts["n_failed"] else "partial" if counts["n_scored"] else "failed",
         "task": {
-            "name": parts.name,
+            "name": experiment.name,
             "version": task.version,
             "split": task.split,
             "score": score_reference,
-            "protocol": _protocol(parts, frozen) | ({"shots": config.trainer.shots} if config.trainer.shots else {}),
+            "protocol": _protocol(experiment, frozen, config.trainer.shots),
             "published": dict(task.published),
         },
         "encoder": {
             "name": encoder_name,
             "ckpt": config.options.ckpt,
-            "sha256": parts.encoder.sha256,
+            "sha256": experiment.encoder.sha256,
             "architecture": type(encoder).__name__,
             "clip": asdict(encoder.clip),
             "parameters": sum(p.numel() for p in encoder.parameters()),
-            "settings": {**config.encoder, "precision": parts.encoder.precision, "batch": parts.encoder.batch},
+            "settings": {
+                **config.encoder,
+                "precision": experiment.encoder.precision,
+                "batch": experiment.encoder.batch,
+            },
             "canary": [one._asdict() for one in findings],
         },
         "adapter": {
-            "name": parts.adapter_name,
+            "name": experiment.adapter_name,
             "settings": {
-                **parts.settings,
-                "from": _place(parts.fitted_from),
+                **experiment.settings,
+                "from": _place(experiment.fitted_from),
                 **frozen,
             },
             "trainable_parameters": sum(
-                value.numel() for value in trained_adapter.adapter_state(parts.adapter).values()
+                value.numel() for value in trained_adapter.adapter_state(experiment.adapter).values()
             ),
-            "trainable_flops": trainable_flops(parts.adapter, encoder, views.frames, views.size),
+            "trainable_flops": trainable_flops(experiment.adapter, encoder, views.frames, views.size),
         },
         "data": {
             "fingerprint": run_folder.fingerprint(task.test),
@@ -135,14 +141,14 @@ def _run(config: Config, parts: Experiment, started: datetime, clock: float) -> 
         "provenance": provenance.provenance(
             ("sweep" if config.points else config.command, *config.words),
             config.options.seed,
-            str(parts.device),
+            str(experiment.device),
             default_decoder(config.options.decoder),
             started,
             datetime.now(UTC),
         ),
     }
     chosen = config.at(selection["chosen"].get("point", 0)) if selection else config
-    folder = out / encoder_name / parts.name / run_folder.run_id(config.to_yaml(), started)
+    folder = out / encoder_name / experiment.name / run_folder.run_id(config.to_yaml(), started)
     written = run_folder.write(folder, record, rows, chosen.to_yaml(), lambda hidden: _submit(task, predicted, hidden))
     predicted.journal.remove()
     return written
@@ -183,16 +189,17 @@ def _submit(task: Task, predicted: Predictions, folder: Path) -> None:
         print(f"no submission written: {error}", file=sys.stderr)
 
 
-def _protocol(parts: Experiment, frozen: Mapping[str, str]) -> dict[str, Any]:
-    """All that decides what the number means: views, adapter and its settings, controls."""
-    settings = {key: value for key, value in parts.settings.items() if key != "lm"}
+def _protocol(experiment: Experiment, frozen: Mapping[str, str], shots: int) -> dict[str, Any]:
+    """All that decides what the number means: views, adapter and its settings, few-shot subset."""
+    settings = {key: value for key, value in experiment.settings.items() if key != "lm"}
     return {
-        "name": parts.task.protocol,
-        "views": asdict(parts.reader.views),
-        "augment": asdict(parts.augment) if parts.augment else None,
-        "adapter": parts.adapter_name,
+        "name": experiment.task.protocol,
+        "views": asdict(experiment.extractor.views),
+        "augment": asdict(experiment.augment) if experiment.augment else None,
+        "adapter": experiment.adapter_name,
         "settings": settings,
         **frozen,
+        **({"shots": shots} if shots else {}),
     }
 
 

@@ -21,7 +21,7 @@ from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.codec import as_stored
-from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, feature_cache
+from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, open_feature_cache
 from evalkit.features.forward import EncoderRunner
 from evalkit.heads import boxes
 from evalkit.pipeline.checks import check_task
@@ -46,7 +46,7 @@ class Experiment:
         passes: the grid points, by their place in `points`, that each pass of fitting trains together.
         build: makes an untrained adapter for such points, the same whatever was made or fitted before.
         fitted_from: folder that the adapter's weights came from; None where it is not trained yet.
-        shelf: where features are stored; None where they are not.
+        feature_cache: where features are stored; None where they are not.
         augment: how training views differ; None where the adapter is fitted on the views of the test.
     """
 
@@ -60,16 +60,16 @@ class Experiment:
     passes: list[list[int]]
     build: Callable[[Sequence[Mapping[str, Any]]], Any]
     fitted_from: Path | None
-    reader: FeatureExtractor
-    shelf: FeatureCache | None
+    extractor: FeatureExtractor
+    feature_cache: FeatureCache | None
     augment: Augment | None = None
 
     def __enter__(self) -> Experiment:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
-        if self.shelf:
-            self.shelf.store.__exit__(kind, *more)
+        if self.feature_cache:
+            self.feature_cache.store.__exit__(kind, *more)
 
     @property
     def device(self) -> torch.device:
@@ -88,17 +88,19 @@ class Experiment:
     def use(self, adapter: Any, settings: dict[str, Any]) -> None:
         """Puts another adapter, and the features that it reads, in place of the present one."""
         self.adapter, self.settings = adapter, settings
-        if self.shelf:
-            kept = adapter.kept
-            key = replace(self.shelf.key, kept=repr(kept), dtype=kept.dtype, layout=kept.layout)
-            self.shelf = replace(self.shelf, key=key)
+        if self.feature_cache:
+            spec = adapter.feature_spec
+            key = replace(self.feature_cache.key, feature_spec=repr(spec), dtype=spec.dtype, layout=spec.layout)
+            self.feature_cache = replace(self.feature_cache, key=key)
 
     def keep(self, pixels: Tensor) -> Tensor:
         """What the adapter keeps of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W)."""
-        kept = self.adapter.kept
+        spec = self.adapter.feature_spec
         self.encoder.module.eval()  # an adapter that holds it may be in the middle of its training
-        found = self.encoder(pixels, kept)
-        return found if self.shelf else as_stored(found, kept.layout)  # a shelf gives it as it is stored by itself
+        found = self.encoder(pixels, spec)
+        return (
+            found if self.feature_cache else as_stored(found, spec.layout)
+        )  # a shelf gives it as it is stored by itself
 
 
 def load_runner(config: Config) -> EncoderRunner:
@@ -156,8 +158,8 @@ def prepare(config: Config) -> Experiment:
     forward = load_runner(config)  # before mini films are made
     encoder = forward.module
     task = load_task(config)
-    reader = make_extractor(config, task.views, forward)
-    task = replace(task, views=reader.views)  # as they are read, whatever the task said
+    extractor = make_extractor(config, task.views, forward)
+    task = replace(task, views=extractor.views)  # as they are read, whatever the task said
     augment = _augment(task, config)
     boxes.check(task, task.views, augment)
     name = options.adapter or default_adapter(options.task)
@@ -216,10 +218,10 @@ def prepare(config: Config) -> Experiment:
         trained_adapter.restore_adapter(adapter, fitted_from, frozen_parts(adapter, task, forward.sha256))
     adapter.to(forward.device).eval()
     display = plugins.display_name(options.task) + ("@mini" if options.mini else "")
-    shelf = (
+    feature_cache = (
         None
         if options.cache == "off" or adapter.trains_encoder
-        else feature_cache(config, forward, reader, adapter.kept)
+        else open_feature_cache(config, forward, extractor, adapter.feature_spec)
     )
     return Experiment(
         display,
@@ -232,8 +234,8 @@ def prepare(config: Config) -> Experiment:
         passes,
         build,
         fitted_from,
-        reader,
-        shelf,
+        extractor,
+        feature_cache,
         augment,
     )
 

@@ -66,13 +66,13 @@ class TrainingCurve:
     """How one grid point went: the headline of each epoch on val, and the epoch kept (from 1); or why it failed."""
 
     val_scores: list[float]
-    kept: int
+    best_epoch: int
     failure: str | None = None
 
     @property
     def best(self) -> float | None:
         """The score of the epoch kept; None where the point failed."""
-        return None if self.failure else self.val_scores[self.kept - 1]
+        return None if self.failure else self.val_scores[self.best_epoch - 1]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def fit(
     if hasattr(adapter, "solve"):
         return _solve(adapter.to(device).eval(), train, val, score)
     finite = _Finite(points)
-    choose = _ChooseOnVal(val, score, keep, points, finite.failures)
+    select = SelectOnVal(val, score, keep, points, finite.failures)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
         warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # a frozen part is meant to be
@@ -145,7 +145,7 @@ def fit(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[finite, choose, _Progress()],
+            callbacks=[finite, select, _Progress()],
         )
         batches = _Batches(train, adapter.batch_size, seed)
         try:
@@ -154,14 +154,14 @@ def fit(
             raise KeyboardInterrupt from None
         finally:
             batches.close()
-    if not any(choose.scores):
+    if not any(select.scores):
         raise UserError(f"trainer.max_minutes={max_minutes:g} were over before the first epoch was: give it more")
     courses = [
-        TrainingCurve(scores, kept, finite.failures.get(k))
-        for k, (scores, kept) in enumerate(zip(choose.scores, choose.kept, strict=True))
+        TrainingCurve(scores, epoch, finite.failures.get(k))
+        for k, (scores, epoch) in enumerate(zip(select.scores, select.best_epoch, strict=True))
     ]
-    best = best_epoch(courses)
-    choose.restore(adapter, best)
+    best = best_point(courses)
+    select.restore(adapter, best)
     adapter.to(device).eval()
     return Fitted(courses, best)
 
@@ -171,9 +171,9 @@ def _solve(adapter: Any, train: Examples, val: Examples, score: Score) -> Fitted
     adapter.solve(train.whole())
     targets = [example.target for example in val.examples]
     courses = [TrainingCurve([headline(score, values, targets)], 1) for values in predict(adapter, val, None)]
-    best = best_epoch(courses)
+    best = best_point(courses)
     if len(courses) > 1:
-        adapter.choose(best)
+        adapter.select(best)
     return Fitted(courses, best)
 
 
@@ -198,7 +198,7 @@ def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] |
 
 def finalize(adapter: Adapter, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
     """The predictions for a whole split, once the adapter has seen them all, where it asks for that."""
-    own = getattr(adapter, "settle", None)
+    own = getattr(adapter, "finalize", None)
     if own is None:
         return predictions
     with torch.inference_mode():
@@ -215,7 +215,7 @@ def _points(adapter: object) -> int:
     return getattr(adapter, "points", 1)
 
 
-def best_epoch(courses: Sequence[TrainingCurve]) -> int:
+def best_point(courses: Sequence[TrainingCurve]) -> int:
     """The place of the course with the best score, of equals the first; no score is worse than any."""
     scores = [-math.inf if one.best is None or math.isnan(one.best) else one.best for one in courses]
     return max((k for k, one in enumerate(courses) if not one.failure), key=lambda k: scores[k])
@@ -260,7 +260,7 @@ class _Batches:
             self.running.close()  # type: ignore[attr-defined]
 
 
-class _ChooseOnVal(Callback):
+class SelectOnVal(Callback):
     """Scores val after each epoch and remembers the trainable weights of each point's best; of equals the last.
 
     A small val gives the same score in many epochs, and the learning rate has settled only towards the end.
@@ -276,7 +276,7 @@ class _ChooseOnVal(Callback):
     ) -> None:
         self.val, self.score, self.keep, self.failures = val, score, keep, failures
         self.scores: list[list[float]] = [[] for _ in range(points)]
-        self.kept = [0] * points
+        self.best_epoch = [0] * points
         self.best: list[dict[str, Tensor]] = [{} for _ in range(points)]
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -294,8 +294,8 @@ class _ChooseOnVal(Callback):
             if k in self.failures:
                 continue
             value = headline(self.score, values, targets)
-            if not self.best[k] or not value < self.scores[k][self.kept[k] - 1]:
-                self.kept[k] = len(self.scores[k]) + 1
+            if not self.best[k] or not value < self.scores[k][self.best_epoch[k] - 1]:
+                self.best_epoch[k] = len(self.scores[k]) + 1
                 self.best[k] = copy.deepcopy(_weights(pl_module, k, len(self.scores)))
             self.scores[k].append(value)
         pl_module.train()
@@ -305,7 +305,7 @@ class _ChooseOnVal(Callback):
         for name, value in _weights(adapter, chosen, len(self.scores)).items():
             value.copy_(self.best[chosen][name])
         if len(self.scores) > 1:
-            adapter.choose(chosen)
+            adapter.select(chosen)
 
 
 class _Finite(Callback):

@@ -24,10 +24,10 @@ def adapter_folder(folder: Path, adapter: str) -> Path:
 def adapter_state(adapter: nn.Module) -> dict[str, torch.Tensor]:
     """Trainable parameters, without those of an encoder, which is a checkpoint of its own.
 
-    An adapter whose file should hold something else has `learned()` itself, and `relearn(weights)` where these are not
-    parameters of its own.
+    An adapter whose file should hold something else has `adapter_state()` itself, and `load_adapter_state(weights)`
+    where these are not parameters of its own.
     """
-    if own := getattr(adapter, "learned", None):
+    if own := getattr(adapter, "adapter_state", None):
         parameters = own()
     else:
         trainable = {name: value for name, value in adapter.named_parameters() if value.requires_grad}
@@ -37,7 +37,7 @@ def adapter_state(adapter: nn.Module) -> dict[str, torch.Tensor]:
 
 def saves_encoder(adapter: object) -> bool:
     """Whether what it trained of the encoder is a new checkpoint, for `ckpt=`, and not part of what it learned."""
-    return bool(getattr(adapter, "trains_encoder", False)) and not hasattr(adapter, "learned")
+    return bool(getattr(adapter, "trains_encoder", False)) and not hasattr(adapter, "adapter_state")
 
 
 def save_adapter(adapter: nn.Module, folder: Path, record: Mapping[str, Any]) -> None:
@@ -78,8 +78,8 @@ def restore_adapter(adapter: nn.Module, folder: Path, frozen: Mapping[str, str] 
     weights = checkpoint.read_weights(folder / "adapter.safetensors")
     own = adapter_state(adapter)
     checkpoint.check_names(own, weights, folder)
-    if relearn := getattr(adapter, "relearn", None):
-        relearn(weights)
+    if load_adapter_state := getattr(adapter, "load_adapter_state", None):
+        load_adapter_state(weights)
         return
     parameters = dict(adapter.named_parameters())
     with torch.no_grad():
