@@ -273,17 +273,17 @@ def test_the_cache_says_what_it_holds_and_lets_go_of_it(
 ) -> None:
     import torch
 
-    from evalkit.runtime import cache
+    from evalkit.features.store import open_default
 
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path))
-    with cache.features() as store:
+    with open_default() as store:
         store.put(b"k" * 32, torch.zeros(1000))
     assert main(["cache"]) == 0
     told = capsys.readouterr().out
     assert "0.00 GB of 50, 1 features" in told and str(tmp_path / "features") in told
     assert main(["cache", "prune=0"]) == 0
     assert "freed 0.00 GB" in capsys.readouterr().out
-    assert cache.features().usage().entries == 0
+    assert open_default().usage().entries == 0
     for words in (["prune=x"], ["prune=-1"], ["purge=1"], ["prune=1", "prune=2"]):
         assert mistake(capsys, "cache", *words).startswith("cache takes nothing or prune=GIGABYTES, got ")
     monkeypatch.setenv("EVALKIT_CACHE_GB", "lots")

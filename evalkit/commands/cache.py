@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evalkit.config.values import convert
 from evalkit.errors import UserError
+from evalkit.features.store import open_default
 from evalkit.runtime import cache
 
 
@@ -13,7 +14,7 @@ def main(words: list[str]) -> int:
     Raises:
         UserError: a word is none that it takes.
     """
-    store = cache.features()
+    store = open_default()
     if words:
         key, _, value = words[0].partition("=")
         try:

@@ -20,9 +20,8 @@ from evalkit.config.config import Config
 from evalkit.errors import UserError
 from evalkit.features.forward import EncoderRunner
 from evalkit.features.key import FeatureKey, Identity, architecture, identify
-from evalkit.features.store import Store
+from evalkit.features.store import Store, open_default
 from evalkit.results.schema import plain
-from evalkit.runtime import cache
 from evalkit.runtime.machine import cores
 from evalkit.runtime.progress import track
 from evalkit.video.augment import AugmentedView
@@ -357,4 +356,4 @@ def open_feature_cache(
         dtype=spec.dtype,
         layout=spec.layout,
     )
-    return FeatureCache(cache.features(), key)
+    return FeatureCache(open_default(), key)

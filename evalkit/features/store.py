@@ -35,7 +35,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evalkit.errors import UserError
 from evalkit.features.codec import _DTYPES, Layout, pack, unpack
+from evalkit.runtime import cache
 
 # Raised when records or the meaning of a layout change; it is part of every key.
 FORMAT = 1
@@ -472,6 +474,30 @@ class Store:
                     freed += size
         self.refresh()
         return freed
+
+
+def open_default() -> Store:
+    """The store of encoded features, no larger than the variable EVALKIT_CACHE_GB says; 50 without it.
+
+    Raises:
+        UserError: the variable is no number above 0.
+    """
+    given = os.environ.get("EVALKIT_CACHE_GB", "50")
+    try:
+        limit = int(float(given) * 1e9)
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit <= 0:
+        raise UserError(f"EVALKIT_CACHE_GB={given}: expected gigabytes, a number above 0")
+    place = cache.folder() / "features"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return Store(place, limit)
+    except OSError as error:
+        raise UserError(
+            f"the cache {place} cannot be used: {error.strerror}; EVALKIT_CACHE= names another folder, cache=off does "
+            "without"
+        ) from error
 
 
 def _sum(data: Any) -> int:

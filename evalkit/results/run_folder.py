@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +22,8 @@ from typing import Any
 
 from evalkit.api import Example
 from evalkit.errors import UserError
-from evalkit.results.rows import Row
+from evalkit.results.rows import Row, tally
 from evalkit.results.schema import digest, parse, plain, violations
-from evalkit.results.validate import _contradictions
 
 RESULT, PREDICTIONS, CONFIG = "result.json", "predictions.jsonl", "config.yaml"
 
@@ -74,7 +74,7 @@ def write(
     record["task"]["protocol_sha256"] = digest(record["task"]["protocol"])
     record["data"]["predictions_sha256"] = hashlib.sha256(predictions).hexdigest()
     record["provenance"]["config_sha256"] = hashlib.sha256(config_yaml.encode()).hexdigest()
-    problems = violations(record) or _contradictions(record, rows)
+    problems = violations(record) or contradictions(record, rows)
     if problems:
         raise ValueError("not a valid result: " + "; ".join(problems))
 
@@ -204,3 +204,26 @@ def as_line(error: Exception) -> str:
     """An error as one line; its type is named unless its text is meant for people."""
     text = " ".join(str(error).split())
     return text if isinstance(error, UserError | ValueError) else f"{type(error).__name__}: {text}"
+
+
+def contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Where a result that fits the schema contradicts its rows, or itself."""
+    found = []
+    seen = Counter(row.id for row in rows)
+    found += [f"{PREDICTIONS} has {times} rows with id {name!r}" for name, times in seen.items() if times > 1]
+    for key, value in tally(rows).items():
+        stored = result["data"][key]
+        if stored != value:
+            shown = f"is {stored}, but {value}" if key != "failures" else "differs from what is given"
+            found.append(f"data.{key} {shown} in {PREDICTIONS}")
+    for key in ("started", "finished"):
+        try:
+            datetime.fromisoformat(result["provenance"][key])
+        except ValueError:
+            found.append(f"provenance.{key} is {result['provenance'][key]}, which is no time")
+    status, data = result["status"], result["data"]
+    if status == "complete" and data["n_failed"]:
+        found.append(f"status is complete, but data.n_failed is {data['n_failed']}")
+    if status == "failed" and data["n_scored"]:
+        found.append(f"status is failed, but data.n_scored is {data['n_scored']}")
+    return found

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalkit.errors import UserError
-from evalkit.results.rows import Row, tally
+from evalkit.results.rows import Row
 from evalkit.results.run_folder import (
     CONFIG,
     PREDICTIONS,
     RESULT,
     as_line,
+    contradictions,
     file_sha256,
     folder_of,
     load,
@@ -99,7 +98,7 @@ def check(run: Path, files: Sequence[Path] = ()) -> Checked:
         found.append(f"{CONFIG} was changed: its sha256 is not provenance.config_sha256")
     if digest(record["task"]["protocol"]) != record["task"]["protocol_sha256"]:
         found.append("task.protocol was changed: its sha256 is not task.protocol_sha256")
-    found += _contradictions(record, rows)
+    found += contradictions(record, rows)
     measured: Measured = {}
     try:
         score = resolve(record["task"]["score"], files)
@@ -110,29 +109,6 @@ def check(run: Path, files: Sequence[Path] = ()) -> Checked:
     except Exception as error:  # whatever the task's own code raises
         found.append(f"cannot be re-scored: {as_line(error)}")
     return Checked([f"{run}: {problem}" for problem in found], record, rows, measured)
-
-
-def _contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
-    """Where a result that fits the schema contradicts its rows, or itself."""
-    found = []
-    seen = Counter(row.id for row in rows)
-    found += [f"{PREDICTIONS} has {times} rows with id {name!r}" for name, times in seen.items() if times > 1]
-    for key, value in tally(rows).items():
-        stored = result["data"][key]
-        if stored != value:
-            shown = f"is {stored}, but {value}" if key != "failures" else "differs from what is given"
-            found.append(f"data.{key} {shown} in {PREDICTIONS}")
-    for key in ("started", "finished"):
-        try:
-            datetime.fromisoformat(result["provenance"][key])
-        except ValueError:
-            found.append(f"provenance.{key} is {result['provenance'][key]}, which is no time")
-    status, data = result["status"], result["data"]
-    if status == "complete" and data["n_failed"]:
-        found.append(f"status is complete, but data.n_failed is {data['n_failed']}")
-    if status == "failed" and data["n_scored"]:
-        found.append(f"status is failed, but data.n_scored is {data['n_scored']}")
-    return found
 
 
 def _differences(stored: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -291,12 +291,12 @@ def test_leaving_early_ends_the_workers_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_no_worker_outlives_a_caller_that_is_killed(ending: signal.Signals, tmp_path: Path) -> None:
     code = (
-        "import pathlib, signal, sys; from test_clips import requests, sleeping\n"
+        "import pathlib, signal, sys; from tests.video.test_clips import requests, sleeping\n"
         "from evalkit.video.clips import read_clips\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background jobs ignore
         "list(read_clips(requests(pathlib.Path(sys.argv[1]), *'abcd'), workers=2, read=sleeping))"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     caller = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE
     )

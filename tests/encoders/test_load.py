@@ -28,7 +28,7 @@ from evalkit.encoders._load import Spec, load_encoder, save_encoder, spec_of
 from evalkit.encoders.longvivit import ViViT
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface, presets
-from tests import test_hf_video
+from tests.encoders import test_hf_video
 
 OWN = """
 import torch

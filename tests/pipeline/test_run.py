@@ -626,7 +626,7 @@ def test_real_questions_with_five_real_videos_are_partial_and_give_no_submission
 
 @real
 def test_real_videos_are_probed_and_the_broken_ones_are_failures(tiny: Path, tmp_path: Path) -> None:
-    script = Path(__file__).with_name("real_videos_csv.py")
+    script = Path(__file__).parents[1] / "real_videos_csv.py"
     subprocess.run([sys.executable, script, DATA / "videos", tmp_path / "videos.csv"], check=True, capture_output=True)
     lines = (tmp_path / "videos.csv").read_text().splitlines()
     kept = [

@@ -8,10 +8,10 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.results import run_folder, validate
-from tests import test_hf_image, test_hf_image_text, test_hf_video, test_hf_video_text, test_vjepa2
+from tests.encoders import test_hf_image, test_hf_image_text, test_hf_video, test_hf_video_text, test_vjepa2
 from tests.saved import save
 
-NPZ = {path.name: path for path in (Path(__file__).parent / "fixtures" / "videoprism").glob("*.params.npz")}
+NPZ = {path.name: path for path in (Path(__file__).parents[1] / "fixtures" / "videoprism").glob("*.params.npz")}
 IMAGES = (test_hf_image, test_hf_image_text)
 FAMILIES = [*test_hf_video.KINDS, *(kind for one in IMAGES for kind in one.KINDS), "xclip", "vjepa2", *sorted(NPZ)]
 

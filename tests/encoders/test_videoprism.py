@@ -24,7 +24,7 @@ from evalkit.weights import checkpoint
 from evalkit.weights.presets import card, presets
 from tests.given import DATA, real
 
-OWN = Path(__file__).parent / "fixtures" / "videoprism"
+OWN = Path(__file__).parents[1] / "fixtures" / "videoprism"
 SHARED = DATA / "fixtures" / "videoprism"
 PRESETS = sorted(name for name in presets() if name.startswith("videoprism_"))
 TOLERANCE = 1e-5

@@ -30,7 +30,7 @@ from tests.records import PLUGIN, result_of, rows_of
 board = importlib.import_module("evalkit.leaderboard.board")
 columns = importlib.import_module("evalkit.leaderboard._columns")
 collection = importlib.import_module("evalkit.leaderboard._runs")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 Edit = Callable[[dict[str, Any]], object]
 

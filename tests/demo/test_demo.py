@@ -16,7 +16,7 @@ from evalkit.results import run_folder, validate
 from evalkit.results.table import table
 from tests.given import DATA, real
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REAL = DATA / "videos"
 
 

@@ -17,7 +17,7 @@ from evalkit.pipeline.setup import load_task
 from evalkit.pipeline.trainer import headline
 from tests.given import DATA, real
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
