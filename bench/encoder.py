@@ -13,7 +13,7 @@ from statistics import median
 import torch
 
 from evalkit.api import FeatureSpec
-from evalkit.encoders._load import load_encoder
+from evalkit.encoders import load_encoder
 from evalkit.features.forward import EncoderRunner
 from evalkit.runtime.machine import cores
 

@@ -18,7 +18,7 @@ if not (Path(__file__).parent / "tasks").is_dir():
 def __getattr__(name: str) -> Any:
     """`evalkit.load_encoder` and `evalkit.run`, imported when they are first asked for: torch takes its time."""
     if name == "load_encoder":
-        from evalkit.encoders._load import load_encoder
+        from evalkit.encoders import load_encoder
 
         return load_encoder
     if name == "run":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError as UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,7 +155,7 @@ class Example:
 
 
 # A score is a value per example in 0..1, whose mean in percent is the score; or one number over the split, of which
-# each example may know its part (evalkit.metrics.bootstrap.AdditiveScore, Weighted).
+# each example may know its part (evalkit.metrics.bootstrap.AdditiveScore, ReweightedScore).
 Score = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, "float | Sequence[float]"]]
 
 

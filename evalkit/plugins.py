@@ -76,7 +76,7 @@ def names_function(word: str) -> bool:
 def own_encoder(ckpt: str) -> Callable[..., Any] | None:
     """The function of the user's own encoder, from `package.module:function` or an entry point's name; else None.
 
-    It is imported, so the word must be the user's own: see `evalkit.encoders._load.load_encoder` for words from files.
+    It is imported, so the word must be the user's own: see `evalkit.load_encoder` for words from files.
 
     Raises:
         UserError: its module does not import, or has no such function.

@@ -68,7 +68,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
     import torch
 
     from evalkit.api import Clip
-    from evalkit.encoders._load import Spec, save_encoder
+    from evalkit.encoders import Spec, save_encoder
 
     text = {"vocabulary": 200, "dim": 16, "depth": 1, "heads": 2, "tokens": 32}
     settings = {"dim": 24, "depth": 2, "heads": 3, "hidden": 48, "text": text}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from evalkit.metrics.classification import accuracy
+from evalkit.metrics import accuracy
 from evalkit.results.rows import Row, tally
 from evalkit.results.scores import reference, scores
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evalkit.api import Clip, has_text
-from evalkit.encoders._load import Spec, load_encoder, read_preset, save_encoder
+from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
 from evalkit.errors import UserError
 from evalkit.weights.presets import card, presets
 

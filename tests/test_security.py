@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from evalkit import plugins
+from evalkit import encoders, plugins
 from evalkit.api import Clip
 from evalkit.cli import main
-from evalkit.encoders import _load
 from evalkit.encoders._frames import refuse_files
 from evalkit.errors import UserError
 from evalkit.language.models import load as load_lm
@@ -61,13 +60,13 @@ def evil(tmp_path: Path, tiny: Path, mark: Path, module_here: Callable[[str], st
 @pytest.fixture
 def sha256(tiny: Path) -> str:
     """Of the tiny encoder's weights."""
-    module: Any = _load.load_encoder(tiny)
+    module: Any = encoders.load_encoder(tiny)
     return checkpoint.sha256(module)
 
 
 def refusal(ckpt: object, **settings: Any) -> str:
     with pytest.raises(UserError) as caught:
-        _load.load_encoder(str(ckpt), **settings)
+        encoders.load_encoder(str(ckpt), **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -116,12 +115,12 @@ def test_a_folder_that_names_code_is_read_where_the_user_trusts_it(
     assert main(["canary", f"ckpt={folder}", "trust=true", "workers=1"]) in (0, 1)
     assert "wants to run code" not in capsys.readouterr().err and mark.exists()
     for place in (folder, outer):
-        module: Any = _load.load_encoder(place, trust=True)
+        module: Any = encoders.load_encoder(place, trust=True)
         assert checkpoint.sha256(module) == sha256
 
 
 def test_code_in_the_users_own_words_is_run_as_ever(mark: Path, evil: str) -> None:
-    _load.load_encoder(f"{evil}:make")
+    encoders.load_encoder(f"{evil}:make")
     assert mark.exists()
 
 
@@ -184,7 +183,7 @@ def test_settings_of_a_folder_cannot_name_a_function(
 def test_settings_of_a_folder_may_name_another_folder(tmp_path: Path, tiny: Path, sha256: str) -> None:
     weights = shutil.copyfile(tiny / "model.safetensors", tmp_path / "alone.safetensors")
     folder = pointer(tmp_path / "model", ckpt=str(weights), sha256=sha256, settings={"model": str(tiny)})
-    module: Any = _load.load_encoder(folder)
+    module: Any = encoders.load_encoder(folder)
     assert checkpoint.sha256(module) == sha256
 
 
@@ -201,7 +200,7 @@ def test_settings_of_a_folder_may_name_another_folder(tmp_path: Path, tiny: Path
 )
 def test_a_pointer_of_another_shape_is_one_line(tmp_path: Path, values: dict[str, Any], wrong: str) -> None:
     with pytest.raises(UserError, match=wrong):
-        _load.load_encoder(pointer(tmp_path / "model", **values))
+        encoders.load_encoder(pointer(tmp_path / "model", **values))
 
 
 def test_folders_that_point_in_a_circle_are_one_line(tmp_path: Path) -> None:
@@ -216,12 +215,12 @@ def test_folders_that_point_in_a_circle_are_one_line(tmp_path: Path) -> None:
     assert "a chain of more than 8" in refusal(tmp_path / "0")
     for name in ("a", "self", "0"):
         with pytest.raises(UserError, match="every encoder.json on the way names another folder"):
-            _load.spec_of(str(tmp_path / name))
+            encoders.spec_of(str(tmp_path / name))
 
 
 def test_what_is_read_of_a_pointer_to_train_it_further_runs_nothing(tmp_path: Path, mark: Path, evil: str) -> None:
     with pytest.raises(UserError, match="is no checkpoint that evalkit wrote"):
-        _load.spec_of(str(pointer(tmp_path / "model", ckpt=f"{evil}:make")))
+        encoders.spec_of(str(pointer(tmp_path / "model", ckpt=f"{evil}:make")))
     assert not mark.exists()
 
 

@@ -8,10 +8,10 @@ import secrets
 import shutil
 from pathlib import Path
 
+from evalkit import encoders
 from evalkit.config.config import Config
 from evalkit.config.help import print_keys
 from evalkit.config.parse import resolve
-from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.pipeline import preflight
 from evalkit.pipeline.fit import fit_adapter
@@ -48,7 +48,7 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> Path:
     if not experiment.task.train:
         raise UserError(f"task {experiment.name} has no train split to adapt on; adapt on another task")
     if trained_adapter.saves_encoder(experiment.adapter):
-        _load.spec_of(config.options.ckpt)  # fails now rather than after hours
+        encoders.spec_of(config.options.ckpt)  # fails now rather than after hours
     elif not trained_adapter.adapter_state(experiment.adapter):
         raise UserError(
             f"adapter {experiment.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
@@ -72,7 +72,7 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> Path:
             experiment.adapter, trained_adapter.adapter_folder(hidden, experiment.adapter_name), record
         )
         if trained_adapter.saves_encoder(experiment.adapter):
-            _load.save_encoder(experiment.encoder.module, _load.spec_of(config.options.ckpt), hidden)
+            encoders.save_encoder(experiment.encoder.module, encoders.spec_of(config.options.ckpt), hidden)
         else:
             local = Path(config.options.ckpt).expanduser()
             pointer = {

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evalkit import encoders
 from evalkit.api import Example, Views
-from evalkit.encoders import _load
 from evalkit.encoders.longvivit import ViViT
 from evalkit.heads.optim import adamw
 from evalkit.mini import language, library, world
@@ -140,12 +140,12 @@ def learn(encoder: ViViT, video: Tensor, stories: Sequence[world.Story], steps: 
 def main(ckpt: str, folder: Path) -> None:
     """Writes a folder that `ckpt=` takes."""
     torch.manual_seed(SEED)
-    encoder = _load.load_encoder(ckpt)
+    encoder = encoders.load_encoder(ckpt)
     assert isinstance(encoder, ViViT)
     films = library.three_minutes("train", FILMS)
     learn(encoder, pixels(films, encoder), films.stories, STEPS)
     folder.mkdir(parents=True)
-    _load.save_encoder(encoder, _load.spec_of(ckpt), folder)
+    encoders.save_encoder(encoder, encoders.spec_of(ckpt), folder)
 
 
 if __name__ == "__main__":

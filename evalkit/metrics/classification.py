@@ -1,7 +1,7 @@
 """Score functions for tasks: (predictions, targets) in the same order -> {metric: value}.
 
 A value is one number per example in 0..1, whose mean in percent is the score, or one float over the whole split, best
-one that knows what it is for examples that count several times (`Summed` and `Weighted` of
+one that knows what it is for examples that count several times (`AdditiveScore` and `ReweightedScore` of
 evalkit/metrics/bootstrap.py). The first metric is the headline. A prediction of None stands for a failed example and is
 wrong, and so is NaN; a target in place of a prediction is right. `evalkit.results.scores.scores` adds the interval, the
 bounds and the kinds.

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from evalkit import encoders
 from evalkit.api import Example, Task
 from evalkit.canary import checks, reference
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
-from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.extract import FeatureExtractor
@@ -41,7 +41,7 @@ def check(config: Config, forward: EncoderRunner, extractor: FeatureExtractor, t
 def examine_clips(config: Config, forward: EncoderRunner, clips: Tensor) -> list[Finding]:
     """The canary's findings on uint8 clips (N, T, C, H, W), at the run's own precision."""
     with forward.autocast():
-        return checks.examine(forward.module, clips, folder=_load.folder_of(config.options.ckpt))
+        return checks.examine(forward.module, clips, folder=encoders.folder_of(config.options.ckpt))
 
 
 def sample_clips(extractor: FeatureExtractor, task: Task) -> Tensor:

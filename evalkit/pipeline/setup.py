@@ -13,11 +13,10 @@ import lightning
 import torch
 from torch import Tensor
 
-from evalkit import plugins
+from evalkit import encoders, plugins
 from evalkit.api import Adapter, Augment, Task, Views
 from evalkit.config.config import Config
 from evalkit.config.keys import default_adapter
-from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.codec import as_stored
@@ -112,7 +111,7 @@ def load_runner(config: Config) -> EncoderRunner:
         torch.set_num_threads(options.threads or cores())
     encoder = config.module
     if encoder is None:
-        encoder = _load.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
+        encoder = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
     digest = checkpoint.sha256(encoder)
     if options.compile:
         encoder.compile()
@@ -277,7 +276,7 @@ def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:
     given = config.options.adapter_from
     if given == "none" or (config.command == "adapt" and not given):
         return None
-    folder = Path(given).expanduser() if given else _load.folder_of(config.options.ckpt)
+    folder = Path(given).expanduser() if given else encoders.folder_of(config.options.ckpt)
     homes = [trained_adapter.adapter_folder(folder, name) for name in names] if folder else []
     found = next((home for home in homes if (home / "adapter.json").is_file()), None)
     if given and not found:

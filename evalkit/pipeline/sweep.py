@@ -247,7 +247,7 @@ def _run_apart(cell: Cell) -> tuple[Path | None, str]:
     """The same in a process of its own."""
     if folder := finished(cell.config):
         return folder, ""
-    program = "import sys; from evalkit import sweep; sweep.run_alone(sys.argv[1:])"
+    program = "import sys; from evalkit.pipeline import sweep; sweep.run_alone(sys.argv[1:])"
     ended = subprocess.run([sys.executable, "-c", program, *cell.words], capture_output=True, text=True)
     print(ended.stderr, end="", file=sys.stderr)
     try:

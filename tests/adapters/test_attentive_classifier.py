@@ -20,13 +20,13 @@ from torch import Tensor
 from evalkit import plugins
 from evalkit.api import Adapter, Augment, Batch, Clip, EncoderOutput, Example, Task, Views
 from evalkit.cli import main
-from evalkit.encoders._load import load_encoder
+from evalkit.encoders import load_encoder
 from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.extract import FeatureCache, Source
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.store import Store
-from evalkit.metrics.classification import top1_top5
+from evalkit.metrics import top1_top5
 from evalkit.pipeline.trainer import Examples, fit
 from evalkit.video.augment import augmented_views
 from evalkit.video.clips import Decoded, read_clip

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evalkit import plugins
+from evalkit import encoders, plugins
 from evalkit.api import Adapter, Batch, Example, Task, Views
 from evalkit.cli import main
-from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
 from evalkit.results import run_folder, validate
@@ -30,7 +29,7 @@ SEVERAL = Task(test=[Example("1", Path("1"), (0, 1)), Example("2", Path("2"), ()
 
 def make(tiny: Path, task: Task = TASK, **settings: Any) -> Any:
     torch.manual_seed(0)
-    return plugins.factory("adapter", "finetune")(_load.load_encoder(tiny), task, **settings)
+    return plugins.factory("adapter", "finetune")(encoders.load_encoder(tiny), task, **settings)
 
 
 def batch(targets: list[Any], views: int = 1) -> Batch:
@@ -70,7 +69,7 @@ def test_the_papers_protocol_tunes_with_its_augmentation_and_the_result_says_so(
 ) -> None:
     (tmp_path / "ways.py").write_text(
         "from pathlib import Path\n"
-        "from evalkit import protocols\n"
+        "from evalkit.datasets import protocols\n"
         "from evalkit.datasets.files import Labeled\n"
         "from evalkit.api import Example, Task\n"
         "def task() -> Task:\n"
@@ -153,7 +152,7 @@ def test_several_classes_have_a_sigmoid_each(tiny: Path) -> None:
 def test_its_first_head_is_the_probes(tiny: Path) -> None:
     tuned = make(tiny, tune="adapters", heads=3)
     torch.manual_seed(0)
-    probe: Any = plugins.factory("adapter", "probe")(_load.load_encoder(tiny), TASK, heads=3)
+    probe: Any = plugins.factory("adapter", "probe")(encoders.load_encoder(tiny), TASK, heads=3)
     state = probe.learned()
     assert all(torch.equal(value, state[name]) for name, value in tuned.head.state_dict().items())
 
@@ -175,8 +174,8 @@ def test_what_was_trained_is_saved_beside_a_pointer_to_the_encoder(tuned: Path, 
         "adapters/finetune/adapter.safetensors",
         "encoder.json",
     ]
-    encoder: Any = _load.load_encoder(tuned)
-    assert checkpoint.sha256(encoder) == checkpoint.sha256(_load.load_encoder(tiny))  # type: ignore[arg-type]
+    encoder: Any = encoders.load_encoder(tuned)
+    assert checkpoint.sha256(encoder) == checkpoint.sha256(encoders.load_encoder(tiny))  # type: ignore[arg-type]
     first = make(tiny, **trained_adapter.adapter_settings(tuned / "adapters" / "finetune")).learned()
     changed = {name for name, value in weights_of(tuned).items() if not torch.equal(value, first[name].half())}
     assert all(name in changed for name in first if name.endswith((".up.weight", ".1.weight", "mlp.0.weight")))
@@ -188,7 +187,7 @@ def test_a_run_restores_it_and_its_answers_come_from_the_tuned_encoder(
     run = evalkit("run", *words, f"adapter.from={tuned}", f"out={tmp_path}").parent
     record = run_folder.load(run)
     assert record["status"] == "complete" and record["selection"] is None and record["cost"]["cache_hits"] == 0
-    encoder: Any = _load.load_encoder(tiny)
+    encoder: Any = encoders.load_encoder(tiny)
     assert record["encoder"]["parameters"] == sum(p.numel() for p in encoder.parameters())
     assert record["adapter"]["trainable_parameters"] == sum(value.numel() for value in weights_of(tuned).values())
     assert record["adapter"]["trainable_flops"] > 0

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from evalkit.api import Example, Task
-from evalkit.encoders._load import load_encoder
+from evalkit.encoders import load_encoder
 from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy, top1_top5
 from evalkit.plugins import module_and_factory

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from evalkit import plugins
+from evalkit import encoders, plugins
 from evalkit.cli import main
-from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.results import run_folder
 from evalkit.weights import checkpoint
@@ -88,7 +87,7 @@ def test_a_frozen_encoder_is_pointed_to_and_not_copied(resampled: Path, tiny: Pa
         "encoder.json",
     ]
     pointer = json.loads((resampled / "encoder.json").read_text())
-    encoder: Any = _load.load_encoder(str(tiny))
+    encoder: Any = encoders.load_encoder(str(tiny))
     assert pointer == {"ckpt": str(tiny), "seed": 0, "settings": {}, "sha256": checkpoint.sha256(encoder)}
     assert not [path for path in resampled.parent.iterdir() if path != resampled]
 
@@ -120,7 +119,7 @@ def test_the_folder_works_from_anywhere_though_the_encoder_was_named_relatively(
     monkeypatch.chdir(tiny.parent)
     out = evalkit("adapt", *words, "ckpt=tiny", f"lm={lm}", f"out={tmp_path / 'out'}", "adapter.epochs=1")
     monkeypatch.chdir(tmp_path)
-    assert _load.load_encoder(str(out)).dim == 24
+    assert encoders.load_encoder(str(out)).dim == 24
 
 
 def test_another_encoder_than_the_trained_one_is_refused(
@@ -137,13 +136,13 @@ def test_a_pointer_whose_encoder_has_changed_is_refused(resampled: Path, tiny: P
     pointer = json.loads((resampled / "encoder.json").read_text())
     (tmp_path / "encoder.json").write_text(json.dumps(pointer | {"ckpt": str(changed)}))
     with pytest.raises(UserError) as caught:
-        _load.load_encoder(str(tmp_path))
+        encoders.load_encoder(str(tmp_path))
     told = str(caught.value)
     assert told.startswith(f"{tmp_path} was trained on encoder {changed} with weights {pointer['sha256'][:12]}, which ")
     assert "train the adapter again" in told
     (tmp_path / "encoder.json").write_text("{}")
     with pytest.raises(UserError, match="does not name an encoder: wanted ckpt and sha256"):
-        _load.load_encoder(str(tmp_path))
+        encoders.load_encoder(str(tmp_path))
 
 
 def test_a_probe_is_not_taken_for_other_classes(
@@ -168,7 +167,7 @@ def other_weights(tiny: Path, folder: Path) -> Path:
     folder.mkdir()
     for file in tiny.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    module: Any = _load.load_encoder(str(folder))
+    module: Any = encoders.load_encoder(str(folder))
     with torch.no_grad():
         module.norm.bias[3] += 1
     checkpoint.save(module, folder / "model.safetensors")
@@ -187,7 +186,7 @@ def test_a_tuned_encoder_is_written_whole(words: list[str], tiny: Path, tmp_path
         "model.safetensors",
         "tokenizer.model",
     ]
-    tuned, old = (_load.load_encoder(str(folder)) for folder in (out, tiny))
+    tuned, old = (encoders.load_encoder(str(folder)) for folder in (out, tiny))
     assert isinstance(tuned, torch.nn.Module) and isinstance(old, torch.nn.Module)
     assert checkpoint.sha256(tuned) != checkpoint.sha256(old)
     record = run_folder.load(
@@ -226,7 +225,7 @@ def test_an_encoder_of_ones_own_cannot_be_tuned_into_a_checkpoint(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_tower.py").write_text(
-        f"from evalkit.encoders._load import load_encoder\n\ndef make():\n    return load_encoder({str(tiny)!r})\n"
+        f"from evalkit.encoders import load_encoder\n\ndef make():\n    return load_encoder({str(tiny)!r})\n"
     )
     told = mistake(capsys, "adapt", *words, "ckpt=my_tower:make", "adapter=contrastive", "out=out")
     assert told.startswith("ckpt=my_tower:make is no checkpoint that evalkit wrote, so a trained copy of it cannot be")

@@ -136,7 +136,7 @@ def test_the_demo_encoder_is_told_with_its_size(tmp_path: Path, monkeypatch: pyt
 
 def test_the_doctor_runs_without_a_home() -> None:
     env = {"PATH": os.environ["PATH"], "EVALKIT_CACHE": "/nonexistent/cache"}
-    code = "from evalkit import doctor; print(doctor.report())"
+    code = "from evalkit.commands import doctor; print(doctor.report())"
     root = Path(evalkit.__file__).parents[1]
     ended = subprocess.run([sys.executable, "-c", code], env=env, cwd=root, capture_output=True, text=True, check=True)
     assert "cache         /nonexistent/cache, holds 0.0 B" in ended.stdout

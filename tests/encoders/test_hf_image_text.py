@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor
 
 from evalkit.api import Clip, has_text
-from evalkit.encoders._load import Spec, load_encoder
+from evalkit.encoders import Spec, load_encoder
 from evalkit.errors import UserError
 from tests.saved import (
     HALF,

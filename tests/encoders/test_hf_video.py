@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor
 
 from evalkit.api import Clip
-from evalkit.encoders._load import Spec, save_encoder
+from evalkit.encoders import Spec, save_encoder
 from evalkit.encoders.hf_video import encoder as build
 from evalkit.errors import UserError
 from tests.saved import (

@@ -19,12 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import evalkit
-from evalkit import api
+from evalkit import api, encoders
 from evalkit.api import Clip
 from evalkit.config import parse
 from evalkit.config.keys import known_keys
-from evalkit.encoders import _load
-from evalkit.encoders._load import Spec, load_encoder, save_encoder, spec_of
+from evalkit.encoders import Spec, load_encoder, save_encoder, spec_of
 from evalkit.encoders.longvivit import ViViT
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface, presets
@@ -33,7 +32,7 @@ from tests.encoders import test_hf_video
 OWN = """
 import torch
 
-from evalkit.api import Clip, Encoded
+from evalkit.api import Clip, EncoderOutput
 
 
 class Mean(torch.nn.Module):
@@ -42,7 +41,7 @@ class Mean(torch.nn.Module):
 
     def forward(self, video):
         tokens = video.mean((-1, -2))[:, :, None]
-        return Encoded(tokens, tokens.mean((1, 2)))
+        return EncoderOutput(tokens, tokens.mean((1, 2)))
 
 
 def make():
@@ -58,7 +57,7 @@ def torn():
 
 
 def worded():
-    from evalkit.api import UserError
+    from evalkit.errors import UserError
 
     raise UserError("give it wheels")
 """
@@ -123,12 +122,12 @@ def test_a_weights_file_in_the_folder_is_a_checkpoint_too(copy: Path, tiny: Path
     else:
         torch.save({"state_dict": state} if ending == ".ckpt" else state, file)
     assert checkpoint.sha256(load(file)) == checkpoint.sha256(load(tiny))
-    assert _load.folder_of(str(file)) == copy
+    assert encoders.folder_of(str(file)) == copy
 
 
 def test_the_home_folder_is_understood(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(copy.parent))
-    assert load("~/copy").dim == 24 and _load.folder_of("~/copy") == copy
+    assert load("~/copy").dim == 24 and encoders.folder_of("~/copy") == copy
 
 
 def test_what_is_saved_is_loaded_as_it_was_but_for_half_precision(vocabulary: Path, tmp_path: Path) -> None:
@@ -155,9 +154,9 @@ def test_presets_with_random_weights_depend_on_the_seed_alone() -> None:
     assert checkpoint.sha256(load("random:vivit_demo", seed=4)) != one
 
 
-@pytest.mark.parametrize("name", sorted(_load.presets()))
+@pytest.mark.parametrize("name", sorted(presets.presets()))
 def test_every_preset_describes_an_encoder_that_fits_its_clip(name: str) -> None:
-    spec = _load.read_preset(name)
+    spec = encoders.read_preset(name)
     with torch.device("meta"):
         module: Any = spec.build()
     encoded = module(torch.empty(1, spec.clip.frames, 3, spec.clip.size, spec.clip.size, device="meta"))
@@ -183,7 +182,7 @@ def test_a_function_of_ones_own_gives_the_encoder(tmp_path: Path, monkeypatch: p
 def test_a_name_that_is_nothing_is_answered_with_the_nearest() -> None:
     assert refusal("deno") == "ckpt=deno: no such file or folder, and no such name. Did you mean 'demo'?"
     assert refusal("random:vivit_dem") == (
-        "no preset named 'vivit_dem'. Did you mean 'vivit_demo'? Known: " + ", ".join(_load.presets())
+        "no preset named 'vivit_dem'. Did you mean 'vivit_demo'? Known: " + ", ".join(presets.presets())
     )
     assert refusal("vivit_demo") == (
         "ckpt=vivit_demo names a preset whose weights are not published: give a folder with weights, or "
@@ -329,7 +328,7 @@ def test_the_hash_changes_with_one_weight_a_name_a_shape_or_a_type(tiny: Path) -
 
 OWN_FUNCTION = '''
 import torch
-from evalkit.api import Clip, Encoded
+from evalkit.api import Clip, EncoderOutput
 
 class Own(torch.nn.Module):
     def __init__(self, width):
@@ -339,7 +338,7 @@ class Own(torch.nn.Module):
 
     def forward(self, video):
         tokens = self.map(video.mean((3, 4)))[:, :, None]
-        return Encoded(tokens, tokens.mean((1, 2)))
+        return EncoderOutput(tokens, tokens.mean((1, 2)))
 
 def make(width: int = 5) -> Own:
     """My encoder.
@@ -381,7 +380,7 @@ def test_a_setting_that_no_encoder_knows_is_told_with_the_nearest(own: str) -> N
 
 
 def test_an_entry_points_name_is_a_checkpoint(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("mine", f"{own}:make", "evalkit.encoders._load")
+    point = EntryPoint("mine", f"{own}:make", "evalkit.encoders")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: (point,) if group == point.group else ())
     monkeypatch.syspath_prepend(".")
     assert load_encoder("mine", width=9).dim == 9
@@ -529,14 +528,14 @@ def test_the_list_of_encoders_is_read_without_torch() -> None:
     lines = told.splitlines()
     assert lines[0].split() == ["name", "family", "parameters", "clip", "text", "weights", "source"]
     assert lines[1].startswith("demo ") and "Apache-2.0" in lines[1]
-    assert {line.split(" ")[0] for line in lines[1:]} >= set(_load.presets())
+    assert {line.split(" ")[0] for line in lines[1:]} >= set(presets.presets())
 
 
-@pytest.mark.parametrize("name", sorted(_load.presets()))
+@pytest.mark.parametrize("name", sorted(presets.presets()))
 def test_a_preset_has_as_many_weights_as_its_card_says_and_a_text_tower_where_it_says(name: str) -> None:
-    card = presets.card(_load.presets()[name])
+    card = presets.card(presets.presets()[name])
     with torch.device("meta"):
-        module = _load.read_preset(name).build()
+        module = encoders.read_preset(name).build()
     assert sum(parameter.numel() for parameter in module.parameters()) == card.parameters
     assert api.has_text(module) == card.text
     assert card.source.startswith("https://") and bool(card.license) == bool(card.hub or name == "vivit_demo")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Encoder
-from evalkit.encoders._load import Spec, load_encoder, read_preset, save_encoder
+from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
 from evalkit.encoders.longvivit import Tube, ViViT, encoder, inflate
 from evalkit.errors import UserError
 from evalkit.weights.presets import card, presets
@@ -475,7 +475,7 @@ def test_a_variant_that_was_saved_is_loaded_as_it_was(settings: dict[str, Any], 
 
 def test_settings_of_tubes_that_are_none_are_told_in_one_line() -> None:
     for tubes in ([{"kernel": [1, 2]}], [{"size": [1, 2, 2]}], [3]):
-        with pytest.raises(UserError, match="encoder vivit cannot be built as its settings say"):
+        with pytest.raises(UserError, match="encoder longvivit cannot be built as its settings say"):
             Spec("longvivit", CLIP, {"tubes": tubes}).build()
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from evalkit.api import Clip, Loading, has_text
-from evalkit.encoders._load import load_encoder
+from evalkit.encoders import load_encoder
 from evalkit.encoders.open_clip import pretrained_name
 from evalkit.errors import UserError
 from tests.saved import same

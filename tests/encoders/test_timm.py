@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading, has_text
-from evalkit.encoders._load import load_encoder
+from evalkit.encoders import load_encoder
 from evalkit.encoders.timm import encoder as build
 from evalkit.encoders.timm import pretrained_name
 from evalkit.errors import UserError

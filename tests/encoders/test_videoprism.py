@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evalkit.api import Clip, has_text
-from evalkit.encoders._load import Spec, load_encoder, read_preset, save_encoder
+from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
 from evalkit.encoders.videoprism.model import VideoPrism, canonical
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint

@@ -9,7 +9,7 @@ import transformers
 from torch import Tensor
 
 from evalkit.api import Clip
-from evalkit.encoders._load import Spec, save_encoder
+from evalkit.encoders import Spec, save_encoder
 from evalkit.errors import UserError
 from tests.given import FIXTURES
 from tests.saved import (

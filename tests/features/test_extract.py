@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from evalkit import encoders
 from evalkit.api import Augment, Clip, Example, Views
-from evalkit.encoders import _load
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, Source, SourceFeatures
@@ -179,7 +179,7 @@ def test_nothing_to_read_and_nothing_readable_give_no_features() -> None:
 
 @pytest.mark.parametrize("views", [{}, {"clips": 2, "crops": 3}])
 def test_the_batch_does_not_change_the_features(tiny: Path, views: dict[str, Any]) -> None:
-    encoder: Any = _load.load_encoder(str(tiny))
+    encoder: Any = encoders.load_encoder(str(tiny))
 
     def keep(clips: Tensor) -> Tensor:
         assert clips.dtype == torch.uint8 and clips.ndim == 5

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from evalkit import plugins
 from evalkit.api import Task
-from evalkit.encoders._load import read_preset
+from evalkit.encoders import read_preset
 from evalkit.heads.flops import trainable_flops, trained_flops
 from evalkit.heads.head import Head
 from evalkit.metrics.classification import accuracy

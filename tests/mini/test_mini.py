@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from evalkit.api import Example, Views
 from evalkit.datasets import captions
 from evalkit.demo import lessons, train_encoder
-from evalkit.encoders._load import load_encoder
+from evalkit.encoders import load_encoder
 from evalkit.language.models import load
 from evalkit.language.reader import Continuation, VideoLanguageModel
 from evalkit.mini import film, language, world

@@ -21,7 +21,7 @@ from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.extract import Source
 from evalkit.heads.optim import adamw
-from evalkit.metrics.classification import accuracy, top1_top5
+from evalkit.metrics import accuracy, top1_top5
 from evalkit.pipeline.fit import fit_adapter, split_val
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.trainer import DivergedError, Examples, Fitted, TrainingCurve, fit, headline, predict

@@ -29,7 +29,7 @@ TASK = '''
 from pathlib import Path
 
 from evalkit.api import Example, Task
-from evalkit.wording.captions import captions
+from evalkit.metrics import captions
 
 ADAPTER = "captioner"
 

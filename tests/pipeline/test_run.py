@@ -20,7 +20,7 @@ from evalkit.api import Example, Prediction, Task
 from evalkit.cli import main
 from evalkit.features import extract
 from evalkit.features.extract import Source
-from evalkit.metrics.classification import accuracy
+from evalkit.metrics import accuracy
 from evalkit.pipeline import trainer
 from evalkit.pipeline.controls import cyclic, measure_control
 from evalkit.pipeline.trainer import fit

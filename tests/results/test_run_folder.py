@@ -204,8 +204,8 @@ def test_re_scoring_with_evalkits_own_metrics_imports_no_torch(run: Path) -> Non
     code = f"""
 import sys
 from pathlib import Path
-from evalkit.result import rescore, validate
-from evalkit.table import table
+from evalkit.results.validate import rescore, validate
+from evalkit.results.table import table
 print(table(rescore(Path({str(run)!r}))))
 assert validate(Path({str(run)!r})) == []
 assert not {{"torch", "lightning", "transformers", "sklearn", "pandas", "scipy"}} & sys.modules.keys()

@@ -52,7 +52,7 @@ def at(result: Any, path: tuple[Any, ...]) -> Any:
 def test_the_schema_itself_is_valid() -> None:
     from jsonschema import Draft202012Validator
 
-    file = Path(evalkit.__file__).parent / "result.schema.json"
+    file = Path(evalkit.__file__).parent / "results" / "result.schema.json"
     Draft202012Validator.check_schema(json.loads(file.read_text()))
 
 

@@ -542,7 +542,7 @@ def test_what_only_training_reads_is_refused_zero_shot(
 def test_an_encoder_without_text_is_trained_with_a_language_model_chosen_on_val_and_used_again(
     csv_of_films: Path, lm: Path, tmp_path: Path
 ) -> None:
-    from evalkit.encoders._load import Spec, save_encoder
+    from evalkit.encoders import Spec, save_encoder
 
     spec = Spec("longvivit", Clip(frames=4, size=32), {"dim": 24, "depth": 1, "heads": 3, "hidden": 48}, None)
     deaf = tmp_path / "deaf"
