@@ -107,4 +107,4 @@ def test_the_readme_names_every_task_and_adapter() -> None:
 def test_no_document_points_to_a_file_that_is_not_there() -> None:
     for name in DOCUMENTS:
         for target in re.findall(r"\]\(([\w./-]+)\)", text(name)):
-            assert (ROOT / target).exists(), f"{name}: {target}"
+            assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
