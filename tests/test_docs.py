@@ -25,7 +25,10 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "SECURITY.md",
+    "docs/commands.md",
     "docs/encoders.md",
+    "docs/results.md",
+    "docs/tasks.md",
     "docs/training.md",
 )
 
@@ -36,7 +39,7 @@ def text(name: str) -> str:
 
 LINES = [
     line
-    for name in ("README.md", "docs/encoders.md")
+    for name in ("README.md", "docs/commands.md", "docs/encoders.md")
     for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary|check|sweep) .*)$", text(name), re.MULTILINE)
 ]
 
@@ -98,10 +101,10 @@ def test_every_file_that_architecture_names_exists() -> None:
     assert not missing
 
 
-def test_the_readme_names_every_task_and_adapter() -> None:
-    for kind in ("task", "adapter"):
-        for name in plugins.names(kind):
-            assert name in text("README.md"), f"{kind} {name}"
+def test_the_documents_name_every_task_and_adapter() -> None:
+    for kind, name in (("task", "docs/tasks.md"), ("adapter", "docs/commands.md")):
+        for plugin in plugins.names(kind):
+            assert plugin in text(name), f"{kind} {plugin}"
 
 
 def test_no_document_points_to_a_file_that_is_not_there() -> None:
