@@ -102,9 +102,10 @@ def test_every_file_that_architecture_names_exists() -> None:
 
 
 def test_the_documents_name_every_task_and_adapter() -> None:
-    for kind, name in (("task", "docs/tasks.md"), ("adapter", "docs/commands.md")):
-        for plugin in plugins.names(kind):
-            assert plugin in text(name), f"{kind} {plugin}"
+    kinds: dict[plugins.Kind, str] = {"task": "docs/tasks.md", "adapter": "docs/commands.md"}
+    for kind, document in kinds.items():
+        for name in plugins.names(kind):
+            assert name in text(document), f"{kind} {name}"
 
 
 def test_no_document_points_to_a_file_that_is_not_there() -> None:
