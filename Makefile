@@ -43,7 +43,7 @@ weights: install
 	    adapter.mask_ratio=0.75 adapter.batch_size=32 adapter.epochs=14 out=$(WEIGHTS)/films
 	$(BIN)/python -m evalkit.demo.train_encoder $(WEIGHTS)/films $(WEIGHTS)/encoder
 	cp $(WEIGHTS)/encoder/*.* $(DEMO)/
-	$(BIN)/python -c "from evalkit import load_encoder; from evalkit.canary import checks, reference; reference.write_reference(load_encoder('demo'), checks.SHIPPED)"
+	$(BIN)/python -c "from evalkit import load_encoder; from evalkit import demo; from evalkit.canary import reference; reference.write_reference(load_encoder('demo'), demo.CANARY_REFERENCE)"
 	$(TELL) data.lesson=told_steps data.films=900 adapter.lr=2e-3 adapter.epochs=2 out=$(WEIGHTS)/told_steps
 	$(TELL) data.lesson=told_parts data.films=900 adapter.lr=2e-3 adapter.epochs=2 \
 	    adapter.from=$(WEIGHTS)/told_steps out=$(WEIGHTS)/told_parts

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-import evalkit
+from evalkit import demo
 from evalkit.errors import UserError, one_line
 from evalkit.weights import huggingface
 
@@ -19,7 +19,6 @@ PAD, UNKNOWN, BEGIN, END = range(4)
 # Of what lm=scratch learns: pieces at most, width and layers.
 SCRATCH = {"vocabulary": 8000, "width": 256, "layers": 3}
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
-EMBEDDED = Path(evalkit.__file__).parent / "demo" / "lm"
 
 
 def load(source: str) -> tuple[nn.Module, Any]:
@@ -36,7 +35,7 @@ def load(source: str) -> tuple[nn.Module, Any]:
         raise UserError("lm=scratch learns from captions, which only adapter=captioner does")
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    folder = source or str(EMBEDDED)
+    folder = source or str(demo.LANGUAGE_MODEL)
     place = Path(folder)
     if place.is_dir():
         if not (place / "config.json").is_file():

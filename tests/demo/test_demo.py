@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from evalkit.cli import main
-from evalkit.encoders import DEMO, load_encoder
+from evalkit.demo import FOLDER as DEMO
+from evalkit.encoders import load_encoder
 from evalkit.metrics.bootstrap import AdditiveScore
 from evalkit.metrics.text.dense import by_video
 from evalkit.results import run_folder, validate
