@@ -47,8 +47,8 @@ def tuned_layers(encoder: Any) -> frozenset[str]:
 def put_bottlenecks(encoder: Any, reached: Collection[str], width: int) -> nn.ModuleList:
     """Add a bottleneck parallel to each MLP on the way to the tokens, and return the bottlenecks.
 
-    AdaptFormer's place (https://arxiv.org/abs/2205.13535). An MLP is a linear map that widens the tokens, up to the next
-    one back to their width.
+    AdaptFormer's place (https://arxiv.org/abs/2205.13535). An MLP is a linear map that widens the tokens and the
+    next one back to their width.
 
     Args:
         encoder: changed in place.

@@ -64,8 +64,8 @@ class TextTower(nn.Module):
         largest = max(map(max, rows))
         if largest >= self.model.config.vocab_size:
             raise UserError(
-                f"{self.tokenizer} gives id {largest}, but the text tower knows {self.model.config.vocab_size} pieces: it "
-                "is another model's tokenizer; give the right one with encoder.tokenizer="
+                f"{self.tokenizer} gives id {largest}, but the text tower knows {self.model.config.vocab_size} pieces: "
+                "it is another model's tokenizer; give the right one with encoder.tokenizer="
             )
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
         paddings = torch.ones(ids.shape)
@@ -77,8 +77,8 @@ class TextTower(nn.Module):
     def _pieces(self, texts: list[str]) -> list[list[int]]:
         if self.tokenizer is None:
             raise UserError(
-                f"this encoder has no tokenizer beside its weights ({' or '.join(TOKENIZER_FILES)}), so it cannot embed "
-                "text: give its sentencepiece model with encoder.tokenizer= (VideoPrism's is T5's cc_en.32000)"
+                f"this encoder has no tokenizer beside its weights ({' or '.join(TOKENIZER_FILES)}), so it cannot "
+                "embed text: give its sentencepiece model with encoder.tokenizer= (VideoPrism's is T5's cc_en.32000)"
             )
         try:
             if self.tokenizer.suffix == ".json":  # what transformers writes
@@ -98,7 +98,7 @@ class TextTower(nn.Module):
 
 
 def canonical(text: str) -> str:
-    """Text in the form of the tower's training captions: lower case, spaces for punctuation, one full stop at the end."""
+    """Text as in the tower's training captions: lower case, spaces for punctuation, one full stop at the end."""
     blanks = str.maketrans(string.punctuation, " " * len(string.punctuation))
     return " ".join(text.translate(blanks).lower().split()) + "."
 
