@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from evalkit import encoders
 from evalkit.api import Example, Views
 from evalkit.encoders.longvivit import ViViT
+from evalkit.heads.losses import clip_loss
 from evalkit.heads.optim import adamw
 from evalkit.mini import language, library, world
 from evalkit.mini.library import Films
@@ -76,11 +77,7 @@ def contrast(seen: Tensor, told: Told, embed: Callable[[list[str]], Tensor], log
     numbers = {text: i for i, text in enumerate(dict.fromkeys([*told.right, *told.wrong]))}
     place = torch.tensor([numbers[text] for text in [*told.right, *told.wrong]])
     texts = F.normalize(embed(list(numbers)), dim=-1)[place]  # each text embedded once
-    n = len(told.right)
-    logits = F.normalize(seen, dim=-1) @ texts.T * log_scale.exp().clamp(max=100)
-    logits = logits.masked_fill((place == place[:n, None]).fill_diagonal_(False), -math.inf)
-    target = torch.arange(n)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :n].T, target)) / 2
+    return clip_loss(F.normalize(seen, dim=-1), texts, log_scale, place == place[: len(told.right), None])
 
 
 def pixels(films: Films, encoder: ViViT) -> Tensor:

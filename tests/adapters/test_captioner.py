@@ -104,9 +104,10 @@ def test_a_video_is_read_once_however_many_questions_are_asked_about_it(lm: Path
     together = adapter.predict(asked, shown)
     assert read == [3]  # and of prompts of either length at once
     assert together == [adapter.predict([one], shown[i : i + 1])[0] for i, one in enumerate(asked)]
-    assert torch.equal(adapter.reader._read(shown[:, 0]), torch.cat([adapter.reader._read(one) for one in shown]))
+    resample = adapter.reader.visual_tokens
+    assert torch.equal(resample(shown[:, 0]), torch.cat([resample(one) for one in shown]))
     read.clear()
-    adapter.train().reader._read(shown[:, 0])
+    adapter.train().reader.visual_tokens(shown[:, 0])
     assert read == [6]  # what is learned stays as it was
 
 

@@ -18,8 +18,8 @@ from evalkit.api import Example, Views
 from evalkit.datasets import captions
 from evalkit.demo import lessons, train_encoder
 from evalkit.encoders import load_encoder
+from evalkit.language.causal_lm import Continuation, LanguageModel
 from evalkit.language.models import load
-from evalkit.language.reader import Continuation, VideoLanguageModel
 from evalkit.mini import film, language, world
 from evalkit.mini.library import Films
 from evalkit.video.sampling import frame_indices
@@ -250,7 +250,7 @@ def test_the_language_model_chooses_by_letter_and_says_yes_or_no_of_a_story_told
     by_letter: bool, chance: float
 ) -> None:
     model, tokenizer = load("")
-    reader = VideoLanguageModel(1, model, tokenizer, latents=0, depth=0)
+    reader = LanguageModel(model, tokenizer)
     rng, right = random.Random("told"), 0
     answers = list("ABCDE") if by_letter else ["yes", "no"]
     with torch.inference_mode():
