@@ -25,7 +25,7 @@ def clip_loss(video: Tensor, text: Tensor, log_scale: Tensor, same: Tensor) -> T
         The mean of both directions' losses, a scalar.
     """
     logits = video @ text.T * log_scale.exp().clamp(max=MAX_SCALE)
-    own = torch.eye(*same.shape, dtype=torch.bool, device=same.device)
-    logits = logits.masked_fill((same & ~own).to(logits.device), -math.inf)
+    diagonal = torch.eye(*same.shape, dtype=torch.bool, device=same.device)
+    logits = logits.masked_fill((same & ~diagonal).to(logits.device), -math.inf)
     target = torch.arange(len(video), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(video)].T, target)) / 2

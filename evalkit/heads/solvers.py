@@ -157,7 +157,7 @@ def logistic(
 
 
 class _Losses(NamedTuple):
-    """The sum of the losses, and their derivatives in the logits (N, T).
+    """Sum of the losses, and their derivatives in the logits (N, T).
 
     |derivative| (1 - |derivative|) is p (1 - p): exact to the last bit also where p is all but 1.
     """

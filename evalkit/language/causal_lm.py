@@ -84,7 +84,7 @@ class LanguageModel(nn.Module):
         Returns:
             The log-probability of each token, and 1 where it is one of the text's, else 0: both (N, L).
         """
-        rows = [self.split(one.context, one.text, end) for one in continuations]
+        rows = [self.split(context, text, end) for _, context, text in continuations]
         ids = [torch.tensor(context + text) for context, text in rows]
         device = self.words.weight.device
         padded = nn.utils.rnn.pad_sequence(ids, batch_first=True).to(device)
@@ -93,7 +93,7 @@ class LanguageModel(nn.Module):
         mask = nn.utils.rnn.pad_sequence(of_text, batch_first=True).to(device)
         visual = self.visual_tokens(tokens)
         if visual is not None:
-            visual = visual[torch.tensor([one.video for one in continuations], device=device)]
+            visual = visual[torch.tensor([continuation.video for continuation in continuations], device=device)]
         embedded, attended = self.join(self.words(padded), attended, visual)
         self._check_length(embedded.shape[1])
         logits = self._logits(embedded, attended, padded.shape[1])
@@ -179,8 +179,8 @@ class LanguageModel(nn.Module):
             groups.setdefault(len(ids), []).append(i)
         for group in groups.values():
             ids_of_group = torch.tensor([rows[i] for i in group], device=self.words.weight.device)
-            own = None if visual is None else visual[torch.tensor(group, device=self.words.weight.device)]
-            embedded, mask = self.join(self.words(ids_of_group), torch.ones_like(ids_of_group), own)
+            of_group = None if visual is None else visual[torch.tensor(group, device=self.words.weight.device)]
+            embedded, mask = self.join(self.words(ids_of_group), torch.ones_like(ids_of_group), of_group)
             yield group, embedded, mask
 
     def _logits(self, embedded: Tensor, mask: Tensor, last: int) -> Tensor:

@@ -107,7 +107,7 @@ class _Worker:
 
     @torch.inference_mode()  # which a thread does not have from the one that started it
     def count(self, rows: slice) -> None:
-        """Compares some texts with all videos, and all videos with them."""
+        """Compare the texts of some rows with all videos, and all videos with them."""
         some, of = self.text[rows].float(), self.of[rows]
         for part in _parts(len(self.video), BLOCK_COLUMNS):
             r, c = len(some), part.stop - part.start
@@ -224,6 +224,6 @@ def _finite(vectors: Tensor) -> Tensor:
 
 
 def _longest(vectors: Tensor) -> float:
-    """The largest length of a finite vector."""
+    """Largest norm of the finite vectors."""
     lengths = torch.cat([vectors[part].double().norm(dim=1) for part in _parts(len(vectors), 4096)])
     return float(lengths.nan_to_num(nan=0.0).max())

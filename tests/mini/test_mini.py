@@ -157,7 +157,7 @@ def test_steps_are_told_in_order_beside_near_misses_in_the_shape_and_others() ->
 
 def test_words_that_say_the_same_of_another_are_not_told_apart() -> None:
     words = {"a": [1.0, 0.0], "b": [0.0, 2.0], "c": [1.0, 1.0]}
-    told = train_encoder.Told(["a", "b", "a"], ["c", "b"])  # the third says what the first does
+    told = train_encoder.Captions(["a", "b", "a"], ["c", "b"])  # the third says what the first does
     seen = torch.tensor([[3.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
 
     def embed(texts: list[str]) -> torch.Tensor:

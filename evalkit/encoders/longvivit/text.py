@@ -13,7 +13,7 @@ from evalkit.errors import UserError
 
 @dataclass(frozen=True)
 class Text:
-    """The text tower: BERT of this size, its token embeddings averaged over the caption's tokens."""
+    """Size of the text tower, a BERT whose token states are averaged."""
 
     vocabulary: int = 30522
     dim: int = 512
@@ -23,7 +23,7 @@ class Text:
 
 
 class TextTower(nn.Module):
-    """BERT over sentencepiece tokens; one vector per text, the mean over its tokens, projected to the video's width."""
+    """BERT over sentencepiece tokens: one vector per text, the mean over its tokens, projected to the video's width."""
 
     def __init__(self, text: Text, dim: int, tokenizer: Path | None) -> None:
         super().__init__()
