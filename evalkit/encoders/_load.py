@@ -12,17 +12,11 @@ from torch import nn
 
 from evalkit import demo
 from evalkit.api import Encoder, Loading
-from evalkit.encoders._spec import Spec as Spec
-from evalkit.encoders._spec import folder_of as folder_of
-from evalkit.encoders._spec import read_pointer
-from evalkit.encoders._spec import read_preset as read_preset
-from evalkit.encoders._spec import save_encoder as save_encoder
-from evalkit.encoders._spec import spec_of as spec_of
+from evalkit.encoders._spec import read_pointer, read_preset, spec_of
 from evalkit.errors import UserError, suggest
 from evalkit.plugins import module_and_factory, names, names_function, own_encoder
 from evalkit.weights import checkpoint, huggingface
-from evalkit.weights.presets import card
-from evalkit.weights.presets import presets as presets
+from evalkit.weights.presets import card, presets
 
 
 def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder:
