@@ -11,8 +11,8 @@ from evalkit import metrics
 from evalkit.results.run_folder import load_rows
 from evalkit.results.scores import resolve
 
-from .._runs import Run
-from . import as_json, model, part
+from ..runs import Run
+from . import as_json, model_id, path_part
 
 RULES = (metrics.captions, metrics.captions_meteor)
 
@@ -38,6 +38,6 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
                 {"id": i, "image_id": video, "caption": text} for i, (video, text) in enumerate(references, 1)
             ],
         }
-        stem = f"{'__'.join(model(run))}/{part(run.result['task']['name'])}"
+        stem = f"{'__'.join(model_id(run))}/{path_part(run.result['task']['name'])}"
         yield f"{stem}_results.json", as_json(said)
         yield f"{stem}_annotations.json", as_json(annotations)

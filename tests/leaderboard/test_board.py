@@ -28,8 +28,8 @@ from evalkit.results.scores import measure, scores
 from tests.records import PLUGIN, result_of, rows_of
 
 board = importlib.import_module("evalkit.leaderboard.board")
-columns = importlib.import_module("evalkit.leaderboard._columns")
-collection = importlib.import_module("evalkit.leaderboard._runs")
+comparison = importlib.import_module("evalkit.leaderboard.comparison")
+collection = importlib.import_module("evalkit.leaderboard.runs")
 ROOT = Path(__file__).parents[2]
 
 Edit = Callable[[dict[str, Any]], object]
@@ -83,11 +83,11 @@ def texts(n: int) -> list[Row]:
 
 
 def page(results: Path) -> str:
-    return str(board.markdown(*board.collect(results)))
+    return str(board.render_markdown(*board.collect(results)))
 
 
 def cells(results: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(board.flat(board.collect(results)[0]))))
+    return list(csv.DictReader(io.StringIO(board.render_csv(board.collect(results)[0]))))
 
 
 def lines(text: str, begin: str) -> list[str]:
@@ -368,7 +368,7 @@ def test_a_task_stands_under_the_suite_whose_protocol_it_is(tmp_path: Path, prot
 
 
 def test_every_task_of_every_suite_is_asked_for_in_words_that_papers_print_under() -> None:
-    wanted = columns._wanted()
+    wanted = comparison.suites_by_cell()
     assert {name for names in wanted.values() for name in names} == set(suites.suites())
     assert {how for _, how, _ in wanted} <= {number.adaptation for number in published.published_numbers()}
 
@@ -599,7 +599,7 @@ def test_the_repositorys_board_is_what_its_results_give() -> None:
     results = ROOT / "leaderboard" / "results"
     runs, refused = board.collect(results) if results.is_dir() else ([], [])
     assert refused == []
-    assert (ROOT / "leaderboard" / "README.md").read_text() == board.markdown(runs, refused)
+    assert (ROOT / "leaderboard" / "README.md").read_text() == board.render_markdown(runs, refused)
 
 
 def test_the_repositorys_results_are_miniatures_and_name_no_folder_of_a_machine() -> None:
