@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalkit.datasets.files import error_context, read_json
+from evalkit.datasets.files import parsing_errors_at, read_json
 from evalkit.errors import UserError
 
 # lm-eval's metrics that are no fractions: lower-is-better sums, and sacrebleu's, which are in percent already.
@@ -51,7 +51,7 @@ def read_scores(path: Path) -> list[Score]:
 
 
 def _read(file: Path) -> list[Score]:
-    with error_context(str(file)):
+    with parsing_errors_at(str(file)):
         values = json.loads(file.read_text(encoding="utf-8-sig"))
         if not isinstance(values, dict):
             return []

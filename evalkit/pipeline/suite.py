@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from evalkit.datasets.suites import Suite, beside, read
+from evalkit.datasets.suites import Suite, nearest_published, read
 from evalkit.errors import UserError
 from evalkit.metrics import videoglue
 from evalkit.pipeline import sweep
@@ -72,7 +72,7 @@ def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
         name = record["task"]["name"]
         if value is not None:
             scores.setdefault(name.removesuffix("@mini"), value)
-        printed = beside(suite, adaptation, record)
+        printed = nearest_published(suite, adaptation, record)
         chance = f"{record['chance']:.1f}"
         rows.append((name, adaptation, score["metric"], told, interval, f"{score['n']:,}", chance, *printed))
     if suite.mean and len(scores) == len(done):
