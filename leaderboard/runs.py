@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 import evalkit
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import AdditiveScore, numbered
+from evalkit.metrics.bootstrap import AdditiveScore, number_clusters
 from evalkit.results import run_folder, validate
 from evalkit.results.rows import Row
 from evalkit.results.scores import Measured, measure, reference, resolve
@@ -146,7 +146,7 @@ def _validate(run: tuple[Path, Path, Sequence[Path]]) -> list[str]:
 
 def _headline(rows: Sequence[Row], measured: Measured) -> Headline:
     (values, *_) = measured.values()
-    clusters = numbered([row.video for row in rows if row.target is not None]).member
+    clusters = number_clusters([row.video for row in rows if row.target is not None]).member
     return Headline(values if isinstance(values, np.ndarray | AdditiveScore) else None, clusters)
 
 

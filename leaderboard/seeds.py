@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.metrics.bootstrap import AdditiveScore, average, interval, interval_of, numbered
+from evalkit.metrics.bootstrap import AdditiveScore, average, interval, interval_of, number_clusters
 from evalkit.results.scores import rounded
 
 from .runs import Headline, Run
@@ -75,7 +75,7 @@ class Seeds:
             return headlines[0] if headlines else None
         # The lower bound, where failures count as wrong, is the score itself.
         value, upper = (_mean([headline["bounds"][i] for headline in headlines]) for i in (0, 1))
-        values, clusters = self.headline.values, numbered(self.headline.clusters.tolist())
+        values, clusters = self.headline.values, number_clusters(self.headline.clusters.tolist())
         ends: tuple[float, float] = (math.nan, math.nan)
         if isinstance(values, AdditiveScore):
             ends = interval_of(values, clusters, seed=0)

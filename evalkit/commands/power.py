@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from evalkit.config import parse
 from evalkit.config.values import convert
 from evalkit.errors import UserError, suggest
-from evalkit.metrics.power import detectable, samples
+from evalkit.metrics.power import detectable_difference, required_samples
 from evalkit.plugins import display_name
 from evalkit.results.table import columns
 
@@ -49,7 +49,7 @@ def report(words: Sequence[str]) -> str:
         raise UserError(f"correlation={correlation:g}: wanted -1 to 1")
     rows = [["correlation of the two", f"samples to see {difference:g} points"]]
     supposed = CORRELATIONS if math.isnan(correlation) else (correlation,)
-    rows += [[f"{one:g}", f"{samples(difference, baseline, one):,}"] for one in supposed]
+    rows += [[f"{one:g}", f"{required_samples(difference, baseline, one):,}"] for one in supposed]
     told = [
         f"two runs on the same samples, the worse at {baseline:g} %; 80 % power at 5 %; each sample of its own video"
     ]
@@ -59,7 +59,7 @@ def report(words: Sequence[str]) -> str:
         for count, what in {videos: "videos", n: "samples"}.items():
             rows[0].append(f"{count:,} {what} show")
             for row, one in zip(rows[1:], supposed, strict=True):
-                found = detectable(count, baseline, one)
+                found = detectable_difference(count, baseline, one)
                 row.append("nothing" if math.isnan(found) else f"{found:.1f} points")
         if n > videos:
             told.append("samples of one video count for less than as many of their own: the truth lies between the two")

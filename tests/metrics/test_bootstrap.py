@@ -155,9 +155,9 @@ def test_a_difference_is_drawn_together() -> None:
     a = generator.random(60)
     better = difference(mean(a), mean(a + 0.1))
     assert better == pytest.approx(10)
-    assert np.ptp(better.drawn(np.arange(60), 60, 0, 100)) < 1e-9
+    assert np.ptp(better.resample(np.arange(60), 60, 0, 100)) < 1e-9
     both = difference(median_of(np.sort(a)), median_of(np.sort(a) + 1))
-    assert both.drawn(np.arange(60), 60, 0, 100) == pytest.approx(np.ones(100))
+    assert both.resample(np.arange(60), 60, 0, 100) == pytest.approx(np.ones(100))
 
 
 def test_a_mean_made_of_sums_has_the_interval_of_a_mean() -> None:
