@@ -4,7 +4,7 @@ import pytest
 from evalkit.cli import main
 from evalkit.metrics.bootstrap import mean
 from evalkit.metrics.power import detectable_difference, required_samples
-from evalkit.metrics.significance import exchanged
+from evalkit.metrics.significance import exchange_test
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
@@ -16,7 +16,7 @@ def test_that_many_samples_find_the_difference_in_80_percent_of_trials(correlati
     for seed in range(600):
         drawn = generator.random(n)
         a, b = drawn < 0.5, (drawn < both) | ((drawn >= 0.5) & (drawn < 0.5 + 0.6 - both))
-        found += exchanged(mean(a), mean(b), range(n), seed, 399) <= 0.05
+        found += exchange_test(mean(a), mean(b), range(n), seed, 399) <= 0.05
     assert found / 600 == pytest.approx(0.8, abs=0.05)  # simulation error +-0.033
 
 
