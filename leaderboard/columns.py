@@ -55,7 +55,7 @@ class Column:
         split: what was scored.
         protocol: its name, where there are several.
         adaptation: as returned by `adaptation`.
-        metric: the headline; empty where there is no public answer.
+        metric: the headline; empty if no example has a public answer.
         cells: the best first.
         marks: by letter, how its cells differ from those without a letter.
     """

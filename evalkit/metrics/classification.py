@@ -3,7 +3,7 @@
 A value is a list of one number per example in 0..1, whose mean in percent is the score, or one float over the whole
 split, in percent, preferably an `AdditiveScore` or a `ReweightedScore` (evalkit/metrics/bootstrap.py), which have
 intervals. The first metric is the headline. A prediction of None or NaN stands for a failed example and is wrong; a
-target in place of a prediction is right. `evalkit.results.scores.scores` adds intervals, bounds and the scores per kind.
+target in place of a prediction is right. `evalkit.results.scores.scores` adds intervals, bounds and kinds.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
         if resolve(run.result["task"]["score"], run.files) not in RULES:
             continue
         rows = load_rows(run.folder)
-        said = [{"image_id": row.id, "caption": row.prediction or ""} for row in rows]
+        captions = [{"image_id": row.id, "caption": row.prediction or ""} for row in rows]
         references = [
             (row.id, text)
             for row in rows
@@ -39,5 +39,5 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
             ],
         }
         stem = f"{'__'.join(model_id(run))}/{path_part(run.result['task']['name'])}"
-        yield f"{stem}_results.json", as_json(said)
+        yield f"{stem}_results.json", as_json(captions)
         yield f"{stem}_annotations.json", as_json(annotations)

@@ -119,13 +119,13 @@ def _result(record: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, An
 
 
 def _samples(run: Run, log: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A line per labeled example; none where the headline is no mean over them."""
+    """A line per labeled example; none if the headline is no mean over them."""
     headline = run.result["scores"][0]["metric"]
     rows = load_rows(run.folder)
     values = example_scores(run, rows).get(headline)
     labeled = [row for row in rows if row.target is not None]
     for row, value in zip(labeled, values, strict=True) if values is not None else ():
-        said = (
+        text = (
             []
             if row.prediction is None
             else [row.prediction if isinstance(row.prediction, str) else json.dumps(row.prediction)]
@@ -140,7 +140,7 @@ def _samples(run: Run, log: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "sample_id": row.id,
             "interaction_type": "single_turn",
             "input": {"raw": row.video, "reference": [str(target) for target in targets]},
-            "output": {"raw": said},
+            "output": {"raw": text},
             "answer_attribution": [],
             "evaluation": {"score": float(value), "is_correct": bool(value == 1)},
             **({"error": row.failure} if row.failure else {}),

@@ -84,7 +84,7 @@ def _samples(run: Run) -> Iterator[dict[str, Any]]:
     scores = example_scores(run, rows)
     labeled = itertools.count()
     for i, row in enumerate(rows):
-        said = "" if row.prediction is None else str(row.prediction)
+        text = "" if row.prediction is None else str(row.prediction)
         place = None if row.target is None else next(labeled)
         metrics = {} if place is None else {_name(metric): float(values[place]) for metric, values in scores.items()}
         doc = {"id": row.id, "video": row.video, "kind": row.kind, "failure": row.failure, "detail": row.detail}
@@ -93,8 +93,8 @@ def _samples(run: Run) -> Iterator[dict[str, Any]]:
             "doc": doc,
             "target": str(row.target),
             "arguments": {},
-            "resps": [[said]],
-            "filtered_resps": [said],
+            "resps": [[text]],
+            "filtered_resps": [text],
             "filter": "none",
             "metrics": list(metrics),
             "doc_hash": digest({"id": row.id, "video": row.video}),

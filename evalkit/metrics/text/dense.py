@@ -138,7 +138,10 @@ def _recall_precision(events: Events, sets: Sequence[Events], least: float) -> t
     """The best recall and the best precision of a video's events, over its references."""
     if not events:
         return 0.0, 0.0
-    met = [np.array([[tiou(event, one) > least for one in told] for event in events]) for told in sets]
+    met = [
+        np.array([[tiou(event, annotated) > least for annotated in reference] for event in events])
+        for reference in sets
+    ]
     return max(float(one.any(0).mean()) for one in met), max(float(one.any(1).mean()) for one in met)
 
 
@@ -155,15 +158,15 @@ def _soda(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> list[fl
         for event in events
     ]
     scores = iter(meteor.score(meteor.parts(*zip(*pairs, strict=True))) if pairs else ())
-    by_video = []
+    per_video = []
     for events, sets in zip(ours, theirs, strict=True):
         measures = []
         for reference in sets:
             gains = [[next(scores) * tiou(event, annotated) for event in events] for annotated in reference]
             # The harmonic mean of the best sum / events and of it / references.
             measures.append(2 * _in_order(gains) / (len(events) + len(reference)))
-        by_video.append(fmean(measures))
-    return by_video
+        per_video.append(fmean(measures))
+    return per_video
 
 
 def _start(event: Event) -> float:
