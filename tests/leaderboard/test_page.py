@@ -26,7 +26,7 @@ from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores
 from evalkit.video.decode import open_video
-from tests.browser import MISSING, Browser, browser, found
+from tests.browser import MISSING, Browser, available, browser
 from tests.given import make
 from tests.records import result_of, rows_of
 
@@ -323,7 +323,7 @@ def test_videos_that_cannot_be_shown_are_told(
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
-seen = pytest.mark.skipif(not found(), reason=MISSING)
+seen = pytest.mark.skipif(not available(), reason=MISSING)
 
 
 @pytest.fixture(scope="module")

@@ -138,11 +138,11 @@ def _recall_precision(events: Events, sets: Sequence[Events], least: float) -> t
     """The best recall and the best precision of a video's events, over its references."""
     if not events:
         return 0.0, 0.0
-    met = [
+    overlaps = [
         np.array([[tiou(event, annotated) > least for annotated in reference] for event in events])
         for reference in sets
     ]
-    return max(float(one.any(0).mean()) for one in met), max(float(one.any(1).mean()) for one in met)
+    return max(float(o.any(0).mean()) for o in overlaps), max(float(o.any(1).mean()) for o in overlaps)
 
 
 def _soda(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> list[float]:
