@@ -97,7 +97,7 @@ class SegmentSplits(NamedTuple):
         return CaptionSplits(join(self.test), join(self.train), prepare_videos=self.prepare_videos)
 
 
-def retrieval_task(splits: CaptionSplits, mini: bool, **facts: Any) -> Task:
+def retrieval_task(splits: CaptionSplits, mini: bool = False, **facts: Any) -> Task:
     """A retrieval task: each caption searches its video among those of its split, and each video its captions.
 
     Args:
@@ -117,7 +117,7 @@ def retrieval_task(splits: CaptionSplits, mini: bool, **facts: Any) -> Task:
     )
 
 
-def captioning_task(splits: CaptionSplits, meteor: bool, mini: bool, **facts: Any) -> Task:
+def captioning_task(splits: CaptionSplits, meteor: bool, mini: bool = False, **facts: Any) -> Task:
     """A captioning task: one sentence per video or segment; several captions of one are its references.
 
     Args:
@@ -130,7 +130,9 @@ def captioning_task(splits: CaptionSplits, meteor: bool, mini: bool, **facts: An
     return _captioning(splits, mini, score=score, views=Views("uniform"), **facts)
 
 
-def paragraph_task(splits: CaptionSplits, frames: FrameSampling, meteor: bool, mini: bool, **facts: Any) -> Task:
+def paragraph_task(
+    splits: CaptionSplits, frames: FrameSampling, meteor: bool, mini: bool = False, **facts: Any
+) -> Task:
     """A paragraph captioning task: one paragraph per whole video, scored by the paragraph rule.
 
     Args:
@@ -167,7 +169,7 @@ def retrieval_examples(videos: Iterable[CaptionedVideo]) -> list[Example]:
     ]
 
 
-def _captioning(splits: CaptionSplits, mini: bool, **facts: Any) -> Task:
+def _captioning(splits: CaptionSplits, mini: bool = False, **facts: Any) -> Task:
     return Task(
         test=caption_examples(splits.test),
         train=caption_examples(splits.train),

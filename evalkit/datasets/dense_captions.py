@@ -18,7 +18,7 @@ from evalkit.metrics.text.dense import by_video, by_video_meteor
 Span = tuple[float, float]
 
 
-def dense_captioning_task(splits: SegmentSplits, segments: str, meteor: bool, mini: bool, **facts: Any) -> Task:
+def dense_captioning_task(splits: SegmentSplits, segments: str, meteor: bool, mini: bool = False, **facts: Any) -> Task:
     """A dense captioning task, scored by densevid_eval's rule and trained on annotated segments.
 
     Args:

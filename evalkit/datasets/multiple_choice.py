@@ -15,7 +15,7 @@ NEXTQA = ("video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", 
 KINDS = {"C": "causal", "T": "temporal", "D": "descriptive"}  # by the first letter of NExT-QA's types
 
 
-def multiple_choice_task(splits: LabeledSplits, mini: bool, **facts: Any) -> Task:
+def multiple_choice_task(splits: LabeledSplits, mini: bool = False, **facts: Any) -> Task:
     """A multiple choice task, scored by accuracy.
 
     Args:

@@ -29,7 +29,7 @@ class QuestionSplits(NamedTuple):
     prepare_videos: Callable[[Sequence[Example]], None] | None = None
 
 
-def open_question_task(splits: QuestionSplits, mini: bool, **facts: Any) -> Task:
+def open_question_task(splits: QuestionSplits, mini: bool = False, **facts: Any) -> Task:
     """An open-ended question answering task; frames are taken uniformly over the whole video.
 
     Args:

@@ -20,7 +20,7 @@ RULES = (metrics.captions, metrics.captions_meteor)
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """Two files per run of a captioning task."""
     for run in runs:
-        if resolve(run.result["task"]["score"], run.files) not in RULES:
+        if resolve(run.result["task"]["score"], run.task_files) not in RULES:
             continue
         rows = load_rows(run.folder)
         captions = [{"image_id": row.id, "caption": row.prediction or ""} for row in rows]
