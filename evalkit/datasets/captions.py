@@ -169,7 +169,7 @@ def retrieval_examples(videos: Iterable[CaptionedVideo]) -> list[Example]:
     ]
 
 
-def _captioning(splits: CaptionSplits, mini: bool = False, **facts: Any) -> Task:
+def _captioning(splits: CaptionSplits, mini: bool, **facts: Any) -> Task:
     return Task(
         test=caption_examples(splits.test),
         train=caption_examples(splits.train),
