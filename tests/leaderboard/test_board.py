@@ -28,6 +28,7 @@ from evalkit.results.scores import measure, scores
 from tests.records import PLUGIN, result_of, rows_of
 
 board = importlib.import_module("evalkit.leaderboard.board")
+markdown = importlib.import_module("evalkit.leaderboard.markdown")
 comparison = importlib.import_module("evalkit.leaderboard.comparison")
 collection = importlib.import_module("evalkit.leaderboard.runs")
 ROOT = Path(__file__).parents[2]
@@ -151,7 +152,7 @@ def test_runs_that_differ_in_their_seed_alone_share_a_cell_of_their_mean(tmp_pat
     text = page(tmp_path)
     (row,) = lines(text, "| demo |")
     assert f"**60.0** ({expected[0]:.1f} to {expected[1]:.1f})<br>3 seeds, sd 15.0<br>rank 1 [1]" in row
-    assert "| 4, of seeds 0, 1, 2 | 2026-02-04 |" in text and board.SEEDS in text
+    assert "| 4, of seeds 0, 1, 2 | 2026-02-04 |" in text and markdown.SEEDS in text
 
 
 def test_a_mean_over_seeds_of_a_score_that_is_made_of_sums_has_its_interval(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_an_older_run_of_the_same_seed_or_another_adapter_is_counted_alone(tmp_p
     put_seed(tmp_path, rows_of(8, 4), 0, 2)
     (cell,) = cells(tmp_path)
     assert (cell["value"], cell["seeds"], cell["sd"], cell["runs"]) == ("66.666667", "0", "", "2")
-    assert "| newest of 2 |" in page(tmp_path) and board.SEEDS not in page(tmp_path)
+    assert "| newest of 2 |" in page(tmp_path) and markdown.SEEDS not in page(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -269,9 +270,12 @@ def test_a_result_without_public_answers_is_there_and_has_no_score(tmp_path: Pat
 
 
 def test_more_columns_than_a_page_is_wide_go_into_several_tables(tmp_path: Path) -> None:
-    for i in range(board.WIDTH + 1):
+    for i in range(markdown.COLUMNS_PER_TABLE + 1):
         put(tmp_path, rows_of(1, 1), f"task{i}@mini")
-    assert [line.count("<br>accuracy") for line in lines(page(tmp_path), "| encoder | task")] == [board.WIDTH, 1]
+    assert [line.count("<br>accuracy") for line in lines(page(tmp_path), "| encoder | task")] == [
+        markdown.COLUMNS_PER_TABLE,
+        1,
+    ]
 
 
 # --- ranks
@@ -452,7 +456,7 @@ def test_several_processes_say_what_one_says(tmp_path: Path, monkeypatch: pytest
     alone = page(results)
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "several"))
     monkeypatch.setattr(collection, "cores", lambda: 2)
-    monkeypatch.setattr(collection, "ALONE", 0)
+    monkeypatch.setattr(collection, "POOL_AFTER_S", 0)
     monkeypatch.setattr(validate, "check", None)  # here, which is not in the others
     assert page(results) == alone
     assert "* b/egoschema@mini/run-1: predictions.jsonl was changed" in alone

@@ -95,7 +95,7 @@ def test_draws_that_are_kept_are_those_that_are_made_each_time(monkeypatch: pyte
     for values in (generator.random(300), generator.integers(0, 60, 300) / 60, generator.integers(0, 2, 300)):
         with monkeypatch.context() as patch:
             kept = [interval(values, range(300), seed) for seed in (0, 1, 0)]
-            patch.setattr(bootstrap, "KEPT_RESAMPLES", 0)
+            patch.setattr(bootstrap, "MAX_CACHED_BYTES", 0)
             patch.setattr(bootstrap, "DRAWS_PER_CHUNK", 70_000)
             assert kept == [pytest.approx(interval(values, range(300), seed), abs=1e-12) for seed in (0, 1, 0)]
 
