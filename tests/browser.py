@@ -7,12 +7,13 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.patience import patience, wait_until
 
 MISSING = "needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"
 FLAGS = (
@@ -89,12 +90,13 @@ def browser(profile: Path) -> Iterator[Browser]:
 
 
 def _wait(server: str) -> None:
-    for _ in range(300):
+    def ready() -> bool:
         with contextlib.suppress(urllib.error.URLError):
-            if _request(f"{server}/status")["ready"]:
-                return
-        time.sleep(0.1)
-    raise TimeoutError("chromedriver does not answer")
+            return bool(_request(f"{server}/status")["ready"])
+        return False
+
+    if not wait_until(ready, 30):
+        raise TimeoutError("chromedriver does not answer")
 
 
 def _request(address: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
@@ -107,7 +109,7 @@ def _request(address: str, body: dict[str, Any] | None = None, method: str | Non
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"}, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=120) as answer:
+        with opener.open(request, timeout=patience(120)) as answer:
             return json.load(answer)["value"]
     except urllib.error.HTTPError as error:
         with error:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from evalkit.demo.train_language_model import train_vocabulary as train_vocabulary
+from tests.processes import pytest_configure, pytest_runtest_protocol, pytest_xdist_make_scheduler
+
+__all__ = ["pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler", "train_vocabulary"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,10 +22,19 @@ def core() -> None:
         os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
 
 
+def shared_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the miniatures' films, one for all processes of a run: whoever films first, the bytes are equal."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "mini"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache of these tests: no feature or film comes from, or goes to, the user's own."""
     place = tmp_path_factory.mktemp("cache")
+    films = shared_films(tmp_path_factory)
+    films.mkdir(exist_ok=True)
+    (place / "mini").symlink_to(films)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVALKIT_CACHE", str(place))
         yield place

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from evalkit.pipeline.trainer import fit
 from evalkit.results import run_folder, validate
 from evalkit.video.workers import read_clips
 from tests.given import DATA, real
+from tests.patience import patience, wait_until
 
 TASK = '''
 """Which way a shape moves, asked about the films of one folder."""
@@ -524,7 +524,7 @@ def test_the_real_command_says_one_line_and_ends_with_2(world: Path, tiny: Path,
         words["data.root"] = str(tmp_path / "nowhere")
         told = f"evalkit: data.root={tmp_path / 'nowhere'} does not exist: wanted a csv"
     ended = command(*(f"{key}={value}" for key, value in words.items()), f"out={tmp_path / 'out'}")
-    _, err = ended.communicate(timeout=120)
+    _, err = ended.communicate(timeout=patience(120))
     assert ended.returncode == 2
     assert err.startswith(told) and err.count("\n") == 1
     assert not (tmp_path / "boom").exists() and not (tmp_path / "out").exists()
@@ -554,24 +554,17 @@ def alive(pid: int) -> bool:
     return bool(state) and not state.startswith("Z")
 
 
-def wait_for(condition: Any, seconds: float) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "waited in vain"
-        time.sleep(0.05)
-
-
 def test_a_killed_run_leaves_nothing_and_runs_again_to_the_same_scores(
     probed: Path, world: Path, tiny: Path, tmp_path: Path
 ) -> None:
     words = [*probe_words(world, tiny), f"out={tmp_path}"]
     killed = command(*words)
-    wait_for(lambda: children(killed.pid), 60)  # its decoding processes have started
+    assert wait_until(lambda: children(killed.pid), 60)  # its decoding processes have started
     workers = children(killed.pid)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    wait_for(lambda: not any(alive(pid) for pid in workers), 30)
+    assert wait_until(lambda: not any(alive(pid) for pid in workers), 30)
     assert not [path for path in tmp_path.rglob("*") if not path.name.startswith(".")]
     assert scored(run(tmp_path, *probe_words(world, tiny))) == scored(probed)
 

@@ -59,7 +59,24 @@ def test_the_miniature_of_a_task_is_whole(name: str, minis: dict[str, Task]) -> 
     assert task.submission is None
 
 
-@pytest.mark.parametrize("name", TASKS)
+# A task of each set of films; which set a task's films are of, their paths say.
+FILM_SETS = {
+    "folder": "folder",
+    "kinetics400": "kinetics400",
+    "something_something_v2": "three-steps",
+    "chimpact": "side-by-side",
+    "egoschema": "three-minutes-",
+}
+
+
+def test_every_miniature_is_of_one_of_the_sets_of_films(minis: dict[str, Task]) -> None:
+    for task in minis.values():
+        for example in [*task.train, *task.val, *task.test]:
+            assert example.video.parent.name.startswith(tuple(FILM_SETS.values()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILM_SETS)
 def test_the_videos_of_a_miniature_are_made_when_they_are_wanted(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +84,7 @@ def test_the_videos_of_a_miniature_are_made_when_they_are_wanted(
     task = make(name, mini=True)
     assert task.prepare_videos and not any(tmp_path.iterdir())
     wanted = [task.test[0], task.train[-1]]
+    assert all(example.video.parent.name.startswith(FILM_SETS[name]) for example in wanted)
     task.prepare_videos(wanted)
     assert {path for path in tmp_path.rglob("*.mp4")} == {example.video for example in wanted}
 
