@@ -1,16 +1,15 @@
 """What several test files stand on: a vocabulary, films, an encoder and a language model, all tiny and real."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evalkit.demo.train_language_model import train_vocabulary as train_vocabulary
 from tests.processes import pytest_configure, pytest_runtest_protocol, pytest_xdist_make_scheduler
 
-__all__ = ["pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler", "train_vocabulary"]
+__all__ = ["pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,6 +39,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield place
 
 
+@pytest.fixture(scope="module")
+def decoding_here() -> Iterator[None]:
+    """Runs decode in the tests' own process: for files that are not about decoding processes, which start slowly."""
+    from evalkit.features import extract
+    from evalkit.video.clips import Decoded, Failure, Request, read_clip
+
+    def read(requests: Sequence[Request], *, workers: int, time_limit: float) -> Iterator[Decoded | Failure]:
+        return (read_clip(*request) for request in requests)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extract, "read_clips", read)
+        yield
+
+
 @pytest.fixture
 def module_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Writes source as a module into what becomes the current folder, and gives its name, which no other test has."""
@@ -56,6 +69,8 @@ def module_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 @pytest.fixture(scope="session")
 def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentencepiece vocabulary of the mini world."""
+    from evalkit.demo.train_language_model import train_vocabulary
+
     path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
     train_vocabulary(path)
     return path

@@ -24,8 +24,12 @@ class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
 
     xdist's own puts all files of a dead process back, those that are done and the test that killed it included: the
     test kills the next process too, and a file without a test left is handed out as nothing, after which a process
-    waits forever.
+    waits forever. And of two new processes it hands files to the one that has not collected the tests yet.
     """
+
+    def _reschedule(self, node: Any) -> None:
+        if node in self.registered_collections:
+            super()._reschedule(node)
 
     def remove_node(self, node: Any) -> str | None:
         """Returns the test that a process died of, and hands out the rest of its files again."""

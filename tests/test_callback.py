@@ -25,6 +25,8 @@ from evalkit.results.compare import compare
 from evalkit.weights import checkpoint
 from tests.patience import patience
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -25,6 +25,8 @@ from evalkit.pipeline.journal import Journal
 from evalkit.results import run_folder, validate
 from evalkit.weights import trained_adapter
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 TASK = '''
 from pathlib import Path
 

@@ -86,8 +86,9 @@ def enumerated(films: Path) -> list[tuple[int, Path]]:
 def run(out: Path, *words: str) -> Path:
     """The folder of the run that the command line made."""
     printed = io.StringIO()
+    canary = [] if "canary=true" in words else ["canary=false"]
     with contextlib.redirect_stdout(printed):
-        assert main(["run", f"out={out}", *words]) == 0
+        assert main(["run", f"out={out}", *canary, *words]) == 0
     return Path(printed.getvalue().splitlines()[-1]).parent
 
 
@@ -123,7 +124,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, world: Path, tiny: Path, lm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extract, "read_clips", spy)
-        return run(tmp_path_factory.mktemp("chosen"), *choice_words(world, tiny, lm))
+        return run(tmp_path_factory.mktemp("chosen"), *choice_words(world, tiny, lm), "canary=true")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from evalkit.errors import UserError
 from evalkit.pipeline import suite
 from evalkit.pipeline.suite import plan
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 TWO = """# Two tasks of one's own.
 cells:
   frozen: [task=./left.py, task=./right.py adapter.head=linear]
