@@ -12,6 +12,17 @@ from tests.processes import pytest_configure, pytest_runtest_protocol, pytest_xd
 __all__ = ["pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 
 
+SLOW = {"films", "decoding_here", "java"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What films or runs the whole is slow; other slow tests say so themselves."""
+    for item in items:
+        if SLOW & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def core() -> None:
     """A core of its own for each of several test processes: threads of two that share cores wait for one another."""

@@ -19,6 +19,7 @@ from evalkit.pipeline import suite, sweep
 from evalkit.results import run_folder, validate
 
 ROOT = Path(__file__).parents[1]
+runs = pytest.mark.usefixtures("decoding_here")
 DOCUMENTS = (
     "README.md",
     "ARCHITECTURE.md",
@@ -44,6 +45,7 @@ LINES = [
 ]
 
 
+@runs
 def test_the_task_of_contributing_runs_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", text("CONTRIBUTING.md"), re.DOTALL)[0]
@@ -62,6 +64,7 @@ def test_the_task_of_contributing_runs_to_the_letter(tmp_path: Path, monkeypatch
     assert run_folder.load(run)["data"]["n_expected"] == 3
 
 
+@runs
 def test_the_encoder_of_the_documents_runs_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", text("docs/encoders.md"), re.DOTALL)[0]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PLUG_INS = ("tasks", "adapters", "leaderboard")
 FOLDERS = (*PLUG_INS, "configs")

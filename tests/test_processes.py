@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.patience import patience
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 CONFTEST = "from tests.processes import *\n"

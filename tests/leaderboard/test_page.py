@@ -30,6 +30,8 @@ from tests.browser import MISSING, Browser, available, browser
 from tests.given import make
 from tests.records import result_of, rows_of
 
+pytestmark = pytest.mark.slow
+
 _page = importlib.import_module("evalkit.leaderboard.page")
 _runs = importlib.import_module("evalkit.leaderboard.runs")
 
