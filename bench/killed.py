@@ -42,7 +42,7 @@ def films(folder: Path) -> Path:
 def start(table: Path, home: Path, workers: int) -> subprocess.Popen[str]:
     """A run with a store and results of its own."""
     command = [sys.executable, "-m", "evalkit", "run", "task=folder", f"data.root={table}", "ckpt=demo"]
-    command += ["adapter.epochs=600", "batch=4", f"workers={workers}", f"out={home / 'out'}"]
+    command += ["adapter.epochs=600", "batch=4", "canary=false", f"workers={workers}", f"out={home / 'out'}"]
     return subprocess.Popen(
         command,
         env=os.environ | {"EVALKIT_CACHE": str(home / "cache")},

