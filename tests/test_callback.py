@@ -89,6 +89,7 @@ def train(tmp_path: Path, tiny: Path) -> Train:
 
 # Lightning's own use of torch, and its advice on workers.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*LeafSpec"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
 ]
