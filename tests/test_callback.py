@@ -25,8 +25,6 @@ from evalkit.results.compare import compare
 from evalkit.weights import checkpoint
 from tests.patience import patience
 
-pytestmark = pytest.mark.usefixtures("decoding_here")
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -90,6 +88,7 @@ def train(tmp_path: Path, tiny: Path) -> Train:
 # Lightning's own use of torch, and its advice on workers.
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("decoding_here"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
 ]
