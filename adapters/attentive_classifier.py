@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-import lightning
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import AdamW
@@ -20,15 +21,46 @@ from torch.utils.checkpoint import checkpoint as computed_again
 
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
+from evalkit.heads.adapter import Adapter, Training
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import attention_heads
 from evalkit.heads.labels import class_predictions, multi_hot, multi_label
 from evalkit.weights import checkpoint
 
-# Points of one grid may differ in these.
-TOGETHER = ("lr", "weight_decay")
 # Tokens that one classifier reads at a time: of four videos of eight clips of 2,048, as on each of the authors' GPUs.
 AT_ONCE = 4 * 8 * 2048
+
+
+@dataclass(frozen=True)
+class Settings(Training):
+    """Settings of `adapter=attentive_classifier`.
+
+    Attributes:
+        heads: attention heads, 16 in the authors' files, which do not say; 0 means 12 where they divide the width,
+            else the next fewer.
+        blocks: in all: the query's, and before it those of self-attention.
+        layers: of the encoder, whose tokens are read together: how many of the last ones; or which ones of V-JEPA 2,
+            in brackets and counted from 0, each after its norm: the authors' for Diving48 are [17,19,21,23] of ViT-L
+            and [24,29,34,39] of ViT-g.
+        lr: first learning rate.
+        weight_decay: of all weights.
+        epochs: passes over the training examples.
+        batch_size: examples in one training step.
+        probe: a file of classifiers that the authors trained, such as ssv2-vitl-16x2x3.pt; nothing is trained then.
+        head_index: which of the classifiers in that file, from 0, where it holds several.
+    """
+
+    STACKABLE: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
+
+    heads: Annotated[int, Ge(0)] = 16
+    blocks: int = 4
+    layers: int | tuple[int, ...] = 1
+    lr: Annotated[float, Gt(0)] = 1e-3
+    weight_decay: Annotated[float, Ge(0)] = 1e-2
+    epochs: Annotated[int, Ge(0)] = 20
+    batch_size: Annotated[int, Gt(0)] = 32
+    probe: Path | None = None
+    head_index: int | None = None
 
 
 class AttentiveClassifier(nn.Module):
@@ -116,7 +148,7 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-class Classifiers(lightning.LightningModule):
+class Classifiers(Adapter):
     """A frozen encoder's tokens -> class scores, of K classifiers at once until one is chosen.
 
     All tokens of a video's clips are read together, and the softmax is averaged over crops only. One classifier reads a
@@ -124,39 +156,29 @@ class Classifiers(lightning.LightningModule):
 
     Args:
         head: a classifier, whose weights are the first of all K.
-        rates: learning rate and weight decay of each.
+        points: learning rate and weight decay of each, and the settings that all share.
         clips: temporal views of a video, which are read together.
         layers: of the encoder, whose tokens are read together: as in `evalkit.api.FeatureSpec`.
         several: an example may have several classes, or none; each has a sigmoid of its own.
-        epochs: passes over the training examples.
-        batch_size: examples in one training step.
     """
-
-    trains_encoder = False
 
     def __init__(
         self,
         head: AttentiveClassifier,
-        rates: Sequence[tuple[float, float]],
+        points: Sequence[Settings],
         clips: int,
         layers: int | tuple[int, ...],
         several: bool,
-        epochs: int,
-        batch_size: int,
     ) -> None:
         super().__init__()
-        self.rates, self.clips, self.several = list(rates), clips, several
-        self.epochs, self.batch_size = epochs, batch_size
+        self.rates, self.clips, self.several = [(point.lr, point.weight_decay) for point in points], clips, several
+        self.points, self.batch_size = len(points), points[0].batch_size
+        self.epochs = 0 if points[0].probe else points[0].epochs
         self.feature_spec = FeatureSpec("tokens", layers, dtype="float16")
         first = dict(head.named_parameters())
         self.names, self.classes = list(first), head.linear.out_features
-        self.stacked = nn.ParameterList(torch.stack([value.detach()] * len(rates)) for value in first.values())
+        self.stacked = nn.ParameterList(torch.stack([value.detach()] * len(points)) for value in first.values())
         self.classify = partial(functional_call, head.to("meta"))  # a function: meta weights are none of ours
-
-    @property
-    def points(self) -> int:
-        """K."""
-        return len(self.rates)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (K, B, crops, C) from tokens (B, V, T', S, D), or of several layers (B, V, layers, T', S, D).
@@ -219,7 +241,7 @@ class Classifiers(lightning.LightningModule):
             stack.grad = None
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
-        """Nothing: the authors clip no gradient."""
+        """Does nothing: the authors clip no gradient."""
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The five likeliest classes of each example, best first, by the mean of the softmax over its crops.
@@ -230,15 +252,14 @@ class Classifiers(lightning.LightningModule):
         return predictions
 
     def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
-        """What `predict` gives, of each classifier."""
-        if features is None:
-            raise UserError("a classifier has no blind control: without a video it has no input")
+        """The predictions of each classifier."""
+        assert features is not None
         return class_predictions(self(features), self.several)
 
-    def select(self, k: int) -> None:
-        """Leaves the k-th classifier only."""
-        self.rates = self.rates[k : k + 1]
-        self.stacked = nn.ParameterList(stack.detach()[k : k + 1].clone() for stack in self.stacked)
+    def select(self, point: int) -> None:
+        """Keeps one classifier."""
+        self.rates, self.points = [self.rates[point]], 1
+        self.stacked = nn.ParameterList(stack.detach()[point : point + 1].clone() for stack in self.stacked)
 
     def adapter_state(self) -> dict[str, Tensor]:
         """The one classifier's parameters, named as in the authors' files."""
@@ -246,31 +267,18 @@ class Classifiers(lightning.LightningModule):
 
     @torch.no_grad()
     def load_adapter_state(self, weights: Mapping[str, Tensor]) -> None:
-        """Puts back what `learned` gave."""
+        """Puts the tensors of `adapter_state` back."""
         for name, (value,) in zip(self.names, self.stacked, strict=True):
             value.copy_(weights[name])
 
     def flops(self, encoder: Any, video: Tensor) -> int:
         """Operations of one clip on `meta`: its share of what the clips that are read together cost."""
         layers = self.feature_spec.layers
-        found = self.feature_spec.take(encoder(video) if layers == 1 else encoder(video, layers=layers))
-        return trained_flops(self, torch.stack([found] * self.clips, 1)) // self.clips
+        tokens = self.feature_spec.take(encoder(video) if layers == 1 else encoder(video, layers=layers))
+        return trained_flops(self, torch.stack([tokens] * self.clips, 1)) // self.clips
 
 
-def adapter(
-    encoder: Encoder,
-    task: Task,
-    *,
-    heads: int = 16,
-    blocks: int = 4,
-    layers: int | tuple[int, ...] = 1,
-    lr: float = 1e-3,
-    weight_decay: float = 1e-2,
-    epochs: int = 20,
-    batch_size: int = 32,
-    probe: Path | None = None,
-    head_index: int | None = None,
-) -> Classifiers:
+def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classifiers:
     """Classifies with V-JEPA 2's attentive classifier on the frozen encoder.
 
     As in its code (https://github.com/facebookresearch/vjepa2, evals/video_classification_frozen): the tokens of all
@@ -278,93 +286,49 @@ def adapter(
     block. It is trained by AdamW with a cosine to zero, without warm-up, decay of all weights, no smoothing. The first
     weights of the points of a grid are the same.
 
-    Args:
-        heads: attention heads, 16 in the authors' files, which do not say; 0 means 12 where they divide the width,
-            else the next fewer.
-        blocks: in all: the query's, and before it those of self-attention.
-        layers: of the encoder, whose tokens are read together: how many of the last ones; or which ones of V-JEPA 2,
-            in brackets and counted from 0, each after its norm: the authors' for Diving48 are [17,19,21,23] of ViT-L
-            and [24,29,34,39] of ViT-g.
-        lr: first learning rate.
-        weight_decay: of all weights.
-        epochs: passes over the training examples.
-        batch_size: examples in one training step.
-        probe: a file of classifiers that the authors trained, such as ssv2-vitl-16x2x3.pt; nothing is trained then.
-        head_index: which of the classifiers in that file, from 0, where it holds several.
-    """
-    settings = {
-        "heads": heads,
-        "blocks": blocks,
-        "layers": layers,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "probe": probe,
-        "head_index": head_index,
-    }
-    return grid(encoder, task, [settings])
-
-
-def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> Classifiers:
-    """Classifiers that train together, one per point, each as `adapter` alone would make it.
-
-    Args:
-        encoder: frozen.
-        task: with classes.
-        points: all settings of `adapter` for each, which differ in `TOGETHER` at most.
-
     Raises:
         UserError: the task has no classes, or its training views not its clips; a setting does not fit; the file of
             `probe` does not.
     """
     if not task.classes:
         raise UserError("adapter=attentive_classifier needs a task with classes; this task has none")
-    shared, clips = points[0], task.views.clips
-    if shared["blocks"] < 1:
-        raise UserError(f"adapter.blocks={shared['blocks']}: wanted at least 1")
-    layers = _layers(encoder, shared["layers"])
-    probe = shared["probe"]
+    settings, clips = points[0], task.views.clips
+    if settings.blocks < 1:
+        raise UserError(f"adapter.blocks={settings.blocks}: wanted at least 1")
+    layers = _layers(encoder, settings.layers)
+    probe = settings.probe
     if clips > 1 and task.augment and not task.augment.all_clips and not probe:
         raise UserError(
             f"adapter=attentive_classifier reads the task's {clips} clips together, and its training views have one: "
             "use data.protocol=vjepa2"
         )
-    heads = attention_heads(encoder.dim, shared["heads"])
+    heads = attention_heads(encoder.dim, settings.heads)
     with torch.random.fork_rng(devices=[]):
-        head = AttentiveClassifier(encoder.dim, len(task.classes), heads, shared["blocks"])
+        head = AttentiveClassifier(encoder.dim, len(task.classes), heads, settings.blocks)
     if probe:
         if isinstance(layers, int) and layers > 1:
             raise UserError(
                 f"adapter.layers={layers}: the authors' classifiers of several layers read each after the encoder's "
                 "norm, and not the last ones: name them, as adapter.layers=[17,19,21,23] of ViT-L for Diving48"
             )
-        checkpoint.load_strictly(head, _released(probe, shared["head_index"]), probe)
-    elif shared["head_index"] is not None:
-        raise UserError(f"adapter.head_index={shared['head_index']} has no effect without adapter.probe=")
-    return Classifiers(
-        head,
-        [(point["lr"], point["weight_decay"]) for point in points],
-        clips,
-        layers,
-        multi_label(task),
-        0 if probe else shared["epochs"],
-        shared["batch_size"],
-    )
+        checkpoint.load_strictly(head, _released(probe, settings.head_index), probe)
+    elif settings.head_index is not None:
+        raise UserError(f"adapter.head_index={settings.head_index} has no effect without adapter.probe=")
+    return Classifiers(head, points, clips, layers, multi_label(task))
 
 
-def _layers(encoder: Encoder, asked: int | Sequence[int]) -> int | tuple[int, ...]:
+def _layers(encoder: Encoder, layers: int | Sequence[int]) -> int | tuple[int, ...]:
     """How many of the last layers, or which ones."""
-    if isinstance(asked, int):
-        if asked < 1:
-            raise UserError(f"adapter.layers={asked}: wanted at least 1")
-        return asked
-    told, depth = f"adapter.layers={list(asked)}", getattr(encoder, "named_layers", 0)
+    if isinstance(layers, int):
+        if layers < 1:
+            raise UserError(f"adapter.layers={layers}: wanted at least 1")
+        return layers
+    key, depth = f"adapter.layers={list(layers)}", getattr(encoder, "named_layers", 0)
     if not depth:
-        raise UserError(f"{told} names layers, and this encoder gives its last ones alone: use adapter.layers=4, or so")
-    if not asked or list(asked) != sorted(set(asked)) or not 0 <= asked[0] <= asked[-1] < depth:
-        raise UserError(f"{told}: wanted rising numbers from 0 to {depth - 1}, which is this encoder's last layer")
-    return tuple(asked)
+        raise UserError(f"{key} names layers, and this encoder gives its last ones alone: use adapter.layers=4, or so")
+    if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < depth:
+        raise UserError(f"{key}: wanted rising numbers from 0 to {depth - 1}, which is this encoder's last layer")
+    return tuple(layers)
 
 
 def _released(file: Path, index: int | None) -> dict[str, Tensor]:

@@ -3,46 +3,72 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge, Gt
 from torch import Tensor
 
-from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
+from evalkit.api import Batch, Encoder, Example, Prediction, Task
 from evalkit.errors import UserError
+from evalkit.heads.adapter import Training
 from evalkit.heads.optim import Trained
 from evalkit.language.models import check_prompt, load, untrained
-from evalkit.language.reader import READER_SETTINGS, Continuation, Join, Temporal, VideoLanguageModel, steps
+from evalkit.language.reader import READER_SETTINGS, Continuation, Join, ReaderSettings, VideoLanguageModel, steps
 
 Answers = Literal["open", "closed"]
 
-# Settings that say how it is asked, whatever it was trained with.
-ASKING = ("answers", "vocabulary", "max_tokens", "beams")
-# Adapters whose weights fit, and the settings of theirs that go with them.
-TAKES = {"multiple_choice": READER_SETTINGS}
+
+@dataclass(frozen=True)
+class Settings(Training, ReaderSettings):
+    """Settings of `adapter=captioner`.
+
+    Attributes:
+        prompt: what stands before the text, with the example's own {question}; other examples of question and answer
+            may stand in it.
+        answers: open is what the model says; closed the likeliest of the most frequent training answers of one token.
+        vocabulary: so many of them; VideoPrism's 250 of 100 to 2,000 was best on val.
+        max_tokens: of what the model says.
+        beams: kept while it searches what to say; 1 is greedy.
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        epochs: passes over the training examples.
+        batch_size: examples in one training step.
+    """
+
+    COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"multiple_choice": READER_SETTINGS}
+    INFERENCE_SETTINGS: ClassVar[tuple[str, ...]] = ("answers", "vocabulary", "max_tokens", "beams")
+
+    join: Join = "cross_attention"
+    prompt: str = "Question: {question} Answer:"
+    answers: Answers = "open"
+    vocabulary: Annotated[int, Gt(0)] = 250
+    max_tokens: Annotated[int, Gt(0)] = 32
+    beams: Annotated[int, Gt(0)] = 1
+    lr: Annotated[float, Gt(0)] = 3e-3
+    weight_decay: Annotated[float, Ge(0)] = 0.05
+    epochs: Annotated[int, Ge(0)] = 24
+    batch_size: Annotated[int, Gt(0)] = 32
 
 
 class Captioner(Trained):
-    """Encoder tokens -> resampler -> a language model that goes on from the prompt."""
+    """Encoder tokens -> resampler -> a language model that goes on from the prompt.
 
-    trains_encoder = False
+    Args:
+        reader: the language model, and what of it is trained.
+        vocabulary: the token of each answer that it may choose from; empty for open answers.
+        settings: of the prompt, the search, the features and the training.
+    """
 
-    def __init__(
-        self,
-        reader: VideoLanguageModel,
-        vocabulary: Mapping[str, int],
-        feature_spec: FeatureSpec,
-        prompt: str,
-        most: int,
-        beams: int,
-        lr: float,
-        weight_decay: float,
-        epochs: int,
-        batch_size: int,
-    ) -> None:
-        super().__init__(lr, weight_decay, epochs, batch_size)
-        self.reader, self.vocabulary, self.prompt, self.most, self.beams = reader, vocabulary, prompt, most, beams
-        self.feature_spec = feature_spec
+    needs_video = False
+    single_view = True
+
+    def __init__(self, reader: VideoLanguageModel, vocabulary: Mapping[str, int], settings: Settings) -> None:
+        super().__init__(settings)
+        self.reader, self.vocabulary, self.prompt = reader, vocabulary, settings.prompt
+        self.max_tokens, self.beams = settings.max_tokens, settings.beams
+        self.feature_spec = steps(settings.temporal, settings.stride)
 
     @property
     def frozen(self) -> dict[str, str]:
@@ -51,23 +77,21 @@ class Captioner(Trained):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Of several references of a video, each epoch learns the next."""
-        texts = [one.target[self.current_epoch % len(one.target)] for one in batch.examples]
-        asked = [
-            Continuation(i, self._asks(one), text)
-            for i, (one, text) in enumerate(zip(batch.examples, texts, strict=True))
+        texts = [example.target[self.current_epoch % len(example.target)] for example in batch.examples]
+        continuations = [
+            Continuation(i, self._asks(example), text)
+            for i, (example, text) in enumerate(zip(batch.examples, texts, strict=True))
         ]
-        logprobs, mask = self.reader(asked, batch.features[:, 0], end=True)
+        logprobs, mask = self.reader(continuations, batch.features[:, 0], end=True)
         return -(logprobs * mask).sum() / mask.sum()  # type: ignore[no-any-return]
 
-    def predict(self, examples: list[Example], features: Tensor | None) -> list[Prediction]:
+    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """What the model says of each video; or the likeliest of the answers that it may choose from."""
-        if features is not None and features.shape[1] != 1:
-            raise UserError("adapter=captioner reads one view per video: set clip.clips=1 clip.crops=1")
         tokens = None if features is None else features[:, 0]
-        prompts = [self._asks(one) for one in examples]
+        prompts = [self._asks(example) for example in examples]
         if not self.vocabulary:
-            said = self.reader.generate(prompts, tokens, self.beams, self.most)
-            return [Prediction(text, {"ended": ended}) for text, ended in said]
+            texts = self.reader.generate(prompts, tokens, self.beams, self.max_tokens)
+            return [Prediction(text, {"ended": ended}) for text, ended in texts]
         likelihood = self.reader.next_token_logprobs(prompts, tokens)[:, list(self.vocabulary.values())]
         answers = list(self.vocabulary)
         return [
@@ -84,95 +108,54 @@ def closed(reader: VideoLanguageModel, prompt: str, answers: Iterable[str], most
 
     Of answers that begin alike, and so have the same token, only the most frequent is there.
     """
-    asked = prompt.format(question="")
-    found: dict[int, str] = {}
+    question = prompt.format(question="")
+    answer_of: dict[int, str] = {}
     answers = list(answers)
     if not answers:
         raise UserError("adapter.answers=closed chooses among training answers, and this task has none; use open")
     for answer, _ in Counter(answers).most_common():
-        ids = reader.split(asked, answer)[1]
-        if len(ids) == 1 and len(found) < most:
-            found.setdefault(ids[0], answer)
-    if not found:
+        ids = reader.split(question, answer)[1]
+        if len(ids) == 1 and len(answer_of) < most:
+            answer_of.setdefault(ids[0], answer)
+    if not answer_of:
         raise UserError("adapter.answers=closed: no training answer is one token of the language model; use open")
-    return {answer: token for token, answer in found.items()}
+    return {answer: token for token, answer in answer_of.items()}
 
 
-def adapter(
-    encoder: Encoder,
-    task: Task,
-    *,
-    lm: str = "",
-    join: Join = "cross_attention",
-    gate: bool = True,
-    temporal: Temporal = "none",
-    stride: int = 4,
-    latents: int = 64,
-    depth: int = 2,
-    prompt: str = "Question: {question} Answer:",
-    answers: Answers = "open",
-    vocabulary: int = 250,
-    max_tokens: int = 32,
-    beams: int = 1,
-    lr: float = 3e-3,
-    weight_decay: float = 0.05,
-    epochs: int = 24,
-    batch_size: int = 32,
-) -> Captioner:
+def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Captioner:
     """Tells what is in a video in words, by a small language model that reads the encoder's tokens.
 
     LongViViT (https://arxiv.org/abs/2312.07395, section 3.2): join=cross_attention, temporal=mean, a frozen language
     model. VideoPrism (https://arxiv.org/abs/2402.13217, appendix G): join=prefix, latents=256, depth=1, greedy, 32
     tokens; for questions with answers=closed too. Only what stands between encoder and language model is trained, by
     the likelihood of the task's texts.
-
-    Args:
-        lm: any causal language model of transformers, a local folder or hub id; empty means the embedded one; scratch
-            trains a decoder of three layers and a vocabulary of the task's own training texts.
-        join: cross_attention lets the words look at the visual tokens before each layer of the model; prefix puts
-            them before the prompt.
-        gate: of cross-attention: a learned share, which starts at none.
-        temporal: none keeps the tokens of all steps, strided those of every stride-th, mean averages them over time.
-        stride: for temporal=strided.
-        latents: visual tokens that the language model reads.
-        depth: layers of the resampler.
-        prompt: what stands before the text, with the example's own {question}; other examples of question and answer
-            may stand in it.
-        answers: open is what the model says; closed the likeliest of the most frequent training answers of one token.
-        vocabulary: so many of them; VideoPrism's 250 of 100 to 2,000 was best on val.
-        max_tokens: of what the model says.
-        beams: kept while it searches what to say; 1 is greedy.
-        lr: peak learning rate.
-        weight_decay: of the matrices.
-        epochs: passes over the training examples.
-        batch_size: examples in one training step.
     """
+    (settings,) = points
+    prompt = settings.prompt
     check_prompt(prompt, ["{question}"])
     texts = [text for example in task.train for text in _references(example)]
     for example in task.val:
         _references(example)
-    if lm == "scratch":
+    scratch = settings.lm == "scratch"
+    if scratch:
         if not texts:
             raise UserError("lm=scratch learns its vocabulary from training captions; this task has none")
-        asked = {prompt.format(question=example.text) for example in task.train}
-        model, tokenizer = untrained([*texts, *sorted(asked)])
+        questions = {prompt.format(question=example.text) for example in task.train}
+        model, tokenizer = untrained([*texts, *sorted(questions)])
     else:
-        model, tokenizer = load(lm)
+        model, tokenizer = load(settings.lm)
     reader = VideoLanguageModel(
-        encoder.dim, model, tokenizer, latents=latents, depth=depth, join=join, gate=gate, frozen=lm != "scratch"
+        encoder.dim,
+        model,
+        tokenizer,
+        latents=settings.latents,
+        depth=settings.depth,
+        join=settings.join,
+        gate=settings.gate,
+        frozen=not scratch,
     )
-    return Captioner(
-        reader,
-        closed(reader, prompt, texts, vocabulary) if answers == "closed" else {},
-        steps(temporal, stride),
-        prompt,
-        max_tokens,
-        beams,
-        lr,
-        weight_decay,
-        epochs,
-        batch_size,
-    )
+    vocabulary = closed(reader, prompt, texts, settings.vocabulary) if settings.answers == "closed" else {}
+    return Captioner(reader, vocabulary, settings)
 
 
 def _references(example: Example) -> tuple[str, ...]:

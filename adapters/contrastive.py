@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
+from evalkit.heads.adapter import Training
 from evalkit.heads.optim import Trained
+
+
+@dataclass(frozen=True)
+class Settings(Training):
+    """Settings of `adapter=contrastive`.
+
+    Attributes:
+        tune: all; a number n for the last n layers of the video tower; text for the text tower; head for its
+            projection; and, with the patch, adapters, lora or temporal for what the encoder has of these.
+        mask_ratio: share of the tubelets left out while training.
+        temperature: the softmax's, at the start.
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        epochs: passes over the training examples.
+        batch_size: videos in one training step.
+    """
+
+    tune: str = "all"
+    mask_ratio: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    temperature: Annotated[float, Gt(0)] = 0.07
+    lr: Annotated[float, Gt(0)] = 1e-3
+    weight_decay: Annotated[float, Ge(0)] = 0.05
+    epochs: Annotated[int, Ge(0)] = 30
+    batch_size: Annotated[int, Gt(0)] = 48
 
 
 class Contrastive(Trained):
@@ -21,42 +49,30 @@ class Contrastive(Trained):
     trains_encoder = True
     feature_spec = FeatureSpec("pooled")
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        classes: tuple[str, ...],
-        tune: str,
-        mask_ratio: float,
-        temperature: float,
-        lr: float,
-        weight_decay: float,
-        epochs: int,
-        batch_size: int,
-    ) -> None:
-        super().__init__(lr, weight_decay, epochs, batch_size)
-        self.encoder, self.classes, self.mask_ratio = encoder, classes, mask_ratio
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
-        _tune(encoder, tune)
+    def __init__(self, encoder: nn.Module, classes: tuple[str, ...], settings: Settings) -> None:
+        super().__init__(settings)
+        self.encoder, self.classes, self.mask_ratio = encoder, classes, settings.mask_ratio
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / settings.temperature)))
+        _tune(encoder, settings.tune)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         videos = batch.features[:, 0].to(self.device)  # uint8 (B, T, C, H, W)
         encoder: Any = self.encoder
         video = F.normalize(encoder(videos, mask_ratio=self.mask_ratio).pooled, dim=-1)
         captions = [self._captions(example) for example in batch.examples]
-        right = [own[0] for own in captions]
-        wrong = [text for own in captions for text in own[1:]]
+        right = [texts[0] for texts in captions]
+        wrong = [text for texts in captions for text in texts[1:]]
         text = F.normalize(encoder.encode_text(right + wrong), dim=-1)
         logits = video @ text.T * self.log_scale.exp().clamp(max=100)  # (B, B + wrong)
         # What says the same of another video as of this one is no wrong answer.
-        same = torch.tensor([[own == other for other in right + wrong] for own in right], device=logits.device)
+        same = torch.tensor([[text == other for other in right + wrong] for text in right], device=logits.device)
         logits = logits.masked_fill(same.fill_diagonal_(False), -math.inf)
         target = torch.arange(len(right), device=logits.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(right)].T, target)) / 2
 
-    def predict(self, examples: list[Example], features: Tensor | None) -> list[Prediction]:
+    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The option (or the five classes) whose words are nearest to the video, by the cosine."""
-        if features is None:
-            raise UserError("answers by similarity have no blind control: without a video there is nothing to compare")
+        assert features is not None
         encoder: Any = self.encoder
         video = F.normalize(features.mean(1).to(self.device), dim=-1)
         texts = [text for example in examples for text in example.choices] if examples[0].choices else self.classes
@@ -65,14 +81,14 @@ class Contrastive(Trained):
             best = (video @ text.T).topk(min(5, len(self.classes))).indices
             return [Prediction(row) for row in best.tolist()]
         parts = torch.split(text, [len(example.choices) for example in examples])
-        likeness = [(own @ one).tolist() for own, one in zip(parts, video, strict=True)]
+        likeness = [(options @ vector).tolist() for options, vector in zip(parts, video, strict=True)]
         return [Prediction(row.index(max(row)), {"similarity": row}) for row in likeness]
 
     def _captions(self, example: Example) -> list[str]:
         """The example's own words first, then the options that are wrong."""
         if example.choices:
-            own = example.choices[example.target]
-            return [own, *(text for text in example.choices if text != own)]
+            right = example.choices[example.target]
+            return [right, *(text for text in example.choices if text != right)]
         return [self.classes[example.target] if self.classes else example.text]
 
 
@@ -101,34 +117,14 @@ def _tune(encoder: nn.Module, tune: str) -> None:
         parameter.requires_grad_(re.match(part, name) is not None)
 
 
-def adapter(
-    encoder: Encoder,
-    task: Task,
-    *,
-    tune: str = "all",
-    mask_ratio: float = 0.0,
-    temperature: float = 0.07,
-    lr: float = 1e-3,
-    weight_decay: float = 0.05,
-    epochs: int = 30,
-    batch_size: int = 48,
-) -> Contrastive:
+def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Contrastive:
     """Trains video and text towers contrastively; answers with the nearest words.
 
     The symmetric loss of CLIP with a learned temperature (LongViViT, https://arxiv.org/abs/2312.07395, section 3);
     where examples have options, the wrong ones are further negatives of their video. An example's words are its right
     option, else its class's name, else its text.
-
-    Args:
-        tune: all; a number n for the last n layers of the video tower; text for the text tower; head for its
-            projection; and, with the patch, adapters, lora or temporal for what the encoder has of these.
-        mask_ratio: share of the tubelets left out while training.
-        temperature: the softmax's, at the start.
-        lr: peak learning rate.
-        weight_decay: of the matrices.
-        epochs: passes over the training examples.
-        batch_size: videos in one training step.
     """
     if not isinstance(encoder, nn.Module) or getattr(encoder, "text", None) is None:
         raise UserError("adapter=contrastive needs an encoder with a text tower; this one has none")
-    return Contrastive(encoder, task.classes, tune, mask_ratio, temperature, lr, weight_decay, epochs, batch_size)
+    (settings,) = points
+    return Contrastive(encoder, task.classes, settings)

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
+from annotated_types import Gt
 from torch import Tensor
 
 from evalkit.api import Encoder, Task
 from evalkit.errors import UserError
+from evalkit.heads.adapter import AdapterSettings
 from evalkit.heads.closed_form import ClosedFormProbe
 from evalkit.heads.neighbors import NeighborGallery
 
-# Points of one grid may differ in these.
-TOGETHER = ("k", "temperature")
+
+@dataclass(frozen=True)
+class Settings(AdapterSettings):
+    """Settings of `adapter=knn`.
+
+    Attributes:
+        k: neighbors that vote.
+        temperature: of the votes; the lower, the more the nearest count.
+    """
+
+    STACKABLE: ClassVar[tuple[str, ...]] = ("k", "temperature")
+
+    k: Annotated[int, Gt(0)] = 20
+    temperature: Annotated[float, Gt(0)] = 0.07
 
 
 class Neighbors(ClosedFormProbe):
     """The training examples, and how many of them vote at each point."""
 
-    def __init__(self, task: Task, ks: Sequence[int], temperatures: Sequence[float]) -> None:
-        super().__init__("knn", task, len(ks), "votes")
-        self.ks, self.temperatures = list(ks), list(temperatures)
+    def __init__(self, task: Task, votes: Sequence[Settings]) -> None:
+        super().__init__("knn", task, len(votes), "votes")
+        self.ks, self.temperatures = [vote.k for vote in votes], [vote.temperature for vote in votes]
 
     def fit_vectors(self, x: Tensor, y: Tensor) -> None:
         """Keeps the training examples."""
@@ -34,34 +49,19 @@ class Neighbors(ClosedFormProbe):
         nearest = self.gallery.nearest(x, max(self.ks))
         return [nearest.votes(k, t) for k, t in zip(self.ks, self.temperatures, strict=True)]
 
-    def select(self, k: int) -> None:
-        """Leaves the k-th point only."""
-        self.ks, self.temperatures, self.points = self.ks[k : k + 1], self.temperatures[k : k + 1], 1
+    def select(self, point: int) -> None:
+        """Keeps one point."""
+        self.ks, self.temperatures, self.points = [self.ks[point]], [self.temperatures[point]], 1
 
 
-def adapter(encoder: Encoder, task: Task, *, k: int = 20, temperature: float = 0.07) -> Neighbors:
+def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Neighbors:
     """Classifies by the votes of the nearest training examples; nothing is trained.
 
     DINO's (https://arxiv.org/abs/2104.14294; its code's defaults): pooled vectors are compared by the cosine, a vote
     counts exp(cosine / temperature), for each class that the neighbor has. Classes without a vote come last, the lower
-    ones first: top-5 says little where k is below 5.
-
-    Args:
-        k: neighbors that vote.
-        temperature: of the votes; the lower, the more the nearest count.
-    """
-    return grid(encoder, task, [{"k": k, "temperature": temperature}])
-
-
-def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> Neighbors:
-    """Every k and temperature from one search.
-
-    Args:
-        encoder: frozen.
-        task: with classes.
-        points: all settings of `adapter` for each, which differ in `TOGETHER` at most.
+    ones first: top-5 says little where k is below 5. Every k and temperature comes from one search.
 
     Raises:
         UserError: the task has no classes.
     """
-    return Neighbors(task, [point["k"] for point in points], [point["temperature"] for point in points])
+    return Neighbors(task, points)

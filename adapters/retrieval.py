@@ -5,18 +5,21 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.func import functional_call
 
 import evalkit
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task, as_texts, has_text, pooled_dim
 from evalkit.errors import UserError, one_line
+from evalkit.heads.adapter import Training
 from evalkit.heads.kernels import AttentionMean
 from evalkit.heads.optim import Trained
 from evalkit.metrics.ranks import nearest, ranks
@@ -27,6 +30,36 @@ TEXTS = 64  # embedded at a time
 NEAREST = 10  # videos kept for each text
 
 Pool = Literal["attentive", "mean", "pooled"]
+
+
+@dataclass(frozen=True)
+class Settings(Training):
+    """Settings of `adapter=retrieval`.
+
+    Attributes:
+        train: train although the encoder embeds text.
+        text: the text model: demo, or a local folder or hub id of one of transformers; empty means the encoder's own.
+        tune_text: train the text model, too.
+        pool: one vector of a view's tokens: attentive learns what to look at, mean is their mean, pooled the encoder's
+            own vector, with whose own text tower training starts from the zero-shot similarity.
+        dim: width of the vectors that are compared; 0 means the text model's.
+        temperature: the softmax's, at the start.
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        epochs: passes over the training captions.
+        batch_size: captions in one training step.
+    """
+
+    train: bool = False
+    text: str = ""
+    tune_text: bool = False
+    pool: Pool = "attentive"
+    dim: int = 0
+    temperature: Annotated[float, Gt(0)] = 0.07
+    lr: Annotated[float, Gt(0)] = 1e-3
+    weight_decay: Annotated[float, Ge(0)] = 0.05
+    epochs: Annotated[int, Ge(0)] = 30
+    batch_size: Annotated[int, Gt(0)] = 128
 
 
 class OwnWords(nn.Module):
@@ -102,9 +135,9 @@ class AttentivePool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         dim, split = tokens.shape[-1], (self.heads, -1)
-        asked = torch.einsum("hc,hcd->hd", self.query.view(split), self.key.weight.view(*split, dim))
-        asked = asked * self.norm.weight * (self.heads / dim) ** 0.5
-        mean = AttentionMean.apply(tokens.flatten(1, -2), asked)  # type: ignore[no-untyped-call]
+        rows = torch.einsum("hc,hcd->hd", self.query.view(split), self.key.weight.view(*split, dim))
+        rows = rows * self.norm.weight * (self.heads / dim) ** 0.5
+        mean = AttentionMean.apply(tokens.flatten(1, -2), rows)  # type: ignore[no-untyped-call]
         mean = mean * self.norm.weight + self.norm.bias  # (B, heads, D)
         value = torch.einsum("bhd,hcd->bhc", mean, self.value.weight.view(*split, dim)).flatten(1) + self.value.bias
         return self.project(value)  # type: ignore[no-any-return]
@@ -124,9 +157,10 @@ class Retrieval(Trained):
         words: the text model, frozen; what is trained of it is held beside it, so that it stays as it is.
         video: what is kept of one view (B, ...) -> (B, dim).
         text: a text's vector (B, E) -> (B, dim).
+        feature_spec: of the video features.
+        settings: of the training; with no epochs, nothing is trained.
+        frozen: SHA-256 of a text model that is not the encoder's own, by name.
     """
-
-    trains_encoder = False
 
     def __init__(
         self,
@@ -134,26 +168,21 @@ class Retrieval(Trained):
         video: nn.Module,
         text: nn.Module,
         feature_spec: FeatureSpec,
-        frozen: dict[str, str],
-        tune_text: bool = False,
-        temperature: float = 1.0,
-        lr: float = 0.0,
-        weight_decay: float = 0.0,
-        epochs: int = 0,
-        batch_size: int = 1,
+        settings: Settings,
+        frozen: Mapping[str, str],
     ) -> None:
-        super().__init__(lr, weight_decay, epochs, batch_size)
-        self.words, self.video, self.text, self.feature_spec = (
-            words.eval().requires_grad_(False),
-            video,
-            text,
-            feature_spec,
-        )
-        self.frozen = frozen
-        tuned = _used(words) if tune_text else {}
+        super().__init__(settings)
+        self.words, self.video, self.text = words.eval().requires_grad_(False), video, text
+        self.feature_spec, self._frozen = feature_spec, dict(frozen)
+        tuned = _used(words) if settings.tune_text else {}
         self.tuned = nn.ParameterDict({name.replace(".", "/"): value.clone() for name, value in tuned.items()})
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=epochs > 0)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / settings.temperature)), requires_grad=self.epochs > 0)
         self.known: dict[str, Tensor] = {}  # what the frozen text model gives
+
+    @property
+    def frozen(self) -> Mapping[str, str]:
+        """The hash of a text model that is not the encoder's own."""
+        return self._frozen
 
     def train(self, mode: bool = True) -> Retrieval:
         super().train(mode)
@@ -191,8 +220,7 @@ class Retrieval(Trained):
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The vectors of each example's video and text, from which `finalize` makes ranks."""
-        if features is None:
-            raise UserError("retrieval has no blind control: without videos there is nothing to find")
+        assert features is not None
         rows, first = _numbered((example.video, example.span) for example in examples)
         video, text = self.videos(features[first]).cpu(), self.texts([example.text for example in examples]).cpu()
         return [Prediction((video[row], vector)) for row, vector in zip(rows, text, strict=True)]
@@ -204,15 +232,15 @@ class Retrieval(Trained):
         of, first = _numbered(map(_name, examples))
         video = torch.stack([predictions[i].value[0] for i in first])
         text = torch.stack([prediction.value[1] for prediction in predictions])
-        found = ranks(text, video, torch.tensor(of))
-        lost = [int(each.isnan().sum()) for each in found]
+        ranked = ranks(text, video, torch.tensor(of))
+        lost = [int(each.isnan().sum()) for each in ranked]
         if any(lost):
-            told = f"{lost[0]} of {len(text)} texts and {lost[1]} of {len(video)} videos"
-            print(f"counted as misses, because their vector is nan or infinite: {told}", file=sys.stderr)
+            message = f"{lost[0]} of {len(text)} texts and {lost[1]} of {len(video)} videos"
+            print(f"counted as misses, because their vector is nan or infinite: {message}", file=sys.stderr)
         names = [_name(examples[i]) for i in first]
         return [
             Prediction(
-                {"t2v": found.t2v[i].item(), "v2t": found.v2t[row].item()},
+                {"t2v": ranked.t2v[i].item(), "v2t": ranked.v2t[row].item()},
                 {"nearest": [names[k] for k in near], "similarity": round(float(text[i] @ video[row]), 6)},
             )
             for i, (row, near) in enumerate(zip(of, nearest(text, video, NEAREST).tolist(), strict=True))
@@ -261,21 +289,7 @@ def _used(words: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def adapter(
-    encoder: Encoder,
-    task: Task,
-    *,
-    train: bool = False,
-    text: str = "",
-    tune_text: bool = False,
-    pool: Pool = "attentive",
-    dim: int = 0,
-    temperature: float = 0.07,
-    lr: float = 1e-3,
-    weight_decay: float = 0.05,
-    epochs: int = 30,
-    batch_size: int = 128,
-) -> Retrieval:
+def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Retrieval:
     """Finds videos by their captions, and captions by their videos.
 
     Zero-shot where the encoder embeds text: its own vectors, those of several views averaged. Else, or where one of the
@@ -283,22 +297,11 @@ def adapter(
     the symmetric loss of CLIP with a learned temperature, on the task's train split. With tune_text=true the text model
     is trained too, which is LiT as in VideoPrism (https://arxiv.org/abs/2402.13217, appendix F).
 
-    Args:
-        train: train although the encoder embeds text.
-        text: the text model: demo, or a local folder or hub id of one of transformers; empty means the encoder's own.
-        tune_text: train the text model, too.
-        pool: one vector of a view's tokens: attentive learns what to look at, mean is their mean, pooled the encoder's
-            own vector, with whose own text tower training starts from the zero-shot similarity.
-        dim: width of the vectors that are compared; 0 means the text model's.
-        temperature: the softmax's, at the start.
-        lr: peak learning rate.
-        weight_decay: of the matrices.
-        epochs: passes over the training captions.
-        batch_size: captions in one training step.
-
     Raises:
         UserError: the task has no captions, or there is no text model.
     """
+    (settings,) = points
+    text, pool = settings.text, settings.pool
     if not task.test or not task.test[0].text or not isinstance(task.test[0].target, str | tuple):
         raise UserError("adapter=retrieval needs a task of captions and the videos that they are about; this is none")
     if not text and not has_text(encoder):
@@ -306,15 +309,16 @@ def adapter(
             "this encoder embeds no text: adapter.text= a folder or hub id of a text model of transformers, such as "
             "sentence-transformers/all-MiniLM-L6-v2, and a pooler is trained to meet it"
         )
-    if not (train or text or tune_text) and has_text(encoder):
-        if pool != "attentive" or dim:
+    if not (settings.train or text or settings.tune_text) and has_text(encoder):
+        if pool != "attentive" or settings.dim:
             raise UserError("adapter.pool and adapter.dim have no effect zero-shot: adapter.train=true trains them")
-        return Retrieval(OwnWords(encoder), nn.Identity(), nn.Identity(), FeatureSpec("pooled"), {})
+        untrained = replace(settings, epochs=0, batch_size=1)
+        return Retrieval(OwnWords(encoder), nn.Identity(), nn.Identity(), FeatureSpec("pooled"), untrained, {})
     words = ModelWords(text) if text else OwnWords(encoder)
     frozen = {"text": checkpoint.sha256(words)} if text else {}
     pooled = pooled_dim(encoder)
     width = words.width if isinstance(words, ModelWords) else pooled
-    dim = dim or width
+    dim = settings.dim or width
     to_text = nn.Linear(width, dim)
     video: nn.Module
     if pool == "attentive":
@@ -328,6 +332,4 @@ def adapter(
         if not text and isinstance(head, nn.Linear):  # both from the encoder's own space
             nn.init.eye_(head.weight)
             nn.init.zeros_(head.bias)
-    return Retrieval(
-        words, video, to_text, feature_spec, frozen, tune_text, temperature, lr, weight_decay, epochs, batch_size
-    )
+    return Retrieval(words, video, to_text, feature_spec, settings, frozen)

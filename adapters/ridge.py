@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
+from annotated_types import Gt
 from torch import Tensor
 
 from evalkit.api import Encoder, Task, pooled_dim
+from evalkit.heads.adapter import AdapterSettings
 from evalkit.heads.closed_form import LinearProbe
 from evalkit.heads.solvers import LinearClassifier, ridge
 
-# Points of one grid may differ in these.
-TOGETHER = ("alpha",)
+
+@dataclass(frozen=True)
+class Settings(AdapterSettings):
+    """Settings of `adapter=ridge`.
+
+    Attributes:
+        alpha: weight of the penalty, lambda.
+        standardize: center each feature and divide it by its deviation over the training examples first.
+    """
+
+    STACKABLE: ClassVar[tuple[str, ...]] = ("alpha",)
+
+    alpha: Annotated[float, Gt(0)] = 1024.0
+    standardize: bool = True
 
 
-def adapter(encoder: Encoder, task: Task, *, alpha: float = 1024.0, standardize: bool = True) -> LinearProbe:
+def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> LinearProbe:
     """Classifies by ridge regression on the frozen encoder's pooled vectors.
 
     The least squares fit of 1 for a right class and 0 for the others, alpha times the squared weights added: that of
     scikit-learn's Ridge. The defaults are big_vision's few-shot probe
     (https://github.com/google-research/big_vision/blob/main/big_vision/evaluators/fewshot_lsr.py).
-
-    Args:
-        alpha: weight of the penalty, lambda.
-        standardize: center each feature and divide it by its deviation over the training examples first.
-    """
-    return grid(encoder, task, [{"alpha": alpha, "standardize": standardize}])
-
-
-def grid(encoder: Encoder, task: Task, points: Sequence[Mapping[str, Any]]) -> LinearProbe:
-    """Every alpha from one decomposition.
-
-    Args:
-        encoder: frozen.
-        task: with classes.
-        points: all settings of `adapter` for each, which differ in `TOGETHER` at most.
+    Every alpha comes from one decomposition.
 
     Raises:
         UserError: the task has no classes.
     """
-    alphas = [point["alpha"] for point in points]
+    alphas = [point.alpha for point in points]
 
     def solve(x: Tensor, y: Tensor, classes: int) -> LinearClassifier:
         return ridge(x, y, alphas, classes)
 
     dim = pooled_dim(encoder)
-    return LinearProbe("ridge", task, dim, solve, len(points), points[0]["standardize"], probabilities=False)
+    return LinearProbe("ridge", task, dim, solve, len(points), points[0].standardize, probabilities=False)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.api import Encoder, Example, FeatureSpec, Prediction, Task, has_text
 from evalkit.errors import UserError
+from evalkit.heads.adapter import Adapter, AdapterSettings
 
 # CLIP's own for Kinetics-700, 28 of them (https://github.com/openai/CLIP/blob/main/data/prompts.md).
 _PERSON = ("", "a person ", *(f"a person {verb} " for verb in ("using", "doing", "during", "performing", "practicing")))
@@ -28,7 +29,21 @@ TEXTS = 256  # embedded at a time
 TEMPERATURE = 0.01
 
 
-class ZeroShot(lightning.LightningModule):
+@dataclass(frozen=True)
+class Settings(AdapterSettings):
+    """Settings of `adapter=zero_shot`.
+
+    Attributes:
+        prompts: clip (CLIP's 28 for actions, averaged), single (a video of {}.), none, or a text file with a template
+            in each line, {} for the name. Choices are taken as they stand unless prompts is a file.
+        question: of a question with choices, put it before each choice.
+    """
+
+    prompts: str = "clip"
+    question: bool = True
+
+
+class ZeroShot(Adapter):
     """Texts against videos by the cosine; nothing is trained.
 
     Args:
@@ -39,8 +54,6 @@ class ZeroShot(lightning.LightningModule):
         question: an example's own text stands before each of its choices.
     """
 
-    trains_encoder = False
-    epochs, batch_size = 0, 1
     feature_spec = FeatureSpec("pooled")
 
     def __init__(
@@ -57,8 +70,7 @@ class ZeroShot(lightning.LightningModule):
         Where an example may have several classes: the cosine of every class. A video is the mean of its views, each of
         length 1.
         """
-        if features is None:
-            raise UserError("adapter=zero_shot has no blind control: without a video nothing is nearest")
+        assert features is not None
         videos = F.normalize(F.normalize(features.to(self.device).float(), dim=-1).mean(1), dim=-1)  # (B, E)
         if not self.classes:
             return [self._choice(example, video) for example, video in zip(examples, videos, strict=True)]
@@ -88,21 +100,17 @@ class ZeroShot(lightning.LightningModule):
         return F.normalize(each.mean(1), dim=-1)
 
 
-def adapter(encoder: Encoder, task: Task, *, prompts: str = "clip", question: bool = True) -> ZeroShot:
-    """Names what no one trained it on: the class or the choice whose words are nearest to the video.
-
-    Args:
-        prompts: clip (CLIP's 28 for actions, averaged), single (a video of {}.), none, or a text file with a template
-            in each line, {} for the name. Choices are taken as they stand unless prompts is a file.
-        question: of a question with choices, put it before each choice.
-    """
+def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> ZeroShot:
+    """Names what no one trained it on: the class or the choice whose words are nearest to the video."""
+    (settings,) = points
+    prompts = settings.prompts
     if not has_text(encoder):
         raise UserError("adapter=zero_shot needs an encoder with a text tower; `evalkit list encoders` says which have")
     templates = TEMPLATES.get(prompts) or _read(prompts)
     if not task.classes and prompts in TEMPLATES:
         templates = TEMPLATES["none"]
     several = any(isinstance(example.target, tuple | list) for example in task.test)
-    return ZeroShot(encoder, task.classes, several, templates, question)
+    return ZeroShot(encoder, task.classes, several, templates, settings.question)
 
 
 def _read(prompts: str) -> tuple[str, ...]:

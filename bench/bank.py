@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from evalkit.heads.bank import Bank, Point
+from evalkit.heads.head import HeadShape
 from evalkit.heads.optim import StackedAdamW
 
 REPEATS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
@@ -57,7 +58,7 @@ def medians(work: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 def bank_step(points: list[Point], heads: int, features: Tensor, target: Tensor) -> Callable[[], None]:
     """One training step of a bank."""
-    bank = Bank(points, DIM, CLASSES, heads)
+    bank = Bank(points, HeadShape(DIM, CLASSES, heads))
     optimizer = StackedAdamW(bank, 10_000)
 
     def step() -> None:
@@ -174,7 +175,7 @@ def equality(heads: int, layers: int) -> tuple[float, float]:
     features = torch.randn(shape, generator=draw)
 
     def train(points: list[Point]) -> Bank:
-        bank = Bank(points, DIM, CLASSES, heads, layers=layers)
+        bank = Bank(points, HeadShape(DIM, CLASSES, heads, layers=layers))
         optimizer = StackedAdamW(bank, 32)
         for step in range(32):
             rows = slice(32 * (step % 4), 32 * (step % 4) + 32)

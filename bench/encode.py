@@ -36,17 +36,17 @@ def bare(experiment: Experiment) -> None:
         assert isinstance(clip, Decoded)
         waiting.append(clip.pixels)
         if len(waiting) == BATCH:
-            experiment.keep(torch.cat(waiting))
+            experiment.reader.keep(torch.cat(waiting))
             waiting = []
     if waiting:
-        experiment.keep(torch.cat(waiting))
+        experiment.reader.keep(torch.cat(waiting))
 
 
 def ours(experiment: Experiment) -> None:
     """The encode phase of a run."""
     sources = extract.sources(experiment.task.train)
     for _ in experiment.extractor.encode(
-        sources, experiment.keep, "encode", {"": extract.unchanged}, experiment.feature_cache
+        sources, experiment.reader.keep, "encode", {"": extract.unchanged}, experiment.reader.cache
     ):
         continue
 

@@ -13,6 +13,10 @@ from evalkit.errors import UserError as UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from evalkit.heads.adapter import Adapter as Adapter
+    from evalkit.heads.adapter import AdapterSettings as AdapterSettings
+    from evalkit.heads.adapter import Training as Training
+
 Sampling = Literal["uniform", "segments", "fps", "dense"]
 
 
@@ -170,9 +174,6 @@ class Task:
         score: a module-level function of (predictions, targets), both in the order of the labeled test examples.
             Its first entry is the headline, of which more is better. A prediction of None stands for a failed example
             and counts as wrong; a target put in place of a prediction counts as right.
-            Where scoring is slow to begin, it may have an attribute `light`: a function of the same kind and with the
-            same headline, which begins it in the background. It is called before anything is computed, and wherever
-            the headline alone is looked at.
         train: examples to fit the adapter on; empty means zero-shot.
         val: examples to choose on; empty means a seeded tenth of train.
         views: which frames and crops.
@@ -191,6 +192,9 @@ class Task:
         published: headline numbers from papers, by the name of their row.
         prepare_videos: makes or fetches the videos of the examples that it is given, just before they are read; None
             where they are simply there.
+        quick_score: where `score` is slow, a function of the same kind and with the same headline that is not, and may
+            start in the background what `score` needs. It is called before anything is computed, and wherever the
+            headline alone is looked at; None means `score`.
         submission: writes the official submission files into a folder from {id: prediction}; None where there is none.
     """
 
@@ -213,6 +217,7 @@ class Task:
     source: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
     prepare_videos: Callable[[Sequence[Example]], None] | None = None
+    quick_score: Score | None = None
     submission: Callable[[Mapping[str, Any], Path], Sequence[Path]] | None = None
 
 
@@ -379,28 +384,10 @@ def has_text(encoder: object) -> bool:
     return callable(getattr(encoder, "encode_text", None)) and getattr(encoder, "text", True) is not None
 
 
-@runtime_checkable
-class Adapter(Protocol):
-    """What the runner needs of an adapter, a LightningModule, beside `training_step(batch: Batch, index)`.
+def __getattr__(name: str) -> Any:
+    """`Adapter`, `AdapterSettings` and `Training`, imported when they are first asked for: torch takes its time."""
+    if name in ("Adapter", "AdapterSettings", "Training"):
+        from evalkit.heads import adapter
 
-    It may have more, which the runner then uses:
-      * `points`, `predict_all` and `select` of a grid that trains together (evalkit/pipeline/fit.py);
-      * `solve(train: Batch)`, in place of training steps: it is fitted at once, on all training examples;
-      * `flops(encoder, video) -> int`: what its trained layers cost for one clip (evalkit/heads/flops.py);
-      * `finalize(examples, predictions) -> predictions`, called once with the whole split after `predict`, where a
-        prediction depends on the other examples, as a rank does.
-
-    Attributes:
-        epochs: passes over the training examples; 0 for an adapter that needs no training.
-        batch_size: examples in one training step.
-        trains_encoder: the encoder is part of the module and changes while it is fitted.
-        feature_spec: what it reads of the encoder's output.
-    """
-
-    epochs: int
-    batch_size: int
-    trains_encoder: bool
-    feature_spec: FeatureSpec
-
-    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
-        """One prediction per example from features (B, V, ...); None is the blind control: no video at all."""
+        return getattr(adapter, name)
+    raise AttributeError(f"module 'evalkit.api' has no attribute {name!r}")

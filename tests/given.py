@@ -1,6 +1,7 @@
 """What several test files are given: tasks by name, a tiny encoder, and the real files that lie beside the project."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from evalkit import plugins
 from evalkit.api import Clip, Example, Task
+from evalkit.config.keys import settings_class
 from evalkit.encoders.longvivit import ViViT, encoder
 from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
@@ -40,6 +42,17 @@ def make(name: str, *root: Path, **settings: Any) -> Task:
     made = plugins.factory("task", name)(*root, **settings)
     assert isinstance(made, Task)
     return made
+
+
+def make_adapter(name: str, encoder: Any, task: Task, **settings: Any) -> Any:
+    """The adapter of this name, with one grid point."""
+    return make_grid(name, encoder, task, [settings])
+
+
+def make_grid(name: str, encoder: Any, task: Task, points: Sequence[Mapping[str, Any]]) -> Any:
+    """The adapter of this name that trains these points together; other settings are as by default."""
+    kind = settings_class(name)
+    return plugins.factory("adapter", name)(encoder, task, [kind(**point) for point in points])
 
 
 def refusal(name: str, *root: Path, **settings: Any) -> str:

@@ -27,12 +27,26 @@ def task(root: Path, mini: bool = False, subset: bool = True) -> None:
     """
 '''
 ADAPTER = '''
-def adapter(encoder, task, *, lr: float = 1e-3, betas: tuple[float, ...] = (0.9, 0.99), top: int | None = None) -> None:
-    """Linear layer.
+from dataclasses import dataclass
 
-    Args:
+from evalkit.api import AdapterSettings
+
+
+@dataclass(frozen=True)
+class Settings(AdapterSettings):
+    """Settings.
+
+    Attributes:
         lr: step size.
     """
+
+    lr: float = 1e-3
+    betas: tuple[float, ...] = (0.9, 0.99)
+    top: int | None = None
+
+
+def adapter(encoder, task, points) -> None:
+    """Linear layer."""
 '''
 WORDS = ["task=./shapes.py", "ckpt=demo", "data.root=/d"]
 HEAVY = {"torch", "lightning", "omegaconf", "transformers", "numpy", "av", "decord"}

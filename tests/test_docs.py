@@ -26,6 +26,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "SECURITY.md",
+    "docs/adapters.md",
     "docs/commands.md",
     "docs/encoders.md",
     "docs/results.md",

@@ -47,15 +47,16 @@ def adapt(config: Config) -> Path:
 def _adapt(config: Config, experiment: Experiment, out: Path) -> Path:
     if not experiment.task.train:
         raise UserError(f"task {experiment.name} has no train split to adapt on; adapt on another task")
-    if trained_adapter.saves_encoder(experiment.adapter):
+    if experiment.adapter.saves_encoder:
         encoders.spec_of(config.options.ckpt)  # fails now rather than after hours
     elif not trained_adapter.adapter_state(experiment.adapter):
         raise UserError(
             f"adapter {experiment.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
         )
     if config.options.canary and not experiment.retuned:
-        preflight.check(config, experiment.encoder, experiment.extractor, experiment.task)
-    selection, _ = fit_adapter(experiment, config)
+        folder = encoders.folder_of(config.options.ckpt)
+        preflight.check_encoder(experiment.encoder, experiment.extractor, experiment.task, folder)
+    selection, _ = fit_adapter(experiment, config.trainer, config.options.seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     hidden = out.parent / f".{out.name}.{secrets.token_hex(4)}"
     try:
@@ -71,7 +72,7 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> Path:
         trained_adapter.save_adapter(
             experiment.adapter, trained_adapter.adapter_folder(hidden, experiment.adapter_name), record
         )
-        if trained_adapter.saves_encoder(experiment.adapter):
+        if experiment.adapter.saves_encoder:
             encoders.save_encoder(experiment.encoder.module, encoders.spec_of(config.options.ckpt), hidden)
         else:
             local = Path(config.options.ckpt).expanduser()

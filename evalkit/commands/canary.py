@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from evalkit import encoders
 from evalkit.api import Views
 from evalkit.canary import reference
 from evalkit.config.config import Config
@@ -38,7 +39,7 @@ def canary(config: Config) -> bool:
         views = extract.resolve_views(Views(), forward.module.clip, {})
         assert views.frames and views.size
         clips = torch.stack([reference.film(views.frames, views.size, index) for index in DRAWN])
-    findings = examine_clips(config, forward, clips)
+    findings = examine_clips(forward, clips, encoders.folder_of(config.options.ckpt))
     width = max(len(one.check) for one in findings)
     for one in findings:
         print(f"{one.check:<{width}}  {one.outcome:<7}  {one.detail}")

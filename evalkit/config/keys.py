@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
 
 from evalkit import plugins
 from evalkit.api import Loading, Views
 from evalkit.config.options import Command, Options, Trainer
 from evalkit.errors import UserError
+
+if TYPE_CHECKING:
+    from evalkit.heads.adapter import AdapterSettings
 
 REQUIRED = inspect.Parameter.empty
 # By a key's last part: a name means the same in every section.
@@ -72,8 +75,7 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
     if command in ("canary", "check"):
         return found
     if task:
-        keyword_only = {inspect.Parameter.KEYWORD_ONLY}
-        found |= _keys("adapter", plugins.factory("adapter", adapter or default_adapter(task)), keyword_only)
+        found |= _keys("adapter", settings_class(adapter or default_adapter(task)))
         found.pop("adapter.lm", None)  # the option `lm` sets it
     return found | _keys("trainer", Trainer)
 
@@ -83,13 +85,39 @@ def default_adapter(task: str) -> str:
     return str(getattr(plugins.module_and_factory("task", task)[0], "ADAPTER", "probe"))
 
 
-def _keys(section: str, owner: Callable[..., Any], kinds: Collection[Any] = ()) -> dict[str, Key]:
-    """The parameters of a function or dataclass as keys; `kinds` of parameters, or all that can be named."""
+def settings_class(adapter: str) -> type[AdapterSettings]:
+    """The class `Settings` in the module of an adapter's function; its fields are the keys of `adapter.*`.
+
+    Raises:
+        UserError: there is no such adapter, it is broken, or it has no such class.
+    """
+    from evalkit.heads.adapter import AdapterSettings  # imports torch
+
+    module = plugins.factory("adapter", adapter).__module__
+    settings = vars(sys.modules[module]).get("Settings")
+    if not (isinstance(settings, type) and issubclass(settings, AdapterSettings)):
+        raise UserError(
+            f"adapter {adapter!r} is broken: {module} has no class `Settings` of evalkit.api.AdapterSettings: "
+            "see docs/adapters.md"
+        )
+    return settings
+
+
+def adapter_defaults(adapter: str) -> dict[str, Any]:
+    """The default of each key of `adapter.*`, `REQUIRED` where it has none, in the order of its documentation."""
+    return {key.parameter: key.default for key in _keys("adapter", settings_class(adapter)).values()}
+
+
+def _keys(section: str, owner: Callable[..., Any]) -> dict[str, Key]:
+    """The parameters of a function or dataclass that can be named, as keys, in the order of its docstring."""
     named = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     meanings = _meanings(owner)
+    order = list(meanings)
+    parameters = inspect.signature(owner).parameters
     found: dict[str, Key] = {}
-    for name, parameter in inspect.signature(owner).parameters.items():
-        if parameter.kind in (kinds or named):
+    for name in sorted(parameters, key=lambda name: order.index(name) if name in order else len(order)):
+        parameter = parameters[name]
+        if parameter.kind in named:
             key = "adapter.from" if name == "adapter_from" else f"{section}.{name}".removeprefix(".")
             kind = _annotation(owner, parameter)
             found[key] = Key(section, name, kind, parameter.default, meanings.get(name, ""))
@@ -101,27 +129,36 @@ def _annotation(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     if kind is inspect.Parameter.empty:
         return Any if parameter.default in (None, inspect.Parameter.empty) else type(parameter.default)
     if isinstance(kind, str):  # from __future__ import annotations
-        module = inspect.unwrap(owner).__module__
+        classes = owner.__mro__ if isinstance(owner, type) else ()
+        declared = (c for c in classes if parameter.name in vars(c).get("__annotations__", {}))
+        module = next(declared, inspect.unwrap(owner)).__module__
         try:
-            return eval(kind, vars(sys.modules[module]))
+            kind = eval(kind, vars(sys.modules[module]))
         except NameError as error:
             raise UserError(
                 f"{module}: parameter {parameter.name!r}: {error}; import it outside TYPE_CHECKING"
             ) from error
-    return kind
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _meanings(owner: Callable[..., Any]) -> dict[str, str]:
-    """What each parameter means, from the google section `Args:` or `Attributes:` of the docstring."""
+    """The meaning of each parameter, from the google section `Args:` or `Attributes:` of the docstring.
+
+    Of a class, also those of the classes that it is derived from, which come first unless it documents them anew.
+    """
+    documented = reversed(owner.__mro__) if isinstance(owner, type) else (owner,)
     found: dict[str, str] = {}
-    inside, name = False, ""
-    for line in inspect.cleandoc(owner.__doc__ or "").splitlines():
-        if line and not line[0].isspace():
-            inside = line in ("Args:", "Attributes:")
-        elif inside and (entry := re.match(r" {4}(\w+)(?: \([^)]*\))?: *(.*)", line)):
-            name, found[name] = entry[1], entry[2]
-        elif inside and name and line.strip():
-            found[name] = f"{found[name]} {line.strip()}".strip()
+    for documents in documented:
+        inside, name = False, ""
+        for line in inspect.cleandoc(documents.__doc__ or "").splitlines():
+            if line and not line[0].isspace():
+                inside = line in ("Args:", "Attributes:")
+            elif inside and (entry := re.match(r" {4}(\w+)(?: \([^)]*\))?: *(.*)", line)):
+                name = entry[1]
+                found.pop(name, None)
+                found[name] = entry[2]
+            elif inside and name and line.strip():
+                found[name] = f"{found[name]} {line.strip()}".strip()
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from evalkit import errors, plugins
 from evalkit.config.config import Config
-from evalkit.config.keys import REQUIRED, Key, broken_bound, default_adapter, known_keys
+from evalkit.config.keys import REQUIRED, Key, adapter_defaults, broken_bound, default_adapter, known_keys
 from evalkit.config.options import _SECTIONS, Command, Options, Trainer
 from evalkit.config.values import convert, type_name
 from evalkit.errors import UserError
@@ -68,7 +68,7 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
             f"mini=true: task {plugins.display_name(task)!r} has no miniature data; leave mini out"
         )
     if options.lm:
-        if "lm" not in inspect.signature(plugins.factory("adapter", adapter)).parameters:
+        if "lm" not in adapter_defaults(adapter):
             raise given["lm"].wrong(
                 f"lm={options.lm}: adapter {plugins.display_name(adapter)!r} takes no language model"
             )

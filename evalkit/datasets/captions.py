@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from evalkit.api import Example, Task, Views
 from evalkit.datasets.miniature import miniature
 from evalkit.metrics.retrieval import retrieval
+from evalkit.metrics.text import meteor as meteor_program
 from evalkit.metrics.text.captions import captions, captions_meteor
 from evalkit.metrics.text.paragraph import paragraph, paragraph_meteor
 
@@ -126,8 +127,14 @@ def captioning_task(splits: CaptionSplits, meteor: bool, mini: bool = False, **f
         mini: they are the miniature's.
         facts: other fields of `evalkit.api.Task`.
     """
-    score = captions_meteor if meteor else captions
-    return _captioning(splits, mini, score=score, views=Views("uniform"), **facts)
+    return _captioning(
+        splits,
+        mini,
+        score=captions_meteor if meteor else captions,
+        quick_score=meteor_program.warming(captions) if meteor else None,
+        views=Views("uniform"),
+        **facts,
+    )
 
 
 def paragraph_task(
@@ -146,6 +153,7 @@ def paragraph_task(
         splits,
         mini,
         score=paragraph_meteor if meteor else paragraph,
+        quick_score=meteor_program.warming(paragraph) if meteor else None,
         views=Views("uniform") if mini else PARAGRAPH_VIEWS[frames],
         settings={"max_tokens": 100 if mini else 400},  # the longest paragraphs have 330 words
         **facts,

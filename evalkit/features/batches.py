@@ -18,8 +18,8 @@ from torch import Tensor
 
 from evalkit.errors import UserError
 from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, Source, SourceFeatures, unchanged
+from evalkit.features.reader import FeatureReader
 from evalkit.features.store import Store
-from evalkit.pipeline.setup import Experiment
 from evalkit.runtime import machine
 from evalkit.video.augment import AugmentedView
 
@@ -75,30 +75,28 @@ class StreamedFeatures:
 
     def _read(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         distinct = [list(dict.fromkeys(batch)) for batch in batches]
-        order = [row for own in distinct for row in own]
-        extractor = replace(self.extractor, cost=Cost())  # what is read again is neither a hit nor a miss of the run
+        order = [row for rows in distinct for row in rows]
+        extractor = replace(self.extractor, cost=Cost())
         # A store of its own, since this runs in a thread of its own.
         feature_cache = self.feature_cache and replace(
             self.feature_cache, store=Store(self.feature_cache.store.folder, self.feature_cache.store.limit)
         )
         keys = [self.keys[row] for row in order] if feature_cache else []
-        found = extractor.encode([self.sources[row] for row in order], self.keep, "", _PLAIN, feature_cache, keys)
+        encodings = extractor.encode([self.sources[row] for row in order], self.keep, "", _PLAIN, feature_cache, keys)
         try:
-            for batch, own in zip(batches, distinct, strict=True):
-                first = _known(next(found))
-                rows = torch.empty(len(own), *first.shape, dtype=first.dtype, pin_memory=self.pin)
-                rows[0] = first
-                for i in range(1, len(own)):
-                    rows[i] = _known(next(found))
-                place = {row: i for i, row in enumerate(own)}
-                yield rows if len(own) == len(batch) else rows[[place[row] for row in batch]]
+            for batch, rows in zip(batches, distinct, strict=True):
+                first = _known(next(encodings))
+                features = torch.empty(len(rows), *first.shape, dtype=first.dtype, pin_memory=self.pin)
+                features[0] = first
+                for i in range(1, len(rows)):
+                    features[i] = _known(next(encodings))
+                place = {row: i for i, row in enumerate(rows)}
+                yield features if len(rows) == len(batch) else features[[place[row] for row in batch]]
         finally:
             if feature_cache:
                 feature_cache.store.close()
-            for phase in ("decode_s", "encode_s", "encoder_forwards"):
-                setattr(
-                    self.extractor.cost, phase, getattr(self.extractor.cost, phase) + getattr(extractor.cost, phase)
-                )
+            cost = self.extractor.cost
+            cost += replace(extractor.cost, cache_hits=0, cache_misses=0)  # those of the run are counted once
 
 
 class FeatureSet(NamedTuple):
@@ -116,74 +114,80 @@ class FeatureSet(NamedTuple):
 
 
 def gather(
-    experiment: Experiment, wanted: Sequence[Source], looks: Sequence[AugmentedView | None], label: str
+    reader: FeatureReader,
+    wanted: Sequence[Source],
+    looks: Sequence[AugmentedView | None],
+    label: str,
+    video: bool = False,
 ) -> FeatureSet:
-    """The features that the present adapter reads of sources, or their uint8 video where it trains the encoder.
+    """The features of sources, or their uint8 video.
 
     Args:
+        reader: of the features.
         wanted: distinct sources, plain.
         looks: the augmented views of each, a row each; None is the plain views, which are one row.
         label: of the progress.
+        video: give uint8 video, for an adapter that trains the encoder.
     """
-    video, feature_cache, extractor = experiment.adapter.trains_encoder, experiment.feature_cache, experiment.extractor
-    keep = _pixels if video else experiment.keep
-    asked = [source._replace(look=look) for source in wanted for look in looks]
-    keys = [feature_cache.keys(source, _PLAIN) for source in asked] if feature_cache else []
-    found = extractor.encode(asked, keep, label, _PLAIN, feature_cache, keys)
+    feature_cache, extractor = reader.cache, reader.extractor
+    keep = _pixels if video else reader.keep
+    views = [source._replace(look=look) for source in wanted for look in looks]
+    keys = [feature_cache.keys(view, _PLAIN) for view in views] if feature_cache else []
+    encodings = extractor.encode(views, keep, label, _PLAIN, feature_cache, keys)
     held: Tensor | None = None
     first: dict[Source, int] = {}
     good: list[int] = []
     failed: list[SourceFeatures] = []
     for place, source in enumerate(wanted):
-        own = list(itertools.islice(found, len(looks)))
-        if failures := [one for one in own if one.failure]:
+        of_source = list(itertools.islice(encodings, len(looks)))
+        if failures := [encoding for encoding in of_source if encoding.failure]:
             failed.append(failures[0])
             continue
         if not good:
-            one, done = own[0].features[""], (place + 1) * len(looks)
-            where = _where(one, len(asked), len(wanted), label, feature_cache)
+            row, done = of_source[0].features[""], (place + 1) * len(looks)
+            where = _where(row, len(views), len(wanted), label, feature_cache)
             if where == "memory":
-                held = torch.empty(len(asked), *one.shape, dtype=one.dtype)
+                held = torch.empty(len(views), *row.shape, dtype=row.dtype)
             elif where == "store" and feature_cache:
-                found = _filled(extractor, asked[done:], keep, label, feature_cache, keys[done:])
+                encodings = _filled(extractor, views[done:], keep, label, feature_cache, keys[done:])
             else:
-                keep, feature_cache = _pixels if video else replace(experiment, feature_cache=None).keep, None
-                found = extractor.check(asked[done:], label)
+                keep, feature_cache = _pixels if video else replace(reader, cache=None).keep, None
+                encodings = extractor.check(views[done:], label)
         first[source] = len(good)
         if held is not None:
-            for row, encoding in enumerate(own, len(good)):
-                held[row] = encoding.features[""]
+            for i, encoding in enumerate(of_source, len(good)):
+                held[i] = encoding.features[""]
         good += range(place * len(looks), (place + 1) * len(looks))
-    next(found, None)  # lets it flush
+    next(encodings, None)  # lets it flush
     if held is not None:
         return FeatureSet(InMemoryFeatures(held), first, failed)
-    sources, own_keys = [asked[i] for i in good], [keys[i] for i in good if feature_cache]
+    sources, own_keys = [views[i] for i in good], [keys[i] for i in good if feature_cache]
     return FeatureSet(
-        StreamedFeatures(extractor, keep, sources, feature_cache, own_keys, experiment.device.type == "cuda"),
+        StreamedFeatures(extractor, keep, sources, feature_cache, own_keys, reader.encoder.device.type == "cuda"),
         first,
         failed,
     )
 
 
 def _where(
-    one: Tensor, rows: int, sources: int, label: str, feature_cache: FeatureCache | None
+    row: Tensor, rows: int, sources: int, label: str, feature_cache: FeatureCache | None
 ) -> Literal["memory", "store", "videos"]:
-    """Where so many rows are read from while an adapter is fitted; what that costs is told, but for memory."""
-    size, free = rows * one.nbytes, machine.free_memory()
+    """The place that so many rows are read from while an adapter is fitted; a message says so, except for memory."""
+    size, free = rows * row.nbytes, machine.free_memory()
     if size <= MEMORY_SHARE * free:
         return "memory"
-    kind = "video" if one.dtype == torch.uint8 else "features"
-    told = f"{label}: {_gigabytes(size)} of {kind}, {_gigabytes(free)} of memory free"
+    kind = "video" if row.dtype == torch.uint8 else "features"
+    message = f"{label}: {_gigabytes(size)} of {kind}, {_gigabytes(free)} of memory free"
     limit = feature_cache.store.limit if feature_cache else 0
     if feature_cache and feature_cache.key.layout == "int8":
-        size = rows * (one.numel() + 4 * one.numel() // one.shape[-1])  # as it lies on the disk
+        size = rows * (row.numel() + 4 * row.numel() // row.shape[-1])  # as it lies on the disk
     if limit is None or size <= limit:
-        print(f"{told}: they are read from the store for every batch", file=sys.stderr)
+        print(f"{message}: they are read from the store for every batch", file=sys.stderr)
         return "store"
     how, mend = ("decoded", "") if kind == "video" else ("decoded and encoded", "; cache=on stores them")
     if feature_cache:
         mend = f"; EVALKIT_CACHE_GB= above {_gigabytes(size)} stores them"
-    print(f"{told}: {sources} parts of videos are {how} again in each epoch{mend}", file=sys.stderr)
+    print(f"{message}: {sources} parts of videos are {how} again in each epoch{mend}", file=sys.stderr)
     return "videos"
 
 
@@ -196,7 +200,7 @@ def _filled(
     keys: Sequence[bytes],
 ) -> Iterator[SourceFeatures]:
     """Each source in order, encoded where the shelf lacks it; what is there is not read now and has no features."""
-    stored = [feature_cache.holds(own) for own in keys]
+    stored = [feature_cache.holds(key) for key in keys]
     missing = [i for i, there in enumerate(stored) if not there]
     encodings = extractor.encode(
         [wanted[i] for i in missing], keep, label, _PLAIN, feature_cache, [keys[i] for i in missing]

@@ -14,19 +14,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from evalkit import plugins
 from evalkit.api import Clip, Example, FeatureSpec, Views
-from evalkit.config.config import Config
 from evalkit.errors import UserError
-from evalkit.features.forward import EncoderRunner
-from evalkit.features.key import FeatureKey, Identity, architecture, identify
-from evalkit.features.store import Store, open_default
-from evalkit.results.schema import plain
+from evalkit.features.key import FeatureKey, identify
+from evalkit.features.store import Store
 from evalkit.runtime.machine import cores
 from evalkit.runtime.progress import track
 from evalkit.video.augment import AugmentedView
 from evalkit.video.clips import Decoded, Failure, Request
-from evalkit.video.decode import PYAV, Decoder, default_decoder
+from evalkit.video.decode import Decoder
 from evalkit.video.workers import read_clips
 
 # What is done to the pixels (V, T, C, H, W) of one example before it is encoded; the seed is the example's own.
@@ -57,6 +53,16 @@ class Cost:
     cache_hits: int = 0
     cache_misses: int = 0
 
+    def __iadd__(self, other: Cost) -> Cost:
+        self.decode_s += other.decode_s
+        self.encode_s += other.encode_s
+        self.fit_s += other.fit_s
+        self.score_s += other.score_s
+        self.encoder_forwards += other.encoder_forwards
+        self.cache_hits += other.cache_hits
+        self.cache_misses += other.cache_misses
+        return self
+
 
 @dataclass(frozen=True)
 class SourceFeatures:
@@ -84,6 +90,10 @@ class FeatureCache:
 
     store: Store
     key: FeatureKey
+
+    def keeping(self, spec: FeatureSpec) -> FeatureCache:
+        """The same store for another part of the encoder's output."""
+        return replace(self, key=replace(self.key, feature_spec=repr(spec), dtype=spec.dtype, layout=spec.layout))
 
     def keys(self, source: Source, variants: Iterable[str]) -> bytes:
         """A key per variant and one for what decoded the source, end to end; none where there is no such file."""
@@ -334,26 +344,3 @@ def _each(keys: bytes) -> list[bytes]:
 
 def _seed(source: Source) -> int:
     return zlib.crc32(f"{source.video.name} {source.span}".encode())
-
-
-def open_feature_cache(
-    config: Config, forward: EncoderRunner, extractor: FeatureExtractor, spec: FeatureSpec
-) -> FeatureCache:
-    """Where this run's features are stored, under a key of all that changes them."""
-    # What a function of the user's own was asked for may lie where no look at the module finds it.
-    own = plugins.own_encoder(config.options.ckpt)
-    called = f" {config.options.ckpt} {sorted(plain(config.encoder).items())}" if own else ""
-    key = FeatureKey(
-        video=Identity(0, None, ""),  # of each source in its turn, as are the span and the variant
-        span=None,
-        views=extractor.views,
-        clip=forward.module.clip,
-        decoder=", ".join(dict.fromkeys((default_decoder(extractor.decoder), PYAV))),
-        weights=forward.sha256,
-        architecture=architecture(forward.module) + called,
-        feature_spec=repr(spec),
-        precision=f"{forward.precision} on {forward.device.type}{', compiled' if config.options.compile else ''}",
-        dtype=spec.dtype,
-        layout=spec.layout,
-    )
-    return FeatureCache(open_default(), key)

@@ -45,6 +45,7 @@ from torch.utils.checkpoint import checkpoint
 
 from evalkit.errors import UserError
 from evalkit.heads import boxes
+from evalkit.heads.head import HeadShape
 from evalkit.heads.kernels import EPS, AttentionMean, ScaledLinear, placed_mean
 
 _SPLIT = ("query", "key", "value")  # what torch.nn.MultiheadAttention keeps in one matrix, in this order
@@ -95,60 +96,36 @@ class Bank(nn.Module):
 
     Args:
         points: one per head.
-        dim: D, width of the features.
-        classes: C.
-        heads: attention heads of the attentive probes, a divisor of dim; 0 makes linear probes: LayerNorm, dropout, a
-            linear classifier.
-        steps: time steps of which each attentive probe learns positions, zero at first, that are added to the tokens
-            of every layer; 0 for none.
-        layers: of features that the query passes through, each with an attention and an MLP (MLAP); 0 for one
-            attention without an MLP.
-        spared: for each class the share of its negatives, drawn anew in each step, that are left out of the softmax
-            while training, as in the equalization loss (https://arxiv.org/abs/2003.05176); none where empty.
-        boxed: attentive probes ask with what is in a box, in place of a learned query.
+        shape: of every head.
+        eql_drop_rate: for each class the share of its negatives, drawn anew in each step, that are left out of the
+            softmax while training, as in the equalization loss (https://arxiv.org/abs/2003.05176); none where empty.
 
     Raises:
         UserError: a dropout is not in 0..1, or 1; labels are smoothed although negatives are left out.
-        ValueError: linear probes are given steps, layers or boxes; or boxes come with layers.
     """
 
     dropout: Tensor
     label_smoothing: Tensor
 
-    def __init__(
-        self,
-        points: Sequence[Point],
-        dim: int,
-        classes: int,
-        heads: int = 0,
-        steps: int = 0,
-        layers: int = 0,
-        spared: Sequence[float] = (),
-        boxed: bool = False,
-    ) -> None:
+    def __init__(self, points: Sequence[Point], shape: HeadShape, eql_drop_rate: Sequence[float] = ()) -> None:
         super().__init__()
-        if (steps or layers or boxed) and not heads:
-            raise ValueError(f"boxed={boxed}, steps={steps}, layers={layers}: only attentive probes have them")
-        if layers and boxed:
-            raise ValueError(f"layers={layers}: a query from a box passes through the last one only")
         for point in points:
             if not 0 <= point.dropout < 1:
                 raise UserError(f"adapter.dropout={point.dropout:g}: wanted a share from 0 up to, but not, 1")
-            if point.label_smoothing and any(spared):
+            if point.label_smoothing and any(eql_drop_rate):
                 raise UserError(
                     f"adapter.label_smoothing={point.label_smoothing:g}: with the equalization loss set it to 0"
                 )
-        self.points, self.dim, self.classes, self.spared = tuple(points), dim, classes, tuple(spared)
-        self.heads, self.steps, self.layers, self.boxed = heads, steps, layers, boxed
+        self.points, self.shape, self.eql_drop_rate = tuple(points), shape, tuple(eql_drop_rate)
         self.register_buffer("dropout", torch.tensor([p.dropout for p in points])[:, None, None], persistent=False)
         self.register_buffer("label_smoothing", torch.tensor([p.label_smoothing for p in points]), persistent=False)
         self.draws = [0, 0]  # what was dropped and left out so far: what will be depends on it
         self.share = (0, 1)  # which of how many processes this is, where these share a batch
-        self.names = _names(heads, steps, layers, boxed)
-        positions = {"positions": torch.zeros(steps, 1, dim)}
-        fresh = {p.seed: self._split(_fresh(p.seed, dim, classes, heads, layers, boxed) | positions) for p in points}
+        self.names = _names(shape)
+        positions = {"positions": torch.zeros(shape.steps, 1, shape.dim)}
+        fresh = {p.seed: self._split(_fresh(p.seed, shape) | positions) for p in points}
         self.stacked = nn.ParameterDict({n: torch.stack([fresh[p.seed][n] for p in points]) for n in self.names})
-        for i in range(max(1, layers) if heads else 0):
+        for i in range(max(1, shape.layers) if shape.heads else 0):
             self.stacked[f"key_bias{i}"].requires_grad = False  # cancels in the softmax; only kept
 
     def forward(self, features: Tensor, boxes: Tensor | None = None) -> Tensor:
@@ -165,16 +142,16 @@ class Bank(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             dropping = self.training and any(point.dropout for point in self.points)
             p = self.stacked
-            if self.heads:
+            if self.shape.heads:
                 vectors = self._pool(features, boxes)
             else:
-                normed = F.layer_norm(features.to(p["weight"].dtype), (self.dim,), eps=EPS)
+                normed = F.layer_norm(features.to(p["weight"].dtype), (self.shape.dim,), eps=EPS)
                 if not dropping:
                     args = (normed, p["weight"], p["bias"], p["gain"], p["offset"])
                     return ScaledLinear.apply(*args)  # type: ignore[no-untyped-call,no-any-return]
                 vectors = torch.addcmul(p["offset"][:, None], normed, p["gain"][:, None])
             if dropping:
-                drawn = self._drawn(0, len(features), self.dim)
+                drawn = self._drawn(0, len(features), self.shape.dim)
                 vectors = vectors * ((drawn >= self.dropout) / (1 - self.dropout))
             return torch.baddbmm(p["bias"][:, None], vectors, p["weight"].mT)
 
@@ -189,9 +166,9 @@ class Bank(nn.Module):
         if target.ndim == 2:
             each = target.to(logits.dtype).expand_as(logits)
             return F.binary_cross_entropy_with_logits(logits, each, reduction="none").mean((1, 2))
-        if self.training and any(self.spared):
-            drawn = self._drawn(1, len(target), self.classes)
-            left_out = (drawn < torch.tensor(self.spared).to(drawn)).scatter_(
+        if self.training and any(self.eql_drop_rate):
+            drawn = self._drawn(1, len(target), self.shape.classes)
+            left_out = (drawn < torch.tensor(self.eql_drop_rate).to(drawn)).scatter_(
                 -1, target[None, :, None].expand(len(drawn), -1, 1), False
             )
             logits = logits.masked_fill(left_out, -math.inf)
@@ -214,60 +191,59 @@ class Bank(nn.Module):
         a Linear. Learned positions are `positions` (steps, 1, D).
         """
         parts: dict[str, list[Tensor]] = {}
-        for own, name in self.names.items():
-            parts.setdefault(name, []).append(self.stacked[own].detach()[k])
+        for parameter, name in self.names.items():
+            parts.setdefault(name, []).append(self.stacked[parameter].detach()[k])
         return {name: torch.cat(values) if len(values) > 1 else values[0] for name, values in parts.items()}
 
     @torch.no_grad()
     def load(self, k: int, state: Mapping[str, Tensor]) -> None:
         """Puts parameters as `state` gives them, of any float dtype, into the k-th head."""
-        for own, value in self._split(state).items():
-            self.stacked[own][k] = value
+        for parameter, value in self._split(state).items():
+            self.stacked[parameter][k] = value
 
     def alone(self, k: int) -> Bank:
         """A bank of the k-th head only, on the same device."""
-        point, shape = self.points[k : k + 1], (self.heads, self.steps, self.layers, self.spared, self.boxed)
-        bank = Bank(point, self.dim, self.classes, *shape)
+        bank = Bank(self.points[k : k + 1], self.shape, self.eql_drop_rate)
         bank.load(0, self.state(k))
         return bank.to(self.dropout.device).train(self.training)
 
     def _split(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = {}
-        for own, name in self.names.items():
-            third = _THIRD.get(own.rstrip("0123456789"))
-            found[own] = state[name] if third is None else state[name].chunk(3)[third]
-        return found
+        parameters = {}
+        for parameter, name in self.names.items():
+            third = _THIRD.get(parameter.rstrip("0123456789"))
+            parameters[parameter] = state[name] if third is None else state[name].chunk(3)[third]
+        return parameters
 
     def _pool(self, features: Tensor, within: Tensor | None) -> Tensor:
-        """What the classifier is given, (K, B, D)."""
-        if self.boxed:
+        """The input of the classifier, (K, B, D)."""
+        if self.shape.boxed:
             assert within is not None
             p = {part: self.stacked[f"{part}0"][:, None] for part in ("gain", "offset")}
-            normed = F.layer_norm(boxes.mean_in(within, features).to(p["gain"]), (self.dim,), eps=EPS)
+            normed = F.layer_norm(boxes.mean_in(within, features).to(p["gain"]), (self.shape.dim,), eps=EPS)
             queries = torch.addcmul(p["offset"], normed, p["gain"])
             return queries + self._attend(0, queries, features)
         queries = self.stacked["query"].flatten(1, 2)
-        for i, tokens in enumerate(features.unbind(1) if self.layers > 1 else (features,)):
+        for i, tokens in enumerate(features.unbind(1) if self.shape.layers > 1 else (features,)):
             queries = self._attend(i, queries, tokens)
-            if self.layers:
+            if self.shape.layers:
                 queries = self._mlp(i, queries)
         return queries
 
     def _attend(self, i: int, queries: Tensor, tokens: Tensor) -> Tensor:
         """What the i-th attention says (K, B, D) to queries (K, B, D), or (K, 1, D) that the whole batch shares."""
         p = {part: self.stacked[f"{part}{i}"] for part in _ATTENTION}
-        k, b, h, d = len(self.points), len(tokens), self.heads, self.dim
+        k, b, h, d = len(self.points), len(tokens), self.shape.heads, self.shape.dim
         query = torch.baddbmm(p["query_bias"][:, None], queries, p["query_weight"].mT)
         query = query.view(k, -1, h, d // h).transpose(1, 2).reshape(k * h, -1, d // h)
-        asked = torch.bmm(query, p["key_weight"].view(k * h, -1, d)).view(k, h, -1, d)
-        rows = (asked * (p["gain"][:, None, None] / math.sqrt(d / h))).permute(2, 0, 1, 3)  # (B or 1, K, h, D)
+        keyed = torch.bmm(query, p["key_weight"].view(k * h, -1, d)).view(k, h, -1, d)
+        rows = (keyed * (p["gain"][:, None, None] / math.sqrt(d / h))).permute(2, 0, 1, 3)  # (B or 1, K, h, D)
         rows = rows[0] if len(rows) == 1 else rows
-        if self.steps:
+        if self.shape.steps:
             times = F.interpolate(self.stacked["positions"][:, :, 0].mT, tokens.shape[1], mode="linear").mT
             # Anew in the backward pass: a float copy of the tokens for each head would fill the memory.
             means = [
-                checkpoint(placed_mean, tokens, *own, use_reentrant=False)
-                for own in zip(times, rows.unbind(-3), strict=True)
+                checkpoint(placed_mean, tokens, *head, use_reentrant=False)
+                for head in zip(times, rows.unbind(-3), strict=True)
             ]
             mean = torch.cat(means, 1)
         else:
@@ -281,7 +257,7 @@ class Bank(nn.Module):
 
     def _mlp(self, i: int, x: Tensor) -> Tensor:
         p = {part: self.stacked[f"{part}{i}"][:, None] for part in _MLP}
-        normed = torch.addcmul(p["mlp_offset"], F.layer_norm(x, (self.dim,), eps=EPS), p["mlp_gain"])
+        normed = torch.addcmul(p["mlp_offset"], F.layer_norm(x, (self.shape.dim,), eps=EPS), p["mlp_gain"])
         hidden = F.gelu(torch.baddbmm(p["up_bias"], normed, p["up_weight"][:, 0].mT))
         return x + torch.baddbmm(p["down_bias"], hidden, p["down_weight"][:, 0].mT)
 
@@ -303,34 +279,35 @@ class Bank(nn.Module):
         return drawn if len(seeds) == 1 else drawn[[seeds.index(point.seed) for point in self.points]]
 
 
-def _names(heads: int, steps: int, layers: int, boxed: bool) -> dict[str, str]:
+def _names(shape: HeadShape) -> dict[str, str]:
     """A bank's own names of its parameters, and those that `Bank.state` gives them."""
-    if not heads:
+    if not shape.heads:
         return _NORM | _CLASSIFY
-    names = {} if boxed else {"query": "pool.query"}
-    for i in range(max(1, layers)):
-        own, at = (_ATTENTION | _MLP, f"pool.layers.{i}") if layers else (_ATTENTION, "pool")
-        names |= {f"{part}{i}": f"{at}.{name}" for part, name in own.items()}
-    return names | _CLASSIFY | ({"positions": "positions"} if steps else {})
+    names = {} if shape.boxed else {"query": "pool.query"}
+    for i in range(max(1, shape.layers)):
+        parts, at = (_ATTENTION | _MLP, f"pool.layers.{i}") if shape.layers else (_ATTENTION, "pool")
+        names |= {f"{part}{i}": f"{at}.{name}" for part, name in parts.items()}
+    return names | _CLASSIFY | ({"positions": "positions"} if shape.steps else {})
 
 
-def _fresh(seed: int, dim: int, classes: int, heads: int, layers: int, boxed: bool) -> dict[str, Tensor]:
+def _fresh(seed: int, shape: HeadShape) -> dict[str, Tensor]:
     """First weights of one probe, as torch's own modules have them, in the names of `Bank.state`."""
+    dim, layers = shape.dim, shape.layers
     modules: dict[str, nn.Module] = {}
     state = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if heads:
-            if not boxed:
+        if shape.heads:
+            if not shape.boxed:
                 state["pool.query"] = torch.randn(1, 1, dim) * 0.02
             for at in [f"pool.layers.{i}" for i in range(layers)] or ["pool"]:
                 modules[f"{at}.norm"] = nn.LayerNorm(dim)
-                modules[f"{at}.attention"] = nn.MultiheadAttention(dim, heads)
+                modules[f"{at}.attention"] = nn.MultiheadAttention(dim, shape.heads)
                 if layers:
                     modules[f"{at}.mlp.0"] = nn.LayerNorm(dim)
                     modules[f"{at}.mlp.1"] = nn.Linear(dim, 4 * dim)
                     modules[f"{at}.mlp.3"] = nn.Linear(4 * dim, dim)
         else:
             modules["pool"] = nn.LayerNorm(dim)
-        modules["classify.1"] = nn.Linear(dim, classes)
+        modules["classify.1"] = nn.Linear(dim, shape.classes)
     return state | {f"{at}.{name}": p.detach() for at, m in modules.items() for name, p in m.named_parameters()}

@@ -1,4 +1,4 @@
-"""Where in the frame an example is: its box, and what of the encoder's grid of tokens lies in it."""
+"""Boxes of examples in the frame, and the encoder's tokens that lie in them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MARGIN = 1e-6
 
 
 def check(task: Task, views: Views, augment: Augment | None) -> None:
-    """Nothing where the boxes of a task's examples are boxes, and the clips show the frames that they are shares of.
+    """Raises UserError if a box is invalid, or if a clip's crop or augmentation would move it.
 
     Args:
         task: whose examples have boxes, or have none.
@@ -72,8 +72,8 @@ def shares(boxes: Tensor, tokens: int) -> Tensor:
     edges = torch.linspace(0, 1, side + 1, device=boxes.device)
     low, high = boxes[:, :2, None] - _MARGIN, boxes[:, 2:, None] + _MARGIN
     across, down = (high.minimum(edges[1:]) - low.maximum(edges[:-1])).clamp_min(0).unbind(1)
-    found = (down[:, :, None] * across[:, None]).flatten(1)
-    return found / found.sum(1, keepdim=True)
+    areas = (down[:, :, None] * across[:, None]).flatten(1)
+    return areas / areas.sum(1, keepdim=True)
 
 
 def mean_in(boxes: Tensor, tokens: Tensor) -> Tensor:

@@ -6,15 +6,15 @@ scores; for neighbors, one training example has one vote.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
-import lightning
 import torch
 from torch import Tensor
 
 from evalkit.api import Batch, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
+from evalkit.heads.adapter import Adapter
 from evalkit.heads.labels import multi_hot, multi_label
 from evalkit.heads.solvers import LinearClassifier
 
@@ -23,25 +23,24 @@ from evalkit.heads.solvers import LinearClassifier
 Solver = Callable[[Tensor, Tensor, int], LinearClassifier]
 
 
-class ClosedFormProbe(lightning.LightningModule, ABC):
+class ClosedFormProbe(Adapter):
     """A frozen encoder's pooled vectors -> class scores, at each point of a grid until one is chosen.
 
     A kind of probe gives `fit_vectors(x, y)`, `score_vectors(x)`, which has (N, classes) for each point, and `select`.
 
     Args:
-        name: of the adapter, for what the user is told.
+        name: of the adapter, for messages.
         task: with classes.
         points: how many there are.
-        detail: what a prediction calls its scores.
+        detail: name of the scores in a prediction's detail.
 
     Raises:
         UserError: the task has no classes.
     """
 
-    trains_encoder = False
+    closed_form = True
     feature_spec = FeatureSpec("pooled")
-    epochs = 1  # it is fitted, in one go
-    batch_size = 1  # is not asked for
+    epochs = 1
 
     def __init__(self, name: str, task: Task, points: int, detail: str) -> None:
         super().__init__()
@@ -73,22 +72,21 @@ class ClosedFormProbe(lightning.LightningModule, ABC):
         return predictions
 
     def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
-        """What `predict` gives, at each point."""
-        if features is None:
-            raise UserError("a probe has no blind control: without a video it has no input")
-        found = []
+        """The predictions of `predict`, at each point."""
+        assert features is not None
+        predictions: list[list[Prediction]] = []
         for scores in self.score_vectors(self._vectors(features)):
             if self.several:
-                found.append([Prediction(own) for own in scores.tolist()])
+                predictions.append([Prediction(row) for row in scores.tolist()])
                 continue
             best = scores.sort(dim=1, descending=True, stable=True)
             pairs = zip(best.indices[:, :5].tolist(), best.values[:, :5].tolist(), strict=True)
-            found.append([Prediction(classes, {self.detail: [round(v, 6) for v in own]}) for classes, own in pairs])
-        return found
+            predictions.append([Prediction(top, {self.detail: [round(v, 6) for v in row]}) for top, row in pairs])
+        return predictions
 
     @abstractmethod
-    def select(self, k: int) -> None:
-        """Leaves the k-th point only."""
+    def select(self, point: int) -> None:
+        """Keeps one point."""
 
     def _vectors(self, features: Tensor) -> Tensor:
         return features.to(self.device).float().mean(1)
@@ -129,9 +127,9 @@ class LinearProbe(ClosedFormProbe):
             # What differs by rounding alone is constant: it stays as it is, near 0.
             deviation[deviation <= 1e-6 * mean.abs()] = 1
             x = x.sub_(mean).div_(deviation)
-        found = self._solve(x, y, self.classes)
-        self.weight = found.weight.double() / deviation.double()[:, None]
-        self.bias = found.bias.double() - mean.double() @ self.weight
+        solution = self._solve(x, y, self.classes)
+        self.weight = solution.weight.double() / deviation.double()[:, None]
+        self.bias = solution.bias.double() - mean.double() @ self.weight
 
     def score_vectors(self, x: Tensor) -> list[Tensor]:
         """Estimates of each class's share, or its probability, float64."""
@@ -139,11 +137,12 @@ class LinearProbe(ClosedFormProbe):
         scores = [model.scores(x, point) for point in range(self.points)]
         if not self.probabilities:
             return scores
-        return [one.sigmoid() if self.several else one.softmax(1) for one in scores]
+        return [logits.sigmoid() if self.several else logits.softmax(1) for logits in scores]
 
-    def select(self, k: int) -> None:
-        """Leaves the k-th point only."""
-        self.weight, self.bias, self.points = self.weight[k : k + 1].clone(), self.bias[k : k + 1].clone(), 1
+    def select(self, point: int) -> None:
+        """Keeps one point."""
+        self.weight, self.bias = self.weight[point : point + 1].clone(), self.bias[point : point + 1].clone()
+        self.points = 1
 
     def adapter_state(self) -> dict[str, Tensor]:
         """The one probe's weight (classes, D) and bias (classes,), as torch.nn.Linear has them, float64."""
@@ -151,6 +150,6 @@ class LinearProbe(ClosedFormProbe):
         return {"weight": weight.T, "bias": bias}
 
     def load_adapter_state(self, weights: Mapping[str, Tensor]) -> None:
-        """Puts back what `learned` gave."""
+        """Puts the tensors of `adapter_state` back."""
         self.weight = weights["weight"].T[None].to(self.weight)
         self.bias = weights["bias"][None].to(self.bias)

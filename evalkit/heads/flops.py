@@ -1,4 +1,4 @@
-"""What training costs, as the papers count it: operations of one clip in the layers that hold trained weights."""
+"""Operations of one clip in the layers that hold trained weights, as the papers count the cost of training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from evalkit.heads.adapter import Adapter
+
 
 def moved(module: nn.Module, device: torch.device) -> dict[str, Tensor]:
     """A module's parameters and buffers on a device by name, to call it with; on `meta` they are shapes only."""
@@ -16,14 +18,8 @@ def moved(module: nn.Module, device: torch.device) -> dict[str, Tensor]:
     return {name: value.detach().to(device) for name, value in values}
 
 
-def trainable_flops(adapter: object, encoder: nn.Module, frames: int, size: int) -> int | None:
-    """What an adapter counts for one clip of a run; None where it counts nothing, or the encoder needs values for it.
-
-    An adapter counts by `flops(encoder, video)`: video on `meta` has the clip's shape, and what the encoder gives of it
-    that of its output.
-    """
-    if not hasattr(adapter, "flops"):
-        return None
+def trainable_flops(adapter: Adapter, encoder: nn.Module, frames: int, size: int) -> int | None:
+    """`Adapter.flops` for one clip of a run; None where it counts nothing, or the encoder needs values for it."""
     meta = torch.device("meta")
 
     def encode(*args: Tensor, **more: Any) -> Any:
@@ -31,7 +27,7 @@ def trainable_flops(adapter: object, encoder: nn.Module, frames: int, size: int)
 
     try:
         with torch.no_grad(), eagerly():
-            return int(adapter.flops(encode, torch.empty(1, frames, 3, size, size, device=meta)))
+            return adapter.flops(encode, torch.empty(1, frames, 3, size, size, device=meta))
     except Exception:  # whatever an encoder of the user's own raises that looks at values
         return None
 

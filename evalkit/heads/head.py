@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,55 +13,74 @@ from evalkit.errors import UserError
 from evalkit.heads import boxes
 
 
+@dataclass(frozen=True)
+class HeadShape:
+    """The architecture of a probe.
+
+    Attributes:
+        dim: D, width of the features.
+        classes: C.
+        heads: attention heads, a divisor of dim; 0 makes a linear probe: LayerNorm, dropout, a linear classifier.
+        steps: time steps of which an attentive probe learns positions, zero at first, that are added to the tokens of
+            every layer; 0 for none.
+        layers: of features that the query passes through, each with an attention and an MLP (MLAP); 0 for one attention
+            without an MLP.
+        boxed: the query of an attentive probe is the content of a box, in place of a learned one.
+
+    Raises:
+        ValueError: a linear probe has steps, layers or boxes; or boxes come with layers.
+    """
+
+    dim: int
+    classes: int
+    heads: int = 0
+    steps: int = 0
+    layers: int = 0
+    boxed: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.steps or self.layers or self.boxed) and not self.heads:
+            raise ValueError(
+                f"boxed={self.boxed}, steps={self.steps}, layers={self.layers}: only attentive probes have them"
+            )
+        if self.layers and self.boxed:
+            raise ValueError(f"layers={self.layers}: a query from a box passes through the last one only")
+
+
 class Head(nn.Module):
     """Class scores from an encoder's features: one head of `evalkit.heads.bank.Bank`, whose `state` it loads.
 
     Args:
-        dim: D, width of the features.
-        classes: C.
-        heads: attention heads, a divisor of dim; 0 makes a linear probe.
-        steps: time steps of which positions are learned and added to the tokens; 0 for none.
-        layers: of features that the query passes through, each with an attention and an MLP; 0 for one attention
-            without an MLP.
+        shape: of the head.
         dropout: before the classifier.
-        boxed: it asks with what is in a box, in place of a learned query.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        classes: int,
-        heads: int = 0,
-        steps: int = 0,
-        layers: int = 0,
-        dropout: float = 0.0,
-        boxed: bool = False,
-    ) -> None:
+    def __init__(self, shape: HeadShape, dropout: float = 0.0) -> None:
         super().__init__()
-        self.classes, self.boxed = classes, boxed
+        self.shape = shape
+        dim, heads, steps, layers = shape.dim, shape.heads, shape.steps, shape.layers
         self.positions = nn.Parameter(torch.zeros(steps, 1, dim)) if steps else None
         self.pool: Any = _Attention(dim, heads, mlp=False) if heads else nn.LayerNorm(dim)
         if layers:
             self.pool = nn.Module()
             self.pool.layers = nn.ModuleList(_Attention(dim, heads, mlp=True) for _ in range(layers))
-        if heads and not boxed:
+        if heads and not shape.boxed:
             self.pool.query = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
-        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, classes))
+        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, shape.classes))
 
     def forward(self, features: Tensor, within: Tensor | None = None) -> Tensor:
         """Logits (B, C) from vectors (B, D), tokens (B, T', S, D), or those of several layers (B, layers, T', S, D).
 
         One that is boxed asks with the tokens within boxes (B, 4), or within the whole frame.
         """
-        if self.boxed:
+        if self.shape.boxed:
             within = torch.tensor([boxes.WHOLE], device=features.device) if within is None else within
             query = self.pool.norm(boxes.mean_in(within.expand(len(features), 4), features))[:, None]
             return self.classify((query + self.pool(query, self._placed(features).flatten(1, 2)))[:, 0])  # type: ignore[no-any-return]
-        query = getattr(self.pool, "query", None)
-        if query is None:
+        if not self.shape.heads:
             return self.classify(self.pool(features))  # type: ignore[no-any-return]
-        layers = getattr(self.pool, "layers", [self.pool])
-        query = query.expand(len(features), -1, -1)
+        layers = self.pool.layers if self.shape.layers else [self.pool]
+        query = self.pool.query.expand(len(features), -1, -1)
         for layer, tokens in zip(layers, features.unbind(1) if len(layers) > 1 else (features,), strict=True):
             query = layer(query, self._placed(tokens).flatten(1, 2))
         return self.classify(query[:, 0])  # type: ignore[no-any-return]
@@ -74,7 +94,7 @@ class Head(nn.Module):
 
 
 class _Attention(nn.Module):
-    """What a query (B, 1, D) finds in tokens (B, N, D), and a transformer's MLP after it where there is one."""
+    """Attention of a query (B, 1, D) to tokens (B, N, D), and a transformer's MLP after it where there is one."""
 
     def __init__(self, dim: int, heads: int, mlp: bool) -> None:
         super().__init__()
@@ -87,8 +107,8 @@ class _Attention(nn.Module):
 
     def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
         normed = self.norm(tokens)
-        found, _ = self.attention(query, normed, normed, need_weights=False)
-        return found if self.mlp is None else found + self.mlp(found)  # type: ignore[no-any-return]
+        attended, _ = self.attention(query, normed, normed, need_weights=False)
+        return attended if self.mlp is None else attended + self.mlp(attended)  # type: ignore[no-any-return]
 
 
 def attention_heads(dim: int, asked: int = 0, most: int = 12, narrowest: int = 1) -> int:

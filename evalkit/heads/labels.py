@@ -20,9 +20,10 @@ def multi_label(task: Task) -> bool:
     known = [example for example in (*task.train, *task.val, *task.test) if example.target is not None]
     kinds = {isinstance(example.target, tuple | list) for example in known}
     if len(kinds) > 1:
-        one = next(example for example in known if not isinstance(example.target, tuple | list))
+        single = next(example for example in known if not isinstance(example.target, tuple | list))
         raise UserError(
-            f"example {one.id!r} has the target {one.target!r}, others have lists of class indices: wanted one kind"
+            f"example {single.id!r} has the target {single.target!r}, others have lists of class indices: wanted one "
+            "kind"
         )
     if several := kinds == {True}:
         for example in known:
@@ -35,10 +36,10 @@ def multi_label(task: Task) -> bool:
 
 def multi_hot(targets: Sequence[int | Sequence[int]], classes: int) -> Tensor:
     """Ones where a class is an example's, else zeros: (B, classes)."""
-    found = torch.zeros(len(targets), classes)
-    for row, target in zip(found, targets, strict=True):
+    labels = torch.zeros(len(targets), classes)
+    for row, target in zip(labels, targets, strict=True):
         row[[target] if isinstance(target, int) else list(target)] = 1
-    return found
+    return labels
 
 
 def class_predictions(logits: Tensor, several: bool) -> list[list[Prediction]]:
@@ -49,10 +50,13 @@ def class_predictions(logits: Tensor, several: bool) -> list[list[Prediction]]:
     """
     likely = (logits.sigmoid() if several else logits.softmax(-1)).mean(2)
     if several:
-        return [[Prediction(probabilities) for probabilities in own] for own in likely.tolist()]
+        return [[Prediction(probabilities) for probabilities in of_point] for of_point in likely.tolist()]
     best = likely.topk(min(5, likely.shape[-1]))
     rounded = best.values.double().round(decimals=6).tolist()
     return [
-        [Prediction(classes, {"probabilities": probabilities}) for classes, probabilities in zip(*own, strict=True)]
-        for own in zip(best.indices.tolist(), rounded, strict=True)
+        [
+            Prediction(classes, {"probabilities": probabilities})
+            for classes, probabilities in zip(*of_point, strict=True)
+        ]
+        for of_point in zip(best.indices.tolist(), rounded, strict=True)
     ]

@@ -6,28 +6,22 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from evalkit.heads.adapter import Adapter, Training
 from evalkit.heads.bank import Bank
 
 
-class Trained(lightning.LightningModule):
-    """Base of adapters that Lightning trains with `adamw`.
+class Trained(Adapter):
+    """An adapter that `adamw` trains, with the rate, decay, epochs and batch size of its settings."""
 
-    Args:
-        lr: peak learning rate.
-        weight_decay: of the matrices.
-        epochs: passes over the training examples.
-        batch_size: examples in one training step.
-    """
-
-    def __init__(self, lr: float, weight_decay: float, epochs: int, batch_size: int) -> None:
+    def __init__(self, training: Training) -> None:
         super().__init__()
-        self.lr, self.weight_decay, self.epochs, self.batch_size = lr, weight_decay, epochs, batch_size
+        self.lr, self.weight_decay = training.lr, training.weight_decay
+        self.epochs, self.batch_size = training.epochs, training.batch_size
 
     def configure_optimizers(self) -> Any:
         return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Gt
 from torch import Tensor, nn
 
 from evalkit.api import FeatureSpec
+from evalkit.heads.adapter import AdapterSettings
 from evalkit.language.causal_lm import Continuation as Continuation
 from evalkit.language.causal_lm import LanguageModel
 from evalkit.language.joins import CrossAttention, CrossAttentionJoin, Resampler, decoder_layers
 
-# Settings of an adapter that decide which weights its `VideoLanguageModel` has.
-READER_SETTINGS = ("lm", "join", "gate", "temporal", "stride", "latents", "depth")
-
 Join = Literal["prefix", "cross_attention"]
 Temporal = Literal["none", "strided", "mean"]
+
+
+@dataclass(frozen=True)
+class ReaderSettings(AdapterSettings):
+    """Settings of an adapter that decide which weights its `VideoLanguageModel` has.
+
+    Attributes:
+        lm: any causal language model of transformers, a local folder or hub id; empty means the embedded one; scratch,
+            of captioner alone, trains a decoder of three layers and a vocabulary of the task's own training texts.
+        join: prefix puts the visual tokens before the prompt (VideoPrism, https://arxiv.org/abs/2402.13217, appendix
+            G); cross_attention lets the words look at them before each layer of the model (LongViViT).
+        gate: of cross-attention: a learned share, which starts at none.
+        temporal: none keeps the tokens of all steps, strided those of every stride-th, mean averages them over time
+            (LongViViT).
+        stride: for temporal=strided.
+        latents: visual tokens that the language model reads.
+        depth: layers of the resampler.
+    """
+
+    lm: str = ""
+    join: Join = "prefix"
+    gate: bool = True
+    temporal: Temporal = "none"
+    stride: Annotated[int, Gt(0)] = 4
+    latents: Annotated[int, Gt(0)] = 64
+    depth: Annotated[int, Gt(0)] = 2
+
+
+READER_SETTINGS = tuple(field.name for field in fields(ReaderSettings))
 
 
 def steps(temporal: Temporal, stride: int) -> FeatureSpec:

@@ -7,7 +7,7 @@ from evalkit.errors import UserError
 
 
 def check_task(task: Task, name: str) -> None:
-    """What every task must keep; told now rather than after hours."""
+    """Raises UserError where a task breaks a rule that every task keeps, now rather than after hours."""
     for split in ("train", "val", "test"):
         examples = getattr(task, split)
         ids = {example.id for example in examples}
@@ -24,7 +24,7 @@ def check_task(task: Task, name: str) -> None:
             raise UserError(f"task {name}: target {wrong[0]} is no index of its {len(task.classes)} classes")
     if targets:
         try:
-            getattr(task.score, "light", task.score)(targets[:100], targets[:100])  # whether it works, not what it says
+            (task.quick_score or task.score)(targets[:100], targets[:100])  # whether it works, not its value
         except UserError:
             raise
         except Exception as error:  # whatever a task's own code raises

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evalkit.api import Adapter, Example, Prediction, Task
+from evalkit.api import Example, Prediction, Task
 from evalkit.errors import UserError
+from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.trainer import headline
 
@@ -33,17 +34,15 @@ ASKED_AGAIN = ("blind", "option_order")
 
 
 def controls_of(experiment: Experiment) -> list[str]:
-    """The task's controls, but for `blind` where the adapter has no answer without a video."""
+    """The task's controls, without `blind` where the adapter needs a video."""
     controls = list(experiment.task.controls)
     if unknown := set(controls) - {*VARIANTS, *ASKED_AGAIN}:
         raise UserError(f"task {experiment.name}: no control named {min(unknown)!r}")
-    if "blind" in controls:
-        try:
-            with torch.inference_mode():
-                experiment.adapter.predict(experiment.task.test[:1], None)
-        except UserError as error:
-            print(f"control blind left out: {error}", file=sys.stderr)
-            controls.remove("blind")
+    if "blind" in controls and experiment.adapter.needs_video:
+        print(
+            f"control blind left out: adapter {experiment.adapter_name} has no answer without a video", file=sys.stderr
+        )
+        controls.remove("blind")
     return controls
 
 
@@ -52,12 +51,13 @@ def measure_control(name: str, task: Task, predicted: Mapping[str, Prediction]) 
     labeled = [example for example in task.test if example.target is not None]
     targets = [example.target for example in labeled]
     values = [predicted[e.id].value if e.id in predicted else None for e in labeled]
-    metric = next(iter(task.score(targets[:2], targets[:2])))
+    score = task.quick_score or task.score
+    metric = next(iter(score(targets[:2], targets[:2])))
     if name != "option_order":
-        return {"name": name, "metric": metric, "value": headline(task.score, values, targets)}
+        return {"name": name, "metric": metric, "value": headline(score, values, targets)}
     orders = max((len(value) for value in values if value is not None), default=1)
     turns = [[None if value is None else value[k % len(value)] for value in values] for k in range(orders)]
-    return {"name": name, "metric": metric, "value": sum(headline(task.score, t, targets) for t in turns) / orders}
+    return {"name": name, "metric": metric, "value": sum(headline(score, t, targets) for t in turns) / orders}
 
 
 def cyclic(
@@ -70,6 +70,6 @@ def cyclic(
         shifts = [shift % len(e.choices) for e in examples]  # one with fewer options comes round again
         turned = [replace(e, choices=e.choices[n:] + e.choices[:n]) for e, n in zip(examples, shifts, strict=True)]
         for example, n, prediction in zip(examples, shifts, adapter.predict(turned, features), strict=True):
-            said = prediction.value
-            values[example.id].append(None if said is None else (said + n) % len(example.choices))
+            choice = prediction.value
+            values[example.id].append(None if choice is None else (choice + n) % len(example.choices))
     return {key: Prediction(value) for key, value in values.items()}

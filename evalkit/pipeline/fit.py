@@ -9,18 +9,23 @@ from dataclasses import replace
 from typing import Any
 
 from evalkit.api import Example
-from evalkit.config.config import Config
+from evalkit.config.options import Trainer
 from evalkit.datasets.fewshot import few_shot
 from evalkit.features import extract
 from evalkit.features.batches import gather
 from evalkit.features.extract import Source, SourceFeatures
 from evalkit.pipeline.setup import Experiment
-from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, best_point, fit
+from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, TrainSpec, best_point, fit
 from evalkit.video.augment import AugmentedView, augmented_views
 
 
-def fit_adapter(experiment: Experiment, config: Config) -> tuple[dict[str, Any], float]:
-    """Fits every grid point on train, and leaves in the parts the adapter that is best on val, and its settings.
+def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[dict[str, Any], float]:
+    """Fits every grid point on train, and leaves in the experiment the adapter that is best on val, and its settings.
+
+    Args:
+        experiment: with an adapter that is to be fitted.
+        trainer: how.
+        seed: of everything random.
 
     Returns:
         The record of the choice, and the seconds that fitting took.
@@ -28,17 +33,19 @@ def fit_adapter(experiment: Experiment, config: Config) -> tuple[dict[str, Any],
     Raises:
         UserError: as `fit` does; of grid points that diverge only where all do.
     """
-    train, val = list(experiment.task.train), list(experiment.task.val)
+    task = experiment.task
+    train, val = list(task.train), list(task.val)
     if not val:
-        train, val = split_val(train, config.options.seed)
-    if shots := config.trainer.shots:
-        train = few_shot(train, experiment.task.classes, shots, config.options.seed)
-        val = few_shot(val, experiment.task.classes, shots, config.options.seed, at_most=True)
-    if experiment.task.prepare_videos:
-        experiment.task.prepare_videos([*train, *val])
-    courses: dict[int, TrainingCurve] = {}
+        train, val = split_val(train, seed)
+    if trainer.shots:
+        train = few_shot(train, task.classes, trainer.shots, seed)
+        val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
+    if task.prepare_videos:
+        task.prepare_videos([*train, *val])
+    spec = TrainSpec(experiment.device, seed, trainer.precision, trainer.max_minutes)
+    curves: dict[int, TrainingCurve] = {}
     chosen, best = 0, None
-    read: Any = None  # what the features are of the encoder's output, and which views of train
+    read: Any = None  # which features of the encoder's output, and which views of train, `data` has
     data: tuple[Examples, Examples] | None = None  # of train and of val
     seconds = 0.0
     for places in experiment.passes:
@@ -46,48 +53,38 @@ def fit_adapter(experiment: Experiment, config: Config) -> tuple[dict[str, Any],
         if len(experiment.passes) > 1:
             experiment.use(experiment.build(points), points[0])
         adapter = experiment.adapter
-        seen = _seen(experiment, config.options.seed)
-        if read != (adapter.feature_spec, seen):  # mostly all points read the same
+        views = _training_views(experiment, seed)
+        if read != (adapter.feature_spec, views):  # mostly all points read the same
             data = None  # its memory is given back before others are read
-            data, failed = _read(experiment, train, val, seen)
-            read = (adapter.feature_spec, seen)
+            data, failed = _read(experiment, train, val, views)
+            read = (adapter.feature_spec, views)
         assert data
         started = time.monotonic()
         try:
-            fitted = fit(
-                adapter,
-                data[0],
-                data[1],
-                experiment.task.score,
-                keep=experiment.keep if adapter.trains_encoder else None,
-                epochs=adapter.epochs,
-                seed=config.options.seed,
-                device=experiment.device,
-                precision=config.trainer.precision,
-                max_minutes=config.trainer.max_minutes,
-            )
-            courses.update(zip(places, fitted.courses, strict=True))
-            known = sorted(courses)
-            chosen = known[best_point([courses[k] for k in known])]
+            keep = experiment.reader.keep if adapter.trains_encoder else None
+            fitted = fit(adapter, *data, task.quick_score or task.score, spec, keep)
+            curves.update(zip(places, fitted.curves, strict=True))
+            known = sorted(curves)
+            chosen = known[best_point([curves[k] for k in known])]
             best = adapter if chosen in places else best
         except DivergedError as error:
-            courses.update(zip(places, error.courses, strict=True))
+            curves.update(zip(places, error.curves, strict=True))
         seconds += time.monotonic() - started
-    in_order = [courses[k] for k in range(len(experiment.points))]
+    in_order = [curves[k] for k in range(len(experiment.points))]
     if best is None:
         raise DivergedError(in_order)
     experiment.use(best, experiment.points[chosen])
-    course = in_order[chosen]
+    curve = in_order[chosen]
     record = {
         "grid": [{key: value for key, value in point.items() if value != ""} for point in experiment.points],
-        "chosen": {"point": chosen, "epoch": course.best_epoch, "epochs": len(course.val_scores)},
-        "val_score": course.best,
-        "val_scores": course.val_scores,
-        "grid_val_scores": [one.best for one in in_order],
-        "failures": [{"point": k, "reason": one.failure} for k, one in enumerate(in_order) if one.failure],
+        "chosen": {"point": chosen, "epoch": curve.best_epoch, "epochs": len(curve.val_scores)},
+        "val_score": curve.best,
+        "val_scores": curve.val_scores,
+        "grid_val_scores": [point.best for point in in_order],
+        "failures": [{"point": k, "reason": point.failure} for k, point in enumerate(in_order) if point.failure],
         "n_train": len(train),
         "n_val": len(val),
-        "undecodable": [{"video": str(one.source.video), "reason": one.failure} for one in failed],
+        "undecodable": [{"video": str(source.source.video), "reason": source.failure} for source in failed],
     }
     return record, seconds
 
@@ -101,28 +98,29 @@ def split_val(examples: Sequence[Example], seed: int, share: float = 0.1) -> tup
     return train, [example for example in examples if example.video in held_out]
 
 
-def _seen(experiment: Experiment, seed: int) -> tuple[AugmentedView | None, ...]:
-    """The augmented views that the present adapter will see of a training clip; None where it sees the plain ones."""
-    if not experiment.augment:
+def _training_views(experiment: Experiment, seed: int) -> tuple[AugmentedView | None, ...]:
+    """The augmented views of a training clip that the adapter is fitted on; None stands for the plain ones."""
+    augment, adapter = experiment.augment, experiment.adapter
+    if not augment:
         return (None,)
-    at_once = hasattr(experiment.adapter, "solve")
-    views = experiment.augment.views if at_once else min(experiment.augment.views, max(1, experiment.adapter.epochs))
-    return augmented_views(replace(experiment.augment, views=views), seed)
+    views = augment.views if adapter.closed_form else min(augment.views, max(1, adapter.epochs))
+    return augmented_views(replace(augment, views=views), seed)
 
 
 def _read(
-    experiment: Experiment, train: Sequence[Example], val: Sequence[Example], seen: Sequence[AugmentedView | None]
+    experiment: Experiment, train: Sequence[Example], val: Sequence[Example], views: Sequence[AugmentedView | None]
 ) -> tuple[tuple[Examples, Examples], list[SourceFeatures]]:
-    """Train and val with the features that the present adapter reads, and what could not be decoded."""
-    found = []
+    """Train and val with the features that the adapter reads, and the sources that could not be decoded."""
+    splits = []
     failed: list[SourceFeatures] = []
     total = 0
-    for name, examples, views in (("train", train, seen), ("val", val, (None,))):
+    for name, examples, looks in (("train", train, views), ("val", val, (None,))):
         wanted = extract.sources(examples)
-        rows, index, undecodable = gather(experiment, wanted, views, f"encode {name}")
+        video = experiment.adapter.trains_encoder
+        rows, index, undecodable = gather(experiment.reader, wanted, looks, f"encode {name}", video)
         known = [example for example in examples if Source(example.video, example.span) in index]
-        found.append(Examples(known, rows, index, len(views)))
+        splits.append(Examples(known, rows, index, len(looks)))
         failed += undecodable
         total += len(wanted)
     extract.report_failures(failed, total)
-    return (found[0], found[1]), failed
+    return (splits[0], splits[1]), failed

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evalkit.api import Adapter, Example, Prediction
+from evalkit.api import Example, Prediction
 from evalkit.features import extract
 from evalkit.features.extract import Source, SourceFeatures
 from evalkit.features.key import architecture
+from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.controls import VARIANTS, cyclic
 from evalkit.pipeline.journal import Journal
 from evalkit.pipeline.setup import Experiment, frozen_parts
-from evalkit.pipeline.trainer import finalize
 from evalkit.results import run_folder, schema
 from evalkit.results.provenance import packages
 from evalkit.runtime.progress import track
@@ -45,13 +45,13 @@ class Predictions:
     def scored(self) -> dict[str, Prediction]:
         return self.by_control[""]
 
-    def add(self, name: str, found: Mapping[str, Prediction]) -> None:
-        """Takes in what was predicted together."""
-        self.by_control[name] |= found
-        self.journal.add(name, {key: [*one, self.decoders.get(key)] for key, one in found.items()})
+    def add(self, name: str, predictions: Mapping[str, Prediction]) -> None:
+        """Takes in the predictions of one batch, by example id."""
+        self.by_control[name] |= predictions
+        self.journal.add(name, {key: [*prediction, self.decoders.get(key)] for key, prediction in predictions.items()})
 
     def recall(self, names: Sequence[str], examples: Sequence[Example]) -> bool:
-        """Takes in what the journal has of these examples, and says so; nothing where it lacks any of it."""
+        """Takes in what the journal has of these examples; nothing, and False, where it lacks any of it."""
         known = {name: self.journal.known.get(name, {}) for name in names}
         if not all(example.id in of_name for of_name in known.values() for example in examples):
             return False
@@ -69,14 +69,14 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
 
     What the same run predicted before it was killed is taken from its journal.
     """
-    task, size = experiment.task, experiment.extractor.batch
+    task, reader, size = experiment.task, experiment.reader, experiment.extractor.batch
     if task.prepare_videos:
         task.prepare_videos(task.test)
     variants = {"": extract.unchanged} | {name: VARIANTS[name] for name in controls if name in VARIANTS}
     asking: dict[Source, list[Example]] = {}
     for example in task.test:
         asking.setdefault(Source(example.video, example.span), []).append(example)
-    keys = [experiment.feature_cache.keys(source, variants) for source in asking] if experiment.feature_cache else []
+    keys = [reader.cache.keys(source, variants) for source in asking] if reader.cache else []
     journal = _journal(experiment, keys, seed)
     predicted = Predictions({name: {} for name in [*variants, *controls]}, {}, {}, journal)
     sources = list(asking)
@@ -88,18 +88,19 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
         if not predicted.recall([*predicted.by_control], examples):
             left += places
     if journal.known:
-        said = len(journal.known.get("", {}))
-        print(f"predict: {said} of {len(task.test)} are known from a run that was cut short", file=sys.stderr)
+        done = len(journal.known.get("", {}))
+        print(f"predict: {done} of {len(task.test)} are known from a run that was cut short", file=sys.stderr)
     wanted, own_keys = [sources[place] for place in left], [keys[place] for place in left if keys]
-    encodings = experiment.extractor.encode(wanted, experiment.keep, "", variants, experiment.feature_cache, own_keys)
+    encodings = reader.extractor.encode(wanted, reader.keep, "", variants, reader.cache, own_keys)
     answered = _answered(experiment, encodings, asking, predicted)
     for _ in track(answered, "predict", sum(len(asking[source]) for source in wanted)):
         continue
-    for name, own in predicted.by_control.items():
+    for name, predictions in predicted.by_control.items():
         if name != "option_order":  # its values are lists, one per order
-            examples = [example for example in task.test if example.id in own]
-            settled = finalize(experiment.adapter, examples, [own[example.id] for example in examples])
-            own |= {example.id: one for example, one in zip(examples, settled, strict=True)}
+            examples = [example for example in task.test if example.id in predictions]
+            with torch.inference_mode():
+                final = experiment.adapter.finalize(examples, [predictions[example.id] for example in examples])
+            predictions |= {example.id: prediction for example, prediction in zip(examples, final, strict=True)}
     return predicted
 
 
@@ -112,32 +113,32 @@ def _answered(
     """Each example about these sources, once it has its predictions, or a failure."""
     adapter, size = experiment.adapter, experiment.extractor.batch
     while batch := list(itertools.islice(encodings, size)):
-        for one in batch:
-            for example in asking[one.source]:
-                if one.failure:
-                    predicted.failures[example.id] = one.failure
+        for encoding in batch:
+            for example in asking[encoding.source]:
+                if encoding.failure:
+                    predicted.failures[example.id] = encoding.failure
                     yield example
-                elif one.decoder:
-                    predicted.decoders[example.id] = one.decoder
-        good = [one for one in batch if not one.failure]
-        asked = [(place, example) for place, one in enumerate(good) for example in asking[one.source]]
+                elif encoding.decoder:
+                    predicted.decoders[example.id] = encoding.decoder
+        good = [encoding for encoding in batch if not encoding.failure]
+        pairs = [(place, example) for place, encoding in enumerate(good) for example in asking[encoding.source]]
         variants = good[0].features if good else {}
-        features = {name: torch.stack([one.features[name] for one in good]) for name in variants}
+        features = {name: torch.stack([encoding.features[name] for encoding in good]) for name in variants}
         # A video may be asked about many times: its features are not all there as often at once.
-        for start in range(0, len(asked), size):
-            some = asked[start : start + size]
+        for start in range(0, len(pairs), size):
+            some = pairs[start : start + size]
             examples, places = [example for _, example in some], [place for place, _ in some]
             for name in predicted.by_control:
                 if predicted.recall([name], examples):
                     continue
                 with torch.inference_mode():
                     if name == "blind":
-                        said = _ask(adapter, examples, None)
+                        predictions = _ask(adapter, examples, None)
                     elif name == "option_order":
-                        said = cyclic(adapter, examples, features[""][places], predicted.scored)
+                        predictions = cyclic(adapter, examples, features[""][places], predicted.scored)
                     else:
-                        said = _ask(adapter, examples, features[name][places])
-                predicted.add(name, said)
+                        predictions = _ask(adapter, examples, features[name][places])
+                predicted.add(name, predictions)
             yield from examples
 
 
@@ -152,19 +153,19 @@ def _journal(experiment: Experiment, keys: Sequence[bytes], seed: int) -> Journa
     """
     adapter = experiment.adapter
     learned = trained_adapter.adapter_state(adapter)
-    if not experiment.feature_cache or (adapter.epochs and not learned):
+    if not experiment.reader.cache or (adapter.epochs and not learned):
         return Journal("")
-    told = {
+    identity = {
         "features": hashlib.sha256(b" ".join(keys)).hexdigest(),
         "task": [experiment.name, experiment.task.version, run_folder.fingerprint(experiment.task.test)],
         "adapter": [experiment.adapter_name, experiment.settings, architecture(adapter), checkpoint.digest(learned)],
         "frozen": {
-            **getattr(adapter, "frozen", {}),
+            **adapter.frozen,
             **frozen_parts(adapter, experiment.task, experiment.encoder.sha256),
         },
         "run": [seed, experiment.extractor.batch, packages()],
     }
-    return Journal(schema.digest(told))
+    return Journal(schema.digest(identity))
 
 
 def _ask(adapter: Adapter, examples: Sequence[Example], features: Tensor | None) -> dict[str, Prediction]:

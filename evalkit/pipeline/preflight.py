@@ -1,47 +1,83 @@
-"""The canary at work: before a run encodes anything, and alone as `evalkit canary`."""
+"""Checks before a run encodes anything: whether it can end well, and whether its encoder is fed as it was trained."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from evalkit import encoders
 from evalkit.api import Example, Task
 from evalkit.canary import checks, reference
 from evalkit.canary.finding import Finding
-from evalkit.config.config import Config
+from evalkit.config.options import Options
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.extract import FeatureExtractor
 from evalkit.features.forward import EncoderRunner
+from evalkit.pipeline.setup import Experiment
 
 # Clips that the canary looks at, and videos that may fail to decode before drawn films stand in.
 CLIPS, TRIES = 2, 8
 DRAWN = (2, 3)  # the canary draws films 0 and 1 itself
 
 
-def check(config: Config, forward: EncoderRunner, extractor: FeatureExtractor, task: Task) -> list[Finding]:
-    """What the canary found with clips of the task; warnings are told on stderr.
+def check_run(experiment: Experiment, options: Options, shots: int) -> None:
+    """Raises UserError if a run could not end well: nothing to test or to train on, or nowhere to write.
+
+    Args:
+        experiment: that is to be run.
+        options: of the run; the folder `out` is made.
+        shots: training examples of each class; 0 for all.
+    """
+    task = experiment.task
+    if not task.test:
+        raise UserError(f"task {experiment.name} has no test examples")
+    out = options.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
+    if experiment.needs_fit and not task.train:
+        raise UserError(
+            f"adapter {experiment.adapter_name} is untrained and task {experiment.name} has no train split: train it "
+            f"with `evalkit adapt task=... adapter={options.adapter or experiment.adapter_name} "
+            f"ckpt={options.ckpt} out=FOLDER`, then give adapter.from=FOLDER"
+        )
+    if shots and not experiment.needs_fit:
+        raise UserError(f"trainer.shots={shots} has no effect: nothing is fitted; leave it out")
+
+
+def check_encoder(runner: EncoderRunner, extractor: FeatureExtractor, task: Task, folder: Path | None) -> list[Finding]:
+    """The canary's findings with clips of the task; warnings are shown on stderr.
+
+    Args:
+        runner: of the encoder.
+        extractor: reads the clips.
+        task: whose clips are read.
+        folder: of the checkpoint; None where it is none.
 
     Raises:
         UserError: the encoder is not fed, or does not answer, as its clip says; all reasons in one line.
     """
-    findings = examine_clips(config, forward, sample_clips(extractor, task))
-    if failed := [f"{one.check}: {one.detail}" for one in findings if one.outcome == "failed"]:
+    findings = examine_clips(runner, sample_clips(extractor, task), folder)
+    if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
-    for one in findings:
-        if one.outcome == "warning":
-            print(f"canary: {one.check}: {one.detail}", file=sys.stderr)
+    for finding in findings:
+        if finding.outcome == "warning":
+            print(f"canary: {finding.check}: {finding.detail}", file=sys.stderr)
     return findings
 
 
-def examine_clips(config: Config, forward: EncoderRunner, clips: Tensor) -> list[Finding]:
+def examine_clips(runner: EncoderRunner, clips: Tensor, folder: Path | None) -> list[Finding]:
     """The canary's findings on uint8 clips (N, T, C, H, W), at the run's own precision."""
-    with forward.autocast():
-        return checks.examine(forward.module, clips, folder=encoders.folder_of(config.options.ckpt))
+    with runner.autocast():
+        return checks.examine(runner.module, clips, folder=folder)
 
 
 def sample_clips(extractor: FeatureExtractor, task: Task) -> Tensor:
@@ -49,9 +85,9 @@ def sample_clips(extractor: FeatureExtractor, task: Task) -> Tensor:
     examples: Sequence[Example] = next((split for split in (task.train, task.val, task.test) if split), ())
     wanted = extract.sources(examples)[:TRIES]
     if task.prepare_videos:
-        task.prepare_videos([one for one in examples if extract.Source(one.video, one.span) in wanted])
-    found = extractor.sample(wanted, CLIPS)
+        task.prepare_videos([example for example in examples if extract.Source(example.video, example.span) in wanted])
+    clips = extractor.sample(wanted, CLIPS)
     assert extractor.views.frames and extractor.views.size  # resolve() filled them in
-    for index in DRAWN[len(found) :]:
-        found.append(reference.film(extractor.views.frames, extractor.views.size, index))
-    return torch.stack(found)
+    for index in DRAWN[len(clips) :]:
+        clips.append(reference.film(extractor.views.frames, extractor.views.size, index))
+    return torch.stack(clips)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import evalkit
+from evalkit import encoders
 from evalkit.api import Example, Task
+from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
 from evalkit.errors import UserError
 from evalkit.heads.flops import trainable_flops
@@ -23,7 +24,8 @@ from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.predict import Predictions, predict
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.results import provenance, run_folder, scores
-from evalkit.results.rows import Row, tally
+from evalkit.results.record import record
+from evalkit.results.rows import Row
 from evalkit.results.table import table
 from evalkit.video.decode import default_decoder
 from evalkit.weights import trained_adapter
@@ -45,111 +47,55 @@ def run(config: Config, quiet: bool = False) -> Path:
 
 
 def _run(config: Config, experiment: Experiment, started: datetime, clock: float) -> Path:
-    task, cost = experiment.task, experiment.extractor.cost
+    task, cost, options = experiment.task, experiment.extractor.cost, config.options
     score_reference = scores.reference(task.score)  # fails now rather than after hours
-    if not task.test:
-        raise UserError(f"task {experiment.name} has no test examples")
-    out = config.options.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)  # fails now rather than after hours
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
-    needs_fit = (
-        experiment.adapter.epochs > 0
-        and experiment.fitted_from is None
-        and not trained_adapter.saves_encoder(experiment.adapter)
-    )
-    if needs_fit and not task.train:
-        raise UserError(
-            f"adapter {experiment.adapter_name} is untrained and task {experiment.name} has no train split: train it "
-            f"with `evalkit adapt task=... adapter={config.options.adapter or experiment.adapter_name} "
-            f"ckpt={config.options.ckpt} out=FOLDER`, then give adapter.from=FOLDER"
-        )
-    if config.trainer.shots and not needs_fit:
-        raise UserError(f"trainer.shots={config.trainer.shots} has no effect: nothing is fitted; leave it out")
-    canary = config.options.canary and not experiment.retuned  # else it was checked when it was tuned, and is the same
-    findings = preflight.check(config, experiment.encoder, experiment.extractor, task) if canary else []
-    selection = None
-    if needs_fit:
-        selection, cost.fit_s = fit_adapter(experiment, config)
+    preflight.check_run(experiment, options, config.trainer.shots)
+    findings: list[Finding] = []
+    if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
+        folder = encoders.folder_of(options.ckpt)
+        findings = preflight.check_encoder(experiment.encoder, experiment.extractor, task, folder)
 
-    predicted = predict(experiment, controls_of(experiment) if config.options.controls else [], config.options.seed)
+    selection = None
+    if experiment.needs_fit:
+        selection, cost.fit_s = fit_adapter(experiment, config.trainer, options.seed)
+    predicted = predict(experiment, controls_of(experiment) if options.controls else [], options.seed)
+
     scoring = time.monotonic()
     rows = _rows(task.test, predicted)
-    scored = scores.scores(task.score, rows, config.options.seed)
+    scored = scores.scores(task.score, rows, options.seed)
     labeled = any(row.target is not None for row in rows)
-    controls = [measure_control(name, task, found) for name, found in predicted.by_control.items() if name and labeled]
+    controls = [measure_control(name, task, of) for name, of in predicted.by_control.items() if name and labeled]
     cost.score_s = time.monotonic() - scoring
-    counts = tally(rows)
-    encoder, views = experiment.encoder.module, experiment.extractor.views
-    assert views.frames and views.size  # resolve() filled them in
-    frozen = getattr(experiment.adapter, "frozen", {})  # a language model by its weights, wherever it lies
-    encoder_name = _encoder_name(config.options.ckpt)
-    record = {
-        "schema": 1,
-        "status": "complete" if not counts["n_failed"] else "partial" if counts["n_scored"] else "failed",
-        "task": {
-            "name": experiment.name,
-            "version": task.version,
-            "split": task.split,
-            "score": score_reference,
-            "protocol": _protocol(experiment, frozen, config.trainer.shots),
-            "published": dict(task.published),
-        },
-        "encoder": {
-            "name": encoder_name,
-            "ckpt": config.options.ckpt,
-            "sha256": experiment.encoder.sha256,
-            "architecture": type(encoder).__name__,
-            "clip": asdict(encoder.clip),
-            "parameters": sum(p.numel() for p in encoder.parameters()),
-            "settings": {
-                **config.encoder,
-                "precision": experiment.encoder.precision,
-                "batch": experiment.encoder.batch,
-            },
-            "canary": [one._asdict() for one in findings],
-        },
-        "adapter": {
-            "name": experiment.adapter_name,
-            "settings": {
-                **experiment.settings,
-                "from": _place(experiment.fitted_from),
-                **frozen,
-            },
-            "trainable_parameters": sum(
-                value.numel() for value in trained_adapter.adapter_state(experiment.adapter).values()
-            ),
-            "trainable_flops": trainable_flops(experiment.adapter, encoder, views.frames, views.size),
-        },
-        "data": {
-            "fingerprint": run_folder.fingerprint(task.test),
-            "published_size": task.sizes.get("test"),
-            **counts,
-        },
-        "scores": scored,
-        "chance": task.chance,
-        "controls": controls,
-        "selection": selection,
-        "cost": {
+
+    result = record(
+        task,
+        rows,
+        name=experiment.name,
+        score=score_reference,
+        protocol=_protocol(experiment, config.trainer.shots),
+        encoder=_encoder(experiment, config, findings),
+        adapter=_adapter(experiment),
+        scores=scored,
+        controls=controls,
+        selection=selection,
+        cost={
             **asdict(cost),
             "peak_memory_bytes": provenance.peak_memory_bytes(),
             "wall_s": time.monotonic() - clock,
         },
-        "provenance": provenance.provenance(
+        provenance=provenance.provenance(
             ("sweep" if config.points else config.command, *config.words),
-            config.options.seed,
+            options.seed,
             str(experiment.device),
-            default_decoder(config.options.decoder),
+            default_decoder(options.decoder),
             started,
             datetime.now(UTC),
         ),
-    }
+    )
     chosen = config.at(selection["chosen"].get("point", 0)) if selection else config
-    folder = out / encoder_name / experiment.name / run_folder.run_id(config.to_yaml(), started)
-    written = run_folder.write(folder, record, rows, chosen.to_yaml(), lambda hidden: _submit(task, predicted, hidden))
+    run_id = run_folder.run_id(config.to_yaml(), started)
+    folder = options.out / _encoder_name(options.ckpt) / experiment.name / run_id
+    written = run_folder.write(folder, result, rows, chosen.to_yaml(), lambda hidden: _submit(task, predicted, hidden))
     predicted.journal.remove()
     return written
 
@@ -189,17 +135,43 @@ def _submit(task: Task, predicted: Predictions, folder: Path) -> None:
         print(f"no submission written: {error}", file=sys.stderr)
 
 
-def _protocol(experiment: Experiment, frozen: Mapping[str, str], shots: int) -> dict[str, Any]:
+def _protocol(experiment: Experiment, shots: int) -> dict[str, Any]:
     """All that decides what the number means: views, adapter and its settings, few-shot subset."""
-    settings = {key: value for key, value in experiment.settings.items() if key != "lm"}
     return {
         "name": experiment.task.protocol,
         "views": asdict(experiment.extractor.views),
         "augment": asdict(experiment.augment) if experiment.augment else None,
         "adapter": experiment.adapter_name,
-        "settings": settings,
-        **frozen,
+        "settings": {key: value for key, value in experiment.settings.items() if key != "lm"},
+        **experiment.adapter.frozen,  # a language model by its weights, wherever it lies
         **({"shots": shots} if shots else {}),
+    }
+
+
+def _encoder(experiment: Experiment, config: Config, findings: Sequence[Finding]) -> dict[str, Any]:
+    """The encoder's part of the record."""
+    runner = experiment.encoder
+    return {
+        "name": _encoder_name(config.options.ckpt),
+        "ckpt": config.options.ckpt,
+        "sha256": runner.sha256,
+        "architecture": type(runner.module).__name__,
+        "clip": asdict(runner.module.clip),
+        "parameters": sum(p.numel() for p in runner.module.parameters()),
+        "settings": {**config.encoder, "precision": runner.precision, "batch": runner.batch},
+        "canary": [finding._asdict() for finding in findings],
+    }
+
+
+def _adapter(experiment: Experiment) -> dict[str, Any]:
+    """The adapter's part of the record."""
+    adapter, views = experiment.adapter, experiment.extractor.views
+    assert views.frames and views.size  # resolve_views() filled them in
+    return {
+        "name": experiment.adapter_name,
+        "settings": {**experiment.settings, "from": _place(experiment.fitted_from), **adapter.frozen},
+        "trainable_parameters": sum(value.numel() for value in trained_adapter.adapter_state(adapter).values()),
+        "trainable_flops": trainable_flops(adapter, experiment.encoder.module, views.frames, views.size),
     }
 
 

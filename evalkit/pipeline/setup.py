@@ -1,36 +1,33 @@
-"""What a run is made of: task, encoder and adapter, made from the words and checked against each other."""
+"""Task, encoder and adapter of a run, made from the configuration and checked against each other."""
 
 from __future__ import annotations
 
-import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
-from torch import Tensor
 
 from evalkit import encoders, plugins
-from evalkit.api import Adapter, Augment, Task, Views
+from evalkit.api import Augment, Encoder, Task, Views
 from evalkit.config.config import Config
-from evalkit.config.keys import default_adapter
+from evalkit.config.keys import adapter_defaults, default_adapter, settings_class
 from evalkit.errors import UserError
 from evalkit.features import extract
-from evalkit.features.codec import as_stored
-from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, open_feature_cache
+from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.forward import EncoderRunner
+from evalkit.features.reader import FeatureReader, open_feature_cache
 from evalkit.heads import boxes
+from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.checks import check_task
+from evalkit.pipeline.settings import adapter_settings, grid_passes, refuse_grid, refuse_idle
 from evalkit.results.schema import digest as digest_of
+from evalkit.results.schema import plain
 from evalkit.runtime.machine import cores
 from evalkit.video.decode import default_decoder
 from evalkit.weights import checkpoint, trained_adapter
-
-# Settings that only matter while an adapter is fitted.
-TRAINING = ("lr", "weight_decay", "epochs", "batch_size")
 
 
 @dataclass
@@ -39,67 +36,66 @@ class Experiment:
 
     Attributes:
         name: of the task, with `@mini` where its miniature is used.
+        task: with its views resolved.
+        adapter_name: as results show it.
         adapter: of the first grid point, or of all where one pass fits them; once fitted, of the chosen one.
         settings: the adapter's, defaults included; of the first grid point, once fitted of the chosen one.
         points: the settings of each grid point; one where nothing is to be chosen but the epoch.
         passes: the grid points, by their place in `points`, that each pass of fitting trains together.
         build: makes an untrained adapter for such points, the same whatever was made or fitted before.
         fitted_from: folder that the adapter's weights came from; None where it is not trained yet.
-        feature_cache: where features are stored; None where they are not.
+        reader: of the features that the adapter reads.
         augment: how training views differ; None where the adapter is fitted on the views of the test.
     """
 
     name: str
     task: Task
-    encoder: EncoderRunner
     adapter_name: str
-    adapter: Any
+    adapter: Adapter
     settings: dict[str, Any]
     points: list[dict[str, Any]]
     passes: list[list[int]]
-    build: Callable[[Sequence[Mapping[str, Any]]], Any]
+    build: Callable[[Sequence[Mapping[str, Any]]], Adapter]
     fitted_from: Path | None
-    extractor: FeatureExtractor
-    feature_cache: FeatureCache | None
+    reader: FeatureReader
     augment: Augment | None = None
 
     def __enter__(self) -> Experiment:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
-        if self.feature_cache:
-            self.feature_cache.store.__exit__(kind, *more)
+        if self.reader.cache:
+            self.reader.cache.store.__exit__(kind, *more)
+
+    @property
+    def encoder(self) -> EncoderRunner:
+        """The encoder, on its device."""
+        return self.reader.encoder
+
+    @property
+    def extractor(self) -> FeatureExtractor:
+        """How clips are read, and what that cost so far."""
+        return self.reader.extractor
 
     @property
     def device(self) -> torch.device:
-        """Where is computed."""
+        """The device of encoder and adapter."""
         return self.encoder.device
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether a run has to fit the adapter first."""
+        return self.adapter.epochs > 0 and self.fitted_from is None and not self.adapter.saves_encoder
 
     @property
     def retuned(self) -> bool:
         """Whether the adapter came with weights for the encoder, which then is not what its checkpoint says."""
-        return (
-            self.fitted_from is not None
-            and self.adapter.trains_encoder
-            and not trained_adapter.saves_encoder(self.adapter)
-        )
+        return self.fitted_from is not None and self.adapter.trains_encoder and not self.adapter.saves_encoder
 
-    def use(self, adapter: Any, settings: dict[str, Any]) -> None:
+    def use(self, adapter: Adapter, settings: dict[str, Any]) -> None:
         """Puts another adapter, and the features that it reads, in place of the present one."""
         self.adapter, self.settings = adapter, settings
-        if self.feature_cache:
-            spec = adapter.feature_spec
-            key = replace(self.feature_cache.key, feature_spec=repr(spec), dtype=spec.dtype, layout=spec.layout)
-            self.feature_cache = replace(self.feature_cache, key=key)
-
-    def keep(self, pixels: Tensor) -> Tensor:
-        """What the adapter keeps of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W)."""
-        spec = self.adapter.feature_spec
-        self.encoder.module.eval()  # an adapter that holds it may be in the middle of its training
-        found = self.encoder(pixels, spec)
-        return (
-            found if self.feature_cache else as_stored(found, spec.layout)
-        )  # a shelf gives it as it is stored by itself
+        self.reader = self.reader.reads(adapter.feature_spec)
 
 
 def load_runner(config: Config) -> EncoderRunner:
@@ -143,133 +139,137 @@ def load_task(config: Config) -> Task:
     return task
 
 
-def make_extractor(config: Config, views: Views, forward: EncoderRunner) -> FeatureExtractor:
+def make_extractor(config: Config, views: Views, runner: EncoderRunner) -> FeatureExtractor:
     """How the task's clips are read for this encoder, the user's `clip.*` words in place of either's."""
     options = config.options
-    views = extract.resolve_views(views, forward.module.clip, config.clip)
-    return FeatureExtractor(views, options.workers, forward.batch, options.time_limit, Cost(), options.decoder)
+    views = extract.resolve_views(views, runner.module.clip, config.clip)
+    return FeatureExtractor(views, options.workers, runner.batch, options.time_limit, Cost(), options.decoder)
 
 
 def prepare(config: Config) -> Experiment:
-    """Task, encoder and adapter from their names, the adapter's trained weights in place where there are any."""
+    """Task, encoder and adapter from their names, the adapter's trained weights in place where there are any.
+
+    Raises:
+        UserError: a part cannot be made, or does not fit the others.
+    """
     options = config.options
     default_decoder(options.decoder)  # fails now where it is not installed
-    forward = load_runner(config)  # before mini films are made
-    encoder = forward.module
+    runner = load_runner(config)  # before mini films are made
     task = load_task(config)
-    extractor = make_extractor(config, task.views, forward)
+    extractor = make_extractor(config, task.views, runner)
     task = replace(task, views=extractor.views)  # as they are read, whatever the task said
-    augment = _augment(task, config)
+    augment = _augment(task, config.trainer.views, options.task)
     boxes.check(task, task.views, augment)
+
     name = options.adapter or default_adapter(options.task)
-    module, make = plugins.module_and_factory("adapter", name)
-    takes: Mapping[str, Sequence[str]] = getattr(module, "TAKES", {})
-    fitted_from = _trained_adapter(config, [name, *takes])
-    defaults = {
-        key: parameter.default
-        for key, parameter in inspect.signature(make).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    own = task.adapter or default_adapter(options.task)
     if task.adapter and not options.adapter:
-        raise UserError(f"task {options.task}: protocol {task.protocol} has another adapter: add adapter={own}")
-    prescribed = task.settings if name == own else {}  # by its protocol, which names its adapter
-    if fitted_from:  # of what the task prescribes, it still decides how a trained adapter is asked
-        asking = getattr(module, "ASKING", ())
-        known = trained_adapter.adapter_settings(fitted_from)
-        fitting = takes.get(fitted_from.name, known)  # of another adapter's settings, those that its weights need
-        prescribed = {key: known[key] for key in fitting if key in known} | {
-            key: prescribed[key] for key in asking if key in prescribed
-        }
-    settings = {**defaults, **prescribed, **config.adapter}
-    points = [{**settings, **own} for own in config.points or ({},)]
+        raise UserError(
+            f"task {options.task}: protocol {task.protocol} has another adapter: add adapter={task.adapter}"
+        )
+    fitted_from = _trained_adapter(config, [name, *settings_class(name).COMPATIBLE_ADAPTERS])
+    points = _points(config, task, name, fitted_from)
+    passes = grid_passes(points, settings_class(name).STACKABLE)
+    build = _builder(name, runner.module, task)
+    adapter = build([points[k] for k in passes[0]])
+    if adapter.single_view and task.views.clips * task.views.crops != 1:
+        raise UserError(f"adapter={name} reads one view per video: set clip.clips=1 clip.crops=1")
+    swept = list(dict.fromkeys(key for point in config.points for key in point))
+    if config.command == "run":
+        refuse_idle([*config.adapter, *swept], adapter, points[0], fitted_from)
+    if len(points) > 1:
+        refuse_grid(swept[0], adapter, points, fitted_from)
+    if fitted_from:
+        if options.adapter_from and adapter.saves_encoder:
+            raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
+        trained_adapter.restore_adapter(adapter, fitted_from, frozen_parts(adapter, task, runner.sha256))
+    adapter.to(runner.device).eval()
+    return Experiment(
+        name=plugins.display_name(options.task) + ("@mini" if options.mini else ""),
+        task=task,
+        adapter_name=plugins.display_name(name),
+        adapter=adapter,
+        settings=points[0],
+        points=points,
+        passes=passes,
+        build=build,
+        fitted_from=fitted_from,
+        reader=_reader(config, extractor, runner, adapter),
+        augment=augment,
+    )
+
+
+def _points(config: Config, task: Task, name: str, fitted_from: Path | None) -> list[dict[str, Any]]:
+    """The settings of each grid point of an adapter; of one point where nothing is swept."""
+    kind, defaults = settings_class(name), adapter_defaults(name)
+    protocols = name == (task.adapter or default_adapter(config.options.task))  # `task.settings` are of that adapter
+    settings = adapter_settings(
+        defaults,
+        task.settings if protocols else {},
+        config.adapter,
+        trained=_trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS) if fitted_from else None,
+        inference=kind.INFERENCE_SETTINGS,
+    )
+    points = [{**settings, **point} for point in config.points or ({},)]
     if unknown := {key for point in points for key in point} - defaults.keys():
-        raise UserError(f"{fitted_from or f'task {options.task}'}: adapter {name} has no setting {min(unknown)!r}")
-    together: tuple[str, ...] = getattr(module, "TOGETHER", ()) if callable(getattr(module, "grid", None)) else ()
+        source = fitted_from or f"task {config.options.task}"
+        raise UserError(f"{source}: adapter {name} has no setting {min(unknown)!r}")
+    return points
+
+
+def _reader(config: Config, extractor: FeatureExtractor, runner: EncoderRunner, adapter: Adapter) -> FeatureReader:
+    """The reader of the adapter's features, with a cache unless that is off or the encoder will change."""
+    options, spec = config.options, adapter.feature_spec
+    if options.cache == "off" or adapter.trains_encoder:
+        return FeatureReader(extractor, runner, spec)
+    # What a function of the user's own was asked for may lie where no look at the module finds it.
+    called = plugins.own_encoder(options.ckpt) is not None
+    made_by = f" {options.ckpt} {sorted(plain(config.encoder).items())}" if called else ""
+    cache = open_feature_cache(runner, extractor, spec, compiled=options.compile, made_by=made_by)
+    return FeatureReader(extractor, runner, spec, cache)
+
+
+def _builder(name: str, encoder: Encoder, task: Task) -> Callable[[Sequence[Mapping[str, Any]]], Adapter]:
+    """Makes an untrained adapter for grid points of one pass, from the random state of now each time."""
+    make, kind = plugins.factory("adapter", name), settings_class(name)
     random_state = torch.get_rng_state()
 
-    def build(chosen: Sequence[Mapping[str, Any]]) -> Any:
+    def build(points: Sequence[Mapping[str, Any]]) -> Adapter:
         torch.set_rng_state(random_state)
-        return module.grid(encoder, task, chosen) if len(chosen) > 1 else make(encoder, task, **chosen[0])
+        adapter = make(encoder, task, [kind(**point) for point in points])
+        if not isinstance(adapter, Adapter):
+            raise UserError(f"adapter {name} returned a {type(adapter).__name__}; wanted an evalkit.api.Adapter")
+        return adapter
 
-    passes = _passes(points, together)
-    adapter = build([points[k] for k in passes[0]])
-    if not isinstance(adapter, lightning.LightningModule) or not isinstance(adapter, Adapter):
-        raise UserError(
-            f"adapter {name} returned a {type(adapter).__name__}; wanted a LightningModule as in evalkit.api"
-        )
-    idle = [key for key in TRAINING if key in config.adapter or any(key in own for own in config.points)]
-    untrained = not adapter.epochs and points[0].get("epochs") != 0
-    if idle and config.command == "run" and (fitted_from or trained_adapter.saves_encoder(adapter) or untrained):
-        why = f"comes trained from {fitted_from}. adapter.from=none fits a new one"
-        if trained_adapter.saves_encoder(adapter):
-            why = "trains the encoder too, which evalkit adapt does"
-        elif not fitted_from:
-            why = "is not trained with these settings"
-        raise UserError(f"adapter.{idle[0]} has no effect: the adapter {why}")
-    fitted = adapter.epochs and all(point.get("epochs", adapter.epochs) for point in points)
-    if len(points) > 1 and (fitted_from or adapter.trains_encoder or not fitted):
-        why = "changes the encoder for those that follow" if adapter.trains_encoder else "is not fitted"
-        raise UserError(f"adapter.{next(iter(config.points[0]))} has several values, but the adapter {why}: give one")
-    if fitted_from:
-        if options.adapter_from and trained_adapter.saves_encoder(adapter):
-            raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
-        trained_adapter.restore_adapter(adapter, fitted_from, frozen_parts(adapter, task, forward.sha256))
-    adapter.to(forward.device).eval()
-    display = plugins.display_name(options.task) + ("@mini" if options.mini else "")
-    feature_cache = (
-        None
-        if options.cache == "off" or adapter.trains_encoder
-        else open_feature_cache(config, forward, extractor, adapter.feature_spec)
-    )
-    return Experiment(
-        display,
-        task,
-        forward,
-        plugins.display_name(name),
-        adapter,
-        points[0],
-        points,
-        passes,
-        build,
-        fitted_from,
-        extractor,
-        feature_cache,
-        augment,
-    )
+    return build
 
 
-def _augment(task: Task, config: Config) -> Augment | None:
+def _augment(task: Task, views: int | str, name: str) -> Augment | None:
     """How training views differ: as the task says, and as many as `trainer.views`."""
-    views = config.trainer.views
     if views == "task":
         return task.augment
     if views and not task.augment:
         raise UserError(
-            f"trainer.views={views}: task {config.options.task} says not how training views differ, so that all would "
-            "show the same; leave it out"
+            f"trainer.views={views}: task {name} says not how training views differ, so that all would show the same; "
+            "leave it out"
         )
-    return replace(task.augment, views=views) if views and task.augment else None
-
-
-def _passes(points: Sequence[Mapping[str, Any]], together: Sequence[str]) -> list[list[int]]:
-    """The places of points that differ in these settings at most; of one each where there are no such settings."""
-    found: dict[str, list[int]] = {}
-    for k, point in enumerate(points):
-        apart = {key: value for key, value in point.items() if key not in together}
-        found.setdefault(repr(apart) if together else str(k), []).append(k)
-    return list(found.values())
+    return replace(task.augment, views=int(views)) if views and task.augment else None
 
 
 def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str, str]:
     """Hashes of what a trained adapter belongs to and does not hold itself: the frozen encoder, the task's classes."""
-    if trained_adapter.saves_encoder(adapter):  # it lies beside the adapter, and words stand for classes
+    if adapter.saves_encoder:  # it lies beside the adapter, and words stand for classes
         return {}
     return {"encoder": encoder_sha256} | ({"classes": digest_of(task.classes)} if task.classes else {})
 
 
+def _trained_settings(folder: Path, compatible: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The settings that an adapter was trained with; of another, compatible one, those that its weights depend on."""
+    settings = trained_adapter.adapter_settings(folder)
+    return {key: settings[key] for key in compatible.get(folder.name, settings) if key in settings}
+
+
 def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:
-    """Where the weights of the first of these adapters lie: as `adapter.from` says, else in the checkpoint's folder.
+    """The folder of the first of these adapters that is trained: in `adapter.from`, else in the checkpoint's folder.
 
     `evalkit adapt` starts anew unless `adapter.from` is given.
     """
@@ -278,10 +278,10 @@ def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:
         return None
     folder = Path(given).expanduser() if given else encoders.folder_of(config.options.ckpt)
     homes = [trained_adapter.adapter_folder(folder, name) for name in names] if folder else []
-    found = next((home for home in homes if (home / "adapter.json").is_file()), None)
-    if given and not found:
+    trained = next((home for home in homes if (home / "adapter.json").is_file()), None)
+    if given and not trained:
         raise UserError(f"adapter.from={given}: no trained adapter {' or '.join(names)} there ({homes[0]})")
-    return found
+    return trained
 
 
 def _device(word: str) -> torch.device:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -17,10 +17,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from evalkit.api import Adapter, Batch, Example, Prediction, Score
+from evalkit.api import Batch, Example, Prediction, Score
 from evalkit.errors import UserError
 from evalkit.features.batches import FeatureSource
 from evalkit.features.extract import Source
+from evalkit.heads.adapter import Adapter
 from evalkit.runtime.progress import track
 
 PREDICT_BATCH = 64
@@ -62,6 +63,23 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class TrainSpec:
+    """How one Lightning run trains.
+
+    Attributes:
+        device: of the arithmetic.
+        seed: of the order of the batches.
+        precision: of the arithmetic, in Lightning's words.
+        max_minutes: fitting stops after so many; 0: no limit.
+    """
+
+    device: torch.device
+    seed: int = 0
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    max_minutes: float = 0.0
+
+
+@dataclass(frozen=True)
 class TrainingCurve:
     """How one grid point went: the headline of each epoch on val, and the epoch kept (from 1); or why it failed."""
 
@@ -79,53 +97,50 @@ class TrainingCurve:
 class Fitted:
     """What fitting chose: the course of each grid point, and the place of the one that is best."""
 
-    courses: list[TrainingCurve]
+    curves: list[TrainingCurve]
     chosen: int = 0
 
 
 class DivergedError(UserError):
-    """No grid point could be fitted; their courses say why."""
+    """No grid point could be fitted; their curves say why."""
 
-    def __init__(self, courses: list[TrainingCurve]) -> None:
-        super().__init__(f"{courses[0].failure}: try a lower adapter.lr")
-        self.courses = courses
+    def __init__(self, curves: list[TrainingCurve]) -> None:
+        super().__init__(f"{curves[0].failure}: try a lower adapter.lr")
+        self.curves = curves
 
 
 def fit(
-    adapter: lightning.LightningModule,
+    adapter: Adapter,
     train: Examples,
     val: Examples,
     score: Score,
-    *,
-    keep: Callable[[Tensor], Tensor] | None,
-    epochs: int,
-    seed: int,
-    device: torch.device,
-    precision: Any,
-    max_minutes: float,
+    spec: TrainSpec,
+    keep: Callable[[Tensor], Tensor] | None = None,
 ) -> Fitted:
     """Trains with Lightning; afterwards the adapter holds the weights of the epoch with the best headline on val.
 
-    An adapter may train several grid points at once: it has their number `points`, each trainable parameter has them
-    as its first dimension, `training_step` gives their `losses` beside their sum, `predict_all` the predictions of
-    each, and `choose(k)` leaves one. That is the one with the best headline, of equals the first; points that diverge
-    are left out.
+    Of several grid points that train together, the one with the best headline is selected, of equals the first; points
+    that diverge are left out. An adapter with a closed form is solved, with no trainer, and scored on val once: one
+    epoch.
 
-    One that has `solve` is fitted by it at once, with no trainer, and scored on val once: one epoch.
-
-    Where the rows are uint8 video, because the encoder is trained too, `keep` maps clips (N, T, C, H, W) to what the
-    adapter keeps of the encoder's output as it is by then.
+    Args:
+        adapter: untrained.
+        train: examples to train on.
+        val: examples to choose on.
+        score: whose headline chooses.
+        spec: how to train.
+        keep: where the rows are uint8 video, because the encoder is trained too: maps clips (N, T, C, H, W) to the
+            features that the encoder gives by then.
 
     Raises:
         UserError: there is nothing to train or to choose on, or the time is too short for one epoch.
         DivergedError: no point has a loss that is finite.
     """
-    assert isinstance(adapter, Adapter)
     for split, data in (("training", train), ("validation", val)):
         if not data.examples:
             raise UserError(f"there are no {split} examples that could be decoded to fit the adapter on")
-    points = _points(adapter)
-    if hasattr(adapter, "solve"):
+    device, points = spec.device, adapter.points
+    if adapter.closed_form:
         return _solve(adapter.to(device).eval(), train, val, score)
     finite = _Finite(points)
     select = SelectOnVal(val, score, keep, points, finite.failures)
@@ -136,10 +151,10 @@ def fit(
         trainer = lightning.Trainer(
             accelerator="cpu" if device.type == "cpu" else "gpu" if device.type == "cuda" else device.type,
             devices=1,
-            max_epochs=epochs,
-            max_time=timedelta(minutes=max_minutes) if max_minutes else None,
+            max_epochs=adapter.epochs,
+            max_time=timedelta(minutes=spec.max_minutes) if spec.max_minutes else None,
             # Scaled gradients skip a step for all points where one has no finite gradient; heads are float32 anyway.
-            precision=precision if points == 1 else "32-true",
+            precision=spec.precision if points == 1 else "32-true",
             gradient_clip_val=1.0,
             logger=False,
             enable_checkpointing=False,
@@ -147,7 +162,7 @@ def fit(
             enable_model_summary=False,
             callbacks=[finite, select, _Progress()],
         )
-        batches = _Batches(train, adapter.batch_size, seed)
+        batches = _Batches(train, adapter.batch_size, spec.seed)
         try:
             trainer.fit(adapter.train(), batches)
         except SystemExit:  # what Lightning makes of Ctrl-C
@@ -155,31 +170,31 @@ def fit(
         finally:
             batches.close()
     if not any(select.scores):
-        raise UserError(f"trainer.max_minutes={max_minutes:g} were over before the first epoch was: give it more")
-    courses = [
+        raise UserError(f"trainer.max_minutes={spec.max_minutes:g} were over before the first epoch was: give it more")
+    curves = [
         TrainingCurve(scores, epoch, finite.failures.get(k))
         for k, (scores, epoch) in enumerate(zip(select.scores, select.best_epoch, strict=True))
     ]
-    best = best_point(courses)
+    best = best_point(curves)
     select.restore(adapter, best)
     adapter.to(device).eval()
-    return Fitted(courses, best)
+    return Fitted(curves, best)
 
 
-def _solve(adapter: Any, train: Examples, val: Examples, score: Score) -> Fitted:
-    """Fits every point at once; the chosen one, of equals the first, is left."""
+def _solve(adapter: Adapter, train: Examples, val: Examples, score: Score) -> Fitted:
+    """Fits every point at once and selects the best, of equals the first."""
     adapter.solve(train.whole())
     targets = [example.target for example in val.examples]
-    courses = [TrainingCurve([headline(score, values, targets)], 1) for values in predict(adapter, val, None)]
-    best = best_point(courses)
-    if len(courses) > 1:
+    curves = [TrainingCurve([headline(score, values, targets)], 1) for values in predict(adapter, val, None)]
+    best = best_point(curves)
+    if len(curves) > 1:
         adapter.select(best)
-    return Fitted(courses, best)
+    return Fitted(curves, best)
 
 
 def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None) -> list[list[Any]]:
     """The values that each grid point of the adapter predicts for examples at hand; `keep` as in `fit`."""
-    found: list[list[Prediction]] = [[] for _ in range(_points(adapter))]
+    predictions: list[list[Prediction]] = [[] for _ in range(adapter.points)]
     places = range(len(data.examples))
     for batch in data.batches([places[i : i + PREDICT_BATCH] for i in places[::PREDICT_BATCH]]):
         features = batch.features
@@ -187,42 +202,29 @@ def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] |
             kept = keep(features.flatten(0, 1))
             features = kept.view(*features.shape[:2], *kept.shape[1:])
         with torch.inference_mode():
-            if len(found) > 1:
-                predictions = adapter.predict_all(batch.examples, features)  # type: ignore[attr-defined]
-            else:
-                predictions = [adapter.predict(batch.examples, features)]
-        for of_point, some in zip(found, predictions, strict=True):
+            of_batch = adapter.predict_all(batch.examples, features)
+        for of_point, some in zip(predictions, of_batch, strict=True):
             of_point += some
-    return [[one.value for one in finalize(adapter, data.examples, of_point)] for of_point in found]
-
-
-def finalize(adapter: Adapter, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-    """The predictions for a whole split, once the adapter has seen them all, where it asks for that."""
-    own = getattr(adapter, "finalize", None)
-    if own is None:
-        return predictions
     with torch.inference_mode():
-        return own(examples, predictions)  # type: ignore[no-any-return]
+        return [
+            [prediction.value for prediction in adapter.finalize(data.examples, of_point)] for of_point in predictions
+        ]
 
 
 def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -> float:
     """A score's first entry; a value per example becomes its mean in percent."""
-    value = next(iter(getattr(score, "light", score)(predictions, targets).values()))
+    value = next(iter(score(predictions, targets).values()))
     return float(value) if np.ndim(value) == 0 else 100 * float(np.mean(value))  # type: ignore[arg-type]
 
 
-def _points(adapter: object) -> int:
-    return getattr(adapter, "points", 1)
-
-
-def best_point(courses: Sequence[TrainingCurve]) -> int:
+def best_point(curves: Sequence[TrainingCurve]) -> int:
     """The place of the course with the best score, of equals the first; no score is worse than any."""
-    scores = [-math.inf if one.best is None or math.isnan(one.best) else one.best for one in courses]
-    return max((k for k, one in enumerate(courses) if not one.failure), key=lambda k: scores[k])
+    scores = [-math.inf if curve.best is None or math.isnan(curve.best) else curve.best for curve in curves]
+    return max((k for k, curve in enumerate(curves) if not curve.failure), key=lambda k: scores[k])
 
 
 def _weights(module: nn.Module, k: int, points: int) -> dict[str, Tensor]:
-    """What is trained of one grid point."""
+    """The trained weights of one grid point."""
     trained = {name: p.data for name, p in module.named_parameters() if p.requires_grad}
     return {name: value[k] for name, value in trained.items()} if points > 1 else trained
 
@@ -300,7 +302,7 @@ class SelectOnVal(Callback):
             self.scores[k].append(value)
         pl_module.train()
 
-    def restore(self, adapter: Any, chosen: int) -> None:
+    def restore(self, adapter: Adapter, chosen: int) -> None:
         """Puts the remembered weights of a point back; of several, only that one is left."""
         for name, value in _weights(adapter, chosen, len(self.scores)).items():
             value.copy_(self.best[chosen][name])
@@ -309,7 +311,7 @@ class SelectOnVal(Callback):
 
 
 class _Finite(Callback):
-    """Notes the points whose loss is no number; stops where all are."""
+    """Records the points whose loss is no number; stops where all are."""
 
     def __init__(self, points: int) -> None:
         self.points = points

@@ -1,6 +1,5 @@
 """V-JEPA 2's attentive classifier is its authors', in what it gives, how it is trained and which files it reads."""
 
-import inspect
 import json
 import math
 import random
@@ -26,13 +25,13 @@ from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.extract import FeatureCache, Source
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.store import Store
-from evalkit.metrics import top1_top5
-from evalkit.pipeline.trainer import Examples, fit
+from evalkit.metrics.classification import top1_top5
+from evalkit.pipeline.trainer import Examples, TrainSpec, fit
 from evalkit.video.augment import augmented_views
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.video.sampling import frame_indices
 from evalkit.weights import trained_adapter
-from tests.given import FIXTURES
+from tests.given import FIXTURES, make_adapter, make_grid
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
@@ -44,15 +43,14 @@ TOGETHER = Views("dense", clips=2, crops=3)
 def make(task: Task = TASK, dim: int = 24, named_layers: int = 0, **settings: Any) -> Any:
     torch.manual_seed(0)
     encoder = SimpleNamespace(clip=Clip(), dim=dim, named_layers=named_layers)
-    return plugins.factory("adapter", "attentive_classifier")(encoder, task, **{"heads": 3, "blocks": 3, **settings})
+    return make_adapter("attentive_classifier", encoder, task, **{"heads": 3, "blocks": 3, **settings})
 
 
 def grid(points: list[dict[str, Any]], **settings: Any) -> Any:
     torch.manual_seed(0)
-    module, function = plugins.module_and_factory("adapter", "attentive_classifier")
-    known = {n: p.default for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    shared = {**known, "heads": 3, "blocks": 3, **settings}
-    return module.grid(SimpleNamespace(clip=Clip(), dim=24), TASK, [{**shared, **point} for point in points])
+    shared = {"heads": 3, "blocks": 3, **settings}
+    encoder = SimpleNamespace(clip=Clip(), dim=24)
+    return make_grid("attentive_classifier", encoder, TASK, [{**shared, **point} for point in points])
 
 
 def refusal(task: Task = TASK, **settings: Any) -> str:
@@ -65,7 +63,7 @@ def refusal(task: Task = TASK, **settings: Any) -> str:
 def alone(classifiers: Any) -> Any:
     """The one classifier as a plain module with its weights."""
     module = plugins.module_and_factory("adapter", "attentive_classifier")[0]
-    weights = classifiers.learned()
+    weights = classifiers.adapter_state()
     blocks = 1 + len({name.split(".")[2] for name in weights if name.startswith("pooler.blocks.")})
     plain = module.AttentiveClassifier(weights["linear.weight"].shape[1], classifiers.classes, 3, blocks)
     plain.load_state_dict(weights)
@@ -82,18 +80,7 @@ def data(n: int, prefix: str = "") -> Examples:
 
 
 def fitted(classifiers: Any, score: Any = top1_top5) -> Any:
-    return fit(
-        classifiers,
-        data(24),
-        data(12, "val"),
-        score,
-        keep=None,
-        epochs=classifiers.epochs,
-        seed=0,
-        device=torch.device("cpu"),
-        precision="32-true",
-        max_minutes=0.0,
-    )
+    return fit(classifiers, data(24), data(12, "val"), score, TrainSpec(torch.device("cpu")))
 
 
 # --- the authors' files ----------------------------------------------------------------------------------------------
@@ -127,7 +114,7 @@ def test_a_released_file_gives_the_logits_of_the_authors_model(
     others = [] if head_index is None else [{name: value + 1 for name, value in weights.items()}]
     probe = write(tmp_path / "probe.pt", *others, weights)
     classifiers = make(FIVE, probe=probe, head_index=head_index, **AS_THEIRS)
-    assert classifiers.epochs == 0 and classifiers.learned().keys() == weights.keys()
+    assert classifiers.epochs == 0 and classifiers.adapter_state().keys() == weights.keys()
     with torch.no_grad():
         found = classifiers(tokens.view(2, 1, 4, 16, 48))
     assert found.shape == (1, 2, 1, 5) and (found[0, :, 0] - logits).abs().max() < 1e-5
@@ -165,14 +152,14 @@ CHANGES: dict[str, Callable[[dict[str, Tensor]], object]] = {
 
 @pytest.mark.parametrize("told", CHANGES)
 def test_a_released_file_that_does_not_fit_is_refused(tmp_path: Path, told: str) -> None:
-    weights = {name: value.clone() for name, value in make().learned().items()}
+    weights = {name: value.clone() for name, value in make().adapter_state().items()}
     make(probe=write(tmp_path / "whole.pt", weights))
     CHANGES[told](weights)
     assert told in refusal(probe=write(tmp_path / "changed.pt", weights))
 
 
 def test_which_of_several_classifiers_is_meant_must_be_said(tmp_path: Path) -> None:
-    weights = make().learned()
+    weights = make().adapter_state()
     several = write(tmp_path / "several.pt", weights, weights, weights)
     assert refusal(probe=several) == (f"adapter.probe={several} holds 3 classifiers: add adapter.head_index=0 to 2")
     assert refusal(probe=several, head_index=3) == (
@@ -192,7 +179,7 @@ def test_a_file_that_holds_no_classifiers_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_authors_classifiers_of_several_layers_want_them_named(tmp_path: Path) -> None:
-    probe = write(tmp_path / "probe.pt", make().learned())
+    probe = write(tmp_path / "probe.pt", make().adapter_state())
     assert refusal(probe=probe, layers=4).startswith(
         "adapter.layers=4: the authors' classifiers of several layers read each after the encoder's norm"
     )
@@ -267,9 +254,7 @@ def test_a_released_file_of_named_layers_gives_what_the_released_code_gives(
     encoder: Any = load_encoder(str(tmp_path / "vitl.pt"), heads=2)
     probe = write(tmp_path / "probe.pt", head)
     task = replace(FIVE, views=TOGETHER)
-    classifiers = plugins.factory("adapter", "attentive_classifier")(
-        encoder, task, heads=2, blocks=2, layers=named, probe=probe
-    )
+    classifiers = make_adapter("attentive_classifier", encoder, task, heads=2, blocks=2, layers=named, probe=probe)
     clips = torch.stack([video, video.flip(2)], 1)  # (B, 2, 3, T, H, W), as two clips of each
     with torch.no_grad():
         joined = torch.cat([plain_encoder(weights, clip, list(named)) for clip in clips.unbind(1)], 1)
@@ -360,7 +345,7 @@ def test_it_is_trained_by_adamw_with_decay_of_all_weights_and_a_cosine_without_w
 
 
 def test_the_first_weights_are_the_authors() -> None:
-    weights = make(dim=96, blocks=4).learned()
+    weights = make(dim=96, blocks=4).adapter_state()
     stds = {name: value.std().item() for name, value in weights.items() if value.ndim > 1 and "linear" not in name}
     for name, std in stds.items():
         depth = (
@@ -372,7 +357,7 @@ def test_the_first_weights_are_the_authors() -> None:
     for name, value in weights.items():
         if value.ndim == 1 and "linear" not in name:
             assert torch.equal(value, torch.full_like(value, "norm" in name and "weight" in name)), name
-    assert make(blocks=1).learned()["pooler.cross_attention_block.mlp.fc2.weight"].std().item() == pytest.approx(
+    assert make(blocks=1).adapter_state()["pooler.cross_attention_block.mlp.fc2.weight"].std().item() == pytest.approx(
         0.02 / math.sqrt(2), rel=0.05
     )
 
@@ -380,7 +365,7 @@ def test_the_first_weights_are_the_authors() -> None:
 def test_it_learns_and_leaves_the_point_that_is_best_on_val() -> None:
     classifiers = grid([{"lr": 1e-9}, {"lr": 3e-3}], epochs=4, batch_size=8)
     found = fitted(classifiers)
-    assert found.chosen == 1 and found.courses[1].best == 100 > found.courses[0].best
+    assert found.chosen == 1 and found.curves[1].best == 100 > found.curves[0].best
     assert classifiers.points == 1 and classifiers.rates == [(3e-3, 0.01)]
     assert all(len(stack) == 1 for stack in classifiers.parameters())
 

@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evalkit import plugins
 from evalkit.api import Batch, Clip, Example, Task
 from evalkit.encoders.longvivit import encoder
 from evalkit.errors import UserError
@@ -15,6 +14,7 @@ from evalkit.language.models import load
 from evalkit.language.reader import Continuation, VideoLanguageModel
 from evalkit.metrics.classification import accuracy
 from evalkit.weights import trained_adapter
+from tests.given import make_adapter
 
 TEXTS = ("a red ring grows", "a blue cross moves left", "a white circle blinks", "a green square turns red")
 FILMS = [Example(str(i), Path(str(i)), (text,), text="What happens?") for i, text in enumerate(TEXTS)]
@@ -31,7 +31,7 @@ def captioner(lm: Path | str, task: Task = TASK, **settings: Any) -> Any:
     torch.manual_seed(0)
     seen = encoder(Clip(frames=4, size=32), None, dim=24, depth=1, heads=3, hidden=48).eval()
     settings = {"latents": 4, "depth": 1, **settings}
-    return plugins.factory("adapter", "captioner")(seen, task, lm=str(lm), **settings).eval()
+    return make_adapter("captioner", seen, task, lm=str(lm), **settings).eval()
 
 
 def learn(adapter: Any, steps: int, rate: float = 1e-2) -> None:

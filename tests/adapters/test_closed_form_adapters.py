@@ -1,6 +1,5 @@
 """Ridge, logistic regression and k-NN as adapters say what scikit-learn says, share a pass, and need no trainer."""
 
-import inspect
 import json
 import math
 from collections.abc import Sequence
@@ -18,15 +17,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor, nn
 
-from evalkit import plugins
 from evalkit.api import Batch, Clip, Example, Task
 from evalkit.cli import main
+from evalkit.config.keys import settings_class
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.metrics.classification import top1_top5
 from evalkit.pipeline.setup import prepare
 from evalkit.results import run_folder, validate
 from evalkit.weights import trained_adapter
+from tests.given import make_adapter, make_grid
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
@@ -57,7 +57,7 @@ def batch(n: int, seed: int, views: int = 1) -> Batch:
 
 
 def make(name: str, task: Task = TASK, **settings: Any) -> Any:
-    return plugins.factory("adapter", name)(Shape(), task, **settings).eval()
+    return make_adapter(name, Shape(), task, **settings).eval()
 
 
 def fitted(name: str, train: Batch, **settings: Any) -> Any:
@@ -123,10 +123,8 @@ def test_knn_says_the_weighted_votes_of_scikit_learn(views: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_grid_says_at_each_point_what_that_point_says_alone(name: str) -> None:
     train, test = batch(90, 0), batch(20, 1)
-    module, function = plugins.module_and_factory("adapter", name)
-    usual = {key: p.default for key, p in _settings(function)}
-    assert set(GRIDS[name][0]) == set(module.TOGETHER)
-    together = module.grid(Shape(), TASK, [usual | point for point in GRIDS[name]])
+    assert set(GRIDS[name][0]) == set(settings_class(name).STACKABLE)
+    together = make_grid(name, Shape(), TASK, GRIDS[name])
     together.solve(train)
     assert together.points == 3
     found = together.predict_all(test.examples, test.features)
@@ -137,10 +135,6 @@ def test_a_grid_says_at_each_point_what_that_point_says_alone(name: str) -> None
             assert next(iter(one.detail.values())) == pytest.approx(next(iter(other.detail.values())), abs=1e-3)
     together.select(2)
     assert together.points == 1 and together.predict(test.examples, test.features) == found[2] != found[0]
-
-
-def _settings(function: Any) -> list[tuple[str, Any]]:
-    return [(k, p) for k, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
 
 
 @pytest.mark.parametrize("name", ["ridge", "logistic"])
@@ -193,8 +187,7 @@ def test_a_task_without_classes_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_there_is_no_answer_without_a_video(name: str) -> None:
-    with pytest.raises(UserError, match="no blind control"):
-        make(name).predict([], None)
+    assert make(name).needs_video and make(name).closed_form
 
 
 def test_more_neighbors_than_examples_are_told() -> None:

@@ -8,15 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from evalkit import plugins
 from evalkit.api import Batch, Example, Task
 from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
-from tests.given import CLIP, QUESTIONS, TASK, small
+from tests.given import CLIP, QUESTIONS, TASK, make_adapter, small
 
 
 def contrastive(vocabulary: Path, task: Task = TASK, **settings: Any) -> Any:
-    return plugins.factory("adapter", "contrastive")(small(vocabulary), task, **settings)
+    return make_adapter("contrastive", small(vocabulary), task, **settings)
 
 
 def test_the_contrastive_loss_is_the_symmetric_cross_entropy(vocabulary: Path) -> None:
@@ -69,7 +68,7 @@ def test_only_what_tune_names_is_trainable(vocabulary: Path, tune: str, trainabl
 
 def tuned(encoder: nn.Module, tune: str) -> set[str]:
     """The names of what contrastive training changes of an encoder, without the numbers of layers and tubes."""
-    plugins.factory("adapter", "contrastive")(encoder, TASK, tune=tune)
+    make_adapter("contrastive", encoder, TASK, tune=tune)
     names = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
     return {".".join(part for part in name.split(".")[:4] if not part.isdigit()) for name in names}
 
@@ -124,4 +123,4 @@ def test_contrastive_answers_with_the_nearest_words(vocabulary: Path) -> None:
 
 def test_an_encoder_without_text_cannot_be_trained_contrastively() -> None:
     with pytest.raises(UserError, match="needs an encoder with a text tower"):
-        plugins.factory("adapter", "contrastive")(small(), TASK)
+        make_adapter("contrastive", small(), TASK)

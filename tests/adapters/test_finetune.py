@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evalkit import encoders, plugins
+from evalkit import encoders
 from evalkit.api import Adapter, Batch, Example, Task, Views
 from evalkit.cli import main
 from evalkit.errors import UserError
@@ -21,6 +21,7 @@ from evalkit.metrics.classification import accuracy
 from evalkit.results import run_folder, validate
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.weights import checkpoint, trained_adapter
+from tests.given import make_adapter
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
@@ -31,7 +32,7 @@ SEVERAL = Task(test=[Example("1", Path("1"), (0, 1)), Example("2", Path("2"), ()
 
 def make(tiny: Path, task: Task = TASK, **settings: Any) -> Any:
     torch.manual_seed(0)
-    return plugins.factory("adapter", "finetune")(encoders.load_encoder(tiny), task, **settings)
+    return make_adapter("finetune", encoders.load_encoder(tiny), task, **settings)
 
 
 def batch(targets: list[Any], views: int = 1) -> Batch:
@@ -108,7 +109,7 @@ def test_what_is_trained_wants_a_gradient_and_is_all_that_is_learned(
 ) -> None:
     tuned = make(tiny, tune=tune, width=5, rank=3)
     tuned.training_step(batch([0, 1, 1]), 0).backward()
-    learned = tuned.learned()
+    learned = tuned.adapter_state()
     assert learned.keys() == {name for name, value in tuned.named_parameters() if value.grad is not None}
     assert sum(name.startswith("encoder.") for name in learned) == encoder_weights
     sides = sum(value.numel() for name, value in learned.items() if name.startswith("sides."))
@@ -154,8 +155,8 @@ def test_several_classes_have_a_sigmoid_each(tiny: Path) -> None:
 def test_its_first_head_is_the_probes(tiny: Path) -> None:
     tuned = make(tiny, tune="adapters", heads=3)
     torch.manual_seed(0)
-    probe: Any = plugins.factory("adapter", "probe")(encoders.load_encoder(tiny), TASK, heads=3)
-    state = probe.learned()
+    probe: Any = make_adapter("probe", encoders.load_encoder(tiny), TASK, heads=3)
+    state = probe.adapter_state()
     assert all(torch.equal(value, state[name]) for name, value in tuned.head.state_dict().items())
 
 
@@ -178,7 +179,7 @@ def test_what_was_trained_is_saved_beside_a_pointer_to_the_encoder(tuned: Path, 
     ]
     encoder: Any = encoders.load_encoder(tuned)
     assert checkpoint.sha256(encoder) == checkpoint.sha256(encoders.load_encoder(tiny))  # type: ignore[arg-type]
-    first = make(tiny, **trained_adapter.adapter_settings(tuned / "adapters" / "finetune")).learned()
+    first = make(tiny, **trained_adapter.adapter_settings(tuned / "adapters" / "finetune")).adapter_state()
     changed = {name for name, value in weights_of(tuned).items() if not torch.equal(value, first[name].half())}
     assert all(name in changed for name in first if name.endswith((".up.weight", ".1.weight", "mlp.0.weight")))
 

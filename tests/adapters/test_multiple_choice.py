@@ -18,15 +18,13 @@ from evalkit.language import models
 from evalkit.mini import world
 from evalkit.pipeline.setup import prepare
 from evalkit.weights import checkpoint, trained_adapter
-from tests.given import QUESTIONS, TASK, small
+from tests.given import QUESTIONS, TASK, make_adapter, small
 
 
 def choice(lm: Path | str, task: Task = TASK, **settings: Any) -> Any:
     """An untrained adapter; with an empty lm the embedded one, since a random one is never sure of a word."""
     torch.manual_seed(0)
-    return plugins.factory("adapter", "multiple_choice")(
-        small(), task, lm=str(lm), latents=3, depth=1, **settings
-    ).eval()
+    return make_adapter("multiple_choice", small(), task, lm=str(lm), latents=3, depth=1, **settings).eval()
 
 
 def tokens(n: int, steps: int = 2) -> Tensor:
@@ -215,7 +213,7 @@ def test_a_captioner_s_weights_answer_multiple_choice_and_the_other_way_round(tm
     assert isinstance(encoder, nn.Module)
     for one, other in (("captioner", "multiple_choice"), ("multiple_choice", "captioner")):
         settings = {"join": "prefix", "latents": 3, "depth": 1, "lr": 0.5}
-        learned = plugins.factory("adapter", one)(encoder, TASK, **settings)
+        learned = make_adapter(one, encoder, TASK, **settings)
         record = {"settings": settings, "frozen": {"encoder": checkpoint.sha256(encoder)}}
         trained_adapter.save_adapter(learned, trained_adapter.adapter_folder(tmp_path / one, one), record)
         words = ["task=egoschema", "mini=true", f"ckpt={tiny}", f"adapter={other}", f"adapter.from={tmp_path / one}"]

@@ -1,6 +1,5 @@
 """The probe: what it learns, its heads, and the names in its file."""
 
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from evalkit import plugins
 from evalkit.api import Batch, EncoderOutput, Example, Task
 from evalkit.errors import UserError
 from evalkit.heads.optim import StackedAdamW
 from evalkit.weights import trained_adapter
-from tests.given import TASK, small
+from tests.given import TASK, make_adapter, make_grid, small
 
 
 def told_apart(probe: Any) -> Batch:
@@ -44,7 +42,7 @@ def descend(probe: Any, batch: Batch, steps: int) -> None:
 )
 def test_a_probe_learns_classes_that_its_features_tell_apart(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    probe = plugins.factory("adapter", "probe")(small(), TASK, lr=3e-3, **settings)
+    probe = make_adapter("probe", small(), TASK, lr=3e-3, **settings)
     batch = told_apart(probe)
     descend(probe, batch, 60)
     found = probe.predict(batch.examples, batch.features)
@@ -54,9 +52,9 @@ def test_a_probe_learns_classes_that_its_features_tell_apart(settings: dict[str,
 
 def test_the_attentive_head_is_torchs_cross_attention_with_one_query() -> None:
     """Its loss and its predictions too, over two views."""
-    probe = plugins.factory("adapter", "probe")(small(), TASK, head="attentive", label_smoothing=0.1).eval()
+    probe = make_adapter("probe", small(), TASK, head="attentive", label_smoothing=0.1).eval()
     state = probe.bank.state(0)
-    attention = nn.MultiheadAttention(24, probe.bank.heads, batch_first=True)
+    attention = nn.MultiheadAttention(24, probe.bank.shape.heads, batch_first=True)
     named = {name.removeprefix("pool.attention."): value for name, value in state.items() if "attention" in name}
     attention.load_state_dict(named)
     features = torch.randn(5, 2, 4, 6, 24)
@@ -75,7 +73,7 @@ def test_the_attentive_head_is_torchs_cross_attention_with_one_query() -> None:
 
 
 def test_a_probe_averages_the_softmax_of_its_views() -> None:
-    probe = plugins.factory("adapter", "probe")(small(), TASK, head="linear").eval()
+    probe = make_adapter("probe", small(), TASK, head="linear").eval()
     views = torch.randn(1, 3, 24)
     expected = torch.stack([probe(views[:, i])[0].softmax(-1) for i in range(3)]).mean(0)[0]
     detail = probe.predict([Example("1", Path("1"))], views)[0].detail
@@ -90,7 +88,7 @@ def several(*targets: Any) -> Task:
 def test_a_probe_gives_every_class_its_own_sigmoid_where_an_example_may_have_several() -> None:
     """Over two views: torch's binary cross-entropy, and the mean of the sigmoid."""
     task = several((0, 2), (), [1], (0, 1, 2))
-    probe = plugins.factory("adapter", "probe")(small(), task, head="linear").eval()
+    probe = make_adapter("probe", small(), task, head="linear").eval()
     features = torch.randn(4, 2, 24)
     present = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
     logits = probe(features.flatten(0, 1))[0].unflatten(0, (4, 2))
@@ -102,7 +100,7 @@ def test_a_probe_gives_every_class_its_own_sigmoid_where_an_example_may_have_sev
 
 def test_a_probe_learns_which_of_several_classes_are_there() -> None:
     targets = [(), (0,), (0, 1), (2,), (1, 2)]
-    probe = plugins.factory("adapter", "probe")(small(), several(*targets), lr=1e-2)
+    probe = make_adapter("probe", small(), several(*targets), lr=1e-2)
     draw = torch.Generator().manual_seed(0)
     batch = Batch(several(*targets * 8).train, torch.randn(5, 1, 2, 4, 24, generator=draw).repeat(8, 1, 1, 1, 1))
     descend(probe, batch, 60)
@@ -122,28 +120,26 @@ def test_what_does_not_fit_several_classes_is_refused(
     targets: tuple[Any, ...], settings: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(UserError, match=told):
-        plugins.factory("adapter", "probe")(small(), several(*targets), **settings)
+        make_adapter("probe", small(), several(*targets), **settings)
 
 
 def test_the_equalization_loss_spares_classes_that_are_rare_in_training() -> None:
     task = several(*[0] * 60, *[1] * 38, 2, 2)
-    probe = plugins.factory("adapter", "probe")(small(), task, eql_gamma=0.9, eql_lambda=0.05)
-    assert probe.bank.spared == (0, 0, 0.9)
+    probe = make_adapter("probe", small(), task, eql_gamma=0.9, eql_lambda=0.05)
+    assert probe.bank.eql_drop_rate == (0, 0, 0.9)
     probe.bank.alone(0)
     with pytest.raises(UserError, match=r"eql_lambda=0.005: no class is that rare; the rarest has 0.02 of the ex"):
-        plugins.factory("adapter", "probe")(small(), task, eql_gamma=0.9)
+        make_adapter("probe", small(), task, eql_gamma=0.9)
     with pytest.raises(UserError, match="adapter.eql_gamma is of the softmax; this task has several classes"):
-        plugins.factory("adapter", "probe")(small(), several((0,), (1,)), eql_gamma=0.9)
+        make_adapter("probe", small(), several((0,), (1,)), eql_gamma=0.9)
     with pytest.raises(UserError, match="adapter.eql_gamma=2: wanted a share from 0 to 1"):
-        plugins.factory("adapter", "probe")(small(), task, eql_gamma=2)
+        make_adapter("probe", small(), task, eql_gamma=2)
 
 
 def grid(**settings: Any) -> Any:
     """Three points that differ in their rate and smoothing."""
-    module, make = plugins.module_and_factory("adapter", "probe")
-    defaults = {name: p.default for name, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY}
     rates = [{"lr": 1e-9}, {"lr": 1e-2, "weight_decay": 0.3}, {"lr": 1e-2, "label_smoothing": 0.3}]
-    return module.grid(small(), TASK, [{**defaults, **settings, **rate} for rate in rates])
+    return make_grid("probe", small(), TASK, [{**settings, **rate} for rate in rates])
 
 
 @pytest.mark.parametrize("head", ["linear", "attentive"])
@@ -179,7 +175,7 @@ def test_a_probes_file_has_the_names_of_torchs_own_modules_and_comes_back(head: 
     stored = load_file(tmp_path / "a" / "adapter.safetensors")
     assert set(stored) == names
     torch.manual_seed(1)
-    other = plugins.factory("adapter", "probe")(small(), TASK, head=head)
+    other = make_adapter("probe", small(), TASK, head=head)
     other.bank.stacked["weight"].data.zero_()
     trained_adapter.restore_adapter(other, tmp_path / "a")
     assert all(torch.equal(value.half(), stored[name]) for name, value in trained_adapter.adapter_state(other).items())
@@ -187,32 +183,32 @@ def test_a_probes_file_has_the_names_of_torchs_own_modules_and_comes_back(head: 
 
 def test_positions_in_time_are_refused_for_a_linear_probe() -> None:
     with pytest.raises(UserError, match="temporal_positions=true has no effect with adapter.head=linear"):
-        plugins.factory("adapter", "probe")(small(), TASK, head="linear", temporal_positions=True)
+        make_adapter("probe", small(), TASK, head="linear", temporal_positions=True)
 
 
 def test_mlap_keeps_the_last_layers_and_its_file_has_a_layer_for_each(tmp_path: Path) -> None:
-    probe = plugins.factory("adapter", "probe")(small(), TASK, head="mlap", layers=2).eval()
+    probe = make_adapter("probe", small(), TASK, head="mlap", layers=2).eval()
     with torch.inference_mode():
         encoded = small()(torch.randn(3, 4, 3, 32, 32), layers=2)
     features = probe.feature_spec.take(encoded)[:, None]
     assert features.shape[2] == 2 and probe.predict([Example("1", Path("1"))], features[:1])[0].value
     trained_adapter.save_adapter(probe, tmp_path / "a", {"settings": {}})
     torch.manual_seed(1)
-    other = plugins.factory("adapter", "probe")(small(), TASK, head="mlap", layers=2).eval()
+    other = make_adapter("probe", small(), TASK, head="mlap", layers=2).eval()
     other.bank.stacked["up_weight1"].data.zero_()
     trained_adapter.restore_adapter(other, tmp_path / "a")
     assert torch.allclose(other(features[:, 0]), probe(features[:, 0]), atol=1e-2)
     assert "pool.layers.1.mlp.3.weight" in load_file(tmp_path / "a" / "adapter.safetensors")
-    assert plugins.factory("adapter", "probe")(small(), TASK, head="mlap").feature_spec.layers == 4
+    assert make_adapter("probe", small(), TASK, head="mlap").feature_spec.layers == 4
 
 
 def test_layers_are_refused_for_a_head_that_reads_one() -> None:
     with pytest.raises(UserError, match="adapter.layers=2 has no effect with adapter.head=attentive; use head=mlap"):
-        plugins.factory("adapter", "probe")(small(), TASK, layers=2)
+        make_adapter("probe", small(), TASK, layers=2)
 
 
 def test_a_number_of_heads_that_does_not_divide_the_width_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"adapter.heads=5 does not divide the encoder's width 24; use one of \[1, 2, 3"
     ):
-        plugins.factory("adapter", "probe")(small(), TASK, heads=5)
+        make_adapter("probe", small(), TASK, heads=5)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit import plugins
 from evalkit.api import Clip, Example, Task
 from evalkit.encoders.longvivit import encoder
 from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
 from evalkit.weights import checkpoint, trained_adapter
+from tests.given import make_adapter
 
 CHOICES = ("a red ring grows", "a blue cross moves left")
 QUESTIONS = [
@@ -36,14 +36,14 @@ def captioned(tmp_path_factory: pytest.TempPathFactory, lm: Path) -> Path:
     folder = tmp_path_factory.mktemp("captioner")
     settings = {"lm": str(lm), "latents": 2, "depth": 1, "gate": False, "max_tokens": 6}
     task = Task(test=(), score=accuracy)
-    made = plugins.factory("adapter", "captioner")(seen(), task, **settings)
+    made = make_adapter("captioner", seen(), task, **settings)
     record = {"settings": settings, "frozen": {"encoder": checkpoint.sha256(seen())}}
     trained_adapter.save_adapter(made, trained_adapter.adapter_folder(folder, "captioner"), record)
     return folder
 
 
 def baseline(captioned: Path, **settings: Any) -> Any:
-    return plugins.factory("adapter", "segments_to_lm")(seen(), TASK, captioner=captioned, **settings).eval()
+    return make_adapter("segments_to_lm", seen(), TASK, captioner=captioned, **settings).eval()
 
 
 def test_options_are_scored_after_the_captions_of_all_segments(captioned: Path) -> None:
@@ -77,13 +77,13 @@ def test_the_blind_control_is_told_nothing(captioned: Path) -> None:
 
 def test_a_captioner_of_another_encoder_or_of_none_is_refused(captioned: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give adapter.captioner=FOLDER, which evalkit adapt adapter=captioner wrote"):
-        plugins.factory("adapter", "segments_to_lm")(seen(), TASK)
+        make_adapter("segments_to_lm", seen(), TASK)
     with pytest.raises(UserError, match="wanted a folder that evalkit adapt adapter=captioner wrote"):
         baseline(tmp_path)
     other = encoder(Clip(frames=4, size=32), None, dim=24, depth=1, heads=3, hidden=48).eval()
     with pytest.raises(UserError, match="was trained with encoder"):
-        plugins.factory("adapter", "segments_to_lm")(other, TASK, captioner=captioned)
+        make_adapter("segments_to_lm", other, TASK, captioner=captioned)
     with pytest.raises(UserError, match="segments_to_lm needs questions with options; this task has none"):
-        plugins.factory("adapter", "segments_to_lm")(
-            seen(), replace(TASK, test=[replace(QUESTIONS[0], choices=())]), captioner=captioned
+        make_adapter(
+            "segments_to_lm", seen(), replace(TASK, test=[replace(QUESTIONS[0], choices=())]), captioner=captioned
         )

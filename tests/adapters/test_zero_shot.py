@@ -12,8 +12,9 @@ from evalkit.encoders import load_encoder
 from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy, top1_top5
 from evalkit.plugins import module_and_factory
+from tests.given import make_adapter
 
-MODULE, adapter = module_and_factory("adapter", "zero_shot")
+MODULE = module_and_factory("adapter", "zero_shot")[0]
 TEMPLATES = MODULE.TEMPLATES
 CLASSES = ("a red circle moves left", "a blue ring grows", "a green square blinks")
 
@@ -39,7 +40,7 @@ def test_clip_has_28_templates_for_actions() -> None:
 
 @torch.inference_mode()
 def test_the_nearest_class_is_that_of_the_mean_over_templates_and_views(encoder: Any) -> None:
-    probe = adapter(encoder, task_of(), prompts="clip")
+    probe = make_adapter("zero_shot", encoder, task_of(), prompts="clip")
     features = videos(2, 3, encoder.dim)
     found = probe.predict([task_of().test[0]] * 2, features)
     for row, prediction in zip(features, found, strict=True):
@@ -57,7 +58,7 @@ def test_the_nearest_class_is_that_of_the_mean_over_templates_and_views(encoder:
 
 @torch.inference_mode()
 def test_of_several_classes_each_has_its_cosine(encoder: Any) -> None:
-    probe = adapter(encoder, task_of((0, 2)), prompts="none")
+    probe = make_adapter("zero_shot", encoder, task_of((0, 2)), prompts="none")
     features = videos(1, 1, encoder.dim)
     (prediction,) = probe.predict([task_of().test[0]], features)
     expected = F.cosine_similarity(encoder.encode_text(list(CLASSES)), features[0], dim=-1)
@@ -68,7 +69,7 @@ def test_of_several_classes_each_has_its_cosine(encoder: Any) -> None:
 @torch.inference_mode()
 def test_a_choice_is_compared_with_and_without_its_question(encoder: Any, question: bool) -> None:
     example = Example("one", Path("one.mp4"), 0, text="what happens?", choices=CLASSES)
-    probe = adapter(encoder, Task([example], accuracy), question=question)
+    probe = make_adapter("zero_shot", encoder, Task([example], accuracy), question=question)
     features = videos(1, 2, encoder.dim)
     (prediction,) = probe.predict([example], features)
     texts = [f"what happens? {choice}" if question else choice for choice in CLASSES]
@@ -82,7 +83,10 @@ def test_a_choice_is_compared_with_and_without_its_question(encoder: Any, questi
 def test_templates_may_come_from_a_file(encoder: Any, tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("footage of {}\n\nsomeone filmed {}\n")
-    assert adapter(encoder, task_of(), prompts=str(file)).templates == ("footage of {}", "someone filmed {}")
+    assert make_adapter("zero_shot", encoder, task_of(), prompts=str(file)).templates == (
+        "footage of {}",
+        "someone filmed {}",
+    )
 
 
 @pytest.mark.parametrize("text", ["no name in it", "{} and {}", ""])
@@ -90,21 +94,20 @@ def test_a_template_without_a_place_for_the_name_is_refused(encoder: Any, tmp_pa
     file = tmp_path / "prompts.txt"
     file.write_text(text)
     with pytest.raises(UserError, match=r"prompts.txt: template .*: wanted lines with \{\} once"):
-        adapter(encoder, task_of(), prompts=str(file))
+        make_adapter("zero_shot", encoder, task_of(), prompts=str(file))
 
 
 def test_an_unknown_set_of_prompts_is_refused(encoder: Any) -> None:
     with pytest.raises(UserError, match=r"adapter.prompts=clips: wanted none, single, clip, or a text file"):
-        adapter(encoder, task_of(), prompts="clips")
+        make_adapter("zero_shot", encoder, task_of(), prompts="clips")
 
 
 def test_an_encoder_without_a_text_tower_is_refused() -> None:
     encoder: Any = load_encoder("random:vivit_demo", seed=0)
     encoder.text = None
     with pytest.raises(UserError, match="needs an encoder with a text tower"):
-        adapter(encoder, task_of())
+        make_adapter("zero_shot", encoder, task_of())
 
 
 def test_without_a_video_nothing_is_nearest(encoder: Any) -> None:
-    with pytest.raises(UserError, match="no blind control"):
-        adapter(encoder, task_of()).predict(task_of().test, None)
+    assert make_adapter("zero_shot", encoder, task_of()).needs_video

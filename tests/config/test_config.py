@@ -40,20 +40,36 @@ def task(root: Path, mini: bool = False, *, tag: str = "", subset: bool = True, 
     """
 '''
 ADAPTER = '''
+from dataclasses import dataclass
 from typing import Literal
 
-def adapter(encoder, task, *, lr: float = 1e-3, heads: int = 8, pool: Literal["mean", "max"] = "mean", lm: str = "",
-            betas: tuple[float, float] = (0.9, 0.999), layers=2) -> None:
-    """Linear layer.
+from evalkit.api import AdapterSettings
 
-    Args:
-        encoder: frozen.
-        task: the benchmark.
+@dataclass(frozen=True)
+class Settings(AdapterSettings):
+    """Settings.
+
+    Attributes:
         lr: step size.
     """
+
+    lr: float = 1e-3
+    heads: int = 8
+    pool: Literal["mean", "max"] = "mean"
+    lm: str = ""
+    betas: tuple[float, float] = (0.9, 0.999)
+    layers: int = 2
+
+def adapter(encoder, task, points) -> None:
+    """Linear layer."""
 '''
 BARE_TASK = "def task(size: int = 1):\n    '''Has no miniature.'''\n"
-BARE_ADAPTER = "def adapter(encoder, task, *, lr: float = 1e-3):\n    '''Has no lm.'''\n"
+BARE_ADAPTER = '''
+from evalkit.api import Training as Settings
+
+def adapter(encoder, task, points):
+    """Has no lm."""
+'''
 WORDS = ("task=./shapes.py", "ckpt=demo", "data.root=/d")
 
 

@@ -76,7 +76,11 @@ def fitted(*words: str) -> tuple[dict[str, Any], dict[str, Tensor], Experiment]:
     """The record of a fit, what was learned, and the parts."""
     config = resolve("run", words)
     with prepare(config) as experiment:
-        return fit_adapter(experiment, config)[0], trained_adapter.adapter_state(experiment.adapter), experiment
+        return (
+            fit_adapter(experiment, config.trainer, config.options.seed)[0],
+            trained_adapter.adapter_state(experiment.adapter),
+            experiment,
+        )
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -205,7 +209,7 @@ def test_rows_come_by_batch_in_any_order_and_several_times(words: list[str], ful
     config = resolve("run", words)
     with prepare(config) as experiment:
         wanted = extract.sources(experiment.task.train)
-        rows, first, failed = gather(experiment, wanted, augmented_views(Augment(views=2), 0), "encode")
+        rows, first, failed = gather(experiment.reader, wanted, augmented_views(Augment(views=2), 0), "encode")
         assert isinstance(rows, StreamedFeatures) and not failed and list(first.values()) == list(range(0, 14, 2))
         (every,) = rows.read([range(14)])
         batches = [[3, 3, 0], [13], [0, 1, 3]]
@@ -218,14 +222,14 @@ def test_rows_come_by_batch_in_any_order_and_several_times(words: list[str], ful
 def test_an_encoder_is_read_in_evaluation_though_what_holds_it_is_training(words: list[str]) -> None:
     with prepare(resolve("run", words)) as experiment:
         experiment.encoder.module.train()
-        experiment.keep(torch.zeros(1, 4, 3, 32, 32, dtype=torch.uint8))
+        experiment.reader.keep(torch.zeros(1, 4, 3, 32, 32, dtype=torch.uint8))
         assert not any(module.training for module in experiment.encoder.module.modules())
 
 
 def test_a_read_that_is_given_up_ends_its_thread(words: list[str], full: None) -> None:
     config = resolve("run", words)
     with prepare(config) as experiment:
-        rows, _, _ = gather(experiment, extract.sources(experiment.task.train), (None,), "encode")
+        rows, _, _ = gather(experiment.reader, extract.sources(experiment.task.train), (None,), "encode")
         before = threading.active_count()
         reading: Any = rows.read([[i] for i in range(7)])
         next(reading)
@@ -280,7 +284,7 @@ def test_all_views_of_all_examples_are_the_whole() -> None:
 def test_views_are_those_of_the_task_or_of_the_trainer_and_no_more_than_there_are_epochs(words: list[str]) -> None:
     def seen(*more: str) -> list[int | None]:
         with prepare(resolve("run", [*words, *more])) as experiment:
-            return [look and look.number for look in fit._seen(experiment, 0)]
+            return [look and look.number for look in fit._training_views(experiment, 0)]
 
     assert seen() == [0, 1]
     assert seen("trainer.views=5") == [0, 1, 2]  # three epochs
@@ -320,14 +324,14 @@ def test_an_adapter_that_trains_the_encoder_gets_uint8_video_of_one_view(
     config = resolve("adapt", [*[word for word in words if "lr" not in word], "adapter=contrastive", "out=unused"])
     with prepare(config) as experiment:
         seen: list[Tensor] = []
-        step = experiment.adapter.training_step
+        step: Any = experiment.adapter.training_step
 
         def training_step(batch: Batch, *index: int) -> Tensor:
             seen.append(batch.features)
             return step(batch, *index)  # type: ignore[no-any-return]
 
-        experiment.adapter.training_step = training_step
-        fit_adapter(experiment, config)
+        experiment.adapter.training_step = training_step  # type: ignore[method-assign]
+        fit_adapter(experiment, config.trainer, config.options.seed)
     assert {(one.dtype, one.shape[1:]) for one in seen} == {(torch.uint8, (1, 4, 3, 32, 32))}
     videos = [one.numpy().tobytes() for batch in seen for one in batch]
     assert len(videos) == 3 * 7 and len(set(videos)) == 2 * 7  # the third epoch is the first view again
@@ -383,9 +387,9 @@ def test_a_probe_keeps_what_its_settings_say_and_each_way_is_stored_by_itself(wo
         (["adapter.head=linear", "adapter.stored=float16"], FeatureSpec("pooled", dtype="float16")),
     ):
         with experiment(*more) as found:
-            assert found.adapter.feature_spec == kept and found.feature_cache
-            assert found.feature_cache.key.layout == kept.layout
-            keys.add(found.feature_cache.keys(extract.sources(found.task.train)[0], [""]))
+            assert found.adapter.feature_spec == kept and found.reader.cache
+            assert found.reader.cache.key.layout == kept.layout
+            keys.add(found.reader.cache.keys(extract.sources(found.task.train)[0], [""]))
     assert len(keys) == 6
     with pytest.raises(UserError, match="^adapter.token_grid=2 has no effect with adapter.head=linear$"):
         experiment("adapter.head=linear", "adapter.token_grid=2")

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from evalkit.errors import UserError
 from evalkit.heads.bank import Bank, Point
+from evalkit.heads.head import HeadShape
 from evalkit.heads.optim import StackedAdamW, adamw, warmup_cosine
 
 DIM, HEADS, CLASSES, STEPS = 24, 3, 5, 40
@@ -89,7 +90,7 @@ def train(
     warmup: float = 0.05,
     dtype: torch.dtype = torch.float32,
 ) -> Bank:
-    bank = Bank(points, DIM, CLASSES, **KINDS[kind]).to(dtype)
+    bank = Bank(points, HeadShape(DIM, CLASSES, **KINDS[kind])).to(dtype)
     optimizer = StackedAdamW(bank, steps, warmup)
     features, target = data(kind)
     for step in range(STEPS):
@@ -123,7 +124,7 @@ def without_key_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def perturbed(kind: str) -> Bank:
     """Every parameter away from its simple first value: gains of one, offsets of nought."""
-    bank = Bank([Point(seed=i) for i in range(3)], DIM, CLASSES, **KINDS[kind])
+    bank = Bank([Point(seed=i) for i in range(3)], HeadShape(DIM, CLASSES, **KINDS[kind]))
     torch.manual_seed(0)
     for value in bank.parameters():
         value.data += 0.3 * torch.randn_like(value)
@@ -140,7 +141,8 @@ def test_outputs_and_gradients_are_those_of_torchs_own_modules(
     features, target = data(kind)
     logits = bank(features)
     torch.autograd.backward(bank.loss(logits, target).sum())
-    grads = Bank(bank.points, DIM, CLASSES, **KINDS[kind])  # its parameters stand for the gradients, to be read by name
+    # Its parameters stand for the gradients, to be read by name.
+    grads = Bank(bank.points, HeadShape(DIM, CLASSES, **KINDS[kind]))
     for name, p in bank.stacked.items():
         grads.stacked[name].data = torch.zeros_like(p) if p.grad is None else p.grad
     for k in range(3):
@@ -172,9 +174,9 @@ def test_heads_trained_together_end_as_each_alone(kind: str, dtype: torch.dtype,
 def test_the_norm_that_clips_a_head_does_not_depend_on_the_other_heads() -> None:
     """To the last bit, so that equal gradients make equal weights whatever trains beside them."""
     points, ends = [Point(seed=i) for i in range(3)], []
-    grads = [torch.randn(3, *p.shape[1:]) for p in Bank(points, DIM, CLASSES).parameters()]
+    grads = [torch.randn(3, *p.shape[1:]) for p in Bank(points, HeadShape(DIM, CLASSES)).parameters()]
     for chosen in ([0, 1, 2], [1]):
-        bank = Bank([points[k] for k in chosen], DIM, CLASSES)
+        bank = Bank([points[k] for k in chosen], HeadShape(DIM, CLASSES))
         optimizer = StackedAdamW(bank, STEPS)
         for _ in range(3):
             for p, grad in zip(bank.parameters(), grads, strict=True):
@@ -192,13 +194,13 @@ def test_the_head_through_four_layers_costs_what_the_paper_says() -> None:
         plain(tokens)
     assert counter.get_total_flops() / 1e9 == pytest.approx(14.9, abs=0.05)
     with torch.device("meta"):
-        bank = Bank([Point()], 768, 400, 12, layers=4)
+        bank = Bank([Point()], HeadShape(768, 400, 12, layers=4))
     assert sum(p.numel() for p in bank.parameters()) == sum(p.numel() for p in plain.parameters())
 
 
 def test_steps_and_layers_are_refused_for_linear_probes() -> None:
     with pytest.raises(ValueError, match="layers=4: only attentive probes have them"):
-        Bank([Point()], DIM, CLASSES, layers=4)
+        Bank([Point()], HeadShape(DIM, CLASSES, layers=4))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -208,7 +210,7 @@ def test_a_head_ends_as_torchs_modules_and_optimizer_would(kind: str) -> None:
     features, target = data(kind)
     for k, point in enumerate(points):
         plain = Plain(**KINDS[kind])
-        plain.load_state_dict(Bank([point], DIM, CLASSES, **KINDS[kind]).state(0))
+        plain.load_state_dict(Bank([point], HeadShape(DIM, CLASSES, **KINDS[kind])).state(0))
         setup = adamw(plain, point.lr, point.weight_decay, STEPS)
         for step in range(STEPS):
             rows = torch.arange(12) + 12 * (step % 4)
@@ -225,7 +227,7 @@ def test_a_head_ends_as_torchs_modules_and_optimizer_would(kind: str) -> None:
 def test_first_weights_are_those_of_torchs_modules_under_the_seed() -> None:
     torch.manual_seed(7)
     query, attention, linear = torch.randn(1, 1, DIM) * 0.02, nn.MultiheadAttention(DIM, 1), nn.Linear(DIM, CLASSES)
-    state = Bank([Point(), Point(seed=7)], DIM, CLASSES, HEADS).state(1)
+    state = Bank([Point(), Point(seed=7)], HeadShape(DIM, CLASSES, HEADS)).state(1)
     assert torch.equal(state["pool.query"], query)
     assert torch.equal(state["pool.attention.in_proj_weight"], attention.in_proj_weight)
     assert torch.equal(state["pool.attention.out_proj.weight"], attention.out_proj.weight)
@@ -266,7 +268,7 @@ def test_no_copy_of_the_tokens_waits_for_the_backward_pass() -> None:
         kept.append(tensor)
         return tensor
 
-    bank = Bank([Point()], DIM, CLASSES, HEADS)
+    bank = Bank([Point()], HeadShape(DIM, CLASSES, HEADS))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         bank(tokens)
     assert any(tensor.data_ptr() == tokens.data_ptr() for tensor in kept)
@@ -275,11 +277,11 @@ def test_no_copy_of_the_tokens_waits_for_the_backward_pass() -> None:
 
 def test_features_that_want_a_gradient_are_refused() -> None:
     with pytest.raises(ValueError, match="no gradient"):
-        Bank([Point()], DIM, CLASSES)(torch.randn(2, DIM, requires_grad=True))
+        Bank([Point()], HeadShape(DIM, CLASSES))(torch.randn(2, DIM, requires_grad=True))
 
 
 def test_each_loss_is_torchs_cross_entropy_with_the_heads_own_smoothing() -> None:
-    bank = Bank(POINTS, DIM, CLASSES)
+    bank = Bank(POINTS, HeadShape(DIM, CLASSES))
     logits, target = torch.randn(4, 9, CLASSES), torch.randint(0, CLASSES, (9,))
     expected = [
         F.cross_entropy(z, target, label_smoothing=p.label_smoothing) for z, p in zip(logits, POINTS, strict=True)
@@ -290,7 +292,7 @@ def test_each_loss_is_torchs_cross_entropy_with_the_heads_own_smoothing() -> Non
 def test_each_loss_is_torchs_binary_cross_entropy_where_several_classes_can_be_right() -> None:
     logits, target = torch.randn(4, 9, CLASSES), torch.randint(0, 2, (9, CLASSES))
     expected = [F.binary_cross_entropy_with_logits(z, target.float()) for z in logits]
-    assert torch.allclose(Bank(POINTS, DIM, CLASSES).loss(logits, target), torch.stack(expected))
+    assert torch.allclose(Bank(POINTS, HeadShape(DIM, CLASSES)).loss(logits, target), torch.stack(expected))
 
 
 def test_the_equalization_loss_leaves_negatives_of_rare_classes_out_of_the_softmax() -> None:
@@ -298,13 +300,13 @@ def test_the_equalization_loss_leaves_negatives_of_rare_classes_out_of_the_softm
     draw = torch.Generator().manual_seed(0)
     z, target = torch.randn(2, 9, CLASSES, generator=draw), torch.randint(0, CLASSES, (9,), generator=draw)
     rare = torch.tensor([0.0, 1, 0, 1, 0])
-    bank = Bank([Point(), Point(seed=1)], DIM, CLASSES, spared=rare.tolist())
+    bank = Bank([Point(), Point(seed=1)], HeadShape(DIM, CLASSES), rare.tolist())
     weight = 1 - rare * (1 - F.one_hot(target, CLASSES))
     expected = -(z.exp().gather(-1, target.expand(2, 9)[..., None])[..., 0] / (weight * z.exp()).sum(-1)).log().mean(1)
     assert torch.allclose(bank.loss(z, target), expected)
-    plain = Bank(bank.points, DIM, CLASSES).loss(z, target)
+    plain = Bank(bank.points, HeadShape(DIM, CLASSES)).loss(z, target)
     assert torch.allclose(bank.eval().loss(z, target), plain)
-    some = Bank(bank.points, DIM, CLASSES, spared=(0.3 * rare).tolist())
+    some = Bank(bank.points, HeadShape(DIM, CLASSES), (0.3 * rare).tolist())
     logits, ones = torch.zeros(2, 4000, CLASSES, requires_grad=True), torch.zeros(4000, dtype=torch.int64)
     torch.autograd.backward(some.loss(logits, ones).sum())
     assert logits.grad is not None
@@ -315,11 +317,13 @@ def test_the_equalization_loss_leaves_negatives_of_rare_classes_out_of_the_softm
 
 def test_labels_are_not_smoothed_with_the_equalization_loss() -> None:
     with pytest.raises(UserError, match="adapter.label_smoothing=0.1: with the equalization loss set it to 0"):
-        Bank([Point(label_smoothing=0.1)], DIM, CLASSES, spared=[0.9] * CLASSES)
+        Bank([Point(label_smoothing=0.1)], HeadShape(DIM, CLASSES), [0.9] * CLASSES)
 
 
 def test_dropout_drops_the_heads_own_share_while_training_only() -> None:
-    bank = Bank([Point(), Point(dropout=0.25), Point(dropout=0.25), Point(dropout=0.25, seed=1)], DIM, CLASSES)
+    bank = Bank(
+        [Point(), Point(dropout=0.25), Point(dropout=0.25), Point(dropout=0.25, seed=1)], HeadShape(DIM, CLASSES)
+    )
     for name, value in (("weight", torch.eye(CLASSES, DIM)), ("bias", torch.zeros(CLASSES))):
         bank.stacked[name].data[:] = value  # the logits are the first of the numbers that were dropped or kept
     features = data("linear", 500)[0]
@@ -337,12 +341,12 @@ def test_dropout_drops_the_heads_own_share_while_training_only() -> None:
 @pytest.mark.parametrize("dropout", [1.0, -0.1])
 def test_a_dropout_that_is_no_share_is_refused(dropout: float) -> None:
     with pytest.raises(UserError, match=f"adapter.dropout={dropout:g}: wanted a share from 0"):
-        Bank([Point(dropout=dropout)], DIM, CLASSES)
+        Bank([Point(dropout=dropout)], HeadShape(DIM, CLASSES))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_heads_state_is_a_plain_probes_and_comes_back(kind: str) -> None:
-    bank, other = perturbed(kind), Bank([Point(seed=9)] * 2, DIM, CLASSES, **KINDS[kind])
+    bank, other = perturbed(kind), Bank([Point(seed=9)] * 2, HeadShape(DIM, CLASSES, **KINDS[kind]))
     untouched = copy.deepcopy(other.state(0))
     Plain(**KINDS[kind]).load_state_dict(bank.state(2))  # strict: names and shapes
     other.load(1, {name: value.half() for name, value in bank.state(2).items()})
@@ -360,7 +364,7 @@ def test_the_schedule_is_that_of_a_single_fit() -> None:
 def test_a_head_with_fewer_steps_rests_when_they_are_done() -> None:
     bank = train([Point(), Point()], "linear", [STEPS, 10])
     assert difference(bank.state(0), train([Point()], "linear").state(0)) <= 1e-4
-    alone = Bank([Point()], DIM, CLASSES)
+    alone = Bank([Point()], HeadShape(DIM, CLASSES))
     optimizer = StackedAdamW(alone, 10)
     features, target = data("linear")
     for step in range(10):
@@ -369,7 +373,7 @@ def test_a_head_with_fewer_steps_rests_when_they_are_done() -> None:
 
 
 def test_the_optimizer_runs_the_closure_that_lightning_gives_it() -> None:
-    bank = Bank([Point()], DIM, CLASSES)
+    bank = Bank([Point()], HeadShape(DIM, CLASSES))
     before = bank.state(0)["classify.1.weight"].clone()
     optimizer = StackedAdamW(bank, 3)
     features, target = data("linear")
@@ -386,7 +390,7 @@ def test_the_optimizer_runs_the_closure_that_lightning_gives_it() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_head_that_diverges_is_named_and_the_others_go_on(kind: str) -> None:
-    bank = Bank([Point(), Point(seed=1), Point(seed=2)], DIM, CLASSES, **KINDS[kind])
+    bank = Bank([Point(), Point(seed=1), Point(seed=2)], HeadShape(DIM, CLASSES, **KINDS[kind]))
     bank.stacked["bias"].data[1] = math.inf
     optimizer = StackedAdamW(bank, STEPS)
     features, target = data(kind)
@@ -408,8 +412,8 @@ def test_one_head_of_a_bank_alone_gives_what_it_gave_among_the_others() -> None:
 @pytest.mark.parametrize("steps", [4, 2])
 def test_positions_are_added_to_the_tokens_of_their_step(steps: int, layers: int) -> None:
     """Output and gradients against torch's own modules; fewer steps than positions take those in between."""
-    bank = Bank([Point(), Point(seed=1)], DIM, CLASSES, HEADS, 4, layers)
-    plain = Bank(bank.points, DIM, CLASSES, HEADS, layers=layers)
+    bank = Bank([Point(), Point(seed=1)], HeadShape(DIM, CLASSES, HEADS, 4, layers))
+    plain = Bank(bank.points, HeadShape(DIM, CLASSES, HEADS, layers=layers))
     shape = (6, *([layers] if layers else []), steps, 3, DIM)
     tokens = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(bank(tokens), plain(tokens), atol=1e-6)  # they are zero at first
@@ -435,7 +439,7 @@ def spread(rank: int, folder: Path) -> None:
     """One of two processes, each with every other example."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    bank = Bank(POINTS, DIM, CLASSES, HEADS)
+    bank = Bank(POINTS, HeadShape(DIM, CLASSES, HEADS))
     bank.share = rank, 2
     shared = nn.parallel.DistributedDataParallel(bank)
     optimizer = StackedAdamW(bank, STEPS)

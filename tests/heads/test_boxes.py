@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit import plugins
 from evalkit.api import Augment, Batch, Clip, EncoderOutput, Example, Task, Views
 from evalkit.cli import main
 from evalkit.encoders.longvivit import ViViT, encoder
@@ -20,12 +19,13 @@ from evalkit.errors import UserError
 from evalkit.features.extract import sources
 from evalkit.heads import boxes
 from evalkit.heads.bank import Bank, Point
-from evalkit.heads.head import Head
+from evalkit.heads.head import Head, HeadShape
 from evalkit.heads.optim import StackedAdamW
 from evalkit.metrics.average_precision import box_map
 from evalkit.mini import classes, film, world
 from evalkit.results import run_folder
 from evalkit.video.clips import Decoded, read_clip
+from tests.given import make_adapter
 
 BOX = (0.1, 0.2, 0.6, 0.9)
 SQUASH = Views("uniform", resize="squash")
@@ -155,7 +155,7 @@ class Plain(nn.Module):
 
 
 def perturbed(points: int = 3) -> Bank:
-    bank = Bank([Point(seed=i) for i in range(points)], DIM, CLASSES, HEADS, boxed=True)
+    bank = Bank([Point(seed=i) for i in range(points)], HeadShape(DIM, CLASSES, HEADS, boxed=True))
     torch.manual_seed(0)
     for value in bank.parameters():
         value.data += 0.3 * torch.randn_like(value)
@@ -189,7 +189,7 @@ def test_outputs_and_gradients_are_those_of_torchs_own_modules(chunk: int, monke
 
 
 def test_the_head_for_flops_is_one_of_the_bank_and_asks_with_the_whole_frame_where_nothing_is_said() -> None:
-    bank, head = perturbed(1), Head(DIM, CLASSES, HEADS, boxed=True).double()
+    bank, head = perturbed(1), Head(HeadShape(DIM, CLASSES, HEADS, boxed=True)).double()
     head.load_state_dict(bank.state(0))
     tokens, whole = torch.randn(2, 3, 16, DIM, dtype=torch.float64), torch.tensor([boxes.WHOLE] * 2)
     assert torch.allclose(head(tokens), bank(tokens, whole)[0], rtol=0, atol=1e-9)
@@ -202,7 +202,7 @@ def tiny_encoder() -> ViViT:
 
 
 def probe(task: Task, **settings: Any) -> Any:
-    return plugins.factory("adapter", "probe")(tiny_encoder(), task, head="box", **settings)
+    return make_adapter("probe", tiny_encoder(), task, head="box", **settings)
 
 
 def halves() -> tuple[Task, Batch]:
@@ -238,7 +238,7 @@ def test_a_probe_learns_what_is_in_the_box() -> None:
     blind = [prediction.value for prediction in adapter.predict(turned, batch.features)]
     assert box_map(blind, targets)["mAP"] < 60
     again = probe(task)
-    again.load_adapter_state(adapter.learned())
+    again.load_adapter_state(adapter.adapter_state())
     assert [p.value for p in again.eval().predict(batch.examples, batch.features)] == found
 
 
@@ -266,7 +266,7 @@ def test_layers_are_refused_with_boxes() -> None:
         probe(boxed(BOX), layers=2)
     for heads, layers in ((0, 0), (3, 1)):
         with pytest.raises(ValueError, match="box"):
-            Bank([Point()], DIM, CLASSES, heads, layers=layers, boxed=True)
+            Bank([Point()], HeadShape(DIM, CLASSES, heads, layers=layers, boxed=True))
 
 
 def test_what_a_boxs_head_costs_is_counted() -> None:
@@ -278,7 +278,7 @@ def test_what_a_boxs_head_costs_is_counted() -> None:
         return EncoderOutput(tokens, tokens.mean((1, 2)))
 
     flops = {
-        head: plugins.factory("adapter", "probe")(tiny_encoder(), task, head=head).flops(encode, video)
+        head: make_adapter("probe", tiny_encoder(), task, head=head).flops(encode, video)
         for head in ("attentive", "box")
     }
     assert flops["box"] == flops["attentive"] + 2 * 16 * 24  # the mean over sixteen fields

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit import plugins
-from evalkit.api import Task
+from evalkit.api import Adapter, Prediction, Task
 from evalkit.encoders import read_preset
 from evalkit.heads.flops import trainable_flops, trained_flops
-from evalkit.heads.head import Head
+from evalkit.heads.head import Head, HeadShape
 from evalkit.metrics.classification import accuracy
+from tests.given import make_adapter
 
 KINETICS = Task(test=(), score=accuracy, classes=tuple(map(str, range(400))))
 
@@ -24,7 +24,7 @@ def shape(*sizes: int) -> Tensor:
 def test_a_probe_costs_what_is_printed(steps: int, printed: float, of_four: float) -> None:
     side = 14 if steps == 8 else 16
     with torch.device("meta"):
-        one, four = Head(768, 400, 12), Head(768, 400, 12, layers=4)
+        one, four = Head(HeadShape(768, 400, 12)), Head(HeadShape(768, 400, 12, layers=4))
     assert trained_flops(one, shape(1, steps, side**2, 768)) / 1e9 == pytest.approx(printed, rel=0.004)
     assert trained_flops(four, shape(1, 4, steps, side**2, 768)) / 1e9 == pytest.approx(of_four, rel=0.004)
 
@@ -36,7 +36,7 @@ def test_adapters_and_the_whole_of_videoprism_cost_what_is_printed(
     for tune, printed in (("adapters", adapters), ("all", whole)):
         with torch.device("meta"):
             encoder: Any = read_preset("videoprism_base").build().requires_grad_(False)
-        tuned = plugins.factory("adapter", "finetune")(encoder, KINETICS, tune=tune)
+        tuned = make_adapter("finetune", encoder, KINETICS, tune=tune)
         found = trainable_flops(tuned, encoder, frames, size)
         assert found is not None and found / 1e9 == pytest.approx(printed, rel=0.012)
 
@@ -48,7 +48,7 @@ def test_adapters_and_the_whole_of_videoprism_cost_what_is_printed(
 def test_a_probe_that_is_folded_counts_as_published(settings: dict[str, Any], printed: float) -> None:
     with torch.device("meta"):
         encoder = read_preset("videoprism_base").build().requires_grad_(False)
-    probe = plugins.factory("adapter", "probe")(encoder, KINETICS, **settings)
+    probe = make_adapter("probe", encoder, KINETICS, **settings)
     found = trainable_flops(probe, encoder, 16, 288)
     assert found is not None and found / 1e9 == pytest.approx(printed, rel=0.004)
 
@@ -69,9 +69,13 @@ def test_what_counts_nothing_or_needs_values_has_no_count() -> None:
         def forward(self, video: Tensor) -> float:
             return float(video.mean())
 
-    class Counts:
+    class Plain(Adapter):
+        def predict(self, examples: Any, features: Any) -> list[Prediction]:
+            return []
+
+    class Counts(Plain):
         def flops(self, encoder: Any, video: Tensor) -> int:
             return int(encoder(video))
 
-    assert trainable_flops(object(), Looks(), 2, 8) is None
+    assert trainable_flops(Plain(), Looks(), 2, 8) is None
     assert trainable_flops(Counts(), Looks(), 2, 8) is None

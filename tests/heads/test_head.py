@@ -7,7 +7,7 @@ import torch
 
 from evalkit.errors import UserError
 from evalkit.heads.bank import Bank, Point
-from evalkit.heads.head import Head, attention_heads
+from evalkit.heads.head import Head, HeadShape, attention_heads
 
 KINDS: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -23,11 +23,11 @@ def test_it_loads_a_bank_and_gives_its_logits(kind: str) -> None:
     settings = KINDS[kind]
     shape = (4, 2, 3, 5, 12) if kind == "mlap" else (4, 3, 5, 12) if settings else (4, 12)
     draw = torch.Generator().manual_seed(0)
-    bank = Bank([Point()], 12, 4, **settings)
+    bank = Bank([Point()], HeadShape(12, 4, **settings))
     with torch.no_grad():
         for parameter in bank.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.3)
-    head = Head(12, 4, **settings)
+    head = Head(HeadShape(12, 4, **settings))
     head.load_state_dict(bank.state(0))
     features = torch.randn(shape, generator=draw)
     wanted = bank(features)[0]

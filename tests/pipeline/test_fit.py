@@ -1,7 +1,6 @@
 """Fitting keeps the epoch that is best on val, says in one line what goes wrong, and is the same for one seed."""
 
 import copy
-import inspect
 import math
 import time
 from collections.abc import Sequence
@@ -9,32 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit import plugins
-from evalkit.api import Batch, Clip, Example, FeatureSpec, Prediction, Task
+from evalkit.api import Batch, Clip, Example, Prediction, Task
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.extract import Source
+from evalkit.heads.adapter import Adapter
 from evalkit.heads.optim import adamw
 from evalkit.metrics import accuracy, top1_top5
 from evalkit.pipeline.fit import fit_adapter, split_val
 from evalkit.pipeline.setup import Experiment, prepare
-from evalkit.pipeline.trainer import DivergedError, Examples, Fitted, TrainingCurve, fit, headline, predict
+from evalkit.pipeline.trainer import DivergedError, Examples, Fitted, TrainingCurve, TrainSpec, fit, headline, predict
 from evalkit.weights import trained_adapter
+from tests.given import make_adapter, make_grid
 
 CPU = torch.device("cpu")
 
 
-class Walker(lightning.LightningModule):
+class Walker(Adapter):
     """One weight that grows by 1 with every step; predicts the class of that number."""
-
-    trains_encoder = False
-    feature_spec = FeatureSpec()
 
     def __init__(self, epochs: int = 4, batch_size: int = 8, losses: Sequence[float] = (), pause: float = 0) -> None:
         super().__init__()
@@ -65,8 +61,7 @@ def examples(n: int, target: int = 0, prefix: str = "") -> Examples:
 
 
 def fitted(adapter: Any, train: Examples, val: Examples, score: Any = accuracy, **changed: Any) -> Fitted:
-    settings = {"keep": None, "epochs": adapter.epochs, "seed": 0, "device": CPU, "precision": "32-true"}
-    return fit(adapter, train, val, score, **{**settings, "max_minutes": 0.0, **changed})
+    return fit(adapter, train, val, score, TrainSpec(CPU, **changed))
 
 
 # --- which epoch -----------------------------------------------------------------------------------------------------
@@ -125,13 +120,13 @@ def test_nothing_to_fit_or_to_choose_on_is_told(train: int, val: int, split: str
 def test_the_time_limit_ends_the_fit_with_an_epoch_that_was_scored() -> None:
     walker = Walker(epochs=100_000, batch_size=4, pause=0.02)
     found = fitted(walker, examples(8), examples(2, target=3, prefix="v"), max_minutes=0.01)
-    assert 1 <= len(found.courses[0].val_scores) < 100
+    assert 1 <= len(found.curves[0].val_scores) < 100
 
 
 def test_a_limit_within_the_first_epoch_keeps_what_was_learned_until_then() -> None:
     walker = Walker(epochs=3, batch_size=1, pause=0.05)
     found = fitted(walker, examples(40), examples(2, prefix="v"), max_minutes=0.005)
-    assert found.courses == [TrainingCurve([0.0], best_epoch=1)] and 1 <= len(walker.seen) < 40
+    assert found.curves == [TrainingCurve([0.0], best_epoch=1)] and 1 <= len(walker.seen) < 40
 
 
 def test_a_limit_shorter_than_one_step_is_told() -> None:
@@ -162,21 +157,19 @@ PROBE = Task(test=(), score=top1_top5, classes=("a", "b", "c"))
 def probe(**settings: Any) -> Any:
     torch.manual_seed(0)
     settings = {"head": "linear", "epochs": 6, "batch_size": 8, "lr": 1e-2, **settings}
-    return plugins.factory("adapter", "probe")(Shape(), PROBE, **settings)
+    return make_adapter("probe", Shape(), PROBE, **settings)
 
 
 def grid(points: Sequence[dict[str, Any]], **settings: Any) -> Any:
     torch.manual_seed(0)
-    module, make = plugins.module_and_factory("adapter", "probe")
-    defaults = {name: p.default for name, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    settings = {**defaults, "head": "linear", "epochs": 6, "batch_size": 8, **settings}
-    return module.grid(Shape(), PROBE, [{**settings, **point} for point in points])
+    settings = {"head": "linear", "epochs": 6, "batch_size": 8, **settings}
+    return make_grid("probe", Shape(), PROBE, [{**settings, **point} for point in points])
 
 
 def test_a_probe_learns_and_one_seed_gives_one_result() -> None:
     adapters = [probe(), probe()]
     found = [fitted(one, clusters(48, ""), clusters(24, "val"), top1_top5) for one in adapters]
-    assert found[0] == found[1] and (best := found[0].courses[0].best) and best > 80
+    assert found[0] == found[1] and (best := found[0].curves[0].best) and best > 80
     for one, other in zip(adapters[0].parameters(), adapters[1].parameters(), strict=True):
         assert torch.equal(one, other)
     (values,) = predict(adapters[0], clusters(24, "val"), None)
@@ -201,9 +194,9 @@ def test_the_point_that_is_best_on_val_is_chosen_and_ends_as_it_would_alone() ->
     together = grid(POINTS)
     found = fitted(together, clusters(48, ""), clusters(24, "val"), top1_top5)
     alone = [probe(**point) for point in POINTS]
-    courses = [fitted(one, clusters(48, ""), clusters(24, "val"), top1_top5).courses[0] for one in alone]
+    courses = [fitted(one, clusters(48, ""), clusters(24, "val"), top1_top5).curves[0] for one in alone]
     assert found == Fitted(courses, chosen=1)
-    assert found.courses[0] != found.courses[2] and together.points == 1 and not together.training
+    assert found.curves[0] != found.curves[2] and together.points == 1 and not together.training
     expected = alone[1].bank.state(0)
     for name, value in together.bank.state(0).items():
         assert torch.allclose(value, expected[name], atol=1e-5)
@@ -212,7 +205,7 @@ def test_the_point_that_is_best_on_val_is_chosen_and_ends_as_it_would_alone() ->
 def test_of_equal_points_the_first_is_chosen_with_its_own_epoch() -> None:
     together = grid([{"lr": 1e-2}, {"lr": 2e-2}])
     found = fitted(together, clusters(48, ""), clusters(24, "val"), lambda p, t: {"same": 50.0})
-    assert found.chosen == 0 and [one.best_epoch for one in found.courses] == [6, 6]
+    assert found.chosen == 0 and [one.best_epoch for one in found.curves] == [6, 6]
     assert together.bank.points[0].lr == 1e-2
 
 
@@ -226,22 +219,22 @@ def test_each_point_keeps_its_own_epoch() -> None:
         return {"told": next(told)}
 
     found = fitted(together, clusters(48, ""), clusters(24, "val"), score)
-    assert [(one.best_epoch, one.best) for one in found.courses] == [(2, 9.0), (1, 5.0)] and found.chosen == 0
+    assert [(one.best_epoch, one.best) for one in found.curves] == [(2, 9.0), (1, 5.0)] and found.chosen == 0
     assert all(torch.equal(value, states[2][name]) for name, value in together.bank.state(0).items())
 
 
 def test_a_point_that_diverges_is_told_and_the_others_go_on_as_without_it() -> None:
     together, without = grid([POINTS[1], {"lr": 1e30}, POINTS[2]]), grid([POINTS[1], POINTS[2]])
     found, expected = (fitted(one, clusters(48, ""), clusters(24, "val"), top1_top5) for one in (together, without))
-    failure = found.courses[1].failure
-    assert failure and "nan at step" in failure and found.courses[1].best is None
-    assert [found.courses[0], found.courses[2]] == expected.courses and found.chosen == 0
+    failure = found.curves[1].failure
+    assert failure and "nan at step" in failure and found.curves[1].best is None
+    assert [found.curves[0], found.curves[2]] == expected.curves and found.chosen == 0
 
 
 def test_where_every_point_diverges_that_is_the_error() -> None:
     with pytest.raises(DivergedError, match=r"^the loss became \w+ at step \d+: try a lower adapter.lr$") as caught:
         fitted(grid([{"lr": 1e30}, {"lr": 1e31}]), clusters(48, ""), clusters(24, "val"), top1_top5)
-    assert len(caught.value.courses) == 2
+    assert len(caught.value.curves) == 2
 
 
 # --- a run's grid ----------------------------------------------------------------------------------------------------
@@ -274,7 +267,7 @@ def words(tmp_path: Path, films: Path, tiny: Path) -> list[str]:
 def chosen(words: Sequence[str], *points: dict[str, Any]) -> tuple[Experiment, dict[str, Any]]:
     config = replace(resolve("run", words), points=points)
     experiment = prepare(config)
-    return experiment, fit_adapter(experiment, config)[0]
+    return experiment, fit_adapter(experiment, config.trainer, config.options.seed)[0]
 
 
 def alike(one: Experiment, other: Experiment) -> bool:
@@ -295,9 +288,9 @@ def test_points_that_one_pass_can_fit_share_it_and_each_ends_as_a_fit_of_its_own
     assert experiment.settings == each[best][0].settings and alike(experiment, each[best][0])
     assert experiment.adapter.feature_spec == each[best][0].adapter.feature_spec
     assert (
-        experiment.feature_cache
-        and each[best][0].feature_cache
-        and experiment.feature_cache.key == each[best][0].feature_cache.key
+        experiment.reader.cache
+        and each[best][0].reader.cache
+        and experiment.reader.cache.key == each[best][0].reader.cache.key
     )
 
 

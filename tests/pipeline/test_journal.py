@@ -24,6 +24,7 @@ from evalkit.pipeline import journal, predict
 from evalkit.pipeline.journal import Journal
 from evalkit.results import run_folder, validate
 from evalkit.weights import trained_adapter
+from tests.given import make_adapter
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
@@ -253,7 +254,7 @@ def learned(world: Path) -> Path:
     task = plugins.factory("task", str(world / "my_task.py"))(world / "films")
     torch.manual_seed(3)
     settings = {"lm": str(world / "lm"), "latents": 4, "max_tokens": 4}
-    adapter = plugins.factory("adapter", "captioner")(load_encoder(world / "tiny"), task, **settings)
+    adapter = make_adapter("captioner", load_encoder(world / "tiny"), task, **settings)
     trained_adapter.save_adapter(
         adapter, trained_adapter.adapter_folder(world / "learned", "captioner"), {"settings": settings}
     )

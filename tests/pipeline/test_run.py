@@ -20,9 +20,8 @@ from evalkit.cli import main
 from evalkit.features import extract
 from evalkit.features.extract import Source
 from evalkit.metrics import accuracy
-from evalkit.pipeline import trainer
+from evalkit.pipeline import fit, trainer
 from evalkit.pipeline.controls import cyclic, measure_control
-from evalkit.pipeline.trainer import fit
 from evalkit.results import run_folder, validate
 from evalkit.video.workers import read_clips
 from tests.given import DATA, real
@@ -254,12 +253,12 @@ def test_a_probe_is_fitted_before_any_test_video_is_opened(
         opened.extend(request.video for request in requests)
         return read_clips(requests, **settings)
 
-    def fit_spy(adapter: Any, train: Any, val: Any, score: Any, **settings: Any) -> Any:
+    def fit_spy(adapter: Any, train: Any, val: Any, *settings: Any) -> Any:
         seen.update(train=train.examples, val=val.examples, opened=list(opened))
-        return fit(adapter, train, val, score, **settings)
+        return trainer.fit(adapter, train, val, *settings)
 
     monkeypatch.setattr(extract, "read_clips", read_spy)
-    monkeypatch.setattr(trainer, "fit", fit_spy)
+    monkeypatch.setattr(fit, "fit", fit_spy)
     folder = run(tmp_path, *probe_words(world, tiny))
     test = {Path(row.id) for row in run_folder.load_rows(folder)}
     train, val = ({example.video for example in seen[split]} for split in ("train", "val"))

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from evalkit import load_encoder, plugins
+from evalkit import load_encoder
 from evalkit.language.models import check_prompt
 from evalkit.mini import language
 from evalkit.pipeline.trainer import headline
-from tests.given import ANNOTATIONS, linked, make, real, refusal, wordnet_is_here, write
+from tests.given import ANNOTATIONS, linked, make, make_adapter, real, refusal, wordnet_is_here, write
 
 NEXT = ANNOTATIONS / "nextqa"
 
@@ -289,7 +289,7 @@ def test_the_closed_answers_of_the_miniature_are_all_its_colors_and_shapes(tiny:
 
     task = make("msvd_qa", mini=True)
     encoder: Any = load_encoder(tiny)
-    adapter = plugins.factory("adapter", "captioner")(encoder, task, latents=4, **task.settings).eval()
+    adapter = make_adapter("captioner", encoder, task, latents=4, **task.settings).eval()
     assert set(adapter.vocabulary) == {*world.COLORS, *world.SHAPES}
     with torch.inference_mode():
         said = [one.value for one in adapter.predict(task.test[:3], torch.zeros(3, 1, 2, 3, encoder.dim))]

@@ -1,6 +1,5 @@
 """What animals do: frames become clips, published files examples, and the mean leaves the background out."""
 
-import inspect
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import pytest
 
 from evalkit import plugins
 from evalkit.api import Task, Views
+from evalkit.config.keys import adapter_defaults
 from evalkit.datasets import behavior
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import foreground_map
@@ -168,7 +168,7 @@ def test_files_as_published_become_videoprisms_task(name: str, roots: Callable[[
     assert task.published["VideoPrism-g"] == {"fly_vs_fly": 92.0, "calms21": 91.5, "crim13": 65.9, "kabr": 63.3}[name]
     assert task.views == Views("dense", frames=16, stride=5 if name == "kabr" else 1, resize="squash")
     assert (task.settings["lr"], task.settings["dropout"]) == (5e-6 if name == "kabr" else 5e-5, 0.5)
-    assert set(task.settings) <= set(inspect.signature(plugins.factory("adapter", "probe")).parameters)
+    assert set(task.settings) <= set(adapter_defaults("probe"))
     assert task.classes[0] == ("Walk" if name == "kabr" else behavior.BACKGROUND) and task.augment is None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from evalkit import load_encoder, plugins
+from evalkit import load_encoder
 from evalkit.metrics.bootstrap import AdditiveScore
 from evalkit.metrics.text.captions import captions
 from evalkit.metrics.text.dense import by_video, dense
@@ -14,7 +14,7 @@ from evalkit.metrics.text.paragraph import letters
 from evalkit.mini import world
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores
-from tests.given import ANNOTATIONS, DATA, linked, make, real, refusal, write
+from tests.given import ANNOTATIONS, DATA, linked, make, make_adapter, real, refusal, write
 from tests.tasks.test_retrieval import activitynet, msrvtt, vatex, youcook2
 
 # --- the real files --------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_the_captioner_learns_from_what_a_task_trains_on_and_its_words_are_score
 ) -> None:
     task = make(name, mini=True, **settings)
     encoder: Any = load_encoder(tiny)
-    adapter = plugins.factory("adapter", "captioner")(encoder, task, lm=str(lm), latents=4, **task.settings).eval()
+    adapter = make_adapter("captioner", encoder, task, lm=str(lm), latents=4, **task.settings).eval()
     tokens = torch.randn(4, 1, 2, 3, encoder.dim, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         said = [one.value for one in adapter.predict(task.test[:4], tokens)]

@@ -1,6 +1,5 @@
 """ChimpACT's files become boxes with behaviors, as its authors' own tools make them; what is wrong is told."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from evalkit import plugins
 from evalkit.api import Example, Views
+from evalkit.config.keys import adapter_defaults
 from evalkit.metrics.average_precision import box_map, multilabel_map
 from evalkit.mini import film, world
 from tests.given import make, refusal, write
@@ -66,7 +66,7 @@ def test_files_as_published_become_videoprisms_task(root: Path) -> None:
     assert task.published["VideoPrism-g"] == 31.5 and task.published["domain experts"] == 24.4
     assert task.views == Views("dense", frames=64, resize="squash") and task.augment is None
     assert (task.settings["lr"], task.settings["dropout"], task.settings["head"]) == (5e-5, 0.5, "box")
-    assert set(task.settings) <= set(inspect.signature(plugins.factory("adapter", "probe")).parameters)
+    assert set(task.settings) <= set(adapter_defaults("probe"))
     assert len(task.classes) == 23 and task.classes[0] == "moving" and task.classes[22] == "displaying"
     assert task.score is box_map and task.split == "test"
     assert {e.video.stem for e in task.val} | {e.video.stem for e in task.test} == set(ALL)

@@ -1,6 +1,5 @@
 """The readers of classification benchmarks take what is published, whole, and the protocols say what the papers say."""
 
-import inspect
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +10,7 @@ import pytest
 
 from evalkit import plugins
 from evalkit.api import Augment, Views
+from evalkit.config.keys import adapter_defaults
 from evalkit.datasets import protocols
 from evalkit.metrics.average_precision import charades_map, pr_auc
 from tests.given import ANNOTATIONS, make, real, refusal
@@ -355,13 +355,13 @@ def test_fine_tuning_has_strong_augmentation_where_table_10_names_it() -> None:
         assert (tuned["adapter"], frozen["adapter"]) == ("finetune", "") and tuned["views"] == frozen["views"]
         assert tuned["augment"] == replace(frozen["augment"], randaugment=(9, 0.5) if strong else None)
         assert tuned["settings"] == frozen["settings"] | ({"mixup": 0.8, "cutmix": 1.0} if strong else {})
-        known = inspect.signature(plugins.factory("adapter", "finetune")).parameters
+        known = adapter_defaults("finetune")
         assert tuned["settings"].keys() <= known.keys()
 
 
 def test_v_jepa_2_joins_clips_in_training_and_test_as_its_configurations_say(tmp_path: Path) -> None:
     wanted = {"kinetics400": (16, 4, 8, 20, 256), "ssv2": (16, 4, 2, 20, 256), "diving48": (32, 2, 4, 100, 128)}
-    known = inspect.signature(plugins.factory("adapter", "attentive_classifier")).parameters
+    known = adapter_defaults("attentive_classifier")
     for benchmark, (frames, stride, clips, epochs, batch) in wanted.items():
         task = make(benchmark, ROOTS[benchmark](tmp_path), protocol="vjepa2")
         assert task.views == Views("dense", frames, stride=stride, clips=clips, crops=3, resize="crop")

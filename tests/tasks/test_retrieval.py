@@ -16,7 +16,7 @@ from evalkit.cli import main
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, retrieval_task
 from evalkit.errors import UserError
 from evalkit.weights import trained_adapter
-from tests.given import ANNOTATIONS, linked, make, real, refusal, write
+from tests.given import ANNOTATIONS, linked, make, make_adapter, real, refusal, write
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
@@ -282,7 +282,7 @@ def searched(films: Path, n: int = 4, several: bool = False) -> Task:
 
 
 def adapter(encoder: Any, task: Task, **settings: Any) -> Any:
-    return plugins.factory("adapter", "retrieval")(encoder, task, **settings).eval()
+    return make_adapter("retrieval", encoder, task, **settings).eval()
 
 
 def test_zero_shot_ranks_are_those_of_the_encoders_own_vectors(tiny: Path, films: Path) -> None:

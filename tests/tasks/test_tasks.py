@@ -12,7 +12,7 @@ import pytest
 
 from evalkit import plugins
 from evalkit.api import Example, Task
-from evalkit.config.keys import default_adapter, known_keys
+from evalkit.config.keys import REQUIRED, _keys, adapter_defaults, default_adapter, known_keys, settings_class
 from evalkit.pipeline.trainer import headline
 from evalkit.results.scores import reference, resolve
 from tests.given import ANNOTATIONS, make, real, refusal
@@ -96,7 +96,7 @@ def test_a_task_states_what_its_numbers_mean(name: str, minis: dict[str, Task]) 
     assert task.license and task.source and task.split and task.version >= 1
     adapter = default_adapter(name)
     assert adapter in ADAPTERS
-    assert set(task.settings) <= set(inspect.signature(plugins.factory("adapter", adapter)).parameters)
+    assert set(task.settings) <= set(adapter_defaults(adapter))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -141,13 +141,12 @@ def test_a_missing_root_is_told_with_its_path(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_every_setting_of_an_adapter_has_a_type_a_default_and_a_meaning(name: str) -> None:
     function = plugins.factory("adapter", name)
-    first, second, *settings = inspect.signature(function).parameters.values()
-    assert (first.name, second.name) == ("encoder", "task") and settings
+    assert list(inspect.signature(function).parameters) == ["encoder", "task", "points"]
     assert (function.__doc__ or "").splitlines()[0].endswith(".")
-    for setting in settings:
-        assert setting.kind is setting.KEYWORD_ONLY, setting
-        assert setting.annotation is not setting.empty and setting.default is not setting.empty, setting
-        assert f"\n        {setting.name}: " in (function.__doc__ or ""), setting
+    keys = _keys("adapter", settings_class(name))
+    assert keys and set(settings_class(name).STACKABLE) <= adapter_defaults(name).keys()
+    for key in keys.values():
+        assert key.type is not Any and key.default is not REQUIRED and key.meaning, key
 
 
 # --- egoschema -------------------------------------------------------------------------------------------------------

@@ -36,7 +36,6 @@ def captions(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, fl
     return scored(*_tokenized("captions", predictions, targets), [failed(prediction) for prediction in predictions])
 
 
-@meteor.beside(captions)
 def captions_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
     """`captions` and `METEOR` 1.5, which needs evalkit[captions].
 

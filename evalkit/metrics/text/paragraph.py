@@ -35,7 +35,6 @@ def paragraph(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
     return _scored("paragraph", predictions, targets)[0]
 
 
-@meteor.beside(paragraph)
 def paragraph_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
     """`paragraph` and `METEOR` 1.5, which needs evalkit[captions].
 

@@ -1,0 +1,70 @@
+"""Reads the features of one adapter: a part of an encoder's output, from the cache where it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from evalkit.api import FeatureSpec
+from evalkit.features.codec import as_stored
+from evalkit.features.extract import FeatureCache, FeatureExtractor
+from evalkit.features.forward import EncoderRunner
+from evalkit.features.key import FeatureKey, Identity, architecture
+from evalkit.features.store import open_default
+from evalkit.video.decode import PYAV, default_decoder
+
+
+@dataclass(frozen=True)
+class FeatureReader:
+    """Reads the features of videos.
+
+    Attributes:
+        extractor: decodes, and counts the cost.
+        encoder: on its device.
+        spec: which part of the encoder's output is kept.
+        cache: where features are stored; None where they are not.
+    """
+
+    extractor: FeatureExtractor
+    encoder: EncoderRunner
+    spec: FeatureSpec
+    cache: FeatureCache | None = None
+
+    def reads(self, spec: FeatureSpec) -> FeatureReader:
+        """The reader of another part of the same encoder's output."""
+        return replace(self, spec=spec, cache=self.cache and self.cache.keeping(spec))
+
+    def keep(self, pixels: Tensor) -> Tensor:
+        """The kept part of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W)."""
+        self.encoder.module.eval()  # an adapter that holds it may be in the middle of its training
+        features = self.encoder(pixels, self.spec)
+        return features if self.cache else as_stored(features, self.spec.layout)  # a cache rounds what it stores
+
+
+def open_feature_cache(
+    encoder: EncoderRunner, extractor: FeatureExtractor, spec: FeatureSpec, *, compiled: bool = False, made_by: str = ""
+) -> FeatureCache:
+    """The default store, under a key of everything that changes the features.
+
+    Args:
+        encoder: on its device.
+        extractor: how clips are read.
+        spec: which part of the output is kept.
+        compiled: whether torch compiles the encoder.
+        made_by: the call that made an encoder of the user's own, whose effect the module may not show.
+    """
+    key = FeatureKey(
+        video=Identity(0, None, ""),  # of each source in its turn, as are the span and the variant
+        span=None,
+        views=extractor.views,
+        clip=encoder.module.clip,
+        decoder=", ".join(dict.fromkeys((default_decoder(extractor.decoder), PYAV))),
+        weights=encoder.sha256,
+        architecture=architecture(encoder.module) + made_by,
+        feature_spec=repr(spec),
+        precision=f"{encoder.precision} on {encoder.device.type}{', compiled' if compiled else ''}",
+        dtype=spec.dtype,
+        layout=spec.layout,
+    )
+    return FeatureCache(open_default(), key)

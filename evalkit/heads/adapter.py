@@ -1,0 +1,141 @@
+"""The adapter contract: the base class of every adapter, and of the settings that become the keys of `adapter.*`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import lightning
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from evalkit.api import Batch, Example, FeatureSpec, Prediction
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """Settings of an adapter: the fields of a subclass named `Settings` are the keys of `adapter.*`.
+
+    Each field needs a type and a default (without one, the key must be given), and a line under `Attributes:` in the
+    docstring, which `evalkit run task=NAME --help` shows; keys are listed and recorded in the order of these lines.
+
+    Attributes of the class:
+        STACKABLE: settings in which grid points of one training pass may differ; empty: every point is a pass.
+        COMPATIBLE_ADAPTERS: names of other adapters whose trained weights this one loads, each with the settings of
+            theirs that its weights depend on.
+        INFERENCE_SETTINGS: settings that have no part in training, so that of a trained adapter the task's value holds.
+    """
+
+    STACKABLE: ClassVar[tuple[str, ...]] = ()
+    COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {}
+    INFERENCE_SETTINGS: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True)
+class Training(AdapterSettings):
+    """Settings of an adapter that is trained in epochs.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        epochs: passes over the training examples.
+        batch_size: examples in one training step.
+    """
+
+    lr: Annotated[float, Gt(0)] = 1e-3
+    weight_decay: Annotated[float, Ge(0)] = 0.05
+    epochs: Annotated[int, Ge(0)] = 30
+    batch_size: Annotated[int, Gt(0)] = 32
+
+
+class Adapter(lightning.LightningModule, ABC):
+    """Joins a frozen encoder to a task: reads features of videos and predicts what the task scores.
+
+    A subclass defines `predict`. One that is trained also defines `training_step` and `configure_optimizers`, as any
+    LightningModule, and sets `epochs`; one with a closed-form solution sets `closed_form` and defines `solve`.
+
+    Attributes:
+        needs_video: `predict` is never called without features; False where it has a blind control (features=None).
+        single_view: reads one view of a video; a run with several clips or crops is refused.
+        closed_form: fitted by one call of `solve`, without a trainer. `epochs` is 1 then.
+        trains_encoder: the encoder is part of the module and changes while it is fitted: `training_step` gets uint8
+            video (B, V, T, C, H, W) in place of features.
+        feature_spec: which part of the encoder's output it reads.
+        epochs: passes over the training examples; 0 for an adapter that is not fitted.
+        batch_size: examples in one training step.
+        points: K, grid points that it trains together. Where K > 1, each trainable parameter has K as its first
+            dimension, `training_step` returns {"loss": their sum, "losses": (K,)}, and `predict_all` and `select` are
+            defined.
+    """
+
+    needs_video: ClassVar[bool] = True
+    single_view: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = False
+    trains_encoder: bool = False
+    feature_spec: FeatureSpec = FeatureSpec()
+    epochs: int = 0
+    batch_size: int = 1
+    points: int = 1
+
+    @property
+    def frozen(self) -> Mapping[str, str]:
+        """SHA-256 by name of frozen parts that the trained weights belong to and do not contain."""
+        return {}
+
+    @property
+    def saves_encoder(self) -> bool:
+        """Whether a trained encoder is written as a checkpoint of its own; False where `adapter_state` contains it."""
+        return self.trains_encoder
+
+    @abstractmethod
+    def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
+        """One prediction per example.
+
+        Args:
+            examples: B of them, without looking at their targets.
+            features: (B, V, ...), V views of each, as `feature_spec` says; None for the blind control.
+        """
+
+    def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
+        """The predictions of each of the K points."""
+        return [self.predict(examples, features)]
+
+    def select(self, point: int) -> None:
+        """Keeps one point of several, counted from 0."""
+        if self.points > 1:
+            raise NotImplementedError(f"{type(self).__name__} trains {self.points} points and has no select()")
+
+    def solve(self, train: Batch) -> None:
+        """Fits every point at once.
+
+        Args:
+            train: all training examples, with features (n, V, ...) of all their views.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has closed_form=True and no solve()")
+
+    def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+        """The final predictions for a whole split, where one depends on the other examples, as a rank does."""
+        return predictions
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The tensors to write: trainable parameters, without those of an encoder, which is a checkpoint of its own."""
+        trainable = {name: value for name, value in self.named_parameters() if value.requires_grad}
+        return {name: value for name, value in trainable.items() if not name.startswith("encoder.")}
+
+    @torch.no_grad()
+    def load_adapter_state(self, weights: Mapping[str, Tensor]) -> None:
+        """Copies tensors with the names and shapes of `adapter_state` back, from any float dtype."""
+        for name, value in self.adapter_state().items():
+            value.copy_(weights[name])
+
+    def flops(self, encoder: Any, video: Tensor) -> int | None:
+        """Operations of one clip in the layers that are trained, two per multiply-add; None where not counted.
+
+        Args:
+            encoder: called as the encoder, on the device `meta`: its output has shapes and no values.
+            video: (1, T, C, H, W) on `meta`.
+        """
+        return None

@@ -1,0 +1,82 @@
+"""The settings of an adapter and of its grid points: where they come from, and which have no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import UserError
+from evalkit.heads.adapter import Adapter, Training
+
+# Settings that only matter while an adapter is fitted.
+TRAINING = tuple(field.name for field in fields(Training))
+
+
+def adapter_settings(
+    defaults: Mapping[str, Any],
+    prescribed: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    *,
+    trained: Mapping[str, Any] | None = None,
+    inference: Collection[str] = (),
+) -> dict[str, Any]:
+    """The settings of an adapter, later ones first: overrides, what the protocol prescribes, defaults.
+
+    Args:
+        defaults: of the adapter.
+        prescribed: by the task's protocol.
+        overrides: of the user.
+        trained: that a trained adapter was fitted with, which take the place of the protocol's; None where it is to be
+            fitted.
+        inference: settings that the protocol decides for a trained adapter, too.
+    """
+    if trained is not None:
+        prescribed = {**trained, **{key: prescribed[key] for key in inference if key in prescribed}}
+    return {**defaults, **prescribed, **overrides}
+
+
+def grid_passes(points: Sequence[Mapping[str, Any]], stackable: Collection[str]) -> list[list[int]]:
+    """The places of points that differ in these settings at most; of one each where there are no such settings."""
+    passes: dict[str, list[int]] = {}
+    for k, point in enumerate(points):
+        apart = {key: value for key, value in point.items() if key not in stackable}
+        passes.setdefault(repr(apart) if stackable else str(k), []).append(k)
+    return list(passes.values())
+
+
+def refuse_idle(given: Sequence[str], adapter: Adapter, settings: Mapping[str, Any], fitted_from: Path | None) -> None:
+    """Raises UserError if a setting of fitting was given, and a run does not fit this adapter.
+
+    Args:
+        given: the settings that the user gave.
+        adapter: as made.
+        settings: of the adapter.
+        fitted_from: folder of its weights; None where it comes untrained.
+    """
+    idle = [key for key in TRAINING if key in given]
+    untrained = not adapter.epochs and settings.get("epochs") != 0
+    if not idle or not (fitted_from or adapter.saves_encoder or untrained):
+        return
+    why = "is not trained with these settings"
+    if adapter.saves_encoder:
+        why = "trains the encoder too, which evalkit adapt does"
+    elif fitted_from:
+        why = f"comes trained from {fitted_from}. adapter.from=none fits a new one"
+    raise UserError(f"adapter.{idle[0]} has no effect: the adapter {why}")
+
+
+def refuse_grid(key: str, adapter: Adapter, points: Sequence[Mapping[str, Any]], fitted_from: Path | None) -> None:
+    """Raises UserError if several grid points are given for an adapter of which a fit cannot choose one.
+
+    Args:
+        key: a setting that has several values.
+        adapter: of the first pass.
+        points: the settings of each.
+        fitted_from: folder of its weights; None where it comes untrained.
+    """
+    fitted = adapter.epochs and all(point.get("epochs", adapter.epochs) for point in points)
+    if fitted_from or adapter.trains_encoder or not fitted:
+        why = "changes the encoder for those that follow" if adapter.trains_encoder else "is not fitted"
+        raise UserError(f"adapter.{key} has several values, but the adapter {why}: give one")

@@ -1,0 +1,69 @@
+"""The record of a run, as result.json holds it, from plain parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evalkit.api import Task
+from evalkit.results import run_folder
+from evalkit.results.rows import Row, tally
+
+
+def record(
+    task: Task,
+    rows: Sequence[Row],
+    *,
+    name: str,
+    score: str,
+    protocol: Mapping[str, Any],
+    encoder: Mapping[str, Any],
+    adapter: Mapping[str, Any],
+    scores: Sequence[Mapping[str, Any]],
+    controls: Sequence[Mapping[str, Any]],
+    selection: Mapping[str, Any] | None,
+    cost: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The values of result.json, in its shape (result.schema.json).
+
+    Args:
+        task: that was run.
+        rows: of its test examples.
+        name: of the task, with `@mini` where its miniature was used.
+        score: reference of its score function.
+        protocol: everything that decides the meaning of the scores.
+        encoder: name, ckpt, sha256, architecture, clip, parameters, settings and canary.
+        adapter: name, settings, trainable_parameters and trainable_flops.
+        scores: of the rows, the headline first.
+        controls: name, metric and value of each.
+        selection: how grid point and epoch were chosen; None where nothing was fitted.
+        cost: seconds, counts and bytes.
+        provenance: command, versions, machine and times.
+    """
+    counts = tally(rows)
+    return {
+        "schema": 1,
+        "status": "complete" if not counts["n_failed"] else "partial" if counts["n_scored"] else "failed",
+        "task": {
+            "name": name,
+            "version": task.version,
+            "split": task.split,
+            "score": score,
+            "protocol": protocol,
+            "published": dict(task.published),
+        },
+        "encoder": encoder,
+        "adapter": adapter,
+        "data": {
+            "fingerprint": run_folder.fingerprint(task.test),
+            "published_size": task.sizes.get("test"),
+            **counts,
+        },
+        "scores": scores,
+        "chance": task.chance,
+        "controls": controls,
+        "selection": selection,
+        "cost": cost,
+        "provenance": provenance,
+    }
