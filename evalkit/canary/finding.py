@@ -1,4 +1,4 @@
-"""What the canary says of one thing that it looked at."""
+"""The result of one check of an encoder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ Outcome = Literal["ok", "warning", "failed", "unknown"]
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        check: what it is called.
-        outcome: ok; warning: worth a look; failed: features would be wrong; unknown: it could not be told, and why.
+        check: name of the check.
+        outcome: ok; warning: worth a look; failed: features would be wrong; unknown: not measured, and why.
         detail: one line: what was measured, and what to do.
     """
 

@@ -1,4 +1,4 @@
-"""A reference record: one film, drawn by formula, and what an encoder made of it where it was right."""
+"""Reference records: one film and the embedding of it by a correctly fed encoder."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evalkit.canary.finding import Finding
+from evalkit.demo import CANARY_REFERENCE
 from evalkit.errors import UserError, one_line
 
 REFERENCE = "canary.npz"  # beside a checkpoint's weights
+SHIPPED = CANARY_REFERENCE
+# Shipped weights have fewer parameters; hashing a large encoder takes seconds.
+SHIPPED_PARAMETERS = 1e7
 
 
 class Reference(NamedTuple):
-    """What an encoder made of one film where it was right.
+    """One film and its embedding by a correctly fed encoder.
 
     Attributes:
         video: uint8 RGB (T, C, H, W).
-        pooled: float (E,), as the encoder gave it.
-        weights: `content` of the encoder, empty where the record does not say.
-        path: where it was read.
+        pooled: the embedding, float32 (E,).
+        weights: `content` of the encoder; empty if the record does not hold it.
+        path: the file that was read.
     """
 
     video: Tensor
@@ -32,9 +37,9 @@ class Reference(NamedTuple):
 
 
 def film(frames: int, size: int, index: int = 0) -> Tensor:
-    """A film drawn by formula, uint8 RGB (T, C, H, W), the same on every machine.
+    """Draw a film by formula, uint8 RGB (T, C, H, W), the same on every machine.
 
-    No two of its channels, corners, axes or directions of time are alike, so that any mix-up changes it.
+    No two of its channels, corners, axes or directions of time are alike, so that any exchange of them changes it.
 
     Args:
         frames: T.
@@ -58,7 +63,7 @@ def film(frames: int, size: int, index: int = 0) -> Tensor:
 
 
 def content(module: nn.Module) -> str:
-    """Hash of a module's parameters by their content alone, whatever their names and their order."""
+    """SHA-256 of a module's parameters, independent of their names and their order."""
     digests = sorted(_digest(parameter) for parameter in module.parameters())
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
@@ -69,10 +74,10 @@ def _digest(tensor: Tensor) -> str:
 
 
 def write_reference(encoder: Any, path: Path) -> None:
-    """Writes what a right encoder makes of a film, so that a wrong seam to the same weights is found later.
+    """Write a film and this encoder's embedding of it, so that a later input mismatch with the same weights is found.
 
-    It holds what this encoder gives here and now. To prove that evalkit feeds a model as it was trained, write the
-    record where it was trained, with its own preprocessing. `video` is any uint8 RGB film (T, H, W, 3) of the
+    The record holds the present output of this encoder. To prove that evalkit feeds a model as it was trained, write
+    the record where it was trained, with its own preprocessing. `video` is any uint8 RGB film (T, H, W, 3) of the
     encoder's own frames and size, `pooled` its embedding (E,); put the file beside the weights:
 
         pooled = model(preprocess(video)[None])[0].float().cpu().numpy()
@@ -91,10 +96,10 @@ def write_reference(encoder: Any, path: Path) -> None:
 
 
 def read_reference(path: Path) -> Reference:
-    """The record in a file.
+    """Read a record from a file.
 
     Raises:
-        UserError: it is no such record.
+        UserError: the file cannot be read, or is not a record.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -110,7 +115,31 @@ def read_reference(path: Path) -> Reference:
     return Reference(video.permute(0, 3, 1, 2), pooled.float(), weights, path)
 
 
+def find_reference(encoder: nn.Module, folder: Path | None) -> Reference | Finding | None:
+    """Read the record beside a checkpoint, or evalkit's own if the encoder holds the shipped weights.
+
+    Args:
+        encoder: whose weights are compared with the shipped ones, whatever code holds them.
+        folder: of the checkpoint, or None.
+
+    Returns:
+        The record, a failed finding if it cannot be read, or None if there is no record.
+    """
+    beside = folder / REFERENCE if folder else None
+    try:
+        if beside and beside.is_file():
+            return read_reference(beside)
+        if SHIPPED.is_file():
+            shipped = read_reference(SHIPPED)
+            small = sum(parameter.numel() for parameter in encoder.parameters()) < SHIPPED_PARAMETERS
+            if small and content(encoder) == shipped.weights:
+                return shipped
+    except UserError as error:
+        return Finding("reference", "failed", str(error))
+    return None
+
+
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's parameters lie; the CPU where it has none."""
+    """The device of a module's parameters; the CPU if it has none."""
     parameter = next(module.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device

@@ -1,4 +1,4 @@
-"""The canary: faults of the seam, each planted in a healthy encoder, and healthy encoders, in which it finds none."""
+"""The canary: input mismatches, each planted in a healthy encoder, and healthy encoders, in which it finds none."""
 
 import copy
 import random
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput
-from evalkit.canary import checks, reference, weights
+from evalkit.canary import reference, weights
 from evalkit.canary.checks import examine
 from evalkit.canary.finding import Finding
 from evalkit.canary.reference import content, film, write_reference
@@ -61,7 +61,7 @@ def clips() -> Tensor:
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """No record of the demo: its weights are like anybody's."""
-    monkeypatch.setattr(checks, "SHIPPED", Path("nowhere"))
+    monkeypatch.setattr(reference, "SHIPPED", Path("nowhere"))
 
 
 def outcomes(findings: list[Finding]) -> dict[str, str]:
@@ -275,7 +275,7 @@ def test_frames_encoded_by_themselves_are_told_from_order(demo: Any, clips: Tens
 
 
 @pytest.mark.parametrize(
-    ("after", "said"),
+    ("after", "message"),
     [
         (lambda out: out.pooled, "returns a Tensor"),
         (lambda out: EncoderOutput(out.tokens.flatten(1, 2), out.pooled), "wanted (B, T', S, D)"),
@@ -284,9 +284,9 @@ def test_frames_encoded_by_themselves_are_told_from_order(demo: Any, clips: Tens
         (lambda out: EncoderOutput(out.tokens.transpose(1, 2), out.pooled), "no more steps"),
     ],
 )
-def test_an_output_of_another_layout_is_found(demo: Any, clips: Tensor, after: Any, said: str) -> None:
+def test_an_output_of_another_layout_is_found(demo: Any, clips: Tensor, after: Any, message: str) -> None:
     findings = examine(Wrapped(demo, after=after), clips)
-    assert failed(findings) == {"layout"} and said in details(findings)["layout"]
+    assert failed(findings) == {"layout"} and message in details(findings)["layout"]
 
 
 def test_nan_is_found(demo: Any, clips: Tensor) -> None:
@@ -352,10 +352,10 @@ def test_a_record_that_is_none_is_found(demo: Any, clips: Tensor, tmp_path: Path
 
 def test_the_shipped_record_is_what_the_demo_gives_now(demo: Any, tmp_path: Path) -> None:
     write_reference(demo, tmp_path / "canary.npz")
-    now, shipped = reference.read_reference(tmp_path / "canary.npz"), reference.read_reference(checks.SHIPPED)
+    now, shipped = reference.read_reference(tmp_path / "canary.npz"), reference.read_reference(reference.SHIPPED)
     assert torch.equal(now.video, shipped.video) and now.weights == shipped.weights
     torch.testing.assert_close(now.pooled, shipped.pooled, rtol=1e-3, atol=1e-4)
-    assert checks.SHIPPED.stat().st_size < 60_000
+    assert reference.SHIPPED.stat().st_size < 60_000
 
 
 def test_content_does_not_depend_on_names_and_order() -> None:
@@ -377,5 +377,4 @@ def test_weights_that_are_nan_are_a_finding_and_no_crash() -> None:
         for parameter in encoder.parameters():
             parameter.fill_(torch.nan)
     clips = torch.stack([reference.film(8, 64, index) for index in (2, 3)])
-    found = {one.check: one.outcome for one in checks.examine(encoder, clips)}
-    assert found["finite"] == "failed"
+    assert outcomes(examine(encoder, clips))["finite"] == "failed"
