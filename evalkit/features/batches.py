@@ -179,7 +179,7 @@ def _where(
     kind = "video" if row.dtype == torch.uint8 else "features"
     message = f"{label}: {_gigabytes(size)} of {kind}, {_gigabytes(free)} of memory free"
     limit = feature_cache.store.limit if feature_cache else 0
-    if feature_cache and feature_cache.key.layout == "int8":
+    if feature_cache and feature_cache.key.feature_spec.layout == "int8":
         size = rows * (row.numel() + 4 * row.numel() // row.shape[-1])  # as it lies on the disk
     if limit is None or size <= limit:
         print(f"{message}: they are read from the store for every batch", file=sys.stderr)

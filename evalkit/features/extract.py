@@ -93,7 +93,7 @@ class FeatureCache:
 
     def keeping(self, spec: FeatureSpec) -> FeatureCache:
         """The same store for another part of the encoder's output."""
-        return replace(self, key=replace(self.key, feature_spec=repr(spec), dtype=spec.dtype, layout=spec.layout))
+        return replace(self, key=replace(self.key, feature_spec=spec))
 
     def keys(self, source: Source, variants: Iterable[str]) -> bytes:
         """A key per variant and one for what decoded the source, end to end; none where there is no such file."""
@@ -125,7 +125,7 @@ class FeatureCache:
         """Stores what was encoded, and gives it as `find` will."""
         *own, decoder = _each(keys)
         stored = {
-            name: self.store.put(key, feature, self.key.layout)
+            name: self.store.put(key, feature, self.key.feature_spec.layout)
             for key, (name, feature) in zip(own, encoding.features.items(), strict=True)
         }
         self.store.put(decoder, torch.tensor(list((encoding.decoder or "").encode()), dtype=torch.uint8))

@@ -1,4 +1,4 @@
-"""The encoder at work: uint8 clips in, what the adapter keeps of its output back, whatever fits into memory at once."""
+"""Forward passes of a frozen encoder: uint8 clips to features, in batches that fit into memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class EncoderRunner:
     Attributes:
         module: the encoder.
         sha256: of its weights.
-        device: where it is.
-        batch: clips in one forward pass; halved when the memory does not suffice, where `auto_batch`.
-        auto_batch: the batch may be halved. What a clip gives depends on its batch by rounding alone; the canary
+        device: of its parameters.
+        batch: clips in one forward pass; halved when memory runs out, if `auto_batch`.
+        auto_batch: allow halving the batch. A clip's features depend on its batch by rounding alone; the canary
             measures by how much.
         precision: of the arithmetic: 32, or bf16 or 16 under autocast.
     """
@@ -42,11 +42,15 @@ class EncoderRunner:
         return torch.autocast(self.device.type, half) if half else nullcontext()
 
     def encode(self, pixels: Tensor, layers: int | tuple[int, ...] = 1) -> EncoderOutput:
-        """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W)."""
+        """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W).
+
+        Raises:
+            UserError: the encoder takes no `layers=`.
+        """
         video = self.module.clip.normalize(pixels.to(self.device, non_blocking=True))
         with self.autocast():
             try:
-                found: EncoderOutput = self.module(video) if layers == 1 else self.module(video, layers=layers)
+                encoded: EncoderOutput = self.module(video) if layers == 1 else self.module(video, layers=layers)
             except TypeError as error:
                 if layers != 1 and "layers" in str(error):
                     raise UserError(
@@ -55,24 +59,25 @@ class EncoderRunner:
                     ) from error
                 raise
         if self.precision == "32":
-            return found
-        frames = None if found.frames is None else found.frames.float()
-        return EncoderOutput(found.tokens.float(), found.pooled.float(), tuple(x.float() for x in found.layers), frames)
+            return encoded
+        layers_float = tuple(tokens.float() for tokens in encoded.layers)
+        frames = None if encoded.frames is None else encoded.frames.float()
+        return EncoderOutput(encoded.tokens.float(), encoded.pooled.float(), layers_float, frames)
 
     def __call__(self, pixels: Tensor, spec: FeatureSpec) -> Tensor:
-        """What is kept of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W).
+        """Features (N, ...) on the CPU of uint8 clips (N, T, C, H, W): the part of the output that `spec` names.
 
         Raises:
             UserError: the encoder does not take clips of this shape, gives NaN or infinity, or needs more memory than
                 there is.
         """
-        found: list[Tensor] = []
+        features: list[Tensor] = []
         done = 0
         while done < len(pixels):
             part = pixels[done : done + self.batch]
             try:
                 with torch.inference_mode():
-                    found.append(spec.take(self.encode(part, spec.layers)).cpu())
+                    features.append(spec.take(self.encode(part, spec.layers)).cpu())
             except (RuntimeError, ValueError) as error:
                 if not _is_out_of_memory(error):
                     if isinstance(error, ValueError):  # a shape that it does not take: clip.frames, clip.size
@@ -86,7 +91,7 @@ class EncoderRunner:
                 self.batch //= 2
             else:
                 done += len(part)
-        result = torch.cat(found)  # a copy: an inference tensor could not be trained on
+        result = torch.cat(features)  # a copy: an inference tensor could not be trained on
         if not torch.isfinite(result).all():
             raise UserError("the encoder gives NaN or infinity: its weights are damaged, or too large for half floats")
         return result
@@ -94,5 +99,5 @@ class EncoderRunner:
 
 def _is_out_of_memory(error: Exception) -> bool:
     # A CPU and Metal raise plain RuntimeErrors.
-    told = ("can't allocate memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in told)
+    messages = ("can't allocate memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in messages)

@@ -1,4 +1,4 @@
-"""What makes a feature the same feature: which video, cut and prepared how, encoded by what. Its digest is its key."""
+"""Keys of stored features: the digest of everything that changes a feature."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from evalkit.api import Clip, Views
-from evalkit.features.codec import Layout
-from evalkit.features.store import FORMAT
+from evalkit.api import Clip, FeatureSpec, Views
+from evalkit.features.shards import FORMAT
 
-# Bytes at either end of a file that are looked at.
+# Bytes at either end of a file that are hashed.
 END_BYTES = 16 << 10
 # Raised when the same file, views and clip give other pixels: sampling, cropping, scaling or normalizing changed.
 PREPROCESSING = 1
@@ -25,11 +24,11 @@ PREPROCESSING = 1
 
 @dataclass(frozen=True)
 class Identity:
-    """Which video a file holds, wherever it lies and whatever it is called.
+    """Content of a video file, independent of its path.
 
     Attributes:
         size: of the file in bytes.
-        mtime_ns: when it was last written, in nanoseconds; None where all of it was hashed.
+        mtime_ns: modification time in nanoseconds; None if all of the file was hashed.
         sha256: of its first and last 16 KiB, or of all of it.
     """
 
@@ -39,11 +38,15 @@ class Identity:
 
 
 def identify(path: Path, full: bool = False) -> Identity:
-    """The identity of a video file, from its size, its time of writing and its two ends: a move keeps all three.
+    """Identify a video file by its size, its modification time and its two ends: moving it changes none of them.
 
-    A copy has a time of its own unless it was made with `cp -p` or `rsync -t`, and is then another video. `full` reads
-    the whole file and does not look at the time: copies are the same video, and bytes that were replaced in the middle
-    under the old time are found.
+    A copy has another modification time, and is therefore another video, unless it was made with `cp -p` or
+    `rsync -t`.
+
+    Args:
+        path: of the file.
+        full: hash the whole file and ignore the time, so that copies are the same video, and bytes replaced in the
+            middle under the old time are found.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -59,24 +62,21 @@ def identify(path: Path, full: bool = False) -> Identity:
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """Everything that changes a stored feature. Texts of a task are not among it: one feature serves every question.
+    """Everything that changes a stored feature. A task's texts do not: one feature serves every question.
 
     Attributes:
-        video: whose frames.
+        video: the source of the frames.
         span: start and end in seconds; None means the whole video.
         views: which frames and crops, resolved: `frames`, `size` and `resize` are not None.
-        clip: what the encoder sees of pixels: value range, mean, std.
+        clip: the encoder's input: value range, mean, std.
         decoder: names and versions of the decoders that may read the file.
         weights: sha256 of the encoder's weights.
-        architecture: of the encoder, as `architecture` says it: equal weights may be used in other ways.
-        feature_spec: which layers, and what is kept of them: `pooled`, `tokens of the last 4 layers`, with all
-            settings.
+        architecture: hash of the encoder's code and settings, as `architecture` gives it: equal weights may be used
+            in different ways.
+        feature_spec: the part of the encoder's output that is kept, and how it is stored.
         precision: of the encoder's arithmetic: 32, or bf16 or 16 under autocast.
-        masking: what of the clip is hidden from the encoder, with its seed; empty means nothing.
-        variant: what was done to the pixels: unchanged, shuffled (with its seed), single_frame; and where they are an
-            augmented view, which one, by `evalkit.video.augment.AugmentedView.of`.
-        dtype: of what is kept, before it is stored.
-        layout: how it is stored.
+        variant: change to the pixels: unchanged, shuffled (with its seed), single_frame; and for an augmented view its
+            description by `evalkit.video.augment.AugmentedView.of`.
         preprocessing: version of evalkit's own way from frames to the encoder's input.
         store: version of the store's format.
     """
@@ -88,34 +88,31 @@ class FeatureKey:
     decoder: str
     weights: str
     architecture: str
-    feature_spec: str
+    feature_spec: FeatureSpec
     precision: str
-    masking: str = ""
     variant: str = "unchanged"
-    dtype: str = "float32"
-    layout: Layout = "given"
     preprocessing: int = PREPROCESSING
     store: int = FORMAT
 
     def digest(self) -> bytes:
-        """The 32 bytes under which the feature is stored; equal numbers are equal, be they 1 or 1.0."""
+        """The 32 bytes under which the feature is stored; 1 and 1.0 give the same."""
         text = json.dumps(_plain(asdict(self)), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).digest()
 
 
 def architecture(encoder: nn.Module) -> str:
-    """Hash of what an encoder does with its weights: its modules, their plain attributes, and their source files.
+    """Hash an encoder's modules, their plain attributes, and their source files.
 
     Heads, a norm's epsilon or a wrapper's own code change the output at equal weights; so may each line of the files
-    in which the modules' classes are written, torch's own left aside. Where the weights came from does not count.
+    in which the modules' classes are written, except torch's. The origin of the weights does not count.
     """
     digest = hashlib.sha256()
     files = set()
     for name, module in encoder.named_modules():
         kind = type(module)
-        own = {key: _text(value) for key, value in vars(module).items() if key not in _TORCHS}
-        told = {key: value for key, value in own.items() if value}
-        digest.update(f"{name} {kind.__qualname__} {sorted(told.items())}\n".encode())
+        texts = {key: _text(value) for key, value in vars(module).items() if key not in _COMMON}
+        settings = sorted((key, text) for key, text in texts.items() if text)
+        digest.update(f"{name} {kind.__qualname__} {settings}\n".encode())
         for base in kind.__mro__:
             if base.__module__.partition(".")[0] not in ("torch", "builtins"):
                 try:
@@ -127,10 +124,10 @@ def architecture(encoder: nn.Module) -> str:
     return digest.hexdigest()
 
 
-# What every module has, whatever it does.
-_TORCHS = {*vars(nn.Module()), "training", "name_or_path", "_name_or_path"}
-# Attributes of modules that say nothing about the output: evaluation is always meant, and where weights came from.
-_ASIDE = {"training", "name_or_path", "_name_or_path"}
+# Attributes that do not change the output: the mode, which is always evaluation, and the origin of the weights.
+_IGNORED = {"training", "name_or_path", "_name_or_path"}
+# And those of every module.
+_COMMON = {*vars(nn.Module()), *_IGNORED}
 
 
 def _text(value: Any) -> str:
@@ -138,20 +135,20 @@ def _text(value: Any) -> str:
     if isinstance(value, bool | int | float | str | None):
         return repr(value)
     if isinstance(value, tuple | list):
-        parts = [_text(one) for one in value]
+        parts = [_text(item) for item in value]
         return f"[{', '.join(parts)}]" if all(parts) else ""
     if is_dataclass(value) and not isinstance(value, type):
         value = vars(value)
     if isinstance(value, Mapping):
-        told = [(str(key), _text(one)) for key, one in sorted(value.items(), key=str) if key not in _ASIDE]
-        return str([(key, text) for key, text in told if text])
+        texts = [(str(key), _text(item)) for key, item in sorted(value.items(), key=str) if key not in _IGNORED]
+        return str([(key, text) for key, text in texts if text])
     return ""
 
 
 def _plain(value: Any) -> Any:
     """A value as JSON holds it, whole floats as integers."""
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -62,9 +62,7 @@ def open_feature_cache(
         decoder=", ".join(dict.fromkeys((default_decoder(extractor.decoder), PYAV))),
         weights=encoder.sha256,
         architecture=architecture(encoder.module) + made_by,
-        feature_spec=repr(spec),
+        feature_spec=spec,
         precision=f"{encoder.precision} on {encoder.device.type}{', compiled' if compiled else ''}",
-        dtype=spec.dtype,
-        layout=spec.layout,
     )
     return FeatureCache(open_default(), key)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evalkit import encoders
-from evalkit.api import Augment, Clip, Example, Views
+from evalkit.api import Augment, Clip, Example, FeatureSpec, Views
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, Source, SourceFeatures
@@ -240,7 +240,7 @@ def feature_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureCac
         Path(name).write_bytes(name.encode() * 100)
     views = Views(frames=2, size=8, resize="crop")
     empty = Identity(0, None, "")
-    key = FeatureKey(empty, None, views, Clip(), "decoder 1", "0" * 64, "1" * 64, "pooled", "32 on cpu")
+    key = FeatureKey(empty, None, views, Clip(), "decoder 1", "0" * 64, "1" * 64, FeatureSpec(), "32 on cpu")
     return FeatureCache(Store(tmp_path / "store"), key)
 
 
@@ -317,7 +317,7 @@ def test_damaged_entries_of_a_window_are_read_by_one_pool(
 
 
 def test_the_int8_layout_gives_the_same_the_first_time_and_later(feature_cache: FeatureCache) -> None:
-    small = FeatureCache(feature_cache.store, replace(feature_cache.key, feature_spec="int8", layout="int8"))
+    small = FeatureCache(feature_cache.store, replace(feature_cache.key, feature_spec=FeatureSpec(dtype="int8")))
     each = [told(list(extractor().encode(wanted("a"), halved, "test", VARIANTS, small))) for _ in range(2)]
     assert each[0] == each[1]
     (plain,) = extractor().encode(wanted("a"), halved, "test", VARIANTS, None)
