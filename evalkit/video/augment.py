@@ -1,4 +1,4 @@
-"""What an augmented view of a training clip shows: arithmetic on random numbers that are the view's own."""
+"""Augmented views of training clips: random crops, flips and times, by random numbers of each view's own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Literal, NamedTuple
 
 from evalkit.api import Augment, Views
 
-# Boxes that are drawn before the center is taken, as torchvision's RandomResizedCrop documents.
+# Crops that are drawn before the center crop is taken, as torchvision's RandomResizedCrop documents.
 TRIES = 10
 
 
 class AugmentedView(NamedTuple):
-    """One augmented view. What it shows of a clip is a function of these, of the video's name and of the span.
+    """One augmented view. Its pixels are a function of these fields, of the video's name and of the span.
 
     Attributes:
-        augment: how views differ; its own number of views does not count and is 1.
+        augment: how views differ; its number of views is 1.
         number: of the view, from 0.
         seed: of the run.
         clip: which of the view's clips, from 0.
@@ -30,11 +30,11 @@ class AugmentedView(NamedTuple):
     clip: int = 0
 
     def cut(self, views: Views) -> Views:
-        """The task's views as an augmented view has them: one crop of one clip, or of each."""
+        """The task's views with one crop, of one clip or of each."""
         return replace(views, clips=views.clips if self.augment.all_clips else 1, crops=1)
 
     def of(self, video: Path, span: tuple[float, float] | None) -> str:
-        """The view in words, for its key: what is drawn, and within which bounds. The video's folder does not count."""
+        """The view as text for its feature key: names what is drawn, and the bounds; the video's folder is left out."""
         return f"{self._name(video, span)}, {self.augment}"
 
     def stream(
@@ -50,15 +50,21 @@ class AugmentedView(NamedTuple):
 
 
 def augmented_views(augment: Augment, seed: int) -> tuple[AugmentedView, ...]:
-    """The augmented views of each clip; the first are the same, however many there are."""
+    """The augmented views of each clip; the first n do not depend on how many there are."""
     return tuple(AugmentedView(replace(augment, views=1), number, seed) for number in range(augment.views))
 
 
 def crop_box(height: int, width: int, augment: Augment, stream: random.Random) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random part of a frame, in pixels.
+    """Draw a random crop (top, left, height, width) in pixels, as torchvision's RandomResizedCrop does.
 
-    Area and aspect are drawn until the part fits into the frame, ten times at most; then it is the largest part at the
-    center whose aspect is allowed.
+    Area and aspect are drawn until the crop fits into the frame, at most TRIES times; then it is the largest center
+    crop of an allowed aspect.
+
+    Args:
+        height: of the frame.
+        width: of the frame.
+        augment: with the bounds of `area`, a share of the frame's, and `aspect`, width by height.
+        stream: source of randomness; only `random()` is called.
     """
     low, high = map(math.log, augment.aspect)
     for _ in range(TRIES):

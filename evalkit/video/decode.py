@@ -1,8 +1,8 @@
-"""The frames of one video file, by the time at which a player shows them.
+"""Decoded frames of one video file by index, in the order of presentation.
 
-PyAV reads them, so that damage is an error and not a patched picture. It is given only the packets that the wanted
-frames are made from, which makes it the fastest, too (bench/decode.py). decord or torchcodec read where they are asked
-for and the timeline says that they are exact.
+PyAV decodes them, so that damage is an error and not a concealed picture. It is given only the packets that the
+requested frames depend on, which also makes it the fastest (bench/decode.py). decord or torchcodec decode if they are
+requested and the timeline says that their seeks are exact.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Video:
         path: the file.
         times: seconds at which each shown frame starts, float64 (N,), strictly increasing, the first 0. Of a file that
             is cut off, the last entry stands for the missing rest: reading it raises DecodeError.
-        duration: seconds until the last frame ends, as the file states it where it is cut off.
-        decoder: name and version of the decoder, and in brackets why it is not the one that was asked for.
+        duration: seconds until the last frame ends; of a file that is cut off, as the file states it.
+        decoder: name and version of the decoder, and in brackets why it is not the requested one.
     """
 
     def __init__(self, path: Path, line: Timeline, decoder: Decoder) -> None:
         self.path = path
-        self._wanted_decoder = self.decoder = default_decoder(decoder)
+        self._requested_decoder = self.decoder = default_decoder(decoder)
         self._line = line
         self._index: dict[int | None, int] = {pts: index for index, pts in enumerate(line.pts)}
         stamps = line.pts if line.promised is None else [*line.pts, line.end]
@@ -72,35 +72,35 @@ class Video:
 
     @property
     def default_decoder(self) -> bool:
-        """Whether the frames read so far all came from the decoder that was asked for."""
-        return self.decoder == self._wanted_decoder
+        """Whether the frames read so far all came from the requested decoder."""
+        return self.decoder == self._requested_decoder
 
     @property
     def width(self) -> int:
-        """Width in pixels as shown, after rotation. Raises DecodeError where the first frame does not decode."""
+        """Width in pixels as shown, after rotation. Raises DecodeError if the first frame does not decode."""
         return self._size[1]
 
     @property
     def height(self) -> int:
-        """Height in pixels as shown, after rotation. Raises DecodeError where the first frame does not decode."""
+        """Height in pixels as shown, after rotation. Raises DecodeError if the first frame does not decode."""
         return self._size[0]
 
     def read(self, indices: Sequence[int]) -> Frame:
-        """The frames at these indices, in this order, uint8 RGB (n, H, W, 3); an index may come twice.
+        """Decode the frames at these indices, in this order, uint8 RGB (n, H, W, 3); an index may come twice.
 
         Raises:
             DecodeError: one of them does not decode.
             IndexError: an index is outside 0 .. len(times) - 1.
         """
-        asked, pixels = np.array(indices), None
+        order, pixels = np.array(indices), None
         for index, frame in self.frames(indices):
             if pixels is None:
                 pixels = np.empty((len(indices), *frame.shape), np.uint8)
-            pixels[asked == index] = frame
+            pixels[order == index] = frame
         return np.empty((0, *self._size, 3), np.uint8) if pixels is None else pixels
 
     def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Frame]]:
-        """Each of these frames once, with its index, in any order; uint8 RGB (H, W, 3). Holds only a few at a time.
+        """Decode each of these frames once, in any order: index and uint8 RGB (H, W, 3). Holds only a few at a time.
 
         Raises:
             DecodeError: one of them does not decode.
@@ -141,7 +141,7 @@ class Video:
                 self._use_pyav(f"{self.decoder} sees other frames or times")
 
     def _from_library(self, read: Library, indices: list[int]) -> Frame | None:
-        """These frames; None, and PyAV from now on, where the library stumbles or sees others."""
+        """These frames; None, and PyAV from now on, if the library fails or gives frames of other times or sizes."""
         try:
             pixels, starts = read(indices)
         except Exception:
@@ -166,7 +166,7 @@ class Video:
             raise DecodeError(self._damage)
 
     def _from_cuts(self, indices: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """Shown frames, each from the last cut before it; packets that none of them needs are passed over."""
+        """Shown frames, each from the last cut before it; packets that none of them depends on are skipped."""
         line, stamps = self._line, list(self._line.cuts)
         runs: dict[int, list[int]] = {}  # frames to be read from each cut
         for index in indices:
@@ -180,7 +180,7 @@ class Video:
     def _needed(
         self, container: InputContainer, stream: VideoStream, runs: Mapping[int, Sequence[int]]
     ) -> Iterator[Packet[Any]]:
-        """The packets that these frames are made from, by cut; after each cut's an empty one, which ends decoding."""
+        """The packets that these frames depend on, by cut; after each cut's an empty one, which flushes the decoder."""
         line, packets, at = self._line, container.demux(stream), 0
         for cut, run in runs.items():
             if bisect_left(line.pts, cut) - at > SEEK_PACKETS:
@@ -215,7 +215,7 @@ class Video:
 
     @functools.cached_property
     def _damage(self) -> str:
-        """Which frames do not decode, in one line; decodes the whole file to tell."""
+        """The frames that do not decode, in one line; decodes the whole file to tell."""
         count = len(self._line.pts)
         good = {index for index, _ in self._from_start(range(count))}
         tally = f"({len(good)} of {count} decoded)"
@@ -229,11 +229,12 @@ class Video:
 
 
 def open_video(path: Path, decoder: Decoder = "pyav") -> Video:
-    """The video in a file, ready to be read by frame index; the larger stream where there are several.
+    """Open a video file to read it by frame index; the larger stream if there are several.
 
     Args:
         path: the file.
-        decoder: what reads the frames where it is exact, for whoever has to match another pipeline; PyAV elsewhere.
+        decoder: library that decodes the frames of files whose seeks it finds exactly, to match another pipeline; PyAV
+            decodes all others.
 
     Raises:
         DecodeError: there is no such file, or no video in it that FFmpeg can read.
@@ -248,7 +249,7 @@ def default_decoder(decoder: Decoder = "pyav") -> str:
     """Name and version of a decoder.
 
     Raises:
-        UserError: it is not installed, or does not load.
+        UserError: the decoder is not installed, or cannot be imported.
     """
     if decoder == "pyav":
         return PYAV
@@ -265,7 +266,7 @@ def default_decoder(decoder: Decoder = "pyav") -> str:
 
 
 def _decord(path: Path, line: Timeline) -> tuple[int, Library]:
-    """The number of frames, and what reads them; raises where it would repeat a frame to hide damage."""
+    """The number of frames, and a reader of them, which raises rather than repeat a frame to hide damage."""
     import decord
 
     decord.logging.set_level(decord.logging.QUIET)
@@ -279,14 +280,14 @@ def _decord(path: Path, line: Timeline) -> tuple[int, Library]:
 
 
 def _torchcodec(path: Path, line: Timeline) -> tuple[int, Library]:
-    """The number of frames, and what reads them."""
+    """The number of frames, and a reader of them."""
     from torchcodec.decoders import VideoDecoder  # type: ignore[import-not-found, unused-ignore]  # an extra
 
     reader = VideoDecoder(path, stream_index=line.stream, dimension_order="NHWC", num_ffmpeg_threads=THREADS)
 
     def read(indices: list[int]) -> tuple[Frame, NDArray[np.float64]]:
-        found = reader.get_frames_at(indices)
-        return found.data.numpy(), found.pts_seconds.numpy() - float(line.pts[0] * line.tick)
+        batch = reader.get_frames_at(indices)
+        return batch.data.numpy(), batch.pts_seconds.numpy() - float(line.pts[0] * line.tick)
 
     return len(reader), read
 
@@ -295,7 +296,7 @@ LIBRARIES = {"decord": _decord, "torchcodec": _torchcodec}
 
 
 def _seek(container: InputContainer, stream: VideoStream, cut: int, dts: int) -> Iterator[Packet[VideoStream]]:
-    """Packets from a cut, or from before it; none where the container does not take us there."""
+    """Packets from a cut, or from before it; none if the container cannot seek there."""
     for stamp in (cut, dts):
         try:
             container.seek(stamp, stream=stream)
@@ -309,7 +310,7 @@ def _seek(container: InputContainer, stream: VideoStream, cut: int, dts: int) ->
 
 
 def _frames(stream: VideoStream, packets: Iterable[Packet[Any]], cuts: Mapping[int, int]) -> Iterator[VideoFrame]:
-    """Decoded frames; after damage, none until the next cut, for they would be made from what is missing."""
+    """Decoded frames; after damage, none until the next cut, since they would depend on what is missing."""
     resume = False  # at the next cut
     try:
         for packet in packets:

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip; pure arithmetic on the times at which frames are shown."""
+"""Frame indices of clips, computed from the times at which frames are shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evalkit.api import Views
 # Seconds by which a moment may precede a frame's start and still mean that frame: what arithmetic on doubles loses, or
 # a little more than what a container that rounds to milliseconds (Matroska, FLV) does to starts and duration.
 EXACT, MILLISECONDS = 1e-6, 1.5e-3
-# How far a span may reach beyond the end of the video, in seconds or as a part of the span, whichever is more.
+# How far a span may reach beyond the end of the video: in seconds, or as a share of the span; the larger counts.
 OVERHANG = 1.0, 0.05
 
 
@@ -24,12 +24,12 @@ def frame_indices(
     span: tuple[float, float] | None = None,
     drawn: random.Random | None = None,
 ) -> list[NDArray[np.int64]]:
-    """The frames of each temporal clip, as indices into `times`, as `Views` defines them.
+    """Indices into `times` of the frames of each temporal clip, as `Views` defines them.
 
     Args:
         times: seconds at which each frame starts, ascending from 0, (N,).
         duration: seconds until the last frame ends.
-        views: how to sample; its own `frames` is not looked at.
+        views: how to sample; its `frames` is ignored.
         frames: frames in one clip.
         span: start and end in seconds; None means the whole video.
         drawn: random numbers for what is fixed otherwise: where in its own part of the span a clip starts (`dense`,
@@ -45,33 +45,34 @@ def frame_indices(
     start, end = _clamped(duration, span)
     clip = np.arange(views.clips)[:, None]
     step = np.arange(frames)[None]
-    # the last frame that begins inside the span
+    # the frame shown at the start of the span, and the last that begins inside it
     first = int(_shown(times, start))
     last = max(first, int(np.searchsorted(times, end - _rounding(times), "left")) - 1)
     match views.sampling:
         case "uniform" | "segments":
             fixed = 0.5 if views.sampling == "segments" else 0.0
             within = fixed if drawn is None else _numbers(drawn, views.clips, frames)
-            part = (clip * frames + step + within) / (views.clips * frames)
-            indices = _shown(times, start + (end - start) * part)
+            share = (clip * frames + step + within) / (views.clips * frames)
+            indices = _shown(times, start + (end - start) * share)
         case "fps":
-            room = max(0.0, end - start - frames / views.fps)
-            late = room * clip / max(1, views.clips - 1)
-            own = (end - start) / views.clips
-            if drawn is not None and (spare := own - frames / views.fps) > 0:
-                late = own * clip + spare * _numbers(drawn, views.clips, 1)
-            indices = _shown(times, start + late + step / views.fps)
+            room_s = max(0.0, end - start - frames / views.fps)
+            offset_s = room_s * clip / max(1, views.clips - 1)
+            part_s = (end - start) / views.clips
+            if drawn is not None and (spare_s := part_s - frames / views.fps) > 0:
+                offset_s = part_s * clip + spare_s * _numbers(drawn, views.clips, 1)
+            indices = _shown(times, start + offset_s + step / views.fps)
         case "dense":
-            whole = last - first + 1
-            begin = max(0, whole - frames * views.stride) * clip // max(1, views.clips - 1)
-            each = whole // views.clips
-            if drawn is not None and (free := each - frames * views.stride) > 0:
-                begin = each * clip + ((free + 1) * _numbers(drawn, views.clips, 1)).astype(np.int64)
-            indices = first + begin + step * views.stride
+            count = last - first + 1
+            offset = max(0, count - frames * views.stride) * clip // max(1, views.clips - 1)
+            part = count // views.clips
+            if drawn is not None and (spare := part - frames * views.stride) > 0:
+                offset = part * clip + ((spare + 1) * _numbers(drawn, views.clips, 1)).astype(np.int64)
+            indices = first + offset + step * views.stride
     return list(np.minimum(indices, last))
 
 
 def _clamped(duration: float, span: tuple[float, float] | None) -> tuple[float, float]:
+    """Start and end in seconds of the span, ended with the video; raises ValueError if it lies outside."""
     start, end = (0.0, duration) if span is None else span
     where = f"span {start:g} .. {end:g} s"
     if not 0 <= start < end:
@@ -84,15 +85,16 @@ def _clamped(duration: float, span: tuple[float, float] | None) -> tuple[float, 
 
 
 def _numbers(drawn: random.Random, rows: int, columns: int) -> NDArray[np.float64]:
+    """Uniform random numbers in [0, 1), (rows, columns)."""
     return np.array([[drawn.random() for _ in range(columns)] for _ in range(rows)])
 
 
 def _rounding(times: NDArray[np.float64]) -> float:
-    """MILLISECONDS where the gaps between frames are alike but for one, as 33, 33, 34 ms; else EXACT."""
+    """MILLISECONDS if gaps between frames differ by 1 ms, as 33, 33, 34 ms; else EXACT."""
     uneven = np.ptp(np.diff(times)) if len(times) > 1 else 0.0
     return MILLISECONDS if 0.9e-3 < uneven < 1.1e-3 else EXACT
 
 
 def _shown(times: NDArray[np.float64], when: float | NDArray[np.float64]) -> NDArray[np.int64]:
-    """Index of the frame shown at each time: the last that has started."""
+    """Index of the frame shown at each time: the last one that has started."""
     return np.maximum(np.searchsorted(times, when + _rounding(times), "right") - 1, 0)

@@ -1,4 +1,4 @@
-"""When a player shows each frame of a video file, from one pass over its packets; nothing is decoded.
+"""Presentation times of a video file's frames, from one pass over its packets; nothing is decoded.
 
 The packets also tell where decoding may start, and whether decord may read the file. That is not left to decord, which
 does not complain: in AVI, ASF and MPEG-TS, across open GOPs (the default of x265) and with intra refresh its seeks land
@@ -10,7 +10,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,11 +29,11 @@ EXACT_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
 
 class DecodeError(Exception):
-    """Frames that a file does not yield; the message says why in one line."""
+    """A file, or frames of it, cannot be decoded; the message says why in one line."""
 
 
 class Timeline(NamedTuple):
-    """What the packets of a video stream say about its frames.
+    """Presentation times of a video stream's frames, and the places from which they can be decoded.
 
     Attributes:
         stream: index of the video stream in the file.
@@ -42,8 +44,8 @@ class Timeline(NamedTuple):
         cuts: keyframes from which decoding gives what decoding from the start gives: presentation to decoding tick,
             ascending; empty means that there are none but the start of the file.
         counted: frames carry no times of their own; the n-th frame that is decoded is the n-th of `pts`.
-        promised: tick until which the file claims to last, where its packets end well before; else None.
-        doubt: why a library that reads by frame number is not trusted with this file; empty where it is.
+        promised: tick of the end that the file states, if its packets end well before; else None.
+        doubt: why a library that reads by frame number is not trusted with this file; empty if it is.
     """
 
     stream: int
@@ -58,7 +60,7 @@ class Timeline(NamedTuple):
 
 
 def timeline(path: Path) -> Timeline:
-    """The timeline of the video in a file; of the larger stream where there are several.
+    """Read the timeline of the video in a file; of the larger stream if there are several.
 
     Raises:
         DecodeError: there is no such file, or no video in it that FFmpeg can read.
@@ -69,19 +71,19 @@ def timeline(path: Path) -> Timeline:
         raise DecodeError("the file is empty")
     try:
         with open_file(path) as container:
-            line = _scan(container)
+            line = from_packets(_read_packets(container))
         return _recount(path, line) if line.counted else line
     except FFmpegError as error:
         raise DecodeError(_why_unreadable(path, error)) from error
 
 
 def open_file(path: Path) -> InputContainer:
-    """The file, open for reading; text in it that is not UTF-8 is let pass."""
+    """Open a file for reading; text in it that is not UTF-8 is ignored."""
     return av.open(str(path), metadata_errors="ignore")
 
 
 def video_stream(container: InputContainer, index: int) -> VideoStream:
-    """The stream with this index in the file, set to decode in one thread and to raise where a frame is damaged."""
+    """The stream with this index in the file, set to decode in one thread and to raise if a frame is damaged."""
     stream = next(stream for stream in container.streams.video if stream.index == index)
     stream.codec_context.thread_count = THREADS
     stream.codec_context.options = {"err_detect": "explode"}  # an error, not a patch from the frame before
@@ -98,8 +100,60 @@ def _why_unreadable(path: Path, error: FFmpegError) -> str:
     return f"not a video file that FFmpeg can read ({error.strerror})"
 
 
-def _scan(container: InputContainer) -> Timeline:
-    """The timeline of the largest video stream, from all packets of the file."""
+@dataclass
+class Packets:
+    """What one pass over a file's packets gives of its video stream.
+
+    Attributes:
+        stream: index of the video stream in the file.
+        size: height and width in pixels before rotation.
+        tick: seconds in one tick.
+        frames: presentation tick, or None, and duration of each shown frame, in the order of storage.
+        keyframes: presentation to decoding tick, in the order of storage.
+        open_gops: keyframes at which decoding does not start afresh, or across which later packets reach back.
+        hidden: an edit list hides some frames.
+        damaged: a packet is corrupt, or the last one cannot be read.
+        finish_s: seconds at which the last packet of any stream ends.
+        stated_s: duration in seconds that the container states.
+        rate: frames per second that the container states; None if it states none.
+        format_name: of the container, as FFmpeg calls it.
+        video_streams: number of video streams in the file, cover pictures aside.
+    """
+
+    stream: int
+    size: tuple[int, int]
+    tick: Fraction
+    frames: list[tuple[int | None, int]] = field(default_factory=list)
+    keyframes: dict[int, int] = field(default_factory=dict)
+    open_gops: set[int] = field(default_factory=set)
+    hidden: bool = False
+    damaged: bool = False
+    finish_s: float = 0.0
+    stated_s: float = 0.0
+    rate: Fraction | None = None
+    format_name: str = EXACT_FORMATS[0]
+    video_streams: int = 1
+
+    @cached_property
+    def counted(self) -> bool:
+        """Whether the packets do not tell when frames are shown: times are missing, repeated, or those of storage."""
+        # AVI stores no presentation times; those that FFmpeg gives are the order of storage.
+        return self.format_name == "avi" or len({pts for pts, _ in self.frames if pts is not None}) < len(self.frames)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Ticks at which frames start, ascending; 0, 1, 2, ... if the packets do not tell."""
+        if self.counted:
+            return list(range(len(self.frames)))
+        return sorted(pts for pts, _ in self.frames if pts is not None)
+
+
+def _read_packets(container: InputContainer) -> Packets:
+    """The packets of the largest video stream, from one pass over all packets of the file.
+
+    Raises:
+        DecodeError: there is no video stream, or FFmpeg has no decoder for it.
+    """
     cover = av.stream.Disposition.attached_pic
     videos = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not videos:
@@ -108,82 +162,116 @@ def _scan(container: InputContainer) -> Timeline:
         if stream.codec_context is None:
             raise DecodeError("FFmpeg has no decoder for its video")
     stream = max(videos, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
-    tick = stream.time_base or Fraction(1, 90000)
+    format_name, tick = container.format.name, stream.time_base or Fraction(1, 90000)
+    # An AVI states its number of frames, and its tick is one of them; FFmpeg takes its duration from the packets.
+    frames_s, duration_s = float(stream.frames * tick), (container.duration or 0) / av.time_base
+    packets = Packets(
+        stream=stream.index,
+        size=(stream.codec_context.height, stream.codec_context.width),
+        tick=tick,
+        stated_s=frames_s if format_name == "avi" else duration_s,
+        rate=stream.average_rate or stream.guessed_rate,
+        format_name=format_name,
+        video_streams=len(videos),
+    )
     seconds = {stream.index: float(stream.time_base or 0) for stream in container.streams}
-
-    shown: list[tuple[int | None, int]] = []
-    keys: dict[int, int] = {}  # presentation to decoding tick, as they lie in the file
-    key: int | None = None  # the latest of them
-    opened: set[int] = set()  # those that later packets reach back across
-    hidden = damaged = False
-    finish = 0.0  # seconds, of any stream
+    key: int | None = None  # the latest keyframe
     try:
         for packet in container.demux():
             if not packet.size:
                 continue
-            pts, length = packet.pts, packet.duration or 0
+            pts, duration = packet.pts, packet.duration or 0
             if pts is not None:
-                finish = max(finish, (pts + length) * seconds[packet.stream_index])
+                packets.finish_s = max(packets.finish_s, (pts + duration) * seconds[packet.stream_index])
             if packet.stream_index != stream.index:
                 continue
             if pts is not None and packet.is_keyframe:
                 key = pts
-                keys[key] = pts if packet.dts is None else packet.dts
+                packets.keyframes[key] = pts if packet.dts is None else packet.dts
                 if not _starts_afresh(stream, bytes(packet)):
-                    opened.add(key)
+                    packets.open_gops.add(key)
             elif pts is not None and key is not None and pts < key:
-                opened.add(key)
-            damaged = damaged or packet.is_corrupt
+                packets.open_gops.add(key)
+            packets.damaged = packets.damaged or packet.is_corrupt
             if packet.is_discard:
-                hidden = True
+                packets.hidden = True
             else:
-                shown.append((pts, length))
+                packets.frames.append((pts, duration))
     except FFmpegError:
-        damaged = True
-    if keys:  # what comes before the first keyframe cannot be decoded, and no player shows it
-        first = next(iter(keys))
-        shown = [(pts, length) for pts, length in shown if pts is None or pts >= first]
-    if not shown:
-        raise DecodeError("its video stream holds no frame")
+        packets.damaged = True
+    return packets
 
-    format_name = container.format.name
-    known = sorted((pts, length) for pts, length in shown if pts is not None)
-    stamps = [pts for pts, _ in known]
-    # AVI stores no presentation times, what FFmpeg gives for them is the order of storage
-    counted = format_name == "avi" or len(set(stamps)) < len(shown)
-    if counted:
-        stamps, end = list(range(len(shown))), len(shown)
-    else:
-        rate = stream.average_rate or stream.guessed_rate
-        usual = round(1 / (rate * tick)) if rate else 1
-        end = stamps[-1] + max(1, known[-1][1] or _mean_gap(stamps, usual))
-    # an AVI states its frames, and its tick is one of them; FFmpeg takes its duration from the packets that are there
-    stated = float(stream.frames * tick) if format_name == "avi" else (container.duration or 0) / av.time_base
-    promised = None
-    if (not counted or format_name == "avi") and stated - finish > max(0.5, 0.05 * stated):
-        promised = round(stated / tick)
+
+def from_packets(packets: Packets) -> Timeline:
+    """The timeline that the packets of a video stream give.
+
+    Raises:
+        DecodeError: they hold no frame.
+    """
+    if packets.keyframes:  # what comes before the first keyframe cannot be decoded, and no player shows it
+        first = next(iter(packets.keyframes))
+        shown = [(pts, duration) for pts, duration in packets.frames if pts is None or pts >= first]
+        packets = replace(packets, frames=shown)
+    if not packets.frames:
+        raise DecodeError("its video stream holds no frame")
+    return Timeline(
+        stream=packets.stream,
+        size=packets.size,
+        tick=packets.tick,
+        pts=packets.starts,
+        end=end_tick(packets),
+        cuts=clean_cuts(packets),
+        counted=packets.counted,
+        promised=promised_end(packets),
+        doubt=seek_doubt(packets),
+    )
+
+
+def end_tick(packets: Packets) -> int:
+    """The tick at which the last shown frame ends; the number of frames if the packets do not tell."""
+    if packets.counted:
+        return len(packets.frames)
+    _, duration = max((pts, duration) for pts, duration in packets.frames if pts is not None)
+    usual = round(1 / (packets.rate * packets.tick)) if packets.rate else 1
+    return packets.starts[-1] + max(1, duration or _mean_gap(packets.starts, usual))
+
+
+def promised_end(packets: Packets) -> int | None:
+    """The tick of the stated end, if it is more than 0.5 s and 5 % after the last packet; else None."""
+    if packets.counted and packets.format_name != "avi":
+        return None
+    missing_s = packets.stated_s - packets.finish_s
+    return round(packets.stated_s / packets.tick) if missing_s > max(0.5, 0.05 * packets.stated_s) else None
+
+
+def seek_doubt(packets: Packets) -> str:
+    """The first reason not to trust seeks by frame number in this file; empty if there is none."""
     doubts = {
-        f"seeks by frame number are not exact in {format_name}": format_name not in EXACT_FORMATS,
-        "several video streams": len(videos) > 1,
-        "edit list": hidden,
-        "frames without times of their own": counted,
-        "open GOPs": bool(opened),
-        "damaged or cut off": damaged or promised is not None,
+        f"seeks by frame number are not exact in {packets.format_name}": packets.format_name not in EXACT_FORMATS,
+        "several video streams": packets.video_streams > 1,
+        "edit list": packets.hidden,
+        "frames without times of their own": packets.counted,
+        "open GOPs": bool(packets.open_gops),
+        "damaged or cut off": packets.damaged or promised_end(packets) is not None,
     }
-    doubt = next((why for why, true in doubts.items() if true), "")
-    # where an edit list hides frames, packets found after a seek are not told apart reliably
-    cuts = {} if hidden or counted else {pts: keys[pts] for pts in sorted(keys.keys() - opened)}
-    size = (stream.codec_context.height, stream.codec_context.width)
-    return Timeline(stream.index, size, tick, stamps, end, cuts, counted, promised, doubt)
+    return next((reason for reason, applies in doubts.items() if applies), "")
+
+
+def clean_cuts(packets: Packets) -> dict[int, int]:
+    """Keyframes, presentation to decoding tick ascending, from which decoding gives what it gives from the start."""
+    # Where an edit list hides frames, packets found after a seek are not told apart reliably.
+    if packets.hidden or packets.counted:
+        return {}
+    return {pts: packets.keyframes[pts] for pts in sorted(packets.keyframes.keys() - packets.open_gops)}
 
 
 def _starts_afresh(stream: VideoStream, packet: bytes) -> bool:
-    """Whether a keyframe forgets all before it; H.264 marks recovery points (intra refresh, open GOPs) as keys too."""
+    """Whether no frame refers back across a keyframe; H.264 also marks recovery points (intra refresh, open GOPs)."""
     return stream.codec_context.name != "h264" or any(head & 31 == 5 for head in _unit_heads(stream, packet))
 
 
 def leads_nowhere(stream: VideoStream, packet: bytes) -> bool:
-    """Whether no other frame is made from this packet's one, so that it may be left out; told of H.264 alone."""
+    """Whether no other frame refers to this packet's one, so that it may be skipped; False for other than H.264."""
     if stream.codec_context.name != "h264":
         return False
     heads = list(_unit_heads(stream, packet))
@@ -191,10 +279,10 @@ def leads_nowhere(stream: VideoStream, packet: bytes) -> bool:
 
 
 def _unit_heads(stream: VideoStream, packet: bytes) -> Iterator[int]:
-    """The first byte of each unit of an H.264 packet: whether others lean on it (2 bits), and its type (5 bits)."""
+    """The first byte of each NAL unit of an H.264 packet: nal_ref_idc (2 bits) and nal_unit_type (5 bits)."""
     extra = stream.codec_context.extradata
     if not extra or extra[0] != 1:  # start codes
-        yield from (found[1][0] for found in re.finditer(rb"\x00\x00\x01(.)", packet, re.DOTALL))
+        yield from (match[1][0] for match in re.finditer(rb"\x00\x00\x01(.)", packet, re.DOTALL))
         return
     width, at = (extra[4] & 3) + 1, 0
     while at + width < len(packet):
@@ -203,27 +291,31 @@ def _unit_heads(stream: VideoStream, packet: bytes) -> Iterator[int]:
 
 
 def _recount(path: Path, line: Timeline) -> Timeline:
-    """The timeline of a stream whose packets do not tell when frames are shown, from decoding it once."""
-    found: list[int | None] = []
+    """The timeline of a stream whose packets do not tell when frames are shown, from decoding it once.
+
+    Raises:
+        DecodeError: decoding does not tell either.
+    """
+    decoded: list[int | None] = []
     whole = True
     with open_file(path) as container:
         stream = video_stream(container, line.stream)
         rate = stream.average_rate or stream.guessed_rate
         try:
             for frame in container.decode(stream):
-                found.append(frame.pts)
+                decoded.append(frame.pts)
         except FFmpegError:
             whole = False
-    stamps = [pts for pts in found if pts is not None]
-    if len(stamps) == len(found) > 0 and all(a < b for a, b in itertools.pairwise(stamps)):
+    stamps = [pts for pts in decoded if pts is not None]
+    if len(stamps) == len(decoded) > 0 and all(a < b for a, b in itertools.pairwise(stamps)):
         gap = _mean_gap(stamps, 1)
         promised = line.promised if whole else max(line.promised or 0, stamps[0] + gap * len(line.pts))
         return line._replace(pts=stamps, end=stamps[-1] + gap, counted=False, promised=promised)
-    if not rate or len(found) > len(line.pts) or (whole and len(found) < len(line.pts)):
-        raise DecodeError(f"no telling when its frames are shown ({len(found)} frames in {len(line.pts)} packets)")
+    if not rate or len(decoded) > len(line.pts) or (whole and len(decoded) < len(line.pts)):
+        raise DecodeError(f"no telling when its frames are shown ({len(decoded)} frames in {len(line.pts)} packets)")
     return line._replace(tick=1 / rate)
 
 
 def _mean_gap(stamps: list[int], alone: int) -> int:
-    """Ticks from one frame to the next on average; `alone` where there is one frame only."""
+    """Ticks from one frame to the next on average; `alone` if there is one frame only."""
     return (stamps[-1] - stamps[0]) // (len(stamps) - 1) if len(stamps) > 1 else alone
