@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import AdamW
@@ -261,13 +262,13 @@ def adapter(
     encoder: Encoder,
     task: Task,
     *,
-    heads: int = 16,
+    heads: Annotated[int, Ge(0)] = 16,
     blocks: int = 4,
     layers: int | tuple[int, ...] = 1,
-    lr: float = 1e-3,
-    weight_decay: float = 1e-2,
-    epochs: int = 20,
-    batch_size: int = 32,
+    lr: Annotated[float, Gt(0)] = 1e-3,
+    weight_decay: Annotated[float, Ge(0)] = 1e-2,
+    epochs: Annotated[int, Ge(0)] = 20,
+    batch_size: Annotated[int, Gt(0)] = 32,
     probe: Path | None = None,
     head_index: int | None = None,
 ) -> Classifiers:

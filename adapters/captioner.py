@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
@@ -106,18 +107,18 @@ def adapter(
     join: Join = "cross_attention",
     gate: bool = True,
     temporal: Temporal = "none",
-    stride: int = 4,
-    latents: int = 64,
-    depth: int = 2,
+    stride: Annotated[int, Gt(0)] = 4,
+    latents: Annotated[int, Gt(0)] = 64,
+    depth: Annotated[int, Gt(0)] = 2,
     prompt: str = "Question: {question} Answer:",
     answers: Answers = "open",
-    vocabulary: int = 250,
-    max_tokens: int = 32,
-    beams: int = 1,
-    lr: float = 3e-3,
-    weight_decay: float = 0.05,
-    epochs: int = 24,
-    batch_size: int = 32,
+    vocabulary: Annotated[int, Gt(0)] = 250,
+    max_tokens: Annotated[int, Gt(0)] = 32,
+    beams: Annotated[int, Gt(0)] = 1,
+    lr: Annotated[float, Gt(0)] = 3e-3,
+    weight_decay: Annotated[float, Ge(0)] = 0.05,
+    epochs: Annotated[int, Ge(0)] = 24,
+    batch_size: Annotated[int, Gt(0)] = 32,
 ) -> Captioner:
     """Tells what is in a video in words, by a small language model that reads the encoder's tokens.
 

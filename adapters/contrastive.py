@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
@@ -106,12 +107,12 @@ def adapter(
     task: Task,
     *,
     tune: str = "all",
-    mask_ratio: float = 0.0,
-    temperature: float = 0.07,
-    lr: float = 1e-3,
-    weight_decay: float = 0.05,
-    epochs: int = 30,
-    batch_size: int = 48,
+    mask_ratio: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+    temperature: Annotated[float, Gt(0)] = 0.07,
+    lr: Annotated[float, Gt(0)] = 1e-3,
+    weight_decay: Annotated[float, Ge(0)] = 0.05,
+    epochs: Annotated[int, Ge(0)] = 30,
+    batch_size: Annotated[int, Gt(0)] = 48,
 ) -> Contrastive:
     """Trains video and text towers contrastively; answers with the nearest words.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
@@ -98,13 +99,13 @@ def adapter(
     tune: Literal["all", "adapters", "lora"] = "all",
     width: int = 64,
     rank: int = 8,
-    heads: int = 0,
-    lr: float = 1e-4,
-    weight_decay: float = 1e-5,
-    epochs: int = 30,
-    batch_size: int = 32,
-    dropout: float = 0.0,
-    label_smoothing: float = 0.0,
+    heads: Annotated[int, Ge(0)] = 0,
+    lr: Annotated[float, Gt(0)] = 1e-4,
+    weight_decay: Annotated[float, Ge(0)] = 1e-5,
+    epochs: Annotated[int, Ge(0)] = 30,
+    batch_size: Annotated[int, Gt(0)] = 32,
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
     mixup: float = 0.0,
     cutmix: float = 0.0,
     temporal_positions: bool = False,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Gt
 from torch import Tensor
 
 from evalkit.api import Encoder, Task
@@ -39,7 +40,9 @@ class Neighbors(ClosedFormProbe):
         self.ks, self.temperatures, self.points = self.ks[k : k + 1], self.temperatures[k : k + 1], 1
 
 
-def adapter(encoder: Encoder, task: Task, *, k: int = 20, temperature: float = 0.07) -> Neighbors:
+def adapter(
+    encoder: Encoder, task: Task, *, k: Annotated[int, Gt(0)] = 20, temperature: Annotated[float, Gt(0)] = 0.07
+) -> Neighbors:
     """Classifies by the votes of the nearest training examples; nothing is trained.
 
     DINO's (https://arxiv.org/abs/2104.14294; its code's defaults): pooled vectors are compared by the cosine, a vote

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Gt
 from torch import Tensor
 
 from evalkit.api import Encoder, Task, pooled_dim
@@ -15,7 +16,9 @@ from evalkit.heads.solvers import LinearClassifier, logistic
 TOGETHER = ("c",)
 
 
-def adapter(encoder: Encoder, task: Task, *, c: float = 0.01, standardize: bool = True) -> LinearProbe:
+def adapter(
+    encoder: Encoder, task: Task, *, c: Annotated[float, Gt(0)] = 0.01, standardize: bool = True
+) -> LinearProbe:
     """Classifies by logistic regression on the frozen encoder's pooled vectors.
 
     The objective is that of scikit-learn's LogisticRegression; where an example may have several classes, each class is

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
@@ -137,15 +138,15 @@ def adapter(
     join: Join = "prefix",
     gate: bool = True,
     temporal: Temporal = "none",
-    stride: int = 4,
-    latents: int = 64,
-    depth: int = 2,
+    stride: Annotated[int, Gt(0)] = 4,
+    latents: Annotated[int, Gt(0)] = 64,
+    depth: Annotated[int, Gt(0)] = 2,
     scorer: Scorer = "likelihood",
     prompt: str = "",
-    lr: float = 3e-3,
-    weight_decay: float = 0.05,
-    epochs: int = 24,
-    batch_size: int = 32,
+    lr: Annotated[float, Gt(0)] = 3e-3,
+    weight_decay: Annotated[float, Ge(0)] = 0.05,
+    epochs: Annotated[int, Ge(0)] = 24,
+    batch_size: Annotated[int, Gt(0)] = 32,
 ) -> MultipleChoice:
     """Answers multiple choice with a small frozen language model that reads the encoder's tokens.
 

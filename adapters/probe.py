@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning
 import torch
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task, pooled_dim
@@ -121,18 +122,18 @@ def adapter(
     task: Task,
     *,
     head: Literal["linear", "attentive", "mlap", "box"] = "attentive",
-    heads: int = 0,
+    heads: Annotated[int, Ge(0)] = 0,
     layers: int = 0,
-    lr: float = 1e-3,
-    weight_decay: float = 1e-2,
-    epochs: int = 30,
-    batch_size: int = 32,
-    dropout: float = 0.0,
-    label_smoothing: float = 0.0,
+    lr: Annotated[float, Gt(0)] = 1e-3,
+    weight_decay: Annotated[float, Ge(0)] = 1e-2,
+    epochs: Annotated[int, Ge(0)] = 30,
+    batch_size: Annotated[int, Gt(0)] = 32,
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
     eql_gamma: float = 0.0,
     eql_lambda: float = 5e-3,
     temporal_positions: bool = False,
-    token_grid: int = 0,
+    token_grid: Annotated[int, Ge(0)] = 0,
     stored: Literal["auto", "float32", "float16", "int8"] = "auto",
 ) -> Probe:
     """Classifies with a linear or attentive probe on the frozen encoder.

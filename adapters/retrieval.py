@@ -7,10 +7,11 @@ import math
 import sys
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -270,11 +271,11 @@ def adapter(
     tune_text: bool = False,
     pool: Pool = "attentive",
     dim: int = 0,
-    temperature: float = 0.07,
-    lr: float = 1e-3,
-    weight_decay: float = 0.05,
-    epochs: int = 30,
-    batch_size: int = 128,
+    temperature: Annotated[float, Gt(0)] = 0.07,
+    lr: Annotated[float, Gt(0)] = 1e-3,
+    weight_decay: Annotated[float, Ge(0)] = 0.05,
+    epochs: Annotated[int, Ge(0)] = 30,
+    batch_size: Annotated[int, Gt(0)] = 128,
 ) -> Retrieval:
     """Finds videos by their captions, and captions by their videos.
 

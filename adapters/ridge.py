@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Gt
 from torch import Tensor
 
 from evalkit.api import Encoder, Task, pooled_dim
@@ -15,7 +16,9 @@ from evalkit.heads.solvers import LinearClassifier, ridge
 TOGETHER = ("alpha",)
 
 
-def adapter(encoder: Encoder, task: Task, *, alpha: float = 1024.0, standardize: bool = True) -> LinearProbe:
+def adapter(
+    encoder: Encoder, task: Task, *, alpha: Annotated[float, Gt(0)] = 1024.0, standardize: bool = True
+) -> LinearProbe:
     """Classifies by ridge regression on the frozen encoder's pooled vectors.
 
     The least squares fit of 1 for a right class and 0 for the others, alpha times the squared weights added: that of

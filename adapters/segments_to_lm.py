@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
+from annotated_types import Gt
 from torch import Tensor, nn
 
 from evalkit import plugins
@@ -72,7 +73,7 @@ def adapter(
     captioner: Path | None = None,
     lm: str = "",
     question: str = "What happens?",
-    max_tokens: int = 32,
+    max_tokens: Annotated[int, Gt(0)] = 32,
     prompt: str = "{captions}. Question: {question} Answer:",
 ) -> SegmentsToLM:
     """Answers multiple choice from captions of a video's segments, which a language model reads without the video.

@@ -12,12 +12,8 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evalkit.config.keys import _ABOVE_ZERO, _NOT_NEGATIVE, REQUIRED, known_keys
+from evalkit.config.keys import REQUIRED, known_keys
 from evalkit.config.options import Command, Options, Trainer
-
-_ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "alpha", "c", "k"}
-_ABOVE_ZERO |= {"beams", "max_tokens", "vocabulary"}
-_NOT_NEGATIVE |= {"shots"}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from dataclasses import is_dataclass
+from typing import Any, NamedTuple, cast
 
 from evalkit import plugins
 from evalkit.api import Loading, Views
@@ -14,12 +15,8 @@ from evalkit.config.options import Command, Options, Trainer
 from evalkit.errors import UserError
 
 REQUIRED = inspect.Parameter.empty
-# By a key's last part: a name means the same in every section.
-_ABOVE_ZERO = {"batch", "time_limit", "frames", "fps", "stride", "clips", "size"}
-_NOT_NEGATIVE = {"seed", "workers", "threads", "max_minutes", "heads", "weight_decay", "epochs", "views", "token_grid"}
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
 _CHECK = {"task", "mini", "workers", "time_limit", "decoder"}
-_SHARES = {"dropout", "label_smoothing", "mask_ratio"}  # from 0 to below 1
 
 
 class Key(NamedTuple):
@@ -28,7 +25,7 @@ class Key(NamedTuple):
     Attributes:
         section: `encoder`, `data`, `clip`, `adapter`, `trainer`, or empty.
         parameter: its name in Python.
-        type: the annotation.
+        type: the annotation, `Annotated` with its bounds where it has any.
         default: `REQUIRED` where there is none.
         meaning: one line for people.
     """
@@ -52,30 +49,43 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
     Raises:
         UserError: there is no such task or adapter, or it is broken.
     """
-    found = _keys("", Options)
+    keys = _keys("", Options)
     if command == "adapt":
-        found["out"] = found["out"]._replace(default=REQUIRED)
+        keys["out"] = keys["out"]._replace(default=REQUIRED)
     if command == "canary":
-        found["task"] = found["task"]._replace(default="", meaning="take the clips from this task; empty: drawn ones")
-        found = {name: key for name, key in found.items() if name in _CANARY}
+        keys["task"] = keys["task"]._replace(default="", meaning="take the clips from this task; empty: drawn ones")
+        keys = {name: key for name, key in keys.items() if name in _CANARY}
     if command == "check":
-        found = {name: key for name, key in found.items() if name in _CHECK}
+        keys = {name: key for name, key in keys.items() if name in _CHECK}
     else:
-        own = plugins.own_encoder(ckpt)
-        found |= _keys("encoder", own or Loading)
-        found.pop("encoder.trust", None)  # the option `trust` sets it
+        keys |= _keys("encoder", plugins.own_encoder(ckpt) or Loading)
+        keys.pop("encoder.trust", None)  # the option `trust` sets it
     if task:
-        found |= _keys("data", plugins.factory("task", task))
-        found.pop("data.mini", None)  # the option `mini` sets it
+        keys |= _keys("data", plugins.factory("task", task))
+        keys.pop("data.mini", None)  # the option `mini` sets it
     if task or command != "canary":
-        found |= _keys("clip", Views)
+        keys |= _keys("clip", Views)
     if command in ("canary", "check"):
-        return found
+        return keys
     if task:
-        keyword_only = {inspect.Parameter.KEYWORD_ONLY}
-        found |= _keys("adapter", plugins.factory("adapter", adapter or default_adapter(task)), keyword_only)
-        found.pop("adapter.lm", None)  # the option `lm` sets it
-    return found | _keys("trainer", Trainer)
+        keys |= adapter_keys(adapter or default_adapter(task))
+        keys.pop("adapter.lm", None)  # the option `lm` sets it
+    return keys | _keys("trainer", Trainer)
+
+
+def adapter_keys(adapter: str) -> dict[str, Key]:
+    """The keys `adapter.*` of an adapter: the fields of its module's dataclass `Settings`.
+
+    An adapter without one has the keyword-only parameters of its function as keys.
+
+    Raises:
+        UserError: there is no such adapter, or it is broken.
+    """
+    function = plugins.factory("adapter", adapter)
+    settings = getattr(sys.modules[inspect.unwrap(function).__module__], "Settings", None)
+    if is_dataclass(settings):
+        return _keys("adapter", cast("Callable[..., Any]", settings))
+    return _keys("adapter", function, {inspect.Parameter.KEYWORD_ONLY})
 
 
 def default_adapter(task: str) -> str:
@@ -85,22 +95,24 @@ def default_adapter(task: str) -> str:
 
 def _keys(section: str, owner: Callable[..., Any], kinds: Collection[Any] = ()) -> dict[str, Key]:
     """The parameters of a function or dataclass as keys; `kinds` of parameters, or all that can be named."""
-    named = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    nameable = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     meanings = _meanings(owner)
-    found: dict[str, Key] = {}
+    keys: dict[str, Key] = {}
     for name, parameter in inspect.signature(owner).parameters.items():
-        if parameter.kind in (kinds or named):
+        if parameter.kind in (kinds or nameable):
             key = "adapter.from" if name == "adapter_from" else f"{section}.{name}".removeprefix(".")
-            kind = _annotation(owner, parameter)
-            found[key] = Key(section, name, kind, parameter.default, meanings.get(name, ""))
-    return found
+            keys[key] = Key(section, name, _annotation(owner, parameter), parameter.default, meanings.get(name, ""))
+    return keys
 
 
 def _annotation(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The type of a parameter or field, with the bounds that `Annotated` gives it."""
     kind = parameter.annotation
     if kind is inspect.Parameter.empty:
         return Any if parameter.default in (None, inspect.Parameter.empty) else type(parameter.default)
     if isinstance(kind, str):  # from __future__ import annotations
+        classes = owner.__mro__ if isinstance(owner, type) else ()  # a field may be inherited from another module
+        owner = next((base for base in classes if parameter.name in inspect.get_annotations(base)), owner)
         module = inspect.unwrap(owner).__module__
         try:
             return eval(kind, vars(sys.modules[module]))
@@ -112,27 +124,15 @@ def _annotation(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:
 
 
 def _meanings(owner: Callable[..., Any]) -> dict[str, str]:
-    """What each parameter means, from the google section `Args:` or `Attributes:` of the docstring."""
-    found: dict[str, str] = {}
-    inside, name = False, ""
-    for line in inspect.cleandoc(owner.__doc__ or "").splitlines():
-        if line and not line[0].isspace():
-            inside = line in ("Args:", "Attributes:")
-        elif inside and (entry := re.match(r" {4}(\w+)(?: \([^)]*\))?: *(.*)", line)):
-            name, found[name] = entry[1], entry[2]
-        elif inside and name and line.strip():
-            found[name] = f"{found[name]} {line.strip()}".strip()
-    return found
-
-
-def broken_bound(leaf: str, value: Any) -> str:
-    """The bound that a number breaks, in words; empty where it breaks none."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return ""
-    if leaf in _ABOVE_ZERO and not value > 0:
-        return "above 0"
-    if leaf in _NOT_NEGATIVE and not value >= 0:
-        return "of at least 0"
-    if leaf in _SHARES and not 0 <= value < 1:
-        return "from 0 to below 1"
-    return "below 2 to the 32nd" if leaf == "seed" and value >= 2**32 else ""
+    """The line of each parameter in the google section `Args:` or `Attributes:` of the docstring, bases' included."""
+    meanings: dict[str, str] = {}
+    for documented in reversed(owner.__mro__ if isinstance(owner, type) else [owner]):
+        inside, name = False, ""
+        for line in inspect.cleandoc(documented.__doc__ or "").splitlines():
+            if line and not line[0].isspace():
+                inside = line in ("Args:", "Attributes:")
+            elif inside and (entry := re.match(r" {4}(\w+)(?: \([^)]*\))?: *(.*)", line)):
+                name, meanings[name] = entry[1], entry[2]
+            elif inside and name and line.strip():
+                meanings[name] = f"{meanings[name]} {line.strip()}".strip()
+    return meanings

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from evalkit import errors, plugins
 from evalkit.config.config import Config
-from evalkit.config.keys import REQUIRED, Key, broken_bound, default_adapter, known_keys
+from evalkit.config.keys import REQUIRED, Key, adapter_keys, default_adapter, known_keys
 from evalkit.config.options import _SECTIONS, Command, Options, Trainer
-from evalkit.config.values import convert, type_name
+from evalkit.config.values import OutOfBounds, convert, type_name
 from evalkit.errors import UserError
 
 
@@ -68,7 +68,7 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
             f"mini=true: task {plugins.display_name(task)!r} has no miniature data; leave mini out"
         )
     if options.lm:
-        if "lm" not in inspect.signature(plugins.factory("adapter", adapter)).parameters:
+        if "adapter.lm" not in adapter_keys(adapter):
             raise given["lm"].wrong(
                 f"lm={options.lm}: adapter {plugins.display_name(adapter)!r} takes no language model"
             )
@@ -139,7 +139,9 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 def _value(name: str, key: Key, given: _Given) -> Any:
     try:
-        value = convert(given.value, key.type)
+        return convert(given.value, key.type)
+    except OutOfBounds as error:
+        raise given.wrong(f"{name}={given.value}: expected {error}") from None
     except ValueError:
         if get_origin(key.type) is Literal:
             known = [str(arg) for arg in get_args(key.type)]
@@ -149,6 +151,3 @@ def _value(name: str, key: Key, given: _Given) -> Any:
             if given.file and type_name(key.type) in ("text", "a path"):
                 message += ", in quotes"  # tag: 001 is the number 1 in yaml
         raise given.wrong(f"{name}={given.value}{message}") from None
-    if bound := broken_bound(name.rpartition(".")[2], value):
-        raise given.wrong(f"{name}={given.value}: expected {type_name(type(value))} {bound}")
-    return value
