@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
-import sys
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,8 @@ from evalkit.heads.kernels import AttentionMean
 from evalkit.heads.optim import Trained
 from evalkit.metrics.ranks import nearest, ranks
 from evalkit.weights import checkpoint, huggingface
+
+logger = logging.getLogger("evalkit")
 
 DEMO_LM = Path(evalkit.__file__).parent / "demo" / "lm"
 TEXTS = 64  # embedded at a time
@@ -209,7 +211,7 @@ class Retrieval(Trained):
         lost = [int(each.isnan().sum()) for each in found]
         if any(lost):
             told = f"{lost[0]} of {len(text)} texts and {lost[1]} of {len(video)} videos"
-            print(f"counted as misses, because their vector is nan or infinite: {told}", file=sys.stderr)
+            logger.warning(f"counted as misses, because their vector is nan or infinite: {told}")
         names = [_name(examples[i]) for i in first]
         return [
             Prediction(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from ._columns import Cell, Column, printed, sections, tables
 from ._foreign import Score, foreign
 from ._page import html
 from ._runs import Run, collect
+
+logger = logging.getLogger("evalkit")
 
 WIDTH = 6  # columns that a page shows side by side
 
@@ -74,7 +76,7 @@ def board(words: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
     for line in refused:
-        print(f"refused: {line}", file=sys.stderr)
+        logger.warning(f"refused: {line}")
     print(out)
     return 1 if refused else 0
 

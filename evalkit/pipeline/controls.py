@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,8 @@ from evalkit.api import Adapter, Example, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.trainer import headline
+
+logger = logging.getLogger("evalkit")
 
 
 def shuffled(pixels: Tensor, seed: int) -> Tensor:
@@ -42,7 +44,7 @@ def controls_of(experiment: Experiment) -> list[str]:
             with torch.inference_mode():
                 experiment.adapter.predict(experiment.task.test[:1], None)
         except UserError as error:
-            print(f"control blind left out: {error}", file=sys.stderr)
+            logger.warning(f"control blind left out: {error}")
             controls.remove("blind")
     return controls
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +17,8 @@ from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.extract import FeatureExtractor
 from evalkit.features.forward import EncoderRunner
+
+logger = logging.getLogger("evalkit")
 
 # Clips that the canary looks at, and videos that may fail to decode before drawn films stand in.
 CLIPS, TRIES = 2, 8
@@ -34,7 +36,7 @@ def check(config: Config, forward: EncoderRunner, extractor: FeatureExtractor, t
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
     for one in findings:
         if one.outcome == "warning":
-            print(f"canary: {one.check}: {one.detail}", file=sys.stderr)
+            logger.warning(f"canary: {one.check}: {one.detail}")
     return findings
 
 

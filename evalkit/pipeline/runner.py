@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,8 @@ from evalkit.results.rows import Row, tally
 from evalkit.results.table import table
 from evalkit.video.decode import default_decoder
 from evalkit.weights import trained_adapter
+
+logger = logging.getLogger("evalkit")
 
 
 def run(config: Config, quiet: bool = False) -> Path:
@@ -186,7 +188,7 @@ def _submit(task: Task, predicted: Predictions, folder: Path) -> None:
     try:
         task.submission(answers, folder)
     except (UserError, ValueError, TypeError, KeyError) as error:
-        print(f"no submission written: {error}", file=sys.stderr)
+        logger.warning(f"no submission written: {error}")
 
 
 def _protocol(experiment: Experiment, frozen: Mapping[str, str], shots: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 
 from evalkit.datasets.suites import Suite, beside, read
@@ -11,6 +11,8 @@ from evalkit.metrics import videoglue
 from evalkit.pipeline import sweep
 from evalkit.pipeline.sweep import Cell, Done
 from evalkit.results.table import columns
+
+logger = logging.getLogger("evalkit")
 
 
 def run(words: Sequence[str]) -> int:
@@ -24,7 +26,7 @@ def run(words: Sequence[str]) -> int:
     name = next(word for word in words if word.startswith("suite=")).partition("=")[2]
     suite = read(name)
     jobs, cells = plan(suite, [word for word in words if not word.startswith("suite=")])
-    print(f"suite {name}: {len(cells)} passes", file=sys.stderr)
+    logger.info(f"suite {name}: {len(cells)} passes")
     done = sweep.run_all(jobs, [cell for _, cell in cells])
     print(table(suite, list(zip((adaptation for adaptation, _ in cells), done, strict=True))))
     return 1 if any(one.failure for one in done) else 0

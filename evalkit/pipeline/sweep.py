@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from evalkit.config.config import Config
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError, one_line
 from evalkit.results import plot, run_folder, validate
+from evalkit.runtime import notes
+
+logger = logging.getLogger("evalkit")
 
 
 class Cell(NamedTuple):
@@ -58,15 +62,14 @@ def sweep(words: Sequence[str]) -> int:
         UserError: a word is wrong; nothing has been run then.
     """
     jobs, cells = plan(words)
-    print(f"{len(cells)} passes, {sum(len(cell.points) for cell in cells)} grid points", file=sys.stderr)
+    logger.info(f"{len(cells)} passes, {sum(len(cell.points) for cell in cells)} grid points")
     done = run_all(jobs, cells)
     print(report(done))
-    setting, found = curves(done)
-    if found:
-        out = cells[0].config.options.out
+    setting, drawn = curves(done)
+    if drawn:
+        print(f"\n{plot.terminal(drawn, setting)}")
         mark = hashlib.sha256(repr(sorted(cell.config.words for cell in cells)).encode()).hexdigest()[:8]
-        plot.png(found, setting, out / f"sweep-{mark}.png")
-        print(f"\n{plot.terminal(found, setting)}\n{out / f'sweep-{mark}.png'}")
+        print(plot.png(drawn, setting, cells[0].config.options.out / f"sweep-{mark}.png"))
     return 1 if any(one.failure for one in done) else 0
 
 
@@ -153,9 +156,9 @@ def finished(config: Config) -> Path | None:
         if record.stat().st_mtime < changed:
             continue
         if problems := validate.validate(record.parent, own):
-            print(f"not taken: {problems[0]}", file=sys.stderr)
+            logger.warning(f"not taken: {problems[0]}")
         elif run_folder.load(record.parent)["status"] == "complete":
-            print(f"already there: {record.parent}", file=sys.stderr)
+            logger.info(f"already there: {record.parent}")
             return record.parent
     return None
 
@@ -236,10 +239,10 @@ def _run(cell: Cell) -> tuple[Path | None, str]:
     try:
         return finished(cell.config) or run(cell.config), ""
     except UserError as error:
-        print(f"evalkit: {error}", file=sys.stderr)
+        logger.error(f"evalkit: {error}")
         return None, str(error)
     except Exception as error:  # a cell must not end the others
-        traceback.print_exc()
+        logger.error(traceback.format_exc().rstrip())
         return None, one_line(error)
 
 
@@ -249,7 +252,8 @@ def _run_apart(cell: Cell) -> tuple[Path | None, str]:
         return folder, ""
     program = "import sys; from evalkit.pipeline import sweep; sweep.run_alone(sys.argv[1:])"
     ended = subprocess.run([sys.executable, "-c", program, *cell.words], capture_output=True, text=True)
-    print(ended.stderr, end="", file=sys.stderr)
+    if ended.stderr:
+        logger.info(ended.stderr.removesuffix("\n"))
     try:
         place, failure = json.loads(ended.stdout.splitlines()[-1])
     except (IndexError, ValueError):  # it was killed
@@ -260,7 +264,8 @@ def _run_apart(cell: Cell) -> tuple[Path | None, str]:
 def run_alone(words: Sequence[str]) -> None:
     """Runs the one cell that these words make, and prints last, as JSON, its run's folder and why there is none."""
     _, (cell,) = plan(words)
-    folder, failure = _run(cell)
+    with notes.on_stderr():
+        folder, failure = _run(cell)
     print(json.dumps([str(folder or ""), failure]))
 
 

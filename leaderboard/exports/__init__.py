@@ -12,8 +12,8 @@ import ast
 import functools
 import importlib
 import json
+import logging
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,8 @@ from evalkit.results.scores import is_rank, measure, resolve, task_files
 from evalkit.weights.presets import cards
 
 from .._runs import Run, collect
+
+logger = logging.getLogger("evalkit")
 
 
 def formats() -> dict[str, str]:
@@ -63,7 +65,7 @@ def export(words: Sequence[str]) -> int:
 
     runs, refused = collect(Path(chosen["results"]), files)
     for line in refused:
-        print(f"refused: {line}", file=sys.stderr)
+        logger.warning(f"refused: {line}")
     for run in runs:
         for entry in run.result["scores"]:
             if entry["value"] is None:
@@ -80,7 +82,7 @@ def export(words: Sequence[str]) -> int:
             except OSError as error:
                 raise UserError(f"out={out}: cannot write {path}: {error.strerror}") from error
         elif text != file.read_text(encoding="utf-8"):
-            print(f"{path}: an older run has the same place and is left out", file=sys.stderr)
+            logger.warning(f"{path}: an older run has the same place and is left out")
     if runs and not written:
         raise UserError(f"to={name}: none of {len(runs)} runs has a place in it. {known[name]}")
     print(f"{out}: {len(written)} files of {len(runs)} runs")
@@ -92,7 +94,7 @@ def export(words: Sequence[str]) -> int:
 
 def tell(run: Run, what: str) -> None:
     """Says on stderr what of a run has no place."""
-    print(f"{run.name}: {what}", file=sys.stderr)
+    logger.warning(f"{run.name}: {what}")
 
 
 def defined(run: Run) -> list[Mapping[str, Any]]:

@@ -44,7 +44,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt
 
-def adapter(encoder, task, *, lr: Annotated[float, Gt(0)] = 1e-3, heads: int = 8, pool: Literal["mean", "max"] = "mean", lm: str = "",
+def adapter(encoder, task, *, lr: Annotated[float, Gt(0)] = 1e-3, heads: int = 8,
+            pool: Literal["mean", "max"] = "mean", lm: str = "",
             betas: tuple[float, float] = (0.9, 0.999), layers=2) -> None:
     """Linear layer.
 
