@@ -12,7 +12,7 @@ from evalkit.api import Example, Task
 from evalkit.datasets.captions import QUESTION, SegmentedVideo, SegmentSplits, described
 from evalkit.datasets.files import error_context, read_json
 from evalkit.errors import UserError
-from evalkit.metrics.text.dense import by_video, by_video_meteor
+from evalkit.metrics.text.dense import dense_by_video, dense_by_video_meteor
 
 Span = tuple[float, float]
 
@@ -34,7 +34,7 @@ def dense_captioning_task(found: SegmentSplits, segments: str, meteor: bool, **w
     return Task(
         test=[example for one in found.test for example in _examples(one, cut(one))],
         train=described(found.segments().train),
-        score=by_video_meteor if meteor else by_video,
+        score=dense_by_video_meteor if meteor else dense_by_video,
         controls=("blind", "shuffled"),
         protocol=segments if segments in ("given", "even") else "proposed",
         prepare_videos=found.prepare_videos,

@@ -22,7 +22,7 @@ from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import AdditiveScore, Indices, ReweightedScore, difference, interval, mean
 from evalkit.metrics.significance import exchanged, paired
 from evalkit.results.rows import Row
-from evalkit.results.scores import Measured
+from evalkit.results.scores import Measured, present
 from evalkit.results.validate import Checked, check
 
 SHOWN = 10  # changed samples, of each kind
@@ -117,10 +117,10 @@ def compare_runs(paths: tuple[Path, Path], checked: tuple[Checked, Checked]) -> 
 
 def _refusal(records: Sequence[Mapping[str, Any]], rows: Sequence[Sequence[Row]]) -> str:
     """What forbids a comparison; empty where nothing does."""
-    one, other = (record["task"] for record in records)
+    tasks = [{**record["task"], "score": present(record["task"]["score"])} for record in records]
     for key in ("name", "version", "split", "score"):
-        if one[key] != other[key]:
-            return f"task.{key} is {one[key]} and {other[key]}"
+        if tasks[0][key] != tasks[1][key]:
+            return f"task.{key} is {tasks[0][key]} and {tasks[1][key]}"
     ids, others = ([row.id for row in own] for own in rows)
     if alone := set(ids) ^ set(others):
         return f"they have {len(ids):,} and {len(others):,} samples, and {min(alone)!r} is in one of them only"

@@ -27,8 +27,9 @@ from evalkit.results.schema import plain
 # Per metric: one value of each example, in 0..1, or a score over the split.
 Measured = dict[str, "npt.NDArray[np.float64] | AdditiveScore | ReweightedScore"]
 
-# What results of evalkit 0.1 name, before score functions were named by what evalkit.metrics exports.
+# What results name that were written before score functions had the names that evalkit.metrics exports.
 _FORMER_MODULES = re.compile(r"evalkit\.(wording\.\w+|answers|events|videocon)")
+_FORMER_NAMES = {"by_video": "dense_by_video", "by_video_meteor": "dense_by_video_meteor"}
 
 _CALLS = 1_000  # of a score function that gives one float only, for its interval
 
@@ -229,6 +230,14 @@ def reference(function: Callable[..., Any], kind: Literal["score", "any"] = "sco
     return found
 
 
+def present(reference: str) -> str:
+    """The name that results give a score function today, from the one that a result has, be it old or new."""
+    where, _, name = reference.rpartition(":")
+    if _FORMER_MODULES.fullmatch(where):
+        where = metrics.__name__
+    return f"{where}:{_FORMER_NAMES.get(name, name) if where == metrics.__name__ else name}"
+
+
 def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "any"] = "score") -> Score:
     """The score function that a result names.
 
@@ -246,8 +255,7 @@ def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "
         Unverified: it is in a task's file that is none of `files`.
         UserError: there is no such function.
     """
-    where, _, name = reference.rpartition(":")
-    where = metrics.__name__ if _FORMER_MODULES.fullmatch(where) else where
+    where, _, name = present(reference).rpartition(":")
     if where.endswith(".py"):
         module = plugins.module_and_factory("task", str(_named(where, files)))[0]
     elif where.partition(".")[0] == "evalkit":

@@ -11,7 +11,7 @@ import pytest
 from evalkit.cli import main
 from evalkit.encoders import DEMO, load_encoder
 from evalkit.metrics.bootstrap import AdditiveScore
-from evalkit.metrics.text.dense import by_video
+from evalkit.metrics.text.dense import dense_by_video
 from evalkit.results import run_folder, validate
 from evalkit.results.table import table
 from tests.given import DATA, real
@@ -163,5 +163,5 @@ def test_steps_told_in_given_segments_are_better_than_a_paragraph_cut_evenly() -
         for k, target in enumerate(targets):
             said.append(paragraphs[video][k] if k < len(paragraphs[video]) else "")
             cut.append({**target, "segment": [k * part, (k + 1) * part]})
-    given = by_video([row["prediction"] for row in rows], [row["target"] for row in rows])["CIDEr"]
-    assert measured(given) > measured(by_video(said, cut)["CIDEr"]) > 0
+    given = dense_by_video([row["prediction"] for row in rows], [row["target"] for row in rows])["CIDEr"]
+    assert measured(given) > measured(dense_by_video(said, cut)["CIDEr"]) > 0

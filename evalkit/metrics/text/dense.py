@@ -218,7 +218,7 @@ def _unlike(metric: str, what: str, value: Any) -> UserError:
     )
 
 
-def by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
+def dense_by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
     """`dense` of evalkit/metrics/text/dense.py, over the videos whose segments the examples are.
 
     A failed segment is one of which nothing is said. Where targets are captions alone, as those of training are, it is
@@ -236,12 +236,12 @@ def by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, An
     return _by_video(dense, predictions, targets)
 
 
-@meteor.beside(by_video)
-def by_video_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
-    """What `by_video` gives, `METEOR` and `SODA_c`; needs evalkit[captions].
+@meteor.beside(dense_by_video)
+def dense_by_video_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
+    """What `dense_by_video` gives, `METEOR` and `SODA_c`; needs evalkit[captions].
 
     Raises:
-        UserError: as `by_video`, and where METEOR cannot run.
+        UserError: as `dense_by_video`, and where METEOR cannot run.
     """
     if not isinstance(targets[0], Mapping):
         return dict(captions.captions_meteor(predictions, targets))
