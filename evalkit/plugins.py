@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import evalkit
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, one_line, suggest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -91,7 +91,7 @@ def own_encoder(ckpt: str) -> Callable[..., Any] | None:
     except UserError:
         raise
     except Exception as error:  # whatever the module's own code raises
-        raise UserError(f"ckpt={ckpt}: {type(error).__name__}: {error}") from error
+        raise UserError(f"ckpt={ckpt}: {one_line(error)}") from error
     finally:
         sys.path.pop()
     if not callable(function):
@@ -113,14 +113,14 @@ def summary(kind: Kind, name: str) -> str:
         try:
             spec = importlib.util.find_spec(found.module)
         except Exception as error:  # finding a.b imports a, which is someone else's code
-            return f"broken: {type(error).__name__}: {error}"
+            return f"broken: {one_line(error)}"
         file = spec.origin if spec else None
     if file is None:
         return f"broken: {_origin(found)} does not exist"
     try:
         tree = ast.parse(Path(file).read_bytes())
     except (OSError, SyntaxError, ValueError) as error:
-        return f"broken: {type(error).__name__}: {error}"
+        return f"broken: {one_line(error)}"
     attribute = kind if isinstance(found, Path) else found.attr or kind
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == attribute]
     doc = next((doc for node in functions if (doc := ast.get_docstring(node))), None) or ast.get_docstring(tree)
@@ -190,12 +190,12 @@ def _load(kind: Kind, file: Path) -> ModuleType:
 
 def _broken(kind: Kind, name: str, file: Path | None, error: Exception) -> str:
     """One line: which file, which of its lines, what was raised."""
-    text = " ".join(str(error).split())
     if isinstance(error, SyntaxError) and error.filename:
-        where, text = f"{error.filename}:{error.lineno}", error.msg
+        where, what = f"{error.filename}:{error.lineno}", f"{type(error).__name__}: {error.msg}"
     else:
         frames = traceback.extract_tb(error.__traceback__)
         # The deepest line of the plug-in itself; what it called into is rarely what must be mended.
-        own = [frame for frame in frames if file and Path(frame.filename).parent == file.parent]
-        where = f"{(own or frames)[-1].filename}:{(own or frames)[-1].lineno}"
-    return f"{kind} {name!r} is broken: {where}: {type(error).__name__}: {text}"
+        inside = [frame for frame in frames if file and Path(frame.filename).parent == file.parent]
+        frame = (inside or frames)[-1]
+        where, what = f"{frame.filename}:{frame.lineno}", one_line(error)
+    return f"{kind} {name!r} is broken: {where}: {what}"

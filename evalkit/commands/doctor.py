@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import evalkit
-from evalkit.errors import UserError
+from evalkit.errors import UserError, one_line
 from evalkit.runtime import cache
 from evalkit.runtime.machine import cores
 
@@ -57,7 +57,7 @@ def _told(part: Callable[[], str]) -> str:
     try:
         return part()
     except Exception as error:  # a broken installation raises anything, and is what a doctor is asked about
-        return f"broken: {type(error).__name__}: {' '.join(str(error).split())}; reinstall evalkit"
+        return f"broken: {one_line(error)}; reinstall evalkit"
 
 
 def _package(name: str) -> str:

@@ -100,7 +100,7 @@ def _read(file: str) -> dict[str, _Given]:
     except OSError as error:
         raise UserError(f"config={file}: {(error.strerror or str(error)).lower()}") from error
     except Exception as error:  # yaml's and OmegaConf's own kinds
-        raise UserError(f"config={file}: not readable as yaml: {' '.join(str(error).split())}") from error
+        raise UserError(f"config={file}: not readable as yaml: {errors.in_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"config={file}: expected lines of key: value")
     given: dict[str, _Given] = {}

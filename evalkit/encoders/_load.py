@@ -14,7 +14,7 @@ from torch import nn
 
 import evalkit
 from evalkit.api import Clip, Encoder, Loading
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, one_line, suggest
 from evalkit.plugins import factory, module_and_factory, names, names_function, own_encoder
 from evalkit.weights import checkpoint, huggingface
 from evalkit.weights.presets import card, read
@@ -185,7 +185,7 @@ def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> 
     except UserError:
         raise
     except Exception as error:  # whatever the encoder's own code raises
-        raise UserError(f"ckpt={ckpt}: {type(error).__name__}: {error}") from error
+        raise UserError(f"ckpt={ckpt}: {one_line(error)}") from error
 
 
 def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
@@ -353,13 +353,17 @@ def _spec(values: Any, source: Path, tokenizer: Path | None) -> Spec:
         clip: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values["clip"].items()
         }
-        family = values["encoder"]
-        if family not in (known := names("encoder")):
+        family, settings, known = values["encoder"], dict(values["settings"]), names("encoder")
+        if family == "vivit" and family not in known:  # as it was called and spelled before
+            family = "longvivit"
+            if settings.get("attention") == "factorised":
+                settings["attention"] = "factorized"
+        if family not in known:
             raise UserError(
                 f"no encoder named {str(family)[:200]!r}.{suggest(str(family), known)} A file, here {source}, may name "
                 f"only those that are installed: {', '.join(known)}"
             )
-        return Spec(family, Clip(**clip), dict(values["settings"]), tokenizer)
+        return Spec(family, Clip(**clip), settings, tokenizer)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{source} does not describe an encoder of evalkit's: wanted encoder, clip, settings"

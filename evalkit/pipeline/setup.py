@@ -17,7 +17,7 @@ from evalkit import encoders, plugins
 from evalkit.api import Adapter, Augment, Task, Views
 from evalkit.config.config import Config
 from evalkit.config.keys import default_adapter
-from evalkit.errors import UserError
+from evalkit.errors import UserError, one_line
 from evalkit.features import extract
 from evalkit.features.codec import as_stored
 from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, open_feature_cache
@@ -136,7 +136,7 @@ def load_task(config: Config) -> Task:
     except Exception as error:  # whatever a task's own code raises
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
-        raise UserError(f"task {options.task} fails: {where}: {type(error).__name__}: {error}") from error
+        raise UserError(f"task {options.task} fails: {where}: {one_line(error)}") from error
     if not isinstance(task, Task):
         raise UserError(f"task {options.task} returned a {type(task).__name__}; wanted an evalkit.api.Task")
     check_task(task, options.task)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.api import Example
-from evalkit.errors import UserError
+from evalkit.errors import UserError, in_line, one_line
 from evalkit.results.rows import Row, tally
 from evalkit.results.schema import digest, parse, plain, violations
 
@@ -202,8 +202,7 @@ def _broken(what: str, error: Exception) -> str:
 
 def as_line(error: Exception) -> str:
     """An error as one line; its type is named unless its text is meant for people."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UserError | ValueError) else f"{type(error).__name__}: {text}"
+    return in_line(error) if isinstance(error, UserError | ValueError) else one_line(error)
 
 
 def contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
