@@ -10,7 +10,7 @@ from evalkit.errors import UserError
 from evalkit.metrics import videoglue
 from evalkit.pipeline import sweep
 from evalkit.pipeline.sweep import Cell, Done
-from evalkit.results.table import columns
+from evalkit.results.table import columns, decimal, interval
 
 logger = logging.getLogger("evalkit")
 
@@ -68,15 +68,12 @@ def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
             rows.append((one.cell.config.options.task, adaptation, why, *[""] * 6))
             continue
         score = record["scores"][0]
-        value, (low, high) = score["value"], score["ci95"]
-        interval = "" if None in (low, high) else f"{low:.1f} to {high:.1f}"
-        told = "-" if value is None else f"{value:.1f}"
         name = record["task"]["name"]
-        if value is not None:
-            scores.setdefault(name.removesuffix("@mini"), value)
-        printed = beside(suite, adaptation, record)
-        chance = f"{record['chance']:.1f}"
-        rows.append((name, adaptation, score["metric"], told, interval, f"{score['n']:,}", chance, *printed))
+        if score["value"] is not None:
+            scores.setdefault(name.removesuffix("@mini"), score["value"])
+        numbers = (decimal(score["value"]), interval(score["ci95"], missing=""), f"{score['n']:,}")
+        published = beside(suite, adaptation, record)
+        rows.append((name, adaptation, score["metric"], *numbers, decimal(record["chance"]), *published))
     if suite.mean and len(scores) == len(done):
-        rows.append((f"{suite.mean} mean", "", "", f"{videoglue.stratified_mean(scores):.1f}", *[""] * 5))
+        rows.append((f"{suite.mean} mean", "", "", decimal(videoglue.stratified_mean(scores)), *[""] * 5))
     return columns(rows)

@@ -20,6 +20,7 @@ from evalkit.config.config import Config
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError, one_line
 from evalkit.results import plot, run_folder, validate
+from evalkit.results.table import columns, decimal, interval
 from evalkit.runtime import notes
 
 logger = logging.getLogger("evalkit")
@@ -174,8 +175,6 @@ def _changed(place: Path) -> float:
 
 def report(done: Sequence[Done]) -> str:
     """A line per grid point: what it sets, its score on val, and for the chosen one the score on test."""
-    from evalkit.results.table import columns
-
     shared = _shared(done)
     rows: list[tuple[str, ...]] = [("task", "encoder", "grid point", "val", "", "test", "95 % interval", "val - test")]
     for cell, record, failure, chosen, values in done:
@@ -184,20 +183,17 @@ def report(done: Sequence[Done]) -> str:
             continue
         score = record["scores"][0] if record["scores"] else None
         for number, (words, value) in enumerate(zip(cell.points, values, strict=True)):
-            own = " ".join(word.removeprefix("adapter.") for word in words if _word(word) not in shared)
+            settings = " ".join(word.removeprefix("adapter.") for word in words if _word(word) not in shared)
             end = ("", "", "", "")
             if number == chosen and score:
-                test, interval = score["value"], "" if None in score["ci95"] else " to ".join(map(_told, score["ci95"]))
-                gap = "" if value is None or test is None else f"{value - test:+.1f}"
-                end = ("chosen", _told(test), interval, gap)
-            rows.append((record["task"]["name"], record["encoder"]["name"], own, _told(value), *end))
+                test = score["value"]
+                gap = None if value is None or test is None else value - test
+                end = ("chosen", decimal(test, "", ""), interval(score["ci95"], "", ""), decimal(gap, "+", ""))
+            names = (record["task"]["name"], record["encoder"]["name"])
+            rows.append((*names, settings, decimal(value, "", ""), *end))
     lines = [columns(rows)]
     lines += [f"evalkit run {shlex.join(one.cell.points[one.chosen])}" for one in done if one.record]
     return "\n".join(lines)
-
-
-def _told(number: float | None) -> str:
-    return "" if number is None else f"{number:.1f}"
 
 
 def curves(done: Sequence[Done]) -> tuple[str, list[plot.Curve]]:

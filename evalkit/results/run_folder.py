@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from evalkit.api import Example
 from evalkit.errors import UserError, in_line, one_line
 from evalkit.results.rows import Row, tally
 from evalkit.results.schema import digest, parse, plain, violations
+from evalkit.runtime.atomic import flush, hidden_beside
 
 RESULT, PREDICTIONS, CONFIG = "result.json", "predictions.jsonl", "config.yaml"
 
@@ -78,22 +77,17 @@ def write(
     if problems:
         raise ValueError("not a valid result: " + "; ".join(problems))
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    hidden = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
-    hidden.mkdir()
-    try:
+    with hidden_beside(folder) as hidden:
+        hidden.mkdir()
         (hidden / RESULT).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         (hidden / PREDICTIONS).write_bytes(predictions)
         (hidden / CONFIG).write_text(config_yaml, encoding="utf-8")
         if extra is not None:
             extra(hidden)
         for path in [*hidden.rglob("*"), hidden]:
-            _flush(path)
+            flush(path)
         final = _rename(hidden, folder)
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
-        raise
-    _flush(final.parent)
+    flush(final.parent)
     return final
 
 
@@ -109,15 +103,6 @@ def _rename(hidden: Path, folder: Path) -> Path:
         except OSError:
             if not free.exists():  # else another process took the name in between
                 raise
-
-
-def _flush(path: Path) -> None:
-    """To disk, so that a power cut after the rename does not leave a name without content."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- reading, re-scoring, checking -----------------------------------------------------------------------------------
