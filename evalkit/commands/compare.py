@@ -36,9 +36,8 @@ def report(words: Sequence[str]) -> str:
     a, *others = paths
     checked = {run: require_valid(run, files) for run in paths}
     comparisons = [compare_runs((a, b), (checked[a], checked[b])) for b in others]
-    together = [
-        holm(p) for p in zip(*([one.p for one in comparison.differences] for comparison in comparisons), strict=True)
-    ]
+    p_values = ([difference.p for difference in comparison.differences] for comparison in comparisons)
+    together = [holm(p) for p in zip(*p_values, strict=True)]
     task = checked[a].record["task"]
     lines = [
         f"{task['name']}, {task['split']}: {comparisons[0].n:,} samples of {comparisons[0].n_clusters:,} videos",
@@ -47,10 +46,12 @@ def report(words: Sequence[str]) -> str:
     for k, (b, comparison) in enumerate(zip(others, comparisons, strict=True)):
         lines += [f"B  {_run(b, checked[b].record)}", *(f"protocol differs in {line}" for line in comparison.apart), ""]
         rows = [("", "A", "B", "B - A", "95 % interval", "p", *(["p of all (Holm)"] if len(comparisons) > 1 else []))]
-        for one, adjusted in zip(comparison.differences, together, strict=True):
-            cells = [decimal(one.a), decimal(one.b), decimal(one.value, "+"), interval((one.low, one.high), "+")]
-            metric = f"{one.metric}, less is better" if lower_is_better(one.metric) else one.metric
-            rows.append((metric, *cells, _p(one.p), *([_p(adjusted[k])] if len(comparisons) > 1 else [])))
+        for (metric, value_a, value_b, better, low, high, p), adjusted in zip(
+            comparison.differences, together, strict=True
+        ):
+            cells = (decimal(value_a), decimal(value_b), decimal(better, "+"), interval((low, high), "+"), _p(p))
+            label = f"{metric}, less is better" if lower_is_better(metric) else metric
+            rows.append((label, *cells, *([_p(adjusted[k])] if len(comparisons) > 1 else [])))
         lines += [columns(rows), ""]
         for name, ids in comparison.changed.items():
             shown = first(ids, len(ids) if "all=true" in words else SHOWN)

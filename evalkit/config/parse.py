@@ -42,9 +42,9 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
         for name in ("task", "adapter", "ckpt")
     )
     known = known_keys(command, task, adapter, ckpt)
-    for name, one in given.items():
+    for name, value in given.items():
         if name not in known:
-            raise one.wrong(_unknown(name, known))
+            raise value.wrong(_unknown(name, known))
     needing = [(f"encoder {ckpt!r}", "encoder")]
     if task:
         adapter = adapter or default_adapter(task)
@@ -74,8 +74,8 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
             )
         values["adapter"]["lm"] = options.lm
     trainer = Trainer(**values["trainer"])
-    encoder, data, clip, own = (values[section] for section in ("encoder", "data", "clip", "adapter"))
-    return Config(command, tuple(words), options, encoder, data, clip, own, trainer)
+    encoder, data, clip, adapter_settings = (values[section] for section in ("encoder", "data", "clip", "adapter"))
+    return Config(command, tuple(words), options, encoder, data, clip, adapter_settings, trainer)
 
 
 def _parse(words: Sequence[str]) -> dict[str, _Given]:
@@ -106,10 +106,10 @@ def _read(file: str) -> dict[str, _Given]:
     given: dict[str, _Given] = {}
     for name, value in content.items():
         section = isinstance(value, dict) and name in _SECTIONS
-        pairs = {f"{name}.{key}": one for key, one in value.items()} if section else {str(name): value}
+        pairs = {f"{name}.{key}": entry for key, entry in value.items()} if section else {str(name): value}
         if twice := pairs.keys() & given.keys():
             raise UserError(f"{file}: {min(twice)} is given twice")
-        given |= {key: _Given(one, file) for key, one in pairs.items()}
+        given |= {key: _Given(entry, file) for key, entry in pairs.items()}
     return given
 
 

@@ -76,5 +76,9 @@ def plan(task: str, ckpt: str | Path | nn.Module, **words: Any) -> config.Config
             raise UserError("encoder.* has no effect on a module that is there already: leave it out")
     given = {"task": task, "ckpt": f"{type(ckpt).__name__} in memory" if isinstance(ckpt, nn.Module) else ckpt}
     for key, value in words.items():
-        given |= {f"{key}.{own}": one for own, one in value.items()} if isinstance(value, Mapping) else {key: value}
+        given |= (
+            {f"{key}.{name}": setting for name, setting in value.items()}
+            if isinstance(value, Mapping)
+            else {key: value}
+        )
     return parse.resolve("run", [f"{key}={config.typed(value)}" for key, value in given.items()])

@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> int:
     logger.info(f"suite {name}: {len(cells)} passes")
     done = sweep.run_all(jobs, [cell for _, cell in cells])
     print(table(suite, list(zip((adaptation for adaptation, _ in cells), done, strict=True))))
-    return 1 if any(one.failure for one in done) else 0
+    return 1 if any(outcome.failure for outcome in done) else 0
 
 
 def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]]]:
@@ -46,9 +46,9 @@ def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]
     jobs, cells = 1, []
     for adaptation, line in lines:
         task = next(word for word in line if word.startswith("task=")).partition("=")[2]
-        own = [word.removeprefix(f"{task}.") for word in words if word.startswith(f"{task}.")]
+        of_task = [word.removeprefix(f"{task}.") for word in words if word.startswith(f"{task}.")]
         settled: dict[str, str] = {}
-        for word in (*line, *of_all, *own):  # what is said last counts
+        for word in (*line, *of_all, *of_task):  # what is said last counts
             settled[word.partition("=")[0]] = word
         jobs, planned = sweep.plan(list(settled.values()))
         cells += [(adaptation, cell) for cell in planned]
@@ -61,11 +61,11 @@ def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
         ("task", "how", "metric", "score", "95 % interval", "examples", "chance", "published", "of")
     ]
     scores: dict[str, float] = {}
-    for adaptation, one in done:
-        record = one.record
+    for adaptation, outcome in done:
+        record = outcome.record
         if record is None or not record["scores"]:
-            why = f"failed: {one.failure}" if record is None else "no public answers"
-            rows.append((one.cell.config.options.task, adaptation, why, *[""] * 6))
+            why = f"failed: {outcome.failure}" if record is None else "no public answers"
+            rows.append((outcome.cell.config.options.task, adaptation, why, *[""] * 6))
             continue
         score = record["scores"][0]
         name = record["task"]["name"]

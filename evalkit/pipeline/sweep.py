@@ -71,7 +71,7 @@ def sweep(words: Sequence[str]) -> int:
         print(f"\n{plot.terminal(drawn, setting)}")
         mark = hashlib.sha256(repr(sorted(cell.config.words for cell in cells)).encode()).hexdigest()[:8]
         print(plot.png(drawn, setting, cells[0].config.options.out / f"sweep-{mark}.png"))
-    return 1 if any(one.failure for one in done) else 0
+    return 1 if any(outcome.failure for outcome in done) else 0
 
 
 def run_all(jobs: int, cells: Sequence[Cell]) -> list[Done]:
@@ -114,15 +114,17 @@ def plan(words: Sequence[str]) -> tuple[int, list[Cell]]:
     cells = []
     for chosen in _product(common):
         # In whatever order keys are given, points have the same numbers and the run the same name.
-        points = tuple((*chosen, *own) for own in _product(dict(sorted(grid.items()))))
+        points = tuple((*chosen, *varied_words) for varied_words in _product(dict(sorted(grid.items()))))
         configs = [resolve("run", point) for point in points]
         varied = [key.removeprefix("adapter.") for key in grid]
         base = configs[0]
-        own = tuple({key: one.adapter[key] for key in varied} for one in configs)
+        settings = tuple({key: config.adapter[key] for key in varied} for config in configs)
         quoted = [f"{key}={','.join(map(_quoted, values))}" for key, values in grid.items()]
         cell_words = (*(_word(word) for word in chosen), *quoted)
         common_settings = {key: value for key, value in base.adapter.items() if key not in varied}
-        settled = replace(base, words=tuple(sorted(cell_words)), adapter=common_settings, points=own if grid else ())
+        settled = replace(
+            base, words=tuple(sorted(cell_words)), adapter=common_settings, points=settings if grid else ()
+        )
         cells.append(Cell(cell_words, points, settled))
     return jobs, cells
 
@@ -152,11 +154,11 @@ def finished(config: Config) -> Path | None:
     named = [config.options.ckpt, config.options.task, config.options.adapter, config.options.adapter_from]
     named += [str(value) for value in config.data.values() if isinstance(value, Path)]
     changed = max(_changed(Path(name).expanduser()) for name in named)
-    own = [Path(config.options.task).expanduser().resolve()] if config.options.task.endswith(".py") else []
+    task_files = [Path(config.options.task).expanduser().resolve()] if config.options.task.endswith(".py") else []
     for record in sorted(config.options.out.glob(f"*/*/[!.]*-{mark}*/{run_folder.RESULT}")):
         if record.stat().st_mtime < changed:
             continue
-        if problems := validate.validate(record.parent, own):
+        if problems := validate.validate(record.parent, task_files):
             logger.warning(f"not taken: {problems[0]}")
         elif run_folder.load(record.parent)["status"] == "complete":
             logger.info(f"already there: {record.parent}")
@@ -192,13 +194,13 @@ def report(done: Sequence[Done]) -> str:
             names = (record["task"]["name"], record["encoder"]["name"])
             rows.append((*names, settings, decimal(value, "", ""), *end))
     lines = [columns(rows)]
-    lines += [f"evalkit run {shlex.join(one.cell.points[one.chosen])}" for one in done if one.record]
+    lines += [f"evalkit run {shlex.join(outcome.cell.points[outcome.chosen])}" for outcome in done if outcome.record]
     return "\n".join(lines)
 
 
 def curves(done: Sequence[Done]) -> tuple[str, list[plot.Curve]]:
     """The first setting with several numbers, and the scores on val over it: a curve for each choice of all others."""
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    points_of: dict[str, tuple[list[float], list[float]]] = {}
     shared = _shared(done)
     setting = ""
     for cell, record, _, _, values in done:
@@ -207,15 +209,15 @@ def curves(done: Sequence[Done]) -> tuple[str, list[plot.Curve]]:
         if record is None or not varied or setting not in ("", varied[0]):
             continue
         setting = varied[0]
-        own = [w for w in cell.points[0] if _word(w) in cell.words and _word(w) not in shared]
-        name = " ".join([record["encoder"]["name"], "on", record["task"]["name"], *own])
+        words = [w for w in cell.points[0] if _word(w) in cell.words and _word(w) not in shared]
+        name = " ".join([record["encoder"]["name"], "on", record["task"]["name"], *words])
         for point, value in zip(cell.config.points, values, strict=True):
             if value is not None:
                 others = " ".join(f"{key}={point[key]}" for key in point if key != setting)
-                xs, ys = found.setdefault(f"{name} {others}".strip(), ([], []))
+                xs, ys = points_of.setdefault(f"{name} {others}".strip(), ([], []))
                 xs.append(float(point[setting]))
                 ys.append(value)
-    return f"adapter.{setting}", [(name, xs, ys) for name, (xs, ys) in found.items()]
+    return f"adapter.{setting}", [(name, xs, ys) for name, (xs, ys) in points_of.items()]
 
 
 def _is_number(value: object) -> bool:
@@ -224,8 +226,10 @@ def _is_number(value: object) -> bool:
 
 def _shared(done: Sequence[Done]) -> set[str]:
     """The words that need no telling: those of every cell, and those whose columns tell them."""
-    words = set.intersection(*(set(one.cell.words) for one in done))
-    return words | {word for one in done for word in one.cell.words if word.partition("=")[0] in ("task", "ckpt")}
+    words = set.intersection(*(set(outcome.cell.words) for outcome in done))
+    return words | {
+        word for outcome in done for word in outcome.cell.words if word.partition("=")[0] in ("task", "ckpt")
+    }
 
 
 def _run(cell: Cell) -> tuple[Path | None, str]:

@@ -118,12 +118,12 @@ def load(run: Path) -> dict[str, Any]:
     if not run.exists():
         raise UserError(f"{run}: there is no such folder")
     try:
-        found = parse((run / RESULT).read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
+        record = parse((run / RESULT).read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{run}: {_broken(RESULT, error)}") from error
-    return found
+    return record
 
 
 def load_rows(run: Path) -> list[Row]:
@@ -152,14 +152,14 @@ def runs(path: Path) -> list[Path]:
         UserError: there is none.
     """
     path = folder_of(path)
-    found = []
+    folders = []
     for folder, below, files in os.walk(path):
         below[:] = sorted(name for name in below if not name.startswith("."))  # hidden: runs that were not finished
         if RESULT in files or PREDICTIONS in files:
-            found.append(Path(folder))
-    if not found:
+            folders.append(Path(folder))
+    if not folders:
         raise UserError(f"no run at or under {str(path)!r}: a run is a folder with {RESULT} in it")
-    return found
+    return folders
 
 
 def file_sha256(file: Path) -> str:
@@ -192,22 +192,22 @@ def as_line(error: Exception) -> str:
 
 def contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     """Where a result that fits the schema contradicts its rows, or itself."""
-    found = []
+    problems = []
     seen = Counter(row.id for row in rows)
-    found += [f"{PREDICTIONS} has {times} rows with id {name!r}" for name, times in seen.items() if times > 1]
+    problems += [f"{PREDICTIONS} has {times} rows with id {name!r}" for name, times in seen.items() if times > 1]
     for key, value in tally(rows).items():
         stored = result["data"][key]
         if stored != value:
             shown = f"is {stored}, but {value}" if key != "failures" else "differs from what is given"
-            found.append(f"data.{key} {shown} in {PREDICTIONS}")
+            problems.append(f"data.{key} {shown} in {PREDICTIONS}")
     for key in ("started", "finished"):
         try:
             datetime.fromisoformat(result["provenance"][key])
         except ValueError:
-            found.append(f"provenance.{key} is {result['provenance'][key]}, which is no time")
+            problems.append(f"provenance.{key} is {result['provenance'][key]}, which is no time")
     status, data = result["status"], result["data"]
     if status == "complete" and data["n_failed"]:
-        found.append(f"status is complete, but data.n_failed is {data['n_failed']}")
+        problems.append(f"status is complete, but data.n_failed is {data['n_failed']}")
     if status == "failed" and data["n_scored"]:
-        found.append(f"status is failed, but data.n_scored is {data['n_scored']}")
-    return found
+        problems.append(f"status is failed, but data.n_scored is {data['n_scored']}")
+    return problems
