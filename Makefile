@@ -1,6 +1,7 @@
 # make demo    install, then score the embedded encoder on EgoSchema's miniature
 # make test    install, lint, types, every test
-# make check   the quick half: lint and types
+# make quick   tests that need no films and no training (under two minutes)
+# make check   lint and types
 # make weights  train the embedded demo checkpoint again (about two hours)
 # make demo-all  run every miniature with the demo encoder, and put the results side by side (build/board/README.md)
 # make board   the same, kept in leaderboard/results, with leaderboard/README.md
@@ -10,13 +11,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: weights demo demo-all test check fix board bench install clean
+.PHONY: weights demo demo-all test quick check fix board bench install clean
 
 demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 2
+	@echo 'every test, in two processes: films, training and whole runs included'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 8
+
+quick: install
+	@echo 'tests without films, training and whole runs, in two processes'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 8 -m 'not slow'
 
 check: install
 	$(BIN)/ruff check .
@@ -43,7 +49,7 @@ weights: install
 	    adapter.mask_ratio=0.75 adapter.batch_size=32 adapter.epochs=14 out=$(WEIGHTS)/films
 	$(BIN)/python -m evalkit.demo.train_encoder $(WEIGHTS)/films $(WEIGHTS)/encoder
 	cp $(WEIGHTS)/encoder/*.* $(DEMO)/
-	$(BIN)/python -c "from evalkit import load_encoder; from evalkit.canary import checks, reference; reference.write_reference(load_encoder('demo'), checks.SHIPPED)"
+	$(BIN)/python -c "from evalkit import load_encoder; from evalkit import demo; from evalkit.canary import reference; reference.write_reference(load_encoder('demo'), demo.CANARY_REFERENCE)"
 	$(TELL) data.lesson=told_steps data.films=900 adapter.lr=2e-3 adapter.epochs=2 out=$(WEIGHTS)/told_steps
 	$(TELL) data.lesson=told_parts data.films=900 adapter.lr=2e-3 adapter.epochs=2 \
 	    adapter.from=$(WEIGHTS)/told_steps out=$(WEIGHTS)/told_parts
@@ -62,6 +68,7 @@ demo-all: install
 
 # Not at once into leaderboard/results, whose change would make the checkout that the results name another one.
 board: demo-all
+	PYTHONPATH=. $(BIN)/python bench/paragraphs.py build/board
 	rm -rf leaderboard/results && mv build/board leaderboard/results
 	$(BIN)/evalkit leaderboard results=leaderboard/results out=leaderboard/README.md
 

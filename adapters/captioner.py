@@ -69,7 +69,7 @@ class Captioner(Trained):
         if not self.vocabulary:
             said = self.reader.generate(prompts, tokens, self.beams, self.most)
             return [Prediction(text, {"ended": ended}) for text, ended in said]
-        likelihood = self.reader.following(prompts, tokens)[:, list(self.vocabulary.values())]
+        likelihood = self.reader.next_token_logprobs(prompts, tokens)[:, list(self.vocabulary.values())]
         answers = list(self.vocabulary)
         return [
             Prediction(answers[best], {"log_likelihood": round(float(row[best]), 5)})

@@ -11,7 +11,7 @@ from torch import Tensor
 from evalkit.api import Encoder, Task
 from evalkit.errors import UserError
 from evalkit.heads.closed_form import ClosedFormProbe
-from evalkit.heads.solvers import NeighborGallery
+from evalkit.heads.neighbors import NeighborGallery
 
 # Points of one grid may differ in these.
 TOGETHER = ("k", "temperature")

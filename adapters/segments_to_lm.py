@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from evalkit import plugins
 from evalkit.api import Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
+from evalkit.language.causal_lm import Continuation, LanguageModel
 from evalkit.language.models import check_prompt, load
-from evalkit.language.reader import Continuation, VideoLanguageModel
 from evalkit.weights import checkpoint, trained_adapter
 
 
@@ -26,7 +26,7 @@ class SegmentsToLM(lightning.LightningModule):
     trains_encoder = False
     epochs, batch_size = 0, 1
 
-    def __init__(self, captioner: Any, reader: VideoLanguageModel, question: str, prompt: str) -> None:
+    def __init__(self, captioner: Any, reader: LanguageModel, question: str, prompt: str) -> None:
         super().__init__()
         self.captioner, self.reader, self.question, self.prompt = (
             captioner.requires_grad_(False),
@@ -105,6 +105,4 @@ def adapter(
     assert isinstance(encoder, nn.Module)
     trained_adapter.restore_adapter(made, folder, {"encoder": checkpoint.sha256(encoder)})
     model, tokenizer = load(lm)
-    return SegmentsToLM(
-        made.eval(), VideoLanguageModel(encoder.dim, model, tokenizer, latents=0, depth=0), question, prompt
-    )
+    return SegmentsToLM(made.eval(), LanguageModel(model, tokenizer), question, prompt)

@@ -19,7 +19,7 @@ from evalkit.metrics.average_precision import multilabel_map
 from evalkit.metrics.bootstrap import AdditiveScore, ReweightedScore, interval, interval_of, mean
 from evalkit.metrics.classification import macro_accuracy
 from evalkit.metrics.retrieval import retrieval
-from evalkit.metrics.significance import exchanged, paired
+from evalkit.metrics.significance import exchange_test, paired_bootstrap
 
 Drawn = tuple[Any, list[int]]  # what was scored, and the video of each sample
 VIDEOS = 100
@@ -110,13 +110,15 @@ def equal_rankings(generator: np.random.Generator) -> tuple[ReweightedScore, Rew
 def false_positives(sets: int, resamples: int) -> float:
     """The share of pairs of equally good runs between which the exchange test finds a difference at 5 %."""
     generator = np.random.default_rng(0)
-    return float(np.mean([exchanged(*equal(generator), seed, resamples) <= 0.05 for seed in range(sets)]))
+    return float(np.mean([exchange_test(*equal(generator), seed, resamples) <= 0.05 for seed in range(sets)]))
 
 
 def false_positives_of_rankings(sets: int, resamples: int) -> float:
     """The same of average precisions, by the bootstrap."""
     generator = np.random.default_rng(0)
-    return float(np.mean([paired(*equal_rankings(generator), seed, resamples)[2] <= 0.05 for seed in range(sets)]))
+    return float(
+        np.mean([paired_bootstrap(*equal_rankings(generator), seed, resamples)[2] <= 0.05 for seed in range(sets)])
+    )
 
 
 def error(share: float, sets: int) -> str:

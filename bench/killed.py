@@ -1,7 +1,8 @@
 """Runs that are killed: SIGKILL at random moments of decoding, encoding, fitting and scoring, then the same run again.
 
-    python bench/killed.py [kills]
+    python bench/killed.py [kills [phase]]
 
+Kills in each phase in turn, or in the one given: 0 for "encode train", 1 for "fit", 2 for "encode test", 3 for "score".
 Prints, per phase, how many runs were killed in it, how many of their features were found again, and whether the run
 after it, with another number of workers, has the scores of an undisturbed one. Exit code 1 where one has not.
 """
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def films(folder: Path) -> Path:
 def start(table: Path, home: Path, workers: int) -> subprocess.Popen[str]:
     """A run with a store and results of its own."""
     command = [sys.executable, "-m", "evalkit", "run", "task=folder", f"data.root={table}", "ckpt=demo"]
-    command += ["adapter.epochs=600", "batch=4", f"workers={workers}", f"out={home / 'out'}"]
+    command += ["adapter.epochs=600", "batch=4", "canary=false", f"workers={workers}", f"out={home / 'out'}"]
     return subprocess.Popen(
         command,
         env=os.environ | {"EVALKIT_CACHE": str(home / "cache")},
@@ -71,7 +72,7 @@ def record(home: Path) -> dict[str, Any]:
     return found
 
 
-def main(kills: int) -> int:
+def main(kills: int, phases: Sequence[int] = range(len(PHASES))) -> int:
     """Measures and prints; 1 where a score differs."""
     rng = random.Random(0)
     counts = {phase: [0, 0, 0] for phase in PHASES}
@@ -82,7 +83,7 @@ def main(kills: int) -> int:
         expected = record(whole)["scores"]
         lasts = [ends[0], *(end - before for before, end in itertools.pairwise(ends))]
         for number in range(kills):
-            which = number % len(PHASES)
+            which = phases[number % len(phases)]
             home = Path(place) / str(number)
             process = start(table, home, 1)
             for _, _ in zip(range(which), phase_ends(process), strict=False):
@@ -104,4 +105,5 @@ def main(kills: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 50))
+    kills, *phases = map(int, sys.argv[1:] or ["50"])
+    sys.exit(main(kills, phases or range(len(PHASES))))

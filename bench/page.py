@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from evalkit.leaderboard._page import html
-from evalkit.leaderboard._runs import collect
+from evalkit.leaderboard.page import render_page
+from evalkit.leaderboard.runs import collect
 
 from bench.leaderboard import make
 from tests.browser import browser
@@ -48,7 +48,7 @@ def main(runs: int, samples: int) -> None:
         make(results, runs, samples)
         found, refused = collect(results)
         started = time.perf_counter()
-        text = html(found, refused).encode()
+        text = render_page(found, refused).encode()
         took = time.perf_counter() - started
         file = Path(folder) / "board.html"
         file.write_bytes(text)

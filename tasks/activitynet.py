@@ -34,12 +34,13 @@ def task(
     """
     return retrieval_task(
         captions.whole() if mini else caption_files.activitynet(root, split).paragraphs(),
+        mini,
         views=Views("fps", fps=1.0) if frames == "first" else Views("uniform"),
-        split="mini" if mini else split,
-        sizes={} if mini else {"train": 10_009, "test": {"val_1": 4_917, "val_2": 4_885}[split]},
-        license="generated (Apache-2.0)" if mini else "MIT (annotations)",
+        split=split,
+        sizes={"train": 10_009, "test": {"val_1": 4_917, "val_2": 4_885}[split]},
+        license="MIT (annotations)",
         source="https://cs.stanford.edu/people/ranjaykrishna/densevid",
-        published={} if mini else PUBLISHED[frames],
+        published=PUBLISHED[frames],
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from evalkit.api import Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.caption_files import activitynet
-from evalkit.datasets.captions import Frames, captioning_task, paragraph_task
+from evalkit.datasets.captions import FrameSampling, captioning_task, paragraph_task
 from evalkit.datasets.dense_captions import dense_captioning_task
 from evalkit.errors import UserError
 from evalkit.mini import captions
@@ -30,11 +30,11 @@ def task(
     root: Path = Path("data/activitynet"),
     mini: bool = False,
     what: Literal["segments", "paragraph", "dense"] = "segments",
-    frames: Frames = "first",
+    frames: FrameSampling = "first",
     segments: str = "given",
     meteor: bool = False,
 ) -> Task:
-    """Tells the parts of a video in sentences, or all of it in a paragraph.
+    """Captions the segments of a video in sentences, or the whole video in a paragraph.
 
     Files as published: val_1.json, val_2.json (the same videos, told by another person), train.json, and the videos as
     v_<id>.mp4 in any folder there. Segments are those of val_1, each with its one sentence; paragraphs and dense
@@ -55,17 +55,17 @@ def task(
         raise UserError(f"data.segments={segments} has no effect with data.what={what}: it is for dense")
     if what != "paragraph" and frames != "first":
         raise UserError(f"data.frames={frames} has no effect with data.what={what}: it is for paragraph")
-    words: dict[str, Any] = {
-        "split": "mini" if mini else "val_1",
-        "sizes": {} if mini else SIZES[what],
-        "license": "generated (Apache-2.0)" if mini else "MIT (annotations)",
+    facts: dict[str, Any] = {
+        "split": "val_1",
+        "sizes": SIZES[what],
+        "license": "MIT (annotations)",
         "source": "https://cs.stanford.edu/people/ranjaykrishna/densevid",
-        "published": {} if mini or what == "dense" else published.rows(*PUBLISHED[what], "fine-tuned"),
+        "published": {} if what == "dense" else published.rows(*PUBLISHED[what], "fine-tuned"),
     }
     if what == "paragraph":
         whole = captions.whole() if mini else activitynet(root, "val_1", "val_2").paragraphs()
-        return paragraph_task(whole, frames, meteor, mini, protocol=what, **words)
-    found = captions.steps() if mini else activitynet(root, "val_1", "val_2")
+        return paragraph_task(whole, frames, meteor, mini, protocol=what, **facts)
+    splits = captions.steps() if mini else activitynet(root, "val_1", "val_2")
     if what == "dense":
-        return dense_captioning_task(found, segments, meteor, views=Views("uniform"), **words)
-    return captioning_task(found.segments(), meteor, protocol=what, **words)
+        return dense_captioning_task(splits, segments, meteor, mini, views=Views("uniform"), **facts)
+    return captioning_task(splits.segments(), meteor, mini, protocol=what, **facts)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import open_questions
-from evalkit.datasets.files import error_context, find_videos, first_existing, read_table, video_file
-from evalkit.datasets.open_questions import IG_VLM, Questions, Row
-from evalkit.metrics.text.exact_match import exact_match
+from evalkit.datasets.files import find_file, find_videos, parsing_errors_at, read_table, video_file
+from evalkit.datasets.open_questions import IG_VLM, QuestionSplits, Row
+from evalkit.metrics import exact_match
 from evalkit.mini.answers import one_step
 
 ADAPTER = "captioner"
@@ -29,37 +29,40 @@ def task(root: Path = Path("data/activitynet_qa"), mini: bool = False) -> Task:
     """
     return open_questions.open_question_task(
         one_step() if mini else _read(root),
+        mini,
         score=exact_match,
-        split="mini" if mini else "test",
-        sizes={} if mini else {"train": 32_000, "val": 18_000, "test": 8_000},
-        license="generated (Apache-2.0)" if mini else "Apache-2.0 (annotations)",
+        split="test",
+        sizes={"train": 32_000, "val": 18_000, "test": 8_000},
+        license="Apache-2.0 (annotations)",
         source="https://github.com/MILVLG/activitynet-qa",
     )
 
 
-def _read(root: Path) -> Questions:
+def _read(root: Path) -> QuestionSplits:
     videos = find_videos(root)
 
-    def tell(row: Row, answer: Row) -> Example:
+    def parse(row: Row, answer: Row) -> Example:
         stem = f"v_{row['video_name'].removeprefix('v_')}"
         kind = KINDS[range(len(KINDS)).index(int(answer["type"]))]
         return open_questions.question(
             row["question_id"], video_file(videos, root / "videos", stem), row["question"], [answer["answer"]], kind
         )
 
-    def of(split: str) -> list[Example]:
-        known = {}
-        for where, row in open_questions.entries(first_existing(root, f"{split}_a.json")):
-            with error_context(where):
-                known[row["question_id"]] = row
-        return open_questions.read(
-            open_questions.entries(root / f"{split}_q.json"), lambda row: tell(row, known[row["question_id"]])
+    def read(split: str) -> list[Example]:
+        answers = {}
+        for where, row in open_questions.json_rows(find_file(root, f"{split}_a.json")):
+            with parsing_errors_at(where):
+                answers[row["question_id"]] = row
+        return open_questions.read_questions(
+            open_questions.json_rows(root / f"{split}_q.json"), lambda row: parse(row, answers[row["question_id"]])
         )
 
-    file = first_existing(root, "test_q.json", "ActivityNet_QA.csv")
+    file = find_file(root, "test_q.json", "ActivityNet_QA.csv")
     if file.suffix == ".csv":
-        return Questions(
-            open_questions.read(read_table(file, IG_VLM), lambda row: tell(row, {**row, "type": row["question_type"]}))
+        return QuestionSplits(
+            open_questions.read_questions(
+                read_table(file, IG_VLM), lambda row: parse(row, {**row, "type": row["question_type"]})
+            )
         )
-    train, val = (of(split) if (root / f"{split}_q.json").is_file() else [] for split in ("train", "val"))
-    return Questions(of("test"), train, val if train else [])
+    train, val = (read(split) if (root / f"{split}_q.json").is_file() else [] for split in ("train", "val"))
+    return QuestionSplits(read("test"), train, val if train else [])

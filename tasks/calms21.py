@@ -7,8 +7,8 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import LabeledRow, error_context, find_videos, first_existing, read_json
-from evalkit.mini import classes
+from evalkit.datasets.files import LabeledSplits, as_label_sets, find_file, find_videos, parsing_errors_at, read_json
+from evalkit.mini import classes, world
 
 FPS = 30.0  # of the published mp4 files, whatever the camera's was
 NAMES = ("other", "attack", "investigation", "mount")
@@ -31,11 +31,7 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
     """
     return behavior.behavior_task(
         "calms21",
-        behavior.in_sets(
-            classes.one_step(lambda step: step.thing.color if step.thing.color in SHOWN else behavior.OTHER)
-        )
-        if mini
-        else _read(root, {"train": train_step, "test": test_step}),
+        _mini() if mini else _read(root, {"train": train_step, "test": test_step}),
         mini,
         split="test",
         sizes={"test": 262_107},
@@ -44,21 +40,28 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
     )
 
 
-def _read(root: Path, steps: Mapping[str, int]) -> LabeledRow:
+def _mini() -> LabeledSplits:
+    def label(step: world.Step) -> str:
+        return step.thing.color if step.thing.color in SHOWN else behavior.BACKGROUND
+
+    return as_label_sets(classes.one_step(label))
+
+
+def _read(root: Path, steps: Mapping[str, int]) -> LabeledSplits:
     train, test = (list(_examples(root, split, step)) for split, step in steps.items())
-    return LabeledRow(train, test, (behavior.OTHER, *NAMES[1:]), behavior.counted(FPS))
+    return LabeledSplits(train, test, (behavior.BACKGROUND, *NAMES[1:]), behavior.frame_rate_check(FPS))
 
 
 def _examples(root: Path, split: str, step: int) -> Iterator[Example]:
     name = f"calms21_task1_{split}.json"
-    file = first_existing(root, f"task1_classic_classification/{name}", name)
+    file = find_file(root, f"task1_classic_classification/{name}", name)
     videos = find_videos(root)
     for annotator in read_json(file, dict).values():
         for key, sequence in annotator.items():
-            with error_context(f"{file}, {key}"):
+            with parsing_errors_at(f"{file}, {key}"):
                 number = {n: NAMES.index(behavior) for behavior, n in sequence["metadata"]["vocab"].items()}
                 targets = [(number[n],) for n in sequence["annotations"]]
             stem = key.rpartition("/")[2]
             wanted, raw = root / "task1_videos_mp4" / split / stem, root / "task1_videos_seq" / split / stem
-            video = behavior.converted(videos, wanted.with_suffix(".mp4"), raw.with_suffix(".seq"), FPS)
-            yield from behavior.clips(stem, video, targets, FPS, step)
+            video = behavior.converted_video(videos, wanted.with_suffix(".mp4"), raw.with_suffix(".seq"), FPS)
+            yield from behavior.frame_clips(stem, video, targets, FPS, step)

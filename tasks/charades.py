@@ -10,16 +10,16 @@ from typing import NamedTuple
 from evalkit.api import Example, Task
 from evalkit.datasets import protocols
 from evalkit.datasets.files import (
-    LabeledRow,
+    LabeledSplits,
     check_classes,
-    error_context,
+    find_file,
     find_videos,
-    first_existing,
+    parsing_errors_at,
     read_lines,
     read_table,
     video_file,
 )
-from evalkit.metrics.average_precision import charades_map, pr_auc
+from evalkit.metrics import charades_map, pr_auc
 from evalkit.mini import classes, world
 
 CHUNK = 128 / 6  # seconds: the 128 frames at six a second that VideoGLUE's configuration names
@@ -66,9 +66,9 @@ class Action(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Action:
         """As Charades writes it: `c092 11.90 21.20`; in seven actions of train the end stands first."""
-        name, one, other = text.split()
-        times = float(one), float(other)
-        return cls(range(157).index(int(name.removeprefix("c"))), min(times), max(times))
+        name, *bounds = text.split()
+        start, end = sorted(map(float, bounds))
+        return cls(range(157).index(int(name.removeprefix("c"))), start, end)
 
 
 def _seen(story: world.Story) -> set[str]:
@@ -76,10 +76,10 @@ def _seen(story: world.Story) -> set[str]:
 
 
 def _file(root: Path, name: str) -> Path:
-    return first_existing(root, f"Charades_v1_{name}", f"Charades/Charades_v1_{name}")
+    return find_file(root, f"Charades_v1_{name}", f"Charades/Charades_v1_{name}")
 
 
-def _read(root: Path, chunk: float) -> LabeledRow:
+def _read(root: Path, chunk: float) -> LabeledSplits:
     names = check_classes(root, [line.partition(" ")[2] for _, line in read_lines(_file(root, "classes.txt"))], 157)
     videos = find_videos(root)
     train, test = (
@@ -91,14 +91,14 @@ def _read(root: Path, chunk: float) -> LabeledRow:
         ]
         for split in ("train", "test")
     )
-    return LabeledRow(train, test, names)
+    return LabeledSplits(train, test, names)
 
 
 def _rows(file: Path) -> Iterator[tuple[str, float, Sequence[Action]]]:
     """Id, seconds and actions of each video."""
     for where, row in read_table(file, ("id", "actions", "length")):
-        with error_context(where):
-            actions = [Action.parse(one) for one in row["actions"].split(";") if one]
+        with parsing_errors_at(where):
+            actions = [Action.parse(text) for text in row["actions"].split(";") if text]
             seconds = float(row["length"])
             if not 0 < seconds < math.inf:
                 raise ValueError(f"length {seconds:g} s")
@@ -113,9 +113,9 @@ def _examples(name: str, path: Path, seconds: float, actions: Sequence[Action], 
         return
     for i in range(n):
         start = i * (seconds - chunk) / (n - 1)
-        held = [one for one in actions if one.start < start + chunk and one.end > start]
-        yield Example(f"{name}/{i}", path, _classes(held), span=(start, start + chunk))
+        overlapping = [action for action in actions if action.start < start + chunk and action.end > start]
+        yield Example(f"{name}/{i}", path, _classes(overlapping), span=(start, start + chunk))
 
 
 def _classes(actions: Sequence[Action]) -> tuple[int, ...]:
-    return tuple(sorted({one.number for one in actions}))
+    return tuple(sorted({action.number for action in actions}))

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.captions import caption
+from evalkit.datasets.captions import clean_text
 from evalkit.datasets.files import (
-    LabeledRow,
-    error_context,
+    LabeledSplits,
+    find_file,
     find_videos,
-    first_existing,
+    parsing_errors_at,
     read_lines,
     read_table,
     video_file,
@@ -39,14 +39,15 @@ def task(root: Path = Path("data/charades"), mini: bool = False) -> Task:
         mini: the steps of the films of egoschema's miniature.
     """
     return multiple_choice_task(
-        questions.steps() if mini else LabeledRow([], _read(root), ()),
+        questions.steps() if mini else LabeledSplits([], _read(root), ()),
+        mini,
         views=Views("uniform"),
         controls=("shuffled", "single_frame"),
-        split="mini" if mini else "test",
-        sizes={} if mini else {"test": 3_720},
-        license="generated (Apache-2.0)" if mini else "the data set's own, non-commercial",
+        split="test",
+        sizes={"test": 3_720},
+        license="the data set's own, non-commercial",
         source="https://github.com/jiyanggao/TALL",
-        published={} if mini else published.rows("charades_sta", "accuracy", "zero-shot"),
+        published=published.rows("charades_sta", "accuracy", "zero-shot"),
     )
 
 
@@ -59,31 +60,36 @@ class Moment(NamedTuple):
 
 def _read(root: Path) -> list[Example]:
     moments: dict[str, list[Moment]] = {}
-    file = first_existing(root, "charades_sta_test.txt")
-    lengths = _lengths(first_existing(root, "Charades_v1_test.csv", "Charades/Charades_v1_test.csv"))
+    file = find_file(root, "charades_sta_test.txt")
+    lengths = _lengths(find_file(root, "Charades_v1_test.csv", "Charades/Charades_v1_test.csv"))
     for where, line in read_lines(file):
-        with error_context(where):
+        with parsing_errors_at(where):
             times, sentence = line.split("##")
             name, start, end = times.split()
             span = float(start), min(float(end), lengths[name])
             if not 0 <= span[0] < span[1]:
                 raise ValueError(f"no moment from {start} to {end} s in a video of {lengths[name]:g} s")
-            moments.setdefault(name, []).append(Moment(span, caption(sentence)))
+            moments.setdefault(name, []).append(Moment(span, clean_text(sentence)))
     videos = find_videos(root)
     return [
         Example(
-            f"{name}/{i}", video_file(videos, root / "Charades_v1_480", name), choices.index(said), span, "", choices
+            f"{name}/{i}",
+            video_file(videos, root / "Charades_v1_480", name),
+            choices.index(sentence),
+            span,
+            "",
+            choices,
         )
-        for name, own in moments.items()
-        for choices in [tuple(dict.fromkeys(one.sentence for one in own))]
-        for i, (span, said) in enumerate(own)
+        for name, in_video in moments.items()
+        for choices in [tuple(dict.fromkeys(moment.sentence for moment in in_video))]
+        for i, (span, sentence) in enumerate(in_video)
     ]
 
 
 def _lengths(file: Path) -> Mapping[str, float]:
     """Seconds of each video."""
-    found = {}
+    lengths = {}
     for where, row in read_table(file, ("id", "length")):
-        with error_context(where):
-            found[row["id"]] = float(row["length"])
-    return found
+        with parsing_errors_at(where):
+            lengths[row["id"]] = float(row["length"])
+    return lengths

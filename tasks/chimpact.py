@@ -12,7 +12,7 @@ from annotated_types import Gt
 
 from evalkit.api import Example, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import LabeledRow, error_context, find_videos, first_existing, read_json, video_file
+from evalkit.datasets.files import LabeledSplits, find_file, find_videos, parsing_errors_at, read_json, video_file
 from evalkit.errors import UserError, one_line
 from evalkit.mini import classes
 
@@ -76,12 +76,12 @@ def task(
     """
     val: list[Example] = []
     if mini:
-        found = classes.side_by_side(lambda step: {step.thing.color, step.action})
+        splits = classes.side_by_side(lambda step: {step.thing.color, step.action})
     else:
-        found, val = _read(root, frames, train_step, test_step)
+        splits, val = _read(root, frames, train_step, test_step)
     return behavior.behavior_task(
         "chimpact",
-        found,
+        splits,
         mini,
         frames=frames,
         val=val,
@@ -107,14 +107,14 @@ class Labels(NamedTuple):
     frames: list[list[Chimpanzee]]
 
 
-def _read(root: Path, frames: int, train_step: int, test_step: int) -> tuple[LabeledRow, list[Example]]:
+def _read(root: Path, frames: int, train_step: int, test_step: int) -> tuple[LabeledSplits, list[Example]]:
     """The examples of train and test, and of val, which is divided as train is."""
     if frames < 1:
         raise UserError(f"data.frames={frames}: wanted at least 1")
     steps = {"train": train_step, "val": train_step, "test": test_step}
     behavior.check_steps(*steps.values())
     names = {split: [f"Azibo_Obs{name}" for name in text.split()] for split, text in (("val", VAL), ("test", TEST))}
-    files = {split: [first_existing(root, f"labels/{name}.json") for name in own] for split, own in names.items()}
+    files = {split: [find_file(root, f"labels/{name}.json") for name in in_split] for split, in_split in names.items()}
     apart = {*files["val"], *files["test"]}
     files["train"] = [file for file in sorted((root / "labels").glob("*.json")) if file not in apart]
     videos = find_videos(root / "videos_full")
@@ -128,18 +128,18 @@ def _read(root: Path, frames: int, train_step: int, test_step: int) -> tuple[Lab
         ]
         for split, step in steps.items()
     )
-    return LabeledRow(train, test, NAMES, behavior.counted(FPS)), val
+    return LabeledSplits(train, test, NAMES, behavior.frame_rate_check(FPS)), val
 
 
 def _examples(file: Path, film: Path, frames: int, step: int, idle: bool) -> Iterator[Example]:
     """An example per box of every so many frames where one has a behavior; also of those that have none, if `idle`."""
     labels = _labels(file)
     width, height = labels.size if all(labels.size) else _size(file, film)
-    shown = [
-        own if frame % step == 0 and any(one.behaviors for one in own) else None
-        for frame, own in enumerate(labels.frames)
+    targets = [
+        shown if frame % step == 0 and any(chimpanzee.behaviors for chimpanzee in shown) else None
+        for frame, shown in enumerate(labels.frames)
     ]
-    for example in behavior.clips(file.stem, film, shown, FPS, 1, frames=frames):
+    for example in behavior.frame_clips(file.stem, film, targets, FPS, 1, frames=frames):
         for number, one in enumerate(example.target):
             if one.behaviors or idle:
                 left, top, wide, tall = one.place
@@ -153,18 +153,18 @@ def _labels(file: Path) -> Labels:
     by_hand: dict[int, list[Chimpanzee]] = {}
     place: dict[Any, int] = {}
     size = (0, 0)
-    with error_context(str(file)):
+    with parsing_errors_at(str(file)):
         start, end = file.stem.split("_")[-2:]
         length, images, annotations = int(end) - int(start), content["images"], content["annotations"]
     for number, image in enumerate(images):
-        with error_context(f"{file}, image {number}"):
+        with parsing_errors_at(f"{file}, image {number}"):
             key = place[image["id"]] = int(Path(image["file_name"]).stem)
             if not 0 <= key * EACH < length or key in by_hand:
                 raise ValueError(f"frame {key * EACH} of {length}, for the first time or not")
             by_hand[key] = []
             size = (int(image.get("width", 0)), int(image.get("height", 0)))
     for number, one in enumerate(annotations):
-        with error_context(f"{file}, annotation {number}"):
+        with parsing_errors_at(f"{file}, annotation {number}"):
             behaviors = tuple(sorted({range(len(NAMES)).index(n) for n in one["behaviors"]}))
             left, top, wide, tall = map(float, one["bbox"])
             if not (wide >= 0 and tall >= 0 and math.isfinite(left + top + wide + tall)):
@@ -179,12 +179,12 @@ def _between(by_hand: Mapping[int, list[Chimpanzee]], frame: int, length: int) -
     key, later = divmod(frame, EACH)
     now, part = by_hand.get(key, []), later / EACH
     following = now if (key + 1) * EACH >= length else by_hand.get(key + 1, [])
-    found = []
+    interpolated = []
     for one in now if part else ():
         after = next((other for other in following if other.who == one.who), one)
         place = tuple((1 - part) * a + part * b for a, b in zip(one.place, after.place, strict=True))
-        found.append(Chimpanzee(one.who, place, (one if part <= 0.5 else after).behaviors))
-    return found if part else now
+        interpolated.append(Chimpanzee(one.who, place, (one if part <= 0.5 else after).behaviors))
+    return interpolated if part else now
 
 
 def _size(file: Path, film: Path) -> tuple[int, int]:

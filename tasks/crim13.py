@@ -9,7 +9,14 @@ from typing import Literal, NamedTuple
 
 from evalkit.api import Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import LabeledRow, check_classes, error_context, find_videos, read_lines
+from evalkit.datasets.files import (
+    LabeledSplits,
+    as_label_sets,
+    check_classes,
+    find_videos,
+    parsing_errors_at,
+    read_lines,
+)
 from evalkit.errors import UserError
 from evalkit.mini import classes
 
@@ -42,15 +49,18 @@ def task(
     """
     return behavior.behavior_task(
         "crim13",
-        behavior.in_sets(classes.one_step(lambda step: step.action if step.action in SHOWN else behavior.OTHER))
-        if mini
-        else _read(root, view, {"train": train_step, "test": test_step}),
+        _mini() if mini else _read(root, view, {"train": train_step, "test": test_step}),
         mini,
         split=view,
         sizes={},
         license="the data set's own",
         source="https://data.caltech.edu/records/4emt5-b0t10",
     )
+
+
+def _mini() -> LabeledSplits:
+    splits = classes.one_step(lambda step: step.action if step.action in SHOWN else behavior.BACKGROUND)
+    return as_label_sets(splits)
 
 
 class Session(NamedTuple):
@@ -61,20 +71,20 @@ class Session(NamedTuple):
     labels: Sequence[str | None]
 
 
-def _read(root: Path, view: str, steps: Mapping[str, int]) -> LabeledRow:
+def _read(root: Path, view: str, steps: Mapping[str, int]) -> LabeledSplits:
     sessions = {split: list(_sessions(root, split, view[0])) for split in steps}
     seen = {label for split in sessions.values() for session in split for label in session.labels if label}
-    found = check_classes(root, ["other", *sorted(seen - {"other"})], 13)
-    number = {label: (i,) for i, label in enumerate(found)}
+    names = check_classes(root, ["other", *sorted(seen - {"other"})], 13)
+    number = {label: (i,) for i, label in enumerate(names)}
     train, test = (
         [
             example
             for name, video, labels in sessions[split]
-            for example in behavior.clips(name, video, [label and number[label] for label in labels], FPS, step)
+            for example in behavior.frame_clips(name, video, [label and number[label] for label in labels], FPS, step)
         ]
         for split, step in steps.items()
     )
-    return LabeledRow(train, test, (behavior.OTHER, *found[1:]), behavior.counted(FPS))
+    return LabeledSplits(train, test, (behavior.BACKGROUND, *names[1:]), behavior.frame_rate_check(FPS))
 
 
 def _sessions(root: Path, split: str, view: str) -> Iterator[Session]:
@@ -85,20 +95,23 @@ def _sessions(root: Path, split: str, view: str) -> Iterator[Session]:
     raw = {path.stem: path for folder in folders for path in sorted(folder.rglob("*.seq"))}
     for name, file in _annotations(folders, view).items():
         recorded = raw.get(f"{name}_{view}", file.with_name(f"{name}_{view}.seq"))
-        yield Session(name, behavior.converted(videos, recorded.with_suffix(".mp4"), recorded, FPS), _labels(file))
+        yield Session(
+            name, behavior.converted_video(videos, recorded.with_suffix(".mp4"), recorded, FPS), _labels(file)
+        )
 
 
 def _annotations(folders: Sequence[Path], view: str) -> dict[str, Path]:
-    """The annotation of each session: where there are several, that of the view, else that of none."""
-    found: dict[str, dict[str, Path]] = {}
+    """The annotation of each session; of several, that of the view, else that without a view."""
+    by_session: dict[str, dict[str, Path]] = {}
     for file in sorted(file for folder in folders for file in folder.rglob("*.txt")):
         if next(read_lines(file), ("", ""))[1] == HEADER:
             name, _, of = file.stem.rpartition("_")
             name, of = (name, of) if of in ("s", "t") else (file.stem, "")
-            if (other := found.setdefault(name, {}).setdefault(of, file)) != file:
+            if (other := by_session.setdefault(name, {}).setdefault(of, file)) != file:
                 raise UserError(f"two annotations of {name}: {other} and {file}; leave one there")
     return {
-        name: next(files[of] for of in (view, "", "s", "t") if of in files) for name, files in sorted(found.items())
+        name: next(files[of] for of in (view, "", "s", "t") if of in files)
+        for name, files in sorted(by_session.items())
     }
 
 
@@ -112,7 +125,7 @@ def _labels(file: Path) -> list[str | None]:
         if line.startswith("S2:"):
             break
         if line.strip("-"):
-            with error_context(where):
+            with parsing_errors_at(where):
                 first, last, behavior = line.split()
                 if not len(labels) < int(first) <= int(last):
                     raise ValueError(f"frames {first} to {last} after frame {len(labels)}")

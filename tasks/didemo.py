@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evalkit.api import Task, Views
-from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, caption, retrieval_task
-from evalkit.datasets.files import error_context, find_videos, first_existing, read_json, video_file
+from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
+from evalkit.datasets.files import find_file, find_videos, parsing_errors_at, read_json, video_file
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -28,16 +28,17 @@ def task(root: Path = Path("data/didemo"), mini: bool = False) -> Task:
     """
     return retrieval_task(
         captions.whole() if mini else _read(root),
+        mini,
         views=Views("uniform"),
-        split="mini" if mini else "test",
-        sizes={} if mini else {"train": 8_395, "val": 1_065, "test": 1_004},
-        license="generated (Apache-2.0)" if mini else "BSD-2-Clause (annotations)",
+        split="test",
+        sizes={"train": 8_395, "val": 1_065, "test": 1_004},
+        license="BSD-2-Clause (annotations)",
         source="https://github.com/LisaAnne/LocalizingMoments",
     )
 
 
 def _read(root: Path) -> CaptionSplits:
-    first_existing(root, "test_data.json")
+    find_file(root, "test_data.json")
     videos = find_videos(root)
     files = [root / f"{split}_data.json" for split in ("test", "train", "val")]
     test, train, val = (_paragraphs(file, videos) if file.is_file() else [] for file in files)
@@ -45,19 +46,19 @@ def _read(root: Path) -> CaptionSplits:
 
 
 def _paragraphs(file: Path, videos: Mapping[str, Path]) -> list[CaptionedVideo]:
-    said: dict[str, list[str]] = {}
+    descriptions: dict[str, list[str]] = {}
     for number, entry in enumerate(read_json(file, list), 1):
-        with error_context(f"{file}, entry {number}"):
-            said.setdefault(entry["video"], []).append(caption(entry["description"]))
-    found = []
-    for name, texts in said.items():
+        with parsing_errors_at(f"{file}, entry {number}"):
+            descriptions.setdefault(entry["video"], []).append(clean_text(entry["description"]))
+    captioned = []
+    for name, texts in descriptions.items():
         path = video_file(videos, file.parent / "videos", Path(name).stem)
-        found.append(CaptionedVideo(name, path, [" ".join(texts)], (0.0, SECONDS) if _longer(path) else None))
-    return found
+        captioned.append(CaptionedVideo(name, path, [" ".join(texts)], (0.0, SECONDS) if _longer(path) else None))
+    return captioned
 
 
 def _longer(path: Path) -> bool:
-    """Whether a file says that it is longer than what was described; what cannot be read is told when it is decoded."""
+    """Whether the file is longer than what annotators saw; an unreadable file fails later, when it is decoded."""
     import av
 
     try:

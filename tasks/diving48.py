@@ -8,12 +8,12 @@ from pathlib import Path
 from evalkit.api import Task
 from evalkit.datasets import protocols
 from evalkit.datasets.files import (
-    LabeledRow,
+    LabeledSplits,
     check_classes,
-    error_context,
+    find_file,
     find_videos,
-    first_existing,
     labeled_examples,
+    parsing_errors_at,
     read_json,
     video_file,
 )
@@ -44,12 +44,12 @@ def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: proto
 
 
 def _file(root: Path, name: str) -> Path:
-    return first_existing(root, f"Diving48_{name}.json", f"annotations/Diving48_{name}.json")
+    return find_file(root, f"Diving48_{name}.json", f"annotations/Diving48_{name}.json")
 
 
-def _read(root: Path) -> LabeledRow:
+def _read(root: Path) -> LabeledSplits:
     file = _file(root, "vocab")
-    with error_context(str(file)):
+    with parsing_errors_at(str(file)):
         names = check_classes(root, ["+".join(phases) for phases in read_json(file, list)], 48)
     videos = find_videos(root)
     train, test = (
@@ -58,10 +58,10 @@ def _read(root: Path) -> LabeledRow:
         )
         for split in ("V2_train", "V2_test")
     )
-    return LabeledRow(train, test, names)
+    return LabeledSplits(train, test, names)
 
 
 def _rows(file: Path) -> Iterator[tuple[str, int]]:
     for i, row in enumerate(read_json(file, list), 1):
-        with error_context(f"{file}, entry {i}"):
+        with parsing_errors_at(f"{file}, entry {i}"):
             yield row["vid_name"], range(48).index(row["label"])

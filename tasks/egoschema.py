@@ -6,17 +6,17 @@ import csv
 import functools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evalkit.api import Example, Task
-from evalkit.datasets import captions
+from evalkit.datasets.files import LabeledSplits, read_json, read_table
+from evalkit.datasets.open_questions import Row, json_rows
 from evalkit.errors import UserError
-from evalkit.metrics.classification import accuracy
-from evalkit.mini import language
-from evalkit.mini.captions import TEST, TRAIN
-from evalkit.mini.library import Films, three_minutes
+from evalkit.metrics import accuracy
+from evalkit.mini import questions
 
 logger = logging.getLogger("evalkit")
 
@@ -44,23 +44,18 @@ def task(
         subset: only the 500 questions with a public answer; false means all 5,031.
         allow_holes: write submission files even where a question has no answer.
     """
-    films: list[Films] = []
-    if mini:
-        (test, test_films), (train, train_films) = _mini("test", TEST), _mini("train", TRAIN)
-        films = [test_films, train_films]
-    else:
-        test, train = _official(root, subset), []
+    splits = _mini() if mini else LabeledSplits([], _official(root, subset), ())
     return Task(
-        test=test,
+        test=splits.test,
         score=accuracy,
-        train=train,
+        train=splits.train,
         controls=("blind", "shuffled", "single_frame", "option_order"),
         chance=100 / OPTIONS,
         split="mini" if mini else "subset" if subset else "full",
         license="Ego4D license; generated (Apache-2.0) for the miniature",
         source="https://github.com/egoschema/EgoSchema",
         published={} if mini else PUBLISHED,
-        prepare_videos=functools.partial(_provide, films) if mini else None,
+        prepare_videos=splits.prepare_videos,
         submission=None if mini else functools.partial(submission, allow_holes=allow_holes),
     )
 
@@ -70,7 +65,11 @@ PUBLISHED = {"ImageViT": 40.8, "ShortViViT": 47.9, "LongViViT": 56.8, "blind Bar
 
 
 def submission(predictions: Mapping[str, Any], folder: Path, allow_holes: bool = False) -> list[Path]:
-    """Writes the forms that the validation server (JSON) and the Kaggle competition (CSV) take; none with holes."""
+    """Writes the files that the validation server (JSON) and the Kaggle competition (csv) take.
+
+    Returns:
+        The files; none if a question has no answer and holes are not allowed.
+    """
     answered = {uid: int(answer) for uid, answer in predictions.items() if answer is not None}
     if len(answered) < len(predictions) and not allow_holes:
         missing = len(predictions) - len(answered)
@@ -86,26 +85,14 @@ def submission(predictions: Mapping[str, Any], folder: Path, allow_holes: bool =
     return files
 
 
-def _mini(split: str, n: int) -> tuple[list[Example], Films]:
-    questions = language.questions(split, n)
-    films = three_minutes(split, n)
-    examples = [
-        Example(
-            id=f"{split}-{i:04d}",
-            video=path,
-            target=question.answer,
-            text=captions.QUESTION,
-            choices=tuple(map(str, question.options)),
-            kind=question.kind,
-        )
-        for i, (question, path) in enumerate(zip(questions, films.paths, strict=True))
-    ]
-    return examples, films
-
-
-def _provide(films: Sequence[Films], examples: Sequence[Example]) -> None:
-    for one in films:
-        one.prepare_videos(examples)
+def _mini() -> LabeledSplits:
+    splits = questions.whole()
+    # Four digits, as in recorded results, whose fingerprints hash the ids.
+    train, test = (
+        [replace(example, id=f"{split}-{i:04d}") for i, example in enumerate(examples)]
+        for split, examples in (("train", splits.train), ("test", splits.test))
+    )
+    return splits._replace(train=train, test=test)
 
 
 def _official(root: Path, subset: bool) -> list[Example]:
@@ -115,62 +102,49 @@ def _official(root: Path, subset: bool) -> list[Example]:
             "from https://github.com/egoschema/EgoSchema (mini=true needs none)"
         )
     answers = _answers(root / "subset_answers.json")
-    questions = _questions(root)
+    by_uid = _questions(root)
     if subset:
         if not answers:
             raise UserError(f"{root} has no subset_answers.json: add it, or say data.subset=false")
-        if absent := [uid for uid in answers if uid not in questions]:
+        if absent := [uid for uid in answers if uid not in by_uid]:
             raise UserError(
                 f"{root}: {len(absent)} of {len(answers)} answered questions are missing, first {absent[0]}"
             )
-        questions = {uid: questions[uid] for uid in answers}
+        by_uid = {uid: by_uid[uid] for uid in answers}
     return [
         Example(uid, root / "videos" / f"{uid}.mp4", answers.get(uid), text=text, choices=choices)
-        for uid, (text, choices) in questions.items()
+        for uid, (text, choices) in by_uid.items()
     ]
 
 
 def _questions(root: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
-    file = root / "questions.json"
-    tables = sorted(root.glob("*.csv"))
+    """Question and options by id."""
+    rows: Iterator[tuple[str, Row]]
+    file, tables = root / "questions.json", sorted(root.glob("*.csv"))
     if file.is_file():
-        rows = _json(file, list)
-        names, question = ("q_uid", "question", *(f"option {i}" for i in range(OPTIONS))), "question"
+        columns = ("q_uid", "question", *(f"option {i}" for i in range(OPTIONS)))
+        rows = json_rows(file)
     elif tables:
-        file = tables[0]
-        try:
-            with file.open(newline="", encoding="utf-8-sig") as lines:
-                rows = list(csv.DictReader(lines))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"cannot read {file}: {error}") from error
-        names, question = ("video_name", "question", *(f"a{i}" for i in range(OPTIONS))), "question"
+        columns = ("video_name", "question", *(f"a{i}" for i in range(OPTIONS)))
+        rows = read_table(tables[0], columns)
     else:
         raise UserError(f"{root} has neither questions.json nor a csv of the questions")
-    found: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for number, row in enumerate(rows, 1):
-        if absent := [name for name in names if not (isinstance(row, dict) and isinstance(row.get(name), str))]:
-            raise UserError(f"{file}, question {number}: no {absent[0]!r}; wanted {', '.join(names)}")
-        if row[names[0]] in found:
-            raise UserError(f"{file}, question {number}: {row[names[0]]} stands there twice")
-        found[row[names[0]]] = (row[question], tuple(row[name] for name in names[2:]))
-    return found
+    by_uid: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for where, row in rows:
+        if absent := [name for name in columns if not (isinstance(row, dict) and isinstance(row.get(name), str))]:
+            raise UserError(f"{where}: no {absent[0]!r}; wanted {', '.join(columns)}")
+        uid, text, *options = (row[name] for name in columns)
+        if uid in by_uid:
+            raise UserError(f"{where}: {uid} stands there twice")
+        by_uid[uid] = text, tuple(options)
+    return by_uid
 
 
 def _answers(file: Path) -> dict[str, int]:
     if not file.is_file():
         return {}
-    answers: dict[str, int] = _json(file, dict)
+    answers = read_json(file, dict)
     for uid, answer in answers.items():
         if type(answer) is not int or not 0 <= answer < OPTIONS:
             raise UserError(f"{file}: the answer of {uid} is {answer!r}; wanted a number from 0 to {OPTIONS - 1}")
     return answers
-
-
-def _json(file: Path, kind: type) -> Any:
-    try:
-        value: Sequence[Any] | Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {error}") from error
-    if not isinstance(value, kind):
-        raise UserError(f"cannot read {file}: wanted a JSON {kind.__name__}, found a {type(value).__name__}")
-    return value

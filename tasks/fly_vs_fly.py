@@ -10,9 +10,9 @@ import numpy as np
 
 from evalkit.api import Example, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import LabeledRow, error_context, find_videos, first_existing, read_lines
+from evalkit.datasets.files import LabeledSplits, find_file, find_videos, parsing_errors_at, read_lines
 from evalkit.errors import UserError, one_line
-from evalkit.mini import classes
+from evalkit.mini import classes, world
 
 FPS = 30.0
 NAMES = ("lunge", "wing threat", "tussle", "wing extension", "circle", "copulation")
@@ -38,7 +38,9 @@ def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: i
     """
     return behavior.behavior_task(
         "fly_vs_fly",
-        classes.three_steps(lambda story: {step.thing.shape for step in story.steps} & {*SHOWN} or {behavior.OTHER})
+        classes.three_steps(
+            lambda story: {step.thing.shape for step in story.steps} & {*SHOWN} or {behavior.BACKGROUND}
+        )
         if mini
         else _read(root, {"train": train_step, "test": test_step}),
         mini,
@@ -49,39 +51,43 @@ def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: i
     )
 
 
-def _read(root: Path, steps: Mapping[str, int]) -> LabeledRow:
+def _shapes(story: world.Story) -> set[str]:
+    return {step.thing.shape for step in story.steps} & {*SHOWN} or {behavior.BACKGROUND}
+
+
+def _read(root: Path, steps: Mapping[str, int]) -> LabeledSplits:
     train, test = (
         [
             example
-            for where, movie in read_lines(first_existing(root, f"{split}.txt"))
+            for where, movie in read_lines(find_file(root, f"{split}.txt"))
             for example in _examples(where, root / movie, movie, step)
         ]
         for split, step in steps.items()
     )
-    return LabeledRow(train, test, (behavior.OTHER, *NAMES), behavior.counted(FPS))
+    return LabeledSplits(train, test, (behavior.BACKGROUND, *NAMES), behavior.frame_rate_check(FPS))
 
 
 def _examples(where: str, folder: Path, movie: str, step: int) -> Iterator[Example]:
     if not folder.is_dir():
         raise UserError(f"{where}: no folder {folder}")
     wanted = folder / f"{folder.name}.mp4"
-    video = behavior.converted(find_videos(folder), wanted, wanted.with_suffix(".seq"), FPS)
-    yield from behavior.clips(movie, video, _targets(folder / folder.name), FPS, step)
+    video = behavior.converted_video(find_videos(folder), wanted, wanted.with_suffix(".seq"), FPS)
+    yield from behavior.frame_clips(movie, video, _targets(folder / folder.name), FPS, step)
 
 
 def _targets(stem: Path) -> Sequence[tuple[int, ...] | None]:
     """The classes of each frame of a movie; None where a feature of a fly is NaN."""
     actions, features = (Path(f"{stem}_{kind}.mat") for kind in ("actions", "feat"))
-    with error_context(str(features)):
+    with parsing_errors_at(str(features)):
         valid = ~np.isnan(_mat(features)["feat"]["data"][0, 0]).any((0, 2))  # of (flies, frames, features)
     held = np.zeros((len(valid), len(NAMES) + 1), bool)
     held[:, 0] = True
-    with error_context(str(actions)):
-        found = _mat(actions)
-        behaviors = [str(name.item()).replace("_", " ").lower() for name in found["behs"].ravel()]
-        if unknown := [one for one in behaviors if one not in NAMES + LEFT_OUT]:
+    with parsing_errors_at(str(actions)):
+        annotations = _mat(actions)
+        behaviors = [str(name.item()).replace("_", " ").lower() for name in annotations["behs"].ravel()]
+        if unknown := [name for name in behaviors if name not in NAMES + LEFT_OUT]:
             raise ValueError(f"a behavior {unknown[0]!r}")
-        for bouts in found["bouts"]:  # of each fly
+        for bouts in annotations["bouts"]:  # of each fly
             for behavior, rows in zip(behaviors, bouts, strict=True):
                 for start, end, *_ in rows.tolist() if behavior in NAMES else ():  # frames from 1, the last included
                     if not 1 <= start <= end <= len(valid):

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import random
 from collections import defaultdict
 from pathlib import Path
 
 from evalkit.api import Example, Task, Views
+from evalkit.datasets.files import VIDEO_ENDINGS, read_table
+from evalkit.datasets.miniature import LICENSE
 from evalkit.errors import UserError
-from evalkit.metrics.classification import top1_top5
+from evalkit.metrics import top1_top5
 from evalkit.mini import language
 from evalkit.mini.library import Films
 
-VIDEO_ENDINGS = {
-    ".avi",
-    ".flv",
-    ".gif",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpeg",
-    ".mpg",
-    ".ogv",
-    ".ts",
-    ".webm",
-    ".wmv",
-}
 SPLITS = ("train", "val", "test")
 
 
@@ -49,18 +35,18 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
         raise UserError(f"data.root={root}: found {len(labels)} class(es) in {len(rows)} videos; wanted at least two")
     if not any(split for *_, split in rows):
         rows = _split(rows, test_share, split_seed)
-    parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
     for name, path, label, split in rows:
-        parts[split].append(Example(name, path, labels.index(label)))
+        examples[split].append(Example(name, path, labels.index(label)))
     return Task(
-        train=parts["train"],
-        val=parts["val"],
-        test=parts["test"],
+        train=examples["train"],
+        val=examples["val"],
+        test=examples["test"],
         score=top1_top5,
         classes=tuple(labels),
         views=Views("uniform"),
         chance=100 / len(labels),
-        license="generated (Apache-2.0)" if mini else "your own",
+        license=LICENSE if mini else "your own",
         source="evalkit.mini" if mini else "your own",
         prepare_videos=_films().prepare_videos if mini else None,
     )
@@ -71,29 +57,18 @@ Row = tuple[str, Path, str, str]  # id, video, label, split or ""
 
 def _csv(file: Path) -> list[Row]:
     rows: list[Row] = []
-    seen: set[Path] = set()  # in train and in test, a video would tell its own answer
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            columns = reader.fieldnames or []
-            if absent := [name for name in ("path", "label") if name not in columns]:
-                raise UserError(
-                    f"{file}: no column {absent[0]!r}; wanted path,label[,split], found {','.join(columns)[:80]!r}"
-                )
-            for row in reader:
-                split = (row.get("split") or "").strip()
-                where = f"{file}, line {reader.line_num}"
-                if not row["path"] or not row["label"]:
-                    raise UserError(f"{where}: path or label is empty")
-                if split not in (*SPLITS, ""):
-                    raise UserError(f"{where}: split is {split!r}; wanted train, val or test")
-                video = file.parent / row["path"]
-                if video.resolve() in seen:
-                    raise UserError(f"{where}: {row['path']} stands there twice")
-                seen.add(video.resolve())
-                rows.append((row["path"], video, row["label"], split))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {file} as a csv path,label[,split]: {error}") from error
+    seen: set[Path] = set()  # a video in both train and test would leak its label
+    for where, row in read_table(file, ("path", "label")):
+        split = row.get("split", "").strip()
+        if not row["path"] or not row["label"]:
+            raise UserError(f"{where}: path or label is empty")
+        if split not in (*SPLITS, ""):
+            raise UserError(f"{where}: split is {split!r}; wanted train, val or test")
+        video = file.parent / row["path"]
+        if video.resolve() in seen:
+            raise UserError(f"{where}: {row['path']} stands there twice")
+        seen.add(video.resolve())
+        rows.append((row["path"], video, row["label"], split))
     if len({bool(split) for *_, split in rows}) > 1:
         raise UserError(f"{file}: some rows have a split and some have none; give all or none")
     return rows
@@ -116,15 +91,17 @@ def _folders(root: Path) -> list[Row]:
 def _split(rows: list[Row], test_share: float, seed: int) -> list[Row]:
     if not 0 < test_share < 1:
         raise UserError(f"data.test_share={test_share}: wanted a number between 0 and 1")
-    of: dict[str, list[Row]] = defaultdict(list)
+    by_label: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        of[row[2]].append(row)
-    done: list[Row] = []
-    for label, members in sorted(of.items()):
+        by_label[row[2]].append(row)
+    with_split: list[Row] = []
+    for label, members in sorted(by_label.items()):
         random.Random(f"{seed} {label}").shuffle(members)
         tests = max(1, round(test_share * len(members)))
-        done += [(n, path, label, "test" if i < tests else "train") for i, (n, path, label, _) in enumerate(members)]
-    return done
+        with_split += [
+            (n, path, label, "test" if i < tests else "train") for i, (n, path, label, _) in enumerate(members)
+        ]
+    return with_split
 
 
 def _films() -> Films:

@@ -7,11 +7,11 @@ from pathlib import Path
 from evalkit.api import Task
 from evalkit.datasets import behavior
 from evalkit.datasets.files import (
-    LabeledRow,
+    LabeledSplits,
     check_classes,
-    error_context,
+    find_file,
     find_videos,
-    first_existing,
+    parsing_errors_at,
     read_json,
     read_table,
 )
@@ -22,7 +22,7 @@ COLUMNS = ("original_vido_id", "video_id", "frame_id", "path", "labels")
 STRIDE = 5
 
 
-def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavior.FRAMES * STRIDE) -> Task:
+def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavior.CLIP_FRAMES * STRIDE) -> Task:
     """Names what an animal does, one of eight behaviors with rare ones among them, as VideoPrism does.
 
     Files as published: annotation/train.csv, annotation/val.csv and annotation/classes.json. The videos, folders of
@@ -51,19 +51,21 @@ def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavio
     )
 
 
-def _read(root: Path, step: int) -> LabeledRow:
-    file = first_existing(root, "annotation/classes.json")
-    with error_context(str(file)):
+def _read(root: Path, step: int) -> LabeledSplits:
+    file = find_file(root, "annotation/classes.json")
+    with parsing_errors_at(str(file)):
         number = {name: int(index) for name, index in read_json(file, dict).items()}
     names = check_classes(root, sorted(number, key=number.__getitem__), 8)
     videos = find_videos(root / "dataset" / "video")  # not among a million images
     train, test = (
         [
             example
-            for name, labels in _videos(first_existing(root, f"annotation/{split}.csv")).items()
-            for example in behavior.clips(
+            for name, labels in _videos(find_file(root, f"annotation/{split}.csv")).items()
+            for example in behavior.frame_clips(
                 name,
-                behavior.converted(videos, root / f"dataset/video/{name}.mp4", root / "dataset/image" / name, FPS),
+                behavior.converted_video(
+                    videos, root / f"dataset/video/{name}.mp4", root / "dataset/image" / name, FPS
+                ),
                 labels,
                 FPS,
                 step,
@@ -72,16 +74,16 @@ def _read(root: Path, step: int) -> LabeledRow:
         ]
         for split in ("train", "val")
     )
-    return LabeledRow(train, test, names, behavior.counted(FPS))
+    return LabeledSplits(train, test, names, behavior.frame_rate_check(FPS))
 
 
 def _videos(file: Path) -> dict[str, list[int]]:
     """The class of each frame of each video."""
-    found: dict[str, list[int]] = {}
+    by_video: dict[str, list[int]] = {}
     for where, row in read_table(file, COLUMNS, delimiter=" "):
-        with error_context(where):
-            labels = found.setdefault(row["original_vido_id"], [])
+        with parsing_errors_at(where):
+            labels = by_video.setdefault(row["original_vido_id"], [])
             if int(row["frame_id"]) != len(labels) + 1:
                 raise ValueError(f"frame {row['frame_id']} after frame {len(labels)}")
             labels.append(range(8).index(int(row["labels"])))
-    return found
+    return by_video

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from evalkit.api import Task, Views
 from evalkit.datasets.fewshot import few_shot
 from evalkit.datasets.files import (
-    LabeledRow,
+    LabeledSplits,
     check_classes,
-    error_context,
+    find_file,
     find_videos,
-    first_existing,
     labeled_examples,
+    parsing_errors_at,
     read_json,
 )
-from evalkit.metrics.classification import top1_top5
+from evalkit.datasets.miniature import miniature
+from evalkit.metrics import top1_top5
 from evalkit.mini import classes
 
 
@@ -33,43 +35,46 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False) -> Task:
         root: folder with the lists and the clips.
         mini: ten of each class of the films of kinetics400's miniature.
     """
-    found = _mini() if mini else _read(root)
+    splits = _mini() if mini else _read(root)
+    facts: dict[str, Any] = {
+        "split": "test",
+        "sizes": {"train": 4_000, "test": 4_000},
+        "license": "CC BY 4.0 (annotations)",
+    }
     return Task(
-        train=found.train,
-        test=found.test,
+        train=splits.train,
+        test=splits.test,
         score=top1_top5,
-        classes=found.classes,
+        classes=splits.classes,
         views=Views("uniform", frames=None if mini else 16),
         settings={"epochs": 60, "lr": 1e-3}
         if mini
         else {"epochs": 5, "batch_size": 16, "lr": 1e-4, "weight_decay": 0.0},
         controls=("shuffled",),
-        chance=100 / len(found.classes),
-        split="mini" if mini else "test",
-        sizes={} if mini else {"train": 4_000, "test": 4_000},
-        license="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
+        chance=100 / len(splits.classes),
         source="https://github.com/google-deepmind/videoprism/tree/main/videoprism/colabs",
-        prepare_videos=found.prepare_videos,
+        prepare_videos=splits.prepare_videos,
+        **(miniature(facts) if mini else facts),
     )
 
 
-def _mini() -> LabeledRow:
-    found = classes.one_step(lambda step: step.action)
-    return found._replace(train=few_shot(found.train, found.classes, 10, seed=0))
+def _mini() -> LabeledSplits:
+    splits = classes.one_step(lambda step: step.action)
+    return splits._replace(train=few_shot(splits.train, splits.classes, 10, seed=0))
 
 
-def _read(root: Path) -> LabeledRow:
+def _read(root: Path) -> LabeledSplits:
     rows: dict[str, list[tuple[Path, str]]] = {"train": [], "test": []}
-    for split, own in rows.items():
-        file = first_existing(root, f"k400_{split}_10shot.json")
+    for split, clips in rows.items():
+        file = find_file(root, f"k400_{split}_10shot.json")
         for i, entry in enumerate(read_json(file, list), 1):
-            with error_context(f"{file}, entry {i}"):
-                own.append((Path(split, Path(entry["file"]).name), str(entry["label"])))
-    names = check_classes(root, sorted({label for own in rows.values() for _, label in own}), 400)
+            with parsing_errors_at(f"{file}, entry {i}"):
+                clips.append((Path(split, Path(entry["file"]).name), str(entry["label"])))
+    names = check_classes(root, sorted({label for clips in rows.values() for _, label in clips}), 400)
     number = {name: i for i, name in enumerate(names)}
     train, test = (
-        labeled_examples((path.stem, videos.get(path.stem, root / path), number[label]) for path, label in own)
-        for split, own in rows.items()
+        labeled_examples((path.stem, videos.get(path.stem, root / path), number[label]) for path, label in clips)
+        for split, clips in rows.items()
         for videos in [find_videos(root / split)]
     )
-    return LabeledRow(train, test, names)
+    return LabeledSplits(train, test, names)

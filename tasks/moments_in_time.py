@@ -8,11 +8,11 @@ from pathlib import Path
 from evalkit.api import Task
 from evalkit.datasets import protocols
 from evalkit.datasets.files import (
-    LabeledRow,
+    LabeledSplits,
     check_classes,
-    error_context,
-    first_existing,
+    find_file,
     labeled_examples,
+    parsing_errors_at,
     read_table,
 )
 from evalkit.mini import classes
@@ -45,21 +45,21 @@ def task(root: Path = Path("data/moments_in_time"), mini: bool = False, protocol
     )
 
 
-def _read(root: Path) -> LabeledRow:
-    rows = read_table(first_existing(root, "moments_categories.txt"), ("label", "number"), header=False)
+def _read(root: Path) -> LabeledSplits:
+    rows = read_table(find_file(root, "moments_categories.txt"), ("label", "number"), header=False)
     names = check_classes(root, [label for _, label in sorted(_numbered(rows))], 339)
     number = {name: i for i, name in enumerate(names)}
     train, test = (labeled_examples(_clips(root, file, number)) for file in FILES)
-    return LabeledRow(train, test, names)
+    return LabeledSplits(train, test, names)
 
 
 def _numbered(rows: Iterable[tuple[str, dict[str, str]]]) -> Iterator[tuple[int, str]]:
     for where, row in rows:
-        with error_context(where):
+        with parsing_errors_at(where):
             yield int(row["number"]), row["label"]
 
 
 def _clips(root: Path, file: str, number: Mapping[str, int]) -> Iterator[tuple[str, Path, int]]:
-    for where, row in read_table(first_existing(root, file), ("path", "label"), header=False):
-        with error_context(where):
+    for where, row in read_table(find_file(root, file), ("path", "label"), header=False):
+        with parsing_errors_at(where):
             yield row["path"], root / FILES[file] / row["path"], number[row["label"]]

@@ -7,8 +7,8 @@ from typing import Literal
 
 from evalkit.api import Task, Views
 from evalkit.datasets import caption_files
-from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, caption, retrieval_task
-from evalkit.datasets.files import error_context, find_videos, first_existing, read_table, video_file
+from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
+from evalkit.datasets.files import find_file, find_videos, parsing_errors_at, read_table, video_file
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -36,35 +36,36 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1
         split: 1k-A, or full: 2,990 videos with twenty captions each, of which a video's best counts.
     """
     if mini:
-        found = captions.several() if split == "full" else captions.whole()
+        splits = captions.several() if split == "full" else captions.whole()
     else:
-        found = caption_files.msrvtt(root) if split == "full" else _one_k_a(root)
+        splits = caption_files.msrvtt(root) if split == "full" else _one_k_a(root)
     return retrieval_task(
-        found,
+        splits,
+        mini,
         views=Views("uniform"),
-        split="mini" if mini else split,
-        sizes={} if mini else {"test": 59_800 if split == "full" else 1_000},
-        license="generated (Apache-2.0)" if mini else "none stated; research use",
+        split=split,
+        sizes={"test": 59_800 if split == "full" else 1_000},
+        license="none stated; research use",
         source="https://www.microsoft.com/en-us/research/publication/"
         "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
-        published={} if mini else PUBLISHED[split],
+        published=PUBLISHED[split],
     )
 
 
 def _one_k_a(root: Path) -> CaptionSplits:
-    file = first_existing(root, "MSRVTT_JSFUSION_test.csv")
+    file = find_file(root, "MSRVTT_JSFUSION_test.csv")
     videos = find_videos(root)
     test = []
     for where, row in read_table(file, ("key", "vid_key", "video_id", "sentence")):
-        with error_context(where):
+        with parsing_errors_at(where):
             name = row["video_id"]
-            test.append(CaptionedVideo(name, video_file(videos, root / "videos", name), [caption(row["sentence"])]))
+            test.append(CaptionedVideo(name, video_file(videos, root / "videos", name), [clean_text(row["sentence"])]))
     if not all((root / name).is_file() for name in ("MSRVTT_data.json", "MSRVTT_train.9k.csv")):
         return CaptionSplits(test)
     full = caption_files.msrvtt(root)
-    everything = {one.name: one for one in (*full.train, *full.val, *full.test)}
+    by_name = {video.name: video for video in (*full.train, *full.val, *full.test)}
     train = []
     for where, row in read_table(root / "MSRVTT_train.9k.csv", ("video_id",)):
-        with error_context(where):
-            train.append(everything[row["video_id"]])
+        with parsing_errors_at(where):
+            train.append(by_name[row["video_id"]])
     return CaptionSplits(test, train)

@@ -13,10 +13,10 @@ ADAPTER = "captioner"
 
 
 def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = False) -> Task:
-    """Tells what happens in each of the videos of MSR-VTT in a sentence.
+    """Captions each video of MSR-VTT in a sentence.
 
     Files: MSRVTT_data.json (videos with their split, and sentences), and the videos as <video_id>.mp4 in any folder
-    there. The official test split is told, with twenty references of each video. CIDEr is
+    there. Test is the official split, with twenty references of each video. CIDEr is
     pycocoevalcap's, with the document frequencies of the whole split.
 
     Args:
@@ -27,11 +27,12 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = Fa
     return captioning_task(
         captions.whole() if mini else caption_files.msrvtt(root),
         meteor,
+        mini,
         settings={"max_tokens": 100} if mini else {},
-        split="mini" if mini else "test",
-        sizes={} if mini else {"train": 6_513, "val": 497, "test": 2_990},
-        license="generated (Apache-2.0)" if mini else "none stated; research use",
+        split="test",
+        sizes={"train": 6_513, "val": 497, "test": 2_990},
+        license="none stated; research use",
         source="https://www.microsoft.com/en-us/research/publication/"
         "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
-        published={} if mini else published.rows("msrvtt_caption", "CIDEr", "fine-tuned"),
+        published=published.rows("msrvtt_caption", "CIDEr", "fine-tuned"),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from evalkit.api import Task
 from evalkit.datasets import open_questions, published
 from evalkit.datasets.open_questions import CLOSED, Split
-from evalkit.metrics.text.exact_match import exact_match
+from evalkit.metrics import exact_match
 from evalkit.mini.answers import one_step
 
 ADAPTER = "captioner"
@@ -34,11 +34,12 @@ def task(root: Path = Path("data/msrvtt_qa"), mini: bool = False, split: Split =
     """
     return open_questions.open_question_task(
         one_step(2) if mini else open_questions.read_msr_qa(root, split, "MSRVTT_QA.csv", "video{}".format),
+        mini,
         score=exact_match,
         settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
-        split="mini" if mini else split,
-        sizes={} if mini else {"train": SIZES["train"], "test": SIZES[split]},
-        license="generated (Apache-2.0)" if mini else "none stated; research use",
+        split=split,
+        sizes={"train": SIZES["train"], "test": SIZES[split]},
+        license="none stated; research use",
         source="https://github.com/xudejing/video-question-answering",
-        published={} if mini or split == "val" else published.rows("msrvtt_qa", "accuracy", "zero-shot"),
+        published={} if split == "val" else published.rows("msrvtt_qa", "accuracy", "zero-shot"),
     )

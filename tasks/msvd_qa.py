@@ -9,9 +9,9 @@ from typing import Any
 
 from evalkit.api import Task
 from evalkit.datasets import open_questions, published
-from evalkit.datasets.files import error_context, first_existing, read_lines
+from evalkit.datasets.files import find_file, parsing_errors_at, read_lines
 from evalkit.datasets.open_questions import CLOSED, Split
-from evalkit.metrics.text.exact_match import exact_match
+from evalkit.metrics import exact_match
 from evalkit.mini.answers import one_step
 
 ADAPTER = "captioner"
@@ -39,26 +39,27 @@ def task(root: Path = Path("data/msvd_qa"), mini: bool = False, split: Split = "
     """
     return open_questions.open_question_task(
         one_step(2) if mini else open_questions.read_msr_qa(root, split, "MSVD_QA.csv", _names(root)),
+        mini,
         score=exact_match,
         settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
-        split="mini" if mini else split,
-        sizes={} if mini else {"train": SIZES["train"], "test": SIZES[split]},
-        license="generated (Apache-2.0)" if mini else "none stated; research use",
+        split=split,
+        sizes={"train": SIZES["train"], "test": SIZES[split]},
+        license="none stated; research use",
         source="https://github.com/xudejing/video-question-answering",
-        published={} if mini or split == "val" else published.rows("msvd_qa", "accuracy", "zero-shot"),
+        published={} if split == "val" else published.rows("msvd_qa", "accuracy", "zero-shot"),
     )
 
 
 def _names(root: Path) -> Callable[[Any], str]:
-    """The video's name, by its number in the json; the file that says it is read when it is first asked for."""
+    """A function of a video's number in the json to its name; the mapping is read when it is first needed."""
 
     @cache
     def names() -> dict[str, str]:
-        found = {}
-        for where, line in read_lines(first_existing(root, "youtube_mapping.txt")):
-            with error_context(where):
+        by_number = {}
+        for where, line in read_lines(find_file(root, "youtube_mapping.txt")):
+            with parsing_errors_at(where):
                 name, number = line.split()
-                found[number] = name
-        return found
+                by_number[number] = name
+        return by_number
 
     return lambda number: names()[f"vid{number}"]

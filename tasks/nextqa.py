@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from evalkit.api import Task, Views
-from evalkit.datasets.files import LabeledRow
+from evalkit.datasets.files import LabeledSplits
 from evalkit.datasets.multiple_choice import multiple_choice_task, read_nextqa
 from evalkit.mini import questions
 
@@ -31,12 +31,13 @@ def task(root: Path = Path("data/nextqa"), mini: bool = False, split: Literal["v
     return multiple_choice_task(
         questions.whole()
         if mini
-        else LabeledRow([], read_nextqa(root, f"{split}.csv", f"dataset/nextqa/{split}.csv"), ()),
+        else LabeledSplits([], read_nextqa(root, f"{split}.csv", f"dataset/nextqa/{split}.csv"), ()),
+        mini,
         views=Views("uniform"),
         controls=("blind", "shuffled", "single_frame", "option_order"),
-        split="mini" if mini else split,
-        sizes={} if mini else {"test": SIZES[split]},
-        license="generated (Apache-2.0)" if mini else "MIT (annotations)",
+        split=split,
+        sizes={"test": SIZES[split]},
+        license="MIT (annotations)",
         source="https://github.com/doc-doc/NExT-QA",
-        published=PUBLISHED if split == "val" and not mini else {},
+        published=PUBLISHED if split == "val" else {},
     )

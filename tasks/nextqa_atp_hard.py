@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.files import LabeledRow, error_context, first_existing, read_lines
+from evalkit.datasets.files import LabeledSplits, find_file, parsing_errors_at, read_lines
 from evalkit.datasets.multiple_choice import multiple_choice_task, read_nextqa
 from evalkit.mini import questions
 
@@ -29,26 +29,27 @@ def task(root: Path = Path("data/nextqa"), mini: bool = False) -> Task:
         mini: the questions of egoschema's miniature that turn on motion or order.
     """
     return multiple_choice_task(
-        questions.whole(("motion", "order")) if mini else LabeledRow([], _hard(root), ()),
+        questions.whole(("motion", "order")) if mini else LabeledSplits([], _hard(root), ()),
+        mini,
         views=Views("uniform"),
         controls=("shuffled", "single_frame"),
-        split="mini" if mini else "val",
-        sizes={} if mini else {"test": 2_269},
-        license="generated (Apache-2.0)" if mini else "MIT (annotations)",
+        split="val",
+        sizes={"test": 2_269},
+        license="MIT (annotations)",
         source="https://github.com/StanfordVL/atp-video-language",
-        published={} if mini else published.rows("nextqa_atp_hard", "accuracy", "zero-shot"),
+        published=published.rows("nextqa_atp_hard", "accuracy", "zero-shot"),
     )
 
 
 def _hard(root: Path) -> list[Example]:
-    file = first_existing(root, HARD, "atp-hard-ct4.txt")
+    file = find_file(root, HARD, "atp-hard-ct4.txt")
     if file.name == HARD:
         return read_nextqa(root, HARD)
-    every = read_nextqa(root, "val.csv", "dataset/nextqa/val.csv")
+    questions_of_val = read_nextqa(root, "val.csv", "dataset/nextqa/val.csv")
     chosen: dict[int, Example] = {}
     for where, line in read_lines(file):
         for number in line.replace(",", " ").split():
-            with error_context(where):
-                row = range(len(every)).index(int(number))
-                chosen[row] = every[row]
+            with parsing_errors_at(where):
+                row = range(len(questions_of_val)).index(int(number))
+                chosen[row] = questions_of_val[row]
     return list(chosen.values())

@@ -1,4 +1,4 @@
-"""NExT-QA in one's own words: why, how, and what before what (https://arxiv.org/abs/2105.08276)."""
+"""NExT-QA as open questions: why, how, and what before what (https://arxiv.org/abs/2105.08276)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import open_questions, published
-from evalkit.datasets.files import find_videos, first_existing, read_json, read_table, video_file
+from evalkit.datasets.files import find_file, find_videos, read_json, read_table, video_file
 from evalkit.datasets.multiple_choice import KINDS
-from evalkit.datasets.open_questions import Questions, Row, Split
-from evalkit.metrics.text.exact_match import exact_match
-from evalkit.metrics.text.wups import wups, wups_untagged
+from evalkit.datasets.open_questions import QuestionSplits, Row, Split
+from evalkit.metrics import exact_match, wups, wups_untagged
 from evalkit.mini.answers import one_step
 
 ADAPTER = "captioner"
 SIZES = {"train": 37_523, "val": 5_343, "test": 9_178}
 COLUMNS = ("video", "question", "answer", "qid", "type")
-MORE = "add_reference_answer_test.json"
+SECOND_ANSWERS = "add_reference_answer_test.json"
 HGA = {"val": 21.48, "test": 25.18}  # the best model that it was published with, from its own repository
 
 
 def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split = "val", tagger: bool = True) -> Task:
-    """Answers questions about cause, time or content of a video of everyday life in a few words, scored by WUPS.
+    """Answers open questions about cause, time or content of a video of everyday life, scored by WUPS.
 
     Files as published: val.csv; or test.csv and add_reference_answer_test.json, which has a second answer to half of
     it; train.csv, which may be missing; all here or in dataset/nextqa/; the videos as <video>.mp4 in any folder there.
@@ -41,42 +40,45 @@ def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split
     zero_shot = published.rows("nextqa_open", "WUPS", "zero-shot") if split == "test" else {}
     return open_questions.open_question_task(
         one_step() if mini else _read(root, split),
+        mini,
         score=exact_match if mini else wups if tagger else wups_untagged,
-        split="mini" if mini else split,
-        sizes={} if mini else {"train": SIZES["train"], "test": SIZES[split]},
-        license="generated (Apache-2.0)" if mini else "MIT (annotations)",
+        split=split,
+        sizes={"train": SIZES["train"], "test": SIZES[split]},
+        license="MIT (annotations)",
         source="https://github.com/doc-doc/NExT-OE",
-        published={} if mini or not tagger else {"HGA": HGA[split], **zero_shot},
+        published={} if not tagger else {"HGA": HGA[split], **zero_shot},
     )
 
 
-def _read(root: Path, split: Split) -> Questions:
+def _read(root: Path, split: Split) -> QuestionSplits:
     videos = find_videos(root)
-    more = read_json(first_existing(root, *_places(MORE)), dict) if split == "test" else {}
+    second_answers = read_json(find_file(root, *_paths(SECOND_ANSWERS)), dict) if split == "test" else {}
     names: set[str] = set()
 
-    def tell(row: Row) -> Example:
+    def parse(row: Row) -> Example:
         if "a0" in row:
             raise ValueError("a question of multiple choice; wanted the files of https://github.com/doc-doc/NExT-OE")
         name = f"{row['video']}_{row['qid']}"
         name = f"{name}_{row['type']}" if name in names else name  # three numbers stand in train twice
         names.add(name)
-        second = more.get(row["video"], {}).get(row["qid"])
+        second = second_answers.get(row["video"], {}).get(row["qid"])
         texts = [row["answer"]] if second is None else [row["answer"], second]
         path = video_file(videos, root / "NExTVideo", row["video"])
         return open_questions.question(name, path, row["question"], texts, KINDS[row["type"][:1]])
 
-    def test(row: Row) -> Example:
-        one = tell(row)
-        return replace(one, target={"kind": row["type"], "answers": one.target})
+    def parse_test(row: Row) -> Example:
+        example = parse(row)
+        return replace(example, target={"kind": row["type"], "answers": example.target})
 
-    def of(part: str, how: Callable[[Row], Example]) -> list[Example]:
-        return open_questions.read(read_table(first_existing(root, *_places(f"{part}.csv")), COLUMNS), how)
+    def read(part: str, parse: Callable[[Row], Example]) -> list[Example]:
+        return open_questions.read_questions(read_table(find_file(root, *_paths(f"{part}.csv")), COLUMNS), parse)
 
-    there = {part for part in ("train", "val") for name in _places(f"{part}.csv") if (root / name).is_file()}
-    train = of("train", tell) if "train" in there else []
-    return Questions(of(split, test), train, of("val", tell) if train and split == "test" and "val" in there else [])
+    existing = {part for part in ("train", "val") for name in _paths(f"{part}.csv") if (root / name).is_file()}
+    train = read("train", parse) if "train" in existing else []
+    return QuestionSplits(
+        read(split, parse_test), train, read("val", parse) if train and split == "test" and "val" in existing else []
+    )
 
 
-def _places(name: str) -> tuple[str, str]:
+def _paths(name: str) -> tuple[str, str]:
     return name, f"dataset/nextqa/{name}"

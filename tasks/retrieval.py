@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.api import Task, Views
-from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, caption, retrieval_task
-from evalkit.datasets.files import error_context, read_table
+from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
+from evalkit.datasets.files import parsing_errors_at, read_table
 from evalkit.errors import UserError
 from evalkit.mini import captions
 
@@ -26,9 +26,10 @@ def task(root: Path = Path("data/captions.csv"), mini: bool = False) -> Task:
     """
     return retrieval_task(
         captions.several() if mini else _read(root),
+        mini,
         views=Views("uniform"),
-        split="mini" if mini else "test",
-        license="generated (Apache-2.0)" if mini else "your own",
+        split="test",
+        license="your own",
         source="evalkit.mini" if mini else "your own",
     )
 
@@ -39,15 +40,19 @@ def _read(file: Path) -> CaptionSplits:
     texts: dict[str, list[str]] = {}
     split_of: dict[str, str] = {}
     for where, row in read_table(file, ("path", "caption")):
-        with error_context(where):
+        with parsing_errors_at(where):
             path, split = row["path"].strip(), row.get("split", "").strip() or "test"
             if not path or split not in SPLITS:
                 raise ValueError(f"path {path!r}, split {split!r}; wanted a path, and train, val or test")
             if split_of.setdefault(path, split) != split:
                 raise ValueError(f"{path} is in {split_of[path]} already")
-            texts.setdefault(path, []).append(caption(row["caption"]))
+            texts.setdefault(path, []).append(clean_text(row["caption"]))
     test, train, val = (
-        [CaptionedVideo(path, file.parent / path, own) for path, own in texts.items() if split_of[path] == split]
+        [
+            CaptionedVideo(path, file.parent / path, captions_of)
+            for path, captions_of in texts.items()
+            if split_of[path] == split
+        ]
         for split in SPLITS
     )
     return CaptionSplits(test, train, val)

@@ -8,12 +8,12 @@ from pathlib import Path
 from evalkit.api import Task
 from evalkit.datasets import protocols
 from evalkit.datasets.files import (
-    LabeledRow,
+    LabeledSplits,
     check_classes,
-    error_context,
+    find_file,
     find_videos,
-    first_existing,
     labeled_examples,
+    parsing_errors_at,
     read_json,
     video_file,
 )
@@ -46,12 +46,12 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False, protocol: protocols
 
 
 def _file(root: Path, name: str) -> Path:
-    return first_existing(root, f"labels/{name}.json", f"something-something-v2-{name}.json", f"{name}.json")
+    return find_file(root, f"labels/{name}.json", f"something-something-v2-{name}.json", f"{name}.json")
 
 
-def _read(root: Path) -> LabeledRow:
+def _read(root: Path) -> LabeledSplits:
     file = _file(root, "labels")
-    with error_context(str(file)):
+    with parsing_errors_at(str(file)):
         number = {label: int(index) for label, index in read_json(file, dict).items()}
     names = check_classes(root, sorted(number, key=number.__getitem__), 174)
     videos = find_videos(root)
@@ -62,10 +62,10 @@ def _read(root: Path) -> LabeledRow:
         )
         for split in ("train", "validation")
     )
-    return LabeledRow(train, test, names)
+    return LabeledSplits(train, test, names)
 
 
 def _rows(file: Path, number: Mapping[str, int]) -> Iterator[tuple[str, int]]:
     for i, row in enumerate(read_json(file, list), 1):
-        with error_context(f"{file}, entry {i}"):
+        with parsing_errors_at(f"{file}, entry {i}"):
             yield str(row["id"]), number[row["template"].replace("[", "").replace("]", "")]

@@ -22,7 +22,7 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
         root: folder with the list and the videos.
         mini: the films of diving48's miniature, a class per order of colors.
     """
-    return videocon.by_words(
+    return videocon.zero_shot_task(
         "ssv2_events",
         classes.in_order() if mini else videocon.read_videocon(root, "ssv2_events"),
         mini,

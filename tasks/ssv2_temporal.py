@@ -24,7 +24,7 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
         root: folder with the list and the videos.
         mini: the films of ssv2's miniature, a class per motion that is another one backwards.
     """
-    return videocon.by_words(
+    return videocon.zero_shot_task(
         "ssv2_temporal",
         classes.one_step(lambda step: step.action, classes.REVERSIBLE)
         if mini

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import open_questions
-from evalkit.datasets.files import find_videos, first_existing, read_table
-from evalkit.datasets.open_questions import IG_VLM, Questions
-from evalkit.metrics.text.exact_match import exact_match
+from evalkit.datasets.files import find_file, find_videos, read_table
+from evalkit.datasets.open_questions import IG_VLM, QuestionSplits
+from evalkit.metrics import exact_match
 from evalkit.mini.answers import one_step
 
 ADAPTER = "captioner"
-OWN = ("gif_name", "question", "answer", "type", "vid_id")
+COLUMNS = ("gif_name", "question", "answer", "type", "vid_id")
 KINDS = ("object", "number", "color", "location")  # by the number in its files
 
 
@@ -29,31 +29,32 @@ def task(root: Path = Path("data/tgif_qa"), mini: bool = False) -> Task:
     """
     return open_questions.open_question_task(
         one_step() if mini else _read(root),
+        mini,
         score=exact_match,
-        split="mini" if mini else "test",
-        sizes={} if mini else {"test": 13_691},
-        license="generated (Apache-2.0)" if mini else "none stated; research use",
+        split="test",
+        sizes={"test": 13_691},
+        license="none stated; research use",
         source="https://github.com/YunseokJANG/tgif-qa",
     )
 
 
-def _read(root: Path) -> Questions:
+def _read(root: Path) -> QuestionSplits:
     gifs = find_videos(root)
 
-    def tell(name: str, gif: str, kind: str, row: open_questions.Row) -> Example:
-        known = KINDS[range(len(KINDS)).index(int(kind))]
+    def parse(name: str, gif: str, kind: str, row: open_questions.Row) -> Example:
+        kind_name = KINDS[range(len(KINDS)).index(int(kind))]
         path = gifs.get(gif, root / "gifs" / f"{gif}.gif")
-        return open_questions.question(name, path, row["question"], [row["answer"]], known)
+        return open_questions.question(name, path, row["question"], [row["answer"]], kind_name)
 
-    def of(file: Path) -> list[Example]:
+    def read(file: Path) -> list[Example]:
         if file.name == "TGIF_FrameQA.csv":
             rows = read_table(file, (*IG_VLM, "video_id"))
-            return open_questions.read(
-                rows, lambda row: tell(row["video_id"], row["video_name"], row["question_type"], row)
+            return open_questions.read_questions(
+                rows, lambda row: parse(row["video_id"], row["video_name"], row["question_type"], row)
             )
-        rows = read_table(file, OWN, delimiter="\t")
-        return open_questions.read(rows, lambda row: tell(row["vid_id"], row["gif_name"], row["type"], row))
+        rows = read_table(file, COLUMNS, delimiter="\t")
+        return open_questions.read_questions(rows, lambda row: parse(row["vid_id"], row["gif_name"], row["type"], row))
 
-    test = of(first_existing(root, "Test_frameqa_question.csv", "TGIF_FrameQA.csv"))
+    test = read(find_file(root, "Test_frameqa_question.csv", "TGIF_FrameQA.csv"))
     train = root / "Train_frameqa_question.csv"
-    return Questions(test, of(train) if train.is_file() else [])
+    return QuestionSplits(test, read(train) if train.is_file() else [])

@@ -29,10 +29,11 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "
     """
     return retrieval_task(
         captions.several() if mini else caption_files.vatex(root, test_list),
+        mini,
         views=Views("uniform"),
-        split="mini" if mini else test_list or "test",
-        sizes={} if mini or test_list else {"test": 60_000},
-        license="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
+        split=test_list or "test",
+        sizes={} if test_list else {"test": 60_000},
+        license="CC BY 4.0 (annotations)",
         source="https://eric-xw.github.io/vatex-website",
-        published={} if mini else {"CLIP-L": 45.2, "InternVideo-L": 49.5, "VideoPrism-B": 57.7, "VideoPrism-g": 62.5},
+        published={"CLIP-L": 45.2, "InternVideo-L": 49.5, "VideoPrism-B": 57.7, "VideoPrism-g": 62.5},
     )

@@ -13,11 +13,11 @@ ADAPTER = "captioner"
 
 
 def task(root: Path = Path("data/vatex"), mini: bool = False, meteor: bool = False) -> Task:
-    """Tells what happens in each of the clips of VATEX in a sentence.
+    """Captions each clip of VATEX in a sentence.
 
     Files as published: vatex_training_v1.0.json, vatex_validation_v1.0.json, vatex_public_test_english_v1.1.json, and
     the clips as <videoID>.mp4 in any folder there; without a file of training there is no train split, without one of
-    validation a tenth of train is chosen on. The public test is told, with ten English references of each clip. CIDEr
+    validation a tenth of train is chosen on. Test is the public test, with ten English references of each clip. CIDEr
     is pycocoevalcap's, with the document frequencies of the whole split.
 
     Args:
@@ -28,10 +28,11 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, meteor: bool = Fal
     return captioning_task(
         captions.several() if mini else caption_files.vatex(root),
         meteor,
+        mini,
         settings={"max_tokens": 100} if mini else {},
-        split="mini" if mini else "test",
-        sizes={} if mini else {"train": 25_991, "val": 3_000, "test": 6_000},
-        license="generated (Apache-2.0)" if mini else "CC BY 4.0 (annotations)",
+        split="test",
+        sizes={"train": 25_991, "val": 3_000, "test": 6_000},
+        license="CC BY 4.0 (annotations)",
         source="https://eric-xw.github.io/vatex-website",
-        published={} if mini else published.rows("vatex_caption", "CIDEr", "fine-tuned"),
+        published=published.rows("vatex_caption", "CIDEr", "fine-tuned"),
     )

@@ -14,7 +14,7 @@ ADAPTER = "captioner"
 
 
 def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = False) -> Task:
-    """Tells each step of a recipe in a sentence, from the step's own part of the video.
+    """Captions each step of a recipe in a sentence, from the step's segment of the video.
 
     Files: youcookii_annotations_trainval.json as published, or yc2_train.json and yc2_val.json as dense captioning has
     them, and the videos as <id>.mp4 or v_<id>.mp4 in any folder there. Test captions are not public: val's 3,492
@@ -26,13 +26,14 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = 
         mini: the steps of three-minute films of the mini world.
         meteor: score METEOR, too, which needs evalkit[captions].
     """
-    found = captions.steps() if mini else youcook2(root)
+    splits = captions.steps() if mini else youcook2(root)
     return captioning_task(
-        found.segments(),
+        splits.segments(),
         meteor,
-        split="mini" if mini else "val",
-        sizes={} if mini else {"train": 10_337, "test": 3_492},
-        license="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
+        mini,
+        split="val",
+        sizes={"train": 10_337, "test": 3_492},
+        license="University of Michigan, non-commercial",
         source="http://youcook2.eecs.umich.edu",
-        published={} if mini else published.rows("youcook2", "CIDEr", "fine-tuned"),
+        published=published.rows("youcook2", "CIDEr", "fine-tuned"),
     )

@@ -13,7 +13,7 @@ ADAPTER = "captioner"
 
 
 def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str = "given", meteor: bool = False) -> Task:
-    """Tells the segments of each video, scored over videos by densevid_eval's rule of 2018.
+    """Captions the segments of each video, scored over videos by densevid_eval's rule of 2018.
 
     Files as tasks/youcook2.py has them. An example is one segment, told from frames uniformly over it; training is on
     annotated segments. With given segments Recall and Precision say nothing of the model.
@@ -29,9 +29,10 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str =
         captions.steps() if mini else youcook2(root),
         segments,
         meteor,
+        mini,
         views=Views("uniform"),
-        split="mini" if mini else "val",
-        sizes={} if mini else {"train": 10_337},
-        license="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
+        split="val",
+        sizes={"train": 10_337},
+        license="University of Michigan, non-commercial",
         source="http://youcook2.eecs.umich.edu",
     )

@@ -7,16 +7,16 @@ from pathlib import Path
 from evalkit.api import Task
 from evalkit.datasets import published
 from evalkit.datasets.caption_files import youcook2
-from evalkit.datasets.captions import Frames, paragraph_task
+from evalkit.datasets.captions import FrameSampling, paragraph_task
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
 
 
 def task(
-    root: Path = Path("data/youcook2"), mini: bool = False, frames: Frames = "first", meteor: bool = False
+    root: Path = Path("data/youcook2"), mini: bool = False, frames: FrameSampling = "first", meteor: bool = False
 ) -> Task:
-    """Tells a whole recipe in a paragraph, as LongViViT does (https://arxiv.org/abs/2312.07395, table 3).
+    """Captions a whole recipe in a paragraph, as LongViViT does (https://arxiv.org/abs/2312.07395, table 3).
 
     Files as tasks/youcook2.py has them. The reference is the sentences of all steps, one paragraph per video. LongViViT
     sees 256 frames at one a second; six of ten videos are longer, and what it does with their rest, and which program
@@ -33,9 +33,9 @@ def task(
         frames,
         meteor,
         mini,
-        split="mini" if mini else "val",
-        sizes={} if mini else {"train": 1_333, "test": 457},
-        license="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
+        split="val",
+        sizes={"train": 1_333, "test": 457},
+        license="University of Michigan, non-commercial",
         source="http://youcook2.eecs.umich.edu",
-        published={} if mini else published.rows("youcook2_paragraph", "ROUGE-L", "fine-tuned"),
+        published=published.rows("youcook2_paragraph", "ROUGE-L", "fine-tuned"),
     )

@@ -25,11 +25,12 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False) -> Task:
     """
     return retrieval_task(
         captions.parts() if mini else youcook2(root).segments(),
+        mini,
         views=Views("uniform"),
-        split="mini" if mini else "val",
-        sizes={} if mini else {"train": 10_337, "test": 3_492},
-        license="generated (Apache-2.0)" if mini else "University of Michigan, non-commercial",
+        split="val",
+        sizes={"train": 10_337, "test": 3_492},
+        license="University of Michigan, non-commercial",
         source="http://youcook2.eecs.umich.edu",
         # LongViViT (https://arxiv.org/abs/2312.07395), table 2: zero-shot, R@1 of texts that search clips.
-        published={} if mini else {"VideoCoCa-L": 18.9, "ImageViT-L": 18.2, "ShortViViT-L": 20.4},
+        published={"VideoCoCa-L": 18.9, "ImageViT-L": 18.2, "ShortViViT-L": 20.4},
     )

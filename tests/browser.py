@@ -1,4 +1,4 @@
-"""A real browser to test a page in: Chromium by its chromedriver, which speaks JSON over HTTP on this machine."""
+"""Chromium for tests of the page, driven through chromedriver's JSON over HTTP on this machine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.patience import patience, wait_until
 
 MISSING = "needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"
 FLAGS = (
@@ -22,8 +23,8 @@ FLAGS = (
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Left": "\ue012", "Up": "\ue013", "Right": "\ue014", "Down": "\ue015"}
 
 
-def found() -> bool:
-    """Whether there is one."""
+def available() -> bool:
+    """Whether chromium and chromedriver are installed."""
     return bool(shutil.which("chromium") and shutil.which("chromedriver"))
 
 
@@ -34,33 +35,35 @@ class Browser:
         self._session = session
 
     def open(self, page: Path) -> None:
-        """Shows a file."""
-        _ask(f"{self._session}/url", {"url": page.as_uri()})
+        """Opens a file."""
+        _request(f"{self._session}/url", {"url": page.as_uri()})
 
     def run(self, script: str) -> Any:
-        """What the body of an async function returns."""
-        return _ask(f"{self._session}/execute/sync", {"script": f"return (async () => {{ {script} }})()", "args": []})
+        """Runs the body of an async function and returns its value."""
+        return _request(
+            f"{self._session}/execute/sync", {"script": f"return (async () => {{ {script} }})()", "args": []}
+        )
 
     def press(self, *keys: str) -> None:
         """Presses keys of `KEYS`, or letters, one after another."""
         codes = [KEYS.get(key, key) for key in keys]
         actions = [{"type": kind, "value": code} for code in codes for kind in ("keyDown", "keyUp")]
-        _ask(f"{self._session}/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
+        _request(f"{self._session}/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
 
     def size(self, width: int, height: int = 900, dark: bool = False) -> None:
-        """Lays the page out for a screen of this many pixels."""
+        """Sets the size of the viewport in pixels, and the color scheme."""
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._devtools("Emulation.setDeviceMetricsOverride", screen)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._devtools("Emulation.setEmulatedMedia", {"features": [scheme]})
 
     def errors(self) -> list[str]:
-        """What the page's console holds of errors since it was last asked."""
-        lines = _ask(f"{self._session}/se/log", {"type": "browser"})
+        """Console errors since the last call."""
+        lines = _request(f"{self._session}/se/log", {"type": "browser"})
         return [line["message"] for line in lines if line["level"] == "SEVERE"]
 
-    def _devtools(self, command: str, words: dict[str, Any]) -> None:
-        _ask(f"{self._session}/goog/cdp/execute", {"cmd": command, "params": words})
+    def _devtools(self, command: str, parameters: dict[str, Any]) -> None:
+        _request(f"{self._session}/goog/cdp/execute", {"cmd": command, "params": parameters})
 
 
 @contextlib.contextmanager
@@ -75,37 +78,38 @@ def browser(profile: Path) -> Iterator[Browser]:
         _wait(server)
         options = {"args": [*FLAGS.split(), f"--user-data-dir={profile}"]}
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        made = _ask(f"{server}/session", {"capabilities": {"alwaysMatch": wanted}})
-        session = f"{server}/session/{made['sessionId']}"
+        created = _request(f"{server}/session", {"capabilities": {"alwaysMatch": wanted}})
+        session = f"{server}/session/{created['sessionId']}"
         try:
             yield Browser(session)
         finally:
-            _ask(session, method="DELETE")
+            _request(session, method="DELETE")
     finally:
         driver.terminate()
         driver.wait()
 
 
 def _wait(server: str) -> None:
-    for _ in range(300):
+    def ready() -> bool:
         with contextlib.suppress(urllib.error.URLError):
-            if _ask(f"{server}/status")["ready"]:
-                return
-        time.sleep(0.1)
-    raise TimeoutError("chromedriver does not answer")
+            return bool(_request(f"{server}/status")["ready"])
+        return False
+
+    if not wait_until(ready, 30):
+        raise TimeoutError("chromedriver does not answer")
 
 
-def _ask(address: str, words: dict[str, Any] | None = None, method: str | None = None) -> Any:
-    """The value of chromedriver's answer.
+def _request(address: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
+    """Sends a request to chromedriver and returns the value of its answer.
 
     Raises:
-        RuntimeError: it refused, or the script failed; says why.
+        RuntimeError: chromedriver's message if it refused, or the script failed.
     """
-    data = None if words is None else json.dumps(words).encode()
+    data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"}, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=120) as answer:
+        with opener.open(request, timeout=patience(120)) as answer:
             return json.load(answer)["value"]
     except urllib.error.HTTPError as error:
         with error:

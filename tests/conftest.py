@@ -1,13 +1,26 @@
 """What several test files stand on: a vocabulary, films, an encoder and a language model, all tiny and real."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evalkit.demo.train_language_model import train_vocabulary as train_vocabulary
+from tests.processes import pytest_configure, pytest_runtest_protocol, pytest_xdist_make_scheduler
+
+__all__ = ["pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
+
+
+SLOW = {"films", "decoding_here", "java"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What films or runs the whole is slow; other slow tests say so themselves."""
+    for item in items:
+        if SLOW & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,6 +30,12 @@ def core() -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
+
+
+def shared_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the miniatures' films, one for all processes of a run: whoever films first, the bytes are equal."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "mini"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,9 +51,26 @@ def shown_notes() -> Iterator[None]:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache of these tests: no feature or film comes from, or goes to, the user's own."""
     place = tmp_path_factory.mktemp("cache")
+    films = shared_films(tmp_path_factory)
+    films.mkdir(exist_ok=True)
+    (place / "mini").symlink_to(films)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVALKIT_CACHE", str(place))
         yield place
+
+
+@pytest.fixture(scope="module")
+def decoding_here() -> Iterator[None]:
+    """Runs decode in the tests' own process: for files that are not about decoding processes, which start slowly."""
+    from evalkit.features import extract
+    from evalkit.video.clips import Decoded, Failure, Request, read_clip
+
+    def read(requests: Sequence[Request], *, workers: int, time_limit: float) -> Iterator[Decoded | Failure]:
+        return (read_clip(*request) for request in requests)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extract, "read_clips", read)
+        yield
 
 
 @pytest.fixture
@@ -53,6 +89,8 @@ def module_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 @pytest.fixture(scope="session")
 def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentencepiece vocabulary of the mini world."""
+    from evalkit.demo.train_language_model import train_vocabulary
+
     path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
     train_vocabulary(path)
     return path

@@ -23,6 +23,7 @@ from evalkit.errors import UserError
 from evalkit.results import run_folder, validate
 from evalkit.results.compare import compare
 from evalkit.weights import checkpoint
+from tests.patience import patience
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,6 +87,8 @@ def train(tmp_path: Path, tiny: Path) -> Train:
 
 # Lightning's own use of torch, and its advice on workers.
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("decoding_here"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
 ]
@@ -127,10 +130,10 @@ def test_steps_are_counted_too(train: Train, csv: Path) -> None:
 
 
 def in_two_processes(folder: Path, *words: Path) -> subprocess.CompletedProcess[str]:
-    """What came of tests/two_processes.py, which ends, or is ended after two minutes."""
+    """What came of tests/two_processes.py, which ends, or is ended after two minutes of an idle machine."""
     command = [sys.executable, str(ROOT / "tests" / "two_processes.py"), *map(str, words)]
     own = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=patience(120))
 
 
 def test_of_two_processes_one_scores_and_both_train_on_as_before(tmp_path: Path, csv: Path, tiny: Path) -> None:

@@ -19,13 +19,17 @@ from evalkit.pipeline import suite, sweep
 from evalkit.results import run_folder, validate
 
 ROOT = Path(__file__).parents[1]
+runs = pytest.mark.usefixtures("decoding_here")
 DOCUMENTS = (
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "SECURITY.md",
+    "docs/commands.md",
     "docs/encoders.md",
+    "docs/results.md",
+    "docs/tasks.md",
     "docs/training.md",
 )
 
@@ -36,11 +40,12 @@ def text(name: str) -> str:
 
 LINES = [
     line
-    for name in ("README.md", "docs/encoders.md")
+    for name in ("README.md", "docs/commands.md", "docs/encoders.md")
     for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary|check|sweep) .*)$", text(name), re.MULTILINE)
 ]
 
 
+@runs
 def test_the_task_of_contributing_runs_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", text("CONTRIBUTING.md"), re.DOTALL)[0]
@@ -59,6 +64,7 @@ def test_the_task_of_contributing_runs_to_the_letter(tmp_path: Path, monkeypatch
     assert run_folder.load(run)["data"]["n_expected"] == 3
 
 
+@runs
 def test_the_encoder_of_the_documents_runs_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", text("docs/encoders.md"), re.DOTALL)[0]
@@ -98,10 +104,11 @@ def test_every_file_that_architecture_names_exists() -> None:
     assert not missing
 
 
-def test_the_readme_names_every_task_and_adapter() -> None:
-    for kind in ("task", "adapter"):
+def test_the_documents_name_every_task_and_adapter() -> None:
+    kinds: dict[plugins.Kind, str] = {"task": "docs/tasks.md", "adapter": "docs/commands.md"}
+    for kind, document in kinds.items():
         for name in plugins.names(kind):
-            assert name in text("README.md"), f"{kind} {name}"
+            assert name in text(document), f"{kind} {name}"
 
 
 def test_no_document_points_to_a_file_that_is_not_there() -> None:

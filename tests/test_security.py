@@ -22,7 +22,7 @@ from evalkit.results import run_folder, scores
 from evalkit.weights import checkpoint, huggingface, trained_adapter
 from tests.records import result_of, rows_of
 
-collection = importlib.import_module("evalkit.leaderboard._runs")
+collection = importlib.import_module("evalkit.leaderboard.runs")
 
 # An encoder's family, a task and a function in one file: whatever imports or calls any of it leaves a mark.
 EVIL = """
@@ -469,7 +469,7 @@ def test_of_an_installed_plug_in_a_result_imports_no_more_than_it_does_itself(
 
 
 def test_a_page_makes_no_task_of_a_file_that_a_result_names(tmp_path: Path, mark: Path, evil_task: Path) -> None:
-    page = importlib.import_module("evalkit.leaderboard._page")
+    page = importlib.import_module("evalkit.leaderboard.page")
     run = put(tmp_path / "results", "evalkit.metrics:accuracy")
     (found,), _ = collection.collect(run)
     found.result["task"]["name"] = str(evil_task)
@@ -477,7 +477,7 @@ def test_a_page_makes_no_task_of_a_file_that_a_result_names(tmp_path: Path, mark
 
 
 def test_a_configuration_of_a_result_is_read_as_plain_values(tmp_path: Path, mark: Path) -> None:
-    page = importlib.import_module("evalkit.leaderboard._page")
+    page = importlib.import_module("evalkit.leaderboard.page")
     rows = rows_of(8, 4)
     code = f"data.root: !!python/object/apply:os.system ['touch {mark}']\n"
     run = run_folder.write(tmp_path / "results/demo/egoschema/run", result_of(rows), rows, code)

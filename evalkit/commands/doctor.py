@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import evalkit
+from evalkit import demo
 from evalkit.errors import UserError, one_line
 from evalkit.runtime import cache
 from evalkit.runtime.machine import cores
@@ -137,7 +138,7 @@ def _cache() -> str:
 
 
 def _demo() -> str:
-    folder = Path(evalkit.__file__).parent / "demo"
+    folder = demo.FOLDER
     weights = sorted(folder.glob("**/*.safetensors"))
     if not weights:
         return f"none in {folder}: reinstall evalkit for ckpt=demo"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from evalkit.config import parse
 from evalkit.config.values import convert
 from evalkit.errors import UserError, suggest
-from evalkit.metrics.power import detectable, samples
+from evalkit.metrics.power import detectable_difference, required_samples
 from evalkit.plugins import display_name
 from evalkit.results.table import columns
 
@@ -49,7 +49,7 @@ def report(words: Sequence[str]) -> str:
         raise UserError(f"correlation={correlation:g}: wanted -1 to 1")
     rows = [["correlation of the two", f"samples to see {difference:g} points"]]
     supposed = CORRELATIONS if math.isnan(correlation) else (correlation,)
-    rows += [[f"{assumed:g}", f"{samples(difference, baseline, assumed):,}"] for assumed in supposed]
+    rows += [[f"{assumed:g}", f"{required_samples(difference, baseline, assumed):,}"] for assumed in supposed]
     lines = [
         f"two runs on the same samples, the worse at {baseline:g} %; 80 % power at 5 %; each sample of its own video"
     ]
@@ -59,7 +59,7 @@ def report(words: Sequence[str]) -> str:
         for count, what in {videos: "videos", n: "samples"}.items():
             rows[0].append(f"{count:,} {what} show")
             for row, assumed in zip(rows[1:], supposed, strict=True):
-                points = detectable(count, baseline, assumed)
+                points = detectable_difference(count, baseline, assumed)
                 row.append("nothing" if math.isnan(points) else f"{points:.1f} points")
         if n > videos:
             lines.append(

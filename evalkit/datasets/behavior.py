@@ -1,4 +1,4 @@
-"""What animals do, frame by frame: VideoPrism's protocol for it, and a clip around each labeled frame.
+"""Animal behavior, frame by frame: VideoPrism's protocol, and a clip around each labeled frame.
 
 Learning rate, dropout, frames, loss, and that the mean leaves the background out are VideoPrism's (appendix E.1 of
 https://arxiv.org/abs/2402.13217), which says no more. Where SciVid, by some of its authors and partly on its data
@@ -22,29 +22,30 @@ from typing import Any
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import protocols, published
-from evalkit.datasets.files import LabeledRow
+from evalkit.datasets.files import LabeledSplits
+from evalkit.datasets.miniature import miniature
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import box_map, chance_map, foreground_map
 from evalkit.metrics.classification import macro_accuracy
 
-FRAMES = 16
-# The background: class 0 of every task that has one. The parenthesis puts it first where classes are sorted.
-OTHER = "(other)"
+CLIP_FRAMES = 16
+# Class 0 of every task that has a background. The parenthesis puts it first where classes are sorted.
+BACKGROUND = "(other)"
 PROBE = {"batch_size": 256, "lr": 5e-5, "weight_decay": 1e-5, "dropout": 0.5, "epochs": 50}
 
 
-def clips(
-    name: str, video: Path, targets: Sequence[Any], fps: float, step: int, stride: int = 1, frames: int = FRAMES
+def frame_clips(
+    name: str, video: Path, targets: Sequence[Any], fps: float, step: int, stride: int = 1, frames: int = CLIP_FRAMES
 ) -> Iterator[Example]:
-    """An example of every `step`-th frame, whose span holds the clip that has it in its middle, as `NAME/FRAME`.
+    """Yields an example of every `step`-th frame, with id NAME/FRAME; its span is the clip centered on the frame.
 
-    The first stands half a step into the video, so that a step as long as a clip divides the video into clips; a video
-    that is shorter than a step has one example, of its middle.
+    The first frame is half a step into the video, so that a step as long as a clip divides the video into clips. A
+    video that is shorter than a step has one example, of its middle.
 
     Args:
         name: of the video.
         video: path of the file.
-        targets: of each frame; None where it has none, and is no example.
+        targets: of each frame; None for a frame without target, which is no example.
         fps: frames per second of the file.
         step: frames from one example to the next.
         stride: frames from one frame of a clip to the next.
@@ -63,26 +64,26 @@ def clips(
 
 
 def check_steps(*steps: int) -> None:
-    """Nothing where each is at least one frame.
+    """Checks that each step is at least one frame.
 
     Raises:
-        UserError: one is less.
+        UserError: a step is less.
     """
     if min(steps) < 1:
         raise UserError(f"{min(steps)} frames from one example to the next; the steps of data.* must be at least 1")
 
 
-def converted(videos: Mapping[str, Path], wanted: Path, raw: Path, fps: float) -> Path:
-    """The file of a video that is published in a form that no decoder reads; the wanted one where there is neither.
+def converted_video(videos: Mapping[str, Path], wanted: Path, raw: Path, fps: float) -> Path:
+    """The converted file of a video whose published form no decoder reads; its expected path if it is missing.
 
     Args:
-        videos: those that are there, by name.
-        wanted: where it should be, by any ending.
-        raw: where its published form would be.
-        fps: frames per second that its labels count in.
+        videos: existing videos by name.
+        wanted: the expected path, with any ending.
+        raw: the path of the published form.
+        fps: frames per second that the labels count in.
 
     Raises:
-        UserError: only the published form is there.
+        UserError: only the published form exists.
     """
     if wanted.stem not in videos and raw.exists():
         raise UserError(
@@ -91,13 +92,13 @@ def converted(videos: Mapping[str, Path], wanted: Path, raw: Path, fps: float) -
     return videos.get(wanted.stem, wanted)
 
 
-def counted(fps: float) -> Callable[[Sequence[Example]], None]:
-    """A `Task.provide` that makes nothing: it refuses files in which frame k is not shown at k / fps."""
+def frame_rate_check(fps: float) -> Callable[[Sequence[Example]], None]:
+    """A `Task.prepare_videos` that refuses files of another frame rate, where frame k is not at k / fps."""
     return functools.partial(_check_rate, fps)
 
 
 def _check_rate(fps: float, examples: Sequence[Example]) -> None:
-    """Says which file has another rate; one that is missing or damaged is told when it is read."""
+    """Raises for a file of another rate; a missing or damaged file fails later, when it is decoded."""
     for path in sorted({example.video for example in examples}):
         rate = _rate(path) if path.is_file() else None
         if rate and abs(rate / fps - 1) > 1e-5:  # half a frame in half an hour
@@ -107,7 +108,7 @@ def _check_rate(fps: float, examples: Sequence[Example]) -> None:
 
 
 def _rate(path: Path) -> float | None:
-    """Frames per second, as the file's header has it; None where it is unknown."""
+    """Frames per second in the file's header; None if unknown."""
     from av.error import FFmpegError
 
     from evalkit.video.timeline import open_file
@@ -119,44 +120,38 @@ def _rate(path: Path) -> float | None:
         return None
 
 
-def in_sets(found: LabeledRow) -> LabeledRow:
-    """The same examples, each with the set of its one class as its target."""
-    train, test = ([replace(one, target=(one.target,)) for one in split] for split in (found.train, found.test))
-    return found._replace(train=train, test=test)
-
-
 def behavior_task(
     benchmark: str,
-    found: LabeledRow,
+    splits: LabeledSplits,
     mini: bool,
     stride: int = 1,
     settings: Mapping[str, Any] = PROBE,
-    frames: int = FRAMES,
+    frames: int = CLIP_FRAMES,
     **facts: Any,
 ) -> Task:
-    """A task of what animals do: by mAP where targets are sets of classes, else by macro accuracy.
+    """An animal behavior task, scored by mAP if targets are sets of classes, else by macro accuracy.
 
-    Where examples have boxes, mAP is AVA's, over all classes, and a box is what the probe asks with; else it is without
-    class 0, the background.
+    If examples have boxes, mAP is AVA's, over all classes, and the probe has a box head; else it is without class 0,
+    the background.
 
     Args:
         benchmark: its name.
-        found: the examples.
-        mini: the examples are the miniature's: no published number is about them, and no protocol was made for them.
+        splits: the examples.
+        mini: they are the miniature's, whose protocol is `protocols.MINI`.
         stride: frames from one frame of a clip to the next.
         settings: of the adapter.
         frames: of a clip.
-        facts: other fields of the task, of the benchmark itself.
+        facts: other fields of `evalkit.api.Task`.
 
     Raises:
         UserError: a split has no example.
     """
     for split in ("train", "test"):
-        if not getattr(found, split):
+        if not getattr(splits, split):
             raise UserError(f"{benchmark}: its files have no labeled frame of {split}")
-    several, boxed = isinstance(found.test[0].target, tuple), found.test[0].box is not None
+    several, boxed = isinstance(splits.test[0].target, tuple), splits.test[0].box is not None
     if mini:
-        facts |= {"split": "mini", "sizes": {}, "license": "generated (Apache-2.0)", **protocols.MINI}
+        facts = miniature(facts) | protocols.MINI
     else:
         metric = "mAP" if several else "macro_accuracy"
         facts |= {
@@ -166,13 +161,13 @@ def behavior_task(
         }
     if boxed:
         facts |= {"views": replace(facts["views"], resize="squash"), "settings": facts["settings"] | {"head": "box"}}
-    counted = [[c for c in one.target if c or boxed] for one in found.test] if several else []
+    scored = [[c for c in example.target if c or boxed] for example in splits.test] if several else []
     return Task(
-        train=found.train,
-        test=found.test,
-        classes=found.classes,
-        prepare_videos=found.prepare_videos,
+        train=splits.train,
+        test=splits.test,
+        classes=splits.classes,
+        prepare_videos=splits.prepare_videos,
         score=box_map if boxed else foreground_map if several else macro_accuracy,
-        chance=chance_map(counted) if several else 100 / len(found.classes),
+        chance=chance_map(scored) if several else 100 / len(splits.classes),
         **facts,
     )

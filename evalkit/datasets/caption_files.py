@@ -1,4 +1,4 @@
-"""The files that videos and what is said of them are published as: MSR-VTT, VATEX, YouCook2, ActivityNet Captions."""
+"""Readers of caption annotations: MSR-VTT, VATEX, YouCook2, ActivityNet Captions."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, Part, SegmentedVideo, SegmentSplits, caption
-from evalkit.datasets.files import error_context, find_videos, first_existing, read_json, read_lines, video_file
+from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, Segment, SegmentedVideo, SegmentSplits, clean_text
+from evalkit.datasets.files import find_file, find_videos, parsing_errors_at, read_json, read_lines, video_file
 from evalkit.errors import UserError
 
-Place = Callable[[str], tuple[str, Path]]  # a video's name in a file -> the name that it has here, and its path
+FindVideo = Callable[[str], tuple[str, Path]]  # a video's name in the annotations -> its name here, and its path
 
 YOUCOOK2 = "youcookii_annotations_trainval.json"
 VATEX = ("vatex_training_v1.0.json", "vatex_validation_v1.0.json", "vatex_public_test_english_v1.1.json")
 
 
 def msrvtt(root: Path) -> CaptionSplits:
-    """The videos of MSRVTT_data.json, split as there, with all their captions.
+    """Reads the videos of MSRVTT_data.json, split as there, with all their captions.
 
     Args:
         root: folder with the file, and the videos as <video_id>.mp4 in any folder there.
@@ -25,31 +25,32 @@ def msrvtt(root: Path) -> CaptionSplits:
     Raises:
         UserError: there is none, or an entry is not as published.
     """
-    file = first_existing(root, "MSRVTT_data.json")
-    found = read_json(file, dict)
+    file = find_file(root, "MSRVTT_data.json")
+    annotations = read_json(file, dict)
     videos = find_videos(root)
-    told_of: dict[str, list[str]] = {}
+    captions: dict[str, list[str]] = {}
     splits: dict[str, list[CaptionedVideo]] = {"train": [], "validate": [], "test": []}
-    with error_context(str(file)):
-        entries = list(enumerate(found["videos"], 1))
-        sentences = list(enumerate(found["sentences"], 1))
+    with parsing_errors_at(str(file)):
+        entries = list(enumerate(annotations["videos"], 1))
+        sentences = list(enumerate(annotations["sentences"], 1))
     for number, entry in entries:
-        with error_context(f"{file}, video {number}"):
+        with parsing_errors_at(f"{file}, video {number}"):
             name = entry["video_id"]
-            own = told_of[name] = []
-            splits[entry["split"]].append(CaptionedVideo(name, video_file(videos, root / "videos", name), own))
+            captions[name] = []  # filled below
+            video = video_file(videos, root / "videos", name)
+            splits[entry["split"]].append(CaptionedVideo(name, video, captions[name]))
     for number, entry in sentences:
-        with error_context(f"{file}, sentence {number}"):
-            told_of[entry["video_id"]].append(caption(entry["caption"]))
+        with parsing_errors_at(f"{file}, sentence {number}"):
+            captions[entry["video_id"]].append(clean_text(entry["caption"]))
     return CaptionSplits(splits["test"], splits["train"], splits["validate"])
 
 
 def vatex(root: Path, test_list: str = "") -> CaptionSplits:
-    """VATEX's public test, or the clips of a list; and of its training and validation what is not among them.
+    """Reads VATEX's public test, or the clips of a list; the other clips of training and validation are train and val.
 
     Args:
-        root: folder with the files, of which those of training and validation may be missing, and the clips as
-            <videoID>.mp4 in any folder there.
+        root: folder with the files (training and validation are optional), and the clips as <videoID>.mp4 in any
+            folder there.
         test_list: a text file there with the videoID of each clip to test on, from any of the three files.
 
     Raises:
@@ -57,113 +58,114 @@ def vatex(root: Path, test_list: str = "") -> CaptionSplits:
     """
     train_file, val_file, test_file = VATEX
     if not test_list:
-        first_existing(root, test_file)
-    clips = find_videos(root) if root.is_dir() else {}
-    train, val, test = (_clips(root / name, clips) if (root / name).is_file() else {} for name in VATEX)
+        find_file(root, test_file)
+    videos = find_videos(root) if root.is_dir() else {}
+    train, val, test = (_clips(root / name, videos) if (root / name).is_file() else {} for name in VATEX)
     if test_list:
         listed: dict[str, CaptionedVideo] = {}
-        for where, name in read_lines(first_existing(root, test_list)):
-            if (clip := next((of[name] for of in (train, val, test) if name in of), None)) is None:
+        for where, name in read_lines(find_file(root, test_list)):
+            if (clip := next((split[name] for split in (train, val, test) if name in split), None)) is None:
                 raise UserError(f"{where}: no clip {name!r} in {train_file}, {val_file} or {test_file}")
             listed[name] = clip
         test = listed
-    train, val = ({name: clip for name, clip in of.items() if name not in test} for of in (train, val))
+    train, val = ({name: clip for name, clip in split.items() if name not in test} for split in (train, val))
     return CaptionSplits([*test.values()], [*train.values()], [*val.values()] if train else [])
 
 
-def _clips(file: Path, clips: Mapping[str, Path]) -> dict[str, CaptionedVideo]:
-    found: dict[str, CaptionedVideo] = {}
+def _clips(file: Path, videos: Mapping[str, Path]) -> dict[str, CaptionedVideo]:
+    clips: dict[str, CaptionedVideo] = {}
     for number, entry in enumerate(read_json(file, list), 1):
-        with error_context(f"{file}, clip {number}"):
+        with parsing_errors_at(f"{file}, clip {number}"):
             name = entry["videoID"]
-            texts = [caption(text) for text in entry["enCap"]]
-            found[name] = CaptionedVideo(name, video_file(clips, file.parent / "videos", name), texts)
-    return found
+            texts = [clean_text(text) for text in entry["enCap"]]
+            clips[name] = CaptionedVideo(name, video_file(videos, file.parent / "videos", name), texts)
+    return clips
 
 
 def youcook2(root: Path) -> SegmentSplits:
-    """YouCook2's val to test on, its training videos to train on.
+    """Reads YouCook2: val is test, training is train.
 
     Args:
-        root: folder with its own youcookii_annotations_trainval.json, or yc2_val.json and yc2_train.json as dense
+        root: folder with youcookii_annotations_trainval.json, or yc2_val.json and yc2_train.json as dense
             captioning has them, and the videos as <id>.mp4 or v_<id>.mp4 in any folder there.
 
     Raises:
         UserError: there is none, or an entry is not as published.
     """
-    file = first_existing(root, YOUCOOK2, "yc2_val.json")
+    file = find_file(root, YOUCOOK2, "yc2_val.json")
     train = root / "yc2_train.json"
     videos = find_videos(root)
 
-    def place(name: str) -> tuple[str, Path]:
+    def find(name: str) -> tuple[str, Path]:
         name = _file_name(name, videos)
         return name, video_file(videos, root / "videos", name)
 
     if file.name == YOUCOOK2:
-        return SegmentSplits(_of_subset(file, "validation", place), _of_subset(file, "training", place))
-    return SegmentSplits(_told(file, place), _told(train, place) if train.is_file() else [])
+        return SegmentSplits(_of_subset(file, "validation", find), _of_subset(file, "training", find))
+    return SegmentSplits(_read(file, find), _read(train, find) if train.is_file() else [])
 
 
 def _file_name(name: str, videos: Mapping[str, Path]) -> str:
-    """A video's id, with the v_ of dense captioning where its file has it."""
+    """A video's id, with the prefix v_ of dense captioning if its file has it."""
     bare = name.removeprefix("v_")
     return f"v_{bare}" if f"v_{bare}" in videos else bare
 
 
 def activitynet(root: Path, split: str, *others: str) -> SegmentSplits:
-    """The videos of one file of ActivityNet Captions to test on, those of train.json to train on, where it is there.
+    """Reads ActivityNet Captions: one file is test, train.json, if it exists, is train.
 
     Args:
         root: folder with the files, and the videos as v_<id>.mp4 in any folder there.
         split: the file's name without .json.
-        others: files in which other people tell the same videos.
+        others: names of files with other annotators' segments of the same videos.
 
     Raises:
-        UserError: there is none of a split, or an entry is not as published.
+        UserError: a file is missing, or an entry is not as published.
     """
     videos = find_videos(root)
     train = next((root / name for name in ("train.json", "train_modified.json") if (root / name).is_file()), None)
 
-    def place(name: str) -> tuple[str, Path]:
+    def find(name: str) -> tuple[str, Path]:
         return name, video_file(videos, root / "videos", name)
 
-    more = [{one.name: one.parts for one in _told(first_existing(root, f"{other}.json"), place)} for other in others]
+    annotators = [{v.name: v.segments for v in _read(find_file(root, f"{other}.json"), find)} for other in others]
     test = [
-        one._replace(others=[of[one.name] for of in more if one.name in of])
-        for one in _told(first_existing(root, f"{split}.json"), place)
+        video._replace(others=[segments[video.name] for segments in annotators if video.name in segments])
+        for video in _read(find_file(root, f"{split}.json"), find)
     ]
-    return SegmentSplits(test, _told(train, place) if train else [])
+    return SegmentSplits(test, _read(train, find) if train else [])
 
 
-def _told(file: Path, place: Place) -> list[SegmentedVideo]:
+def _read(file: Path, find: FindVideo) -> list[SegmentedVideo]:
     """The videos of a file {name: {duration, timestamps: [[start, end], ...], sentences: [...]}}."""
-    found: list[SegmentedVideo] = []
+    videos: list[SegmentedVideo] = []
     for name, entry in read_json(file, dict).items():
-        with error_context(f"{file}, video {name}"):
+        with parsing_errors_at(f"{file}, video {name}"):
             pairs = zip(entry["timestamps"], entry["sentences"], strict=True)
-            found.append(_video(place(name), [_part(times, sentence) for times, sentence in pairs], entry))
-    return found
+            videos.append(_video(find(name), [_segment(times, sentence) for times, sentence in pairs], entry))
+    return videos
 
 
-def _of_subset(file: Path, subset: str, place: Place) -> list[SegmentedVideo]:
+def _of_subset(file: Path, subset: str, find: FindVideo) -> list[SegmentedVideo]:
     """The videos of one subset (training, validation) of YouCook2's own file."""
-    with error_context(str(file)):
+    with parsing_errors_at(str(file)):
         database = read_json(file, dict)["database"].items()
-    found = []
+    videos = []
     for name, entry in database:
-        with error_context(f"{file}, video {name}"):
-            one = _video(place(name), [_part(one["segment"], one["sentence"]) for one in entry["annotations"]], entry)
+        with parsing_errors_at(f"{file}, video {name}"):
+            segments = [_segment(step["segment"], step["sentence"]) for step in entry["annotations"]]
+            video = _video(find(name), segments, entry)
             if entry["subset"] == subset:
-                found.append(one)
-    return found
+                videos.append(video)
+    return videos
 
 
-def _video(place: tuple[str, Path], parts: Sequence[Part], entry: Mapping[str, Any]) -> SegmentedVideo:
-    if not parts:
+def _video(name_and_path: tuple[str, Path], segments: Sequence[Segment], entry: Mapping[str, Any]) -> SegmentedVideo:
+    if not segments:
         raise ValueError("no sentence")
-    return SegmentedVideo(*place, float(entry["duration"]), parts)
+    return SegmentedVideo(*name_and_path, float(entry["duration"]), segments)
 
 
-def _part(times: Any, sentence: Any) -> Part:
+def _segment(times: Any, sentence: Any) -> Segment:
     start, end = times
-    return float(start), float(end), caption(sentence)
+    return float(start), float(end), clean_text(sentence)

@@ -1,4 +1,4 @@
-"""Videos and what is said of them: one example per caption, to search by; or per video, to tell in words."""
+"""Tasks of videos with captions: retrieval with an example per caption, captioning with an example per video."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evalkit.api import Example, Task, Views
+from evalkit.datasets.miniature import miniature
 from evalkit.metrics.retrieval import retrieval
 from evalkit.metrics.text.captions import captions, captions_meteor
 from evalkit.metrics.text.paragraph import paragraph, paragraph_meteor
 
-Part = tuple[float, float, str]  # start and end in seconds, and what is said of it
-Frames = Literal["first", "uniform"]
+QUESTION = "What happens in this video, from beginning to end?"
 
-# LongViViT (https://arxiv.org/abs/2312.07395, table 3): 256 frames, one a second; and the same number over all of it.
-SUMMARY: dict[Frames, Views] = {"first": Views("fps", frames=256, fps=1.0), "uniform": Views("uniform", frames=256)}
+Segment = tuple[float, float, str]  # start and end in seconds, and its sentence
+FrameSampling = Literal["first", "uniform"]
+
+# LongViViT (https://arxiv.org/abs/2312.07395, table 3): 256 frames at one a second; or as many over the whole video.
+PARAGRAPH_VIEWS: dict[FrameSampling, Views] = {
+    "first": Views("fps", frames=256, fps=1.0),
+    "uniform": Views("uniform", frames=256),
+}
 
 
 class CaptionedVideo(NamedTuple):
-    """A video, or a part of one, and its captions.
+    """A video, or a segment of one, and its captions.
 
     Attributes:
         name: unique among those that are searched together.
@@ -42,150 +48,157 @@ class CaptionSplits(NamedTuple):
 
 
 class SegmentedVideo(NamedTuple):
-    """A video of which each part has a sentence.
+    """A video with a sentence for each of its segments.
 
     Attributes:
         seconds: its length.
-        parts: start, end in seconds and sentence of each.
-        others: what other people told of it, each in parts of their own.
+        segments: start, end in seconds and sentence of each.
+        others: the segments of other annotators.
     """
 
     name: str
     video: Path
     seconds: float
-    parts: Sequence[Part]
-    others: Sequence[Sequence[Part]] = ()
+    segments: Sequence[Segment]
+    others: Sequence[Sequence[Segment]] = ()
 
 
 class SegmentSplits(NamedTuple):
-    """Videos of which each part has a sentence, split as in `evalkit.api.Task`."""
+    """Videos with a sentence for each segment, split as in `evalkit.api.Task`."""
 
     test: Sequence[SegmentedVideo]
     train: Sequence[SegmentedVideo] = ()
     prepare_videos: Callable[[Sequence[Example]], None] | None = None
 
     def segments(self) -> CaptionSplits:
-        """Each part as a video of its own, with its sentence."""
+        """Each segment as a video of its own, with its sentence."""
 
-        def parts(of: Sequence[SegmentedVideo]) -> list[CaptionedVideo]:
+        def cut(videos: Sequence[SegmentedVideo]) -> list[CaptionedVideo]:
             return [
-                CaptionedVideo(f"{one.name}_{k}", one.video, [sentence], (start, end))
-                for one in of
-                for k, (start, end, sentence) in enumerate(one.parts)
+                CaptionedVideo(f"{video.name}_{k}", video.video, [sentence], (start, end))
+                for video in videos
+                for k, (start, end, sentence) in enumerate(video.segments)
             ]
 
-        return CaptionSplits(parts(self.test), parts(self.train), prepare_videos=self.prepare_videos)
+        return CaptionSplits(cut(self.test), cut(self.train), prepare_videos=self.prepare_videos)
 
     def paragraphs(self) -> CaptionSplits:
-        """Each video whole, with the paragraph of all its sentences; several where several people told it.
+        """Each whole video with all its sentences as one paragraph; one paragraph per annotator.
 
-        A sentence ends with a full stop where it is published without one.
+        A sentence that is published without a full stop gets one.
         """
 
-        def whole(of: Sequence[SegmentedVideo]) -> list[CaptionedVideo]:
+        def join(videos: Sequence[SegmentedVideo]) -> list[CaptionedVideo]:
             return [
-                CaptionedVideo(one.name, one.video, [_paragraph(parts) for parts in (one.parts, *one.others)])
-                for one in of
+                CaptionedVideo(v.name, v.video, [_paragraph(segments) for segments in (v.segments, *v.others)])
+                for v in videos
             ]
 
-        return CaptionSplits(whole(self.test), whole(self.train), prepare_videos=self.prepare_videos)
+        return CaptionSplits(join(self.test), join(self.train), prepare_videos=self.prepare_videos)
 
 
-def retrieval_task(found: CaptionSplits, **words: Any) -> Task:
-    """A task of retrieval: each caption searches its video among those of its split, and each video its captions.
+def retrieval_task(splits: CaptionSplits, mini: bool = False, **facts: Any) -> Task:
+    """A retrieval task: each caption searches its video among those of its split, and each video its captions.
 
     Args:
-        found: the videos.
-        words: what else `evalkit.api.Task` takes.
+        splits: the videos and their captions.
+        mini: they are the miniature's.
+        facts: other fields of `evalkit.api.Task`.
     """
     return Task(
-        test=examples(found.test),
-        train=examples(found.train),
-        val=examples(found.val),
+        test=retrieval_examples(splits.test),
+        train=retrieval_examples(splits.train),
+        val=retrieval_examples(splits.val),
         score=retrieval,
         controls=("shuffled", "single_frame"),
-        chance=100 / max(1, len(found.test)),
-        prepare_videos=found.prepare_videos,
-        **words,
+        chance=100 / max(1, len(splits.test)),
+        prepare_videos=splits.prepare_videos,
+        **(miniature(facts) if mini else facts),
     )
 
 
-def captioning_task(found: CaptionSplits, meteor: bool, **words: Any) -> Task:
-    """A task of telling each video, or part of one, in a sentence; several captions of one are its references.
+def captioning_task(splits: CaptionSplits, meteor: bool, mini: bool = False, **facts: Any) -> Task:
+    """A captioning task: one sentence per video or segment; several captions of one are its references.
 
     Args:
-        found: the videos and their captions.
+        splits: the videos and their captions.
         meteor: score METEOR, too.
-        words: what else `evalkit.api.Task` takes.
+        mini: they are the miniature's.
+        facts: other fields of `evalkit.api.Task`.
     """
-    return _tell(found, score=captions_meteor if meteor else captions, views=Views("uniform"), **words)
+    score = captions_meteor if meteor else captions
+    return _captioning(splits, mini, score=score, views=Views("uniform"), **facts)
 
 
-def paragraph_task(found: CaptionSplits, frames: Frames, meteor: bool, mini: bool, **words: Any) -> Task:
-    """A task of telling a whole video in a paragraph, scored by the paragraph rule.
+def paragraph_task(
+    splits: CaptionSplits, frames: FrameSampling, meteor: bool, mini: bool = False, **facts: Any
+) -> Task:
+    """A paragraph captioning task: one paragraph per whole video, scored by the paragraph rule.
 
     Args:
-        found: the videos and their paragraphs.
-        frames: of `SUMMARY`.
+        splits: the videos and their paragraphs.
+        frames: a key of `PARAGRAPH_VIEWS`.
         meteor: score METEOR, too.
-        mini: as many frames as the encoder takes, uniform over the film; no published number is about them.
-        words: what else `evalkit.api.Task` takes.
+        mini: they are the miniature's, with as many frames as the encoder takes, uniform over the film.
+        facts: other fields of `evalkit.api.Task`.
     """
-    return _tell(
-        found,
+    return _captioning(
+        splits,
+        mini,
         score=paragraph_meteor if meteor else paragraph,
-        views=Views("uniform") if mini else SUMMARY[frames],
+        views=Views("uniform") if mini else PARAGRAPH_VIEWS[frames],
         settings={"max_tokens": 100 if mini else 400},  # the longest paragraphs have 330 words
-        **words,
+        **facts,
     )
 
 
-def examples(videos: Iterable[CaptionedVideo]) -> list[Example]:
-    """An example per caption, whose target names the video as `evalkit.metrics.retrieval.retrieval` wants it."""
+def retrieval_examples(videos: Iterable[CaptionedVideo]) -> list[Example]:
+    """An example per caption, whose target names the video as `evalkit.metrics.retrieval.retrieval` expects."""
     videos = list(videos)
-    several = any(len(one.captions) > 1 for one in videos)
+    several = any(len(video.captions) > 1 for video in videos)
     return [
         Example(
-            f"{one.name}#{k}" if several else one.name,
-            one.video,
-            (one.name, k) if several else one.name,
-            one.span,
+            f"{video.name}#{k}" if several else video.name,
+            video.video,
+            (video.name, k) if several else video.name,
+            video.span,
             caption,
         )
-        for one in videos
-        for k, caption in enumerate(one.captions)
+        for video in videos
+        for k, caption in enumerate(video.captions)
     ]
 
 
-def _tell(found: CaptionSplits, **words: Any) -> Task:
+def _captioning(splits: CaptionSplits, mini: bool, **facts: Any) -> Task:
     return Task(
-        test=described(found.test),
-        train=described(found.train),
-        val=described(found.val),
+        test=caption_examples(splits.test),
+        train=caption_examples(splits.train),
+        val=caption_examples(splits.val),
         controls=("blind", "shuffled"),
-        prepare_videos=found.prepare_videos,
-        **words,
+        prepare_videos=splits.prepare_videos,
+        **(miniature(facts) if mini else facts),
     )
 
 
-def described(videos: Iterable[CaptionedVideo]) -> list[Example]:
-    """An example per video, whose target are its captions."""
-    return [Example(one.name, one.video, tuple(one.captions), one.span, QUESTION) for one in videos]
+def caption_examples(videos: Iterable[CaptionedVideo]) -> list[Example]:
+    """An example per video, whose target is the tuple of its captions."""
+    return [Example(v.name, v.video, tuple(v.captions), v.span, QUESTION) for v in videos]
 
 
-def caption(value: Any, what: str = "caption") -> str:
-    """A caption, or another text as it is called, without what is blank around it.
+def clean_text(value: Any, name: str = "caption") -> str:
+    """A text, stripped.
+
+    Args:
+        value: as parsed.
+        name: what the text is, for the error.
 
     Raises:
-        ValueError: it is no text, or there is none.
+        ValueError: the value is no text, or blank.
     """
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{what} {value!r} is no text")
+        raise ValueError(f"{name} {value!r} is no text")
     return value.strip()
 
 
-def _paragraph(parts: Sequence[Part]) -> str:
-    return " ".join(said if said[-1] in ".!?" else f"{said}." for _, _, said in parts)
-
-
-QUESTION = "What happens in this video, from beginning to end?"
+def _paragraph(segments: Sequence[Segment]) -> str:
+    return " ".join(sentence if sentence[-1] in ".!?" else f"{sentence}." for _, _, sentence in segments)

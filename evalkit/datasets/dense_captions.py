@@ -1,4 +1,4 @@
-"""Dense captions: an example is a segment, which is told in words; the score is of videos, with all their segments."""
+"""Dense captioning: an example is a segment of a video; the score is over videos with all their segments."""
 
 from __future__ import annotations
 
@@ -9,49 +9,51 @@ from statistics import fmean
 from typing import Any
 
 from evalkit.api import Example, Task
-from evalkit.datasets.captions import QUESTION, SegmentedVideo, SegmentSplits, described
-from evalkit.datasets.files import error_context, read_json
+from evalkit.datasets.captions import QUESTION, SegmentedVideo, SegmentSplits, caption_examples
+from evalkit.datasets.files import parsing_errors_at, read_json
+from evalkit.datasets.miniature import miniature
 from evalkit.errors import UserError
 from evalkit.metrics.text.dense import dense_by_video, dense_by_video_meteor
 
 Span = tuple[float, float]
 
 
-def dense_captioning_task(found: SegmentSplits, segments: str, meteor: bool, **words: Any) -> Task:
-    """A task of telling the segments of each video, scored by densevid_eval's rule; trained on given segments.
+def dense_captioning_task(splits: SegmentSplits, segments: str, meteor: bool, mini: bool = False, **facts: Any) -> Task:
+    """A dense captioning task, scored by densevid_eval's rule and trained on annotated segments.
 
     Args:
-        found: the videos, and what was told of them.
-        segments: given are the annotated ones (of the first who told); even cuts each video into as many equal parts
+        splits: the videos and their annotated segments.
+        segments: of test. given: the annotated ones (of the first annotator); even: each video in as many equal parts
             as training videos have on average; else a JSON file of proposals, {results: {video: [{timestamp}, ...]}}.
         meteor: score METEOR and SODA_c, too.
-        words: what else `evalkit.api.Task` takes.
+        mini: the videos are the miniature's.
+        facts: other fields of `evalkit.api.Task`.
 
     Raises:
-        UserError: there is no such file, it has no proposal for a video, or there is nothing to count even parts by.
+        UserError: the file is missing or lacks a video, or there is no train split to count even parts by.
     """
-    cut = _cutter(found, segments)
+    cut = _cutter(splits, segments)
     return Task(
-        test=[example for one in found.test for example in _examples(one, cut(one))],
-        train=described(found.segments().train),
+        test=[example for video in splits.test for example in _examples(video, cut(video))],
+        train=caption_examples(splits.segments().train),
         score=dense_by_video_meteor if meteor else dense_by_video,
         controls=("blind", "shuffled"),
         protocol=segments if segments in ("given", "even") else "proposed",
-        prepare_videos=found.prepare_videos,
-        **words,
+        prepare_videos=splits.prepare_videos,
+        **(miniature(facts) if mini else facts),
     )
 
 
-def _examples(one: SegmentedVideo, spans: Sequence[Span]) -> list[Example]:
+def _examples(video: SegmentedVideo, spans: Sequence[Span]) -> list[Example]:
     references = [
-        [{"segment": [start, end], "sentence": said} for start, end, said in parts]
-        for parts in (one.parts, *one.others)
+        [{"segment": [start, end], "sentence": sentence} for start, end, sentence in segments]
+        for segments in (video.segments, *video.others)
     ]
     return [
         Example(
-            f"{one.name}_{k}",
-            one.video,
-            {"video": one.name, "segment": list(span), "references": references},
+            f"{video.name}_{k}",
+            video.video,
+            {"video": video.name, "segment": list(span), "references": references},
             span,
             QUESTION,
         )
@@ -59,32 +61,32 @@ def _examples(one: SegmentedVideo, spans: Sequence[Span]) -> list[Example]:
     ]
 
 
-def _cutter(found: SegmentSplits, segments: str) -> Callable[[SegmentedVideo], Sequence[Span]]:
+def _cutter(splits: SegmentSplits, segments: str) -> Callable[[SegmentedVideo], Sequence[Span]]:
     if segments == "given":
-        return lambda one: [(start, end) for start, end, _ in one.parts]
+        return lambda video: [(start, end) for start, end, _ in video.segments]
     if segments == "even":
-        if not found.train:
+        if not splits.train:
             raise UserError("data.segments=even needs the training videos, whose parts it counts; add their file")
-        n = round(fmean(len(one.parts) for one in found.train))
-        return lambda one: [(k * one.seconds / n, (k + 1) * one.seconds / n) for k in range(n)]
+        n = round(fmean(len(video.segments) for video in splits.train))
+        return lambda video: [(k * video.seconds / n, (k + 1) * video.seconds / n) for k in range(n)]
     if not segments.endswith(".json"):
         raise UserError(f"data.segments={segments}: wanted given, even, or a json file of proposals")
     proposed = _proposals(Path(segments))
-    if absent := [one.name for one in found.test if not proposed.get(_bare(one.name))]:
+    if absent := [video.name for video in splits.test if not proposed.get(_bare(video.name))]:
         raise UserError(
-            f"data.segments={segments}: no proposal for {len(absent)} of {len(found.test)} videos, first {absent[0]}"
+            f"data.segments={segments}: no proposal for {len(absent)} of {len(splits.test)} videos, first {absent[0]}"
         )
-    return lambda one: proposed[_bare(one.name)]
+    return lambda video: proposed[_bare(video.name)]
 
 
 def _proposals(file: Path) -> dict[str, list[Span]]:
-    found: dict[str, list[Span]] = {}
-    with error_context(str(file)):
+    proposals: dict[str, list[Span]] = {}
+    with parsing_errors_at(str(file)):
         entries = read_json(file, dict)["results"].items()
     for name, events in entries:
-        with error_context(f"{file}, video {name}"):
-            found[_bare(name)] = [_span(event["timestamp"]) for event in events]
-    return found
+        with parsing_errors_at(f"{file}, video {name}"):
+            proposals[_bare(name)] = [_span(event["timestamp"]) for event in events]
+    return proposals
 
 
 def _span(times: Any) -> Span:
@@ -95,5 +97,5 @@ def _span(times: Any) -> Span:
 
 
 def _bare(name: str) -> str:
-    """A video's id; some files have it with v_, others without."""
+    """A video's id without the prefix v_ that some files have."""
     return name.removeprefix("v_")

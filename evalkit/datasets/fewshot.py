@@ -1,4 +1,4 @@
-"""Few-shot: a few seeded examples of each class in place of a whole split."""
+"""Few-shot subsets: a few seeded examples of each class."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from evalkit.errors import UserError
 def few_shot(
     examples: Sequence[Example], classes: Sequence[str], shots: int, seed: int, *, at_most: bool = False
 ) -> list[Example]:
-    """So many examples of each class, in the order in which they stand.
+    """Draws `shots` examples of each class, in their original order.
 
-    Which ones depends on the seed, the class and the ids alone; with more shots, those of fewer are among them.
+    The choice depends on the seed, the class and the ids alone; more shots include those of fewer.
 
     Args:
         examples: one class each.
         classes: names; a target is an index into them.
         shots: examples of each class, above 0.
-        seed: of the choice.
-        at_most: take all of a class that has fewer.
+        seed: of the draw.
+        at_most: take all examples of a class that has fewer, in place of an error.
 
     Raises:
         UserError: a class has fewer examples, there are no classes, or an example has several.

@@ -1,4 +1,4 @@
-"""The files that data sets are published as: tables, JSON, folders of videos. What is wrong is told with its place."""
+"""Readers of published annotation files: tables, JSON, lists, folders of videos; errors name file and line."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from evalkit.api import Example
 from evalkit.errors import UserError, one_line
 
-VIDEO_ENDINGS = {f".{ending}" for ending in ("3gp", "avi", "flv", "gif", "m4v", "mkv", "mov", "mp4")} | {
-    f".{ending}" for ending in ("mpeg", "mpg", "ogv", "ts", "webm", "wmv")
+VIDEO_ENDINGS = {
+    *(".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov"),
+    *(".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
 }
 
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
 
 
-class LabeledRow(NamedTuple):
-    """Examples with classes: what a reader finds, in the words of `evalkit.api.Task`."""
+class LabeledSplits(NamedTuple):
+    """Labeled examples by split, as in `evalkit.api.Task`."""
 
     train: Sequence[Example]
     test: Sequence[Example]
@@ -31,16 +33,16 @@ class LabeledRow(NamedTuple):
 def read_table(
     file: Path, columns: Sequence[str], *, header: bool = True, delimiter: str = ","
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where each row stands (file and line), and its values by column.
+    """Yields the place of each row (file and line), and its values by column.
 
     Args:
-        file: a table in UTF-8, with or without a byte order mark; an empty line is left out.
-        columns: that each row must have; with a header it may have more, in any order, without one more after these.
+        file: in UTF-8, with or without a byte order mark; empty lines are skipped.
+        columns: required in each row. With a header there may be more, in any order; without one, more after these.
         header: whether the first line names the columns.
         delimiter: between values.
 
     Raises:
-        UserError: there is no such file, it is no table, a column is missing, or a row has another number of values.
+        UserError: the file is missing or no table, a column is missing, or a row has another number of values.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
@@ -62,14 +64,14 @@ def read_table(
 
 
 def read_json(file: Path, kind: type[Kind]) -> Kind:
-    """What a JSON file holds.
+    """Reads a JSON file.
 
     Args:
         file: in UTF-8.
-        kind: dict or list: what it must hold.
+        kind: dict or list, the expected type.
 
     Raises:
-        UserError: there is no such file, it is no JSON, or holds something else.
+        UserError: the file is missing, no JSON, or of another type.
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
@@ -81,10 +83,10 @@ def read_json(file: Path, kind: type[Kind]) -> Kind:
 
 
 def read_lines(file: Path) -> Iterator[tuple[str, str]]:
-    """Where each line stands (file and line), and the line without what is blank around it; empty ones are left out.
+    """Yields the place of each line (file and line), and the line stripped; empty lines are skipped.
 
     Raises:
-        UserError: there is no such file, or it is no text in UTF-8.
+        UserError: the file is missing, or no text in UTF-8.
     """
     try:
         with file.open(encoding="utf-8-sig") as lines:
@@ -95,26 +97,33 @@ def read_lines(file: Path) -> Iterator[tuple[str, str]]:
         raise UserError(f"cannot read {file}: {one_line(error)}") from error
 
 
-def first_existing(root: Path, *names: str) -> Path:
-    """The first of these files, by their names under the folder, that is there.
+def find_file(root: Path, *names: str) -> Path:
+    """The first of these files that exists in the folder.
+
+    Args:
+        root: the folder, as data.root= has it.
+        names: paths relative to it.
 
     Raises:
-        UserError: there is no such folder, or none of them in it.
+        UserError: the folder is missing, or has none of them.
     """
     if not root.is_dir():
         raise UserError(f"data.root={root} does not exist: wanted a folder with {names[0]}")
-    found = next((file for name in names if (file := root / name).is_file()), None)
-    if found is None:
+    existing = next((file for name in names if (file := root / name).is_file()), None)
+    if existing is None:
         raise UserError(f"data.root={root} has no {' or '.join(names)}")
-    return found
+    return existing
 
 
 @contextmanager
-def error_context(where: str) -> Iterator[None]:
-    """Whatever a malformed row raises inside, as one line that says where the row stands.
+def parsing_errors_at(where: str) -> Iterator[None]:
+    """Turns parsing errors inside the block into a UserError with their place.
 
     Args:
         where: file and line, or file and number of the entry.
+
+    Raises:
+        UserError: the block raised an error that a malformed row causes.
     """
     try:
         yield
@@ -123,44 +132,50 @@ def error_context(where: str) -> Iterator[None]:
 
 
 def find_videos(folder: Path) -> dict[str, Path]:
-    """The video files of a folder and the folders in it, by their names without ending; of two, the first in order."""
-    found: dict[str, Path] = {}
+    """The video files under a folder by name without ending; of two of one name, the first in order of paths."""
+    videos: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in VIDEO_ENDINGS and path.is_file():
-            found.setdefault(path.stem, path)
-    return found
+            videos.setdefault(path.stem, path)
+    return videos
 
 
-def video_file(found: Mapping[str, Path], folder: Path, name: str) -> Path:
-    """The file of a video; where there is none, the one that was wanted, whose absence is counted when it is read."""
-    return found.get(name, folder / f"{name}.mp4")
+def video_file(videos: Mapping[str, Path], folder: Path, name: str) -> Path:
+    """The file of a video; if it is missing, its expected path, so that decoding counts it as failed."""
+    return videos.get(name, folder / f"{name}.mp4")
 
 
-def check_classes(root: Path, names: Sequence[str], wanted: int) -> tuple[str, ...]:
-    """The names of the classes.
+def check_classes(root: Path, names: Sequence[str], expected: int) -> tuple[str, ...]:
+    """The names of the classes, checked.
 
     Raises:
         UserError: there are more or fewer than the benchmark has, or two of one name.
     """
-    if len(set(names)) != wanted or len(names) != wanted:
-        raise UserError(f"data.root={root}: its files name {len(set(names))} classes; wanted {wanted}")
+    if len(set(names)) != expected or len(names) != expected:
+        raise UserError(f"data.root={root}: its files name {len(set(names))} classes; wanted {expected}")
     return tuple(names)
 
 
 def labeled_examples(rows: Iterable[tuple[str, Path, Any]]) -> list[Example]:
-    """An example per row of name, video and target, by its name.
+    """An example per row of name, video and target, with the name as its id.
 
-    A row that stands twice counts once. A video that stands there again with another target is an example of its own,
-    whose id ends with that target.
+    Equal rows count once. A video with several targets gives an example for each; ids after the first end with the
+    target.
 
     Raises:
         UserError: two videos have one name and one target.
     """
-    found: dict[str, Example] = {}
+    examples: dict[str, Example] = {}
     for name, path, target in rows:
-        one = Example(name, path, target)
-        if found.get(name, one).target != target:
-            one = Example(f"{name}={target}", path, target)
-        if found.setdefault(one.id, one) != one:
-            raise UserError(f"two videos are named {name}: {found[one.id].video} and {path}; rename one")
-    return list(found.values())
+        example = Example(name, path, target)
+        if examples.get(name, example).target != target:
+            example = Example(f"{name}={target}", path, target)
+        if examples.setdefault(example.id, example) != example:
+            raise UserError(f"two videos are named {name}: {examples[example.id].video} and {path}; rename one")
+    return list(examples.values())
+
+
+def as_label_sets(splits: LabeledSplits) -> LabeledSplits:
+    """The same examples with a set of classes as target: the tuple of their one class."""
+    train, test = ([replace(e, target=(e.target,)) for e in examples] for examples in (splits.train, splits.test))
+    return splits._replace(train=train, test=test)

@@ -1,4 +1,4 @@
-"""Kinetics' lists as people have them: the published csv, or lines of a path and the number of its class."""
+"""Reader of Kinetics' lists: the published csv, or lines of a path and a class index."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evalkit.datasets.files import (
-    LabeledRow,
+    LabeledSplits,
     check_classes,
-    error_context,
+    find_file,
     find_videos,
-    first_existing,
     labeled_examples,
+    parsing_errors_at,
     read_lines,
     read_table,
 )
@@ -19,8 +19,8 @@ from evalkit.datasets.files import (
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 
 
-def read_kinetics(root: Path, classes: int) -> LabeledRow:
-    """The clips of train and val with their classes.
+def read_kinetics(root: Path, classes: int) -> LabeledSplits:
+    """Reads the clips of train and val with their classes.
 
     Each list is `train.csv` as published (or `annotations/train.csv`), or kinetics400_train_list_videos.txt, lines of
     `path number` or `path,number` beside label_map_k400.txt, a name a line; a `train.csv` may hold such lines, too.
@@ -37,29 +37,29 @@ def read_kinetics(root: Path, classes: int) -> LabeledRow:
     rows = {split: list(_rows(root, split, classes)) for split in ("train", "val")}
     names = check_classes(root, sorted({label for split in rows.values() for _, label in split}), classes)
     number = {label: i for i, label in enumerate(names)}
-    found = {}
+    examples = {}
     for split, members in rows.items():
         videos = find_videos(root / split)
-        found[split] = labeled_examples(
+        examples[split] = labeled_examples(
             (path.stem, videos.get(path.stem, root / path), number[label]) for path, label in members
         )
-    return LabeledRow(found["train"], found["val"], names)
+    return LabeledSplits(examples["train"], examples["val"], names)
 
 
 def _rows(root: Path, split: str, classes: int) -> Iterator[tuple[Path, str]]:
-    """Where each clip should be, under the root, and the name of its class."""
+    """Yields the expected path of each clip, relative to the root, and the name of its class."""
     published = [f"{place}{split}.csv" for place in ("", "annotations/")]
     published += [name.replace("val.", "validate.") for name in published if split == "val"]  # Kinetics-600's own name
-    file = first_existing(root, *published, f"kinetics{classes}_{split}_list_videos.txt")
+    file = find_file(root, *published, f"kinetics{classes}_{split}_list_videos.txt")
     lines = read_lines(file)
     if "youtube_id" in next(lines, ("", ""))[1]:
         for where, row in read_table(file, COLUMNS):
-            with error_context(where):
+            with parsing_errors_at(where):
                 start, end = int(float(row["time_start"])), int(float(row["time_end"]))
                 yield Path(split, f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"), row["label"].strip('"')
         return
-    names = dict(enumerate(line for _, line in read_lines(first_existing(root, f"label_map_k{classes}.txt"))))
+    names = dict(enumerate(line for _, line in read_lines(find_file(root, f"label_map_k{classes}.txt"))))
     for where, line in read_lines(file):
-        with error_context(where):
+        with parsing_errors_at(where):
             path, _, label = line.replace(",", " ").rpartition(" ")
             yield Path(path.strip()), names[int(label)]

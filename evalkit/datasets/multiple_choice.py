@@ -1,4 +1,4 @@
-"""Questions with choices: the published files, and one example per question."""
+"""Multiple choice: the task, and the reader of NExT-QA."""
 
 from __future__ import annotations
 
@@ -7,50 +7,52 @@ from statistics import fmean
 from typing import Any
 
 from evalkit.api import Example, Task
-from evalkit.datasets.files import LabeledRow, error_context, find_videos, first_existing, read_table, video_file
+from evalkit.datasets.files import LabeledSplits, find_file, find_videos, parsing_errors_at, read_table, video_file
+from evalkit.datasets.miniature import miniature
 from evalkit.metrics.classification import accuracy
 
 NEXTQA = ("video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4")
 KINDS = {"C": "causal", "T": "temporal", "D": "descriptive"}  # by the first letter of NExT-QA's types
 
 
-def multiple_choice_task(found: LabeledRow, **words: Any) -> Task:
-    """A task of multiple choice, scored by its accuracy.
+def multiple_choice_task(splits: LabeledSplits, mini: bool = False, **facts: Any) -> Task:
+    """A multiple choice task, scored by accuracy.
 
     Args:
-        found: the examples; a target is an index into the example's choices.
-        words: what else `evalkit.api.Task` takes.
+        splits: the examples; a target is an index into the example's choices.
+        mini: they are the miniature's.
+        facts: other fields of `evalkit.api.Task`.
     """
     return Task(
-        test=found.test,
-        train=found.train,
+        test=splits.test,
+        train=splits.train,
         score=accuracy,
-        chance=fmean(100 / len(example.choices) for example in found.test),
-        prepare_videos=found.prepare_videos,
-        **words,
+        chance=fmean(100 / len(example.choices) for example in splits.test),
+        prepare_videos=splits.prepare_videos,
+        **(miniature(facts) if mini else facts),
     )
 
 
 def read_nextqa(root: Path, *names: str) -> list[Example]:
-    """The questions of one of NExT-QA's csv files, by the video's name and the question's number in it.
+    """Reads the questions of one of NExT-QA's csv files; an id is the video's name and the question's number.
 
-    Videos are found by their names in any folder, so that the file that says where VidOR has them is not needed.
+    Videos are found by name in any folder, so VidOR's map of folders is not needed.
 
     Args:
         root: folder with the csv and the videos.
-        names: of the csv under it; the first that is there.
+        names: of the csv under it; the first that exists is read.
 
     Raises:
         UserError: there is none, or names file and line of a row that is not as published.
     """
     videos = find_videos(root)
-    found: dict[str, Example] = {}
-    for where, row in read_table(first_existing(root, *names), NEXTQA):
-        with error_context(where):
+    examples: dict[str, Example] = {}
+    for where, row in read_table(find_file(root, *names), NEXTQA):
+        with parsing_errors_at(where):
             name = f"{row['video']}_{row['qid']}"
-            if name in found:
+            if name in examples:
                 raise ValueError(f"question {name} stands there twice")
-            found[name] = Example(
+            examples[name] = Example(
                 name,
                 video_file(videos, root / "NExTVideo", row["video"]),
                 range(5).index(int(row["answer"])),
@@ -58,4 +60,4 @@ def read_nextqa(root: Path, *names: str) -> list[Example]:
                 choices=tuple(row[f"a{i}"] for i in range(5)),
                 kind=KINDS[row["type"][:1]],
             )
-    return list(found.values())
+    return list(examples.values())

@@ -1,4 +1,4 @@
-"""Open questions: the published files, and one example per question, whose target is the answer."""
+"""Open questions: the task, examples whose target is the answers, and the reader of MSRVTT-QA and MSVD-QA."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evalkit.api import Example, Task, Views
-from evalkit.datasets.captions import caption
-from evalkit.datasets.files import error_context, find_videos, first_existing, read_json, read_table, video_file
+from evalkit.datasets.captions import clean_text
+from evalkit.datasets.files import find_file, find_videos, parsing_errors_at, read_json, read_table, video_file
+from evalkit.datasets.miniature import miniature
 
 Row = Mapping[str, Any]
 Split = Literal["val", "test"]
@@ -19,7 +20,7 @@ KINDS = ("what", "who", "how", "when", "where")  # of MSRVTT-QA and MSVD-QA
 IG_VLM = ("video_name", "question", "answer", "question_id", "question_type")  # its csv files have these in common
 
 
-class Questions(NamedTuple):
+class QuestionSplits(NamedTuple):
     """Questions about videos, split as in `evalkit.api.Task`."""
 
     test: Sequence[Example]
@@ -28,68 +29,69 @@ class Questions(NamedTuple):
     prepare_videos: Callable[[Sequence[Example]], None] | None = None
 
 
-def open_question_task(found: Questions, **words: Any) -> Task:
-    """A task of answering in one's own words; frames are taken uniformly over the whole video.
+def open_question_task(splits: QuestionSplits, mini: bool = False, **facts: Any) -> Task:
+    """An open-ended question answering task; frames are taken uniformly over the whole video.
 
     Args:
-        found: the questions.
-        words: what else `evalkit.api.Task` takes.
+        splits: the questions.
+        mini: they are the miniature's.
+        facts: other fields of `evalkit.api.Task`.
     """
     return Task(
-        test=found.test,
-        train=found.train,
-        val=found.val,
+        test=splits.test,
+        train=splits.train,
+        val=splits.val,
         views=Views("uniform"),
         controls=("blind", "shuffled"),
-        prepare_videos=found.prepare_videos,
-        **words,
+        prepare_videos=splits.prepare_videos,
+        **(miniature(facts) if mini else facts),
     )
 
 
-def question(name: Any, path: Path, asked: Any, answers: Sequence[Any], kind: str = "") -> Example:
-    """A question about a video, and the answers of which any is right.
+def question(name: Any, path: Path, text: Any, answers: Sequence[Any], kind: str = "") -> Example:
+    """The example of a question; any of the answers is right.
 
     Raises:
-        ValueError: one of them is no text, or empty.
+        ValueError: the question or an answer is no text, or blank.
     """
-    texts = tuple(caption(answer, "answer") for answer in answers)
-    return Example(str(name), path, texts, text=caption(asked, "question"), kind=kind)
+    targets = tuple(clean_text(answer, "answer") for answer in answers)
+    return Example(str(name), path, targets, text=clean_text(text, "question"), kind=kind)
 
 
-def read(rows: Iterable[tuple[str, Row]], tell: Callable[[Row], Example]) -> list[Example]:
-    """The questions of a file.
+def read_questions(rows: Iterable[tuple[str, Row]], parse: Callable[[Row], Example]) -> list[Example]:
+    """Reads the questions of a file.
 
     Args:
-        rows: where each row stands, and the row.
-        tell: a row -> its question.
+        rows: the place of each row, and the row.
+        parse: makes the example of a row.
 
     Raises:
         UserError: names the place of a row that is not as published, or whose question stands there twice.
     """
-    found: dict[str, Example] = {}
+    examples: dict[str, Example] = {}
     for where, row in rows:
-        with error_context(where):
-            one = tell(row)
-            if one.id in found:
-                raise ValueError(f"question {one.id} stands there twice")
-            found[one.id] = one
-    return list(found.values())
+        with parsing_errors_at(where):
+            example = parse(row)
+            if example.id in examples:
+                raise ValueError(f"question {example.id} stands there twice")
+            examples[example.id] = example
+    return list(examples.values())
 
 
-def entries(file: Path) -> Iterator[tuple[str, Row]]:
-    """Where each entry of a json list stands (file and number), and the entry."""
+def json_rows(file: Path) -> Iterator[tuple[str, Row]]:
+    """Yields the place of each entry of a JSON list (file and number), and the entry."""
     return ((f"{file}, question {number}", entry) for number, entry in enumerate(read_json(file, list), 1))
 
 
-def read_msr_qa(root: Path, split: Split, csv: str, name: Callable[[Any], str]) -> Questions:
-    """Questions as MSRVTT-QA and MSVD-QA are published: train_qa.json, val_qa.json and test_qa.json.
+def read_msr_qa(root: Path, split: Split, csv: str, name: Callable[[Any], str]) -> QuestionSplits:
+    """Reads MSRVTT-QA or MSVD-QA as published: train_qa.json, val_qa.json and test_qa.json.
 
     Without a file of training there is no train split; without one of val a tenth of train is chosen on. Questions of
-    val may also be IG-VLM's csv. A question's kind is its first word, as in the paper, where it is one of `KINDS`.
+    val may also be IG-VLM's csv. A question's kind is its first word, as in the paper, if it is one of `KINDS`.
 
     Args:
         root: folder with the files, and the videos in any folder there.
-        split: what is tested on.
+        split: read as test.
         csv: the name of IG-VLM's file.
         name: a video's name, by its number in the json.
 
@@ -98,16 +100,18 @@ def read_msr_qa(root: Path, split: Split, csv: str, name: Callable[[Any], str]) 
     """
     videos = find_videos(root)
 
-    def tell(number: Any, stem: str, row: Row) -> Example:
+    def parse(number: Any, stem: str, row: Row) -> Example:
         first = row["question"].split()[0]
         kind = first if first in KINDS else ""
         return question(number, video_file(videos, root / "videos", stem), row["question"], [row["answer"]], kind)
 
-    def of(file: Path) -> list[Example]:
+    def read(file: Path) -> list[Example]:
         if file.name == csv:
-            return read(read_table(file, IG_VLM), lambda row: tell(row["question_id"], row["video_name"], row))
-        return read(entries(file), lambda row: tell(row["id"], name(row["video_id"]), row))
+            return read_questions(
+                read_table(file, IG_VLM), lambda row: parse(row["question_id"], row["video_name"], row)
+            )
+        return read_questions(json_rows(file), lambda row: parse(row["id"], name(row["video_id"]), row))
 
-    test = of(first_existing(root, f"{split}_qa.json", *([csv] if split == "val" else [])))
-    train, val = (of(file) if (file := root / f"{part}_qa.json").is_file() else [] for part in ("train", "val"))
-    return Questions(test, train, val if train and split == "test" else [])
+    test = read(find_file(root, f"{split}_qa.json", *([csv] if split == "val" else [])))
+    train, val = (read(file) if (file := root / f"{part}_qa.json").is_file() else [] for part in ("train", "val"))
+    return QuestionSplits(test, train, val if train and split == "test" else [])

@@ -1,4 +1,4 @@
-"""The papers' ways to classify with an encoder, as data: frames, views, augmentation and training, by name.
+"""Classification protocols of the papers: frames, views, augmentation and training, by name.
 
 `videoglue` is tables 10 to 12 of https://arxiv.org/abs/2307.03166, and the default: its epochs and views are what both
 papers print. `videoglue_code` is the released configurations of frozen encoders
@@ -33,30 +33,31 @@ from typing import Any, Literal
 
 from evalkit.api import Augment, Score, Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.files import LabeledRow
+from evalkit.datasets.files import LabeledSplits
+from evalkit.datasets.miniature import miniature
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import chance_map, charades_map
 from evalkit.metrics.classification import top1_top5
 
 Name = Literal["videoglue", "videoglue_code", "videoglue_finetune", "videoprism", "videoprism_8x252", "vjepa2"]
 
-DENSE = Views("dense", frames=16, stride=4, clips=4, crops=3, resize="crop", size=224, share=224 / 256)
+DENSE_VIEWS = Views("dense", frames=16, stride=4, clips=4, crops=3, resize="crop", size=224, share=224 / 256)
 # Adapter settings; the probe's own are as in VideoGLUE's code otherwise.
 PROBE = {"batch_size": 256, "lr": 1e-4, "weight_decay": 1e-5, "dropout": 0.5, "label_smoothing": 0.1}
 # By benchmark: views, epochs, whether training clips are mirrored, and what else its settings are.
 VIDEOGLUE: dict[str, tuple[Views, int, bool, dict[str, Any]]] = {
-    "kinetics400": (DENSE, 150, True, {}),
-    "kinetics600": (DENSE, 150, True, {}),  # in none of the papers; as Kinetics-400
-    "moments_in_time": (DENSE, 50, True, {}),
-    "ssv2": (replace(DENSE, sampling="segments", stride=1, clips=1), 50, False, {}),
-    "diving48": (DENSE, 100, True, {}),
+    "kinetics400": (DENSE_VIEWS, 150, True, {}),
+    "kinetics600": (DENSE_VIEWS, 150, True, {}),  # in none of the papers; as Kinetics-400
+    "moments_in_time": (DENSE_VIEWS, 50, True, {}),
+    "ssv2": (replace(DENSE_VIEWS, sampling="segments", stride=1, clips=1), 50, False, {}),
+    "diving48": (DENSE_VIEWS, 100, True, {}),
     # Every frame of a source of six frames a second; the code's loss of several classes knows no smoothing.
-    "charades": (replace(DENSE, sampling="fps", fps=6.0, stride=1), 50, False, {"label_smoothing": 0.0}),
+    "charades": (replace(DENSE_VIEWS, sampling="fps", fps=6.0, stride=1), 50, False, {"label_smoothing": 0.0}),
 }
-# Distinct augmented views of a training clip, each encoded once. The papers draw one anew in every epoch, which
+# Distinct augmented views of a training clip, each encoded once. The papers draw a new one in every epoch, which
 # trainer.views=150 does for Kinetics-400, at fifteen times the cost.
-VIEWS = 10
-STRONG = ("kinetics400", "kinetics600", "ssv2")  # whose fine-tuning has RandAugment, MixUp and CutMix
+TRAIN_VIEWS = 10
+STRONG_AUGMENTATION = ("kinetics400", "kinetics600", "ssv2")  # whose fine-tuning has RandAugment, MixUp and CutMix
 CODE_EPOCHS = {"ssv2": 91}  # 60,000 steps of 256 of 168,913 videos
 # Views and adapter settings by benchmark; a training view is eight, two or four clips, as the classifier reads them.
 VJEPA2: dict[str, tuple[Views, dict[str, Any]]] = {
@@ -68,7 +69,7 @@ VJEPA2: dict[str, tuple[Views, dict[str, Any]]] = {
     ),
 }
 VIDEOPRISM = {"videoprism": (16, 288), "videoprism_8x252": (8, 252)}  # frames, and their height and width
-# The miniatures' own: one clip of the whole film, as the encoder takes it, and whether order tells the classes.
+# Of the miniatures: one clip of the whole film with the encoder's own frames, and a control of the order.
 MINI: dict[str, Any] = {
     "views": Views("uniform"),
     "settings": {"epochs": 60, "batch_size": 32, "lr": 1e-3},
@@ -77,14 +78,14 @@ MINI: dict[str, Any] = {
 
 
 def prescribed(name: Name, benchmark: str) -> dict[str, Any]:
-    """What a protocol says of a benchmark: these fields of `evalkit.api.Task`, by name.
+    """The fields of `evalkit.api.Task` that a protocol prescribes for a benchmark.
 
     Args:
         name: of the protocol.
         benchmark: a key of `VIDEOGLUE`.
 
     Raises:
-        UserError: the protocol says nothing of the benchmark.
+        UserError: the protocol does not cover the benchmark.
     """
     if name == "vjepa2":
         return _vjepa2(benchmark)
@@ -94,8 +95,8 @@ def prescribed(name: Name, benchmark: str) -> dict[str, Any]:
         views = replace(views, frames=frames, size=size)
     if name == "videoglue_code":
         epochs = CODE_EPOCHS.get(benchmark, epochs)
-    augment = Augment(views=min(VIEWS, epochs), flip=flip)
-    if tuned and benchmark in STRONG:
+    augment = Augment(views=min(TRAIN_VIEWS, epochs), flip=flip)
+    if tuned and benchmark in STRONG_AUGMENTATION:
         augment, settings = replace(augment, randaugment=(9.0, 0.5)), {**settings, "mixup": 0.8, "cutmix": 1.0}
     return {
         "protocol": name,
@@ -113,7 +114,7 @@ def _vjepa2(benchmark: str) -> dict[str, Any]:
         )
     views, settings = VJEPA2[benchmark]
     augment = Augment(
-        min(VIEWS, settings["epochs"]), area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), flip=False, all_clips=True
+        min(TRAIN_VIEWS, settings["epochs"]), area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), flip=False, all_clips=True
     )
     settings = {"heads": 16, "blocks": 4, "lr": 1e-3, "weight_decay": 0.01, **settings}
     return {
@@ -126,31 +127,31 @@ def _vjepa2(benchmark: str) -> dict[str, Any]:
 
 
 def classification(
-    benchmark: str, found: LabeledRow, name: Name, mini: bool, score: Score = top1_top5, **facts: Any
+    benchmark: str, splits: LabeledSplits, name: Name, mini: bool, score: Score = top1_top5, **facts: Any
 ) -> Task:
-    """A task with classes by a protocol, or on the miniature's own terms.
+    """A classification task by a protocol, or as a miniature.
 
     Args:
         benchmark: a key of `VIDEOGLUE`.
-        found: the examples.
+        splits: the examples.
         name: of the protocol.
-        mini: the examples are the miniature's: no published number is about them, and no protocol was made for them.
-        score: of several classes per example where it is not the accuracy.
-        facts: other fields of the task, of the benchmark itself.
+        mini: the examples are the miniature's, whose protocol is `MINI`.
+        score: top-1 and top-5 accuracy, or a score of several classes per example.
+        facts: other fields of `evalkit.api.Task`.
     """
-    several = [example.target for example in found.test if isinstance(example.target, tuple)]
+    several = [example.target for example in splits.test if isinstance(example.target, tuple)]
     if mini:
-        facts |= {"split": "mini", "sizes": {}, "license": "generated (Apache-2.0)", **MINI}
+        facts = miniature(facts) | MINI
     else:
         metric = "mAP" if several else "top1"
-        said = prescribed(name, benchmark)
-        facts |= {"published": published.rows(benchmark, metric, said["adapter"] or "frozen"), **said}
+        fields = prescribed(name, benchmark)
+        facts |= {"published": published.rows(benchmark, metric, fields["adapter"] or "frozen"), **fields}
     return Task(
-        train=found.train,
-        test=found.test,
-        classes=found.classes,
-        prepare_videos=found.prepare_videos,
+        train=splits.train,
+        test=splits.test,
+        classes=splits.classes,
+        prepare_videos=splits.prepare_videos,
         score=score,
-        chance=chance_map(several, empty=score is not charades_map) if several else 100 / len(found.classes),
+        chance=chance_map(several, empty=score is not charades_map) if several else 100 / len(splits.classes),
         **facts,
     )

@@ -1,4 +1,4 @@
-"""The numbers that papers print, from leaderboard/published.csv: what a measured score is put beside."""
+"""Published numbers of papers, from leaderboard/published.csv, to compare measured scores with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import evalkit
-from evalkit.datasets.files import error_context, read_table
+from evalkit.datasets.files import parsing_errors_at, read_table
 
 SOURCES = {
     "longvivit": "https://arxiv.org/abs/2312.07395",
@@ -19,7 +19,7 @@ SOURCES = {
 
 
 class Number(NamedTuple):
-    """One printed number.
+    """One published number.
 
     Attributes:
         source: a key of `SOURCES`.
@@ -30,7 +30,7 @@ class Number(NamedTuple):
         adaptation: frozen, mlap, adapter, finetune, zero-shot, fine-tuned, all, or task-specialized.
         metric: evalkit's name of it.
         value: as printed; rates in 0..100.
-        note: what a reader must know of it.
+        note: remarks.
     """
 
     source: str
@@ -46,32 +46,32 @@ class Number(NamedTuple):
 
 @functools.cache
 def published_numbers() -> Sequence[Number]:
-    """All of them, in the order of the file."""
+    """All published numbers, in the order of the file."""
     (file,) = (path for home in evalkit.__path__ if (path := Path(home) / "leaderboard/published.csv").is_file())
-    found = []
+    numbers = []
     for where, row in read_table(file, Number._fields):
-        with error_context(where):
+        with parsing_errors_at(where):
             SOURCES[row["source"]]
-            found.append(Number(**{**row, "value": float(row["value"])}))  # type: ignore[arg-type]
-    return found
+            numbers.append(Number(**{**row, "value": float(row["value"])}))  # type: ignore[arg-type]
+    return numbers
 
 
 def rows(task: str, metric: str, adaptation: str, split: str = "") -> dict[str, float]:
-    """Value by model, of the first source that prints it: what `Task.published` holds.
+    """Value by model, of the first source that publishes it, as in `Task.published`.
 
     Args:
         task: evalkit's name of it.
         metric: its headline.
         adaptation: as `Number` has it.
-        split: only looked at where several are printed; empty: any.
+        split: only used if several are published; empty: any.
     """
-    asked = (task, metric, adaptation)
-    found = [
-        n for n in published_numbers() if (n.task, n.metric, n.adaptation) == asked and "training data" not in n.note
+    key = (task, metric, adaptation)
+    matching = [
+        n for n in published_numbers() if (n.task, n.metric, n.adaptation) == key and "training data" not in n.note
     ]
-    several = split and len({number.split for number in found}) > 1
+    several = split and len({number.split for number in matching}) > 1
     values: dict[str, float] = {}
-    for number in found:
+    for number in matching:
         if not several or number.split == split:
             values.setdefault(number.row, number.value)
     return values

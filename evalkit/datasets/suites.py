@@ -1,4 +1,4 @@
-"""Suites: a paper's tasks and settings, read from configs/suites/NAME.yaml or a file of one's own."""
+"""Suites: a paper's tasks and settings, read from configs/suites/NAME.yaml or a file of your own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from evalkit.errors import UserError, suggest
 
 @dataclass(frozen=True)
 class Suite:
-    """What a file in configs/suites/ holds.
+    """One file of configs/suites/.
 
     Attributes:
-        cells: lines of words by the adaptation under which papers print such numbers: frozen, zero-shot, ...
-        rows: by a preset of ours, the printed rows that are of the same encoder; the first that a task has is taken.
-        sizes: for any other encoder: the same by its largest number of parameters, in millions, ascending.
+        cells: lines of overrides by the adaptation under which papers publish the numbers: frozen, zero-shot, ...
+        rows: by preset, the published rows of the same encoder; the first that a task has is taken.
+        sizes: rows for any other encoder, by the largest number of parameters, in millions, ascending.
         mean: `stratified` for VideoGLUE's mean over its groups of tasks; empty for none.
     """
 
@@ -29,10 +29,10 @@ class Suite:
     mean: str = ""
 
     def nearest(self, ckpt: str, parameters: int) -> Sequence[str]:
-        """Printed rows of the same encoder, else of those of its size."""
+        """Published rows of the same encoder, else of its size."""
         if ckpt in self.rows:
             return self.rows[ckpt]
-        return next((rows for most, rows in self.sizes.items() if parameters <= most * 1e6), ())
+        return next((rows for millions, rows in self.sizes.items() if parameters <= millions * 1e6), ())
 
 
 def suites() -> dict[str, Path]:
@@ -42,7 +42,7 @@ def suites() -> dict[str, Path]:
 
 
 def summary(file: Path) -> str:
-    """What a suite's file says first of itself."""
+    """The first comment line of a suite's file."""
     return file.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
 
 
@@ -64,8 +64,8 @@ def read(name: str) -> Suite:
         raise UserError(f"{file} is no suite: {' '.join(str(error).split())}; wanted cells, and rows, sizes") from error
 
 
-def beside(suite: Suite, adaptation: str, record: Mapping[str, Any]) -> tuple[str, str]:
-    """The number in print of the nearest encoder that has one on this task, and the encoder; never for a miniature."""
+def nearest_published(suite: Suite, adaptation: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    """The published number of the nearest encoder that has one on this task, and its name; empty for a miniature."""
     task, encoder = record["task"], record["encoder"]
     if task["name"].endswith("@mini"):
         return "", ""

@@ -1,4 +1,4 @@
-"""Something-Something v2 by words alone, over VideoCon's two lists of a few templates
+"""Zero-shot classification of Something-Something v2's templates, over VideoCon's two lists
 (https://arxiv.org/abs/2311.10111).
 
 A list names the videos that each template is looked for among, twelve of each. VideoCon's own score is the mAP of
@@ -11,54 +11,59 @@ its figures are filed, and `mAP`.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.files import (
-    LabeledRow,
+    LabeledSplits,
+    as_label_sets,
     check_classes,
-    error_context,
+    find_file,
     find_videos,
-    first_existing,
+    parsing_errors_at,
     read_table,
     video_file,
 )
+from evalkit.datasets.miniature import miniature
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import top1_map
 
 LISTS = {"ssv2_temporal": (18, 216), "ssv2_events": (49, 588)}  # templates and videos
 
 
-def by_words(benchmark: str, found: LabeledRow, mini: bool) -> Task:
-    """A task of naming the template of a video.
+def zero_shot_task(benchmark: str, splits: LabeledSplits, mini: bool) -> Task:
+    """A zero-shot classification task: the template of a video.
 
     Args:
         benchmark: a key of `LISTS`.
-        found: the examples, with one class each.
-        mini: they are the miniature's: no published number is about them.
+        splits: the examples, with one class each.
+        mini: they are the miniature's.
     """
-    train, test = ([replace(one, target=(one.target,)) for one in split] for split in (found.train, found.test))
+    splits = as_label_sets(splits)
+    facts: dict[str, Any] = {
+        "split": "val",
+        "sizes": {"test": LISTS[benchmark][1]},
+        "license": "the data set's own",
+        "published": published.rows(benchmark, "top1", "zero-shot"),
+    }
     return Task(
-        train=train,
-        test=test,
+        train=splits.train,
+        test=splits.test,
         score=top1_map,
         views=Views("uniform"),
-        classes=found.classes,
+        classes=splits.classes,
         controls=("shuffled", "single_frame"),
-        chance=100 / len(found.classes),
-        split="mini" if mini else "val",
-        sizes={} if mini else {"test": LISTS[benchmark][1]},
-        license="generated (Apache-2.0)" if mini else "the data set's own",
+        chance=100 / len(splits.classes),
         source="https://github.com/Hritikbansal/videocon",
-        published={} if mini else published.rows(benchmark, "top1", "zero-shot"),
-        prepare_videos=found.prepare_videos,
+        prepare_videos=splits.prepare_videos,
+        **(miniature(facts) if mini else facts),
     )
 
 
-def read_videocon(root: Path, benchmark: str) -> LabeledRow:
-    """The videos of a list, their template the class.
+def read_videocon(root: Path, benchmark: str) -> LabeledSplits:
+    """Reads the videos of a list, with their template as class.
 
     The published rows, one of each video and template, hold the template in quotes within a question, and whether it is
     the video's.
@@ -71,15 +76,16 @@ def read_videocon(root: Path, benchmark: str) -> LabeledRow:
         UserError: there is no such list, or names file and line of a row that is not as published.
     """
     rows = []
-    file = first_existing(root, f"eval_{benchmark}.csv")
+    file = find_file(root, f"eval_{benchmark}.csv")
     for where, row in read_table(file, ("videopath", "caption", "match")):
-        with error_context(where):
+        with parsing_errors_at(where):
             (template,) = re.findall(r'"(.+)"', row["caption"])
             rows.append((Path(row["videopath"]).stem, re.sub(r"[\[\]]", "", template), ("0", "1").index(row["match"])))
     names = check_classes(root, list(dict.fromkeys(template for _, template, _ in rows)), LISTS[benchmark][0])
-    right = {one: names.index(template) for one, template, match in rows if match}
-    asked = {one for one, *_ in rows}
-    if not len(asked) == len(right) == sum(match for *_, match in rows):
-        raise UserError(f"{file}: {len(asked)} videos; wanted one row with match 1 of each")
+    targets = {video: names.index(template) for video, template, match in rows if match}
+    listed = {video for video, *_ in rows}
+    if not len(listed) == len(targets) == sum(match for *_, match in rows):
+        raise UserError(f"{file}: {len(listed)} videos; wanted one row with match 1 of each")
     videos = find_videos(root)
-    return LabeledRow([], [Example(one, video_file(videos, root, one), target) for one, target in right.items()], names)
+    test = [Example(video, video_file(videos, root, video), target) for video, target in targets.items()]
+    return LabeledSplits([], test, names)

@@ -32,7 +32,7 @@ TOLD: dict[Lesson, tuple[tuple[int, ...], int | None]] = {
 
 
 def task(lesson: Lesson = "steps", films: int = 1800) -> Task:
-    """Tells a film's caption from others that are nearly right; or, for adapter=captioner, what happens in it.
+    """Tell a film's caption from near misses; or, for adapter=captioner, say what happens in it.
 
     Args:
         lesson: steps are the single steps of the films, 16 frames each; films are whole, in the encoder's own clip;
@@ -62,9 +62,9 @@ def task(lesson: Lesson = "steps", films: int = 1800) -> Task:
 
 
 def _told(n: int, lengths: Sequence[int], frames: int | None) -> Task:
-    """What happens in every part of so many steps of each film."""
+    """Captions of every part of a film that has one of these numbers of steps."""
     films = library.three_minutes("train", n)
-    told = [
+    examples = [
         [
             _part(path, story, first, first + steps, films.fps)
             for steps in lengths
@@ -72,22 +72,22 @@ def _told(n: int, lengths: Sequence[int], frames: int | None) -> Task:
         ]
         for path, story in zip(films.paths, films.stories, strict=True)
     ]
-    return _captioned(told, frames, films)
+    return _captioned(examples, frames, films)
 
 
 def _told_both(n: int) -> Task:
-    """What happens in each film, and in one of its steps."""
+    """Captions of each whole film, and of one of its steps."""
     films = library.three_minutes("train", n)
-    told = []
+    examples = []
     for i, (path, story) in enumerate(zip(films.paths, films.stories, strict=True)):
         spans = (0, language.STEPS), (i % language.STEPS, i % language.STEPS + 1)
-        told.append([_part(path, story, first, last, films.fps) for first, last in spans])
-    return _captioned(told, None, films)
+        examples.append([_part(path, story, first, last, films.fps) for first, last in spans])
+    return _captioned(examples, None, films)
 
 
-def _captioned(told: Sequence[Sequence[Example]], frames: int | None, films: Films) -> Task:
-    """A task of what is told of each film; the first films are not learned from."""
-    test, val, train = (list(itertools.chain(*part)) for part in (told[:20], told[20:60], told[60:]))
+def _captioned(examples: Sequence[Sequence[Example]], frames: int | None, films: Films) -> Task:
+    """A captioning task from each film's examples: the first 20 films are the test split, the next 40 val."""
+    test, val, train = (list(itertools.chain(*part)) for part in (examples[:20], examples[20:60], examples[60:]))
     return Task(
         test=test,
         val=val,
@@ -100,7 +100,7 @@ def _captioned(told: Sequence[Sequence[Example]], frames: int | None, films: Fil
 
 
 def _part(path: Path, story: world.Story, first: int, last: int, fps: int) -> Example:
-    """The steps of a film from one to before another, to be told."""
+    """Example of a film's steps from `first` to before `last`, with their caption."""
     part = world.Story(story.steps[first:last], story.background)
     whole = len(part.steps) == len(story.steps)
     span = None if whole else _span(story, first, last, fps)
@@ -130,8 +130,8 @@ def _split(split: str, n: int, lesson: Lesson) -> tuple[list[Example], Films]:
     return examples, films
 
 
-def _captions(name: str, told: world.Story, kinds: Sequence[language.Kind], n: int) -> tuple[str, ...]:
-    """The right caption among n near misses of each kind, in any order; the same for the same name."""
+def _captions(name: str, story: world.Story, kinds: Sequence[language.Kind], n: int) -> tuple[str, ...]:
+    """The right caption among n near misses of each kind, in an order drawn from the name."""
     rng = random.Random(f"lesson {name}")
-    captions = [str(told), *language.near_misses(rng, told, kinds, n)]
+    captions = [str(story), *language.near_misses(rng, story, kinds, n)]
     return tuple(rng.sample(captions, len(captions)))

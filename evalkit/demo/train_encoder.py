@@ -1,4 +1,4 @@
-"""Trains the embedded encoder a third time: what it sees of each step of a whole film, beside the words for that step.
+"""Third training of the embedded encoder: each step of a whole film against the words for that step.
 
 Whole films against whole captions teach what happens and in which order; a shape, one of six in a caption of fifty
 words, they do not. Here the tokens of a step's own time are pooled and told from the words of other steps, and from
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from evalkit import encoders
 from evalkit.api import Example, Views
 from evalkit.encoders.longvivit import ViViT
+from evalkit.heads.losses import clip_loss
 from evalkit.heads.optim import adamw
 from evalkit.mini import language, library, world
 from evalkit.mini.library import Films
@@ -40,55 +41,51 @@ FILMS, STEPS, BATCH, LR, TEMPERATURE, SEED = 3600, 520, 16, 1e-3, 0.07, 1
 WHOLE = 0.5  # what whole films weigh beside their steps
 
 
-class Told(NamedTuple):
-    """Texts that are right of things seen, one each, and texts that are wrong of one of them."""
+class Captions(NamedTuple):
+    """Right captions, one per vector, and wrong ones: near misses of any of them."""
 
     right: list[str]
     wrong: list[str]
 
 
-def of_films(rng: random.Random, stories: Sequence[world.Story]) -> Told:
-    """The captions of films, and near misses of each."""
+def of_films(rng: random.Random, stories: Sequence[world.Story]) -> Captions:
+    """Captions of films, and near misses of each."""
     wrong = [text for story in stories for text in language.near_misses(rng, story, language.KINDS, 2)]
-    return Told(list(map(str, stories)), wrong)
+    return Captions(list(map(str, stories)), wrong)
 
 
-def of_steps(rng: random.Random, stories: Sequence[world.Story]) -> Told:
-    """The words for each step of films, in order, and near misses of each, half of them in the shape alone."""
-    told = Told([], [])
+def of_steps(rng: random.Random, stories: Sequence[world.Story]) -> Captions:
+    """Captions of each step of films, in order, and near misses of each, half of them in the shape alone."""
+    captions = Captions([], [])
     for story in stories:
         for step in story.steps:
-            told.right.append(str(step))
+            captions.right.append(str(step))
             alone = world.Story((step,), story.background)
             for kinds, n in ((("shape",), 2), (("appearance", "motion"), 1)):
-                told.wrong.extend(language.near_misses(rng, alone, kinds, n))  # type: ignore[arg-type]
-    return told
+                captions.wrong.extend(language.near_misses(rng, alone, kinds, n))  # type: ignore[arg-type]
+    return captions
 
 
 def shares(story: world.Story, steps: int) -> Tensor:
-    """Of so many time steps of a film what each counts in the mean over one step of the story: (6, T')."""
+    """Weight of each of T' time steps in the mean over a step of the story: (6, T')."""
     middles = (torch.arange(steps) + 0.5) * story.seconds / steps
     within = torch.stack([(start <= middles) & (middles < end) for start, end in story.times()]).float()
     return within / within.sum(-1, keepdim=True)
 
 
-def contrast(seen: Tensor, told: Told, embed: Callable[[list[str]], Tensor], log_scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy of what was seen (N, D) and the words for it (N) among those that are wrong.
+def contrast(vectors: Tensor, captions: Captions, embed: Callable[[list[str]], Tensor], log_scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy of vectors (N, D) and their N right captions, among the wrong ones.
 
-    What says the same of another as of this one is no wrong answer.
+    Equal captions of other vectors are no negatives.
     """
-    numbers = {text: i for i, text in enumerate(dict.fromkeys([*told.right, *told.wrong]))}
-    place = torch.tensor([numbers[text] for text in [*told.right, *told.wrong]])
+    numbers = {text: i for i, text in enumerate(dict.fromkeys([*captions.right, *captions.wrong]))}
+    place = torch.tensor([numbers[text] for text in [*captions.right, *captions.wrong]])
     texts = F.normalize(embed(list(numbers)), dim=-1)[place]  # each text embedded once
-    n = len(told.right)
-    logits = F.normalize(seen, dim=-1) @ texts.T * log_scale.exp().clamp(max=100)
-    logits = logits.masked_fill((place == place[:n, None]).fill_diagonal_(False), -math.inf)
-    target = torch.arange(n)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :n].T, target)) / 2
+    return clip_loss(F.normalize(vectors, dim=-1), texts, log_scale, place == place[: len(captions.right), None])
 
 
 def pixels(films: Films, encoder: ViViT) -> Tensor:
-    """Each film in the encoder's own clip, uint8 (N, T, 3, H, W).
+    """Decode each film in the encoder's own clip: uint8 (N, T, 3, H, W).
 
     Raises:
         RuntimeError: one cannot be decoded.
@@ -96,16 +93,16 @@ def pixels(films: Films, encoder: ViViT) -> Tensor:
     clip = encoder.clip
     films.prepare_videos([Example(path.stem, path) for path in films.paths])
     requests = [Request(path, None, Views("uniform"), clip.frames, clip.size) for path in films.paths]
-    found = torch.empty(len(requests), clip.frames, 3, clip.size, clip.size, dtype=torch.uint8)
-    for i, one in enumerate(track(read_clips(requests, workers=cores()), "decode", len(requests))):
-        if not isinstance(one, Decoded):
-            raise RuntimeError(f"{films.paths[i]}: {one.reason}")
-        found[i] = one.pixels[0]
-    return found
+    clips = torch.empty(len(requests), clip.frames, 3, clip.size, clip.size, dtype=torch.uint8)
+    for i, decoded in enumerate(track(read_clips(requests, workers=cores()), "decode", len(requests))):
+        if not isinstance(decoded, Decoded):
+            raise RuntimeError(f"{films.paths[i]}: {decoded.reason}")
+        clips[i] = decoded.pixels[0]
+    return clips
 
 
 def orders(rng: random.Random, n: int, batch: int) -> Iterator[list[int]]:
-    """Batches of n things without end, each of them once before any comes again."""
+    """Yield batches of indices below n without end, each index once before any comes again."""
     order: list[int] = []
     while True:
         if len(order) < batch:
@@ -115,15 +112,15 @@ def orders(rng: random.Random, n: int, batch: int) -> Iterator[list[int]]:
 
 
 def learn(encoder: ViViT, video: Tensor, stories: Sequence[world.Story], steps: int, batch: int = BATCH) -> list[float]:
-    """Trains video and text towers in place; the loss of each step."""
+    """Train video and text towers in place; returns the loss of each step."""
     encoder.train().requires_grad_(True)
     scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
     training = adamw(nn.ModuleList([encoder, nn.ParameterList([scale])]), LR, 0.05, steps)
     optimizer, schedule = training["optimizer"], training["lr_scheduler"]["scheduler"]
     rng, losses = random.Random(SEED), []
-    for own in track(itertools.islice(orders(rng, len(stories), batch), steps), "encoder", steps):
-        shown = [stories[i] for i in own]
-        encoded = encoder(video[own])
+    for indices in track(itertools.islice(orders(rng, len(stories), batch), steps), "encoder", steps):
+        shown = [stories[i] for i in indices]
+        encoded = encoder(video[indices])
         each = encoded.tokens.mean(2)  # (B, T', D)
         within = torch.stack([shares(story, each.shape[1]) for story in shown])
         of_each = contrast((within @ each).flatten(0, 1), of_steps(rng, shown), encoder.encode_text, scale)
@@ -142,7 +139,7 @@ def learn(encoder: ViViT, video: Tensor, stories: Sequence[world.Story], steps: 
 
 
 def main(ckpt: str, folder: Path) -> None:
-    """Writes a folder that `ckpt=` takes."""
+    """Write a checkpoint folder that `ckpt=` takes."""
     torch.manual_seed(SEED)
     encoder = encoders.load_encoder(ckpt)
     assert isinstance(encoder, ViViT)

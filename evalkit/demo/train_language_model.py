@@ -1,4 +1,4 @@
-"""Trains the embedded language model on the mini world's text: a tiny Llama and its sentencepiece vocabulary.
+"""Training of the embedded language model on the mini world's text: a tiny Llama and its sentencepiece vocabulary.
 
 Run by `make weights`, before the encoder and the resampler: python -m evalkit.demo.train_language_model FOLDER
 """
@@ -32,17 +32,17 @@ PIECES = 200
 
 
 def train_vocabulary(path: Path) -> None:
-    """Learns a sentencepiece vocabulary that holds every word of the mini world."""
+    """Learn a sentencepiece vocabulary that holds every word of the mini world."""
     path.write_bytes(models.vocabulary(language.documents(SEED, 4000), PIECES))
 
 
 def batches(rows: Iterable[list[int]]) -> Iterator[Tensor]:
-    """Texts of about one length together, since what is padded costs as much as what is read: (BATCH, L) int64."""
+    """Yield batches (BATCH, L) int64 of texts of similar length, since padding costs as much as text."""
     rng, rows = random.Random(SEED), iter(rows)
     while pool := sorted(itertools.islice(rows, BATCH * POOL), key=len):
         some = [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
-        for one in rng.sample(some, len(some)):
-            yield torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, one)), True, models.PAD)
+        for batch in rng.sample(some, len(some)):
+            yield torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, batch)), True, models.PAD)
 
 
 def learn(model: nn.Module, lessons: Iterator[Tensor], steps: int, lr: float, answer: Tensor) -> None:
@@ -70,7 +70,7 @@ def learn(model: nn.Module, lessons: Iterator[Tensor], steps: int, lr: float, an
 
 
 def language_model(folder: Path) -> None:
-    """Writes a folder that transformers' Auto classes load: vocabulary, then two stages of next-token prediction."""
+    """Write a folder that transformers' Auto classes load: vocabulary, then two stages of next-token prediction."""
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)

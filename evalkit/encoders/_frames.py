@@ -50,9 +50,9 @@ class FrameEncoder(nn.Module):
             )
         if not 1 <= layers <= image.depth:
             raise ValueError(f"layers={layers}: wanted 1 to {image.depth}, which is how many this encoder has")
-        found, vectors = image(video.flatten(0, 1), layers)
+        states, vectors = image(video.flatten(0, 1), layers)
         shape = video.shape[:2]
-        tokens = tuple(one.unflatten(0, shape) for one in found)  # each (B, T, S, D)
+        tokens = tuple(state.unflatten(0, shape) for state in states)  # each (B, T, S, D)
         frames = vectors.unflatten(0, shape)
         return EncoderOutput(tokens[-1], frames.mean(1), tokens if layers > 1 else (), frames)
 
@@ -71,7 +71,7 @@ class FrameEncoder(nn.Module):
 class ImageTower(nn.Module):
     """An image model of transformers as FrameEncoder calls it: images (N, 3, H, W) -> tokens and vectors.
 
-    Tokens are what the blocks give, those of the last layer what the model calls its last hidden state. The vector is
+    Tokens are the blocks' outputs, those of the last layer the model's `last_hidden_state`. The vector is
     the model's pooled output, projected where the family projects it; where it has none, the first token, which is the
     class token, or the mean over the tokens where there is no class token.
 
@@ -79,19 +79,19 @@ class ImageTower(nn.Module):
         model: the image model; its configuration states patch and depth.
         extra: class and register tokens in front of the image's own.
         projection: of the pooled output to the width of the text's embeddings.
-        told: what the model is called with beside the images.
+        arguments: of the model's call, beside the images.
     """
 
-    def __init__(self, model: Any, extra: int, projection: nn.Module | None = None, **told: Any) -> None:
+    def __init__(self, model: Any, extra: int, projection: nn.Module | None = None, **arguments: Any) -> None:
         super().__init__()
-        self.model, self.extra, self.projection, self.told = model, extra, projection, told
+        self.model, self.extra, self.projection, self.arguments = model, extra, projection, arguments
         self.patch: int = model.config.patch_size
         self.size: int = getattr(model.config, "image_size", 0)  # NaFlex has none of its own
         self.depth: int = model.config.num_hidden_layers
 
     def inputs(self, images: Tensor) -> dict[str, Any]:
-        """What the model is called with."""
-        return {"pixel_values": images, **self.told}
+        """Arguments of the model's call for images (N, 3, H, W)."""
+        return {"pixel_values": images, **self.arguments}
 
     def forward(self, images: Tensor, layers: int) -> tuple[list[Tensor], Tensor]:
         out = self.model(**self.inputs(images), output_hidden_states=layers > 1)
@@ -104,7 +104,7 @@ class ImageTower(nn.Module):
 
 
 def refuse_files(name: str, settings: Any) -> None:
-    """Names and settings of a model with random weights, which a stranger's config.json may hold, say only its shape.
+    """Refuse settings of a model of timm or open_clip that say more than its shape: they may come from a file.
 
     The packages take more: where weights or a part of the model come from, and whether they may run code when read.
 
@@ -125,7 +125,7 @@ def refuse_files(name: str, settings: Any) -> None:
 
 
 def library_backbone(name: str) -> Any:
-    """A package of pretrained image encoders that evalkit does not require; its name is that of evalkit's extra.
+    """Import an optional package of pretrained image encoders; evalkit's extra has the same name.
 
     Raises:
         UserError: it is not installed, or cannot be imported.

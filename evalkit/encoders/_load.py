@@ -1,57 +1,26 @@
-"""From the word `ckpt=` to an encoder: one file per family, found by the name of the file."""
+"""`ckpt=` -> a frozen encoder: the demo, presets, local folders and files, the hub, other libraries, one's own code."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-import evalkit
-from evalkit.api import Clip, Encoder, Loading
+from evalkit import demo
+from evalkit.api import Encoder, Loading
+from evalkit.encoders._spec import read_pointer, read_preset, spec_of
 from evalkit.errors import UserError, one_line, suggest
-from evalkit.plugins import factory, module_and_factory, names, names_function, own_encoder
+from evalkit.plugins import module_and_factory, names, names_function, own_encoder
 from evalkit.weights import checkpoint, huggingface
-from evalkit.weights.presets import card, read
-from evalkit.weights.presets import presets as presets
-
-DEMO = Path(evalkit.__file__).parent / "demo"
-DEEPEST = 8  # folders that point to one another, one after the other
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What config.json or a preset says of an encoder: its family, its clip, the family's settings, its tokenizer."""
-
-    family: str
-    clip: Clip
-    settings: dict[str, Any]
-    tokenizer: Path | None = None
-
-    def build(self) -> nn.Module:
-        """The encoder with random weights.
-
-        Raises:
-            UserError: there is no such family, or its settings do not fit it.
-        """
-        make = factory("encoder", self.family)
-        try:
-            return make(self.clip, self.tokenizer, **self.settings).eval()  # type: ignore[no-any-return]
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"encoder {self.family} cannot be built as its settings say: {error}") from error
-
-    def to_json(self) -> dict[str, Any]:
-        """What config.json holds."""
-        return {"encoder": self.family, "clip": asdict(self.clip), "settings": self.settings}
+from evalkit.weights.presets import card, presets
 
 
 def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder:
-    """The frozen encoder that `ckpt=` names, in evaluation mode, float32, on the CPU.
+    """Load the frozen encoder that `ckpt=` names, in evaluation mode, float32, on the CPU.
 
     Called with float video (B, T, C, H, W), scaled as `encoder.clip.normalize` does, it returns `.tokens`
     (B, T', S, D) and `.pooled` (B, E); `encode_text(list[str])` gives (B, E) where it has a text tower.
@@ -105,10 +74,10 @@ def _open(ckpt: str, seed: int, settings: dict[str, Any], via: tuple[Path, ...] 
 
 
 def _refuse_code(word: str, via: tuple[Path, ...]) -> None:
-    """Only the user may name a function, which is imported and so can do anything; a file that came along may not.
+    """Refuse a function that a file names: it would be imported, and so run; only the user may name one.
 
     Raises:
-        UserError: the word, which the last of these files holds, names one.
+        UserError: the word, read from the last of the files in `via`, names a function.
     """
     if names_function(word):
         raise UserError(
@@ -118,7 +87,7 @@ def _refuse_code(word: str, via: tuple[Path, ...]) -> None:
 
 
 def _loading(settings: dict[str, Any]) -> Loading:
-    """The settings as `evalkit.api.Loading`; Python's callers may give text for a path."""
+    """Check settings and make them a `evalkit.api.Loading`; a path may be text."""
     known = [field.name for field in fields(Loading)]
     if unknown := settings.keys() - set(known):
         near = suggest(min(unknown), known) or f" Known: {', '.join(known)}"
@@ -138,8 +107,8 @@ def _loading(settings: dict[str, Any]) -> Loading:
     return replace(loading, tokenizer=tokenizer)
 
 
-def _only(what: str, loading: Loading, *names: str) -> None:
-    """Refuses settings that would do nothing: who gives one means other weights than would be read."""
+def _refuse_ignored(what: str, loading: Loading, *names: str) -> None:
+    """Refuse settings other than `names`, which would be ignored: whoever gives one means other weights."""
     for field in fields(loading):
         value = getattr(loading, field.name)
         if value != field.default and field.name not in ("trust", *names):
@@ -148,9 +117,9 @@ def _only(what: str, loading: Loading, *names: str) -> None:
 
 def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, ...]) -> Any:
     if ckpt == "demo":
-        return _from_folder(DEMO, None, loading, via)
+        return _from_folder(demo.FOLDER, None, loading, via)
     if ckpt.startswith("random:"):
-        _only("random weights", loading, "tokenizer")
+        _refuse_ignored("random weights", loading, "tokenizer")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return read_preset(ckpt.removeprefix("random:"), loading.tokenizer).build()
@@ -163,7 +132,7 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
         library: Any = module_and_factory("encoder", family)[0]
         if not hasattr(library, "pretrained_name"):
             raise UserError(f"ckpt={ckpt}: {family} has no models by name")
-        _only(f"a model of {family}", loading, "tokenizer")
+        _refuse_ignored(f"a model of {family}", loading, "tokenizer")
         return library.pretrained_name(name, loading)
     if ckpt in presets():
         hub = card(presets()[ckpt]).hub
@@ -190,7 +159,7 @@ def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> 
 
 def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
     if loading.model:
-        _only(f"weights of {loading.model}", loading, "model", "prefix", "tokenizer")
+        _refuse_ignored(f"weights of {loading.model}", loading, "model", "prefix", "tokenizer")
         weights = checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
         folder = Path(loading.model).expanduser()
         values = checkpoint.read_json(folder / "config.json") if folder.is_dir() else {}
@@ -205,7 +174,7 @@ def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module
         family: Any = module_and_factory("encoder", name)[0]
         # Lightning's own ending says nothing of the family; who gives a prefix and no model means a known layout.
         if path.suffix in getattr(family, "SUFFIXES", ()) and (path.suffix != ".ckpt" or loading.prefix):
-            _only(str(path), loading, *(("tokenizer",) if path.suffix == ".npz" else ("heads", "prefix")))
+            _refuse_ignored(str(path), loading, *(("tokenizer",) if path.suffix == ".npz" else ("heads", "prefix")))
             return family.pretrained(path, loading)  # type: ignore[no-any-return]
     raise UserError(
         f"{path} does not say which model it belongs to: put its config.json beside it, or give encoder.model= (a "
@@ -214,7 +183,7 @@ def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module
 
 
 def _architecture(loading: Loading, via: tuple[Path, ...]) -> nn.Module:
-    """The encoder of a preset or a function that `encoder.model=` names, with random weights."""
+    """Build the encoder that `encoder.model=` names, a preset or a function, with random weights."""
     model = loading.model
     if model in presets():
         return read_preset(model, loading.tokenizer).build()
@@ -231,7 +200,7 @@ def _architecture(loading: Loading, via: tuple[Path, ...]) -> nn.Module:
 
 
 def _family_of(values: dict[str, Any], folder: Path) -> Any:
-    """The module of the family that reads a configuration of transformers."""
+    """The family's module for a configuration of transformers, by its model_type."""
     kinds: dict[str, Any] = {}
     for name in names("encoder"):
         module = module_and_factory("encoder", name)[0]
@@ -250,73 +219,17 @@ def _family_of(values: dict[str, Any], folder: Path) -> Any:
     return kinds[kind]
 
 
-def read_preset(name: str, tokenizer: Path | None = None) -> Spec:
-    """The encoder that configs/NAME.yaml describes, with its own tokenizer or the one given."""
-    known = presets()
-    if name not in known:
-        raise UserError(f"no preset named {name!r}.{suggest(name, known)} Known: {', '.join(known)}")
-    values = read(known[name])
-    own = Path(evalkit.__file__).parent / values["tokenizer"] if "tokenizer" in values else None
-    return _spec(values, known[name], tokenizer or own)
-
-
-def folder_of(ckpt: str) -> Path | None:
-    """The folder of a local checkpoint, None for any other; adapters trained with it lie in its `adapters`."""
-    path = DEMO if ckpt == "demo" else Path(ckpt).expanduser()
-    return path if path.is_dir() else path.parent if path.is_file() else None
-
-
-def _pointer(file: Path, via: tuple[Path, ...]) -> dict[str, Any]:
-    """What an encoder.json holds: the frozen encoder that an adapter was trained on.
-
-    Raises:
-        UserError: it names none, or the files that led here, each naming the next, go round in a circle.
-    """
-    if file in via or len(via) >= DEEPEST:
-        told = "is reached from itself" if file in via else f"is the end of a chain of more than {DEEPEST}"
-        raise UserError(f"{file} {told}: every encoder.json on the way names another folder, and none an encoder")
-    found = checkpoint.read_json(file)
-    wanted = {"ckpt": str, "sha256": str, "seed": int, "settings": dict}
-    given = {"seed": 0, "settings": {}} | found
-    if wrong := [key for key, kind in wanted.items() if not isinstance(given.get(key), kind)]:
-        raise UserError(f"{file} does not name an encoder: wanted ckpt and sha256, and its {wrong[0]} is of no use")
-    return given
-
-
-def spec_of(ckpt: str, tokenizer: Path | None = None, via: tuple[Path, ...] = ()) -> Spec:
-    """What a preset or an evalkit checkpoint says of its encoder; nothing is imported for it.
-
-    Args:
-        ckpt: `random:NAME`, or a local folder or file.
-        tokenizer: in place of its own.
-        via: the encoder.json files that led here.
-
-    Raises:
-        UserError: it is neither.
-    """
-    if ckpt.startswith("random:"):
-        return read_preset(ckpt.removeprefix("random:"))
-    folder = folder_of(ckpt)
-    if folder is not None and (folder / "encoder.json").is_file():
-        file = folder.resolve() / "encoder.json"
-        return spec_of(_pointer(file, via)["ckpt"], via=(*via, file))
-    if folder is None or not (folder / "config.json").is_file():
-        raise UserError(f"ckpt={ckpt} is no checkpoint that evalkit wrote, so a trained copy of it cannot be written")
-    own = next((place for place in (folder / "tokenizer.model", folder / "tokenizer") if place.exists()), None)
-    return _spec(checkpoint.read_json(folder / "config.json"), folder / "config.json", tokenizer or own)
-
-
 def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
     if (folder / "encoder.json").is_file():  # an adapter's folder, which only points to the frozen encoder
         file = folder.resolve() / "encoder.json"
-        pointer = _pointer(file, via)
+        pointer = read_pointer(file, via)
         settings = {key: value for key, value in pointer["settings"].items() if key != "trust"}  # the user's to give
         encoder = _open(pointer["ckpt"], pointer["seed"], settings, (*via, file), loading.trust)
         assert isinstance(encoder, nn.Module)
-        if (found := checkpoint.sha256(encoder)) != pointer["sha256"]:
+        if (sha256 := checkpoint.sha256(encoder)) != pointer["sha256"]:
             raise UserError(
                 f"{folder} was trained on encoder {pointer['ckpt']} with weights {pointer['sha256'][:12]}, which now "
-                f"has weights {found[:12]}: train the adapter again, or give the encoder it was trained on"
+                f"has weights {sha256[:12]}: train the adapter again, or give the encoder it was trained on"
             )
         return encoder
     if not (folder / "config.json").is_file():
@@ -326,45 +239,11 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
         raise UserError(f"{folder} is no checkpoint that evalkit can read: it has no config.json, nor one .npz")
     values = checkpoint.read_json(folder / "config.json")
     if "encoder" not in values:
-        _only(str(folder), loading, *(("prefix", "tokenizer") if weights else ("tokenizer",)))
-        own = checkpoint.read_weights(weights, prefix=loading.prefix, trust=loading.trust) if weights else None
-        return _family_of(values, folder).pretrained(folder, loading, own)  # type: ignore[no-any-return]
-    _only(str(folder), loading, "prefix", "tokenizer")
+        _refuse_ignored(str(folder), loading, *(("prefix", "tokenizer") if weights else ("tokenizer",)))
+        given = checkpoint.read_weights(weights, prefix=loading.prefix, trust=loading.trust) if weights else None
+        return _family_of(values, folder).pretrained(folder, loading, given)  # type: ignore[no-any-return]
+    _refuse_ignored(str(folder), loading, "prefix", "tokenizer")
     module = spec_of(str(folder), loading.tokenizer).build()
-    weights = weights or folder / "model.safetensors"
-    read = checkpoint.read_weights(weights, prefix=loading.prefix, trust=loading.trust)
-    checkpoint.load_strictly(module, read, weights)
+    file = weights or folder / "model.safetensors"
+    checkpoint.load_strictly(module, checkpoint.read_weights(file, prefix=loading.prefix, trust=loading.trust), file)
     return module
-
-
-def save_encoder(module: nn.Module, spec: Spec, folder: Path) -> None:
-    """Writes a checkpoint folder that `ckpt=` takes: config.json, model.safetensors (fp16) and tokenizer.model."""
-    checkpoint.save(module, folder / "model.safetensors", torch.float16)
-    if spec.tokenizer is not None:
-        if spec.tokenizer.is_dir():
-            shutil.copytree(spec.tokenizer, folder / "tokenizer")
-        else:
-            shutil.copyfile(spec.tokenizer, folder / "tokenizer.model")
-    (folder / "config.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")
-
-
-def _spec(values: Any, source: Path, tokenizer: Path | None) -> Spec:
-    try:
-        clip: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values["clip"].items()
-        }
-        family, settings, known = values["encoder"], dict(values["settings"]), names("encoder")
-        if family == "vivit" and family not in known:  # as it was called and spelled before
-            family = "longvivit"
-            if settings.get("attention") == "factorised":
-                settings["attention"] = "factorized"
-        if family not in known:
-            raise UserError(
-                f"no encoder named {str(family)[:200]!r}.{suggest(str(family), known)} A file, here {source}, may name "
-                f"only those that are installed: {', '.join(known)}"
-            )
-        return Spec(family, Clip(**clip), settings, tokenizer)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{source} does not describe an encoder of evalkit's: wanted encoder, clip, settings"
-        ) from error

@@ -1,4 +1,4 @@
-"""What video models of transformers share: tubelets that cover a video, and the states of their last blocks."""
+"""Shared by video models of transformers: padding to whole tubelets, and the outputs of their last blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def last_states(blocks: Any, x: Tensor, layers: int, *more: Any) -> list[Tensor]:
-    """What the last `layers` blocks give, oldest first; `more` is what each of them takes beside x.
+    """Outputs of the last `layers` blocks, oldest first; `more` are the blocks' arguments after x.
 
     Raises:
         ValueError: there are not so many blocks.
@@ -21,7 +21,7 @@ def last_states(blocks: Any, x: Tensor, layers: int, *more: Any) -> list[Tensor]
 
 
 def states_of(blocks: Any, x: Tensor, numbers: Collection[int], *more: Any) -> tuple[list[Tensor], Tensor]:
-    """What the blocks of these numbers give, counted from 0, in their order; and what the last block gives.
+    """Outputs of the blocks of these numbers, counted from 0, in their order; and the last block's output.
 
     Raises:
         ValueError: there is no such block.
@@ -38,7 +38,7 @@ def states_of(blocks: Any, x: Tensor, numbers: Collection[int], *more: Any) -> t
 
 
 def cover(video: Tensor, tubelet: tuple[int, int, int]) -> tuple[Tensor, tuple[int, int, int]]:
-    """The video (B, T, 3, H, W) with its last frame held until tubelets fill it, and how many fit in each direction.
+    """Pad a video (B, T, 3, H, W) with its last frame to whole tubelets; returns it and the grid of tubelets.
 
     Raises:
         ValueError: it is of another shape, or patches do not cover H and W.

@@ -17,7 +17,7 @@ from evalkit.weights.huggingface import IMAGENET, Weights, load, make_config, re
 MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 
 DINO = replace(IMAGENET, frames=FRAMES)
-# What the families' own processors do where a folder has no processor's file; its size is then the configuration's.
+# Clips of the families' default processors, for folders without a processor's file; the size is the configuration's.
 CLIPS = {
     "dinov2": DINO,
     "dinov2_with_registers": DINO,
@@ -42,7 +42,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "din
 
 
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> FrameEncoder:
-    """The encoder in a Hugging Face folder, every weight in place; classification heads are left out.
+    """Load the encoder in a Hugging Face folder, every weight in place; classification heads are left out.
 
     Raises:
         UserError: weights are missing, unexpected or of another shape, or the files cannot be read.
@@ -54,7 +54,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> FrameEn
 
 
 def _architecture(model_type: str) -> tuple[Any, dict[str, Any]]:
-    """The class of transformers and what else it is called with."""
+    """The model's class in transformers, and the class's arguments beside the configuration."""
     import transformers
 
     if model_type not in MODEL_TYPES:
@@ -70,7 +70,7 @@ def _architecture(model_type: str) -> tuple[Any, dict[str, Any]]:
 
 def _assemble(clip: Clip, model: Any) -> FrameEncoder:
     config = model.config
-    # ViT takes other sizes only when told so; DINO's models always do.
-    told: dict[str, Any] = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
-    tower = ImageTower(model, 1 + getattr(config, "num_register_tokens", 0), **told)
+    # ViT takes other sizes only with this argument; DINO's models always do.
+    arguments: dict[str, Any] = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
+    tower = ImageTower(model, 1 + getattr(config, "num_register_tokens", 0), **arguments)
     return FrameEncoder(clip, tower, config.hidden_size, config.hidden_size)

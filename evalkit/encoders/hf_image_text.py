@@ -28,7 +28,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 
 class PatchTower(ImageTower):
-    """NaFlex, called with square images: it takes the patches row by row, and how many rows and columns they are."""
+    """NaFlex (SigLIP 2) called with square images: it takes patches row by row, and the grid's shape."""
 
     def inputs(self, images: Tensor) -> dict[str, Any]:
         count, channels, height, width = images.shape
@@ -87,7 +87,7 @@ class TextTower(nn.Module):
 
 
 def read_tokenizer(place: Path | None) -> Any:
-    """The tokenizer of transformers in a folder, a tokenizer.json, or SigLIP's sentencepiece model.
+    """Read a tokenizer: a folder of transformers, a tokenizer.json, or SigLIP's sentencepiece model.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -99,9 +99,9 @@ def read_tokenizer(place: Path | None) -> Any:
             "this encoder has no tokenizer, so it cannot embed text: give encoder.tokenizer= a folder with "
             "tokenizer.json, or such a file"
         )
-    enough = (["tokenizer.json"], ["vocab.json", "merges.txt"], ["spiece.model"])
-    there = any(all((place / name).is_file() for name in names) for names in enough)
-    if place.is_dir() and not there:  # transformers would make an empty tokenizer
+    complete = (["tokenizer.json"], ["vocab.json", "merges.txt"], ["spiece.model"])
+    readable = any(all((place / name).is_file() for name in names) for names in complete)
+    if place.is_dir() and not readable:  # transformers would make an empty tokenizer
         raise UserError(
             f"{place} has no tokenizer, so it cannot embed text: wanted tokenizer.json, or vocab.json and merges.txt "
             "(CLIP), or spiece.model (SigLIP). Put it there, or give encoder.tokenizer="
@@ -111,15 +111,15 @@ def read_tokenizer(place: Path | None) -> Any:
             return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         if place.read_bytes()[:1] != b"{":
             return SiglipTokenizer(str(place))
-        read: Any = PreTrainedTokenizerFast(tokenizer_file=str(place))  # type: ignore[no-untyped-call]
+        tokenizer: Any = PreTrainedTokenizerFast(tokenizer_file=str(place))  # type: ignore[no-untyped-call]
     except Exception as error:  # its own, tokenizers', sentencepiece's
         raise UserError(f"cannot read the tokenizer {place}: {one_line(error, 200)}") from error
     # The file alone does not say which token pads: SigLIP 2's, SigLIP's, CLIP's.
-    padding = next((token for token in ("<pad>", "</s>", "<|endoftext|>") if token in read.get_vocab()), None)
+    padding = next((token for token in ("<pad>", "</s>", "<|endoftext|>") if token in tokenizer.get_vocab()), None)
     if padding is None:
         raise UserError(f"{place} is no tokenizer of CLIP or SigLIP: it has none of <pad>, </s>, <|endoftext|>")
-    read.pad_token = padding
-    return read
+    tokenizer.pad_token = padding
+    return tokenizer
 
 
 def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "clip", **config: Any) -> FrameEncoder:
@@ -137,7 +137,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "cli
 
 
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> FrameEncoder:
-    """The encoder in a Hugging Face folder, every weight in place.
+    """Load the encoder in a Hugging Face folder, every weight in place.
 
     The scale and bias of the training loss are read, and not kept: they change no cosine.
 
@@ -158,7 +158,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> FrameEn
 
 
 def _architecture(model_type: str, architectures: Any = ()) -> Any:
-    """The class of transformers."""
+    """The model's class in transformers."""
     import transformers
 
     if model_type not in MODEL_TYPES:

@@ -25,7 +25,7 @@ from evalkit.weights.huggingface import IMAGENET, Weights
 
 @dataclass(frozen=True)
 class Family:
-    """What sets one of the models apart.
+    """Differences between the models.
 
     Attributes:
         model: its class in transformers.
@@ -92,13 +92,13 @@ class VideoTransformer(nn.Module):
         return EncoderOutput(tokens[-1], pooled, tokens if layers > 1 else ())
 
     def _embed(self, video: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """What the first block gets: (B, [1 +] tokens, D), positions added."""
+        """Input of the first block: (B, [1 +] tokens, D), positions added."""
         embeddings = self.model.embeddings
         if self.kind == "timesformer":
             config = self.model.config
-            wanted = grid[0], grid[2] * self.tubelet[2]
-            if (config.num_frames, config.image_size) != wanted:  # its blocks read the clip's shape here
-                config.num_frames, config.image_size = wanted
+            shape = grid[0], grid[2] * self.tubelet[2]
+            if (config.num_frames, config.image_size) != shape:  # its blocks read the clip's shape here
+                config.num_frames, config.image_size = shape
             return embeddings(video)  # type: ignore[no-any-return]
         x = embeddings.patch_embeddings.projection(video.transpose(1, 2)).flatten(2).transpose(1, 2)
         positions = embeddings.position_embeddings.to(x)
@@ -142,7 +142,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str, **con
 
 
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VideoTransformer:
-    """The encoder in a Hugging Face folder, loaded strictly, with the clip that its files state.
+    """Load the encoder in a Hugging Face folder strictly, with the clip that its files state.
 
     Raises:
         UserError: weights are missing, unexpected or of another shape, or the files cannot be read.

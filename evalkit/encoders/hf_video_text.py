@@ -21,7 +21,7 @@ MODEL_TYPES = ("xclip",)
 
 
 class XCLIP(nn.Module):
-    """Video (B, T, 3, H, W), scaled as its clip says -> tokens, frames and pooled; texts -> what compares with pooled.
+    """Video (B, T, 3, H, W), scaled as its clip says -> tokens, frames and pooled; texts -> embeddings.
 
     tokens (B, T, S, D) are the patches of each frame as the vision tower's last block gives them: its norm was trained
     on class tokens alone. frames (B, T, E) are the frames' class tokens, projected to the texts' width, after the
@@ -86,7 +86,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "xcl
 
 
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> XCLIP:
-    """The encoder in a Hugging Face folder, loaded strictly, with the clip that its files state.
+    """Load the encoder in a Hugging Face folder strictly, with the clip that its files state.
 
     Raises:
         UserError: weights are missing, unexpected or of another shape, or the files cannot be read.
@@ -101,15 +101,15 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> XCLIP:
 def _read_tokenizer(folder: Path | None) -> Any:
     from transformers import CLIPTokenizer
 
-    wanted = "tokenizer.json, or vocab.json and merges.txt"
+    files = "tokenizer.json, or vocab.json and merges.txt"
     if folder is None:
         raise UserError(
-            f"this encoder has no tokenizer, so it cannot embed text: encoder.tokenizer= a folder with {wanted}"
+            f"this encoder has no tokenizer, so it cannot embed text: encoder.tokenizer= a folder with {files}"
         )
     if not (folder / "tokenizer.json").is_file() and not all(
         (folder / f).is_file() for f in ("vocab.json", "merges.txt")
     ):
-        raise UserError(f"{folder} has no tokenizer, so this encoder cannot embed text: put {wanted} there")
+        raise UserError(f"{folder} has no tokenizer, so this encoder cannot embed text: put {files} there")
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library's own, json's

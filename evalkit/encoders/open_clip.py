@@ -43,8 +43,8 @@ class Towers(nn.Module):
             last, states = visual.trunk.forward_intermediates(images, indices=layers, output_fmt="NLC")
             tokens = last[:, visual.trunk.num_prefix_tokens :]
             return [*states[:-1], tokens], visual.head(visual.trunk.forward_head(last))
-        found = visual.forward_intermediates(images, indices=layers, output_fmt="NLC")
-        return found["image_intermediates"], found["image_features"]
+        outputs = visual.forward_intermediates(images, indices=layers, output_fmt="NLC")
+        return outputs["image_intermediates"], outputs["image_features"]
 
 
 class Texts:
@@ -82,7 +82,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, name: str, **settings:
 
 
 def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
-    """The encoder that open_clip publishes under model/tag, or that lies in a folder as open_clip saves it.
+    """Load an encoder that open_clip publishes under model/tag, or that open_clip saved in a folder.
 
     Raises:
         UserError: open_clip is missing, knows no such weights, or cannot get or place them; the tag is missing.
@@ -121,11 +121,11 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
 
 
 def _assemble(name: str, model: Any, clip: Clip | None = None) -> FrameEncoder:
-    seen = library_backbone("open_clip.model").get_model_preprocess_cfg(model)
-    size = seen["size"][0] if isinstance(seen["size"], tuple | list) else seen["size"]
+    config = library_backbone("open_clip.model").get_model_preprocess_cfg(model)
+    size = config["size"][0] if isinstance(config["size"], tuple | list) else config["size"]
     if clip is None:
-        clip = Clip(FRAMES, size, tuple(seen["mean"]), tuple(seen["std"]))
-        clip = replace(clip, resize="squash") if seen.get("resize_mode") == "squash" else clip
+        clip = Clip(FRAMES, size, tuple(config["mean"]), tuple(config["std"]))
+        clip = replace(clip, resize="squash") if config.get("resize_mode") == "squash" else clip
     towers = Towers(model, size)
     if not towers.depth:
         raise UserError(f"open_clip's {name} is no vision transformer, so evalkit cannot read its tokens")

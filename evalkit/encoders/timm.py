@@ -63,7 +63,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, name: str, **settings:
 
 
 def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
-    """The encoder that timm publishes under a name, or that lies in a folder as timm saves it.
+    """Load an encoder that timm publishes under a name, or that timm saved in a folder.
 
     Raises:
         UserError: timm is missing, knows no such weights, or cannot get or place them.
@@ -81,10 +81,10 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
 
 
 def _assemble(model: Any, clip: Clip | None = None) -> FrameEncoder:
-    seen = library_backbone("timm.data").resolve_model_data_config(model)
+    config = library_backbone("timm.data").resolve_model_data_config(model)
     model.reset_classifier(0)
     if clip is None:
-        clip = Clip(FRAMES, seen["input_size"][-1], tuple(seen["mean"]), tuple(seen["std"]))
-        clip = replace(clip, resize="squash") if seen["crop_mode"] == "squash" else clip
+        clip = Clip(FRAMES, config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]))
+        clip = replace(clip, resize="squash") if config["crop_mode"] == "squash" else clip
     width = model.num_features
     return FrameEncoder(clip, Trunk(model, clip.size), width, getattr(model, "head_hidden_size", width))

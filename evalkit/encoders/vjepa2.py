@@ -82,7 +82,7 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "vje
 
 
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
-    """The encoder in a Hugging Face folder or a .pt file, loaded strictly.
+    """Load the encoder in a Hugging Face folder or a .pt file strictly.
 
     A folder's files state the clip. A .pt file does not: its clip is 64 frames of 256 pixels, or of 384 where the
     file's name says 384, with ImageNet's mean and std; `clip.frames=` and `clip.size=` change that in a run. The
@@ -100,7 +100,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
 
 
 def _encoder_class() -> Any:
-    """The class of transformers without the predictor, which is never run here."""
+    """Transformers' model class without the predictor, which is never run here."""
     from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder, VJEPA2PreTrainedModel
 
     class VJEPA2EncoderModel(VJEPA2PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -153,7 +153,7 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
 
 
 def _read_weights(path: Path, loading: Loading) -> dict[str, Tensor]:
-    """The encoder's weights by the authors' names."""
+    """Read the encoder's weights, by the authors' names, from their training state or from weights alone."""
     if loading.prefix:
         return checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
     state = checkpoint.read_pickle(path, trust=loading.trust)
@@ -171,7 +171,7 @@ def _read_weights(path: Path, loading: Loading) -> dict[str, Tensor]:
 
 
 def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by transformers' names, queries, keys and values apart."""
+    """Rename weights to transformers' names, with queries, keys and values apart."""
     changes = {"patch_embed.": "embeddings.patch_embeddings.", "blocks.": "layer.", "norm.": "layernorm."}
     renamed: dict[str, Tensor] = {}
     for name, value in weights.items():

@@ -91,13 +91,19 @@ class _Attention(nn.Module):
         return found if self.mlp is None else found + self.mlp(found)  # type: ignore[no-any-return]
 
 
-def attention_heads(dim: int, asked: int) -> int:
-    """Heads of an attentive probe on tokens of a width; 0 asked means 12 where they divide it, else the next fewer.
+def attention_heads(dim: int, asked: int = 0, most: int = 12, narrowest: int = 1) -> int:
+    """Number of attention heads on tokens of a width.
+
+    Args:
+        dim: width of the tokens.
+        asked: setting `adapter.heads`; 0 means the most heads that divide the width, within the two bounds.
+        most: bound on the number, where none is asked for.
+        narrowest: bound on the width of one head, where none is asked for.
 
     Raises:
-        UserError: they do not divide the width.
+        UserError: the heads asked for do not divide the width.
     """
-    heads = asked or max(n for n in range(1, 13) if dim % n == 0)
+    heads = asked or max(n for n in range(1, most + 1) if dim % n == 0 and dim // n >= narrowest)
     if dim % heads:
         allowed = [n for n in range(1, 33) if dim % n == 0]
         raise UserError(f"adapter.heads={heads} does not divide the encoder's width {dim}; use one of {allowed}")

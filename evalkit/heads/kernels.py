@@ -1,4 +1,4 @@
-"""What a bank of probes computes of its features, without a copy of them for each probe."""
+"""Autograd functions of a bank of probes that share their features without a copy for each probe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EPS = 1e-5  # torch.nn.LayerNorm's
 # Numbers of a batch of tokens worked on at a time: the float copy of them stays in the cache, and in memory that the
 # allocator hands out again instead of mapping new pages.
 CHUNK = 3 << 20
-FEW = 1 << 18  # numbers of a bank's linear weights worked on at a time
+WEIGHT_CHUNK = 1 << 18  # numbers of a bank's linear weights worked on at a time
 ALIGNED = 16  # numbers in a cache line: rows that begin with one are read and written faster
 
 
@@ -34,11 +34,11 @@ class AttentionMean(torch.autograd.Function):
         weights = rows.new_empty(*shape, tokens.shape[1])
         scales = rows.new_empty(len(tokens), 1, tokens.shape[1])
         means = rows.new_empty(*shape, tokens.shape[2])
-        for some, asked, weight, scale, mean in _chunks(tokens, rows, weights, scales, means):
-            centered = _center(some, weight.dtype)
+        for chunk, query, weight, scale, mean in _chunks(tokens, rows, weights, scales, means):
+            centered = _center(chunk, weight.dtype)
             variance = torch.linalg.vector_norm(centered, dim=-1).square_().div_(tokens.shape[2])
             torch.rsqrt(variance.add_(EPS), out=scale[:, 0])
-            logits = torch.matmul(asked, centered.mT).mul_(scale)
+            logits = torch.matmul(query, centered.mT).mul_(scale)
             torch.softmax(logits, -1, out=weight)
             weight.mul_(scale)  # the normed tokens are the centered ones times their scales
             torch.bmm(weight, centered, out=mean)
@@ -52,18 +52,18 @@ class AttentionMean(torch.autograd.Function):
         tokens, weights, scales, means = ctx.saved_tensors
         average = (grad * means).sum(-1, keepdim=True)  # of the logits' gradient before the softmax, by its weights
         rows = torch.zeros_like(grad[0]) if ctx.shared else torch.empty_like(grad)
-        for some, asked, weight, scale, some_grad, mean in _chunks(tokens, rows, weights, scales, grad, average):
-            centered = _center(some, weight.dtype)
+        for chunk, query, weight, scale, some_grad, mean in _chunks(tokens, rows, weights, scales, grad, average):
+            centered = _center(chunk, weight.dtype)
             logits = torch.bmm(some_grad, centered.mT).mul_(scale).sub_(mean).mul_(weight)
             if ctx.shared:
                 rows += torch.bmm(logits, centered).sum(0)
             else:
-                torch.bmm(logits, centered, out=asked)
+                torch.bmm(logits, centered, out=query)
         return None, rows
 
 
 def placed_mean(tokens: Tensor, times: Tensor, rows: Tensor) -> Tensor:
-    """What `AttentionMean` gives, of tokens (B, T', S, D) with positions (T', D) added, which have a gradient."""
+    """`AttentionMean` of tokens (B, T', S, D) with positions (T', D) added, which get a gradient."""
     normed = F.layer_norm((tokens + times[:, None]).flatten(1, 2), tokens.shape[-1:], eps=EPS)
     return (rows @ normed.mT).softmax(-1) @ normed
 
@@ -81,9 +81,9 @@ class ScaledLinear(torch.autograd.Function):
         (k, c, d), b = weight.shape, len(vectors)
         longer = F.pad(F.pad(vectors, (0, 1), value=1.0), (0, -(d + 1) % ALIGNED))
         logits = weight.new_empty(b, k * c)
-        for some, columns, folded in _few(weight, longer):
-            torch.mul(weight[some], gain[some, None], out=folded[:, :, :d])
-            torch.add(torch.linalg.vecdot(weight[some], offset[some, None]), bias[some], out=folded[:, :, d])
+        for group, columns, folded in _head_groups(weight, longer):
+            torch.mul(weight[group], gain[group, None], out=folded[:, :, :d])
+            torch.add(torch.linalg.vecdot(weight[group], offset[group, None]), bias[group], out=folded[:, :, d])
             torch.mm(longer, folded.flatten(0, 1).T, out=logits[:, columns])
         ctx.save_for_backward(longer, weight, gain, offset)
         return logits.view(b, k, c).transpose(0, 1)
@@ -96,36 +96,36 @@ class ScaledLinear(torch.autograd.Function):
         biases = weight.new_empty(k, c)
         weights, gains, offsets = torch.empty_like(weight), torch.empty_like(gain), torch.empty_like(offset)
         flat = grad.transpose(0, 1).flatten(1)
-        for some, columns, folded in _few(weight, longer):
+        for group, columns, folded in _head_groups(weight, longer):
             torch.mm(flat[:, columns].T, longer, out=folded.flatten(0, 1))
             product, total = folded[:, :, :d], folded[:, :, d]
-            biases[some] = total
-            torch.bmm(total[:, None], weight[some], out=offsets[some, None])
-            torch.mul(total[..., None], offset[some, None], out=weights[some]).addcmul_(product, gain[some, None])
-            torch.sum(product.mul_(weight[some]), 1, out=gains[some])
+            biases[group] = total
+            torch.bmm(total[:, None], weight[group], out=offsets[group, None])
+            torch.mul(total[..., None], offset[group, None], out=weights[group]).addcmul_(product, gain[group, None])
+            torch.sum(product.mul_(weight[group]), 1, out=gains[group])
         return None, weights, biases, gains, offsets
 
 
-def _few(weight: Tensor, longer: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Heads, their logits' columns, and room for their weights, as wide as the vectors."""
+def _head_groups(weight: Tensor, longer: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield groups of heads: their slice, their logits' columns, and a buffer for their weights."""
     k, c, d = weight.shape
     size = k
     if weight.device.type == "cpu":
         # Every product packs the vectors anew: where they are many, more heads at a time make up for that.
         even = ALIGNED // math.gcd(c, ALIGNED)
-        size = even * math.ceil(max(FEW // d, len(longer) // 2) / c / even)
-    room = longer.new_zeros(min(size, k), c, longer.shape[1])
+        size = even * math.ceil(max(WEIGHT_CHUNK // d, len(longer) // 2) / c / even)
+    buffer = longer.new_zeros(min(size, k), c, longer.shape[1])
     for i in range(0, k, size):
         n = min(size, k - i)
-        yield slice(i, i + n), slice(i * c, (i + n) * c), room[:n]
+        yield slice(i, i + n), slice(i * c, (i + n) * c), buffer[:n]
 
 
 def _chunks(tokens: Tensor, rows: Tensor, *others: Tensor) -> Any:
-    """Some tokens, their rows, and their parts of the others."""
+    """Yield chunks of the batch: tokens, their rows, and the same chunks of the others."""
     size = max(1, CHUNK // tokens[0].numel())
     parts = [torch.split(tensor, size) for tensor in (tokens, *others)]
-    asked = itertools.repeat(rows, len(parts[0])) if rows.ndim == 2 else torch.split(rows, size)
-    return zip(parts[0], asked, *parts[1:], strict=True)
+    query = itertools.repeat(rows, len(parts[0])) if rows.ndim == 2 else torch.split(rows, size)
+    return zip(parts[0], query, *parts[1:], strict=True)
 
 
 def _center(tokens: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""MixUp and CutMix: training videos that are made of two, and how much of each class is in them."""
+"""MixUp and CutMix: training videos mixed of two, with soft targets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def mix_batch(
     video: Tensor, target: Tensor, mixup: float, cutmix: float, draw: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Each video (B, T, C, H, W) with the one at the mirrored place of the batch, and targets (B, C) with its target.
+    """Mix each video (B, T, C, H, W), and its target (B, C), with the one at the mirrored place of the batch.
 
     MixUp (https://arxiv.org/abs/1710.09412) adds lambda of the one to 1 - lambda of the other; CutMix
     (https://arxiv.org/abs/1905.04899) puts a box of the other, 1 - lambda of the frame, into all frames of the one, and
@@ -21,7 +21,7 @@ def mix_batch(
 
     Args:
         video: of any float dtype.
-        target: of any float dtype; the probabilities of classes, or ones where a class is right.
+        target: of any float dtype; probabilities of classes, or multi-hot.
         mixup: alpha; 0 for none.
         cutmix: alpha; 0 for none.
         draw: advanced by four numbers at most.
@@ -43,7 +43,7 @@ def mix_batch(
 
 
 def _box(height: int, width: int, area: float, draw: np.random.Generator) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of a box of the frame's shape around an even point, cut off at the frame's edges."""
+    """Draw a box of the frame's shape around a uniform point: top, bottom, left, right, clipped to the frame."""
     tall, wide = int(height * math.sqrt(area)), int(width * math.sqrt(area))
     y, x = int(draw.integers(height)), int(draw.integers(width))
     return (

@@ -1,4 +1,4 @@
-"""The optimizer and schedule that the papers' probes use, for one module or for a bank of probes."""
+"""AdamW with a linear warm-up and a cosine schedule, for one module or for a bank of probes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evalkit.heads.bank import Bank
 
 
 class Trained(lightning.LightningModule):
-    """An adapter that `adamw` trains.
+    """Base of adapters that Lightning trains with `adamw`.
 
     Args:
         lr: peak learning rate.
@@ -34,7 +34,7 @@ class Trained(lightning.LightningModule):
 
 
 def adamw(module: nn.Module, lr: float, weight_decay: float, steps: int, warmup: float = 0.05) -> dict[str, Any]:
-    """AdamW over what is trainable, a cosine to zero after a linear warm-up; no decay of biases and norms.
+    """AdamW over the trainable parameters: cosine to zero after a linear warm-up, no decay of biases and norms.
 
     Args:
         module: whose parameters are trained.
@@ -58,22 +58,24 @@ def adamw(module: nn.Module, lr: float, weight_decay: float, steps: int, warmup:
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Factor of the peak learning rate at a step, from 0: a linear rise over a share of the steps, a cosine to zero."""
+    """Factor of the peak learning rate at a step, from 0: linear over the share `warmup`, then a cosine to zero."""
     first = max(1, round(warmup * steps))
     if step < first:
         return (step + 1) / first
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - first) / max(1, steps - first))))
 
 
+# torch has no public fused step per head: `_fused_adamw_` and `_foreach_norm` are private. Tested with torch 2.13.0;
+# tests/heads/test_bank.py compares every step with torch.optim.AdamW, and fails where a release changes them.
 class StackedAdamW(Optimizer):
-    """AdamW of a bank: each head has its own learning rate, weight decay, schedule and gradient norm.
+    """AdamW of a bank of probes: each head has its own learning rate, weight decay, schedule and gradient norm.
 
     As `adamw` with torch.nn.utils.clip_grad_norm_ does for one probe: a cosine to zero after a linear warm-up, no
     decay of biases and norms. Call `backward` on the sum of the losses before `step`.
 
     Args:
         bank: on its device.
-        steps: in all; one number for every head, or one per head: a head that has done its steps rests.
+        steps: in all; one number for every head, or one per head: a head that has done its own stays as it is.
         warmup: share of the steps.
         clip: largest norm of one head's gradient.
 
@@ -93,7 +95,7 @@ class StackedAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every head; what the closure returns where there is one."""
+        """Update every head once; returns the closure's loss, if there is a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -134,7 +136,7 @@ class StackedAdamW(Optimizer):
         return loss
 
     def _of_heads(self, group: dict[str, Any]) -> list[Sequence[tuple[Tensor, ...]]]:
-        """Views of each head's weights and of the running means of their gradients and squares, made once."""
+        """Views of each head's weights and of the running means of their gradients and squares, cached in the group."""
         if "heads" not in group:
             stacks = [group["params"], *([torch.zeros_like(p) for p in group["params"]] for _ in range(2))]
             kinds = [list(zip(*(p.detach().unbind() for p in stack), strict=True)) for stack in stacks]

@@ -1,4 +1,4 @@
-"""Probes that need no epochs: ridge, logistic regression and k-NN on frozen features, a whole grid at once.
+"""Linear probes without epochs: ridge and logistic regression on frozen features, a whole grid at once.
 
     points = logistic(train, labels, [0.01, 0.1, 1.0], classes=50)
     best = (points.predict(val) == val_labels).double().mean(1).argmax()   # the caller chooses, on val
@@ -26,16 +26,16 @@ from torch import Tensor
 
 from evalkit.errors import UserError
 
-_CS = (1e-12, 1e12)  # what float32 weights and gradients bear
-_ITERATIONS = 1000  # of L-BFGS at one C
-_PAIRS = 10  # that L-BFGS remembers
-_FLOOR = -40.0  # log-odds below this are this: two such factors, e^-80, are still far from denormal, which is slow
-_NEVER = -1e30  # a logit that no softmax sees
+_C_BOUNDS = (1e-12, 1e12)  # float32 weights and gradients stay finite within
+_MAX_ITERATIONS = 1000  # of L-BFGS at one C
+_HISTORY = 10  # pairs of changes that L-BFGS keeps
+_FLOOR = -40.0  # log-odds are clamped here: two such factors, e^-80, are far from denormal numbers, which are slow
+_MASKED = -1e30  # a logit whose softmax is 0
 
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """Linear probes, one per grid point, in the grid's order.
+    """Linear models, one per grid point, in the grid's order.
 
     Attributes:
         weight: (G, D, T).
@@ -49,120 +49,20 @@ class LinearClassifier:
         return len(self.weight)
 
     def scores(self, x: Tensor, point: int) -> Tensor:
-        """(N, T) of features (N, D) at one grid point: logits, or ridge's estimates of the targets."""
+        """Logits (or ridge's estimates of the targets) (N, T) of features (N, D) at one grid point."""
         return torch.addmm(self.bias[point], x.to(self.weight), self.weight[point])
 
     def predict(self, x: Tensor) -> Tensor:
-        """The best class at every grid point, (G, N) int64; a tie goes to the lower class."""
+        """Best class at every grid point, (G, N) int64; a tie goes to the lower class."""
         x = x.to(self.weight)  # once for all points
         return torch.stack([self.scores(x, point).argmax(1) for point in range(len(self))])
 
 
-class NeighborGallery:
-    """Training examples to look for neighbors among.
-
-    Args:
-        x: (N, D) features; a row of zeros has cosine 0 with everything. They are kept in float64.
-        y: (N,) class indices or (N, T) of 0 and 1.
-        classes: how many there are, for class indices.
-
-    Raises:
-        UserError: features are not finite, or targets do not fit.
-    """
-
-    def __init__(self, x: Tensor, y: Tensor, classes: int | None = None) -> None:
-        _check_features(x, "training")
-        if y.ndim == 2:
-            _check_binary(_columns(y, len(x), classes))
-        else:
-            _check_labels(y, len(x), classes)
-        self.targets, self.classes = y.to(x.device), y.shape[1] if y.ndim == 2 else int(classes or 0)
-        self.rows = torch.empty(x.shape, dtype=torch.float64, device=x.device)
-        for start, rows in _blocks(x, 8192):
-            self.rows[start : start + len(rows)] = F.normalize(rows, dim=1)
-
-    def nearest(self, x: Tensor, k: int) -> Neighbors:
-        """The k examples with the largest cosine to each of (M, D) features.
-
-        Cosines are computed in float64 and rounded to 2^-30, so that equal examples tie, however the work is cut; of
-        those that tie, the ones with the lower index are taken first. Memory beyond the result does not grow with M.
-
-        Raises:
-            UserError: features are not finite or of another width, or k is not in 1..N.
-        """
-        _check_features(x, "test")
-        if x.shape[1] != self.rows.shape[1]:
-            raise UserError(
-                f"k-NN: training features are {self.rows.shape[1]} wide, test features {x.shape[1]}; "
-                "both must come from one encoder"
-            )
-        if not 1 <= k <= len(self.rows):
-            raise UserError(f"k-NN: k={k} is not in 1..{len(self.rows)}, the training examples")
-        keys = torch.cat([self._keys(F.normalize(rows, dim=1), k) for _, rows in _blocks(x, 1024)])
-        index = (2**32 - 1) - (keys & (2**32 - 1))
-        return Neighbors((keys >> 32).double() / 2**30, index, self.targets, self.classes)
-
-    def _keys(self, rows: Tensor, k: int) -> Tensor:
-        """(M, k) int64, falling: the rounded cosine in the upper 32 bits, 2^32 - 1 - index in the lower.
-
-        One number holds both, so that the order is total and top-k, which leaves ties open, has none.
-        """
-        rows = rows.to(self.rows)
-        best = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
-        for start in range(0, len(self.rows), 8192):
-            cosine = rows @ self.rows[start : start + 8192].T
-            index = torch.arange(start, start + cosine.shape[1], device=rows.device)
-            keys = (cosine * 2**30).round_().long() * 2**32 + (2**32 - 1 - index)
-            best = torch.cat([best, keys], 1)
-            best = best.topk(min(k, best.shape[1]), dim=1).values
-        return best
-
-
-@dataclass(frozen=True)
-class Neighbors:
-    """The nearest training examples of every test example, whose first k vote, for every k from one search.
-
-    Attributes:
-        similarity: (M, k) float64, cosines, falling.
-        index: (M, k) int64, of training examples; where cosines tie, the lower index comes first.
-        targets: of the training examples.
-        classes: T, columns of the votes.
-    """
-
-    similarity: Tensor
-    index: Tensor
-    targets: Tensor
-    classes: int
-
-    def votes(self, k: int, temperature: float | None = None) -> Tensor:
-        """(M, T) float32: the share of the votes of the nearest k, in 0..1, that each class got.
-
-        A vote counts 1, or exp(cosine / temperature): 0.07 is what DINO uses
-        (https://github.com/facebookresearch/dino/blob/main/eval_knn.py, after https://arxiv.org/abs/1805.01978).
-
-        Raises:
-            UserError: fewer than k were looked for, or a temperature is not above 0.
-        """
-        if not 1 <= k <= self.index.shape[1]:
-            raise UserError(f"k-NN: k={k} is not in 1..{self.index.shape[1]}, the neighbors that were looked for")
-        index, similarity = self.index[:, :k], self.similarity[:, :k]
-        if temperature is None:
-            votes = torch.ones_like(similarity)
-        else:  # relative to the nearest: the shares are the same, and no temperature overflows
-            _check_grid([temperature], "temperature")
-            votes = ((similarity - similarity[:, :1]) / temperature).exp()
-        if self.targets.ndim == 2:
-            counts = F.embedding_bag(index, self.targets.to(votes), per_sample_weights=votes, mode="sum")
-        else:
-            counts = votes.new_zeros(len(votes), self.classes).scatter_add_(1, self.targets[index], votes)
-        return (counts / votes.sum(1, keepdim=True)).float()
-
-
 def ridge(x: Tensor, y: Tensor, lambdas: Sequence[float], classes: int | None = None) -> LinearClassifier:
-    """Linear regression at every lambda: the least ||y - x W - b||^2 + lambda ||W||^2, b free; float64.
+    """Ridge regression at every lambda: the least ||y - x W - b||^2 + lambda ||W||^2, b free; float64.
 
     All lambdas share one decomposition. It is the SVD of x, not the eigenvectors of x'x or xx': squaring x would lose
-    the directions below 1e-8 of the largest, which a small lambda still uses. A tall x is first folded to D + T rows
+    the directions below 1e-8 of the largest, which a small lambda still uses. A tall x is first reduced to D + T rows
     (QR, a few thousand rows at a time), a wide one is decomposed as it is.
 
     Args:
@@ -177,13 +77,13 @@ def ridge(x: Tensor, y: Tensor, lambdas: Sequence[float], classes: int | None = 
     Raises:
         UserError: features or targets are not finite or do not fit each other, or a lambda is not above 0.
     """
-    _check_features(x, "training")
-    _check_grid(lambdas, "lambda")
-    y = _columns(y, len(x), classes).to(x.device)
+    check_features(x, "training")
+    check_grid(lambdas, "lambda")
+    y = as_columns(y, len(x), classes).to(x.device)
     x_mean, y_mean = x.mean(0, dtype=torch.float64), y.mean(0, dtype=torch.float64)
-    folded = _folded(x, x_mean, y - y_mean)
-    u, s, vt = torch.linalg.svd(folded[:, : x.shape[1]], full_matrices=False)
-    projected = u.T @ folded[:, x.shape[1] :]
+    reduced = _reduced(x, x_mean, y - y_mean)
+    u, s, vt = torch.linalg.svd(reduced[:, : x.shape[1]], full_matrices=False)
+    projected = u.T @ reduced[:, x.shape[1] :]
     weight = torch.stack([vt.T @ (projected * (s / (s * s + value))[:, None]) for value in lambdas])
     return LinearClassifier(weight, y_mean - x_mean @ weight)
 
@@ -196,9 +96,9 @@ def logistic(
     The objective is that of scikit-learn's LogisticRegression: multinomial for more than two classes, binomial for two
     (half its weight stands in either column here), and one binomial per column for (N, T) targets.
 
-    It is solved from the smallest C to the largest by one L-BFGS that never forgets: it starts where the last C ended,
-    and keeps what it learned of the curvature, because when W changes by s and the gradient of the losses by u, the
-    whole gradient changes by C u + s, whatever C is. Features are turned into their principal axes, where the Hessian
+    It is solved from the smallest C to the largest by one L-BFGS run: each C starts at the last solution and keeps the
+    curvature pairs found so far, because when W changes by s and the gradient of the losses by u, the
+    whole gradient changes by C u + s, for any C. Features are turned into their principal axes, where the Hessian
     is nearly diagonal, and that diagonal (variance of the axis x mean p (1 - p) of the class) preconditions. The slope
     along a step needs no product with the features, so that an iteration costs two, however many steps are tried. The
     first step at each C goes on as from the last C but one to the last, which costs one product. That leaves two or
@@ -223,10 +123,10 @@ def logistic(
     Raises:
         UserError: features are not finite, targets do not fit, or a C is out of bounds.
     """
-    _check_features(x, "training")
-    _check_grid(cs, "C", *_CS)
-    columns = _columns(y, len(x), classes).to(x.device)
-    _check_binary(columns)
+    check_features(x, "training")
+    check_grid(cs, "C", *_C_BOUNDS)
+    columns = as_columns(y, len(x), classes).to(x.device)
+    check_binary(columns)
     count = columns.sum(0)
     seen = count > 0
     if y.ndim == 2:
@@ -237,10 +137,10 @@ def logistic(
     share = 0.5 if y.ndim == 1 and int(seen.sum()) == 2 else 1.0
 
     mean = x.mean(0, dtype=torch.float64)
-    _, s, vt = torch.linalg.svd(_folded(x, mean), full_matrices=False)
+    _, s, vt = torch.linalg.svd(_reduced(x, mean), full_matrices=False)
     axes = vt[s > s.max() * max(x.shape) * torch.finfo(torch.float64).eps].T
     z = x.new_ones(len(x), axes.shape[1] + 1, dtype=dtype)  # the last column carries the bias
-    for start, rows in _blocks(x, 8192):
+    for start, rows in blocks(x, 8192):
         z[start : start + len(rows), :-1] = ((rows - mean) @ axes).to(dtype)
 
     weight = x.new_zeros(len(cs), x.shape[1], len(seen), dtype=dtype)
@@ -257,7 +157,7 @@ def logistic(
 
 
 class _Losses(NamedTuple):
-    """The sum of the losses, and their derivatives in the logits (N, T).
+    """Sum of the losses, and their derivatives in the logits (N, T).
 
     |derivative| (1 - |derivative|) is p (1 - p): exact to the last bit also where p is all but 1.
     """
@@ -273,7 +173,7 @@ class _Multinomial:
         self.label = label[:, None]
 
     def __call__(self, logits: Tensor) -> _Losses:
-        others = logits.scatter(1, self.label, _NEVER)
+        others = logits.scatter(1, self.label, _MASKED)
         best = others.logsumexp(1, keepdim=True)
         margin = best - logits.gather(1, self.label)  # log-odds against the right class: no cancellation near p = 1
         wrong = margin.clamp(min=_FLOOR).sigmoid_()
@@ -294,7 +194,7 @@ class _Binomial:
 
 
 class _State(NamedTuple):
-    """Where the path is: weights, their logits, the sum of the losses, its slopes and its gradient in the weights."""
+    """Iterate of L-BFGS: weights, their logits, the losses, and the losses' gradient in the weights."""
 
     weight: Tensor
     logits: Tensor
@@ -305,18 +205,18 @@ class _State(NamedTuple):
 def _path(
     z: Tensor, losses: _Multinomial | _Binomial, columns: int, cs: Sequence[float], tolerance: float
 ) -> Iterator[Tensor]:
-    """Solutions (D + 1, T) for rising cs, the bias in the last row; z (N, D + 1) holds principal axes and a 1."""
+    """Yield solutions (D + 1, T) for rising cs, the bias in the last row, from z (N, D + 1): principal axes and a 1."""
     penalized = z.new_ones(z.shape[1], 1)
     penalized[-1] = 0
     variance = (z * z).sum(0, dtype=torch.float64).to(z.dtype)[:, None]
     logits = z.new_zeros(len(z), columns)
     first = losses(logits)
     state = _State(z.new_zeros(z.shape[1], columns), logits, first, z.T @ first.slope)
-    pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=_PAIRS)  # changes of the weights and of the losses' gradient
+    pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=_HISTORY)  # changes of the weights and of the losses' gradient
     trend: tuple[Tensor, Tensor] | None = None  # weights and logits: from the last solution but one to the last
     for c in cs:
         before = state.weight, state.logits
-        for _ in range(_ITERATIONS):
+        for _ in range(_MAX_ITERATIONS):
             gradient = c * state.gradient + penalized * state.weight
             # Each entry of the gradient sums N terms; this is the root of the sum of all their squares.
             spread = c * (variance.mean() * state.losses.slope.square().sum() * (len(variance) / len(z))).sqrt()
@@ -331,11 +231,11 @@ def _path(
                 curvature = c * variance * (size - size * size).mean(0) + penalized
                 direction = _direction(gradient, [(s, c * u + penalized * s) for s, u in pairs], curvature)
                 logits = z @ direction
-            after = _stepped(z, losses, c, penalized, state, gradient, direction, logits)
+            after = _line_search(z, losses, c, penalized, state, gradient, direction, logits)
             if after is None and ahead is None:
                 if not pairs:
                     break
-                pairs.clear()  # what was learned far away may mislead: once more without it
+                pairs.clear()  # curvature from far away may mislead: once more without it
             if after is None:
                 continue
             pairs.append((after.weight - state.weight, after.gradient - state.gradient))
@@ -363,7 +263,7 @@ def _direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]], curvature: 
     return -q
 
 
-def _stepped(
+def _line_search(
     z: Tensor,
     losses: _Multinomial | _Binomial,
     c: float,
@@ -373,7 +273,7 @@ def _stepped(
     direction: Tensor,
     logits: Tensor,
 ) -> _State | None:
-    """The state after a step along `direction` that halves the slope; None where no step makes the objective smaller.
+    """Line search: the state after a step along `direction` that halves the slope, None where no step descends.
 
     `logits` are z times the direction. The objective is convex along the step, so its slope only rises: the root is
     bracketed, then found by secants.
@@ -385,12 +285,12 @@ def _stepped(
     step = 1.0
     for _ in range(20):
         tried = state.logits + step * logits
-        there = losses(tried)
-        slope = c * _dot(there.slope, logits) + along + step * square
-        rise = c * (there.total - state.losses.total) + step * along + step * step * square / 2
+        tried_losses = losses(tried)
+        slope = c * _dot(tried_losses.slope, logits) + along + step * square
+        rise = c * (tried_losses.total - state.losses.total) + step * along + step * step * square / 2
         # Float32 logits give the losses to about 1e-8 of their sum; a rise below that is none.
         if abs(slope) <= 0.5 * abs(start) and rise <= 1e-8 * c * state.losses.total:
-            return _State(state.weight + step * direction, tried, there, z.T @ there.slope)
+            return _State(state.weight + step * direction, tried, tried_losses, z.T @ tried_losses.slope)
         if slope < 0:
             low, low_slope = step, slope
         else:
@@ -405,32 +305,32 @@ def _stepped(
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
-    """The sum of the products, added up in float64."""
+    """Dot product, accumulated in float64."""
     return (a * b).sum(dtype=torch.float64).item()
 
 
-def _blocks(x: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
-    """Rows of x in float64, a few at a time, with the number of the first."""
+def blocks(x: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield rows of x in float64, at most `rows` at a time, with the index of the first."""
     for start in range(0, len(x), rows):
         yield start, x[start : start + rows].double()
 
 
-def _folded(x: Tensor, mean: Tensor, y: Tensor | None = None) -> Tensor:
-    """At most D + T rows [x - mean, y], float64, whose products with each other are those of all N rows (QR)."""
+def _reduced(x: Tensor, mean: Tensor, y: Tensor | None = None) -> Tensor:
+    """Reduce [x - mean, y] to at most D + T rows, float64, of the same Gram matrix (QR, in blocks of rows)."""
     width = x.shape[1] + (0 if y is None else y.shape[1])
-    folded = torch.empty(0, width, dtype=torch.float64, device=x.device)
-    for start, rows in _blocks(x, max(4096, 4 * width)):
+    reduced = torch.empty(0, width, dtype=torch.float64, device=x.device)
+    for start, rows in blocks(x, max(4096, 4 * width)):
         block = rows - mean if y is None else torch.cat([rows - mean, y[start : start + len(rows)]], 1)
-        folded = torch.cat([folded, block])
-        if len(folded) > width:
-            folded = torch.linalg.qr(folded, mode="r").R
-    return folded
+        reduced = torch.cat([reduced, block])
+        if len(reduced) > width:
+            reduced = torch.linalg.qr(reduced, mode="r").R
+    return reduced
 
 
-def _columns(y: Tensor, n: int, classes: int | None) -> Tensor:
-    """Targets as columns (N, T), float64."""
+def as_columns(y: Tensor, n: int, classes: int | None) -> Tensor:
+    """Check targets and make them columns (N, T), float64."""
     if y.ndim == 1:
-        _check_labels(y, n, classes)
+        check_labels(y, n, classes)
         return F.one_hot(y, int(classes or 0)).double()
     if y.ndim != 2 or len(y) != n:
         raise UserError(f"targets of shape {tuple(y.shape)} do not fit {n} examples; give (N,) class indices or (N, T)")
@@ -439,7 +339,12 @@ def _columns(y: Tensor, n: int, classes: int | None) -> Tensor:
     return y.double()
 
 
-def _check_labels(y: Tensor, n: int, classes: int | None) -> None:
+def check_labels(y: Tensor, n: int, classes: int | None) -> None:
+    """Check that y holds n class indices.
+
+    Raises:
+        UserError: it is of another shape or dtype, or an index is not in 0..classes - 1.
+    """
     if y.ndim != 1 or len(y) != n or y.is_floating_point():
         raise UserError(
             f"targets of shape {tuple(y.shape)} and dtype {y.dtype} do not fit {n} examples; "
@@ -452,7 +357,12 @@ def _check_labels(y: Tensor, n: int, classes: int | None) -> None:
         raise UserError(f"target {int(outside[0])} is not a class index in 0..{classes - 1}")
 
 
-def _check_binary(columns: Tensor) -> None:
+def check_binary(columns: Tensor) -> None:
+    """Check that target columns hold 0 and 1 only.
+
+    Raises:
+        UserError: they do not.
+    """
     wrong = columns[(columns != 0) & (columns != 1)]
     if len(wrong):
         raise UserError(
@@ -460,19 +370,29 @@ def _check_binary(columns: Tensor) -> None:
         )
 
 
-def _check_features(x: Tensor, which: str) -> None:
+def check_features(x: Tensor, which: str) -> None:
+    """Check that features are (N, D), float, finite and not empty.
+
+    Raises:
+        UserError: they are not; it says `which` features, and the first row that is not finite.
+    """
     if x.ndim != 2 or not x.is_floating_point() or 0 in x.shape:
         raise UserError(
             f"{which} features of shape {tuple(x.shape)} and dtype {x.dtype}; give (N, D), float, not empty"
         )
-    bad = [start + int(i) for start, rows in _blocks(x, 8192) for i in (~torch.isfinite(rows)).any(1).nonzero()[:1]]
+    bad = [start + int(i) for start, rows in blocks(x, 8192) for i in (~torch.isfinite(rows)).any(1).nonzero()[:1]]
     if bad:
         raise UserError(
             f"{which} features hold NaN or infinity, first in row {bad[0]}; find what the encoder saw there"
         )
 
 
-def _check_grid(values: Sequence[float], name: str, low: float = 0.0, high: float = math.inf) -> None:
+def check_grid(values: Sequence[float], name: str, low: float = 0.0, high: float = math.inf) -> None:
+    """Check that a grid has values, each finite, above 0, and from `low` to `high`.
+
+    Raises:
+        UserError: it does not.
+    """
     wrong = [value for value in values if not (low <= value <= high and 0 < value < math.inf)]
     if wrong or not len(values):
         wanted = f"from {low:g} to {high:g}" if low else "above 0"

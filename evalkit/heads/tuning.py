@@ -1,7 +1,7 @@
-"""What is put beside the layers of an encoder to tune it: bottleneck adapters and low-rank terms, in any family.
+"""Parameter-efficient tuning of any encoder family: bottleneck adapters (AdaptFormer) and low-rank terms (LoRA).
 
-Nothing becomes part of the encoder: its weights and their names stay as they are, and hooks add what the new layers
-give. Both kinds give zero until they are trained.
+The encoder's weights and their names stay as they are: hooks add the outputs of the new layers, which are zero until
+these are trained.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from evalkit.heads.flops import eagerly, moved
 
 
 class Bottleneck(nn.Module):
-    """Down, ReLU, Up and a learned scale over tokens (..., D)."""
+    """Bottleneck adapter over tokens (..., D): down, ReLU, up, times a learned scale."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
@@ -33,9 +33,10 @@ class Bottleneck(nn.Module):
 
 
 def tuned_layers(encoder: Any) -> frozenset[str]:
-    """Names of the parameters that the tokens depend on: not those of a text tower or of a pooling head.
+    """Names of the parameters that the encoder's tokens depend on: not those of a text tower or of a pooling head.
 
-    Nothing is computed where the encoder can be called without values; one of the user's own may not.
+    Found by a backward pass on the meta device, which computes nothing; on the encoder's own device where its code
+    needs values.
     """
     try:
         return _reached(encoder, torch.device("meta"))
@@ -44,65 +45,79 @@ def tuned_layers(encoder: Any) -> frozenset[str]:
 
 
 def put_bottlenecks(encoder: Any, reached: Collection[str], width: int) -> nn.ModuleList:
-    """Adds to each MLP on the way to the tokens a bottleneck that reads what it reads, and gives these.
+    """Add a bottleneck parallel to each MLP on the way to the tokens, and return the bottlenecks.
 
-    AdaptFormer's place (https://arxiv.org/abs/2205.13535). An MLP is what widens the tokens and ends with their width.
+    AdaptFormer's place (https://arxiv.org/abs/2205.13535). An MLP is a linear map that widens the tokens and the
+    next one back to their width.
 
     Args:
         encoder: changed in place.
-        reached: as `reached` gives it.
-        width: of the bottleneck.
+        reached: names of parameters, from `tuned_layers`.
+        width: hidden width of a bottleneck.
 
     Raises:
         UserError: no MLP is found.
     """
     linears = [layer for _, layer in _linears(encoder, reached)]
-    found = nn.ModuleList()
+    bottlenecks = nn.ModuleList()
     start = 0
     for i, last in enumerate(linears):
         dim, hidden = encoder.dim, last.in_features
         if last.out_features == dim < hidden:
-            # What a gate makes has the same input, and may be in one map with what it gates.
-            wide = [
-                one for one in linears[start:i] if one.in_features == dim and one.out_features in (hidden, 2 * hidden)
+            # A gated MLP (SwiGLU) has two widening maps of the same input, or both in one map of twice the width.
+            widening = [
+                layer
+                for layer in linears[start:i]
+                if layer.in_features == dim and layer.out_features in (hidden, 2 * hidden)
             ]
-            if wide:
-                found.append(_beside(wide[-1], last, Bottleneck(dim, width)))
+            if widening:
+                bottlenecks.append(_add_parallel(widening[-1], last, Bottleneck(dim, width)))
                 start = i + 1
-    if not found:
+    if not bottlenecks:
         raise UserError(
             f"adapter.tune=adapters: no MLP of torch.nn.Linear from {encoder.dim} values to more and back is in this "
             "encoder; use tune=all or lora"
         )
-    return found
+    return bottlenecks
 
 
 def put_low_rank(encoder: Any, reached: Collection[str], rank: int) -> nn.ModuleList:
-    """Adds to each linear map of the blocks on the way to the tokens a product of two of low rank, and gives these.
+    """Add a low-rank term to each linear map of the blocks on the way to the tokens, and return the terms.
 
-    LoRA (https://arxiv.org/abs/2106.09685) with alpha = rank, on attention and MLP.
+    LoRA on attention and MLP; see `add_low_rank`.
 
     Args:
         encoder: changed in place.
-        reached: as `reached` gives it.
-        rank: of the product.
+        reached: names of parameters, from `tuned_layers`.
+        rank: of each term.
 
     Raises:
         UserError: there is no such map.
     """
-    found = nn.ModuleList()
-    for name, layer in _linears(encoder, reached):
-        if re.search(r"\.\d+\.", name):  # of a block: one of many
-            down, up = nn.Linear(layer.in_features, rank, bias=False), nn.Linear(rank, layer.out_features, bias=False)
-            nn.init.zeros_(up.weight)
-            found.append(_beside(layer, layer, nn.Sequential(down, up)))
-    if not found:
+    terms = nn.ModuleList(
+        add_low_rank(layer, rank)
+        for name, layer in _linears(encoder, reached)
+        if re.search(r"\.\d+\.", name)  # of a block: one of many
+    )
+    if not terms:
         raise UserError("adapter.tune=lora: no torch.nn.Linear is in blocks of this encoder; use tune=all")
-    return found
+    return terms
+
+
+def add_low_rank(layer: nn.Linear, rank: int) -> nn.Sequential:
+    """Add up(down(x)) to a linear map's output, and return (down, up), which the layer's state_dict does not hold.
+
+    LoRA (https://arxiv.org/abs/2106.09685) with alpha = rank; `up` starts at zero.
+    """
+    down, up = nn.Linear(layer.in_features, rank, bias=False), nn.Linear(rank, layer.out_features, bias=False)
+    nn.init.zeros_(up.weight)
+    term = nn.Sequential(down, up)
+    _add_parallel(layer, layer, term)
+    return term
 
 
 def _linears(encoder: nn.Module, reached: Collection[str]) -> list[tuple[str, nn.Linear]]:
-    # Not what only looks like one: torch's MultiheadAttention reads the weight of its last map and never calls it.
+    # No subclasses: torch's MultiheadAttention reads the weight of its output map and never calls it.
     return [
         (name, layer)
         for name, layer in encoder.named_modules()
@@ -110,12 +125,25 @@ def _linears(encoder: nn.Module, reached: Collection[str]) -> list[tuple[str, nn
     ]
 
 
-def _beside(first: nn.Module, last: nn.Module, side: nn.Module) -> nn.Module:
-    """Adds to what `last` gives what `side` makes of the input of `first`."""
-    held: list[Tensor] = []
-    first.register_forward_pre_hook(lambda _, inputs: held.append(inputs[0]))
-    last.register_forward_hook(lambda _, inputs, output: output + side(held.pop()))
-    return side
+class _Parallel:
+    """Two hooks that share an input: an object, not closures, so that copy.deepcopy gives a copy its own branch."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        self.branch, self.inputs = branch, list[Tensor]()
+
+    def store_input(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.inputs.append(inputs[0])
+
+    def add_output(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + self.branch(self.inputs.pop())  # type: ignore[no-any-return]
+
+
+def _add_parallel(first: nn.Module, last: nn.Module, branch: nn.Module) -> nn.Module:
+    """Add to the output of `last` the branch's output for the input of `first`; returns the branch."""
+    hooks = _Parallel(branch)
+    first.register_forward_pre_hook(hooks.store_input)
+    last.register_forward_hook(hooks.add_output)
+    return branch
 
 
 def _reached(encoder: Any, device: torch.device) -> frozenset[str]:

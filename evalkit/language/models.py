@@ -1,4 +1,4 @@
-"""Causal language models and tokenizers: loaded from disk or the hub, or made untrained."""
+"""Causal language models and tokenizers of transformers: loaded from disk or the hub, or untrained."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-import evalkit
+from evalkit import demo
 from evalkit.errors import UserError, one_line
 from evalkit.weights import huggingface
 
 PAD, UNKNOWN, BEGIN, END = range(4)
-# Of what lm=scratch learns: pieces at most, width and layers.
+# Of lm=scratch: pieces of the vocabulary at most, width, layers.
 SCRATCH = {"vocabulary": 8000, "width": 256, "layers": 3}
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
-EMBEDDED = Path(evalkit.__file__).parent / "demo" / "lm"
 
 
 def load(source: str) -> tuple[nn.Module, Any]:
-    """A causal language model and its tokenizer, from a local folder, a hub id, or (empty) the embedded one.
+    """Load a causal language model and its tokenizer from a local folder or a hub id; empty means the embedded one.
 
     Raises:
         UserError: transformers cannot load it.
@@ -36,21 +35,21 @@ def load(source: str) -> tuple[nn.Module, Any]:
         raise UserError("lm=scratch learns from captions, which only adapter=captioner does")
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    folder = source or str(EMBEDDED)
-    place = Path(folder)
-    if place.is_dir():
-        if not (place / "config.json").is_file():
+    folder = source or str(demo.LANGUAGE_MODEL)
+    path = Path(folder)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
             raise UserError(f"lm={folder}: no config.json there, so it is no model that transformers saved")
-        if not any((place / name).is_file() for name in TOKENIZERS):
+        if not any((path / name).is_file() for name in TOKENIZERS):
             raise UserError(
                 f"lm={folder}: a model is there, and no tokenizer ({' or '.join(TOKENIZERS)}); save the model's own "
                 "beside it: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
             )
-        huggingface.refuse_code(place, f"lm={folder}")
-    elif place.is_absolute() or folder.startswith((".", "~")) or folder.count("/") > 1:
+        huggingface.refuse_code(path, f"lm={folder}")
+    elif path.is_absolute() or folder.startswith((".", "~")) or folder.count("/") > 1:
         raise UserError(f"lm={folder}: no such folder; wanted one that transformers saved, or a name on its hub")
     try:
-        # Unless it is told not to, transformers asks at the terminal whether to run code that came with a model.
+        # By default, transformers asks at the terminal whether to run code that came with a model.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         huggingface.refuse_kernels(config, f"lm={folder}")
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -60,18 +59,18 @@ def load(source: str) -> tuple[nn.Module, Any]:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"lm={source}: transformers cannot load it: {reason}") from error
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # else its own penalties and sampling would say what is said
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # its own would bring penalties and sampling
     return model, tokenizer
 
 
 def untrained(texts: Sequence[str]) -> tuple[nn.Module, Any]:
-    """An untrained decoder and a vocabulary of its own: what `lm=scratch` learns captions with.
+    """Make an untrained decoder, with a vocabulary learned from texts, for `lm=scratch`.
 
     Args:
-        texts: all that the vocabulary is learned from; the same texts give the same vocabulary.
+        texts: the vocabulary is learned from these alone; the same texts give the same vocabulary.
 
     Raises:
-        UserError: there are too few to learn from.
+        UserError: the texts are too few for a vocabulary.
     """
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
@@ -95,7 +94,7 @@ def untrained(texts: Sequence[str]) -> tuple[nn.Module, Any]:
 
 
 def vocabulary(texts: Iterable[str], size: int) -> bytes:
-    """A sentencepiece vocabulary (BPE) of so many pieces, or fewer where the texts have no more.
+    """Learn a sentencepiece vocabulary (BPE) of `size` pieces, or fewer where the texts have no more.
 
     Raises:
         UserError: there is nothing to learn from.
@@ -124,10 +123,10 @@ def vocabulary(texts: Iterable[str], size: int) -> bytes:
 
 
 def check_prompt(prompt: str, needs: Sequence[str]) -> None:
-    """Nothing where a prompt is text with all of these fields, such as {question}, in it.
+    """Check that a prompt holds all of these fields, such as {question}, and no other braces.
 
     Raises:
-        UserError: it is not.
+        UserError: it does not.
     """
     missing = [field for field in needs if field not in prompt]
     try:

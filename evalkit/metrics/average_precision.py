@@ -16,7 +16,7 @@ from evalkit.metrics.classification import accuracy, is_failed, mean_over_classe
 
 
 def top1_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float | list[float]]:
-    """Whether the right class has the highest score: `top1`; and the mean average precision of classes: `mAP`.
+    """Top-1 accuracy and mean average precision over classes: `top1`, `mAP`.
 
     Args:
         predictions: (C,) scores of each example, higher is likelier.
@@ -26,12 +26,12 @@ def top1_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> di
         UserError: a prediction is not such a list, or they differ in length.
     """
     precision = multilabel_map(predictions, targets)
-    best = [_highest(one) for one in predictions]
+    best = [_argmax(scores) for scores in predictions]
     return {"top1": accuracy(best, [target for (target,) in targets])["accuracy"], **precision}
 
 
-def _highest(scores: Any) -> int | None:
-    """The class of the highest score; None where there is none. A single number is a target in place of scores."""
+def _argmax(scores: Any) -> int | None:
+    """The class of the highest score; None if all are NaN. A single number is a target in place of scores."""
     known = np.atleast_1d(np.asarray(scores, dtype=np.float64))
     if np.isnan(known).all():
         return None
@@ -40,15 +40,15 @@ def _highest(scores: Any) -> int | None:
 
 _Truth = npt.NDArray[np.bool_]
 
-# Classes x examples x draws of a score that goes through all of them for each draw: about ten seconds.
-_AFFORDABLE = 4_000_000_000
+# Bound on classes x examples x bootstrap draws, all of which are visited: about ten seconds.
+_MAX_OPERATIONS = 4_000_000_000
 
 
 def multilabel_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
-    """Mean average precision over the classes that some example has, in percent: `mAP`.
+    """Mean average precision over the classes with examples, in percent: `mAP`.
 
-    Of examples with equal scores none comes before another: they share the precision at the last of them, so that a
-    constant prediction gives the share of examples that have the class. A failed example is never found.
+    Examples with equal scores share the precision at the last of them, so that a
+    constant prediction gives the share of examples that have the class. A failed example is never retrieved.
 
     Args:
         predictions: (C,) scores of each example, higher is likelier.
@@ -62,9 +62,9 @@ def multilabel_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]])
 
 
 def foreground_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
-    """What `multilabel_map` gives without class 0, the background, whose own precision does not count: `mAP`.
+    """`multilabel_map` without class 0, the background: `mAP`.
 
-    An example of the background alone stands: it is a false positive of the others. Arguments are those of
+    Examples of the background alone are kept, as negatives of the other classes. Arguments are those of
     `multilabel_map`.
     """
     scores, truth = _multilabel("foreground_map", predictions, targets)
@@ -72,7 +72,7 @@ def foreground_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]])
 
 
 def box_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
-    """AVA's mean average precision of boxes that are given, an example each, in percent: `mAP`.
+    """AVA's mean average precision for given boxes, one example each, in percent: `mAP`.
 
     Its evaluation (https://github.com/activitynet/ActivityNet/blob/master/Evaluation/get_ava_performance.py) has the
     rule of PASCAL VOC: what counts at a recall is the highest precision at that recall or at a higher one. There, one
@@ -84,7 +84,7 @@ def box_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dic
 
 
 def charades_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, float]:
-    """Charades' mean average precision in percent: `mAP`, and `mAP_all_videos`, which counts what `mAP` leaves out.
+    """Charades' mean average precision in percent: `mAP`, and `mAP_all_videos`, which includes videos without action.
 
     By the rule of Charades' own evaluation (https://github.com/gsig/charades-algorithms), a video without any action
     is no false positive of any class: `mAP` is over the other videos. In `mAP_all_videos` every video counts. Both are
@@ -98,11 +98,11 @@ def charades_map(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -
 
 
 def chance_map(targets: Sequence[Sequence[int]], empty: bool = True) -> float:
-    """The mean average precision, in percent, that is expected of examples in random order.
+    """The expected mean average precision, in percent, of a random ranking.
 
     Args:
         targets: the class indices that each example has; may be none.
-        empty: whether examples without a class count; by Charades' rule they do not.
+        empty: count examples without a class; Charades' rule does not.
     """
     n = sum(empty or len(target) > 0 for target in targets)
     positives = np.unique([c for target in targets for c in set(target)], return_counts=True)[1]
@@ -115,11 +115,11 @@ def pr_auc(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict
     """Mean over classes of the area under the precision-recall curve, as Keras computes it, in percent: `PR-AUC`.
 
     200 thresholds from just below 0 to just above 1, evenly spaced; between two of them true positives grow linearly
-    with what is found (Davis and Goadrich 2006, https://doi.org/10.1145/1143844.1143874). Classes that no example has
-    are left out, where Keras would count 0. Arguments are those of `multilabel_map`, scores in 0..1.
+    with what is found (Davis and Goadrich 2006, https://doi.org/10.1145/1143844.1143874). Classes without examples
+    are left out; Keras counts them as 0. Arguments are those of `multilabel_map`, scores in 0..1.
 
     Raises:
-        UserError: as `multilabel_map`, and where a score is not in 0..1.
+        UserError: as `multilabel_map`, and if a score is not in 0..1.
     """
     scores, truth = _multilabel("pr_auc", predictions, targets)
     if (known := scores[np.isfinite(scores)]).size and not 0 <= known.min() <= known.max() <= 1:
@@ -144,12 +144,11 @@ def pr_auc(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict
 
 
 def _multilabel(metric: str, predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> tuple[Table, _Truth]:
-    """Scores (C, N), -inf for what failed, and whether each example has each class (C, N)."""
+    """Scores (C, N), -inf for failed examples, and labels (C, N)."""
     given: list[Table | None] = []
     for prediction, target in zip(predictions, targets, strict=True):
-        right = _is_target(prediction, target)
-        given.append(None if right or is_failed(prediction) else _scores(metric, prediction))
-    lengths = {len(one) for one in given if one is not None}
+        given.append(None if _is_target(prediction, target) or is_failed(prediction) else _scores(metric, prediction))
+    lengths = {len(row) for row in given if row is not None}
     largest = max((c for target in targets for c in target), default=-1)
     if len(lengths) > 1 or (lengths and largest >= min(lengths)):
         raise UserError(
@@ -158,10 +157,10 @@ def _multilabel(metric: str, predictions: Sequence[Any], targets: Sequence[Seque
         )
     classes = lengths.pop() if lengths else largest + 1
     scores, truth = np.full((len(given), classes), -math.inf), np.zeros((len(given), classes), dtype=bool)
-    for i, (one, prediction, target) in enumerate(zip(given, predictions, targets, strict=True)):
+    for i, (row, prediction, target) in enumerate(zip(given, predictions, targets, strict=True)):
         truth[i, list(target)] = True
-        if one is not None:
-            scores[i] = one
+        if row is not None:
+            scores[i] = row
         elif not is_failed(prediction):
             scores[i, list(target)] = math.inf
     scores[np.isnan(scores)] = -math.inf
@@ -169,31 +168,34 @@ def _multilabel(metric: str, predictions: Sequence[Any], targets: Sequence[Seque
 
 
 def _is_target(prediction: Any, target: Sequence[int]) -> bool:
-    """Whether the target stands in place of a prediction: whole numbers, where scores are fractions."""
+    """Whether the prediction is the target itself: class indices, where predictions are float scores."""
     return prediction is target or (
         isinstance(prediction, list | tuple)
         and len(prediction) == len(target)
         and list(prediction) == list(target)
-        and all(isinstance(one, Integral) for one in prediction)
+        and all(isinstance(value, Integral) for value in prediction)
     )
 
 
 def _scores(metric: str, prediction: Any) -> Table:
     try:
-        found = np.asarray(prediction, dtype=np.float64)
+        scores = np.asarray(prediction, dtype=np.float64)
     except (TypeError, ValueError):
-        found = np.empty(())
-    if isinstance(prediction, str) or found.ndim != 1:
+        scores = np.empty(())
+    if isinstance(prediction, str) or scores.ndim != 1:
         raise UserError(f"{metric}: prediction {str(prediction)[:60]!r} is not a list of scores, one of each class")
-    return found
+    return scores
 
 
 def _mean_average_precision(
     scores: Table, truth: _Truth, among: npt.NDArray[np.intp] | None = None, envelope: bool = False
 ) -> float:
-    """The mean over classes of the average precision, of scores and truth (C, N), of some examples or of all.
+    """Mean average precision of scores and labels (C, N).
 
     Args:
+        scores: -inf for failed examples.
+        truth: whether each example has each class.
+        among: indices of the examples that count; None for all.
         envelope: the precision at a recall is the highest at that recall or at a higher one.
     """
 
@@ -205,7 +207,7 @@ def _mean_average_precision(
         known = truth & (scores > -math.inf)
         if not known.any():
             return np.where(positives > 0, 0.0, math.nan)
-        # What is told apart: the places of positives, best first, each with what comes after the one before it.
+        # Rank steps: one per distinct score of a positive, best first; negatives join the next lower step.
         steps = np.unique(-scores[known])
         step = np.searchsorted(steps, -scores)
         below = step < len(steps)
@@ -219,19 +221,21 @@ def _mean_average_precision(
 
 
 def _over_classes(of_class: Callable[..., Table], scores: npt.NDArray[Any], truth: _Truth) -> float:
-    """The mean over classes of what (times, scores (N,), truth (N,)) give for each, NaN left out."""
+    """The mean over classes, ignoring NaN, of `of_class(times, scores (N,), truth (N,))`."""
     classes, n = truth.shape
     if not (classes and n):
         return math.nan
 
     def of(times: Draws) -> Table:
-        return mean_over_classes(np.stack([of_class(times, *one) for one in zip(scores, truth, strict=True)]))
+        return mean_over_classes(
+            np.stack([of_class(times, *class_row) for class_row in zip(scores, truth, strict=True)])
+        )
 
-    return ReweightedScore(n, of, min(RESAMPLES, max(1_000, _AFFORDABLE // (classes * n))))
+    return ReweightedScore(n, of, min(RESAMPLES, max(1_000, _MAX_OPERATIONS // (classes * n))))
 
 
 def _sums(times: Draws, groups: npt.NDArray[np.intp], where: _Truth | None = None) -> Table:
-    """How often each group of examples counts (groups, R), in rising order of the groups' numbers (N,)."""
+    """Summed weights of each group of examples (groups, R), in ascending order of the group indices (N,)."""
     order = np.argsort(groups, kind="stable")
     starts = np.unique(groups[order], return_index=True)[1]
     drawn = times[order]

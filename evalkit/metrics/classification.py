@@ -1,10 +1,9 @@
-"""Score functions for tasks: (predictions, targets) in the same order -> {metric: value}.
+"""Accuracies. A score function takes (predictions, targets) in the same order and returns {metric: value}.
 
-A value is one number per example in 0..1, whose mean in percent is the score, or one float over the whole split, best
-one that knows what it is for examples that count several times (`AdditiveScore` and `ReweightedScore` of
-evalkit/metrics/bootstrap.py). The first metric is the headline. A prediction of None stands for a failed example and is
-wrong, and so is NaN; a target in place of a prediction is right. `evalkit.results.scores.scores` adds the interval, the
-bounds and the kinds.
+A value is a list of one number per example in 0..1, whose mean in percent is the score, or one float over the whole
+split, in percent, preferably an `AdditiveScore` or a `ReweightedScore` (evalkit/metrics/bootstrap.py), which have
+intervals. The first metric is the headline. A prediction of None or NaN stands for a failed example and is wrong; a
+target in place of a prediction is right. `evalkit.results.scores.scores` adds intervals, bounds and kinds.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _WHOLE = frozenset({int})
 
 
 def accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, list[float]]:
-    """Whether each predicted class index, or option, is the right one: `accuracy`.
+    """Accuracy of predicted class or option indices: `accuracy`.
 
     Raises:
         UserError: a prediction is not one whole number.
@@ -32,10 +31,10 @@ def accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, li
 
 
 def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, list[float]]:
-    """Whether the right class is the best scored one, and among the five best: `top1`, `top5`.
+    """Top-1 and top-5 accuracy: `top1`, `top5`.
 
     Args:
-        predictions: class indices in falling order of score; all of them, or the first five or more.
+        predictions: class indices in descending order of score; all of them, or at least the first five.
         targets: class indices.
 
     Raises:
@@ -45,7 +44,7 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
     best: list[Sequence[Any]] = []
     for prediction, target in zip(predictions, targets, strict=True):
         if type(prediction) is list and len(prediction) >= enough and _WHOLE.issuperset(map(type, prediction[:5])):
-            best.append(prediction[:5])  # as most are; the rest takes three times as long
+            best.append(prediction[:5])  # the common case, three times as fast as the general one
         elif is_failed(prediction):
             best.append(())
         elif isinstance(prediction, Sequence) and not isinstance(prediction, str) and len(prediction) >= enough:
@@ -64,8 +63,9 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
 
 
 def macro_accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, float | list[float]]:
-    """The share that is right of each class, averaged over the classes that some example has, in percent:
-    `macro_accuracy`; and `top1`, where each example counts the same. Arguments are those of `top1_top5`.
+    """Accuracy per class, averaged over the classes with examples: `macro_accuracy`; and `top1` over examples.
+
+    Arguments are those of `top1_top5`.
     """
     hits = np.array(top1_top5(predictions, targets)["top1"])
     order = np.argsort(targets, kind="stable")
@@ -82,14 +82,14 @@ def macro_accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[s
 
 
 def mean_over_classes(values: Table) -> Table:
-    """The mean over the first dimension, in percent, of what is not NaN; NaN where nothing is left."""
+    """The mean over the first dimension, in percent, ignoring NaN; NaN if all are NaN."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.asarray(100 * np.where(known, values, 0).sum(0) / known.sum(0))
 
 
 def is_failed(prediction: Any) -> bool:
-    """Whether a prediction stands for a failed example: None or NaN."""
+    """Whether a prediction is that of a failed example: None or NaN."""
     return prediction is None or (isinstance(prediction, float) and math.isnan(prediction))
 
 

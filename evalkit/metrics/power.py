@@ -9,31 +9,31 @@ from statistics import NormalDist
 _TEST, _POWER = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(0.8)
 
 
-def samples(difference: float, baseline: float, correlation: float) -> int:
-    """Samples, each of its own video, at which a paired test at 5 % sees the difference in 80 % of all cases.
+def required_samples(difference: float, baseline: float, correlation: float) -> int:
+    """The number of samples, each of its own video, for 80 % power of a paired test at 5 %.
 
-    Of samples that are right or wrong, by the normal approximation (Connor 1987, https://doi.org/10.2307/2531961): the
+    For samples that are right or wrong, by the normal approximation (Connor 1987, https://doi.org/10.2307/2531961): the
     test's error is that of runs which are equally good and disagree as often.
 
     Args:
         difference: between the runs, in percent points.
-        baseline: what the worse one scores, in percent.
-        correlation: between the two of being right on a sample.
+        baseline: accuracy of the worse run, in percent.
+        correlation: between the two runs of being right on a sample.
     """
     p, q = baseline / 100, (baseline + difference) / 100
     variance = p * (1 - p) + q * (1 - q) - 2 * correlation * math.sqrt(p * (1 - p) * q * (1 - q))
-    # Two runs that differ by q - p disagree at least so often, however alike they are.
+    # Two runs that differ by q - p disagree at least that often, whatever their correlation.
     variance = max(variance, (q - p) * (1 - (q - p)))
     equal = variance + (q - p) ** 2
     return math.ceil((_TEST * math.sqrt(equal) + _POWER * math.sqrt(variance)) ** 2 / (q - p) ** 2)
 
 
-def detectable(n: int, baseline: float, correlation: float) -> float:
-    """The smallest difference, in percent points, that n samples can show; NaN where not even 100 % can be told."""
+def detectable_difference(n: int, baseline: float, correlation: float) -> float:
+    """The smallest difference, in percent points, that n samples detect; NaN if not even 100 % accuracy is detected."""
     low, high = 0.0, 100 - baseline
-    if samples(high, baseline, correlation) > n:
+    if required_samples(high, baseline, correlation) > n:
         return math.nan
     while high - low > 1e-3:
         middle = (low + high) / 2
-        low, high = (low, middle) if samples(middle, baseline, correlation) <= n else (middle, high)
+        low, high = (low, middle) if required_samples(middle, baseline, correlation) <= n else (middle, high)
     return high

@@ -1,4 +1,4 @@
-"""R@1, R@5, R@10, median and mean rank from the rank of the first right candidate."""
+"""Retrieval: R@1, R@5, R@10, median and mean rank, text to video and video to text."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ from evalkit.metrics.bootstrap import AdditiveScore, Draws, ReweightedScore, Tab
 
 
 def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
-    """How high each text ranks its video, and each video its texts, as `t2v_` and `v2t_`: `R@1`, `R@5`, `R@10`,
-    `median_rank`, `mean_rank`.
+    """`R@1`, `R@5`, `R@10`, `median_rank` and `mean_rank`, text to video as `t2v_...` and video to text as `v2t_...`.
 
-    Each caption asks once for its video; each video asks once for its captions, of which the best counts. A failed
-    query is a miss. For the median and the mean it ranks last, at the number of videos or of captions (or the largest
-    rank seen, where that is larger): left out, a failure would improve both, and an infinite rank would drown the mean.
+    Each caption is a query for its video; each video is one query for its captions, of which the best ranked counts. A
+    failed query is a miss. For the median and the mean it ranks last, at the number of videos or of captions (or the
+    largest rank seen, if that is larger): left out, a failure would improve both, and an infinite rank would dominate
+    the mean.
 
     Args:
-        predictions: one per caption, {"t2v": r, "v2t": r} with ranks from 1, or None for a miss: the average rank of
-            what ties, so that a constant similarity ranks everything in the middle and not first.
-        targets: the video's name, where each has one caption; else (name, number of the caption from 0), and the
-            video's own rank is read where that is 0.
+        predictions: one per caption, {"t2v": r, "v2t": r} with ranks from 1, or None for a miss; ties have their
+            average rank, so that a constant similarity ranks everything in the middle and not first.
+        targets: the video's name if each has one caption; else (name, index of the caption), and the video's own rank
+            is read at index 0.
 
     Raises:
         UserError: a prediction has no ranks, or a rank below 1.
     """
     several = any(isinstance(target, list | tuple) for target in targets)
     videos = sum(not several or target[1] == 0 for target in targets)
-    found: dict[str, float | list[float]] = {}
-    for way, candidates in (("t2v", videos), ("v2t", len(targets))):
-        once = several and way == "v2t"
-        asks = np.array([not once or target[1] == 0 for target in targets], dtype=np.float64)
-        pairs = zip(predictions, targets, asks, strict=True)
-        ranks = np.array([_rank(one, target, way) if ask else 1.0 for one, target, ask in pairs])
+    metrics: dict[str, float | list[float]] = {}
+    for direction, candidates in (("t2v", videos), ("v2t", len(targets))):
+        once = several and direction == "v2t"
+        is_query = np.array([not once or target[1] == 0 for target in targets], dtype=np.float64)
+        pairs = zip(predictions, targets, is_query, strict=True)
+        ranks = np.array(
+            [_rank(prediction, target, direction) if query else 1.0 for prediction, target, query in pairs]
+        )
         last = max([float(candidates), *ranks[np.isfinite(ranks)]])
         placed = np.minimum(ranks, last)
         for k in (1, 5, 10):
             hits = (ranks <= k).astype(np.float64)
-            found[f"{way}_R@{k}"] = (
-                AdditiveScore(np.stack([100 * hits * asks, asks], 1), _ratio) if once else hits.tolist()
+            metrics[f"{direction}_R@{k}"] = (
+                AdditiveScore(np.stack([100 * hits * is_query, is_query], 1), _ratio) if once else hits.tolist()
             )
-        found[f"{way}_median_rank"] = _median(placed[asks > 0], np.flatnonzero(asks), len(asks))
-        found[f"{way}_mean_rank"] = AdditiveScore(np.stack([placed * asks, asks], 1), _ratio)
-    return found
+        metrics[f"{direction}_median_rank"] = _median(placed[is_query > 0], np.flatnonzero(is_query), len(is_query))
+        metrics[f"{direction}_mean_rank"] = AdditiveScore(np.stack([placed * is_query, is_query], 1), _ratio)
+    return metrics
 
 
 def _ratio(sums: Table) -> Table:
@@ -55,7 +57,7 @@ def _ratio(sums: Table) -> Table:
 
 
 def _median(values: Table, places: npt.NDArray[np.intp], n: int) -> float:
-    """The median of values (M,), which are those of the examples at these places among n."""
+    """The median of values (M,) of the examples at these indices among n."""
     if not len(values):
         return math.nan
     order = np.argsort(values, kind="stable")
@@ -70,14 +72,14 @@ def _median(values: Table, places: npt.NDArray[np.intp], n: int) -> float:
     return ReweightedScore(n, of)
 
 
-def _rank(prediction: Any, target: Any, way: str) -> float:
+def _rank(prediction: Any, target: Any, direction: str) -> float:
     """The rank, from 1; infinite for a miss."""
     if prediction is None:
         return math.inf
     if prediction is target:
         return 1.0
-    if isinstance(prediction, Mapping) and way in prediction:
-        rank = prediction[way]
+    if isinstance(prediction, Mapping) and direction in prediction:
+        rank = prediction[direction]
         if rank is None or math.isnan(rank):
             return math.inf
         if rank >= 1:

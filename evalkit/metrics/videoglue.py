@@ -1,4 +1,4 @@
-"""What VideoGLUE makes of many scores: a mean over groups of tasks, and one score over ways to adapt and their cost.
+"""VideoGLUE's aggregates: a stratified mean over groups of tasks, and one score over adaptations and their cost.
 
 https://arxiv.org/abs/2307.03166, equation 3; VideoPrism's table 17 (https://arxiv.org/abs/2402.13217) prints both.
 """
@@ -11,7 +11,7 @@ from statistics import fmean
 
 from evalkit.errors import UserError
 
-# Tasks that ask for the same are one group, so that none of them weighs more for having more benchmarks.
+# Tasks of one capability are one group, so that none weighs more for having more benchmarks.
 GROUPS = {
     "appearance": ("kinetics400", "moments_in_time"),
     "motion": ("ssv2", "diving48"),
@@ -22,10 +22,10 @@ GROUPS = {
 
 
 def stratified_mean(scores: Mapping[str, float]) -> float:
-    """The mean over groups of the mean within each; a group of which no task is there is left out.
+    """The mean over groups of the mean within each; groups without a score are left out.
 
     Args:
-        scores: in 0..100 by evalkit's name of the task.
+        scores: in 0..100 by the task's name.
 
     Raises:
         UserError: a task is in no group, or there is none.
@@ -39,7 +39,7 @@ def stratified_mean(scores: Mapping[str, float]) -> float:
 
 
 def score(means: Mapping[str, float], costs: Mapping[str, float]) -> float:
-    """The VideoGLUE score: the means of all adaptations, each weighted by 1 / log10 of what it costs to train.
+    """The VideoGLUE score: the means of all adaptations, each weighted by 1 / log10 of its training cost.
 
     VideoPrism's table 17 comes out with costs in trainable GFLOPs; VideoGLUE's third version also averages over
     trainable parameters, in a unit that it does not print.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 from evalkit.api import Example
-from evalkit.datasets.files import LabeledRow
+from evalkit.datasets.files import LabeledSplits
 from evalkit.mini import film, language, world
 from evalkit.mini.library import Films
 
@@ -18,7 +18,7 @@ ORDERED = ("red", "green", "blue")
 CYCLES = 3  # odd, so that a film is in the middle of one in its own middle
 
 
-def one_step(label: Callable[[world.Step], str], actions: Sequence[str] = world.ACTIONS) -> LabeledRow:
+def one_step(label: Callable[[world.Step], str], actions: Sequence[str] = world.ACTIONS) -> LabeledSplits:
     """Ten-second films of one thing doing one of these actions, a class for each label."""
     films = Films("kinetics400", language.clips("kinetics400", FILMS), fps=8)
     steps = [story.steps[0] for story in films.stories]
@@ -27,7 +27,7 @@ def one_step(label: Callable[[world.Step], str], actions: Sequence[str] = world.
     return _labeled(films, [None if one is None else classes.index(one) for one in labels], classes)
 
 
-def three_steps(label: Callable[[world.Story], Set[str]]) -> LabeledRow:
+def three_steps(label: Callable[[world.Story], Set[str]]) -> LabeledSplits:
     """Twelve-second films of a red, a green and a blue thing in any order, each in an action of its own.
 
     Args:
@@ -39,14 +39,14 @@ def three_steps(label: Callable[[world.Story], Set[str]]) -> LabeledRow:
     return _labeled(films, [tuple(sorted(map(classes.index, one))) for one in labels], classes)
 
 
-def in_order() -> LabeledRow:
+def in_order() -> LabeledSplits:
     """The films of `three_steps`, a class per order of their colors."""
     found = three_steps(lambda story: {", ".join(step.thing.color for step in story.steps)})
     train, test = ([replace(one, target=one.target[0]) for one in split] for split in (found.train, found.test))
     return found._replace(train=train, test=test)
 
 
-def side_by_side(label: Callable[[world.Step], Set[str]]) -> LabeledRow:
+def side_by_side(label: Callable[[world.Step], Set[str]]) -> LabeledSplits:
     """Ten-second films of two things of different colors and actions; an example for each, in its box.
 
     Args:
@@ -62,7 +62,7 @@ def side_by_side(label: Callable[[world.Step], Set[str]]) -> LabeledRow:
         for name, half, box in zip(("left", "right"), _halves(step), (left, right), strict=True):
             target = tuple(sorted(map(classes.index, label(half))))
             examples.append(Example(f"{path.stem}/{name}", path, target, box=box))
-    return LabeledRow(examples[: 2 * TRAIN], examples[2 * TRAIN :], classes, films.prepare_videos)
+    return LabeledSplits(examples[: 2 * TRAIN], examples[2 * TRAIN :], classes, films.prepare_videos)
 
 
 def _halves(step: world.Step) -> tuple[world.Step, world.Step]:
@@ -86,7 +86,7 @@ def _in_order(rng: random.Random) -> world.Story:
     return replace(story, steps=tuple(replace(step, thing=replace(step.thing, color=color)) for step, color in colored))
 
 
-def _labeled(films: Films, targets: Sequence[int | tuple[int, ...] | None], classes: tuple[str, ...]) -> LabeledRow:
+def _labeled(films: Films, targets: Sequence[int | tuple[int, ...] | None], classes: tuple[str, ...]) -> LabeledSplits:
     examples = [Example(path.stem, path, target) for path, target in zip(films.paths, targets, strict=True)]
     train, test = ([one for one in part if one.target is not None] for part in (examples[:TRAIN], examples[TRAIN:]))
-    return LabeledRow(train, test, classes, films.prepare_videos)
+    return LabeledSplits(train, test, classes, films.prepare_videos)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.api import Example
 from evalkit.datasets import captions
-from evalkit.datasets.files import LabeledRow
+from evalkit.datasets.files import LabeledSplits
 from evalkit.mini import language, library
 from evalkit.mini.captions import TEST, TRAIN
 from evalkit.mini.language import Kind, Question
@@ -16,7 +16,7 @@ from evalkit.mini.library import Films
 FEW = 20
 
 
-def whole(kinds: Sequence[Kind] = language.KINDS) -> LabeledRow:
+def whole(kinds: Sequence[Kind] = language.KINDS) -> LabeledSplits:
     """Three-minute films and five stories each, which differ in one of these kinds alone."""
 
     def ask(name: str, path: Path, question: Question) -> Iterator[Example]:
@@ -27,7 +27,7 @@ def whole(kinds: Sequence[Kind] = language.KINDS) -> LabeledRow:
     return _asked(ask, TRAIN, TEST)
 
 
-def steps() -> LabeledRow:
+def steps() -> LabeledSplits:
     """The six steps of a few of these films as videos of their own; all that happens in the film is to choose from."""
 
     def ask(name: str, path: Path, question: Question) -> Iterator[Example]:
@@ -39,7 +39,7 @@ def steps() -> LabeledRow:
     return _asked(ask, FEW, FEW)
 
 
-def _asked(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, test: int) -> LabeledRow:
+def _asked(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, test: int) -> LabeledSplits:
     """The examples of so many films of each split."""
     films: list[Films] = []
     found: dict[str, list[Example]] = {}
@@ -53,4 +53,4 @@ def _asked(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, 
         for one in films:
             one.prepare_videos(examples)
 
-    return LabeledRow(found["train"], found["test"], (), prepare_videos)
+    return LabeledSplits(found["train"], found["test"], (), prepare_videos)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from evalkit.datasets.suites import Suite, beside, read
+from evalkit.datasets.suites import Suite, nearest_published, read
 from evalkit.errors import UserError
 from evalkit.metrics import videoglue
 from evalkit.pipeline import sweep
@@ -72,7 +72,7 @@ def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
         if score["value"] is not None:
             scores.setdefault(name.removesuffix("@mini"), score["value"])
         numbers = (decimal(score["value"]), interval(score["ci95"], missing=""), f"{score['n']:,}")
-        published = beside(suite, adaptation, record)
+        published = nearest_published(suite, adaptation, record)
         rows.append((name, adaptation, score["metric"], *numbers, decimal(record["chance"]), *published))
     if suite.mean and len(scores) == len(done):
         rows.append((f"{suite.mean} mean", "", "", decimal(videoglue.stratified_mean(scores)), *[""] * 5))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import AdditiveScore, Indices, ReweightedScore, difference, interval, mean
-from evalkit.metrics.significance import exchanged, paired
+from evalkit.metrics.significance import exchange_test, paired_bootstrap
 from evalkit.results.rows import Row
 from evalkit.results.scores import Measured, present
 from evalkit.results.validate import Checked, check
@@ -173,15 +173,15 @@ def _differences(a: Measured, b: Measured, rows: Sequence[Row], seed: int) -> It
 
 
 def _among(value: npt.NDArray[np.float64] | AdditiveScore | ReweightedScore, places: Indices) -> Any:
-    return value[places] if isinstance(value, np.ndarray) else value.among(places)
+    return value[places] if isinstance(value, np.ndarray) else value.subset(places)
 
 
 def _difference(metric: str, a: Any, b: Any, videos: Sequence[str], seed: int) -> Difference:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         low, high = interval((1 + b - a) / 2, videos, seed)  # from -1..1 to 0..1
         a, b = mean(a), mean(b)
-        return Difference(metric, a, b, b - a, 200 * low - 100, 200 * high - 100, exchanged(a, b, videos, seed))
-    better, (low, high, p) = difference(a, b), paired(a, b, videos, seed)
+        return Difference(metric, a, b, b - a, 200 * low - 100, 200 * high - 100, exchange_test(a, b, videos, seed))
+    better, (low, high, p) = difference(a, b), paired_bootstrap(a, b, videos, seed)
     if isinstance(a, AdditiveScore) and not math.isnan(p):
-        p = exchanged(a, b, videos, seed)
+        p = exchange_test(a, b, videos, seed)
     return Difference(metric, a, b, better, low, high, p)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from evalkit import metrics, plugins
 from evalkit.api import Score
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import AdditiveScore, Indices, ReweightedScore, interval, interval_of, numbered
+from evalkit.metrics.bootstrap import AdditiveScore, Indices, ReweightedScore, interval, interval_of, number_clusters
 from evalkit.results.rows import Row
 from evalkit.results.schema import plain
 
@@ -66,7 +66,7 @@ def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | No
 
     def entries(metrics: Sequence[str], indices: Indices, suffix: str = "") -> list[dict[str, Any]]:
         """One entry per metric, over the labeled examples with these indices."""
-        clusters = numbered([videos[i] for i in indices.tolist()])
+        clusters = number_clusters([videos[i] for i in indices.tolist()])
         scored = []
         for metric in metrics:
             rates, bound = worst[metric], best[metric]
@@ -77,9 +77,9 @@ def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | No
                 ]
             else:
                 assert not isinstance(bound, np.ndarray)
-                some = rates.among(indices) if suffix else rates
+                some = rates.subset(indices) if suffix else rates
                 low, high = interval_of(some, clusters, seed)
-                value = [low, some, bound.among(indices) if suffix else bound, high]
+                value = [low, some, bound.subset(indices) if suffix else bound, high]
             least, middle, right, most = map(rounded, value)
             scored.append(
                 {

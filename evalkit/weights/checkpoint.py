@@ -19,7 +19,7 @@ from evalkit.errors import UserError
 
 
 def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> dict[str, Tensor]:
-    """Tensors by name from a .safetensors file, or a .pt / .pth / .ckpt / .bin file.
+    """Read tensors by name from a .safetensors file, or a .pt / .pth / .ckpt / .bin file.
 
     Args:
         path: the file.
@@ -47,19 +47,19 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> dict[s
         raise UserError(f"cannot read weights {path}: it holds no state_dict (a mapping of names to tensors)")
     if not prefix:
         return state
-    found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    if found and all(name.startswith(".") for name in found):
+    selected = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if selected and all(name.startswith(".") for name in selected):
         raise UserError(f"encoder.prefix={prefix}: every name goes on with a dot. Did you mean {prefix}.?")
-    if not found:
-        heads = sorted({f"{name.split('.', 2)[0]}.{name.split('.', 2)[1]}." for name in state if name.count(".") > 1})
+    if not selected:
+        known = sorted({f"{name.split('.', 2)[0]}.{name.split('.', 2)[1]}." for name in state if name.count(".") > 1})
         raise UserError(
-            f"encoder.prefix={prefix}: no weight of {path} starts so. Found: {', '.join(heads[:10]) or 'no prefixes'}"
+            f"encoder.prefix={prefix}: no weight of {path} starts so. Found: {', '.join(known[:10]) or 'no prefixes'}"
         )
-    return found
+    return selected
 
 
 def read_pickle(path: Path, *, trust: bool = False) -> Any:
-    """What a .pt file holds, read without running code from it; `trust` reads any pickle, which can run code.
+    """Read a .pt file without running code from it; `trust` reads any pickle, which can run code.
 
     Raises:
         UserError: the file is damaged, or a pickle that would run code and is not trusted.
@@ -78,7 +78,7 @@ def read_pickle(path: Path, *, trust: bool = False) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
         UserError: the file is missing or no JSON object.
@@ -93,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: object) -> None:
-    """Copies weights into a module; every name and shape must fit. Half precision becomes the module's own dtype.
+    """Copy weights into a module; every name and shape must fit. Half precision becomes the module's own dtype.
 
     Raises:
         UserError: names what is missing, unexpected or of another shape: the first ten and the count.
@@ -103,7 +103,7 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: obje
 
 
 def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: object) -> None:
-    """Compares names and shapes.
+    """Check that names and shapes of weights are those wanted.
 
     Raises:
         UserError: names what is missing, unexpected or of another shape: the first ten and the count.
@@ -119,10 +119,14 @@ def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], sou
 
 
 def raise_problems(problems: Sequence[str], source: object) -> None:
-    """Nothing where there are no problems.
+    """Raise UserError listing the first ten problems, if any.
+
+    Args:
+        problems: one line each.
+        source: the file or folder of the weights, for the message.
 
     Raises:
-        UserError: there are; it tells the first ten and the count.
+        UserError: there are problems; it lists the first ten and their number.
     """
     if problems:
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
@@ -130,7 +134,7 @@ def raise_problems(problems: Sequence[str], source: object) -> None:
 
 
 def save(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes a module's weights as safetensors, floats as `dtype` where one is given."""
+    """Write a module's weights as safetensors; floats are cast to `dtype`, if it is given."""
     state = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
         for name, value in module.state_dict().items()
@@ -139,17 +143,17 @@ def save(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> Non
 
 
 def sha256(module: nn.Module) -> str:
-    """Hash of a module's weights by name, dtype, shape and content, whatever the order or format they came in."""
+    """SHA-256 of a module's weights: names, dtypes, shapes and content, independent of order and file format."""
     return digest(module.state_dict())
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
-    """The same of weights by name."""
-    found = hashlib.sha256()
+    """SHA-256 of weights by name, as `sha256` of a module that holds them."""
+    sha = hashlib.sha256()
     for name, value in sorted(weights.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def _line(error: Exception) -> str:

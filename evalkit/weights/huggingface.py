@@ -1,4 +1,4 @@
-"""Models that transformers keeps, on disk: fetched, read strictly, and fed as their own files say."""
+"""transformers' models: fetched from the hub, loaded strictly, with the clip that their preprocessor's files state."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from evalkit.api import Clip
 from evalkit.errors import UserError, in_line, one_line, suggest
 from evalkit.weights import checkpoint
 
-# How most vision models see pixels; frames and size are each model's own.
+# Mean and std of most vision models; frames and size are each model's own.
 IMAGENET = Clip(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
-# Of a model by its own names, from elsewhere than its folder; None means the folder's.
+# Weights by a model's own names, from elsewhere than its folder; None means the folder's.
 Weights = Mapping[str, Tensor] | None
 
-# What a model needs; a repository's flax, tensorflow and onnx copies, pictures and training states stay where they are.
+# Files that are fetched; flax, tensorflow and onnx copies, pictures and training states are not.
 _FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt", "*.npz"]
 
 
 def fetch(name: str) -> Path:
-    """The local folder of a model on the Hugging Face hub, downloaded on first use.
+    """Fetch a model from the Hugging Face hub, on first use, and return its local folder.
 
     Args:
         name: `organization/model`, or `organization/model@revision`.
@@ -54,7 +54,7 @@ def is_hub_name(word: str) -> bool:
 
 
 def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, **settings: Any) -> Any:
-    """A transformers model from its folder, every weight in place, float32, in evaluation mode.
+    """Load a transformers model from its folder, every weight in place, float32, in evaluation mode.
 
     Args:
         model: the class, such as transformers.CLIPModel.
@@ -66,12 +66,12 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
     Raises:
         UserError: weights are missing, unexpected or of another shape, or the files cannot be read.
     """
-    own = {} if weights is None else {"state_dict": dict(weights), "config": read_config(folder)}
+    given = {} if weights is None else {"state_dict": dict(weights), "config": read_config(folder)}
     try:
         with _quietly():  # its report of what it could not place is our error
             module, info = model.from_pretrained(
                 folder if weights is None else None,
-                **own,
+                **given,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
@@ -92,8 +92,8 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
             *(f"missing {name}" for name in sorted(info["missing_keys"])),
             *(f"unexpected {name}" for name in sorted(unexpected)),
             *(
-                f"{name} is {tuple(found)}, wanted {tuple(wanted)}"
-                for name, found, wanted in sorted(info["mismatched_keys"])
+                f"{name} is {tuple(shape)}, wanted {tuple(wanted)}"
+                for name, shape, wanted in sorted(info["mismatched_keys"])
             ),
             *info["error_msgs"],
         ],
@@ -103,7 +103,7 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
 
 
 def read_config(folder: Path, **changes: Any) -> Any:
-    """The configuration in a folder, as transformers understands it; code from the folder is never run.
+    """Read the configuration in a folder with transformers; code from the folder is never run.
 
     Raises:
         UserError: transformers cannot read it, or does not know its kind.
@@ -120,7 +120,7 @@ def read_config(folder: Path, **changes: Any) -> Any:
 
 
 def refuse_code(folder: Path, name: str) -> None:
-    """Models whose class is Python code in their own folder or repository (`auto_map`) are not read.
+    """Refuse a model whose class is Python code in its own folder or repository (`auto_map`).
 
     Raises:
         UserError: it is one, and transformers has no model of its kind.
@@ -137,7 +137,7 @@ def refuse_code(folder: Path, name: str) -> None:
 
 
 def refuse_kernels(config: Any, name: str) -> None:
-    """Attention that is code from the hub, as transformers would fetch and run it (`organization/kernel`), is refused.
+    """Refuse attention kernels from the hub (`organization/kernel`), which transformers would fetch and run.
 
     Raises:
         UserError: the configuration, or that of a part of the model, names such.
@@ -154,7 +154,7 @@ def refuse_kernels(config: Any, name: str) -> None:
 
 
 def make_config(model_type: str, values: dict[str, Any]) -> Any:
-    """A configuration of transformers from its own names and values; what is not named is the family's default.
+    """Make a configuration of transformers from its own names and values; the others are the family's defaults.
 
     Raises:
         TypeError: there is no such name, which transformers itself would keep and not use.
@@ -181,7 +181,7 @@ def _refuse_strangers(default: Any, values: dict[str, Any], place: str) -> None:
 
 
 def read_clip(folder: Path, default: Clip, shift: float = 0.0) -> Clip:
-    """The clip that the preprocessor files of a folder state; what they do not state is as in `default`.
+    """Read the clip that the preprocessor files of a folder state; what they do not state is as in `default`.
 
     Args:
         folder: with preprocessor_config.json, video_preprocessor_config.json or processor_config.json.
@@ -224,7 +224,7 @@ def read_clip(folder: Path, default: Clip, shift: float = 0.0) -> Clip:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Transformers without its messages and bars."""
+    """Silence transformers' messages and progress bars."""
     from transformers.utils import logging
 
     talk: Any = logging  # its functions are not typed

@@ -1,4 +1,4 @@
-"""What configs/ says of each encoder: read without torch, so that a list of them comes at once."""
+"""Encoder presets in configs/: read without torch, so that listing them is fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evalkit.errors import UserError
 
 @dataclass(frozen=True)
 class Card:
-    """What is said of an encoder to people.
+    """Description of an encoder for lists and docs.
 
     Attributes:
         family: the file in evalkit/encoders/ that builds it, with transformers' own name of the model where it has one.
@@ -34,13 +34,13 @@ class Card:
 
 
 def presets() -> dict[str, Path]:
-    """The files in configs/ that describe an encoder, by name."""
+    """Files of the presets in configs/, by name."""
     folders = [Path(path) / "configs" for path in evalkit.__path__]
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 
 
 def read(file: Path) -> dict[str, Any]:
-    """What a preset's file holds: encoder, clip, settings, card, and a tokenizer where it has one.
+    """Read a preset's file: encoder, clip, settings, card, and tokenizer where there is one.
 
     Raises:
         UserError: it is no preset.
@@ -54,7 +54,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def card(file: Path) -> Card:
-    """The card of a preset's file.
+    """Read the card of a preset's file.
 
     Raises:
         UserError: it has none.
@@ -68,7 +68,7 @@ def card(file: Path) -> Card:
 
 
 def cards() -> dict[str, Card]:
-    """Every encoder that `ckpt=` knows by name, the embedded demo first."""
-    found = {name: card(file) for name, file in presets().items()}
-    demo = replace(found["vivit_demo"], hub="inside evalkit")
-    return {"demo": demo, **found}
+    """Cards of every encoder that `ckpt=` knows by name, the embedded demo first."""
+    by_name = {name: card(file) for name, file in presets().items()}
+    demo = replace(by_name["vivit_demo"], hub="inside evalkit")
+    return {"demo": demo, **by_name}

@@ -1,9 +1,9 @@
-"""Results in the formats of others: one file here per format, found by its name.
+"""Exports of results in the formats of other tools: one file per format, found by its name.
 
 A format is a module with `def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]`: the path of each file in the
-folder of the export, and its text. Runs come newest first. Names in paths go through `part`, so that a result that came
-from elsewhere cannot choose where it is written. Intervals, numbers of examples, controls and the protocol's hash go
-where the format has room; what has no place in it is told.
+folder of the export, and its text. Runs come newest first. Names in paths go through `path_part`, so that a result that
+came from elsewhere cannot choose where it is written. Intervals, numbers of examples, controls and the protocol's hash
+are written if the format has fields for them; what it has no field for is reported.
 """
 
 from __future__ import annotations
@@ -27,50 +27,53 @@ from evalkit.results.rows import Row
 from evalkit.results.scores import is_rank, measure, resolve, task_files
 from evalkit.weights.presets import cards
 
-from .._runs import Run, collect
+from ..runs import Run, collect
 
 logger = logging.getLogger("evalkit")
 
 
 def formats() -> dict[str, str]:
-    """Every format by name, with the first line of its file."""
+    """The formats by name, with the first line of their docstring."""
     files = sorted(Path(__file__).parent.glob("[!_]*.py"))
     return {file.stem: (ast.get_docstring(ast.parse(file.read_bytes())) or "").split("\n")[0] for file in files}
 
 
-def export(words: Sequence[str]) -> int:
-    """Writes all runs under a folder in a format; 1 where a run does not validate, which is named and left out.
+def export(overrides: Sequence[str]) -> int:
+    """Writes all runs under a folder in a format.
 
-    Of two runs that would have the same place, such as two of one encoder and task, the newer has it.
+    Of several runs with the same path, such as two of one encoder and task, the newest is written.
 
     Args:
-        words: to=, the name of a format, where a hyphen counts as an underscore; results=, a run or a folder with runs
-            in it; out=, the folder to write into; task=, the file of a task of one's own, by which its runs are
+        overrides: to=, the name of a format, where a hyphen counts as an underscore; results=, a run or a folder with
+            runs in it; out=, the folder to write into; task=, the file of a task of your own, by which its runs are
             scored again.
 
-    Raises:
-        UserError: a word is wrong; there is no such format, no run, or none that has a place in the format.
-    """
-    chosen = {"to": "", "results": "results", "out": ""}
-    words, files = task_files(words)
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key not in chosen or not equals:
-            raise UserError(f"export takes to=, results=, out= and task=, got {word!r}.{suggest(key, chosen)}")
-        chosen[key] = value
-    name, known = chosen["to"].replace("-", "_"), formats()
-    if name not in known:
-        raise UserError(f"to={chosen['to']}: there is no such format.{suggest(name, known)} Known: {', '.join(known)}")
-    out = Path(chosen["out"] or f"exports/{name}")
+    Returns:
+        The exit code: 1 if a run does not validate. Such runs are named and left out.
 
-    runs, refused = collect(Path(chosen["results"]), files)
+    Raises:
+        UserError: an argument is wrong; there is no such format, no run, or none that has a place in the format.
+    """
+    options = {"to": "", "results": "results", "out": ""}
+    overrides, files = task_files(overrides)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if key not in options or not equals:
+            raise UserError(f"export takes to=, results=, out= and task=, got {override!r}.{suggest(key, options)}")
+        options[key] = value
+    name, known = options["to"].replace("-", "_"), formats()
+    if name not in known:
+        raise UserError(f"to={options['to']}: there is no such format.{suggest(name, known)} Known: {', '.join(known)}")
+    out = Path(options["out"] or f"exports/{name}")
+
+    runs, refused = collect(Path(options["results"]), files)
     for line in refused:
         logger.warning(f"refused: {line}")
     for run in runs:
         for entry in run.result["scores"]:
             if entry["value"] is None:
-                tell(run, f"{entry['metric']} is undefined and left out")
-    runs = sorted(runs, key=lambda run: when(run), reverse=True)
+                report(run, f"{entry['metric']} is undefined and left out")
+    runs = sorted(runs, key=timestamp, reverse=True)
     written: set[Path] = set()
     for path, text in importlib.import_module(f"{__name__}.{name}").files(runs):
         file = out / path
@@ -92,47 +95,47 @@ def export(words: Sequence[str]) -> int:
 # --- what formats share ----------------------------------------------------------------------------------------------
 
 
-def tell(run: Run, what: str) -> None:
-    """Says on stderr what of a run has no place."""
-    logger.warning(f"{run.name}: {what}")
+def report(run: Run, message: str) -> None:
+    """Reports on stderr that part of a run is left out."""
+    logger.warning(f"{run.name}: {message}")
 
 
 def defined(run: Run) -> list[Mapping[str, Any]]:
-    """The run's scores that are no null, the headline first."""
+    """The run's scores whose value is not null, the headline first."""
     return [entry for entry in run.result["scores"] if entry["value"] is not None]
 
 
 def with_headline(runs: Iterable[Run]) -> Iterator[Run]:
-    """The runs whose headline is defined, for formats of which it is the point; the others are told."""
+    """The runs with a headline value; the others are reported."""
     for run in runs:
         if run.result["scores"] and run.result["scores"][0]["value"] is not None:
             yield run
         else:
-            tell(run, "has no headline, and so no place")
+            report(run, "has no headline, and so no place")
 
 
-def means(run: Run, rows: Sequence[Row]) -> dict[str, npt.NDArray[np.float64]]:
-    """What each labeled row of the run scores, 0..1, by metric: of those that are means over examples."""
-    found = measure(resolve(run.result["task"]["score"], run.files), rows) if run.result["scores"] else {}
-    return {metric: values for metric, values in found.items() if isinstance(values, np.ndarray)}
+def example_scores(run: Run, rows: Sequence[Row]) -> dict[str, npt.NDArray[np.float64]]:
+    """Each labeled row's score, (N,) in 0..1, by metric, for the metrics that are means over examples."""
+    measured = measure(resolve(run.result["task"]["score"], run.task_files), rows) if run.result["scores"] else {}
+    return {metric: values for metric, values in measured.items() if isinstance(values, np.ndarray)}
 
 
-def part(name: str) -> str:
-    """A name as one part of a path that any file system takes."""
+def path_part(name: str) -> str:
+    """A name as one path component that is valid on any file system."""
     return re.sub(r"[^\w.@+-]", "-", name).strip(".") or "unnamed"
 
 
-def model(run: Run) -> tuple[str, str]:
-    """Organization and name of the encoder: its weights' on the Hugging Face hub, else `local` and its own name.
+def model_id(run: Run) -> tuple[str, str]:
+    """Organization and name of the encoder on the Hugging Face hub, else `local` and its name.
 
-    A ckpt that reads `organization/name` is taken for one of the hub where there is no such path here.
+    A ckpt like `organization/name` is taken for one of the hub if there is no such local path.
     """
     name, ckpt = run.result["encoder"]["name"], run.result["encoder"]["ckpt"]
     if ckpt == "demo":
-        return "evalkit", part(name)
+        return "evalkit", path_part(name)
     hub = _hubs().get(ckpt) or ("" if Path(ckpt).exists() else ckpt.partition("@")[0])
-    found = re.fullmatch(r"(\w[\w.-]*)/([\w.-]+)", hub)
-    return (part(found[1]), part(found[2])) if found else ("local", part(name))
+    match = re.fullmatch(r"(\w[\w.-]*)/([\w.-]+)", hub)
+    return (path_part(match[1]), path_part(match[2])) if match else ("local", path_part(name))
 
 
 @functools.cache
@@ -141,12 +144,12 @@ def _hubs() -> dict[str, str]:
 
 
 def fraction(metric: str, value: float | None) -> float | None:
-    """A score as most formats have it: a rate in 0..1, a rank as it is."""
+    """A score in the range of most formats: rates in 0..1, ranks unchanged."""
     return value if value is None or is_rank(metric) else round(value / 100, 8)
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """What a number needs to be trusted, for formats that take any value: intervals, controls, failures, hashes."""
+    """Intervals, controls, failures and hashes, for formats with free-form metadata."""
     record, task, data = run.result, run.result["task"], run.result["data"]
     return {
         "status": record["status"],
@@ -166,15 +169,15 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> str:
-    """A file of JSON."""
+    """Indented JSON."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def as_lines(values: Iterable[Any]) -> str:
-    """A file with a line of JSON for each value."""
+    """JSON lines."""
     return "".join(json.dumps(value, allow_nan=False) + "\n" for value in values)
 
 
-def when(run: Run, what: str = "finished") -> datetime:
-    """When a run started or finished, UTC."""
-    return datetime.fromisoformat(run.result["provenance"][what])
+def timestamp(run: Run, event: str = "finished") -> datetime:
+    """The time at which a run started or finished, UTC."""
+    return datetime.fromisoformat(run.result["provenance"][event])

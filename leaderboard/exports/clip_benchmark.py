@@ -1,4 +1,4 @@
-"""CLIP_benchmark's JSON and key names (acc1, image_retrieval_recall@5, ...), of which its `build` makes a table.
+"""CLIP_benchmark's JSON and key names (acc1, image_retrieval_recall@5, ...), as its `build` reads them.
 
 Rates are fractions, as there. Beside each stand its `_ci95_low` and `_ci95_high`.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .._runs import Run
-from . import as_json, defined, fraction, model, part, tell
+from ..runs import Run
+from . import as_json, defined, fraction, model_id, path_part, report
 
 _RECALL = {
-    f"{way}_R@{k}": f"{found}_retrieval_recall@{k}"
-    for way, found in (("t2v", "image"), ("v2t", "text"))
+    f"{way}_R@{k}": f"{retrieved}_retrieval_recall@{k}"
+    for way, retrieved in (("t2v", "image"), ("v2t", "text"))
     for k in (1, 5, 10)
 }
 _WORDS = {"CIDEr": "CIDEr", "METEOR": "METEOR", "ROUGE-L": "ROUGE_L"} | {f"BLEU-{n}": f"Bleu_{n}" for n in range(1, 5)}
@@ -28,27 +28,28 @@ CAPTIONS = ("captioning", _WORDS)
 
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
-    """A file per encoder and task of a kind that it has."""
+    """A file per encoder and task, for the kinds of task that the format has."""
     for run in runs:
         record = run.result
         kind, keys = _kind(record["adapter"], fitted=record["selection"] is not None)
         metrics: dict[str, float | None] = {}
-        without = []
+        left_out = []
         for entry in defined(run):
             metric, (low, high) = entry["metric"], entry["ci95"]
             if metric not in keys:
-                without.append(metric)
+                left_out.append(metric)
                 continue
             metrics[keys[metric]] = fraction(metric, entry["value"])
             metrics[f"{keys[metric]}_ci95_low"] = fraction(metric, low)
             metrics[f"{keys[metric]}_ci95_high"] = fraction(metric, high)
-        if without or not metrics:
-            tell(
-                run, f"adapter {record['adapter']['name']}: no place in clip_benchmark for {', '.join(without) or 'it'}"
+        if left_out or not metrics:
+            report(
+                run,
+                f"adapter {record['adapter']['name']}: no place in clip_benchmark for {', '.join(left_out) or 'it'}",
             )
         if not metrics:
             continue
-        org, name = model(run)
+        org, name = model_id(run)
         dataset, pretrained = record["task"]["name"], (record["encoder"]["sha256"] or "unknown")[:12]
         dump = {
             "dataset": dataset,
@@ -61,11 +62,11 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
             "n_failed": record["data"]["n_failed"],
             "protocol_sha256": record["task"]["protocol_sha256"],
         }
-        yield f"{part(dataset)}_{pretrained}_{name}_en_{kind}.json", as_json(dump)
+        yield f"{path_part(dataset)}_{pretrained}_{name}_en_{kind}.json", as_json(dump)
 
 
 def _kind(adapter: Mapping[str, Any], fitted: bool) -> tuple[str, Mapping[str, str]]:
-    """Its task, and its keys by our metrics; none where it has no such thing, as an attentive probe."""
+    """The format's task and its keys by evalkit's metrics; empty if it has none, as for an attentive probe."""
     name, settings = adapter["name"], adapter["settings"]
     if name in ZERO_SHOT and not fitted and not settings.get("from"):
         return ZERO_SHOT[name]

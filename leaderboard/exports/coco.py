@@ -11,8 +11,8 @@ from evalkit import metrics
 from evalkit.results.run_folder import load_rows
 from evalkit.results.scores import resolve
 
-from .._runs import Run
-from . import as_json, model, part
+from ..runs import Run
+from . import as_json, model_id, path_part
 
 RULES = (metrics.captions, metrics.captions_meteor)
 
@@ -20,10 +20,10 @@ RULES = (metrics.captions, metrics.captions_meteor)
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """Two files per run of a captioning task."""
     for run in runs:
-        if resolve(run.result["task"]["score"], run.files) not in RULES:
+        if resolve(run.result["task"]["score"], run.task_files) not in RULES:
             continue
         rows = load_rows(run.folder)
-        said = [{"image_id": row.id, "caption": row.prediction or ""} for row in rows]
+        captions = [{"image_id": row.id, "caption": row.prediction or ""} for row in rows]
         references = [
             (row.id, text)
             for row in rows
@@ -38,6 +38,6 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
                 {"id": i, "image_id": video, "caption": text} for i, (video, text) in enumerate(references, 1)
             ],
         }
-        stem = f"{'__'.join(model(run))}/{part(run.result['task']['name'])}"
-        yield f"{stem}_results.json", as_json(said)
+        stem = f"{'__'.join(model_id(run))}/{path_part(run.result['task']['name'])}"
+        yield f"{stem}_results.json", as_json(captions)
         yield f"{stem}_annotations.json", as_json(annotations)

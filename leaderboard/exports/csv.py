@@ -10,8 +10,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .._runs import Run
-from . import defined, fraction, model
+from ..runs import Run
+from . import defined, fraction, model_id
 
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
@@ -39,7 +39,7 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             "ci_upper": fraction(metric, high),
             "n_test": entry["n"],
             "seed": record["provenance"]["seed"],
-            "model": "/".join(model(run)),
+            "model": "/".join(model_id(run)),
             "name": encoder["name"],
             "image_size": encoder["clip"].get("size"),
             # Ours.

@@ -16,8 +16,8 @@ from evalkit.results.run_folder import load_rows
 from evalkit.results.schema import digest
 from evalkit.results.scores import is_rank, lower_is_better
 
-from .._runs import Run
-from . import as_json, as_lines, defined, means, model, part, when, with_headline
+from ..runs import Run
+from . import as_json, as_lines, defined, example_scores, model_id, path_part, timestamp, with_headline
 
 VERSION = "0.3.0"
 
@@ -25,9 +25,9 @@ VERSION = "0.3.0"
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """A file per run, and one with its samples."""
     for run in with_headline(runs):
-        record, (org, name) = run.result, model(run)
-        task, time = record["task"]["name"], str(int(when(run).timestamp()))
-        file = f"data/{part(task)}/{org}/{name}/{uuid.UUID(bytes=bytes.fromhex(digest(record))[:16], version=4)}"
+        record, (org, name) = run.result, model_id(run)
+        task, time = record["task"]["name"], str(int(timestamp(run).timestamp()))
+        file = f"data/{path_part(task)}/{org}/{name}/{uuid.UUID(bytes=bytes.fromhex(digest(record))[:16], version=4)}"
         log = {
             "schema_version": VERSION,
             "evaluation_id": f"{task}/{org}/{name}/{time}",
@@ -61,7 +61,7 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
 
 
 def _model(run: Run) -> dict[str, Any]:
-    encoder, adapter, (org, name) = run.result["encoder"], run.result["adapter"], model(run)
+    encoder, adapter, (org, name) = run.result["encoder"], run.result["adapter"], model_id(run)
     return {
         "name": encoder["name"],
         "id": f"{org}/{name}",
@@ -89,7 +89,7 @@ def _result(record: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, An
     details = _texts(n_videos=entry["n_clusters"], failed_wrong=entry["bounds"][0], failed_right=entry["bounds"][1])
     if entry is record["scores"][0]:
         details |= _texts(chance=record["chance"], failed=record["data"]["n_failed"])
-        details |= {f"control {one['name']} {one['metric']}": str(one["value"]) for one in record["controls"]}
+        details |= {f"control {c['name']} {c['metric']}": str(c["value"]) for c in record["controls"]}
     return {
         "evaluation_result_id": f"{task['name']}/{metric}",
         "evaluation_name": task["name"],
@@ -119,13 +119,13 @@ def _result(record: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, An
 
 
 def _samples(run: Run, log: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A line per labeled example; none where the headline is no mean over them."""
+    """A line per labeled example; none if the headline is no mean over them."""
     headline = run.result["scores"][0]["metric"]
     rows = load_rows(run.folder)
-    values = means(run, rows).get(headline)
+    values = example_scores(run, rows).get(headline)
     labeled = [row for row in rows if row.target is not None]
     for row, value in zip(labeled, values, strict=True) if values is not None else ():
-        said = (
+        text = (
             []
             if row.prediction is None
             else [row.prediction if isinstance(row.prediction, str) else json.dumps(row.prediction)]
@@ -140,7 +140,7 @@ def _samples(run: Run, log: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "sample_id": row.id,
             "interaction_type": "single_turn",
             "input": {"raw": row.video, "reference": [str(target) for target in targets]},
-            "output": {"raw": said},
+            "output": {"raw": text},
             "answer_attribution": [],
             "evaluation": {"score": float(value), "is_correct": bool(value == 1)},
             **({"error": row.failure} if row.failure else {}),

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from evalkit.plugins import module_and_factory
 from evalkit.results.run_folder import load_rows
 
-from .._runs import Run
-from . import model
+from ..runs import Run
+from . import model_id
 
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
@@ -24,4 +24,4 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
             continue
         with TemporaryDirectory() as folder:
             for file in submission({row.id: row.prediction for row in load_rows(run.folder)}, Path(folder)):
-                yield f"{'__'.join(model(run))}/{file.name}", file.read_text(encoding="utf-8")
+                yield f"{'__'.join(model_id(run))}/{file.name}", file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the Hugging Face hub reads: <org__model>/.eval_results/<task>.yaml, and a model-index for the model's card.
+"""Hugging Face hub: <org__model>/.eval_results/<task>.yaml, and a model-index for the model's card.
 
 Numbers are as evalkit gives them, rates in percent. An entry of .eval_results is on a benchmark's board where its
 `dataset.id` is the benchmark's on the hub; here it is evalkit's name of the task, to be replaced. It holds the
@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from .._runs import Run
-from . import defined, model, part, when, with_headline
+from ..runs import Run
+from . import defined, model_id, path_part, timestamp, with_headline
 
 # Of the hub's kinds of tasks, by adapter; the others name what is seen.
 KINDS = {
@@ -26,11 +26,11 @@ KINDS = {
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """A file per encoder and task, and one per encoder."""
-    for (org, name), of in groupby(sorted(with_headline(runs), key=model), model):
-        own = list(of)
-        for run in own:
-            yield f"{org}__{name}/.eval_results/{part(run.result['task']['name'])}.yaml", _yaml([_entry(run)])
-        index = [{"name": name, "results": [_result(run) for run in own]}]
+    for (org, name), group in groupby(sorted(with_headline(runs), key=model_id), model_id):
+        model_runs = list(group)
+        for run in model_runs:
+            yield f"{org}__{name}/.eval_results/{path_part(run.result['task']['name'])}.yaml", _yaml([_entry(run)])
+        index = [{"name": name, "results": [_result(run) for run in model_runs]}]
         yield f"{org}__{name}/model-index.yaml", _yaml({"model-index": index})
 
 
@@ -41,28 +41,28 @@ def _entry(run: Run) -> dict[str, Any]:
     notes = [
         f"{headline['metric']}{interval} of {headline['n']} examples, {headline['n_clusters']} videos",
         f"adapter {record['adapter']['name']}",
-        *(f"{one['name']} {one['metric']} {one['value']}" for one in record["controls"]),
+        *(f"{control['name']} {control['metric']} {control['value']}" for control in record["controls"]),
         *([f"{failed} failed examples count as wrong"] if failed else []),
         f"evalkit protocol {task['protocol_sha256'][:12]}",
     ]
     return {
         "dataset": {"id": task["name"], "task_id": task["split"]},
         "value": headline["value"],
-        "date": f"{when(run):%Y-%m-%d}",
+        "date": f"{timestamp(run):%Y-%m-%d}",
         "notes": "; ".join(notes),
     }
 
 
 def _result(run: Run) -> dict[str, Any]:
     task, adapter = run.result["task"], run.result["adapter"]["name"]
-    told = {
+    settings = {
         "adapter": adapter,
         "protocol_sha256": task["protocol_sha256"],
         "fingerprint": run.result["data"]["fingerprint"],
     }
     return {
         "task": {"type": KINDS.get(adapter, "video-classification")},
-        "dataset": {"type": task["name"], "name": task["name"], "split": task["split"], "args": told},
+        "dataset": {"type": task["name"], "name": task["name"], "split": task["split"], "args": settings},
         "metrics": [
             {
                 "type": entry["metric"],

@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness writes: <model>/results_<time>.json and samples_<task>_<time>.jsonl.
+"""lm-evaluation-harness: <model>/results_<time>.json and samples_<task>_<time>.jsonl.
 
 Rates are fractions, as there. A stderr is the half width of our 95 % interval, which draws whole videos, over 1.96; the
 interval itself is in configs.<task>.metadata.evalkit, with all else that lm-eval has no word for.
@@ -16,8 +16,8 @@ from evalkit.results.run_folder import load_rows
 from evalkit.results.schema import digest
 from evalkit.results.scores import lower_is_better
 
-from .._runs import Run
-from . import as_json, as_lines, defined, fraction, means, model, part, summary, when
+from ..runs import Run
+from . import as_json, as_lines, defined, example_scores, fraction, model_id, path_part, summary, timestamp
 
 NAMES = {"accuracy": "acc", "top1": "acc"}
 
@@ -26,11 +26,11 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """Two files per run."""
     for run in runs:
         task = run.result["task"]["name"]
-        time = when(run).astimezone(UTC).replace(tzinfo=None).isoformat().replace(":", "-")
+        time = timestamp(run).astimezone(UTC).replace(tzinfo=None).isoformat().replace(":", "-")
         samples = list(_samples(run))
-        folder = "__".join(model(run))
+        folder = "__".join(model_id(run))
         yield f"{folder}/results_{time}.json", as_json(_results(run, samples))
-        yield f"{folder}/samples_{part(task)}_{time}.jsonl", as_lines(samples)
+        yield f"{folder}/samples_{path_part(task)}_{time}.jsonl", as_lines(samples)
 
 
 def _results(run: Run, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _results(run: Run, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "versions": {name: task["version"]},
         "n-shot": {name: task["protocol"].get("shots", 0)},
-        "higher_is_better": {name: {_name(one["metric"]): not lower_is_better(one["metric"]) for one in scores}},
+        "higher_is_better": {name: {_name(score["metric"]): not lower_is_better(score["metric"]) for score in scores}},
         "n-samples": {
             name: {"original": data.get("published_size") or data["n_expected"], "effective": data["n_expected"]}
         },
@@ -69,13 +69,11 @@ def _results(run: Run, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "random_seed": provenance["seed"],
         },
         "git_hash": provenance["git_commit"],
-        "date": when(run, "started").timestamp(),
-        "task_hashes": {
-            name: _sha("".join(one["doc_hash"] + one["prompt_hash"] + one["target_hash"] for one in samples))
-        },
+        "date": timestamp(run, "started").timestamp(),
+        "task_hashes": {name: _sha("".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples))},
         "model_source": "evalkit",
-        "model_name": "/".join(model(run)),
-        "model_name_sanitized": "__".join(model(run)),
+        "model_name": "/".join(model_id(run)),
+        "model_name_sanitized": "__".join(model_id(run)),
         "total_evaluation_time_seconds": str(record["cost"]["wall_s"]),
     }
 
@@ -83,26 +81,26 @@ def _results(run: Run, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _samples(run: Run) -> Iterator[dict[str, Any]]:
     """A line per example; one without a public answer has no metric."""
     rows = load_rows(run.folder)
-    found = means(run, rows)
+    scores = example_scores(run, rows)
     labeled = itertools.count()
     for i, row in enumerate(rows):
-        said = "" if row.prediction is None else str(row.prediction)
+        text = "" if row.prediction is None else str(row.prediction)
         place = None if row.target is None else next(labeled)
-        own = {} if place is None else {_name(metric): float(values[place]) for metric, values in found.items()}
+        metrics = {} if place is None else {_name(metric): float(values[place]) for metric, values in scores.items()}
         doc = {"id": row.id, "video": row.video, "kind": row.kind, "failure": row.failure, "detail": row.detail}
         yield {
             "doc_id": i,
             "doc": doc,
             "target": str(row.target),
             "arguments": {},
-            "resps": [[said]],
-            "filtered_resps": [said],
+            "resps": [[text]],
+            "filtered_resps": [text],
             "filter": "none",
-            "metrics": list(own),
+            "metrics": list(metrics),
             "doc_hash": digest({"id": row.id, "video": row.video}),
             "prompt_hash": _sha(""),  # predictions.jsonl holds no question
             "target_hash": _sha(str(row.target)),
-            **own,
+            **metrics,
         }
 
 

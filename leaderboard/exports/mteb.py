@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .._runs import Run
-from . import as_json, defined, fraction, model, part, summary, when, with_headline
+from ..runs import Run
+from . import as_json, defined, fraction, model_id, path_part, summary, timestamp, with_headline
 
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """A file per encoder and task, and one per encoder."""
     for run in with_headline(runs):
         record = run.result
-        found = {entry["metric"]: fraction(entry["metric"], entry["value"]) for entry in defined(run)}
+        scores = {entry["metric"]: fraction(entry["metric"], entry["value"]) for entry in defined(run)}
         result = {
             "dataset_revision": record["data"]["fingerprint"],
             "task_name": record["task"]["name"],
@@ -25,8 +25,8 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
             "scores": {
                 record["task"]["split"]: [
                     {
-                        **found,
-                        "main_score": next(iter(found.values())),
+                        **scores,
+                        "main_score": next(iter(scores.values())),
                         "hf_subset": "default",
                         "languages": ["eng-Latn"],
                         "evalkit": summary(run),
@@ -35,11 +35,11 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
             },
             "evaluation_time": record["cost"]["wall_s"],
             "kg_co2_emissions": None,
-            "date": when(run).timestamp(),
+            "date": timestamp(run).timestamp(),
         }
         revision = record["encoder"]["sha256"] or "no_revision_available"
-        folder = f"results/{'__'.join(model(run))}/{revision}"
-        yield f"{folder}/{part(record['task']['name'])}.json", as_json(result)
+        folder = f"results/{'__'.join(model_id(run))}/{revision}"
+        yield f"{folder}/{path_part(record['task']['name'])}.json", as_json(result)
         yield f"{folder}/model_meta.json", as_json(_meta(run, revision))
 
 
@@ -49,7 +49,7 @@ def _meta(run: Run, revision: str) -> dict[str, Any]:
     unknown += ["public_training_code", "public_training_data", "similarity_fn_name", "use_instructions"]
     return {
         "loader": None,
-        "name": "/".join(model(run)),
+        "name": "/".join(model_id(run)),
         "revision": revision,
         "n_parameters": run.result["encoder"]["parameters"],
         "framework": ["PyTorch"],

@@ -34,6 +34,8 @@ from evalkit.video.sampling import frame_indices
 from evalkit.weights import trained_adapter
 from tests.given import FIXTURES
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 FIXTURE = FIXTURES / "vjepa2"
 TASK = Task(test=(), score=top1_top5, classes=("a", "b", "c"))
 TOGETHER = Views("dense", clips=2, crops=3)

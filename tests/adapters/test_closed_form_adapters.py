@@ -28,6 +28,8 @@ from evalkit.pipeline.setup import prepare
 from evalkit.results import run_folder, validate
 from evalkit.weights import trained_adapter
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 NAMES = ("ridge", "logistic", "knn")
 CLASSES = tuple("abcdef")
 TASK = Task(test=(), score=top1_top5, classes=CLASSES)

@@ -22,6 +22,8 @@ from evalkit.results import run_folder, validate
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.weights import checkpoint, trained_adapter
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 TASK = Task(test=(), score=accuracy, classes=("left", "right"))
 SETTINGS = ["adapter.epochs=2", "adapter.batch_size=4", "adapter.lr=3e-3"]
 SEVERAL = Task(test=[Example("1", Path("1"), (0, 1)), Example("2", Path("2"), ())], score=accuracy, classes=("a", "b"))

@@ -18,7 +18,8 @@ from evalkit.canary import checks, reference, weights
 from evalkit.canary.checks import examine
 from evalkit.canary.finding import Finding
 from evalkit.canary.reference import content, film, write_reference
-from evalkit.encoders import DEMO, load_encoder
+from evalkit.demo import FOLDER as DEMO
+from evalkit.encoders import load_encoder
 from evalkit.errors import UserError
 
 Change = Callable[[Tensor], Tensor]

@@ -16,6 +16,8 @@ from evalkit.errors import UserError
 from evalkit.results import run_folder
 from evalkit.weights import checkpoint
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 TASK = '''
 """Which way a shape moves."""
 
@@ -46,7 +48,7 @@ def words(tmp_path_factory: pytest.TempPathFactory, films: Path) -> list[str]:
     """The task, in words."""
     file = tmp_path_factory.mktemp("task") / "my_task.py"
     file.write_text(TASK)
-    return [f"task={file}", f"data.root={films}", "workers=1"]
+    return [f"task={file}", f"data.root={films}", "workers=1", "canary=false"]
 
 
 def evalkit(command: str, *words: str) -> Path:
@@ -174,11 +176,19 @@ def other_weights(tiny: Path, folder: Path) -> Path:
     return folder
 
 
-def test_a_tuned_encoder_is_written_whole(words: list[str], tiny: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tuned_folder(tmp_path_factory: pytest.TempPathFactory, words: list[str], tiny: Path) -> Path:
+    """A folder of an encoder that contrastive has tuned; the one it came from must stay as it is."""
     before = files(tiny)
     settings = ["adapter=contrastive", "adapter.epochs=2", "adapter.mask_ratio=0.5", "adapter.batch_size=4"]
-    out = evalkit("adapt", *words, f"ckpt={tiny}", f"out={tmp_path / 'tuned'}", *settings)
+    out = tmp_path_factory.mktemp("adapted") / "tuned"
+    assert evalkit("adapt", *words, f"ckpt={tiny}", f"out={out}", *settings) == out
     assert files(tiny) == before
+    return out
+
+
+def test_a_tuned_encoder_is_written_whole(tuned_folder: Path, words: list[str], tiny: Path, tmp_path: Path) -> None:
+    out = tuned_folder
     assert sorted(files(out)) == [
         "adapters/contrastive/adapter.json",
         "adapters/contrastive/adapter.safetensors",
@@ -282,9 +292,7 @@ def test_adapter_from_none_fits_a_new_one(resampled: Path, words: list[str], tmp
 
 
 def test_adapter_from_of_a_tuned_encoder_says_to_give_the_whole_as_ckpt(
-    words: list[str], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tuned_folder: Path, words: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "tuned"
-    evalkit("adapt", *words, f"ckpt={tiny}", "adapter=contrastive", "adapter.epochs=1", f"out={out}")
-    told = mistake(capsys, "run", *words, f"ckpt={tiny}", "adapter=contrastive", f"adapter.from={out}")
-    assert told == f"adapter contrastive trains the encoder too: give the whole as ckpt={out}"
+    told = mistake(capsys, "run", *words, f"ckpt={tiny}", "adapter=contrastive", f"adapter.from={tuned_folder}")
+    assert told == f"adapter contrastive trains the encoder too: give the whole as ckpt={tuned_folder}"

@@ -14,7 +14,7 @@ from evalkit.errors import UserError
 from evalkit.metrics.average_precision import multilabel_map
 from evalkit.metrics.bootstrap import AdditiveScore, mean
 from evalkit.metrics.retrieval import retrieval
-from evalkit.metrics.significance import exchanged, holm, rank_intervals
+from evalkit.metrics.significance import exchange_test, holm, rank_intervals
 from evalkit.results import run_folder
 from evalkit.results.compare import compare
 from evalkit.results.rows import Row
@@ -60,20 +60,20 @@ def test_the_exchange_test_of_one_sample_per_video_is_mcnemars_with_half_of_what
     a, b = np.array([1.0] * 60 + [0] * 40), np.array([1.0] * 54 + [0] * 6 + [1] * 15 + [0] * 25)
     exact = scipy.binomtest(6, 21).pvalue
     half = exact - scipy.binom.pmf(6, 21, 0.5)
-    assert exchanged(mean(a), mean(b), range(100), seed=0, resamples=40_000) == pytest.approx(half, abs=0.004)
+    assert exchange_test(mean(a), mean(b), range(100), seed=0, resamples=40_000) == pytest.approx(half, abs=0.004)
 
 
 def test_samples_of_one_video_are_exchanged_together() -> None:
     a, b = np.zeros(60), np.array(([1.0] * 10 + [0.0] * 5) * 4)
     clusters = np.repeat(range(12), 5).tolist()
-    assert exchanged(mean(a), mean(b), range(60), seed=0) < 0.001
+    assert exchange_test(mean(a), mean(b), range(60), seed=0) < 0.001
     signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1).sum(0) * 5
     half = (np.abs(signs) > 39).mean() / 2
-    assert exchanged(mean(a), mean(b), clusters, seed=0, resamples=100_000) == pytest.approx(half, abs=0.001)
+    assert exchange_test(mean(a), mean(b), clusters, seed=0, resamples=100_000) == pytest.approx(half, abs=0.001)
 
 
 def test_fewer_than_six_videos_tell_nothing() -> None:
-    assert math.isnan(exchanged(mean(np.zeros(5)), mean(np.ones(5)), range(5), seed=0))
+    assert math.isnan(exchange_test(mean(np.zeros(5)), mean(np.ones(5)), range(5), seed=0))
     assert rank_intervals([np.zeros(5), np.ones(5)], range(5), seed=0) == [(1, 2), (1, 2)]
 
 

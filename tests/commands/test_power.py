@@ -3,44 +3,47 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.metrics.bootstrap import mean
-from evalkit.metrics.power import detectable, samples
-from evalkit.metrics.significance import exchanged
+from evalkit.metrics.power import detectable_difference, required_samples
+from evalkit.metrics.significance import exchange_test
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
 def test_that_many_samples_find_the_difference_in_80_percent_of_trials(correlation: float) -> None:
-    n = samples(10, 50, correlation)
+    n = required_samples(10, 50, correlation)
     generator = np.random.default_rng(0)
     both = 0.5 * 0.6 + correlation * (0.5 * 0.5 * 0.6 * 0.4) ** 0.5  # chance that both are right
     found = 0
     for seed in range(600):
         drawn = generator.random(n)
         a, b = drawn < 0.5, (drawn < both) | ((drawn >= 0.5) & (drawn < 0.5 + 0.6 - both))
-        found += exchanged(mean(a), mean(b), range(n), seed, 399) <= 0.05
+        found += exchange_test(mean(a), mean(b), range(n), seed, 399) <= 0.05
     assert found / 600 == pytest.approx(0.8, abs=0.05)  # simulation error +-0.033
 
 
 def test_what_a_size_can_show_takes_that_size() -> None:
     for n in (100, 500, 5031):
-        found = detectable(n, 50, 0.5)
-        assert samples(found, 50, 0.5) == pytest.approx(n, abs=1)
-    assert np.isnan(detectable(2, 90, 0))
+        found = detectable_difference(n, 50, 0.5)
+        assert required_samples(found, 50, 0.5) == pytest.approx(n, abs=1)
+    assert np.isnan(detectable_difference(2, 90, 0))
 
 
 def test_runs_that_differ_disagree_however_alike_they_are() -> None:
     assert (
-        samples(10, 50, 1)
-        == samples(10, 50, 0.95)
+        required_samples(10, 50, 1)
+        == required_samples(10, 50, 0.95)
         == pytest.approx((1.96 * 0.1**0.5 + 0.8416 * 0.3) ** 2 / 0.01, abs=1)
     )
 
 
 def test_the_command_prints_samples_and_what_a_task_can_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["power", "difference=2", "baseline=50", "correlation=0.5"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split() == ["0.5", f"{samples(2, 50, 0.5):,}"]
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["0.5", f"{required_samples(2, 50, 0.5):,}"]
     assert main(["power", "task=egoschema", "mini=true"]) == 0
     out = capsys.readouterr().out
-    assert "egoschema@mini: 100 samples of 100 videos" in out and f"{detectable(100, 50, 0.9):.1f} points" in out
+    assert (
+        "egoschema@mini: 100 samples of 100 videos" in out
+        and f"{detectable_difference(100, 50, 0.9):.1f} points" in out
+    )
 
 
 @pytest.mark.parametrize(

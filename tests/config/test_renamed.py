@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from evalkit.config.parse import resolve
-from evalkit.encoders._load import _spec, load_encoder
+from evalkit.encoders._load import load_encoder
+from evalkit.encoders._spec import _parse
 from evalkit.errors import UserError, one_line
 from evalkit.pipeline.setup import load_task
 
@@ -76,4 +77,4 @@ def test_an_encoder_that_was_saved_as_vivit_loads_as_longvivit(tiny: Path, tmp_p
 def test_a_setting_that_was_saved_in_british_spelling_is_read(tmp_path: Path) -> None:
     preset = yaml.safe_load((ROOT / "configs" / "factorized_vivit_base.yaml").read_text())
     former = {**preset, "encoder": "vivit", "settings": {**preset["settings"], "attention": "factorised"}}
-    assert _spec(former, tmp_path, None) == _spec(preset, tmp_path, None)
+    assert _parse(former, tmp_path, None) == _parse(preset, tmp_path, None)

@@ -13,6 +13,8 @@ from evalkit.datasets.fewshot import few_shot
 from evalkit.errors import UserError
 from evalkit.results import run_folder, validate
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 CLASSES = ("cat", "dog", "owl")
 EXAMPLES = [Example(f"v{i:02d}", Path(f"v{i:02d}.mp4"), i % 3) for i in range(30)]
 

@@ -1,5 +1,5 @@
+import copy
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from evalkit.api import Clip, Encoder
 from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
-from evalkit.encoders.longvivit import Tube, ViViT, encoder, inflate
+from evalkit.encoders.longvivit import Tube, ViViT, encoder
 from evalkit.errors import UserError
 from evalkit.weights.presets import card, presets
 
@@ -370,7 +370,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message:
 def test_mlp_adapters_change_nothing_at_the_start_and_stand_after_the_mlp() -> None:
     video = torch.randn(1, 8, 3, 32, 32)
     plain, model = tiny(), tiny(adapter=4)
-    inflate(plain, model)
+    model.load_state_dict(plain.state_dict(), strict=False)
     assert torch.equal(plain(video).tokens, model(video).tokens)
     added = [parameter.numel() for name, parameter in model.named_parameters() if ".adapter." in name]
     assert sum(added) == 2 * (2 * 24 * 4 + 24 + 4)
@@ -392,62 +392,49 @@ def test_mlp_adapters_change_nothing_at_the_start_and_stand_after_the_mlp() -> N
 def test_lora_changes_nothing_at_the_start_and_is_a_product_of_low_rank_in_every_map(attention: str) -> None:
     video = torch.randn(1, 8, 3, 32, 32)
     plain, model = tiny(attention=attention), tiny(attention=attention, lora=2)
-    inflate(plain, model)
+    model.load_state_dict(plain.state_dict(), strict=False)
     assert torch.equal(plain(video).tokens, model(video).tokens)
     maps = ["attention.qkv", "attention.out", "mlp.0", "mlp.2"]
     maps += ["temporal.attention.qkv", "temporal.attention.out"] if attention == "factorized" else []
     found = {name.partition(".lora_")[0] for name in model.state_dict() if ".lora_" in name}
     assert found == {f"blocks.{i}.{name}" for i in range(2) for name in maps}
     assert all(parameter.requires_grad for parameter in model.parameters())
-    for name, value in model.state_dict().items():
-        if name.endswith("lora_B.default.weight"):
-            nn.init.normal_(value)
     for name in found:
-        own = model.get_submodule(name)
-        assert own.lora_A.default.weight.shape[0] == own.lora_B.default.weight.shape[1] == 2
-        plain.get_submodule(name).weight.data += own.lora_B.default.weight @ own.lora_A.default.weight
+        layer: Any = model.get_submodule(name)
+        assert layer.lora_down.weight.shape[0] == layer.lora_up.weight.shape[1] == 2
+        nn.init.normal_(layer.lora_up.weight)
+        plain.get_submodule(name).weight.data += layer.lora_up.weight @ layer.lora_down.weight
     assert torch.allclose(plain(video).tokens, model(video).tokens, atol=1e-4)
 
 
-def test_lora_without_peft_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(UserError, match=r"^lora=2 needs the package peft: pip install 'evalkit\[peft\]'$"):
-        tiny(lora=2)
+def test_lora_gives_what_peft_gives_with_the_same_weights() -> None:
+    peft = pytest.importorskip("peft")
+    plain, model = tiny(attention="factorized"), tiny(attention="factorized", lora=2)
+    for block in plain.blocks:
+        nn.init.constant_(block.temporal.alpha, 0.5)  # behind a shut gate the temporal maps count for nothing
+    model.load_state_dict(plain.state_dict(), strict=False)
+    maps = ["attention.qkv", "attention.out", "mlp.0", "mlp.2"]
+    peft.inject_adapter_in_model(peft.LoraConfig(r=2, lora_alpha=2, target_modules=maps), plain.blocks)
+    layers = {name: layer for name, layer in plain.named_modules() if hasattr(layer, "lora_A")}
+    assert len(layers) == 2 * 6
+    with torch.no_grad():
+        for name, layer in layers.items():
+            ours: Any = model.get_submodule(name)
+            ours.lora_up.weight.normal_(std=0.1)
+            layer.lora_A["default"].weight.copy_(ours.lora_down.weight)
+            layer.lora_B["default"].weight.copy_(ours.lora_up.weight)
+    video = torch.randn(1, 8, 3, 32, 32)
+    assert torch.allclose(plain(video).tokens, model(video).tokens, atol=1e-5)
 
 
-# --- from images to video --------------------------------------------------------------------------------------------
-
-
-def test_a_video_encoder_that_starts_from_an_image_encoder_sees_a_still_video_as_its_frame() -> None:
-    image = tiny(attention="frame", tubelet=(1, 16, 16))
-    torch.manual_seed(9)
-    video = encoder(
-        CLIP, dim=24, depth=2, heads=3, hidden=48, tubelet=(4, 16, 16), attention="factorized", image_path=True
-    )
-    inflate(image, video)
-    still = torch.randn(2, 1, 3, 32, 32).expand(-1, 4, -1, -1, -1)
-    assert video.positions is not None and video.positions.shape[2] == 2
-    image.positions.data[:] = image.positions[:, :, :1]
-    video.positions.data[:] = image.positions[:, :, :1]
-    expected = image(still[:, :1]).tokens
-    assert torch.allclose(video(still).tokens, expected, atol=1e-5)
-    assert torch.allclose(video(still[:, :1]).tokens, expected, atol=1e-6)  # the path for images is the image's patch
-    own: Any = video.blocks[1]
-    assert torch.equal(own.temporal.attention.qkv.weight, image.blocks[1].attention.qkv.weight)
-
-
-def test_positions_of_an_image_encoder_are_interpolated_to_the_tubelets() -> None:
-    image, video = tiny(attention="frame", tubelet=(1, 16, 16)), tiny()
-    inflate(image, video)
-    pairs = image.positions.unflatten(2, (4, 2)).mean(3)
-    assert torch.allclose(video.positions, pairs, atol=1e-6)
-
-
-def test_encoders_of_other_sizes_are_not_started_from_each_other() -> None:
-    with pytest.raises(UserError, match="weights of the image encoder do not fit .*patch.weight"):
-        inflate(tiny(tubelet=(1, 16, 16)), tiny(tubelet=(2, 8, 8)))
-    with pytest.raises(UserError, match="weights of the image encoder do not fit .*missing patch.0.weight"):
-        inflate(tiny(tubelet=(1, 16, 16)), tiny(tubes=TUBES))
+def test_a_copy_of_an_encoder_with_lora_has_low_rank_terms_of_its_own() -> None:
+    model = tiny(lora=2)
+    other = copy.deepcopy(model)
+    video = torch.randn(1, 8, 3, 32, 32)
+    before = model(video).tokens
+    with torch.no_grad():
+        other.blocks[0].mlp[0].lora_up.weight.normal_()
+    assert torch.equal(model(video).tokens, before) and not torch.equal(other(video).tokens, before)
 
 
 # --- on disk ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from evalkit.api import Clip, has_text
 from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
-from evalkit.encoders.videoprism.model import VideoPrism, canonical
+from evalkit.encoders.videoprism.model import VideoPrism
+from evalkit.encoders.videoprism.text import canonical
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint
 from evalkit.weights.presets import card, presets

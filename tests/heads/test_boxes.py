@@ -319,6 +319,7 @@ def task(mini=False):
 """
 
 
+@pytest.mark.usefixtures("decoding_here")
 def test_the_demo_knows_the_color_in_a_box_better_than_can_be_told_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from evalkit.errors import UserError
-from evalkit.heads.solvers import LinearClassifier, NeighborGallery, logistic, ridge
+from evalkit.heads.neighbors import NeighborGallery
+from evalkit.heads.solvers import LinearClassifier, logistic, ridge
 
 CS = [1e2, 1e-4, 1e-2, 1.0]  # out of order on purpose
 

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput
-from evalkit.encoders import hf_image, hf_image_text, hf_video, longvivit, vjepa2
-from evalkit.encoders.videoprism import model
+from evalkit.encoders import hf_image, hf_image_text, hf_video, longvivit, videoprism, vjepa2
 from evalkit.errors import UserError
 from evalkit.heads import tuning
 
@@ -23,7 +22,9 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "vivit": lambda: longvivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, text=TEXT),
     "vivit with adapters": lambda: longvivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, adapter=4),
     "factorized vivit": lambda: longvivit.encoder(CLIP, dim=24, depth=2, heads=3, hidden=48, attention="factorized"),
-    "videoprism": lambda: model.encoder(CLIP, patch=8, dim=24, heads=3, hidden=48, spatial_depth=1, temporal_depth=1),
+    "videoprism": lambda: videoprism.encoder(
+        CLIP, patch=8, dim=24, heads=3, hidden=48, spatial_depth=1, temporal_depth=1
+    ),
     "videomae": lambda: hf_video.encoder(CLIP, model_type="videomae", num_frames=4, **TOWER),
     "timesformer": lambda: hf_video.encoder(CLIP, model_type="timesformer", num_frames=4, **TOWER),
     "vjepa2": lambda: vjepa2.encoder(
@@ -109,7 +110,7 @@ def test_a_bottleneck_reads_what_the_mlp_reads_and_adds_to_what_it_gives() -> No
 
 
 def test_low_rank_terms_are_those_of_peft() -> None:
-    peft = pytest.importorskip("peft", reason="needs peft, of evalkit[peft]")
+    peft = pytest.importorskip("peft")
     encoder = make("vivit")
     theirs = copy.deepcopy(encoder.blocks)
     maps = ["attention.qkv", "attention.out", "mlp.0", "mlp.2"]

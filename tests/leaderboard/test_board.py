@@ -28,8 +28,9 @@ from evalkit.results.scores import measure, scores
 from tests.records import PLUGIN, result_of, rows_of
 
 board = importlib.import_module("evalkit.leaderboard.board")
-columns = importlib.import_module("evalkit.leaderboard._columns")
-collection = importlib.import_module("evalkit.leaderboard._runs")
+markdown = importlib.import_module("evalkit.leaderboard.markdown")
+comparison = importlib.import_module("evalkit.leaderboard.comparison")
+collection = importlib.import_module("evalkit.leaderboard.runs")
 ROOT = Path(__file__).parents[2]
 
 Edit = Callable[[dict[str, Any]], object]
@@ -83,11 +84,11 @@ def texts(n: int) -> list[Row]:
 
 
 def page(results: Path) -> str:
-    return str(board.markdown(*board.collect(results)))
+    return str(board.render_markdown(*board.collect(results)))
 
 
 def cells(results: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(board.flat(board.collect(results)[0]))))
+    return list(csv.DictReader(io.StringIO(board.render_csv(board.collect(results)[0]))))
 
 
 def lines(text: str, begin: str) -> list[str]:
@@ -151,7 +152,7 @@ def test_runs_that_differ_in_their_seed_alone_share_a_cell_of_their_mean(tmp_pat
     text = page(tmp_path)
     (row,) = lines(text, "| demo |")
     assert f"**60.0** ({expected[0]:.1f} to {expected[1]:.1f})<br>3 seeds, sd 15.0<br>rank 1 [1]" in row
-    assert "| 4, of seeds 0, 1, 2 | 2026-02-04 |" in text and board.SEEDS in text
+    assert "| 4, of seeds 0, 1, 2 | 2026-02-04 |" in text and markdown.SEEDS in text
 
 
 def test_a_mean_over_seeds_of_a_score_that_is_made_of_sums_has_its_interval(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_an_older_run_of_the_same_seed_or_another_adapter_is_counted_alone(tmp_p
     put_seed(tmp_path, rows_of(8, 4), 0, 2)
     (cell,) = cells(tmp_path)
     assert (cell["value"], cell["seeds"], cell["sd"], cell["runs"]) == ("66.666667", "0", "", "2")
-    assert "| newest of 2 |" in page(tmp_path) and board.SEEDS not in page(tmp_path)
+    assert "| newest of 2 |" in page(tmp_path) and markdown.SEEDS not in page(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -269,9 +270,12 @@ def test_a_result_without_public_answers_is_there_and_has_no_score(tmp_path: Pat
 
 
 def test_more_columns_than_a_page_is_wide_go_into_several_tables(tmp_path: Path) -> None:
-    for i in range(board.WIDTH + 1):
+    for i in range(markdown.COLUMNS_PER_TABLE + 1):
         put(tmp_path, rows_of(1, 1), f"task{i}@mini")
-    assert [line.count("<br>accuracy") for line in lines(page(tmp_path), "| encoder | task")] == [board.WIDTH, 1]
+    assert [line.count("<br>accuracy") for line in lines(page(tmp_path), "| encoder | task")] == [
+        markdown.COLUMNS_PER_TABLE,
+        1,
+    ]
 
 
 # --- ranks
@@ -368,7 +372,7 @@ def test_a_task_stands_under_the_suite_whose_protocol_it_is(tmp_path: Path, prot
 
 
 def test_every_task_of_every_suite_is_asked_for_in_words_that_papers_print_under() -> None:
-    wanted = columns._wanted()
+    wanted = comparison.suites_by_cell()
     assert {name for names in wanted.values() for name in names} == set(suites.suites())
     assert {how for _, how, _ in wanted} <= {number.adaptation for number in published.published_numbers()}
 
@@ -452,7 +456,7 @@ def test_several_processes_say_what_one_says(tmp_path: Path, monkeypatch: pytest
     alone = page(results)
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "several"))
     monkeypatch.setattr(collection, "cores", lambda: 2)
-    monkeypatch.setattr(collection, "ALONE", 0)
+    monkeypatch.setattr(collection, "POOL_AFTER_S", 0)
     monkeypatch.setattr(validate, "check", None)  # here, which is not in the others
     assert page(results) == alone
     assert "* b/egoschema@mini/run-1: predictions.jsonl was changed" in alone
@@ -599,7 +603,7 @@ def test_the_repositorys_board_is_what_its_results_give() -> None:
     results = ROOT / "leaderboard" / "results"
     runs, refused = board.collect(results) if results.is_dir() else ([], [])
     assert refused == []
-    assert (ROOT / "leaderboard" / "README.md").read_text() == board.markdown(runs, refused)
+    assert (ROOT / "leaderboard" / "README.md").read_text() == board.render_markdown(runs, refused)
 
 
 def test_the_repositorys_results_are_miniatures_and_name_no_folder_of_a_machine() -> None:

@@ -23,7 +23,7 @@ from evalkit.results.run_folder import write
 from tests.records import minimal_of, result_of, rows_of
 
 exports = importlib.import_module("evalkit.leaderboard.exports")  # a folder of the repository is part of the package
-foreign = importlib.import_module("evalkit.leaderboard._foreign").foreign
+foreign = importlib.import_module("evalkit.leaderboard.other_tools").read_scores
 
 ANSWERED = [Row("q0", "q0.mp4", target=1, prediction=1), Row("q1", "q1.mp4", target=4, prediction=0)]
 RANKS = [Row(f"t{i}", f"{i}.mp4", target=f"t{i}", prediction={"t2v": i + 1, "v2t": 1}) for i in range(6)]

@@ -6,6 +6,8 @@ import io
 import json
 import random
 import re
+import shutil
+import subprocess
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,12 +26,14 @@ from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores
 from evalkit.video.decode import open_video
-from tests.browser import MISSING, Browser, browser, found
+from tests.browser import MISSING, Browser, available, browser
 from tests.given import make
 from tests.records import result_of, rows_of
 
-_page = importlib.import_module("evalkit.leaderboard._page")
-_runs = importlib.import_module("evalkit.leaderboard._runs")
+pytestmark = pytest.mark.slow
+
+_page = importlib.import_module("evalkit.leaderboard.page")
+_runs = importlib.import_module("evalkit.leaderboard.runs")
 
 HOSTILE = '</script><script>window.hostile = 1</script><img src=x onerror="window.hostile = 1">'
 Edit = Callable[[dict[str, Any]], object]
@@ -57,7 +61,7 @@ def write(results: Path, videos: Path | None = None) -> str:
     """The page of all runs in a folder, each of which validates."""
     runs, refused = _runs.collect(results)
     assert not refused
-    return str(_page.html(runs, refused, (), videos))
+    return str(_page.render_page(runs, refused, (), videos))
 
 
 def script(html: str, name: str) -> str:
@@ -160,7 +164,7 @@ def test_a_score_of_all_samples_together_tells_no_single_one_right_or_wrong(tmp_
     ],
 )
 def test_a_target_or_prediction_is_short(value: Any, shown: Any) -> None:
-    assert _page._shown(value) == shown
+    assert _page._short(value) == shown
 
 
 def test_what_papers_print_stands_in_its_column_and_beside_the_same_encoder(tmp_path: Path) -> None:
@@ -265,10 +269,31 @@ def test_thumbnails_end_where_the_page_has_no_more_room(tmp_path: Path, monkeypa
     most = len(write(tmp_path / "results", tmp_path / "videos"))
     while len(found) == 8:  # down until not all of them fit, by less than one picture needs
         most -= min(map(len, found.values())) // 2
-        monkeypatch.setattr(_page, "MOST", most)
+        monkeypatch.setattr(_page, "MAX_PAGE_BYTES", most)
         found, note = pictures(write(tmp_path / "results", tmp_path / "videos"))
     assert 0 < len(found) < 8 and list(found) == names[: len(found)]
     assert note == f"{len(found)} of 8 videos have a picture: there is no room for more."
+
+
+# --- how it is put together -------------------------------------------------------------------------------------------
+
+
+def test_the_page_holds_its_style_sheet_and_its_scripts() -> None:
+    folder, html = Path(__file__).parents[2] / "leaderboard", _page.template()
+    for name in ("page.css", *_page.SCRIPTS):
+        assert (folder / name).read_text() in html
+    assert set(_page.SCRIPTS) == {file.name for file in folder.glob("*.js")}
+    assert html.count("BOARD") == html.count("PACKED") == 1 and "PAGE_" not in html
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node (Debian: apt-get install nodejs)")
+def test_the_scripts_are_valid_javascript(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "leaderboard"
+    whole = tmp_path / "page.js"
+    whole.write_text("".join((folder / name).read_text() for name in _page.SCRIPTS))
+    for file in (whole, *(folder / name for name in _page.SCRIPTS)):
+        ended = subprocess.run(["node", "--check", str(file)], capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -300,7 +325,7 @@ def test_videos_that_cannot_be_shown_are_told(
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
-seen = pytest.mark.skipif(not found(), reason=MISSING)
+seen = pytest.mark.skipif(not available(), reason=MISSING)
 
 
 @pytest.fixture(scope="module")
@@ -540,7 +565,7 @@ def test_a_run_without_a_score_or_an_interval_is_shown(window: Browser, tmp_path
 @seen
 def test_a_page_of_refused_runs_alone_names_them(window: Browser, tmp_path: Path) -> None:
     file = tmp_path / "board.html"
-    file.write_text(str(_page.html([], [f"demo: {HOSTILE}"])))
+    file.write_text(str(_page.render_page([], [f"demo: {HOSTILE}"])))
     window.open(file)
     assert window.run("return $('refused').querySelector('li').textContent") == f"demo: {HOSTILE}"
     assert window.errors() == []

@@ -95,7 +95,7 @@ def test_draws_that_are_kept_are_those_that_are_made_each_time(monkeypatch: pyte
     for values in (generator.random(300), generator.integers(0, 60, 300) / 60, generator.integers(0, 2, 300)):
         with monkeypatch.context() as patch:
             kept = [interval(values, range(300), seed) for seed in (0, 1, 0)]
-            patch.setattr(bootstrap, "KEPT_RESAMPLES", 0)
+            patch.setattr(bootstrap, "MAX_CACHED_BYTES", 0)
             patch.setattr(bootstrap, "DRAWS_PER_CHUNK", 70_000)
             assert kept == [pytest.approx(interval(values, range(300), seed), abs=1e-12) for seed in (0, 1, 0)]
 
@@ -155,9 +155,9 @@ def test_a_difference_is_drawn_together() -> None:
     a = generator.random(60)
     better = difference(mean(a), mean(a + 0.1))
     assert better == pytest.approx(10)
-    assert np.ptp(better.drawn(np.arange(60), 60, 0, 100)) < 1e-9
+    assert np.ptp(better.resample(np.arange(60), 60, 0, 100)) < 1e-9
     both = difference(median_of(np.sort(a)), median_of(np.sort(a) + 1))
-    assert both.drawn(np.arange(60), 60, 0, 100) == pytest.approx(np.ones(100))
+    assert both.resample(np.arange(60), 60, 0, 100) == pytest.approx(np.ones(100))
 
 
 def test_a_mean_made_of_sums_has_the_interval_of_a_mean() -> None:

@@ -18,8 +18,8 @@ from evalkit.api import Example, Views
 from evalkit.datasets import captions
 from evalkit.demo import lessons, train_encoder
 from evalkit.encoders import load_encoder
+from evalkit.language.causal_lm import Continuation, LanguageModel
 from evalkit.language.models import load
-from evalkit.language.reader import Continuation, VideoLanguageModel
 from evalkit.mini import film, language, world
 from evalkit.mini.library import Films
 from evalkit.video.sampling import frame_indices
@@ -157,7 +157,7 @@ def test_steps_are_told_in_order_beside_near_misses_in_the_shape_and_others() ->
 
 def test_words_that_say_the_same_of_another_are_not_told_apart() -> None:
     words = {"a": [1.0, 0.0], "b": [0.0, 2.0], "c": [1.0, 1.0]}
-    told = train_encoder.Told(["a", "b", "a"], ["c", "b"])  # the third says what the first does
+    told = train_encoder.Captions(["a", "b", "a"], ["c", "b"])  # the third says what the first does
     seen = torch.tensor([[3.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
 
     def embed(texts: list[str]) -> torch.Tensor:
@@ -250,7 +250,7 @@ def test_the_language_model_chooses_by_letter_and_says_yes_or_no_of_a_story_told
     by_letter: bool, chance: float
 ) -> None:
     model, tokenizer = load("")
-    reader = VideoLanguageModel(1, model, tokenizer, latents=0, depth=0)
+    reader = LanguageModel(model, tokenizer)
     rng, right = random.Random("told"), 0
     answers = list("ABCDE") if by_letter else ["yes", "no"]
     with torch.inference_mode():

@@ -8,6 +8,8 @@ import pytest
 from evalkit.cli import main
 from evalkit.results import run_folder, validate
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 FAULTS = '''
 import torch
 from torch import nn

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,9 @@ from evalkit.pipeline.trainer import fit
 from evalkit.results import run_folder, validate
 from evalkit.video.workers import read_clips
 from tests.given import DATA, real
+from tests.patience import patience, wait_until
+
+pytestmark = pytest.mark.slow
 
 TASK = '''
 """Which way a shape moves, asked about the films of one folder."""
@@ -86,8 +88,9 @@ def enumerated(films: Path) -> list[tuple[int, Path]]:
 def run(out: Path, *words: str) -> Path:
     """The folder of the run that the command line made."""
     printed = io.StringIO()
+    canary = [] if "canary=true" in words else ["canary=false"]
     with contextlib.redirect_stdout(printed):
-        assert main(["run", f"out={out}", *words]) == 0
+        assert main(["run", f"out={out}", *canary, *words]) == 0
     return Path(printed.getvalue().splitlines()[-1]).parent
 
 
@@ -123,7 +126,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, world: Path, tiny: Path, lm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extract, "read_clips", spy)
-        return run(tmp_path_factory.mktemp("chosen"), *choice_words(world, tiny, lm))
+        return run(tmp_path_factory.mktemp("chosen"), *choice_words(world, tiny, lm), "canary=true")
 
 
 @pytest.fixture(scope="module")
@@ -370,6 +373,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         ({"task": "foldr"}, "no task named 'foldr'. Did you mean 'folder'? Known: "),
         ({"adapter": "prob"}, "no adapter named 'prob'. Did you mean 'probe'? Known: "),
+        ({"ckptt": "demo"}, "unknown key 'ckptt'. Did you mean 'ckpt'?"),
         ({"adapter.lrr": "1"}, "unknown key 'adapter.lrr'. Did you mean 'adapter.lr'?"),
         ({"adapter.lr": "fast"}, "adapter.lr=fast: expected a number"),
         ({"clip.sampling": "unifrom"}, "clip.sampling=unifrom is not one of uniform, segments, fps, dense. Did you"),
@@ -509,22 +513,14 @@ def test_a_checkpoint_that_cannot_be_read_strictly_is_told_in_one_line(
         assert line.count("missing ") == 10 and line.endswith(" and 2 more")
 
 
-@pytest.mark.parametrize("how", ["pickle", "key", "root"])
-def test_the_real_command_says_one_line_and_ends_with_2(world: Path, tiny: Path, tmp_path: Path, how: str) -> None:
+def test_the_real_command_says_one_line_and_ends_with_2(world: Path, tiny: Path, tmp_path: Path) -> None:
     words = dict(word.split("=", 1) for word in probe_words(world, tiny))
-    if how == "pickle":
-        (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
-        torch.save({"state_dict": Bomb(tmp_path / "boom")}, tmp_path / "model.pt")
-        words["ckpt"] = str(tmp_path / "model.pt")
-        told = f"evalkit: refused {tmp_path / 'model.pt'}: it is damaged, or a pickle that can run code when loaded."
-    elif how == "key":
-        words["ckptt"] = "demo"
-        told = "evalkit: unknown key 'ckptt'. Did you mean 'ckpt'?"
-    else:
-        words["data.root"] = str(tmp_path / "nowhere")
-        told = f"evalkit: data.root={tmp_path / 'nowhere'} does not exist: wanted a csv"
+    (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+    torch.save({"state_dict": Bomb(tmp_path / "boom")}, tmp_path / "model.pt")
+    words["ckpt"] = str(tmp_path / "model.pt")
+    told = f"evalkit: refused {tmp_path / 'model.pt'}: it is damaged, or a pickle that can run code when loaded."
     ended = command(*(f"{key}={value}" for key, value in words.items()), f"out={tmp_path / 'out'}")
-    _, err = ended.communicate(timeout=120)
+    _, err = ended.communicate(timeout=patience(120))
     assert ended.returncode == 2
     assert err.startswith(told) and err.count("\n") == 1
     assert not (tmp_path / "boom").exists() and not (tmp_path / "out").exists()
@@ -554,24 +550,17 @@ def alive(pid: int) -> bool:
     return bool(state) and not state.startswith("Z")
 
 
-def wait_for(condition: Any, seconds: float) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "waited in vain"
-        time.sleep(0.05)
-
-
 def test_a_killed_run_leaves_nothing_and_runs_again_to_the_same_scores(
     probed: Path, world: Path, tiny: Path, tmp_path: Path
 ) -> None:
     words = [*probe_words(world, tiny), f"out={tmp_path}"]
     killed = command(*words)
-    wait_for(lambda: children(killed.pid), 60)  # its decoding processes have started
+    assert wait_until(lambda: children(killed.pid), 60)  # its decoding processes have started
     workers = children(killed.pid)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    wait_for(lambda: not any(alive(pid) for pid in workers), 30)
+    assert wait_until(lambda: not any(alive(pid) for pid in workers), 30)
     assert not [path for path in tmp_path.rglob("*") if not path.name.startswith(".")]
     assert scored(run(tmp_path, *probe_words(world, tiny))) == scored(probed)
 

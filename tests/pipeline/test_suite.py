@@ -13,6 +13,8 @@ from evalkit.errors import UserError
 from evalkit.pipeline import suite
 from evalkit.pipeline.suite import plan
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 TWO = """# Two tasks of one's own.
 cells:
   frozen: [task=./left.py, task=./right.py adapter.head=linear]
@@ -69,7 +71,7 @@ def test_the_table_has_the_printed_number_of_a_real_task_and_none_of_a_miniature
     def beside(task: str, split: str, metric: str, how: str) -> tuple[str, str]:
         encoder = {"ckpt": "videoprism_lvt_base", "parameters": 248_000_000}
         record = {"task": {"name": task, "split": split}, "encoder": encoder, "scores": [{"metric": metric}]}
-        return suite_files.beside(found, how, record)
+        return suite_files.nearest_published(found, how, record)
 
     assert beside("kinetics400", "val", "top1", "frozen") == ("82.9", "VideoPrism-B (public)")
     assert beside("kinetics400", "val", "top1", "zero-shot") == ("69.2", "VideoPrism-LvT-B (public)")

@@ -11,6 +11,8 @@ from evalkit.errors import UserError
 from evalkit.pipeline import sweep
 from evalkit.results import plot, run_folder, validate
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 
 @pytest.mark.parametrize(
     ("value", "parts"),

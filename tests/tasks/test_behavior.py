@@ -44,7 +44,7 @@ def test_a_clip_shows_the_frames_around_its_own(fps: int, stride: int, tmp_path:
     video = shoot(tmp_path / "film.mp4", fps, 4.0)
     n, length = 4 * fps, 16 * stride
     views = Views("dense", frames=16, stride=stride, resize="squash")
-    examples = list(behavior.clips("film", video, range(n), fps, 1, stride))
+    examples = list(behavior.frame_clips("film", video, range(n), fps, 1, stride))
     assert [example.target for example in examples] == list(range(n))
     for middle in (0, 1, length // 2, length // 2 + 1, n // 2, n - length // 2, n - 1):
         read = read_clip(video, examples[middle].span, views, 16, 16)
@@ -54,20 +54,20 @@ def test_a_clip_shows_the_frames_around_its_own(fps: int, stride: int, tmp_path:
 
 
 def test_a_step_as_long_as_a_clip_divides_the_video() -> None:
-    examples = list(behavior.clips("v", Path("v.mp4"), range(48), 1.0, 16))
+    examples = list(behavior.frame_clips("v", Path("v.mp4"), range(48), 1.0, 16))
     assert [example.span for example in examples] == [(0, 16), (16, 32), (32, 48)]
     assert [example.id for example in examples] == ["v/8", "v/24", "v/40"]
 
 
 def test_a_video_shorter_than_a_step_has_one_example_and_one_shorter_than_a_clip_is_one() -> None:
-    (one,) = behavior.clips("v", Path("v.mp4"), range(20), 1.0, 80)
+    (one,) = behavior.frame_clips("v", Path("v.mp4"), range(20), 1.0, 80)
     assert (one.target, one.span) == (10, (2, 18))
-    (one,) = behavior.clips("v", Path("v.mp4"), range(5), 1.0, 80, 5)
+    (one,) = behavior.frame_clips("v", Path("v.mp4"), range(5), 1.0, 80, 5)
     assert (one.target, one.span) == (2, (0, 5))
 
 
 def test_a_frame_without_a_label_is_no_example() -> None:
-    assert [one.target for one in behavior.clips("v", Path("v.mp4"), [0, None, 2], 1.0, 1)] == [0, 2]
+    assert [one.target for one in behavior.frame_clips("v", Path("v.mp4"), [0, None, 2], 1.0, 1)] == [0, 2]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -169,7 +169,7 @@ def test_files_as_published_become_videoprisms_task(name: str, roots: Callable[[
     assert task.views == Views("dense", frames=16, stride=5 if name == "kabr" else 1, resize="squash")
     assert (task.settings["lr"], task.settings["dropout"]) == (5e-6 if name == "kabr" else 5e-5, 0.5)
     assert set(task.settings) <= set(inspect.signature(plugins.factory("adapter", "probe")).parameters)
-    assert task.classes[0] == ("Walk" if name == "kabr" else behavior.OTHER) and task.augment is None
+    assert task.classes[0] == ("Walk" if name == "kabr" else behavior.BACKGROUND) and task.augment is None
 
 
 def test_each_frame_of_calms21_has_one_behavior(roots: Callable[[str], Path]) -> None:
@@ -189,7 +189,9 @@ def test_the_first_stream_of_crim13_names_each_frame_in_the_wanted_view(roots: C
     assert named(side, side.test) == [("(other)",), ("(other)",), ("sniff",)] and named(top, top.test) == [("eat",)] * 3
     assert [one.video for one in side.test][:1] == [root / "CRIM13_test1" / "020609_A03_s.mp4"]
     assert {one.video for one in top.train} == {root / "CRIM13_train1" / "010609_A02_t.mp4"}
-    assert Counter(named(side, side.train)) == {(behavior.OTHER if one == "other" else one,): 10 for one in BEHAVIORS}
+    assert Counter(named(side, side.train)) == {
+        (behavior.BACKGROUND if one == "other" else one,): 10 for one in BEHAVIORS
+    }
     assert (side.split, top.split, top.published["VideoPrism-g"]) == ("side", "top", 66.8)
 
 
@@ -202,11 +204,11 @@ def test_a_gap_in_crim13_is_no_frame_of_any_behavior(roots: Callable[[str], Path
 def test_two_flies_share_the_labels_of_a_frame_and_untracked_frames_are_left_out(roots: Callable[[str], Path]) -> None:
     task = make("fly_vs_fly", roots("fly_vs_fly"))
     assert named(task, task.test) == [
-        (behavior.OTHER,),
+        (behavior.BACKGROUND,),
         ("lunge",),
         ("lunge", "wing threat"),
         ("wing threat",),
-        (behavior.OTHER,),
+        (behavior.BACKGROUND,),
     ]
     assert [one.id.rpartition("/")[2] for one in task.test] == ["0", "1", "2", "3", "5"]
     assert task.test[0].video.parts[-3:] == ("Courtship", "movie7", "movie7.mp4")
@@ -374,7 +376,7 @@ def test_miniatures_share_films_and_have_a_background_where_the_real_ones_do() -
     minis = {name: plugins.factory("task", name)(mini=True) for name in NAMES}
     for name in ("calms21", "crim13", "fly_vs_fly"):
         task = minis[name]
-        assert task.classes[0] == behavior.OTHER and task.score is foreground_map
+        assert task.classes[0] == behavior.BACKGROUND and task.score is foreground_map
         held = Counter(c for one in task.test for c in one.target)
         assert set(held) == set(range(len(task.classes)))
         assert all(one.target == (0,) or 0 not in one.target for one in task.test)

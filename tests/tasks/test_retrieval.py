@@ -18,6 +18,8 @@ from evalkit.errors import UserError
 from evalkit.weights import trained_adapter
 from tests.given import ANNOTATIONS, linked, make, real, refusal, write
 
+pytestmark = pytest.mark.usefixtures("decoding_here")
+
 CAPTIONS = ["a red circle moves left", "a blue square grows", "a green ring blinks", "a white cross moves up"]
 
 

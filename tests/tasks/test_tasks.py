@@ -59,7 +59,24 @@ def test_the_miniature_of_a_task_is_whole(name: str, minis: dict[str, Task]) -> 
     assert task.submission is None
 
 
-@pytest.mark.parametrize("name", TASKS)
+# A task of each set of films; which set a task's films are of, their paths say.
+FILM_SETS = {
+    "folder": "folder",
+    "kinetics400": "kinetics400",
+    "charades": "three-steps",
+    "chimpact": "side-by-side",
+    "egoschema": "three-minutes-",
+}
+
+
+def test_every_miniature_is_of_one_of_the_sets_of_films(minis: dict[str, Task]) -> None:
+    for task in minis.values():
+        for example in [*task.train, *task.val, *task.test]:
+            assert example.video.parent.name.startswith(tuple(FILM_SETS.values()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILM_SETS)
 def test_the_videos_of_a_miniature_are_made_when_they_are_wanted(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +84,7 @@ def test_the_videos_of_a_miniature_are_made_when_they_are_wanted(
     task = make(name, mini=True)
     assert task.prepare_videos and not any(tmp_path.iterdir())
     wanted = [task.test[0], task.train[-1]]
+    assert all(example.video.parent.name.startswith(FILM_SETS[name]) for example in wanted)
     task.prepare_videos(wanted)
     assert {path for path in tmp_path.rglob("*.mp4")} == {example.video for example in wanted}
 
@@ -239,7 +257,7 @@ def test_an_answer_that_is_no_option_is_refused(ego: Callable[..., Path], answer
 
 def test_a_file_that_is_not_the_json_it_should_be_is_refused(ego: Callable[..., Path]) -> None:
     root = ego(questions="[{")
-    assert refusal("egoschema", root=root).startswith(f"cannot read {root / 'questions.json'}: Expecting property name")
+    assert refusal("egoschema", root=root).startswith(f"cannot read {root / 'questions.json'} as JSON: Expecting")
     root = ego(questions={})
     assert refusal("egoschema", root=root) == f"cannot read {root / 'questions.json'}: wanted a JSON list, found a dict"
     root = ego(answers=[3])
@@ -261,7 +279,7 @@ def test_files_that_are_missing_are_told(ego: Callable[..., Path], tmp_path: Pat
     (root / "questions.json").unlink()
     assert refusal("egoschema", root=root) == f"{root} has neither questions.json nor a csv of the questions"
     (root / "questions.csv").write_bytes(b"video_name\xff\n")
-    assert refusal("egoschema", root=root).startswith(f"cannot read {root / 'questions.csv'}: ")
+    assert refusal("egoschema", root=root).startswith(f"cannot read {root / 'questions.csv'} as a table: ")
 
 
 def submit(task: Task, answers: dict[str, Any], folder: Path) -> list[str]:
@@ -392,21 +410,21 @@ def test_a_csv_with_a_byte_order_mark_and_other_columns_is_read(tmp_path: Path) 
 
 
 def test_class_folders_give_every_video_its_folders_name(tmp_path: Path) -> None:
-    for name in ("cat/a.mp4", "cat/deep/b.MKV", "dog/c.webm", "dog/d.avi", "dog/notes.txt", "stray.mp4"):
+    for name in ("cat/a.mp4", "cat/deep/b.MKV", "dog/c.webm", "dog/d.3GP", "dog/notes.txt", "stray.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     task = make("folder", root=tmp_path)
     found = {example.id: task.classes[example.target] for example in [*task.train, *task.test]}
-    assert found == {"cat/a.mp4": "cat", "cat/deep/b.MKV": "cat", "dog/c.webm": "dog", "dog/d.avi": "dog"}
+    assert found == {"cat/a.mp4": "cat", "cat/deep/b.MKV": "cat", "dog/c.webm": "dog", "dog/d.3GP": "dog"}
 
 
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        (["path;label", "a.mp4;cat"], "{}: no column 'path'; wanted path,label[,split], found 'path;label'"),
-        (["path,class", "a.mp4,cat"], "{}: no column 'label'; wanted path,label[,split], found 'path,class'"),
+        (["path;label", "a.mp4;cat"], "{}: no column 'path'; wanted path,label, found 'path;label'"),
+        (["path,class", "a.mp4,cat"], "{}: no column 'label'; wanted path,label, found 'path,class'"),
         (["path,label", "a.mp4,cat", "b.mp4,"], "{}, line 3: path or label is empty"),
-        (["path,label", "a.mp4,cat", "b.mp4"], "{}, line 3: path or label is empty"),
+        (["path,label", "a.mp4,cat", "b.mp4"], "{}, line 3: 1 values; wanted 2 (path,label)"),
         (["path,label", ",cat"], "{}, line 2: path or label is empty"),
         (["path,label,split", "a.mp4,cat,Test"], "{}, line 2: split is 'Test'; wanted train, val or test"),
         (
@@ -428,9 +446,7 @@ def test_a_csv_that_cannot_be_meant_is_refused(tmp_path: Path, rows: list[str], 
 
 def test_a_video_in_place_of_the_csv_is_refused(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").write_bytes(bytes(range(256)))
-    assert refusal("folder", root=tmp_path / "film.mp4").startswith(
-        f"cannot read {tmp_path / 'film.mp4'} as a csv path,label[,split]: "
-    )
+    assert refusal("folder", root=tmp_path / "film.mp4").startswith(f"cannot read {tmp_path / 'film.mp4'} as a table: ")
 
 
 def test_the_split_is_seeded_and_of_each_class(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from evalkit.video.clips import Decoded, Failure, Request, read_clip
 from evalkit.video.crop import cut_crops
 from evalkit.video.decode import open_video
 from evalkit.video.workers import AHEAD, Worker, read_clips
+from tests.patience import patience, wait_until
 
 Span = tuple[float, float] | None
 
@@ -97,12 +98,7 @@ def alive(pid: int) -> bool:
 
 
 def gone(pids: list[int], seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while any(alive(pid) for pid in pids):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
+    return wait_until(lambda: not any(alive(pid) for pid in pids), seconds)
 
 
 def test_a_clip_holds_the_frames_and_times_that_were_asked_for(video: Path) -> None:
@@ -260,12 +256,12 @@ def test_order_and_pixels_do_not_depend_on_the_number_of_workers(tmp_path: Path,
 def test_a_decoder_that_hangs_or_dies_costs_its_own_sample_only(tmp_path: Path) -> None:
     names = ["a", "hang", "b", "die", "die_once", "raise", "c"]
     start = time.monotonic()
-    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=1.0, read=named))
-    assert time.monotonic() - start < 60
+    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=5.0, read=named))
+    assert time.monotonic() - start < patience(60)
     for name, result in zip(names, results, strict=True):
         if name in ("a", "b", "c", "die_once"):
             assert decoded(result).decoder.startswith(f"{name} ")
-    assert results[1] == Failure("decoding took longer than 1 s")
+    assert results[1] == Failure("decoding took longer than 5 s")
     assert results[3] == Failure("the decoder process died twice (signal 11, SIGSEGV)")
     assert results[5] == Failure("KeyError: 'some\\nbug'")
 
@@ -274,9 +270,9 @@ def test_clips_are_decoded_ahead_but_not_without_end(tmp_path: Path) -> None:
     names = [f"touch-{number}" for number in range(40)]
     iterator = read_clips(requests(tmp_path, *names), workers=2, read=named)
     next(iterator)
+    assert wait_until(lambda: len(list(tmp_path.iterdir())) > 2, 10)
     time.sleep(0.5)
-    begun = len(list(tmp_path.iterdir()))
-    assert 2 < begun <= 1 + 2 * AHEAD
+    assert len(list(tmp_path.iterdir())) <= 1 + 2 * AHEAD
     assert len(list(iterator)) == 39
     assert len(list(tmp_path.iterdir())) == 40
 
@@ -300,13 +296,11 @@ def test_no_worker_outlives_a_caller_that_is_killed(ending: signal.Signals, tmp_
     caller = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE
     )
-    end = time.monotonic() + 60
-    while len(list(tmp_path.glob("*.worker"))) < 2 and time.monotonic() < end:
-        time.sleep(0.05)
+    assert wait_until(lambda: len(list(tmp_path.glob("*.worker"))) == 2, 60)
     pids = [int(file.stem) for file in tmp_path.glob("*.worker")]
     assert len(pids) == 2 and all(alive(pid) for pid in pids)
     caller.send_signal(ending)
-    _, noise = caller.communicate(timeout=30)
+    _, noise = caller.communicate(timeout=patience(30))
     assert gone(pids)
     assert noise.count(b"Traceback") == (ending == signal.SIGINT)
 

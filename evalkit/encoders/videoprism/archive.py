@@ -1,4 +1,4 @@
-"""The official archives of VideoPrism: what each array of their Flax parameters is in ours."""
+"""Official VideoPrism archives (.npz of Flax parameters): the array-to-weight mapping, checked and loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evalkit.api import Clip
-from evalkit.encoders.videoprism.model import VideoPrism, encoder, sinusoid
+from evalkit.encoders.videoprism.model import VideoPrism, encoder
+from evalkit.encoders.videoprism.text import sinusoid
 from evalkit.errors import UserError, one_line
 from evalkit.weights.checkpoint import check_names, raise_problems
 
@@ -22,7 +23,7 @@ _Names = dict[str, tuple[str, str]]  # official name -> ours, and the array's ax
 
 
 class _Array(NamedTuple):
-    """What an array of the archive holds.
+    """An array of the archive, and the weights that it becomes.
 
     Attributes:
         axes: a letter for each axis, the same for lengths that must be equal; digits are the length itself.
@@ -124,7 +125,7 @@ def load_archive(path: Path, tokenizer: Path | None) -> VideoPrism:
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an archive by name; nothing that it holds is run."""
+    """Read an archive's arrays by name; pickled objects are refused, so no code runs."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -135,7 +136,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _layout(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[str, _Array]]:
-    """What an archive with arrays of these names is to hold: settings of `encoder`, and every array by its name."""
+    """Layout of an archive by its arrays' names: settings of `encoder`, and every array that must be there."""
     settings: dict[str, Any] = {}
     layout: dict[str, _Array] = {}
 
@@ -143,20 +144,22 @@ def _layout(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[st
         return any(name.startswith(f"params/{part}/") for name in arrays for part in parts)
 
     def add(names: _Names, official: str, ours: str = "") -> None:
-        layout.update({official + name: _Array(tuple(axes), (ours + own,)) for name, (own, axes) in names.items()})
+        layout.update(
+            {official + name: _Array(tuple(axes), (ours + target,)) for name, (target, axes) in names.items()}
+        )
 
     def add_layers(official: str, ours: str, names: _Names = _LAYER) -> int:
-        """Adds a stack of layers, whose number is returned."""
-        found = [name.removeprefix(official) for name in arrays if name.startswith(official)]
-        numbers = {name.split("/")[0] for name in found if name.startswith("x_layers_")}
+        """Add a stack of layers; returns how many there are."""
+        suffixes = [name.removeprefix(official) for name in arrays if name.startswith(official)]
+        numbers = {name.split("/")[0] for name in suffixes if name.startswith("x_layers_")}
         if numbers:
             for i in range(len(numbers)):
                 add(names, f"{official}x_layers_{i}/", f"{ours}.{i}.")
             return len(numbers)
-        lengths = Counter(len(arrays[official + name]) for name in found if arrays[official + name].ndim)
+        lengths = Counter(len(arrays[official + name]) for name in suffixes if arrays[official + name].ndim)
         depth = lengths.most_common(1)[0][0] if lengths else 1
-        for name, (own, axes) in names.items():
-            targets = tuple(f"{ours}.{i}.{own}" for i in range(depth))
+        for name, (target, axes) in names.items():
+            targets = tuple(f"{ours}.{i}.{target}" for i in range(depth))
             layout[f"{official}x_layers/{name}"] = _Array((str(depth), *axes), targets, stacked=True)
         return depth
 
@@ -184,13 +187,13 @@ def _layout(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[st
 
 
 def _sizes(layout: Mapping[str, _Array], arrays: Mapping[str, NDArray[Any]]) -> dict[str, int]:
-    """The length of each axis: the one that most arrays have, so that one wrong array is told from the others."""
+    """Length of each axis by majority over the arrays, so that one wrong array is told from the others."""
     votes: dict[str, Counter[int]] = defaultdict(Counter)
     for name, held in layout.items():
         if name in arrays and arrays[name].ndim == len(held.axes):
             for axis, length in zip(held.axes, arrays[name].shape, strict=True):
                 votes[axis][length] += 1
-    return {axis: found.most_common(1)[0][0] for axis, found in votes.items()}
+    return {axis: lengths.most_common(1)[0][0] for axis, lengths in votes.items()}
 
 
 def _shapes(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

@@ -1,112 +1,27 @@
-"""VideoPrism: the factorized video encoder, with its text tower (LvT) or a classifier, from .npz or Hugging Face.
+"""VideoPrism's factorized video encoder, with its text tower (LvT) or a classifier.
 
-Blocks are transformers'; what it lacks is here: the official archives, the text tower's positions and second norms,
-attention that stays small on long clips. "VideoPrism: A Foundational Visual Encoder for Video Understanding",
+Blocks are transformers'; what it lacks is here: the text tower's positions and second norms, attention whose memory
+stays small on long clips. "VideoPrism: A Foundational Visual Encoder for Video Understanding",
 https://arxiv.org/abs/2402.13217, official code https://github.com/google-deepmind/videoprism.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-import string
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.api import Clip, EncoderOutput, Loading, as_texts
+from evalkit.api import Clip, EncoderOutput, as_texts
+from evalkit.encoders.videoprism.text import Text, TextTower, sinusoid
 from evalkit.errors import UserError
-from evalkit.weights.huggingface import Weights, load, read_clip, read_config
 
-MODEL_TYPES = ("videoprism", "videoprism_vision_model")
-SUFFIXES = (".npz",)
-
-_TOKENIZERS = ("spiece.model", "sentencepiece.model", "tokenizer.model", "tokenizer.json")
 _ATTENTION = "evalkit_videoprism"  # the name under which transformers finds _attend
-_ROWS = 512  # of queries that attend at a time
-
-
-@dataclass(frozen=True)
-class Text:
-    """The text tower: a causal transformer over sentencepiece tokens, read at a class token after the last.
-
-    Attributes:
-        vocabulary: pieces of the tokenizer.
-        depth: transformer layers.
-        heads: attention heads per layer.
-        hidden: width of the MLP.
-        norm: `pre` has a norm before attention and MLP, `primer_hybrid` (giant) another one after each.
-        tokens: longer texts are cut here.
-    """
-
-    vocabulary: int = 32000
-    depth: int = 12
-    heads: int = 12
-    hidden: int = 3072
-    norm: Literal["pre", "primer_hybrid"] = "pre"
-    tokens: int = 64
-
-
-class TextTower(nn.Module):
-    """Token ids to one vector per text."""
-
-    def __init__(self, model: Any, tokenizer: Path | None) -> None:
-        super().__init__()
-        self.model = model  # transformers' VideoPrismTextModel
-        self.tokenizer = tokenizer
-
-    def forward(self, ids: Tensor, paddings: Tensor) -> Tensor:
-        """Embeddings (B, D), not normalized, of ids (B, L) with paddings (B, L), 1 where there is no token."""
-        x = self.model.embeddings(ids)  # (B, L + 1, D), the class token last
-        seen = F.pad(paddings, (0, 1)) == 0
-        causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-        mask = causal & seen[:, None, None, :]  # (B, 1, L + 1, L + 1), true where a query (row) sees a key
-        for layer in self.model.layers:
-            x = layer(x, mask)
-        return self.model.layernorm(x)[:, -1]  # type: ignore[no-any-return]
-
-    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Ids (B, L) and paddings (B, L) of texts, made canonical, as far as the longest one needs."""
-        rows = [row[: self.model.config.max_position_embeddings] for row in self._pieces(list(map(canonical, texts)))]
-        most = max(map(max, rows))
-        if most >= self.model.config.vocab_size:
-            raise UserError(
-                f"{self.tokenizer} gives id {most}, but the text tower knows {self.model.config.vocab_size} pieces: it "
-                "is another model's tokenizer; give the right one with encoder.tokenizer="
-            )
-        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        paddings = torch.ones(ids.shape)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-            paddings[i, : len(row)] = 0
-        return ids, paddings
-
-    def _pieces(self, texts: list[str]) -> list[list[int]]:
-        if self.tokenizer is None:
-            raise UserError(
-                f"this encoder has no tokenizer beside its weights ({' or '.join(_TOKENIZERS)}), so it cannot embed "
-                "text: give its sentencepiece model with encoder.tokenizer= (VideoPrism's is T5's cc_en.32000)"
-            )
-        try:
-            if self.tokenizer.suffix == ".json":  # what transformers writes
-                from tokenizers import Tokenizer
-
-                fast = Tokenizer.from_file(str(self.tokenizer))
-                fast.no_padding()
-                fast.no_truncation()
-                return [found.ids for found in fast.encode_batch(texts, add_special_tokens=False)]
-            from sentencepiece import SentencePieceProcessor
-
-            pieces = SentencePieceProcessor(model_file=str(self.tokenizer))
-            return pieces.encode(texts, add_bos=pieces.bos_id() >= 0)  # type: ignore[no-any-return]
-        except Exception as error:  # both raise bare ones
-            line = " ".join(str(error).split())
-            raise UserError(f"cannot read the tokenizer {self.tokenizer}: {line[:200]}") from error
+_ROWS = 512  # queries whose logits are in memory at a time
 
 
 class VideoPrism(nn.Module):
@@ -187,7 +102,7 @@ class VideoPrism(nn.Module):
         return EncoderOutput(tokens, _length_one(pooled), last, _length_one(single))
 
     def _pool(self, x: Tensor) -> Tensor:
-        """(B, D) from tokens (B, N, D), by attention with one learned query."""
+        """Attention pooling by one learned query: tokens (B, N, D) -> (B, D)."""
         assert self.head is not None and self.head_norm is not None
         return self.head_norm(self.head(x)[0][:, 0])  # type: ignore[no-any-return]
 
@@ -234,12 +149,6 @@ class VideoPrism(nn.Module):
             )
         device = self.vision.layernorm1.weight.device
         return _length_one(self.text(ids.to(device), paddings.to(device)))
-
-
-def canonical(text: str) -> str:
-    """A text as the text tower was trained on it: lower case, spaces for punctuation, one full stop at the end."""
-    blanks = str.maketrans(string.punctuation, " " * len(string.punctuation))
-    return " ".join(text.translate(blanks).lower().split()) + "."
 
 
 def encoder(
@@ -329,58 +238,6 @@ def encoder(
     return VideoPrism(clip, vision, auxiliary, head, norm, classifier, tower)
 
 
-def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VideoPrism:
-    """VideoPrism from a Hugging Face folder or an official .npz, every weight in place.
-
-    A folder gives what transformers gives, its text positions included. The official archive gives the official
-    positions, which transformers' own differ from.
-
-    Raises:
-        UserError: weights are missing, unexpected or of another shape, or the files cannot be read.
-    """
-    folder = path if path.is_dir() else path.parent
-    tokenizer = loading.tokenizer or next((folder / name for name in _TOKENIZERS if (folder / name).is_file()), None)
-    if path.is_dir():
-        return _from_folder(path, tokenizer, weights)
-    from evalkit.encoders.videoprism.archive import load_archive
-
-    return load_archive(path, tokenizer)
-
-
-def _from_folder(folder: Path, tokenizer: Path | None, weights: Weights) -> VideoPrism:
-    from transformers.models.videoprism import modeling_videoprism as models
-
-    config = read_config(folder)
-    kind = "VideoPrismClipModel"
-    if config.model_type != "videoprism":
-        known = ("VideoPrismVideoModel", "VideoPrismForVideoClassification")
-        named = [name for name in config.architectures or () if name in known]
-        kind = named[0] if named else "VideoPrismVisionModel"
-    size = getattr(config, "vision_config", config)
-    sides = {size.image_size} if isinstance(size.image_size, int) else set(size.image_size)
-    if len(sides) > 1 or size.tubelet_size[0] != 1 or len(set(size.tubelet_size[1:])) > 1:
-        raise UserError(
-            f"{folder}: image_size {size.image_size} and tubelet_size {size.tubelet_size}: wanted a square, and one "
-            "frame by a square"
-        )
-    clip = read_clip(folder, Clip(frames=size.num_frames, size=sides.pop(), resize="squash"))
-    model = load(getattr(models, kind), folder, weights=weights)
-    text = TextTower(model.text_model, tokenizer) if kind == "VideoPrismClipModel" else None
-    video = model.video_model if text else model
-    return VideoPrism(
-        clip,
-        getattr(video, "vision_model", video),
-        getattr(video, "auxiliary_layers", ()),
-        getattr(video, "head", None),
-        getattr(video, "head_layernorm", None),
-        getattr(video, "classifier", None),
-        text,
-    )
-
-
-# --- arithmetic that transformers has not, or has differently --------------------------------------------------------
-
-
 def _attend(
     module: nn.Module,
     query: Tensor,
@@ -392,12 +249,12 @@ def _attend(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention (B, N, heads, H) whose logits are softly capped, from query, key and value (B, heads, N, H).
+    """Attention (B, N, heads, H) with softly capped logits, from query, key and value (B, heads, N, H).
 
-    No fused kernel of torch's caps, and the logits of 4,096 tokens fill memory: queries go some rows at a time, which
-    changes nothing, for each has its own softmax. The mask is true where a query sees a key.
+    torch's fused kernels cannot cap, and the logits of 4,096 tokens fill memory: queries are computed some rows at a
+    time, which changes nothing, since each has its own softmax. The mask is true where a query sees a key.
     """
-    found = []
+    outputs = []
     for start in range(0, query.shape[2], _ROWS):
         rows = slice(start, start + _ROWS)
         logits = (query[:, :, rows] * scaling) @ key.transpose(2, 3)
@@ -406,19 +263,11 @@ def _attend(
         if attention_mask is not None:
             logits = logits.masked_fill(~attention_mask[:, :, rows], torch.finfo(logits.dtype).min)
         weights = logits.softmax(-1, dtype=torch.float32).to(value.dtype)
-        found.append(F.dropout(weights, dropout, module.training) @ value)
-    return torch.cat(found, 2).transpose(1, 2), None
+        outputs.append(F.dropout(weights, dropout, module.training) @ value)
+    return torch.cat(outputs, 2).transpose(1, 2), None
 
 
 def _length_one(x: Tensor) -> Tensor:
     """Vectors (..., D) divided by their length, float32."""
     x = x.float()
     return x / (x.square().sum(-1, keepdim=True) + 1e-12).sqrt()
-
-
-def sinusoid(length: int, dim: int) -> Tensor:
-    """The official text positions (length, dim), whose slowest wave is exactly 10,000 times the fastest."""
-    waves = dim // 2
-    step = math.log(10_000) / max(waves - 1, 1)
-    angles = torch.arange(length).float()[:, None] * torch.exp(torch.arange(waves).float() * -step)
-    return F.pad(torch.cat([angles.sin(), angles.cos()], 1), (0, dim % 2))

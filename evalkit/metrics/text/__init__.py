@@ -1,5 +1,4 @@
-"""Metrics of text: captions, paragraphs, dense captions and open answers, each by the rule that its name says.
+"""Text metrics: captions, paragraphs, dense captions and open answers, one module per rule.
 
-One module per rule. Each score function is found by its name, such as `evalkit.metrics:captions`, and
-follows the contract of evalkit/metrics/classification.py.
+A score function is named as `evalkit.metrics:captions` and follows the contract of evalkit/metrics/classification.py.
 """

@@ -10,24 +10,24 @@ import numpy as np
 from evalkit.metrics.bootstrap import Table
 from evalkit.metrics.text.ngrams import Grams, N, look_up
 
-_TINY, _SMALL = 1e-15, 1e-9  # so that nothing is divided by 0; they show where a caption has no match
+_TINY, _SMALL = 1e-15, 1e-9  # avoid division by 0, as in the reference; visible if a caption has no match
 
 
 def parts(grams: Grams) -> Table:
-    """What each caption adds to corpus BLEU (N, 10): its words, its closest reference's, its n-grams, those found."""
+    """Summands of corpus BLEU (N, 10): words, words of the closest reference, n-grams, clipped matches."""
     items = len(grams.words)
     # Of two references that are equally close, the shorter: the smallest of (distance, length).
     order = np.lexsort((grams.reference_words, abs(grams.reference_words - grams.words[grams.item]), grams.item))
     closest = grams.reference_words[order][np.searchsorted(grams.item, np.arange(items))]
-    made = [np.maximum(grams.words - n, 0) for n in range(N)]
-    found = []
+    totals = [np.maximum(grams.words - n, 0) for n in range(N)]
+    matches = []
     for ours, theirs in zip(grams.generated, grams.references, strict=True):
-        # An n-gram counts as often as it is in the reference that has it most often.
+        # Clipped by the reference that has the n-gram most often.
         at = look_up(ours, grams.item[theirs.text], theirs.gram)
         most = np.zeros(len(ours.gram), np.int64)
         np.maximum.at(most, at[at >= 0], theirs.often[at >= 0])
-        found.append(np.bincount(ours.text, np.minimum(ours.often, most), minlength=items))
-    return np.stack([grams.words, closest, *made, *found], 1).astype(np.float64)
+        matches.append(np.bincount(ours.text, np.minimum(ours.often, most), minlength=items))
+    return np.stack([grams.words, closest, *totals, *matches], 1).astype(np.float64)
 
 
 def bleu(sums: Table) -> Table:

@@ -1,6 +1,6 @@
-"""What papers report of captions: CIDEr, BLEU, ROUGE-L and METEOR, as pycocoevalcap 1.2 with its PTB tokenizer.
+"""Caption metrics: CIDEr, BLEU, ROUGE-L and METEOR, as pycocoevalcap 1.2 with its PTB tokenizer.
 
-Corpus scores and each caption's are pycocoevalcap's to 1e-6. A failed caption is an empty one.
+Corpus scores and per-caption scores equal pycocoevalcap's to 1e-6. A failed caption is scored as an empty one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger("evalkit")
 
 
 def captions(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
-    """How near captions are to what people wrote: `CIDEr` (CIDEr-D), `BLEU-4` to `BLEU-1`, `ROUGE-L`; without Java.
+    """`CIDEr` (CIDEr-D), `BLEU-4` to `BLEU-1` and `ROUGE-L` of captions; needs no Java.
 
     Args:
         predictions: one text of each; None for a failed one, which is scored as an empty caption.
@@ -35,44 +35,46 @@ def captions(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, fl
     Raises:
         UserError: a prediction or a target is no text.
     """
-    return scored(*_tokenized("captions", predictions, targets), [failed(one) for one in predictions])
+    return scored(*_tokenized("captions", predictions, targets), [failed(prediction) for prediction in predictions])
 
 
 @meteor.beside(captions)
 def captions_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
-    """What `captions` gives, and `METEOR` 1.5, which needs evalkit[captions].
+    """`captions` and `METEOR` 1.5, which needs evalkit[captions].
 
     Raises:
-        UserError: as `captions`, and where METEOR cannot run.
+        UserError: as `captions`, and if METEOR cannot run.
     """
     meteor.start()
     ours, theirs = _tokenized("captions_meteor", predictions, targets)
-    return {**scored(ours, theirs, [failed(one) for one in predictions]), "METEOR": meteor.meteor(ours, theirs)}
+    return {
+        **scored(ours, theirs, [failed(prediction) for prediction in predictions]),
+        "METEOR": meteor.meteor(ours, theirs),
+    }
 
 
 def scored(
     ours: Sequence[str], theirs: Sequence[Sequence[str]], missing: Sequence[bool]
 ) -> dict[str, float | list[float]]:
-    """CIDEr, BLEU and ROUGE-L of texts whose words are known: one space between two.
+    """CIDEr, BLEU and ROUGE-L of tokenized texts, with one space between words.
 
-    CIDEr is NaN, and says so, where the split has one caption: document frequencies tell nothing then.
+    CIDEr is NaN if the split has one caption: document frequencies are undefined then.
 
     Args:
         ours: (N,) generated.
         theirs: (N,), the references of each.
-        missing: (N,), which are failed: they share nothing with any reference, even an empty one.
+        missing: (N,), whether it failed: it matches no reference, not even an empty one.
     """
     grams = count(ours, theirs)
-    found: dict[str, float | list[float]] = {"CIDEr": mean(cider(grams)) if len(ours) > 1 else undefined(len(ours))}
-    found |= _bleus(parts(grams))
-    found["ROUGE-L"] = [
-        0.0 if lost else rouge_l(one, several) for one, several, lost in zip(ours, theirs, missing, strict=True)
-    ]
-    return found
+    metrics: dict[str, float | list[float]] = {"CIDEr": mean(cider(grams)) if len(ours) > 1 else undefined(len(ours))}
+    metrics |= _bleus(parts(grams))
+    each = zip(ours, theirs, missing, strict=True)
+    metrics["ROUGE-L"] = [0.0 if is_missing else rouge_l(text, several) for text, several, is_missing in each]
+    return metrics
 
 
 def _bleus(parts: Table) -> dict[str, AdditiveScore]:
-    """`BLEU-4` to `BLEU-1` of a corpus, of what each caption adds (N, 10)."""
+    """`BLEU-4` to `BLEU-1` of a corpus, from the summands of each caption (N, 10)."""
 
     def of(n: int) -> Callable[[Table], Table]:
         return lambda sums: 100 * bleu(sums)[..., n - 1]
@@ -81,16 +83,14 @@ def _bleus(parts: Table) -> dict[str, AdditiveScore]:
 
 
 def undefined(n: int) -> AdditiveScore:
-    """CIDEr of n examples with one caption in all: NaN, and why."""
-    _say_undefined()
+    """CIDEr of n examples with one caption in all: NaN, with a warning."""
+    _warn_undefined()
     return mean(np.full(n, math.nan))
 
 
 @cache
-def _say_undefined() -> None:
-    logger.warning(
-        "evalkit: CIDEr of one caption alone is undefined: in how many captions an n-gram is tells nothing; score more"
-    )
+def _warn_undefined() -> None:
+    logger.warning("evalkit: CIDEr of one caption is undefined (it needs document frequencies); score more")
 
 
 def _tokenized(metric: str, predictions: Sequence[Any], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:

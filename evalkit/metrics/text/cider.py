@@ -18,13 +18,13 @@ SIGMA = 6.0
 def cider(grams: Grams, split: Ints | None = None) -> Table:
     """CIDEr-D of each caption (N,), in 0..10.
 
-    In a split of one caption, whatever it says is 0: an n-gram's weight is the logarithm of the number of captions
-    over the number of those whose references have it.
+    In a split of one caption it is 0: an n-gram's weight is the logarithm of the number of captions over the number of
+    those whose references have it.
 
     Args:
         grams: of the captions and their references.
-        split: (N,), which split each caption belongs to, from 0, where there are several: each has document
-            frequencies of its own. None: all are one.
+        split: (N,), the index of each caption's split; each split has document frequencies of its own. None: one
+            split.
     """
     items, item = len(grams.words), grams.item
     split = np.zeros(items, np.int64) if split is None else split

@@ -1,4 +1,4 @@
-"""Dense captions: events with their times and sentences, by the rules of densevid_eval (2018) and of SODA.
+"""Dense captioning metrics: events with times and sentences, by densevid_eval (2018) and SODA.
 
 densevid_eval compares each predicted sentence with those of all events that it overlaps, at tIoU 0.3, 0.5, 0.7 and
 0.9, and one that overlaps none with a word that nobody writes; it scores each video by itself and takes the mean over
@@ -27,12 +27,12 @@ from evalkit.metrics.text.texts import failed
 from evalkit.metrics.text.tokenizer import tokenized
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
-MOST = 1000  # events of one video that count
+MAX_EVENTS = 1000  # of one video; more are ignored
 _NO_EVENT = "abc123!@#"
 
 
 class Event(NamedTuple):
-    """What happens from start to end, in seconds, in tokenized words."""
+    """A segment from start to end, in seconds, with its tokenized sentence."""
 
     start: float
     end: float
@@ -43,17 +43,16 @@ Events = Sequence[Event]
 
 
 def dense(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
-    """How well events are found and told: `CIDEr`, `CIDEr-split`, `BLEU-4` to `BLEU-1`, `ROUGE-L`, `Recall`,
-    `Precision`; means over videos, each over the four thresholds.
+    """`CIDEr`, `CIDEr-split`, `BLEU-4` to `BLEU-1`, `ROUGE-L`, `Recall` and `Precision` of dense captions; means over
+    videos, each over the four tIoU thresholds.
 
     In CIDEr, as densevid_eval has it, the documents are the pairs of one video alone, so that a video with one pair is
-    0 whatever is said. In CIDEr-split they are those of all videos; it is NaN, and says so, where the whole split has
-    one event.
+    0 whatever is said. In CIDEr-split they are those of all videos; it is NaN if the whole split has one event.
 
     Args:
         predictions: the events of each video, [{"segment": [start, end], "sentence": text}, ...], in seconds; None for
             a failed one, which has none.
-        targets: the same, or a list of several such lists where several people told the video: each is a reference.
+        targets: the same, or a list of such lists, one per annotator: each is a reference.
 
     Raises:
         UserError: a prediction or a target is not such a list, or a target is empty.
@@ -62,24 +61,24 @@ def dense(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float
 
 
 def dense_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
-    """What `dense` gives, `METEOR` by the same rule, and `SODA_c`; needs evalkit[captions].
+    """`dense`, `METEOR` by the same rule, and `SODA_c`; needs evalkit[captions].
 
     SODA_c is the mean over the references of a video, as PDVC and those after it take it. SODA's own code leaves out
     videos without a prediction; here they are 0.
 
     Raises:
-        UserError: as `dense`, and where METEOR cannot run.
+        UserError: as `dense`, and if METEOR cannot run.
     """
     meteor.start()
     ours, theirs = _events("dense_meteor", predictions, targets)
-    found, pairs = _densevid(ours, theirs)
+    metrics, pairs = _densevid(ours, theirs)
     sums = np.zeros((len(THRESHOLDS) * len(ours), meteor.FIELDS))
     np.add.at(sums, pairs.cell, meteor.parts(pairs.ours, pairs.theirs))
-    return {**found, "METEOR": _over_thresholds(meteor.score(sums)), "SODA_c": mean(_soda(ours, theirs))}
+    return {**metrics, "METEOR": _over_thresholds(meteor.score(sums)), "SODA_c": mean(_soda(ours, theirs))}
 
 
 def tiou(a: Event, b: Event) -> float:
-    """What two events share of the time that they cover."""
+    """Temporal intersection over union of two events."""
     shared = max(0.0, min(a.end, b.end) - max(a.start, b.start))
     covered = min(max(a.end, b.end) - min(a.start, b.start), a.end - a.start + b.end - b.start)
     return shared / (covered + 1e-8)
@@ -105,15 +104,18 @@ def _densevid(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> tup
     sums = np.zeros((cells, 2 + 2 * N))
     np.add.at(sums, pairs.cell, parts(grams))
     alone = sum(len(events) for sets in theirs for events in sets) < 2
-    found: dict[str, float] = {
+    metrics: dict[str, float] = {
         "CIDEr": averaged(cider(grams, pairs.cell)),
         "CIDEr-split": undefined(videos) if alone else averaged(cider(grams, pairs.cell // videos)),
     }
-    found |= {f"BLEU-{n}": _over_thresholds(bleu(sums)[:, n - 1]) for n in range(N, 0, -1)}
-    found["ROUGE-L"] = averaged([rouge_l(*pair) for pair in zip(pairs.ours, pairs.theirs, strict=True)])
-    covered = [[_found(events, sets, least) for events, sets in zip(ours, theirs, strict=True)] for least in THRESHOLDS]
+    metrics |= {f"BLEU-{n}": _over_thresholds(bleu(sums)[:, n - 1]) for n in range(N, 0, -1)}
+    metrics["ROUGE-L"] = averaged([rouge_l(*pair) for pair in zip(pairs.ours, pairs.theirs, strict=True)])
+    covered = [
+        [_recall_precision(events, sets, least) for events, sets in zip(ours, theirs, strict=True)]
+        for least in THRESHOLDS
+    ]
     recall, precision = np.moveaxis(np.array(covered), -1, 0)
-    return {**found, "Recall": _over_thresholds(recall), "Precision": _over_thresholds(precision)}, pairs
+    return {**metrics, "Recall": _over_thresholds(recall), "Precision": _over_thresholds(precision)}, pairs
 
 
 def _paired(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> _Pairs:
@@ -123,43 +125,48 @@ def _paired(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> _Pair
     for level, least in enumerate(THRESHOLDS):
         for video, (events, sets) in enumerate(zip(ours, theirs, strict=True)):
             for event in events:
-                met = [one.words for told in sets for one in told if tiou(event, one) >= least] or [_NO_EVENT]
+                met = [other.words for reference in sets for other in reference if tiou(event, other) >= least] or [
+                    _NO_EVENT
+                ]
                 left += [event.words] * len(met)
                 right += [[words] for words in met]
                 cells += [level * len(ours) + video] * len(met)
     return _Pairs(left, right, np.array(cells, np.int64))
 
 
-def _found(events: Events, sets: Sequence[Events], least: float) -> tuple[float, float]:
+def _recall_precision(events: Events, sets: Sequence[Events], least: float) -> tuple[float, float]:
     """The best recall and the best precision of a video's events, over its references."""
     if not events:
         return 0.0, 0.0
-    met = [np.array([[tiou(event, one) > least for one in told] for event in events]) for told in sets]
-    return max(float(one.any(0).mean()) for one in met), max(float(one.any(1).mean()) for one in met)
+    overlaps = [
+        np.array([[tiou(event, annotated) > least for annotated in reference] for event in events])
+        for reference in sets
+    ]
+    return max(float(o.any(0).mean()) for o in overlaps), max(float(o.any(1).mean()) for o in overlaps)
 
 
 def _soda(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> list[float]:
     """SODA_c of each video, in 0..1."""
     ours = [sorted(events, key=_start) for events in ours]
-    theirs = [[sorted(told, key=_start) for told in sets] for sets in theirs]
-    # The reference gives METEOR the person's sentence as the generated one.
-    asked = [
-        (one.words, [event.words])
+    theirs = [[sorted(reference, key=_start) for reference in sets] for sets in theirs]
+    # SODA's code swaps the roles: the annotated sentence is METEOR's hypothesis.
+    pairs = [
+        (annotated.words, [event.words])
         for events, sets in zip(ours, theirs, strict=True)
-        for told in sets
-        for one in told
+        for reference in sets
+        for annotated in reference
         for event in events
     ]
-    scores = iter(meteor.score(meteor.parts(*zip(*asked, strict=True))) if asked else ())
-    found = []
+    scores = iter(meteor.score(meteor.parts(*zip(*pairs, strict=True))) if pairs else ())
+    per_video = []
     for events, sets in zip(ours, theirs, strict=True):
         measures = []
-        for told in sets:
-            gains = [[next(scores) * tiou(event, one) for event in events] for one in told]
+        for reference in sets:
+            gains = [[next(scores) * tiou(event, annotated) for event in events] for annotated in reference]
             # The harmonic mean of the best sum / events and of it / references.
-            measures.append(2 * _in_order(gains) / (len(events) + len(told)))
-        found.append(fmean(measures))
-    return found
+            measures.append(2 * _in_order(gains) / (len(events) + len(reference)))
+        per_video.append(fmean(measures))
+    return per_video
 
 
 def _start(event: Event) -> float:
@@ -178,7 +185,7 @@ def _in_order(gains: Sequence[Sequence[float]]) -> float:
 
 
 def _over_thresholds(values: Table) -> AdditiveScore:
-    """The mean over videos, in percent, of values for each cell."""
+    """The mean over videos, in percent, of values per cell (threshold x video)."""
     return mean(np.asarray(values).reshape(len(THRESHOLDS), -1).mean(0))
 
 
@@ -188,18 +195,18 @@ def _events(metric: str, predictions: Sequence[Any], targets: Sequence[Any]) -> 
     for sets, target in zip(theirs, targets, strict=True):
         if not all(sets):
             raise UserError(f"{metric}: target {repr(target)[:60]} has no event; wanted at least one")
-    ours = [[] if failed(one) else _sets(metric, "prediction", one)[0][:MOST] for one in predictions]
+    ours = [[] if failed(p) else _sets(metric, "prediction", p)[0][:MAX_EVENTS] for p in predictions]
     return ours, theirs
 
 
-def _sets(metric: str, what: str, value: Any) -> list[Events]:
+def _sets(metric: str, role: str, value: Any) -> list[Events]:
     if isinstance(value, list | tuple):
-        nested = bool(value) and all(isinstance(one, list | tuple) for one in value)
-        return [[_event(metric, what, one) for one in events] for events in (value if nested else [value])]
-    raise _unlike(metric, what, value)
+        nested = bool(value) and all(isinstance(item, list | tuple) for item in value)
+        return [[_event(metric, role, event) for event in events] for events in (value if nested else [value])]
+    raise _unlike(metric, role, value)
 
 
-def _event(metric: str, what: str, value: Any) -> Event:
+def _event(metric: str, role: str, value: Any) -> Event:
     try:
         start, end = map(float, value["segment"])
         if not start <= end:
@@ -207,26 +214,25 @@ def _event(metric: str, what: str, value: Any) -> Event:
         # Like the reference, before it is tokenized.
         sentence = "".join(letter if letter.isascii() else " " for letter in value["sentence"])
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise _unlike(metric, what, value) from None
+        raise _unlike(metric, role, value) from None
     return Event(start, end, tokenized(sentence))
 
 
-def _unlike(metric: str, what: str, value: Any) -> UserError:
+def _unlike(metric: str, role: str, value: Any) -> UserError:
     return UserError(
-        f'{metric}: {what} {repr(value)[:60]} is not {{"segment": [start, end], "sentence": text}} with '
+        f'{metric}: {role} {repr(value)[:60]} is not {{"segment": [start, end], "sentence": text}} with '
         "start <= end, or a list of such"
     )
 
 
 def dense_by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
-    """`dense` of evalkit/metrics/text/dense.py, over the videos whose segments the examples are.
+    """`dense` over videos, for examples that are their segments; `captions` if targets are captions, as in training.
 
-    A failed segment is one of which nothing is said. Where targets are captions alone, as those of training are, it is
-    `captions` of evalkit/metrics/text/captions.py.
+    A failed segment has an empty sentence.
 
     Args:
-        predictions: what is said of each segment; None for a failed one.
-        targets: of each, {"video": name, "segment": [start, end], "references": all that people told of the video}.
+        predictions: the sentence of each segment; None for a failed one.
+        targets: of each, {"video": name, "segment": [start, end], "references": the video's events by annotator}.
 
     Raises:
         UserError: a prediction or a target is not so.
@@ -238,10 +244,10 @@ def dense_by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[s
 
 @meteor.beside(dense_by_video)
 def dense_by_video_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
-    """What `dense_by_video` gives, `METEOR` and `SODA_c`; needs evalkit[captions].
+    """`dense_by_video`, `METEOR` and `SODA_c`; needs evalkit[captions].
 
     Raises:
-        UserError: as `dense_by_video`, and where METEOR cannot run.
+        UserError: as `dense_by_video`, and if METEOR cannot run.
     """
     if not isinstance(targets[0], Mapping):
         return dict(captions.captions_meteor(predictions, targets))
@@ -254,16 +260,16 @@ def _by_video(
     targets: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     events: dict[str, list[dict[str, Any]]] = {}
-    first: dict[str, int] = {}  # of each video's examples
-    for i, (said, target) in enumerate(zip(predictions, targets, strict=True)):
+    first: dict[str, int] = {}  # example of each video
+    for i, (sentence, target) in enumerate(zip(predictions, targets, strict=True)):
         first.setdefault(target["video"], i)
-        events.setdefault(target["video"], []).append({"segment": target["segment"], "sentence": _sentence(said)})
-    found = score(list(events.values()), [targets[i]["references"] for i in first.values()])
-    return {name: _on_examples(value, list(first.values()), len(targets)) for name, value in found.items()}
+        events.setdefault(target["video"], []).append({"segment": target["segment"], "sentence": _sentence(sentence)})
+    metrics = score(list(events.values()), [targets[i]["references"] for i in first.values()])
+    return {name: _on_examples(value, list(first.values()), len(targets)) for name, value in metrics.items()}
 
 
 def _on_examples(value: float, places: Sequence[int], n: int) -> float:
-    """A score that is made of videos, as one of n examples: what a video adds, its first example does."""
+    """A score over videos as one over n examples: the first example of a video has its summands."""
     if not isinstance(value, AdditiveScore):
         return value
     parts = np.zeros((n, value.parts.shape[1]))
@@ -271,10 +277,11 @@ def _on_examples(value: float, places: Sequence[int], n: int) -> float:
     return AdditiveScore(parts, value.of)
 
 
-def _sentence(said: Any) -> str:
-    """What is said of a segment; for a target in place of a prediction, the sentence of the event nearest in time."""
-    if isinstance(said, Mapping):
-        start, end = said["segment"]
-        events = (event for told_of in said["references"] for event in told_of)
-        said = min(events, key=lambda one: abs(one["segment"][0] - start) + abs(one["segment"][1] - end))["sentence"]
-    return said or ""
+def _sentence(prediction: Any) -> str:
+    """The sentence of a segment; for a target in place of a prediction, that of the event nearest in time."""
+    if isinstance(prediction, Mapping):
+        start, end = prediction["segment"]
+        events = (event for reference in prediction["references"] for event in reference)
+        nearest = min(events, key=lambda e: abs(e["segment"][0] - start) + abs(e["segment"][1] - end))
+        return str(nearest["sentence"])
+    return prediction or ""

@@ -1,4 +1,4 @@
-"""Open answers by exact match, as MSRVTT-QA, MSVD-QA, ActivityNet-QA and TGIF-FrameQA are scored."""
+"""Exact match of open answers, as MSRVTT-QA, MSVD-QA, ActivityNet-QA and TGIF-FrameQA are scored."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from evalkit.metrics.text.texts import failed, generated, references
 
 
 def exact_match(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[float]]:
-    """Whether each answer is the right one, letter for letter in lower case, blanks around it aside: `accuracy`.
-
-    Nothing else is made alike: no article, plural, number or full stop.
+    """Exact match in lower case, stripped: `accuracy`. Articles, plurals, numbers and full stops are not normalized.
 
     Args:
         predictions: one text of each; None for a failed one.
@@ -20,11 +18,12 @@ def exact_match(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str,
     Raises:
         UserError: a prediction or a target is no text.
     """
-    theirs = [{_same(text) for text in several} for several in references("exact_match", targets)]
-    ours = [_same(text) for text in generated("exact_match", predictions)]
-    lost = [failed(one) for one in predictions]
-    return {"accuracy": [float(one in right and not no) for one, right, no in zip(ours, theirs, lost, strict=True)]}
+    theirs = [{_normalized(text) for text in several} for several in references("exact_match", targets)]
+    ours = [_normalized(text) for text in generated("exact_match", predictions)]
+    missing = [failed(prediction) for prediction in predictions]
+    each = zip(ours, theirs, missing, strict=True)
+    return {"accuracy": [float(text in answers and not is_missing) for text, answers, is_missing in each]}
 
 
-def _same(text: str) -> str:
+def _normalized(text: str) -> str:
     return text.strip().lower()

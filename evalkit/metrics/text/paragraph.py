@@ -1,4 +1,4 @@
-"""Paragraphs by the rule of MART's para-evaluate.py, which VLTinT's numbers follow: all that is no letter is a space.
+"""Paragraph metrics by the rule of MART's para-evaluate.py, as VLTinT's numbers: all but letters become spaces.
 
 There is no PTB tokenizer: captions of one paragraph in lower case are split at spaces. BLEU, METEOR, ROUGE-L and CIDEr
 are then pycocoevalcap's. Lei et al. 2020, https://github.com/jayleicn/recurrent-transformer (densevid_eval).
@@ -20,10 +20,10 @@ _END = re.compile(r"[.!?]+(?:\s+|$)")
 
 
 def paragraph(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
-    """How near paragraphs are to what people wrote: `ROUGE-L`, `CIDEr`, `BLEU-4` to `BLEU-1`; and `R@4`, repetition.
+    """`ROUGE-L`, `CIDEr`, `BLEU-4` to `BLEU-1` of paragraphs, and their repetition `R@4`.
 
-    The headline is what LongViViT prints. R@4 is the share of a paragraph's 4-grams, none across the end of a sentence,
-    that are there already: the lower the better. It is the mean over all paragraphs; a failed one is all repetition.
+    The headline is LongViViT's. R@4 is the share of a paragraph's 4-grams within sentences that repeat an earlier one,
+    averaged over all paragraphs: lower is better. A failed paragraph counts as 100 %.
 
     Args:
         predictions: one text of each, whose sentences end with a full stop; None for a failed one.
@@ -37,23 +37,23 @@ def paragraph(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
 
 @meteor.beside(paragraph)
 def paragraph_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
-    """What `paragraph` gives, and `METEOR` 1.5, which needs evalkit[captions].
+    """`paragraph` and `METEOR` 1.5, which needs evalkit[captions].
 
     Raises:
-        UserError: as `paragraph`, and where METEOR cannot run.
+        UserError: as `paragraph`, and if METEOR cannot run.
     """
     meteor.start()
-    found, ours, theirs = _scored("paragraph_meteor", predictions, targets)
-    return {**found, "METEOR": meteor.meteor(ours, theirs)}
+    metrics, ours, theirs = _scored("paragraph_meteor", predictions, targets)
+    return {**metrics, "METEOR": meteor.meteor(ours, theirs)}
 
 
 def letters(text: str) -> str:
-    """A text's words by this rule, one space between two."""
+    """A text in lower case with only letters, one space between words."""
     return " ".join(re.sub("[^a-zA-Z]", " ", text).lower().split())
 
 
 def repetition(text: str, n: int = 4) -> float:
-    """The share, in 0..1, of a text's n-grams that repeat one before them; words as they are, commas aside."""
+    """The share, in 0..1, of a text's n-grams that repeat an earlier one; commas are ignored."""
     seen: Counter[tuple[str, ...]] = Counter()
     for sentence in _END.split(text):
         words = sentence.replace(",", " ").split()
@@ -67,7 +67,8 @@ def _scored(
     texts = generated(metric, predictions)
     ours = [letters(text) for text in texts]
     theirs = [[letters(text) for text in several] for several in references(metric, targets)]
-    lost = [failed(one) for one in predictions]
-    found = scored(ours, theirs, lost)
-    repeated = mean([1.0 if no else repetition(text) for text, no in zip(texts, lost, strict=True)])
-    return {"ROUGE-L": found.pop("ROUGE-L"), **found, "R@4": repeated}, ours, theirs
+    missing = [failed(prediction) for prediction in predictions]
+    metrics = scored(ours, theirs, missing)
+    each = zip(texts, missing, strict=True)
+    repeated = mean([1.0 if is_missing else repetition(text) for text, is_missing in each])
+    return {"ROUGE-L": metrics.pop("ROUGE-L"), **metrics, "R@4": repeated}, ours, theirs

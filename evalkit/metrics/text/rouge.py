@@ -12,12 +12,12 @@ BETA = 1.2
 
 
 def rouge_l(generated: str, references: Sequence[str]) -> float:
-    """ROUGE-L of one tokenized text, in 0..1; two texts without a word are equal."""
+    """ROUGE-L of one tokenized text, in 0..1; two empty texts are equal."""
     ours = generated.split(" ")
     precision = recall = 0.0
     for reference in references:
         theirs = reference.split(" ")
-        common = _common(ours, theirs)
+        common = _lcs_length(ours, theirs)
         precision = max(precision, common / len(ours))
         recall = max(recall, common / len(theirs))
     if not precision:
@@ -25,10 +25,10 @@ def rouge_l(generated: str, references: Sequence[str]) -> float:
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
 
 
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """The length of the longest common subsequence, a row of the usual table at a time, as the bits of a number.
+def _lcs_length(a: Sequence[str], b: Sequence[str]) -> int:
+    """The length of the longest common subsequence, bit-parallel: a row of the dynamic programming table per word of b.
 
-    A bit that is 0 stands where the row is one more than in the column before (Hyyro 2004).
+    A 0 bit is where the row is one more than in the column before (Hyyro 2004).
     """
     places: dict[str, int] = {}
     for i, word in enumerate(a):

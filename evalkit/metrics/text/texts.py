@@ -1,4 +1,4 @@
-"""Predictions and targets of text, checked: what is generated, and what people wrote."""
+"""Checked text predictions and targets: generated texts and references."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from evalkit.errors import UserError
 
 
 def generated(metric: str, predictions: Sequence[Any]) -> list[str]:
-    """The text of each prediction; nothing for a failed one (None or NaN), the first text of a target in its place.
+    """The text of each prediction: empty for a failed one (None or NaN), the first text for a target in its place.
 
     Raises:
         UserError: a prediction is no text.
     """
-    return ["" if failed(one) else _texts(metric, "prediction", one)[0] for one in predictions]
+    return ["" if failed(p) else _texts(metric, "prediction", p)[0] for p in predictions]
 
 
 def references(metric: str, targets: Sequence[Any]) -> list[tuple[str, ...]]:
-    """The texts that each prediction is compared with: a target is one text, or several.
+    """The references of each prediction; a target is one text or several.
 
     Raises:
         UserError: a target is neither.
     """
-    return [_texts(metric, "target", one) for one in targets]
+    return [_texts(metric, "target", target) for target in targets]
 
 
 def failed(prediction: Any) -> bool:
-    """Whether there is no prediction: None, or NaN."""
+    """Whether a prediction is that of a failed example: None or NaN."""
     return prediction is None or (isinstance(prediction, float) and math.isnan(prediction))
 
 
-def _texts(metric: str, what: str, value: Any) -> tuple[str, ...]:
+def _texts(metric: str, role: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     if isinstance(value, list | tuple) and value and all(isinstance(text, str) for text in value):
         return tuple(value)
-    raise UserError(f"{metric}: {what} {repr(value)[:60]} is no text; wanted a text or a list of texts")
+    raise UserError(f"{metric}: {role} {repr(value)[:60]} is no text; wanted a text or a list of texts")

@@ -1,4 +1,4 @@
-"""Words of a caption as the Penn Treebank tokenizer of pycocoevalcap gives them, without Java.
+"""Penn Treebank tokenizer, as pycocoevalcap's, without Java.
 
 That is Stanford CoreNLP 3.4.1's PTBTokenizer with -preserveLines -lowerCase, after which pycocoevalcap 1.2 drops
 punctuation. What looks odd is the reference's: brackets stay, as -lrb- and -lsb-, because they are lower case
@@ -72,13 +72,13 @@ _TOKENS = [
 _CONTRACTED = re.compile(rf"[A-Za-z]*[A-MO-Za-mo-z](?=n'[tT]|N'T)|{_L}{_LD}*(?='(?i:[msd]|re|ve|ll)(?![A-Za-z]))")
 _PLAIN = re.compile(r"[A-Za-z]+(?=[,?!]?(?: |$))")  # most words
 _PAIRS = {"cannot": 3, "gonna": 3, "gotta": 3, "lemme": 3, "gimme": 3, "wanna": 3}
-_SAID = {
+_REPLACED = {
     **{"[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", "&amp;": "&", "&lt;": "<", "&gt;": ">"},
     **{"\u00bc": "1/4", "\u00bd": "1/2", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3"},
     **{"\u00a3": "#", "\u20ac": "$", "\u00a2": "cents"},
 }
 _DROPPED = {*"'`.?!,:;\"", "''", "``", "...", "&quot;", "&apos;", "\u00ab", "\u00bb", "\u2026", "\u2013", "\u2014"}
-_SAME = str.maketrans(
+_CHARACTERS = str.maketrans(
     {
         **dict.fromkeys("\t\n\r\u00a0", " "),
         **dict.fromkeys("\u2018\u2019\u201a\u201b\u2039\u203a", "'"),
@@ -89,12 +89,12 @@ _SAME = str.maketrans(
 
 @lru_cache(maxsize=1 << 16)
 def tokenized(text: str) -> str:
-    """A caption's words in lower case, without punctuation, one space between two.
+    """A caption's tokens in lower case, without punctuation, one space between two.
 
     >>> tokenized("Don't add 1/2 cup of salt; it's (too) salty!")
     "do n't add 1/2 cup of salt it 's -lrb- too -rrb- salty"
     """
-    text = text.translate(_SAME)
+    text = text.translate(_CHARACTERS)
     words: list[str] = []
     at = 0
     while at < len(text):
@@ -102,23 +102,23 @@ def tokenized(text: str) -> str:
             at += 1
             continue
         end = _end(text, at)
-        words += _said(text[at:end])
+        words += _normalized(text[at:end])
         at = end
     return " ".join(words)
 
 
 def _end(text: str, at: int) -> int:
-    """Where the token that begins here ends."""
-    if found := _PLAIN.match(text, at) or _CONTRACTED.match(text, at):
-        return found.end()
-    return max((found.end() for pattern in _TOKENS if (found := pattern.match(text, at))), default=at + 1)
+    """The end of the token that begins here."""
+    if match := _PLAIN.match(text, at) or _CONTRACTED.match(text, at):
+        return match.end()
+    return max((match.end() for pattern in _TOKENS if (match := pattern.match(text, at))), default=at + 1)
 
 
-def _said(token: str) -> list[str]:
-    """A token as the reference writes it: none for punctuation, two for words that are run together."""
+def _normalized(token: str) -> list[str]:
+    """A token as the reference writes it: none for punctuation, two for contracted words such as cannot."""
     lower = token.lower()
     if at := _PAIRS.get(lower):
         return [lower[:at], lower[at:]]
     if token in _DROPPED or not token.strip("-"):
         return []
-    return [_SAID.get(token) or lower.replace("(", "-lrb-").replace(")", "-rrb-").replace(" ", "\u00a0")]
+    return [_REPLACED.get(token) or lower.replace("(", "-lrb-").replace(")", "-rrb-").replace(" ", "\u00a0")]

@@ -1,6 +1,6 @@
-"""WordNet 3.0 from its own database files: the senses of a word, its base forms, and how near two senses are.
+"""WordNet 3.0 from its database files: senses of a word, its base forms, and Wu-Palmer similarity.
 
-Where it is found: the folder that EVALKIT_WORDNET names, else Debian's (apt install wordnet-base), else nltk's
+The database is in the folder that EVALKIT_WORDNET names, else Debian's (apt install wordnet-base), else nltk's
 (nltk.download("wordnet")). The rules are those of nltk 3.5; nltk 3.10 differs across parts of speech. File formats:
 https://wordnet.princeton.edu/documentation/wndb5wn.
 """
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from evalkit.errors import UserError
 
 _DEBIAN = Path("/usr/share/wordnet")
-_WANTED = "name the folder with data.noun in EVALKIT_WORDNET, or apt install wordnet-base"
+_INSTALL_HINT = "name the folder with data.noun in EVALKIT_WORDNET, or apt install wordnet-base"
 _PARTS = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
 _ENDINGS = {
     "n": (
@@ -30,7 +30,7 @@ _ENDINGS = {
 
 
 class Sense(NamedTuple):
-    """A synset: its part of speech (n, v, a, r) and its place in that part's file."""
+    """A synset: its part of speech (n, v, a, r) and its offset in that part's file."""
 
     part: str
     offset: int
@@ -52,33 +52,33 @@ class WordNet:
             self._senses = {part: dict(_index(folder / f"index.{name}")) for part, name in _PARTS.items()}
             self._exceptions = {part: dict(_exceptions(folder / f"{name}.exc")) for part, name in _PARTS.items()}
         except (OSError, ValueError, IndexError) as error:
-            raise UserError(f"{folder}: no WordNet database ({error}); {_WANTED}") from error
+            raise UserError(f"{folder}: no WordNet database ({error}); {_INSTALL_HINT}") from error
         self._higher: dict[Sense, tuple[Sense, ...]] = {}
 
     def first(self, word: str) -> Sense | None:
-        """The first sense of a word in whatever form: as a noun, else a verb, else an adjective, else an adverb."""
+        """The first sense of a word in any form: noun, else verb, else adjective, else adverb; None if unknown."""
         for part in _PARTS:
             for form in self.forms(word.lower(), part):
                 return Sense(part, self._senses[part][form][0])
         return None
 
     def forms(self, word: str, part: str) -> list[str]:
-        """The base forms of a word as a part of speech, itself first if it is one; empty where there is none."""
+        """The base forms of a word as a part of speech, itself first if it is one; empty if there is none."""
         known = self._senses[part]
         if word in self._exceptions[part]:
             return [form for form in dict.fromkeys([word, *self._exceptions[part][word]]) if form in known]
         forms = self._shorter([word], part)
-        found = [form for form in dict.fromkeys([word, *forms]) if form in known]
-        while not found and forms:
+        bases = [form for form in dict.fromkeys([word, *forms]) if form in known]
+        while not bases and forms:
             forms = self._shorter(forms, part)
-            found = [form for form in dict.fromkeys(forms) if form in known]
-        return found
+            bases = [form for form in dict.fromkeys(forms) if form in known]
+        return bases
 
     def _shorter(self, forms: list[str], part: str) -> list[str]:
         return [form[: -len(old)] + new for form in forms for old, new in _ENDINGS[part] if form.endswith(old)]
 
     def similarity(self, a: Sense, b: Sense) -> float:
-        """Wu and Palmer's similarity of two senses, in 0..1; 0 where nothing is above both.
+        """Wu and Palmer's similarity of two senses, in 0..1; 0 without a common hypernym.
 
         Verbs have a root above all of them, which only the first sense's part of speech decides: of a verb and a noun
         it is above 0, of a noun and a verb 0.
@@ -99,25 +99,25 @@ class WordNet:
         return 2 * depth / (sum(ways) + 2 * depth)
 
     def _distances(self, sense: Sense, root: bool) -> dict[Sense, int]:
-        """How many steps it is to each sense above, itself, and the root of verbs."""
-        found = {sense: 0}
+        """Steps to each hypernym, to the sense itself, and with `root` to the root of verbs."""
+        steps = {sense: 0}
         queue = [sense]
-        for one in queue:
-            for higher in self._above(one):
-                if higher not in found:
-                    found[higher] = found[one] + 1
+        for current in queue:
+            for higher in self._above(current):
+                if higher not in steps:
+                    steps[higher] = steps[current] + 1
                     queue.append(higher)
         if root:
-            found[_ROOT] = max(found.values()) + 1
-        return found
+            steps[_ROOT] = max(steps.values()) + 1
+        return steps
 
     def _depth(self, sense: Sense, of: Callable[[Iterable[int]], int]) -> int:
         """Steps to the top along the shortest way (min) or the longest (max)."""
         higher = self._above(sense)
-        return 1 + of(self._depth(one, of) for one in higher) if higher else 0
+        return 1 + of(self._depth(hypernym, of) for hypernym in higher) if higher else 0
 
     def _above(self, sense: Sense) -> tuple[Sense, ...]:
-        """What a sense is a kind of, or an instance of, directly."""
+        """The direct hypernyms of a sense, and what it is an instance of."""
         if sense == _ROOT:
             return ()
         if sense not in self._higher:
@@ -142,19 +142,21 @@ class WordNet:
 
 
 def wordnet() -> WordNet:
-    """The database where it is found, read once.
+    """The installed database, read once.
 
     Raises:
         UserError: there is none.
     """
     if named := os.environ.get("EVALKIT_WORDNET"):
         return _read(Path(named))
-    nltk = [Path(one) for one in os.environ.get("NLTK_DATA", "").split(os.pathsep) if one] + [Path.home() / "nltk_data"]
-    places = [_DEBIAN, *(one / "corpora" / "wordnet" for one in nltk)]
+    nltk = [Path(folder) for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder] + [
+        Path.home() / "nltk_data"
+    ]
+    places = [_DEBIAN, *(folder / "corpora" / "wordnet" for folder in nltk)]
     for place in places:
         if (place / "data.noun").is_file():
             return _read(place)
-    raise UserError(f"WordNet 3.0 is not found in {', '.join(map(str, places))}; {_WANTED}")
+    raise UserError(f"WordNet 3.0 is not found in {', '.join(map(str, places))}; {_INSTALL_HINT}")
 
 
 @cache
@@ -163,7 +165,7 @@ def _read(folder: Path) -> WordNet:
 
 
 def _index(file: Path) -> Iterator[tuple[str, list[int]]]:
-    """Each word of an index file, and where its senses stand, the most frequent first."""
+    """Yields each word of an index file with the offsets of its senses, the most frequent first."""
     for line in file.read_text("ascii").splitlines():
         if not line.startswith(" "):
             fields = line.split()
@@ -171,7 +173,7 @@ def _index(file: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 def _exceptions(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each irregular form, and what it is a form of."""
+    """Yields each irregular form with its base forms."""
     for line in file.read_text("ascii").splitlines():
         form, *words = line.split()
         yield form, words

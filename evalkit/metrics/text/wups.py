@@ -1,4 +1,4 @@
-"""WUPS of open answers by the rule of NExT-QA's eval_oe.py: how near an answer's words are to the right one's.
+"""WUPS of open answers by the rule of NExT-QA's eval_oe.py: similarity of an answer's words to the right one's.
 
 Words are replaced by their base forms and stop words left out. Each word then counts as much as the nearest word of the
 other answer, by Wu and Palmer's similarity of the first senses (evalkit/metrics/text/wordnet.py: WordNet 3.0, the rule
@@ -36,7 +36,7 @@ _TAGGER = "averaged_perceptron_tagger_eng"
 
 
 def wups(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[float]]:
-    """`WUPS`, of which half a word is half right, and `WUPS@0.9`, where what is less near than 0.9 counts a tenth.
+    """`WUPS`, and `WUPS@0.9`, where a similarity below 0.9 counts a tenth.
 
     Base forms depend on the part of speech that nltk's tagger sees, as in the official script: this needs evalkit[wups]
     and the tagger's weights.
@@ -49,9 +49,9 @@ def wups(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[f
     Raises:
         UserError: a prediction or a target is not so, or WordNet or the tagger is not there.
     """
-    found = _scored("wups", predictions, targets, _tagged)
-    _nltk(), wordnet()  # what is missing is told where nothing was looked up, too: before anything is answered
-    return found
+    metrics = _scored("wups", predictions, targets, _tagged)
+    _nltk(), wordnet()  # raises if they are missing, even if no word was looked up
+    return metrics
 
 
 def wups_untagged(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[float]]:
@@ -63,23 +63,23 @@ def wups_untagged(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[st
     Raises:
         UserError: a prediction or a target is not as `wups` has it, or WordNet is not there.
     """
-    found = _scored("wups_untagged", predictions, targets, _untagged)
+    metrics = _scored("wups_untagged", predictions, targets, _untagged)
     wordnet()
-    return {name.replace("WUPS", "WUPS-untagged"): values for name, values in found.items()}
+    return {name.replace("WUPS", "WUPS-untagged"): values for name, values in metrics.items()}
 
 
-def nearness(ours: Sequence[str], theirs: Sequence[str], least: float = 0.0) -> float:
-    """How near two answers' words are, in 0..1; what is less near than `least` counts a tenth."""
+def similarity(ours: Sequence[str], theirs: Sequence[str], least: float = 0.0) -> float:
+    """The WUPS of two answers' words, in 0..1; a similarity of words below `least` counts a tenth."""
     return min(_covered(ours, theirs, least), _covered(theirs, ours, least))
 
 
 def _scored(
     metric: str, predictions: Sequence[Any], targets: Sequence[Any], words: Callable[[str], tuple[str, ...]]
 ) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {"WUPS": [], "WUPS@0.9": []}
+    metrics: dict[str, list[float]] = {"WUPS": [], "WUPS@0.9": []}
     for prediction, target in zip(predictions, targets, strict=True):
         kind, answers = _target(metric, target)
-        for values, least in zip(found.values(), (0.0, 0.9), strict=True):
+        for values, least in zip(metrics.values(), (0.0, 0.9), strict=True):
             if failed(prediction) or prediction == target:
                 values.append(float(not failed(prediction)))
                 continue
@@ -88,9 +88,11 @@ def _scored(
             ours = words(prediction)
             compared = [words(answer) for answer in answers]
             values.append(
-                float(ours in compared) if kind in EXACT else max(nearness(ours, one, least) for one in compared)
+                float(ours in compared)
+                if kind in EXACT
+                else max(similarity(ours, theirs, least) for theirs in compared)
             )
-    return found
+    return metrics
 
 
 def _target(metric: str, target: Any) -> tuple[str, list[str]]:
@@ -146,7 +148,7 @@ def _tagged(text: str) -> tuple[str, ...]:
 
 
 def _part(tag: str) -> str:
-    """WordNet's part of speech of a Penn Treebank tag; nothing where it has none."""
+    """WordNet's part of speech of a Penn Treebank tag; empty if it has none."""
     return {"NN": "n", "VB": "v", "JJ": "a", "RB": "r"}.get(tag[:2], "")
 
 

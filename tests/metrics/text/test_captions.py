@@ -120,12 +120,12 @@ def test_the_record_has_intervals_bounds_and_kinds_of_every_metric() -> None:
 
 
 def test_one_caption_alone_has_no_cider_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    from evalkit.metrics.text.captions import _say_undefined
+    from evalkit.metrics.text.captions import _warn_undefined
 
-    _say_undefined.cache_clear()
+    _warn_undefined.cache_clear()
     found = captions(["a dog"], ["a dog"])
     assert math.isnan(float(found["CIDEr"])) and found["ROUGE-L"] == [1.0]  # type: ignore[arg-type]
-    assert capsys.readouterr().err.startswith("evalkit: CIDEr of one caption alone is undefined")
+    assert capsys.readouterr().err.startswith("evalkit: CIDEr of one caption is undefined")
     assert scores(captions, [row(0, "a dog", "a dog")], seed=0)[0]["value"] is None
 
 

@@ -80,9 +80,9 @@ def test_a_perfect_caption_of_a_video_with_one_event_is_0_by_video_and_not_over_
 
 
 def test_a_split_of_one_event_has_no_cider(capsys: pytest.CaptureFixture[str]) -> None:
-    from evalkit.metrics.text.captions import _say_undefined
+    from evalkit.metrics.text.captions import _warn_undefined
 
-    _say_undefined.cache_clear()
+    _warn_undefined.cache_clear()
     assert math.isnan(dense([OTHER], [OTHER])["CIDEr-split"])
     assert "undefined" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from evalkit.errors import UserError
 from evalkit.metrics.text import wordnet as reader
 from evalkit.metrics.text import wups as scorer
 from evalkit.metrics.text.wordnet import WordNet, wordnet
-from evalkit.metrics.text.wups import EXACT, _similarity, _tagged, _untagged, nearness, wups, wups_untagged
+from evalkit.metrics.text.wups import EXACT, _similarity, _tagged, _untagged, similarity, wups, wups_untagged
 from tests.given import DATA, real, wordnet_is_here
 
 EXPECTED = DATA / "expected" / "nextqa"
@@ -106,11 +106,11 @@ def test_verbs_have_a_root_which_the_first_word_decides(small: WordNet) -> None:
 
 
 def test_an_answers_words_are_near_as_their_product_and_the_smaller_way_counts(small: WordNet) -> None:
-    assert nearness(["dog", "leaf"], ["dog", "leaf"]) == 1
-    assert nearness(["dog", "leaf"], ["dog"]) == near(small, "leaf", "dog") < nearness(["dog"], ["dog"])
-    assert nearness(["zebra"], ["dog"]) == 0 == nearness([], ["dog"])
-    assert nearness(["zebra", "dog"], ["dog"]) == 1  # a word near nothing is left out
-    assert nearness(["dog"], ["cat"], 0.9) == pytest.approx(0.1 * 0.8)
+    assert similarity(["dog", "leaf"], ["dog", "leaf"]) == 1
+    assert similarity(["dog", "leaf"], ["dog"]) == near(small, "leaf", "dog") < similarity(["dog"], ["dog"])
+    assert similarity(["zebra"], ["dog"]) == 0 == similarity([], ["dog"])
+    assert similarity(["zebra", "dog"], ["dog"]) == 1  # a word near nothing is left out
+    assert similarity(["dog"], ["cat"], 0.9) == pytest.approx(0.1 * 0.8)
 
 
 def test_without_a_tagger_verbs_in_ing_and_ed_are_their_base_form(small: WordNet) -> None:
@@ -190,7 +190,7 @@ def full() -> WordNet:
 @real
 def test_pairs_of_words_are_as_near_as_by_nltk_3_5(full: WordNet) -> None:
     for one in json.loads((EXPECTED / "wup_pairs_nltk3.5_wn3.0.json").read_text()):
-        assert nearness([one["a"]], [one["b"]]) == min(one["wup0"], one["wup0_swapped"])
+        assert similarity([one["a"]], [one["b"]]) == min(one["wup0"], one["wup0_swapped"])
         assert _similarity(one["a"], one["b"], 0.0) == one["wup0"]
         assert _similarity(one["a"], one["b"], 0.9) == one["wup9"]
         assert _similarity(one["b"], one["a"], 0.0) == one["wup0_swapped"]
@@ -202,9 +202,9 @@ def test_answers_of_nextqa_in_base_forms_score_as_published(full: WordNet) -> No
     items = json.loads((EXPECTED / "per_item_val_nltk3.5_wn3.0.json").read_text())
     for one in items:
         ours, theirs = one["pred_norm"].split(), one["answer_norm"].split()
-        assert nearness(ours, theirs) == pytest.approx(one["wups0"], abs=1e-12)
-        assert nearness(ours, theirs, 0.9) == pytest.approx(one["wups9"], abs=1e-12)
-        total += ours == theirs if one["type"] in EXACT else nearness(ours, theirs)
+        assert similarity(ours, theirs) == pytest.approx(one["wups0"], abs=1e-12)
+        assert similarity(ours, theirs, 0.9) == pytest.approx(one["wups9"], abs=1e-12)
+        total += ours == theirs if one["type"] in EXACT else similarity(ours, theirs)
     assert round(100 * total / len(items), 2) == 21.48
 
 

@@ -1,4 +1,4 @@
-"""Scores that others' tools wrote, as rows to put beside ours: mteb's (and MVEB's) and lm-evaluation-harness's JSON."""
+"""Reads scores of other tools: the JSON files of mteb (and MVEB) and of lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalkit.datasets.files import error_context, read_json
+from evalkit.datasets.files import parsing_errors_at, read_json
 from evalkit.errors import UserError
 
-# What lm-eval prints as it is, where all else is a fraction: lower-is-better sums, and sacrebleu's, which are percent.
-AS_THEY_ARE = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bleu", "chrf", "ter"}
+# lm-eval's metrics that are no fractions: lower-is-better sums, and sacrebleu's, which are in percent already.
+UNSCALED_METRICS = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bleu", "chrf", "ter"}
 
 
 class Score(NamedTuple):
@@ -25,7 +25,7 @@ class Score(NamedTuple):
         metric: the tool's name of it; mteb's `main_score` first.
         value: rates in 0..100.
         source: `mteb` or `lm-eval`, and the version where it is known.
-        file: where it stands.
+        file: it was read from.
     """
 
     encoder: str
@@ -37,21 +37,21 @@ class Score(NamedTuple):
     file: Path
 
 
-def foreign(path: Path) -> list[Score]:
-    """The scores of a file, or of all such files under a folder, in their order; other JSON in it is passed over.
+def read_scores(path: Path) -> list[Score]:
+    """The scores of a file, or of all such files under a folder, in order; other JSON files are ignored.
 
     Raises:
         UserError: there is no such path, a file is damaged, or there is no score.
     """
     files = [path] if path.is_file() else sorted(path.rglob("*.json"))
-    found = [score for file in files for score in _read(file)]
-    if not found:
+    scores = [score for file in files for score in _read(file)]
+    if not scores:
         raise UserError(f"no score of mteb or lm-eval at or under {str(path)!r}: wanted <Task>.json or results_*.json")
-    return found
+    return scores
 
 
 def _read(file: Path) -> list[Score]:
-    with error_context(str(file)):
+    with parsing_errors_at(str(file)):
         values = json.loads(file.read_text(encoding="utf-8-sig"))
         if not isinstance(values, dict):
             return []
@@ -63,18 +63,20 @@ def _read(file: Path) -> list[Score]:
 
 
 def _mteb(file: Path, values: Mapping[str, Any]) -> Iterator[Score]:
-    """Of <org__model>/<revision>/<Task>.json, whose folder names the model where no model_meta.json does."""
-    beside, folder = file.with_name("model_meta.json"), file.resolve().parent.parent.name
-    encoder = read_json(beside, dict)["name"] if beside.is_file() else folder.replace("__", "/", 1)
-    if "/" not in encoder and not beside.is_file():
+    """Scores of <org__model>/<revision>/<Task>.json; the model is named by model_meta.json, else by the folder."""
+    meta, folder = file.with_name("model_meta.json"), file.resolve().parent.parent.name
+    encoder = read_json(meta, dict)["name"] if meta.is_file() else folder.replace("__", "/", 1)
+    if "/" not in encoder and not meta.is_file():
         raise ValueError(f"no model_meta.json beside it, and {folder!r} is no organization__model: whose scores?")
     source = " ".join(["mteb", *filter(None, [values.get("mteb_version")])])
     for split, subsets in values["scores"].items():
-        for one in subsets:
-            where = split if one["hf_subset"] == "default" else f"{split}/{one['hf_subset']}"
-            for metric in sorted(one, key=lambda metric: metric != "main_score"):
-                if _is_number(one[metric]):
-                    yield Score(encoder, values["task_name"], where, metric, round(100 * one[metric], 8), source, file)
+        for subset in subsets:
+            where = split if subset["hf_subset"] == "default" else f"{split}/{subset['hf_subset']}"
+            for metric in sorted(subset, key=lambda metric: metric != "main_score"):
+                if _is_number(subset[metric]):
+                    yield Score(
+                        encoder, values["task_name"], where, metric, round(100 * subset[metric], 8), source, file
+                    )
 
 
 def _lm_eval(file: Path, values: Mapping[str, Any]) -> Iterator[Score]:
@@ -86,7 +88,7 @@ def _lm_eval(file: Path, values: Mapping[str, Any]) -> Iterator[Score]:
             metric, comma, kind = key.partition(",")
             if comma and not metric.endswith("_stderr") and _is_number(value):
                 where = split if kind == "none" else f"{split}/{kind}"
-                scale = 1 if metric in AS_THEY_ARE or metric.endswith("_rank") else 100
+                scale = 1 if metric in UNSCALED_METRICS or metric.endswith("_rank") else 100
                 yield Score(encoder, task, where, metric, round(scale * value, 8), source, file)
 
 

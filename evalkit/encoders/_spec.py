@@ -1,0 +1,148 @@
+"""Specifications of encoders: read from presets and checkpoint folders, written with the weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import evalkit
+from evalkit import demo
+from evalkit.api import Clip
+from evalkit.errors import UserError, suggest
+from evalkit.plugins import factory, names
+from evalkit.weights import checkpoint
+from evalkit.weights.presets import presets, read
+
+MAX_POINTERS = 8  # encoder.json files that name one another, one after the other
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Specification of an encoder, from config.json or a preset: family, clip, the family's settings, tokenizer."""
+
+    family: str
+    clip: Clip
+    settings: dict[str, Any]
+    tokenizer: Path | None = None
+
+    def build(self) -> nn.Module:
+        """Build the encoder with random weights.
+
+        Raises:
+            UserError: there is no such family, or its settings do not fit it.
+        """
+        make = factory("encoder", self.family)
+        try:
+            return make(self.clip, self.tokenizer, **self.settings).eval()  # type: ignore[no-any-return]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"encoder {self.family} cannot be built as its settings say: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Content of config.json."""
+        return {"encoder": self.family, "clip": asdict(self.clip), "settings": self.settings}
+
+
+def read_preset(name: str, tokenizer: Path | None = None) -> Spec:
+    """Read the specification in configs/NAME.yaml; a tokenizer that is given replaces its own."""
+    known = presets()
+    if name not in known:
+        raise UserError(f"no preset named {name!r}.{suggest(name, known)} Known: {', '.join(known)}")
+    values = read(known[name])
+    default = Path(evalkit.__file__).parent / values["tokenizer"] if "tokenizer" in values else None
+    return _parse(values, known[name], tokenizer or default)
+
+
+def folder_of(ckpt: str) -> Path | None:
+    """Folder of a local checkpoint, with its trained adapters in `adapters/`; None for any other `ckpt=`."""
+    path = demo.FOLDER if ckpt == "demo" else Path(ckpt).expanduser()
+    return path if path.is_dir() else path.parent if path.is_file() else None
+
+
+def read_pointer(file: Path, via: tuple[Path, ...]) -> dict[str, Any]:
+    """Read an encoder.json, which names the frozen encoder that an adapter was trained on.
+
+    Args:
+        file: the encoder.json.
+        via: the encoder.json files that led here, each naming the next.
+
+    Returns:
+        ckpt, sha256, seed and settings.
+
+    Raises:
+        UserError: it names no encoder, or `via` holds it already or is too long.
+    """
+    if file in via or len(via) >= MAX_POINTERS:
+        problem = "is reached from itself" if file in via else f"is the end of a chain of more than {MAX_POINTERS}"
+        raise UserError(f"{file} {problem}: every encoder.json on the way names another folder, and none an encoder")
+    kinds = {"ckpt": str, "sha256": str, "seed": int, "settings": dict}
+    pointer = {"seed": 0, "settings": {}} | checkpoint.read_json(file)
+    if wrong := [key for key, kind in kinds.items() if not isinstance(pointer.get(key), kind)]:
+        raise UserError(f"{file} does not name an encoder: wanted ckpt and sha256, and its {wrong[0]} is of no use")
+    return pointer
+
+
+def spec_of(ckpt: str, tokenizer: Path | None = None, via: tuple[Path, ...] = ()) -> Spec:
+    """Read the specification of a preset or of a checkpoint that evalkit wrote; no family is imported.
+
+    Args:
+        ckpt: `random:NAME`, or a local folder or file.
+        tokenizer: in place of its own.
+        via: the encoder.json files that led here.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if ckpt.startswith("random:"):
+        return read_preset(ckpt.removeprefix("random:"))
+    folder = folder_of(ckpt)
+    if folder is not None and (folder / "encoder.json").is_file():
+        file = folder.resolve() / "encoder.json"
+        return spec_of(read_pointer(file, via)["ckpt"], via=(*via, file))
+    if folder is None or not (folder / "config.json").is_file():
+        raise UserError(f"ckpt={ckpt} is no checkpoint that evalkit wrote, so a trained copy of it cannot be written")
+    default = next((path for path in (folder / "tokenizer.model", folder / "tokenizer") if path.exists()), None)
+    return _parse(checkpoint.read_json(folder / "config.json"), folder / "config.json", tokenizer or default)
+
+
+def save_encoder(module: nn.Module, spec: Spec, folder: Path) -> None:
+    """Write a checkpoint folder that `ckpt=` takes: config.json, model.safetensors (fp16) and tokenizer.model."""
+    checkpoint.save(module, folder / "model.safetensors", torch.float16)
+    if spec.tokenizer is not None:
+        if spec.tokenizer.is_dir():
+            shutil.copytree(spec.tokenizer, folder / "tokenizer")
+        else:
+            shutil.copyfile(spec.tokenizer, folder / "tokenizer.model")
+    (folder / "config.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def _parse(values: Any, source: Path, tokenizer: Path | None) -> Spec:
+    """Check the values of config.json or a preset's yaml.
+
+    Raises:
+        UserError: they do not describe an encoder, or no such family is installed.
+    """
+    try:
+        clip: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values["clip"].items()
+        }
+        family, settings, known = values["encoder"], dict(values["settings"]), names("encoder")
+        if family == "vivit" and family not in known:  # as it was called and spelled before
+            family = "longvivit"
+            if settings.get("attention") == "factorised":
+                settings["attention"] = "factorized"
+        if family not in known:
+            raise UserError(
+                f"no encoder named {str(family)[:200]!r}.{suggest(str(family), known)} A file, here {source}, may name "
+                f"only those that are installed: {', '.join(known)}"
+            )
+        return Spec(family, Clip(**clip), settings, tokenizer)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{source} does not describe an encoder of evalkit's: wanted encoder, clip, settings"
+        ) from error

@@ -1,0 +1,121 @@
+"""How a language model reads visual tokens: the resampler that makes them, and the two joins with the words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evalkit.errors import UserError
+from evalkit.heads.head import attention_heads
+
+# (words (N, L, W), mask (N, L), visual tokens (N, P, W) or None) -> inputs of the language model and their mask.
+Joined = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+
+class Resampler(nn.Module):
+    """Perceiver resampler: a fixed number of learned latents attend to all tokens and to each other.
+
+    Queries and keys have norms of their own, and a latent is added to what it read. With one layer, where the latents
+    know nothing of the video when they attend to each other, this is VideoPrism's (https://arxiv.org/abs/2402.13217,
+    appendix G). Tokens (B, T', S, D), with the time of each step added, -> (B, latents, out).
+    """
+
+    def __init__(self, dim: int, out: int, latents: int, depth: int) -> None:
+        super().__init__()
+        self.read = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, out))
+        self.time = nn.Linear(out, out)
+        self.latents = nn.Parameter(torch.randn(latents, out) * 0.02)
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(out, _heads(out), 4 * out, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(out)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        projected = self.read(tokens)  # (B, T', S, out)
+        steps, width = projected.shape[1], projected.shape[-1]
+        share = (torch.arange(steps, device=projected.device) + 0.5) / steps  # of the clip's length
+        waves = share[:, None] * torch.pi * torch.arange(1, width // 2 + 1, device=projected.device)
+        time = self.time(torch.cat([waves.sin(), waves.cos()], -1))  # (T', out)
+        memory = (projected + time[:, None]).flatten(1, 2)
+        latents = self.latents.expand(len(tokens), -1, -1)
+        for layer in self.layers:
+            latents = layer(latents, memory)
+        return self.norm(latents)  # type: ignore[no-any-return]
+
+
+class CrossAttention(nn.Module):
+    """Gated cross-attention (Flamingo, https://arxiv.org/abs/2204.14198): text (N, L, W) attends to visual latents.
+
+    With a gate, the output is scaled by the tanh of a learned number that starts at 0, so that the language model
+    starts unchanged. Latents (B, P, W) are repeated where N is a multiple of B: several beams of one video.
+    """
+
+    def __init__(self, width: int, gate: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, _heads(width), batch_first=True)
+        self.gate = nn.Parameter(torch.zeros(())) if gate else None
+
+    def forward(self, words: Tensor, latents: Tensor) -> Tensor:
+        latents = latents.repeat_interleave(len(words) // len(latents), 0)
+        attended = self.attention(self.norm(words), latents, latents, need_weights=False)[0]
+        return words + (attended if self.gate is None else attended * self.gate.tanh())  # type: ignore[no-any-return]
+
+
+class VisualPrefix:
+    """Join of visual tokens before the words (VideoPrism, appendix G)."""
+
+    def __call__(self, words: Tensor, mask: Tensor, visual: Tensor | None) -> tuple[Tensor, Tensor]:
+        if visual is None:
+            return words, mask
+        visual = visual.to(words.dtype)
+        return torch.cat([visual, words], 1), torch.cat([mask.new_ones(visual.shape[:2]), mask], 1)
+
+
+class CrossAttentionJoin:
+    """Join by cross-attention before each layer (LongViViT, https://arxiv.org/abs/2312.07395, section 3.2).
+
+    The words go in as they are; hooks on the layers let them attend to the visual tokens of the last call.
+
+    Args:
+        layers: of the language model.
+        crossings: one module for each.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], crossings: Iterable[nn.Module]) -> None:
+        self.visual: Tensor | None = None
+        for layer, crossing in zip(layers, crossings, strict=True):
+            layer.register_forward_pre_hook(partial(self._attend, crossing), with_kwargs=True)
+
+    def __call__(self, words: Tensor, mask: Tensor, visual: Tensor | None) -> tuple[Tensor, Tensor]:
+        self.visual = None if visual is None else visual.to(words.dtype)
+        return words, mask
+
+    def _attend(self, crossing: nn.Module, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.visual is None:
+            return None
+        if args:
+            return (crossing(args[0], self.visual), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": crossing(kwargs["hidden_states"], self.visual)}
+
+
+def decoder_layers(lm: nn.Module) -> nn.ModuleList:
+    """The list of a language model's layers.
+
+    Raises:
+        UserError: it has no list of as many as its configuration says.
+    """
+    n = getattr(lm.config, "num_hidden_layers", 0)
+    for module in lm.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n:
+            return module
+    raise UserError(f"adapter.join=cross_attention: {type(lm).__name__} has no list of its {n} layers; use join=prefix")
+
+
+def _heads(width: int) -> int:
+    return attention_heads(width, most=16, narrowest=16)

@@ -1,0 +1,97 @@
+"""Measured scores beside published numbers, and columns grouped by the suite of a paper.
+
+for title, columns in sections(build_columns(runs)): ...
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from evalkit import plugins
+from evalkit.datasets import published, suites
+
+from .columns import MINI, Cell, Column
+
+
+@dataclass(frozen=True)
+class PublishedComparison:
+    """A published number beside a measured one.
+
+    Attributes:
+        published: the number.
+        same_encoder: whether it is of the same encoder; else it is of one of its size.
+        difference: measured minus published.
+        within_interval: whether the published number is within the measured interval; None if that is unknown.
+    """
+
+    published: published.Number
+    same_encoder: bool
+    difference: float
+    within_interval: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """The outcome, as shown."""
+        if not self.same_encoder:
+            return "another encoder"
+        if self.within_interval is None:
+            return "no interval"
+        return "within interval" if self.within_interval else "differs"
+
+
+def compare_published(column: Column, cell: Cell) -> PublishedComparison | None:
+    """The published number of the same encoder, else the one that the column's suite has for its size; None if none."""
+    score, encoder = cell.score, cell.run.result["encoder"]
+    if score is None or score["value"] is None or column.task.endswith(MINI):
+        return None
+    known = published.rows(column.task, column.metric, column.adaptation, column.split)
+    same_encoder = [row for suite in _suites().values() for row in suite.rows.get(encoder["ckpt"], ())]
+    same_size = [row for name in _suites_of(column) for row in _suites()[name].nearest("", encoder["parameters"] or 0)]
+    row = next((row for row in (*same_encoder, *same_size) if row in known), None)
+    if row is None:
+        return None
+    key = (column.task, column.metric, column.adaptation, row, known[row])
+    number = next(n for n in published.published_numbers() if (n.task, n.metric, n.adaptation, n.row, n.value) == key)
+    low, high = score["ci95"]
+    # Published numbers are rounded, so the interval is rounded too.
+    within = None if None in (low, high) else round(low, 1) <= number.value <= round(high, 1)
+    return PublishedComparison(number, row in same_encoder, score["value"] - number.value, within)
+
+
+@functools.cache
+def _suites() -> dict[str, suites.Suite]:
+    return {name: suites.read(name) for name in sorted(suites.suites())}
+
+
+@functools.cache
+def suites_by_cell() -> dict[tuple[str, str, str], list[str]]:
+    """Names of the suites by (task, adaptation, protocol); the protocol is empty for a task that has only one."""
+    names: dict[tuple[str, str, str], list[str]] = {}
+    for name, suite in _suites().items():
+        for adaptation, lines in suite.cells.items():
+            for line in lines:
+                overrides = dict(override.split("=", 1) for override in line.split())
+                settings = inspect.signature(plugins.factory("task", overrides["task"])).parameters
+                default = settings["protocol"].default if "protocol" in settings else ""
+                protocol = overrides.get("data.protocol", default)
+                names.setdefault((overrides["task"], adaptation, protocol), []).append(name)
+    return names
+
+
+def _suites_of(column: Column) -> list[str]:
+    return suites_by_cell().get((column.task, column.adaptation, column.protocol), [])
+
+
+def sections(columns: Sequence[Column]) -> Iterator[tuple[str, list[Column]]]:
+    """The columns of each suite, of no suite, and of miniatures, each under a title; a column may be in two suites."""
+    real = [column for column in columns if not column.task.endswith(MINI)]
+    for name, file in sorted(suites.suites().items()):
+        if members := [column for column in real if name in _suites_of(column)]:
+            yield f"{name}: {suites.summary(file).rstrip('.')}", members
+    if others := [column for column in real if not _suites_of(column)]:
+        yield "Other tasks", others
+    if minis := [column for column in columns if column.task.endswith(MINI)]:
+        yield "Miniatures: generated videos, whose scores say nothing of real ones", minis

@@ -1,0 +1,327 @@
+"use strict";
+const board = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const MORE = 100;  // samples drawn at a time
+const MOST = 10;  // reasons of failures
+
+// What a run costs, and how it is written.
+const COSTS = {
+  clip_s: ["encode, seconds per clip", (x) => si(x) + "s"],
+  encode_s: ["encode, seconds of the run", (x) => si(x) + "s"],
+  parameters: ["encoder parameters", si],
+  flops: ["trainable FLOPs per clip", si],
+  memory: ["peak memory, bytes", (x) => si(x) + "B"],
+};
+const state = { section: 0, encoder: [], task: [], printed: true, column: 0, sort: 0, down: true, cost: "parameters" };
+
+// --- elements: all text from results goes in as text, never as html --------------------------------------------------
+
+function make(space, tag, attributes, children) {
+  const made = document.createElementNS(space, tag);
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value);
+  }
+  made.append(...children.flat(Infinity).filter(Boolean));
+  return made;
+}
+const el = (tag, attributes, ...children) => make("http://www.w3.org/1999/xhtml", tag, attributes, children);
+const svg = (tag, attributes, ...children) => make("http://www.w3.org/2000/svg", tag, attributes, children);
+
+// --- words and numbers -----------------------------------------------------------------------------------------------
+
+const decimal = (x) => (x === null || x === undefined ? "–" : x.toFixed(1));
+const range = (pair) => (pair[0] === null || pair[1] === null ? "" : `${decimal(pair[0])} – ${decimal(pair[1])}`);
+const whole = (n) => n.toLocaleString("en");
+const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
+const has = (text, wanted) => wanted.every((word) => text.includes(word));
+const ranks = (pair) => (pair ? `rank ${pair[0]}${pair[1] > pair[0] ? ` – ${pair[1]}` : ""}` : "");
+const unique = (values) => [...new Set(values)];
+
+function si(x) {  // 1234567 -> 1.23 M
+  if (!x) return "0 ";
+  const power = Math.max(-3, Math.min(5, Math.floor(Math.log10(Math.abs(x)) / 3 + 1e-9)));
+  return `${Number((x / 1000 ** power).toPrecision(3))} ${["n", "µ", "m", "", "k", "M", "G", "T", "P"][power + 3]}`;
+}
+function plain(value) {
+  if (value === null || value === "") return "–";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+function flat(value, name = "") {  // nested settings -> [[a.b, value], ...]
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return [[name, value]];
+  return Object.entries(value).flatMap(([key, inner]) => flat(inner, name ? `${name}.${key}` : key));
+}
+
+// --- scales ----------------------------------------------------------------------------------------------------------
+
+function scale(values, log = false) {  // of numbers: where each lies, 0..1, and round numbers to write there
+  const known = values.filter((x) => x !== null && x !== undefined && (!log || x > 0));
+  let low = Math.min(...known), high = Math.max(...known);
+  if (log) [low, high] = [Math.log10(low), Math.log10(high)];
+  const pad = (high - low) * 0.06 || (log ? 0.3 : Math.abs(high) * 0.1 || 1);
+  [low, high] = [low - pad, high + pad];
+  const at = (x) => ((log ? Math.log10(x) : x) - low) / (high - low);
+  return { at, ticks: log ? decades(low, high) : round(low, high) };
+}
+function round(low, high) {
+  const raw = (high - low) / 5, ten = 10 ** Math.floor(Math.log10(raw));
+  const step = ten * [1, 2, 5, 10].find((n) => n * ten >= raw);
+  const first = Math.ceil(low / step);
+  const many = Math.floor(high / step) - first + 1;
+  return Array.from({ length: many }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+function decades(low, high) {
+  const wanted = high - low > 2.5 ? [1] : high - low > 1 ? [1, 3] : [1, 2, 3, 5, 7];
+  const found = [];
+  for (let power = Math.floor(low); power <= high; power++)
+    for (const n of wanted) if (Math.log10(n) + power >= low && Math.log10(n) + power <= high)
+      found.push(Number(`${n}e${power}`));
+  return found;
+}
+const percent = (share) => `${(100 * share).toFixed(3)}%`;
+
+// --- the board's parts -----------------------------------------------------------------------------------------------
+
+for (const [i, column] of board.columns.entries()) {
+  column.index = i;
+  column.title = [column.task, column.split, column.how, column.protocol, column.metric].filter(Boolean).join(", ");
+  column.search = column.title.toLowerCase();
+  column.cells = board.cells.filter((cell) => cell.column === i);
+  column.scale = scale([
+    ...column.cells.flatMap((cell) => [cell.value, ...cell.ci95, cell.chance]),
+    ...column.cells.filter((cell) => cell.failed).map((cell) => cell.bounds[1]),
+    ...column.printed.map((number) => number.value),
+  ]);
+}
+for (const [i, cell] of board.cells.entries()) cell.index = i;
+const link = (cell) => `#${encodeURIComponent(cell.name.toWellFormed())}`;
+
+function glyph(column, { value, ci95, bounds, failed, chance, hollow }) {
+  const x = (number) => percent(column.scale.at(number));
+  const line = (name, from, to) => svg("line", { class: name, x1: x(from), x2: x(to), y1: "50%", y2: "50%" });
+  return svg("svg", { class: "glyph", "aria-hidden": "true" },
+    chance === null || chance === undefined ? null
+      : svg("line", { class: "chance", x1: x(chance), x2: x(chance), y1: 0, y2: "100%" }),
+    ci95 && ci95[0] !== null && ci95[1] !== null ? line("interval", ...ci95) : null,
+    failed && bounds[1] !== null ? line("bound", value, bounds[1]) : null,
+    value === null ? null : svg("circle", { class: hollow ? "hollow" : "dot", cx: x(value), cy: "50%", r: 3 }));
+}
+
+function columns() {
+  const chosen = board.sections[state.section]?.columns ?? [];  // there is none where all was refused
+  return chosen.map((i) => board.columns[i]).filter((column) => has(column.search, state.task));
+}
+const asked = (name) => has(name.toLowerCase(), state.encoder);
+
+function rows(shown) {  // [{name, note, paper, of: column index -> what stands there}]
+  const found = new Map();
+  const place = (key, row) => found.get(key) ?? found.set(key, { ...row, of: new Map() }).get(key);
+  for (const column of shown) {
+    for (const cell of column.cells) {
+      const { parameters } = cell.cost, note = parameters === null ? "" : `${si(parameters)} parameters`;
+      const row = place(`e ${cell.encoder}`, { name: cell.encoder, note });
+      row.of.set(column.index, [...(row.of.get(column.index) ?? []), cell]);
+    }
+    if (state.printed) for (const number of column.printed)
+      place(`p ${number.source} ${number.row}`, { name: number.row, note: `printed, ${number.source}`, paper: true })
+        .of.set(column.index, [number]);
+  }
+  const value = (row) => Math.max(-Infinity, ...(row.of.get(state.sort) ?? []).map((one) => one.value ?? -Infinity));
+  const turn = state.down ? -1 : 1;
+  const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+  return [...found.values()].filter((row) => asked(row.name)).sort((a, b) =>
+    (state.sort >= 0
+      ? (value(a) === -Infinity) - (value(b) === -Infinity) || turn * order(value(a), value(b))
+      : turn * order(a.name, b.name)) || order(a.name, b.name));
+}
+
+// --- the table -------------------------------------------------------------------------------------------------------
+
+function render() {
+  const shown = columns();
+  if (!shown.some((column) => column.index === state.column)) state.column = shown[0]?.index ?? -1;
+  if (state.sort >= 0) state.sort = state.column;
+  const lines = rows(shown);
+  const sorted = (by) => (state.sort === by ? (state.down ? "descending" : "ascending") : null);
+  const sort = (by) => () => {
+    state.down = state.sort === by ? !state.down : by >= 0;
+    state.sort = by;
+    if (by >= 0) state.column = by;
+    render();
+    $("board").tHead.querySelector(`[data-by="${by}"]`).focus();
+  };
+  const each = (column, what) => unique(column.cells.map(what)).join(" / ");
+  const size = (cell) => whole(cell.n) + (cell.n_clusters === null ? "" : ` (${whole(cell.n_clusters)})`);
+  $("board").replaceChildren(
+    el("thead", null, el("tr", null,
+      el("th", { scope: "col", "aria-sort": sorted(-1) },
+        el("button", { type: "button", "data-by": -1, onclick: sort(-1) }, el("b", null, "encoder"))),
+      shown.map((column) => el("th", { scope: "col", "aria-sort": sorted(column.index) },
+        el("button", { type: "button", "data-by": column.index, onclick: sort(column.index) },
+          el("b", null, column.task),
+          el("small", null, [column.split, column.how].join(", ")),
+          column.protocol && el("small", null, column.protocol),
+          el("small", null, column.metric || "no public answers")))))),
+    el("tbody", null, lines.map((row) => el("tr", { class: row.paper && "printed" },
+      el("th", { scope: "row" }, row.name, row.note && el("small", { style: "display:block" }, row.note)),
+      shown.map((column) => el("td", null, (row.of.get(column.index) ?? []).map((one) =>
+        (row.paper ? paper(column, one) : score(column, one)))))))),
+    el("tfoot", null,
+      el("tr", null, el("th", { scope: "row" }, "chance"),
+        shown.map((column) => el("td", null, each(column, (cell) => decimal(cell.chance))))),
+      el("tr", null, el("th", { scope: "row" }, "examples (videos)"),
+        shown.map((column) => el("td", null, each(column, size))))));
+  $("board").querySelector(".score")?.setAttribute("tabindex", 0);
+  const apart = shown.flatMap((column) => Object.entries(column.marks).map(([letter, differs]) =>
+    el("li", null, `(${letter}) ${column.title}: ${differs}`)));
+  $("marks").hidden = !apart.length;
+  $("marks").querySelector("summary").textContent =
+    `Letters: another protocol, or other data, than the rest of a column (${apart.length})`;
+  $("marks").querySelector("ul").replaceChildren(...apart);
+  $("with-printed").hidden = !shown.some((column) => column.printed.length);
+  $("count").textContent = `${lines.filter((row) => !row.paper).length} encoders, ${shown.length} tasks`;
+  $("column").replaceChildren(...shown.map((column) => el("option", { value: column.index }, column.title)));
+  $("column").value = state.column;
+  one();
+}
+
+function score(column, cell) {
+  const partial = cell.failed ? `partial, at most ${decimal(cell.bounds[1])}` : "";
+  const value = cell.value === null ? "not scored" : decimal(cell.value);
+  const seeds = cell.sd === null ? "" : `${cell.seeds} seeds, sd ${decimal(cell.sd)}`;
+  const told = [cell.encoder, column.title, value, range(cell.ci95), seeds, ranks(cell.ranks), partial,
+    cell.mark && `differs: ${column.marks[cell.mark]}`];
+  return el("button", { type: "button", class: "score", tabindex: -1,
+    "aria-label": told.filter(Boolean).join(", "), onclick: () => show(cell.index) },
+    el("span", { class: "top" }, el("small", null, ranks(cell.ranks)),
+      el("span", null, cell.mark && `(${cell.mark}) `, el("b", null, value))),
+    el("small", null, range(cell.ci95)), seeds && el("small", null, seeds), glyph(column, cell),
+    partial && el("small", { class: "partial" }, partial));
+}
+
+function paper(column, number) {
+  return el("div", { title: [`table ${number.table}`, number.note].filter(Boolean).join(": ") },
+    number.value.toFixed(1), glyph(column, { value: number.value, hollow: true }));
+}
+
+function walk(event) {  // arrow keys: to the next cell in that direction that has a button
+  const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const [down, right] = step;
+  const here = event.target.closest("td, th"), lines = [...$("board").rows];
+  const stacked = [...here.querySelectorAll("button")], beside = stacked[stacked.indexOf(event.target) + down];
+  if (down && beside) return beside.focus();
+  let [row, place] = [lines.indexOf(here.parentNode), here.cellIndex];
+  for (;;) {
+    [row, place] = [row + down, place + right];
+    const next = lines[row]?.cells[place];
+    if (!next) return;
+    const buttons = next.querySelectorAll("button");
+    if (buttons.length) return buttons[down < 0 ? buttons.length - 1 : 0].focus();
+  }
+}
+$("board").addEventListener("keydown", walk);
+$("board").addEventListener("focusin", (event) => {  // Tab comes back to the cell that was left
+  if (!event.target.classList.contains("score")) return;
+  $("board").querySelector(".score[tabindex='0']")?.setAttribute("tabindex", -1);
+  event.target.setAttribute("tabindex", 0);
+});
+
+// --- one task: its scores, and what they cost ------------------------------------------------------------------------
+
+function one() {
+  const column = board.columns[state.column];
+  const cells = (column?.cells ?? []).filter((cell) => cell.value !== null && asked(cell.encoder));
+  const papers = state.printed && column ? column.printed.filter((number) => asked(number.row)) : [];
+  const lines = [...cells.map((cell) => ({ value: cell.value, line: measured(column, cell) })),
+    ...papers.map((number) => ({ value: number.value, line: printed(column, number, cells[0]?.chance) }))];
+  lines.sort((a, b) => b.value - a.value);
+  $("forest").replaceChildren(...lines.map(({ line }) => line), column ? axis(column) : "");
+  against(column, cells);
+}
+
+const named = (cell) => cell.encoder + (cell.mark && ` (${cell.mark})`);
+
+function measured(column, cell) {
+  return el("button", { type: "button", class: "row", title: named(cell), onclick: () => show(cell.index) },
+    el("span", null, named(cell)), glyph(column, cell),
+    el("span", null, el("b", null, decimal(cell.value)), el("small", null, range(cell.ci95))));
+}
+function printed(column, number, chance) {
+  const title = `${number.row}: printed, ${number.source}, table ${number.table}`;
+  return el("div", { class: "row still printed", title },
+    el("span", null, number.row), glyph(column, { value: number.value, hollow: true, chance }),
+    el("span", null, el("span", null, decimal(number.value)), el("small", null, "printed")));
+}
+function axis(column) {
+  return el("div", { class: "row still", "aria-hidden": "true" }, el("span"),
+    el("div", { class: "axis" }, column.scale.ticks.map((tick) =>
+      el("span", { style: `left:${percent(column.scale.at(tick))}` }, String(tick)))), el("span"));
+}
+
+function against(column, cells) {  // scores over the chosen cost, with the runs that no other one beats in both
+  const [label, write] = COSTS[state.cost];
+  const known = cells.filter((cell) => cell.cost[state.cost]);
+  const points = known.map((cell) => {
+    const told = `${named(cell)}: ${decimal(cell.value)} (${range(cell.ci95)}), ${write(cell.cost[state.cost])}`;
+    return { x: cell.cost[state.cost], y: cell.value, ci95: cell.ci95, name: named(cell), apart: cell.mark !== "",
+      told, open: () => show(cell.index) };
+  });
+  points.sort((a, b) => a.x - b.x || b.y - a.y);
+  let best = -Infinity;
+  const front = points.filter((point) => !point.apart && point.y > best && ((best = point.y), true));
+  for (const point of points) point.behind = !front.includes(point);
+  const devices = unique(known.map((cell) => cell.device)), missing = cells.length - known.length;
+  $("pareto").replaceChildren(points.length
+    ? plot(points, { x: label, y: column.metric, write, log: true, steps: front, told: $("pareto-told") })
+    : el("p", { class: "soft" }, "No run says what it costs."));
+  $("pareto-told").textContent = !points.length ? "" : [
+    missing && `${missing} of ${cells.length} runs are not shown: unknown, or features came from the store.`,
+    state.cost.endsWith("_s") && devices.length > 1 && `Seconds are of several devices: ${devices.join("; ")}.`,
+    "Blue: no run is both cheaper and better.",
+    points.some((point) => point.apart) && "Rings: another protocol, or other data, than the rest.",
+  ].filter(Boolean).join(" ");
+}
+
+// Points {x, y, ci95, name, told, open, behind, apart, chosen}, lines through some (`curves`), and a front in `steps`.
+function plot(points, { x, y, write = plain, log = false, steps = [], curves = [], told = null }) {
+  const across = scale(points.map((point) => point.x), log);
+  const up = scale(points.flatMap((point) => [point.y, ...(point.ci95 ?? [])]));
+  const left = (point) => percent(across.at(point.x)), top = (value) => percent(1 - up.at(value));
+  const line = (name, x1, y1, x2, y2) => svg("line", { class: name, x1, y1, x2, y2 });
+  const text = (attributes, words) => svg("text", attributes, words);
+  const dots = points.length > 40 ? 2 : 5;  // a run of many epochs is a line
+
+  const corners = steps.slice(1).flatMap((point, i) => [
+    line("curve", left(steps[i]), top(steps[i].y), left(point), top(steps[i].y)),
+    line("curve", left(point), top(steps[i].y), left(point), top(point.y))]);
+  const segments = curves.flatMap((curve) => curve.slice(1).map((point, i) =>
+    line("curve", left(curve[i]), top(curve[i].y), left(point), top(point.y))));
+  const whiskers = points.filter((point) => point.ci95 && point.ci95[0] !== null).map((point) =>
+    line("whisker", left(point), top(point.ci95[0]), left(point), top(point.ci95[1])));
+  const names = points.filter((point) => point.name && !point.behind).map((point) => text(across.at(point.x) > 0.6
+    ? { class: "name", x: left(point), y: top(point.y), dx: -9, dy: -7, "text-anchor": "end" }
+    : { class: "name", x: left(point), y: top(point.y), dx: 9, dy: -7 }, point.name));
+
+  function dot(point) {
+    const say = () => { if (told) told.textContent = point.told; };
+    const open = (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      point.open();
+    };
+    const button = point.open && { tabindex: 0, role: "button", onclick: point.open, onkeydown: open };
+    const kinds = ["dot", ...["behind", "apart", "chosen"].filter((kind) => point[kind])];
+    return svg("circle", { class: kinds.join(" "), cx: left(point), cy: top(point.y), r: point.chosen ? 5 : dots,
+      "aria-label": point.told, onmouseenter: say, onfocus: say, ...button }, svg("title", null, point.told));
+  }
+  return el("div", { class: "plot" }, svg("svg", { role: "group", "aria-label": `${y} over ${x}` },
+    up.ticks.map((tick) => [line("rule", 0, top(tick), "100%", top(tick)),
+      text({ x: -8, y: top(tick), dy: 4, "text-anchor": "end" }, String(tick))]),
+    across.ticks.map((tick) =>
+      text({ x: percent(across.at(tick)), y: "100%", dy: 18, "text-anchor": "middle" }, write(tick))),
+    text({ x: "100%", y: "100%", dy: 36, "text-anchor": "end" }, x), text({ x: -40, y: 0, dy: -8 }, y),
+    corners, segments, whiskers, points.map(dot), names));
+}
+

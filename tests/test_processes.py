@@ -1,0 +1,47 @@
+"""`make test` comes to an end, and runs every test, whatever a test does to its process."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.patience import patience
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+CONFTEST = "from tests.processes import *\n"
+DEATHS = {
+    "exits": "import os; os._exit(0)",
+    "is_killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "sleeps": "import time; time.sleep(1000)",
+    "keeps_the_interpreter": "import re; re.match('(a+)+$', 'a' * 60 + 'b')",
+}
+
+
+def test_a_test_that_ends_its_process_or_hangs_fails_and_all_others_run(tmp_path: Path) -> None:
+    """Before it, files are finished; after it, files have not begun, and its own file has tests left."""
+    for file, death in zip("abcdefg", ["", "", *DEATHS, ""], strict=True):
+        tests = [f"def test_{number}():\n    pass\n" for number in range(4)]
+        if death:
+            tests.insert(1, f"def test_{death}():\n    {DEATHS[death]}\n")
+        (tmp_path / f"test_{file}.py").write_text("\n\n".join(tests))
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (options,) = re.findall(r"-m pytest (-n 2 .*restart \d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", *options.split(), "-p", "no:cacheprovider", "."],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "EVALKIT_TEST_LIMIT": "2"},
+        capture_output=True,
+        text=True,
+        timeout=patience(120),
+    )
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    for death in DEATHS:
+        assert re.search(rf"^FAILED test_.\.py::test_{death} ", ended.stdout, re.MULTILINE), ended.stdout
+    assert "4 failed, 28 passed in " in ended.stdout, ended.stdout
+    assert ended.stderr.count("Timeout (") == 2
