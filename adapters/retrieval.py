@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
-import sys
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,8 @@ from evalkit.metrics.ranks import nearest, ranks
 from evalkit.weights import checkpoint, huggingface
 
 DEMO_LM = Path(evalkit.__file__).parent / "demo" / "lm"
+logger = logging.getLogger("evalkit")
+
 TEXTS = 64  # embedded at a time
 NEAREST = 10  # videos kept for each text
 
@@ -236,7 +238,7 @@ class Retrieval(Trained):
         lost = [int(each.isnan().sum()) for each in ranked]
         if any(lost):
             message = f"{lost[0]} of {len(text)} texts and {lost[1]} of {len(video)} videos"
-            print(f"counted as misses, because their vector is nan or infinite: {message}", file=sys.stderr)
+            logger.warning(f"counted as misses, because their vector is nan or infinite: {message}")
         names = [_name(examples[i]) for i in first]
         return [
             Prediction(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.metrics.bootstrap import AdditiveScore
-from evalkit.metrics.text.dense import by_video
+from evalkit.metrics.text.dense import dense_by_video
 
 
 def predictions(board: Path, task: str) -> list[dict[str, Any]]:
@@ -60,9 +60,9 @@ def main(board: Path) -> int:
     pairs = [zip(steps_of(row["prediction"]), steps_of(row["target"][0]), strict=False) for row in rows]
     equal = [sum(step == target for step, target in pair) for pair in pairs]
     segments = predictions(board, "youcook2_dense")
-    given = value(by_video([row["prediction"] for row in segments], [row["target"] for row in segments])["CIDEr"])
+    given = value(dense_by_video([row["prediction"] for row in segments], [row["target"] for row in segments])["CIDEr"])
     paragraphs = {row["id"]: steps_of(row["prediction"]) for row in rows}
-    cut = value(by_video(*cut_evenly(paragraphs, segments))["CIDEr"])
+    cut = value(dense_by_video(*cut_evenly(paragraphs, segments))["CIDEr"])
     claims = {
         f"color and verb of all six steps in order: {named} of {len(rows)} paragraphs": named > 0.75 * len(rows),
         f"steps word for word: {sum(equal)} of {6 * len(rows)}": sum(equal) > 0.7 * 6 * len(rows),

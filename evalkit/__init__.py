@@ -1,5 +1,6 @@
 """evalkit scores any pretrained video encoder on any video benchmark, under the papers' own protocols."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+# Notes go nowhere until somebody asks for them: the command line does, and so may logging.basicConfig.
+logging.getLogger("evalkit").addHandler(logging.NullHandler())
 
 # In a checkout tasks/, adapters/, configs/ and leaderboard/ stand beside this folder; in the wheel they are inside it.
 if not (Path(__file__).parent / "tasks").is_dir():

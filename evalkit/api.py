@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from annotated_types import Ge, Gt
 
 from evalkit.errors import UserError as UserError
 
@@ -122,13 +124,13 @@ class Views:
     """
 
     sampling: Sampling = "uniform"
-    frames: int | None = None
-    fps: float = 1.0
-    stride: int = 1
-    clips: int = 1
+    frames: Annotated[int, Gt(0)] | None = None
+    fps: Annotated[float, Gt(0)] = 1.0
+    stride: Annotated[int, Gt(0)] = 1
+    clips: Annotated[int, Gt(0)] = 1
     crops: Literal[1, 3] = 1
     resize: Literal["crop", "squash"] | None = None
-    size: int | None = None
+    size: Annotated[int, Gt(0)] | None = None
     share: float = 1.0
 
 
@@ -260,7 +262,7 @@ class Loading:
     model: str = ""
     prefix: str = ""
     tokenizer: Path | None = None
-    heads: int = 0
+    heads: Annotated[int, Ge(0)] = 0
     trust: bool = False
 
 

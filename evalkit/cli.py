@@ -12,6 +12,7 @@ from typing import cast
 
 import evalkit
 from evalkit.errors import UserError, suggest
+from evalkit.runtime import notes
 
 # Everything else is imported with its command: `evalkit --help` must not wait for torch.
 
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _main(words)
+        with notes.on_stderr():
+            code = _main(words)
         sys.stdout.flush()
         return code
     except UserError as error:

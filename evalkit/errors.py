@@ -1,21 +1,43 @@
-"""What a user can mend: its exception, one-line texts, and the nearest known word."""
+"""Errors that a user can mend: their exception, texts in one line, and the nearest known word."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
+# Names of evalkit.api that plug-ins may still have in their former form.
+_RENAMED = {
+    "Encoded": "EncoderOutput",
+    "Kept": "FeatureSpec",
+    "choose": "select",
+    "kept": "feature_spec",
+    "licence": "license",
+    "normalise": "normalize",
+    "provide": "prepare_videos",
+    "settle": "finalize",
+}
 
 
 class UserError(Exception):
     """Something the user can mend; shown as one line, exit code 2, no traceback."""
 
 
+def in_line(text: object) -> str:
+    """The text of an error, or of anything, in one line: each run of white space is a blank."""
+    return " ".join(str(text).split())
+
+
 def one_line(error: BaseException, most: int = 300) -> str:
-    """What went wrong, in one line: the error's kind and its words, of which at most so many characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:most]}"
+    """An error as one line: its type and its text, of which at most so many characters; and a name's new form."""
+    return f"{type(error).__name__}: {in_line(error)[:most]}{_renamed(error)}"
+
+
+def _renamed(error: BaseException) -> str:
+    """A sentence, " It is called 'license' now.", where the error is that a name is not known by its former form."""
+    missing = r"unexpected keyword argument '(\w+)'|has no attribute '(\w+)'|cannot import name '(\w+)'"
+    former = re.search(missing, str(error)) if isinstance(error, TypeError | AttributeError | ImportError) else None
+    name = _RENAMED.get(former[former.lastindex or 0]) if former else None
+    return f" It is called {name!r} now." if name else ""
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -23,7 +45,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
     known = list(known)
-    begun = [one for one in known if len(word) > 2 and one.startswith(word)]  # diff= for difference=
+    begun = [candidate for candidate in known if len(word) > 2 and candidate.startswith(word)]  # diff= for difference=
     # At difflib's own 0.6 `gpu` would be taken for `cpu`.
     return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), begun[0] if len(begun) == 1 else None)
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import evalkit
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, one_line, suggest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -28,7 +28,7 @@ def names(kind: Kind) -> dict[str, str]:
     Raises:
         UserError: two plug-ins have one name.
     """
-    return {name: _origin(found) for name, found in sorted(_found(kind).items())}
+    return {name: _origin(plug_in) for name, plug_in in sorted(_found(kind).items())}
 
 
 def factory(kind: Kind, name: str) -> Callable[..., Any]:
@@ -46,13 +46,13 @@ def factory(kind: Kind, name: str) -> Callable[..., Any]:
 
 def module_and_factory(kind: Kind, name: str) -> tuple[ModuleType, Callable[..., Any]]:
     """The plug-in's module, which may state more (a task's `ADAPTER`), and its function; see `factory`."""
-    found = _find(kind, name)
-    file = None if not isinstance(found, Path) else found
+    plug_in = _find(kind, name)
+    file = None if not isinstance(plug_in, Path) else plug_in
     try:
-        if not isinstance(found, Path):
-            module, attribute = importlib.import_module(found.module), found.attr or kind
+        if not isinstance(plug_in, Path):
+            module, attribute = importlib.import_module(plug_in.module), plug_in.attr or kind
         elif _is_path(name):
-            module, attribute = _load(kind, found), kind
+            module, attribute = _load(kind, plug_in), kind
         else:
             module, attribute = importlib.import_module(f"evalkit.{kind}s.{name}"), kind
     except UserError:
@@ -61,7 +61,7 @@ def module_and_factory(kind: Kind, name: str) -> tuple[ModuleType, Callable[...,
         raise UserError(_broken(kind, name, file, error)) from error
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise UserError(f"{kind} {name!r} is broken: {_origin(found)}: no function named {attribute!r}")
+        raise UserError(f"{kind} {name!r} is broken: {_origin(plug_in)}: no function named {attribute!r}")
     return module, function
 
 
@@ -82,8 +82,8 @@ def own_encoder(ckpt: str) -> Callable[..., Any] | None:
         UserError: its module does not import, or has no such function.
     """
     if not names_function(ckpt):
-        found = _found("encoder").get(ckpt)
-        return factory("encoder", ckpt) if found and not isinstance(found, Path) else None
+        plug_in = _found("encoder").get(ckpt)
+        return factory("encoder", ckpt) if plug_in and not isinstance(plug_in, Path) else None
     module, _, attribute = ckpt.partition(":")
     sys.path.append(os.getcwd())  # the command's own path starts at its folder, not at the user's
     try:
@@ -91,7 +91,7 @@ def own_encoder(ckpt: str) -> Callable[..., Any] | None:
     except UserError:
         raise
     except Exception as error:  # whatever the module's own code raises
-        raise UserError(f"ckpt={ckpt}: {type(error).__name__}: {error}") from error
+        raise UserError(f"ckpt={ckpt}: {one_line(error)}") from error
     finally:
         sys.path.pop()
     if not callable(function):
@@ -106,22 +106,22 @@ def summary(kind: Kind, name: str) -> str:
     """
     import ast
 
-    found = _find(kind, name)
-    if isinstance(found, Path):
-        file: str | None = str(found)
+    plug_in = _find(kind, name)
+    if isinstance(plug_in, Path):
+        file: str | None = str(plug_in)
     else:
         try:
-            spec = importlib.util.find_spec(found.module)
+            spec = importlib.util.find_spec(plug_in.module)
         except Exception as error:  # finding a.b imports a, which is someone else's code
-            return f"broken: {type(error).__name__}: {error}"
+            return f"broken: {one_line(error)}"
         file = spec.origin if spec else None
     if file is None:
-        return f"broken: {_origin(found)} does not exist"
+        return f"broken: {_origin(plug_in)} does not exist"
     try:
         tree = ast.parse(Path(file).read_bytes())
     except (OSError, SyntaxError, ValueError) as error:
-        return f"broken: {type(error).__name__}: {error}"
-    attribute = kind if isinstance(found, Path) else found.attr or kind
+        return f"broken: {one_line(error)}"
+    attribute = kind if isinstance(plug_in, Path) else plug_in.attr or kind
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == attribute]
     doc = next((doc for node in functions if (doc := ast.get_docstring(node))), None) or ast.get_docstring(tree)
     return doc.splitlines()[0] if doc else ""
@@ -136,8 +136,8 @@ def _is_path(name: str) -> bool:
     return name.endswith(".py")
 
 
-def _origin(found: Path | EntryPoint) -> str:
-    return str(found) if isinstance(found, Path) else f"entry point {found.value}"
+def _origin(plug_in: Path | EntryPoint) -> str:
+    return str(plug_in) if isinstance(plug_in, Path) else f"entry point {plug_in.value}"
 
 
 def _found(kind: Kind) -> dict[str, Path | EntryPoint]:
@@ -146,18 +146,17 @@ def _found(kind: Kind) -> dict[str, Path | EntryPoint]:
     # The first folder on the path is the one that `import evalkit.tasks` takes.
     folder = next((f for root in evalkit.__path__ if (f := Path(root) / f"{kind}s").is_dir()), None)
     files = [*folder.glob("[!_.]*.py"), *folder.glob("[!_.]*/__init__.py")] if folder else []
-    found: dict[str, Path | EntryPoint] = {}
+    plug_ins: dict[str, Path | EntryPoint] = {}
     candidates: list[tuple[str, Path | EntryPoint]] = [
         *((f.parent.name if f.name == "__init__.py" else f.stem, f) for f in sorted(files, key=str)),
         *((point.name, point) for point in entry_points(group=f"evalkit.{kind}s")),
     ]
     for name, candidate in candidates:
-        if name in found:
-            raise UserError(
-                f"two {kind}s are named {name!r}: {_origin(found[name])} and {_origin(candidate)}; rename or remove one"
-            )
-        found[name] = candidate
-    return found
+        if name in plug_ins:
+            both = f"{_origin(plug_ins[name])} and {_origin(candidate)}"
+            raise UserError(f"two {kind}s are named {name!r}: {both}; rename or remove one")
+        plug_ins[name] = candidate
+    return plug_ins
 
 
 def _find(kind: Kind, name: str) -> Path | EntryPoint:
@@ -166,11 +165,11 @@ def _find(kind: Kind, name: str) -> Path | EntryPoint:
         if not file.is_file():
             raise UserError(f"no {kind} file {name!r}")
         return file.resolve()
-    found = _found(kind)
-    if name not in found:
-        known = sorted(found)
+    plug_ins = _found(kind)
+    if name not in plug_ins:
+        known = sorted(plug_ins)
         raise UserError(f"no {kind} named {name!r}.{suggest(name, known)} Known: {', '.join(known) or 'none'}")
-    return found[name]
+    return plug_ins[name]
 
 
 def _load(kind: Kind, file: Path) -> ModuleType:
@@ -190,12 +189,12 @@ def _load(kind: Kind, file: Path) -> ModuleType:
 
 def _broken(kind: Kind, name: str, file: Path | None, error: Exception) -> str:
     """One line: which file, which of its lines, what was raised."""
-    text = " ".join(str(error).split())
     if isinstance(error, SyntaxError) and error.filename:
-        where, text = f"{error.filename}:{error.lineno}", error.msg
+        where, what = f"{error.filename}:{error.lineno}", f"{type(error).__name__}: {error.msg}"
     else:
         frames = traceback.extract_tb(error.__traceback__)
         # The deepest line of the plug-in itself; what it called into is rarely what must be mended.
-        own = [frame for frame in frames if file and Path(frame.filename).parent == file.parent]
-        where = f"{(own or frames)[-1].filename}:{(own or frames)[-1].lineno}"
-    return f"{kind} {name!r} is broken: {where}: {type(error).__name__}: {text}"
+        inside = [frame for frame in frames if file and Path(frame.filename).parent == file.parent]
+        frame = (inside or frames)[-1]
+        where, what = f"{frame.filename}:{frame.lineno}", one_line(error)
+    return f"{kind} {name!r} is broken: {where}: {what}"

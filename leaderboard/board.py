@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from .markdown import render_markdown
 from .other_tools import read_scores
 from .page import render_page
 from .runs import collect
+
+logger = logging.getLogger("evalkit")
 
 
 def board(overrides: Sequence[str]) -> int:
@@ -63,6 +65,6 @@ def board(overrides: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
     for line in refused:
-        print(f"refused: {line}", file=sys.stderr)
+        logger.warning(f"refused: {line}")
     print(out)
     return 1 if refused else 0

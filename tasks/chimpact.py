@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from annotated_types import Gt
 
 from evalkit.api import Example, Task
 from evalkit.datasets import behavior
@@ -48,7 +50,7 @@ Natascha_2018_06_29_a_clip_17000_17712
 def task(
     root: Path = Path("data/chimpact"),
     mini: bool = False,
-    frames: int = FRAMES,
+    frames: Annotated[int, Gt(0)] = FRAMES,
     train_step: int = EACH,
     test_step: int = 1,
 ) -> Task:

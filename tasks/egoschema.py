@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import sys
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,8 @@ from evalkit.datasets.open_questions import Row, json_rows
 from evalkit.errors import UserError
 from evalkit.metrics import accuracy
 from evalkit.mini import questions
+
+logger = logging.getLogger("evalkit")
 
 ADAPTER = "multiple_choice"
 OPTIONS = 5
@@ -71,10 +73,9 @@ def submission(predictions: Mapping[str, Any], folder: Path, allow_holes: bool =
     answered = {uid: int(answer) for uid, answer in predictions.items() if answer is not None}
     if len(answered) < len(predictions) and not allow_holes:
         missing = len(predictions) - len(answered)
-        print(
+        logger.warning(
             f"no submission written: {missing} of {len(predictions)} questions have no answer; "
-            "data.allow_holes=true writes one without them",
-            file=sys.stderr,
+            "data.allow_holes=true writes one without them"
         )
         return []
     files = [folder / "submission.json", folder / "submission.csv"]

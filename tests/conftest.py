@@ -39,6 +39,15 @@ def shared_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def shown_notes() -> Iterator[None]:
+    """Notes go to stderr, as on the command line, so that tests of library code read them there."""
+    from evalkit.runtime import notes
+
+    with notes.on_stderr():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache of these tests: no feature or film comes from, or goes to, the user's own."""
     place = tmp_path_factory.mktemp("cache")

@@ -185,7 +185,7 @@ def test_a_run_from_python_is_that_of_the_command_line(
         "workers": 1,
     }
     found = evalkit.run("folder", tiny, quiet=True, **words)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
     assert found.record == run_folder.load(found.folder) and validate.validate(found.folder) == []
     assert list(found.scores) == ["top1", "top5"]
     module: Any = evalkit.load_encoder(tiny)

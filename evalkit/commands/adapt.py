@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from pathlib import Path
 
 from evalkit import encoders
@@ -17,6 +15,7 @@ from evalkit.pipeline import preflight
 from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.setup import Experiment, frozen_parts, prepare
 from evalkit.results.schema import plain
+from evalkit.runtime.atomic import hidden_beside
 from evalkit.weights import trained_adapter
 
 
@@ -57,9 +56,7 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> Path:
         folder = encoders.folder_of(config.options.ckpt)
         preflight.check_encoder(experiment.encoder, experiment.extractor, experiment.task, folder)
     selection, _ = fit_adapter(experiment, config.trainer, config.options.seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    hidden = out.parent / f".{out.name}.{secrets.token_hex(4)}"
-    try:
+    with hidden_beside(out) as hidden:
         hidden.mkdir()
         record = {
             "adapter": experiment.adapter_name,
@@ -86,9 +83,6 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> Path:
         if out.exists():
             out.rmdir()
         os.replace(hidden, out)
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
-        raise
     chosen = selection["chosen"]
     print(f"kept epoch {chosen['epoch']} of {chosen['epochs']}: {selection['val_score']:.1f} on val\n{out}")
     return out

@@ -40,7 +40,7 @@ def canary(config: Config) -> bool:
         assert views.frames and views.size
         clips = torch.stack([reference.film(views.frames, views.size, index) for index in DRAWN])
     findings = examine_clips(forward, clips, encoders.folder_of(config.options.ckpt))
-    width = max(len(one.check) for one in findings)
-    for one in findings:
-        print(f"{one.check:<{width}}  {one.outcome:<7}  {one.detail}")
-    return not any(one.outcome == "failed" for one in findings)
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        print(f"{finding.check:<{width}}  {finding.outcome:<7}  {finding.detail}")
+    return not any(finding.outcome == "failed" for finding in findings)

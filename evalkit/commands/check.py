@@ -91,34 +91,34 @@ def main(words: list[str]) -> int:
 def check(config: Config) -> int:
     """Prints what is there of a task's data; the exit code, 1 where something is missing, broken or in two splits."""
     task = load_task(config)
-    found = check_data(task, config)
+    data = check_data(task, config)
     name = display_name(config.options.task) + ("@mini" if config.options.mini else "")
     print(f"task  {name}, version {task.version}\n")
-    print(report(found))
-    return 0 if found.sound else 1
+    print(report(data))
+    return 0 if data.sound else 1
 
 
-def report(found: DataCheck) -> str:
+def report(data: DataCheck) -> str:
     """The findings as text: a row per split, then what is wrong, the first of each kind by name."""
     head = ("", "examples", "published", "unlabeled", "videos", "parts", "missing", "undecodable")
     rows: list[tuple[str, ...]] = [head]
-    for s in found.splits:
+    for s in data.splits:
         published = "-" if s.published is None else f"{s.published:,}"
         counts = (s.unlabeled, s.videos, s.parts, len(s.missing), len(s.broken))
         rows.append((s.name, f"{s.examples:,}", published, *(f"{n:,}" for n in counts)))
     lines = [columns(rows), ""]
-    for s in found.splits:
+    for s in data.splits:
         if s.missing:
             lines.append(f"missing of {s.name}: {first([str(path) for path in s.missing])}")
         lines += [f"undecodable of {s.name}: {path}: {reason}" for path, reason in s.broken[:5]]
         if len(s.broken) > 5:
             lines.append(f"undecodable of {s.name}: {len(s.broken) - 5:,} more")
-    lines += [f"the same video in {a} and {b}: {left} and {right}" for a, left, b, right in found.shared[:5]]
-    if len(found.shared) > 5:
-        lines.append(f"the same video in two splits: {len(found.shared) - 5:,} more")
-    if found.unseen:
-        lines.append(f"{len(found.unseen):,} classes of test have no training example: {first(found.unseen)}")
-    return "\n".join([*lines, f"fingerprint of the test examples: {found.fingerprint}"])
+    lines += [f"the same video in {a} and {b}: {left} and {right}" for a, left, b, right in data.shared[:5]]
+    if len(data.shared) > 5:
+        lines.append(f"the same video in two splits: {len(data.shared) - 5:,} more")
+    if data.unseen:
+        lines.append(f"{len(data.unseen):,} classes of test have no training example: {first(data.unseen)}")
+    return "\n".join([*lines, f"fingerprint of the test examples: {data.fingerprint}"])
 
 
 def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -> Split:
@@ -146,17 +146,17 @@ def _shared(examples: dict[str, Sequence[Example]]) -> list[tuple[str, Path, str
     alike: dict[tuple[int, str], list[tuple[str, Path]]] = {}
     for name, split in examples.items():
         for path in dict.fromkeys(example.video for example in split if example.video.is_file()):
-            one = identify(path)
-            alike.setdefault((one.size, one.sha256), []).append((name, path))
-    found = []
+            identity = identify(path)
+            alike.setdefault((identity.size, identity.sha256), []).append((name, path))
+    shared = []
     for group in alike.values():
         if len({name for name, _ in group}) > 1:
             of: dict[str, tuple[str, Path]] = {}
             for name, path in group:
                 before = of.setdefault(identify(path, full=True).sha256, (name, path))
                 if before[0] != name:
-                    found.append((*before, name, path))
-    return found
+                    shared.append((*before, name, path))
+    return shared
 
 
 def _unseen(task: Task) -> list[str]:

@@ -11,7 +11,7 @@ from evalkit.errors import UserError, suggest
 from evalkit.metrics.significance import holm
 from evalkit.results.compare import SHOWN, compare_runs, require_valid
 from evalkit.results.scores import lower_is_better, task_files
-from evalkit.results.table import columns, first
+from evalkit.results.table import columns, decimal, first, interval
 
 
 def main(words: Sequence[str]) -> int:
@@ -34,27 +34,29 @@ def report(words: Sequence[str]) -> str:
     if len(paths) < 2:
         raise UserError(f"compare takes two or more runs, got {' '.join(words) or 'nothing'}")
     a, *others = paths
-    known = {run: require_valid(run, files) for run in paths}
-    found = [compare_runs((a, b), (known[a], known[b])) for b in others]
-    together = [holm(p) for p in zip(*([one.p for one in own.differences] for own in found), strict=True)]
-    task = known[a].record["task"]
+    checked = {run: require_valid(run, files) for run in paths}
+    comparisons = [compare_runs((a, b), (checked[a], checked[b])) for b in others]
+    p_values = ([difference.p for difference in comparison.differences] for comparison in comparisons)
+    together = [holm(p) for p in zip(*p_values, strict=True)]
+    task = checked[a].record["task"]
     lines = [
-        f"{task['name']}, {task['split']}: {found[0].n:,} samples of {found[0].n_clusters:,} videos",
-        f"A  {_run(a, known[a].record)}",
+        f"{task['name']}, {task['split']}: {comparisons[0].n:,} samples of {comparisons[0].n_clusters:,} videos",
+        f"A  {_run(a, checked[a].record)}",
     ]
-    for k, (b, own) in enumerate(zip(others, found, strict=True)):
-        lines += [f"B  {_run(b, known[b].record)}", *(f"protocol differs in {line}" for line in own.apart), ""]
-        rows = [("", "A", "B", "B - A", "95 % interval", "p", *(["p of all (Holm)"] if len(found) > 1 else []))]
-        for one, adjusted in zip(own.differences, together, strict=True):
-            span = "-" if math.isnan(one.low) else f"{one.low:+.1f} to {one.high:+.1f}"
-            told = [_decimal(one.a), _decimal(one.b), _decimal(one.value, "+"), span, _p(one.p)]
-            metric = f"{one.metric}, less is better" if lower_is_better(one.metric) else one.metric
-            rows.append((metric, *told, *([_p(adjusted[k])] if len(found) > 1 else [])))
+    for k, (b, comparison) in enumerate(zip(others, comparisons, strict=True)):
+        lines += [f"B  {_run(b, checked[b].record)}", *(f"protocol differs in {line}" for line in comparison.apart), ""]
+        rows = [("", "A", "B", "B - A", "95 % interval", "p", *(["p of all (Holm)"] if len(comparisons) > 1 else []))]
+        for (metric, value_a, value_b, better, low, high, p), adjusted in zip(
+            comparison.differences, together, strict=True
+        ):
+            cells = (decimal(value_a), decimal(value_b), decimal(better, "+"), interval((low, high), "+"), _p(p))
+            label = f"{metric}, less is better" if lower_is_better(metric) else metric
+            rows.append((label, *cells, *([_p(adjusted[k])] if len(comparisons) > 1 else [])))
         lines += [columns(rows), ""]
-        for name, ids in own.changed.items():
+        for name, ids in comparison.changed.items():
             shown = first(ids, len(ids) if "all=true" in words else SHOWN)
-            lines.append(f"{own.by} {name}: {len(ids):,}" + (f"  ({shown})" if ids else ""))
-        if not own.by:
+            lines.append(f"{comparison.by} {name}: {len(ids):,}" + (f"  ({shown})" if ids else ""))
+        if not comparison.by:
             lines.append("no metric is of single samples, so none is said to have changed")
         lines.append("")
     return "\n".join(lines[:-1])
@@ -62,12 +64,8 @@ def report(words: Sequence[str]) -> str:
 
 def _run(run: Path, record: Mapping[str, Any]) -> str:
     failed = record["data"]["n_failed"]
-    told = f"{run}  {record['encoder']['name']}, {record['adapter']['name']}"
-    return told + (f", {failed:,} samples failed, counted as wrong" if failed else "")
-
-
-def _decimal(number: float, sign: str = "") -> str:
-    return "-" if math.isnan(number) else f"{float(number):{sign}.1f}"
+    line = f"{run}  {record['encoder']['name']}, {record['adapter']['name']}"
+    return line + (f", {failed:,} samples failed, counted as wrong" if failed else "")
 
 
 def _p(number: float) -> str:

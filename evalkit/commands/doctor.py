@@ -14,7 +14,7 @@ from pathlib import Path
 
 import evalkit
 from evalkit import demo
-from evalkit.errors import UserError
+from evalkit.errors import UserError, one_line
 from evalkit.runtime import cache
 from evalkit.runtime.machine import cores
 
@@ -58,7 +58,7 @@ def _told(part: Callable[[], str]) -> str:
     try:
         return part()
     except Exception as error:  # a broken installation raises anything, and is what a doctor is asked about
-        return f"broken: {type(error).__name__}: {' '.join(str(error).split())}; reinstall evalkit"
+        return f"broken: {one_line(error)}; reinstall evalkit"
 
 
 def _package(name: str) -> str:
@@ -73,9 +73,9 @@ def _memory() -> str:
 
 
 def _torch() -> str:
-    found = _package("torch")
-    if found.startswith("none"):
-        return found
+    installed = _package("torch")
+    if installed.startswith("none"):
+        return installed
     import torch
 
     if torch.cuda.is_available():
@@ -85,19 +85,19 @@ def _torch() -> str:
 
 
 def _pyav() -> str:
-    found = _package("av")
-    if found.startswith("none"):
-        return found
+    installed = _package("av")
+    if installed.startswith("none"):
+        return installed
     import av
 
-    return f"{found}, FFmpeg {av.ffmpeg_version_info}"
+    return f"{installed}, FFmpeg {av.ffmpeg_version_info}"
 
 
 def _library(module: str, *distributions: str) -> str:
     for name in distributions:
-        if not (found := _package(name)).startswith("none"):
+        if not (installed := _package(name)).startswith("none"):
             importlib.import_module(module)  # a version alone does not show that it loads
-            return f"{name} {found}"
+            return f"{name} {installed}"
     return f"none: only to match what it reads: pip install 'evalkit[{module}]'"
 
 
@@ -112,9 +112,9 @@ def _jre() -> str:
         pass
     for source, path in places:
         # macOS has a `java` that only offers to install one: its exit code tells.
-        told = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=20)
-        if told.returncode == 0:
-            return f"{told.stderr.splitlines()[0]} ({source}: {path})"
+        ended = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=20)
+        if ended.returncode == 0:
+            return f"{ended.stderr.splitlines()[0]} ({source}: {path})"
     return "none: METEOR needs one: pip install 'evalkit[captions]'"
 
 
@@ -124,9 +124,9 @@ def _wordnet() -> str:
     corpora = [Path(root).expanduser() / "corpora" for root in roots if root]
     places = [corpus / name for corpus in corpora for name in ("wordnet", "wordnet.zip")]
     places.append(Path("/usr/share/wordnet"))  # Debian's wordnet-base
-    found = next((place for place in places if place.exists()), None)
+    place = next((place for place in places if place.exists()), None)
     return (
-        str(found) if found else "none: WUPS needs it: apt install wordnet-base, or python -m nltk.downloader wordnet"
+        str(place) if place else "none: WUPS needs it: apt install wordnet-base, or python -m nltk.downloader wordnet"
     )
 
 

@@ -49,21 +49,23 @@ def report(words: Sequence[str]) -> str:
         raise UserError(f"correlation={correlation:g}: wanted -1 to 1")
     rows = [["correlation of the two", f"samples to see {difference:g} points"]]
     supposed = CORRELATIONS if math.isnan(correlation) else (correlation,)
-    rows += [[f"{one:g}", f"{required_samples(difference, baseline, one):,}"] for one in supposed]
-    told = [
+    rows += [[f"{assumed:g}", f"{required_samples(difference, baseline, assumed):,}"] for assumed in supposed]
+    lines = [
         f"two runs on the same samples, the worse at {baseline:g} %; 80 % power at 5 %; each sample of its own video"
     ]
     if rest:
         name, n, videos = _size(rest)
-        told.append(f"{name}: {n:,} samples of {videos:,} videos")
+        lines.append(f"{name}: {n:,} samples of {videos:,} videos")
         for count, what in {videos: "videos", n: "samples"}.items():
             rows[0].append(f"{count:,} {what} show")
-            for row, one in zip(rows[1:], supposed, strict=True):
-                found = detectable_difference(count, baseline, one)
-                row.append("nothing" if math.isnan(found) else f"{found:.1f} points")
+            for row, assumed in zip(rows[1:], supposed, strict=True):
+                points = detectable_difference(count, baseline, assumed)
+                row.append("nothing" if math.isnan(points) else f"{points:.1f} points")
         if n > videos:
-            told.append("samples of one video count for less than as many of their own: the truth lies between the two")
-    return "\n".join([*told, "", columns(rows)])
+            lines.append(
+                "samples of one video count for less than as many of their own: the truth lies between the two"
+            )
+    return "\n".join([*lines, "", columns(rows)])
 
 
 def _size(words: Sequence[str]) -> tuple[str, int, int]:

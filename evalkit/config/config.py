@@ -12,12 +12,8 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evalkit.config.keys import _ABOVE_ZERO, _NOT_NEGATIVE, REQUIRED, known_keys
+from evalkit.config.keys import REQUIRED, known_keys
 from evalkit.config.options import Command, Options, Trainer
-
-_ABOVE_ZERO |= {"batch_size", "lr", "latents", "depth", "temperature", "alpha", "c", "k"}
-_ABOVE_ZERO |= {"beams", "max_tokens", "vocabulary"}
-_NOT_NEGATIVE |= {"shots"}
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,11 @@ class Config:
 
     def at(self, point: int) -> Config:
         """The configuration of one grid point alone."""
-        own = self.points[point] if self.points else {}
-        keys = {f"adapter.{key}" for key in own}
+        settings = self.points[point] if self.points else {}
+        keys = {f"adapter.{key}" for key in settings}
         words = [word for word in self.words if word.partition("=")[0] not in keys]
-        words += [f"adapter.{key}={typed(value)}" for key, value in own.items()]
-        return replace(self, words=tuple(words), adapter={**self.adapter, **own}, points=())
+        words += [f"adapter.{key}={typed(value)}" for key, value in settings.items()]
+        return replace(self, words=tuple(words), adapter={**self.adapter, **settings}, points=())
 
     def to_yaml(self) -> str:
         """The configuration with every key; `config=` on it gives an equal configuration.
@@ -89,7 +85,7 @@ def typed(value: Any) -> str:
 def _plain(value: Any) -> Any:
     """A value in yaml's own types; `${` is escaped, since it came from outside any file."""
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
     return "" if value is REQUIRED else str(value).replace("${", "\\${")

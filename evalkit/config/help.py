@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -53,13 +54,7 @@ def _default(value: object) -> str:
 
 def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
     """Prints aligned columns; long cells wrap, the last column at the terminal's width."""
-    import shutil
-    import textwrap
-    from itertools import zip_longest
+    from evalkit.results.table import columns
 
-    widths = [min(30, max(map(len, column))) for column in zip(*rows, strict=True)]
-    widths[-1:] = [max(30, shutil.get_terminal_size((120, 24)).columns - sum(widths[:-1]) - 2 * len(widths) + 2)]
-    for row in rows:
-        cells = [textwrap.wrap(cell, width, break_long_words=False) for cell, width in zip(row, widths, strict=True)]
-        for line in zip_longest(*cells, fillvalue=""):
-            print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+    if rows:
+        print(columns(rows, shutil.get_terminal_size((120, 24)).columns))

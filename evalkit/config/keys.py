@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evalkit import plugins
 from evalkit.api import Loading, Views
@@ -17,12 +17,8 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings
 
 REQUIRED = inspect.Parameter.empty
-# By a key's last part: a name means the same in every section.
-_ABOVE_ZERO = {"batch", "time_limit", "frames", "fps", "stride", "clips", "size"}
-_NOT_NEGATIVE = {"seed", "workers", "threads", "max_minutes", "heads", "weight_decay", "epochs", "views", "token_grid"}
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
 _CHECK = {"task", "mini", "workers", "time_limit", "decoder"}
-_SHARES = {"dropout", "label_smoothing", "mask_ratio"}  # from 0 to below 1
 
 
 class Key(NamedTuple):
@@ -31,7 +27,7 @@ class Key(NamedTuple):
     Attributes:
         section: `encoder`, `data`, `clip`, `adapter`, `trainer`, or empty.
         parameter: its name in Python.
-        type: the annotation.
+        type: the annotation, `Annotated` with its bounds where it has any.
         default: `REQUIRED` where there is none.
         meaning: one line for people.
     """
@@ -55,29 +51,28 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
     Raises:
         UserError: there is no such task or adapter, or it is broken.
     """
-    found = _keys("", Options)
+    keys = _keys("", Options)
     if command == "adapt":
-        found["out"] = found["out"]._replace(default=REQUIRED)
+        keys["out"] = keys["out"]._replace(default=REQUIRED)
     if command == "canary":
-        found["task"] = found["task"]._replace(default="", meaning="take the clips from this task; empty: drawn ones")
-        found = {name: key for name, key in found.items() if name in _CANARY}
+        keys["task"] = keys["task"]._replace(default="", meaning="take the clips from this task; empty: drawn ones")
+        keys = {name: key for name, key in keys.items() if name in _CANARY}
     if command == "check":
-        found = {name: key for name, key in found.items() if name in _CHECK}
+        keys = {name: key for name, key in keys.items() if name in _CHECK}
     else:
-        own = plugins.own_encoder(ckpt)
-        found |= _keys("encoder", own or Loading)
-        found.pop("encoder.trust", None)  # the option `trust` sets it
+        keys |= _keys("encoder", plugins.own_encoder(ckpt) or Loading)
+        keys.pop("encoder.trust", None)  # the option `trust` sets it
     if task:
-        found |= _keys("data", plugins.factory("task", task))
-        found.pop("data.mini", None)  # the option `mini` sets it
+        keys |= _keys("data", plugins.factory("task", task))
+        keys.pop("data.mini", None)  # the option `mini` sets it
     if task or command != "canary":
-        found |= _keys("clip", Views)
+        keys |= _keys("clip", Views)
     if command in ("canary", "check"):
-        return found
+        return keys
     if task:
-        found |= _keys("adapter", settings_class(adapter or default_adapter(task)))
-        found.pop("adapter.lm", None)  # the option `lm` sets it
-    return found | _keys("trainer", Trainer)
+        keys |= adapter_keys(adapter or default_adapter(task))
+        keys.pop("adapter.lm", None)  # the option `lm` sets it
+    return keys | _keys("trainer", Trainer)
 
 
 def default_adapter(task: str) -> str:
@@ -103,9 +98,14 @@ def settings_class(adapter: str) -> type[AdapterSettings]:
     return settings
 
 
+def adapter_keys(adapter: str) -> dict[str, Key]:
+    """The keys `adapter.*` of an adapter, in the order of its documentation."""
+    return _keys("adapter", settings_class(adapter))
+
+
 def adapter_defaults(adapter: str) -> dict[str, Any]:
     """The default of each key of `adapter.*`, `REQUIRED` where it has none, in the order of its documentation."""
-    return {key.parameter: key.default for key in _keys("adapter", settings_class(adapter)).values()}
+    return {key.parameter: key.default for key in adapter_keys(adapter).values()}
 
 
 def _keys(section: str, owner: Callable[..., Any]) -> dict[str, Key]:
@@ -114,17 +114,17 @@ def _keys(section: str, owner: Callable[..., Any]) -> dict[str, Key]:
     meanings = _meanings(owner)
     order = list(meanings)
     parameters = inspect.signature(owner).parameters
-    found: dict[str, Key] = {}
+    keys: dict[str, Key] = {}
     for name in sorted(parameters, key=lambda name: order.index(name) if name in order else len(order)):
         parameter = parameters[name]
         if parameter.kind in named:
             key = "adapter.from" if name == "adapter_from" else f"{section}.{name}".removeprefix(".")
-            kind = _annotation(owner, parameter)
-            found[key] = Key(section, name, kind, parameter.default, meanings.get(name, ""))
-    return found
+            keys[key] = Key(section, name, _annotation(owner, parameter), parameter.default, meanings.get(name, ""))
+    return keys
 
 
 def _annotation(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The type of a parameter or field, with the bounds that `Annotated` gives it."""
     kind = parameter.annotation
     if kind is inspect.Parameter.empty:
         return Any if parameter.default in (None, inspect.Parameter.empty) else type(parameter.default)
@@ -138,7 +138,7 @@ def _annotation(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:
             raise UserError(
                 f"{module}: parameter {parameter.name!r}: {error}; import it outside TYPE_CHECKING"
             ) from error
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return kind
 
 
 def _meanings(owner: Callable[..., Any]) -> dict[str, str]:
@@ -147,7 +147,7 @@ def _meanings(owner: Callable[..., Any]) -> dict[str, str]:
     Of a class, also those of the classes that it is derived from, which come first unless it documents them anew.
     """
     documented = reversed(owner.__mro__) if isinstance(owner, type) else (owner,)
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for documents in documented:
         inside, name = False, ""
         for line in inspect.cleandoc(documents.__doc__ or "").splitlines():
@@ -155,21 +155,8 @@ def _meanings(owner: Callable[..., Any]) -> dict[str, str]:
                 inside = line in ("Args:", "Attributes:")
             elif inside and (entry := re.match(r" {4}(\w+)(?: \([^)]*\))?: *(.*)", line)):
                 name = entry[1]
-                found.pop(name, None)
-                found[name] = entry[2]
+                meanings.pop(name, None)
+                meanings[name] = entry[2]
             elif inside and name and line.strip():
-                found[name] = f"{found[name]} {line.strip()}".strip()
-    return found
-
-
-def broken_bound(leaf: str, value: Any) -> str:
-    """The bound that a number breaks, in words; empty where it breaks none."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return ""
-    if leaf in _ABOVE_ZERO and not value > 0:
-        return "above 0"
-    if leaf in _NOT_NEGATIVE and not value >= 0:
-        return "of at least 0"
-    if leaf in _SHARES and not 0 <= value < 1:
-        return "from 0 to below 1"
-    return "below 2 to the 32nd" if leaf == "seed" and value >= 2**32 else ""
+                meanings[name] = f"{meanings[name]} {line.strip()}".strip()
+    return meanings

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt
 
 Command = Literal["run", "adapt", "canary", "check"]
 _SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
@@ -46,18 +48,18 @@ class Options:
     lm: str = ""
     adapter_from: str = ""
     out: Path = Path("results")
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    workers: int = 0
-    threads: int = 0
-    batch: int | Literal["auto"] = "auto"
+    workers: Annotated[int, Ge(0)] = 0
+    threads: Annotated[int, Ge(0)] = 0
+    batch: Annotated[int, Gt(0)] | Literal["auto"] = "auto"
     precision: Literal["32", "bf16", "16"] = "32"
     compile: bool = False
     cache: Literal["on", "off"] = "on"
     canary: bool = True
     trust: bool = False
     controls: bool = True
-    time_limit: float = 120.0
+    time_limit: Annotated[float, Gt(0)] = 120.0
     decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
 
 
@@ -74,6 +76,6 @@ class Trainer:
     """
 
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    max_minutes: float = 0.0
-    views: int | Literal["task"] = "task"
-    shots: int = 0
+    max_minutes: Annotated[float, Ge(0)] = 0.0
+    views: Annotated[int, Ge(0)] | Literal["task"] = "task"
+    shots: Annotated[int, Ge(0)] = 0

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from evalkit import errors, plugins
 from evalkit.config.config import Config
-from evalkit.config.keys import REQUIRED, Key, adapter_defaults, broken_bound, default_adapter, known_keys
+from evalkit.config.keys import REQUIRED, Key, adapter_defaults, default_adapter, known_keys
 from evalkit.config.options import _SECTIONS, Command, Options, Trainer
-from evalkit.config.values import convert, type_name
+from evalkit.config.values import OutOfBounds, convert, type_name
 from evalkit.errors import UserError
 
 
@@ -42,9 +42,9 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
         for name in ("task", "adapter", "ckpt")
     )
     known = known_keys(command, task, adapter, ckpt)
-    for name, one in given.items():
+    for name, value in given.items():
         if name not in known:
-            raise one.wrong(_unknown(name, known))
+            raise value.wrong(_unknown(name, known))
     needing = [(f"encoder {ckpt!r}", "encoder")]
     if task:
         adapter = adapter or default_adapter(task)
@@ -74,8 +74,8 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
             )
         values["adapter"]["lm"] = options.lm
     trainer = Trainer(**values["trainer"])
-    encoder, data, clip, own = (values[section] for section in ("encoder", "data", "clip", "adapter"))
-    return Config(command, tuple(words), options, encoder, data, clip, own, trainer)
+    encoder, data, clip, adapter_settings = (values[section] for section in ("encoder", "data", "clip", "adapter"))
+    return Config(command, tuple(words), options, encoder, data, clip, adapter_settings, trainer)
 
 
 def _parse(words: Sequence[str]) -> dict[str, _Given]:
@@ -100,16 +100,16 @@ def _read(file: str) -> dict[str, _Given]:
     except OSError as error:
         raise UserError(f"config={file}: {(error.strerror or str(error)).lower()}") from error
     except Exception as error:  # yaml's and OmegaConf's own kinds
-        raise UserError(f"config={file}: not readable as yaml: {' '.join(str(error).split())}") from error
+        raise UserError(f"config={file}: not readable as yaml: {errors.in_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"config={file}: expected lines of key: value")
     given: dict[str, _Given] = {}
     for name, value in content.items():
         section = isinstance(value, dict) and name in _SECTIONS
-        pairs = {f"{name}.{key}": one for key, one in value.items()} if section else {str(name): value}
+        pairs = {f"{name}.{key}": entry for key, entry in value.items()} if section else {str(name): value}
         if twice := pairs.keys() & given.keys():
             raise UserError(f"{file}: {min(twice)} is given twice")
-        given |= {key: _Given(one, file) for key, one in pairs.items()}
+        given |= {key: _Given(entry, file) for key, entry in pairs.items()}
     return given
 
 
@@ -139,7 +139,9 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 def _value(name: str, key: Key, given: _Given) -> Any:
     try:
-        value = convert(given.value, key.type)
+        return convert(given.value, key.type)
+    except OutOfBounds as error:
+        raise given.wrong(f"{name}={given.value}: expected {error}") from None
     except ValueError:
         if get_origin(key.type) is Literal:
             known = [str(arg) for arg in get_args(key.type)]
@@ -149,6 +151,3 @@ def _value(name: str, key: Key, given: _Given) -> Any:
             if given.file and type_name(key.type) in ("text", "a path"):
                 message += ", in quotes"  # tag: 001 is the number 1 in yaml
         raise given.wrong(f"{name}={given.value}{message}") from None
-    if bound := broken_bound(name.rpartition(".")[2], value):
-        raise given.wrong(f"{name}={given.value}: expected {type_name(type(value))} {bound}")
-    return value

@@ -7,12 +7,20 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
+
+
+class OutOfBounds(ValueError):
+    """A number of the right type outside its bounds; says which, such as `a whole number above 0`."""
 
 
 def type_name(kind: Any) -> str:
     """What a value of this type looks like, in words: `a number`, `true or false`, `a whole number or none`."""
     args = get_args(kind)
+    if get_origin(kind) is Annotated:
+        return type_name(args[0])
     if _is_union(kind):
         return " or ".join(type_name(member) for member in sorted(args, key=lambda member: member is NoneType))
     if get_origin(kind) is Literal:
@@ -34,15 +42,21 @@ def convert(value: Any, kind: Any) -> Any:
         kind: what the key's parameter is annotated with.
 
     Raises:
+        OutOfBounds: it breaks a bound that `Annotated` states.
         ValueError: it does not fit.
     """
     text = value if isinstance(value, str) else None
     if kind is Any:
         return value
+    if get_origin(kind) is Annotated:
+        plain, *constraints = get_args(kind)
+        return _bounded(convert(value, plain), constraints)
     if _is_union(kind):
         for member in sorted(get_args(kind), key=lambda member: member in (str, Path)):  # text fits all, so it is last
             try:
                 return convert(value, member)
+            except OutOfBounds:
+                raise
             except ValueError:
                 continue
     elif kind is NoneType and value in (None, "none"):
@@ -60,7 +74,7 @@ def convert(value: Any, kind: Any) -> Any:
             args = get_args(kind) or (str, ...)
             if not _is_fixed(kind):
                 args = (args[0],) * len(value)
-            items = [convert(one, arg) for one, arg in zip(value, args, strict=True)]
+            items = [convert(item, arg) for item, arg in zip(value, args, strict=True)]
             return items if get_origin(kind) is list or kind is list else tuple(items)
     elif kind is bool and (isinstance(value, bool) or text in ("true", "false")):
         return value in (True, "true")
@@ -73,6 +87,45 @@ def convert(value: Any, kind: Any) -> Any:
     elif kind is Path and text:
         return Path(text).expanduser()
     raise ValueError
+
+
+def _bounded(value: Any, constraints: Iterable[Any]) -> Any:
+    """The value, once it is within its bounds; what is no number has none, and other metadata says nothing.
+
+    Raises:
+        OutOfBounds: it breaks one.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        for constraint in constraints:
+            bounds: list[Any] = list(constraint) if isinstance(constraint, Interval) else [constraint]
+            bounds = [bound for bound in bounds if isinstance(bound, Gt | Ge | Lt | Le)]
+            if not all(_is_within(value, bound) for bound in bounds):
+                raise OutOfBounds(f"{type_name(type(value))} {_in_words(bounds)}")
+    return value
+
+
+def _is_within(value: Any, bound: Any) -> bool:
+    match bound:
+        case Gt(limit):
+            return bool(value > limit)
+        case Ge(limit):
+            return bool(value >= limit)
+        case Lt(limit):
+            return bool(value < limit)
+        case _:
+            return bool(value <= bound.le)
+
+
+def _in_words(bounds: Sequence[Any]) -> str:
+    """`above 0`, `of at least 0`, `from 0 to below 1`."""
+    words = []
+    for bound in bounds:
+        (limit,) = (getattr(bound, name) for name in bound.__match_args__)
+        prefix = {Gt: "above ", Ge: "of at least ", Lt: "below ", Le: "of at most "}[type(bound)]
+        if len(bounds) > 1:
+            prefix = {Gt: "above ", Ge: "from ", Lt: "below ", Le: ""}[type(bound)]
+        words.append(prefix + ("2 to the 32nd" if limit == 2**32 else f"{limit:g}"))
+    return " to ".join(words)
 
 
 def _is_union(kind: Any) -> bool:

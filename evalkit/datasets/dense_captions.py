@@ -14,7 +14,7 @@ from evalkit.datasets.files import parsing_errors_at, read_json
 from evalkit.datasets.miniature import miniature
 from evalkit.errors import UserError
 from evalkit.metrics.text import meteor as meteor_program
-from evalkit.metrics.text.dense import by_video, by_video_meteor
+from evalkit.metrics.text.dense import dense_by_video, dense_by_video_meteor
 
 Span = tuple[float, float]
 
@@ -37,8 +37,8 @@ def dense_captioning_task(splits: SegmentSplits, segments: str, meteor: bool, mi
     return Task(
         test=[example for video in splits.test for example in _examples(video, cut(video))],
         train=caption_examples(splits.segments().train),
-        score=by_video_meteor if meteor else by_video,
-        quick_score=meteor_program.warming(by_video) if meteor else None,
+        score=dense_by_video_meteor if meteor else dense_by_video,
+        quick_score=meteor_program.warming(dense_by_video) if meteor else None,
         controls=("blind", "shuffled"),
         protocol=segments if segments in ("given", "even") else "proposed",
         prepare_videos=splits.prepare_videos,

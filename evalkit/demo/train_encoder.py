@@ -10,6 +10,7 @@ Run by `make weights`, after the lessons in evalkit/demo/lessons.py: python -m e
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import random
 import sys
@@ -28,10 +29,13 @@ from evalkit.heads.losses import clip_loss
 from evalkit.heads.optim import adamw
 from evalkit.mini import language, library, world
 from evalkit.mini.library import Films
+from evalkit.runtime import notes
 from evalkit.runtime.machine import cores
 from evalkit.runtime.progress import track
 from evalkit.video.clips import Decoded, Request
 from evalkit.video.workers import read_clips
+
+logger = logging.getLogger("evalkit")
 
 FILMS, STEPS, BATCH, LR, TEMPERATURE, SEED = 3600, 520, 16, 1e-3, 0.07, 1
 WHOLE = 0.5  # what whole films weigh beside their steps
@@ -129,7 +133,7 @@ def learn(encoder: ViViT, video: Tensor, stories: Sequence[world.Story], steps: 
         schedule.step()
         losses.append(loss.item())
         if len(losses) % 20 == 0:
-            print(f"step {len(losses)}: loss {loss.item():.3f}, of steps {of_each.item():.3f}", file=sys.stderr)
+            logger.info(f"step {len(losses)}: loss {loss.item():.3f}, of steps {of_each.item():.3f}")
     encoder.eval()
     return losses
 
@@ -146,4 +150,5 @@ def main(ckpt: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    with notes.on_stderr():
+        main(sys.argv[1], Path(sys.argv[2]))

@@ -6,6 +6,7 @@ Run by `make weights`, before the encoder and the resampler: python -m evalkit.d
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,10 @@ from torch import Tensor, nn
 from evalkit.heads.optim import adamw
 from evalkit.language import models
 from evalkit.mini import language
+from evalkit.runtime import notes
 from evalkit.runtime.progress import track
+
+logger = logging.getLogger("evalkit")
 
 # Steps, peak learning rate, and what is read in them.
 STAGES = ((8000, 2e-3, language.COMPARED), (2000, 1e-3, language.TOLD))
@@ -62,7 +66,7 @@ def learn(model: nn.Module, lessons: Iterator[Tensor], steps: int, lr: float, an
         optimizer.step()
         schedule.step()
         if step % 100 == 99:
-            print(f"step {step + 1}: loss {loss.item():.3f}", file=sys.stderr)
+            logger.info(f"step {step + 1}: loss {loss.item():.3f}")
 
 
 def language_model(folder: Path) -> None:
@@ -96,4 +100,5 @@ def language_model(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    language_model(Path(sys.argv[1]))
+    with notes.on_stderr():
+        language_model(Path(sys.argv[1]))

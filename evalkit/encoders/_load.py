@@ -13,7 +13,7 @@ from torch import nn
 from evalkit import demo
 from evalkit.api import Encoder, Loading
 from evalkit.encoders._spec import read_pointer, read_preset, spec_of
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, one_line, suggest
 from evalkit.plugins import module_and_factory, names, names_function, own_encoder
 from evalkit.weights import checkpoint, huggingface
 from evalkit.weights.presets import card, presets
@@ -154,7 +154,7 @@ def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> 
     except UserError:
         raise
     except Exception as error:  # whatever the encoder's own code raises
-        raise UserError(f"ckpt={ckpt}: {type(error).__name__}: {error}") from error
+        raise UserError(f"ckpt={ckpt}: {one_line(error)}") from error
 
 
 def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module:

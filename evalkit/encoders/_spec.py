@@ -131,13 +131,17 @@ def _parse(values: Any, source: Path, tokenizer: Path | None) -> Spec:
         clip: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values["clip"].items()
         }
-        family = values["encoder"]
-        if family not in (known := names("encoder")):
+        family, settings, known = values["encoder"], dict(values["settings"]), names("encoder")
+        if family == "vivit" and family not in known:  # as it was called and spelled before
+            family = "longvivit"
+            if settings.get("attention") == "factorised":
+                settings["attention"] = "factorized"
+        if family not in known:
             raise UserError(
                 f"no encoder named {str(family)[:200]!r}.{suggest(str(family), known)} A file, here {source}, may name "
                 f"only those that are installed: {', '.join(known)}"
             )
-        return Spec(family, Clip(**clip), dict(values["settings"]), tokenizer)
+        return Spec(family, Clip(**clip), settings, tokenizer)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{source} does not describe an encoder of evalkit's: wanted encoder, clip, settings"

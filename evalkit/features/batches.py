@@ -7,7 +7,7 @@ head that is trained on either ends the same, as far as the encoder gives a clip
 from __future__ import annotations
 
 import itertools
-import sys
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,6 +22,8 @@ from evalkit.features.reader import FeatureReader
 from evalkit.features.store import Store
 from evalkit.runtime import machine
 from evalkit.video.augment import AugmentedView
+
+logger = logging.getLogger("evalkit")
 
 # The share of the free memory that features may take.
 MEMORY_SHARE = 0.5
@@ -182,12 +184,12 @@ def _where(
     if feature_cache and feature_cache.key.feature_spec.layout == "int8":
         size = rows * (row.numel() + 4 * row.numel() // row.shape[-1])  # as it lies on the disk
     if limit is None or size <= limit:
-        print(f"{message}: they are read from the store for every batch", file=sys.stderr)
+        logger.info(f"{message}: they are read from the store for every batch")
         return "store"
     how, mend = ("decoded", "") if kind == "video" else ("decoded and encoded", "; cache=on stores them")
     if feature_cache:
         mend = f"; EVALKIT_CACHE_GB= above {_gigabytes(size)} stores them"
-    print(f"{message}: {sources} parts of videos are {how} again in each epoch{mend}", file=sys.stderr)
+    logger.warning(f"{message}: {sources} parts of videos are {how} again in each epoch{mend}")
     return "videos"
 
 

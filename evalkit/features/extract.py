@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import sys
+import logging
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +24,8 @@ from evalkit.video.augment import AugmentedView
 from evalkit.video.clips import Decoded, Failure, Request
 from evalkit.video.decode import Decoder
 from evalkit.video.workers import read_clips
+
+logger = logging.getLogger("evalkit")
 
 # What is done to the pixels (V, T, C, H, W) of one example before it is encoded; the seed is the example's own.
 Variant = Callable[[Tensor, int], Tensor]
@@ -328,9 +330,9 @@ def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
             f"none of the {total} training videos could be decoded; {failed[0].source.video}: {failed[0].failure}"
         )
     for one in failed[:3]:
-        print(f"left out of training: {one.source.video}: {one.failure}", file=sys.stderr)
+        logger.warning(f"left out of training: {one.source.video}: {one.failure}")
     if len(failed) > 3:
-        print(f"left out of training: {len(failed) - 3} more", file=sys.stderr)
+        logger.warning(f"left out of training: {len(failed) - 3} more")
 
 
 def _views(clip: Decoded | Failure | SourceFeatures) -> int:

@@ -15,7 +15,7 @@ from evalkit.metrics.average_precision import (
 from evalkit.metrics.classification import accuracy, macro_accuracy, top1_top5
 from evalkit.metrics.retrieval import retrieval
 from evalkit.metrics.text.captions import captions, captions_meteor
-from evalkit.metrics.text.dense import by_video, by_video_meteor, dense, dense_meteor
+from evalkit.metrics.text.dense import dense, dense_by_video, dense_by_video_meteor, dense_meteor
 from evalkit.metrics.text.exact_match import exact_match
 from evalkit.metrics.text.paragraph import paragraph, paragraph_meteor
 from evalkit.metrics.text.wups import wups, wups_untagged
@@ -23,13 +23,13 @@ from evalkit.metrics.text.wups import wups, wups_untagged
 __all__ = [
     "accuracy",
     "box_map",
-    "by_video",
-    "by_video_meteor",
     "captions",
     "captions_meteor",
     "chance_map",
     "charades_map",
     "dense",
+    "dense_by_video",
+    "dense_by_video_meteor",
     "dense_meteor",
     "exact_match",
     "foreground_map",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evalkit.api import Task
-from evalkit.errors import UserError
+from evalkit.errors import UserError, one_line
 
 
 def check_task(task: Task, name: str) -> None:
@@ -28,4 +28,4 @@ def check_task(task: Task, name: str) -> None:
         except UserError:
             raise
         except Exception as error:  # whatever a task's own code raises
-            raise UserError(f"task {name}: its score function fails: {type(error).__name__}: {error}") from error
+            raise UserError(f"task {name}: its score function fails: {one_line(error)}") from error

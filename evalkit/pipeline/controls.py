@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +15,8 @@ from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.trainer import headline
+
+logger = logging.getLogger("evalkit")
 
 
 def shuffled(pixels: Tensor, seed: int) -> Tensor:
@@ -39,9 +41,7 @@ def controls_of(experiment: Experiment) -> list[str]:
     if unknown := set(controls) - {*VARIANTS, *ASKED_AGAIN}:
         raise UserError(f"task {experiment.name}: no control named {min(unknown)!r}")
     if "blind" in controls and experiment.adapter.needs_video:
-        print(
-            f"control blind left out: adapter {experiment.adapter_name} has no answer without a video", file=sys.stderr
-        )
+        logger.warning(f"control blind left out: adapter {experiment.adapter_name} has no answer without a video")
         controls.remove("blind")
     return controls
 

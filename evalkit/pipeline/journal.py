@@ -46,10 +46,10 @@ class Journal:
             for entry in self.path.read_bytes().split(b"\n"):
                 checksum, _, text = entry.partition(b" ")
                 if checksum == _checksum(text):
-                    kind, found = json.loads(text)
-                    self.known.setdefault(kind, {}).update(found)
+                    kind, entries = json.loads(text)
+                    self.known.setdefault(kind, {}).update(entries)
 
-    def add(self, kind: str, found: Mapping[str, Any]) -> None:
+    def add(self, kind: str, entries: Mapping[str, Any]) -> None:
         """Writes what was found of some examples; unless JSON would give it back as something else.
 
         Raises:
@@ -58,10 +58,10 @@ class Journal:
         if self.path is None:
             return
         try:
-            text = json.dumps([kind, found], allow_nan=False)
+            text = json.dumps([kind, entries], allow_nan=False)
         except (TypeError, ValueError):
             return
-        if json.loads(text) != [kind, found]:
+        if json.loads(text) != [kind, entries]:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import sys
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +23,8 @@ from evalkit.results import run_folder, schema
 from evalkit.results.provenance import packages
 from evalkit.runtime.progress import track
 from evalkit.weights import checkpoint, trained_adapter
+
+logger = logging.getLogger("evalkit")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
             left += places
     if journal.known:
         done = len(journal.known.get("", {}))
-        print(f"predict: {done} of {len(task.test)} are known from a run that was cut short", file=sys.stderr)
+        logger.info(f"predict: {done} of {len(task.test)} are known from a run that was cut short")
     wanted, own_keys = [sources[place] for place in left], [keys[place] for place in left if keys]
     encodings = reader.extractor.encode(wanted, reader.keep, "", variants, reader.cache, own_keys)
     answered = _answered(experiment, encodings, asking, predicted)

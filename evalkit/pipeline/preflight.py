@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +19,8 @@ from evalkit.features import extract
 from evalkit.features.extract import FeatureExtractor
 from evalkit.features.forward import EncoderRunner
 from evalkit.pipeline.setup import Experiment
+
+logger = logging.getLogger("evalkit")
 
 # Clips that the canary looks at, and videos that may fail to decode before drawn films stand in.
 CLIPS, TRIES = 2, 8
@@ -70,7 +72,7 @@ def check_encoder(runner: EncoderRunner, extractor: FeatureExtractor, task: Task
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
     for finding in findings:
         if finding.outcome == "warning":
-            print(f"canary: {finding.check}: {finding.detail}", file=sys.stderr)
+            logger.warning(f"canary: {finding.check}: {finding.detail}")
     return findings
 
 

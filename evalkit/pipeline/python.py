@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from evalkit.config import config, parse
 from evalkit.errors import UserError
 from evalkit.pipeline import runner
 from evalkit.results import run_folder
+from evalkit.runtime import notes
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def run(task: str, ckpt: str | Path | nn.Module, *, quiet: bool = False, **words
         task: a benchmark, as `task=`.
         ckpt: as `ckpt=`; or an encoder as `evalkit.api.Encoder` describes it, of which a copy is scored: it stays as
             it is, in training or not. Its result is known by the hash of its weights.
-        quiet: print no table.
+        quiet: print nothing: no table, no progress, no notes. Handlers of the user's own, such as logging.basicConfig
+            sets up, get the notes of the logger `evalkit` all the same.
         words: the other keys; those of a section as a dictionary.
 
     Raises:
@@ -54,7 +57,9 @@ def run(task: str, ckpt: str | Path | nn.Module, *, quiet: bool = False, **words
     settled = plan(task, ckpt, **words)
     if isinstance(ckpt, nn.Module):
         settled = replace(settled, module=copy.deepcopy(ckpt).eval().requires_grad_(False))
-    folder = runner.run(settled, quiet)
+    # Where the user's own handlers take notes, ours would tell them twice.
+    with notes.on_stderr(not quiet and not logging.getLogger().handlers):
+        folder = runner.run(settled, quiet)
     return Result(folder, run_folder.load(folder))
 
 
@@ -71,5 +76,9 @@ def plan(task: str, ckpt: str | Path | nn.Module, **words: Any) -> config.Config
             raise UserError("encoder.* has no effect on a module that is there already: leave it out")
     given = {"task": task, "ckpt": f"{type(ckpt).__name__} in memory" if isinstance(ckpt, nn.Module) else ckpt}
     for key, value in words.items():
-        given |= {f"{key}.{own}": one for own, one in value.items()} if isinstance(value, Mapping) else {key: value}
+        given |= (
+            {f"{key}.{name}": setting for name, setting in value.items()}
+            if isinstance(value, Mapping)
+            else {key: value}
+        )
     return parse.resolve("run", [f"{key}={config.typed(value)}" for key, value in given.items()])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,6 +29,8 @@ from evalkit.results.rows import Row
 from evalkit.results.table import table
 from evalkit.video.decode import default_decoder
 from evalkit.weights import trained_adapter
+
+logger = logging.getLogger("evalkit")
 
 
 def run(config: Config, quiet: bool = False) -> Path:
@@ -132,7 +134,7 @@ def _submit(task: Task, predicted: Predictions, folder: Path) -> None:
     try:
         task.submission(answers, folder)
     except (UserError, ValueError, TypeError, KeyError) as error:
-        print(f"no submission written: {error}", file=sys.stderr)
+        logger.warning(f"no submission written: {error}")
 
 
 def _protocol(experiment: Experiment, shots: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from evalkit import encoders, plugins
 from evalkit.api import Augment, Encoder, Task, Views
 from evalkit.config.config import Config
 from evalkit.config.keys import adapter_defaults, default_adapter, settings_class
-from evalkit.errors import UserError
+from evalkit.errors import UserError, one_line
 from evalkit.features import extract
 from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.forward import EncoderRunner
@@ -132,7 +132,7 @@ def load_task(config: Config) -> Task:
     except Exception as error:  # whatever a task's own code raises
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
-        raise UserError(f"task {options.task} fails: {where}: {type(error).__name__}: {error}") from error
+        raise UserError(f"task {options.task} fails: {where}: {one_line(error)}") from error
     if not isinstance(task, Task):
         raise UserError(f"task {options.task} returned a {type(task).__name__}; wanted an evalkit.api.Task")
     check_task(task, options.task)

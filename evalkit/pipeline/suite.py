@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 
 from evalkit.datasets.suites import Suite, nearest_published, read
@@ -10,7 +10,9 @@ from evalkit.errors import UserError
 from evalkit.metrics import videoglue
 from evalkit.pipeline import sweep
 from evalkit.pipeline.sweep import Cell, Done
-from evalkit.results.table import columns
+from evalkit.results.table import columns, decimal, interval
+
+logger = logging.getLogger("evalkit")
 
 
 def run(words: Sequence[str]) -> int:
@@ -24,10 +26,10 @@ def run(words: Sequence[str]) -> int:
     name = next(word for word in words if word.startswith("suite=")).partition("=")[2]
     suite = read(name)
     jobs, cells = plan(suite, [word for word in words if not word.startswith("suite=")])
-    print(f"suite {name}: {len(cells)} passes", file=sys.stderr)
+    logger.info(f"suite {name}: {len(cells)} passes")
     done = sweep.run_all(jobs, [cell for _, cell in cells])
     print(table(suite, list(zip((adaptation for adaptation, _ in cells), done, strict=True))))
-    return 1 if any(one.failure for one in done) else 0
+    return 1 if any(outcome.failure for outcome in done) else 0
 
 
 def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]]]:
@@ -44,9 +46,9 @@ def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]
     jobs, cells = 1, []
     for adaptation, line in lines:
         task = next(word for word in line if word.startswith("task=")).partition("=")[2]
-        own = [word.removeprefix(f"{task}.") for word in words if word.startswith(f"{task}.")]
+        of_task = [word.removeprefix(f"{task}.") for word in words if word.startswith(f"{task}.")]
         settled: dict[str, str] = {}
-        for word in (*line, *of_all, *own):  # what is said last counts
+        for word in (*line, *of_all, *of_task):  # what is said last counts
             settled[word.partition("=")[0]] = word
         jobs, planned = sweep.plan(list(settled.values()))
         cells += [(adaptation, cell) for cell in planned]
@@ -59,22 +61,19 @@ def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
         ("task", "how", "metric", "score", "95 % interval", "examples", "chance", "published", "of")
     ]
     scores: dict[str, float] = {}
-    for adaptation, one in done:
-        record = one.record
+    for adaptation, outcome in done:
+        record = outcome.record
         if record is None or not record["scores"]:
-            why = f"failed: {one.failure}" if record is None else "no public answers"
-            rows.append((one.cell.config.options.task, adaptation, why, *[""] * 6))
+            why = f"failed: {outcome.failure}" if record is None else "no public answers"
+            rows.append((outcome.cell.config.options.task, adaptation, why, *[""] * 6))
             continue
         score = record["scores"][0]
-        value, (low, high) = score["value"], score["ci95"]
-        interval = "" if None in (low, high) else f"{low:.1f} to {high:.1f}"
-        told = "-" if value is None else f"{value:.1f}"
         name = record["task"]["name"]
-        if value is not None:
-            scores.setdefault(name.removesuffix("@mini"), value)
-        printed = nearest_published(suite, adaptation, record)
-        chance = f"{record['chance']:.1f}"
-        rows.append((name, adaptation, score["metric"], told, interval, f"{score['n']:,}", chance, *printed))
+        if score["value"] is not None:
+            scores.setdefault(name.removesuffix("@mini"), score["value"])
+        numbers = (decimal(score["value"]), interval(score["ci95"], missing=""), f"{score['n']:,}")
+        published = nearest_published(suite, adaptation, record)
+        rows.append((name, adaptation, score["metric"], *numbers, decimal(record["chance"]), *published))
     if suite.mean and len(scores) == len(done):
-        rows.append((f"{suite.mean} mean", "", "", f"{videoglue.stratified_mean(scores):.1f}", *[""] * 5))
+        rows.append((f"{suite.mean} mean", "", "", decimal(videoglue.stratified_mean(scores)), *[""] * 5))
     return columns(rows)

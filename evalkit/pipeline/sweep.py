@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from evalkit.config.config import Config
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError, one_line
 from evalkit.results import plot, run_folder, validate
+from evalkit.results.table import columns, decimal, interval
+from evalkit.runtime import notes
+
+logger = logging.getLogger("evalkit")
 
 
 class Cell(NamedTuple):
@@ -58,16 +63,15 @@ def sweep(words: Sequence[str]) -> int:
         UserError: a word is wrong; nothing has been run then.
     """
     jobs, cells = plan(words)
-    print(f"{len(cells)} passes, {sum(len(cell.points) for cell in cells)} grid points", file=sys.stderr)
+    logger.info(f"{len(cells)} passes, {sum(len(cell.points) for cell in cells)} grid points")
     done = run_all(jobs, cells)
     print(report(done))
-    setting, found = curves(done)
-    if found:
-        out = cells[0].config.options.out
+    setting, drawn = curves(done)
+    if drawn:
+        print(f"\n{plot.terminal(drawn, setting)}")
         mark = hashlib.sha256(repr(sorted(cell.config.words for cell in cells)).encode()).hexdigest()[:8]
-        plot.png(found, setting, out / f"sweep-{mark}.png")
-        print(f"\n{plot.terminal(found, setting)}\n{out / f'sweep-{mark}.png'}")
-    return 1 if any(one.failure for one in done) else 0
+        print(plot.png(drawn, setting, cells[0].config.options.out / f"sweep-{mark}.png"))
+    return 1 if any(outcome.failure for outcome in done) else 0
 
 
 def run_all(jobs: int, cells: Sequence[Cell]) -> list[Done]:
@@ -110,15 +114,17 @@ def plan(words: Sequence[str]) -> tuple[int, list[Cell]]:
     cells = []
     for chosen in _product(common):
         # In whatever order keys are given, points have the same numbers and the run the same name.
-        points = tuple((*chosen, *own) for own in _product(dict(sorted(grid.items()))))
+        points = tuple((*chosen, *varied_words) for varied_words in _product(dict(sorted(grid.items()))))
         configs = [resolve("run", point) for point in points]
         varied = [key.removeprefix("adapter.") for key in grid]
         base = configs[0]
-        own = tuple({key: one.adapter[key] for key in varied} for one in configs)
+        settings = tuple({key: config.adapter[key] for key in varied} for config in configs)
         quoted = [f"{key}={','.join(map(_quoted, values))}" for key, values in grid.items()]
         cell_words = (*(_word(word) for word in chosen), *quoted)
         common_settings = {key: value for key, value in base.adapter.items() if key not in varied}
-        settled = replace(base, words=tuple(sorted(cell_words)), adapter=common_settings, points=own if grid else ())
+        settled = replace(
+            base, words=tuple(sorted(cell_words)), adapter=common_settings, points=settings if grid else ()
+        )
         cells.append(Cell(cell_words, points, settled))
     return jobs, cells
 
@@ -148,14 +154,14 @@ def finished(config: Config) -> Path | None:
     named = [config.options.ckpt, config.options.task, config.options.adapter, config.options.adapter_from]
     named += [str(value) for value in config.data.values() if isinstance(value, Path)]
     changed = max(_changed(Path(name).expanduser()) for name in named)
-    own = [Path(config.options.task).expanduser().resolve()] if config.options.task.endswith(".py") else []
+    task_files = [Path(config.options.task).expanduser().resolve()] if config.options.task.endswith(".py") else []
     for record in sorted(config.options.out.glob(f"*/*/[!.]*-{mark}*/{run_folder.RESULT}")):
         if record.stat().st_mtime < changed:
             continue
-        if problems := validate.validate(record.parent, own):
-            print(f"not taken: {problems[0]}", file=sys.stderr)
+        if problems := validate.validate(record.parent, task_files):
+            logger.warning(f"not taken: {problems[0]}")
         elif run_folder.load(record.parent)["status"] == "complete":
-            print(f"already there: {record.parent}", file=sys.stderr)
+            logger.info(f"already there: {record.parent}")
             return record.parent
     return None
 
@@ -171,8 +177,6 @@ def _changed(place: Path) -> float:
 
 def report(done: Sequence[Done]) -> str:
     """A line per grid point: what it sets, its score on val, and for the chosen one the score on test."""
-    from evalkit.results.table import columns
-
     shared = _shared(done)
     rows: list[tuple[str, ...]] = [("task", "encoder", "grid point", "val", "", "test", "95 % interval", "val - test")]
     for cell, record, failure, chosen, values in done:
@@ -181,25 +185,22 @@ def report(done: Sequence[Done]) -> str:
             continue
         score = record["scores"][0] if record["scores"] else None
         for number, (words, value) in enumerate(zip(cell.points, values, strict=True)):
-            own = " ".join(word.removeprefix("adapter.") for word in words if _word(word) not in shared)
+            settings = " ".join(word.removeprefix("adapter.") for word in words if _word(word) not in shared)
             end = ("", "", "", "")
             if number == chosen and score:
-                test, interval = score["value"], "" if None in score["ci95"] else " to ".join(map(_told, score["ci95"]))
-                gap = "" if value is None or test is None else f"{value - test:+.1f}"
-                end = ("chosen", _told(test), interval, gap)
-            rows.append((record["task"]["name"], record["encoder"]["name"], own, _told(value), *end))
+                test = score["value"]
+                gap = None if value is None or test is None else value - test
+                end = ("chosen", decimal(test, "", ""), interval(score["ci95"], "", ""), decimal(gap, "+", ""))
+            names = (record["task"]["name"], record["encoder"]["name"])
+            rows.append((*names, settings, decimal(value, "", ""), *end))
     lines = [columns(rows)]
-    lines += [f"evalkit run {shlex.join(one.cell.points[one.chosen])}" for one in done if one.record]
+    lines += [f"evalkit run {shlex.join(outcome.cell.points[outcome.chosen])}" for outcome in done if outcome.record]
     return "\n".join(lines)
-
-
-def _told(number: float | None) -> str:
-    return "" if number is None else f"{number:.1f}"
 
 
 def curves(done: Sequence[Done]) -> tuple[str, list[plot.Curve]]:
     """The first setting with several numbers, and the scores on val over it: a curve for each choice of all others."""
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    points_of: dict[str, tuple[list[float], list[float]]] = {}
     shared = _shared(done)
     setting = ""
     for cell, record, _, _, values in done:
@@ -208,15 +209,15 @@ def curves(done: Sequence[Done]) -> tuple[str, list[plot.Curve]]:
         if record is None or not varied or setting not in ("", varied[0]):
             continue
         setting = varied[0]
-        own = [w for w in cell.points[0] if _word(w) in cell.words and _word(w) not in shared]
-        name = " ".join([record["encoder"]["name"], "on", record["task"]["name"], *own])
+        words = [w for w in cell.points[0] if _word(w) in cell.words and _word(w) not in shared]
+        name = " ".join([record["encoder"]["name"], "on", record["task"]["name"], *words])
         for point, value in zip(cell.config.points, values, strict=True):
             if value is not None:
                 others = " ".join(f"{key}={point[key]}" for key in point if key != setting)
-                xs, ys = found.setdefault(f"{name} {others}".strip(), ([], []))
+                xs, ys = points_of.setdefault(f"{name} {others}".strip(), ([], []))
                 xs.append(float(point[setting]))
                 ys.append(value)
-    return f"adapter.{setting}", [(name, xs, ys) for name, (xs, ys) in found.items()]
+    return f"adapter.{setting}", [(name, xs, ys) for name, (xs, ys) in points_of.items()]
 
 
 def _is_number(value: object) -> bool:
@@ -225,8 +226,10 @@ def _is_number(value: object) -> bool:
 
 def _shared(done: Sequence[Done]) -> set[str]:
     """The words that need no telling: those of every cell, and those whose columns tell them."""
-    words = set.intersection(*(set(one.cell.words) for one in done))
-    return words | {word for one in done for word in one.cell.words if word.partition("=")[0] in ("task", "ckpt")}
+    words = set.intersection(*(set(outcome.cell.words) for outcome in done))
+    return words | {
+        word for outcome in done for word in outcome.cell.words if word.partition("=")[0] in ("task", "ckpt")
+    }
 
 
 def _run(cell: Cell) -> tuple[Path | None, str]:
@@ -236,10 +239,10 @@ def _run(cell: Cell) -> tuple[Path | None, str]:
     try:
         return finished(cell.config) or run(cell.config), ""
     except UserError as error:
-        print(f"evalkit: {error}", file=sys.stderr)
+        logger.error(f"evalkit: {error}")
         return None, str(error)
     except Exception as error:  # a cell must not end the others
-        traceback.print_exc()
+        logger.error(traceback.format_exc().rstrip())
         return None, one_line(error)
 
 
@@ -249,7 +252,8 @@ def _run_apart(cell: Cell) -> tuple[Path | None, str]:
         return folder, ""
     program = "import sys; from evalkit.pipeline import sweep; sweep.run_alone(sys.argv[1:])"
     ended = subprocess.run([sys.executable, "-c", program, *cell.words], capture_output=True, text=True)
-    print(ended.stderr, end="", file=sys.stderr)
+    if ended.stderr:
+        logger.info(ended.stderr.removesuffix("\n"))
     try:
         place, failure = json.loads(ended.stdout.splitlines()[-1])
     except (IndexError, ValueError):  # it was killed
@@ -260,7 +264,8 @@ def _run_apart(cell: Cell) -> tuple[Path | None, str]:
 def run_alone(words: Sequence[str]) -> None:
     """Runs the one cell that these words make, and prints last, as JSON, its run's folder and why there is none."""
     _, (cell,) = plan(words)
-    folder, failure = _run(cell)
+    with notes.on_stderr():
+        folder, failure = _run(cell)
     print(json.dumps([str(folder or ""), failure]))
 
 

@@ -22,7 +22,7 @@ from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import AdditiveScore, Indices, ReweightedScore, difference, interval, mean
 from evalkit.metrics.significance import exchange_test, paired_bootstrap
 from evalkit.results.rows import Row
-from evalkit.results.scores import Measured
+from evalkit.results.scores import Measured, present
 from evalkit.results.validate import Checked, check
 
 SHOWN = 10  # changed samples, of each kind
@@ -96,17 +96,17 @@ def require_valid(run: Path, files: Sequence[Path]) -> Checked:
 
 def compare_runs(paths: tuple[Path, Path], checked: tuple[Checked, Checked]) -> Compared:
     """See `compare`; of runs that are validated already."""
-    (a, b), records, every = paths, [one.record for one in checked], [one.rows for one in checked]
-    if told := _refusal(records, every):
-        raise UserError(f"{a} and {b} cannot be compared: {told}")
+    (a, b), records, every = paths, [run.record for run in checked], [run.rows for run in checked]
+    if reason := _refusal(records, every):
+        raise UserError(f"{a} and {b} cannot be compared: {reason}")
     rows = [row for row in every[0] if row.target is not None]
     if not rows:
         raise UserError(f"{a} and {b} cannot be compared: no sample has a public answer")
-    one, other = (own.measured for own in checked)
+    measured_a, measured_b = (run.measured for run in checked)
     videos = [row.video for row in rows]
-    by, changed = _changed(one, other, [row.id for row in rows])
+    by, changed = _changed(measured_a, measured_b, [row.id for row in rows])
     return Compared(
-        list(_differences(one, other, rows, records[0]["provenance"]["seed"])),
+        list(_differences(measured_a, measured_b, rows, records[0]["provenance"]["seed"])),
         by,
         changed,
         list(_apart("", *(record["task"]["protocol"] for record in records))),
@@ -117,45 +117,46 @@ def compare_runs(paths: tuple[Path, Path], checked: tuple[Checked, Checked]) -> 
 
 def _refusal(records: Sequence[Mapping[str, Any]], rows: Sequence[Sequence[Row]]) -> str:
     """What forbids a comparison; empty where nothing does."""
-    one, other = (record["task"] for record in records)
+    tasks = [{**record["task"], "score": present(record["task"]["score"])} for record in records]
     for key in ("name", "version", "split", "score"):
-        if one[key] != other[key]:
-            return f"task.{key} is {one[key]} and {other[key]}"
-    ids, others = ([row.id for row in own] for own in rows)
+        if tasks[0][key] != tasks[1][key]:
+            return f"task.{key} is {tasks[0][key]} and {tasks[1][key]}"
+    ids, others = ([row.id for row in run] for run in rows)
     if alone := set(ids) ^ set(others):
         return f"they have {len(ids):,} and {len(others):,} samples, and {min(alone)!r} is in one of them only"
     if ids != others:
         return "their samples are in another order"
-    for row, own in zip(*rows, strict=True):
+    for row, counterpart in zip(*rows, strict=True):
         for key in ("video", "kind", "target"):
-            if (told := getattr(row, key)) != getattr(own, key):
-                return f"{key} of sample {row.id!r} is {str(told)[:60]!r} and {str(getattr(own, key))[:60]!r}"
+            left, right = getattr(row, key), getattr(counterpart, key)
+            if left != right:
+                return f"{key} of sample {row.id!r} is {str(left)[:60]!r} and {str(right)[:60]!r}"
     if records[0]["data"]["fingerprint"] != records[1]["data"]["fingerprint"]:
         return "data.fingerprint differs: the questions, options or spans of their samples are not the same"
     return ""
 
 
-def _apart(name: str, one: Any, other: Any) -> Iterator[str]:
+def _apart(name: str, left: Any, right: Any) -> Iterator[str]:
     """Where two protocols differ, a line each."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        keys = {*one, *other}
-        if one.get("adapter") != other.get("adapter"):  # which have settings of their own
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        keys = {*left, *right}
+        if left.get("adapter") != right.get("adapter"):  # which have settings of their own
             keys -= {"settings"}
         for key in sorted(keys):
-            yield from _apart(f"{name}.{key}".lstrip("."), one.get(key), other.get(key))
-    elif one != other:
-        yield f"{name}: {str(one)[:60]} and {str(other)[:60]}"
+            yield from _apart(f"{name}.{key}".lstrip("."), left.get(key), right.get(key))
+    elif left != right:
+        yield f"{name}: {str(left)[:60]} and {str(right)[:60]}"
 
 
 def _changed(a: Measured, b: Measured, ids: Sequence[str]) -> tuple[str, dict[str, list[str]]]:
-    for metric, one in a.items():
-        other = b[metric]
-        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-            whole = {*one, *other} <= {0.0, 1.0}
+    for metric, values_a in a.items():
+        values_b = b[metric]
+        if isinstance(values_a, np.ndarray) and isinstance(values_b, np.ndarray):
+            whole = {*values_a, *values_b} <= {0.0, 1.0}
             names = ("right -> wrong", "wrong -> right") if whole else ("lower", "higher")
             return metric, {
                 name: [ids[i] for i in np.flatnonzero(chosen).tolist()]
-                for name, chosen in zip(names, (other < one, other > one), strict=True)
+                for name, chosen in zip(names, (values_b < values_a, values_b > values_a), strict=True)
             }
     return "", {}
 
@@ -167,8 +168,8 @@ def _differences(a: Measured, b: Measured, rows: Sequence[Row], seed: int) -> It
     headline = next(iter(a), "")
     for kind in sorted({row.kind for row in rows} - {""}):
         places = np.flatnonzero([row.kind == kind for row in rows])
-        one, other = (_among(own[headline], places) for own in (a, b))
-        yield _difference(f"{headline}/{kind}", one, other, [videos[i] for i in places.tolist()], seed)
+        of_a, of_b = (_among(run[headline], places) for run in (a, b))
+        yield _difference(f"{headline}/{kind}", of_a, of_b, [videos[i] for i in places.tolist()], seed)
 
 
 def _among(value: npt.NDArray[np.float64] | AdditiveScore | ReweightedScore, places: Indices) -> Any:

@@ -18,9 +18,16 @@ def terminal(curves: Sequence[Curve], setting: str, width: int = 40) -> str:
     return "\n".join(lines)
 
 
-def png(curves: Sequence[Curve], setting: str, file: Path) -> None:
-    """Writes the curves as a picture; colors that color-blind people tell apart (Okabe and Ito)."""
-    from matplotlib.figure import Figure
+def png(curves: Sequence[Curve], setting: str, file: Path) -> str:
+    """Writes the curves as a picture; colors that color-blind people tell apart (Okabe and Ito).
+
+    Returns:
+        The file's path; or, without matplotlib, how to get the picture.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return "no picture as a PNG: pip install 'evalkit[plot]' and sweep again, which runs nothing twice"
 
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
@@ -35,3 +42,4 @@ def png(curves: Sequence[Curve], setting: str, file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=150)
+    return str(file)

@@ -82,13 +82,13 @@ def packages() -> dict[str, str]:
         needed = [line for line in requires("evalkit") or [] if "extra ==" not in line]
     except PackageNotFoundError:  # evalkit run from its folder, not installed
         return {}
-    found = {}
+    versions = {}
     for name in sorted(["evalkit", *(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed)]):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:  # not needed on this platform
             continue
-    return found
+    return versions
 
 
 def peak_memory_bytes() -> int:

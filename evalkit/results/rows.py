@@ -61,16 +61,16 @@ class Row:
         Raises:
             ValueError: the line is no such row; says why.
         """
-        found = parse(line)
-        shape = (*found, *map(type, found.values())) if isinstance(found, dict) else ()
+        values = parse(line)
+        shape = (*values, *map(type, values.values())) if isinstance(values, dict) else ()
         if shape not in _SHAPES:
-            if problems := violations(found, "#/$defs/row"):
+            if problems := violations(values, "#/$defs/row"):
                 raise ValueError(problems[0])
             _SHAPES.add(shape)
-        if found["failure"] is not None:
-            return cls(**found)
+        if values["failure"] is not None:
+            return cls(**values)
         row = object.__new__(cls)  # past __init__, which makes plain what JSON is already, at ten times the cost
-        row.__dict__.update(found)
+        row.__dict__.update(values)
         return row
 
 

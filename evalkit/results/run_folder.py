@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.api import Example
-from evalkit.errors import UserError
+from evalkit.errors import UserError, in_line, one_line
 from evalkit.results.rows import Row, tally
 from evalkit.results.schema import digest, parse, plain, violations
+from evalkit.runtime.atomic import flush, hidden_beside
 
 RESULT, PREDICTIONS, CONFIG = "result.json", "predictions.jsonl", "config.yaml"
 
@@ -78,22 +77,17 @@ def write(
     if problems:
         raise ValueError("not a valid result: " + "; ".join(problems))
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    hidden = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
-    hidden.mkdir()
-    try:
+    with hidden_beside(folder) as hidden:
+        hidden.mkdir()
         (hidden / RESULT).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         (hidden / PREDICTIONS).write_bytes(predictions)
         (hidden / CONFIG).write_text(config_yaml, encoding="utf-8")
         if extra is not None:
             extra(hidden)
         for path in [*hidden.rglob("*"), hidden]:
-            _flush(path)
+            flush(path)
         final = _rename(hidden, folder)
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
-        raise
-    _flush(final.parent)
+    flush(final.parent)
     return final
 
 
@@ -111,15 +105,6 @@ def _rename(hidden: Path, folder: Path) -> Path:
                 raise
 
 
-def _flush(path: Path) -> None:
-    """To disk, so that a power cut after the rename does not leave a name without content."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 # --- reading, re-scoring, checking -----------------------------------------------------------------------------------
 
 
@@ -133,12 +118,12 @@ def load(run: Path) -> dict[str, Any]:
     if not run.exists():
         raise UserError(f"{run}: there is no such folder")
     try:
-        found = parse((run / RESULT).read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
+        record = parse((run / RESULT).read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{run}: {_broken(RESULT, error)}") from error
-    return found
+    return record
 
 
 def load_rows(run: Path) -> list[Row]:
@@ -167,14 +152,14 @@ def runs(path: Path) -> list[Path]:
         UserError: there is none.
     """
     path = folder_of(path)
-    found = []
+    folders = []
     for folder, below, files in os.walk(path):
         below[:] = sorted(name for name in below if not name.startswith("."))  # hidden: runs that were not finished
         if RESULT in files or PREDICTIONS in files:
-            found.append(Path(folder))
-    if not found:
+            folders.append(Path(folder))
+    if not folders:
         raise UserError(f"no run at or under {str(path)!r}: a run is a folder with {RESULT} in it")
-    return found
+    return folders
 
 
 def file_sha256(file: Path) -> str:
@@ -202,28 +187,27 @@ def _broken(what: str, error: Exception) -> str:
 
 def as_line(error: Exception) -> str:
     """An error as one line; its type is named unless its text is meant for people."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UserError | ValueError) else f"{type(error).__name__}: {text}"
+    return in_line(error) if isinstance(error, UserError | ValueError) else one_line(error)
 
 
 def contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     """Where a result that fits the schema contradicts its rows, or itself."""
-    found = []
+    problems = []
     seen = Counter(row.id for row in rows)
-    found += [f"{PREDICTIONS} has {times} rows with id {name!r}" for name, times in seen.items() if times > 1]
+    problems += [f"{PREDICTIONS} has {times} rows with id {name!r}" for name, times in seen.items() if times > 1]
     for key, value in tally(rows).items():
         stored = result["data"][key]
         if stored != value:
             shown = f"is {stored}, but {value}" if key != "failures" else "differs from what is given"
-            found.append(f"data.{key} {shown} in {PREDICTIONS}")
+            problems.append(f"data.{key} {shown} in {PREDICTIONS}")
     for key in ("started", "finished"):
         try:
             datetime.fromisoformat(result["provenance"][key])
         except ValueError:
-            found.append(f"provenance.{key} is {result['provenance'][key]}, which is no time")
+            problems.append(f"provenance.{key} is {result['provenance'][key]}, which is no time")
     status, data = result["status"], result["data"]
     if status == "complete" and data["n_failed"]:
-        found.append(f"status is complete, but data.n_failed is {data['n_failed']}")
+        problems.append(f"status is complete, but data.n_failed is {data['n_failed']}")
     if status == "failed" and data["n_scored"]:
-        found.append(f"status is failed, but data.n_scored is {data['n_scored']}")
-    return found
+        problems.append(f"status is failed, but data.n_scored is {data['n_scored']}")
+    return problems

@@ -75,12 +75,12 @@ _DECODER = json.JSONDecoder(parse_constant=_refused, parse_float=_finite)
 
 def violations(value: Any, part: str = "#") -> list[str]:
     """Where a value does not fit the schema, or a part of it: one line each, with the path of the key."""
-    found = []
+    lines = []
     for error in sorted(_validator(part).iter_errors(value), key=lambda error: [str(key) for key in error.path]):
         text = error.message if len(error.message) <= 160 else f"{error.message[:160]}..."
         where = ".".join(str(key) for key in error.path)
-        found.append(f"{where}: {text}" if where else text)
-    return found
+        lines.append(f"{where}: {text}" if where else text)
+    return lines
 
 
 @cache

@@ -27,8 +27,9 @@ from evalkit.results.schema import plain
 # Per metric: one value of each example, in 0..1, or a score over the split.
 Measured = dict[str, "npt.NDArray[np.float64] | AdditiveScore | ReweightedScore"]
 
-# What results of evalkit 0.1 name, before score functions were named by what evalkit.metrics exports.
+# What results name that were written before score functions had the names that evalkit.metrics exports.
 _FORMER_MODULES = re.compile(r"evalkit\.(wording\.\w+|answers|events|videocon)")
+_FORMER_NAMES = {"by_video": "dense_by_video", "by_video_meteor": "dense_by_video_meteor"}
 
 _CALLS = 1_000  # of a score function that gives one float only, for its interval
 
@@ -66,7 +67,7 @@ def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | No
     def entries(metrics: Sequence[str], indices: Indices, suffix: str = "") -> list[dict[str, Any]]:
         """One entry per metric, over the labeled examples with these indices."""
         clusters = number_clusters([videos[i] for i in indices.tolist()])
-        found = []
+        scored = []
         for metric in metrics:
             rates, bound = worst[metric], best[metric]
             if isinstance(rates, np.ndarray):
@@ -80,7 +81,7 @@ def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | No
                 low, high = interval_of(some, clusters, seed)
                 value = [low, some, bound.subset(indices) if suffix else bound, high]
             least, middle, right, most = map(rounded, value)
-            found.append(
+            scored.append(
                 {
                     "metric": metric + suffix,
                     "value": middle,
@@ -90,14 +91,14 @@ def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | No
                     "bounds": [middle, right],
                 }
             )
-        return found
+        return scored
 
     metrics = list(worst)
-    found = entries(metrics, np.arange(len(labeled)))
+    scored = entries(metrics, np.arange(len(labeled)))
     for kind in sorted({row.kind for row in labeled} - {""}):
         members = np.flatnonzero([row.kind == kind for row in labeled])
-        found += entries(metrics[:1], members, f"/{kind}")
-    return found
+        scored += entries(metrics[:1], members, f"/{kind}")
+    return scored
 
 
 def measure(score: Score, rows: Sequence[Row]) -> Measured:
@@ -121,10 +122,10 @@ def _measure(
     where: npt.NDArray[np.bool_],
 ) -> Measured:
     """What the score function returns, checked; values of examples are `must_be` at `where`."""
-    found = score(predictions, targets)
+    returned = score(predictions, targets)
     name = f"score function {getattr(score, '__module__', '?')}:{getattr(score, '__qualname__', score)}"
-    if not isinstance(found, Mapping) or not found:
-        raise UserError(f"{name} returns {str(found)[:60]!r}; it must return a dictionary {{metric: value}}")
+    if not isinstance(returned, Mapping) or not returned:
+        raise UserError(f"{name} returns {str(returned)[:60]!r}; it must return a dictionary {{metric: value}}")
 
     @lru_cache(maxsize=_CALLS)  # each metric asks for the same draws
     def call(times: bytes) -> Mapping[str, Any]:
@@ -132,10 +133,10 @@ def _measure(
         return score([predictions[i] for i in drawn], [targets[i] for i in drawn])
 
     def again(metric: str, times: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return np.array([float(call(one.tobytes())[metric]) for one in times.T.astype(np.uint16)])
+        return np.array([float(call(draw.tobytes())[metric]) for draw in times.T.astype(np.uint16)])
 
     measured: Measured = {}
-    for metric, value in found.items():
+    for metric, value in returned.items():
         if isinstance(value, AdditiveScore | ReweightedScore):
             measured[metric] = value
             continue
@@ -221,12 +222,20 @@ def reference(function: Callable[..., Any], kind: Literal["score", "any"] = "sco
     file = getattr(sys.modules.get(module), "__file__", None)
     if getattr(metrics, name, None) is function:
         module = metrics.__name__
-    found = f"{module if _installed(module) or file is None else Path(file).resolve()}:{name}"
+    full_name = f"{module if _installed(module) or file is None else Path(file).resolve()}:{name}"
     try:
-        resolve(found, [Path(file).resolve()] if file else [], kind)
+        resolve(full_name, [Path(file).resolve()] if file else [], kind)
     except UserError as error:
         raise UserError(f"{error}; define the score function in the task's own file or take one of evalkit") from error
-    return found
+    return full_name
+
+
+def present(reference: str) -> str:
+    """The name that results give a score function today, from the one that a result has, be it old or new."""
+    where, _, name = reference.rpartition(":")
+    if _FORMER_MODULES.fullmatch(where):
+        where = metrics.__name__
+    return f"{where}:{_FORMER_NAMES.get(name, name) if where == metrics.__name__ else name}"
 
 
 def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "any"] = "score") -> Score:
@@ -246,8 +255,7 @@ def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "
         Unverified: it is in a task's file that is none of `files`.
         UserError: there is no such function.
     """
-    where, _, name = reference.rpartition(":")
-    where = metrics.__name__ if _FORMER_MODULES.fullmatch(where) else where
+    where, _, name = present(reference).rpartition(":")
     if where.endswith(".py"):
         module = plugins.module_and_factory("task", str(_named(where, files)))[0]
     elif where.partition(".")[0] == "evalkit":
@@ -272,13 +280,15 @@ def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "
 
 def _named(where: str, files: Sequence[Path]) -> Path:
     """The one of the user's own files that a result means: of this path, or, where it was moved, of this name."""
-    found = [file for file in files if str(file) == where] or [file for file in files if file.name == Path(where).name]
-    if len(found) == 1:
-        return found[0]
+    matches = [file for file in files if str(file) == where] or [
+        file for file in files if file.name == Path(where).name
+    ]
+    if len(matches) == 1:
+        return matches[0]
     shown = " ".join(where.split())
-    if found:
+    if matches:
         raise Unverified(
-            f"unverified: the scores come from the task file {shown}, and {len(found)} of that name are given"
+            f"unverified: the scores come from the task file {shown}, and {len(matches)} of that name are given"
         )
     raise Unverified(
         f"unverified: the scores come from the task file {shown}, which runs only where you name it: "
@@ -299,7 +309,7 @@ def _holds_scores(module: str) -> bool:
 def _scores(function: FunctionType) -> bool:
     parameters = inspect.signature(function).parameters
     first = list(parameters)[:2] == ["predictions", "targets"]
-    needed = [one for one in parameters.values() if one.default is one.empty]
+    needed = [parameter for parameter in parameters.values() if parameter.default is parameter.empty]
     return first and len(needed) == 2 and not function.__name__.startswith("_")
 
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as aligned text."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Rows of cells as aligned text; with a width in characters, cells wrap: at 30, those of the last column at it."""
+    widths = [max(map(len, column), default=0) for column in zip(*rows, strict=True)]
+    if width is not None and widths:
+        widths = [min(30, cell_width) for cell_width in widths]
+        widths[-1] = max(30, width - sum(widths[:-1]) - 2 * (len(widths) - 1))
+    lines = []
+    for row in rows:
+        cells = [
+            [cell] if width is None else wrap(cell, w, break_long_words=False)
+            for cell, w in zip(row, widths, strict=True)
+        ]
+        for parts in zip_longest(*cells, fillvalue=""):
+            lines.append("  ".join(f"{part:<{w}}" for part, w in zip(parts, widths, strict=True)).rstrip())
+    return "\n".join(lines)
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -23,8 +37,8 @@ def table(result: Mapping[str, Any]) -> str:
     status = result["status"] + (f": {failed:,} of {expected:,} examples failed, counted as wrong" if failed else "")
     head = Table.grid(padding=(0, 2))
     head.add_row("task", f"{task['name']}, {task['split']}, version {task['version']}")
-    head.add_row("encoder", f"{encoder['name']}, {_count(encoder['parameters'])} parameters")
-    head.add_row("adapter", f"{adapter['name']}, {_count(adapter['trainable_parameters'])} trainable")
+    head.add_row("encoder", f"{encoder['name']}, {count(encoder['parameters'])} parameters")
+    head.add_row("adapter", f"{adapter['name']}, {count(adapter['trainable_parameters'])} trainable")
     head.add_row("status", status)
     if left_out := (result["selection"] or {}).get("undecodable"):
         head.add_row("train", f"{len(left_out)} undecodable videos left out")
@@ -38,21 +52,21 @@ def table(result: Mapping[str, Any]) -> str:
     for entry in result["scores"]:
         body.add_row(
             entry["metric"],
-            _decimal(entry["value"]),
-            _span(entry["ci95"]),
+            decimal(entry["value"]),
+            interval(entry["ci95"]),
             f"{entry['n']:,}",
             f"{entry['n_clusters']:,}",
-            *([_span(entry["bounds"])] if failed else []),
+            *([interval(entry["bounds"])] if failed else []),
         )
     if result["scores"]:
         body.add_row()
-        body.add_row("chance", _decimal(result["chance"]))
+        body.add_row("chance", decimal(result["chance"]))
         headline = result["scores"][0]["metric"]
         for control in result["controls"]:
             metric = "" if control["metric"] == headline else f" {control['metric']}"
-            body.add_row(f"{control['name']} (control){metric}", _decimal(control["value"]))
+            body.add_row(f"{control['name']} (control){metric}", decimal(control["value"]))
         for row, value in task.get("published", {}).items():
-            body.add_row(f"{row} (published)", _decimal(value))
+            body.add_row(f"{row} (published)", decimal(value))
 
     buffer = io.StringIO()
     # Wide enough that nothing is cut: a terminal folds a long name, a pipe keeps it.
@@ -91,15 +105,19 @@ def first(ids: Sequence[str], most: int = 3) -> str:
     return ", ".join(ids[:most]) + (", ..." if len(ids) > most else "")
 
 
-def _count(number: int | None) -> str:
+def count(number: int | None) -> str:
+    """A number of parameters: `1,234`, from 100,000 `1.2 M`; unknown for None."""
     if number is None:
         return "unknown"
     return f"{number:,}" if number < 100_000 else f"{number / 1e6:,.1f} M"
 
 
-def _decimal(number: float | None) -> str:
-    return "-" if number is None else f"{number:.1f}"
+def decimal(number: float | None, sign: str = "", missing: str = "-") -> str:
+    """A score with one decimal: `56.7`; with sign="+" `+1.2`; `missing` for None and NaN."""
+    return missing if number is None or math.isnan(number) else f"{float(number):{sign}.1f}"
 
 
-def _span(numbers: Sequence[float | None]) -> str:
-    return "-" if None in numbers else " to ".join(_decimal(number) for number in numbers)
+def interval(numbers: Sequence[float | None], sign: str = "", missing: str = "-") -> str:
+    """A low and a high score: `54.3 to 59.1`; `missing` where one is None or NaN."""
+    known = [decimal(number, sign, "") for number in numbers]
+    return " to ".join(known) if all(known) else missing

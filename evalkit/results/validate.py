@@ -88,27 +88,27 @@ def check(run: Path, files: Sequence[Path] = ()) -> Checked:
         rows = load_rows(run)
     except UserError as error:
         return Checked([str(error)], {}, [], {})
-    found = violations(record)
-    if found:  # the checks below take the shape for granted
-        return Checked([f"{run}: {RESULT}: {problem}" for problem in found], {}, [], {})
+    problems = violations(record)
+    if problems:  # the checks below take the shape for granted
+        return Checked([f"{run}: {RESULT}: {problem}" for problem in problems], {}, [], {})
     if file_sha256(run / PREDICTIONS) != record["data"]["predictions_sha256"]:
-        found.append(f"{PREDICTIONS} was changed: its sha256 is not data.predictions_sha256")
+        problems.append(f"{PREDICTIONS} was changed: its sha256 is not data.predictions_sha256")
     config = record["provenance"].get("config_sha256")
     if config and file_sha256(run / CONFIG) != config:
-        found.append(f"{CONFIG} was changed: its sha256 is not provenance.config_sha256")
+        problems.append(f"{CONFIG} was changed: its sha256 is not provenance.config_sha256")
     if digest(record["task"]["protocol"]) != record["task"]["protocol_sha256"]:
-        found.append("task.protocol was changed: its sha256 is not task.protocol_sha256")
-    found += contradictions(record, rows)
+        problems.append("task.protocol was changed: its sha256 is not task.protocol_sha256")
+    problems += contradictions(record, rows)
     measured: Measured = {}
     try:
         score = resolve(record["task"]["score"], files)
         measured = measure(score, rows)
-        found += _differences(record["scores"], scores(score, rows, record["provenance"]["seed"], measured))
+        problems += _differences(record["scores"], scores(score, rows, record["provenance"]["seed"], measured))
     except Unverified as error:
-        found.append(str(error))
+        problems.append(str(error))
     except Exception as error:  # whatever the task's own code raises
-        found.append(f"cannot be re-scored: {as_line(error)}")
-    return Checked([f"{run}: {problem}" for problem in found], record, rows, measured)
+        problems.append(f"cannot be re-scored: {as_line(error)}")
+    return Checked([f"{run}: {problem}" for problem in problems], record, rows, measured)
 
 
 def _differences(stored: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:

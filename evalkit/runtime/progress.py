@@ -1,30 +1,35 @@
-"""Progress of long work: a bar in a terminal, a plain line now and then where output is piped."""
+"""Progress of long work: a bar in a terminal, a note now and then where output is piped."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from evalkit.runtime import notes
+
 T = TypeVar("T")
 
 EVERY = 15.0  # seconds between plain lines
 
+logger = logging.getLogger("evalkit")
+
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """The items, with progress on stderr: how many are done, and how many a second."""
-    started = said = time.monotonic()
+    """The items, with progress beside other notes: how many are done, and how many a second."""
+    started = noted = time.monotonic()
 
     def rate(done: int) -> str:
         return f"{done / max(time.monotonic() - started, 0.1):.2f} a second"
 
-    if sys.stderr.isatty():
+    if notes.are_shown() and sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        told = TextColumn("{task.fields[rate]}")
-        columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), told)
+        name, speed = TextColumn("{task.description:<28}"), TextColumn("{task.fields[rate]}")
+        columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), speed)
         with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
             bar = progress.add_task(label, total=total, rate="")
             for done, item in enumerate(items, 1):
@@ -35,8 +40,8 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     for item in items:
         yield item
         done += 1
-        if time.monotonic() - said > EVERY:
-            said = time.monotonic()
-            print(f"{label}: {done} of {total}, {said - started:.0f} s, {rate(done)}", file=sys.stderr, flush=True)
+        if time.monotonic() - noted > EVERY:
+            noted = time.monotonic()
+            logger.info(f"{label}: {done} of {total}, {noted - started:.0f} s, {rate(done)}")
     taken = time.monotonic() - started
-    print(f"{label}: {done} of {total} in {taken:.0f} s, {rate(done)}", file=sys.stderr, flush=True)
+    logger.info(f"{label}: {done} of {total} in {taken:.0f} s, {rate(done)}")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from evalkit.api import Views
+from evalkit.errors import in_line
 from evalkit.video.augment import AugmentedView
 from evalkit.video.crop import augmented_crop, cut_crops
 from evalkit.video.decode import Decoder, open_video
@@ -113,6 +114,6 @@ def read_clip(
             if look.augment.randaugment:
                 view.copy_(rand_augment(view, *look.augment.randaugment, look.stream("operations", video, span)))
     except (DecodeError, ValueError, OSError) as error:
-        return Failure(" ".join(str(error).split()))
+        return Failure(in_line(error))
     times = tuple(tuple(source.times[indices].tolist()) for indices in clips)
     return Decoded(pixels.flatten(0, 1), times, source.decoder, source.default_decoder)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evalkit.api import Clip
-from evalkit.errors import UserError, one_line, suggest
+from evalkit.errors import UserError, in_line, one_line, suggest
 from evalkit.weights import checkpoint
 
 # Mean and std of most vision models; frames and size are each model's own.
@@ -167,7 +167,7 @@ def make_config(model_type: str, values: dict[str, Any]) -> Any:
         try:
             return AutoConfig.for_model(model_type, **values)
         except Exception as error:  # its own checks of types raise errors of their own
-            raise ValueError(" ".join(str(error).split())) from error
+            raise ValueError(in_line(error)) from error
 
 
 def _refuse_strangers(default: Any, values: dict[str, Any], place: str) -> None:

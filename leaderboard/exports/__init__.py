@@ -12,8 +12,8 @@ import ast
 import functools
 import importlib
 import json
+import logging
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,8 @@ from evalkit.results.scores import is_rank, measure, resolve, task_files
 from evalkit.weights.presets import cards
 
 from ..runs import Run, collect
+
+logger = logging.getLogger("evalkit")
 
 
 def formats() -> dict[str, str]:
@@ -66,7 +68,7 @@ def export(overrides: Sequence[str]) -> int:
 
     runs, refused = collect(Path(options["results"]), files)
     for line in refused:
-        print(f"refused: {line}", file=sys.stderr)
+        logger.warning(f"refused: {line}")
     for run in runs:
         for entry in run.result["scores"]:
             if entry["value"] is None:
@@ -83,7 +85,7 @@ def export(overrides: Sequence[str]) -> int:
             except OSError as error:
                 raise UserError(f"out={out}: cannot write {path}: {error.strerror}") from error
         elif text != file.read_text(encoding="utf-8"):
-            print(f"{path}: an older run has the same place and is left out", file=sys.stderr)
+            logger.warning(f"{path}: an older run has the same place and is left out")
     if runs and not written:
         raise UserError(f"to={name}: none of {len(runs)} runs has a place in it. {known[name]}")
     print(f"{out}: {len(written)} files of {len(runs)} runs")
@@ -95,7 +97,7 @@ def export(overrides: Sequence[str]) -> int:
 
 def report(run: Run, message: str) -> None:
     """Reports on stderr that part of a run is left out."""
-    print(f"{run.name}: {message}", file=sys.stderr)
+    logger.warning(f"{run.name}: {message}")
 
 
 def defined(run: Run) -> list[Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 """Sweeps: what becomes a grid point, what a pass of its own, and what is told of them."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,8 +155,17 @@ def test_curves_are_drawn_in_order_and_within_the_bounds(tmp_path: Path) -> None
     lines = plot.terminal(curves, "adapter.lr", width=10).splitlines()
     assert lines[0] == "a: val over adapter.lr" and lines[1].split() == ["0.0001", "█" * 10, "100.0"]
     assert lines[2].split() == ["0.01", "█" * 5, "50.0"] and lines[4].split() == ["0.0001", "0.0"]
-    plot.png(curves, "adapter.lr", tmp_path / "x.png")
+    assert plot.png(curves, "adapter.lr", tmp_path / "x.png") == str(tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+def test_without_matplotlib_one_line_says_how_to_get_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    message = plot.png([("a", [1e-2, 1e-4], [50.0, 100.0])], "adapter.lr", tmp_path / "x.png")
+    assert "pip install 'evalkit[plot]'" in message and "\n" not in message
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("value", ["1e-4", "a,b", 'Größe, "so"', "it's, so", "[1,2]", "'a'", "a\\b, c"])

@@ -121,7 +121,7 @@ def test_a_disk_that_fills_up_while_a_submission_is_written_leaves_nothing(tmp_p
 KILLED = """
 import os, pickle, signal, sys
 from pathlib import Path
-import evalkit.result
+import evalkit.results.run_folder
 name, call, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 result, rows = pickle.load(sys.stdin.buffer)
 owner = Path if name in ("rename", "mkdir", "write_text", "write_bytes") else os

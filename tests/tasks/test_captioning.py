@@ -9,7 +9,7 @@ import torch
 from evalkit import load_encoder
 from evalkit.metrics.bootstrap import AdditiveScore
 from evalkit.metrics.text.captions import captions
-from evalkit.metrics.text.dense import by_video, dense
+from evalkit.metrics.text.dense import dense, dense_by_video
 from evalkit.metrics.text.paragraph import letters
 from evalkit.mini import world
 from evalkit.results.rows import Row
@@ -181,23 +181,23 @@ def test_segments_are_put_together_by_video_whatever_their_order() -> None:
         ],
         [next(one["references"] for one in TARGETS if one["video"] == video) for video in TOLD],
     )
-    assert by_video(said, TARGETS) == pytest.approx(together)
+    assert dense_by_video(said, TARGETS) == pytest.approx(together)
     order = [4, 0, 6, 3, 1, 5, 2]
-    assert by_video([said[i] for i in order], [TARGETS[i] for i in order]) == pytest.approx(together)
+    assert dense_by_video([said[i] for i in order], [TARGETS[i] for i in order]) == pytest.approx(together)
 
 
 def test_a_target_in_place_of_a_prediction_is_right_and_a_failed_segment_is_one_of_which_nothing_is_said() -> None:
     right = [text for said in TOLD.values() for text in said]
-    assert by_video(TARGETS, TARGETS) == pytest.approx(by_video(right, TARGETS))
-    assert by_video([None, *right[1:]], TARGETS) == pytest.approx(by_video(["", *right[1:]], TARGETS))
-    worse = by_video([None, *right[1:]], TARGETS)["CIDEr"]
-    assert 0 < worse < by_video(right, TARGETS)["CIDEr"]
+    assert dense_by_video(TARGETS, TARGETS) == pytest.approx(dense_by_video(right, TARGETS))
+    assert dense_by_video([None, *right[1:]], TARGETS) == pytest.approx(dense_by_video(["", *right[1:]], TARGETS))
+    worse = dense_by_video([None, *right[1:]], TARGETS)["CIDEr"]
+    assert 0 < worse < dense_by_video(right, TARGETS)["CIDEr"]
 
 
 def test_a_segment_that_nobody_annotated_counts_as_right_with_the_sentence_nearest_in_time() -> None:
     moved = [{**one, "segment": [one["segment"][0] + 1, one["segment"][1] + 2]} for one in TARGETS]
     right = [text for said in TOLD.values() for text in said]
-    assert by_video(moved, moved) == pytest.approx(by_video(right, moved))
+    assert dense_by_video(moved, moved) == pytest.approx(dense_by_video(right, moved))
 
 
 def test_intervals_draw_whole_videos_and_bounds_count_what_failed() -> None:
@@ -206,11 +206,16 @@ def test_intervals_draw_whole_videos_and_bounds_count_what_failed() -> None:
         Row(id=str(i), video=one["video"], kind="", target=one, prediction=None if i == 1 else text)
         for i, (text, one) in enumerate(zip(right, TARGETS, strict=True))
     ]
-    found = {one["metric"]: one for one in scores(by_video, rows, seed=0)}
+    found = {one["metric"]: one for one in scores(dense_by_video, rows, seed=0)}
     (cider,) = (one for name, one in found.items() if name == "CIDEr")
     assert (cider["n"], cider["n_clusters"]) == (7, 3)
-    assert cider["bounds"][0] == cider["value"] < cider["bounds"][1] == pytest.approx(by_video(right, TARGETS)["CIDEr"])
-    per_video = [by_video([None if i == 1 else t for i, t in enumerate(right)], TARGETS)["CIDEr"]]
+    assert (
+        cider["bounds"][0]
+        == cider["value"]
+        < cider["bounds"][1]
+        == pytest.approx(dense_by_video(right, TARGETS)["CIDEr"])
+    )
+    per_video = [dense_by_video([None if i == 1 else t for i, t in enumerate(right)], TARGETS)["CIDEr"]]
     assert isinstance(per_video[0], AdditiveScore)
     adds = 100 * per_video[0].parts[:, 0][[0, 3, 5]]  # at each video's first example
     assert adds.mean() == pytest.approx(cider["value"])
@@ -219,7 +224,7 @@ def test_intervals_draw_whole_videos_and_bounds_count_what_failed() -> None:
 
 def test_what_is_chosen_on_has_captions_alone_and_is_scored_as_captions() -> None:
     said, told = ["beat two eggs", "add salt"], [("beat the eggs",), ("add salt",)]
-    assert by_video(said, told) == captions(said, told)
+    assert dense_by_video(said, told) == captions(said, told)
 
 
 # --- the miniatures --------------------------------------------------------------------------------------------------

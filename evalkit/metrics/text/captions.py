@@ -5,8 +5,8 @@ Corpus scores and per-caption scores equal pycocoevalcap's to 1e-6. A failed cap
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -21,6 +21,8 @@ from evalkit.metrics.text.ngrams import N, count
 from evalkit.metrics.text.rouge import rouge_l
 from evalkit.metrics.text.texts import failed, generated, references
 from evalkit.metrics.text.tokenizer import tokenized
+
+logger = logging.getLogger("evalkit")
 
 
 def captions(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
@@ -87,7 +89,7 @@ def undefined(n: int) -> AdditiveScore:
 
 @cache
 def _warn_undefined() -> None:
-    print("evalkit: CIDEr of one caption is undefined (it needs document frequencies); score more", file=sys.stderr)
+    logger.warning("evalkit: CIDEr of one caption is undefined (it needs document frequencies); score more")
 
 
 def _tokenized(metric: str, predictions: Sequence[Any], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:

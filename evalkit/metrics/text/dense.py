@@ -225,7 +225,7 @@ def _unlike(metric: str, role: str, value: Any) -> UserError:
     )
 
 
-def by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
+def dense_by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
     """`dense` over videos, for examples that are their segments; `captions` if targets are captions, as in training.
 
     A failed segment has an empty sentence.
@@ -242,11 +242,11 @@ def by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, An
     return _by_video(dense, predictions, targets)
 
 
-def by_video_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
-    """`by_video`, `METEOR` and `SODA_c`; needs evalkit[captions].
+def dense_by_video_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
+    """`dense_by_video`, `METEOR` and `SODA_c`; needs evalkit[captions].
 
     Raises:
-        UserError: as `by_video`, and if METEOR cannot run.
+        UserError: as `dense_by_video`, and if METEOR cannot run.
     """
     if not isinstance(targets[0], Mapping):
         return dict(captions.captions_meteor(predictions, targets))

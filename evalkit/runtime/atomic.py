@@ -1,0 +1,36 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def hidden_beside(place: Path) -> Iterator[Path]:
+    """A path beside `place` that nothing has, to write a file or folder to and then rename; removed if the block fails.
+
+    A kill may leave it; its name begins with a dot, so that nobody takes it for what it was to become.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    hidden = place.parent / f".{place.name}.{secrets.token_hex(4)}"
+    try:
+        yield hidden
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise
+
+
+def flush(path: Path) -> None:
+    """To disk, so that a power cut after a rename does not leave a name without content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,60 @@
+"""The records of leaderboard/results, which earlier states of the code wrote, still validate and score the same."""
+
+from pathlib import Path
+
+import pytest
+
+from evalkit import metrics
+from evalkit.errors import UserError
+from evalkit.results import run_folder
+from evalkit.results.compare import compare
+from evalkit.results.run_folder import load, load_rows, runs
+from evalkit.results.scores import present, resolve
+from evalkit.results.validate import check
+
+RUNS = runs(Path(__file__).parents[2] / "leaderboard" / "results")
+
+
+def test_there_is_a_record_of_every_task_of_the_board() -> None:
+    assert len({load(run)["task"]["name"] for run in RUNS}) == len(RUNS) == 36
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.parent.name)
+def test_a_record_validates_and_scores_the_same_again(run: Path) -> None:
+    checked = check(run)  # which computes the scores from the predictions and compares them with the stored ones
+    assert checked.problems == [] and checked.record["scores"]
+    score = present(checked.record["task"]["score"])
+    assert resolve(score) is resolve(checked.record["task"]["score"])
+    assert score.partition(":")[0] in ("evalkit.metrics", f"evalkit.tasks.{run.parent.name.removesuffix('@mini')}")
+
+
+@pytest.mark.parametrize(
+    ("former", "name"),
+    [
+        ("evalkit.events:by_video", "dense_by_video"),
+        ("evalkit.metrics:by_video", "dense_by_video"),
+        ("evalkit.metrics:by_video_meteor", "dense_by_video_meteor"),
+        ("evalkit.wording.captions:captions_meteor", "captions_meteor"),
+        ("evalkit.wording.answers:exact_match", "exact_match"),
+        ("evalkit.wording.paragraph:paragraph", "paragraph"),
+        ("evalkit.answers:wups_untagged", "wups_untagged"),
+        ("evalkit.videocon:top1_map", "top1_map"),
+    ],
+)
+def test_a_former_name_means_the_function_of_today(former: str, name: str) -> None:
+    assert resolve(former) is getattr(metrics, name)
+    assert present(former) == f"evalkit.metrics:{name}"
+
+
+def test_a_name_of_another_module_stays_as_it_is() -> None:
+    assert present("/home/me/my_task.py:by_video") == "/home/me/my_task.py:by_video"
+    with pytest.raises(UserError, match="no score functions in evalkit.events.deeper"):
+        resolve("evalkit.events.deeper:by_video")
+
+
+def test_a_record_of_a_former_name_is_compared_with_one_of_today(tmp_path: Path) -> None:
+    (former,) = [run for run in RUNS if run.parent.name == "ssv2_events@mini"]
+    record = load(former)
+    record["task"]["score"] = present(record["task"]["score"])
+    today = run_folder.write(tmp_path / "run", record, load_rows(former), "")
+    assert all(one.value == 0 for one in compare(former, today).differences)
