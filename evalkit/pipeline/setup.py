@@ -27,6 +27,7 @@ from evalkit.pipeline.checks import check_task
 from evalkit.results.schema import digest as digest_of
 from evalkit.runtime.machine import cores
 from evalkit.video.decode import default_decoder
+from evalkit.video.workers import DecodePool
 from evalkit.weights import checkpoint, trained_adapter
 
 # Settings that only matter while an adapter is fitted.
@@ -67,6 +68,7 @@ class Experiment:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
+        self.extractor.close()
         if self.feature_cache:
             self.feature_cache.store.__exit__(kind, *more)
 
@@ -147,7 +149,8 @@ def make_extractor(config: Config, views: Views, forward: EncoderRunner) -> Feat
     """How the task's clips are read for this encoder, the user's `clip.*` words in place of either's."""
     options = config.options
     views = extract.resolve_views(views, forward.module.clip, config.clip)
-    return FeatureExtractor(views, options.workers, forward.batch, options.time_limit, Cost(), options.decoder)
+    pool = DecodePool(options.workers or cores(), options.time_limit)
+    return FeatureExtractor(views, pool, forward.batch, Cost(), options.decoder)
 
 
 def prepare(config: Config) -> Experiment:

@@ -13,18 +13,27 @@ EVERY = 15.0  # seconds between plain lines
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """The items, with progress on stderr: how many are done, and how many a second."""
-    started = said = time.monotonic()
+    """Yields the items and shows progress on stderr, where there is one: how many are done, and how many a second."""
+    stream = sys.stderr  # None in a process without a console
+    if stream is None:
+        yield from items
+        return
+    started = shown = time.monotonic()
 
     def rate(done: int) -> str:
         return f"{done / max(time.monotonic() - started, 0.1):.2f} a second"
 
-    if sys.stderr.isatty():
+    if stream.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        told = TextColumn("{task.fields[rate]}")
-        columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), told)
+        columns = (
+            TextColumn("{task.description:<28}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]}"),
+        )
         with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
             bar = progress.add_task(label, total=total, rate="")
             for done, item in enumerate(items, 1):
@@ -35,8 +44,8 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     for item in items:
         yield item
         done += 1
-        if time.monotonic() - said > EVERY:
-            said = time.monotonic()
-            print(f"{label}: {done} of {total}, {said - started:.0f} s, {rate(done)}", file=sys.stderr, flush=True)
+        if time.monotonic() - shown > EVERY:
+            shown = time.monotonic()
+            print(f"{label}: {done} of {total}, {shown - started:.0f} s, {rate(done)}", file=stream, flush=True)
     taken = time.monotonic() - started
-    print(f"{label}: {done} of {total} in {taken:.0f} s, {rate(done)}", file=sys.stderr, flush=True)
+    print(f"{label}: {done} of {total} in {taken:.0f} s, {rate(done)}", file=stream, flush=True)
