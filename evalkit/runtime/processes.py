@@ -99,7 +99,7 @@ class ProcessPool:
                 raise RuntimeError(f"the pool of {self.name} processes is closed")
             while self._idle:
                 worker = self._idle.pop()
-                if not worker.connection.closed and not (worker.ready and worker.connection.poll()):  # at its end
+                if worker.usable:
                     return worker
                 worker.kill()
             if not (self._templates and self._templates[-1].takes_more):
@@ -201,6 +201,8 @@ class _Calls:
 
     def replace(self, worker: Worker, call: int | None) -> None:
         """Puts the call of a process that died back to be tried once more; raises where none starts."""
+        if not worker.ready and worker.template.killed:  # by `expire`, which counts
+            return
         ready, status = worker.ready, worker.ended()
         if not ready:
             raise RuntimeError(f"the {self.pool.name} process does not start ({_ending(status)})")

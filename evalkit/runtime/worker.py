@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import pickle
@@ -49,6 +50,11 @@ class Template:
         """Whether workers can be forked from it."""
         return self.process.poll() is None and (FORKS or not self.forked)
 
+    @property
+    def killed(self) -> bool:
+        """Whether `kill` was called."""
+        return self.control.closed
+
     def fork(self, connection: Connection[Any, Any]) -> None:
         """Has a worker serve the other end of a connection, as soon as the module is imported."""
         self.forked = True
@@ -65,7 +71,7 @@ class Template:
                 self.control.send((pid, kill))
                 return int(self.control.recv())
         except (OSError, EOFError):  # the template has died, and its workers are the system's
-            if kill and not self.control.closed:
+            if kill and not self.killed:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             return -signal.SIGKILL
@@ -94,6 +100,11 @@ class Worker:
     def ready(self) -> bool:
         """Whether it has said that it takes calls."""
         return bool(self.pid)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is alive, as far as can be seen of an idle one."""
+        return not self.connection.poll() if self.ready else self.template.process.poll() is None
 
     def start(self, call: int, function: Callable[..., Any], arguments: Any, time_limit: float | None) -> None:
         self.call, self.deadline = call, time.monotonic() + (float("inf") if time_limit is None else time_limit)
@@ -144,7 +155,10 @@ class Worker:
 
 def main() -> None:
     """Runs a template; argv holds sys.path, a module, the descriptor of its connection, and whether it forks."""
+    gc.disable()  # nothing is garbage yet: saves a tenth
     __import__(sys.argv[2])
+    gc.enable()
+    gc.freeze()  # what is imported stays in memory that all workers share
     control: Connection[Any, Any] = Connection(int(sys.argv[3]))
     # what libraries have to say about a file is not for the user's terminal
     with open(os.devnull, "w") as nothing:

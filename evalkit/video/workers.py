@@ -18,7 +18,7 @@ class DecodePool:
     """
 
     def __init__(self, workers: int, time_limit: float = 120.0, read: Read = read_clip) -> None:
-        self._processes = ProcessPool(workers, "decoding", "evalkit.video.clips")
+        self._processes = ProcessPool(workers, "decoding", read.__module__)
         self._time_limit, self._read = time_limit, read
 
     def read(self, requests: Sequence[Request]) -> Iterator[Decoded | Failure]:

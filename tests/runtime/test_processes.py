@@ -57,7 +57,7 @@ def test_results_are_in_order_and_hold_their_arrays() -> None:
 
 def test_an_error_of_a_call_is_raised_where_its_result_is_due_and_keeps_its_kind() -> None:
     with ProcessPool(1, "failing", "numpy") as pool:
-        with pytest.raises(UserError, match=r"^a word is wrong$"):
+        with pytest.raises(UserError, match=r"^a word is wrong"):
             list(pool.map(fail, [("user",)]))
         with pytest.raises(OSError) as caught:
             list(pool.map(fail, [("disk",)]))
