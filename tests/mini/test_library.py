@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_plain_script_with_an_empty_cache_scores_an_encoder(tmp_path: Path) -> None:
     (tmp_path / "score.py").write_text(
         "import evalkit\n"

@@ -311,7 +311,7 @@ def test_a_pool_keeps_its_processes_and_their_template_until_it_is_closed(tmp_pa
 
 
 def test_an_idle_process_or_a_template_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    pool = DecodePool(1, 2.0, read=named)
+    pool = DecodePool(1, 5.0, read=named)
     (first,) = pool.read(requests(tmp_path, "a"))
     os.kill(int(decoded(first).decoder.split()[1]), signal.SIGKILL)
     (second,) = pool.read(requests(tmp_path, "b"))
@@ -330,7 +330,7 @@ def test_where_nothing_can_be_forked_each_process_starts_by_itself(
 ) -> None:
     monkeypatch.setattr(worker, "FORKS", False)
     names = ["a", "hang", "die", "die_once", "b", "c"]
-    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=2.0, read=named))
+    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=5.0, read=named))
     assert [type(result) for result in results] == [Decoded, Failure, Failure, Decoded, Decoded, Decoded]
     assert results[2] == Failure("the decoding process died twice (signal 11, SIGSEGV)")
     assert gone([int(decoded(result).decoder.split()[1]) for result in results if isinstance(result, Decoded)], 0.0)
