@@ -1,4 +1,4 @@
-"""Scores the model that is being trained, on any task, every so many epochs or steps."""
+"""Lightning callback that scores the model in training, on any task, every so many epochs or steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evalkit.pipeline import python
 
 
 class Evaluate(Callback):
-    """Logs `evalkit/<task>/<metric>` to the trainer's loggers, before the first step and every so often after it.
+    """Log `evalkit/<task>/<metric>` to the trainer's loggers, before the first step and every so often after it.
 
     Each time is a whole run of a copy of the encoder, whose record lies in `out`, so that `evalkit compare` takes any
     two of them. Randomness, the module, its mode and the number of threads are as they were afterwards: training goes
@@ -57,41 +57,41 @@ class Evaluate(Callback):
         self.words = {"cache": "off", **words}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Scores before the first step: what is wrong is told now rather than after hours."""
+        """Score before the first step, so that a mistake shows now rather than after hours."""
         self._score(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Scores after every n-th epoch."""
+        """Score after every n-th epoch."""
         if self.unit == "epoch" and (trainer.current_epoch + 1) % self.every == 0:
             self._score(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Scores after every n-th step of the optimizer."""
+        """Score after every n-th step of the optimizer."""
         if self.unit == "step" and trainer.global_step % self.every == 0 and trainer.global_step != self._scored:
             self._score(trainer, pl_module)
 
     def _score(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._scored = trainer.global_step  # of batches whose gradients are accumulated, several have one step
-        found: dict[str, float] = {}
+        scores: dict[str, float] = {}
         if trainer.is_global_zero:
             out = self.out or Path(trainer.default_root_dir) / "evalkit"
             with _undisturbed():
-                for task, *own in self.tasks:
-                    words = self.words | {word.partition("=")[0]: word.partition("=")[2] for word in own}
+                for task, *overrides in self.tasks:
+                    words = self.words | {word.partition("=")[0]: word.partition("=")[2] for word in overrides}
                     result = python.run(task, self.encoder(module), quiet=True, out=out, **words)
                     name = result.record["task"]["name"]
-                    found |= {f"evalkit/{name}/{metric}": v for metric, v in result.scores.items() if v is not None}
+                    scores |= {f"evalkit/{name}/{metric}": v for metric, v in result.scores.items() if v is not None}
             for logger in trainer.loggers:
-                logger.log_metrics(found, step=trainer.global_step)
-        found = trainer.strategy.broadcast(found)  # the others wait here, and then monitor the same
-        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in found.items()})
+                logger.log_metrics(scores, step=trainer.global_step)
+        scores = trainer.strategy.broadcast(scores)  # the others wait here, and then monitor the same
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in scores.items()})
 
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Puts back what a run changes in its process: random states, threads, gradients, how loud Lightning is."""
+    """Restore what a run changes in its process: random states, threads, gradients, Lightning's log level."""
     lightnings = logging.getLogger("lightning.pytorch")
     level, threads = lightnings.level, torch.get_num_threads()
     try:

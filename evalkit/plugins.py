@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import importlib.util
@@ -48,6 +49,8 @@ def module_and_factory(kind: Kind, name: str) -> tuple[ModuleType, Callable[...,
     """The plug-in's module, which may state more (a task's `ADAPTER`), and its function; see `factory`."""
     plug_in = _find(kind, name)
     file = None if not isinstance(plug_in, Path) else plug_in
+    collecting = gc.isenabled()
+    gc.disable()  # modules in the making are no garbage: looking takes a sixth of the import of torch and Lightning
     try:
         if not isinstance(plug_in, Path):
             module, attribute = importlib.import_module(plug_in.module), plug_in.attr or kind
@@ -59,6 +62,9 @@ def module_and_factory(kind: Kind, name: str) -> tuple[ModuleType, Callable[...,
         raise
     except Exception as error:  # whatever the plug-in's own code raises, at any depth
         raise UserError(_broken(kind, name, file, error)) from error
+    finally:
+        if collecting:
+            gc.enable()
     function = getattr(module, attribute, None)
     if not callable(function):
         raise UserError(f"{kind} {name!r} is broken: {_origin(plug_in)}: no function named {attribute!r}")

@@ -19,13 +19,10 @@ import hashlib
 import json
 import os
 import secrets
-import signal
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -40,6 +37,7 @@ from evalkit.results.rows import Row
 from evalkit.results.scores import Measured, measure, reference, resolve
 from evalkit.runtime import cache
 from evalkit.runtime.machine import cores
+from evalkit.runtime.processes import ProcessPool
 from evalkit.runtime.progress import track
 
 POOL_AFTER_S = 0.5  # seconds of validation in this process before others are started, which takes as long
@@ -121,23 +119,21 @@ def _validate_all(new: Sequence[tuple[Path, Path, Sequence[Path]]]) -> Iterator[
     """The problems of each run, in order; on all cores after `POOL_AFTER_S`."""
     started = time.monotonic()
     for i, run in enumerate(new):
-        processes = min(cores(), len(new) - i)
-        if processes > 1 and time.monotonic() - started > POOL_AFTER_S:
-            with ProcessPoolExecutor(processes, get_context("spawn"), _init_worker) as pool:
-                yield from pool.map(_validate, new[i:])
+        if min(cores(), len(new) - i) > 1 and time.monotonic() - started > POOL_AFTER_S:
+            with ProcessPool(cores(), "validation", __name__) as pool:
+                yield from pool.map(_validate_in_worker, new[i:])
             return
-        yield _validate(run)
+        yield _validate(*run)
 
 
-def _init_worker() -> None:
-    """Leaves Ctrl-C to the parent, and collects garbage rarely: rows hold no cycles."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _validate_in_worker(folder: Path, cache_file: Path, files: Sequence[Path]) -> list[str]:
+    """`_validate` in a process of its own, which collects garbage rarely: rows hold no cycles."""
     gc.set_threshold(100_000)  # saves a sixth
+    return _validate(folder, cache_file, files)
 
 
-def _validate(run: tuple[Path, Path, Sequence[Path]]) -> list[str]:
-    """The problems of a run (folder, cache file, task files); a run without problems is remembered."""
-    folder, cache_file, files = run
+def _validate(folder: Path, cache_file: Path, files: Sequence[Path]) -> list[str]:
+    """The problems of a run; a run without problems is remembered. `files` are those of tasks."""
     problems, record, rows, measured = validate.check(folder, files)
     if not problems and record["task"]["score"].startswith("evalkit."):  # changes of other code would go unnoticed
         _save_cached(cache_file, _headline(rows, measured) if measured else None)

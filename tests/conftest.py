@@ -62,14 +62,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def decoding_here() -> Iterator[None]:
     """Runs decode in the tests' own process: for files that are not about decoding processes, which start slowly."""
-    from evalkit.features import extract
     from evalkit.video.clips import Decoded, Failure, Request, read_clip
+    from evalkit.video.workers import DecodePool
 
-    def read(requests: Sequence[Request], *, workers: int, time_limit: float) -> Iterator[Decoded | Failure]:
+    def read(self: DecodePool, requests: Sequence[Request]) -> Iterator[Decoded | Failure]:
         return (read_clip(*request) for request in requests)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract, "read_clips", read)
+        patch.setattr(DecodePool, "read", read)
         yield
 
 

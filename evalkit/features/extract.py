@@ -18,12 +18,11 @@ from evalkit.api import Clip, Example, FeatureSpec, Views
 from evalkit.errors import UserError
 from evalkit.features.key import FeatureKey, identify
 from evalkit.features.store import Store
-from evalkit.runtime.machine import cores
 from evalkit.runtime.progress import track
 from evalkit.video.augment import AugmentedView
 from evalkit.video.clips import Decoded, Failure, Request
 from evalkit.video.decode import Decoder
-from evalkit.video.workers import read_clips
+from evalkit.video.workers import DecodePool
 
 logger = logging.getLogger("evalkit")
 
@@ -173,18 +172,20 @@ class FeatureExtractor:
 
     Attributes:
         views: frames and size resolved.
-        workers: decoding processes; 0 means one per core.
+        pool: the decoding processes, which live until `close`.
         batch: clips that are gathered before they are encoded.
-        time_limit: seconds that one video may take to decode.
         decoder: what reads the frames where it is exact.
     """
 
     views: Views
-    workers: int
+    pool: DecodePool
     batch: int
-    time_limit: float
     cost: Cost
     decoder: Decoder = "pyav"
+
+    def close(self) -> None:
+        """Ends the decoding processes."""
+        self.pool.close()
 
     def sample(self, wanted: Sequence[Source], count: int) -> list[Tensor]:
         """The first views, uint8 (T, C, H, W), of the first sources that decode, `count` of them or fewer."""
@@ -258,26 +259,25 @@ class FeatureExtractor:
     def read(self, wanted: Sequence[Source]) -> Iterator[Decoded | Failure]:
         """The clips of each source in order; neighbors that are augmented views of the same clip are read together."""
         assert self.views.frames and self.views.size  # resolve() filled them in
-        runs = itertools.groupby(enumerate(wanted), lambda one: one[1]._replace(look=None) if one[1].look else one[0])
+        runs = itertools.groupby(enumerate(wanted), lambda row: row[1]._replace(look=None) if row[1].look else row[0])
         groups = [[source for _, source in run] for _, run in runs]
         requests = [
             Request(
-                own[0].video,
-                own[0].span,
+                group[0].video,
+                group[0].span,
                 self.views,
                 self.views.frames,
                 self.views.size,
-                tuple(source.look for source in own if source.look),
+                tuple(source.look for source in group if source.look),
                 self.decoder,
             )
-            for own in groups
+            for group in groups
         ]
-        read = read_clips(requests, workers=self.workers or cores(), time_limit=self.time_limit)
-        for own, clip in zip(groups, read, strict=True):
-            if isinstance(clip, Failure) or len(own) == 1:
-                yield from [clip] * len(own)
+        for group, clip in zip(groups, self.pool.read(requests), strict=True):
+            if isinstance(clip, Failure) or len(group) == 1:
+                yield from [clip] * len(group)
             else:
-                clips = len(clip.times) // len(own)  # each in one crop
+                clips = len(clip.times) // len(group)  # each in one crop
                 for i in range(0, len(clip.times), clips):
                     yield replace(clip, pixels=clip.pixels[i : i + clips], times=clip.times[i : i + clips])
 

@@ -1,4 +1,4 @@
-"""The mini world for open questions: ten-second films of one thing, and what is asked of them."""
+"""The mini world for open questions: ten-second films of one thing, and questions about them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ KINDS = ("colour", "shape", "action")  # what language.inquiries asks for, in it
 
 def one_step(kinds: int = len(KINDS)) -> QuestionSplits:
     """The films of `classes.one_step`, and the first so many kinds of questions about each."""
-    asked = [_asked(k) for k in range(kinds)]
-    return QuestionSplits(
-        [one for of in asked for one in of.test], [one for of in asked for one in of.train], (), asked[0].prepare_videos
-    )
+    splits = [_questions(k) for k in range(kinds)]
+    test = [example for kind in splits for example in kind.test]
+    train = [example for kind in splits for example in kind.train]
+    return QuestionSplits(test, train, (), splits[0].prepare_videos)
 
 
-def _asked(k: int) -> QuestionSplits:
-    found = classes.one_step(lambda step: language.inquiries(step)[k][1])
+def _questions(k: int) -> QuestionSplits:
+    labeled = classes.one_step(lambda step: language.inquiries(step)[k][1])
     text = language.inquiries(language.clips("kinetics400", 1)[0].steps[0])[k][0]
 
-    def ask(one: Example) -> Example:
-        return replace(one, id=f"{one.id}-{KINDS[k]}", text=text, target=(found.classes[one.target],), kind=KINDS[k])
+    def ask(example: Example) -> Example:
+        target = (labeled.classes[example.target],)
+        return replace(example, id=f"{example.id}-{KINDS[k]}", text=text, target=target, kind=KINDS[k])
 
-    return QuestionSplits([ask(one) for one in found.test], [ask(one) for one in found.train], (), found.prepare_videos)
+    return QuestionSplits(list(map(ask, labeled.test)), list(map(ask, labeled.train)), (), labeled.prepare_videos)

@@ -14,7 +14,7 @@ from evalkit.mini.library import three_minutes
 TRAIN, TEST = 300, 100
 SEARCHED = {"train": TRAIN, "test": TEST}
 NARRATED = {"train": 100, "test": 50}  # films, each of six steps
-One = TypeVar("One")
+T = TypeVar("T")
 
 
 def whole() -> CaptionSplits:
@@ -41,39 +41,39 @@ def parts() -> CaptionSplits:
 def steps() -> SegmentSplits:
     """Some of the films of `whole`, each of whose six steps is told in a sentence."""
 
-    def told(name: str, path: Path, story: world.Story) -> list[SegmentedVideo]:
+    def describe(name: str, path: Path, story: world.Story) -> list[SegmentedVideo]:
         parts = [(*span, str(step)) for span, step in zip(story.times(), story.steps, strict=True)]
         return [SegmentedVideo(name, path, story.seconds, parts)]
 
-    found, prepare_videos = _told(told, NARRATED)
-    return SegmentSplits(found["test"], found["train"], prepare_videos)
+    splits, prepare_videos = _splits(describe, NARRATED)
+    return SegmentSplits(splits["test"], splits["train"], prepare_videos)
 
 
 def _part(story: world.Story, first: int, last: int) -> world.Story:
     return world.Story(story.steps[first:last], story.background)
 
 
-def _searched(tell: Callable[[str, Path, world.Story], list[CaptionedVideo]]) -> CaptionSplits:
-    found, prepare_videos = _told(tell, SEARCHED)
-    return CaptionSplits(found["test"], found["train"], prepare_videos=prepare_videos)
+def _searched(describe: Callable[[str, Path, world.Story], list[CaptionedVideo]]) -> CaptionSplits:
+    splits, prepare_videos = _splits(describe, SEARCHED)
+    return CaptionSplits(splits["test"], splits["train"], prepare_videos=prepare_videos)
 
 
-def _told(
-    tell: Callable[[str, Path, world.Story], list[One]], sizes: Mapping[str, int]
-) -> tuple[dict[str, list[One]], Callable[[Sequence[Example]], None]]:
-    """What is told of so many films of each split, and what makes these."""
+def _splits(
+    describe: Callable[[str, Path, world.Story], list[T]], sizes: Mapping[str, int]
+) -> tuple[dict[str, list[T]], Callable[[Sequence[Example]], None]]:
+    """Descriptions of so many films of each split, and the function that makes these films."""
     films = {split: three_minutes(split, n) for split, n in sizes.items()}
 
     def prepare_videos(examples: Sequence[Example]) -> None:
-        for one in films.values():
-            one.prepare_videos(examples)
+        for part in films.values():
+            part.prepare_videos(examples)
 
-    found = {
+    splits = {
         split: [
-            one
-            for path, story in zip(own.paths, own.stories, strict=True)
-            for one in tell(f"{split}-{path.stem}", path, story)
+            video
+            for path, story in zip(part.paths, part.stories, strict=True)
+            for video in describe(f"{split}-{path.stem}", path, story)
         ]
-        for split, own in films.items()
+        for split, part in films.items()
     }
-    return found, prepare_videos
+    return splits, prepare_videos

@@ -23,8 +23,8 @@ def one_step(label: Callable[[world.Step], str], actions: Sequence[str] = world.
     films = Films("kinetics400", language.clips("kinetics400", FILMS), fps=8)
     steps = [story.steps[0] for story in films.stories]
     labels = [label(step) if step.action in actions else None for step in steps]
-    classes = tuple(sorted({one for one in labels if one is not None}))
-    return _labeled(films, [None if one is None else classes.index(one) for one in labels], classes)
+    classes = tuple(sorted({name for name in labels if name is not None}))
+    return _labeled(films, [None if name is None else classes.index(name) for name in labels], classes)
 
 
 def three_steps(label: Callable[[world.Story], Set[str]]) -> LabeledSplits:
@@ -36,14 +36,14 @@ def three_steps(label: Callable[[world.Story], Set[str]]) -> LabeledSplits:
     films = Films("three-steps", [_in_order(random.Random(f"three-steps {i}")) for i in range(FILMS)], fps=8)
     labels = [label(story) for story in films.stories]
     classes = tuple(sorted(set().union(*labels)))
-    return _labeled(films, [tuple(sorted(map(classes.index, one))) for one in labels], classes)
+    return _labeled(films, [tuple(sorted(map(classes.index, names))) for names in labels], classes)
 
 
 def in_order() -> LabeledSplits:
     """The films of `three_steps`, a class per order of their colors."""
-    found = three_steps(lambda story: {", ".join(step.thing.color for step in story.steps)})
-    train, test = ([replace(one, target=one.target[0]) for one in split] for split in (found.train, found.test))
-    return found._replace(train=train, test=test)
+    rows = three_steps(lambda story: {", ".join(step.thing.color for step in story.steps)})
+    train, test = ([replace(row, target=row.target[0]) for row in split] for split in (rows.train, rows.test))
+    return rows._replace(train=train, test=test)
 
 
 def side_by_side(label: Callable[[world.Step], Set[str]]) -> LabeledSplits:
@@ -73,10 +73,10 @@ def _halves(step: world.Step) -> tuple[world.Step, world.Step]:
 def _beside(rng: random.Random) -> world.Story:
     """A story of one step with another beside it, each an action of one thing."""
     left, right = (world.with_other_actions(rng, world.story(rng, 1, 10.0, 10.0), {0}) for _ in range(2))
-    one, other = left.steps[0], right.steps[0]
-    if one.thing.color == other.thing.color or one.action == other.action:
+    step, other = left.steps[0], right.steps[0]
+    if step.thing.color == other.thing.color or step.action == other.action:
         return _beside(rng)
-    return replace(left, steps=(replace(one, cycles=CYCLES, beside=other),))
+    return replace(left, steps=(replace(step, cycles=CYCLES, beside=other),))
 
 
 def _in_order(rng: random.Random) -> world.Story:
@@ -88,5 +88,6 @@ def _in_order(rng: random.Random) -> world.Story:
 
 def _labeled(films: Films, targets: Sequence[int | tuple[int, ...] | None], classes: tuple[str, ...]) -> LabeledSplits:
     examples = [Example(path.stem, path, target) for path, target in zip(films.paths, targets, strict=True)]
-    train, test = ([one for one in part if one.target is not None] for part in (examples[:TRAIN], examples[TRAIN:]))
+    halves = examples[:TRAIN], examples[TRAIN:]
+    train, test = ([example for example in half if example.target is not None] for half in halves)
     return LabeledSplits(train, test, classes, films.prepare_videos)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from evalkit.api import Example
 from evalkit.mini import film, language, world
 from evalkit.runtime import cache
+from evalkit.runtime.machine import cores
+from evalkit.runtime.processes import ProcessPool
 from evalkit.runtime.progress import track
 
 
@@ -30,16 +30,16 @@ class Films:
 
     @property
     def paths(self) -> list[Path]:
-        """Where each story's mp4 file is, or will be."""
+        """Paths of the stories' mp4 files, whether they are there yet or not."""
         folder = cache.folder() / "mini" / f"v{world.VERSION}" / self.name
         return [folder / f"{i:05d}.mp4" for i in range(len(self.stories))]
 
     def prepare_videos(self, examples: Sequence[Example]) -> None:
-        """Films what is missing of the videos of these examples, on all cores.
+        """Make the missing videos of these examples, on all cores.
 
         Raises:
             OSError: the disk is full, or the folder cannot be written.
-            BrokenExecutor: a process that films was killed.
+            RuntimeError: processes that film do not start, or were killed.
         """
         wanted = {example.video for example in examples}
         missing = [
@@ -48,14 +48,9 @@ class Films:
             if path in wanted and not path.is_file()
         ]
         if missing:
-            with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-                made = pool.map(_write, missing, chunksize=4)
-                for _ in track(made, f"film {self.name}", len(missing)):
+            with ProcessPool(cores(), "filming", "av") as pool:
+                for _ in track(pool.map(film.write, missing), f"film {self.name}", len(missing)):
                     continue
-
-
-def _write(job: tuple[world.Story, Path, int]) -> None:
-    film.write(*job)
 
 
 def three_minutes(split: str, n: int) -> Films:

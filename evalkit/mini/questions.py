@@ -24,33 +24,35 @@ def whole(kinds: Sequence[Kind] = language.KINDS) -> LabeledSplits:
             choices = tuple(map(str, question.options))
             yield Example(name, path, question.answer, None, captions.QUESTION, choices, question.kind)
 
-    return _asked(ask, TRAIN, TEST)
+    return _splits(ask, TRAIN, TEST)
 
 
 def steps() -> LabeledSplits:
     """The six steps of a few of these films as videos of their own; all that happens in the film is to choose from."""
 
     def ask(name: str, path: Path, question: Question) -> Iterator[Example]:
-        told = [str(step) for step in question.story.steps]
-        choices = tuple(dict.fromkeys(told))
-        for i, (span, sentence) in enumerate(zip(question.story.times(), told, strict=True)):
+        sentences = [str(step) for step in question.story.steps]
+        choices = tuple(dict.fromkeys(sentences))
+        for i, (span, sentence) in enumerate(zip(question.story.times(), sentences, strict=True)):
             yield Example(f"{name}_{i}", path, choices.index(sentence), span, choices=choices)
 
-    return _asked(ask, FEW, FEW)
+    return _splits(ask, FEW, FEW)
 
 
-def _asked(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, test: int) -> LabeledSplits:
+def _splits(ask: Callable[[str, Path, Question], Iterator[Example]], train: int, test: int) -> LabeledSplits:
     """The examples of so many films of each split."""
     films: list[Films] = []
-    found: dict[str, list[Example]] = {}
+    splits: dict[str, list[Example]] = {}
     for split, n in (("train", train), ("test", test)):
         questions = language.questions(split, n)
         films.append(library.three_minutes(split, n))
-        asked = zip(films[-1].paths, questions, strict=True)
-        found[split] = [example for path, one in asked for example in ask(f"{split}-{path.stem}", path, one)]
+        filmed = zip(films[-1].paths, questions, strict=True)
+        splits[split] = [
+            example for path, question in filmed for example in ask(f"{split}-{path.stem}", path, question)
+        ]
 
     def prepare_videos(examples: Sequence[Example]) -> None:
-        for one in films:
-            one.prepare_videos(examples)
+        for part in films:
+            part.prepare_videos(examples)
 
-    return LabeledSplits(found["train"], found["test"], (), prepare_videos)
+    return LabeledSplits(splits["train"], splits["test"], (), prepare_videos)

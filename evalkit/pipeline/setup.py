@@ -27,6 +27,7 @@ from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
 from evalkit.runtime.machine import cores
 from evalkit.video.decode import default_decoder
+from evalkit.video.workers import DecodePool
 from evalkit.weights import checkpoint, trained_adapter
 
 
@@ -64,6 +65,7 @@ class Experiment:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
+        self.extractor.close()
         if self.reader.cache:
             self.reader.cache.store.__exit__(kind, *more)
 
@@ -143,7 +145,8 @@ def make_extractor(config: Config, views: Views, runner: EncoderRunner) -> Featu
     """How the task's clips are read for this encoder, the user's `clip.*` words in place of either's."""
     options = config.options
     views = extract.resolve_views(views, runner.module.clip, config.clip)
-    return FeatureExtractor(views, options.workers, runner.batch, options.time_limit, Cost(), options.decoder)
+    pool = DecodePool(options.workers or cores(), options.time_limit)
+    return FeatureExtractor(views, pool, runner.batch, Cost(), options.decoder)
 
 
 def prepare(config: Config) -> Experiment:

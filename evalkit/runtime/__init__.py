@@ -1,1 +1,1 @@
-"""The machine: cache folder, cores and memory, progress."""
+"""The machine: cache folder, cores and memory, processes, progress."""

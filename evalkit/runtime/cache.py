@@ -1,4 +1,4 @@
-"""Where evalkit keeps what it can make again: generated data and encoded features."""
+"""The cache folder: generated data and encoded features, all of which can be made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this process may use of the machine."""
+"""Cores and memory that this process may use."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """Processor cores that this process may use: by its affinity and, in a container, by its quota; at least 1."""
+    """Processor cores that this process may use, by its affinity and, in a container, by its quota; at least 1."""
     # macOS has no affinity; os.cpu_count() counts what a scheduler may have granted to others.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, _quota(Path("/sys/fs/cgroup")) or allowed))
 
 
 def free_memory() -> int:
-    """Bytes of memory that this process may still take: what the system has and, in a container, what its limit leaves.
+    """Bytes of memory that this process may still take, by the system and, in a container, by its limit.
 
-    Memory that only holds copies of files counts as free. Where the system does not tell, all of its memory does.
+    Memory that only holds copies of files counts as free. Where the system does not say, all of its memory does.
     """
     try:
-        told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(told["MemAvailable"].split()[0]) << 10
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(fields["MemAvailable"].split()[0]) << 10
     except (OSError, ValueError, KeyError):  # macOS
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     left = _left(Path("/sys/fs/cgroup"))
@@ -35,8 +35,8 @@ def _left(root: Path) -> int | None:
         else:
             root, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         limit, used = (int((root / name).read_text()) for name in names[:2])
-        told = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-        return max(0, limit - used + int(told[names[2]]))
+        fields = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        return max(0, limit - used + int(fields[names[2]]))
     except (OSError, ValueError, KeyError):
         return None
 

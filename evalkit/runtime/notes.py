@@ -11,10 +11,11 @@ logger = logging.getLogger("evalkit")
 
 
 class _Stderr(logging.Handler):
-    """Writes the bare message to what sys.stderr is at that moment."""
+    """Writes the bare message to sys.stderr, as it is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), file=sys.stderr, flush=True)
+        if sys.stderr is not None:  # as in a process without a console
+            print(record.getMessage(), file=sys.stderr, flush=True)
 
 
 _STDERR = _Stderr()

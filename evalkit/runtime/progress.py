@@ -24,7 +24,7 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     def rate(done: int) -> str:
         return f"{done / max(time.monotonic() - started, 0.1):.2f} a second"
 
-    if notes.are_shown() and sys.stderr.isatty():
+    if notes.are_shown() and sys.stderr is not None and sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

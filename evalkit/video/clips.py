@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evalkit.api import Views
@@ -40,16 +43,24 @@ class Decoded:
     decoder: str
     default_decoder: bool
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a numpy array goes from process to process without being copied into the pickle
+        return _decoded, (self.pixels.contiguous().numpy(), self.times, self.decoder, self.default_decoder)
+
+
+def _decoded(pixels: NDArray[np.uint8], *rest: Any) -> Decoded:
+    return Decoded(torch.from_numpy(pixels), *rest)
+
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a sample has no clips, in one line."""
+    """A sample without clips, and the reason in one line."""
 
     reason: str
 
 
 class Request(NamedTuple):
-    """What to read: the arguments of `read_clip`."""
+    """A sample to read: the arguments of `read_clip`."""
 
     video: Path
     span: tuple[float, float] | None
@@ -88,13 +99,14 @@ def read_clip(
     if looks:
         views = looks[0].cut(views)
     each = [look._replace(clip=clip) for look in looks for clip in range(views.clips)]
+    streams = [partial(look.stream, video=video, span=span) for look in each]
     try:
         source = open_video(video, decoder)
-        drawn = [look.stream("time", video, span) if look.augment.time else None for look in looks]
+        starts = [look.stream("time", video, span) if look.augment.time else None for look in looks]
         clips = [
             indices
-            for one in drawn or [None]
-            for indices in frame_indices(source.times, source.duration, views, frames, span, one)
+            for start in starts or [None]
+            for indices in frame_indices(source.times, source.duration, views, frames, span, start)
         ]
         places: dict[int, list[tuple[int, int]]] = {}
         for clip, indices in enumerate(clips):
@@ -107,12 +119,13 @@ def read_clip(
             crops = None if looks else cut_crops(whole, size, resize, views.crops, views.share)
             for clip, step in places[index]:
                 if crops is None:
-                    pixels[clip, :, step] = augmented_crop(whole, size, resize, views.share, each[clip], video, span)
+                    augment, stream = each[clip].augment, streams[clip]
+                    pixels[clip, :, step] = augmented_crop(whole, size, resize, views.share, augment, stream)
                 else:
                     pixels[clip, :, step] = crops
-        for view, look in zip(pixels[:, 0], each, strict=False):
+        for view, look, stream in zip(pixels[:, 0], each, streams, strict=False):
             if look.augment.randaugment:
-                view.copy_(rand_augment(view, *look.augment.randaugment, look.stream("operations", video, span)))
+                view.copy_(rand_augment(view, *look.augment.randaugment, stream("operations")))
     except (DecodeError, ValueError, OSError) as error:
         return Failure(in_line(error))
     times = tuple(tuple(source.times[indices].tolist()) for indices in clips)

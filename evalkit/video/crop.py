@@ -1,15 +1,17 @@
-"""Spatial crops: frames -> square uint8 views, as a task's views or an augmented view asks."""
+"""Spatial crops: frames -> square uint8 views of a task, or of an augmented view."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import random
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from evalkit.video.augment import AugmentedView, crop_box
+from evalkit.api import Augment
+from evalkit.video.augment import crop_box
 
 
 def cut_crops(frame: Tensor, size: int, resize: Literal["crop", "squash"], crops: int, share: float = 1.0) -> Tensor:
@@ -34,15 +36,19 @@ def augmented_crop(
     size: int,
     resize: Literal["crop", "squash"],
     share: float,
-    look: AugmentedView,
-    video: Path,
-    span: tuple[float, float] | None,
+    augment: Augment,
+    stream: Callable[[Literal["crop", "flip"]], random.Random],
 ) -> Tensor:
-    """What an augmented view shows of one frame (H, W, 3), (1, 3, size, size), both uint8."""
-    if look.augment.area != (1, 1):
+    """Random crop (1, 3, size, size) of one frame (H, W, 3), both uint8, the same for all frames of a view.
+
+    Args:
+        augment: how views differ.
+        stream: makes the random numbers of one part of the view, the same at each call.
+    """
+    if augment.area != (1, 1):
         height, width, _ = frame.shape
-        top, left, height, width = crop_box(height, width, look.augment, look.stream("crop", video, span))
+        top, left, height, width = crop_box(height, width, augment, stream("crop"))
         frame, resize = frame[top : top + height, left : left + width], "squash"
     crop = cut_crops(frame, size, resize, 1, share)
-    mirrored = look.augment.flip and look.stream("flip", video, span).random() < 0.5
+    mirrored = augment.flip and stream("flip").random() < 0.5
     return crop.flip(-1) if mirrored else crop

@@ -24,6 +24,7 @@ from evalkit.runtime import machine
 from evalkit.video import clips
 from evalkit.video.augment import augmented_views
 from evalkit.video.clips import Decoded, Failure, Request
+from evalkit.video.workers import DecodePool
 from evalkit.weights import trained_adapter
 
 TASK = '''
@@ -57,10 +58,10 @@ def task(root: Path, augment: bool = True) -> Task:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Videos are really read, but without worker processes, which take a second to start."""
 
-    def read(requests: Sequence[Request], *, workers: int, time_limit: float) -> Iterator[Decoded | Failure]:
+    def read(self: DecodePool, requests: Sequence[Request]) -> Iterator[Decoded | Failure]:
         return (clips.read_clip(*request) for request in requests)
 
-    monkeypatch.setattr(extract, "read_clips", read)
+    monkeypatch.setattr(DecodePool, "read", read)
 
 
 @pytest.fixture

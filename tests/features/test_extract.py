@@ -19,6 +19,7 @@ from evalkit.features.store import Store
 from evalkit.pipeline import controls
 from evalkit.video.augment import augmented_views
 from evalkit.video.clips import Decoded, Failure, Request
+from evalkit.video.workers import DecodePool
 
 VARIANTS = {"": extract.unchanged, "shuffled": controls.shuffled, "single_frame": controls.single_frame}
 
@@ -37,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[Request]]:
     """
     pools: list[list[Request]] = []
 
-    def read(requests: Sequence[Request], *, workers: int, time_limit: float) -> Iterator[Decoded | Failure]:
+    def read(self: DecodePool, requests: Sequence[Request]) -> Iterator[Decoded | Failure]:
         pools.append(list(requests))
         for request in requests:
             name = request.video.name
@@ -50,13 +51,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[Request]]:
             times = ((0.0,),) * len(clip)
             yield Decoded(clip, times, "PyAV (why not)" if "other" in name else "decord", "other" not in name)
 
-    monkeypatch.setattr(extract, "read_clips", read)
+    monkeypatch.setattr(DecodePool, "read", read)
     return pools
 
 
 def extractor(batch: int = 4, **views: Any) -> FeatureExtractor:
     resolved = extract.resolve_views(Views(**views), Clip(frames=4, size=32), {})
-    return FeatureExtractor(resolved, 1, batch, 10.0, Cost())
+    return FeatureExtractor(resolved, DecodePool(1, 10.0), batch, Cost())
 
 
 def wanted(*names: str) -> list[Source]:

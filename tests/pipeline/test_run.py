@@ -17,13 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from evalkit.api import Example, Prediction, Task
 from evalkit.cli import main
-from evalkit.features import extract
 from evalkit.features.extract import Source
 from evalkit.metrics import accuracy
 from evalkit.pipeline import fit, trainer
 from evalkit.pipeline.controls import cyclic, measure_control
 from evalkit.results import run_folder, validate
-from evalkit.video.workers import read_clips
+from evalkit.video.workers import DecodePool
 from tests.given import DATA, real
 from tests.patience import patience, wait_until
 
@@ -119,12 +118,13 @@ def asked() -> list[Source]:
 def chosen(tmp_path_factory: pytest.TempPathFactory, world: Path, tiny: Path, lm: Path, asked: list[Source]) -> Path:
     """A run of my_task.py with one broken and one missing film."""
 
-    def spy(requests: Sequence[Any], **settings: Any) -> Any:
+    def spy(pool: DecodePool, requests: Sequence[Any]) -> Any:
         asked.extend(Source(request.video, request.span) for request in requests)
-        return read_clips(requests, **settings)
+        return read(pool, requests)
 
+    read = DecodePool.read
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract, "read_clips", spy)
+        patch.setattr(DecodePool, "read", spy)
         return run(tmp_path_factory.mktemp("chosen"), *choice_words(world, tiny, lm), "canary=true")
 
 
@@ -247,17 +247,18 @@ def test_a_probe_is_fitted_before_any_test_video_is_opened(
     world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
+    read = DecodePool.read
     seen: dict[str, Any] = {}
 
-    def read_spy(requests: Sequence[Any], **settings: Any) -> Any:
+    def read_spy(pool: DecodePool, requests: Sequence[Any]) -> Any:
         opened.extend(request.video for request in requests)
-        return read_clips(requests, **settings)
+        return read(pool, requests)
 
     def fit_spy(adapter: Any, train: Any, val: Any, *settings: Any) -> Any:
         seen.update(train=train.examples, val=val.examples, opened=list(opened))
         return trainer.fit(adapter, train, val, *settings)
 
-    monkeypatch.setattr(extract, "read_clips", read_spy)
+    monkeypatch.setattr(DecodePool, "read", read_spy)
     monkeypatch.setattr(fit, "fit", fit_spy)
     folder = run(tmp_path, *probe_words(world, tiny))
     test = {Path(row.id) for row in run_folder.load_rows(folder)}

@@ -28,6 +28,11 @@ def test_lines_say_how_many_are_done_and_how_many_a_second(
     assert told and 0 < float(told[1]) <= 4 / 0.2
 
 
+def test_a_process_without_a_console_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert list(track("abc", "predict", 3)) == list("abc")
+
+
 def test_a_terminal_shows_a_bar_with_the_rate_and_nothing_to_do_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

@@ -1,0 +1,231 @@
+"""A process that makes one call at a time, and the template that it is forked from: both ends of their connection."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any
+
+import numpy as np
+
+# Seconds in which a process must be ready; it imports modules first, perhaps from a slow disk.
+START_S = 120.0
+# Elsewhere libraries that are imported may have started threads, or may not be used after a fork.
+FORKS = sys.platform == "linux"
+
+
+class Template:
+    """A process that imports a module once and then forks workers; where it cannot fork, it becomes the only one."""
+
+    def __init__(self, imports: str) -> None:
+        self.lock, self.forked = threading.Lock(), False
+        self.control, theirs = Pipe()
+        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import evalkit.runtime.worker as w; w.main()"
+        words = [json.dumps(sys.path), imports, str(theirs.fileno()), "fork" if FORKS else ""]
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code, *words],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether workers can be forked from it."""
+        return self.process.poll() is None and (FORKS or not self.forked)
+
+    @property
+    def killed(self) -> bool:
+        """Whether `kill` was called."""
+        return self.control.closed
+
+    def fork(self, connection: Connection[Any, Any]) -> None:
+        """Has a worker serve the other end of a connection, as soon as the module is imported."""
+        self.forked = True
+        with contextlib.suppress(OSError), self.lock:  # it has died: the closed connection tells
+            self.control.send(None)
+            send_handle(self.control, connection.fileno(), self.process.pid)
+
+    def end(self, pid: int, kill: bool) -> int:
+        """The exit status of a worker, which is killed or has ended by itself; negative is a signal."""
+        if pid == self.process.pid:
+            return self.kill() if kill else self.process.wait()
+        try:
+            with self.lock:
+                self.control.send((pid, kill))
+                return int(self.control.recv())
+        except (OSError, EOFError):  # the template has died, and its workers are the system's
+            if kill and not self.killed:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return -signal.SIGKILL
+
+    def kill(self) -> int:
+        """Ends the template and whatever it has forked; its exit status."""
+        self.control.close()
+        with contextlib.suppress(ProcessLookupError):
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait()
+
+
+class Worker:
+    """A process that makes one call at a time."""
+
+    def __init__(self, template: Template) -> None:
+        self.template, self.pid = template, 0
+        self.connection, theirs = Pipe()
+        with theirs:
+            template.fork(theirs)
+        self.call: int | None = None
+        self.deadline = time.monotonic() + START_S
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has said that it takes calls."""
+        return bool(self.pid)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is alive, as far as can be seen of an idle one."""
+        return not self.connection.poll() if self.ready else self.template.process.poll() is None
+
+    def start(self, call: int, function: Callable[..., Any], arguments: Any, time_limit: float | None) -> None:
+        self.call, self.deadline = call, time.monotonic() + (float("inf") if time_limit is None else time_limit)
+        with contextlib.suppress(OSError):  # it has died: the closed connection tells
+            self.connection.send((function, arguments, time_limit))
+
+    def receive(self) -> tuple[bool, Any]:
+        """Whether its call came to an end, and the result or what was raised; (True, None) when it has become ready.
+
+        Raises:
+            OSError, EOFError: it is dead.
+        """
+        message = self.connection.recv()
+        self.deadline = float("inf")
+        if not self.ready:
+            self.pid = message
+            return True, None
+        sizes, data = message
+        buffers = [np.empty(size, np.uint8) for size in sizes]
+        for buffer in buffers:
+            if buffer.size:
+                self.connection.recv_bytes_into(buffer.data)
+        self.call = None
+        done, result = pickle.loads(data, buffers=buffers)
+        return bool(done), result
+
+    def ended(self) -> int:
+        """The exit status of a process that has ended by itself."""
+        self.connection.close()
+        if self.ready:
+            return self.template.end(self.pid, kill=False)
+        try:
+            return self.template.process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return self.template.kill()
+
+    def kill(self) -> None:
+        """Ends it at once; where it is not ready, as soon as it notices that nobody is at the other end."""
+        self.connection.close()
+        if self.ready:
+            self.template.end(self.pid, kill=True)
+        elif not FORKS:
+            self.template.kill()
+
+
+# --- in the processes ------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Runs a template; argv holds sys.path, a module, the descriptor of its connection, and whether it forks."""
+    gc.disable()  # nothing is garbage yet: saves a tenth
+    __import__(sys.argv[2])
+    gc.enable()
+    gc.freeze()  # what is imported stays in memory that all workers share
+    control: Connection[Any, Any] = Connection(int(sys.argv[3]))
+    # what libraries have to say about a file is not for the user's terminal
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+    while True:
+        try:
+            message = control.recv()
+            if message is None:
+                descriptor = recv_handle(control)
+        except (EOFError, OSError):
+            os._exit(0)
+        if message is not None:
+            pid, kill = message
+            if kill:
+                os.kill(pid, signal.SIGKILL)
+            control.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        elif not sys.argv[4]:
+            serve(Connection(descriptor))
+        elif os.fork():
+            os.close(descriptor)
+        else:
+            control.close()
+            serve(Connection(descriptor))
+
+
+def serve(connection: Connection[Any, Any]) -> None:
+    """Makes the calls that come over a connection, until it is closed."""
+    calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def listen() -> None:
+        # a thread, so that the process ends with its parent even in the middle of a call
+        while True:
+            try:
+                calls.put(connection.recv_bytes())
+            except (EOFError, OSError):
+                os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    connection.send(os.getpid())
+    while True:
+        call = calls.get()
+        result: tuple[bool, Any]
+        try:
+            function, arguments, time_limit = pickle.loads(call)
+            # should the parent be gone and this process be stuck where no thread runs, the kernel ends it
+            signal.setitimer(signal.ITIMER_REAL, time_limit + 10 if time_limit else 0)
+            result = True, function(*arguments)
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            result = False, error
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        data, buffers = _pickled(result)
+        connection.send(([buffer.nbytes for buffer in buffers], data))
+        for buffer in buffers:
+            if buffer.nbytes:
+                connection.send_bytes(buffer)
+
+
+def _pickled(result: tuple[bool, Any]) -> tuple[bytes, list[memoryview]]:
+    """A result as bytes, with the arrays in it apart; where it cannot be pickled, the error that says so."""
+    buffers: list[memoryview] = []
+    try:
+        data = pickle.dumps(result, 5, buffer_callback=lambda buffer: buffers.append(buffer.raw()))
+        if not result[0]:
+            pickle.loads(data)  # an exception may not give what makes it
+    except Exception:
+        what = f"{type(result[1]).__name__}: {result[1]}"
+        return pickle.dumps((False, RuntimeError(f"a result that cannot be pickled: {what}"))), []
+    return data, buffers
