@@ -256,7 +256,9 @@ def test_an_answer_that_is_no_option_is_refused(ego: Callable[..., Path], answer
 
 def test_a_file_that_is_not_the_json_it_should_be_is_refused(ego: Callable[..., Path]) -> None:
     root = ego(questions="[{")
-    assert refusal("egoschema", root=root).startswith(f"cannot read {root / 'questions.json'} as JSON: Expecting")
+    assert refusal("egoschema", root=root).startswith(
+        f"cannot read {root / 'questions.json'} as JSON: JSONDecodeError: Expecting property name"
+    )
     root = ego(questions={})
     assert refusal("egoschema", root=root) == f"cannot read {root / 'questions.json'}: wanted a JSON list, found a dict"
     root = ego(answers=[3])
