@@ -324,14 +324,16 @@ class FeatureSpec:
         import torch
 
         if self.what == "pooled":
-            found = encoded.pooled
+            features = encoded.pooled
         elif self.what == "frames":
-            found = encoded.per_frame
+            features = encoded.per_frame
         else:
-            found = encoded.tokens if self.layers == 1 else torch.stack(encoded.layers, 1)
-            found = found[..., self.steps // 2 :: self.steps, :, :] if self.steps else found.mean(-3, keepdim=True)
-            found = self._pooled(found) if self.grid else found
-        return found.to(torch.float16 if self.dtype == "float16" else torch.float32)
+            features = encoded.tokens if self.layers == 1 else torch.stack(encoded.layers, 1)
+            features = (
+                features[..., self.steps // 2 :: self.steps, :, :] if self.steps else features.mean(-3, keepdim=True)
+            )
+            features = self._pooled(features) if self.grid else features
+        return features.to(torch.float16 if self.dtype == "float16" else torch.float32)
 
     def _pooled(self, tokens: Tensor) -> Tensor:
         """Tokens (..., S, D) -> (..., grid x grid, D)."""

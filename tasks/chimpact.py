@@ -140,12 +140,12 @@ def _examples(file: Path, film: Path, frames: int, step: int, idle: bool) -> Ite
         for frame, shown in enumerate(labels.frames)
     ]
     for example in behavior.frame_clips(file.stem, film, targets, FPS, 1, frames=frames):
-        for number, one in enumerate(example.target):
-            if one.behaviors or idle:
-                left, top, wide, tall = one.place
+        for number, chimpanzee in enumerate(example.target):
+            if chimpanzee.behaviors or idle:
+                left, top, wide, tall = chimpanzee.place
                 edges = (left / width, top / height, (left + wide) / width, (top + tall) / height)
                 x1, y1, x2, y2 = (min(max(edge, 0.0), 1.0) for edge in edges)
-                yield replace(example, id=f"{example.id}/{number}", target=one.behaviors, box=(x1, y1, x2, y2))
+                yield replace(example, id=f"{example.id}/{number}", target=chimpanzee.behaviors, box=(x1, y1, x2, y2))
 
 
 def _labels(file: Path) -> Labels:
@@ -163,14 +163,16 @@ def _labels(file: Path) -> Labels:
                 raise ValueError(f"frame {key * EACH} of {length}, for the first time or not")
             by_hand[key] = []
             size = (int(image.get("width", 0)), int(image.get("height", 0)))
-    for number, one in enumerate(annotations):
+    for number, annotation in enumerate(annotations):
         with parsing_errors_at(f"{file}, annotation {number}"):
-            behaviors = tuple(sorted({range(len(NAMES)).index(n) for n in one["behaviors"]}))
-            left, top, wide, tall = map(float, one["bbox"])
+            behaviors = tuple(sorted({range(len(NAMES)).index(n) for n in annotation["behaviors"]}))
+            left, top, wide, tall = map(float, annotation["bbox"])
             if not (wide >= 0 and tall >= 0 and math.isfinite(left + top + wide + tall)):
-                raise ValueError(f"bbox {one['bbox']}")
-            if not one.get("iscrowd"):
-                by_hand[place[one["image_id"]]].append(Chimpanzee(one["bbox_id"], (left, top, wide, tall), behaviors))
+                raise ValueError(f"bbox {annotation['bbox']}")
+            if not annotation.get("iscrowd"):
+                by_hand[place[annotation["image_id"]]].append(
+                    Chimpanzee(annotation["bbox_id"], (left, top, wide, tall), behaviors)
+                )
     return Labels(size, [_between(by_hand, frame, length) for frame in range(length)])
 
 
@@ -180,10 +182,10 @@ def _between(by_hand: Mapping[int, list[Chimpanzee]], frame: int, length: int) -
     now, part = by_hand.get(key, []), later / EACH
     following = now if (key + 1) * EACH >= length else by_hand.get(key + 1, [])
     interpolated = []
-    for one in now if part else ():
-        after = next((other for other in following if other.who == one.who), one)
-        place = tuple((1 - part) * a + part * b for a, b in zip(one.place, after.place, strict=True))
-        interpolated.append(Chimpanzee(one.who, place, (one if part <= 0.5 else after).behaviors))
+    for chimpanzee in now if part else ():
+        after = next((other for other in following if other.who == chimpanzee.who), chimpanzee)
+        place = tuple((1 - part) * a + part * b for a, b in zip(chimpanzee.place, after.place, strict=True))
+        interpolated.append(Chimpanzee(chimpanzee.who, place, (chimpanzee if part <= 0.5 else after).behaviors))
     return interpolated if part else now
 
 

@@ -102,12 +102,12 @@ class FeatureCache:
             video = identify(source.video)
         except OSError:  # decoding will say why
             return b""
-        own, shown = replace(self.key, video=video, span=source.span), ""
+        key, shown = replace(self.key, video=video, span=source.span), ""
         if source.look:
-            own = replace(own, views=source.look.cut(own.views))
+            key = replace(key, views=source.look.cut(key.views))
             shown = f" of {source.look.of(source.video, source.span)}"
         texts = [f"{name} {_seed(source)}{shown}" if name else f"unchanged{shown}" for name in variants]
-        return b"".join(replace(own, variant=text).digest() for text in [*texts, f"decoder{shown}"])
+        return b"".join(replace(key, variant=text).digest() for text in [*texts, f"decoder{shown}"])
 
     def holds(self, keys: bytes) -> bool:
         """Whether all seems to be there, by the store's index, which only `find` can confirm."""
@@ -115,19 +115,19 @@ class FeatureCache:
 
     def find(self, source: Source, variants: Iterable[str], keys: bytes) -> SourceFeatures | None:
         """What is stored of a source; None where any part of it is missing or damaged."""
-        *own, decoder = _each(keys)
-        found = self.store.find(_each(keys))
-        if len(found) <= len(own):
+        *feature_keys, decoder = _each(keys)
+        stored = self.store.find(_each(keys))
+        if len(stored) <= len(feature_keys):
             return None
-        features = {name: found[key] for name, key in zip(variants, own, strict=True)}
-        return SourceFeatures(source, features, decoder=bytes(found[decoder].tolist()).decode() or None)
+        features = {name: stored[key] for name, key in zip(variants, feature_keys, strict=True)}
+        return SourceFeatures(source, features, decoder=bytes(stored[decoder].tolist()).decode() or None)
 
     def put(self, encoding: SourceFeatures, keys: bytes) -> SourceFeatures:
         """Stores what was encoded, and gives it as `find` will."""
-        *own, decoder = _each(keys)
+        *feature_keys, decoder = _each(keys)
         stored = {
             name: self.store.put(key, feature, self.key.feature_spec.layout)
-            for key, (name, feature) in zip(own, encoding.features.items(), strict=True)
+            for key, (name, feature) in zip(feature_keys, encoding.features.items(), strict=True)
         }
         self.store.put(decoder, torch.tensor(list((encoding.decoder or "").encode()), dtype=torch.uint8))
         return replace(encoding, features=stored)
@@ -189,12 +189,12 @@ class FeatureExtractor:
 
     def sample(self, wanted: Sequence[Source], count: int) -> list[Tensor]:
         """The first views, uint8 (T, C, H, W), of the first sources that decode, `count` of them or fewer."""
-        found: list[Tensor] = []
+        clips: list[Tensor] = []
         left = list(wanted)
-        while left and len(found) < count:  # no more are decoded than are needed
-            now, left = left[: count - len(found)], left[count - len(found) :]
-            found += [clip.pixels[0] for clip in self.read(now) if isinstance(clip, Decoded)]
-        return found
+        while left and len(clips) < count:  # no more are decoded than are needed
+            now, left = left[: count - len(clips)], left[count - len(clips) :]
+            clips += [clip.pixels[0] for clip in self.read(now) if isinstance(clip, Decoded)]
+        return clips
 
     def check(self, wanted: Sequence[Source], label: str) -> Iterator[SourceFeatures]:
         """Each source in order, without features, or why it cannot be decoded."""
@@ -223,11 +223,13 @@ class FeatureExtractor:
         there = self._there(wanted, variants, feature_cache, keys)
         waiting: list[_Waiting] = []
         held = 0
-        for source, own, one in zip(wanted, keys, track(there, label, len(wanted)) if label else there, strict=True):
-            waiting.append((source, own, one))
-            held += _views(one)
-            self.cost.cache_hits += isinstance(one, SourceFeatures)
-            self.cost.cache_misses += not isinstance(one, SourceFeatures)
+        for source, source_keys, clip in zip(
+            wanted, keys, track(there, label, len(wanted)) if label else there, strict=True
+        ):
+            waiting.append((source, source_keys, clip))
+            held += _views(clip)
+            self.cost.cache_hits += isinstance(clip, SourceFeatures)
+            self.cost.cache_misses += not isinstance(clip, SourceFeatures)
             if not held or held >= self.batch or len(waiting) >= WAITING:
                 yield from self._flush(waiting, keep, variants, feature_cache)
                 waiting, held = [], 0
@@ -243,18 +245,18 @@ class FeatureExtractor:
         keys: Sequence[bytes],
     ) -> Iterator[Decoded | Failure | SourceFeatures]:
         """What is stored of each source, in order; else its clips."""
-        stored = [bool(feature_cache and feature_cache.holds(own)) for own in keys]
+        stored = [bool(feature_cache and feature_cache.holds(source_keys)) for source_keys in keys]
         clips = self._timed(self.read([source for source, known in zip(wanted, stored, strict=True) if not known]))
-        found: dict[int, SourceFeatures | None] = {}
+        read: dict[int, SourceFeatures | None] = {}
         again = clips
         for i in range(len(wanted)):
-            if feature_cache and stored[i] and i not in found:
-                found[i] = feature_cache.find(wanted[i], variants, keys[i])
-                if not found[i]:  # damaged or evicted, as others may be: those that come soon are read together
+            if feature_cache and stored[i] and i not in read:
+                read[i] = feature_cache.find(wanted[i], variants, keys[i])
+                if not read[i]:  # damaged or evicted, as others may be: those that come soon are read together
                     soon = [j for j in range(i + 1, min(i + WAITING, len(wanted))) if stored[j]]
-                    found |= {j: feature_cache.find(wanted[j], variants, keys[j]) for j in soon}
-                    again = self._timed(self.read([wanted[j] for j, one in found.items() if not one]))
-            yield found.pop(i, None) or next(again if stored[i] else clips)
+                    read |= {j: feature_cache.find(wanted[j], variants, keys[j]) for j in soon}
+                    again = self._timed(self.read([wanted[j] for j, features in read.items() if not features]))
+            yield read.pop(i, None) or next(again if stored[i] else clips)
 
     def read(self, wanted: Sequence[Source]) -> Iterator[Decoded | Failure]:
         """The clips of each source in order; neighbors that are augmented views of the same clip are read together."""
@@ -329,8 +331,8 @@ def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
         raise UserError(
             f"none of the {total} training videos could be decoded; {failed[0].source.video}: {failed[0].failure}"
         )
-    for one in failed[:3]:
-        logger.warning(f"left out of training: {one.source.video}: {one.failure}")
+    for features in failed[:3]:
+        logger.warning(f"left out of training: {features.source.video}: {features.failure}")
     if len(failed) > 3:
         logger.warning(f"left out of training: {len(failed) - 3} more")
 

@@ -44,10 +44,10 @@ def options(rng: random.Random, original: world.Story, kind: Kind, n: int = 5) -
     return list(stories.values())
 
 
-def near_misses(rng: random.Random, told: world.Story, kinds: Sequence[Kind], n: int) -> list[str]:
+def near_misses(rng: random.Random, story: world.Story, kinds: Sequence[Kind], n: int) -> list[str]:
     """Captions that are wrong of a film in appearance, motion, order or shapes alone, n of each of these kinds."""
-    drawn = [[str(other) for other in options(rng, told, kind, n + 1)] for kind in kinds]
-    return [caption for own in drawn for caption in [other for other in own if other != str(told)][:n]]
+    drawn = [[str(other) for other in options(rng, story, kind, n + 1)] for kind in kinds]
+    return [caption for own in drawn for caption in [other for other in own if other != str(story)][:n]]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def document(rng: random.Random, shares: Mapping[Text, float]) -> str:
         rng: draws.
         shares: how often it is asked to tell the story again (`told`), something of its one step (`asked`), or as the
             scorers of multiple choice ask: which of some options it is (`letter`), and whether it is one (`yes`). Texts
-            of `words` are lists of the world's words, told over and over: only looking back tells what comes next,
+            of `words` are lists of the world's words, repeated over and over: only looking back tells what comes next,
             which a model must learn before it can answer from what stands before the question.
     """
     times, kind = rng.randint(1, 3), rng.choices(list(shares), list(shares.values()))[0]
@@ -104,28 +104,28 @@ def document(rng: random.Random, shares: Mapping[Text, float]) -> str:
         return " ".join([words] * (times + 1))
     if kind in ("letter", "yes"):
         return _compared(rng, by_letter=kind == "letter")
-    told = world.story(rng, rng.randint(1, STEPS) if kind == "told" else 1, SECONDS, CYCLE_SECONDS)
-    asked, answer = (QUESTION, str(told)) if kind == "told" else rng.choice(inquiries(told.steps[0]))
-    return f"{f'{told}. ' * times}Question: {asked} Answer: {answer}"
+    story = world.story(rng, rng.randint(1, STEPS) if kind == "told" else 1, SECONDS, CYCLE_SECONDS)
+    asked, answer = (QUESTION, str(story)) if kind == "told" else rng.choice(inquiries(story.steps[0]))
+    return f"{f'{story}. ' * times}Question: {asked} Answer: {answer}"
 
 
 def _compared(rng: random.Random, by_letter: bool) -> str:
     """A story, and a few questions one after another that show what is right beside what is not."""
     steps = rng.choice((1, 1, 1, 1, 2, 3, STEPS))
-    told = world.story(rng, steps, SECONDS, CYCLE_SECONDS)
-    asked = [offered(rng, told, by_letter) for _ in range(STEPS // steps)]
-    return " ".join([f"{told}.", *(f"Question: {question} Answer: {answer}" for question, answer in asked)])
+    story = world.story(rng, steps, SECONDS, CYCLE_SECONDS)
+    asked = [offered(rng, story, by_letter) for _ in range(STEPS // steps)]
+    return " ".join([f"{story}.", *(f"Question: {question} Answer: {answer}" for question, answer in asked)])
 
 
-def offered(rng: random.Random, told: world.Story, by_letter: bool) -> tuple[str, str]:
+def offered(rng: random.Random, story: world.Story, by_letter: bool) -> tuple[str, str]:
     """A question about a story with one to five things that may be right, as multiple choice asks it, and its answer.
 
     Args:
         rng: draws.
-        told: the story.
+        story: what is asked about.
         by_letter: which of two to five options it is; else whether it is the one option, yes or no.
     """
-    question, right, others = _drawn(rng, told, rng.randint(1, 4) if by_letter else 1)
+    question, right, others = _drawn(rng, story, rng.randint(1, 4) if by_letter else 1)
     place = rng.randint(0, len(others))
     if not by_letter:
         return (f"{question} Is it: {others[0]}?", "no") if place else (f"{question} Is it: {right}?", "yes")
@@ -134,14 +134,14 @@ def offered(rng: random.Random, told: world.Story, by_letter: bool) -> tuple[str
     return f"{question} Options: {options}", string.ascii_uppercase[place]
 
 
-def _drawn(rng: random.Random, told: world.Story, n: int) -> tuple[str, str, list[str]]:
+def _drawn(rng: random.Random, story: world.Story, n: int) -> tuple[str, str, list[str]]:
     """A question about a story, its answer, and n wrong ones; half of those about one step are of a word or two."""
-    if len(told.steps) == 1 and rng.random() < 0.5:
+    if len(story.steps) == 1 and rng.random() < 0.5:
         pools = list(world.COLORS), world.SHAPES, world.ACTIONS[:7]
-        (question, right), pool = rng.choice(list(zip(inquiries(told.steps[0]), pools, strict=True)))
+        (question, right), pool = rng.choice(list(zip(inquiries(story.steps[0]), pools, strict=True)))
         return question, right, rng.sample([one for one in pool if one != right], n)
-    kind = rng.choice(KINDS if len(told.steps) == STEPS else KINDS[:2])  # few steps have too few orders
-    return QUESTION, str(told), near_misses(rng, told, [kind], n)
+    kind = rng.choice(KINDS if len(story.steps) == STEPS else KINDS[:2])  # few steps have too few orders
+    return QUESTION, str(story), near_misses(rng, story, [kind], n)
 
 
 def documents(seed: int, n: int, shares: Mapping[Text, float] = COMPARED) -> Iterator[str]:
