@@ -470,7 +470,7 @@ def break_ckpt(how: str, folder: Path) -> tuple[str, str]:
         return str(folder), f"weights of {folder} do not fit the model ("
     if how == "other settings":
         config.write_text(json.dumps(json.loads(config.read_text()) | {"settings": {"width": 3}}))
-        return str(folder), "encoder vivit cannot be built as its settings say: "
+        return str(folder), "encoder longvivit cannot be built as its settings say: "
     if how == "missing":
         state = load_file(weights)
         save_file({name: value for name, value in state.items() if not name.startswith("blocks.1.")}, weights)

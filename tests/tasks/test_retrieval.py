@@ -332,8 +332,7 @@ def test_a_vector_that_is_not_finite_is_a_miss_and_told(
 
 
 def test_retrieval_has_no_blind_control(tiny: Path, films: Path) -> None:
-    with pytest.raises(UserError, match="nothing to find"):
-        adapter(load_encoder(tiny), searched(films)).predict([], None)
+    assert adapter(load_encoder(tiny), searched(films)).needs_video
 
 
 def test_what_cannot_be_meant_is_refused(tiny: Path, films: Path, tmp_path: Path) -> None:
