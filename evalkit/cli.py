@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import evalkit
 from evalkit.errors import UserError, suggest
@@ -16,7 +16,7 @@ from evalkit.runtime import notes
 
 # Everything else is imported with its command: `evalkit --help` must not wait for torch.
 
-# Commands whose `--help` lists the keys that apply.
+# Commands that take a configuration: `--help` lists the keys that apply.
 WITH_KEYS = ("run", "adapt", "canary", "check")
 
 USAGE = """\
@@ -89,4 +89,17 @@ def _main(words: list[str]) -> int:
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest):
         print("".join(line + "\n" for line in USAGE.splitlines() if line.startswith(f"  evalkit {command} ")), end="")
         return 0
-    return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(rest))
+    if command not in WITH_KEYS:
+        return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(rest))
+    if {"--help", "-h"} & set(rest):
+        from evalkit.config.help import print_keys
+
+        return print_keys(cast(Any, command), rest)
+    if command == "run" and any(word.startswith("suite=") for word in rest):
+        from evalkit.pipeline import suite
+
+        return suite.run(rest)
+    from evalkit.config.parse import resolve
+
+    config = resolve(cast(Any, command), rest)  # before torch loads: a mistyped key is reported at once
+    return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(config))

@@ -70,9 +70,14 @@ KNOWN = "adapt, cache, canary, check, compare, doctor, export, leaderboard, list
 
 
 def put_runner(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
-    """Stands a fake in place of the module that scores, which takes its time to import."""
-    module = ModuleType("evalkit.pipeline.runner")
-    vars(module).update(run=run)
+    """Puts a fake in place of the command's module, which takes its time to import."""
+    module = ModuleType("evalkit.commands.run")
+
+    def main(config: Any) -> int:
+        run(config)
+        return 0
+
+    vars(module).update(main=main)
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
@@ -136,7 +141,7 @@ def test_work_gets_the_configuration_and_prints_for_itself(
 def test_a_mistake_is_told_before_the_work_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "evalkit.pipeline.runner", None)  # importing it would fail
+    monkeypatch.setitem(sys.modules, "evalkit.commands.run", None)  # importing it would fail
     assert mistake(capsys, "run", *WORDS, "lr=1") == "unknown key 'lr'. Did you mean 'adapter.lr'?"
     assert mistake(capsys, "run", "task=egoshema", "ckpt=demo") == (
         "no task named 'egoshema'. Did you mean 'egoschema'? Known: egoschema, k400"

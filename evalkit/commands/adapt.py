@@ -8,8 +8,6 @@ from pathlib import Path
 
 from evalkit import encoders
 from evalkit.config.config import Config
-from evalkit.config.help import print_keys
-from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.pipeline import preflight
 from evalkit.pipeline.fit import fit_adapter
@@ -19,11 +17,9 @@ from evalkit.runtime.atomic import hidden_beside
 from evalkit.weights import trained_adapter
 
 
-def main(words: list[str]) -> int:
+def main(config: Config) -> int:
     """0, after the folder was written."""
-    if {"--help", "-h"} & set(words):
-        return print_keys("adapt", words)
-    adapt(resolve("adapt", words))
+    adapt(config)
     return 0
 
 

@@ -8,18 +8,14 @@ from evalkit import encoders
 from evalkit.api import Views
 from evalkit.canary import reference
 from evalkit.config.config import Config
-from evalkit.config.help import print_keys
-from evalkit.config.parse import resolve
 from evalkit.features import extract
 from evalkit.pipeline import setup
 from evalkit.pipeline.preflight import DRAWN, examine_clips, sample_clips
 
 
-def main(words: list[str]) -> int:
+def main(config: Config) -> int:
     """1 where a check failed, else 0."""
-    if {"--help", "-h"} & set(words):
-        return print_keys("canary", words)
-    return 0 if canary(resolve("canary", words)) else 1
+    return 0 if canary(config) else 1
 
 
 def canary(config: Config) -> bool:

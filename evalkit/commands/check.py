@@ -8,8 +8,6 @@ from pathlib import Path
 
 from evalkit.api import Clip, Example, Task
 from evalkit.config.config import Config
-from evalkit.config.help import print_keys
-from evalkit.config.parse import resolve
 from evalkit.features import extract
 from evalkit.features.key import identify
 from evalkit.pipeline.setup import load_task
@@ -81,11 +79,9 @@ def check_data(task: Task, config: Config) -> DataCheck:
     return DataCheck(splits, _shared(examples), _unseen(task), fingerprint(task.test))
 
 
-def main(words: list[str]) -> int:
+def main(config: Config) -> int:
     """1 where data are missing or broken, else 0."""
-    if {"--help", "-h"} & set(words):
-        return print_keys("check", words)
-    return check(resolve("check", words))
+    return check(config)
 
 
 def check(config: Config) -> int:
