@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Training
+from evalkit.heads.losses import clip_loss
 from evalkit.heads.optim import Trained
 
 
@@ -63,12 +64,9 @@ class Contrastive(Trained):
         right = [texts[0] for texts in captions]
         wrong = [text for texts in captions for text in texts[1:]]
         text = F.normalize(encoder.encode_text(right + wrong), dim=-1)
-        logits = video @ text.T * self.log_scale.exp().clamp(max=100)  # (B, B + wrong)
         # What says the same of another video as of this one is no wrong answer.
-        same = torch.tensor([[text == other for other in right + wrong] for text in right], device=logits.device)
-        logits = logits.masked_fill(same.fill_diagonal_(False), -math.inf)
-        target = torch.arange(len(right), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(right)].T, target)) / 2
+        same = torch.tensor([[caption == other for other in right + wrong] for caption in right], device=video.device)
+        return clip_loss(video, text, self.log_scale, same)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The option (or the five classes) whose words are nearest to the video, by the cosine."""

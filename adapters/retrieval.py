@@ -16,16 +16,17 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.func import functional_call
 
-import evalkit
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task, as_texts, has_text, pooled_dim
+from evalkit.demo import LANGUAGE_MODEL
 from evalkit.errors import UserError, one_line
 from evalkit.heads.adapter import Training
+from evalkit.heads.head import attention_heads
 from evalkit.heads.kernels import AttentionMean
+from evalkit.heads.losses import clip_loss
 from evalkit.heads.optim import Trained
 from evalkit.metrics.ranks import nearest, ranks
 from evalkit.weights import checkpoint, huggingface
 
-DEMO_LM = Path(evalkit.__file__).parent / "demo" / "lm"
 logger = logging.getLogger("evalkit")
 
 TEXTS = 64  # embedded at a time
@@ -86,7 +87,7 @@ class ModelWords(nn.Module):
         from transformers import AutoTokenizer
         from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 
-        folder = DEMO_LM if source == "demo" else Path(source).expanduser()
+        folder = LANGUAGE_MODEL if source == "demo" else Path(source).expanduser()
         if not folder.is_dir():
             folder = huggingface.fetch(source)
         config = huggingface.read_config(folder)
@@ -128,7 +129,7 @@ class AttentivePool(nn.Module):
 
     def __init__(self, dim: int, out: int) -> None:
         super().__init__()
-        self.heads = max(n for n in range(1, 13) if dim % n == 0)
+        self.heads = attention_heads(dim)
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Parameter(torch.randn(dim) * 0.02)
         self.key = nn.Linear(dim, dim, bias=False)
@@ -215,10 +216,7 @@ class Retrieval(Trained):
         video = self.videos(batch.features)
         text = self.texts([example.text for example in batch.examples])
         same = _same(_name(example) for example in batch.examples) | _same(example.text for example in batch.examples)
-        logits = video @ text.T * self.log_scale.exp().clamp(max=100)
-        logits = logits.masked_fill(same.fill_diagonal_(False).to(logits.device), -math.inf)
-        target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return clip_loss(video, text, self.log_scale, same)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The vectors of each example's video and text, from which `finalize` makes ranks."""
