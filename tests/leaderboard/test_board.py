@@ -1,12 +1,9 @@
-"""The board: what stands side by side, what is marked, ranked and refused."""
+"""The board: what stands side by side, what is marked, ranked and written."""
 
-import csv
 import importlib
-import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,84 +12,22 @@ import numpy as np
 import pytest
 
 from evalkit.cli import main
-from evalkit.datasets import published, suites
 from evalkit.metrics.average_precision import charades_map
 from evalkit.metrics.bootstrap import interval, interval_of
 from evalkit.metrics.bootstrap import mean as mean_of
-from evalkit.metrics.classification import accuracy, top1_top5
+from evalkit.metrics.classification import top1_top5
 from evalkit.metrics.text.captions import captions
 from evalkit.pipeline.runner import _place
-from evalkit.results import run_folder, validate
+from evalkit.results import run_folder
 from evalkit.results.rows import Row
-from evalkit.results.scores import measure, scores
-from tests.records import PLUGIN, result_of, rows_of
+from evalkit.results.scores import measure
+from tests.leaderboard.boards import Edit, cells, hits, lines, page, put, put_seed, right, texts
+from tests.records import rows_of
 
 board = importlib.import_module("evalkit.leaderboard.board")
 markdown = importlib.import_module("evalkit.leaderboard.markdown")
-comparison = importlib.import_module("evalkit.leaderboard.comparison")
-collection = importlib.import_module("evalkit.leaderboard.runs")
+
 ROOT = Path(__file__).parents[2]
-
-Edit = Callable[[dict[str, Any]], object]
-
-
-def put(
-    results: Path,
-    rows: Sequence[Row],
-    task: str = "egoschema@mini",
-    encoder: str = "demo",
-    day: int = 1,
-    edit: Edit = lambda record: None,
-    score: Callable[..., Any] = accuracy,
-) -> Path:
-    """Writes a run."""
-    record = result_of(rows, score)
-    record["task"] |= {"name": task, "published": {}}
-    record["encoder"] |= {"name": encoder, "ckpt": encoder}
-    record["provenance"]["finished"] = f"2026-02-{day:02d}T00:00:59+00:00"
-    edit(record)
-    return run_folder.write(results / encoder / task / f"run-{day}", record, rows, f"task: {task}\n")
-
-
-def put_seed(
-    results: Path,
-    rows: Sequence[Row],
-    seed: int,
-    day: int,
-    edit: Edit = lambda record: None,
-    score: Callable[..., Any] = accuracy,
-) -> None:
-    """Writes a run of a seed."""
-
-    def of_seed(record: dict[str, Any]) -> None:
-        record["provenance"]["seed"] = seed
-        edit(record)
-        record["scores"] = scores(score, rows, record["provenance"]["seed"])
-
-    put(results, rows, day=day, edit=of_seed, score=score)
-
-
-def right(numbers: Sequence[int], n: int) -> list[Row]:
-    """Rows of n examples, each of its own video, of which those with these numbers are right."""
-    return [Row(f"q{i}", f"v{i}", target=1, prediction=int(i in numbers)) for i in range(n)]
-
-
-def texts(n: int) -> list[Row]:
-    """Rows of n captions, each of its own video, that have some words of what is right."""
-    words = ["a", "red", "ball", "rolls", "up", "to", "the", "left", "and", "then", "down"]
-    return [Row(f"q{i}", f"v{i}", target=" ".join(words[i:]), prediction=" ".join(words[:-i])) for i in range(1, n + 1)]
-
-
-def page(results: Path) -> str:
-    return str(board.render_markdown(*board.collect(results)))
-
-
-def cells(results: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(board.render_csv(board.collect(results)[0]))))
-
-
-def lines(text: str, begin: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith(begin)]
 
 
 # --- side by side
@@ -303,194 +238,6 @@ def test_a_score_that_no_example_has_a_value_of_is_not_ranked(tmp_path: Path) ->
         rows = [Row(f"q{i}", f"v{i}", target=[i % 2], prediction=[sure, 1 - sure]) for i in range(8)]
         put(tmp_path, rows, encoder=encoder, score=charades_map)
     assert [(cell["metric"], cell["best_rank"]) for cell in cells(tmp_path)] == [("mAP", ""), ("mAP", "")]
-
-
-# --- in print
-
-
-def paper(protocol: str, adapter: str = "probe", parameters: int = 90_000_000, **settings: Any) -> Edit:
-    """An edit that makes a record one by a paper's protocol, on the split that papers print."""
-
-    def edit(record: dict[str, Any]) -> None:
-        record["task"] |= {"split": "val", "protocol": {"name": protocol, "adapter": adapter}}
-        record["adapter"] |= {"name": adapter, "settings": settings}
-        record["encoder"]["parameters"] = parameters
-        record["task"]["protocol"] |= {"shots": settings["shots"]} if "shots" in settings else {}
-        if adapter == "zero_shot":
-            record["selection"] = None
-
-    return edit
-
-
-def hits(n: int, of: int) -> list[Row]:
-    """Rows of top-5 answers, n of which have the right one first."""
-    return [Row(f"q{i}", f"v{i}", target=1, prediction=[1, 2] if i < n else [2, 1]) for i in range(of)]
-
-
-def beside(results: Path, encoder: str, n: int, edit: Edit) -> dict[str, str]:
-    put(results, hits(n, 400), "kinetics400", encoder, edit=edit, score=top1_top5)
-    (cell,) = cells(results)
-    return {key: cell[key] for key in ("printed", "printed_of", "printed_in", "difference", "verdict")}
-
-
-def test_what_a_paper_prints_of_the_same_encoder_is_within_the_interval_or_differs(tmp_path: Path) -> None:
-    of_clip = {"printed": "75.2", "printed_of": "CLIP-B", "printed_in": "videoprism, table 2/13"}
-    near, far = (beside(tmp_path / str(n), "clip_base", n, paper("videoglue")) for n in (300, 200))
-    assert near == of_clip | {"difference": "-0.2", "verdict": "within interval"}
-    assert far == of_clip | {"difference": "-25.2", "verdict": "differs"}
-    assert lines(page(tmp_path / "300"), "| kinetics400, val, frozen, videoglue, top1 |") == [
-        "| kinetics400, val, frozen, videoglue, top1 | clip_base | 75.0 (70.8 to 79.2) | 75.2 | CLIP-B "
-        "| [videoprism, table 2/13](https://arxiv.org/abs/2402.13217v3) | -0.2 | within interval |"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("encoder", "edit", "printed", "of", "verdict"),
-    [
-        ("clip_base", paper("videoglue", head="mlap"), "77.1", "CLIP-B", "within interval"),
-        ("clip_base", paper("videoglue_finetune", "finetune", tune="adapters"), "80.2", "CLIP-B", "differs"),
-        ("clip_base", paper("videoglue_finetune", "finetune", tune="all"), "81.0", "CLIP-B", "differs"),
-        ("clip_base", paper("videoglue_finetune", "finetune", tune="lora"), "", "", ""),
-        ("clip_base", paper("videoglue", shots=10), "", "", ""),
-        ("videoprism_lvt_base", paper("videoglue", "zero_shot"), "69.2", "VideoPrism-LvT-B (public)", "differs"),
-        ("mine", paper("videoprism"), "84.2", "VideoPrism-B", "another encoder"),
-    ],
-)
-def test_a_printed_number_is_of_the_same_adaptation_and_of_no_other_encoder_unsaid(
-    tmp_path: Path, encoder: str, edit: Edit, printed: str, of: str, verdict: str
-) -> None:
-    found = beside(tmp_path, encoder, 300, edit)
-    assert (found["printed"], found["printed_of"], found["verdict"]) == (printed, of, verdict)
-
-
-@pytest.mark.parametrize(
-    ("protocol", "title"), [("videoglue", "videoglue"), ("videoprism", "videoprism"), ("x", "Other")]
-)
-def test_a_task_stands_under_the_suite_whose_protocol_it_is(tmp_path: Path, protocol: str, title: str) -> None:
-    put(tmp_path, hits(3, 4), "kinetics400", edit=paper(protocol), score=top1_top5)
-    assert lines(page(tmp_path), "## ")[0].startswith(f"## {title}")
-
-
-def test_every_task_of_every_suite_is_asked_for_in_words_that_papers_print_under() -> None:
-    wanted = comparison.suites_by_cell()
-    assert {name for names in wanted.values() for name in names} == set(suites.suites())
-    assert {how for _, how, _ in wanted} <= {number.adaptation for number in published.published_numbers()}
-
-
-def test_a_miniature_stands_apart_and_beside_no_printed_number(tmp_path: Path) -> None:
-    for task in ("kinetics400", "kinetics400@mini"):
-        put(tmp_path, hits(300, 400), task, "clip_base", edit=paper("videoglue"), score=top1_top5)
-    glue, mini, *_ = re.split("^## ", page(tmp_path), flags=re.MULTILINE)[1:]
-    assert glue.startswith("videoglue: ") and "@mini" not in glue and "Beside what papers print" in glue
-    assert mini.startswith("Miniatures: ") and "kinetics400<br>" not in mini and "papers" not in mini
-
-
-# --- what is refused
-
-
-def altered(run: Path, name: str, old: str, new: str) -> None:
-    text = (run / name).read_text()
-    assert old in text
-    (run / name).write_text(text.replace(old, new, 1))
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new", "told"),
-    [
-        ("predictions.jsonl", '"prediction": 0', '"prediction": 1', "predictions.jsonl was changed"),
-        ("result.json", '"value": 66.666667', '"value": 76.666667', "accuracy value: stored 76.666667, recomputed 66"),
-        ("result.json", '"frames": 16', '"frames": 32', "task.protocol was changed"),
-        ("result.json", '"predictions_sha256": "', '"predictions_sha256": "0', "predictions_sha256: "),
-        ("config.yaml", "egoschema", "egoschemb", "config.yaml was changed"),
-    ],
-)
-def test_an_invalid_run_is_refused_by_name_and_the_rest_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, old: str, new: str, told: str
-) -> None:
-    results, out = tmp_path / "results", tmp_path / "board.md"
-    put(results, rows_of(8, 4), encoder="good")
-    run = put(results, rows_of(8, 4), encoder="bad")
-    words = ["leaderboard", f"results={results}", f"out={out}"]
-    assert main(words) == 0
-    assert "Refused" not in out.read_text()
-    altered(run, name, old, new)
-    capsys.readouterr()
-    assert main(words) == 1
-    (line,) = lines(capsys.readouterr().err, "refused: ")
-    assert line.startswith("refused: bad/egoschema@mini/run-1: ") and told in line
-    text = out.read_text()
-    assert lines(text, "| good | **") and not lines(text, "| bad |")
-    assert lines(text, "* bad/egoschema@mini/run-1: ")
-
-
-def test_what_validated_is_remembered_until_a_byte_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
-    results = tmp_path / "results"
-    checked: list[str] = []
-    for encoder in ("a", "b"):
-        put(results, rows_of(8, 4), encoder=encoder)
-    check = validate.check
-
-    def counted(run: Path, files: Sequence[Path]) -> validate.Checked:
-        checked.append(run.parts[-3])
-        return check(run, files)
-
-    monkeypatch.setattr(validate, "check", counted)
-    first = page(results)
-    assert checked == ["a", "b"]
-    assert page(results) == first and checked == ["a", "b"]
-    altered(results / "b/egoschema@mini/run-1", "config.yaml", "task", "Task")
-    assert "Refused" in page(results) and checked == ["a", "b", "b"]
-    for file in (tmp_path / "cache/verdicts").iterdir():
-        file.write_text("{")
-    assert "Refused" in page(results) and sorted(checked) == ["a", "a", "b", "b", "b"]
-
-
-def test_several_processes_say_what_one_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = tmp_path / "results"
-    for encoder in "abcd":
-        put(results, rows_of(8, 4), encoder=encoder)
-        put(results, texts(6), "msrvtt_caption@mini", encoder, score=captions)
-    altered(results / "b/egoschema@mini/run-1", "predictions.jsonl", '"prediction": 0', '"prediction": 1')
-    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "one"))
-    alone = page(results)
-    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "several"))
-    monkeypatch.setattr(collection, "cores", lambda: 2)
-    monkeypatch.setattr(collection, "POOL_AFTER_S", 0)
-    monkeypatch.setattr(validate, "check", None)  # here, which is not in the others
-    assert page(results) == alone
-    assert "* b/egoschema@mini/run-1: predictions.jsonl was changed" in alone
-    assert len(list((tmp_path / "several/verdicts").iterdir())) == 7
-
-
-def test_a_headline_that_is_made_of_sums_is_remembered_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
-    for encoder in ("a", "b"):
-        put(tmp_path / "results", texts(8), "msrvtt_caption@mini", encoder, score=captions)
-    first = page(tmp_path / "results")
-    monkeypatch.setattr(collection, "measure", None)
-    assert page(tmp_path / "results") == first
-    for run in board.collect(tmp_path / "results")[0]:
-        stored = run_folder.load(run.folder)["scores"][0]
-        assert (stored["metric"], stored["value"]) == ("CIDEr", round(run.headline.values, 6))
-
-
-def test_scores_by_code_of_ones_own_are_recomputed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    put(tmp_path / "results", rows_of(8, 4), edit=lambda r: r["task"].update(score=f"{tmp_path}/mine.py:score"))
-    _, (line,) = board.collect(tmp_path / "results", [(tmp_path / "mine.py").resolve()])
-    assert "scores: stored accuracy; recomputed half" in line
-    _, (line,) = board.collect(tmp_path / "results")
-    assert "unverified" in line and "recomputed" not in line
-    assert not (tmp_path / "cache/verdicts").exists()
-
-
-def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "file"))
-    put(tmp_path / "results", rows_of(8, 4))
-    assert "**66.7**" in page(tmp_path / "results")
 
 
 # --- as text

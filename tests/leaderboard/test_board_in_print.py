@@ -1,0 +1,86 @@
+"""The board beside what papers print."""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.datasets import published, suites
+from evalkit.metrics.classification import top1_top5
+from tests.leaderboard.boards import Edit, cells, hits, lines, page, put
+
+comparison = importlib.import_module("evalkit.leaderboard.comparison")
+
+
+def paper(protocol: str, adapter: str = "probe", parameters: int = 90_000_000, **settings: Any) -> Edit:
+    """An edit that makes a record one by a paper's protocol, on the split that papers print."""
+
+    def edit(record: dict[str, Any]) -> None:
+        record["task"] |= {"split": "val", "protocol": {"name": protocol, "adapter": adapter}}
+        record["adapter"] |= {"name": adapter, "settings": settings}
+        record["encoder"]["parameters"] = parameters
+        record["task"]["protocol"] |= {"shots": settings["shots"]} if "shots" in settings else {}
+        if adapter == "zero_shot":
+            record["selection"] = None
+
+    return edit
+
+
+def beside(results: Path, encoder: str, n: int, edit: Edit) -> dict[str, str]:
+    put(results, hits(n, 400), "kinetics400", encoder, edit=edit, score=top1_top5)
+    (cell,) = cells(results)
+    return {key: cell[key] for key in ("printed", "printed_of", "printed_in", "difference", "verdict")}
+
+
+def test_what_a_paper_prints_of_the_same_encoder_is_within_the_interval_or_differs(tmp_path: Path) -> None:
+    of_clip = {"printed": "75.2", "printed_of": "CLIP-B", "printed_in": "videoprism, table 2/13"}
+    near, far = (beside(tmp_path / str(n), "clip_base", n, paper("videoglue")) for n in (300, 200))
+    assert near == of_clip | {"difference": "-0.2", "verdict": "within interval"}
+    assert far == of_clip | {"difference": "-25.2", "verdict": "differs"}
+    assert lines(page(tmp_path / "300"), "| kinetics400, val, frozen, videoglue, top1 |") == [
+        "| kinetics400, val, frozen, videoglue, top1 | clip_base | 75.0 (70.8 to 79.2) | 75.2 | CLIP-B "
+        "| [videoprism, table 2/13](https://arxiv.org/abs/2402.13217v3) | -0.2 | within interval |"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "edit", "printed", "of", "verdict"),
+    [
+        ("clip_base", paper("videoglue", head="mlap"), "77.1", "CLIP-B", "within interval"),
+        ("clip_base", paper("videoglue_finetune", "finetune", tune="adapters"), "80.2", "CLIP-B", "differs"),
+        ("clip_base", paper("videoglue_finetune", "finetune", tune="all"), "81.0", "CLIP-B", "differs"),
+        ("clip_base", paper("videoglue_finetune", "finetune", tune="lora"), "", "", ""),
+        ("clip_base", paper("videoglue", shots=10), "", "", ""),
+        ("videoprism_lvt_base", paper("videoglue", "zero_shot"), "69.2", "VideoPrism-LvT-B (public)", "differs"),
+        ("mine", paper("videoprism"), "84.2", "VideoPrism-B", "another encoder"),
+    ],
+)
+def test_a_printed_number_is_of_the_same_adaptation_and_of_no_other_encoder_unsaid(
+    tmp_path: Path, encoder: str, edit: Edit, printed: str, of: str, verdict: str
+) -> None:
+    found = beside(tmp_path, encoder, 300, edit)
+    assert (found["printed"], found["printed_of"], found["verdict"]) == (printed, of, verdict)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "title"), [("videoglue", "videoglue"), ("videoprism", "videoprism"), ("x", "Other")]
+)
+def test_a_task_stands_under_the_suite_whose_protocol_it_is(tmp_path: Path, protocol: str, title: str) -> None:
+    put(tmp_path, hits(3, 4), "kinetics400", edit=paper(protocol), score=top1_top5)
+    assert lines(page(tmp_path), "## ")[0].startswith(f"## {title}")
+
+
+def test_every_task_of_every_suite_is_asked_for_in_words_that_papers_print_under() -> None:
+    wanted = comparison.suites_by_cell()
+    assert {name for names in wanted.values() for name in names} == set(suites.suites())
+    assert {how for _, how, _ in wanted} <= {number.adaptation for number in published.published_numbers()}
+
+
+def test_a_miniature_stands_apart_and_beside_no_printed_number(tmp_path: Path) -> None:
+    for task in ("kinetics400", "kinetics400@mini"):
+        put(tmp_path, hits(300, 400), task, "clip_base", edit=paper("videoglue"), score=top1_top5)
+    glue, mini, *_ = re.split("^## ", page(tmp_path), flags=re.MULTILINE)[1:]
+    assert glue.startswith("videoglue: ") and "@mini" not in glue and "Beside what papers print" in glue
+    assert mini.startswith("Miniatures: ") and "kinetics400<br>" not in mini and "papers" not in mini
