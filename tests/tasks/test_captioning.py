@@ -15,7 +15,7 @@ from evalkit.mini import world
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores
 from tests.given import ANNOTATIONS, DATA, linked, make, make_adapter, real, refusal, write
-from tests.tasks.test_retrieval import activitynet, msrvtt, vatex, youcook2
+from tests.tasks.caption_files import activitynet, msrvtt, vatex, youcook2
 
 # --- the real files --------------------------------------------------------------------------------------------------
 
