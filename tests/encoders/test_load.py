@@ -4,63 +4,24 @@ import errno
 import json
 import os
 import pickle
-import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import evalkit
-from evalkit import api, encoders
+from evalkit import encoders
 from evalkit.api import Clip
-from evalkit.config import parse
-from evalkit.config.keys import known_keys
 from evalkit.encoders import Spec, load_encoder, save_encoder, spec_of
 from evalkit.encoders.longvivit import ViViT
 from evalkit.errors import UserError
-from evalkit.weights import checkpoint, huggingface, presets
+from evalkit.weights import checkpoint, presets
 from tests.encoders import test_hf_video
-
-OWN = """
-import torch
-
-from evalkit.api import Clip, EncoderOutput
-
-
-class Mean(torch.nn.Module):
-    clip = Clip(frames=2, size=8)
-    dim = 3
-
-    def forward(self, video):
-        tokens = video.mean((-1, -2))[:, :, None]
-        return EncoderOutput(tokens, tokens.mean((1, 2)))
-
-
-def make():
-    return Mean().train()
-
-
-def number():
-    return 7
-
-
-def torn():
-    raise RuntimeError("no wheels on this")
-
-
-def worded():
-    from evalkit.errors import UserError
-
-    raise UserError("give it wheels")
-"""
 
 
 def load(ckpt: object, **settings: Any) -> Any:
@@ -142,38 +103,6 @@ def test_what_is_saved_is_loaded_as_it_was_but_for_half_precision(vocabulary: Pa
     assert loaded.clip == clip
     for name, value in module.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value.half().float()), name
-
-
-def test_presets_with_random_weights_depend_on_the_seed_alone() -> None:
-    torch.manual_seed(11)
-    state = torch.get_rng_state()
-    one = checkpoint.sha256(load("random:vivit_demo", seed=3))
-    assert torch.equal(torch.get_rng_state(), state)  # what is random elsewhere stays as it was
-    torch.rand(5)
-    assert checkpoint.sha256(load("random:vivit_demo", seed=3)) == one
-    assert checkpoint.sha256(load("random:vivit_demo", seed=4)) != one
-
-
-@pytest.mark.parametrize("name", sorted(presets.presets()))
-def test_every_preset_describes_an_encoder_that_fits_its_clip(name: str) -> None:
-    spec = encoders.read_preset(name)
-    with torch.device("meta"):
-        module: Any = spec.build()
-    encoded = module(torch.empty(1, spec.clip.frames, 3, spec.clip.size, spec.clip.size, device="meta"))
-    assert encoded.tokens.shape[-1] == module.dim
-    assert encoded.pooled.shape == (1, getattr(module, "pooled_dim", module.dim))
-
-
-def test_a_function_of_ones_own_gives_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_tower.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)  # found there, as a file would be
-    encoder = load("own_tower:make")
-    assert not encoder.training and encoder(video(encoder)).pooled.shape == (2, 3)
-    assert refusal("own_tower:number") == "ckpt=own_tower:number gives a int; wanted a torch module with .clip and .dim"
-    assert refusal("own_tower:torn") == "ckpt=own_tower:torn: RuntimeError: no wheels on this"
-    assert refusal("own_tower:worded") == "give it wheels"
-    assert refusal("own_tower:gone").startswith("ckpt=own_tower:gone: AttributeError: ")
-    assert refusal("no_such_tower:make").startswith("ckpt=no_such_tower:make: ModuleNotFoundError: ")
 
 
 # --- what cannot be loaded -------------------------------------------------------------------------------------------
@@ -324,112 +253,6 @@ def test_the_hash_changes_with_one_weight_a_name_a_shape_or_a_type(tiny: Path) -
     assert len(set(hashes)) == 4
 
 
-# --- the user's own --------------------------------------------------------------------------------------------------
-
-OWN_FUNCTION = '''
-import torch
-from evalkit.api import Clip, EncoderOutput
-
-class Own(torch.nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.clip, self.dim = Clip(frames=2, size=8), width
-        self.map = torch.nn.Linear(3, width)
-
-    def forward(self, video):
-        tokens = self.map(video.mean((3, 4)))[:, :, None]
-        return EncoderOutput(tokens, tokens.mean((1, 2)))
-
-def make(width: int = 5) -> Own:
-    """My encoder.
-
-    Args:
-        width: of its tokens.
-    """
-    return Own(width)
-
-number = 3
-'''
-
-
-@pytest.fixture
-def own(module_here: Callable[[str], str]) -> str:
-    """The name of a module in the current folder that makes an encoder."""
-    return module_here(OWN_FUNCTION)
-
-
-def test_a_function_of_the_users_own_takes_its_own_settings(own: str) -> None:
-    encoder = load_encoder(f"{own}:make", width=7)
-    assert encoder.dim == 7 and encoder(video(encoder)).tokens.shape == (2, 2, 1, 7)
-    keys = known_keys("run", ckpt=f"{own}:make")
-    assert keys["encoder.width"].default == 5 and keys["encoder.width"].meaning == "of its tokens."
-    assert "encoder.prefix" not in keys and "encoder.prefix" in known_keys("run", ckpt="demo")
-    settled = parse.resolve("canary", [f"ckpt={own}:make", "encoder.width=6"])
-    assert settled.encoder == {"width": 6}
-
-
-def test_a_setting_that_no_encoder_knows_is_told_with_the_nearest(own: str) -> None:
-    with pytest.raises(UserError, match=r"^unknown setting 'prefx' of an encoder. Did you mean 'prefix'\?$"):
-        load_encoder("demo", prefx="x")
-    with pytest.raises(UserError, match="^unknown key 'encoder.wdth'. Did you mean 'encoder.width'\\?$"):
-        parse.resolve("canary", [f"ckpt={own}:make", "encoder.wdth=6"])
-    with pytest.raises(UserError, match="number is a int; wanted a function"):
-        load_encoder(f"{own}:number")
-    with pytest.raises(UserError, match="unexpected keyword argument 'depth'"):
-        load_encoder(f"{own}:make", depth=1)
-
-
-def test_an_entry_points_name_is_a_checkpoint(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("mine", f"{own}:make", "evalkit.encoders")
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: (point,) if group == point.group else ())
-    monkeypatch.syspath_prepend(".")
-    assert load_encoder("mine", width=9).dim == 9
-
-
-# --- training checkpoints --------------------------------------------------------------------------------------------
-
-
-class Training(lightning.LightningModule):
-    """What a user trains: the encoder is a part of it."""
-
-    def __init__(self, encoder: torch.nn.Module) -> None:
-        super().__init__()
-        self.save_hyperparameters({"note": "x"})
-        self.model = torch.nn.ModuleDict({"encoder": encoder, "head": torch.nn.Linear(24, 3)})
-
-
-@pytest.fixture
-def trained(tiny: Path, tmp_path: Path) -> Path:
-    """A checkpoint that Lightning's Trainer wrote."""
-    file = tmp_path / "epoch=3-step=100.ckpt"
-    trainer = lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", max_epochs=0)
-    trainer.strategy.connect(Training(load(tiny)))
-    trainer.save_checkpoint(file)
-    return file
-
-
-def test_the_encoder_is_taken_out_of_a_training_checkpoint_by_its_prefix(trained: Path, tiny: Path) -> None:
-    known = checkpoint.sha256(load(tiny))
-    assert checkpoint.sha256(load(trained, model=str(tiny), prefix="model.encoder.")) == known
-    (trained.parent / "config.json").write_bytes((tiny / "config.json").read_bytes())
-    assert checkpoint.sha256(load(trained, prefix="model.encoder.")) == known
-
-
-def test_a_prefix_that_no_weight_has_is_told_with_those_there_are(trained: Path, tiny: Path) -> None:
-    with pytest.raises(UserError, match=r"prefix=encoder\.: no weight of .* starts so. Found: model.encoder., model.h"):
-        load(trained, model=str(tiny), prefix="encoder.")
-    with pytest.raises(UserError, match="do not fit the model"):
-        load(trained, model=str(tiny))
-
-
-def test_weights_that_do_not_say_their_model_ask_for_it(trained: Path) -> None:
-    assert "does not say which model it belongs to: put its config.json beside it, or give encoder.model=" in refusal(
-        trained
-    )
-    with pytest.raises(UserError, match="^encoder.model=shortvivit_bas: wanted a .* Did you mean 'shortvivit_b"):
-        load(trained, model="shortvivit_bas")
-
-
 def test_a_pickle_that_runs_code_is_loaded_only_where_it_is_trusted(copy: Path, tiny: Path) -> None:
     class Note:
         def __reduce__(self) -> Any:
@@ -438,21 +261,6 @@ def test_a_pickle_that_runs_code_is_loaded_only_where_it_is_trusted(copy: Path, 
     torch.save({"state_dict": load_file(tiny / "model.safetensors"), "note": Note()}, copy / "run.ckpt")
     assert refusal(copy / "run.ckpt").endswith("trust=true loads it all the same, if you trust who made it")
     assert checkpoint.sha256(load(copy / "run.ckpt", trust=True)) == checkpoint.sha256(load(tiny))
-
-
-def test_a_training_checkpoint_of_a_transformers_model_needs_only_its_config(tmp_path: Path) -> None:
-    saved = test_hf_video.folder(tmp_path, "videomae")
-    state = load_file(saved / "model.safetensors")
-    file = tmp_path / "run.ckpt"
-    torch.save({"state_dict": {f"model.encoder.{name}": value for name, value in state.items()}}, file)
-    known = checkpoint.sha256(load(saved))
-    (saved / "model.safetensors").rename(tmp_path / "kept.safetensors")
-    assert checkpoint.sha256(load(file, model=str(saved), prefix="model.encoder.")) == known
-    (saved / "run.ckpt").write_bytes(file.read_bytes())
-    assert checkpoint.sha256(load(saved / "run.ckpt", prefix="model.encoder.")) == known
-    assert checkpoint.sha256(load(tmp_path / "kept.safetensors", model=str(saved))) == known
-    with pytest.raises(UserError, match=r"^encoder.prefix=model.encoder: .* Did you mean model.encoder.\?$"):
-        load(file, model=str(saved), prefix="model.encoder")
 
 
 # --- what Python's callers write -------------------------------------------------------------------------------------
@@ -503,39 +311,3 @@ def test_a_hub_name_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.M
     told = refusal("nobody/nothing-at-all")
     assert told.startswith("nobody/nothing-at-all: no such file or folder here, and the hub does not give it: ")
     assert told.endswith("Give a local folder, or fetch it where there is a network: hf download nobody/nothing-at-all")
-
-
-def test_a_preset_with_published_weights_stands_for_its_model_on_the_hub(
-    monkeypatch: pytest.MonkeyPatch, tiny: Path
-) -> None:
-    asked: list[str] = []
-
-    def fetch(name: str) -> Path:
-        asked.append(name)
-        return tiny
-
-    monkeypatch.setattr(huggingface, "fetch", fetch)
-    assert load("clip_base").dim == 24 and load("some/model@main").dim == 24
-    assert asked == ["openai/clip-vit-base-patch16", "some/model@main"]
-
-
-# --- the list --------------------------------------------------------------------------------------------------------
-
-
-def test_the_list_of_encoders_is_read_without_torch() -> None:
-    code = "import sys; from evalkit.cli import main; main(['list', 'encoders']); assert 'torch' not in sys.modules"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    lines = told.splitlines()
-    assert lines[0].split() == ["name", "family", "parameters", "clip", "text", "weights", "source"]
-    assert lines[1].startswith("demo ") and "Apache-2.0" in lines[1]
-    assert {line.split(" ")[0] for line in lines[1:]} >= set(presets.presets())
-
-
-@pytest.mark.parametrize("name", sorted(presets.presets()))
-def test_a_preset_has_as_many_weights_as_its_card_says_and_a_text_tower_where_it_says(name: str) -> None:
-    card = presets.card(presets.presets()[name])
-    with torch.device("meta"):
-        module = encoders.read_preset(name).build()
-    assert sum(parameter.numel() for parameter in module.parameters()) == card.parameters
-    assert api.has_text(module) == card.text
-    assert card.source.startswith("https://") and bool(card.license) == bool(card.hub or name == "vivit_demo")
