@@ -20,7 +20,7 @@ from evalkit.metrics.retrieval import retrieval
 from evalkit.metrics.text.captions import captions
 from evalkit.results.rows import Row
 from evalkit.results.run_folder import write
-from tests.records import minimal_of, result_of, rows_of
+from tests.records import result_of, rows_of
 
 exports = importlib.import_module("evalkit.leaderboard.exports")  # a folder of the repository is part of the package
 foreign = importlib.import_module("evalkit.leaderboard.other_tools").read_scores
@@ -291,83 +291,6 @@ def test_every_format_is_the_same_each_time(results: Path, tmp_path: Path, to: s
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True) if a.is_file())
 
 
-@pytest.mark.parametrize("to", sorted({*exports.formats()} - {"egoschema", "coco", "clip_benchmark"}))
-def test_every_format_takes_a_run_of_which_little_is_known(tmp_path: Path, to: str) -> None:
-    rows = rows_of(3, 1)
-    write(tmp_path / "results" / "run", minimal_of(rows), rows, "")
-    assert exports.export([f"results={tmp_path / 'results'}", f"to={to}", f"out={tmp_path / 'out'}"]) == 0
-
-
-@pytest.mark.parametrize("to", ["mteb", "hf", "csv"])
-def test_a_run_without_any_public_answer_has_no_place_among_scores(tmp_path: Path, to: str) -> None:
-    save(tmp_path / "results", "egoschema", rows_of(0, 0, unlabeled=3), accuracy, "multiple_choice")
-    with pytest.raises(UserError, match="none of 1 runs has a place in it"):
-        exports.export([f"results={tmp_path / 'results'}", f"to={to}", f"out={tmp_path / 'out'}"])
-
-
-def test_a_score_that_is_undefined_is_told_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [Row(f"m{i}", f"{i}.mp4", target=[], prediction=[0.2, 0.5]) for i in range(2)]  # of no class at all
-    save(tmp_path / "results", "charades", rows, multilabel_map, "probe")
-    for to in ("csv", "mteb", "eee"):
-        with pytest.raises(UserError, match="none of 1 runs has a place in it"):
-            exports.export([f"results={tmp_path / 'results'}", f"to={to}", f"out={tmp_path / 'out'}"])
-        assert "demo/charades/run: mAP is undefined and left out" in capsys.readouterr().err
-
-
-def test_an_invalid_run_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path / "results", "msrvtt", RANKS, retrieval, "retrieval", "clip_base")
-    broken = save(tmp_path / "results", "egoschema", ANSWERED, accuracy, "multiple_choice") / "predictions.jsonl"
-    broken.write_text(broken.read_text().replace('"prediction": 1', '"prediction": 4'))
-    assert main(["export", f"results={tmp_path / 'results'}", "to=csv", f"out={tmp_path / 'out'}"]) == 1
-    assert "demo/egoschema/run" in capsys.readouterr().err
-    rows = csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines())
-    assert {row["dataset"] for row in rows} == {"msrvtt"}
-
-
-def test_of_two_runs_with_one_place_the_newer_is_written_and_the_other_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for rows in (ANSWERED, ANSWERED[:1]):
-        save(tmp_path / "results", "egoschema", rows, accuracy, "multiple_choice")
-    assert main(["export", f"results={tmp_path / 'results'}", "to=hf", f"out={tmp_path / 'out'}"]) == 0
-    assert "value: 100.0" in (tmp_path / "out" / "evalkit__demo" / ".eval_results" / "egoschema.yaml").read_text()
-    assert "egoschema.yaml: an older run has the same place and is left out" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("to", exports.formats())
-def test_a_result_from_elsewhere_cannot_choose_where_it_is_written(tmp_path: Path, to: str) -> None:
-    for task, rows, score, adapter in (
-        ("../../../a/../b", RANKS, retrieval, "retrieval"),
-        ("../said", SAID, captions, "captioner"),
-        ("egoschema", ANSWERED, accuracy, "multiple_choice"),
-    ):
-        record = result_of(rows, score) | {"selection": None}
-        record["task"]["name"] = task
-        record["encoder"] |= {"name": "../../evil", "ckpt": "../../evil"}
-        record["adapter"]["name"] = adapter
-        write(tmp_path / "results" / adapter, record, rows, "")
-    assert (
-        exports.export([f"results={tmp_path / 'results'}", f"to={to}", f"out={tmp_path / 'deep' / 'er' / 'out'}"]) == 0
-    )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "results"]
-    assert [path.name for path in (tmp_path / "deep").rglob("*") if path.parent.name in ("deep", "er")] == ["er", "out"]
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["to=mtep"], "to=mtep: there is no such format. Did you mean 'mteb'? Known: clip_benchmark, coco, csv, eee"),
-        ([], "to=: there is no such format. Known: clip_benchmark"),
-        (["to=csv", "form=x"], "export takes to=, results=, out= and task=, got 'form=x'"),
-        (["to=csv", "results=nowhere"], "no run at or under 'nowhere'"),
-    ],
-)
-def test_what_is_wrong_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", *words]) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
-
-
 # --- the scores of others
 
 
@@ -379,57 +302,3 @@ def test_scores_of_mteb_and_lm_eval_come_in_percent(exported: Callable[[str], di
     assert found["lm-eval", "evalkit/demo", "egoschema@mini", "acc"].value == pytest.approx(100 * 8 / 15)
     assert found["lm-eval", "openai/clip-vit-base-patch16", "msrvtt", "t2v_median_rank"].value == 3.5
     assert {one.split for one in found.values()} == {"test"}
-
-
-def test_subsets_filters_and_versions_are_told(tmp_path: Path) -> None:
-    task = tmp_path / "results" / "org__one" / "abc" / "Video.json"
-    task.parent.mkdir(parents=True)
-    subset = {
-        "hf_subset": "en",
-        "languages": ["eng-Latn"],
-        "f1": 0.25,
-        "main_score": 0.5,
-        "runs": [{"f1": 0.2}],
-        "bad": None,
-    }
-    values = {"task_name": "Video", "dataset_revision": "1", "mteb_version": "2.20", "scores": {"test": [subset]}}
-    task.write_text(json.dumps(values))
-    (tmp_path / "results_x.json").write_text(
-        json.dumps(
-            {
-                "results": {
-                    "gsm": {
-                        "alias": "gsm",
-                        "exact_match,strict": 0.5,
-                        "exact_match_stderr,strict": 0.1,
-                        "bleu,none": 30.0,
-                    }
-                },
-                "configs": {"gsm": {"test_split": "test"}},
-                "config": {"model_args": "pretrained=a/b"},
-            }
-        )
-    )
-    (tmp_path / "other.json").write_text("[1, 2]")
-    found = [one[:6] for one in foreign(tmp_path)]
-    assert found == [
-        ("org/one", "Video", "test/en", "main_score", 50.0, "mteb 2.20"),
-        ("org/one", "Video", "test/en", "f1", 25.0, "mteb 2.20"),
-        ("pretrained=a/b", "gsm", "test/strict", "exact_match", 50.0, "lm-eval"),
-        ("pretrained=a/b", "gsm", "test", "bleu", 30.0, "lm-eval"),
-    ]
-
-
-def test_what_is_no_score_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no score of mteb or lm-eval"):
-        foreign(tmp_path / "nowhere")
-    (tmp_path / "cut.json").write_text('{"results": ')
-    with pytest.raises(UserError, match=r"cut\.json: not as published: JSONDecodeError"):
-        foreign(tmp_path)
-    (tmp_path / "cut.json").write_text(
-        json.dumps(
-            {"task_name": "V", "dataset_revision": "1", "scores": {"test": [{"hf_subset": "default", "main_score": 1}]}}
-        )
-    )
-    with pytest.raises(UserError, match="whose scores"):
-        foreign(tmp_path / "cut.json")
