@@ -95,6 +95,11 @@ def settings_class(adapter: str) -> type[AdapterSettings]:
             f"adapter {adapter!r} is broken: {module} has no class `Settings` of evalkit.api.AdapterSettings: "
             "see docs/adapters.md"
         )
+    if inspect.get_annotations(settings) and "__dataclass_fields__" not in vars(settings):
+        raise UserError(
+            f"adapter {adapter!r} is broken: its class `Settings` is no dataclass, so that its fields are no keys: put "
+            "@dataclass(frozen=True) above it"
+        )
     return settings
 
 

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Example, FeatureSpec, Prediction
+from evalkit.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,26 @@ class Training(AdapterSettings):
     weight_decay: Annotated[float, Ge(0)] = 0.05
     epochs: Annotated[int, Ge(0)] = 30
     batch_size: Annotated[int, Gt(0)] = 32
+
+
+def check_predictions(adapter: Adapter, predictions: object, count: int) -> Sequence[Prediction]:
+    """The predictions, which are a list of so many `Prediction`.
+
+    Raises:
+        UserError: they are something else.
+    """
+    if isinstance(predictions, Sequence) and len(predictions) == count:
+        wrong = next((one for one in predictions if not isinstance(one, Prediction)), None)
+        if wrong is None:
+            return predictions
+        shown = f"a {type(wrong).__name__} among its predictions"
+    else:
+        length = f" of {len(predictions)}" if isinstance(predictions, Sequence) else ""
+        shown = f"a {type(predictions).__name__}{length}"
+    raise UserError(
+        f"adapter {type(adapter).__name__}: predict gave {shown}; wanted a list of {count} evalkit.api.Prediction, one "
+        "per example (docs/adapters.md)"
+    )
 
 
 class Adapter(lightning.LightningModule, ABC):

@@ -15,7 +15,7 @@ from evalkit.api import Example, Prediction
 from evalkit.features import extract
 from evalkit.features.extract import Source, SourceFeatures
 from evalkit.features.key import architecture
-from evalkit.heads.adapter import Adapter
+from evalkit.heads.adapter import Adapter, check_predictions
 from evalkit.pipeline.controls import VARIANTS, cyclic
 from evalkit.pipeline.journal import Journal
 from evalkit.pipeline.setup import Experiment, frozen_parts
@@ -171,4 +171,5 @@ def _journal(experiment: Experiment, keys: Sequence[bytes], seed: int) -> Journa
 
 
 def _ask(adapter: Adapter, examples: Sequence[Example], features: Tensor | None) -> dict[str, Prediction]:
-    return {e.id: p for e, p in zip(examples, adapter.predict(examples, features), strict=True)}
+    predictions = check_predictions(adapter, adapter.predict(examples, features), len(examples))
+    return {example.id: prediction for example, prediction in zip(examples, predictions, strict=True)}

@@ -238,7 +238,14 @@ def _builder(name: str, encoder: Encoder, task: Task) -> Callable[[Sequence[Mapp
 
     def build(points: Sequence[Mapping[str, Any]]) -> Adapter:
         torch.set_rng_state(random_state)
-        adapter = make(encoder, task, [kind(**point) for point in points])
+        try:
+            adapter = make(encoder, task, [kind(**point) for point in points])
+        except UserError:
+            raise
+        except Exception as error:  # whatever an adapter's own code raises
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}, line {place.lineno}"
+            raise UserError(f"adapter {name} fails: {where}: {one_line(error)}; see docs/adapters.md") from error
         if not isinstance(adapter, Adapter):
             raise UserError(f"adapter {name} returned a {type(adapter).__name__}; wanted an evalkit.api.Adapter")
         return adapter

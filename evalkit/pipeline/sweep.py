@@ -250,8 +250,13 @@ def _run_apart(cell: Cell) -> tuple[Path | None, str]:
     """The same in a process of its own."""
     if folder := finished(cell.config):
         return folder, ""
-    program = "import sys; from evalkit.pipeline import sweep; sweep.run_alone(sys.argv[1:])"
-    ended = subprocess.run([sys.executable, "-c", program, *cell.words], capture_output=True, text=True)
+    program = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from evalkit.pipeline import sweep; "
+        "sweep.run_alone(sys.argv[1:])"
+    )
+    path = json.dumps([str(place) for place in sys.path])
+    # -P: else a json.py in the current folder would be run.
+    ended = subprocess.run([sys.executable, "-P", "-c", program, path, *cell.words], capture_output=True, text=True)
     if ended.stderr:
         logger.info(ended.stderr.removesuffix("\n"))
     try:

@@ -21,7 +21,7 @@ from evalkit.api import Batch, Example, Prediction, Score
 from evalkit.errors import UserError
 from evalkit.features.batches import FeatureSource
 from evalkit.features.extract import Source
-from evalkit.heads.adapter import Adapter
+from evalkit.heads.adapter import Adapter, check_predictions
 from evalkit.runtime.progress import track
 
 PREDICT_BATCH = 64
@@ -204,7 +204,7 @@ def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] |
         with torch.inference_mode():
             of_batch = adapter.predict_all(batch.examples, features)
         for of_point, some in zip(predictions, of_batch, strict=True):
-            of_point += some
+            of_point += check_predictions(adapter, some, len(batch.examples))
     with torch.inference_mode():
         return [
             [prediction.value for prediction in adapter.finalize(data.examples, of_point)] for of_point in predictions

@@ -35,10 +35,10 @@ class Template:
         self.lock, self.forked = threading.Lock(), False
         self.control, theirs = Pipe()
         code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import evalkit.runtime.worker as w; w.main()"
-        words = [json.dumps(sys.path), imports, str(theirs.fileno()), "fork" if FORKS else ""]
+        words = [json.dumps([str(place) for place in sys.path]), imports, str(theirs.fileno()), "fork" if FORKS else ""]
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code, *words],
+                [sys.executable, "-P", "-c", code, *words],  # -P: else a json.py in the current folder would be run
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},

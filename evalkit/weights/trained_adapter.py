@@ -15,6 +15,9 @@ from evalkit.heads.adapter import Adapter
 from evalkit.plugins import display_name
 from evalkit.weights import checkpoint
 
+# Names of settings in records that were written before they were spelled as they are now.
+FORMER_SETTINGS = {"standardise": "standardize"}
+
 
 def adapter_folder(folder: Path, adapter: str) -> Path:
     """The folder of an adapter's files in a checkpoint's folder; `adapter` is a name, or the file of one's own."""
@@ -39,8 +42,15 @@ def save_adapter(adapter: Adapter, folder: Path, record: Mapping[str, Any]) -> N
 
 
 def adapter_settings(folder: Path) -> dict[str, Any]:
-    """The settings that an adapter was trained with; they hold until the user says otherwise."""
-    return dict(checkpoint.read_json(folder / "adapter.json")["settings"])
+    """The settings that an adapter was trained with; they hold until the user says otherwise.
+
+    Raises:
+        UserError: its record is not one that `save_adapter` wrote.
+    """
+    settings = checkpoint.read_json(folder / "adapter.json").get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(f"{folder / 'adapter.json'} has no settings, so it is no adapter that evalkit wrote")
+    return {FORMER_SETTINGS.get(str(name), str(name)): value for name, value in settings.items()}
 
 
 def restore_adapter(adapter: Adapter, folder: Path, frozen: Mapping[str, str] | None = None) -> None:

@@ -5,10 +5,11 @@ import dataclasses
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
+from annotated_types import Gt
 
 import evalkit
 from evalkit import api, plugins
@@ -18,6 +19,7 @@ from evalkit.config.keys import adapter_defaults, known_keys, settings_class
 from evalkit.errors import UserError
 from evalkit.pipeline.settings import adapter_settings, grid_passes, refuse_idle
 from evalkit.results import run_folder, validate
+from evalkit.weights import trained_adapter
 from tests.given import TASK, make_adapter, small
 
 ROOT = Path(evalkit.__file__).parents[1]
@@ -130,7 +132,10 @@ def test_keys_of_a_derived_class_keep_the_types_and_the_help_of_its_bases() -> N
         "depth",
         "prompt",
     ]
-    assert keys["adapter.stride"].type is int and keys["adapter.stride"].meaning == "for temporal=strided."
+    assert (
+        keys["adapter.stride"].type == Annotated[int, Gt(0)]
+        and keys["adapter.stride"].meaning == "for temporal=strided."
+    )
     assert keys["adapter.join"].default == "cross_attention" and "adapter.lm" not in keys
 
 
@@ -178,3 +183,59 @@ def test_a_file_that_breaks_the_contract_is_told(
     words = ["task=folder", "mini=true", f"ckpt={tiny}", f"adapter={tmp_path / 'broken.py'}", f"out={tmp_path}"]
     assert main(["run", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+BROKEN = """
+from dataclasses import dataclass
+
+from evalkit.api import Adapter, AdapterSettings, Prediction
+
+@dataclass(frozen=True)
+class Settings(AdapterSettings):
+    '''No settings.'''
+
+class Broken(Adapter):
+    def {method}
+
+def adapter(encoder, task, points):
+    '''Breaks.'''
+    return Broken()
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("flops(self, encoder, video): return 1", r"adapter \S+ fails: broken\.py, line \d+: TypeError: .*abstract"),
+        ("predict(self, examples, features): return None", "Broken: predict gave a NoneType; wanted a list of"),
+        ("predict(self, examples, features): return [1] * len(examples)", "predict gave a int among its predictions"),
+        ("predict(self, examples, features): return [Prediction(0)]", "predict gave a list of 1; wanted a list of"),
+    ],
+)
+def test_an_adapter_that_breaks_the_contract_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, films: Path, tiny: Path, method: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.py").write_text(BROKEN.format(method=method))
+    rows = [f"{films / f'{i:02d}.mp4'},{'ab'[i % 2]},test" for i in range(2)]
+    Path("labels.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    with pytest.raises(UserError, match=message) as caught:
+        evalkit.run("folder", str(tiny), data={"root": "labels.csv"}, adapter="./broken.py", canary=False, quiet=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_that_are_no_dataclass_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = BROKEN.format(method="predict(self, examples, features): return []")
+    code = source.replace("@dataclass(frozen=True)\n", "")
+    Path("plain.py").write_text(code.replace("'''No settings.'''", "width: int = 1"))
+    with pytest.raises(UserError, match=r"`Settings` is no dataclass.* put @dataclass\(frozen=True\) above it"):
+        settings_class("./plain.py")
+
+
+def test_settings_of_records_in_former_spelling_are_read(tmp_path: Path) -> None:
+    (tmp_path / "adapter.json").write_text('{"settings": {"standardise": false, "lambdas": 1}}')
+    assert trained_adapter.adapter_settings(tmp_path) == {"standardize": False, "lambdas": 1}
+    (tmp_path / "adapter.json").write_text("{}")
+    with pytest.raises(UserError, match=r"adapter\.json has no settings, so it is no adapter that evalkit wrote"):
+        trained_adapter.adapter_settings(tmp_path)
