@@ -1,10 +1,10 @@
 """Words and files become a checked configuration; every message is tested as the user sees it."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
@@ -12,7 +12,6 @@ from evalkit.config.config import Config
 from evalkit.config.keys import known_keys
 from evalkit.config.options import Options, Trainer
 from evalkit.config.parse import resolve
-from evalkit.config.values import convert, type_name
 from evalkit.errors import UserError
 
 TASK = '''
@@ -362,40 +361,3 @@ def test_a_word_that_is_a_task_is_recognized(monkeypatch: pytest.MonkeyPatch, tm
     assert message(["egoschema", "ckpt=demo"]) == "expected key=value, got 'egoschema'. Did you mean 'task=egoschema'?"
     told = message(["task=egoshema", "ckpt=demo"])
     assert told == "no task named 'egoshema'. Did you mean 'egoschema'? Known: egoschema"
-
-
-@pytest.mark.parametrize(
-    ("value", "kind", "expected"),
-    [
-        ("3", int | str, 3),
-        ("last", int | Literal["last"], "last"),
-        ("x", str | Path, "x"),
-        ("1,2", list[int], [1, 2]),
-        ("1,2", tuple[int, ...], (1, 2)),
-        ("(a, b)", tuple, ("a", "b")),
-        ([1, 2], tuple[float, float], (1.0, 2.0)),
-        (3, float, 3.0),
-        ("5", Any, "5"),
-    ],
-)
-def test_types_beyond_the_simple_ones(value: object, kind: Any, expected: object) -> None:
-    assert convert(value, kind) == expected
-    assert type(convert(value, kind)) is type(expected)
-
-
-@pytest.mark.parametrize(
-    ("value", "kind", "name"),
-    [
-        ("a", dict[str, int], "dict"),
-        ("a", Callable, "Callable"),
-        (True, float, "a number"),
-        (1.5, int, "a whole number"),
-        ("c", Literal["a", "b"] | None, "one of a, b or none"),
-        ("a", Sequence[int], "a list [a,b], each a whole number"),
-        (None, str, "text"),
-    ],
-)
-def test_what_does_not_fit_is_named(value: object, kind: Any, name: str) -> None:
-    with pytest.raises(ValueError):
-        convert(value, kind)
-    assert type_name(kind) == name
