@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import evalkit
+from evalkit import demo
 from evalkit.commands import doctor
 from evalkit.runtime import cache
 
@@ -127,7 +128,7 @@ def test_the_cache_folder_is_the_variables_else_the_platforms(monkeypatch: pytes
 
 
 def test_the_demo_encoder_is_told_with_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evalkit, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(demo, "FOLDER", tmp_path / "demo")
     assert lines()["demo encoder"] == f"none in {tmp_path / 'demo'}: reinstall evalkit for ckpt=demo"
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "model.safetensors").write_bytes(bytes(3 * 1024**2))
