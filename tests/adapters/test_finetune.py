@@ -73,12 +73,12 @@ def test_the_papers_protocol_tunes_with_its_augmentation_and_the_result_says_so(
     (tmp_path / "ways.py").write_text(
         "from pathlib import Path\n"
         "from evalkit.datasets import protocols\n"
-        "from evalkit.datasets.files import Labeled\n"
+        "from evalkit.datasets.files import LabeledSplits\n"
         "from evalkit.api import Example, Task\n"
         "def task() -> Task:\n"
         f"    films = sorted(Path({str(films)!r}).glob('*.mp4'))\n"
         "    every = [Example(film.stem, film, i % 2) for i, film in enumerate(films)]\n"
-        "    found = Labeled(every[4:], every[:4], ('left', 'right'))\n"
+        "    found = LabeledSplits(every[4:], every[:4], ('left', 'right'))\n"
         "    return protocols.classification('kinetics400', found, 'videoglue_finetune', False)\n"
     )
     words = [f"task={tmp_path}/ways.py", f"ckpt={tiny}", "clip.size=32", "clip.frames=4", "workers=1"]

@@ -188,7 +188,7 @@ def test_a_run_killed_while_it_writes_shows_no_result(
     def die(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_folder, "_flush", die)
+    monkeypatch.setattr(run_folder, "flush", die)
     assert main(["run", *probe_words(world, tiny), f"out={tmp_path}"]) == 130
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
