@@ -127,7 +127,7 @@ class Adapter(lightning.LightningModule, ABC):
     def select(self, point: int) -> None:
         """Keeps one point of several, counted from 0."""
         if self.points > 1:
-            raise NotImplementedError(f"{type(self).__name__} trains {self.points} points and has no select()")
+            raise UserError(f"adapter {type(self).__name__} trains {self.points} points and has no select()")
 
     def solve(self, train: Batch) -> None:
         """Fits every point at once.
@@ -135,7 +135,7 @@ class Adapter(lightning.LightningModule, ABC):
         Args:
             train: all training examples, with features (n, V, ...) of all their views.
         """
-        raise NotImplementedError(f"{type(self).__name__} has closed_form=True and no solve()")
+        raise UserError(f"adapter {type(self).__name__} has closed_form=True and no solve()")
 
     def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
         """The final predictions for a whole split, where one depends on the other examples, as a rank does."""

@@ -132,9 +132,7 @@ def load_task(config: Config) -> Task:
     except UserError:
         raise
     except Exception as error:  # whatever a task's own code raises
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name}, line {place.lineno}"
-        raise UserError(f"task {options.task} fails: {where}: {one_line(error)}") from error
+        raise UserError(f"task {options.task} fails: {_where(error)}: {one_line(error)}") from error
     if not isinstance(task, Task):
         raise UserError(f"task {options.task} returned a {type(task).__name__}; wanted an evalkit.api.Task")
     check_task(task, options.task)
@@ -243,14 +241,19 @@ def _builder(name: str, encoder: Encoder, task: Task) -> Callable[[Sequence[Mapp
         except UserError:
             raise
         except Exception as error:  # whatever an adapter's own code raises
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(place.filename).name}, line {place.lineno}"
-            raise UserError(f"adapter {name} fails: {where}: {one_line(error)}; see docs/adapters.md") from error
+            message = f"{_where(error)}: {one_line(error)}"
+            raise UserError(f"adapter {name} fails: {message}; see docs/adapters.md") from error
         if not isinstance(adapter, Adapter):
             raise UserError(f"adapter {name} returned a {type(adapter).__name__}; wanted an evalkit.api.Adapter")
         return adapter
 
     return build
+
+
+def _where(error: Exception) -> str:
+    """The file and line that raised an error."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(place.filename).name}, line {place.lineno}"
 
 
 def _augment(task: Task, views: int | str, name: str) -> Augment | None:

@@ -88,7 +88,7 @@ def test_the_defaults_are_those_of_an_adapter_that_is_not_fitted() -> None:
     smallest.load_adapter_state({name: torch.ones_like(value) for name, value in smallest.adapter_state().items()})
     assert smallest.head.weight.eq(1).all() and smallest.head.weight.requires_grad
     smallest.select(0)
-    with pytest.raises(NotImplementedError, match="no solve"):
+    with pytest.raises(UserError, match="no solve"):
         smallest.solve(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="abstract"):
         Adapter()  # type: ignore[abstract]
