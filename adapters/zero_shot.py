@@ -101,7 +101,7 @@ class ZeroShot(Adapter):
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> ZeroShot:
-    """Names what no one trained it on: the class or the choice whose words are nearest to the video."""
+    """Predict without training: the class or option whose text embedding is nearest to the video's."""
     (settings,) = points
     prompts = settings.prompts
     if not has_text(encoder):

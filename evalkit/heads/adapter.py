@@ -75,8 +75,8 @@ def check_predictions(adapter: Adapter, predictions: object, count: int) -> Sequ
 class Adapter(lightning.LightningModule, ABC):
     """Joins a frozen encoder to a task: reads features of videos and predicts what the task scores.
 
-    A subclass defines `predict`. One that is trained also defines `training_step` and `configure_optimizers`, as any
-    LightningModule, and sets `epochs`; one with a closed-form solution sets `closed_form` and defines `solve`.
+    A subclass defines `predict`. One that is trained also defines `training_step` and `configure_optimizers` and sets
+    `epochs`; one with a closed-form solution sets `closed_form` and defines `solve`.
 
     Attributes:
         needs_video: `predict` is never called without features; False where it has a blind control (features=None).
@@ -119,6 +119,14 @@ class Adapter(lightning.LightningModule, ABC):
             examples: B of them, without looking at their targets.
             features: (B, V, ...), V views of each, as `feature_spec` says; None for the blind control.
         """
+
+    def training_step(self, batch: Batch, index: int) -> Any:
+        """The loss of a batch: a scalar; of K > 1 points, {"loss": their sum, "losses": (K,)}."""
+        raise UserError(f"adapter {type(self).__name__} has epochs={self.epochs} and no training_step()")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and its schedule if any, as of any LightningModule."""
+        raise UserError(f"adapter {type(self).__name__} has epochs={self.epochs} and no configure_optimizers()")
 
     def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
         """The predictions of each of the K points."""

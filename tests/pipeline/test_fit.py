@@ -102,6 +102,15 @@ def test_what_is_frozen_stays_as_it_is() -> None:
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["training_step", "configure_optimizers"])
+def test_an_adapter_that_lacks_a_method_of_training_is_refused_in_one_line(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Walker, method)
+    with pytest.raises(UserError, match=rf"^adapter Walker has epochs=4 and no {method}\(\)$"):
+        fitted(Walker(), examples(8), examples(1, prefix="v"))
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_with_one_line(loss: float) -> None:
     walker = Walker(losses=[1.0, 1.0, loss])
