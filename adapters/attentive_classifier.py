@@ -53,7 +53,7 @@ class Settings(Training):
     STACKABLE: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
 
     heads: Annotated[int, Ge(0)] = 16
-    blocks: int = 4
+    blocks: Annotated[int, Gt(0)] = 4
     layers: int | tuple[int, ...] = 1
     lr: Annotated[float, Gt(0)] = 1e-3
     weight_decay: Annotated[float, Ge(0)] = 1e-2

@@ -47,8 +47,8 @@ class Settings(Training):
     """
 
     tune: Literal["all", "adapters", "lora"] = "all"
-    width: int = 64
-    rank: int = 8
+    width: Annotated[int, Gt(0)] = 64
+    rank: Annotated[int, Gt(0)] = 8
     heads: Annotated[int, Ge(0)] = 0
     lr: Annotated[float, Gt(0)] = 1e-4
     weight_decay: Annotated[float, Ge(0)] = 1e-5
@@ -56,8 +56,8 @@ class Settings(Training):
     batch_size: Annotated[int, Gt(0)] = 32
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    mixup: Annotated[float, Ge(0)] = 0.0
+    cutmix: Annotated[float, Ge(0)] = 0.0
     temporal_positions: bool = False
 
 

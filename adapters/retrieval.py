@@ -57,7 +57,7 @@ class Settings(Training):
     text: str = ""
     tune_text: bool = False
     pool: Pool = "attentive"
-    dim: int = 0
+    dim: Annotated[int, Ge(0)] = 0
     temperature: Annotated[float, Gt(0)] = 0.07
     lr: Annotated[float, Gt(0)] = 1e-3
     weight_decay: Annotated[float, Ge(0)] = 0.05

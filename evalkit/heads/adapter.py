@@ -59,7 +59,7 @@ def check_predictions(adapter: Adapter, predictions: object, count: int) -> Sequ
         UserError: they are something else.
     """
     if isinstance(predictions, Sequence) and len(predictions) == count:
-        wrong = next((one for one in predictions if not isinstance(one, Prediction)), None)
+        wrong = next((value for value in predictions if not isinstance(value, Prediction)), None)
         if wrong is None:
             return predictions
         shown = f"a {type(wrong).__name__} among its predictions"

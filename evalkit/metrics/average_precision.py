@@ -115,7 +115,7 @@ def pr_auc(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict
     """Mean over classes of the area under the precision-recall curve, as Keras computes it, in percent: `PR-AUC`.
 
     200 thresholds from just below 0 to just above 1, evenly spaced; between two of them true positives grow linearly
-    with what is found (Davis and Goadrich 2006, https://doi.org/10.1145/1143844.1143874). Classes without examples
+    with what is retrieved (Davis and Goadrich 2006, https://doi.org/10.1145/1143844.1143874). Classes without examples
     are left out; Keras counts them as 0. Arguments are those of `multilabel_map`, scores in 0..1.
 
     Raises:
@@ -133,11 +133,11 @@ def pr_auc(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict
         more_hits, more = _sums(times, -above, truth), _sums(times, -above)
         if above.min() == 0:  # what failed is above none of them
             more_hits, more = more_hits[:-1], more[:-1]
-        hits, found = more_hits.cumsum(0) - more_hits, more.cumsum(0) - more
+        hits, retrieved = more_hits.cumsum(0) - more_hits, more.cumsum(0) - more
         slope = more_hits / np.maximum(more, 1)
-        # The integral over x in 0..more of (hits + slope x) / (found + x), times slope / positives: recall's rise.
-        growth = np.log(np.where(found > 0, (found + more) / np.maximum(found, 1), 1))
-        areas = (slope * (more_hits + (hits - slope * found) * growth)).sum(0)
+        # The integral over x in 0..more of (hits + slope x) / (retrieved + x), times slope / positives: recall's rise.
+        growth = np.log(np.where(retrieved > 0, (retrieved + more) / np.maximum(retrieved, 1), 1))
+        areas = (slope * (more_hits + (hits - slope * retrieved) * growth)).sum(0)
         return np.where(positives > 0, areas / np.maximum(positives, 1), math.nan)
 
     return {"PR-AUC": _over_classes(area, above, truth)}
@@ -211,8 +211,8 @@ def _mean_average_precision(
         steps = np.unique(-scores[known])
         step = np.searchsorted(steps, -scores)
         below = step < len(steps)
-        found, more_hits = _sums(times[below], step[below]).cumsum(0), _sums(times[known], step[known])
-        reached = more_hits.cumsum(0) / np.maximum(found, 1)
+        retrieved, more_hits = _sums(times[below], step[below]).cumsum(0), _sums(times[known], step[known])
+        reached = more_hits.cumsum(0) / np.maximum(retrieved, 1)
         if envelope:
             reached = np.maximum.accumulate(reached[::-1])[::-1]
         return np.where(positives > 0, (more_hits * reached).sum(0) / np.maximum(positives, 1), math.nan)

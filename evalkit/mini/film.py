@@ -82,22 +82,22 @@ def _shown(step: Step, phase: Frames) -> list[tuple[Thing, Frames, Frames, Frame
 def _sprites(step: Step, phase: Frames) -> list[tuple[Thing, Frames, Frames, Frames, Frames]]:
     """Thing, center x and y, half size and opacity, each (frames,) in 0..1 of the frame."""
     still = np.zeros_like(phase)
-    middle, half, one = still + 0.5, still + 0.16, still + 1
+    middle, half, opaque = still + 0.5, still + 0.16, still + 1
     along = 0.1 + 0.8 * phase  # from edge to edge; a new cycle starts at the first edge again
     across = still + 0.25 + 0.5 * step.place
     thing = step.thing
     if step.action == "moves left":
-        return [(thing, 1 - along, across, half, one)]
+        return [(thing, 1 - along, across, half, opaque)]
     if step.action == "moves right":
-        return [(thing, along, across, half, one)]
+        return [(thing, along, across, half, opaque)]
     if step.action == "moves up":
-        return [(thing, across, 1 - along, half, one)]
+        return [(thing, across, 1 - along, half, opaque)]
     if step.action == "moves down":
-        return [(thing, across, along, half, one)]
+        return [(thing, across, along, half, opaque)]
     if step.action == "grows":
-        return [(thing, across, middle, 0.08 + 0.26 * phase, one)]
+        return [(thing, across, middle, 0.08 + 0.26 * phase, opaque)]
     if step.action == "shrinks":
-        return [(thing, across, middle, 0.34 - 0.26 * phase, one)]
+        return [(thing, across, middle, 0.34 - 0.26 * phase, opaque)]
     if step.action == "blinks":
         return [(thing, across, middle, half, (phase * 4 % 2 < 1).astype(np.float32))]
     if step.action == "turns":
@@ -107,7 +107,7 @@ def _sprites(step: Step, phase: Frames) -> list[tuple[Thing, Frames, Frames, Fra
     comes = np.minimum(phase / 0.5, 1) * 0.34 + 0.1
     pushed = np.maximum(phase - 0.5, 0) / 0.5 * 0.24 + 0.66
     small = still + 0.12
-    return [(thing, comes, across, small, one), (step.partner, pushed, across, small, one)]
+    return [(thing, comes, across, small, opaque), (step.partner, pushed, across, small, opaque)]
 
 
 def _draw(canvas: Frames, thing: Thing, x: Frames, y: Frames, size: Frames, opacity: Frames) -> None:

@@ -47,7 +47,7 @@ def options(rng: random.Random, original: world.Story, kind: Kind, n: int = 5) -
 def near_misses(rng: random.Random, story: world.Story, kinds: Sequence[Kind], n: int) -> list[str]:
     """Captions that are wrong of a film in appearance, motion, order or shapes alone, n of each of these kinds."""
     drawn = [[str(other) for other in options(rng, story, kind, n + 1)] for kind in kinds]
-    return [caption for own in drawn for caption in [other for other in own if other != str(story)][:n]]
+    return [caption for captions in drawn for caption in [other for other in captions if other != str(story)][:n]]
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def _compared(rng: random.Random, by_letter: bool) -> str:
     """A story, and a few questions one after another that show what is right beside what is not."""
     steps = rng.choice((1, 1, 1, 1, 2, 3, STEPS))
     story = world.story(rng, steps, SECONDS, CYCLE_SECONDS)
-    asked = [offered(rng, story, by_letter) for _ in range(STEPS // steps)]
-    return " ".join([f"{story}.", *(f"Question: {question} Answer: {answer}" for question, answer in asked)])
+    questions = [offered(rng, story, by_letter) for _ in range(STEPS // steps)]
+    return " ".join([f"{story}.", *(f"Question: {question} Answer: {answer}" for question, answer in questions)])
 
 
 def offered(rng: random.Random, story: world.Story, by_letter: bool) -> tuple[str, str]:
@@ -139,7 +139,7 @@ def _drawn(rng: random.Random, story: world.Story, n: int) -> tuple[str, str, li
     if len(story.steps) == 1 and rng.random() < 0.5:
         pools = list(world.COLORS), world.SHAPES, world.ACTIONS[:7]
         (question, right), pool = rng.choice(list(zip(inquiries(story.steps[0]), pools, strict=True)))
-        return question, right, rng.sample([one for one in pool if one != right], n)
+        return question, right, rng.sample([word for word in pool if word != right], n)
     kind = rng.choice(KINDS if len(story.steps) == STEPS else KINDS[:2])  # few steps have too few orders
     return QUESTION, str(story), near_misses(rng, story, [kind], n)
 
