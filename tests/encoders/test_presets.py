@@ -1,5 +1,6 @@
 """The presets: what each describes, and where its weights come from."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -23,11 +24,16 @@ def test_presets_with_random_weights_depend_on_the_seed_alone() -> None:
     assert checkpoint.sha256(load("random:vivit_demo", seed=4)) != one
 
 
+@functools.cache  # VideoMAE's positions take seconds
+def built(name: str) -> Any:
+    """The encoder of a preset, without values."""
+    with torch.device("meta"):
+        return encoders.read_preset(name).build()
+
+
 @pytest.mark.parametrize("name", sorted(presets.presets()))
 def test_every_preset_describes_an_encoder_that_fits_its_clip(name: str) -> None:
-    spec = encoders.read_preset(name)
-    with torch.device("meta"):
-        module: Any = spec.build()
+    spec, module = encoders.read_preset(name), built(name)
     encoded = module(torch.empty(1, spec.clip.frames, 3, spec.clip.size, spec.clip.size, device="meta"))
     assert encoded.tokens.shape[-1] == module.dim
     assert encoded.pooled.shape == (1, getattr(module, "pooled_dim", module.dim))
@@ -62,8 +68,7 @@ def test_the_list_of_encoders_is_read_without_torch() -> None:
 @pytest.mark.parametrize("name", sorted(presets.presets()))
 def test_a_preset_has_as_many_weights_as_its_card_says_and_a_text_tower_where_it_says(name: str) -> None:
     card = presets.card(presets.presets()[name])
-    with torch.device("meta"):
-        module = encoders.read_preset(name).build()
+    module = built(name)
     assert sum(parameter.numel() for parameter in module.parameters()) == card.parameters
     assert api.has_text(module) == card.text
     assert card.source.startswith("https://") and bool(card.license) == bool(card.hub or name == "vivit_demo")
