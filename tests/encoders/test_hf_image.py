@@ -16,7 +16,6 @@ from tests.saved import (
     SQUARE,
     change,
     clip_of_the_family,
-    image_preset_is_right,
     is_float32_in_memory,
     preprocessor,
     refusal,
@@ -53,7 +52,6 @@ PREPROCESSORS: dict[str, dict[str, Any]] = {
     "vit": preprocessor(SQUARE, HALF, image_processor_type="ViTImageProcessor"),
 }
 KINDS = sorted(SETTINGS)
-PRESETS = ["dinov2_base", "dinov2_giant", "dinov2_large", "dinov3_base", "dinov3_large"]
 
 
 def model(kind: str, head: str = "Model", **changes: Any) -> Any:
@@ -203,8 +201,3 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: 
 def test_a_clip_that_no_patches_fill_is_refused() -> None:
     with pytest.raises(UserError, match=r"clip.size=36: wanted a multiple of the patch's 8 pixels, or 48"):
         build(Clip(frames=2, size=36), model_type="dinov2", **SETTINGS["dinov2"])
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_presets_card_counts_its_weights(name: str) -> None:
-    image_preset_is_right(name, text=False)

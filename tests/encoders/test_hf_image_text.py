@@ -8,13 +8,12 @@ import transformers
 from torch import Tensor
 
 from evalkit.api import Clip, has_text
-from evalkit.encoders import Spec, load_encoder
+from evalkit.encoders import Spec, load_encoder, read_preset
 from evalkit.errors import UserError
 from tests.saved import (
     HALF,
     change,
     clip_of_the_family,
-    image_preset_is_right,
     is_float32_in_memory,
     preprocessor,
     refusal,
@@ -376,6 +375,6 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: 
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_presets_card_counts_its_weights(name: str) -> None:
-    spec = image_preset_is_right(name, text=True)
+def test_a_preset_states_its_models_clip(name: str) -> None:
+    spec = read_preset(name)
     assert spec.clip.size == spec.settings["vision_config"]["image_size"]

@@ -14,7 +14,7 @@ from tests.saved import (
     IMAGENET,
     load,
     preprocessor,
-    preset_is_right,
+    preset_takes_its_models_clip,
     refuses_what_does_not_fit,
     same,
     save,
@@ -231,5 +231,5 @@ def test_settings_that_transformers_does_not_know_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["xclip_base", "xclip_large"])
-def test_a_preset_counts_its_weights_and_states_its_models_clip(name: str) -> None:
-    preset_is_right(name, "num_frames", "image_size")
+def test_a_preset_states_its_models_clip(name: str) -> None:
+    preset_takes_its_models_clip(name, "num_frames", "image_size")

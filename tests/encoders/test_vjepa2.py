@@ -9,14 +9,14 @@ import transformers
 from torch import Tensor
 
 from evalkit.api import Clip
-from evalkit.encoders import Spec, save_encoder
+from evalkit.encoders import Spec, read_preset, save_encoder
 from evalkit.errors import UserError
 from tests.given import FIXTURES
 from tests.saved import (
     IMAGENET,
     load,
     preprocessor,
-    preset_is_right,
+    preset_takes_its_models_clip,
     refusal,
     refuses_what_does_not_fit,
     same,
@@ -169,10 +169,14 @@ def test_settings_that_transformers_does_not_know_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["vjepa2_large", "vjepa2_huge", "vjepa2_giant", "vjepa2_giant_384"])
-def test_a_preset_counts_its_weights_and_states_its_models_clip(name: str) -> None:
-    module = preset_is_right(name, "frames_per_clip", "crop_size")
-    if "giant" in name:  # 48 / 11 of the width, which no float is exactly
-        assert module.model.layer[0].mlp.fc1.out_features == 6144
+def test_a_preset_states_its_models_clip(name: str) -> None:
+    preset_takes_its_models_clip(name, "frames_per_clip", "crop_size")
+
+
+def test_the_giant_is_as_wide_inside_as_published() -> None:
+    with torch.device("meta"):
+        module: Any = read_preset("vjepa2_giant").build()
+    assert module.model.layer[0].mlp.fc1.out_features == 6144  # 48 / 11 of the width, which no float is exactly
 
 
 # --- the authors' files ----------------------------------------------------------------------------------------------
