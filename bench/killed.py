@@ -39,12 +39,16 @@ def films(folder: Path) -> Path:
     return folder / "labels.csv"
 
 
+def words(table: Path, home: Path, workers: int) -> list[str]:
+    """Those of a run with results of its own."""
+    given = ["run", "task=folder", f"data.root={table}", "ckpt=demo", "adapter.epochs=600", "batch=4", "canary=false"]
+    return [*given, f"workers={workers}", f"out={home / 'out'}"]
+
+
 def start(table: Path, home: Path, workers: int) -> subprocess.Popen[str]:
-    """A run with a store and results of its own."""
-    command = [sys.executable, "-m", "evalkit", "run", "task=folder", f"data.root={table}", "ckpt=demo"]
-    command += ["adapter.epochs=600", "batch=4", "canary=false", f"workers={workers}", f"out={home / 'out'}"]
+    """A run with a store of its own."""
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "evalkit", *words(table, home, workers)],
         env=os.environ | {"EVALKIT_CACHE": str(home / "cache")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,9 +1,6 @@
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +20,7 @@ from evalkit.errors import UserError
 from evalkit.results import run_folder, validate
 from evalkit.results.compare import compare
 from evalkit.weights import checkpoint
-from tests.patience import patience
+from tests.forked import Forked, ranks
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,16 +126,16 @@ def test_steps_are_counted_too(train: Train, csv: Path) -> None:
     assert [line.split(",")[2] for line in lines[1:]] == ["0", "4"]
 
 
-def in_two_processes(folder: Path, *words: Path) -> subprocess.CompletedProcess[str]:
-    """What came of tests/two_processes.py, which ends, or is ended after two minutes of an idle machine."""
-    command = [sys.executable, str(ROOT / "tests" / "two_processes.py"), *map(str, words)]
-    own = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=patience(120))
+def in_two_processes(folder: Path, *words: Path) -> list[tuple[int | None, str]]:
+    """The exit status and stderr of each of two processes of tests/two_processes.py."""
+    with ranks(2, ROOT / "tests" / "two_processes.py", *words, cwd=folder) as started:
+        printed = [process.communicate()[1] for process in started]
+        return [(process.returncode, err) for process, err in zip(started, printed, strict=True)]
 
 
 def test_of_two_processes_one_scores_and_both_train_on_as_before(tmp_path: Path, csv: Path, tiny: Path) -> None:
     ended = in_two_processes(tmp_path, tiny, csv)
-    assert ended.returncode == 0, ended.stderr
+    assert [status for status, _ in ended] == [0, 0], ended
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert (first["runs"], second["runs"]) == (["folder"] * 2, [])
     assert first["same"] and second["same"] and first["training"] and second["training"]
@@ -152,8 +149,8 @@ def test_of_two_processes_one_scores_and_both_train_on_as_before(tmp_path: Path,
 
 def test_what_is_wrong_ends_both_processes(tmp_path: Path, tiny: Path) -> None:
     ended = in_two_processes(tmp_path, tiny, tmp_path / "nowhere.csv")
-    assert ended.returncode != 0
-    assert "nowhere.csv" in ended.stderr
+    assert all(status != 0 for status, _ in ended)
+    assert "nowhere.csv" in ended[0][1]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +210,8 @@ def test_the_training_of_the_documents_runs_to_the_letter(tmp_path: Path, csv: P
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(code.splitlines()) <= 30
     (tmp_path / "train.py").write_text(code)
-    ended = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
+    ended = Forked("train.py", cwd=tmp_path)
+    _, err = ended.communicate()
+    assert ended.returncode == 0, err
     (logged,) = tmp_path.glob("logs/*/*/metrics.csv")
     assert logged.read_text().startswith("evalkit/folder/top1,evalkit/folder/top5,step\n")

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.multiprocessing.spawn import spawn
 
 from evalkit.errors import UserError
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.head import HeadShape
 from evalkit.heads.optim import StackedAdamW, adamw, warmup_cosine
+from tests.forked import CONTEXT
 from tests.heads.test_bank import CLASSES, DIM, HEADS, KINDS, POINTS, STEPS, data, descend, difference, train
 
 
@@ -143,7 +143,12 @@ def spread(rank: int, folder: Path) -> None:
 
 
 def test_two_processes_end_as_one_does(tmp_path: Path) -> None:
-    spawn(spread, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    processes = [CONTEXT.Process(target=spread, args=(rank, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
     alone = train(POINTS, "attentive")
     for rank in range(2):
         for k, state in enumerate(torch.load(tmp_path / f"{rank}.pt")):

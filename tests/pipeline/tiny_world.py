@@ -2,9 +2,6 @@
 
 import contextlib
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.results import run_folder
+from tests.forked import Forked
 
 TASK = '''
 """Which way a shape moves, asked about the films of one folder."""
@@ -96,11 +94,5 @@ def scored(folder: Path) -> dict[str, Any]:
 # --- killed ----------------------------------------------------------------------------------------------------------
 
 
-def command(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "evalkit", "run", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+def command(*words: str) -> Forked:
+    return Forked("run", *words)
