@@ -97,7 +97,7 @@ def _main(
     with open(out, "w") as file, err:
         os.dup2(file.fileno(), 1)
         os.dup2(err.fileno(), 2)
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115 - for good
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
