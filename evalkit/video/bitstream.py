@@ -33,7 +33,7 @@ class Bitstream:
         self._intra_only = context.codec.intra_only
         extra = context.extradata or b""
         self._length_bytes = 0  # of a NAL unit's length; 0 means start codes
-        if self.codec == "h264" and extra[:1] == b"\1":
+        if self.codec == "h264" and len(extra) > 4 and extra[0] == 1:
             self._length_bytes = (extra[4] & 3) + 1
         elif self.codec in ("hevc", "vvc") and len(extra) > 22 and extra[:3] not in (b"\0\0\0", b"\0\0\1"):
             self._length_bytes = (extra[21] & 3) + 1 if self.codec == "hevc" else (extra[0] >> 1 & 3) + 1
@@ -93,11 +93,14 @@ class Bitstream:
         return 1
 
     def is_bidirectional(self, packet: bytes) -> bool:
-        """Whether this frame is stored after one that is shown later (B); False where the bits do not say."""
+        """Whether this frame may be stored after one that is shown later (B); False where the bits do not say."""
         match self.codec:
             case "h264":  # slice_type 1 or 6, behind first_mb_in_slice 0
                 slices = (at + 1 for at, end in self._units(packet) if packet[at] & 31 == 1 and end - at > 1)
                 return any(packet[at] & 0xF0 == 0xA0 or packet[at] & 0xFC == 0x9C for at in slices)
+            case "hevc":  # no other picture refers to it
+                kinds = (packet[at] >> 1 & 63 for at, _ in self._units(packet))
+                return any(kind < 16 and kind % 2 == 0 for kind in kinds)
             case "mpeg1video" | "mpeg2video":
                 return _mpeg2_type(packet) == 3
             case "mpeg4":
@@ -132,7 +135,7 @@ class Bitstream:
         """Where each NAL unit starts and ends."""
         if not self._length_bytes:
             starts = [match.end() for match in re.finditer(rb"\x00\x00\x01(?=.)", packet, re.DOTALL)]
-            yield from zip(starts, [at - 3 for at in starts[1:]] + [len(packet)], strict=True)
+            yield from zip(starts, [*(at - 3 for at in starts[1:]), len(packet)], strict=False)
             return
         width, at = self._length_bytes, 0
         while at + width < len(packet):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
+
+# A frame is shown after at most so many that are stored after it (H.264, HEVC).
+REORDERED = 16
 
 # Presentation and decoding tick of each packet, and whether decoding starts there, in the order of storage.
 Stored = list[tuple[int | None, int | None, bool]]
@@ -17,16 +21,22 @@ def stamp_restarts(stored: Stored, longest_pause: float) -> list[int]:
     """
     restarts = []
     dts: int | None = None  # of the packet before
+    recent: deque[int] = deque(maxlen=REORDERED)  # presentation ticks
     highest: int | None = None  # presentation tick so far
     for number, (pts, stamp, is_cut) in enumerate(stored):
-        jump = stamp is not None and dts is not None and not 0 <= stamp - dts <= longest_pause
+        step = 0 if stamp is None or dts is None else stamp - dts
+        # Matroska stores no decoding ticks, and FFmpeg's guesses may go back by as much as frames are reordered.
+        back = step < 0 and (pts is None or all(pts < other for other in recent))
         # all that is stored before a cut is shown before it
-        if jump or (is_cut and pts is not None and highest is not None and pts <= highest):
+        early = is_cut and pts is not None and highest is not None and pts <= highest
+        if back or early or step > longest_pause:
             restarts.append(number)
+            recent.clear()
             highest = None
         dts = dts if stamp is None else stamp
-        if pts is not None and (highest is None or pts > highest):
-            highest = pts
+        if pts is not None:
+            recent.append(pts)
+            highest = pts if highest is None else max(pts, highest)
     return restarts
 
 

@@ -13,7 +13,19 @@ import pytest
 
 from evalkit.video.decode import open_video
 from evalkit.video.timeline import DecodeError
-from tests.video.seekable import FPS, FRAMES, Kind, difference, in_sequence, matrix, picture, write, write_packed
+from tests.video.seekable import (
+    FPS,
+    FRAMES,
+    X265,
+    Kind,
+    checksum,
+    difference,
+    in_sequence,
+    matrix,
+    picture,
+    write,
+    write_packed,
+)
 
 X264 = "preset=ultrafast x264-params=scenecut=0"
 FLAGGED = [Kind("libx264", ".mp4", 12, 2, X264), Kind("mpeg4", ".mp4"), Kind("libvpx-vp9", ".mkv")]
@@ -167,7 +179,27 @@ def assert_one_after_the_other(both: Path, alone: list[Path]) -> None:
     assert video.times == pytest.approx(np.arange(2 * FRAMES) / FPS, abs=1e-3)
     assert video.duration == pytest.approx(2 * FRAMES / FPS, abs=1e-3)
     for index in (0, 7, FRAMES - 1, FRAMES, FRAMES + 1, 2 * FRAMES - 1):
-        assert np.array_equal(video.read([index])[0], frames[index])
+        assert checksum(video.read([index])[0]) == frames[index]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_joined_matroska_files_are_shown_one_after_the_other(suffix: str, tmp_path: Path) -> None:
+    kind = Kind("libx264", suffix, 12, 2, X264) if suffix == ".mkv" else Kind("libvpx", suffix)
+    first, second = parts(tmp_path, kind)
+    both = tmp_path / f"both{suffix}"
+    both.write_bytes(first.read_bytes() + second.read_bytes())
+    assert_one_after_the_other(both, [first, second])
+
+
+@pytest.mark.parametrize("kind", [Kind("libx264", ".mp4", 12, 2, X264), Kind("libx265", ".mkv", 12, 3, X265)])
+def test_stamps_in_the_order_of_storage_do_not_put_b_frames_out_of_order(kind: Kind, tmp_path: Path) -> None:
+    def stored(number: int, packet: av.Packet[Any]) -> av.Packet[Any]:
+        packet.pts, packet.dts, packet.time_base = number, number, Fraction(1, FPS)
+        return packet
+
+    path = remuxed(write(tmp_path / f"right{kind.suffix}", kind), tmp_path / f"stored{kind.suffix}", stored)
+    assert difference(path) == ""
+    assert np.diff(open_video(path).times) == pytest.approx(1 / FPS, abs=2e-3)
 
 
 @pytest.mark.parametrize("before_s", [0.5, 2, 100])
