@@ -1,8 +1,9 @@
 """Presentation times of a video file's frames, from one pass over its packets; nothing is decoded.
 
-The packets also tell where decoding may start, and whether decord may read the file. That is not left to decord, which
-does not complain: in AVI, ASF and MPEG-TS, across open GOPs (the default of x265) and with intra refresh its seeks land
-on another frame and it returns that one in silence.
+Only where the packets do not tell when frames are shown is the file decoded once. The packets also tell where decoding
+may start, and whether decord may read the file. That is not left to decord, which does not complain: in AVI, ASF and
+MPEG-TS, across open GOPs (the default of x265) and with intra refresh its seeks land on another frame and it returns that
+one in silence.
 """
 
 from __future__ import annotations
