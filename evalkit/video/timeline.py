@@ -2,8 +2,8 @@
 
 Only where the packets do not tell when frames are shown is the file decoded once. The packets also tell where decoding
 may start, and whether decord may read the file. That is not left to decord, which does not complain: in AVI, ASF and
-MPEG-TS, across open GOPs (the default of x265) and with intra refresh its seeks land on another frame and it returns that
-one in silence.
+MPEG-TS, across open GOPs (the default of x265) and with intra refresh its seeks land on another frame and it returns
+that one in silence.
 """
 
 from __future__ import annotations
@@ -204,11 +204,10 @@ def _read_packets(container: InputContainer) -> Packets:
                 packets.finish_s = max(packets.finish_s, (pts + duration) * seconds[packet.stream_index])
             if packet.stream_index != stream.index:
                 continue
-            is_cut = False
-            if packet.is_keyframe or keyframes.latest is None:
-                is_cut = keyframes.add(packet, pts)
-            elif pts is not None and pts < keyframes.latest:
-                packets.open_gops.add(keyframes.latest)
+            key = keyframes.latest
+            if key is not None and pts is not None and pts < key:
+                packets.open_gops.add(key)
+            is_cut = (key is None or packet.is_keyframe) and keyframes.add(packet, pts)
             stored.append((None, None, False) if packet.is_discard else (pts, packet.dts, is_cut))
             if len(stored) < B_FRAMES_WITHIN:
                 bidirectional = bidirectional or bitstream.is_bidirectional(bytes(packet))
