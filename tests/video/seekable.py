@@ -81,8 +81,7 @@ CODECS: list[tuple[str, str, str, tuple[int, ...]]] = [
     ("huffyuv", "", ".avi", (0,)),
     ("msvideo1", "", ".avi", (0,)),
 ]
-# A start that is late or before zero, packets that are missing at the start, fragments, edit lists. Of an encoder that
-# a build of FFmpeg lacks, or that a container does not take, there is no video.
+# A start that is late or before zero, packets that are missing at the start, fragments, edit lists.
 CHANGES: list[dict[str, Any]] = [
     {"start": 125},
     {"start": -7},
