@@ -222,7 +222,7 @@ def in_sequence(path: Path) -> tuple[list[float | None], list[int]]:
 
 def checksum(frame: NDArray[np.uint8]) -> int:
     """Of its pixels."""
-    return zlib.crc32(np.ascontiguousarray(frame))
+    return zlib.crc32(frame.tobytes())
 
 
 def difference(path: Path, alone: int = 5) -> str:
