@@ -19,7 +19,7 @@ from evalkit.features.shards import FORMAT
 # Bytes at either end of a file that are hashed.
 END_BYTES = 16 << 10
 # Raised when the same file, views and clip give other pixels: sampling, cropping, scaling or normalizing changed.
-PREPROCESSING = 1
+PREPROCESSING = 2
 
 
 @dataclass(frozen=True)

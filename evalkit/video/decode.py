@@ -12,6 +12,7 @@ import functools
 import importlib
 import itertools
 import math
+import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -29,7 +30,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from evalkit.errors import UserError, one_line
-from evalkit.video.timeline import THREADS, DecodeError, Timeline, leads_nowhere, open_file, timeline, video_stream
+from evalkit.video.bitstream import Bitstream
+from evalkit.video.timeline import THREADS, DecodeError, Timeline, open_file, timeline, video_stream
 
 # A seek costs about as much as passing over this many packets.
 SEEK_PACKETS = 16
@@ -182,14 +184,18 @@ class Video:
     ) -> Iterator[Packet[Any]]:
         """The packets that these frames depend on, by cut; after each cut's an empty one, which flushes the decoder."""
         line, packets, at = self._line, container.demux(stream), 0
+        bitstream = Bitstream(stream)
         for cut, run in runs.items():
             if bisect_left(line.pts, cut) - at > SEEK_PACKETS:
                 packets = _seek(container, stream, cut, line.cuts[cut])
             wanted, at = {line.pts[index] for index in run}, run[-1]
             started = False
             for packet in packets:
-                started = started or packet.pts == cut
-                if started and (packet.pts in wanted or not leads_nowhere(stream, bytes(packet))):
+                if not started and packet.pts is not None and packet.pts >= cut:
+                    if packet.pts > cut and packet.is_keyframe:
+                        break  # it was not where the seek led
+                    started = packet.pts == cut and zlib.crc32(packet) == line.checksums[cut]
+                if started and (packet.pts in wanted or not bitstream.leads_nowhere(bytes(packet))):
                     yield packet
                     wanted.discard(packet.pts)
                     if not wanted:

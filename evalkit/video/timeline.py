@@ -1,31 +1,41 @@
 """Presentation times of a video file's frames, from one pass over its packets; nothing is decoded.
 
-The packets also tell where decoding may start, and whether decord may read the file. That is not left to decord, which
-does not complain: in AVI, ASF and MPEG-TS, across open GOPs (the default of x265) and with intra refresh its seeks land
-on another frame and it returns that one in silence.
+Only where the packets do not tell when frames are shown is the file decoded once. The packets also tell where decoding
+may start, and whether decord may read the file. That is not left to decord, which does not complain: in AVI, ASF and
+MPEG-TS, across open GOPs (the default of x265) and with intra refresh its seeks land on another frame and it returns
+that one in silence.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterator
+import math
+import zlib
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.stream import VideoStream
+
+from evalkit.video.bitstream import Bitstream
+from evalkit.video.stamps import Stored, mean_gap, one_after_another, stamp_restarts
 
 # Several processes decode at once, so each keeps to one core. One thread also reports damage at the packet that holds
 # it, which several do not.
 THREADS = 1
 # The containers in which decord's seeks were exact on every file tried, where all keyframes are clean cuts.
 EXACT_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+# The containers in which time stamps may jump, since programs are joined or wrap; they state no duration either.
+JUMPING_FORMATS = ("mpegts", "mpeg")
+# Seconds of a jump forward that is a new start of the stamps and not a pause; as in the ffmpeg command.
+JUMP_S = 10.0
+# B frames come early in a stream that has any; so many packets are looked at.
+B_FRAMES_WITHIN = 16
 
 
 class DecodeError(Exception):
@@ -46,6 +56,8 @@ class Timeline(NamedTuple):
         counted: frames carry no times of their own; the n-th frame that is decoded is the n-th of `pts`.
         promised: tick of the end that the file states, if its packets end well before; else None.
         doubt: why a library that reads by frame number is not trusted with this file; empty if it is.
+        checksums: CRC-32 of the packet of each cut, by presentation tick. After a seek into MPEG-PS, packets have the
+            stamps of others.
     """
 
     stream: int
@@ -57,6 +69,7 @@ class Timeline(NamedTuple):
     counted: bool
     promised: int | None
     doubt: str
+    checksums: dict[int, int]
 
 
 def timeline(path: Path) -> Timeline:
@@ -110,11 +123,13 @@ class Packets:
         tick: seconds in one tick.
         frames: presentation tick, or None, and duration of each shown frame, in the order of storage.
         keyframes: presentation to decoding tick, in the order of storage.
+        checksums: CRC-32 of each keyframe's packet, by presentation tick.
         open_gops: keyframes at which decoding does not start afresh, or across which later packets reach back.
         hidden: an edit list hides some frames.
+        unclear: packets do not hold one frame each, are stamped in the order of storage, or their stamps start anew.
         damaged: a packet is corrupt, or the last one cannot be read.
         finish_s: seconds at which the last packet of any stream ends.
-        stated_s: duration in seconds that the container states.
+        stated_s: duration in seconds that the container states; 0 if it states none.
         rate: frames per second that the container states; None if it states none.
         format_name: of the container, as FFmpeg calls it.
         video_streams: number of video streams in the file, cover pictures aside.
@@ -125,8 +140,10 @@ class Packets:
     tick: Fraction
     frames: list[tuple[int | None, int]] = field(default_factory=list)
     keyframes: dict[int, int] = field(default_factory=dict)
+    checksums: dict[int, int] = field(default_factory=dict)
     open_gops: set[int] = field(default_factory=set)
     hidden: bool = False
+    unclear: bool = False
     damaged: bool = False
     finish_s: float = 0.0
     stated_s: float = 0.0
@@ -138,7 +155,8 @@ class Packets:
     def counted(self) -> bool:
         """Whether the packets do not tell when frames are shown: times are missing, repeated, or those of storage."""
         # AVI stores no presentation times; those that FFmpeg gives are the order of storage.
-        return self.format_name == "avi" or len({pts for pts, _ in self.frames if pts is not None}) < len(self.frames)
+        stamps = {pts for pts, _ in self.frames if pts is not None}
+        return self.format_name == "avi" or self.unclear or len(stamps) < len(self.frames)
 
     @cached_property
     def starts(self) -> list[int]:
@@ -169,13 +187,14 @@ def _read_packets(container: InputContainer) -> Packets:
         stream=stream.index,
         size=(stream.codec_context.height, stream.codec_context.width),
         tick=tick,
-        stated_s=frames_s if format_name == "avi" else duration_s,
+        stated_s=frames_s if format_name == "avi" else 0.0 if format_name in JUMPING_FORMATS else duration_s,
         rate=stream.average_rate or stream.guessed_rate,
         format_name=format_name,
         video_streams=len(videos),
     )
     seconds = {stream.index: float(stream.time_base or 0) for stream in container.streams}
-    key: int | None = None  # the latest keyframe
+    keyframes, stored = _Keyframes(packets, Bitstream(stream)), Stored()
+    bitstream, bidirectional = keyframes.bitstream, False
     try:
         for packet in container.demux():
             if not packet.size:
@@ -185,21 +204,58 @@ def _read_packets(container: InputContainer) -> Packets:
                 packets.finish_s = max(packets.finish_s, (pts + duration) * seconds[packet.stream_index])
             if packet.stream_index != stream.index:
                 continue
-            if pts is not None and packet.is_keyframe:
-                key = pts
-                packets.keyframes[key] = pts if packet.dts is None else packet.dts
-                if not _starts_afresh(stream, bytes(packet)):
-                    packets.open_gops.add(key)
-            elif pts is not None and key is not None and pts < key:
+            key = keyframes.latest
+            if key is not None and pts is not None and pts < key:
                 packets.open_gops.add(key)
+            is_cut = (key is None or packet.is_keyframe) and keyframes.add(packet, pts)
+            stored.append((None, None, False) if packet.is_discard else (pts, packet.dts, is_cut))
+            if len(stored) < B_FRAMES_WITHIN:
+                bidirectional = bidirectional or bitstream.is_bidirectional(bytes(packet))
             packets.damaged = packets.damaged or packet.is_corrupt
+            shown = bitstream.frames(bytes(packet)) if bitstream.counts_frames else 1
+            packets.unclear = packets.unclear or shown > 1 or (not shown and bitstream.is_packed)
             if packet.is_discard:
                 packets.hidden = True
-            else:
+            elif shown:
                 packets.frames.append((pts, duration))
     except FFmpegError:
         packets.damaged = True
+    stamps = [pts for pts, _ in packets.frames if pts is not None]
+    ascending = len(stamps) > 1 and stamps == sorted(stamps)
+    restarts = stamp_restarts(stored, _longest_pause(container, tick))
+    packets.unclear = packets.unclear or bool(restarts) or (bidirectional and ascending)
     return packets
+
+
+class _Keyframes:
+    """Sorts the keyframes of a stream, in the order of storage, into those where decoding starts afresh and others."""
+
+    def __init__(self, packets: Packets, bitstream: Bitstream) -> None:
+        self.bitstream = bitstream
+        self.latest: int | None = None
+        self._packets = packets
+        self._settings, self._change = b"", False  # of the decoder, which keyframes bring
+
+    def add(self, packet: Packet[Any], pts: int | None) -> bool:
+        """Adds a packet that the container calls a keyframe, or any before the first; whether decoding starts there."""
+        data = bytes(packet)
+        starts_afresh = self.bitstream.starts_afresh(data)
+        if pts is None or not (packet.is_keyframe or starts_afresh):
+            return False
+        self.latest = pts
+        self._packets.keyframes[pts] = pts if packet.dts is None else packet.dts
+        self._packets.checksums[pts] = zlib.crc32(data)
+        brought = self.bitstream.headers(data)
+        self._change = self._change or bool(brought and self._settings and brought != self._settings)
+        self._settings = self._settings or brought
+        starts_afresh = starts_afresh and (bool(brought) or not self._change)
+        if not starts_afresh:
+            self._packets.open_gops.add(pts)
+        return starts_afresh
+
+
+def _longest_pause(container: InputContainer, tick: Fraction) -> float:
+    return JUMP_S / tick if container.format.name in JUMPING_FORMATS else math.inf
 
 
 def from_packets(packets: Packets) -> Timeline:
@@ -224,6 +280,7 @@ def from_packets(packets: Packets) -> Timeline:
         counted=packets.counted,
         promised=promised_end(packets),
         doubt=seek_doubt(packets),
+        checksums=packets.checksums,
     )
 
 
@@ -233,12 +290,12 @@ def end_tick(packets: Packets) -> int:
         return len(packets.frames)
     _, duration = max((pts, duration) for pts, duration in packets.frames if pts is not None)
     usual = round(1 / (packets.rate * packets.tick)) if packets.rate else 1
-    return packets.starts[-1] + max(1, duration or _mean_gap(packets.starts, usual))
+    return packets.starts[-1] + max(1, duration or mean_gap(packets.starts, usual))
 
 
 def promised_end(packets: Packets) -> int | None:
     """The tick of the stated end, if it is more than 0.5 s and 5 % after the last packet; else None."""
-    if packets.counted and packets.format_name != "avi":
+    if packets.counted and not packets.unclear and packets.format_name != "avi":
         return None
     missing_s = packets.stated_s - packets.finish_s
     return round(packets.stated_s / packets.tick) if missing_s > max(0.5, 0.05 * packets.stated_s) else None
@@ -265,57 +322,37 @@ def clean_cuts(packets: Packets) -> dict[int, int]:
     return {pts: packets.keyframes[pts] for pts in sorted(packets.keyframes.keys() - packets.open_gops)}
 
 
-def _starts_afresh(stream: VideoStream, packet: bytes) -> bool:
-    """Whether no frame refers back across a keyframe; H.264 also marks recovery points (intra refresh, open GOPs)."""
-    return stream.codec_context.name != "h264" or any(head & 31 == 5 for head in _unit_heads(stream, packet))
-
-
-def leads_nowhere(stream: VideoStream, packet: bytes) -> bool:
-    """Whether no other frame refers to this packet's one, so that it may be skipped; False for other than H.264."""
-    if stream.codec_context.name != "h264":
-        return False
-    heads = list(_unit_heads(stream, packet))
-    return any(head & 31 == 1 for head in heads) and not any(head & 0x60 for head in heads)
-
-
-def _unit_heads(stream: VideoStream, packet: bytes) -> Iterator[int]:
-    """The first byte of each NAL unit of an H.264 packet: nal_ref_idc (2 bits) and nal_unit_type (5 bits)."""
-    extra = stream.codec_context.extradata
-    if not extra or extra[0] != 1:  # start codes
-        yield from (match[1][0] for match in re.finditer(rb"\x00\x00\x01(.)", packet, re.DOTALL))
-        return
-    width, at = (extra[4] & 3) + 1, 0
-    while at + width < len(packet):
-        yield packet[at + width]
-        at += width + int.from_bytes(packet[at : at + width])
-
-
 def _recount(path: Path, line: Timeline) -> Timeline:
     """The timeline of a stream whose packets do not tell when frames are shown, from decoding it once.
 
     Raises:
         DecodeError: decoding does not tell either.
     """
-    decoded: list[int | None] = []
+    stored, decoded = Stored(), []
     whole = True
     with open_file(path) as container:
         stream = video_stream(container, line.stream)
-        rate = stream.average_rate or stream.guessed_rate
+        stream.codec_context.copy_opaque = True
+        rate, bitstream = stream.average_rate or stream.guessed_rate, Bitstream(stream)
+        longest_pause = _longest_pause(container, line.tick)
         try:
-            for frame in container.decode(stream):
-                decoded.append(frame.pts)
+            for packet in container.demux(stream):
+                if packet.size:
+                    is_cut = packet.is_keyframe and bitstream.starts_afresh(bytes(packet))
+                    packet.opaque = [len(stored)]  # its frame has it, too; an object that two share would be lost
+                    stored.append((None, None, False) if packet.is_discard else (packet.pts, packet.dts, is_cut))
+                for frame in stream.codec_context.decode(packet):
+                    number = frame.opaque[0] if isinstance(frame.opaque, list) else len(stored) - 1
+                    decoded.append((number, frame.pts))
         except FFmpegError:
             whole = False
-    stamps = [pts for pts in decoded if pts is not None]
-    if len(stamps) == len(decoded) > 0 and all(a < b for a, b in itertools.pairwise(stamps)):
-        gap = _mean_gap(stamps, 1)
-        promised = line.promised if whole else max(line.promised or 0, stamps[0] + gap * len(line.pts))
-        return line._replace(pts=stamps, end=stamps[-1] + gap, counted=False, promised=promised)
+    usual = round(1 / (rate * line.tick)) if rate else 1
+    pts = one_after_another(decoded, stamp_restarts(stored, longest_pause), max(1, usual))
+    if pts:
+        gap = mean_gap(pts, max(1, usual))
+        promised = line.promised if whole else max(line.promised or 0, pts[0] + gap * len(line.pts))
+        in_order = pts == [stamp for _, stamp in decoded]
+        return line._replace(pts=pts, end=pts[-1] + gap, counted=not in_order, promised=promised)
     if not rate or len(decoded) > len(line.pts) or (whole and len(decoded) < len(line.pts)):
         raise DecodeError(f"no telling when its frames are shown ({len(decoded)} frames in {len(line.pts)} packets)")
     return line._replace(tick=1 / rate)
-
-
-def _mean_gap(stamps: list[int], alone: int) -> int:
-    """Ticks from one frame to the next on average; `alone` if there is one frame only."""
-    return (stamps[-1] - stamps[0]) // (len(stamps) - 1) if len(stamps) > 1 else alone
