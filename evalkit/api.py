@@ -187,7 +187,7 @@ class Task:
         controls: which controls apply: blind, shuffled, single_frame, option_order.
         chance: the headline's chance level, in the headline's unit (0..100 for rates).
         split: what the test examples are called in the benchmark.
-        sizes: how many examples its paper counts in `train`, `val` and `test`, as far as they are known.
+        sizes: how many examples its paper counts in `train`, `val` and `test`, as far as is known, and then its files.
         version: raised when numbers stop being comparable.
         license: of the data.
         source: where data and protocol come from.
@@ -213,7 +213,7 @@ class Task:
     controls: tuple[str, ...] = ()
     chance: float = 0.0
     split: str = "test"
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
     version: int = 1
     license: str = ""
     source: str = ""

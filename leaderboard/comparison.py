@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from evalkit import plugins
 from evalkit.datasets import published, suites
@@ -25,16 +26,20 @@ class PublishedComparison:
         same_encoder: whether it is of the same encoder; else it is of one of its size.
         difference: measured minus published.
         within_interval: whether the published number is within the measured interval; None if that is unknown.
+        other_sizes: what differs in the number of examples, as `other_sizes` says it; empty where nothing does.
     """
 
     published: published.Number
     same_encoder: bool
     difference: float
     within_interval: bool | None
+    other_sizes: str = ""
 
     @property
     def verdict(self) -> str:
         """The outcome, as shown."""
+        if self.other_sizes:
+            return f"of other examples: {self.other_sizes}"
         if not self.same_encoder:
             return "another encoder"
         if self.within_interval is None:
@@ -58,7 +63,17 @@ def compare_published(column: Column, cell: Cell) -> PublishedComparison | None:
     low, high = score["ci95"]
     # Published numbers are rounded, so the interval is rounded too.
     within = None if None in (low, high) else round(low, 1) <= number.value <= round(high, 1)
-    return PublishedComparison(number, row in same_encoder, score["value"] - number.value, within)
+    return PublishedComparison(
+        number, row in same_encoder, score["value"] - number.value, within, other_sizes(cell.run.result)
+    )
+
+
+def other_sizes(result: Mapping[str, Any]) -> str:
+    """Where the splits of a run have another size than published: `5 of 1,000 test examples`; else empty."""
+    return ", ".join(
+        f"{split['examples']:,} of {split['published']:,} {split['split']} examples"
+        for split in result["data"].get("size_differences", ())
+    )
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from typing import Any
 from evalkit.datasets import published
 
 from .columns import Cell, Column, build_columns
-from .comparison import compare_published, sections
+from .comparison import compare_published, other_sizes, sections
 from .other_tools import Score
 from .runs import Run
 
@@ -114,6 +114,8 @@ def _cell(cell: Cell, number: Mapping[str, int]) -> str:
         text += f"<br>rank {low}" + (f" to {high}" if high > low else "")
     if failed := worst["data"]["n_failed"]:
         text += f"<br>*{worst['status']}*: {failed:,} failed, at most {_decimal(score['bounds'][1])}"
+    elif sizes := other_sizes(worst):
+        text += f"<br>*{worst['status']}*: {sizes}"
     return f"{text} {where}"
 
 

@@ -28,7 +28,7 @@ from evalkit.results import run_folder
 from evalkit.runtime.progress import track
 
 from .columns import MINI, Cell, Column, build_columns
-from .comparison import compare_published, sections
+from .comparison import compare_published, other_sizes, sections
 from .other_tools import Score
 from .runs import Run
 from .thumbnails import add_thumbnails, to_json
@@ -142,6 +142,7 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
         "seeds": len(cell.seeds.runs),
         "sd": cell.seeds.sd,
         **{key: score[key] for key in unknown},
+        "sizes": other_sizes(cell.seeds.worst.result),
         "failed": cell.seeds.worst.result["data"]["n_failed"],
         "chance": record["chance"],
         "device": record["provenance"]["device"],

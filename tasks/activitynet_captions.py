@@ -17,7 +17,7 @@ ADAPTER = "captioner"
 SIZES = {
     "segments": {"train": 37_421, "test": 17_505},
     "paragraph": {"train": 10_009, "test": 4_917},
-    "dense": {"train": 37_421},
+    "dense": {"train": 37_421, "test": 17_505},
 }
 # Of LongViViT, which tells no dense captions.
 PUBLISHED = {
@@ -57,7 +57,7 @@ def task(
         raise UserError(f"data.frames={frames} has no effect with data.what={what}: it is for paragraph")
     facts: dict[str, Any] = {
         "split": "val_1",
-        "sizes": SIZES[what],
+        "sizes": SIZES[what] if segments == "given" else {"train": SIZES[what]["train"]},
         "license": "MIT (annotations)",
         "source": "https://cs.stanford.edu/people/ranjaykrishna/densevid",
         "published": {} if what == "dense" else published.rows(*PUBLISHED[what], "fine-tuned"),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import open_questions
-from evalkit.datasets.files import find_file, find_videos, parsing_errors_at, read_table, video_file
+from evalkit.datasets.files import class_number, find_file, parsing_errors_at, read_table
 from evalkit.datasets.open_questions import IG_VLM, QuestionSplits, Row
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.metrics import exact_match
 from evalkit.mini.answers import one_step
 
@@ -43,7 +44,7 @@ def _read(root: Path) -> QuestionSplits:
 
     def parse(row: Row, answer: Row) -> Example:
         stem = f"v_{row['video_name'].removeprefix('v_')}"
-        kind = KINDS[range(len(KINDS)).index(int(answer["type"]))]
+        kind = KINDS[class_number(answer["type"], len(KINDS))]
         return open_questions.question(
             row["question_id"], video_file(videos, root / "videos", stem), row["question"], [answer["answer"]], kind
         )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import LabeledSplits, as_label_sets, find_file, find_videos, parsing_errors_at, read_json
+from evalkit.datasets.files import LabeledSplits, as_label_sets, find_file, parsing_errors_at, read_json
+from evalkit.datasets.videos import find_videos
 from evalkit.mini import classes, world
 
 FPS = 30.0  # of the published mp4 files, whatever the camera's was
@@ -34,7 +35,7 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
         _mini() if mini else _read(root, {"train": train_step, "test": test_step}),
         mini,
         split="test",
-        sizes={"test": 262_107},
+        sizes={"test": 262_107} if test_step == 1 else {},
         license="CC BY 4.0",
         source="https://data.caltech.edu/records/s0vdx-0k302",
     )

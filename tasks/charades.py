@@ -12,13 +12,14 @@ from evalkit.datasets import protocols
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
+    class_number,
     find_file,
-    find_videos,
     parsing_errors_at,
     read_lines,
     read_table,
-    video_file,
+    time_span,
 )
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.metrics import charades_map, pr_auc
 from evalkit.mini import classes, world
 
@@ -50,7 +51,7 @@ def task(root: Path = Path("data/charades"), mini: bool = False, protocol: proto
         protocol,
         mini,
         score=pr_auc if chunked else charades_map,
-        sizes={"train": 209_392, "test": 6_976} if chunked else {"train": 7_811, "test": 1_814},
+        sizes={} if chunked else {"train": 7_811, "test": (1_814, 1_863)},
         license="the data set's own, non-commercial",
         source="https://prior.allenai.org/projects/charades",
     )
@@ -68,7 +69,7 @@ class Action(NamedTuple):
         """As Charades writes it: `c092 11.90 21.20`; in seven actions of train the end stands first."""
         name, *bounds = text.split()
         start, end = sorted(map(float, bounds))
-        return cls(range(157).index(int(name.removeprefix("c"))), start, end)
+        return cls(class_number(name.removeprefix("c"), 157), *time_span(start, end))
 
 
 def _seen(story: world.Story) -> set[str]:

@@ -9,16 +9,9 @@ from typing import NamedTuple
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.captions import clean_text
-from evalkit.datasets.files import (
-    LabeledSplits,
-    find_file,
-    find_videos,
-    parsing_errors_at,
-    read_lines,
-    read_table,
-    video_file,
-)
+from evalkit.datasets.files import LabeledSplits, find_file, parsing_errors_at, read_lines, read_table, time_span
 from evalkit.datasets.multiple_choice import multiple_choice_task
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.mini import questions
 
 ADAPTER = "zero_shot"
@@ -66,8 +59,9 @@ def _read(root: Path) -> list[Example]:
         with parsing_errors_at(where):
             times, sentence = line.split("##")
             name, start, end = times.split()
-            span = float(start), min(float(end), lengths[name])
-            if not 0 <= span[0] < span[1]:
+            whole = time_span(start, end)
+            span = whole[0], min(whole[1], lengths[name])
+            if not span[0] < span[1]:
                 raise ValueError(f"no moment from {start} to {end} s in a video of {lengths[name]:g} s")
             moments.setdefault(name, []).append(Moment(span, clean_text(sentence)))
     videos = find_videos(root)
@@ -91,5 +85,5 @@ def _lengths(file: Path) -> Mapping[str, float]:
     lengths = {}
     for where, row in read_table(file, ("id", "length")):
         with parsing_errors_at(where):
-            lengths[row["id"]] = float(row["length"])
+            _, lengths[row["id"]] = time_span(0, row["length"])
     return lengths

@@ -12,7 +12,8 @@ from annotated_types import Gt
 
 from evalkit.api import Example, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import LabeledSplits, find_file, find_videos, parsing_errors_at, read_json, video_file
+from evalkit.datasets.files import LabeledSplits, class_number, find_file, parsing_errors_at, read_json
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.errors import UserError, one_line
 from evalkit.mini import classes
 
@@ -165,7 +166,7 @@ def _labels(file: Path) -> Labels:
             size = (int(image.get("width", 0)), int(image.get("height", 0)))
     for number, annotation in enumerate(annotations):
         with parsing_errors_at(f"{file}, annotation {number}"):
-            behaviors = tuple(sorted({range(len(NAMES)).index(n) for n in annotation["behaviors"]}))
+            behaviors = tuple(sorted({class_number(n, len(NAMES)) for n in annotation["behaviors"]}))
             left, top, wide, tall = map(float, annotation["bbox"])
             if not (wide >= 0 and tall >= 0 and math.isfinite(left + top + wide + tall)):
                 raise ValueError(f"bbox {annotation['bbox']}")

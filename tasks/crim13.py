@@ -9,14 +9,8 @@ from typing import Literal, NamedTuple
 
 from evalkit.api import Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import (
-    LabeledSplits,
-    as_label_sets,
-    check_classes,
-    find_videos,
-    parsing_errors_at,
-    read_lines,
-)
+from evalkit.datasets.files import LabeledSplits, as_label_sets, check_classes, parsing_errors_at, read_lines
+from evalkit.datasets.videos import files_under, find_videos
 from evalkit.errors import UserError
 from evalkit.mini import classes
 
@@ -91,8 +85,8 @@ def _sessions(root: Path, split: str, view: str) -> Iterator[Session]:
     folders = [folder for folder in sorted(root.glob(f"CRIM13_{split}*")) if folder.is_dir()]
     if not folders:
         raise UserError(f"data.root={root} has no folder CRIM13_{split}1: wanted the archives, unpacked")
-    videos = {name: path for folder in folders for name, path in find_videos(folder).items()}
-    raw = {path.stem: path for folder in folders for path in sorted(folder.rglob("*.seq"))}
+    videos = find_videos(*folders)
+    raw = {path.stem: path for folder in folders for path in files_under(folder) if path.suffix == ".seq"}
     for name, file in _annotations(folders, view).items():
         recorded = raw.get(f"{name}_{view}", file.with_name(f"{name}_{view}.seq"))
         yield Session(
@@ -103,7 +97,7 @@ def _sessions(root: Path, split: str, view: str) -> Iterator[Session]:
 def _annotations(folders: Sequence[Path], view: str) -> dict[str, Path]:
     """The annotation of each session; of several, that of the view, else that without a view."""
     by_session: dict[str, dict[str, Path]] = {}
-    for file in sorted(file for folder in folders for file in folder.rglob("*.txt")):
+    for file in sorted(file for folder in folders for file in files_under(folder) if file.suffix == ".txt"):
         if next(read_lines(file), ("", ""))[1] == HEADER:
             name, _, of = file.stem.rpartition("_")
             name, of = (name, of) if of in ("s", "t") else (file.stem, "")

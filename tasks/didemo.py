@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from evalkit.api import Task, Views
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
-from evalkit.datasets.files import find_file, find_videos, parsing_errors_at, read_json, video_file
+from evalkit.datasets.files import find_file, parsing_errors_at, read_json
+from evalkit.datasets.videos import Videos, find_videos, video_file
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -45,7 +45,7 @@ def _read(root: Path) -> CaptionSplits:
     return CaptionSplits(test, train, val if train else [])
 
 
-def _paragraphs(file: Path, videos: Mapping[str, Path]) -> list[CaptionedVideo]:
+def _paragraphs(file: Path, videos: Videos) -> list[CaptionedVideo]:
     descriptions: dict[str, list[str]] = {}
     for number, entry in enumerate(read_json(file, list), 1):
         with parsing_errors_at(f"{file}, entry {number}"):

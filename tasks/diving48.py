@@ -10,13 +10,13 @@ from evalkit.datasets import protocols
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
+    class_number,
     find_file,
-    find_videos,
     labeled_examples,
     parsing_errors_at,
     read_json,
-    video_file,
 )
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.mini import classes
 
 
@@ -64,4 +64,4 @@ def _read(root: Path) -> LabeledSplits:
 def _rows(file: Path) -> Iterator[tuple[str, int]]:
     for i, row in enumerate(read_json(file, list), 1):
         with parsing_errors_at(f"{file}, entry {i}"):
-            yield row["vid_name"], range(48).index(row["label"])
+            yield row["vid_name"], class_number(row["label"], 48)

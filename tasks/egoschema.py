@@ -51,6 +51,7 @@ def task(
         train=splits.train,
         controls=("blind", "shuffled", "single_frame", "option_order"),
         chance=100 / OPTIONS,
+        sizes={} if mini else {"test": 500 if subset else 5_031},
         split="mini" if mini else "subset" if subset else "full",
         license="Ego4D license; generated (Apache-2.0) for the miniature",
         source="https://github.com/egoschema/EgoSchema",

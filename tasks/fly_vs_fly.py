@@ -10,7 +10,8 @@ import numpy as np
 
 from evalkit.api import Example, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import LabeledSplits, find_file, find_videos, parsing_errors_at, read_lines
+from evalkit.datasets.files import LabeledSplits, find_file, parsing_errors_at, read_lines
+from evalkit.datasets.videos import find_videos
 from evalkit.errors import UserError, one_line
 from evalkit.mini import classes, world
 
@@ -90,7 +91,7 @@ def _targets(stem: Path) -> Sequence[tuple[int, ...] | None]:
         for bouts in annotations["bouts"]:  # of each fly
             for behavior, rows in zip(behaviors, bouts, strict=True):
                 for start, end, *_ in rows.tolist() if behavior in NAMES else ():  # frames from 1, the last included
-                    if not 1 <= start <= end <= len(valid):
+                    if not 1 <= start <= end <= len(valid) or start % 1 or end % 1:
                         raise ValueError(f"{behavior} in frames {start:g} to {end:g} of {len(valid)}")
                     held[int(start) - 1 : int(end), (0, 1 + NAMES.index(behavior))] = False, True
     return [tuple(np.flatnonzero(row).tolist()) if good else None for row, good in zip(held, valid, strict=True)]

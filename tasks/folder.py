@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from evalkit.api import Example, Task, Views
-from evalkit.datasets.files import VIDEO_ENDINGS, read_table
+from evalkit.datasets.files import read_table
 from evalkit.datasets.miniature import LICENSE
+from evalkit.datasets.videos import describe_files, files_under, is_video, report_left_out
 from evalkit.errors import UserError
 from evalkit.metrics import top1_top5
 from evalkit.mini import language
 from evalkit.mini.library import Films
 
+logger = logging.getLogger("evalkit")
+
 SPLITS = ("train", "val", "test")
+SPLIT_FOLDERS = {split: split for split in SPLITS} | {"training": "train", "validation": "val", "valid": "val"}
+SPLIT_FOLDERS |= {"testing": "test"}
 
 
 def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float = 0.3, split_seed: int = 0) -> Task:
     """Classifies your own videos: a csv `path,label[,split]` or class folders.
 
-    With a csv, paths are relative to its folder and `split` is train, val or test. Without splits a seeded share of
-    each class is test. Frames are taken uniformly over the whole video.
+    With a csv, paths are relative to its folder and `split` is train, val or test. Folders are CLASS/x.mp4, or with
+    splits train/CLASS/x.mp4 or CLASS/train/x.mp4. Without splits a seeded share of each class is test. What else lies
+    in a folder is named. Frames are taken uniformly over the whole video.
 
     Args:
         root: the csv, or a folder with one folder of videos per class.
@@ -33,6 +41,10 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
     labels = sorted({label for _, _, label, _ in rows})
     if len(labels) < 2:
         raise UserError(f"data.root={root}: found {len(labels)} class(es) in {len(rows)} videos; wanted at least two")
+    bare = [" ".join(label.casefold().split()) for label in labels]
+    if alike := [k for k, name in enumerate(bare) if name in bare[:k]]:
+        other = labels[bare.index(bare[alike[0]])]
+        logger.warning(f"classes {other!r} and {labels[alike[0]]!r} differ in case or blanks alone; are they one?")
     if not any(split for *_, split in rows):
         rows = _split(rows, test_share, split_seed)
     examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
@@ -58,34 +70,79 @@ Row = tuple[str, Path, str, str]  # id, video, label, split or ""
 def _csv(file: Path) -> list[Row]:
     rows: list[Row] = []
     seen: set[Path] = set()  # a video in both train and test would leak its label
-    for where, row in read_table(file, ("path", "label")):
-        split = row.get("split", "").strip()
-        if not row["path"] or not row["label"]:
+    for where, row in read_table(file, ("path", "label"), optional=("split",)):
+        path, label, split = row["path"].strip(), row["label"].strip(), row.get("split", "").strip()
+        if not path or not label:
             raise UserError(f"{where}: path or label is empty")
         if split not in (*SPLITS, ""):
             raise UserError(f"{where}: split is {split!r}; wanted train, val or test")
-        video = file.parent / row["path"]
+        video = file.parent / path
+        if video.is_dir():
+            raise UserError(f"{where}: {video} is a folder; wanted a video file; in it: {describe_files(video)}")
         if video.resolve() in seen:
-            raise UserError(f"{where}: {row['path']} stands there twice")
+            raise UserError(f"{where}: {path} stands there twice")
         seen.add(video.resolve())
-        rows.append((row["path"], video, row["label"], split))
+        rows.append((path, video, label, split))
     if len({bool(split) for *_, split in rows}) > 1:
         raise UserError(f"{file}: some rows have a split and some have none; give all or none")
     return rows
 
 
 def _folders(root: Path) -> list[Row]:
+    """The videos of CLASS/x, SPLIT/CLASS/x or CLASS/SPLIT/x."""
     if not root.is_dir():
         raise UserError(
             f"data.root={root} does not exist: wanted a csv path,label[,split] or a folder of class folders"
         )
-    return [
-        (str(file.relative_to(root)), file, folder.name, "")
-        for folder in sorted(root.iterdir())
-        if folder.is_dir()
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in VIDEO_ENDINGS
-    ]
+    files = files_under(root)
+    videos = [path for path in files if is_video(path) and len(path.relative_to(root).parts) > 1]
+    folders = [path.relative_to(root).parts[:-1] for path in videos]
+    place = _split_level(root, folders)
+    left_out = {path: "not in a folder of its class" for path in files if is_video(path) and path.parent == root}
+    left_out |= {path: "no video by its ending" for path in files if path.name[0] != "." and not is_video(path)}
+    rows: list[Row] = []
+    for path, parts in zip(videos, folders, strict=True):
+        if place is None:
+            rows.append((str(path.relative_to(root)), path, parts[0], ""))
+        elif len(parts) < 2:
+            left_out[path] = "not in a folder of its class" if place == 0 else "not in a folder of its split"
+        else:
+            rows.append((str(path.relative_to(root)), path, parts[1 - place], SPLIT_FOLDERS[parts[place].casefold()]))
+    report_left_out(root, left_out)
+    classes = {label for _, _, label, _ in rows}
+    if len(classes) < 2:
+        raise UserError(
+            f"data.root={root}: found {len(classes)} class(es) in {len(rows)} videos; wanted at least two, CLASS/x.mp4 "
+            f"or train/CLASS/x.mp4 and test/CLASS/x.mp4; found {describe_files(root)}"
+        )
+    if place is not None and (absent := {"train", "test"} - {split for *_, split in rows}):
+        raise UserError(
+            f"data.root={root}: its folders are splits, of which {min(absent)} has no video in a class folder; wanted "
+            "train/CLASS/x.mp4 and test/CLASS/x.mp4"
+        )
+    return rows
+
+
+def _split_level(root: Path, folders: Sequence[tuple[str, ...]]) -> int | None:
+    """Which of the first two folders of each video names its split; None where none does.
+
+    Raises:
+        UserError: of some videos it does and of others not.
+    """
+    for level in (0, 1):
+        names = {parts[level] for parts in folders if len(parts) > level}
+        splits = {name for name in names if name.casefold() in SPLIT_FOLDERS}
+        nested = {parts[0] for parts in folders if len(parts) > 1}
+        # One folder such as `train`, with videos and beside others, is a class: trains are filmed, too.
+        if not splits or (level == 0 and len(splits) == 1 and len(names) > 1 and not splits & nested):
+            continue
+        if others := names - splits:
+            raise UserError(
+                f"data.root={root}: its folder {min(splits)} is named as a split is, and {min(others)} beside it not; "
+                "wanted all classes (CLASS/x.mp4) or all splits (train/CLASS/x.mp4, test/CLASS/x.mp4)"
+            )
+        return level
+    return None
 
 
 def _split(rows: list[Row], test_share: float, seed: int) -> list[Row]:

@@ -9,12 +9,13 @@ from evalkit.datasets import behavior
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
+    class_number,
     find_file,
-    find_videos,
     parsing_errors_at,
     read_json,
     read_table,
 )
+from evalkit.datasets.videos import find_videos
 from evalkit.mini import classes
 
 FPS = 30.0
@@ -54,7 +55,7 @@ def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavio
 def _read(root: Path, step: int) -> LabeledSplits:
     file = find_file(root, "annotation/classes.json")
     with parsing_errors_at(str(file)):
-        number = {name: int(index) for name, index in read_json(file, dict).items()}
+        number = {name: class_number(index, 8) for name, index in read_json(file, dict).items()}
     names = check_classes(root, sorted(number, key=number.__getitem__), 8)
     videos = find_videos(root / "dataset" / "video")  # not among a million images
     train, test = (
@@ -85,5 +86,5 @@ def _videos(file: Path) -> dict[str, list[int]]:
             labels = by_video.setdefault(row["original_vido_id"], [])
             if int(row["frame_id"]) != len(labels) + 1:
                 raise ValueError(f"frame {row['frame_id']} after frame {len(labels)}")
-            labels.append(range(8).index(int(row["labels"])))
+            labels.append(class_number(row["labels"], 8))
     return by_video

@@ -28,7 +28,7 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False, protocol: pr
         protocol,
         mini,
         split="val",
-        sizes={"train": 235_693, "test": 19_165},
+        sizes={"train": (235_693, 246_534), "test": (19_165, 19_906)},
         version=2,
         license="CC BY 4.0 (annotations)",
         source="https://github.com/cvdfoundation/kinetics-dataset",

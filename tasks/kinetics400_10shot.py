@@ -11,12 +11,12 @@ from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
     find_file,
-    find_videos,
     labeled_examples,
     parsing_errors_at,
     read_json,
 )
 from evalkit.datasets.miniature import miniature
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.metrics import top1_top5
 from evalkit.mini import classes
 
@@ -69,11 +69,13 @@ def _read(root: Path) -> LabeledSplits:
         file = find_file(root, f"k400_{split}_10shot.json")
         for i, entry in enumerate(read_json(file, list), 1):
             with parsing_errors_at(f"{file}, entry {i}"):
-                clips.append((Path(split, Path(entry["file"]).name), str(entry["label"])))
+                clips.append((Path(split, Path(entry["file"]).name), str(entry["label"]).strip()))
     names = check_classes(root, sorted({label for clips in rows.values() for _, label in clips}), 400)
     number = {name: i for i, name in enumerate(names)}
     train, test = (
-        labeled_examples((path.stem, videos.get(path.stem, root / path), number[label]) for path, label in clips)
+        labeled_examples(
+            (path.stem, video_file(videos, (root / path).parent, path.name), number[label]) for path, label in clips
+        )
         for split, clips in rows.items()
         for videos in [find_videos(root / split)]
     )

@@ -27,6 +27,7 @@ def task(root: Path = Path("data/kinetics600"), mini: bool = False, protocol: pr
         protocol,
         mini,
         split="val",
+        sizes={"test": 30_000},
         license="CC BY 4.0 (annotations)",
         source="https://github.com/cvdfoundation/kinetics-dataset",
     )

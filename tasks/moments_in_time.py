@@ -10,6 +10,7 @@ from evalkit.datasets import protocols
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
+    class_number,
     find_file,
     labeled_examples,
     parsing_errors_at,
@@ -39,7 +40,7 @@ def task(root: Path = Path("data/moments_in_time"), mini: bool = False, protocol
         protocol,
         mini,
         split="validation",
-        sizes={"train": 791_246, "test": 33_898},
+        sizes={"train": (791_246, 791_297, 802_264), "test": (33_898, 33_900)},
         license="the data set's own",
         source="http://moments.csail.mit.edu",
     )
@@ -56,10 +57,10 @@ def _read(root: Path) -> LabeledSplits:
 def _numbered(rows: Iterable[tuple[str, dict[str, str]]]) -> Iterator[tuple[int, str]]:
     for where, row in rows:
         with parsing_errors_at(where):
-            yield int(row["number"]), row["label"]
+            yield class_number(row["number"], 339), row["label"].strip()
 
 
 def _clips(root: Path, file: str, number: Mapping[str, int]) -> Iterator[tuple[str, Path, int]]:
     for where, row in read_table(find_file(root, file), ("path", "label"), header=False):
         with parsing_errors_at(where):
-            yield row["path"], root / FILES[file] / row["path"], number[row["label"]]
+            yield row["path"], root / FILES[file] / row["path"], number[row["label"].strip()]

@@ -8,7 +8,8 @@ from typing import Literal
 from evalkit.api import Task, Views
 from evalkit.datasets import caption_files
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
-from evalkit.datasets.files import find_file, find_videos, parsing_errors_at, read_table, video_file
+from evalkit.datasets.files import find_file, parsing_errors_at, read_table
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
@@ -19,6 +20,8 @@ PUBLISHED = {
     | {"VideoPrism-B": 51.4, "VideoPrism-g": 52.7},
     "full": {"CLIP-B": 23.3, "CoCa-g": 30.0, "VideoCoCa-g": 34.3, "VideoPrism-B": 37.0, "VideoPrism-g": 39.7},
 }
+
+SIZES = {"1k-A": {"train": 180_000, "test": 1_000}, "full": {"train": 130_260, "val": 9_940, "test": 59_800}}
 
 
 def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1k-A", "full"] = "1k-A") -> Task:
@@ -44,7 +47,7 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1
         mini,
         views=Views("uniform"),
         split=split,
-        sizes={"test": 59_800 if split == "full" else 1_000},
+        sizes=SIZES[split],
         license="none stated; research use",
         source="https://www.microsoft.com/en-us/research/publication/"
         "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",

@@ -38,7 +38,7 @@ def task(root: Path = Path("data/msrvtt_qa"), mini: bool = False, split: Split =
         score=exact_match,
         settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
         split=split,
-        sizes={"train": SIZES["train"], "test": SIZES[split]},
+        sizes={**SIZES, "test": SIZES[split]},
         license="none stated; research use",
         source="https://github.com/xudejing/video-question-answering",
         published={} if split == "val" else published.rows("msrvtt_qa", "accuracy", "zero-shot"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.files import LabeledSplits, find_file, parsing_errors_at, read_lines
+from evalkit.datasets.files import LabeledSplits, class_number, find_file, parsing_errors_at, read_lines
 from evalkit.datasets.multiple_choice import multiple_choice_task, read_nextqa
 from evalkit.mini import questions
 
@@ -50,6 +50,6 @@ def _hard(root: Path) -> list[Example]:
     for where, line in read_lines(file):
         for number in line.replace(",", " ").split():
             with parsing_errors_at(where):
-                row = range(len(questions_of_val)).index(int(number))
+                row = class_number(number, len(questions_of_val))
                 chosen[row] = questions_of_val[row]
     return list(chosen.values())

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import open_questions, published
-from evalkit.datasets.files import find_file, find_videos, read_json, read_table, video_file
+from evalkit.datasets.files import find_file, read_json, read_table
 from evalkit.datasets.multiple_choice import KINDS
 from evalkit.datasets.open_questions import QuestionSplits, Row, Split
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.metrics import exact_match, wups, wups_untagged
 from evalkit.mini.answers import one_step
 

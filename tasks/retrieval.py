@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from evalkit.api import Task, Views
@@ -39,13 +40,19 @@ def _read(file: Path) -> CaptionSplits:
         raise UserError(f"data.root={file} does not exist: wanted a csv path,caption[,split]")
     texts: dict[str, list[str]] = {}
     split_of: dict[str, str] = {}
-    for where, row in read_table(file, ("path", "caption")):
+    given: set[bool] = set()
+    named: dict[str, str] = {}  # a file may be named in several ways, such as a.mp4 and ./a.mp4
+    for where, row in read_table(file, ("path", "caption"), optional=("split",)):
         with parsing_errors_at(where):
             path, split = row["path"].strip(), row.get("split", "").strip() or "test"
             if not path or split not in SPLITS:
                 raise ValueError(f"path {path!r}, split {split!r}; wanted a path, and train, val or test")
+            path = named.setdefault(os.path.realpath(file.parent / path), path)
             if split_of.setdefault(path, split) != split:
                 raise ValueError(f"{path} is in {split_of[path]} already")
+            given.add(bool(row.get("split", "").strip()))
+            if len(given) > 1:
+                raise ValueError("some rows have a split and some have none; give all or none")
             texts.setdefault(path, []).append(clean_text(row["caption"]))
     test, train, val = (
         [

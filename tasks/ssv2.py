@@ -10,13 +10,13 @@ from evalkit.datasets import protocols
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
+    class_number,
     find_file,
-    find_videos,
     labeled_examples,
     parsing_errors_at,
     read_json,
-    video_file,
 )
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.mini import classes
 
 
@@ -52,7 +52,7 @@ def _file(root: Path, name: str) -> Path:
 def _read(root: Path) -> LabeledSplits:
     file = _file(root, "labels")
     with parsing_errors_at(str(file)):
-        number = {label: int(index) for label, index in read_json(file, dict).items()}
+        number = {label: class_number(index, 174) for label, index in read_json(file, dict).items()}
     names = check_classes(root, sorted(number, key=number.__getitem__), 174)
     videos = find_videos(root)
     train, test = (

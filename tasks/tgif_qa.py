@@ -6,8 +6,9 @@ from pathlib import Path
 
 from evalkit.api import Example, Task
 from evalkit.datasets import open_questions
-from evalkit.datasets.files import find_file, find_videos, read_table
+from evalkit.datasets.files import class_number, find_file, read_table
 from evalkit.datasets.open_questions import IG_VLM, QuestionSplits
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.metrics import exact_match
 from evalkit.mini.answers import one_step
 
@@ -42,8 +43,8 @@ def _read(root: Path) -> QuestionSplits:
     gifs = find_videos(root)
 
     def parse(name: str, gif: str, kind: str, row: open_questions.Row) -> Example:
-        kind_name = KINDS[range(len(KINDS)).index(int(kind))]
-        path = gifs.get(gif, root / "gifs" / f"{gif}.gif")
+        kind_name = KINDS[class_number(kind, len(KINDS))]
+        path = video_file(gifs, root / "gifs", gif, ".gif")
         return open_questions.question(name, path, row["question"], [row["answer"]], kind_name)
 
     def read(file: Path) -> list[Example]:

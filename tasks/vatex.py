@@ -32,7 +32,7 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "
         mini,
         views=Views("uniform"),
         split=test_list or "test",
-        sizes={} if test_list else {"test": 60_000},
+        sizes={} if test_list else {"train": 259_910, "val": 30_000, "test": 60_000},
         license="CC BY 4.0 (annotations)",
         source="https://eric-xw.github.io/vatex-website",
         published={"CLIP-L": 45.2, "InternVideo-L": 49.5, "VideoPrism-B": 57.7, "VideoPrism-g": 62.5},

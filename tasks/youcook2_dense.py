@@ -32,7 +32,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str =
         mini,
         views=Views("uniform"),
         split="val",
-        sizes={"train": 10_337},
+        sizes={"train": 10_337, "test": 3_492} if segments == "given" else {"train": 10_337},
         license="University of Michigan, non-commercial",
         source="http://youcook2.eecs.umich.edu",
     )

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from evalkit.api import Clip, Example, Task
 from evalkit.config.config import Config
+from evalkit.datasets.videos import unused_videos
 from evalkit.features import extract
 from evalkit.features.key import identify
-from evalkit.pipeline.setup import load_task
+from evalkit.pipeline.setup import data_root, load_task, meant_size
 from evalkit.plugins import display_name
 from evalkit.results.run_folder import fingerprint
+from evalkit.results.sizes import SPLITS, published_size, size_differences
 from evalkit.results.table import columns, first
 from evalkit.runtime.machine import cores
 from evalkit.runtime.progress import track
 from evalkit.video.clips import Failure, Request
 from evalkit.video.workers import read_clips
 
-SPLITS = ("train", "val", "test")
 # Height and width that checked frames are scaled to: the same frames are decoded, and little is handed over.
 SIZE = 32
 
@@ -30,7 +32,7 @@ class Split:
 
     Attributes:
         examples: how many its files name.
-        published: how many the benchmark's paper counts; None where the task does not say.
+        published: how many the benchmark has; None where the task does not say.
         unlabeled: examples without a public answer.
         videos: distinct files that the examples ask about.
         parts: distinct spans of them, a whole video for one; each is decoded.
@@ -57,16 +59,24 @@ class DataCheck:
         shared: two splits, and a file of each that hold the same video, byte by byte.
         unseen: classes of test without a training example, where there is a train split.
         fingerprint: of the test examples, as results have it.
+        sizes: splits with another number of examples than published, as `size_differences` gives them.
+        meant: whether the user said how many test examples are meant.
+        unused: videos that lie among the data and are of no example.
     """
 
     splits: list[Split]
     shared: list[tuple[str, Path, str, Path]] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     fingerprint: str = ""
+    sizes: list[dict[str, Any]] = field(default_factory=list)
+    meant: bool = False
+    unused: list[Path] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
-        """Whether every video is there, decodes, and belongs to one split."""
+        """Whether every video is there, decodes, and belongs to one split, and the splits have the published sizes."""
+        if (self.sizes and not self.meant) or not any(split.name == "test" for split in self.splits):
+            return False
         return not self.shared and not any(split.missing or split.broken for split in self.splits)
 
 
@@ -76,16 +86,20 @@ def check_data(task: Task, config: Config) -> DataCheck:
     if task.prepare_videos:
         task.prepare_videos([example for split in examples.values() for example in split])
     splits = [_split(name, split, task, config) for name, split in examples.items()]
-    return DataCheck(splits, _shared(examples), _unseen(task), fingerprint(task.test))
+    root, meant = data_root(config), meant_size(config) is not None
+    unused = unused_videos(root, [e for split in examples.values() for e in split]) if root else []
+    return DataCheck(
+        splits, _shared(examples), _unseen(task), fingerprint(task.test), size_differences(task), meant, unused
+    )
 
 
 def main(config: Config) -> int:
-    """1 where data are missing or broken, else 0."""
+    """1 where data are missing, broken or of another size than published, else 0."""
     return check(config)
 
 
 def check(config: Config) -> int:
-    """Prints what is there of a task's data; the exit code, 1 where something is missing, broken or in two splits."""
+    """Prints what is there of a task's data; the exit code, 1 where something would be scored wrongly."""
     task = load_task(config)
     data = check_data(task, config)
     name = display_name(config.options.task) + ("@mini" if config.options.mini else "")
@@ -112,6 +126,16 @@ def report(data: DataCheck) -> str:
     lines += [f"the same video in {a} and {b}: {left} and {right}" for a, left, b, right in data.shared[:5]]
     if len(data.shared) > 5:
         lines.append(f"the same video in two splits: {len(data.shared) - 5:,} more")
+    for split in data.sizes:
+        lines.append(f"{split['split']} has {split['examples']:,} examples, {split['published']:,} were published")
+    if data.sizes and not data.meant:
+        count = next((s.examples for s in data.splits if s.name == "test"), 0)
+        lines.append(f"a list may be cut off, or of another version; data.expect={count} says that the number is meant")
+    if not any(s.name == "test" for s in data.splits):
+        lines.append("no test example")
+    lines += [f"left out, of no example: {path}" for path in data.unused[:20]]
+    if len(data.unused) > 20:
+        lines.append(f"left out, of no example: {len(data.unused) - 20:,} more")
     if data.unseen:
         lines.append(f"{len(data.unseen):,} classes of test have no training example: {first(data.unseen)}")
     return "\n".join([*lines, f"fingerprint of the test examples: {data.fingerprint}"])
@@ -128,7 +152,7 @@ def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -
     return Split(
         name,
         len(examples),
-        task.sizes.get(name),
+        published_size(task, name),
         sum(example.target is None for example in examples),
         len({part.video for part in parts}),
         len(parts),

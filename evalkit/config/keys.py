@@ -6,7 +6,9 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from annotated_types import Gt
 
 from evalkit import plugins
 from evalkit.api import Loading, Views
@@ -39,6 +41,13 @@ class Key(NamedTuple):
     meaning: str
 
 
+# Of every task; `evalkit.pipeline.setup.load_task` compares it.
+EXPECT = Key(
+    *("data", "expect", Annotated[int, Gt(0)] | None, None),
+    "how many test examples are meant, where that is not the published number",
+)
+
+
 def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = "") -> dict[str, Key]:
     """Every key that applies, by name, section by section.
 
@@ -65,6 +74,7 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
     if task:
         keys |= _keys("data", plugins.factory("task", task))
         keys.pop("data.mini", None)  # the option `mini` sets it
+        keys.setdefault("data.expect", EXPECT)
     if task or command != "canary":
         keys |= _keys("clip", Views)
     if command in ("canary", "check"):

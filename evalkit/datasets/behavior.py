@@ -24,6 +24,7 @@ from evalkit.api import Example, Task, Views
 from evalkit.datasets import protocols, published
 from evalkit.datasets.files import LabeledSplits
 from evalkit.datasets.miniature import miniature
+from evalkit.datasets.videos import Videos, video_file
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import box_map, chance_map, foreground_map
 from evalkit.metrics.classification import macro_accuracy
@@ -73,7 +74,7 @@ def check_steps(*steps: int) -> None:
         raise UserError(f"{min(steps)} frames from one example to the next; the steps of data.* must be at least 1")
 
 
-def converted_video(videos: Mapping[str, Path], wanted: Path, raw: Path, fps: float) -> Path:
+def converted_video(videos: Videos, wanted: Path, raw: Path, fps: float) -> Path:
     """The converted file of a video whose published form no decoder reads; its expected path if it is missing.
 
     Args:
@@ -89,7 +90,7 @@ def converted_video(videos: Mapping[str, Path], wanted: Path, raw: Path, fps: fl
         raise UserError(
             f"{raw}: no decoder reads it; convert it and its like to {wanted}, each frame once, {fps:g} a second"
         )
-    return videos.get(wanted.stem, wanted)
+    return video_file(videos, wanted.parent, wanted.stem)
 
 
 def frame_rate_check(fps: float) -> Callable[[Sequence[Example]], None]:

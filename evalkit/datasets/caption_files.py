@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, Segment, SegmentedVideo, SegmentSplits, clean_text
-from evalkit.datasets.files import find_file, find_videos, parsing_errors_at, read_json, read_lines, video_file
+from evalkit.datasets.files import find_file, parsing_errors_at, read_json, read_lines, time_span
+from evalkit.datasets.videos import Videos, find_videos, is_video, video_file
 from evalkit.errors import UserError
 
 FindVideo = Callable[[str], tuple[str, Path]]  # a video's name in the annotations -> its name here, and its path
@@ -72,11 +73,13 @@ def vatex(root: Path, test_list: str = "") -> CaptionSplits:
     return CaptionSplits([*test.values()], [*train.values()], [*val.values()] if train else [])
 
 
-def _clips(file: Path, videos: Mapping[str, Path]) -> dict[str, CaptionedVideo]:
+def _clips(file: Path, videos: Videos) -> dict[str, CaptionedVideo]:
     clips: dict[str, CaptionedVideo] = {}
     for number, entry in enumerate(read_json(file, list), 1):
         with parsing_errors_at(f"{file}, clip {number}"):
             name = entry["videoID"]
+            if name in clips:
+                raise ValueError(f"clip {name} stands there twice")
             texts = [clean_text(text) for text in entry["enCap"]]
             clips[name] = CaptionedVideo(name, video_file(videos, file.parent / "videos", name), texts)
     return clips
@@ -105,9 +108,10 @@ def youcook2(root: Path) -> SegmentSplits:
     return SegmentSplits(_read(file, find), _read(train, find) if train.is_file() else [])
 
 
-def _file_name(name: str, videos: Mapping[str, Path]) -> str:
+def _file_name(name: str, videos: Videos) -> str:
     """A video's id, with the prefix v_ of dense captioning if its file has it."""
     bare = name.removeprefix("v_")
+    bare = Path(bare).stem if is_video(Path(bare)) else bare
     return f"v_{bare}" if f"v_{bare}" in videos else bare
 
 
@@ -163,9 +167,9 @@ def _of_subset(file: Path, subset: str, find: FindVideo) -> list[SegmentedVideo]
 def _video(name_and_path: tuple[str, Path], segments: Sequence[Segment], entry: Mapping[str, Any]) -> SegmentedVideo:
     if not segments:
         raise ValueError("no sentence")
-    return SegmentedVideo(*name_and_path, float(entry["duration"]), segments)
+    return SegmentedVideo(*name_and_path, time_span(0, entry["duration"])[1], segments)
 
 
 def _segment(times: Any, sentence: Any) -> Segment:
     start, end = times
-    return float(start), float(end), clean_text(sentence)
+    return *time_span(start, end), clean_text(sentence)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -10,13 +9,11 @@ from typing import Any
 
 from evalkit.api import Example, Task
 from evalkit.datasets.captions import QUESTION, SegmentedVideo, SegmentSplits, caption_examples
-from evalkit.datasets.files import parsing_errors_at, read_json
+from evalkit.datasets.files import Span, parsing_errors_at, read_json, time_span
 from evalkit.datasets.miniature import miniature
 from evalkit.errors import UserError
 from evalkit.metrics.text import meteor as meteor_program
 from evalkit.metrics.text.dense import dense_by_video, dense_by_video_meteor
-
-Span = tuple[float, float]
 
 
 def dense_captioning_task(splits: SegmentSplits, segments: str, meteor: bool, mini: bool = False, **facts: Any) -> Task:
@@ -92,8 +89,8 @@ def _proposals(file: Path) -> dict[str, list[Span]]:
 
 
 def _span(times: Any) -> Span:
-    start, end = map(float, times)
-    if not 0 <= start < end < math.inf:
+    start, end = time_span(*times)
+    if start == end:
         raise ValueError(f"no segment from {start:g} to {end:g} s")
     return start, end
 

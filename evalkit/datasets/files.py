@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from evalkit.api import Example
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, in_line, nearest, one_line, suggest
 
-VIDEO_ENDINGS = {
-    *(".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov"),
-    *(".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
-}
+# What people call an optional column that a reader knows by another name.
+SYNONYMS = {"split": ("fold", "partition", "phase", "set", "subset", "usage")}
 
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
+Span = tuple[float, float]
 
 
 class LabeledSplits(NamedTuple):
@@ -31,36 +32,92 @@ class LabeledSplits(NamedTuple):
 
 
 def read_table(
-    file: Path, columns: Sequence[str], *, header: bool = True, delimiter: str = ","
+    file: Path, columns: Sequence[str], *, optional: Sequence[str] = (), header: bool = True, delimiter: str = ","
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields the place of each row (file and line), and its values by column.
+    """Yields the place of each row (file and first line), and its values by column.
 
     Args:
         file: in UTF-8, with or without a byte order mark; empty lines are skipped.
         columns: required in each row. With a header there may be more, in any order; without one, more after these.
+        optional: columns that are read where they are there; others of nearly such a name are refused.
         header: whether the first line names the columns.
         delimiter: between values.
 
     Raises:
-        UserError: the file is missing or no table, a column is missing, or a row has another number of values.
+        UserError: the file is missing or no table; a column is missing, there twice, or nearly one that is known; a
+            row has another number of values, holds other rows between quotes, or is the header again.
     """
+    lines: list[str] = []  # of the present row
+
+    def remembered(text: Iterable[str]) -> Iterator[str]:
+        for line in text:
+            lines.append(line)
+            yield line
+
+    number = 1
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.reader(lines, delimiter=delimiter)
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            reader = csv.reader(remembered(text), delimiter=delimiter, strict=True)
             names = next(reader, []) if header else list(columns)
-            if absent := [name for name in columns if name not in names]:
-                raise UserError(
-                    f"{file}: no column {absent[0]!r}; wanted {','.join(columns)}, found {','.join(names)[:80]!r}"
-                )
+            if header:
+                _check_columns(file, names, columns, optional)
+            number = reader.line_num + 1
+            lines.clear()
             for values in reader:
-                if not values:
-                    continue
-                where = f"{file}, line {reader.line_num}"
-                if len(values) < len(names) or (header and len(values) > len(names)):
-                    raise UserError(f"{where}: {len(values)} values; wanted {len(names)} ({','.join(names)[:80]})")
-                yield where, dict(zip(names, values, strict=header))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                where = f"{file}, line {number}"
+                if values:
+                    _check_row(where, values, names, lines, header, delimiter)
+                    yield where, dict(zip(names, values, strict=header))
+                number = reader.line_num + 1
+                lines.clear()
+    except csv.Error as error:
+        raise UserError(
+            f"{file}, line {number}: not readable as a table: {in_line(error)}; a value with quotes in it stands in "
+            "quotes, and each of its own quotes twice"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file} as a table: {one_line(error)}") from error
+
+
+def _check_columns(file: Path, names: Sequence[str], columns: Sequence[str], optional: Sequence[str]) -> None:
+    """Raises UserError where the names of a header leave open which column is meant."""
+    if absent := [name for name in columns if name not in names]:
+        near = suggest(absent[0], [name for name in names if name.strip().isidentifier() and name not in columns])
+        raise UserError(
+            f"{file}: no column {absent[0]!r}; wanted {','.join(columns)}, found {','.join(names)[:80]!r}"
+            + (f".{near}" if near else "")
+        )
+    if twice := [name for i, name in enumerate(names) if name and name in names[:i]]:
+        raise UserError(f"{file}: column {twice[0]!r} stands there twice; rename or remove one")
+    known = [*columns, *optional]
+    absent = [name for name in optional if name not in names]
+    for name in names:
+        bare = name.strip().strip("\ufeff").casefold()
+        meant = next((other for other in known if bare == other.casefold()), None)
+        if not meant and bare:
+            meant = nearest(bare, absent) or next(
+                (other for other in absent if other in bare or bare in SYNONYMS.get(other, ())), None
+            )
+        if name not in known and meant:
+            raise UserError(
+                f"{file}: unknown column {name!r}, near {meant!r}: name it {meant!r} where it is that, else otherwise"
+            )
+
+
+def _check_row(
+    where: str, values: Sequence[str], names: Sequence[str], lines: Sequence[str], header: bool, delimiter: str
+) -> None:
+    """Raises UserError where a row is no row of this table."""
+    if len(values) < len(names) or (header and len(values) > len(names)):
+        cut = "; the file ends in this row, perhaps cut off" if lines and not lines[-1].endswith(("\n", "\r")) else ""
+        raise UserError(f"{where}: {len(values)} values; wanted {len(names)} ({','.join(names)[:80]}){cut}")
+    if header and [value.strip().strip("\ufeff") for value in values] == list(names):
+        raise UserError(f"{where}: the header stands there again, as of two tables in one file; remove it")
+    if swallowed := [line for line in lines[1:] if len(line.split(delimiter)) >= len(values)]:
+        raise UserError(
+            f"{where}: a quote opens there, and what follows up to the next is one value, with a line that looks like "
+            f"a row ({in_line(swallowed[0])[:60]!r}); remove the quote, or write the value on one line"
+        )
 
 
 def read_json(file: Path, kind: type[Kind]) -> Kind:
@@ -71,15 +128,54 @@ def read_json(file: Path, kind: type[Kind]) -> Kind:
         kind: dict or list, the expected type.
 
     Raises:
-        UserError: the file is missing, no JSON, or of another type.
+        UserError: the file is missing, no JSON, cut off, has a key twice in one place, or is of another type.
     """
+    text = ""
     try:
-        value = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        text = file.read_text(encoding="utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_distinct)
+    except json.JSONDecodeError as error:
+        cut = "; it ends there, perhaps cut off" if not text[error.pos :].strip() or "Unterminated" in error.msg else ""
+        raise UserError(f"cannot read {file} as JSON: {one_line(error)}{cut}") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {file} as JSON: {one_line(error)}") from error
     if not isinstance(value, kind):
         raise UserError(f"cannot read {file}: wanted a JSON {kind.__name__}, found a {type(value).__name__}")
     return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        raise ValueError(f"the key {twice!r} stands there twice in one place; remove one")
+    return values
+
+
+def time_span(start: Any, end: Any) -> Span:
+    """Start and end in seconds, of numbers or their texts.
+
+    Raises:
+        ValueError: they are none, negative, reversed, infinite or NaN.
+    """
+    start, end = float(start), float(end)
+    if not 0 <= start <= end < math.inf:
+        raise ValueError(f"no span from {start:g} to {end:g} s: wanted 0 <= start <= end")
+    return start, end
+
+
+def class_number(value: Any, count: int) -> int:
+    """The number of one of so many classes, of a number or its digits.
+
+    Raises:
+        ValueError: it is no whole number, or there is no such class.
+    """
+    digits = isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value)
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    if not (digits or whole) or not 0 <= int(value) < count:
+        raise ValueError(f"class {value!r}: wanted a whole number from 0 to {count - 1}")
+    return int(value)
 
 
 def read_lines(file: Path) -> Iterator[tuple[str, str]]:
@@ -129,20 +225,6 @@ def parsing_errors_at(where: str) -> Iterator[None]:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{where}: not as published: {one_line(error)}") from error
-
-
-def find_videos(folder: Path) -> dict[str, Path]:
-    """The video files under a folder by name without ending; of two of one name, the first in order of paths."""
-    videos: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in VIDEO_ENDINGS and path.is_file():
-            videos.setdefault(path.stem, path)
-    return videos
-
-
-def video_file(videos: Mapping[str, Path], folder: Path, name: str) -> Path:
-    """The file of a video; if it is missing, its expected path, so that decoding counts it as failed."""
-    return videos.get(name, folder / f"{name}.mp4")
 
 
 def check_classes(root: Path, names: Sequence[str], expected: int) -> tuple[str, ...]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
+    class_number,
     find_file,
-    find_videos,
     labeled_examples,
     parsing_errors_at,
     read_lines,
     read_table,
+    time_span,
 )
+from evalkit.datasets.videos import find_videos, video_file
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 
@@ -41,7 +44,7 @@ def read_kinetics(root: Path, classes: int) -> LabeledSplits:
     for split, members in rows.items():
         videos = find_videos(root / split)
         examples[split] = labeled_examples(
-            (path.stem, videos.get(path.stem, root / path), number[label]) for path, label in members
+            (path.stem, video_file(videos, (root / path).parent, path.name), number[label]) for path, label in members
         )
     return LabeledSplits(examples["train"], examples["val"], names)
 
@@ -55,11 +58,16 @@ def _rows(root: Path, split: str, classes: int) -> Iterator[tuple[Path, str]]:
     if "youtube_id" in next(lines, ("", ""))[1]:
         for where, row in read_table(file, COLUMNS):
             with parsing_errors_at(where):
-                start, end = int(float(row["time_start"])), int(float(row["time_end"]))
-                yield Path(split, f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"), row["label"].strip('"')
+                start, end = map(int, time_span(row["time_start"], row["time_end"]))
+                yield Path(split, f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"), row["label"].strip('" ')
         return
     names = dict(enumerate(line for _, line in read_lines(find_file(root, f"label_map_k{classes}.txt"))))
     for where, line in read_lines(file):
         with parsing_errors_at(where):
             path, _, label = line.replace(",", " ").rpartition(" ")
-            yield Path(path.strip()), names[int(label)]
+            if re.search(r"\s\d+$", path.rstrip()):
+                raise ValueError(
+                    "three values; wanted `path class`: lists of `path frames class` are of folders of images, which "
+                    "must be made videos"
+                )
+            yield Path(path.strip()), names[class_number(label, len(names))]

@@ -7,8 +7,9 @@ from statistics import fmean
 from typing import Any
 
 from evalkit.api import Example, Task
-from evalkit.datasets.files import LabeledSplits, find_file, find_videos, parsing_errors_at, read_table, video_file
+from evalkit.datasets.files import LabeledSplits, class_number, find_file, parsing_errors_at, read_table
 from evalkit.datasets.miniature import miniature
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.metrics.classification import accuracy
 
 NEXTQA = ("video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4")
@@ -55,7 +56,7 @@ def read_nextqa(root: Path, *names: str) -> list[Example]:
             examples[name] = Example(
                 name,
                 video_file(videos, root / "NExTVideo", row["video"]),
-                range(5).index(int(row["answer"])),
+                class_number(row["answer"], 5),
                 text=row["question"],
                 choices=tuple(row[f"a{i}"] for i in range(5)),
                 kind=KINDS[row["type"][:1]],

@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets.captions import clean_text
-from evalkit.datasets.files import find_file, find_videos, parsing_errors_at, read_json, read_table, video_file
+from evalkit.datasets.files import find_file, parsing_errors_at, read_json, read_table
 from evalkit.datasets.miniature import miniature
+from evalkit.datasets.videos import find_videos, video_file
 
 Row = Mapping[str, Any]
 Split = Literal["val", "test"]

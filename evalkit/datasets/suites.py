@@ -65,12 +65,17 @@ def read(name: str) -> Suite:
 
 
 def nearest_published(suite: Suite, adaptation: str, record: Mapping[str, Any]) -> tuple[str, str]:
-    """The published number of the nearest encoder that has one on this task, and its name; empty for a miniature."""
+    """The published number of the nearest encoder that has one on this task, and its name; empty for a miniature.
+
+    Where the run's splits have another size than published, the number is marked by `*`, and the name says so.
+    """
     task, encoder = record["task"], record["encoder"]
     if task["name"].endswith("@mini"):
         return "", ""
     known = published.rows(task["name"], record["scores"][0]["metric"], adaptation, task["split"])
     for row in suite.nearest(encoder["ckpt"], encoder["parameters"]):
         if row in known:
+            if record.get("data", {}).get("size_differences"):
+                return f"{known[row]:.1f} *", f"{row} (* of other examples: see its run)"
             return f"{known[row]:.1f}", row
     return "", ""

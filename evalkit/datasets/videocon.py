@@ -16,17 +16,9 @@ from typing import Any
 
 from evalkit.api import Example, Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.files import (
-    LabeledSplits,
-    as_label_sets,
-    check_classes,
-    find_file,
-    find_videos,
-    parsing_errors_at,
-    read_table,
-    video_file,
-)
+from evalkit.datasets.files import LabeledSplits, as_label_sets, check_classes, find_file, parsing_errors_at, read_table
 from evalkit.datasets.miniature import miniature
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import top1_map
 

@@ -30,6 +30,9 @@ logger = logging.getLogger("evalkit")
 Variant = Callable[[Tensor, int], Tensor]
 
 
+NOT_FINITE = "the encoder gives NaN or infinity of it: its weights are damaged, or too large for half floats"
+
+
 class Source(NamedTuple):
     """A part of a video that is decoded and encoded once, however many examples ask about it.
 
@@ -70,8 +73,8 @@ class SourceFeatures:
     """One source, encoded.
 
     Attributes:
-        features: per variant, what the adapter keeps: (V, ...) on the CPU. Empty where decoding failed.
-        failure: why there are none, or None.
+        features: per variant, what the adapter keeps: (V, ...) on the CPU. Empty where it failed.
+        failure: why there are none, or None: it cannot be decoded, or the encoder gives NaN or infinity of it.
         decoder: how it was decoded, where that was not the default way; else None.
     """
 
@@ -317,6 +320,9 @@ class FeatureExtractor:
                 yield SourceFeatures(source, failure=clip.reason)
             else:
                 features_of = {name: next(rows) for name, rows in kept.items()}
+                if not all(torch.isfinite(part).all() for part in features_of.values() if part.is_floating_point()):
+                    yield SourceFeatures(source, failure=NOT_FINITE)
+                    continue
                 encoding = SourceFeatures(source, features_of, decoder=None if clip.default_decoder else clip.decoder)
                 yield feature_cache.put(encoding, keys) if feature_cache and keys else encoding
 
@@ -329,7 +335,7 @@ def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
     """
     if failed and len(failed) == total:
         raise UserError(
-            f"none of the {total} training videos could be decoded; {failed[0].source.video}: {failed[0].failure}"
+            f"none of the {total} training videos could be read; {failed[0].source.video}: {failed[0].failure}"
         )
     for features in failed[:3]:
         logger.warning(f"left out of training: {features.source.video}: {features.failure}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from evalkit.api import FeatureSpec
@@ -39,7 +40,11 @@ class FeatureReader:
         """The kept part of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W)."""
         self.encoder.module.eval()  # an adapter that holds it may be in the middle of its training
         features = self.encoder(pixels, self.spec)
-        return features if self.cache else as_stored(features, self.spec.layout)  # a cache rounds what it stores
+        if self.cache or self.spec.layout == "given":  # a cache rounds what it stores
+            return features
+        finite = torch.isfinite(features).flatten(1).all(1)  # others have no such layout, and fail as examples
+        features[finite] = as_stored(features[finite], self.spec.layout)
+        return features
 
 
 def open_feature_cache(

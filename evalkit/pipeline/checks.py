@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from evalkit.api import Task
 from evalkit.errors import UserError, one_line
 
@@ -17,11 +19,24 @@ def check_task(task: Task, name: str) -> None:
             raise UserError(f"task {name}: example id {twice!r} stands more than once in {split}")
         if split != "test" and any(example.target is None for example in examples):
             raise UserError(f"task {name}: an example of {split} has no target to learn from")
+        if wrong_span := next((e for e in examples if e.span and not 0 <= e.span[0] <= e.span[1] < math.inf), None):
+            start, end = wrong_span.span or (0.0, 0.0)
+            raise UserError(
+                f"task {name}: span of example {wrong_span.id!r} of {split} is {start:g} to {end:g} s; wanted "
+                "0 <= start <= end"
+            )
     targets = [example.target for example in task.test if example.target is not None]
     if task.classes:
         known = [e.target for e in (*task.train, *task.val, *task.test) if e.target is not None]
-        if wrong := [t for t in known if isinstance(t, int) and not 0 <= t < len(task.classes)]:
+        numbers = [n for t in known for n in (t if isinstance(t, tuple | list) else (t,))]
+        if wrong := [n for n in numbers if isinstance(n, int | float) and not _is_index(n, len(task.classes))]:
             raise UserError(f"task {name}: target {wrong[0]} is no index of its {len(task.classes)} classes")
+    for example in task.test:
+        if example.choices and isinstance(example.target, int) and not _is_index(example.target, len(example.choices)):
+            raise UserError(
+                f"task {name}: target {example.target} of example {example.id!r} is no index of its "
+                f"{len(example.choices)} choices"
+            )
     if targets:
         try:
             (task.quick_score or task.score)(targets[:100], targets[:100])  # whether it works, not its value
@@ -29,3 +44,7 @@ def check_task(task: Task, name: str) -> None:
             raise
         except Exception as error:  # whatever a task's own code raises
             raise UserError(f"task {name}: its score function fails: {one_line(error)}") from error
+
+
+def _is_index(number: float, count: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < count

@@ -14,6 +14,7 @@ from evalkit.api import Example, Task
 from evalkit.canary import checks, reference
 from evalkit.canary.finding import Finding
 from evalkit.config.options import Options
+from evalkit.datasets.videos import describe_files
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.extract import FeatureExtractor
@@ -27,17 +28,22 @@ CLIPS, TRIES = 2, 8
 DRAWN = (2, 3)  # the canary draws films 0 and 1 itself
 
 
-def check_run(experiment: Experiment, options: Options, shots: int) -> None:
-    """Raises UserError if a run could not end well: nothing to test or to train on, or nowhere to write.
+def check_run(experiment: Experiment, options: Options, shots: int, root: Path | None = None) -> None:
+    """Raises UserError if a run could not end well: nothing to test or to train on, no video, or nowhere to write.
 
     Args:
         experiment: that is to be run.
         options: of the run; the folder `out` is made.
         shots: training examples of each class; 0 for all.
+        root: where the task's data are; None where that is unknown.
     """
     task = experiment.task
     if not task.test:
         raise UserError(f"task {experiment.name} has no test examples")
+    if not task.prepare_videos and not any(example.video.is_file() for example in task.test):
+        found = f"; found there: {describe_files(root)}" if root and root.is_dir() else ""
+        wanted = f"the first would be {task.test[0].video}{found}"
+        raise UserError(f"none of the videos of the {len(task.test):,} test examples is there, {wanted}")
     out = options.out
     try:
         out.mkdir(parents=True, exist_ok=True)

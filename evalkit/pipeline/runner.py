@@ -22,7 +22,7 @@ from evalkit.pipeline import preflight
 from evalkit.pipeline.controls import controls_of, measure_control
 from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.predict import Predictions, predict
-from evalkit.pipeline.setup import Experiment, prepare
+from evalkit.pipeline.setup import Experiment, data_root, meant_size, prepare
 from evalkit.results import provenance, run_folder, scores
 from evalkit.results.record import record
 from evalkit.results.rows import Row
@@ -51,7 +51,7 @@ def run(config: Config, quiet: bool = False) -> Path:
 def _run(config: Config, experiment: Experiment, started: datetime, clock: float) -> Path:
     task, cost, options = experiment.task, experiment.extractor.cost, config.options
     score_reference = scores.reference(task.score)  # fails now rather than after hours
-    preflight.check_run(experiment, options, config.trainer.shots)
+    preflight.check_run(experiment, options, config.trainer.shots, data_root(config))
     findings: list[Finding] = []
     if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
         folder = encoders.folder_of(options.ckpt)
@@ -61,6 +61,11 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
     if experiment.needs_fit:
         selection, cost.fit_s = fit_adapter(experiment, config.trainer, options.seed)
     predicted = predict(experiment, controls_of(experiment) if options.controls else [], options.seed)
+
+    if len(predicted.failures) == len(task.test):
+        example = task.test[0]
+        reason = f"{example.video}: {predicted.failures[example.id]}"
+        raise UserError(f"none of the {len(task.test):,} test examples could be read; {reason}")
 
     scoring = time.monotonic()
     rows = _rows(task.test, predicted)
@@ -93,6 +98,8 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
             started,
             datetime.now(UTC),
         ),
+        fitted=selection is not None,
+        expect=meant_size(config),
     )
     chosen = config.at(selection["chosen"].get("point", 0)) if selection else config
     run_id = run_folder.run_id(config.to_yaml(), started)

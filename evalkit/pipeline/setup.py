@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -125,8 +126,10 @@ def load_task(config: Config) -> Task:
     """
     options = config.options
     mini = {"mini": True} if options.mini else {}
+    meant = meant_size(config)
     try:
-        task = plugins.factory("task", options.task)(**config.data, **mini)
+        settings = {key: value for key, value in config.data.items() if key != "expect" or meant is None}
+        task = plugins.factory("task", options.task)(**settings, **mini)
     except FileNotFoundError as error:
         raise UserError(f"task {options.task}: no file {error.filename}; data.root= says where its data lie") from error
     except UserError:
@@ -136,7 +139,22 @@ def load_task(config: Config) -> Task:
     if not isinstance(task, Task):
         raise UserError(f"task {options.task} returned a {type(task).__name__}; wanted an evalkit.api.Task")
     check_task(task, options.task)
+    if meant not in (None, len(task.test)):
+        raise UserError(f"data.expect={meant}: test of task {options.task} has {len(task.test):,} examples")
     return task
+
+
+def meant_size(config: Config) -> int | None:
+    """How many test examples the user says are meant: `data.expect`, unless the task has such a parameter itself."""
+    parameters = inspect.signature(plugins.factory("task", config.options.task)).parameters
+    return None if "expect" in parameters else config.data.get("expect")
+
+
+def data_root(config: Config) -> Path | None:
+    """The folder or file that the task's data are read from; None where it has none, or is a miniature."""
+    parameters = inspect.signature(plugins.factory("task", config.options.task)).parameters
+    root = config.data.get("root", parameters["root"].default if "root" in parameters else None)
+    return root if isinstance(root, Path) and not config.options.mini else None
 
 
 def make_extractor(config: Config, views: Views, runner: EncoderRunner) -> FeatureExtractor:

@@ -8,6 +8,7 @@ from typing import Any
 from evalkit.api import Task
 from evalkit.results import run_folder
 from evalkit.results.rows import Row, tally
+from evalkit.results.sizes import SPLITS, published_size, size_differences
 
 
 def record(
@@ -24,6 +25,8 @@ def record(
     selection: Mapping[str, Any] | None,
     cost: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    fitted: bool = False,
+    expect: int | None = None,
 ) -> dict[str, Any]:
     """The values of result.json, in its shape (result.schema.json).
 
@@ -40,11 +43,15 @@ def record(
         selection: how grid point and epoch were chosen; None where nothing was fitted.
         cost: seconds, counts and bytes.
         provenance: command, versions, machine and times.
+        fitted: whether the task's train and val were used.
+        expect: test examples that the user says are meant; None where the published number is.
     """
     counts = tally(rows)
+    differences = size_differences(task, SPLITS if fitted else ("test",))
+    whole = not counts["n_failed"] and (not differences or expect is not None)
     return {
         "schema": 1,
-        "status": "complete" if not counts["n_failed"] else "partial" if counts["n_scored"] else "failed",
+        "status": "complete" if whole else "partial" if counts["n_scored"] else "failed",
         "task": {
             "name": name,
             "version": task.version,
@@ -57,7 +64,9 @@ def record(
         "adapter": adapter,
         "data": {
             "fingerprint": run_folder.fingerprint(task.test),
-            "published_size": task.sizes.get("test"),
+            "published_size": published_size(task, "test"),
+            **({"size_differences": differences} if differences else {}),
+            **({"expect": expect} if expect is not None else {}),
             **counts,
         },
         "scores": scores,

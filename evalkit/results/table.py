@@ -40,6 +40,15 @@ def table(result: Mapping[str, Any]) -> str:
     head.add_row("encoder", f"{encoder['name']}, {count(encoder['parameters'])} parameters")
     head.add_row("adapter", f"{adapter['name']}, {count(adapter['trainable_parameters'])} trainable")
     head.add_row("status", status)
+    if failed * 2 > expected:
+        share = f"{failed / expected:.0%}"
+        head.add_row("WARNING", f"MOST OF THE TEST FAILED ({share}): the score says little of the encoder")
+    differences = data.get("size_differences", [])
+    for split in differences:
+        numbers = f"{split['examples']:,} examples, {split['published']:,} published"
+        head.add_row("WARNING", f"{split['split']} has {numbers}: not comparable with published numbers")
+    if differences and "expect" not in data:
+        head.add_row("", f"data.expect={expected} says that the number is meant")
     if left_out := (result["selection"] or {}).get("undecodable"):
         head.add_row("train", f"{len(left_out)} undecodable videos left out")
 
@@ -66,7 +75,7 @@ def table(result: Mapping[str, Any]) -> str:
             metric = "" if control["metric"] == headline else f" {control['metric']}"
             body.add_row(f"{control['name']} (control){metric}", decimal(control["value"]))
         for row, value in task.get("published", {}).items():
-            body.add_row(f"{row} (published)", decimal(value))
+            body.add_row(f"{row} (published{', of other examples' if differences else ''})", decimal(value))
 
     buffer = io.StringIO()
     # Wide enough that nothing is cut: a terminal folds a long name, a pipe keeps it.

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from evalkit import encoders
-from evalkit.api import Clip, Example, Views
+from evalkit.api import Clip, Example, FeatureSpec, Views
 from evalkit.errors import UserError
 from evalkit.features import extract
+from evalkit.features.codec import as_stored
 from evalkit.features.extract import Source, SourceFeatures
+from evalkit.features.reader import FeatureReader
 from evalkit.pipeline import controls
 from tests.features import fake_clips
 from tests.features.fake_clips import VARIANTS, encoded, extractor, pixels, wanted
@@ -155,6 +157,36 @@ def test_all_clips_are_counted() -> None:
     assert one.cost.decode_s > 0 and one.cost.encode_s > 0
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_video_of_which_the_encoder_gives_nan_fails_by_itself(value: float, batch: int) -> None:
+    def keep(clips: Tensor) -> Tensor:
+        features = clips.float().mean((1, 3, 4))
+        features[[clip.equal(pixels("b")[0]) for clip in clips], 1] = value
+        return features
+
+    encodings = list(extractor(batch).encode(wanted("a", "b", "bad", "c"), keep, "", {"": extract.unchanged}))
+    assert [bool(one.failure) for one in encodings] == [False, True, True, False]
+    assert encodings[1].failure == extract.NOT_FINITE and not encodings[1].features
+    assert all(torch.isfinite(encodings[k].features[""]).all() for k in (0, 3))
+
+
+def test_int8_keeps_the_finite_rows_of_a_batch() -> None:
+    features = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    expected = as_stored(features[[0, 2]], "int8")
+    features[1, 3] = torch.nan
+
+    class Runner:
+        module = torch.nn.Identity()
+
+        def __call__(self, clips: Tensor, spec: FeatureSpec) -> Tensor:
+            return features
+
+    reader = FeatureReader(extractor(), Runner(), FeatureSpec("pooled", dtype="int8"))  # type: ignore[arg-type]
+    kept = reader.keep(torch.zeros(3))
+    assert kept[[0, 2]].equal(expected) and kept[1].isnan().any()
+
+
 def test_many_failures_do_not_slow_the_reading_down() -> None:
     assert len(encoded(extractor(), ["bad"] * 20_000)) == 20_000  # takes minutes where each looks at all before it
 
@@ -174,7 +206,7 @@ def test_a_few_broken_training_videos_are_told_and_only_broken_ones_are_an_error
     ]
     with pytest.raises(UserError) as caught:
         extract.report_failures(failed, 5)
-    assert str(caught.value) == "none of the 5 training videos could be decoded; 0.mp4: is broken"
+    assert str(caught.value) == "none of the 5 training videos could be read; 0.mp4: is broken"
 
 
 def test_a_check_tells_what_decodes_and_encodes_nothing() -> None:

@@ -61,14 +61,21 @@ def test_an_untrained_adapter_without_a_train_split_says_what_to_do(
     )
 
 
-def test_a_task_whose_videos_are_all_missing_is_recorded_as_failed(tiny: Path, tmp_path: Path) -> None:
+def test_a_run_that_can_read_nothing_is_an_error_and_no_score_of_zero(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "videos.csv").write_text(
         "path,label,split\n" + "".join(f"{i}.mp4,{'ab'[i % 2]},test\n" for i in range(4))
     )
     words = ["task=folder", f"data.root={tmp_path / 'videos.csv'}", f"ckpt={tiny}", "adapter.epochs=0", "workers=1"]
-    record = run_folder.load(run(tmp_path / "out", *words))
-    assert record["status"] == "failed" and record["data"]["n_failed"] == 4
-    assert record["scores"][0]["value"] == 0 and record["scores"][0]["bounds"] == [0, 100]
+    out = tmp_path / "out"
+    told = mistake(capsys, *words, f"out={out}")
+    assert told == f"none of the videos of the 4 test examples is there, the first would be {tmp_path / '0.mp4'}"
+    for i in range(4):
+        (tmp_path / f"{i}.mp4").write_bytes(b"no film at all")
+    told = mistake(capsys, *words, f"out={out}")
+    assert told.startswith(f"none of the 4 test examples could be read; {tmp_path / '0.mp4'}: ")
+    assert not list(out.iterdir())
 
 
 def test_a_task_whose_data_are_missing_says_so_in_one_line(
@@ -140,7 +147,9 @@ def test_an_encoder_that_gives_nan_is_told_and_not_scored(
     assert main(["run", *probe_words(world, tmp_path), f"out={tmp_path / 'out'}"]) == 2
     assert "the canary stops this run: finite: 100.0% of the output is NaN or infinity" in capsys.readouterr().err
     assert main(["run", *probe_words(world, tmp_path), f"out={tmp_path / 'out'}", "canary=false"]) == 2
-    assert "evalkit: the encoder gives NaN or infinity: its weights are damaged" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "evalkit: none of the 9 training videos could be read" in err
+    assert "the encoder gives NaN or infinity of it: its weights are damaged" in err
 
 
 def test_settings_that_a_protocol_prescribes_are_for_its_own_adapter(

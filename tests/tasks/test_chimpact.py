@@ -151,7 +151,10 @@ BROKEN: list[tuple[Any, str]] = [
     ),
     (lambda c: c["images"].append(c["images"][0]), ", image 1: not as published: ValueError: frame 0 of 100"),
     (lambda c: c["annotations"][0].update(image_id=1), ", annotation 0: not as published: KeyError: 1"),
-    (lambda c: c["annotations"][0].update(behaviors=[23]), ", annotation 0: not as published: ValueError: 23 is not"),
+    (
+        lambda c: c["annotations"][0].update(behaviors=[23]),
+        ", annotation 0: not as published: ValueError: class 23: wanted",
+    ),
     (lambda c: c["annotations"][0].update(behaviors="moving"), ", annotation 0: not as published: ValueError"),
     (lambda c: c["annotations"][0].pop("behaviors"), ", annotation 0: not as published: KeyError: 'behaviors'"),
     (lambda c: c["annotations"][0].update(bbox=[0, 0, 1]), ", annotation 0: not as published: ValueError"),

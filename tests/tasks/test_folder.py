@@ -90,3 +90,96 @@ def test_the_split_is_seeded_and_of_each_class(tmp_path: Path) -> None:
     more = table(tmp_path / "more.csv", *rows, *(f"owl{i}.mp4,owl" for i in range(5)))
     assert set(names(task.test)) < set(names(make("folder", root=more).test))
     assert refusal("folder", root=file, test_share=1.5) == "data.test_share=1.5: wanted a number between 0 and 1"
+
+
+def lay(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ("train/cat/a.mp4", "train/dog/b.mp4", "test/cat/c.mp4", "test/dog/d.mp4"),
+        ("cat/train/a.mp4", "dog/train/b.mp4", "cat/test/c.mp4", "dog/test/d.mp4"),
+        ("Training/cat/a.mp4", "Training/dog/b.mp4", "Testing/cat/c.mp4", "Testing/dog/deep/d.mp4"),
+    ],
+)
+def test_folders_of_splits_are_splits_and_no_classes(tmp_path: Path, layout: tuple[str, ...]) -> None:
+    task = make("folder", root=lay(tmp_path, *layout))
+    assert task.classes == ("cat", "dog") and [e.target for e in task.test] == [0, 1]
+    assert [e.video.name for e in task.train] == ["a.mp4", "b.mp4"] or layout[0].startswith("cat")
+    assert {e.video.name for e in task.test} == {"c.mp4", "d.mp4"}
+
+
+def test_a_folder_of_val_is_val_and_trains_are_a_class(tmp_path: Path) -> None:
+    names = ("train/cat/a.mp4", "valid/cat/b.mp4", "test/dog/c.mp4")
+    task = make("folder", root=lay(tmp_path / "splits", *names))
+    assert [e.video.name for e in task.val] == ["b.mp4"] and task.classes == ("cat", "dog")
+    vehicles = ("train/a.mp4", "train/b.mp4", "bus/c.mp4", "bus/d.mp4")
+    assert make("folder", root=lay(tmp_path / "vehicles", *vehicles)).classes == ("bus", "train")
+
+
+@pytest.mark.parametrize(
+    ("layout", "told"),
+    [
+        (
+            ("train/a.mp4", "test/b.mp4"),
+            "found 0 class(es) in 0 videos; wanted at least two, CLASS/x.mp4 or train/CLASS",
+        ),
+        (
+            ("train/cat/a.mp4", "train/dog/b.mp4"),
+            "its folders are splits, of which test has no video in a class folder",
+        ),
+        (("train/cat/a.mp4", "val/dog/b.mp4"), "its folders are splits, of which test has no video in a class folder"),
+        (
+            ("train/cat/a.mp4", "test/cat/b.mp4", "dog/c.mp4"),
+            "its folder test is named as a split is, and dog beside it",
+        ),
+        (
+            ("cat/v1/1.jpg", "dog/v2/1.jpg"),
+            "found 2 images (cat/v1/1.jpg); folders of images must be made videos: ffmpeg",
+        ),
+        (("a.mp4", "b.mp4"), "found 2 videos (a.mp4)"),
+    ],
+)
+def test_folders_that_cannot_be_meant_are_refused_with_what_was_found(
+    tmp_path: Path, layout: tuple[str, ...], told: str
+) -> None:
+    assert told in refusal("folder", root=lay(tmp_path, *layout))
+
+
+def test_what_is_left_out_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ("cat/a.mp4", "cat/b.m2ts", "dog/c.vob", "dog/._c.vob", "dog/n.txt", "stray.mp4", "__MACOSX/cat/x.mp4")
+    task = make("folder", root=lay(tmp_path, *names))
+    assert sorted(e.id for e in [*task.train, *task.test]) == ["cat/a.mp4", "cat/b.m2ts", "dog/c.vob"]
+    assert "left out, not in a folder of its class: stray.mp4" in caplog.text
+    assert "left out, no video by its ending: dog/n.txt" in caplog.text
+
+
+def test_class_folders_may_be_links(tmp_path: Path) -> None:
+    lay(tmp_path / "disk", "cat/a.mp4", "cat/b.mp4")
+    lay(tmp_path / "root", "dog/c.mp4", "dog/d.mp4")
+    (tmp_path / "root" / "cat").symlink_to(tmp_path / "disk" / "cat")
+    task = make("folder", root=tmp_path / "root")
+    assert task.classes == ("cat", "dog") and len(task.train) + len(task.test) == 4
+
+
+def test_blanks_around_a_label_are_no_part_of_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = ["path,label", "a.mp4,cat ", " b.mp4 , cat", "c.mp4,dog", "d.mp4,Dog"]
+    task = make("folder", root=table(tmp_path / "videos.csv", *rows))
+    assert task.classes == ("Dog", "cat", "dog")
+    assert "classes 'Dog' and 'dog' differ in case or blanks alone; are they one?" in caplog.text
+
+
+def test_a_row_that_names_a_folder_of_frames_says_what_is_wanted(tmp_path: Path) -> None:
+    lay(tmp_path, "v1/0001.jpg", "v1/0002.jpg")
+    told = refusal("folder", root=table(tmp_path / "videos.csv", "path,label", "v1,cat", "b.mp4,dog"))
+    assert f"line 2: {tmp_path / 'v1'} is a folder; wanted a video file; in it: 2 images (0001.jpg)" in told
+
+
+def test_one_file_by_two_paths_stands_there_twice(tmp_path: Path) -> None:
+    told = refusal("folder", root=table(tmp_path / "videos.csv", "path,label", "a.mp4,cat", "./a.mp4,dog"))
+    assert told.endswith("line 3: ./a.mp4 stands there twice")

@@ -172,7 +172,7 @@ def test_videos_of_nextqa_are_found_in_the_folders_of_vidor(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        (question(9, 5), "ValueError: 5 is not in range"),
+        (question(9, 5), "ValueError: class '5': wanted a whole number from 0 to 4"),
         (question(9, ""), "ValueError"),
         (question(9, 1, "XX"), "KeyError: 'X'"),
         (question(9, 1, ""), "KeyError: ''"),
@@ -234,7 +234,7 @@ def test_a_moment_is_asked_among_all_sentences_of_its_video(tmp_path: Path) -> N
         ("AO8RW 0.0 6.9##", "ValueError: caption '' is no text"),
         ("AO8RW 0.0 end##a person sits.", "ValueError: could not convert"),
         ("AO8RW 34.0 39.0##a person sits.", "ValueError: no moment from 34.0 to 39.0 s in a video of 33 s"),
-        ("AO8RW nan 6.9##a person sits.", "ValueError: no moment from nan to 6.9 s"),
+        ("AO8RW nan 6.9##a person sits.", "ValueError: no span from nan to 6.9 s"),
         ("OTHER 0.0 6.9##a person sits.", "KeyError: 'OTHER'"),
     ],
 )

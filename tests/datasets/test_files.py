@@ -1,0 +1,117 @@
+"""Tables and JSON as people have them: what is broken is an error at its row, never other rows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.datasets.files import class_number, read_json, read_table, time_span
+from evalkit.errors import UserError
+
+
+def refused(file: Path, text: str, **settings: Any) -> str:
+    file.write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(UserError) as caught:
+        list(read_table(file, ("path", "label"), optional=("split",), **settings))
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(str(file))
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ('a.mp4,cat\nb.mp4,"red\nc.mp4,cat\nd.mp4,dog\n', ", line 3: not readable as a table: unexpected end of data"),
+        ('a.mp4,"cat\nb.mp4,cat\nc.mp4,"dog\n', ", line 2: not readable as a table: ',' expected after '\"'"),
+        ('a.mp4,"cat\nb.mp4,dog"\nc.mp4,dog\n', ", line 2: a quote opens there, and what follows up to the next"),
+        ('a.mp4,cat\nb.mp4,do"g"\n', ""),
+        ("a.mp4,cat\nb.mp4,dog,extra\n", ", line 3: 3 values; wanted 2 (path,label)"),
+        ("a.mp4,cat\nb.mp4", ", line 3: 1 values; wanted 2 (path,label); the file ends in this row, perhaps cut off"),
+        ("a.mp4,cat\npath,label\nb.mp4,dog\n", ", line 3: the header stands there again, as of two tables in one file"),
+        ("a.mp4,cat\n\ufeffpath,label\nb.mp4,dog\n", ", line 3: the header stands there again"),
+    ],
+)
+def test_a_broken_row_is_an_error_at_its_first_line(tmp_path: Path, rows: str, told: str) -> None:
+    file = tmp_path / "videos.csv"
+    if told:
+        assert refused(file, f"path,label\n{rows}").startswith(told)
+    else:  # a quote within a value is one
+        file.write_text(f"path,label\n{rows}")
+        assert [row["label"] for _, row in read_table(file, ("path", "label"))] == ["cat", 'do"g"']
+
+
+def test_a_value_may_have_several_lines_and_its_row_is_where_it_begins(tmp_path: Path) -> None:
+    file = tmp_path / "videos.csv"
+    file.write_text('path,label,note\na.mp4,cat,"one\ntwo"\n\nb.mp4,dog,"a ""b"""\n')
+    rows = list(read_table(file, ("path", "label")))
+    assert [where.rpartition(" ")[2] for where, _ in rows] == ["2", "5"]
+    assert [row["note"] for _, row in rows] == ["one\ntwo", 'a "b"']
+
+
+@pytest.mark.parametrize("name", ["Split", " split", "SPLIT ", "splits", "spilt", "subset", "partition", "data_split"])
+def test_a_column_that_is_nearly_an_optional_one_is_refused(tmp_path: Path, name: str) -> None:
+    told = refused(tmp_path / "videos.csv", f"path,label,{name}\na.mp4,cat,test\n")
+    assert told == f": unknown column {name!r}, near 'split': name it 'split' where it is that, else otherwise"
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("path,label,label", ": column 'label' stands there twice; rename or remove one"),
+        (
+            "path,label,Label",
+            ": unknown column 'Label', near 'label': name it 'label' where it is that, else otherwise",
+        ),
+        ("path,Label,x", ": no column 'label'; wanted path,label, found 'path,Label,x'. Did you mean 'Label'?"),
+    ],
+)
+def test_columns_that_leave_open_which_is_meant_are_refused(tmp_path: Path, header: str, told: str) -> None:
+    assert refused(tmp_path / "videos.csv", f"{header}\na.mp4,cat,test\n") == told
+
+
+def test_columns_that_are_simply_more_are_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "videos.csv"
+    file.write_text(",path,label,split,width,subset,,notes\n0,a.mp4,cat,test,3,s,,\n")
+    ((_, row),) = read_table(file, ("path", "label"), optional=("split",))
+    assert (row["path"], row["label"], row["split"]) == ("a.mp4", "cat", "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands there twice"),
+        ('{"a": [1, 2', "perhaps cut off"),
+        ('{"a": "tex', "perhaps cut off"),
+        ("", "perhaps cut off"),
+        ('{"a": 1} x', "Extra data"),
+        ("[" * 100_000, "cannot read"),
+    ],
+)
+def test_json_that_is_cut_off_or_has_a_key_twice_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "list.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=told):
+        read_json(file, dict)
+
+
+@pytest.mark.parametrize(
+    "span", [(3, 2), (-1, 2), (0, float("inf")), ("nan", 2), (0, "nan"), ("-inf", 1), (-0.5, -0.1), (0, "1e999")]
+)
+def test_spans_that_are_reversed_negative_or_not_finite_are_refused(span: tuple[Any, Any]) -> None:
+    with pytest.raises(ValueError, match="no span from"):
+        time_span(*span)
+
+
+@pytest.mark.parametrize("span", [(0, 1), ("1.5", " 2 "), (4.97, 4.97)])
+def test_spans_of_numbers_or_their_texts_are_taken(span: tuple[Any, Any]) -> None:
+    assert time_span(*span) == (float(span[0]), float(span[1]))
+
+
+@pytest.mark.parametrize("value", [-1, 5, 1.5, True, "1.5", "-1", "5", "1_0", "", None, "x", float("nan"), [1], "²"])
+def test_a_class_that_is_no_whole_number_of_them_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="wanted a whole number from 0 to 4"):
+        class_number(value, 5)
+
+
+@pytest.mark.parametrize(("value", "number"), [(0, 0), (4, 4), ("3", 3), (" 2 ", 2), (1.0, 1)])
+def test_a_class_is_a_whole_number_or_its_digits(value: Any, number: int) -> None:
+    assert class_number(value, 5) == number
