@@ -100,6 +100,8 @@ def _folders(root: Path) -> list[Row]:
     place = _split_level(root, folders)
     left_out = {path: "not in a folder of its class" for path in files if is_video(path) and path.parent == root}
     left_out |= {path: "no video by its ending" for path in files if path.name[0] != "." and not is_video(path)}
+    passed_over = [path for path in {*files_under(root, hidden=True)}.difference(files) if is_video(path)]
+    left_out |= dict.fromkeys(sorted(passed_over), "in a hidden or system folder")
     rows: list[Row] = []
     for path, parts in zip(videos, folders, strict=True):
         if place is None:
@@ -108,7 +110,6 @@ def _folders(root: Path) -> list[Row]:
             left_out[path] = "not in a folder of its class" if place == 0 else "not in a folder of its split"
         else:
             rows.append((str(path.relative_to(root)), path, parts[1 - place], SPLIT_FOLDERS[parts[place].casefold()]))
-    report_left_out(root, left_out)
     classes = {label for _, _, label, _ in rows}
     if len(classes) < 2:
         raise UserError(
@@ -120,6 +121,7 @@ def _folders(root: Path) -> list[Row]:
             f"data.root={root}: its folders are splits, of which {min(absent)} has no video in a class folder; wanted "
             "train/CLASS/x.mp4 and test/CLASS/x.mp4"
         )
+    report_left_out(root, left_out)
     return rows
 
 

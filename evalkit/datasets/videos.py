@@ -73,10 +73,14 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_ENDINGS and not path.name.startswith("._")
 
 
-def files_under(folder: Path) -> list[Path]:
+def files_under(folder: Path, hidden: bool = False) -> list[Path]:
     """The files under a folder in order of paths; links to folders are followed, but into no folder they lie in.
 
-    Hidden folders and those of `SYSTEM_FOLDERS` are not entered; a folder that cannot be read is named by a warning.
+    A folder that cannot be read is named by a warning.
+
+    Args:
+        folder: where to look.
+        hidden: enter hidden folders, too, and those of `SYSTEM_FOLDERS`.
 
     Raises:
         UserError: there are more than `MOST_LINKS` links to folders.
@@ -94,7 +98,7 @@ def files_under(folder: Path) -> list[Path]:
                 for entry in entries:
                     if not entry.is_dir():
                         files.append(Path(entry.path))
-                    elif not entry.name.startswith(".") and entry.name not in SYSTEM_FOLDERS:
+                    elif hidden or not (entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS):
                         links += entry.is_symlink()
                         open_folders.append((entry.path, above | {identity}))
         except OSError as error:
@@ -145,7 +149,7 @@ def unused_videos(root: Path, examples: Iterable[Example]) -> list[Path]:
     """The video files under a data set's root, or beside it where it is a file, that no example is about."""
     used = {os.path.abspath(example.video) for example in examples}
     folder = root if root.is_dir() else root.parent
-    unused = [path for path in files_under(folder) if is_video(path) and os.path.abspath(path) not in used]
+    unused = [path for path in files_under(folder, hidden=True) if is_video(path) and os.path.abspath(path) not in used]
     linked = {os.path.realpath(path) for path in used} if unused else set()
     return [path for path in unused if os.path.realpath(path) not in linked]
 

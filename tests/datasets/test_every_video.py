@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 BOUNDED = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-FOLDERS = st.sampled_from(["cat", "dog", "train", "Test", "val", "x.mp4", "deep", "a b", "ß", "videos", "previews"])
+FOLDERS = st.sampled_from(["cat", "dog", "train", "Test", "val", "x.mp4", "a b", "ß", "videos", ".hidden", "@eaDir"])
 FILES = st.sampled_from(
     ["a.mp4", "b.MKV", "c.3gp", "d.m2ts", "e.vob", "f.txt", "._g.mp4", "h.jpg", "i j.webm", "k.mts"]
 )

@@ -58,6 +58,9 @@ def test_what_systems_leave_behind_and_folders_named_like_videos_are_no_videos(t
         "e": ["folder.mp4/e.mp4"],
         "f": ["f.mp4"],
     }
+    examples = [Example(name, tmp_path / name) for name in ("f.mp4", "folder.mp4/e.mp4")]
+    unused = [str(path.relative_to(tmp_path)) for path in unused_videos(tmp_path, examples)]
+    assert unused == [".Trash-1000/c.mp4", "@eaDir/b.mp4", "__MACOSX/a.mp4"]
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -157,6 +157,7 @@ def test_what_is_left_out_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert sorted(e.id for e in [*task.train, *task.test]) == ["cat/a.mp4", "cat/b.m2ts", "dog/c.vob"]
     assert "left out, not in a folder of its class: stray.mp4" in caplog.text
     assert "left out, no video by its ending: dog/n.txt" in caplog.text
+    assert "left out, in a hidden or system folder: __MACOSX/cat/x.mp4" in caplog.text
 
 
 def test_class_folders_may_be_links(tmp_path: Path) -> None:
