@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from evalkit import plugins
 from evalkit.api import Example, Task
 from evalkit.datasets.videos import unused_videos
 from evalkit.errors import UserError
-from tests.given import make
 
 pytest.importorskip("hypothesis", reason="pip install hypothesis")
 
@@ -62,7 +62,7 @@ def accounted(root: Path, data: Path, task: Task) -> None:
 @given(st.lists(PATHS, max_size=12, unique=True))
 def test_of_class_folders(names: list[str]) -> None:
     with folder(names) as root, contextlib.suppress(UserError):
-        task = make("folder", root)
+        task = plugins.factory("task", "folder")(root)
         accounted(root, root, task)
         split = {"train", "val", "test", "Test"}
         assert not {*task.classes} & split or not all({*Path(n).parts[:1]} <= split for n in names if "/" in n)
@@ -80,7 +80,7 @@ def test_of_a_csv_with_a_stray_character(names: list[str], at: int, stray: str) 
         file = root / "list.csv"
         file.write_text(text[:at] + stray + text[at:], newline="")
         with contextlib.suppress(UserError):
-            task = make("folder", file)
+            task = plugins.factory("task", "folder")(file)
             accounted(root, file, task)
             assert len(examples(task)) == len(names)
 
@@ -95,6 +95,6 @@ def test_of_json_that_is_cut_or_names_videos_twice(names: list[str], cut: int, t
         file = root / "vatex_public_test_english_v1.1.json"
         file.write_text(text[: len(text) - cut] if cut < len(text) else text)
         with contextlib.suppress(UserError):
-            task = make("vatex_caption", root)
+            task = plugins.factory("task", "vatex_caption")(root)
             accounted(root, root, task)
             assert cut in (0, *range(len(text), 401)) and {example.id for example in task.test} == {*ids}
