@@ -31,7 +31,7 @@ def check_task(task: Task, name: str) -> None:
         numbers = [n for t in known for n in (t if isinstance(t, tuple | list) else (t,))]
         if wrong := [n for n in numbers if isinstance(n, int | float) and not _is_index(n, len(task.classes))]:
             raise UserError(f"task {name}: target {wrong[0]} is no index of its {len(task.classes)} classes")
-    for example in task.test:
+    for example in (*task.train, *task.val, *task.test):
         if example.choices and isinstance(example.target, int) and not _is_index(example.target, len(example.choices)):
             raise UserError(
                 f"task {name}: target {example.target} of example {example.id!r} is no index of its "
