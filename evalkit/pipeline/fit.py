@@ -13,6 +13,7 @@ from typing import Any
 from evalkit.api import Example, Task
 from evalkit.config.options import Trainer
 from evalkit.datasets.fewshot import few_shot
+from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.batches import gather
 from evalkit.features.extract import Source, SourceFeatures
@@ -134,4 +135,10 @@ def _read(
         failed += undecodable
         total += len(wanted)
     extract.report_failures(failed, total)
+    if val and not splits[1].examples:
+        first = failed[-1]  # those of val come last
+        raise UserError(
+            f"none of the {len(extract.sources(val))} videos to choose on could be read; {first.source.video}: "
+            f"{first.failure}; mend or remove it"
+        )
     return (splits[0], splits[1]), failed

@@ -359,16 +359,6 @@ def test_val_is_a_seeded_tenth_of_the_videos_and_shares_none_with_train() -> Non
     assert len(split_val(rows[:6], 0)[1]) == 3  # at least one video
 
 
-def test_val_takes_no_video_that_is_missing_where_others_are_there() -> None:
-    rows = [Example(str(i), Path(f"{i}.mp4")) for i in range(40)]
-    _, val = split_val(rows, 0)
-    missing = {val[0].video, val[1].video}
-    train, other = split_val(rows, 0, missing=missing)
-    assert len(other) == len(val) and not missing & {example.video for example in other}
-    assert {example.video for example in val[2:]} < {example.video for example in other}
-    assert missing <= {example.video for example in train}  # where they are named
-
-
 @pytest.mark.parametrize("value", [50.0, [1.0, 0.0], {"a": [1.0, 0.0], "b": 3.0}])
 def test_the_headline_is_the_first_entry_in_percent(value: Any) -> None:
     found = value if isinstance(value, dict) else {"a": value}

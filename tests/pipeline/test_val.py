@@ -1,0 +1,38 @@
+"""Val that is carved from train has videos to choose on, or says which could not be read."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from evalkit.api import Example
+from evalkit.errors import UserError
+from evalkit.features.batches import FeatureSet, InMemoryFeatures
+from evalkit.features.extract import SourceFeatures
+from evalkit.pipeline import fit
+from evalkit.pipeline.fit import split_val
+
+
+def test_val_takes_no_video_that_is_missing_where_others_are_there() -> None:
+    rows = [Example(str(i), Path(f"{i}.mp4")) for i in range(40)]
+    _, val = split_val(rows, 0)
+    missing = {val[0].video, val[1].video}
+    train, other = split_val(rows, 0, missing=missing)
+    assert len(other) == len(val) and not missing & {example.video for example in other}
+    assert {example.video for example in val[2:]} < {example.video for example in other}
+    assert missing <= {example.video for example in train}  # where they are named
+
+
+def test_val_of_which_nothing_can_be_read_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(reader: Any, wanted: Any, looks: Any, label: str, video: bool) -> FeatureSet:
+        failed = [SourceFeatures(source, failure="is broken") for source in wanted if "val" in label]
+        first = {} if failed else {source: i for i, source in enumerate(wanted)}
+        return FeatureSet(InMemoryFeatures(torch.zeros(len(first), 1)), first, failed)
+
+    monkeypatch.setattr(fit, "gather", gather)
+    experiment: Any = SimpleNamespace(adapter=SimpleNamespace(trains_encoder=False), reader=None)
+    rows = [Example(str(i), Path(f"{i}.mp4")) for i in range(5)]
+    with pytest.raises(UserError, match=r"^none of the 1 videos to choose on could be read; 4.mp4: is broken; mend or"):
+        fit._read(experiment, rows[:4], rows[4:], (None,))
