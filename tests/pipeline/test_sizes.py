@@ -21,7 +21,7 @@ from tests.records import result_of, rows_of
 LIST = "key,vid_key,video_id,sentence\n" + "".join(f"r{i},msr{i},video{i},a cat runs {i}\n" for i in range(5))
 
 
-def task(test: int, train: int = 0, **sizes: int | tuple[int, ...]) -> Task:
+def task(test: int, train: int = 0, /, **sizes: int | tuple[int, ...]) -> Task:
     examples = [Example(str(i), Path(f"{i}.mp4"), 0) for i in range(max(test, train))]
     return Task(examples[:test], accuracy, examples[:train], sizes=sizes, published={"VideoPrism-B": 51.4})
 
