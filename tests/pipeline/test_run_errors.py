@@ -73,8 +73,9 @@ def test_a_run_that_can_read_nothing_is_an_error_and_no_score_of_zero(
     assert told == f"none of the videos of the 4 test examples is there, the first would be {tmp_path / '0.mp4'}"
     for i in range(4):
         (tmp_path / f"{i}.mp4").write_bytes(b"no film at all")
-    told = mistake(capsys, *words, f"out={out}")
-    assert told.startswith(f"none of the 4 test examples could be read; {tmp_path / '0.mp4'}: ")
+    assert main(["run", *words, "canary=false", f"out={out}"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"evalkit: none of the 4 test examples could be read; {tmp_path / '0.mp4'}: ")
     assert not list(out.iterdir())
 
 
