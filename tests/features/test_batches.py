@@ -331,7 +331,7 @@ def test_an_adapter_that_trains_the_encoder_gets_uint8_video_of_one_view(
             seen.append(batch.features)
             return step(batch, *index)  # type: ignore[no-any-return]
 
-        experiment.adapter.training_step = training_step  # type: ignore[method-assign]
+        monkeypatch.setattr(experiment.adapter, "training_step", training_step)
         fit_adapter(experiment, config.trainer, config.options.seed)
     assert {(one.dtype, one.shape[1:]) for one in seen} == {(torch.uint8, (1, 4, 3, 32, 32))}
     videos = [one.numpy().tobytes() for batch in seen for one in batch]
