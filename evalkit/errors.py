@@ -27,6 +27,17 @@ def in_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal or a file could not take as escapes: control characters, lone surrogates."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def on_screen(text: object, most: int = 1_500) -> str:
+    """A message in one printable line that a screen holds; of a longer one the beginning, and the end with advice."""
+    line = printable(in_line(text))
+    return line if len(line) <= most else f"{line[: most - 400]} [...] {line[-380:]}"
+
+
 def one_line(error: BaseException, most: int = 300) -> str:
     """An error as one line: its type and its text, of which at most so many characters; and a name's new form."""
     return f"{type(error).__name__}: {in_line(error)[:most]}{_renamed(error)}"

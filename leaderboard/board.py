@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evalkit.errors import UserError, suggest
 from evalkit.results.scores import task_files
+from evalkit.results.signature import allowed
 
 from .csv import render_csv
 from .markdown import render_markdown
@@ -25,7 +26,8 @@ def board(overrides: Sequence[str]) -> int:
         overrides: results=, a run or a folder with runs in it; out=, a file that ends in .md, .csv or .html, by default
             README.md in that folder; others=, a file or folder that mteb or lm-eval wrote, for a section of its own;
             videos=, a folder with the samples' videos, for thumbnails in a page; task=, the file of a task of your own,
-            by which its runs are scored again; may be given several times.
+            by which its runs are scored again; may be given several times; signers=, OpenSSH's file of allowed signers,
+            to take only runs that one of them signed.
 
     Returns:
         The exit code: 1 if a run does not validate. Such runs are named and left out.
@@ -35,10 +37,13 @@ def board(overrides: Sequence[str]) -> int:
     """
     options = {"results": "results", "out": "", "others": "", "videos": ""}
     overrides, files = task_files(overrides)
+    signers = allowed(overrides)
     for override in overrides:
+        if override.startswith("signers="):
+            continue
         key, equals, value = override.partition("=")
         if key not in options or not value:
-            known = ", ".join(f"{name}=" for name in (*options, "task"))
+            known = ", ".join(f"{name}=" for name in (*options, "task", "signers"))
             raise UserError(f"leaderboard takes {known}, got {override!r}." + (suggest(key, options) if value else ""))
         options[key] = value
     results = Path(options["results"])
@@ -52,7 +57,7 @@ def board(overrides: Sequence[str]) -> int:
     others = read_scores(Path(options["others"])) if options["others"] else ()
     if others and out.suffix == ".csv":
         raise UserError(f"others={options['others']}: a csv holds our own results alone; give out=FILE.md")
-    runs, refused = collect(results, files)
+    runs, refused = collect(results, files, signers)
     if out.suffix == ".html":
         text = render_page(runs, refused, others, videos)
     elif out.suffix == ".csv":

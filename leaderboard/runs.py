@@ -32,7 +32,7 @@ import numpy.typing as npt
 import evalkit
 from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import AdditiveScore, number_clusters
-from evalkit.results import run_folder, validate
+from evalkit.results import evidence, run_folder, signature, validate
 from evalkit.results.rows import Row
 from evalkit.results.scores import Measured, measure, reference, resolve
 from evalkit.runtime import cache
@@ -87,12 +87,13 @@ class Run:
         return _headline(self.rows, measure(score, self.rows))
 
 
-def collect(results: Path, files: Sequence[Path] = ()) -> tuple[list[Run], list[str]]:
+def collect(results: Path, files: Sequence[Path] = (), signers: Path | None = None) -> tuple[list[Run], list[str]]:
     """Collects the runs at or under a folder that validate, and a line for each that does not: its name and problem.
 
     Args:
         results: the folder, or one run.
         files: of the user's own tasks. Runs that name other files do not validate; no other file is imported.
+        signers: who may have signed a run, as OpenSSH's file of allowed signers; None takes runs without a signature.
 
     Raises:
         UserError: there is no run.
@@ -106,13 +107,25 @@ def collect(results: Path, files: Sequence[Path] = ()) -> tuple[list[Run], list[
     runs, refused = [], []
     for folder, entry in cached.items():
         name = folder.relative_to(home).as_posix() if folder != home else folder.name
-        if problems := problems_of.get(folder):
+        problems = problems_of.get(folder) or _unsigned(folder, signers)
+        if problems:
             more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
             refused.append(f"{name}: {problems[0].removeprefix(f'{folder}: ')}{more}")
             continue
         (headline,) = entry or _load_cached(cache_files[folder]) or (None,)
         runs.append(Run(folder, name, run_folder.load(folder), headline, files))
     return runs, refused
+
+
+def _unsigned(folder: Path, signers: Path | None) -> list[str]:
+    """Why a run is signed by none of the signers, if there are any to be signed by."""
+    if signers is None:
+        return []
+    try:
+        signature.signer(folder, signers)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _validate_all(new: Sequence[tuple[Path, Path, Sequence[Path]]]) -> Iterator[list[str]]:
@@ -188,7 +201,7 @@ def _load_cached(file: Path) -> tuple[Headline | None] | None:
 def _cache_file(run: Path) -> Path:
     """The cache file of a run, named by the hash of its files and of the scoring code."""
     digest = hashlib.sha256(_code_digest())
-    for name in (run_folder.RESULT, run_folder.PREDICTIONS, run_folder.CONFIG):
+    for name in (run_folder.RESULT, run_folder.PREDICTIONS, run_folder.CONFIG, evidence.EVIDENCE):
         try:
             digest.update(hashlib.sha256((run / name).read_bytes()).digest())
         except OSError:

@@ -1,27 +1,38 @@
-"""`evalkit validate PATH ...`: checks results against the schema and their predictions."""
+"""`evalkit validate PATH ... [signers=FILE]`: checks results against the schema and all that can be derived again."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, on_screen
+from evalkit.results import signature
+from evalkit.results.run_folder import runs
 from evalkit.results.scores import task_files
 from evalkit.results.validate import validate
 
 
 def main(words: list[str]) -> int:
-    """1 where a result is not valid, else 0; prints a line per problem.
+    """1 where a result is not valid, or not signed by one of the signers, else 0; prints a line per problem.
 
     Raises:
-        UserError: no path is named, or there is no result.
+        UserError: no path is named, there is no result, or no such file of signers.
     """
-    paths, files = task_files(words)
+    words, files = task_files(words)
+    paths = [word for word in words if not word.startswith("signers=")]
     if not paths:
         raise UserError("validate takes one or more paths of results, got nothing")
+    signers = signature.allowed(words)
     code = 0
     for path in paths:
         problems = validate(Path(path), files)
-        for line in problems or [f"{path}: ok"]:
-            print(line)
+        names: dict[str, None] = {}
+        if signers:
+            for run in runs(Path(path)):
+                try:
+                    names[signature.signer(run, signers)] = None
+                except UserError as error:
+                    problems.append(str(error))
+        for line in problems or [f"{path}: ok" + (f", signed by {', '.join(names)}" if names else "")]:
+            print(on_screen(line))
         code = 1 if problems else code
     return code

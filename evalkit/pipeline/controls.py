@@ -14,7 +14,8 @@ from evalkit.api import Example, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
-from evalkit.pipeline.trainer import headline
+from evalkit.results import scores
+from evalkit.results.schema import plain
 
 logger = logging.getLogger("evalkit")
 
@@ -50,14 +51,9 @@ def measure_control(name: str, task: Task, predicted: Mapping[str, Prediction]) 
     """A control's headline over the labeled test examples, failed ones wrong as in the score itself."""
     labeled = [example for example in task.test if example.target is not None]
     targets = [example.target for example in labeled]
-    values = [predicted[e.id].value if e.id in predicted else None for e in labeled]
-    score = task.quick_score or task.score
-    metric = next(iter(score(targets[:2], targets[:2])))
-    if name != "option_order":
-        return {"name": name, "metric": metric, "value": headline(score, values, targets)}
-    orders = max((len(value) for value in values if value is not None), default=1)
-    turns = [[None if value is None else value[k % len(value)] for value in values] for k in range(orders)]
-    return {"name": name, "metric": metric, "value": sum(headline(score, t, targets) for t in turns) / orders}
+    values = [plain(predicted[e.id].value) if e.id in predicted else None for e in labeled]
+    metric, value = scores.control(name, task.quick_score or task.score, values, targets)
+    return {"name": name, "metric": metric, "value": value}
 
 
 def cyclic(

@@ -23,7 +23,8 @@ from evalkit.video.augment import AugmentedView, augmented_views
 
 
 def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[dict[str, Any], float]:
-    """Fits every grid point on train, and leaves in the experiment the adapter that is best on val, and its settings.
+    """Fits every grid point on train, and leaves in the experiment the adapter that is best on val, its settings and
+    what it predicts of val.
 
     Args:
         experiment: with an adapter that is to be fitted.
@@ -48,6 +49,7 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     spec = TrainSpec(experiment.device, seed, trainer.precision, trainer.max_minutes)
     curves: dict[int, TrainingCurve] = {}
     chosen, best = 0, None
+    val_examples: Sequence[Example] = ()  # that the best was chosen on
     read: Any = None  # which features of the encoder's output, and which views of train, `data` has
     data: tuple[Examples, Examples] | None = None  # of train and of val
     seconds = 0.0
@@ -69,7 +71,8 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
             curves.update(zip(places, fitted.curves, strict=True))
             known = sorted(curves)
             chosen = known[best_point([curves[k] for k in known])]
-            best = adapter if chosen in places else best
+            if chosen in places:
+                best, val_examples = adapter, data[1].examples
         except DivergedError as error:
             curves.update(zip(places, error.curves, strict=True))
         seconds += time.monotonic() - started
@@ -78,6 +81,9 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         raise DivergedError(in_order)
     experiment.use(best, experiment.points[chosen])
     curve = in_order[chosen]
+    experiment.on_val = [
+        (example.id, example.target, value) for example, value in zip(val_examples, curve.predictions, strict=True)
+    ]
     record = {
         "grid": [{key: value for key, value in point.items() if value != ""} for point in experiment.points],
         "chosen": {"point": chosen, "epoch": curve.best_epoch, "epochs": len(curve.val_scores)},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import evalkit
 from evalkit import encoders
-from evalkit.api import Example, Task
+from evalkit.api import Example, Prediction, Task
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
 from evalkit.errors import UserError
@@ -24,6 +26,7 @@ from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.predict import Predictions, predict
 from evalkit.pipeline.setup import Experiment, data_root, meant_size, prepare
 from evalkit.results import provenance, run_folder, scores
+from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
 from evalkit.results.table import table
@@ -79,6 +82,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         rows,
         name=experiment.name,
         score=score_reference,
+        quick_score=_quick_reference(task),
         protocol=_protocol(experiment, config.trainer.shots),
         encoder=_encoder(experiment, config, findings),
         adapter=_adapter(experiment),
@@ -104,7 +108,19 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
     chosen = config.at(selection["chosen"].get("point", 0)) if selection else config
     run_id = run_folder.run_id(config.to_yaml(), started)
     folder = options.out / _encoder_name(options.ckpt) / experiment.name / run_id
-    written = run_folder.write(folder, result, rows, chosen.to_yaml(), lambda hidden: _submit(task, predicted, hidden))
+    controls_predicted = {
+        name: {id: prediction.value for id, prediction in of.items()}
+        for name, of in predicted.by_control.items()
+        if name and labeled
+    }
+    written = run_folder.write(
+        folder,
+        result,
+        rows,
+        chosen.to_yaml(),
+        lambda hidden: _submit(task, predicted, hidden),
+        Evidence(controls_predicted, experiment.on_val),
+    )
     predicted.journal.remove()
     return written
 
@@ -116,6 +132,8 @@ def _rows(examples: Sequence[Example], predicted: Predictions) -> list[Row]:
     for example in examples:
         prediction = predicted.scored.get(example.id)
         failure = predicted.failures.get(example.id)
+        if prediction is not None and _is_nan(prediction):
+            prediction, failure = None, "the adapter predicted NaN or infinity"
         if prediction is not None and prediction.value is None:
             failure = (prediction.detail or {}).get("failure")  # an answer that says nothing, in the adapter's words
         rows.append(
@@ -133,6 +151,21 @@ def _rows(examples: Sequence[Example], predicted: Predictions) -> list[Row]:
     return rows
 
 
+def _is_nan(prediction: Prediction) -> bool:
+    """Whether a number of the prediction is no number, so that the rest of it is chance; details may be infinite."""
+    return _has(prediction.value, lambda number: not math.isfinite(number)) or _has(prediction.detail, math.isnan)
+
+
+def _has(value: Any, wrong: Callable[[float], bool]) -> bool:
+    if isinstance(value, float):
+        return wrong(value)
+    if isinstance(value, Mapping):
+        return any(_has(inner, wrong) for inner in value.values())
+    if isinstance(value, list | tuple):
+        return any(_has(inner, wrong) for inner in value)
+    return hasattr(value, "tolist") and _has(value.tolist(), wrong)
+
+
 def _submit(task: Task, predicted: Predictions, folder: Path) -> None:
     """Writes the official submission files; where that fails the run is kept and the reason told."""
     if task.submission is None:
@@ -142,6 +175,14 @@ def _submit(task: Task, predicted: Predictions, folder: Path) -> None:
         task.submission(answers, folder)
     except (UserError, ValueError, TypeError, KeyError) as error:
         logger.warning(f"no submission written: {error}")
+
+
+def _quick_reference(task: Task) -> str | None:
+    """The name of the score function of controls and val; None where it is the task's own, or has none."""
+    try:
+        return scores.reference(inspect.unwrap(task.quick_score)) if task.quick_score else None
+    except UserError:
+        return None
 
 
 def _protocol(experiment: Experiment, shots: int) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Experiment:
         fitted_from: folder that the adapter's weights came from; None where it is not trained yet.
         reader: of the features that the adapter reads.
         augment: how training views differ; None where the adapter is fitted on the views of the test.
+        on_val: id, target and prediction of each val example, by the adapter that was chosen; empty before fitting.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Experiment:
     fitted_from: Path | None
     reader: FeatureReader
     augment: Augment | None = None
+    on_val: Sequence[tuple[str, Any, Any]] = ()
 
     def __enter__(self) -> Experiment:
         return self
@@ -134,6 +136,9 @@ def load_task(config: Config) -> Task:
         raise UserError(f"task {options.task}: no file {error.filename}; data.root= says where its data lie") from error
     except UserError:
         raise
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        raise UserError(f"task {options.task}: cannot read {what}{error.strerror or error}") from error
     except Exception as error:  # whatever a task's own code raises
         raise UserError(f"task {options.task} fails: {_where(error)}: {one_line(error)}") from error
     if not isinstance(task, Task):

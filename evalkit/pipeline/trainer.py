@@ -7,12 +7,11 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from evalkit.errors import UserError
 from evalkit.features.batches import FeatureSource
 from evalkit.features.extract import Source
 from evalkit.heads.adapter import Adapter, check_predictions
+from evalkit.results.scores import headline as headline
 from evalkit.runtime.progress import track
 
 PREDICT_BATCH = 64
@@ -81,11 +81,16 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """How one grid point went: the headline of each epoch on val, and the epoch kept (from 1); or why it failed."""
+    """How one grid point went: the headline of each epoch on val, and the epoch kept (from 1); or why it failed.
+
+    Attributes:
+        predictions: of the val examples at the epoch kept.
+    """
 
     val_scores: list[float]
     best_epoch: int
     failure: str | None = None
+    predictions: Sequence[Any] = field(default=(), compare=False, repr=False)
 
     @property
     def best(self) -> float | None:
@@ -172,8 +177,10 @@ def fit(
     if not any(select.scores):
         raise UserError(f"trainer.max_minutes={spec.max_minutes:g} were over before the first epoch was: give it more")
     curves = [
-        TrainingCurve(scores, epoch, finite.failures.get(k))
-        for k, (scores, epoch) in enumerate(zip(select.scores, select.best_epoch, strict=True))
+        TrainingCurve(scores, epoch, finite.failures.get(k), predictions)
+        for k, (scores, epoch, predictions) in enumerate(
+            zip(select.scores, select.best_epoch, select.predictions, strict=True)
+        )
     ]
     best = best_point(curves)
     select.restore(adapter, best)
@@ -185,7 +192,10 @@ def _solve(adapter: Adapter, train: Examples, val: Examples, score: Score) -> Fi
     """Fits every point at once and selects the best, of equals the first."""
     adapter.solve(train.whole())
     targets = [example.target for example in val.examples]
-    curves = [TrainingCurve([headline(score, values, targets)], 1) for values in predict(adapter, val, None)]
+    curves = [
+        TrainingCurve([headline(score, values, targets)], 1, predictions=values)
+        for values in predict(adapter, val, None)
+    ]
     best = best_point(curves)
     if len(curves) > 1:
         adapter.select(best)
@@ -209,12 +219,6 @@ def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] |
         return [
             [prediction.value for prediction in adapter.finalize(data.examples, of_point)] for of_point in predictions
         ]
-
-
-def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -> float:
-    """A score's first entry; a value per example becomes its mean in percent."""
-    value = next(iter(score(predictions, targets).values()))
-    return float(value) if np.ndim(value) == 0 else 100 * float(np.mean(value))  # type: ignore[arg-type]
 
 
 def best_point(curves: Sequence[TrainingCurve]) -> int:
@@ -280,6 +284,7 @@ class SelectOnVal(Callback):
         self.scores: list[list[float]] = [[] for _ in range(points)]
         self.best_epoch = [0] * points
         self.best: list[dict[str, Tensor]] = [{} for _ in range(points)]
+        self.predictions: list[list[Any]] = [[] for _ in range(points)]  # of the best epoch
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, Adapter)
@@ -298,6 +303,7 @@ class SelectOnVal(Callback):
             value = headline(self.score, values, targets)
             if not self.best[k] or not value < self.scores[k][self.best_epoch[k] - 1]:
                 self.best_epoch[k] = len(self.scores[k]) + 1
+                self.predictions[k] = values
                 self.best[k] = copy.deepcopy(_weights(pl_module, k, len(self.scores)))
             self.scores[k].append(value)
         pl_module.train()

@@ -17,6 +17,7 @@ def record(
     *,
     name: str,
     score: str,
+    quick_score: str | None,
     protocol: Mapping[str, Any],
     encoder: Mapping[str, Any],
     adapter: Mapping[str, Any],
@@ -35,6 +36,7 @@ def record(
         rows: of its test examples.
         name: of the task, with `@mini` where its miniature was used.
         score: reference of its score function.
+        quick_score: reference of the one that controls and val were scored with; None where it is the same.
         protocol: everything that decides the meaning of the scores.
         encoder: name, ckpt, sha256, architecture, clip, parameters, settings and canary.
         adapter: name, settings, trainable_parameters and trainable_flops.
@@ -57,6 +59,7 @@ def record(
             "version": task.version,
             "split": task.split,
             "score": score,
+            "quick_score": quick_score,
             "protocol": protocol,
             "published": dict(task.published),
         },

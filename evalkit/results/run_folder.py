@@ -5,6 +5,7 @@ A run is a folder that is written once, whole or not at all, and never changed:
     result.json         scores and all that led to them; its shape is result.schema.json
     predictions.jsonl   one `Row` per test example; the scores can be recomputed from it alone
     config.yaml         the resolved configuration
+    evidence.jsonl      what was expected, and what controls and val predicted: see evalkit.results.evidence
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 
 from evalkit.api import Example
 from evalkit.errors import UserError, in_line, one_line
+from evalkit.results.consistency import of_times
+from evalkit.results.evidence import EVIDENCE, Evidence, text
 from evalkit.results.rows import Row, tally
 from evalkit.results.schema import digest, parse, plain, violations
 from evalkit.runtime.atomic import flush, hidden_beside
@@ -50,6 +53,7 @@ def write(
     rows: Sequence[Row],
     config_yaml: str,
     extra: Callable[[Path], object] | None = None,
+    evidence: Evidence | None = None,
 ) -> Path:
     """Writes a run, whole or not at all, and returns its folder.
 
@@ -58,11 +62,12 @@ def write(
 
     Args:
         folder: where the run should be; where it is taken, `folder-2`, `folder-3`, ... is used. Nothing is overwritten.
-        result: what result.json holds, but for the three hashes (of predictions, protocol and configuration), which are
-            added here.
+        result: what result.json holds, but for the hashes (of predictions, protocol, configuration and evidence), which
+            are added here.
         rows: all test examples, in order.
         config_yaml: the resolved configuration.
         extra: called with the hidden folder before it is renamed, to add files such as submissions.
+        evidence: what controls and val predicted; None writes no evidence.jsonl.
 
     Raises:
         ValueError: the result does not fit the schema or its rows.
@@ -73,6 +78,9 @@ def write(
     record["task"]["protocol_sha256"] = digest(record["task"]["protocol"])
     record["data"]["predictions_sha256"] = hashlib.sha256(predictions).hexdigest()
     record["provenance"]["config_sha256"] = hashlib.sha256(config_yaml.encode()).hexdigest()
+    if evidence is not None:
+        evidence_text = text(evidence, record, rows).encode()
+        record["data"]["evidence_sha256"] = hashlib.sha256(evidence_text).hexdigest()
     problems = violations(record) or contradictions(record, rows)
     if problems:
         raise ValueError("not a valid result: " + "; ".join(problems))
@@ -82,6 +90,8 @@ def write(
         (hidden / RESULT).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         (hidden / PREDICTIONS).write_bytes(predictions)
         (hidden / CONFIG).write_text(config_yaml, encoding="utf-8")
+        if evidence is not None:
+            (hidden / EVIDENCE).write_bytes(evidence_text)
         if extra is not None:
             extra(hidden)
         for path in [*hidden.rglob("*"), hidden]:
@@ -135,11 +145,11 @@ def load_rows(run: Path) -> list[Row]:
     run = folder_of(run)
     rows: list[Row] = []
     try:
-        text = (run / PREDICTIONS).read_text(encoding="utf-8")
-        if text and not text.endswith("\n"):
-            raise ValueError("cut off in its last line")
-        for line in text.split("\n")[:-1]:
-            rows.append(Row.parse(line))
+        *lines, rest = (run / PREDICTIONS).read_bytes().split(b"\n")
+        for line in lines:
+            rows.append(Row.parse(line.decode()))
+        if rest:
+            raise ValueError("cut off")
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{run}: {_broken(f'{PREDICTIONS} line {len(rows) + 1}', error)}") from error
     return rows
@@ -200,14 +210,14 @@ def contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
         if stored != value:
             shown = f"is {stored}, but {value}" if key != "failures" else "differs from what is given"
             problems.append(f"data.{key} {shown} in {PREDICTIONS}")
-    for key in ("started", "finished"):
-        try:
-            datetime.fromisoformat(result["provenance"][key])
-        except ValueError:
-            problems.append(f"provenance.{key} is {result['provenance'][key]}, which is no time")
+    problems += of_times(result)
     status, data = result["status"], result["data"]
     if status == "complete" and data["n_failed"]:
         problems.append(f"status is complete, but data.n_failed is {data['n_failed']}")
+    if status == "partial" and not (data["n_failed"] and data["n_scored"]):
+        problems.append(
+            f"status is partial, but data.n_failed is {data['n_failed']} and data.n_scored {data['n_scored']}"
+        )
     if status == "failed" and data["n_scored"]:
         problems.append(f"status is failed, but data.n_scored is {data['n_scored']}")
     return problems

@@ -53,7 +53,7 @@ def parse(text: str) -> Any:
 
     Raises:
         ValueError: the text is not JSON, of which NaN, Infinity and numbers as large, which Python alone would take,
-            are no part.
+            are no part; or an object in it has a key twice.
     """
     value, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
     return value if end == len(text) else _DECODER.decode(text)  # blanks around it, or what is wrong
@@ -70,7 +70,15 @@ def _finite(number: str) -> float:
     return value
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refused, parse_float=_finite)
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)[:60]!r} is given twice")
+    return values
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refused, parse_float=_finite, object_pairs_hook=_once)
 
 
 def violations(value: Any, part: str = "#") -> list[str]:

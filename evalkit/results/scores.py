@@ -162,6 +162,26 @@ def _measure(
     return measured
 
 
+def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -> float:
+    """A score's first entry; a value per example becomes its mean in percent."""
+    value = next(iter(score(predictions, targets).values()))
+    return float(value) if np.ndim(value) == 0 else 100 * float(np.mean(value))  # type: ignore[arg-type]
+
+
+def control(name: str, score: Score, values: Sequence[Any], targets: Sequence[Any]) -> tuple[str, float]:
+    """The headline's name, and a control's score by it, from its predictions of the labeled examples; None is wrong.
+
+    A prediction of `option_order` is a list, of which each place is an order of the options: the score is the mean of
+    theirs.
+    """
+    metric = next(iter(score(targets[:2], targets[:2])))
+    if name != "option_order":
+        return metric, headline(score, values, targets)
+    orders = max((len(value) for value in values if value is not None), default=1)
+    turns = [[None if value is None else value[k % len(value)] for value in values] for k in range(orders)]
+    return metric, sum(headline(score, turn, targets) for turn in turns) / orders
+
+
 def rounded(number: float) -> float | None:
     """A number as results hold it, to six decimals; None for NaN."""
     return round(float(number), 6) if np.isfinite(number) else None

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evalkit.api import Score
 from evalkit.errors import UserError
+from evalkit.results import consistency, evidence
 from evalkit.results.rows import Row
 from evalkit.results.run_folder import (
     CONFIG,
@@ -48,16 +50,21 @@ def rescore(run: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
         score = resolve(result["task"]["score"], files)
     except Unverified as error:
         raise UserError(f"{folder_of(run)}: {error}") from error
-    new = scores(score, load_rows(run), result["provenance"]["seed"])
+    rows = load_rows(run)
+    try:
+        new = scores(score, rows, result["provenance"]["seed"])
+    except Exception as error:  # whatever a score function raises of rows that it did not expect
+        raise UserError(f"{folder_of(run)}: cannot be re-scored: {as_line(error)}") from error
     return {**result, "scores": new, "differences": _differences(result["scores"], new)}
 
 
 def validate(path: Path, files: Sequence[Path] = ()) -> list[str]:
     """What is wrong with a run, or with every run under a folder: one line each, empty when all is well.
 
-    Checks result.json against the schema, the three hashes, the counts and ids of predictions.jsonl, and that the
-    scores recomputed from it equal the stored ones. Scores of a task's file that is none of `files` are not recomputed,
-    which is a problem too: `unverified`.
+    Checks result.json against the schema, the hashes, the counts and ids of predictions.jsonl, that config.yaml, the
+    command, the times and the choice of a grid point agree with it, and that scores, controls and the score on val are
+    those that are computed again. Scores of a task's file that is none of `files` are not computed, which is a problem
+    too: `unverified`.
 
     Args:
         path: a run, or a folder with runs in it.
@@ -99,16 +106,42 @@ def check(run: Path, files: Sequence[Path] = ()) -> Checked:
     if digest(record["task"]["protocol"]) != record["task"]["protocol_sha256"]:
         problems.append("task.protocol was changed: its sha256 is not task.protocol_sha256")
     problems += contradictions(record, rows)
+    problems += _inconsistencies(run, record)
     measured: Measured = {}
+    score: Score | None = None
+    quick: Score | None = None
     try:
         score = resolve(record["task"]["score"], files)
         measured = measure(score, rows)
         problems += _differences(record["scores"], scores(score, rows, record["provenance"]["seed"], measured))
+        if record["task"].get("quick_score"):
+            quick = resolve(record["task"]["quick_score"], files)
     except Unverified as error:
         problems.append(str(error))
     except Exception as error:  # whatever the task's own code raises
         problems.append(f"cannot be re-scored: {as_line(error)}")
+        score = None
+    try:
+        problems += evidence.problems(run, record, rows, score, quick)
+    except Exception as error:  # as above
+        problems.append(f"controls and val cannot be re-scored: {as_line(error)}")
     return Checked([f"{run}: {problem}" for problem in problems], record, rows, measured)
+
+
+def _inconsistencies(run: Path, record: Mapping[str, Any]) -> list[str]:
+    """Where the record contradicts its configuration, its folder's name, or itself."""
+    try:
+        config = (run / CONFIG).read_bytes()
+    except OSError:
+        if record["provenance"].get("config_sha256"):
+            return []  # its hash differs, which is said
+        config = b""
+    problems = [*consistency.of_selection(record)]
+    if "evidence_sha256" in record["data"]:  # earlier ones may have been put together from parts
+        problems += consistency.of_protocol(record)
+    if not any(consistency.of_times(record)):
+        problems += consistency.of_folder(run, record, config)
+    return [*problems, *consistency.of_config(record, config)]
 
 
 def _differences(stored: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -296,9 +296,10 @@ def test_the_page_of_a_folder_is_its_readme_unless_told(tmp_path: Path, capsys: 
     [
         (
             ["result=x"],
-            "leaderboard takes results=, out=, others=, videos=, task=, got 'result=x'. Did you mean 'results'?",
+            "leaderboard takes results=, out=, others=, videos=, task=, signers=, got 'result=x'."
+            " Did you mean 'results'?",
         ),
-        (["results"], "leaderboard takes results=, out=, others=, videos=, task=, got 'results'"),
+        (["results"], "leaderboard takes results=, out=, others=, videos=, task=, signers=, got 'results'"),
         (["results=nothing"], "no run at or under 'nothing'"),
         (["results=.", "out=a.txt"], "out=a.txt: wanted a file that ends in .md, .csv or .html"),
         (["results=.", "others=demo"], "no score of mteb or lm-eval at or under 'demo'"),

@@ -60,7 +60,15 @@ def test_a_run_is_a_valid_record_that_scores_the_same_again(
         assert validate.validate(folder) == []
         assert main(["score", str(folder)]) == 0
         assert main(["validate", str(folder)]) == 0
-    assert sorted(path.name for path in chosen.iterdir()) == ["config.yaml", "predictions.jsonl", "result.json"]
+    files = ["config.yaml", "evidence.jsonl", "predictions.jsonl", "result.json"]
+    assert sorted(path.name for path in chosen.iterdir()) == files
+    lines = [json.loads(line) for line in (probed / "evidence.jsonl").read_text().splitlines()]
+    selection = run_folder.load(probed)["selection"]
+    assert sum(line["split"] == "val" for line in lines) == selection["n_val"] > 0
+    assert sum(line["split"] == "test" for line in lines) == len(run_folder.load_rows(probed))
+    controls = [entry["name"] for entry in run_folder.load(chosen)["controls"]]
+    first = json.loads((chosen / "evidence.jsonl").read_text().splitlines()[0])
+    assert list(first["controls"]) == controls and controls
 
 
 def test_what_cannot_be_decoded_counts_as_wrong_with_its_reason_and_shows_in_the_bounds(chosen: Path) -> None:

@@ -192,6 +192,17 @@ def test_re_scoring_gives_the_stored_scores_and_leaves_the_run_alone(run: Path) 
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()} == before
 
 
+def test_re_scoring_rows_that_a_score_function_does_not_take_is_told_in_one_line(run: Path) -> None:
+    change(run, lambda result: result["task"].update(score="evalkit.metrics:top1_top5"))
+    rows = (run / "predictions.jsonl").read_text()
+    (run / "predictions.jsonl").write_text(
+        rows.replace('"prediction": 1', '"prediction": ["a", "b", "c", "d", "e"]', 1)
+    )
+    with pytest.raises(UserError, match=r"cannot be re-scored: ") as caught:
+        rescore(run)
+    assert "\n" not in str(caught.value)
+
+
 def test_re_scoring_says_where_stored_and_recomputed_differ(run: Path) -> None:
     change(run, lambda result: result["scores"][0].update(value=99.0))
     assert rescore(run)["differences"] == ["accuracy value: stored 99.0, recomputed 53.333333"]
@@ -265,7 +276,7 @@ def folder_of(file: Path) -> None:
         (repeat_a_line, "2 rows with id 'q0'"),
         (cut("result.json", 100), "result.json is not JSON, perhaps cut off"),
         (cut("result.json", 0), "result.json is not JSON"),
-        (cut("predictions.jsonl", 200), "predictions.jsonl line 1: cut off in its last line"),
+        (cut("predictions.jsonl", 200), "predictions.jsonl line 2: cut off"),
         (put("result.json", b"\xff\xfe"), "result.json: 'utf-8' codec can't decode"),
         (put("result.json", b"[1]"), "result.json: not a JSON object"),
         (put("result.json", b'{"schema": NaN}'), "NaN is not JSON"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import subprocess
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +50,7 @@ def start() -> None:
 def warming(score: Score) -> Score:
     """A score function without METEOR, whose calls also start the program in the background (`Task.quick_score`)."""
 
+    @wraps(score)  # by which results name it
     def quick_score(predictions: Sequence[Any], targets: Sequence[Any]) -> Mapping[str, Any]:
         start()
         return score(predictions, targets)
