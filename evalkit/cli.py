@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import evalkit
-from evalkit.errors import UserError, suggest
+from evalkit.config.values import names_file
+from evalkit.errors import UserError, in_line, on_screen, suggest
 from evalkit.runtime import notes
 
 # Everything else is imported with its command: `evalkit --help` must not wait for torch.
@@ -31,15 +34,17 @@ evalkit scores pretrained video encoders.
   evalkit check task=NAME data.root=FOLDER [...]          is all of a benchmark's data there, and does it decode?
   evalkit list tasks|encoders|adapters|suites             what can be named
   evalkit score RUN                                       score a result's predictions again
-  evalkit validate PATH ...                               check results against the schema and their predictions
+  evalkit validate PATH ... [signers=FILE]                check results against all that can be derived again
+  evalkit sign RUN key=FILE                               sign a result with an SSH key, for boards that take others'
   evalkit compare A B ... [all=true]                      is run B better than run A on the same samples, and how sure
   evalkit power difference=2 [task=NAME ...]              how many samples it takes to see a difference
-  evalkit leaderboard [results=results out=FILE]          results side by side, and beside what papers print
+  evalkit leaderboard [results=results out=FILE]          results side by side, and beside what papers print; without
+                                                          out= into README.md in the folder of the results
   evalkit export to=FORMAT [results=results out=FOLDER]   results as lm_eval, mteb, hf, eee, csv, ... have them
   evalkit cache [prune=GB]                                what is stored; prune= evicts what was used longest ago
   evalkit doctor                                          what this machine has, and what it lacks
 
-  task=./my_task.py beside score, validate, compare, leaderboard, export: by this file of your own, which is run
+  task=./my_task.py beside score, validate, sign, compare, leaderboard, export: by this file of your own, which is run
 
   evalkit run --help, evalkit run task=NAME --help        the keys that apply
   evalkit --version
@@ -56,29 +61,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
         gc.set_threshold(100_000)  # an import makes a million objects that stay: looking through them takes a sixth
+    _open_standard_streams()
     try:
         with notes.on_stderr():
             code = _main(words)
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"evalkit: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error), 2)
     except KeyboardInterrupt:
-        print("evalkit: interrupted", file=sys.stderr)
-        return 130
+        return _failed("interrupted", 130)
     except BrokenPipeError:  # the reader has seen enough, as `evalkit list tasks | head -1` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter fails again when it flushes at its end
+        _discard_output()
         return 141
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f" for {error.filename}" if error.filename else ""
-        print(f"evalkit: no space left{where}: free some, or point out= or EVALKIT_CACHE elsewhere", file=sys.stderr)
-        return 2
+        _discard_output()
+        where = f" {error.filename}" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            of = f" for{where}" if where else ""
+            return _failed(f"no space left{of}: free some, or point out= or EVALKIT_CACHE elsewhere", 2)
+        return _failed(f"cannot read or write{where}: {error.strerror or in_line(error)}", 2)
+
+
+def _open_standard_streams() -> None:
+    """Opens the null device for each standard stream that is closed, as `evalkit list >&-` has it.
+
+    Else the first file that is opened takes its number, and is written into by whatever prints.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what no encoding has
+
+
+def _failed(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):  # nobody reads it
+        print(f"evalkit: {on_screen(message)}", file=sys.stderr, flush=True)
+    return code
+
+
+def _discard_output() -> None:
+    """Gives up what could not be written to stdout: else the interpreter fails again when it flushes at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(words: list[str]) -> int:
+    for word in words:
+        if not names_file(word):
+            raise UserError(f"{word[:60]!r} holds a character that no file's name has")
     if not words or words[0] in ("--help", "-h", "help"):
         print(USAGE, end="")
         return 0
@@ -90,7 +129,7 @@ def _main(words: list[str]) -> int:
     if command not in commands:
         raise UserError(f"unknown command {command!r}.{suggest(command, commands)} Known: {', '.join(commands)}")
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest):
-        print("".join(line + "\n" for line in USAGE.splitlines() if line.startswith(f"  evalkit {command} ")), end="")
+        print(_usage(command), end="")
         return 0
     if command not in WITH_KEYS:
         return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(rest))
@@ -106,3 +145,12 @@ def _main(words: list[str]) -> int:
 
     config = resolve(cast(Any, command), rest)  # before torch loads: a mistyped key is reported at once
     return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(config))
+
+
+def _usage(command: str) -> str:
+    """The lines of the usage that are about a command."""
+    lines, shown = [], False
+    for line in USAGE.splitlines(keepends=True):
+        shown = line.startswith(f"  evalkit {command} ") or (shown and line.startswith(" " * 20))
+        lines += [line] if shown else []
+    return "".join(lines)

@@ -91,9 +91,18 @@ def own_encoder(ckpt: str) -> Callable[..., Any] | None:
         plug_in = _found("encoder").get(ckpt)
         return factory("encoder", ckpt) if plug_in and not isinstance(plug_in, Path) else None
     module, _, attribute = ckpt.partition(":")
+    if module.endswith(".py"):
+        raise UserError(
+            f"ckpt={ckpt}: a function of your own is named without .py: ckpt={_module_of(module)}:{attribute}"
+        )
     sys.path.append(os.getcwd())  # the command's own path starts at its folder, not at the user's
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        imported = importlib.import_module(module)
+        function = getattr(imported, attribute, None)
+        if function is None:
+            functions = [name for name, value in vars(imported).items() if callable(value)]
+            missing = f"AttributeError: module {module!r} has no attribute {attribute!r}"
+            raise UserError(f"ckpt={ckpt}: {missing}.{suggest(attribute, functions)}")
     except UserError:
         raise
     except Exception as error:  # whatever the module's own code raises
@@ -103,6 +112,20 @@ def own_encoder(ckpt: str) -> Callable[..., Any] | None:
     if not callable(function):
         raise UserError(f"ckpt={ckpt}: {attribute} is a {type(function).__name__}; wanted a function")
     return function  # type: ignore[no-any-return]
+
+
+def hint_of_own_code(word: str) -> str:
+    """A sentence that says how to name a function in the file of the user's that a word means; else nothing."""
+    file = Path(word if word.endswith(".py") else f"{word}.py").expanduser()
+    if not file.is_file():
+        return ""
+    return f" {file} is code: name its function, ckpt={_module_of(str(file))}:FUNCTION"
+
+
+def _module_of(file: str) -> str:
+    """The name by which a file under the current folder is imported; of another, its own name alone."""
+    path = Path(file.removesuffix(".py"))
+    return ".".join(path.parts) if not path.is_absolute() and ".." not in path.parts else path.name
 
 
 def summary(kind: Kind, name: str) -> str:

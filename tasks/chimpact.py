@@ -156,7 +156,7 @@ def _labels(file: Path) -> Labels:
     size = (0, 0)
     with parsing_errors_at(str(file)):
         start, end = file.stem.split("_")[-2:]
-        length, images, annotations = int(end) - int(start), content["images"], content["annotations"]
+        length, images, annotations = int(end) - int(start), list(content["images"]), list(content["annotations"])
     for number, image in enumerate(images):
         with parsing_errors_at(f"{file}, image {number}"):
             key = place[image["id"]] = int(Path(image["file_name"]).stem)

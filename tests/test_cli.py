@@ -66,7 +66,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-KNOWN = "adapt, cache, canary, check, compare, doctor, export, leaderboard, list, power, run, score, sweep, validate"
+KNOWN = (
+    "adapt, cache, canary, check, compare, doctor, export, leaderboard, list, power, run, score, sign, sweep, validate"
+)
 
 
 def put_runner(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
@@ -187,10 +189,55 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert mistake(capsys, "run", *WORDS) == f"no space left: {advice}"
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EIO, "input/output error"), "cannot read or write: input/output error"),
+        (PermissionError(errno.EACCES, "Permission denied", "/r/x"), "cannot read or write /r/x: Permission denied"),
+        (
+            OSError(errno.EROFS, "Read-only file system", b"/r\xff"),
+            "cannot read or write b'/r\\xff': Read-only file system",
+        ),
+        (OSError("broken"), "cannot read or write: broken"),
+    ],
+)
+def test_a_file_that_cannot_be_read_or_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, told: str
+) -> None:
+    put_runner(monkeypatch, raising(error))
+    assert mistake(capsys, "run", *WORDS) == told
+
+
+def test_a_message_is_one_printable_line_that_a_screen_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_runner(monkeypatch, raising(UserError("begin " + "x" * 10**6 + "\x1b[2J\udcff\nend")))
+    told = mistake(capsys, "run", *WORDS)
+    assert len(told) < 24 * 80 and told.isprintable()
+    assert told.startswith("begin xxx") and told.endswith(r"x\x1b[2J\udcff end")
+
+
 def test_another_failure_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    put_runner(monkeypatch, raising(OSError(errno.EIO, "input/output error")))
-    with pytest.raises(OSError, match="input/output"):
+    put_runner(monkeypatch, raising(RuntimeError("a fault of evalkit's own")))
+    with pytest.raises(RuntimeError, match="a fault"):
         main(["run", *WORDS])
+
+
+@pytest.mark.parametrize(
+    ("redirected", "out", "err", "code"),
+    [
+        ("list suites >&-", "", "", 0),
+        ("--help <&- >&- 2>&-", "", "", 0),
+        ("list suites <&- >&-", "", "", 0),
+        ("rum 2>&-", "", "", 2),
+        ("--version >/dev/full", "", "evalkit: no space left: free some", 2),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_gets_no_traceback(redirected: str, out: str, err: str, code: int) -> None:
+    command = f"{sys.executable} -m evalkit {redirected}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (ended.stdout, ended.returncode) == (out, code)
+    assert ended.stderr.startswith(err) and ended.stderr.count("\n") == bool(err)
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
@@ -305,6 +352,8 @@ def test_the_cache_says_what_it_holds_and_lets_go_of_it(
     assert main(["cache"]) == 0
     told = capsys.readouterr().out
     assert "0.00 GB of 50, 1 features" in told and str(tmp_path / "features") in told
+    assert main(["cache", "prune=1e300"]) == 0  # more than there are bytes
+    assert "freed 0.00 GB" in capsys.readouterr().out and open_default().usage().entries == 1
     assert main(["cache", "prune=0"]) == 0
     assert "freed 0.00 GB" in capsys.readouterr().out
     assert open_default().usage().entries == 0

@@ -15,6 +15,8 @@ from evalkit.results.table import columns
 # Shown where none is given: what two runs have in common is not known before they are run.
 CORRELATIONS = (0.0, 0.3, 0.5, 0.7, 0.9)
 
+SMALLEST = 0.001  # percent points; below, the numbers of samples are larger than any benchmark
+
 
 def main(words: Sequence[str]) -> int:
     """0, after `report` was printed."""
@@ -41,10 +43,13 @@ def report(words: Sequence[str]) -> str:
             raise UserError(f"{word}: expected a number") from None
     difference, baseline, correlation = known.values()
     if not 0 <= baseline < 100 or not 0 < difference <= 100 - baseline:
+        room = f"{100 - difference:g} that" if 0 < difference < 100 else "below 100 that"
         raise UserError(
             f"difference={difference:g} baseline={baseline:g}: wanted percent points above 0, and a baseline from 0 to "
-            f"{100 - difference:g} that leaves room for them"
+            f"{room} leaves room for them"
         )
+    if difference < SMALLEST:
+        raise UserError(f"difference={difference:g}: wanted at least {SMALLEST:g} percent points")
     if correlation < -1 or correlation > 1:
         raise UserError(f"correlation={correlation:g}: wanted -1 to 1")
     rows = [["correlation of the two", f"samples to see {difference:g} points"]]

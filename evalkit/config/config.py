@@ -8,12 +8,16 @@ boolean, and knows no Sequence and no union of lists.
 
 from __future__ import annotations
 
+import base64
+import os
+import re
 import shlex
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evalkit.config.keys import REQUIRED, known_keys
 from evalkit.config.options import Command, Options, Trainer
+from evalkit.errors import printable
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Config:
         from omegaconf import OmegaConf
 
         lines = [
-            "# " + shlex.join(["evalkit", self.command, *self.words]).replace("\n", " "),
+            "# " + printable(shlex.join(["evalkit", self.command, *self.words])),
             "# Keys that stand as comments were not set: as the task prescribes, else as shown.",
         ]
         for name, key in known_keys(self.command, self.options.task, self.options.adapter, self.options.ckpt).items():
@@ -70,7 +74,8 @@ class Config:
             else:
                 settings: dict[str, Any] = getattr(self, key.section)
                 value, mark = settings.get(key.parameter, key.default), "" if key.parameter in settings else "# "
-            text = OmegaConf.to_yaml(OmegaConf.create({name: _plain(value)}))
+            plain = _plain(value)
+            text = OmegaConf.to_yaml(OmegaConf.create({name: plain})) if _is_printable(plain) else _escaped(name, plain)
             lines += [mark + line for line in text.splitlines()]
         return "\n".join(lines) + "\n"
 
@@ -82,10 +87,33 @@ def typed(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
+def _is_printable(value: Any) -> bool:
+    return all(map(_is_printable, value)) if isinstance(value, list) else str(value).isprintable()
+
+
+def _escaped(name: str, value: Any) -> str:
+    """A line of yaml whose texts are in double quotes, with escapes for what yaml does not take or would fold."""
+
+    def written(value: Any) -> str:
+        if isinstance(value, list):
+            return f"[{', '.join(map(written, value))}]"
+        if not isinstance(value, str):
+            return typed(value)
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # a file's name whose bytes are no UTF-8
+            return f'!!binary "{base64.b64encode(os.fsencode(value)).decode()}"'
+        text = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{printable(text)}"'
+
+    return f"{name}: {written(value)}"
+
+
 def _plain(value: Any) -> Any:
     """A value in yaml's own types; `${` is escaped, since it came from outside any file."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return "" if value is REQUIRED else str(value).replace("${", "\\${")
+    # Backslashes before it count in pairs.
+    return "" if value is REQUIRED else re.sub(r"(\\*)\$\{", r"\1\1\\${", str(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import sys
@@ -98,8 +99,9 @@ def settings_class(adapter: str) -> type[AdapterSettings]:
     """
     from evalkit.heads.adapter import AdapterSettings  # imports torch
 
-    module = plugins.factory("adapter", adapter).__module__
-    settings = vars(sys.modules[module]).get("Settings")
+    plug_in, function = plugins.module_and_factory("adapter", adapter)
+    module = plug_in.__name__  # whose function may come from elsewhere, with its Settings
+    settings = vars(plug_in).get("Settings") or vars(sys.modules[function.__module__]).get("Settings")
     if not (isinstance(settings, type) and issubclass(settings, AdapterSettings)):
         raise UserError(
             f"adapter {adapter!r} is broken: {module} has no class `Settings` of evalkit.api.AdapterSettings: "
@@ -134,8 +136,17 @@ def _keys(section: str, owner: Callable[..., Any]) -> dict[str, Key]:
         parameter = parameters[name]
         if parameter.kind in named:
             key = "adapter.from" if name == "adapter_from" else f"{section}.{name}".removeprefix(".")
-            keys[key] = Key(section, name, _annotation(owner, parameter), parameter.default, meanings.get(name, ""))
+            default = _default(owner, parameter)
+            keys[key] = Key(section, name, _annotation(owner, parameter), default, meanings.get(name, ""))
     return keys
+
+
+def _default(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The default of a parameter; of a dataclass' field, what its `default_factory` makes."""
+    field = getattr(owner, "__dataclass_fields__", {}).get(parameter.name)
+    if field is None or field.default_factory is dataclasses.MISSING:
+        return parameter.default
+    return field.default_factory()
 
 
 def _annotation(owner: Callable[..., Any], parameter: inspect.Parameter) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Lt
 
 Command = Literal["run", "adapt", "canary", "check"]
-_SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
+SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import io
+import itertools
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from evalkit import errors, plugins
 from evalkit.config.config import Config
 from evalkit.config.keys import REQUIRED, Key, adapter_defaults, default_adapter, known_keys
-from evalkit.config.options import _SECTIONS, Command, Options, Trainer
-from evalkit.config.values import OutOfBounds, convert, type_name
+from evalkit.config.options import SECTIONS, Command, Options, Trainer
+from evalkit.config.values import OutOfBounds, convert, names_file, type_name
 from evalkit.errors import UserError
+
+# Beyond what any machine has; larger numbers would overflow deep inside, or start as many processes.
+LARGEST = {
+    **dict.fromkeys(("workers", "threads"), 1_024),
+    **dict.fromkeys(("batch", "clip.stride", "time_limit", "trainer.max_minutes"), 1_000_000),
+    **dict.fromkeys(("clip.frames", "clip.clips", "clip.size", "trainer.views"), 10_000),
+}
+MOST_BYTES, MOST_VALUES = 10**6, 10**5  # of a file of `config=`
 
 
 class _Given(NamedTuple):
@@ -24,8 +35,13 @@ class _Given(NamedTuple):
         return UserError(f"{self.file}: {message}" if self.file else message)
 
 
-def resolve(command: Command, words: Sequence[str]) -> Config:
+def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
     """The checked configuration from words such as `task=egoschema`, and from the file of `config=`.
+
+    Args:
+        command: what will be done.
+        words: as typed.
+        called: the command that was typed, where it is another.
 
     Raises:
         UserError: a word is not key=value, a key is unknown or given twice, a value does not fit its key, or a key
@@ -36,7 +52,7 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
         given = _read(config.value) | given
 
     general = known_keys(command)
-    _require(command, {name: key for name, key in general.items() if key.section == ""}, given, set(general))
+    _require(called or command, {name: key for name, key in general.items() if key.section == ""}, given, set(general))
     task, adapter, ckpt = (
         _value(name, general[name], given[name]) if name in given and name in general else ""
         for name in ("task", "adapter", "ckpt")
@@ -54,7 +70,7 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
         section_keys = {name: key for name, key in known.items() if key.section == section}
         _require(who, section_keys, given, set(known))
 
-    values: dict[str, dict[str, Any]] = {section: {} for section in ("", *_SECTIONS)}
+    values: dict[str, dict[str, Any]] = {section: {} for section in ("", *SECTIONS)}
     for name, key in known.items():
         if name in given:
             values[key.section][key.parameter] = _value(name, key, given[name])
@@ -66,6 +82,11 @@ def resolve(command: Command, words: Sequence[str]) -> Config:
     if options.mini and "mini" not in inspect.signature(plugins.factory("task", task)).parameters:
         raise given["mini"].wrong(
             f"mini=true: task {plugins.display_name(task)!r} has no miniature data; leave mini out"
+        )
+    if options.mini and "data.root" in given and not given["data.root"].file and not task.endswith(".py"):
+        raise UserError(
+            f"data.root={given['data.root'].value} has no effect with mini=true, which generates its own data: leave "
+            "one out"
         )
     if options.lm:
         if "lm" not in adapter_defaults(adapter):
@@ -85,6 +106,8 @@ def _parse(words: Sequence[str]) -> dict[str, _Given]:
         if not (key and equals):
             task = f" Did you mean 'task={word}'?" if word in plugins.names("task") else ""
             raise UserError(f"expected key=value, got {word!r}.{task}")
+        if not names_file(word):
+            raise UserError(f"{word[:60]!r} holds a character that no file's name has")
         if key in given:
             raise UserError(f"{key} is given twice: {key}={given[key].value} and {word}")
         given[key] = _Given(value)
@@ -96,21 +119,59 @@ def _read(file: str) -> dict[str, _Given]:
     from omegaconf import OmegaConf
 
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+        content: Any = OmegaConf.to_container(OmegaConf.load(io.StringIO(_read_text(file))), resolve=True)
     except OSError as error:
         raise UserError(f"config={file}: {(error.strerror or str(error)).lower()}") from error
+    except RecursionError as error:
+        raise UserError(f"config={file}: not readable as yaml: it is nested too deeply") from error
     except Exception as error:  # yaml's and OmegaConf's own kinds
-        raise UserError(f"config={file}: not readable as yaml: {errors.in_line(error)}") from error
+        raise UserError(f"config={file}: not readable as yaml: {errors.in_line(error)[:300]}") from error
     if not isinstance(content, dict):
         raise UserError(f"config={file}: expected lines of key: value")
     given: dict[str, _Given] = {}
     for name, value in content.items():
-        section = isinstance(value, dict) and name in _SECTIONS
+        section = isinstance(value, dict) and name in SECTIONS
         pairs = {f"{name}.{key}": entry for key, entry in value.items()} if section else {str(name): value}
         if twice := pairs.keys() & given.keys():
             raise UserError(f"{file}: {min(twice)} is given twice")
-        given |= {key: _Given(entry, file) for key, entry in pairs.items()}
+        given |= {key: _Given(_as_text(entry), file) for key, entry in pairs.items()}
     return given
+
+
+def _as_text(value: Any) -> Any:
+    """The value with texts for bytes, as which `Config.to_yaml` writes a file's name that is no UTF-8."""
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    return os.fsdecode(value) if isinstance(value, bytes) else value
+
+
+def _read_text(file: str) -> str:
+    """A file's text, which is no larger than a configuration, nor does it stand for more.
+
+    Raises:
+        ValueError: it is larger, or its aliases, which may stand for others, make more values.
+    """
+    import yaml
+
+    with open(file, "rb") as opened:
+        content = opened.read(MOST_BYTES + 1)  # /dev/zero has no end
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
+    text = content.decode()
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 0  # of an alias to what it is part of
+            inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+            parts = itertools.chain.from_iterable(entry if isinstance(entry, tuple) else (entry,) for entry in inner)
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is not None and size(root) > MOST_VALUES:
+        raise ValueError(f"its aliases make more than {MOST_VALUES:,} values")
+    return text
 
 
 def _require(who: str, needed: Mapping[str, Key], given: Mapping[str, _Given], known: Collection[str]) -> None:
@@ -139,7 +200,7 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 def _value(name: str, key: Key, given: _Given) -> Any:
     try:
-        return convert(given.value, key.type)
+        value = convert(given.value, key.type)
     except OutOfBounds as error:
         raise given.wrong(f"{name}={given.value}: expected {error}") from None
     except ValueError:
@@ -151,3 +212,7 @@ def _value(name: str, key: Key, given: _Given) -> Any:
             if given.file and type_name(key.type) in ("text", "a path"):
                 message += ", in quotes"  # tag: 001 is the number 1 in yaml
         raise given.wrong(f"{name}={given.value}{message}") from None
+    most = LARGEST.get(name, 2**62)
+    if isinstance(value, int | float) and value > most and (name in LARGEST or isinstance(value, int)):
+        raise given.wrong(f"{name}={given.value}: expected at most {most:,}")
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -52,13 +53,18 @@ def convert(value: Any, kind: Any) -> Any:
         plain, *constraints = get_args(kind)
         return _bounded(convert(value, plain), constraints)
     if _is_union(kind):
+        broken: list[str] = []  # the bounds that the value is outside of
         for member in sorted(get_args(kind), key=lambda member: member in (str, Path)):  # text fits all, so it is last
+            if broken and member in (str, Path):
+                break
             try:
                 return convert(value, member)
-            except OutOfBounds:
-                raise
+            except OutOfBounds as error:
+                broken.append(str(error))
             except ValueError:
                 continue
+        if broken:
+            raise OutOfBounds(" or ".join(broken))
     elif kind is NoneType and value in (None, "none"):
         return None
     elif get_origin(kind) is Literal:
@@ -84,9 +90,20 @@ def convert(value: Any, kind: Any) -> Any:
         return float(value)
     elif kind is str and text is not None:
         return text
-    elif kind is Path and text:
-        return Path(text).expanduser()
+    elif kind is Path and text and names_file(text):
+        try:
+            return Path(text).expanduser()
+        except RuntimeError as error:  # ~nobody, who has no home
+            raise ValueError from error
     raise ValueError
+
+
+def names_file(text: str) -> bool:
+    """Whether a text can be the name of a file: bytes that are no UTF-8 are, as Python has them; NUL is not."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _bounded(value: Any, constraints: Iterable[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,8 +43,9 @@ def suites() -> dict[str, Path]:
 
 
 def summary(file: Path) -> str:
-    """The first comment line of a suite's file."""
-    return file.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+    """The comment at the head of a suite's file, in one line."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
 
 
 def read(name: str) -> Suite:

@@ -14,7 +14,7 @@ from evalkit import demo
 from evalkit.api import Encoder, Loading
 from evalkit.encoders._spec import read_pointer, read_preset, spec_of
 from evalkit.errors import UserError, one_line, suggest
-from evalkit.plugins import module_and_factory, names, names_function, own_encoder
+from evalkit.plugins import hint_of_own_code, module_and_factory, names, names_function, own_encoder
 from evalkit.weights import checkpoint, huggingface
 from evalkit.weights.presets import card, presets
 
@@ -125,6 +125,8 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
             return read_preset(ckpt.removeprefix("random:"), loading.tokenizer).build()
     if path.is_dir():
         return _from_folder(path, None, loading, via)
+    if path.suffix == ".py" and (hint := hint_of_own_code(ckpt)):
+        raise UserError(f"ckpt={ckpt}:{hint}")
     if path.is_file():
         return _from_file(path, loading, via)
     family, _, name = ckpt.partition(":")
@@ -145,7 +147,9 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
     if huggingface.is_hub_name(ckpt):
         return _from_folder(huggingface.fetch(ckpt), None, loading, via)
     known = ["demo", *presets(), *(f"random:{name}" for name in presets()), *names("encoder")]
-    raise UserError(f"ckpt={ckpt}: no such file or folder, and no such name.{suggest(ckpt, known)}")
+    raise UserError(
+        f"ckpt={ckpt}: no such file or folder, and no such name.{hint_of_own_code(ckpt) or suggest(ckpt, known)}"
+    )
 
 
 def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> Any:

@@ -353,4 +353,4 @@ def _each(keys: bytes) -> list[bytes]:
 
 
 def _seed(source: Source) -> int:
-    return zlib.crc32(f"{source.video.name} {source.span}".encode())
+    return zlib.crc32(f"{source.video.name} {source.span}".encode("utf-8", "surrogateescape"))

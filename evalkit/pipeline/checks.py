@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from evalkit.api import Task
+from evalkit.config.values import names_file
 from evalkit.errors import UserError, one_line
 
 
@@ -17,6 +18,12 @@ def check_task(task: Task, name: str) -> None:
             seen: set[str] = set()
             twice = next(e.id for e in examples if e.id in seen or seen.add(e.id))  # type: ignore[func-returns-value]
             raise UserError(f"task {name}: example id {twice!r} stands more than once in {split}")
+        for example in examples:
+            if not names_file(str(example.video)):
+                file = f"{str(example.video)!a:.200}"
+                raise UserError(
+                    f"task {name}: the video of {example.id!a:.100} in {split}: no file can be called {file}"
+                )
         if split != "test" and any(example.target is None for example in examples):
             raise UserError(f"task {name}: an example of {split} has no target to learn from")
         if wrong_span := next((e for e in examples if e.span and not 0 <= e.span[0] <= e.span[1] < math.inf), None):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 
+from evalkit.config.options import SECTIONS
 from evalkit.datasets.suites import Suite, nearest_published, read
-from evalkit.errors import UserError
+from evalkit.errors import UserError, nearest
 from evalkit.metrics import videoglue
 from evalkit.pipeline import sweep
 from evalkit.pipeline.sweep import Cell, Done
@@ -43,6 +45,12 @@ def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]
     of_all = [word for word in words if word.partition(".")[0] not in tasks]
     if wrong := [word for word in of_all if word.startswith("task=")]:
         raise UserError(f"{wrong[0]}: a suite has its own tasks: {', '.join(sorted(tasks))}")
+    for word in of_all:
+        head, dot, rest = word.partition("=")[0].partition(".")
+        if dot and head not in SECTIONS and rest != "from" and rest.partition(".")[0] in SECTIONS:
+            near = nearest(head, tasks)
+            hint = f" Did you mean '{near}.{rest}'?" if near else f" Its tasks: {', '.join(sorted(tasks))}"
+            raise UserError(f"unknown key '{head}.{rest}': the suite has no task {head!r}.{hint}")
     jobs, cells = 1, []
     for adaptation, line in lines:
         task = next(word for word in line if word.startswith("task=")).partition("=")[2]
@@ -50,7 +58,13 @@ def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]
         settled: dict[str, str] = {}
         for word in (*line, *of_all, *of_task):  # what is said last counts
             settled[word.partition("=")[0]] = word
-        jobs, planned = sweep.plan(list(settled.values()))
+        try:
+            jobs, planned = sweep.plan(list(settled.values()))
+        except UserError as error:
+            if not any(word.partition("=")[0] in str(error) for word in of_task):
+                raise
+            prefixed = re.sub(rf"(?<![\w./])({'|'.join(SECTIONS)})\.(?=\w)", rf"{task}.\1.", str(error))
+            raise UserError(prefixed) from error
         cells += [(adaptation, cell) for cell in planned]
     return jobs, cells
 
@@ -61,11 +75,14 @@ def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
         ("task", "how", "metric", "score", "95 % interval", "examples", "chance", "published", "of")
     ]
     scores: dict[str, float] = {}
+    failures: dict[int, str] = {}
     for adaptation, outcome in done:
         record = outcome.record
         if record is None or not record["scores"]:
-            why = f"failed: {outcome.failure}" if record is None else "no public answers"
+            why = "failed" if record is None else "no public answers"
             rows.append((outcome.cell.config.options.task, adaptation, why, *[""] * 6))
+            if record is None:
+                failures[len(rows) - 1] = outcome.failure
             continue
         score = record["scores"][0]
         name = record["task"]["name"]
@@ -76,4 +93,4 @@ def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
         rows.append((name, adaptation, score["metric"], *numbers, decimal(record["chance"]), *published))
     if suite.mean and len(scores) == len(done):
         rows.append((f"{suite.mean} mean", "", "", decimal(videoglue.stratified_mean(scores)), *[""] * 5))
-    return columns(rows)
+    return sweep.with_failures(columns(rows), failures)

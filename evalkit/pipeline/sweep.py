@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from evalkit.config.config import Config
 from evalkit.config.parse import resolve
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, on_screen, one_line
 from evalkit.results import plot, run_folder, validate
 from evalkit.results.table import columns, decimal, interval
 from evalkit.runtime import notes
@@ -115,7 +115,7 @@ def plan(words: Sequence[str]) -> tuple[int, list[Cell]]:
     for chosen in _product(common):
         # In whatever order keys are given, points have the same numbers and the run the same name.
         points = tuple((*chosen, *varied_words) for varied_words in _product(dict(sorted(grid.items()))))
-        configs = [resolve("run", point) for point in points]
+        configs = [resolve("run", point, called="sweep") for point in points]
         varied = [key.removeprefix("adapter.") for key in grid]
         base = configs[0]
         settings = tuple({key: config.adapter[key] for key in varied} for config in configs)
@@ -178,10 +178,12 @@ def _changed(place: Path) -> float:
 def report(done: Sequence[Done]) -> str:
     """A line per grid point: what it sets, its score on val, and for the chosen one the score on test."""
     shared = _shared(done)
+    failures: dict[int, str] = {}
     rows: list[tuple[str, ...]] = [("task", "encoder", "grid point", "val", "", "test", "95 % interval", "val - test")]
     for cell, record, failure, chosen, values in done:
         if record is None:
-            rows.append((cell.config.options.task, cell.config.options.ckpt, "", "", f"failed: {failure}", "", "", ""))
+            rows.append((cell.config.options.task, cell.config.options.ckpt, "", "", "failed", "", "", ""))
+            failures[len(rows) - 1] = failure
             continue
         score = record["scores"][0] if record["scores"] else None
         for number, (words, value) in enumerate(zip(cell.points, values, strict=True)):
@@ -193,8 +195,21 @@ def report(done: Sequence[Done]) -> str:
                 end = ("chosen", decimal(test, "", ""), interval(score["ci95"], "", ""), decimal(gap, "+", ""))
             names = (record["task"]["name"], record["encoder"]["name"])
             rows.append((*names, settings, decimal(value, "", ""), *end))
-    lines = [columns(rows)]
+    lines = [with_failures(columns(rows), failures)]
     lines += [f"evalkit run {shlex.join(outcome.cell.points[outcome.chosen])}" for outcome in done if outcome.record]
+    return "\n".join(lines)
+
+
+def with_failures(table: str, failures: Mapping[int, str]) -> str:
+    """A table with the reason at the end of each row that ends in `failed`; in a cell it would widen all of them.
+
+    Args:
+        table: as `columns` gives it.
+        failures: reason by the number of the row.
+    """
+    lines = table.splitlines()
+    for row, reason in failures.items():
+        lines[row] += f": {on_screen(reason)}"
     return "\n".join(lines)
 
 

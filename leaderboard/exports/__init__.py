@@ -62,6 +62,8 @@ def export(overrides: Sequence[str]) -> int:
             raise UserError(f"export takes to=, results=, out= and task=, got {override!r}.{suggest(key, options)}")
         options[key] = value
     name, known = options["to"].replace("-", "_"), formats()
+    if not name:
+        raise UserError(f"export needs to=FORMAT, one of {', '.join(known)}")
     if name not in known:
         raise UserError(f"to={options['to']}: there is no such format.{suggest(name, known)} Known: {', '.join(known)}")
     out = Path(options["out"] or f"exports/{name}")
@@ -76,20 +78,24 @@ def export(overrides: Sequence[str]) -> int:
     runs = sorted(runs, key=timestamp, reverse=True)
     written: set[Path] = set()
     for path, text in importlib.import_module(f"{__name__}.{name}").files(runs):
-        file = out / path
+        file, content = out / path, text.encode("utf-8", "backslashreplace")  # a name may hold what no encoding has
         if file not in written:
             written.add(file)
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text, encoding="utf-8", newline="\n")
+                file.write_bytes(content)
             except OSError as error:
                 raise UserError(f"out={out}: cannot write {path}: {error.strerror}") from error
-        elif text != file.read_text(encoding="utf-8"):
+        elif content != file.read_bytes():
             logger.warning(f"{path}: an older run has the same place and is left out")
     if runs and not written:
         raise UserError(f"to={name}: none of {len(runs)} runs has a place in it. {known[name]}")
-    print(f"{out}: {len(written)} files of {len(runs)} runs")
+    print(f"{out}: {_count(len(written), 'file')} of {_count(len(runs), 'run')}")
     return 1 if refused else 0
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 # --- what formats share ----------------------------------------------------------------------------------------------

@@ -54,6 +54,8 @@ def test_the_command_prints_samples_and_what_a_task_can_show(capsys: pytest.Capt
         (["diff=2"], "got diff=2. Did you mean 'difference'?"),
         (["difference=60"], "baseline from 0 to 40"),
         (["difference=0"], "above 0"),
+        (["difference=1e-300"], "difference=1e-300: wanted at least 0.001 percent points"),
+        (["difference=1e300"], "a baseline from 0 to below 100"),
         (["correlation=2"], "wanted -1 to 1"),
         (["task=egoshema"], "no task named 'egoshema'"),
     ],

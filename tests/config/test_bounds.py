@@ -193,3 +193,29 @@ def test_what_is_no_number_has_no_bound_and_other_metadata_is_left_aside() -> No
     assert convert("true", Annotated[bool, Ge(2)]) is True
     assert convert("0", Annotated[int, "of frames"]) == 0
     assert type_name(Annotated[int, Gt(0)] | None) == "a whole number or none"
+
+
+def test_a_union_is_tried_to_its_end_before_a_bound_is_called_broken() -> None:
+    either = Annotated[int, Gt(10)] | Annotated[float, Lt(0)] | Literal["auto"]
+    assert convert("11", either) == 11 and convert("-1.5", either) == -1.5 and convert("auto", either) == "auto"
+    assert convert("-1", either) == -1.0  # the first bound does not hold, the second does
+    with pytest.raises(OutOfBounds, match=r"^a whole number above 10 or a number below 0$"):
+        convert("5", either)
+    with pytest.raises(OutOfBounds):  # text takes everything, and hides no bound
+        convert("-1", Annotated[int, Ge(0)] | str)
+
+
+@pytest.mark.parametrize(
+    ("word", "most"),
+    [
+        ("workers=1000000000000", "1,024"),
+        ("time_limit=1e300", "1,000,000"),
+        ("batch=9999999999", "1,000,000"),
+        ("clip.frames=10001", "10,000"),
+        ("trainer.max_minutes=1e9", "1,000,000"),
+        ("trainer.shots=99999999999999999999", "4,611,686,018,427,387,904"),
+    ],
+)
+def test_a_number_that_no_machine_has_is_refused(word: str, most: str) -> None:
+    with pytest.raises(UserError, match=rf"^{word.partition('=')[0]}=.*: expected at most {most}$"):
+        resolve("run", ["task=egoschema", "ckpt=demo", word])

@@ -118,3 +118,18 @@ def test_an_entry_points_name_is_a_checkpoint(own: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: (point,) if group == point.group else ())
     monkeypatch.syspath_prepend(".")
     assert load_encoder("mine", width=9).dim == 9
+
+
+def test_a_file_of_code_is_told_how_to_name_its_function(module_here: Callable[[str], str]) -> None:
+    name = module_here(OWN)
+    for ckpt, told in (
+        (name, f"name its function, ckpt={name}:FUNCTION"),
+        (f"{name}.py", f"name its function, ckpt={name}:FUNCTION"),
+        (f"./{name}.py", f"name its function, ckpt={name}:FUNCTION"),
+        (f"{name}.py:make", f"is named without .py: ckpt={name}:make"),
+        (f"{name}:mak", f"{name}' has no attribute 'mak'. Did you mean 'make'?"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load_encoder(ckpt)
+        assert told in str(caught.value)
+    load_encoder(f"{name}:make")  # as advised

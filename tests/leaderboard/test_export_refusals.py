@@ -86,7 +86,7 @@ def test_a_result_from_elsewhere_cannot_choose_where_it_is_written(tmp_path: Pat
     ("words", "said"),
     [
         (["to=mtep"], "to=mtep: there is no such format. Did you mean 'mteb'? Known: clip_benchmark, coco, csv, eee"),
-        ([], "to=: there is no such format. Known: clip_benchmark"),
+        ([], "export needs to=FORMAT, one of clip_benchmark"),
         (["to=csv", "form=x"], "export takes to=, results=, out= and task=, got 'form=x'"),
         (["to=csv", "results=nowhere"], "no run at or under 'nowhere'"),
     ],
@@ -95,3 +95,17 @@ def test_what_is_wrong_is_one_line(words: list[str], said: str, capsys: pytest.C
     assert main(["export", *words]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1
+
+
+def test_a_format_is_asked_for_and_what_was_written_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"^export needs to=FORMAT, one of clip_benchmark, coco, csv, "):
+        exports.export([])
+    for number in range(2):
+        rows = [Row(f"a\udcff{number}", "v\udcff.mp4", target=1, prediction=1)]  # bytes that are no UTF-8
+        write(tmp_path / "results" / f"run{number}", minimal_of(rows), rows, "")
+        assert exports.export([f"results={tmp_path / 'results'}", "to=csv", f"out={tmp_path / 'out'}"]) == 0
+        files = len(list((tmp_path / "out").rglob("*.csv")))
+        shown = "1 file" if files == 1 else f"{files} files"
+        assert capsys.readouterr().out.endswith(f": {shown} of {'2 runs' if number else '1 run'}\n")

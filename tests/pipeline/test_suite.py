@@ -134,3 +134,20 @@ def test_suites_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "suites"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == list(suites())
+
+
+def test_a_message_names_a_key_as_it_is_typed_in_a_suite() -> None:
+    one = read("videoglue")
+    for words, told in (
+        (
+            ["kinetics40.data.root=/d"],
+            "unknown key 'kinetics40.data.root': the suite has no task 'kinetics40'. "
+            "Did you mean 'kinetics400.data.root'?",
+        ),
+        (["kinetics400.data.rot=/d"], "unknown key 'kinetics400.data.rot'. Did you mean 'kinetics400.data.root'?"),
+        (["ssv2.clip.frames=0"], "ssv2.clip.frames=0: expected a whole number above 0"),
+        (["clip.frames=0"], "clip.frames=0: expected a whole number above 0"),
+    ):
+        with pytest.raises(UserError) as caught:
+            plan(one, ["ckpt=demo", *words])
+        assert str(caught.value) == told
