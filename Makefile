@@ -2,6 +2,7 @@
 # make test    install, lint, types, every test
 # make quick   tests that need no films and no training (under two minutes)
 # make check   lint and types
+# make fuzz    10,000 hostile inputs, seeded: words, configurations, annotations, results, checkpoints (a few minutes)
 # make weights  train the embedded demo checkpoint again (about two hours)
 # make demo-all  run every miniature with the demo encoder, and put the results side by side (build/board/README.md)
 # make board   the same, kept in leaderboard/results, with leaderboard/README.md
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: weights demo demo-all test quick check fix board bench install clean
+.PHONY: weights demo demo-all test quick check fuzz fix board bench install clean
 
 demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
@@ -28,6 +29,12 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+FUZZ := 10000
+SEED := 0
+
+fuzz: install
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.fuzz $(FUZZ) $(SEED)
 
 fix: install
 	$(BIN)/ruff check --fix .
