@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import UserError
 
+DEEPEST = 100  # lists and dictionaries inside one another
 _PLAIN = frozenset({type(None), bool, int, str})  # as JSON has them
 
 
@@ -53,10 +54,26 @@ def parse(text: str) -> Any:
 
     Raises:
         ValueError: the text is not JSON, of which NaN, Infinity and numbers as large, which Python alone would take,
-            are no part; or an object in it has a key twice.
+            are no part; an object in it has a key twice; or it is nested deeper than any result is.
     """
     value, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
-    return value if end == len(text) else _DECODER.decode(text)  # blanks around it, or what is wrong
+    if end != len(text):
+        value = _DECODER.decode(text)  # blanks around it, or what is wrong
+    if text.count("[") + text.count("{") > DEEPEST:
+        _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level := [inner for part in level if isinstance(part, dict | list) for inner in _inner(part)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} deep")
+
+
+def _inner(part: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return part.values() if isinstance(part, dict) else part
 
 
 def _refused(constant: str) -> None:

@@ -281,6 +281,8 @@ def folder_of(file: Path) -> None:
         (put("result.json", b"[1]"), "result.json: not a JSON object"),
         (put("result.json", b'{"schema": NaN}'), "NaN is not JSON"),
         (put("result.json", b"[" * 100_000), "RecursionError"),
+        (put("result.json", b'{"a": ' * 101 + b"1" + b"}" * 101), "result.json: nested more than 100 deep"),
+        (put("predictions.jsonl", b"[" * 500 + b"]" * 500 + b"\n"), "predictions.jsonl line 1: nested more than 100"),
         (put("result.json", b"{}"), "result.json: 'adapter' is a required property"),
         (put("predictions.jsonl", b"\n\n"), "predictions.jsonl line 1 is not JSON"),
         (put("predictions.jsonl", b'{"id": "q"}\n'), "predictions.jsonl line 1: 'video' is a required property"),
