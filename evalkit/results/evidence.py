@@ -183,5 +183,5 @@ def _scores(
 
 def alike(a: float | None, b: float | None) -> bool:
     """Whether two scores are equal but for the order in which a machine adds; None is NaN."""
-    one, other = (math.nan if number is None else number for number in (a, b))
+    one, other = (math.nan if number is None else float(number) for number in (a, b))
     return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-6) or (math.isnan(one) and math.isnan(other))
