@@ -214,7 +214,14 @@ def contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     status, data = result["status"], result["data"]
     if status == "complete" and data["n_failed"]:
         problems.append(f"status is complete, but data.n_failed is {data['n_failed']}")
-    if status == "partial" and not (data["n_failed"] and data["n_scored"]):
+    meant = "expect" in data
+    published = data.get("published_size")
+    if published not in (None, len(rows)) and not meant and not data.get("size_differences"):
+        problems.append(f"{PREDICTIONS} has {len(rows)} rows, published were {published}, and no data.size_differences")
+    cut = bool(data.get("size_differences")) and not meant
+    if status == "complete" and cut:
+        problems.append("status is complete, but data.size_differences is given without data.expect")
+    if status == "partial" and not ((data["n_failed"] or cut) and data["n_scored"]):
         problems.append(
             f"status is partial, but data.n_failed is {data['n_failed']} and data.n_scored {data['n_scored']}"
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from evalkit.errors import UserError
 from evalkit.metrics import accuracy
 from evalkit.pipeline.setup import load_task
 from evalkit.results.record import record
+from evalkit.results.run_folder import contradictions
 from evalkit.results.schema import violations
 from evalkit.results.sizes import published_size, size_differences
 from evalkit.results.table import table
@@ -35,6 +37,7 @@ def result(of: Task, failed: int = 0, fitted: bool = False, expect: int | None =
         rows,
         name="msrvtt",
         score=known["task"]["score"],
+        quick_score=None,
         protocol={},
         fitted=fitted,
         expect=expect,
@@ -67,6 +70,18 @@ def test_a_result_of_a_truncated_list_is_partial_and_marks_published_numbers() -
     assert meant["status"] == "complete" and "VideoPrism-B (published, of other examples)" in table(meant)
     whole = table(result(task(5, test=5)))
     assert "complete" in whole and "WARNING" not in whole and "VideoPrism-B (published) " in whole
+
+
+def test_a_result_of_a_truncated_list_that_is_called_complete_is_found() -> None:
+    rows = rows_of(5, 0)
+    made: dict[str, Any] = result(task(5, test=1_000))
+    made["provenance"] |= {"started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:00:01Z"}
+    assert not contradictions(made, rows)
+    told = "status is complete, but data.size_differences is given without data.expect"
+    assert told in contradictions(made | {"status": "complete"}, rows)
+    unmarked = {key: value for key, value in made["data"].items() if key != "size_differences"}
+    told = "predictions.jsonl has 5 rows, published were 1000, and no data.size_differences"
+    assert told in contradictions(made | {"data": unmarked}, rows)
 
 
 def test_train_counts_where_something_is_fitted_on_it() -> None:
