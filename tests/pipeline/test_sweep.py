@@ -1,6 +1,7 @@
 """Sweeps: what becomes a grid point, what a pass of its own, and what is told of them."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -182,6 +183,24 @@ def test_what_changed_since_is_run_again_and_what_failed_in_part_too(words: list
     assert [run_folder.load(run)["status"] for run in runs].count("partial") == 1 and len(runs) == 2
     assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
     assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 3
+
+
+def test_a_finished_pass_depends_on_the_files_that_its_words_name(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not on what is newer in the working folder, nor on a folder there that has the name of a task or adapter."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
+    _, (cell,) = sweep.plan([*words, "adapter.lr=1e-3,1e-2"])
+    later = (run / run_folder.RESULT).stat().st_mtime + 100
+    for file in ("notes.txt", "folder/a.txt", "probe/a.txt"):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).touch()
+        os.utime(file, (later, later))
+    assert sweep.finished(cell.config) == run
+    os.utime(tmp_path / "labels.csv", (later, later))
+    assert sweep.finished(cell.config) is None
 
 
 def test_a_record_that_was_damaged_is_run_again_and_one_changed_by_hand_told_in_one_line(
