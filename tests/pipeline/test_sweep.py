@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.pipeline import sweep
 from evalkit.results import plot, run_folder, validate
+from tests.patience import wait_until
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
@@ -243,6 +246,28 @@ def test_two_passes_side_by_side_end_as_one_after_another(words: list[str], tiny
     assert main(["sweep", *words, "seed=0,1", "adapter.lr=1e-3,1e-2", "workers=1"]) == 0
     assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 2
     assert len(list((tmp_path / "out").glob("sweep-*.png"))) == 1  # of the whole, not of each pass
+
+
+def test_an_interrupted_sweep_begins_no_further_pass_and_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, cells = sweep.plan(["task=egoschema", "mini=true", "ckpt=demo", "seed=0,1,2,3,4,5"])
+    begun, passes = [], []
+
+    def run_apart(cell: sweep.Cell, running: set[subprocess.Popen[str]]) -> tuple[None, str]:
+        begun.append(cell)
+        if len(begun) > 1:
+            wait_until(lambda: passes, 10)
+            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C, which the main thread gets
+            return None, ""
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], text=True) as process:
+            passes.append(process)
+            running.add(process)
+            process.wait()
+        return None, ""
+
+    monkeypatch.setattr(sweep, "_run_apart", run_apart)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_all(2, cells)
+    assert passes[0].returncode == -signal.SIGTERM and len(begun) < len(cells)
 
 
 def test_a_pass_of_its_own_says_last_where_its_run_is_or_why_there_is_none(
