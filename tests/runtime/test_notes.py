@@ -48,6 +48,7 @@ def test_a_quiet_block_in_one_thread_leaves_another_its_notes(capsys: pytest.Cap
 
 @pytest.mark.parametrize(("level", "told"), [(logging.WARNING, "loud\n"), (logging.DEBUG, "soft\nloud\n")])
 def test_the_level_that_a_user_gave_holds(level: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = logger.level
     logger.setLevel(level)
     try:
         for shown in (True, False):
@@ -57,7 +58,7 @@ def test_the_level_that_a_user_gave_holds(level: int, told: str, capsys: pytest.
             assert logger.level == level
             assert capsys.readouterr().err == (told if shown else "")
     finally:
-        logger.setLevel(logging.NOTSET)
+        logger.setLevel(before)
 
 
 def test_handlers_of_the_user_are_found_where_they_are() -> None:

@@ -190,9 +190,9 @@ def test_a_worker_that_never_gets_ready_is_replaced(
     started: list[int] = []
 
     class Stuck(Template):
-        def __init__(self, imports: str) -> None:
+        def __init__(self, imports: str, memory: int) -> None:
             monkeypatch.setattr(sys, "executable", str(asleep) if len(started) < times else python)
-            super().__init__(imports)
+            super().__init__(imports, memory)
             started.append(self.process.pid)
 
     class Hasty(Worker):
