@@ -53,15 +53,15 @@ _WORD = rf"{_L}(?:{_L}|[0-9])*"
 _END = "(?![A-Za-z0-9])"
 _IN_SENTENCE = r"(?:\.(?=[,;:\u3001]))?"  # a full stop that does not end it
 
-# The longest match at a place is the token.
+# The longest match at a place is the token. Bounds of 200 are of what no address exceeds, for texts without a space.
 _TOKENS = [
     re.compile(pattern)
     for pattern in (
         r"</?[A-Za-z][^<>]*>",
         rf"https?://[^{_STOP}]+[^{_STOP}.!?,-]",
-        rf"""(?:www\.(?:[^{_STOP}.!?,]+\.)+[A-Za-z]{{2,4}}|(?:[^{_STOP}`'.!?,-_$]+\.)+(?:com|net|org|edu))"""
+        rf"""(?:www\.(?:[^{_STOP}.!?,]+\.)+[A-Za-z]{{2,4}}|(?:[^{_STOP}`'.!?,-_$]{{1,200}}\.)+(?:com|net|org|edu))"""
         rf"(?:/[^{_STOP}]+[^{_STOP}.!?,-])?",
-        rf"[A-Za-z0-9][^{_STOP}\u00a0]*@(?:[^{_STOP}.\u00a0]+\.)*[^{_STOP}.\u00a0]+",
+        rf"[A-Za-z0-9][^{_STOP}\u00a0]{{0,200}}@(?:[^{_STOP}.\u00a0]+\.)*[^{_STOP}.\u00a0]+",
         rf"@[A-Za-z_][A-Za-z_0-9]*|#{_L}+",
         r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}",
         r"(?:\d{1,4}[- \u00a0])?\d{1,4}(?:\\?/|\u2044)\d{1,4}",

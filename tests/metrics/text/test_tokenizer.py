@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -8,6 +9,7 @@ import pytest
 
 from evalkit.metrics.text.tokenizer import tokenized
 from tests.given import ANNOTATIONS, DATA, real
+from tests.patience import patience
 
 # Each as Stanford's PTBTokenizer 3.4.1 and pycocoevalcap 1.2 give it.
 SAID = {
@@ -63,6 +65,13 @@ def sentences() -> Iterator[str]:
     for file in ("activitynet_captions/val_1.json", "activitynet_captions/val_2.json", "youcook2/yc2_val.json"):
         for video in json.loads((ANNOTATIONS / file).read_text()).values():
             yield from video["sentences"]
+
+
+@pytest.mark.parametrize("part", ["\U0001f600", "&a", "a'", "http://a"])
+def test_a_long_text_without_a_space_takes_no_time(part: str) -> None:
+    started = time.process_time()
+    tokenized(part * 10_000)
+    assert time.process_time() - started < patience(2)
 
 
 def by_java(texts: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
