@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,10 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def have_ended(pids: Iterable[int]) -> bool:
+    return not any(map(alive, pids))
 
 
 def parent_of(pid: int) -> int:
@@ -126,7 +132,7 @@ def test_no_process_outlives_the_one_that_started_it_however_it_ends(tmp_path: P
             starter.wait(timeout=patience(30))
         assert all(map(alive, forks))
         for ending, pids in left.items():
-            assert wait_until(lambda pids=pids: not any(map(alive, pids)), 10), ending
+            assert wait_until(partial(have_ended, pids), 10), ending
     finally:
         for fork in forks:
             os.kill(fork, signal.SIGKILL)
