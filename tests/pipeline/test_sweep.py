@@ -250,7 +250,8 @@ def test_two_passes_side_by_side_end_as_one_after_another(words: list[str], tiny
 
 def test_an_interrupted_sweep_begins_no_further_pass_and_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
     _, cells = sweep.plan(["task=egoschema", "mini=true", "ckpt=demo", "seed=0,1,2,3,4,5"])
-    begun, passes = [], []
+    begun: list[sweep.Cell] = []
+    passes: list[subprocess.Popen[str]] = []
 
     def run_apart(cell: sweep.Cell, running: set[subprocess.Popen[str]]) -> tuple[None, str]:
         begun.append(cell)
