@@ -37,6 +37,8 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str):  # csv does not quote a carriage return, which ends a line all the same
+        value = value.replace("\r\n", "\n").replace("\r", "\n")
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value

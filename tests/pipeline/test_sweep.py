@@ -258,6 +258,7 @@ def test_an_interrupted_sweep_begins_no_further_pass_and_ends_those_that_run(mon
         if len(begun) > 1:
             wait_until(lambda: passes, 10)
             os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C, which the main thread gets
+            passes[0].wait(10)
             return None, ""
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], text=True) as process:
             passes.append(process)
