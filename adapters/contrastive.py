@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Training
+from evalkit.heads.labels import best_classes
 from evalkit.heads.losses import clip_loss
 from evalkit.heads.optim import Trained
 
@@ -76,7 +77,7 @@ class Contrastive(Trained):
         texts = [text for example in examples for text in example.choices] if examples[0].choices else self.classes
         text = F.normalize(encoder.encode_text(list(texts)), dim=-1)
         if not examples[0].choices:
-            best = (video @ text.T).topk(min(5, len(self.classes))).indices
+            best = best_classes(video @ text.T).indices
             return [Prediction(row) for row in best.tolist()]
         parts = torch.split(text, [len(example.choices) for example in examples])
         likeness = [(options @ vector).tolist() for options, vector in zip(parts, video, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -140,14 +141,44 @@ class MultipleChoice(Trained):
 
 LETTERS = string.ascii_uppercase
 
+# A letter that stands for an option; A and I may be words, which they are not before a mark, at the end, or before a
+# reason.
+_REASON = r"(?=\s+(?:because|since|as|is|was|would|seems)\b)"
+_CAPITAL = rf"(?:[B-HJ-Z](?![\w'’.-]\w|\w)|[AI](?:(?=[\W_]*$|[.):,\]](?:\s|$))|{_REASON}))"
+_FIRST = re.compile(rf"[\W_]*(?:({_CAPITAL})|([A-Za-z])(?:[\W_]*$|[.):\],](?:\s|$)))")
+_STATED = re.compile(rf"\b(?i:answer|ans|option|choice)\b(?:\s+(?:is|was|would be))?[\W_]*({_CAPITAL}|[b-hj-z]\b)")
+_BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
+_MEANT = re.compile(rf"\b(?:is|be|it's|think|say|choose|pick|select|with)[\W_]+({_CAPITAL})")
+_ANOTHER = re.compile(rf"[\W_]*(?:(?:or|and|nor)\b)?[\W_]*({_CAPITAL}|[b-z](?=[\W_]*$))")
+_DENIED = re.compile(r"\b(?:not|isn't|neither|except)[\W_]+(?:option\s+)?$", re.I)
+
 
 def named(answer: str, options: int) -> Prediction:
-    """The option whose letter a text names: the letter alone, first, or in brackets; else none, with the reason."""
-    letter = re.match(r"\W*([A-Za-z])(\W*$|[.):,])", answer) or re.search(r"\(([A-Za-z])\)", answer)
-    place = LETTERS.index(letter[1].upper()) if letter else options
+    """The option whose letter a text names, in its first line; none, with the reason, where it names none or several.
+
+    That is the letter at its start (B, b., B because), after "answer" or "option", in brackets, or after "I think".
+    """
+    letter = _letter(answer)
+    place = LETTERS.index(letter) if letter else options
     if place < options:
         return Prediction(place, {"said": answer})
     return Prediction(None, {"said": answer, "failure": f"the answer {answer[:60]!r} names none of {options} options"})
+
+
+def _letter(answer: str) -> str | None:
+    lines = unicodedata.normalize("NFKC", answer).split("\n")
+    line = next((line.strip() for line in lines if line.strip()), "")
+    if first := _FIRST.match(line):
+        matches = [first]
+    else:
+        matches = next((all_ for form in (_STATED, _BRACKETED, _MEANT) if (all_ := [*form.finditer(line)])), [])
+    letters = set()
+    for match in matches:
+        letters.add(next(group for group in match.groups() if group).upper())
+        another = _ANOTHER.match(line, match.end(match.lastindex or 0))
+        if _DENIED.search(line, 0, match.start(match.lastindex or 0)) or another:
+            return None
+    return letters.pop() if len(letters) == 1 else None
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> MultipleChoice:

@@ -14,6 +14,7 @@ from torch import Tensor
 from evalkit.api import Encoder, Example, FeatureSpec, Prediction, Task, has_text
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, AdapterSettings
+from evalkit.heads.labels import best_classes
 
 # CLIP's own for Kinetics-700, 28 of them (https://github.com/openai/CLIP/blob/main/data/prompts.md).
 _PERSON = ("", "a person ", *(f"a person {verb} " for verb in ("using", "doing", "during", "performing", "practicing")))
@@ -79,7 +80,7 @@ class ZeroShot(Adapter):
         near = videos @ self._of_classes.T  # (B, C)
         if self.several:
             return [Prediction(row) for row in near.tolist()]
-        best = (near / TEMPERATURE).softmax(-1).topk(min(5, len(self.classes)))
+        best = best_classes((near / TEMPERATURE).softmax(-1))
         return [
             Prediction(classes, {"probabilities": [round(p, 6) for p in probabilities]})
             for classes, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .columns import Cell, Column, build_columns
 from .comparison import compare_published
 from .runs import Run
 
+# What a spreadsheet takes for a formula where a cell begins with it, in full width too, and runs.
+_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
 
 def render_csv(runs: Sequence[Run]) -> str:
     """The leaderboard as csv: a row per cell, numbers in full precision."""
-    rows = [_row(column, cell) for column in build_columns(runs) for cell in column.cells]
+    return as_csv([_row(column, cell) for column in build_columns(runs) for cell in column.cells]) or "encoder\n"
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same keys as csv, below a line of these; nothing without rows.
+
+    Texts come from whoever made the results: an apostrophe before those that a spreadsheet would run makes them text.
+    """
+    if not rows:
+        return ""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["encoder"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows(map(_plain, row.values()) for row in rows)
     return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):  # csv does not quote a carriage return, which ends a line all the same
+        value = value.replace("\r\n", "\n").replace("\r", "\n")
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def _row(column: Column, cell: Cell) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from evalkit.config import keys
 from evalkit.config.values import convert
 from evalkit.datasets import published
 from evalkit.results import run_folder
+from evalkit.runtime import bounded
 from evalkit.runtime.progress import track
 
 from .columns import MINI, Cell, Column, build_columns
@@ -238,7 +239,9 @@ def _task(run: Run) -> Task | None:
     if name not in plugins.names("task"):
         return None
     try:
-        config = yaml.safe_load((run.folder / run_folder.CONFIG).read_text(encoding="utf-8"))
+        text = (run.folder / run_folder.CONFIG).read_text(encoding="utf-8")
+        bounded.check_yaml(text)
+        config = yaml.safe_load(text)
         data = {key: value for key, value in config.items() if key.startswith("data.")}
         task, fingerprint = _build_task(name, bool(mini), json.dumps(data))
     except Exception:  # a task's own code may raise anything if its files are missing

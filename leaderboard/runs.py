@@ -17,6 +17,7 @@ import functools
 import gc
 import hashlib
 import json
+import logging
 import os
 import secrets
 import time
@@ -39,6 +40,8 @@ from evalkit.runtime import cache
 from evalkit.runtime.machine import cores
 from evalkit.runtime.processes import ProcessPool
 from evalkit.runtime.progress import track
+
+logger = logging.getLogger("evalkit")
 
 POOL_AFTER_S = 0.5  # seconds of validation in this process before others are started, which takes as long
 
@@ -90,6 +93,8 @@ class Run:
 def collect(results: Path, files: Sequence[Path] = (), signers: Path | None = None) -> tuple[list[Run], list[str]]:
     """Collects the runs at or under a folder that validate, and a line for each that does not: its name and problem.
 
+    Of copies of one run, whose records are equal, the first counts.
+
     Args:
         results: the folder, or one run.
         files: of the user's own tasks. Runs that name other files do not validate; no other file is imported.
@@ -104,7 +109,8 @@ def collect(results: Path, files: Sequence[Path] = (), signers: Path | None = No
     new = [(folder, cache_files[folder], files) for folder, entry in cached.items() if entry is None]
     validated = list(track(_validate_all(new), "validate", len(new))) if new else []
     problems_of = {folder: problems for (folder, *_), problems in zip(new, validated, strict=True)}
-    runs, refused = [], []
+    runs: dict[str, Run] = {}  # by their records
+    refused = []
     for folder, entry in cached.items():
         name = folder.relative_to(home).as_posix() if folder != home else folder.name
         problems = problems_of.get(folder) or _unsigned(folder, signers)
@@ -113,8 +119,12 @@ def collect(results: Path, files: Sequence[Path] = (), signers: Path | None = No
             refused.append(f"{name}: {problems[0].removeprefix(f'{folder}: ')}{more}")
             continue
         (headline,) = entry or _load_cached(cache_files[folder]) or (None,)
-        runs.append(Run(folder, name, run_folder.load(folder), headline, files))
-    return runs, refused
+        run = Run(folder, name, run_folder.load(folder), headline, files)
+        record = json.dumps(run.result, sort_keys=True)
+        if record in runs:
+            logger.info(f"{name}: a copy of {runs[record].name}, counted once")
+        runs.setdefault(record, run)
+    return list(runs.values()), refused
 
 
 def _unsigned(folder: Path, signers: Path | None) -> list[str]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from evalkit.canary.finding import Finding
 from evalkit.demo import CANARY_REFERENCE
 from evalkit.errors import UserError, one_line
+from evalkit.runtime import bounded
 
 REFERENCE = "canary.npz"  # beside a checkpoint's weights
 SHIPPED = CANARY_REFERENCE
@@ -102,6 +103,7 @@ def read_reference(path: Path) -> Reference:
         UserError: the file cannot be read, or is not a record.
     """
     try:
+        bounded.check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             video, pooled = torch.from_numpy(file["video"]), torch.from_numpy(file["pooled"])
             weights = str(file["weights"]) if "weights" in file else ""

@@ -15,7 +15,7 @@ from torch import Tensor
 from evalkit.api import Batch, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter
-from evalkit.heads.labels import multi_hot, multi_label
+from evalkit.heads.labels import best_classes, multi_hot, multi_label
 from evalkit.heads.solvers import LinearClassifier
 
 # Points of a linear probe: features (N, D), class indices (N,) or ones and zeros (N, classes), how many classes there
@@ -79,8 +79,8 @@ class ClosedFormProbe(Adapter):
             if self.several:
                 predictions.append([Prediction(row) for row in scores.tolist()])
                 continue
-            best = scores.sort(dim=1, descending=True, stable=True)
-            pairs = zip(best.indices[:, :5].tolist(), best.values[:, :5].tolist(), strict=True)
+            best = best_classes(scores)
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             predictions.append([Prediction(top, {self.detail: [round(v, 6) for v in row]}) for top, row in pairs])
         return predictions
 

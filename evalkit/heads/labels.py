@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +43,19 @@ def multi_hot(targets: Sequence[int | Sequence[int]], classes: int) -> Tensor:
     return labels
 
 
+class Best(NamedTuple):
+    """Values (..., k) and class indices (..., k), falling."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def best_classes(scores: Tensor, most: int = 5) -> Best:
+    """The classes of the highest scores (..., C), best first; of equals the lower one, which torch.topk leaves open."""
+    values, indices = scores.sort(dim=-1, descending=True, stable=True)
+    return Best(values[..., :most], indices[..., :most])
+
+
 def class_predictions(logits: Tensor, several: bool) -> list[list[Prediction]]:
     """For each of K classifiers, from logits (K, B, V, C), the five likeliest classes of each example, best first.
 
@@ -51,7 +65,7 @@ def class_predictions(logits: Tensor, several: bool) -> list[list[Prediction]]:
     likely = (logits.sigmoid() if several else logits.softmax(-1)).mean(2)
     if several:
         return [[Prediction(probabilities) for probabilities in of_point] for of_point in likely.tolist()]
-    best = likely.topk(min(5, likely.shape[-1]))
+    best = best_classes(likely)
     rounded = best.values.double().round(decimals=6).tolist()
     return [
         [

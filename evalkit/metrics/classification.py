@@ -8,8 +8,10 @@ target in place of a prediction is right. `evalkit.results.scores.scores` adds i
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
+from functools import cache
 from numbers import Integral
 from typing import Any
 
@@ -17,6 +19,8 @@ import numpy as np
 
 from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import Draws, ReweightedScore, Table
+
+logger = logging.getLogger("evalkit")
 
 _WHOLE = frozenset({int})
 
@@ -33,6 +37,8 @@ def accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, li
 def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, list[float]]:
     """Top-1 and top-5 accuracy: `top1`, `top5`.
 
+    Of five classes or fewer, every ranking has a top5 of 100; a note says so.
+
     Args:
         predictions: class indices in descending order of score; all of them, or at least the first five.
         targets: class indices.
@@ -40,6 +46,23 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
     Raises:
         UserError: a prediction is not such a list, or is shorter than five although there are more classes.
     """
+    best = _best_five(predictions, targets)
+    classes = len(set().union(*best))
+    if len(best) > 1 and 0 < classes <= 5 and all(len(ranked) == classes for ranked in best if ranked):
+        _warn_every_class(classes)
+    return {
+        "top1": [float(target in ranked[:1]) for ranked, target in zip(best, targets, strict=True)],
+        "top5": [float(target in ranked) for ranked, target in zip(best, targets, strict=True)],
+    }
+
+
+@cache
+def _warn_every_class(classes: int) -> None:
+    logger.warning(f"top5 counts every prediction as right: it has all of {classes} classes; read top1")
+
+
+def _best_five(predictions: Sequence[Any], targets: Sequence[int]) -> list[Sequence[Any]]:
+    """The five likeliest classes of each example, or fewer where there are fewer; none of a failed one."""
     enough = min(5, max((int(target) for target in targets), default=0) + 1)
     best: list[Sequence[Any]] = []
     for prediction, target in zip(predictions, targets, strict=True):
@@ -56,10 +79,7 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
                 f"top1_top5: prediction {prediction!r} is not a list of at least {enough} class indices in falling "
                 "order of score; return such a list, or score the task with evalkit.metrics:accuracy"
             )
-    return {
-        "top1": [float(target in ranked[:1]) for ranked, target in zip(best, targets, strict=True)],
-        "top5": [float(target in ranked) for ranked, target in zip(best, targets, strict=True)],
-    }
+    return best
 
 
 def macro_accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, float | list[float]]:
@@ -67,7 +87,8 @@ def macro_accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[s
 
     Arguments are those of `top1_top5`.
     """
-    hits = np.array(top1_top5(predictions, targets)["top1"])
+    best = _best_five(predictions, targets)
+    hits = np.array([float(target in ranked[:1]) for ranked, target in zip(best, targets, strict=True)])
     order = np.argsort(targets, kind="stable")
     starts = np.unique(np.asarray(targets)[order], return_index=True)[1]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,8 +56,7 @@ def run(task: str, ckpt: str | Path | nn.Module, *, quiet: bool = False, **words
     settled = plan(task, ckpt, **words)
     if isinstance(ckpt, nn.Module):
         settled = replace(settled, module=copy.deepcopy(ckpt).eval().requires_grad_(False))
-    # Where the user's own handlers take notes, ours would tell them twice.
-    with notes.on_stderr(not quiet and not logging.getLogger().handlers):
+    with notes.on_stderr(not quiet and not notes.have_handlers()):
         folder = runner.run(settled, quiet)
     return Result(folder, run_folder.load(folder))
 

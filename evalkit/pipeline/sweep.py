@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import itertools
 import json
 import logging
+import os
 import shlex
 import subprocess
 import sys
@@ -79,8 +81,16 @@ def run_all(jobs: int, cells: Sequence[Cell]) -> list[Done]:
     if jobs == 1 or len(cells) == 1:
         ended = [_run(cell) for cell in cells]
     else:
-        with ThreadPoolExecutor(jobs) as pool:
-            ended = list(pool.map(_run_apart, cells))
+        running: set[subprocess.Popen[str]] = set()
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            shown = contextvars.copy_context().copy  # whether notes are
+            ended = list(pool.map(lambda cell: shown().run(_run_apart, cell, running), cells))
+        finally:  # interrupted: no further cell begins, and those that run end
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.terminate()
+            pool.shutdown()
     return [_done(cell, *end) for cell, end in zip(cells, ended, strict=True)]
 
 
@@ -151,9 +161,7 @@ def split(value: str) -> list[str]:
 def finished(config: Config) -> Path | None:
     """The complete run of this very cell that is already there, newer than the files that its words name."""
     mark = hashlib.sha256(config.to_yaml().encode()).hexdigest()[:8]
-    named = [config.options.ckpt, config.options.task, config.options.adapter, config.options.adapter_from]
-    named += [str(value) for value in config.data.values() if isinstance(value, Path)]
-    changed = max(_changed(Path(name).expanduser()) for name in named)
+    changed = max(map(_changed, _named_files(config)), default=0.0)
     task_files = [Path(config.options.task).expanduser().resolve()] if config.options.task.endswith(".py") else []
     for record in sorted(config.options.out.glob(f"*/*/[!.]*-{mark}*/{run_folder.RESULT}")):
         if record.stat().st_mtime < changed:
@@ -164,6 +172,20 @@ def finished(config: Config) -> Path | None:
             logger.info(f"already there: {record.parent}")
             return record.parent
     return None
+
+
+def _named_files(config: Config) -> list[Path]:
+    """The files and folders that a cell's words name, by the rules by which they are read.
+
+    A name that is none must not be looked up: a folder `probe` in the working folder is not the adapter, and an empty
+    path would be the working folder itself.
+    """
+    options = config.options
+    names = [name for name in (options.task, options.adapter) if name.endswith(".py")]
+    names += [options.ckpt] if options.ckpt != "demo" and not options.ckpt.startswith("random:") else []
+    names += [options.adapter_from] if options.adapter_from not in ("", "none") else []
+    names += [str(value) for value in config.data.values() if isinstance(value, Path)]
+    return [Path(name).expanduser() for name in names]
 
 
 def _changed(place: Path) -> float:
@@ -261,23 +283,28 @@ def _run(cell: Cell) -> tuple[Path | None, str]:
         return None, one_line(error)
 
 
-def _run_apart(cell: Cell) -> tuple[Path | None, str]:
-    """The same in a process of its own."""
+def _run_apart(cell: Cell, running: set[subprocess.Popen[str]]) -> tuple[Path | None, str]:
+    """The same in a process of its own, which is among those running while it does, and ends with this one."""
     if folder := finished(cell.config):
         return folder, ""
     program = (
-        "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from evalkit.pipeline import sweep; "
-        "sweep.run_alone(sys.argv[1:])"
+        "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from evalkit.runtime import parent; "
+        "parent.end_with(int(sys.argv.pop(1))); from evalkit.pipeline import sweep; sweep.run_alone(sys.argv[1:])"
     )
     path = json.dumps([str(place) for place in sys.path])
     # -P: else a json.py in the current folder would be run.
-    ended = subprocess.run([sys.executable, "-P", "-c", program, path, *cell.words], capture_output=True, text=True)
-    if ended.stderr:
-        logger.info(ended.stderr.removesuffix("\n"))
+    command = [sys.executable, "-P", "-c", program, path, str(os.getpid()), *cell.words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as process:
+        running.add(process)
+        output, messages = process.communicate()
+        running.discard(process)
+    if messages:
+        logger.info(messages.removesuffix("\n"))
     try:
-        place, failure = json.loads(ended.stdout.splitlines()[-1])
+        place, failure = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError):  # it was killed
-        return None, f"its process ended with {ended.returncode}"
+        return None, f"its process ended with {process.returncode}"
     return Path(place) if place else None, failure
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+
+# Bytes that decoding one takes: 16 reference frames of 8K in ten bits, and one as RGB in floats.
+LARGE_VIDEO = 4 << 30
 
 
 def cores() -> int:
@@ -25,6 +29,25 @@ def free_memory() -> int:
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     left = _left(Path("/sys/fs/cgroup"))
     return free if left is None else min(free, left)
+
+
+def share(processes: int) -> int:
+    """Bytes of memory that each of so many processes may take: its part of all, but at least what a large video needs.
+
+    All is the machine's memory or the container's limit, whatever is free now: what decodes today decodes tomorrow.
+    """
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _limit(Path("/sys/fs/cgroup"))
+    total = total if limit is None else min(total, limit)
+    return max(total // processes, min(total // 2, LARGE_VIDEO))
+
+
+def _limit(root: Path) -> int | None:
+    """Bytes of a container's limit; None where there is none."""
+    for file in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            return int(file.read_text())
+    return None
 
 
 def _left(root: Path) -> int | None:

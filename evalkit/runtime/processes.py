@@ -8,6 +8,7 @@ and forks the others. None outlives the process that started it, however that en
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import signal
 import threading
@@ -19,19 +20,22 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
+from evalkit.runtime import machine
 from evalkit.runtime.worker import START_S, Template, Worker
 
 T = TypeVar("T")
 
 # Results that may wait for their reader, per process: what is held in memory does not grow with the number of calls.
 AHEAD = 2
+# Seconds between two looks at the deadlines; a day is more than the system waits for.
+LONGEST_WAIT_S = 3600.0
 
 
 class ProcessPool:
     """Processes that call functions; started when they are needed, and kept for later calls until `close`.
 
     Args:
-        size: number of processes, at least 1; each uses one core.
+        size: number of processes, at least 1; each uses one core, and its share of the machine's memory at most.
         name: what they do, for errors: "decoding".
         imports: module that is imported before processes are forked.
     """
@@ -43,7 +47,8 @@ class ProcessPool:
         self._lock = threading.Lock()
         self._templates: list[Template] = []  # the last is in use
         self._idle: list[Worker] = []
-        self.close = weakref.finalize(self, _close, self._templates, self._idle)
+        self._process = os.getpid()
+        self.close = weakref.finalize(self, _close, self._process, self._templates, self._idle)
 
     def __enter__(self) -> ProcessPool:
         return self
@@ -97,13 +102,15 @@ class ProcessPool:
         with self._lock:
             if not self.close.alive:
                 raise RuntimeError(f"the pool of {self.name} processes is closed")
+            if self._process != os.getpid():
+                raise RuntimeError(f"the {self.name} processes belong to process {self._process}, which was forked")
             while self._idle:
                 worker = self._idle.pop()
                 if worker.usable:
                     return worker
                 worker.kill()
             if not (self._templates and self._templates[-1].takes_more):
-                self._templates.append(Template(self.imports))
+                self._templates.append(Template(self.imports, machine.share(self.size)))
             return Worker(self._templates[-1])
 
     def give_back(self, workers: Sequence[Worker]) -> None:
@@ -116,7 +123,9 @@ class ProcessPool:
                     worker.kill()
 
 
-def _close(templates: list[Template], workers: list[Worker]) -> None:
+def _close(process: int, templates: list[Template], workers: list[Worker]) -> None:
+    if process != os.getpid():  # a fork ends; the processes go on working for whoever started them
+        return
     for worker in workers:
         worker.kill()
     for template in templates:
@@ -179,7 +188,7 @@ class _Calls:
     def collect(self) -> bool:
         """Waits for processes until the next deadline, and takes what they have; False once the consumer has left."""
         soonest = min((worker.deadline for worker in self.workers), default=float("inf"))
-        timeout = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
+        timeout = min(max(0.0, soonest - time.monotonic()), LONGEST_WAIT_S)
         events = wait([self.consumer, *(worker.connection for worker in self.workers)], timeout)
         if self.consumer in events:
             try:

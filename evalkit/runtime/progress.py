@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from evalkit.runtime import notes
 
@@ -17,6 +17,11 @@ EVERY = 15.0  # seconds between plain lines
 logger = logging.getLogger("evalkit")
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal; one that is not there, or is closed, is none."""
+    return stream is not None and not getattr(stream, "closed", False) and stream.isatty()
+
+
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     """The items, with progress beside other notes: how many are done, and how many a second."""
     started = noted = time.monotonic()
@@ -24,7 +29,7 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     def rate(done: int) -> str:
         return f"{done / max(time.monotonic() - started, 0.1):.2f} a second"
 
-    if notes.are_shown() and sys.stderr is not None and sys.stderr.isatty():
+    if notes.are_shown() and _is_terminal(sys.stderr):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

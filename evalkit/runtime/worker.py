@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import queue
+import resource
 import signal
 import subprocess
 import sys
@@ -18,24 +19,35 @@ from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from evalkit.runtime import parent
 
 # Seconds in which a process must be ready; it imports modules first, perhaps from a slow disk.
 START_S = 120.0
 # Elsewhere libraries that are imported may have started threads, or may not be used after a fork.
 FORKS = sys.platform == "linux"
+# Seconds that the kernel's timer takes at most; a longer limit is none.
+LONGEST_S = 1e8
 
 
 class Template:
-    """A process that imports a module once and then forks workers; where it cannot fork, it becomes the only one."""
+    """A process that imports a module once and then forks workers; where it cannot fork, it becomes the only one.
 
-    def __init__(self, imports: str) -> None:
+    Args:
+        imports: the module.
+        memory: bytes that each worker may take beyond what is imported.
+    """
+
+    def __init__(self, imports: str, memory: int) -> None:
         self.lock, self.forked = threading.Lock(), False
         self.control, theirs = Pipe()
         code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import evalkit.runtime.worker as w; w.main()"
         words = [json.dumps([str(place) for place in sys.path]), imports, str(theirs.fileno()), "fork" if FORKS else ""]
+        words += [str(os.getpid()), str(memory)]
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code, *words],  # -P: else a json.py in the current folder would be run
@@ -154,7 +166,12 @@ class Worker:
 
 
 def main() -> None:
-    """Runs a template; argv holds sys.path, a module, the descriptor of its connection, and whether it forks."""
+    """Runs a template.
+
+    argv holds sys.path, a module, the descriptor of its connection, whether it forks, its parent, and each worker's
+    bytes of memory.
+    """
+    template, starter, memory = os.getpid(), int(sys.argv[5]), int(sys.argv[6])
     gc.disable()  # nothing is garbage yet: saves a tenth
     __import__(sys.argv[2])
     gc.enable()
@@ -165,6 +182,10 @@ def main() -> None:
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
     while True:
+        # Whatever the parent forked by itself holds the other end, too: it need not be closed when the parent ends.
+        while not control.poll(parent.EVERY_S):
+            if parent.gone(starter):
+                os._exit(0)
         try:
             message = control.recv()
             if message is None:
@@ -177,12 +198,28 @@ def main() -> None:
                 os.kill(pid, signal.SIGKILL)
             control.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         elif not sys.argv[4]:
+            parent.end_with(starter)
+            limit_memory(memory)
             serve(Connection(descriptor))
         elif os.fork():
             os.close(descriptor)
         else:
+            parent.killed_with(template)  # whose main thread forks, and lives as long as it does
             control.close()
+            limit_memory(memory)
             serve(Connection(descriptor))
+
+
+def limit_memory(most: int) -> None:
+    """Lets this process take so many bytes beyond what it has: of its own data, not of the libraries that it maps."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        most += pages * resource.getpagesize()
+    except (OSError, ValueError, IndexError):  # macOS
+        most += resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def serve(connection: Connection[Any, Any]) -> None:
@@ -205,7 +242,7 @@ def serve(connection: Connection[Any, Any]) -> None:
         try:
             function, arguments, time_limit = pickle.loads(call)
             # should the parent be gone and this process be stuck where no thread runs, the kernel ends it
-            signal.setitimer(signal.ITIMER_REAL, time_limit + 10 if time_limit else 0)
+            signal.setitimer(signal.ITIMER_REAL, min(time_limit + 10, LONGEST_S) if time_limit else 0)
             result = True, function(*arguments)
         except Exception as error:
             error.add_note(traceback.format_exc())

@@ -28,6 +28,8 @@ from evalkit.video.stamps import Stored, mean_gap, one_after_another, stamp_rest
 # Several processes decode at once, so each keeps to one core. One thread also reports damage at the packet that holds
 # it, which several do not.
 THREADS = 1
+# Pixels of one frame: 16K video has 133 million, and a file of some bytes can state any size.
+MOST_PIXELS = 1 << 27
 # The containers in which decord's seeks were exact on every file tried, where all keyframes are clean cuts.
 EXACT_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # The containers in which time stamps may jump, since programs are joined or wrap; they state no duration either.
@@ -99,7 +101,8 @@ def video_stream(container: InputContainer, index: int) -> VideoStream:
     """The stream with this index in the file, set to decode in one thread and to raise if a frame is damaged."""
     stream = next(stream for stream in container.streams.video if stream.index == index)
     stream.codec_context.thread_count = THREADS
-    stream.codec_context.options = {"err_detect": "explode"}  # an error, not a patch from the frame before
+    # An error, not a patch from the frame before; and the bound, for frames that are larger than the file states.
+    stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(MOST_PIXELS)}
     return stream
 
 
@@ -180,6 +183,9 @@ def _read_packets(container: InputContainer) -> Packets:
         if stream.codec_context is None:
             raise DecodeError("FFmpeg has no decoder for its video")
     stream = max(videos, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MOST_PIXELS:
+        raise DecodeError(f"its frames are {width} x {height}, {width * height:,} pixels; at most {MOST_PIXELS:,}")
     format_name, tick = container.format.name, stream.time_base or Fraction(1, 90000)
     # An AVI states its number of frames, and its tick is one of them; FFmpeg takes its duration from the packets.
     frames_s, duration_s = float(stream.frames * tick), (container.duration or 0) / av.time_base

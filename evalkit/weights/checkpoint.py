@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from evalkit.errors import UserError
+from evalkit.runtime import bounded
 
 
 def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> dict[str, Tensor]:
@@ -65,6 +66,7 @@ def read_pickle(path: Path, *, trust: bool = False) -> Any:
         UserError: the file is damaged, or a pickle that would run code and is not trusted.
     """
     try:
+        bounded.check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle's protocol: it loads or is refused
             return torch.load(path, map_location="cpu", weights_only=not trust)

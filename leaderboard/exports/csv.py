@@ -5,11 +5,10 @@ Rates are fractions, as there; ranks are as they are.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..csv import as_csv
 from ..runs import Run
 from . import defined, fraction, model_id
 
@@ -18,11 +17,7 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """The one file; the newest run comes first."""
     rows = [row for run in runs for row in _rows(run)]
     if rows:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        yield "results.csv", text.getvalue()
+        yield "results.csv", as_csv(rows)
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:

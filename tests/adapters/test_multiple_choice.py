@@ -193,14 +193,34 @@ def test_pointwise_mutual_information_is_what_question_and_video_add(lm: Path) -
 
 
 @pytest.mark.parametrize(
-    ("said", "place"),
-    [("B", 1), ("b.", 1), ("(C) a ring", 2), ("A: a red ring", 0), ("the answer is (B)", 1)],
+    ("place", "answers"),
+    [
+        (0, ["A", "A.", "A: a red ring", "(a) red", "A because", "A is right", "The answer is A", "A, because"]),
+        (
+            1,
+            ["B", "b.", "B\nQuestion", "B\n\nQuestion: A", "B because", "Answer: B", "The answer is B.", "(B)", "\n B"],
+        ),
+        (
+            1,
+            ["the answer is (B)", "the answer is b", "**B**", "Answer: **B**", "\\boxed{B}", "[B]", "B - a ring", "B)"],
+        ),
+        (
+            1,
+            ["E.g. (B)", "Option B", "I think B", "I think it's B", "\uff22", "\uff08B\uff09", "B, a ring", "Answer:B"],
+        ),
+        (2, ["(C) a ring", "C. A red ring", "answer: C because", "c"]),
+    ],
 )
-def test_a_letter_that_is_said_names_its_option(said: str, place: int) -> None:
-    assert plugins.module_and_factory("adapter", "multiple_choice")[0].named(said, 3).value == place
+def test_a_letter_that_is_said_names_its_option(place: int, answers: list[str]) -> None:
+    named = plugins.module_and_factory("adapter", "multiple_choice")[0].named
+    assert {answer: named(answer, 3).value for answer in answers} == dict.fromkeys(answers, place)
 
 
-@pytest.mark.parametrize("said", ["", "a red ring", "D", "Both", "7"])
+NO_OPTION = ["", "a red ring", "D", "Both", "7", "a.m.", "A.M.", "U.S.", "A man runs", "I am", "B-roll", "T-shirt"]
+SEVERAL = ["B, C", "b, c", "B/C", "A or B", "Both A and B", "(B) or (C)", "Answer: B, C", "neither A nor B", "not B"]
+
+
+@pytest.mark.parametrize("said", [*NO_OPTION, *SEVERAL, "The answer is a", "The answer is A man"])
 def test_what_names_no_option_is_a_failure_with_its_words(said: str) -> None:
     found = plugins.module_and_factory("adapter", "multiple_choice")[0].named(said, 3)
     assert found.value is None

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import io
 import json
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ from evalkit.results.run_folder import write
 from tests.records import result_of, rows_of
 
 exports = importlib.import_module("evalkit.leaderboard.exports")  # a folder of the repository is part of the package
+board_csv = importlib.import_module("evalkit.leaderboard.csv")
+collect = importlib.import_module("evalkit.leaderboard.runs").collect
 foreign = importlib.import_module("evalkit.leaderboard.other_tools").read_scores
 
 ANSWERED = [Row("q0", "q0.mp4", target=1, prediction=1), Row("q1", "q1.mp4", target=4, prediction=0)]
@@ -251,6 +254,51 @@ def test_the_flat_table_has_a_row_per_score(exported: Callable[[str], dict[str, 
     assert (one["n_test"], one["n_videos"], one["n_failed"], one["chance"]) == ("15", "5", "3", "0.2")
     assert float(one["failed_right"]) == pytest.approx(11 / 15)
     assert found["msrvtt", "t2v_median_rank"]["metric_value"] == "3.5"
+
+
+def test_copies_of_a_run_count_once_and_seeds_count_each(results: Path, tmp_path: Path) -> None:
+    for place in ("first", "backup/second"):
+        shutil.copytree(results, tmp_path / "results" / place)
+    assert exports.export([f"results={tmp_path / 'results'}", "to=csv", f"out={tmp_path / 'two'}"]) == 0
+    assert exports.export([f"results={results}", "to=csv", f"out={tmp_path / 'one'}"]) == 0
+    assert (tmp_path / "two" / "results.csv").read_text() == (tmp_path / "one" / "results.csv").read_text()
+    runs, _ = collect(tmp_path / "results")
+    assert [run.name.split("/")[0] for run in runs] == ["backup"] * 6
+    cells = list(csv.DictReader(board_csv.render_csv(runs).splitlines()))
+    assert {cell["runs"] for cell in cells} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\n=1"),
+        ("a\r=1", "a\n=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("-1.5", "-1.5"),
+        ("+3e-4", "+3e-4"),
+        (-1.5, "-1.5"),
+        ("a=b", "a=b"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_no_cell_is_a_formula_and_numbers_stay_numbers(text: Any, cell: str) -> None:
+    written = io.StringIO(board_csv.as_csv([{"x": text, "y": 1}]), newline="")
+    assert list(csv.reader(written)) == [["x", "y"], [cell, "1"]]
+
+
+def test_names_from_elsewhere_are_no_formulas_in_the_exports(tmp_path: Path) -> None:
+    save(tmp_path / "results", "=task", CLASSES, top1_top5, "@probe", "-encoder")
+    exports.export([f"results={tmp_path / 'results'}", "to=csv", f"out={tmp_path}"])
+    (row, _) = csv.DictReader((tmp_path / "results.csv").read_text().splitlines())
+    assert (row["dataset"], row["method"], row["name"]) == ("'=task", "'@probe", "'-encoder")
+    (cell,) = csv.DictReader(board_csv.render_csv(collect(tmp_path / "results")[0]).splitlines())
+    assert (cell["task"], cell["adapter"], cell["encoder"]) == ("'=task", "'@probe", "'-encoder")
 
 
 def test_egoschema_gets_the_files_of_its_server_and_of_kaggle(exported: Callable[[str], dict[str, str]]) -> None:

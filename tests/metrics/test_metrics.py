@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from evalkit.errors import UserError
+from evalkit.metrics import classification
 from evalkit.metrics.average_precision import box_map, chance_map, charades_map, foreground_map, multilabel_map, pr_auc
 from evalkit.metrics.bootstrap import ReweightedScore
 from evalkit.metrics.classification import accuracy, macro_accuracy, top1_top5
@@ -143,6 +144,18 @@ def test_nothing_to_score_gives_nothing_rather_than_an_error() -> None:
     assert top1_top5([], []) == {"top1": [], "top5": []}
     found = retrieval([], [])
     assert found["t2v_R@1"] == [] and isinstance(found["v2t_mean_rank"], float) and math.isnan(found["v2t_mean_rank"])
+
+
+def test_a_top5_that_counts_everything_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    classification._warn_every_class.cache_clear()
+    assert top1_top5([[0, 1, 2, 3], [3, 2, 1, 0], None], [3, 3, 0])["top5"] == [1.0, 1.0, 0.0]
+    assert "top5 counts every prediction as right: it has all of 4 classes" in caplog.text
+    top1_top5([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4]], [4, 2])
+    assert "all of 5 classes" in caplog.text
+    caplog.clear()
+    top1_top5([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]], [0, 5])  # five of six
+    macro_accuracy([[0, 1], [1, 0]], [0, 1])  # which has no top5
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("score", [accuracy, top1_top5, retrieval])

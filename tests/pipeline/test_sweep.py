@@ -1,6 +1,9 @@
 """Sweeps: what becomes a grid point, what a pass of its own, and what is told of them."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.pipeline import sweep
 from evalkit.results import plot, run_folder, validate
+from tests.patience import wait_until
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
@@ -184,6 +188,24 @@ def test_what_changed_since_is_run_again_and_what_failed_in_part_too(words: list
     assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 3
 
 
+def test_a_finished_pass_depends_on_the_files_that_its_words_name(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not on what is newer in the working folder, nor on a folder there that has the name of a task or adapter."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
+    _, (cell,) = sweep.plan([*words, "adapter.lr=1e-3,1e-2"])
+    later = (run / run_folder.RESULT).stat().st_mtime + 100
+    for file in ("notes.txt", "folder/a.txt", "probe/a.txt"):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).touch()
+        os.utime(file, (later, later))
+    assert sweep.finished(cell.config) == run
+    os.utime(tmp_path / "labels.csv", (later, later))
+    assert sweep.finished(cell.config) is None
+
+
 def test_a_record_that_was_damaged_is_run_again_and_one_changed_by_hand_told_in_one_line(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +246,30 @@ def test_two_passes_side_by_side_end_as_one_after_another(words: list[str], tiny
     assert main(["sweep", *words, "seed=0,1", "adapter.lr=1e-3,1e-2", "workers=1"]) == 0
     assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 2
     assert len(list((tmp_path / "out").glob("sweep-*.png"))) == 1  # of the whole, not of each pass
+
+
+def test_an_interrupted_sweep_begins_no_further_pass_and_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, cells = sweep.plan(["task=egoschema", "mini=true", "ckpt=demo", "seed=0,1,2,3,4,5"])
+    begun: list[sweep.Cell] = []
+    passes: list[subprocess.Popen[str]] = []
+
+    def run_apart(cell: sweep.Cell, running: set[subprocess.Popen[str]]) -> tuple[None, str]:
+        begun.append(cell)
+        if len(begun) > 1:
+            wait_until(lambda: passes, 10)
+            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C, which the main thread gets
+            passes[0].wait(10)
+            return None, ""
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], text=True) as process:
+            passes.append(process)
+            running.add(process)
+            process.wait()
+        return None, ""
+
+    monkeypatch.setattr(sweep, "_run_apart", run_apart)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_all(2, cells)
+    assert passes[0].returncode == -signal.SIGTERM and len(begun) < len(cells)
 
 
 def test_a_pass_of_its_own_says_last_where_its_run_is_or_why_there_is_none(

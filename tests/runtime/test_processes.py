@@ -1,9 +1,12 @@
 """Processes that call functions: results in order, errors of their own kind, and none that outlives its parent."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from evalkit.errors import UserError
+from evalkit.runtime import machine
 from evalkit.runtime.processes import ProcessPool
 from tests.patience import patience, wait_until
 
@@ -28,9 +32,9 @@ def fail(kind: str) -> Any:
 
 
 def spin(folder: Path) -> None:
+    """Never lets another thread run."""
     (folder / f"{os.getpid()}.child").touch()
-    while True:
-        pass
+    re.match("(a+)+$", "a" * 60 + "b")
 
 
 def die(number: int) -> int:
@@ -45,6 +49,14 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def have_ended(pids: Iterable[int]) -> bool:
+    return not any(map(alive, pids))
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def test_results_are_in_order_and_hold_their_arrays() -> None:
@@ -75,22 +87,97 @@ def test_a_call_whose_process_dies_twice_is_an_error_or_what_the_caller_makes_of
         assert results[0] == 0 and results[1] > 40 and results[2] == 2
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
-def test_no_process_outlives_a_plain_script_that_is_killed(ending: signal.Signals, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import pathlib, sys\n"
+STARTER = """
+import os, pathlib, signal, subprocess, sys, threading, time
+from evalkit.runtime import machine
+from evalkit.runtime.processes import ProcessPool
+from tests.runtime.test_processes import spin
+
+folder = pathlib.Path(sys.argv[1])
+apart = "import os, pathlib, sys, time; from evalkit.runtime import parent; parent.end_with(int(sys.argv[2])); "
+apart += "pathlib.Path(sys.argv[1], f'{os.getpid()}.child').touch(); time.sleep(1000)"
+subprocess.Popen([sys.executable, "-c", apart, str(folder), str(os.getpid())])
+pool = ProcessPool(2, "spinning", "numpy")
+calls = threading.Thread(target=lambda: list(pool.map(spin, [(folder,), (folder,)])), daemon=True)
+calls.start()
+while len(list(folder.glob("*.child"))) < 3:
+    time.sleep(0.02)
+if not (fork := os.fork()):  # the user's own, which holds whatever is open here
+    time.sleep(1000)
+(folder / "begun").write_text(str(fork))
+(folder / "begun").rename(folder / "ready")
+calls.join()
+"""
+
+
+def test_no_process_outlives_the_one_that_started_it_however_it_ends(tmp_path: Path) -> None:
+    """Neither workers, whose calls never let go of the interpreter, nor their template, nor a pass of a sweep."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    starters = {}
+    for endings in (["SIGKILL"], ["SIGTERM"], ["SIGHUP"], ["SIGINT", "SIGINT"]):
+        folder = tmp_path / "-".join(endings)
+        folder.mkdir()
+        command = [sys.executable, "-c", STARTER, str(folder)]
+        starters[folder] = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+    forks, left = [], {}
+    try:
+        for folder, starter in starters.items():
+            assert wait_until((folder / "ready").is_file, 60)
+            forks.append(int((folder / "ready").read_text()))
+            pids = {int(file.stem) for file in folder.glob("*.child")}
+            left[folder.name] = pids | {parent_of(pid) for pid in pids} - {starter.pid}
+            assert len(left[folder.name]) == 4
+            for ending in folder.name.split("-"):
+                starter.send_signal(signal.Signals[ending])
+            starter.wait(timeout=patience(30))
+        assert all(map(alive, forks))
+        for ending, pids in left.items():
+            assert wait_until(partial(have_ended, pids), 10), ending
+    finally:
+        for fork in forks:
+            os.kill(fork, signal.SIGKILL)
+        for starter in starters.values():
+            starter.kill()
+            starter.wait()
+
+
+def test_a_fork_that_ends_leaves_the_processes_to_who_started_them(tmp_path: Path) -> None:
+    """And may not use them: two that talk through one pipe get each other's answers."""
+    script = (
+        "import os, sys\n"
         "from evalkit.runtime.processes import ProcessPool\n"
-        "from tests.runtime.test_processes import spin\n"
-        "pool = ProcessPool(2, 'spinning', 'numpy')\n"
-        "list(pool.map(spin, [(pathlib.Path(sys.argv[1]),)] * 2))\n"
+        "pool = ProcessPool(1, 'counting', 'numpy')\n"
+        "assert list(pool.map(os.getpid, [()])) != [os.getpid()]\n"
+        "before = list(pool.map(os.getpid, [()]))\n"
+        "if not os.fork():\n"
+        "    try:\n"
+        "        list(pool.map(os.getpid, [()]))\n"
+        "    except RuntimeError as error:\n"
+        "        print(error)\n"
+        "    pool.close()\n"
+        "    sys.exit()\n"
+        "os.wait()\n"
+        "assert list(pool.map(os.getpid, [()])) == before\n"
     )
-    path = os.pathsep.join([str(ROOT), *sys.path])
-    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=os.environ | {"PYTHONPATH": path})
-    assert wait_until(lambda: len(list(tmp_path.glob("*.child"))) == 2, 60)
-    pids = [int(file.stem) for file in tmp_path.glob("*.child")]
-    templates = {int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in pids}
-    assert len(templates) == 1
-    parent.send_signal(ending)
-    parent.wait(timeout=patience(30))
-    assert wait_until(lambda: not any(map(alive, [*pids, *templates])), 10)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("the counting processes belong to process ")
+
+
+def allocate(size: int) -> int:
+    return int(np.ones(size, np.uint8)[-1])
+
+
+def test_each_process_has_its_share_of_the_memory_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "share", lambda processes: 256 << 20)
+    with ProcessPool(1, "filling", "numpy") as pool:
+        assert list(pool.map(allocate, [(100 << 20,)])) == [1]
+        with pytest.raises(MemoryError):
+            list(pool.map(allocate, [(300 << 20,)]))
+        assert list(pool.map(allocate, [(100 << 20,)])) == [1]  # nor is it lost
+
+
+@pytest.mark.parametrize("limit", [3e6, 1e300, float("inf")])
+def test_a_time_limit_may_be_longer_than_the_system_can_wait(limit: float) -> None:
+    with ProcessPool(1, "doubling", "numpy") as pool:
+        assert [result.tolist() for result in pool.map(double, [(1,)], time_limit=limit)] == [[[2, 2]]]

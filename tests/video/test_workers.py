@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from evalkit.api import Views
 from evalkit.runtime import processes, worker
 from evalkit.runtime.processes import AHEAD
 from evalkit.runtime.worker import Template, Worker
-from evalkit.video.clips import Decoded, Failure, Request
+from evalkit.video.clips import Decoded, Failure, Request, read_clip
 from evalkit.video.workers import DecodePool, read_clips
 from tests.patience import patience, wait_until
 from tests.video.test_clips import Span, decoded
@@ -189,9 +190,9 @@ def test_a_worker_that_never_gets_ready_is_replaced(
     started: list[int] = []
 
     class Stuck(Template):
-        def __init__(self, imports: str) -> None:
+        def __init__(self, imports: str, memory: int) -> None:
             monkeypatch.setattr(sys, "executable", str(asleep) if len(started) < times else python)
-            super().__init__(imports)
+            super().__init__(imports, memory)
             started.append(self.process.pid)
 
     class Hasty(Worker):
@@ -217,3 +218,17 @@ def test_no_requests_need_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(read_clips([], workers=2)) == []
     with pytest.raises(ValueError, match="workers=0"):
         next(read_clips([], workers=0))
+
+
+def test_frames_of_any_size_that_a_few_bytes_state_are_refused_by_it(tmp_path: Path) -> None:
+    """A gif of 66 bytes with two frames of 16,000 x 16,000 is 2 GB decoded."""
+
+    def gif(name: str, width: int, height: int) -> Path:
+        size = struct.pack("<HH", width, height)
+        frame = b"!\xf9\x04\0\x0a\0\0\0,\0\0\0\0" + size + b"\0\x02\x02L\x01\0"
+        (tmp_path / name).write_bytes(b"GIF89a" + size + b"\x80\0\0\0\0\0\xff\xff\xff" + 2 * frame + b";")
+        return tmp_path / name
+
+    small, large = (read_clip(gif(name, side, side), None, Views(), 2, 8) for name, side in (("a", 16), ("b", 16_000)))
+    assert isinstance(small, Decoded)
+    assert large == Failure("its frames are 16000 x 16000, 256,000,000 pixels; at most 134,217,728")

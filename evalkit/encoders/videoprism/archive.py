@@ -17,6 +17,7 @@ from evalkit.api import Clip
 from evalkit.encoders.videoprism.model import VideoPrism, encoder
 from evalkit.encoders.videoprism.text import sinusoid
 from evalkit.errors import UserError, one_line
+from evalkit.runtime import bounded
 from evalkit.weights.checkpoint import check_names, raise_problems
 
 _Names = dict[str, tuple[str, str]]  # official name -> ours, and the array's axes
@@ -127,6 +128,7 @@ def load_archive(path: Path, tokenizer: Path | None) -> VideoPrism:
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     """Read an archive's arrays by name; pickled objects are refused, so no code runs."""
     try:
+        bounded.check_archive(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile's, zlib's, numpy's, the disk's

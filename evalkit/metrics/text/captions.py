@@ -17,7 +17,7 @@ from evalkit.metrics.bootstrap import AdditiveScore, Table, mean
 from evalkit.metrics.text import meteor
 from evalkit.metrics.text.bleu import bleu, parts
 from evalkit.metrics.text.cider import cider
-from evalkit.metrics.text.ngrams import N, count
+from evalkit.metrics.text.ngrams import Grams, N, count
 from evalkit.metrics.text.rouge import rouge_l
 from evalkit.metrics.text.texts import failed, generated, references
 from evalkit.metrics.text.tokenizer import tokenized
@@ -65,11 +65,32 @@ def scored(
         missing: (N,), whether it failed: it matches no reference, not even an empty one.
     """
     grams = count(ours, theirs)
-    metrics: dict[str, float | list[float]] = {"CIDEr": mean(cider(grams)) if len(ours) > 1 else undefined(len(ours))}
+    metrics: dict[str, float | list[float]] = {"CIDEr": _cider(grams, theirs)}
     metrics |= _bleus(parts(grams))
     each = zip(ours, theirs, missing, strict=True)
     metrics["ROUGE-L"] = [0.0 if is_missing else rouge_l(text, several) for text, several, is_missing in each]
     return metrics
+
+
+def _cider(grams: Grams, theirs: Sequence[Sequence[str]]) -> AdditiveScore:
+    """CIDEr, with a note where no caption could have any: an n-gram that all references have says nothing."""
+    n = len(theirs)
+    if n < 2:
+        return undefined(n)
+    values = cider(grams)
+    if not values.all():
+        perfect = cider(count([several[0] for several in theirs], theirs))
+        if (weightless := int((perfect == 0).sum())) and (values[perfect == 0] == 0).all():
+            _warn_weightless(weightless, n)
+    return mean(values)
+
+
+@cache
+def _warn_weightless(weightless: int, n: int) -> None:
+    logger.warning(
+        f"CIDEr is 0 whatever is said of {weightless:,} of {n:,} examples: it weighs words by how few examples' "
+        "references have them, and these have only words that all have, or none; BLEU and ROUGE-L do not"
+    )
 
 
 def _bleus(parts: Table) -> dict[str, AdditiveScore]:

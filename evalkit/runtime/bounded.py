@@ -1,0 +1,56 @@
+"""Files that would become far larger than they are: refused by what they say of themselves, before they are read."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+# Weights deflate by a tenth, a file made to inflate by a thousand.
+LARGE_BYTES, MOST_TIMES = 64 << 20, 50
+MOST_VALUES = 100_000
+
+
+def check_archive(path: Path) -> None:
+    """Check that a zip archive, such as .npz and .pt, does not inflate to many times its size; other files pass.
+
+    Raises:
+        ValueError: it does.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        inflated, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
+    if inflated > max(LARGE_BYTES, MOST_TIMES * size):
+        raise ValueError(
+            f"its {size:,} bytes would become {inflated:,}; at most {MOST_TIMES} times as many. Save it uncompressed, "
+            "if it is what it should be"
+        )
+
+
+def check_yaml(text: str) -> None:
+    """Check that a yaml text does not hold many times what it spells out, by aliases of aliases.
+
+    Raises:
+        ValueError: it does, or it is nested too deep.
+        yaml.YAMLError: it is no yaml.
+    """
+    import yaml
+
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        values = _count(root, {}) if root else 0
+    except RecursionError:
+        raise ValueError("it is nested too deep, or within itself") from None
+    if values > max(MOST_VALUES, len(text)):
+        raise ValueError(
+            f"aliases (*name) make {values:,} values of its {len(text):,} letters; at most {MOST_VALUES:,}"
+        )
+
+
+def _count(node: Any, counted: dict[int, int]) -> int:
+    """Values under a node of yaml, those of aliases as often as they are named."""
+    if id(node) not in counted:
+        below = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+        counted[id(node)] = 1 + sum(_count(part, counted) for part in below if not isinstance(part, str))
+    return counted[id(node)]
