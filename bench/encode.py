@@ -32,7 +32,7 @@ def bare(experiment: Experiment) -> None:
     assert views.frames and views.size
     waiting: list[torch.Tensor] = []
     for one in extract.sources(experiment.task.train):
-        clip = read_clip(one.video, one.span, views, views.frames, views.size)
+        clip = read_clip(one.video, one.span, views, views.frames, views.size, clip=experiment.extractor.clip)
         assert isinstance(clip, Decoded)
         waiting.append(clip.pixels)
         if len(waiting) == BATCH:

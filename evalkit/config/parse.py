@@ -198,12 +198,22 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     return f"unknown key {name!r}. Known: {', '.join(siblings.values() or [k for k in known if '.' not in k])}"
 
 
+def check_value(file: str, name: str, key: Key, value: Any) -> Any:
+    """A value from a file as its key declares it; the key's default is taken as it is.
+
+    Raises:
+        UserError: it is of another type, or out of its bounds.
+    """
+    return value if value == key.default else _value(name, key, _Given(value, file))
+
+
 def _value(name: str, key: Key, given: _Given) -> Any:
+    shown = str(given.value)[:200]
     try:
         value = convert(given.value, key.type)
     except OutOfBounds as error:
-        raise given.wrong(f"{name}={given.value}: expected {error}") from None
-    except ValueError:
+        raise given.wrong(f"{name}={shown}: expected {error}") from None
+    except (ValueError, OverflowError):  # the latter of a whole number that no float holds
         if get_origin(key.type) is Literal:
             known = [str(arg) for arg in get_args(key.type)]
             message = f" is not one of {', '.join(known)}.{errors.suggest(str(given.value), known)}"
@@ -211,8 +221,8 @@ def _value(name: str, key: Key, given: _Given) -> Any:
             message = f": expected {type_name(key.type)}"
             if given.file and type_name(key.type) in ("text", "a path"):
                 message += ", in quotes"  # tag: 001 is the number 1 in yaml
-        raise given.wrong(f"{name}={given.value}{message}") from None
+        raise given.wrong(f"{name}={shown}{message}") from None
     most = LARGEST.get(name, 2**62)
     if isinstance(value, int | float) and value > most and (name in LARGEST or isinstance(value, int)):
-        raise given.wrong(f"{name}={given.value}: expected at most {most:,}")
+        raise given.wrong(f"{name}={shown}: expected at most {most:,}")
     return value

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, as_texts
 from evalkit.errors import UserError, one_line
+
+logger = logging.getLogger("evalkit")
 
 # Frames of a clip where the model's files name none, as for every image model: VideoGLUE, whose tables have their rows,
 # gives a head 8 steps in time (https://arxiv.org/abs/2307.03166, tables 10 to 12); each frame is one.
@@ -122,6 +127,14 @@ def refuse_files(name: str, settings: Any) -> None:
             )
         if isinstance(value, dict | list):
             refuse_files(name, value)
+
+
+def with_filter(clip: Clip, config: Mapping[str, Any], source: str) -> Clip:
+    """The clip with the filter of a package's evaluation transforms: bicubic where they draw or name another."""
+    if {config.get("crop_mode"), config.get("resize_mode")} & {"border", "longest"}:
+        logger.warning(f"{source} was trained on whole frames with borders, of which evalkit shows the central square")
+    named = config.get("interpolation", clip.interpolation)
+    return replace(clip, interpolation="bilinear" if named == "bilinear" else "bicubic")
 
 
 def library_backbone(name: str) -> Any:

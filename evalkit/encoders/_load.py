@@ -15,8 +15,11 @@ from evalkit.api import Encoder, Loading
 from evalkit.encoders._spec import read_pointer, read_preset, spec_of
 from evalkit.errors import UserError, one_line, suggest
 from evalkit.plugins import hint_of_own_code, module_and_factory, names, names_function, own_encoder
-from evalkit.weights import checkpoint, huggingface
+from evalkit.weights import checkpoint, huggingface, peft_adapters
 from evalkit.weights.presets import card, presets
+
+MAX_HEADS = 1024
+OPEN_CLIP = "open_clip_config.json"  # beside weights that open_clip saved
 
 
 def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder:
@@ -28,9 +31,9 @@ def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder
     Args:
         ckpt: `demo`; the name of a preset in configs/, which stands for its model on the Hugging Face hub; a folder
             that evalkit or transformers wrote; an official VideoPrism .npz or V-JEPA 2 .pt; a weights file with its
-            config.json beside it, or with `model=`; `organization/model` on the hub; `random:NAME` for a preset with
-            random weights; `timm:NAME` or `open_clip:MODEL/TAG` of these libraries; `package.module:function` or an
-            entry point's name for your own.
+            config.json or open_clip_config.json beside it, or with `model=`; `organization/model` on the hub;
+            `random:NAME` for a preset with random weights; `timm:NAME` or `open_clip:MODEL/TAG` of these libraries;
+            `package.module:function` or an entry point's name for your own.
         seed: of random weights.
         settings: fields of `evalkit.api.Loading`, which are the keys of `encoder.*`; more are arguments for a function
             of your own.
@@ -91,10 +94,10 @@ def _loading(settings: dict[str, Any]) -> Loading:
     known = [field.name for field in fields(Loading)]
     if unknown := settings.keys() - set(known):
         near = suggest(min(unknown), known) or f" Known: {', '.join(known)}"
-        raise UserError(f"unknown setting {min(unknown)!r} of an encoder.{near}")
+        raise UserError(f"unknown setting {min(unknown)[:60]!r} of an encoder.{near}")
     loading = Loading(**settings)
-    if not isinstance(loading.heads, int):
-        raise UserError(f"encoder.heads={loading.heads!r}: expected a whole number")
+    if type(loading.heads) is not int or not 0 <= loading.heads <= MAX_HEADS:
+        raise UserError(f"encoder.heads={loading.heads!r:.60}: expected a whole number from 0 to {MAX_HEADS}")
     for name in ("model", "prefix", "tokenizer"):
         value = getattr(loading, name)
         if not isinstance(value, str) and not (name == "tokenizer" and (value is None or isinstance(value, Path))):
@@ -162,6 +165,11 @@ def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> 
 
 
 def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
+    beside = (path.parent / OPEN_CLIP).is_file() and not (path.parent / "config.json").is_file()
+    if loading.model.startswith("open_clip:") or (beside and not loading.model):
+        _refuse_ignored("weights of open_clip", loading, "model", "prefix")
+        library: Any = module_and_factory("encoder", "open_clip")[0]
+        return library.pretrained_file(path, loading)  # type: ignore[no-any-return]
     if loading.model:
         _refuse_ignored(f"weights of {loading.model}", loading, "model", "prefix", "tokenizer")
         weights = checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
@@ -224,6 +232,8 @@ def _family_of(values: dict[str, Any], folder: Path) -> Any:
 
 
 def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
+    if weights is None:
+        peft_adapters.refuse_folder(folder, str(folder))
     if (folder / "encoder.json").is_file():  # an adapter's folder, which only points to the frozen encoder
         file = folder.resolve() / "encoder.json"
         pointer = read_pointer(file, via)
@@ -237,6 +247,10 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
             )
         return encoder
     if not (folder / "config.json").is_file():
+        if (folder / OPEN_CLIP).is_file():
+            _refuse_ignored(str(folder), loading)
+            library: Any = module_and_factory("encoder", "open_clip")[0]
+            return library.pretrained_name(str(folder), loading)  # type: ignore[no-any-return]
         archives = sorted(folder.glob("*.npz"))
         if len(archives) == 1:
             return _from_file(archives[0], loading, via)
@@ -247,7 +261,9 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
         given = checkpoint.read_weights(weights, prefix=loading.prefix, trust=loading.trust) if weights else None
         return _family_of(values, folder).pretrained(folder, loading, given)  # type: ignore[no-any-return]
     _refuse_ignored(str(folder), loading, "prefix", "tokenizer")
-    module = spec_of(str(folder), loading.tokenizer).build()
-    file = weights or folder / "model.safetensors"
+    spec, file = spec_of(str(folder), loading.tokenizer), weights or folder / "model.safetensors"
+    if file.is_file():
+        checkpoint.refuse_oversized(spec.build, file.stat().st_size, folder / "config.json")
+    module = spec.build()
     checkpoint.load_strictly(module, checkpoint.read_weights(file, prefix=loading.prefix, trust=loading.trust), file)
     return module

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import nn
@@ -14,9 +15,12 @@ from torch import nn
 import evalkit
 from evalkit import demo
 from evalkit.api import Clip
-from evalkit.errors import UserError, suggest
+from evalkit.config.values import OutOfBounds, convert, type_name
+from evalkit.errors import UserError, in_line, suggest
 from evalkit.plugins import factory, names
+from evalkit.video.crop import check_clip
 from evalkit.weights import checkpoint
+from evalkit.weights.huggingface import refuse_huge
 from evalkit.weights.presets import presets, read
 
 MAX_POINTERS = 8  # encoder.json files that name one another, one after the other
@@ -39,9 +43,15 @@ class Spec:
         """
         make = factory("encoder", self.family)
         try:
-            return make(self.clip, self.tokenizer, **self.settings).eval()  # type: ignore[no-any-return]
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"encoder {self.family} cannot be built as its settings say: {error}") from error
+            refuse_huge(self.settings, 0)
+            settings = {**self.settings, **typed_values(make, self.settings)}
+            return make(self.clip, self.tokenizer, **settings).eval()  # type: ignore[no-any-return]
+        except UserError:
+            raise
+        except Exception as error:  # of torch, transformers or a library, in the midst of making it
+            raise UserError(
+                f"encoder {self.family} cannot be built as its settings say: {in_line(error)[:300]}"
+            ) from error
 
     def to_json(self) -> dict[str, Any]:
         """Content of config.json."""
@@ -81,8 +91,11 @@ def read_pointer(file: Path, via: tuple[Path, ...]) -> dict[str, Any]:
         problem = "is reached from itself" if file in via else f"is the end of a chain of more than {MAX_POINTERS}"
         raise UserError(f"{file} {problem}: every encoder.json on the way names another folder, and none an encoder")
     kinds = {"ckpt": str, "sha256": str, "seed": int, "settings": dict}
-    pointer = {"seed": 0, "settings": {}} | checkpoint.read_json(file)
-    if wrong := [key for key, kind in kinds.items() if not isinstance(pointer.get(key), kind)]:
+    pointer: dict[str, Any] = {"seed": 0, "settings": {}} | checkpoint.read_json(file)
+    wrong = [key for key, kind in kinds.items() if type(pointer.get(key)) is not kind]
+    if not wrong and not 0 <= pointer["seed"] < 2**64:
+        wrong = ["seed"]
+    if wrong:
         raise UserError(f"{file} does not name an encoder: wanted ckpt and sha256, and its {wrong[0]} is of no use")
     return pointer
 
@@ -121,6 +134,29 @@ def save_encoder(module: nn.Module, spec: Spec, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
+def typed_values(owner: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Values from a file as the parameters or fields of their owner declare them; those of no plain type are left out.
+
+    Raises:
+        ValueError: a value does not fit its type or bounds.
+    """
+    try:
+        kinds = get_type_hints(owner, include_extras=True)
+    except NameError:  # of an outsider's, imported for type checkers alone
+        return {}
+    typed: dict[str, Any] = {}
+    for name in values.keys() & inspect.signature(owner).parameters.keys():
+        kind, value = kinds.get(name, Any), values[name]
+        if kind is Any or "dict" in str(kind):
+            continue
+        try:
+            typed[name] = convert(value, kind)
+        except (ValueError, OverflowError) as error:
+            wanted = error if isinstance(error, OutOfBounds) else type_name(kind)
+            raise ValueError(f"{name}={str(value)[:60]!r}: expected {wanted}") from None
+    return typed
+
+
 def _parse(values: Any, source: Path, tokenizer: Path | None) -> Spec:
     """Check the values of config.json or a preset's yaml.
 
@@ -128,9 +164,7 @@ def _parse(values: Any, source: Path, tokenizer: Path | None) -> Spec:
         UserError: they do not describe an encoder, or no such family is installed.
     """
     try:
-        clip: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values["clip"].items()
-        }
+        clip = {**values["clip"], **typed_values(Clip, values["clip"])}
         family, settings, known = values["encoder"], dict(values["settings"]), names("encoder")
         if family == "vivit" and family not in known:  # as it was called and spelled before
             family = "longvivit"
@@ -141,8 +175,9 @@ def _parse(values: Any, source: Path, tokenizer: Path | None) -> Spec:
                 f"no encoder named {str(family)[:200]!r}.{suggest(str(family), known)} A file, here {source}, may name "
                 f"only those that are installed: {', '.join(known)}"
             )
-        return Spec(family, Clip(**clip), settings, tokenizer)
-    except (KeyError, TypeError, AttributeError) as error:
+        return Spec(family, check_clip(Clip(**clip)), settings, tokenizer)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"{source} does not describe an encoder of evalkit's: wanted encoder, clip, settings"
+            f"{source} does not describe an encoder of evalkit's: wanted encoder, clip, settings; "
+            f"{in_line(error)[:200]}"
         ) from error

@@ -16,12 +16,12 @@ from evalkit.weights.huggingface import IMAGENET, Weights, load, make_config, re
 
 MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 
-DINO = replace(IMAGENET, frames=FRAMES)
+DINO = replace(IMAGENET, frames=FRAMES, share=224 / 256, interpolation="bicubic")
 # Clips of the families' default processors, for folders without a processor's file; the size is the configuration's.
 CLIPS = {
     "dinov2": DINO,
     "dinov2_with_registers": DINO,
-    "dinov3_vit": replace(DINO, resize="squash"),
+    "dinov3_vit": replace(IMAGENET, frames=FRAMES, resize="squash"),
     "vit": Clip(FRAMES, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize="squash"),
 }
 # Classifiers of a fine-tuned copy, and ViT's pooler, which its classifier does not use.

@@ -151,9 +151,9 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> FrameEn
     if config.model_type == "siglip2":  # trained on any shape with its proportions kept
         default = Clip(FRAMES, math.isqrt(vision.num_patches) * vision.patch_size, half, half)
     elif config.model_type.startswith("siglip"):
-        default = Clip(FRAMES, vision.image_size, half, half, resize="squash")
+        default = Clip(FRAMES, vision.image_size, half, half, resize="squash", interpolation="bicubic")
     else:
-        default = Clip(FRAMES, vision.image_size, CLIP_MEAN, CLIP_STD)
+        default = Clip(FRAMES, vision.image_size, CLIP_MEAN, CLIP_STD, interpolation="bicubic")
     return _assemble(read_clip(path, default), model, loading.tokenizer or path)
 
 

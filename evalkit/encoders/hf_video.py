@@ -30,7 +30,7 @@ class Family:
     Attributes:
         model: its class in transformers.
         left_out: pattern of weights that are not part of the encoder.
-        clip: value range, mean and std as published.
+        clip: value range, mean, std and share as published.
         arguments: of its class.
     """
 
@@ -48,7 +48,7 @@ FAMILIES = {
     "vivit": Family(
         "VivitModel",
         r"(classifier|(vivit\.)?pooler)\.",
-        Clip(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), value_range=(-1.0, 1.0)),
+        Clip(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), value_range=(-1.0, 1.0), share=224 / 256),
         {"add_pooling_layer": False},
     ),
     "timesformer": Family(

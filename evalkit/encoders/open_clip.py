@@ -1,8 +1,9 @@
 """Image-text encoders of the package open_clip, by their names there: ckpt=open_clip:ViT-B-16/laion2b_s34b_b88k.
 
 https://github.com/mlfoundations/open_clip. An optional extra: pip install 'evalkit[open_clip]'. A name is a model and
-its weights' tag, `hf-hub:organization/model`, or a folder with open_clip_config.json and the weights. Each frame's
-vector is its embedding beside the text's, not normalized.
+its weights' tag, `hf-hub:organization/model`, or a folder with open_clip_config.json and the weights. A file of
+weights is read with that file beside it, or with the model's name: ckpt=FILE encoder.model=open_clip:ViT-B-16. Each
+frame's vector is its embedding beside the text's, not normalized.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading
-from evalkit.encoders._frames import FRAMES, FrameEncoder, library_backbone, refuse_files
+from evalkit.encoders._frames import FRAMES, FrameEncoder, library_backbone, refuse_files, with_filter
 from evalkit.errors import UserError, one_line, suggest
+from evalkit.weights import checkpoint
+
+CONFIG = "open_clip_config.json"
 
 
 class Towers(nn.Module):
@@ -91,6 +95,8 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
     local = Path(name).expanduser()
     model, _, tag = name.rpartition("/")
     settings: dict[str, Any] = {}
+    if local.is_file():
+        return pretrained_file(local, loading)
     if local.is_dir():
         model = f"local-dir:{local}"
     elif name.startswith("hf-hub:"):
@@ -120,12 +126,51 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
     return _assemble(model, made)
 
 
+def pretrained_file(path: Path, loading: Loading) -> FrameEncoder:
+    """Load a file of weights, of the model that `encoder.model=open_clip:NAME` names or open_clip_config.json says.
+
+    A training checkpoint holds them as `state_dict`, with `module.` before their names where several GPUs trained it.
+
+    Raises:
+        UserError: open_clip is missing, the model is not known, or the weights do not fit it.
+    """
+    open_clip, factory = library_backbone("open_clip"), library_backbone("open_clip.factory")
+    name = loading.model.removeprefix("open_clip:")
+    if name:
+        refuse_files(name, {})
+        known = open_clip.list_models()
+        if name not in known:
+            raise UserError(f"encoder.model=open_clip:{name}: open_clip has no such model.{suggest(name, known)}")
+    elif (path.parent / CONFIG).is_file():
+        checkpoint.read_json(path.parent / CONFIG)
+        name = f"local-dir:{path.parent}"
+    else:
+        raise UserError(f"{path} does not say its model: put {CONFIG} beside it, or give encoder.model=open_clip:NAME")
+    weights = checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
+    try:
+        made = open_clip.create_model(name, load_weights=False, pretrained_image=False, pretrained_text=False)
+        named = {key.removeprefix("module."): value for key, value in weights.items()}
+        state = factory.convert_state_dict(made, named)  # of other packages' layouts
+        if "positional_embedding" in state and not hasattr(made, "positional_embedding"):
+            state = library_backbone("open_clip.model").convert_to_custom_text_state_dict(state)
+    except UserError:
+        raise
+    except Exception as error:  # open_clip's own
+        raise UserError(f"cannot read {path} as open_clip's {name}: {one_line(error)}") from error
+    state.pop("text.transformer.embeddings.position_ids", None)  # of former versions of transformers
+    taken = checkpoint.Weights(state)
+    taken.prefix = weights.prefix
+    checkpoint.load_strictly(made, taken, path)
+    return _assemble(name, made.eval())
+
+
 def _assemble(name: str, model: Any, clip: Clip | None = None) -> FrameEncoder:
     config = library_backbone("open_clip.model").get_model_preprocess_cfg(model)
     size = config["size"][0] if isinstance(config["size"], tuple | list) else config["size"]
     if clip is None:
         clip = Clip(FRAMES, size, tuple(config["mean"]), tuple(config["std"]))
         clip = replace(clip, resize="squash") if config.get("resize_mode") == "squash" else clip
+        clip = with_filter(clip, config, f"open_clip's {name}")
     towers = Towers(model, size)
     if not towers.depth:
         raise UserError(f"open_clip's {name} is no vision transformer, so evalkit cannot read its tokens")

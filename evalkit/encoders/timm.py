@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading
-from evalkit.encoders._frames import FRAMES, FrameEncoder, library_backbone, refuse_files
+from evalkit.encoders._frames import FRAMES, FrameEncoder, library_backbone, refuse_files, with_filter
 from evalkit.errors import UserError, one_line, suggest
 
 
@@ -85,6 +85,9 @@ def _assemble(model: Any, clip: Clip | None = None) -> FrameEncoder:
     model.reset_classifier(0)
     if clip is None:
         clip = Clip(FRAMES, config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]))
-        clip = replace(clip, resize="squash") if config["crop_mode"] == "squash" else clip
+        clip = replace(clip, share=min(1.0, config.get("crop_pct") or 1.0))
+        if config["crop_mode"] == "squash":
+            clip = replace(clip, resize="squash_crop" if clip.share < 1 else "squash")
+        clip = with_filter(clip, config, "this model of timm")
     width = model.num_features
     return FrameEncoder(clip, Trunk(model, clip.size), width, getattr(model, "head_hidden_size", width))

@@ -9,6 +9,8 @@ Predictor and classifier are left out.
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,16 @@ from torch import Tensor, nn
 from evalkit.api import Clip, EncoderOutput, Loading
 from evalkit.encoders._tubelets import cover, last_states, states_of
 from evalkit.errors import UserError
-from evalkit.weights import checkpoint, huggingface
+from evalkit.weights import checkpoint, huggingface, peft_adapters
 from evalkit.weights.huggingface import IMAGENET, Weights
+
+logger = logging.getLogger("evalkit")
 
 MODEL_TYPES = ("vjepa2",)
 SUFFIXES = (".pt", ".pth", ".ckpt")
 HEADS = {(1024, 24): 16, (1280, 32): 16, (1408, 40): 22}  # of the published models, by width and depth
+FIRST = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
+SHARE = 224 / 256  # of the shorter side: the authors' evaluations and transformers scale that of 256 pixels to 292
 _LEFT_OUT = r"(vjepa2\.)?predictor\.|(pooler|classifier)\."
 _ROW = 4096  # no video has so many patches in a row
 
@@ -84,8 +90,8 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "vje
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
     """Load the encoder in a Hugging Face folder or a .pt file strictly.
 
-    A folder's files state the clip. A .pt file does not: its clip is 64 frames of 256 pixels, or of 384 where the
-    file's name says 384, with ImageNet's mean and std; `clip.frames=` and `clip.size=` change that in a run. The
+    A folder's files state the clip. A .pt file does not: its clip is 64 frames of 256 pixels cut from 292, or of 384
+    cut from 438 where the file's name says 384, with ImageNet's mean and std; `clip.*` words change that in a run. The
     model's size is read off its arrays, but for the heads: those of the published sizes, else `encoder.heads=`.
 
     Raises:
@@ -95,7 +101,9 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
     if path.is_file():
         return _from_file(path, loading)
     config = huggingface.read_config(path)
-    clip = huggingface.read_clip(path, replace(IMAGENET, frames=config.frames_per_clip, size=config.crop_size))
+    default = replace(IMAGENET, frames=config.frames_per_clip, size=config.crop_size, share=SHARE)
+    # Its processor scales the shorter side so, and cuts, whatever size the file states.
+    clip = replace(huggingface.read_clip(path, default), resize="crop", share=SHARE, center="below")
     return VJEPA2(clip, huggingface.load(_encoder_class(), path, _LEFT_OUT, weights).encoder, config)
 
 
@@ -114,12 +122,13 @@ def _encoder_class() -> Any:
 
 def _from_file(path: Path, loading: Loading) -> VJEPA2:
     weights = _read_weights(path, loading)
-    patch, first = weights.get("patch_embed.proj.weight"), weights.get("blocks.0.mlp.fc1.weight")
+    patch, first = (weights.get(name) for name in FIRST)
     if patch is None or patch.ndim != 5 or first is None:
+        start = checkpoint.shared_prefix(FIRST, weights)
         raise UserError(
             f"{path} holds no V-JEPA 2 encoder: wanted patch_embed.proj.weight, blocks.0.mlp.fc1.weight and so on, "
-            f"found {', '.join(sorted(weights)[:3]) or 'nothing'}. encoder.model= names another model, encoder.prefix= "
-            "the start of the encoder's names"
+            f"found {', '.join(sorted(weights)[:3]) or 'nothing'}. encoder.model= names another model, "
+            f"encoder.prefix={start and weights.prefix + start} the start of the encoder's names"
         )
     dim, _, depth_of_tubelet, size_of_patch, _ = patch.shape
     depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
@@ -134,7 +143,7 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     size = 384 if "384" in path.name else 256
     with torch.device("meta"):  # a billion random numbers would only be overwritten
         module = encoder(
-            replace(IMAGENET, frames=64, size=size),
+            replace(IMAGENET, frames=64, size=size, share=SHARE),
             crop_size=size,
             frames_per_clip=64,
             patch_size=size_of_patch,
@@ -147,27 +156,35 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
         )
     renamed = _renamed(weights)
     checkpoint.check_names(module.model.state_dict(), renamed, path)
+    checkpoint.check_finite(renamed, path)
     module.to_empty(device="cpu")
     module.model.load_state_dict(renamed)
     return module
 
 
-def _read_weights(path: Path, loading: Loading) -> dict[str, Tensor]:
+def _read_weights(path: Path, loading: Loading) -> checkpoint.Weights:
     """Read the encoder's weights, by the authors' names, from their training state or from weights alone."""
     if loading.prefix:
         return checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
     state = checkpoint.read_pickle(path, trust=loading.trust)
-    for part in ("target_encoder", "ema_encoder", "encoder", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(part), dict):
-            state = state[part]
-            break
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    sets = checkpoint.weight_sets(state)
+    if not sets:
         keys = f": {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else ""
         raise UserError(
-            f"{path} holds a {type(state).__name__}{keys}; wanted weights, or a training state with encoder"
+            f"{path} holds a {type(state).__name__}{keys[:200]}; wanted weights, or a training state with encoder"
         )
-    names = (str(name).removeprefix("module.").removeprefix("backbone.") for name in state)
-    return dict(zip(names, state.values(), strict=True))
+    part = next((part for part in ("target_encoder", "ema_encoder", "encoder", "state_dict") if part in sets), None)
+    if part is None:
+        weights = checkpoint.Weights(checkpoint.choose_set(sets, path))
+    else:
+        weights = checkpoint.Weights(sets[part])
+        if others := sorted(sets.keys() - {part}):
+            weights.prefix = f"{part}."
+            logger.info(f"{path}: took {part}, and not {', '.join(others)}")
+    peft_adapters.refuse_names(weights, path)
+    # What training in parallel, compiling and the authors' wrapper put before the names.
+    named = {re.sub(r"^((module|_orig_mod)\.)*(backbone\.)?", "", name): value for name, value in weights.items()}
+    return checkpoint.Weights(named) if FIRST[0] in named else weights
 
 
 def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:

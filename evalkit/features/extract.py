@@ -149,13 +149,16 @@ def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> 
         UserError: no square has such a share of the frame.
     """
     views = replace(views, **overrides)  # type: ignore[arg-type]
-    if not 0 < views.share <= 1:
-        raise UserError(f"clip.share={views.share:g}: wanted above 0 and up to 1")
+    said = views.resize or views.share != 1 or "share" in overrides
+    share = views.share if said else clip.share
+    if not 0 < share <= 1:
+        raise UserError(f"clip.share={share:g}: wanted above 0 and up to 1")
     return replace(
         views,
         frames=views.frames or clip.frames,
         size=views.size or clip.size,
         resize=views.resize or clip.resize,
+        share=share,
     )
 
 
@@ -178,6 +181,7 @@ class FeatureExtractor:
         pool: the decoding processes, which live until `close`.
         batch: clips that are gathered before they are encoded.
         decoder: what reads the frames where it is exact.
+        clip: the encoder's, for how it interpolates and centers.
     """
 
     views: Views
@@ -185,6 +189,7 @@ class FeatureExtractor:
     batch: int
     cost: Cost
     decoder: Decoder = "pyav"
+    clip: Clip = Clip()
 
     def close(self) -> None:
         """Ends the decoding processes."""
@@ -275,6 +280,7 @@ class FeatureExtractor:
                 self.views.size,
                 tuple(source.look for source in group if source.look),
                 self.decoder,
+                self.clip,
             )
             for group in groups
         ]

@@ -68,7 +68,7 @@ class FeatureKey:
         video: the source of the frames.
         span: start and end in seconds; None means the whole video.
         views: which frames and crops, resolved: `frames`, `size` and `resize` are not None.
-        clip: the encoder's input: value range, mean, std.
+        clip: the encoder's input: value range, mean, std, and how frames are interpolated and centered.
         decoder: names and versions of the decoders that may read the file.
         weights: sha256 of the encoder's weights.
         architecture: hash of the encoder's code and settings, as `architecture` gives it: equal weights may be used
@@ -96,7 +96,12 @@ class FeatureKey:
 
     def digest(self) -> bytes:
         """The 32 bytes under which the feature is stored; 1 and 1.0 give the same."""
-        text = json.dumps(_plain(asdict(self)), sort_keys=True, allow_nan=False)
+        values = _plain(asdict(self))
+        # Clips had none of these before: features that were stored of those that still do as they did stay.
+        for name in ("share", "interpolation", "center"):
+            if values["clip"][name] == getattr(Clip(), name):
+                del values["clip"][name]
+        text = json.dumps(values, sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).digest()
 
 

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from evalkit import demo
 from evalkit.errors import UserError, one_line
-from evalkit.weights import huggingface
+from evalkit.weights import huggingface, peft_adapters
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 # Of lm=scratch: pieces of the vocabulary at most, width, layers.
@@ -25,40 +24,38 @@ def load(source: str) -> tuple[nn.Module, Any]:
     """Load a causal language model and its tokenizer from a local folder or a hub id; empty means the embedded one.
 
     Raises:
-        UserError: transformers cannot load it.
+        UserError: transformers cannot load it, its weights are not those of its configuration or no numbers, or it is
+            an adapter of PEFT.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-    from transformers.utils import logging
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     if source == "scratch":
         raise UserError("lm=scratch learns from captions, which only adapter=captioner does")
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    folder = source or str(demo.LANGUAGE_MODEL)
-    path = Path(folder)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"lm={folder}: no config.json there, so it is no model that transformers saved")
-        if not any((path / name).is_file() for name in TOKENIZERS):
-            raise UserError(
-                f"lm={folder}: a model is there, and no tokenizer ({' or '.join(TOKENIZERS)}); save the model's own "
-                "beside it: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-            )
-        huggingface.refuse_code(path, f"lm={folder}")
-    elif path.is_absolute() or folder.startswith((".", "~")) or folder.count("/") > 1:
-        raise UserError(f"lm={folder}: no such folder; wanted one that transformers saved, or a name on its hub")
+    folder = Path(source) if source else demo.LANGUAGE_MODEL
     try:
-        # By default, transformers asks at the terminal whether to run code that came with a model.
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        huggingface.refuse_kernels(config, f"lm={folder}")
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"lm={source}: transformers cannot load it: {reason}") from error
+        if not folder.is_dir():
+            if folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+                raise UserError("no such folder; wanted one that transformers saved, or a name on its hub")
+            folder = huggingface.fetch(source)
+        peft_adapters.refuse_folder(folder, str(folder))
+        if not (folder / "config.json").is_file():
+            raise UserError("no config.json there, so it is no model that transformers saved")
+        if not any((folder / name).is_file() for name in TOKENIZERS):
+            raise UserError(
+                f"a model is there, and no tokenizer ({' or '.join(TOKENIZERS)}); save the model's own beside it: "
+                "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            )
+        huggingface.read_config(folder)  # refuses code, before the tokenizer is read
+        try:
+            # By default, transformers asks at the terminal whether to run code that came with a model.
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # its own, tokenizers', sentencepiece's
+            raise UserError(f"transformers cannot read its tokenizer: {one_line(error)}") from error
+        model = huggingface.load(AutoModelForCausalLM, folder)
+        if tokenizer.vocab_size > (rows := model.get_input_embeddings().num_embeddings):
+            raise UserError(f"its tokenizer has {tokenizer.vocab_size:,} tokens, and its weights are of {rows:,}")
+    except UserError as error:
+        raise UserError(f"lm={source}: {error}") from error
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # its own would bring penalties and sampling
     return model, tokenizer
 

@@ -14,7 +14,8 @@ import torch
 from evalkit import encoders, plugins
 from evalkit.api import Augment, Encoder, Task, Views
 from evalkit.config.config import Config
-from evalkit.config.keys import adapter_defaults, default_adapter, settings_class
+from evalkit.config.keys import Key, adapter_defaults, adapter_keys, default_adapter, settings_class
+from evalkit.config.parse import check_value
 from evalkit.errors import UserError, one_line
 from evalkit.features import extract
 from evalkit.features.extract import Cost, FeatureExtractor
@@ -167,7 +168,7 @@ def make_extractor(config: Config, views: Views, runner: EncoderRunner) -> Featu
     options = config.options
     views = extract.resolve_views(views, runner.module.clip, config.clip)
     pool = DecodePool(options.workers or cores(), options.time_limit)
-    return FeatureExtractor(views, pool, runner.batch, Cost(), options.decoder)
+    return FeatureExtractor(views, pool, runner.batch, Cost(), options.decoder, runner.module.clip)
 
 
 def prepare(config: Config) -> Experiment:
@@ -230,7 +231,7 @@ def _points(config: Config, task: Task, name: str, fitted_from: Path | None) -> 
         defaults,
         task.settings if protocols else {},
         config.adapter,
-        trained=_trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS) if fitted_from else None,
+        trained=_trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name)) if fitted_from else None,
         inference=kind.INFERENCE_SETTINGS,
     )
     points = [{**settings, **point} for point in config.points or ({},)]
@@ -298,10 +299,18 @@ def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str,
     return {"encoder": encoder_sha256} | ({"classes": digest_of(task.classes)} if task.classes else {})
 
 
-def _trained_settings(folder: Path, compatible: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The settings that an adapter was trained with; of another, compatible one, those that its weights depend on."""
-    settings = trained_adapter.adapter_settings(folder)
-    return {key: settings[key] for key in compatible.get(folder.name, settings) if key in settings}
+def _trained_settings(folder: Path, compatible: Mapping[str, Sequence[str]], keys: Mapping[str, Key]) -> dict[str, Any]:
+    """The settings that an adapter was trained with; of another, compatible one, those that its weights depend on.
+
+    Raises:
+        UserError: one is of another type than its key, or out of its bounds.
+    """
+    stored = trained_adapter.adapter_settings(folder)
+    settings = {key: stored[key] for key in compatible.get(folder.name, stored) if key in stored}
+    for name, value in settings.items():
+        if key := keys.get(f"adapter.{name}"):
+            settings[name] = check_value(str(folder / "adapter.json"), f"adapter.{name}", key, value)
+    return settings
 
 
 def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evalkit.api import Views
+from evalkit.api import Clip, Views
 from evalkit.errors import in_line
 from evalkit.video.augment import AugmentedView
 from evalkit.video.crop import augmented_crop, cut_crops
@@ -25,6 +25,8 @@ from evalkit.video.decode import Decoder, open_video
 from evalkit.video.randaugment import rand_augment
 from evalkit.video.sampling import frame_indices
 from evalkit.video.timeline import DecodeError
+
+_PLAIN = Clip()
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,12 @@ class Request(NamedTuple):
     size: int
     looks: tuple[AugmentedView, ...] = ()
     decoder: Decoder = "pyav"
+    clip: Clip = Clip()
 
 
 Read = Callable[
-    [Path, "tuple[float, float] | None", Views, int, int, tuple[AugmentedView, ...], Decoder], "Decoded | Failure"
+    [Path, "tuple[float, float] | None", Views, int, int, tuple[AugmentedView, ...], Decoder, Clip],
+    "Decoded | Failure",
 ]
 
 
@@ -84,6 +88,7 @@ def read_clip(
     size: int,
     looks: tuple[AugmentedView, ...] = (),
     decoder: Decoder = "pyav",
+    clip: Clip = _PLAIN,
 ) -> Decoded | Failure:
     """The clips of one sample, decoded in this process; a `Failure` for whatever is wrong with file or span.
 
@@ -95,10 +100,11 @@ def read_clip(
         size: height and width of the clips in pixels.
         looks: augmented views, which differ in their number only, in place of the plain ones.
         decoder: what reads the frames where it is exact.
+        clip: the encoder's, for its `interpolation` and `center`; the rest of it is not looked at.
     """
     if looks:
         views = looks[0].cut(views)
-    each = [look._replace(clip=clip) for look in looks for clip in range(views.clips)]
+    each = [look._replace(clip=number) for look in looks for number in range(views.clips)]
     streams = [partial(look.stream, video=video, span=span) for look in each]
     try:
         source = open_video(video, decoder)
@@ -109,20 +115,21 @@ def read_clip(
             for indices in frame_indices(source.times, source.duration, views, frames, span, start)
         ]
         places: dict[int, list[tuple[int, int]]] = {}
-        for clip, indices in enumerate(clips):
+        for number, indices in enumerate(clips):
             for step, index in enumerate(indices):
-                places.setdefault(int(index), []).append((clip, step))
+                places.setdefault(int(index), []).append((number, step))
         pixels = torch.empty((len(clips), views.crops, frames, 3, size, size), dtype=torch.uint8)
         # frame by frame, so that only the small ones are ever all in memory
         for index, frame in source.frames(places):
-            whole, resize = torch.from_numpy(frame), views.resize or "crop"
-            crops = None if looks else cut_crops(whole, size, resize, views.crops, views.share)
-            for clip, step in places[index]:
+            whole, resize, share = torch.from_numpy(frame), views.resize or "crop", views.share
+            scaling = (clip.interpolation, clip.center)
+            crops = None if looks else cut_crops(whole, size, resize, views.crops, share, *scaling)
+            for number, step in places[index]:
                 if crops is None:
-                    augment, stream = each[clip].augment, streams[clip]
-                    pixels[clip, :, step] = augmented_crop(whole, size, resize, views.share, augment, stream)
+                    augment, stream = each[number].augment, streams[number]
+                    pixels[number, :, step] = augmented_crop(whole, size, resize, share, augment, stream, *scaling)
                 else:
-                    pixels[clip, :, step] = crops
+                    pixels[number, :, step] = crops
         for view, look, stream in zip(pixels[:, 0], each, streams, strict=False):
             if look.augment.randaugment:
                 view.copy_(rand_augment(view, *look.augment.randaugment, stream("operations")))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,38 @@ from torch import Tensor, nn
 
 from evalkit.errors import UserError
 from evalkit.runtime import bounded
+from evalkit.weights import peft_adapters
+
+logger = logging.getLogger("evalkit")
+
+# Of a training state: where weights lie, the first that is there; and what holds tensors that are no weights.
+PARTS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights")
+_NO_WEIGHTS = re.compile(r"opt$|optim|sched|scaler|callbacks|loops|rng|hyper", re.IGNORECASE)
+_DEEPEST = 4
 
 
-def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> dict[str, Tensor]:
+class Weights(dict[str, Tensor]):
+    """Weights by name, as `read_weights` gives them.
+
+    Attributes:
+        prefix: that was taken off their names.
+    """
+
+    prefix = ""
+
+
+def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> Weights:
     """Read tensors by name from a .safetensors file, or a .pt / .pth / .ckpt / .bin file.
 
     Args:
         path: the file.
         prefix: only the tensors whose names start so, the prefix removed; `model.encoder.` takes the encoder out of a
-            training checkpoint.
+            training checkpoint. It may start with the part of the training state that holds them: `state_dict_ema.`
         trust: see `read_pickle`.
 
     Raises:
-        UserError: the file is missing, damaged, of another kind, a pickle that would run code, or has no such prefix.
+        UserError: the file is missing, damaged, of another kind, a pickle that would run code, or has no such prefix;
+            it holds several sets of weights, none of which goes before; or an adapter of PEFT that is not merged.
     """
     if not path.is_file():
         raise UserError(f"no weights at {path}")
@@ -41,22 +62,81 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> dict[s
             raise UserError(f"cannot read weights {path}: {_line(error)}") from error
     elif path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
         state = read_pickle(path, trust=trust)
-        state = state.get("state_dict", state) if isinstance(state, dict) else state
+        state = state.state_dict() if isinstance(state, nn.Module) else state
     else:
         raise UserError(f"cannot read weights {path}: {path.suffix or 'no'} ending, wanted .safetensors, .pt or .pth")
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    sets = weight_sets(state)
+    if not sets:
         raise UserError(f"cannot read weights {path}: it holds no state_dict (a mapping of names to tensors)")
+    taken = _first_set(sets)
+    names = sets.get(taken, {})
+    if prefix and not any(name.startswith(prefix) for name in names):  # it may say which set, too
+        names = {f"{part}.{name}": value for part, weights in sets.items() for name, value in weights.items()}
+    elif not prefix:
+        names = choose_set(sets, path)
+    peft_adapters.refuse_names(names, path)
     if not prefix:
-        return state
-    selected = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        return Weights(names)
+    selected = Weights({name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)})
+    selected.prefix = prefix
     if selected and all(name.startswith(".") for name in selected):
         raise UserError(f"encoder.prefix={prefix}: every name goes on with a dot. Did you mean {prefix}.?")
     if not selected:
-        known = sorted({f"{name.split('.', 2)[0]}.{name.split('.', 2)[1]}." for name in state if name.count(".") > 1})
+        names = sets.get(taken, names)
+        known = sorted({f"{name.split('.', 2)[0]}.{name.split('.', 2)[1]}." for name in names if name.count(".") > 1})
         raise UserError(
-            f"encoder.prefix={prefix}: no weight of {path} starts so. Found: {', '.join(known[:10]) or 'no prefixes'}"
+            f"encoder.prefix={prefix[:200]}: no weight of {path} starts so. Found: "
+            f"{', '.join(known[:10]) or 'no prefixes'}"
         )
     return selected
+
+
+def weight_sets(state: Any, part: str = "") -> dict[str, dict[str, Tensor]]:
+    """The sets of weights in what a file holds, by the keys that lead to them, joined by dots; empty for the whole."""
+    if not isinstance(state, Mapping) or part.count(".") >= _DEEPEST:
+        return {}
+    if state and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+        return {part: dict(state)}
+    sets: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        if isinstance(name, str) and not _NO_WEIGHTS.search(name):
+            sets |= weight_sets(value, f"{part}.{name}".removeprefix("."))
+    return sets
+
+
+def choose_set(sets: Mapping[str, dict[str, Tensor]], path: Path) -> dict[str, Tensor]:
+    """The set of weights that is meant where nobody says which; the log says which were not taken.
+
+    Raises:
+        UserError: none goes before the others.
+    """
+    taken = _first_set(sets)
+    others = [part for part in sets if part != taken]
+    advice = "; ".join(f"encoder.prefix={part}. takes {part}" for part in others[:5])
+    if taken not in sets:
+        raise UserError(f"{path} holds several sets of weights: {', '.join(sets)[:300]}. {advice}")
+    if others:
+        logger.warning(f"{path}: took {taken}, and not {', '.join(others)[:300]}. {advice}")
+    return sets[taken]
+
+
+def _first_set(sets: Collection[str]) -> str:
+    if len(sets) == 1:
+        return next(iter(sets))
+    return next((part for part in PARTS if part in sets), "none of them")
+
+
+def shared_prefix(wanted: Collection[str], names: Collection[str]) -> str:
+    """What stands before the wanted names in most of the names; empty where they are not there, or as they are."""
+    counts: dict[str, int] = {}
+    for name in names:
+        parts = name.split(".")
+        for k in range(1, len(parts)):
+            if ".".join(parts[k:]) in wanted:
+                start = ".".join(parts[:k]) + "."
+                counts[start] = counts.get(start, 0) + 1
+    prefix = max(counts, key=lambda start: (counts[start], -len(start)), default="")
+    return prefix if counts.get(prefix, 0) * 2 > len(wanted) else ""
 
 
 def read_pickle(path: Path, *, trust: bool = False) -> Any:
@@ -87,6 +167,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise UserError(f"cannot read {path}: it is nested too deeply") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {_line(error)}") from error
     if not isinstance(value, dict):
@@ -101,7 +183,23 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: obje
         UserError: names what is missing, unexpected or of another shape: the first ten and the count.
     """
     check_names(module.state_dict(), weights, source)
+    check_finite({name: weights[name] for name, _ in module.named_parameters() if name in weights}, source)
     module.load_state_dict(dict(weights))
+
+
+def check_finite(weights: Mapping[str, Tensor], source: object) -> None:
+    """Check that weights are numbers.
+
+    Raises:
+        UserError: one is NaN or infinite; it names the first such tensor.
+    """
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).sum())
+            raise UserError(
+                f"weights of {source}: {name} holds {bad:,} of {value.numel():,} values that are NaN or infinite: its "
+                "training went wrong, or the file is damaged"
+            )
 
 
 def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: object) -> None:
@@ -117,22 +215,59 @@ def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], sou
         for name in wanted
         if name in weights and weights[name].shape != wanted[name].shape
     ]
-    raise_problems(problems, source)
+    peft_adapters.refuse_names((name for name in weights if name not in wanted), source)
+    advice = ""
+    if isinstance(weights, Weights):
+        advice = prefix_advice([name for name in wanted if name not in weights], weights, weights.prefix)
+    raise_problems(problems, source, advice)
 
 
-def raise_problems(problems: Sequence[str], source: object) -> None:
+def prefix_advice(missing: Collection[str], names: Collection[str], given: str = "", file: Path | None = None) -> str:
+    """Words on the prefix that names share before those that are missing; empty where there is none.
+
+    Args:
+        missing: names of the model.
+        names: of the weights.
+        given: prefix that was taken off already.
+        file: of the weights, where the user named its folder.
+    """
+    prefix = shared_prefix(missing, names)
+    words = f"{f'ckpt={file} ' if file else ''}encoder.prefix={given}{prefix}"
+    return f"; give {words} (all names that the model wants start with {prefix} there)" if prefix else ""
+
+
+def raise_problems(problems: Sequence[str], source: object, advice: str = "") -> None:
     """Raise UserError listing the first ten problems, if any.
 
     Args:
         problems: one line each.
         source: the file or folder of the weights, for the message.
+        advice: what to do, after the first ten.
 
     Raises:
         UserError: there are problems; it lists the first ten and their number.
     """
     if problems:
+        listed = "; ".join(problem[:200] for problem in problems[:10])
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise UserError(f"weights of {source} do not fit the model ({len(problems)}): {'; '.join(problems[:10])}{more}")
+        raise UserError(f"weights of {source} do not fit the model ({len(problems)}): {listed}{advice}{more}")
+
+
+def refuse_oversized(make: Callable[[], Any], stored: int, source: object) -> None:
+    """Refuse a model that is far larger than its weights, before memory is taken for it.
+
+    Args:
+        make: makes the model.
+        stored: bytes of its weights, at least one for each value.
+        source: the file or folder that describes it, for the message.
+
+    Raises:
+        UserError: it has more than twice as many values as its weights have bytes, and ten million.
+    """
+    with torch.device("meta"):
+        values = sum(value.numel() for value in make().state_dict().values())
+    if values > 2 * stored + 10_000_000:
+        raise UserError(f"{source} describes a model of {values:,} values, and its weights have {stored:,} bytes")
 
 
 def save(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:

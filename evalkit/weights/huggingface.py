@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from evalkit.api import Clip
+from evalkit.api import Center, Clip, Interpolation, Resize
 from evalkit.errors import UserError, in_line, one_line, suggest
-from evalkit.weights import checkpoint
+from evalkit.video.crop import check_clip
+from evalkit.weights import checkpoint, peft_adapters
 
 # Mean and std of most vision models; frames and size are each model's own.
 IMAGENET = Clip(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+# Pillow's filters by their numbers, which preprocessor files state.
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+MAX_SIDE = 16384  # pixels; no model takes more
 
 # Weights by a model's own names, from elsewhere than its folder; None means the folder's.
 Weights = Mapping[str, Tensor] | None
@@ -34,18 +39,21 @@ def fetch(name: str) -> Path:
         name: `organization/model`, or `organization/model@revision`.
 
     Raises:
-        UserError: there is no such model, or the hub cannot be reached and the model is not in the local cache.
+        UserError: there is no such model, or the hub cannot be reached and the model is not in the local cache; or it
+            is an adapter of PEFT.
     """
     from huggingface_hub import snapshot_download
 
     model, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(model, revision=revision or None, allow_patterns=_FILES, etag_timeout=10))
+        folder = Path(snapshot_download(model, revision=revision or None, allow_patterns=_FILES, etag_timeout=10))
     except Exception as error:  # the hub's, the network's, the disk's
         raise UserError(
             f"{name}: no such file or folder here, and the hub does not give it: {one_line(error, 200)}. Give a local "
             f"folder, or fetch it where there is a network: hf download {model}"
         ) from error
+    peft_adapters.refuse_folder(folder, name)
+    return folder
 
 
 def is_hub_name(word: str) -> bool:
@@ -61,17 +69,24 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
         folder: with config.json and the weights; pickled weights are read without running code.
         weights: by their names in the model, in place of the folder's own.
         left_out: pattern of weights that the file may hold and the encoder has no use for: heads, decoders.
-        settings: for `from_pretrained`.
+        settings: for the class.
 
     Raises:
         UserError: weights are missing, unexpected or of another shape, or the files cannot be read.
     """
-    given = {} if weights is None else {"state_dict": dict(weights), "config": read_config(folder)}
+    if weights is None:
+        peft_adapters.refuse_folder(folder, str(folder))
+    config, given = read_config(folder), {} if weights is None else {"state_dict": dict(weights)}
+    files = [file for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern)]
+    stored = sum(value.nbytes for value in weights.values()) if weights else sum(file.stat().st_size for file in files)
     try:
         with _quietly():  # its report of what it could not place is our error
+            make = getattr(model, "from_config", model)
+            checkpoint.refuse_oversized(lambda: make(config, **settings), stored, folder / "config.json")
             module, info = model.from_pretrained(
                 folder if weights is None else None,
                 **given,
+                config=config,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
@@ -79,6 +94,8 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
                 trust_remote_code=False,
                 **settings,
             )
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"refused {folder}: its weights are damaged, or a pickle that can run code when loaded. Save them again "
@@ -87,6 +104,11 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
     except Exception as error:  # its own, safetensors', json's
         raise UserError(f"cannot read {folder} as {model.__name__}: {one_line(error)}") from error
     unexpected = [name for name in info["unexpected_keys"] if not (left_out and re.match(left_out, name))]
+    peft_adapters.refuse_names(unexpected, folder)
+    advice = ""
+    if weights is not None or len(files) == 1:
+        prefix, file = getattr(weights, "prefix", ""), files[0] if weights is None else None
+        advice = checkpoint.prefix_advice(info["missing_keys"], unexpected, prefix, file)
     checkpoint.raise_problems(
         [
             *(f"missing {name}" for name in sorted(info["missing_keys"])),
@@ -98,7 +120,9 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
             *info["error_msgs"],
         ],
         folder,
+        advice,
     )
+    checkpoint.check_finite(dict(module.named_parameters()), folder)
     return module.eval()
 
 
@@ -112,11 +136,31 @@ def read_config(folder: Path, **changes: Any) -> Any:
 
     refuse_code(folder, str(folder))
     try:
+        refuse_huge(checkpoint.read_json(folder / "config.json"))
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **changes)
     except Exception as error:
         raise UserError(f"cannot read {folder / 'config.json'}: {one_line(error)}") from error
     refuse_kernels(config, str(folder))
     return config
+
+
+def refuse_huge(values: Mapping[str, Any], least: int = -(2**31)) -> None:
+    """Refuse a configuration with numbers that no model has, before anything is made of it.
+
+    Args:
+        values: the configuration.
+        least: the smallest whole number that it may hold.
+
+    Raises:
+        ValueError: it has more layers than 1,000, or a whole number above 2 to the 31st or below `least`.
+    """
+    waiting: list[tuple[str, Any]] = [("", values)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{place}.{name}".removeprefix("."), entry) for name, entry in value.items()]
+        elif isinstance(value, int) and not least <= value <= (1000 if re.search("layers|depth", place) else 2**31):
+            raise ValueError(f"{place[:80]}={str(value)[:30]}: no model has so {'few' if value < least else 'many'}")
 
 
 def refuse_code(folder: Path, name: str) -> None:
@@ -129,7 +173,7 @@ def refuse_code(folder: Path, name: str) -> None:
 
     values = checkpoint.read_json(folder / "config.json")
     kind = values.get("model_type")
-    if "auto_map" in values and kind not in list(CONFIG_MAPPING.keys()):
+    if "auto_map" in values and not (isinstance(kind, str) and kind in CONFIG_MAPPING):
         raise UserError(
             f"{name} is a model whose code lies beside its weights (auto_map in its config.json), which evalkit never "
             f"runs: wanted a kind that transformers has itself, and {str(kind)[:60]!r} is none"
@@ -192,34 +236,80 @@ def read_clip(folder: Path, default: Clip, shift: float = 0.0) -> Clip:
         UserError: a file states something that no clip can express.
     """
     values = _preprocessor(folder)
-    cut = values.get("do_center_crop", "crop_size" in values)
-    size = values.get("crop_size") if cut else values.get("size")
-    if isinstance(size, dict):
-        if size.get("height") != size.get("width"):
-            raise UserError(f"the preprocessor's file in {folder} states a size of {size}: wanted a square")
-        size = size.get("height", size.get("shortest_edge"))
     mean, std = default.mean, default.std
     low, high = default.value_range
     try:
+        square = _square(values, default)
         if not values.get("do_normalize", True):
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         elif "image_mean" in values and "image_std" in values:
             mean, std = _three(values["image_mean"]), _three(values["image_std"])
-            if not all(value > 0 for value in std):
-                raise ValueError(f"image_std={list(std)} is not above 0")
         if not values.get("do_rescale", True):
             low, high = 0.0, 255.0
         elif "rescale_factor" in values:
             low = shift if "offset" not in values else -1.0 if values["offset"] else 0.0
-            high = 255 * float(values["rescale_factor"]) + low
-        scaled = values.get("size")
-        squash = isinstance(scaled, dict) and "height" in scaled and not cut
-        resize = "squash" if squash else "crop" if isinstance(scaled, dict) else default.resize
-        return replace(
-            default, size=int(size or default.size), mean=mean, std=std, value_range=(low, high), resize=resize
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the preprocessor's file in {folder} states no clip: {error}") from error
+            factor = values["rescale_factor"]
+            if type(factor) not in (int, float) or not 0 < factor <= 255:
+                raise ValueError(f"rescale_factor={str(factor)[:60]}: wanted a number above 0 and up to 255")
+            high = 255 * float(factor) + low
+        return check_clip(replace(square, mean=mean, std=std, value_range=(low, high)))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"the preprocessor's file in {folder} states no clip: {in_line(error)[:300]}") from error
+
+
+def _square(values: Mapping[str, Any], default: Clip) -> Clip:
+    """The clip with the size that a preprocessor's values state, and how frames become such squares.
+
+    Raises:
+        ValueError: they state no square, or a filter or a cut that evalkit does not have.
+    """
+    scaled, crop = values.get("size"), values.get("crop_size")
+    if "max_num_patches" in values:  # NaFlex, whose squares have so many
+        patches, patch = (_side(name, values.get(name, 16)) for name in ("max_num_patches", "patch_size"))
+        default = replace(default, size=math.isqrt(patches) * patch)
+    resize: Resize = default.resize
+    if isinstance(scaled, dict):
+        resize = "squash" if "height" in scaled else "crop"
+    side, cut = _side("size", scaled), bool(values.get("do_center_crop", crop is not None or not values))
+    size = (_side("crop_size", crop) or default.size) if cut else side or default.size
+    whole = side or (int(size / default.share) if cut else size)
+    if size > whole:
+        raise ValueError(f"it cuts {size} pixels of a frame scaled to {whole}: wanted a crop_size of at most size")
+    share = size / whole
+    if int(size / share) != whole:  # cut off by rounding
+        share = math.nextafter(share, 0.0)
+    if resize == "squash" and share < 1:
+        resize = "squash_crop"
+    center: Center = default.center if resize == "squash" else "below"
+    return replace(
+        default, size=size, resize=resize, share=share, interpolation=_filter(values, default), center=center
+    )
+
+
+def _side(name: str, size: Any) -> int:
+    """The side in pixels of a preprocessor's `size` or `crop_size`; 0 where it states none."""
+    if isinstance(size, list | tuple):
+        size = dict(zip(("height", "width"), size, strict=True))
+    if isinstance(size, dict):
+        stated = {key for key, value in size.items() if value is not None}
+        if stated not in ({"height", "width"}, {"shortest_edge"}) or size.get("height") != size.get("width"):
+            raise ValueError(f"{name}={str(size)[:60]}: wanted a square, height and width, or the shortest_edge")
+        size = size.get("height") or size.get("shortest_edge")
+    if size is None:
+        return 0
+    if type(size) is not int or not 0 < size <= MAX_SIDE:
+        raise ValueError(f"{name}={str(size)[:60]}: wanted pixels, a whole number from 1 to {MAX_SIDE}")
+    return size
+
+
+def _filter(values: Mapping[str, Any], default: Clip) -> Interpolation:
+    """The filter that a preprocessor scales with."""
+    resample = values.get("resample", default.interpolation)
+    name = FILTERS.get(resample, "unknown") if type(resample) is int else resample
+    for known in get_args(Interpolation):
+        if name == known:
+            return known  # type: ignore[no-any-return]
+    raise ValueError(f"resample={str(resample)[:60]}, which is {str(name)[:60]}: wanted 2 (bilinear) or 3 (bicubic)")
 
 
 @contextmanager
@@ -240,15 +330,22 @@ def _quietly() -> Iterator[None]:
 
 
 def _preprocessor(folder: Path) -> dict[str, Any]:
-    for name in ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json"):
+    """What the first preprocessor's file of a folder states, in transformers' own order; empty where there is none."""
+    for name in ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
             values = checkpoint.read_json(folder / name)
             nested = values.get("video_processor") or values.get("image_processor") or values
+            if not isinstance(nested, dict):
+                raise UserError(f"cannot read {folder / name}: its processor is a {type(nested).__name__}, no object")
             if nested is not values or "size" in nested or "image_mean" in nested:
                 return {key: value for key, value in nested.items() if value is not None}
     return {}
 
 
 def _three(values: Any) -> tuple[float, float, float]:
-    red, green, blue = [float(value) for value in values]
+    """A mean or std of each channel; one number stands for all three."""
+    numbers = values if isinstance(values, list) else [values] * 3
+    if len(numbers) != 3 or not all(type(value) in (int, float) for value in numbers):
+        raise ValueError(f"a mean or std of {str(values)[:60]}: wanted three numbers")
+    red, green, blue = map(float, numbers)
     return red, green, blue

@@ -62,15 +62,21 @@ def restore_adapter(adapter: Adapter, folder: Path, frozen: Mapping[str, str] | 
         frozen: hashes of what it belongs to that is not its own: the encoder, the classes.
 
     Raises:
-        UserError: the files are damaged, the shapes differ, or a frozen part is not the one it was trained with.
+        UserError: the files are damaged, the shapes differ, a weight is no number, or a frozen part is not the one it
+            was trained with.
     """
     record = checkpoint.read_json(folder / "adapter.json")
     trained_with = record.get("frozen", {})
+    if not isinstance(trained_with, dict):
+        raise UserError(
+            f"{folder / 'adapter.json'}: its frozen is a {type(trained_with).__name__}, wanted hashes by name"
+        )
     for part, digest in {**adapter.frozen, **(frozen or {})}.items():
         if (known := trained_with.get(part, digest)) != digest:
             raise UserError(
                 f"{folder} was trained with {part} {str(known)[:12]}, not with {digest[:12]}: train it again"
             )
-    weights = checkpoint.read_weights(folder / "adapter.safetensors")
+    weights = dict(checkpoint.read_weights(folder / "adapter.safetensors"))
     checkpoint.check_names(adapter_state(adapter), weights, folder)
+    checkpoint.check_finite(weights, folder)
     adapter.load_adapter_state(weights)

@@ -7,14 +7,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from evalkit.api import Clip, Loading, has_text
 from evalkit.encoders import load_encoder
 from evalkit.encoders.open_clip import pretrained_name
 from evalkit.errors import UserError
+from evalkit.weights import checkpoint
+from tests import saved
+from tests.encoders.test_processors import alike, shown
 from tests.saved import same
 
 TAGS = {"ViT-B-16": ["openai", "laion2b_s34b_b88k"], "RN50": ["openai"]}
@@ -38,10 +44,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
         create_model=create_model,
         list_pretrained=lambda: [(name, tag) for name, tags in TAGS.items() for tag in tags],
         list_pretrained_tags_by_model=lambda name: TAGS[name],
+        list_models=lambda: list(TAGS),
     )
     configs = SimpleNamespace(get_pretrained_cfg=lambda name, tag: {"quick_gelu": True} if tag == "openai" else {})
     monkeypatch.setitem(sys.modules, "open_clip", package)
     monkeypatch.setitem(sys.modules, "open_clip.pretrained", configs)
+    monkeypatch.setitem(sys.modules, "open_clip.factory", SimpleNamespace())
     return calls
 
 
@@ -102,7 +110,7 @@ def test_the_real_package_gives_what_open_clip_gives(folder: Path) -> None:
     open_clip = real()
     encoder: Any = load_encoder(f"open_clip:{folder}")
     model = open_clip.create_model(f"local-dir:{folder}").eval()
-    assert encoder.clip == Clip(8, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), resize="squash")
+    assert encoder.clip == Clip(8, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), resize="squash", interpolation="bicubic")
     assert (encoder.dim, encoder.pooled_dim) == (64, 10) and has_text(encoder)
     assert encoder.state_dict().keys() == {f"image.model.{name}" for name in model.state_dict()}
     video, texts = torch.randn(2, 8, 3, 32, 32), ["a red ring", "Two dogs"]
@@ -125,6 +133,68 @@ def test_the_real_package_loads_a_folder_strictly_and_not_without_weights(folder
     assert "visual.proj" in refusal(str(folder))
     (folder / "open_clip_pytorch_model.bin").unlink()
     assert "could not be loaded" in refusal(str(folder))
+
+
+@pytest.mark.parametrize("ending", [".pt", ".bin", ".pth", ".safetensors"])
+@pytest.mark.parametrize("start", ["", "module."])
+def test_a_file_of_weights_is_read_with_its_configuration_beside(folder: Path, ending: str, start: str) -> None:
+    known = load_encoder(f"open_clip:{folder}")
+    file = folder / "open_clip_pytorch_model.bin"
+    weights = {start + name: value for name, value in torch.load(file, weights_only=True).items()}
+    file.unlink()
+    file = folder / f"epoch_32{ending}"
+    if ending == ".safetensors":
+        save_file(weights, file)
+    else:
+        torch.save({"epoch": 32, "state_dict": weights, "optimizer": {"state": {0: torch.zeros(1)}}}, file)
+    for ckpt in (str(file), f"open_clip:{file}"):
+        assert checkpoint.sha256(load_encoder(ckpt)) == checkpoint.sha256(known)  # type: ignore[arg-type]
+        assert load_encoder(ckpt).clip == known.clip
+    weights.pop(f"{start}visual.proj")
+    torch.save(weights, folder / "less.pt")
+    assert "do not fit the model (1): missing visual.proj" in saved.refusal(folder / "less.pt")
+
+
+def test_a_folder_that_open_clip_saved_needs_no_prefix(folder: Path) -> None:
+    assert load_encoder(str(folder)).clip == load_encoder(f"open_clip:{folder}").clip
+
+
+def test_a_file_of_a_named_model_is_read(tmp_path: Path) -> None:
+    model = real().create_model("ViT-S-32-alt", pretrained_text=False)
+    torch.save({"net": {"inner." + name: value for name, value in model.state_dict().items()}}, tmp_path / "run.pt")
+    words: dict[str, Any] = {"model": "open_clip:ViT-S-32-alt", "prefix": "inner."}
+    encoder: Any = load_encoder(str(tmp_path / "run.pt"), **words)
+    assert same(encoder.state_dict()["image.model.visual.proj"], model.visual.proj) and encoder.pooled_dim == 256
+    message = saved.refusal(tmp_path / "run.pt", model=words["model"])
+    assert "give encoder.prefix=inner. (all names that the model wants start with inner. there)" in message
+    assert "Did you mean 'ViT-S-32-alt'" in saved.refusal(tmp_path / "run.pt", model="open_clip:ViT-S-32-al")
+
+
+@pytest.mark.parametrize("words", [{}, {"resize_mode": "squash"}, {"interpolation": "bilinear"}, {"size": 48}])
+def test_frames_are_shown_as_open_clips_own_transform_shows_them(folder: Path, words: dict[str, Any]) -> None:
+    open_clip = real()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": words}))
+    clip = load_encoder(f"open_clip:{folder}").clip
+    _, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    for height, width in ((240, 427), (97, 131), (300, 311)):
+        frames = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+        assert alike(clip, shown(clip, frames), transform(Image.fromarray(frames[0]))[None])
+
+
+def test_a_file_without_its_model_says_what_is_missing(tmp_path: Path, asked: list[Any]) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "run.pt")
+    assert refusal(str(tmp_path / "run.pt")) == (
+        f"{tmp_path / 'run.pt'} does not say its model: put open_clip_config.json beside it, or give "
+        "encoder.model=open_clip:NAME"
+    )
+    message = saved.refusal(tmp_path / "run.pt", model="open_clip:../evil")
+    assert message.startswith("settings.name='../evil': wanted the name of a model")
+    assert "open_clip has no such model. Did you mean 'RN50'?" in saved.refusal(
+        tmp_path / "run.pt", model="open_clip:RN5"
+    )
+    (tmp_path / "open_clip_config.json").write_text("[1]")
+    assert "wanted a JSON object, found a list" in saved.refusal(tmp_path / "run.pt")
+    assert not asked
 
 
 def real() -> Any:

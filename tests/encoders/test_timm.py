@@ -6,15 +6,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading, has_text
 from evalkit.encoders import load_encoder
+from evalkit.encoders.timm import _assemble as assemble
 from evalkit.encoders.timm import encoder as build
 from evalkit.encoders.timm import pretrained_name
 from evalkit.errors import UserError
+from tests.encoders.test_processors import alike, shown
 from tests.saved import same
 
 
@@ -67,6 +71,9 @@ class ConvNet(nn.Module):
         pass
 
 
+CUT = {"crop_mode": "squash", "crop_pct": 0.9, "interpolation": "bicubic"}
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     """Puts the stand-in where timm would be; what models were asked of it."""
@@ -79,8 +86,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
         return (ConvNet() if "conv" in name else ViT()).eval()
 
     def resolve_model_data_config(model: nn.Module) -> dict[str, Any]:
-        size = (3, 32, 32)
-        return {"input_size": size, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop_mode": "squash"}
+        size, scaling = (3, 32, 32), {"crop_mode": "squash"} if isinstance(model, ViT) else CUT
+        return {"input_size": size, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), **scaling}
 
     package = SimpleNamespace(
         create_model=create_model,
@@ -132,6 +139,24 @@ def test_the_places_of_a_convolutional_models_map_are_its_tokens(asked: list[Any
     assert same(found.tokens[0], encoder.image.model.embed(video[0]).flatten(2).mT)
     with pytest.raises(ValueError, match="layers=2: wanted 1 to 1"):
         encoder(video, layers=2)
+
+
+def test_what_is_cut_and_interpolated_is_as_timm_says(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for mode, resize in (("squash", "squash_crop"), ("center", "crop")):
+        monkeypatch.setitem(CUT, "crop_mode", mode)
+        clip = load_encoder("timm:conv_tiny").clip
+        assert (clip.resize, clip.share, clip.interpolation, clip.center) == (resize, 0.9, "bicubic", "nearest")
+
+
+def test_frames_are_shown_as_timms_own_transform_shows_them() -> None:
+    timm = real()
+    for name in ("vit_tiny_patch16_224", "eca_nfnet_l0", "convnext_atto", "tf_efficientnet_b0"):
+        model = timm.create_model(name)
+        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+        clip = assemble(model).clip
+        for height, width in ((240, 427), (97, 131), (300, 311)):
+            frames = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+            assert alike(clip, shown(clip, frames), transform(Image.fromarray(frames[0]))[None]), name
 
 
 def test_a_size_that_the_model_was_not_made_for_is_refused(asked: list[Any]) -> None:

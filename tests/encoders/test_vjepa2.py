@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from evalkit.api import Clip
 from evalkit.encoders import Spec, read_preset, save_encoder
 from evalkit.errors import UserError
+from evalkit.weights import checkpoint
 from tests.given import FIXTURES
 from tests.saved import (
     IMAGENET,
@@ -314,3 +316,19 @@ def test_the_authors_own_model_gives_the_same_tokens(tmp_path: Path, layout: str
     found = encoder(inputs.transpose(1, 2)).tokens
     assert found.shape == (2, 4, 16, 48)
     assert same(found.flatten(1, 2), wanted, 1e-5)
+
+
+@pytest.mark.parametrize("prefix", ["model.encoder.", "module.net.", "a.module.backbone."])
+@pytest.mark.parametrize("part", ["", "encoder", "target_encoder", "model"])
+def test_a_prefix_that_is_not_the_authors_is_told_and_following_that_loads(
+    tmp_path: Path, prefix: str, part: str
+) -> None:
+    weights = by_their_names(folder(tmp_path))
+    state: Any = {prefix + name: value for name, value in weights.items()}
+    state = {part: state, "predictor": {"a": torch.zeros(1)}} if part else state
+    torch.save(state, tmp_path / "run.pt")
+    message = refusal(tmp_path / "run.pt", heads=2)
+    told = re.search(r"encoder\.prefix=(\S+) the start", message)
+    assert told and told[1].endswith(prefix)
+    encoder = load(tmp_path / "run.pt", heads=2, prefix=told[1])
+    assert checkpoint.sha256(encoder) == checkpoint.sha256(load(tmp_path / "model"))

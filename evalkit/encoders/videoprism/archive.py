@@ -18,7 +18,7 @@ from evalkit.encoders.videoprism.model import VideoPrism, encoder
 from evalkit.encoders.videoprism.text import sinusoid
 from evalkit.errors import UserError, one_line
 from evalkit.runtime import bounded
-from evalkit.weights.checkpoint import check_names, raise_problems
+from evalkit.weights.checkpoint import check_finite, check_names, raise_problems
 
 _Names = dict[str, tuple[str, str]]  # official name -> ours, and the array's axes
 
@@ -121,6 +121,7 @@ def load_archive(path: Path, tokenizer: Path | None) -> VideoPrism:
         embeddings = "text.model.embeddings"
         weights[f"{embeddings}.position_embedding"] = sinusoid(*shapes[f"{embeddings}.position_embedding"])
         weights[f"{embeddings}.position_ids"] = torch.arange(shapes[f"{embeddings}.position_ids"][1])[None]
+    check_finite(weights, path)
     module.load_state_dict(weights, assign=True)
     return module
 

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol,
 
 from annotated_types import Ge, Gt
 
+from evalkit.api.clip import Center as Center
+from evalkit.api.clip import Clip as Clip
+from evalkit.api.clip import Interpolation as Interpolation
+from evalkit.api.clip import Resize as Resize
 from evalkit.errors import UserError as UserError
 
 if TYPE_CHECKING:
@@ -20,38 +24,6 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import Training as Training
 
 Sampling = Literal["uniform", "segments", "fps", "dense"]
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What one encoder sees of a video, as it was trained.
-
-    Attributes:
-        frames: frames in one clip.
-        size: height and width of the square input, in pixels.
-        mean: subtracted from each RGB channel after scaling to `value_range`.
-        std: divides each RGB channel after that.
-        value_range: what pixel values 0 and 255 become before mean and std.
-        resize: how frames were made square: `crop` scales the shorter side and cuts, `squash` scales both sides.
-    """
-
-    frames: int = 16
-    size: int = 224
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    value_range: tuple[float, float] = (0.0, 1.0)
-    resize: Literal["crop", "squash"] = "crop"
-
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """Encoder input, float32 (..., C, H, W), from uint8 RGB pixels (..., C, H, W) in 0..255."""
-        import torch
-
-        low, high = self.value_range
-        mean = torch.tensor(self.mean, dtype=torch.float64).view(3, 1, 1)
-        std = torch.tensor(self.std, dtype=torch.float64).view(3, 1, 1)
-        scale, shift = (high - low) / 255 / std, (low - mean) / std
-        video = torch.empty(pixels.shape, device=pixels.device).copy_(pixels)  # one contiguous copy, then in place
-        return video.mul_(scale.to(video)).add_(shift.to(video))
 
 
 @dataclass(frozen=True)
@@ -117,10 +89,10 @@ class Views:
         clips: temporal views, evenly spaced; for `uniform` and `segments` the span is cut into that many parts.
         crops: spatial views: 1 is the center, 3 are start, center and end along the longer side.
         resize: `crop` scales the shorter side to `size` / `share` and cuts a square; `squash` scales both sides to
-            `size`; None means the encoder's own way.
+            `size`; `squash_crop` scales both to `size` / `share` and cuts; None means the encoder's own way.
         size: height and width in pixels; None means the encoder's own size.
-        share: with `crop`, the square's side as a share of the frame's shorter side, above 0 and up to 1: 0.875 scales
-            that to 256 pixels where `size` is 224.
+        share: with a cut, the square's side as a share of what is scaled, above 0 and up to 1: 0.875 scales the shorter
+            side to 256 pixels where `size` is 224. 1 with `resize` None means the encoder's own.
     """
 
     sampling: Sampling = "uniform"
@@ -129,7 +101,7 @@ class Views:
     stride: Annotated[int, Gt(0)] = 1
     clips: Annotated[int, Gt(0)] = 1
     crops: Literal[1, 3] = 1
-    resize: Literal["crop", "squash"] | None = None
+    resize: Resize | None = None
     size: Annotated[int, Gt(0)] | None = None
     share: float = 1.0
 

@@ -1,0 +1,103 @@
+"""Language models from disk: refused where their files do not fit one another."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from evalkit.errors import UserError
+from evalkit.language.models import load
+
+
+@pytest.fixture
+def copy(lm: Path, tmp_path: Path) -> Path:
+    shutil.copytree(lm, tmp_path / "lm")
+    return tmp_path / "lm"
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load(str(folder))
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(f"lm={folder}: ")
+    return str(caught.value)
+
+
+def change(folder: Path, name: str, value: Any, file: str = "config.json") -> None:
+    stated = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**stated, name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("num_hidden_layers", 1, "unexpected model.layers.1."),
+        ("num_hidden_layers", 3, "missing model.layers.2."),
+        ("vocab_size", 300, "model.embed_tokens.weight is (200, 32), wanted (300, 32)"),
+        ("hidden_size", 64, "model.layers.0."),
+        ("num_hidden_layers", 10**9, "no model has so many"),
+    ],
+)
+def test_a_configuration_of_another_model_than_the_weights_is_refused(
+    copy: Path, name: str, value: int, told: str
+) -> None:
+    change(copy, name, value)
+    assert told in refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "num_hidden_layers", "model_type", "hidden_act"])
+def test_values_of_wrong_types_are_told_in_one_line(copy: Path, name: str) -> None:
+    kept = (copy / "config.json").read_text()
+    for value in ("x", None, [1], {"a": 1}, -1, 10**30):
+        change(copy, name, value)
+        refusal(copy)
+        (copy / "config.json").write_text(kept)
+
+
+@pytest.mark.parametrize("value", [3, ["LlamaTokenizer"], {"a": 1}, True, "NoSuchTokenizer", "../evil"])
+def test_a_tokenizer_class_of_a_wrong_type_is_told_or_not_needed(copy: Path, value: Any) -> None:
+    change(copy, "tokenizer_class", value, "tokenizer_config.json")
+    try:
+        load(str(copy))
+    except UserError as error:
+        assert "\n" not in str(error) and "cannot read its tokenizer" in str(error)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize("content", ["[1]", "[" * 100_000, "", "null"])
+def test_files_that_are_no_objects_are_told_in_one_line(copy: Path, file: str, content: str) -> None:
+    (copy / file).write_text(content)
+    try:
+        load(str(copy))  # without what the file says, where there is another
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_weights_that_are_missing_or_no_numbers_are_told_by_name(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    save_file({k: v for k, v in weights.items() if k != name}, copy / "model.safetensors", {"format": "pt"})
+    assert f"missing {name}" in refusal(copy)
+    for value in ("nan", "inf"):
+        bad = {**weights, name: torch.full_like(weights[name], float(value))}
+        save_file(bad, copy / "model.safetensors", {"format": "pt"})
+        assert f"{name} holds 2,048 of 2,048 values that are NaN or infinite" in refusal(copy)
+
+
+def test_a_tokenizer_of_another_model_is_refused(copy: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    shutil.copytree(copy, small)
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    LlamaForCausalLM(LlamaConfig(vocab_size=50, num_attention_heads=2, **shape)).save_pretrained(small)
+    assert "its tokenizer has 200 tokens, and its weights are of 50" in refusal(small)
+
+
+def test_the_embedded_one_loads(lm: Path) -> None:
+    for source in ("", str(lm)):
+        model, tokenizer = load(source)
+        assert tokenizer.vocab_size == model.get_input_embeddings().num_embeddings  # type: ignore[operator]
