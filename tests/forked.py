@@ -62,6 +62,8 @@ class Forked:
 
     def wait(self) -> int | None:
         self.process.join()
+        self._out.close()
+        self.stderr.close()
         return self.returncode
 
 

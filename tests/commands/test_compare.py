@@ -1,7 +1,6 @@
 import importlib
 import math
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def write(
 ) -> Path:
     record = result_of(rows, **settings)
     change(record)
-    return run_folder.write(folder / run_folder.run_id("", datetime.now(UTC)), record, rows, "")
+    return run_folder.write(folder / "run", record, rows, "")
 
 
 def answered(right: Sequence[bool], per_video: int = 1) -> list[Row]:

@@ -38,7 +38,7 @@ class Hang(BaseException):
 
 def findings(fuzzer: Fuzzer, n: int, seed: int, progress: Callable[[int], object] = id) -> Iterator[str]:
     """What goes wrong with so many inputs, each made from its own seed: a line that names the input, and a problem."""
-    memory = _memory()
+    memory, before = _memory(), _children()
     for number in range(n):
         chosen = fuzzer(Random(f"{seed} {number}"))
         problem = _problem(chosen)
@@ -48,8 +48,8 @@ def findings(fuzzer: Fuzzer, n: int, seed: int, progress: Callable[[int], object
         if problem:
             yield f"seed {seed}, input {number}: {chosen.shown[:300]}\n    {problem}"
         progress(number)
-    if left := _children():
-        yield f"processes left behind: {', '.join(left)}"
+    if left := _children().keys() - before.keys():
+        yield f"processes left behind: {', '.join(_children()[pid] for pid in left)}"
 
 
 def _problem(chosen: Input) -> str:
@@ -101,12 +101,13 @@ def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _children() -> list[str]:
-    """The commands of this process' children, without Python's own of multiprocessing."""
-    left = []
+def _children() -> dict[str, str]:
+    """The commands of this process' children by their ids, without Python's own of multiprocessing."""
+    left = {}
     for file in Path("/proc/self/task").glob("*/children"):
         for child in file.read_text().split():
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                left += [line[:200]] if line and "resource_tracker" not in line else []
+                if line and "resource_tracker" not in line:
+                    left[child] = line[:200]
     return left

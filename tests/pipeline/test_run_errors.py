@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,11 +144,16 @@ def test_an_encoder_that_gives_nan_is_told_and_not_scored(
 ) -> None:
     for file in tiny.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    state = load_file(tiny / "model.safetensors")
-    save_file(state | {"norm.bias": state["norm.bias"] * torch.nan}, tmp_path / "model.safetensors")
-    assert main(["run", *probe_words(world, tmp_path), f"out={tmp_path / 'out'}"]) == 2
-    assert "the canary stops this run: finite: 100.0% of the output is NaN or infinity" in capsys.readouterr().err
-    assert main(["run", *probe_words(world, tmp_path), f"out={tmp_path / 'out'}", "canary=false"]) == 2
+    state, words = load_file(tiny / "model.safetensors"), [*probe_words(world, tmp_path), f"out={tmp_path / 'out'}"]
+    for value, told in (
+        (math.nan, "norm.weight holds 24 of 24 values that are NaN or infinite"),
+        (3e38, "the canary stops this run: finite: "),  # whose sums are infinite
+    ):
+        changed = {name: torch.full((24,), value) for name in ("norm.bias", "norm.weight")}
+        save_file(state | changed, tmp_path / "model.safetensors")
+        assert main(["run", *words]) == 2
+        assert told in capsys.readouterr().err
+    assert main(["run", *words, "canary=false"]) == 2
     err = capsys.readouterr().err
     assert "evalkit: none of the 9 training videos could be read" in err
     assert "the encoder gives NaN or infinity of it: its weights are damaged" in err
@@ -202,7 +208,7 @@ def break_ckpt(how: str, folder: Path) -> tuple[str, str]:
         return str(folder), f"cannot read {config}: "
     if how == "other json":
         config.write_text('{"model_type": "vit"}')
-        return str(folder), f"weights of {folder} do not fit the model ("
+        return str(folder), f"{config} describes a model of 85,798,656 values, and its weights have "
     if how == "other settings":
         config.write_text(json.dumps(json.loads(config.read_text()) | {"settings": {"width": 3}}))
         return str(folder), "encoder longvivit cannot be built as its settings say: "
