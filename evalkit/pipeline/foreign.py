@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.config.parse import resolve
-from evalkit.errors import UserError, suggest
-from evalkit.pipeline.setup import load_task
+from evalkit.errors import UserError, printable, suggest
+from evalkit.pipeline.foreign_files import Predictions, read_predictions
+from evalkit.pipeline.setup import load_task, meant_size
 from evalkit.plugins import display_name
 from evalkit.results import provenance, run_folder, scores
-from evalkit.results.predictions import Predictions, read_predictions
+from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
 
@@ -70,6 +73,7 @@ def score_predictions(words: Sequence[str]) -> Path:
         rows,
         name=name,
         score=reference,
+        quick_score=None,
         protocol={"name": task.protocol, "adapter": ADAPTER},
         encoder={
             "name": shown,
@@ -96,13 +100,15 @@ def score_predictions(words: Sequence[str]) -> Path:
         provenance=provenance.provenance(
             ("score", *words), config.options.seed, "cpu", "none", started, datetime.now(UTC)
         ),
+        expect=meant_size(config),
     )
-    lines = [f"task: {config.options.task}", *(f"{key}: {value!r}" for key, value in given.items())]
-    lines += [f"data.{key}: {str(value)!r}" for key, value in config.data.items()]
-    config_yaml = "\n".join(lines) + "\n"
+    command = printable(f"# {shlex.join(['evalkit', 'score', *words])}")
+    settings = {"task": config.options.task, **given, **{f"data.{key}": of for key, of in config.data.items()}}
+    # Text as in JSON is text in yaml.
+    config_yaml = "\n".join([command, *(f"{key}: {json.dumps(str(value))}" for key, value in settings.items())]) + "\n"
     folder_name = "".join(c if c.isalnum() or c in "._-" else "-" for c in shown).strip(".") or digest[:8]
     folder = Path(given["out"]).expanduser() / folder_name / name / run_folder.run_id(config_yaml, started)
-    return run_folder.write(folder, result, rows, config_yaml)
+    return run_folder.write(folder, result, rows, config_yaml, evidence=Evidence())
 
 
 def _rows(predictions: Predictions, file: Path) -> list[Row]:

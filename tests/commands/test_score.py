@@ -47,7 +47,7 @@ def test_missing_examples_count_as_wrong_and_the_record_validates(root: Path, tm
 TAL = """
 from pathlib import Path
 from evalkit.api import Example, Task
-from evalkit.datasets.localization.segments import read_segments
+from evalkit.localization.segments import read_segments
 from evalkit.metrics import activitynet_map
 
 

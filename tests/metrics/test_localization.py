@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.datasets.localization.key_frames import read_detections, read_key_frames, read_label_map
-from evalkit.datasets.localization.segments import read_segment_predictions, read_segments
 from evalkit.errors import UserError
+from evalkit.localization.key_frames import read_detections, read_key_frames, read_label_map
+from evalkit.localization.segments import read_segment_predictions, read_segments
 from evalkit.metrics.bootstrap import AdditiveScore, ReweightedScore, interval_of
 from evalkit.metrics.localization import (
     ACTIVITYNET,

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from evalkit.datasets.localization.key_frames import (
+from evalkit.errors import UserError
+from evalkit.localization.key_frames import (
     key_frame_name,
     read_detections,
     read_excluded,
@@ -14,7 +15,6 @@ from evalkit.datasets.localization.key_frames import (
     read_label_map,
     read_persons,
 )
-from evalkit.errors import UserError
 from tests.given import ANNOTATIONS, real, write
 
 ACTIONS = {1: "bend", 12: "stand"}

@@ -24,9 +24,9 @@ import numpy as np
 from evalkit import metrics
 from evalkit.api import Example, Task
 from evalkit.datasets.files import parsing_errors_at, read_json, read_table
-from evalkit.datasets.localization.key_frames import key_frame_name, read_detections
-from evalkit.datasets.localization.segments import read_segment_predictions
 from evalkit.errors import UserError, one_line
+from evalkit.localization.key_frames import key_frame_name, read_detections
+from evalkit.localization.segments import read_segment_predictions
 
 
 class Predictions(NamedTuple):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.datasets.localization.benchmarks import activitynet, ava, thumos14
 from evalkit.errors import UserError
-from evalkit.results.predictions import read_predictions
+from evalkit.localization.benchmarks import activitynet, ava, thumos14
+from evalkit.pipeline.foreign_files import read_predictions
 from tests.given import ANNOTATIONS, DATA, real, write
 
 BOX = "v,0902,0.1,0.2,0.5,0.9,{},0\n"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from evalkit.datasets.localization.segments import clipped, read_segment_predictions, read_segments
 from evalkit.errors import UserError
+from evalkit.localization.segments import clipped, read_segment_predictions, read_segments
 from tests.given import ANNOTATIONS, real, write
 
 

@@ -3,7 +3,7 @@
 No adapter of evalkit localizes yet, so these are no benchmarks of `evalkit run`. A file of one line makes each a task
 that `evalkit score task=./tal.py data.root=... predictions=FILE` knows:
 
-    from evalkit.datasets.localization.benchmarks import activitynet as task
+    from evalkit.localization.benchmarks import activitynet as task
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evalkit.api import Example, Task
-from evalkit.datasets.files import find_file, find_videos, video_file
-from evalkit.datasets.localization.key_frames import (
+from evalkit.datasets.files import find_file
+from evalkit.datasets.videos import find_videos, video_file
+from evalkit.errors import UserError
+from evalkit.localization.key_frames import (
     ACTIONS,
     key_frame_name,
     read_excluded,
     read_key_frames,
     read_label_map,
 )
-from evalkit.datasets.localization.segments import LabeledVideo, read_segments
-from evalkit.errors import UserError
+from evalkit.localization.segments import LabeledVideo, read_segments
 from evalkit.metrics import activitynet_map, ava_map, thumos_map
 
 LABEL_MAPS = (
@@ -109,7 +110,7 @@ def _segment_examples(root: Path, videos: Sequence[LabeledVideo]) -> list[Exampl
     files = find_videos(root)
 
     def path(name: str) -> Path:
-        return files.get(f"v_{name}") or video_file(files, root / "videos", name)
+        return video_file(files, root / "videos", f"v_{name}" if f"v_{name}" in files else name)
 
     return [Example(video.name, path(video.name), video.segments) for video in videos]
 
