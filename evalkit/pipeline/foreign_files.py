@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from evalkit.datasets.files import parsing_errors_at, read_json, read_table
 from evalkit.errors import UserError, one_line
 from evalkit.localization.key_frames import key_frame_name, read_detections
 from evalkit.localization.segments import read_segment_predictions
+from evalkit.runtime.bounded import check_archive
 
 
 class Predictions(NamedTuple):
@@ -211,9 +213,10 @@ def _boxes(task: Task, file: Path) -> _Read:
 
 def _ranks(task: Task, file: Path) -> _Read:
     try:
+        check_archive(file)
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:  # the last of a bare .npy
         raise UserError(f"cannot read {file} as npz: {one_line(error)}") from error
     matrix = next((arrays[name] for name in ("similarity", "sims", "sim_matrix") if name in arrays), None)
     texts = [example.id for example in task.test]
