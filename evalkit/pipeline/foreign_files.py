@@ -216,7 +216,7 @@ def _ranks(task: Task, file: Path) -> _Read:
         check_archive(file)
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:  # the last of a bare .npy
+    except (OSError, ValueError, EOFError, BadZipFile, TypeError) as error:  # the last of a bare .npy
         raise UserError(f"cannot read {file} as npz: {one_line(error)}") from error
     matrix = next((arrays[name] for name in ("similarity", "sims", "sim_matrix") if name in arrays), None)
     texts = [example.id for example in task.test]
