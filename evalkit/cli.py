@@ -34,6 +34,7 @@ evalkit scores pretrained video encoders.
   evalkit check task=NAME data.root=FOLDER [...]          is all of a benchmark's data there, and does it decode?
   evalkit list tasks|encoders|adapters|suites             what can be named
   evalkit score RUN                                       score a result's predictions again
+       or score task=NAME predictions=FILE [...]          score predictions made elsewhere, in the benchmark's format
   evalkit validate PATH ... [signers=FILE]                check results against all that can be derived again
   evalkit sign RUN key=FILE                               sign a result with an SSH key, for boards that take others'
   evalkit compare A B ... [all=true]                      is run B better than run A on the same samples, and how sure

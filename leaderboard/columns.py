@@ -73,9 +73,14 @@ class Column:
 
 
 def adaptation(record: Mapping[str, Any]) -> str:
-    """The adaptation of a run, as `evalkit.datasets.published` names it: frozen, mlap, finetune, zero-shot, ..."""
+    """The adaptation of a run, as `evalkit.datasets.published` names it: frozen, mlap, finetune, zero-shot, ...
+
+    Predictions that evalkit did not make are `made elsewhere`, whatever made them.
+    """
     adapter = record["adapter"]
     settings = adapter["settings"]
+    if adapter["name"] == "predictions":
+        return "made elsewhere"
     if record["selection"] is None:  # nothing was fitted on the task
         return "zero-shot"
     if shots := record["task"]["protocol"].get("shots"):  # papers print what all of the training data gives

@@ -146,7 +146,7 @@ def test_imports_are_read_in_every_form() -> None:
 LAYERS = (
     ("api", "errors"),
     ("runtime", "plugins", "video", "heads", "metrics", "canary"),
-    ("config", "weights", "features", "datasets", "results"),
+    ("config", "weights", "features", "datasets", "localization", "results"),
     ("encoders", "language"),
     ("adapters", "mini", "pipeline"),
     ("tasks", "demo", "commands", "callback"),

@@ -1,10 +1,11 @@
-"""`evalkit score RUN`: scores a result's predictions again."""
+"""`evalkit score RUN`: scores a result's predictions again; with predictions=FILE, those that were made elsewhere."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from evalkit.errors import UserError
+from evalkit.results.run_folder import RESULT, load
 from evalkit.results.scores import task_files
 from evalkit.results.table import table
 from evalkit.results.validate import rescore
@@ -14,8 +15,15 @@ def main(words: list[str]) -> int:
     """1 where the new scores differ from the stored ones, else 0.
 
     Raises:
-        UserError: not one run is named, or it cannot be scored.
+        UserError: not one run is named, or it cannot be scored; or predictions made elsewhere are not as they should.
     """
+    if any(word.startswith("predictions=") for word in words):
+        from evalkit.pipeline.foreign import score_predictions  # imports torch
+
+        folder = score_predictions(words)
+        print(table(load(folder)))
+        print(folder / RESULT)
+        return 0
     runs, files = task_files(words)
     if len(runs) != 1:
         raise UserError(f"score takes the folder of one run, got {' '.join(runs) or 'nothing'}")

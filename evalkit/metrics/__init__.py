@@ -13,6 +13,7 @@ from evalkit.metrics.average_precision import (
     top1_map,
 )
 from evalkit.metrics.classification import accuracy, macro_accuracy, top1_top5
+from evalkit.metrics.localization import activitynet_map, ava_map, thumos_map
 from evalkit.metrics.retrieval import retrieval
 from evalkit.metrics.text.captions import captions, captions_meteor
 from evalkit.metrics.text.dense import dense, dense_by_video, dense_by_video_meteor, dense_meteor
@@ -22,6 +23,8 @@ from evalkit.metrics.text.wups import wups, wups_untagged
 
 __all__ = [
     "accuracy",
+    "activitynet_map",
+    "ava_map",
     "box_map",
     "captions",
     "captions_meteor",
@@ -39,6 +42,7 @@ __all__ = [
     "paragraph_meteor",
     "pr_auc",
     "retrieval",
+    "thumos_map",
     "top1_map",
     "top1_top5",
     "wups",

@@ -113,7 +113,7 @@ class ReweightedScore(float):
 
     def resample(self, member: Indices, n: int, seed: int, resamples: int) -> Table:
         """Bootstrap scores (resamples,), drawing n clusters with replacement; example i is in cluster `member[i]`."""
-        draws = _draws(np.ones(n, np.intp), seed, resamples, len(member))
+        draws = cluster_draws(n, seed, resamples, len(member))
         return np.concatenate([self.of(times.T.astype(np.float32)[member]) for times in draws])
 
 
@@ -232,6 +232,11 @@ def number_clusters(clusters: Sequence[Hashable] | Clusters) -> Clusters:
         return clusters
     index = dict(zip(dict.fromkeys(clusters), count(), strict=False))
     return Clusters(np.fromiter(map(index.__getitem__, clusters), np.intp, len(clusters)), len(index))
+
+
+def cluster_draws(n: int, seed: int, resamples: int, width: int) -> Iterator[Table]:
+    """How often each of n clusters is drawn, (some, n) at a time; `width` numbers of a draw are held at once."""
+    return _draws(np.ones(n, np.intp), seed, resamples, width)
 
 
 def _draws(counts: Indices, seed: int, resamples: int, width: int = 1) -> Iterator[Table]:
