@@ -7,17 +7,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from evalkit import plugins
 from evalkit.api import Example, Task
 from evalkit.datasets.videos import unused_videos
 from evalkit.errors import UserError
-
-pytest.importorskip("hypothesis", reason="pip install hypothesis")
-
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 BOUNDED = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 FOLDERS = st.sampled_from(["cat", "dog", "train", "Test", "val", "x.mp4", "a b", "ß", "videos", ".hidden", "@eaDir"])
