@@ -141,22 +141,38 @@ class MultipleChoice(Trained):
 
 LETTERS = string.ascii_uppercase
 
-# A letter that stands for an option; A and I may be words, which they are not before a mark, at the end, or before a
-# reason.
-_REASON = r"(?=\s+(?:because|since|as|is|was|would|seems)\b)"
-_CAPITAL = rf"(?:[B-HJ-Z](?![\w'’.-]\w|\w)|[AI](?:(?=[\W_]*$|[.):,\]](?:\s|$))|{_REASON}))"
-_FIRST = re.compile(rf"[\W_]*(?:({_CAPITAL})|([A-Za-z])(?:[\W_]*$|[.):\],](?:\s|$)))")
-_STATED = re.compile(rf"\b(?i:answer|ans|option|choice)\b(?:\s+(?:is|was|would be))?[\W_]*({_CAPITAL}|[b-hj-z]\b)")
+# A letter names an option where it stands by itself: at the start with a mark (B. or B:), in brackets, after "answer" or
+# "I think", or alone. Before any other word it may be one: A, I, and the C that EgoSchema calls whoever wears the camera.
+_END = r"[\W_]*$"
+_REASON = (
+    r"\s*,?\s+(?:because|since|as(?!\s+in\b)|(?:is|was|would\s+be|seems)\s+(?:right|correct|the|my|most|best|likely))\b"
+)
+_AFTER = rf"(?={_END}|\s*[.):\]/](?:\s|$|[a-z]{{3}})|\s*,|\s+[-–—]\s|\s+(?:or|and)\b|{_REASON})"
+_MARKED = re.compile(r"(?![(\[{])[\W_]*?([A-Za-z])(?:\s*[):\]]|\.(?=\s|$|[a-z]{3})|\s+[-–—]\s)")
+_STATED = re.compile(
+    r"\b(?i:answer|ans|option|choice)\b(?:\s+(?i:is|was|would\s+be))?([\W_]*)(?:([B-HJ-Zb-hj-z])(?![\w'’.-]\w|\w)"
+    rf"|(?:(A|I){_AFTER})|([ai])(?={_END}))"
+)
 _BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
-_MEANT = re.compile(rf"\b(?:is|be|it's|think|say|choose|pick|select|with)[\W_]+({_CAPITAL})")
-_ANOTHER = re.compile(rf"[\W_]*(?:(?:or|and|nor)\b)?[\W_]*({_CAPITAL}|[b-z](?=[\W_]*$))")
-_DENIED = re.compile(r"\b(?:not|isn't|neither|except)[\W_]+(?:option\s+)?$", re.I)
+_FIRST = re.compile(rf"[\W_]*(?:([A-Z]){_AFTER}|([a-z])(?:{_END}|(?=\s*,)))")
+_MEANT = re.compile(
+    r"\b(?i:is|be|it's|think|say|said|guess|choose|pick|select|with|therefore|thus|hence|so|but)\b[\W_]+"
+    rf"(?:(?i:it)(?:'s|\s+is)\s+)?([A-Z]){_AFTER}"
+)
+_ANOTHER = re.compile(
+    rf"[\s)\].]*(?:[,/&]|\b(?:or|and|nor)\b)\s*(?:(?:or|and|nor|maybe|perhaps|possibly)\s+)*[(\[]?([A-Za-z]){_AFTER}"
+)
+_DENIED = re.compile(r"\b(?:not|isn't|neither|except)[\W_]+(?:option\s+)?[(\[{]?$", re.I)
+_WRONG = re.compile(r"[)\]}\s]*(?:is|was|seems)\s+(?:wrong|incorrect|false|not)\b", re.I)
+_THOUGHT = re.compile(r"<think>.*?</think>|<[^<>\s]{1,20}>", re.S)
+_OPENING = re.compile(r"(?:[:!]|\b(?:is|assistant))$", re.I)  # a line that the answer follows
 
 
 def named(answer: str, options: int) -> Prediction:
-    """The option whose letter a text names, in its first line; none, with the reason, where it names none or several.
+    """The option whose letter a text names; none, with the reason, where it names none or several.
 
-    That is the letter at its start (B, b., B because), after "answer" or "option", in brackets, or after "I think".
+    That is the letter after "answer" or "option", at its start (B., B because), in brackets, or after "I think", in the
+    first line; in the next, where that only leads up to it ("The answer is").
     """
     letter = _letter(answer)
     place = LETTERS.index(letter) if letter else options
@@ -166,19 +182,32 @@ def named(answer: str, options: int) -> Prediction:
 
 
 def _letter(answer: str) -> str | None:
-    lines = unicodedata.normalize("NFKC", answer).split("\n")
-    line = next((line.strip() for line in lines if line.strip()), "")
-    if first := _FIRST.match(line):
-        matches = [first]
-    else:
-        matches = next((all_ for form in (_STATED, _BRACKETED, _MEANT) if (all_ := [*form.finditer(line)])), [])
-    letters = set()
-    for match in matches:
-        letters.add(next(group for group in match.groups() if group).upper())
-        another = _ANOTHER.match(line, match.end(match.lastindex or 0))
-        if _DENIED.search(line, 0, match.start(match.lastindex or 0)) or another:
+    text = _THOUGHT.sub(" ", unicodedata.normalize("NFKC", answer))
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        if letters := _letters(line):
+            return letters.pop() if len(letters) == 1 else None
+        if not _OPENING.search(line) or line.lower().startswith("question"):
             return None
-    return letters.pop() if len(letters) == 1 else None
+    return None
+
+
+def _letters(line: str) -> set[str]:
+    """The letters that a line names, in the first way of naming that it has."""
+    for form in (_STATED, _MARKED, _BRACKETED, _FIRST, _MEANT):
+        letters: set[str] = set()
+        matches = [match for match in [form.match(line)] if match] if form in (_MARKED, _FIRST) else form.finditer(line)
+        for match in matches:
+            group = next(i for i in range(match.re.groups, 0, -1) if match[i])
+            if _DENIED.search(line, 0, match.start(group)) or _WRONG.match(line, match.end(group)):
+                continue
+            if form is _STATED and group == 4 and ":" not in match[1]:  # "the answer is a" goes on
+                continue
+            letters.add(match[group].upper())
+            if another := _ANOTHER.match(line, match.end(group)):
+                letters.add(another[1].upper())
+        if letters:
+            return letters
+    return set()
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> MultipleChoice:

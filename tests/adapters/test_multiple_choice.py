@@ -208,19 +208,31 @@ def test_pointwise_mutual_information_is_what_question_and_video_add(lm: Path) -
             1,
             ["E.g. (B)", "Option B", "I think B", "I think it's B", "\uff22", "\uff08B\uff09", "B, a ring", "Answer:B"],
         ),
-        (2, ["(C) a ring", "C. A red ring", "answer: C because", "c"]),
+        (
+            1,
+            ["B</s>", "Answer:\nB", "The answer is\nB", "Sure!\nB", "<think>A or C</think>\nB", "assistant\nB", "B, B"],
+        ),
+        (1, ["Therefore, B", "So B.", "I would choose B.", "B.opening", "(A) is wrong, (B) is right", "B is correct"]),
+        (1, ["C is cooking, so the answer is B", "B. C opens the door", "B) C picks", "B: C opens", "B, C opens it"]),
+        (1, ["The answer is B: C opens the door", "B<|im_end|>", "Answer: option B", "The correct option is B"]),
+        (0, ["answer: a", "A - opening", "So A."]),
+        (2, ["(C) a ring", "C. A red ring", "answer: C because", "c", "not B but C", "C because"]),
+        (4, ["Answer: E. C cleans", "I'd guess E"]),
     ],
 )
 def test_a_letter_that_is_said_names_its_option(place: int, answers: list[str]) -> None:
     named = plugins.module_and_factory("adapter", "multiple_choice")[0].named
-    assert {answer: named(answer, 3).value for answer in answers} == dict.fromkeys(answers, place)
+    assert {answer: named(answer, 5).value for answer in answers} == dict.fromkeys(answers, place)
 
 
+# EgoSchema calls whoever wears the camera C.
+WEARER = ["C opens the door", "C is opening the drawer", "C picks a book", "The person in the video is C opening"]
 NO_OPTION = ["", "a red ring", "D", "Both", "7", "a.m.", "A.M.", "U.S.", "A man runs", "I am", "B-roll", "T-shirt"]
 SEVERAL = ["B, C", "b, c", "B/C", "A or B", "Both A and B", "(B) or (C)", "Answer: B, C", "neither A nor B", "not B"]
+OTHERS = ["B, maybe C", "A as in", "a red ring\nB", "Options: (A) x (B) y"]
 
 
-@pytest.mark.parametrize("said", [*NO_OPTION, *SEVERAL, "The answer is a", "The answer is A man"])
+@pytest.mark.parametrize("said", [*NO_OPTION, *SEVERAL, *WEARER, *OTHERS, "The answer is a", "The answer is A man"])
 def test_what_names_no_option_is_a_failure_with_its_words(said: str) -> None:
     found = plugins.module_and_factory("adapter", "multiple_choice")[0].named(said, 3)
     assert found.value is None
