@@ -141,8 +141,8 @@ class MultipleChoice(Trained):
 
 LETTERS = string.ascii_uppercase
 
-# A letter names an option where it stands by itself: at the start with a mark (B. or B:), in brackets, after "answer" or
-# "I think", or alone. Before any other word it may be one: A, I, and the C that EgoSchema calls whoever wears the camera.
+# A letter names an option where it stands by itself: at the start with a mark (B. or B:), in brackets, after "answer"
+# or "I think", or alone. Before any other word it may be a word: A, I, and C, EgoSchema's name of the camera wearer.
 _END = r"[\W_]*$"
 _REASON = (
     r"\s*,?\s+(?:because|since|as(?!\s+in\b)|(?:is|was|would\s+be|seems)\s+(?:right|correct|the|my|most|best|likely))\b"

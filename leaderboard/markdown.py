@@ -18,9 +18,9 @@ COLUMNS_PER_TABLE = 6  # more columns of a section go into further tables
 LEGEND = """\
 Each cell: the headline with its 95 % interval, resampled by video; the ranks that the run may have, at 95 %, among
 those of its column on the same examples (runs that do not differ significantly share ranks); and in square brackets its
-line under [Runs](#runs). Rows stand in the order of the first column that has them. A failed example counts as wrong;
-*partial* gives the score if all that failed were right. A letter in round brackets: another protocol, or other data,
-than the rest of the column; what differs stands below the table."""
+line under [Runs](#runs). Rows are sorted by the first column in which they have a score. A failed example counts as
+wrong; *partial* gives the score if all that failed were right. A letter in round brackets: another protocol, or other
+data, than the rest of the column; what differs stands below the table."""
 SEEDS = """\
 Runs that differ in their seed alone share a cell: the mean of their scores with its interval, and the standard
 deviation (sd) over seeds. Controls, date and command are those of the newest."""

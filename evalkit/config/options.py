@@ -25,7 +25,7 @@ class Options:
         lm: a causal language model for adapters that take one: a folder or hub id; empty: the adapter's own
         adapter_from: folder of a trained adapter, written by `evalkit adapt`; empty: the checkpoint's own, if it has
             one; none: fit a new one
-        out: folder that the result is written into
+        out: folder that the result, or the trained adapter, is written into
         seed: of everything random
         device: where to compute; auto: a GPU where there is one
         workers: processes that decode; 0: one per core

@@ -100,7 +100,8 @@ def _check_columns(file: Path, names: Sequence[str], columns: Sequence[str], opt
             )
         if name not in known and meant:
             raise UserError(
-                f"{file}: unknown column {name!r}, near {meant!r}: name it {meant!r} where it is that, else otherwise"
+                f"{file}: unknown column {name!r}, near {meant!r}: if it holds that, rename it to {meant!r}, "
+                "else to another name"
             )
 
 

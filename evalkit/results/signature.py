@@ -83,7 +83,9 @@ def signer(run: Path, signers: Path) -> str:
     known = _ssh_keygen(["-Y", "find-principals", *of_key], run / RESULT)
     names = known.stdout.decode(errors="replace").splitlines()
     if known.returncode or not names:
-        raise UserError(f"{run}: signed by no key of {signers}")
+        first, *more = known.stderr.decode(errors="replace").splitlines() or [""]
+        wanted = f": {in_line(first)[:200]}; a line is a name and a public key, `me@lab.org ssh-ed25519 AAAA...`"
+        raise UserError(f"{run}: its signature matches no key in {signers}{wanted if more else ''}")
     verified = _ssh_keygen(["-Y", "verify", "-I", names[0], "-n", NAMESPACE, *of_key], run / RESULT)
     if verified.returncode:
         raise UserError(f"{run}: the signature is not of this {RESULT}: {_last(verified)}")

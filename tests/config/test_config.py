@@ -317,7 +317,8 @@ def test_a_missing_key_is_told_with_its_meaning(words: list[str], told: str) -> 
 
 
 def test_adapt_needs_a_folder_to_write_into() -> None:
-    assert message(WORDS, "adapt") == "adapt needs out=... (folder that the result is written into)"
+    told = "adapt needs out=... (folder that the result, or the trained adapter, is written into)"
+    assert message(WORDS, "adapt") == told
     assert resolve("adapt", [*WORDS, "out=trained"]).options.out == Path("trained")
 
 

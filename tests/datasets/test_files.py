@@ -50,7 +50,8 @@ def test_a_value_may_have_several_lines_and_its_row_is_where_it_begins(tmp_path:
 @pytest.mark.parametrize("name", ["Split", " split", "SPLIT ", "splits", "spilt", "subset", "partition", "data_split"])
 def test_a_column_that_is_nearly_an_optional_one_is_refused(tmp_path: Path, name: str) -> None:
     told = refused(tmp_path / "videos.csv", f"path,label,{name}\na.mp4,cat,test\n")
-    assert told == f": unknown column {name!r}, near 'split': name it 'split' where it is that, else otherwise"
+    meant = "near 'split': if it holds that, rename it to 'split', else to another name"
+    assert told == f": unknown column {name!r}, {meant}"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_a_column_that_is_nearly_an_optional_one_is_refused(tmp_path: Path, name
         ("path,label,label", ": column 'label' stands there twice; rename or remove one"),
         (
             "path,label,Label",
-            ": unknown column 'Label', near 'label': name it 'label' where it is that, else otherwise",
+            ": unknown column 'Label', near 'label': if it holds that, rename it to 'label', else to another name",
         ),
         ("path,Label,x", ": no column 'label'; wanted path,label, found 'path,Label,x'. Did you mean 'Label'?"),
     ],

@@ -72,10 +72,10 @@ def test_a_signed_run_is_verified_by_name(copy: Files, keys: Path, capsys: pytes
     assert main(["sign", run, f"key={keys / 'theirs'}"]) == 0
     capsys.readouterr()
     assert main(["validate", run, signers]) == 1
-    assert capsys.readouterr().out == f"{run}: signed by no key of {keys / 'signers'}\n"
+    assert capsys.readouterr().out == f"{run}: its signature matches no key in {keys / 'signers'}\n"
     board = copy.run.parent / "board.csv"
     assert main(["leaderboard", f"results={run}", f"out={board}", signers]) == 1
-    assert "signed by no key" in capsys.readouterr().err and len(board.read_text().splitlines()) == 1
+    assert "its signature matches no key" in capsys.readouterr().err and len(board.read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("kind", UNKNOWN)
