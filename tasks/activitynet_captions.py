@@ -8,7 +8,7 @@ from typing import Any, Literal
 from evalkit.api import Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.caption_files import activitynet
-from evalkit.datasets.captions import FrameSampling, captioning_task, paragraph_task
+from evalkit.datasets.captions import FrameSampling, SegmentSplits, captioning_task, paragraph_task
 from evalkit.datasets.dense_captions import dense_captioning_task
 from evalkit.errors import UserError
 from evalkit.mini import captions
@@ -19,6 +19,7 @@ SIZES = {
     "paragraph": {"train": 10_009, "test": 4_917},
     "dense": {"train": 37_421, "test": 17_505},
 }
+UNTOLD = 32  # videos of val_1 that val_2 as published does not have
 # Of LongViViT, which tells no dense captions.
 PUBLISHED = {
     "segments": ("activitynet_captions", "CIDEr"),
@@ -63,9 +64,21 @@ def task(
         "published": {} if what == "dense" else published.rows(*PUBLISHED[what], "fine-tuned"),
     }
     if what == "paragraph":
-        whole = captions.whole() if mini else activitynet(root, "val_1", "val_2").paragraphs()
+        whole = captions.whole() if mini else _told_twice(root).paragraphs()
         return paragraph_task(whole, frames, meteor, mini, protocol=what, **facts)
-    splits = captions.steps() if mini else activitynet(root, "val_1", "val_2")
     if what == "dense":
+        splits = captions.steps() if mini else _told_twice(root)
         return dense_captioning_task(splits, segments, meteor, mini, views=Views("uniform"), **facts)
+    splits = captions.steps() if mini else activitynet(root, "val_1", "val_2")
     return captioning_task(splits.segments(), meteor, mini, protocol=what, **facts)
+
+
+def _told_twice(root: Path) -> SegmentSplits:
+    """The videos of val_1 with the segments of val_2, which is checked to have as many of them as published."""
+    splits = activitynet(root, "val_1", "val_2")
+    if len(untold := [video.name for video in splits.test if not video.others]) > UNTOLD:
+        raise UserError(
+            f"{root / 'val_2.json'}: {len(untold)} of the {len(splits.test)} videos of val_1.json are missing, first "
+            f"{untold[0]}; as published {UNTOLD} are: download the file again"
+        )
+    return splits

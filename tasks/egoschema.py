@@ -22,6 +22,7 @@ logger = logging.getLogger("evalkit")
 
 ADAPTER = "multiple_choice"
 OPTIONS = 5
+ALL, ANSWERED = 5_031, 500  # questions, and those with a public answer
 
 
 def task(
@@ -51,7 +52,7 @@ def task(
         train=splits.train,
         controls=("blind", "shuffled", "single_frame", "option_order"),
         chance=100 / OPTIONS,
-        sizes={} if mini else {"test": 500 if subset else 5_031},
+        sizes={} if mini else {"test": ANSWERED if subset else ALL},
         split="mini" if mini else "subset" if subset else "full",
         license="Ego4D license; generated (Apache-2.0) for the miniature",
         source="https://github.com/egoschema/EgoSchema",
@@ -104,13 +105,16 @@ def _official(root: Path, subset: bool) -> list[Example]:
         )
     answers = _answers(root / "subset_answers.json")
     by_uid = _questions(root)
+    if absent := [uid for uid in answers if uid not in by_uid]:
+        raise UserError(f"{root}: {len(absent)} of {len(answers)} answered questions are missing, first {absent[0]}")
+    if not subset and len(by_uid) == ALL and len(answers) not in (0, ANSWERED, ALL):
+        raise UserError(
+            f"{root / 'subset_answers.json'}: answers to {len(answers)} questions; published are {ANSWERED}: download "
+            "the file again, or remove it to predict without a score"
+        )
     if subset:
         if not answers:
             raise UserError(f"{root} has no subset_answers.json: add it, or say data.subset=false")
-        if absent := [uid for uid in answers if uid not in by_uid]:
-            raise UserError(
-                f"{root}: {len(absent)} of {len(answers)} answered questions are missing, first {absent[0]}"
-            )
         by_uid = {uid: by_uid[uid] for uid in answers}
     return [
         Example(uid, root / "videos" / f"{uid}.mp4", answers.get(uid), text=text, choices=choices)

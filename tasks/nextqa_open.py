@@ -12,13 +12,14 @@ from evalkit.datasets.files import find_file, read_json, read_table
 from evalkit.datasets.multiple_choice import KINDS
 from evalkit.datasets.open_questions import QuestionSplits, Row, Split
 from evalkit.datasets.videos import find_videos, video_file
+from evalkit.errors import UserError
 from evalkit.metrics import exact_match, wups, wups_untagged
 from evalkit.mini.answers import one_step
 
 ADAPTER = "captioner"
 SIZES = {"train": 37_523, "val": 5_343, "test": 9_178}
 COLUMNS = ("video", "question", "answer", "qid", "type")
-SECOND_ANSWERS = "add_reference_answer_test.json"
+SECOND_ANSWERS, ANSWERED_TWICE = "add_reference_answer_test.json", 4_632
 HGA = {"val": 21.48, "test": 25.18}  # the best model that it was published with, from its own repository
 
 
@@ -76,9 +77,14 @@ def _read(root: Path, split: Split) -> QuestionSplits:
 
     existing = {part for part in ("train", "val") for name in _paths(f"{part}.csv") if (root / name).is_file()}
     train = read("train", parse) if "train" in existing else []
-    return QuestionSplits(
-        read(split, parse_test), train, read("val", parse) if train and split == "test" and "val" in existing else []
-    )
+    test = read(split, parse_test)
+    twice = sum(len(example.target["answers"]) == 2 for example in test)
+    if split == "test" and len(test) == SIZES["test"] and twice < ANSWERED_TWICE:
+        raise UserError(
+            f"{find_file(root, *_paths(SECOND_ANSWERS))}: second answers to {twice} questions of test.csv; published "
+            f"are {ANSWERED_TWICE}: download the file again"
+        )
+    return QuestionSplits(test, train, read("val", parse) if train and split == "test" and "val" in existing else [])
 
 
 def _paths(name: str) -> tuple[str, str]:

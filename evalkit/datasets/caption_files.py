@@ -24,7 +24,7 @@ def msrvtt(root: Path) -> CaptionSplits:
         root: folder with the file, and the videos as <video_id>.mp4 in any folder there.
 
     Raises:
-        UserError: there is none, or an entry is not as published.
+        UserError: there is none, an entry is not as published, or a video has no caption.
     """
     file = find_file(root, "MSRVTT_data.json")
     annotations = read_json(file, dict)
@@ -37,12 +37,19 @@ def msrvtt(root: Path) -> CaptionSplits:
     for number, entry in entries:
         with parsing_errors_at(f"{file}, video {number}"):
             name = entry["video_id"]
+            if name in captions:
+                raise ValueError(f"video {name} stands there twice")
             captions[name] = []  # filled below
             video = video_file(videos, root / "videos", name)
             splits[entry["split"]].append(CaptionedVideo(name, video, captions[name]))
     for number, entry in sentences:
         with parsing_errors_at(f"{file}, sentence {number}"):
             captions[entry["video_id"]].append(clean_text(entry["caption"]))
+    if bare := [name for name, texts in captions.items() if not texts]:
+        raise UserError(
+            f"{file}: {len(bare)} of {len(captions)} videos have no caption, first {bare[0]}; its list of sentences is "
+            "perhaps cut off: download the file again"
+        )
     return CaptionSplits(splits["test"], splits["train"], splits["validate"])
 
 
@@ -80,6 +87,8 @@ def _clips(file: Path, videos: Videos) -> dict[str, CaptionedVideo]:
             name = entry["videoID"]
             if name in clips:
                 raise ValueError(f"clip {name} stands there twice")
+            if not (isinstance(entry["enCap"], list) and entry["enCap"]):
+                raise ValueError(f"clip {name} has enCap={entry['enCap']!r:.60}; wanted a list of captions")
             texts = [clean_text(text) for text in entry["enCap"]]
             clips[name] = CaptionedVideo(name, video_file(videos, file.parent / "videos", name), texts)
     return clips

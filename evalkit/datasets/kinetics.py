@@ -20,6 +20,7 @@ from evalkit.datasets.files import (
 from evalkit.datasets.videos import find_videos, video_file
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "validate", "validation")}  # as the published lists have them
 
 
 def read_kinetics(root: Path, classes: int) -> LabeledSplits:
@@ -58,6 +59,11 @@ def _rows(root: Path, split: str, classes: int) -> Iterator[tuple[Path, str]]:
     if "youtube_id" in next(lines, ("", ""))[1]:
         for where, row in read_table(file, COLUMNS):
             with parsing_errors_at(where):
+                if row["split"].strip('" ').casefold() not in SPLIT_NAMES[split]:
+                    raise ValueError(
+                        f"split {row['split']!r:.60}; wanted {' or '.join(SPLIT_NAMES[split])}, as this is read as "
+                        f"{split}: perhaps the file of another split has this name"
+                    )
                 start, end = map(int, time_span(row["time_start"], row["time_end"]))
                 yield Path(split, f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"), row["label"].strip('" ')
         return

@@ -269,6 +269,17 @@ def test_test_questions_of_nextqa_are_refused_without_their_second_answers(tmp_p
     assert "has no add_reference_answer_test.json" in refusal("nextqa_open", root=tmp_path, split="test")
 
 
+def test_fewer_second_answers_of_nextqa_than_published_are_refused(tmp_path: Path) -> None:
+    rows = "".join(f"{i},why,because,0,CW\n" for i in range(9_178))
+    write(tmp_path / "test.csv", f"video,question,answer,qid,type\n{rows}")
+    file = write(tmp_path / "add_reference_answer_test.json", {str(i): {"0": "so"} for i in range(4_632)})
+    assert len(make("nextqa_open", root=tmp_path, split="test").test) == 9_178
+    write(file, {f"{i}": {"0": "so"} for i in range(4_631)} | {"other": {"0": "so"}})
+    assert refusal("nextqa_open", root=tmp_path, split="test").startswith(
+        f"{file}: second answers to 4631 questions of test.csv; published are 4632: "
+    )
+
+
 # --- how they are asked ----------------------------------------------------------------------------------------------
 
 

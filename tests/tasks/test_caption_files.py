@@ -152,6 +152,44 @@ BROKEN: list[tuple[str, Callable[[Path], Path], str, Any, str]] = [
         {"videos": [], "sentences": [{"video_id": "a", "caption": "x"}]},
         "sentence 1: ",
     ),
+    (
+        "msrvtt_caption",
+        msrvtt,
+        "MSRVTT_data.json",
+        {
+            "videos": [{"video_id": name, "split": "test"} for name in "abc"],
+            "sentences": [{"video_id": "a", "caption": "x"}],
+        },
+        "MSRVTT_data.json: 2 of 3 videos have no caption, first b; ",
+    ),
+    (
+        "msrvtt",
+        msrvtt,
+        "MSRVTT_data.json",
+        {"videos": [{"video_id": "a", "split": "train"}], "sentences": []},
+        "MSRVTT_data.json: 1 of 1 videos have no caption, first a; ",
+    ),
+    (
+        "msrvtt_caption",
+        msrvtt,
+        "MSRVTT_data.json",
+        {"videos": [{"video_id": "a", "split": "test"}] * 2, "sentences": [{"video_id": "a", "caption": "x"}]},
+        "video 2: .*video a stands there twice",
+    ),
+    *[
+        (
+            name,
+            vatex,
+            f"vatex_{file}.json",
+            [{"videoID": "a", "enCap": texts}],
+            f"{file}.json, clip 1: .*clip a has enCap",
+        )
+        for name, file, texts in (
+            ("vatex_caption", "public_test_english_v1.1", []),
+            ("vatex_caption", "training_v1.0", []),
+            ("vatex", "validation_v1.0", "a string"),
+        )
+    ],
     ("vatex", vatex, "vatex_public_test_english_v1.1.json", [{"videoID": "a", "enCap": [""]}], "clip 1: .* no text"),
     ("vatex", vatex, "vatex_training_v1.0.json", [{"videoID": "a"}], "clip 1: .*enCap"),
     ("vatex", vatex, "vatex_public_test_english_v1.1.json", {}, "wanted a JSON list"),

@@ -132,6 +132,19 @@ def test_a_paragraph_has_a_full_stop_after_each_sentence_that_has_none(tmp_path:
     assert make("activitynet_captions", root=tmp_path, what="paragraph").test[0].target == ("One. Two.",) * 2
 
 
+@pytest.mark.parametrize("what", ["paragraph", "dense"])
+def test_second_references_of_fewer_videos_than_published_are_refused(tmp_path: Path, what: str) -> None:
+    entry = {"duration": 9.0, "timestamps": [[0, 3]], "sentences": ["One."]}
+    write(tmp_path / "val_1.json", {f"v_{i}": entry for i in range(40)})
+    write(tmp_path / "val_2.json", {f"v_{i}": entry for i in range(8)})  # as published, 32 are missing
+    assert len(make("activitynet_captions", root=tmp_path, what=what).test) == 40
+    file = write(tmp_path / "val_2.json", {f"v_{i}": entry for i in range(7)})
+    assert refusal("activitynet_captions", root=tmp_path, what=what).startswith(
+        f"{file}: 33 of the 40 videos of val_1.json are missing, first v_7; "
+    )
+    assert len(make("activitynet_captions", root=tmp_path).test) == 40, "segments are compared with val_1 alone"
+
+
 def test_a_setting_that_changes_nothing_is_refused(tmp_path: Path) -> None:
     for what, setting in (("segments", {"segments": "even"}), ("dense", {"frames": "uniform"})):
         told = refusal("activitynet_captions", root=tmp_path, what=what, **setting)

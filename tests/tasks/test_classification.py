@@ -1,6 +1,7 @@
 """The readers of classification benchmarks take what is published, whole, and the protocols say what the papers say."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,7 @@ ROOTS: dict[str, Callable[[Path], Path]] = {
 @real
 def test_every_row_of_the_real_kinetics600_list_is_expected(tmp_path: Path) -> None:
     content = (MAPS / "activitynet_crawler_kinetics-600_val.csv").read_bytes()
-    (tmp_path / "train.csv").write_bytes(content)
+    (tmp_path / "train.csv").write_bytes(re.sub(rb",val\b", b",train", content))
     (tmp_path / "validate.csv").write_bytes(content)
     task = make("kinetics600", tmp_path)
     names = (MAPS / "mmaction2_kinetics_label_map_k600.txt").read_text().splitlines()

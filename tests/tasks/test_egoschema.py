@@ -10,6 +10,7 @@ import pytest
 
 from evalkit.api import Task
 from evalkit.pipeline.trainer import headline
+from evalkit.results.sizes import size_differences
 from tests.given import ANNOTATIONS, make, real, refusal
 
 EGO = ANNOTATIONS / "egoschema"
@@ -128,9 +129,10 @@ def test_a_file_that_is_not_the_json_it_should_be_is_refused(ego: Callable[..., 
     )
 
 
-def test_an_answered_question_that_is_missing_is_told(ego: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("subset", [True, False])
+def test_an_answered_question_that_is_missing_is_told(ego: Callable[..., Path], subset: bool) -> None:
     root = ego(answers={"a": 1, "z": 2})
-    assert refusal("egoschema", root=root) == f"{root}: 1 of 2 answered questions are missing, first z"
+    assert refusal("egoschema", root=root, subset=subset) == f"{root}: 1 of 2 answered questions are missing, first z"
 
 
 def test_files_that_are_missing_are_told(ego: Callable[..., Path], tmp_path: Path) -> None:
@@ -169,3 +171,20 @@ def test_a_submission_with_holes_is_refused_unless_allowed(
     submit(make("egoschema", root=root, allow_holes=True), answers, tmp_path)
     assert json.loads((tmp_path / "submission.json").read_text()) == {"a": 3, "c": 0}
     assert (tmp_path / "submission.csv").read_bytes() == b"q_uid,answer\r\na,3\r\nc,0\r\n"
+
+
+@pytest.mark.parametrize("count", [5, 499, 501])
+def test_another_number_of_answers_than_published_is_refused(ego: Callable[..., Path], count: int) -> None:
+    root = ego([question(f"u{i}") for i in range(5031)], {f"u{i}": 1 for i in range(count)})
+    assert refusal("egoschema", root=root, subset=False).startswith(
+        f"{root / 'subset_answers.json'}: answers to {count} questions; published are 500: "
+    )
+    subset = make("egoschema", root=root)
+    assert size_differences(subset) == [{"split": "test", "examples": count, "published": 500}]
+
+
+@pytest.mark.parametrize("count", [0, 500, 5031])
+def test_the_published_number_of_answers_or_none_is_read(ego: Callable[..., Path], count: int) -> None:
+    root = ego([question(f"u{i}") for i in range(5031)], {f"u{i}": 1 for i in range(count)})
+    task = make("egoschema", root=root, subset=False)
+    assert sum(example.target is not None for example in task.test) == count and size_differences(task) == []

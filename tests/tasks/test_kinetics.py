@@ -21,8 +21,8 @@ def kinetics(tmp_path: Path) -> Path:
 
 @real
 def test_the_real_kinetics_csv_gives_every_row_a_class_and_a_file_name(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        (tmp_path / f"{split}.csv").write_bytes(KINETICS.read_bytes())
+    (tmp_path / "val.csv").write_bytes(KINETICS.read_bytes())
+    (tmp_path / "train.csv").write_bytes(KINETICS.read_bytes().replace(b",val,", b",train,"))
     task = make("kinetics400", root=tmp_path)
     assert len(task.test) == len(task.train) == 19906 and len(task.classes) == 400 and task.chance == 0.25
     first = task.test[0]
@@ -71,3 +71,19 @@ def test_a_kinetics_csv_without_its_columns_or_classes_is_told(kinetics: Path) -
     assert refusal("kinetics400", root=kinetics) == (
         f"data.root={kinetics} has no train.csv or annotations/train.csv or kinetics400_train_list_videos.txt"
     )
+
+
+@pytest.mark.parametrize(("name", "other"), [("train", "val"), ("val", "train"), ("val", "test")])
+def test_the_list_of_another_split_is_refused(kinetics: Path, name: str, other: str) -> None:
+    file = kinetics / f"{name}.csv"
+    file.write_text(file.read_text().replace(f",{name},", f",{other},"))
+    assert refusal("kinetics400", root=kinetics).startswith(
+        f"{file}, line 2: not as published: ValueError: split {other!r}; wanted {name}"
+    )
+
+
+@pytest.mark.parametrize("name", ["validate", "Validation"])
+def test_val_may_be_called_by_its_other_names(kinetics: Path, name: str) -> None:
+    file = kinetics / "val.csv"
+    file.write_text(file.read_text().replace(",val,", f",{name},"))
+    assert len(make("kinetics400", root=kinetics).test) == 400
