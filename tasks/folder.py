@@ -171,7 +171,7 @@ def _split_level(root: Path, folders: Sequence[tuple[str, ...]]) -> int | None:
     for parts in folders:
         inner[parts[0]].update(parts[1:2])
     direct = {parts[0] for parts in folders if len(parts) == 1}
-    for first, second in combinations(sorted(inner), 2):
+    for first, second in combinations(sorted(name for name in inner if inner[name]), 2):
         shared = sorted(inner[first] & inner[second])
         if len(shared) > 1 or (shared and not {first, second} & direct):
             raise UserError(
