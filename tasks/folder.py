@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 from evalkit.api import Example, Task, Views
@@ -41,10 +43,7 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
     labels = sorted({label for _, _, label, _ in rows})
     if len(labels) < 2:
         raise UserError(f"data.root={root}: found {len(labels)} class(es) in {len(rows)} videos; wanted at least two")
-    bare = [" ".join(label.casefold().split()) for label in labels]
-    if alike := [k for k, name in enumerate(bare) if name in bare[:k]]:
-        other = labels[bare.index(bare[alike[0]])]
-        logger.warning(f"classes {other!r} and {labels[alike[0]]!r} differ in case or blanks alone; are they one?")
+    _warn_of_alike(labels)
     if not any(split for *_, split in rows):
         rows = _split(rows, test_share, split_seed)
     examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
@@ -62,6 +61,23 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
         source="evalkit.mini" if mini else "your own",
         prepare_videos=_films().prepare_videos if mini else None,
     )
+
+
+def _warn_of_alike(labels: Sequence[str]) -> None:
+    """Warns of the first two labels that look the same, or nearly so."""
+    plain = [" ".join(label.casefold().split()) for label in labels]
+    visible = [
+        " ".join("".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf").split())
+        for label in labels
+    ]
+    for names, shown, what in (
+        (plain, repr, "case or blanks"),
+        ([name.casefold() for name in visible], ascii, "invisible characters or Unicode form"),
+    ):
+        if alike := [k for k, name in enumerate(names) if name in names[:k]]:
+            label, other = labels[alike[0]], labels[names.index(names[alike[0]])]
+            logger.warning(f"classes {shown(other)} and {shown(label)} differ in {what} alone; are they one?")
+            return
 
 
 Row = tuple[str, Path, str, str]  # id, video, label, split or ""
@@ -121,6 +137,13 @@ def _folders(root: Path) -> list[Row]:
             f"data.root={root}: its folders are splits, of which {min(absent)} has no video in a class folder; wanted "
             "train/CLASS/x.mp4 and test/CLASS/x.mp4"
         )
+    depth = 1 if place is None else 2
+    direct = {label for _, path, label, _ in rows if len(path.relative_to(root).parts) == depth + 1}
+    if nested := sorted(path.parent.relative_to(root) for _, path, label, _ in rows if label not in direct):
+        raise UserError(
+            f"data.root={root}: {Path(*nested[0].parts[:depth])} holds no video itself, only folders of videos "
+            f"({nested[0]}); wanted each class as one folder of videos (CLASS/x.mp4, or train/CLASS/x.mp4)"
+        )
     report_left_out(root, left_out)
     return rows
 
@@ -129,7 +152,7 @@ def _split_level(root: Path, folders: Sequence[tuple[str, ...]]) -> int | None:
     """Which of the first two folders of each video names its split; None where none does.
 
     Raises:
-        UserError: of some videos it does and of others not.
+        UserError: of some videos it does and of others not, or folders with the same folders in them are no splits.
     """
     for level in (0, 1):
         names = {parts[level] for parts in folders if len(parts) > level}
@@ -144,6 +167,18 @@ def _split_level(root: Path, folders: Sequence[tuple[str, ...]]) -> int | None:
                 "wanted all classes (CLASS/x.mp4) or all splits (train/CLASS/x.mp4, test/CLASS/x.mp4)"
             )
         return level
+    inner: dict[str, set[str]] = defaultdict(set)
+    for parts in folders:
+        inner[parts[0]].update(parts[1:2])
+    direct = {parts[0] for parts in folders if len(parts) == 1}
+    for first, second in combinations(sorted(name for name in inner if inner[name]), 2):
+        shared = sorted(inner[first] & inner[second])
+        if len(shared) > 1 or (shared and not {first, second} & direct):
+            raise UserError(
+                f"data.root={root}: its folders {first} and {second} both hold {', '.join(shared[:3])}, so they are no "
+                "classes; wanted split folders called train, val and test (train/CLASS/x.mp4), or classes alone "
+                "(CLASS/x.mp4)"
+            )
     return None
 
 

@@ -17,6 +17,7 @@ from evalkit.errors import UserError, in_line, nearest, one_line, suggest
 
 # What people call an optional column that a reader knows by another name.
 SYNONYMS = {"split": ("fold", "partition", "phase", "set", "subset", "usage")}
+SPLIT_WORDS = {"train", "training", "test", "testing", "val", "validation", "valid", "dev", "eval"}
 
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
 Span = tuple[float, float]
@@ -37,15 +38,16 @@ def read_table(
     """Yields the place of each row (file and first line), and its values by column.
 
     Args:
-        file: in UTF-8, with or without a byte order mark; empty lines are skipped.
+        file: in UTF-8, with or without a byte order mark; lines and rows without a value are skipped.
         columns: required in each row. With a header there may be more, in any order; without one, more after these.
         optional: columns that are read where they are there; others of nearly such a name are refused.
         header: whether the first line names the columns.
         delimiter: between values.
 
     Raises:
-        UserError: the file is missing or no table; a column is missing, there twice, or nearly one that is known; a
-            row has another number of values, holds other rows between quotes, or is the header again.
+        UserError: the file is missing or no table; a column is missing, there twice, nearly one that is known, or
+            holds splits under another name; a row has another number of values, holds other rows between quotes, or is
+            the header again.
     """
     lines: list[str] = []  # of the present row
 
@@ -54,38 +56,71 @@ def read_table(
             lines.append(line)
             yield line
 
-    number = 1
+    number, rows = 1, 0
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.reader(remembered(text), delimiter=delimiter, strict=True)
-            names = next(reader, []) if header else list(columns)
+            names = next(filter(_has_value, reader), []) if header else list(columns)
+            unknown = [k for k, name in enumerate(names) if "split" in optional and name not in (*columns, *optional)]
+            split_columns = set(unknown if header and "split" not in names else ())  # by what was read so far
             if header:
-                _check_columns(file, names, columns, optional)
+                _check_columns(file, names, columns, optional, delimiter)
             number = reader.line_num + 1
             lines.clear()
             for values in reader:
                 where = f"{file}, line {number}"
-                if values:
+                if _has_value(values):
                     _check_row(where, values, names, lines, header, delimiter)
                     yield where, dict(zip(names, values, strict=header))
+                    split_columns -= {k for k in split_columns if values[k].strip().casefold() not in SPLIT_WORDS}
+                    rows += 1
                 number = reader.line_num + 1
                 lines.clear()
+        if rows and split_columns:
+            raise UserError(
+                f"{file}: column {names[min(split_columns)]!r} holds splits: call it 'split', or remove the column"
+            )
     except csv.Error as error:
         raise UserError(
             f"{file}, line {number}: not readable as a table: {in_line(error)}; a value with quotes in it stands in "
             "quotes, and each of its own quotes twice"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file} as a table: {one_line(error)}") from error
+        raise UserError(f"cannot read {file} as a table: {one_line(error)}{_encoding_advice(error)}") from error
 
 
-def _check_columns(file: Path, names: Sequence[str], columns: Sequence[str], optional: Sequence[str]) -> None:
+def _has_value(values: Sequence[str]) -> bool:
+    return any(value.strip() for value in values)
+
+
+def _encoding_advice(error: Exception) -> str:
+    """What to do about a file that is no UTF-8; empty for other errors."""
+    if not isinstance(error, UnicodeDecodeError):
+        return ""
+    utf16 = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return "; the file is in UTF-16: save it as UTF-8" if utf16 else "; wanted text: save it as UTF-8"
+
+
+def _separator_advice(values: Sequence[str], delimiter: str) -> str:
+    """What to do about a line that is one value with another separator in it; empty for other lines."""
+    others = [mark for mark in "\t;|," if len(values) == 1 and mark != delimiter and mark in values[0]]
+    return f"; its values are separated by {others[0]!r}: save it with {delimiter!r} between them" if others else ""
+
+
+def _check_columns(
+    file: Path, names: Sequence[str], columns: Sequence[str], optional: Sequence[str], delimiter: str
+) -> None:
     """Raises UserError where the names of a header leave open which column is meant."""
     if absent := [name for name in columns if name not in names]:
         near = suggest(absent[0], [name for name in names if name.strip().isidentifier() and name not in columns])
+        if "\0" in "".join(names):
+            advice = "; the file is in UTF-16: save it as UTF-8"
+        elif blank := [name for name in names if name.strip() == absent[0]]:
+            advice = f"; remove the blanks around {blank[0]!r}"
+        else:
+            advice = _separator_advice(names, delimiter) or (f".{near}" if near else "")
         raise UserError(
-            f"{file}: no column {absent[0]!r}; wanted {','.join(columns)}, found {','.join(names)[:80]!r}"
-            + (f".{near}" if near else "")
+            f"{file}: no column {absent[0]!r}; wanted {','.join(columns)}, found {','.join(names)[:80]!r}{advice}"
         )
     if twice := [name for i, name in enumerate(names) if name and name in names[:i]]:
         raise UserError(f"{file}: column {twice[0]!r} stands there twice; rename or remove one")
@@ -111,7 +146,8 @@ def _check_row(
     """Raises UserError where a row is no row of this table."""
     if len(values) < len(names) or (header and len(values) > len(names)):
         cut = "; the file ends in this row, perhaps cut off" if lines and not lines[-1].endswith(("\n", "\r")) else ""
-        raise UserError(f"{where}: {len(values)} values; wanted {len(names)} ({','.join(names)[:80]}){cut}")
+        advice = _separator_advice(values, delimiter) or cut
+        raise UserError(f"{where}: {len(values)} values; wanted {len(names)} ({','.join(names)[:80]}){advice}")
     if header and [value.strip().strip("\ufeff") for value in values] == list(names):
         raise UserError(f"{where}: the header stands there again, as of two tables in one file; remove it")
     if swallowed := [line for line in lines[1:] if len(line.split(delimiter)) >= len(values)]:
@@ -139,7 +175,7 @@ def read_json(file: Path, kind: type[Kind]) -> Kind:
         cut = "; it ends there, perhaps cut off" if not text[error.pos :].strip() or "Unterminated" in error.msg else ""
         raise UserError(f"cannot read {file} as JSON: {one_line(error)}{cut}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {file} as JSON: {one_line(error)}") from error
+        raise UserError(f"cannot read {file} as JSON: {one_line(error)}{_encoding_advice(error)}") from error
     if not isinstance(value, kind):
         raise UserError(f"cannot read {file}: wanted a JSON {kind.__name__}, found a {type(value).__name__}")
     return value
@@ -191,7 +227,7 @@ def read_lines(file: Path) -> Iterator[tuple[str, str]]:
                 if line.strip():
                     yield f"{file}, line {number}", line.strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}: {one_line(error)}") from error
+        raise UserError(f"cannot read {file}: {one_line(error)}{_encoding_advice(error)}") from error
 
 
 def find_file(root: Path, *names: str) -> Path:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.datasets.files import class_number, read_json, read_table, time_span
+from evalkit.datasets.files import class_number, read_json, read_lines, read_table, time_span
 from evalkit.errors import UserError
 
 
@@ -67,6 +67,87 @@ def test_a_column_that_is_nearly_an_optional_one_is_refused(tmp_path: Path, name
 )
 def test_columns_that_leave_open_which_is_meant_are_refused(tmp_path: Path, header: str, told: str) -> None:
     assert refused(tmp_path / "videos.csv", f"{header}\na.mp4,cat,test\n") == told
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("part", ("train", "test")),
+        ("use", ("Train", " VALIDATION ")),
+        ("kind", ("dev", "eval")),
+        ("", ("valid", "val")),
+        ("x", ("training", "testing")),
+    ],
+)
+def test_a_column_of_splits_under_another_name_is_refused(tmp_path: Path, name: str, values: tuple[str, str]) -> None:
+    told = refused(tmp_path / "videos.csv", f"n,path,{name},label\n1,a.mp4,{values[0]},cat\n2,b.mp4,{values[1]},dog\n")
+    assert told == f": column {name!r} holds splits: call it 'split', or remove the column"
+
+
+@pytest.mark.parametrize(
+    ("text", "optional"),
+    [
+        ("path,label,part\na.mp4,cat,train\nb.mp4,dog,tram\n", ("split",)),  # vehicles
+        ("path,label,part\na.mp4,cat,train\nb.mp4,dog,\n", ("split",)),
+        ("path,label,part,split\na.mp4,cat,train,train\nb.mp4,dog,test,test\n", ("split",)),
+        ("path,label,part\na.mp4,train,train\nb.mp4,test,test\n", ()),
+        ("path,label,part\n", ("split",)),
+    ],
+)
+def test_a_column_that_may_be_no_split_stays(tmp_path: Path, text: str, optional: tuple[str, ...]) -> None:
+    file = tmp_path / "videos.csv"
+    file.write_text(text)
+    assert len(list(read_table(file, ("path", "label"), optional=optional))) == text.count("\n") - 1
+
+
+@pytest.mark.parametrize("empty", ["   ", ",", " , ", ",,,", '"",""', "\t"])
+def test_a_row_without_a_value_is_skipped(tmp_path: Path, empty: str) -> None:
+    file = tmp_path / "videos.csv"
+    file.write_text(f"{empty}\npath,label\n{empty}\na.mp4,cat\n{empty}\nb.mp4,dog\n{empty}")
+    rows = list(read_table(file, ("path", "label"), optional=("split",)))
+    assert [(where.rpartition(" ")[2], row["path"]) for where, row in rows] == [("4", "a.mp4"), ("6", "b.mp4")]
+
+
+@pytest.mark.parametrize("mark", ["\t", ";", "|"])
+def test_a_table_with_another_separator_says_so(tmp_path: Path, mark: str) -> None:
+    advice = f"; its values are separated by {mark!r}: save it with ',' between them"
+    told = refused(tmp_path / "videos.csv", f"path{mark}label\na.mp4{mark}cat\n")
+    assert told.startswith(": no column 'path'") and told.endswith(advice)
+    told = refused(tmp_path / "videos.csv", f"path,label\na.mp4{mark}cat\n")
+    assert told == f", line 2: 1 values; wanted 2 (path,label){advice}"
+    told = refused(tmp_path / "videos.csv", "path,label\na.mp4,cat\n", delimiter="\t")
+    assert told.endswith("; its values are separated by ',': save it with '\\t' between them")
+
+
+@pytest.mark.parametrize(("header", "name"), [("path, label", " label"), ("path ,label", "path ")])
+def test_blanks_around_the_name_of_a_column_are_named(tmp_path: Path, header: str, name: str) -> None:
+    told = refused(tmp_path / "videos.csv", f"{header}\na.mp4, cat\n")
+    assert told == (
+        f": no column {name.strip()!r}; wanted path,label, found {header!r}; remove the blanks around {name!r}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "label", "advice"),
+    [
+        ("utf-16", "caf\u00e9", "the file is in UTF-16: save it as UTF-8"),
+        ("utf-16-le", "cafe", "the file is in UTF-16: save it as UTF-8"),
+        ("cp1252", "caf\u00e9", "wanted text: save it as UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_utf8_says_how_to_save_it(tmp_path: Path, encoding: str, label: str, advice: str) -> None:
+    file = tmp_path / "videos.csv"
+    file.write_text(f"path,label\na.mp4,{label}\n", encoding=encoding)
+    with pytest.raises(UserError, match=f"; {advice}$"):
+        list(read_table(file, ("path", "label")))
+
+
+def test_a_list_and_json_in_utf16_say_how_to_save_them(tmp_path: Path) -> None:
+    file = tmp_path / "list"
+    file.write_text('["a"]\n', encoding="utf-16")
+    for read in (lambda: list(read_lines(file)), lambda: read_json(file, list)):
+        with pytest.raises(UserError, match="; the file is in UTF-16: save it as UTF-8$"):
+            read()
 
 
 def test_columns_that_are_simply_more_are_no_error(tmp_path: Path) -> None:

@@ -50,7 +50,11 @@ def test_class_folders_give_every_video_its_folders_name(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        (["path;label", "a.mp4;cat"], "{}: no column 'path'; wanted path,label, found 'path;label'"),
+        (
+            ["path;label", "a.mp4;cat"],
+            "{}: no column 'path'; wanted path,label, found 'path;label'"
+            "; its values are separated by ';': save it with ',' between them",
+        ),
         (["path,class", "a.mp4,cat"], "{}: no column 'label'; wanted path,label, found 'path,class'"),
         (["path,label", "a.mp4,cat", "b.mp4,"], "{}, line 3: path or label is empty"),
         (["path,label", "a.mp4,cat", "b.mp4"], "{}, line 3: 1 values; wanted 2 (path,label)"),
@@ -151,6 +155,58 @@ def test_folders_that_cannot_be_meant_are_refused_with_what_was_found(
     assert told in refusal("folder", root=lay(tmp_path, *layout))
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("test_set", "train_set"), ("trn", "tst"), ("split1", "split2"), ("fold0", "fold1"), ("previews", "videos")],
+)
+def test_folders_that_hold_the_same_folders_are_no_classes(tmp_path: Path, first: str, second: str) -> None:
+    root = lay(tmp_path, *(f"{top}/{label}/{top}.mp4" for top in (first, second) for label in ("cat", "dog")))
+    told = (
+        f"data.root={root}: its folders {first} and {second} both hold cat, dog, so they are no classes; wanted split "
+        "folders called train, val and test (train/CLASS/x.mp4), or classes alone (CLASS/x.mp4)"
+    )
+    assert refusal("folder", root=root) == told
+    lay(root, f"{first}/stray.mp4", f"{second}/stray.mp4")
+    assert refusal("folder", root=root) == told
+
+
+def test_splits_of_other_names_within_classes_are_no_videos_of_one_split(tmp_path: Path) -> None:
+    root = lay(tmp_path, *(f"{label}/{split}/a.mp4" for label in ("cat", "dog") for split in ("trn", "tst")))
+    assert "its folders cat and dog both hold trn, tst, so they are no classes" in refusal("folder", root=root)
+
+
+def test_a_folder_of_the_same_name_beside_videos_of_each_class_is_part_of_it(tmp_path: Path) -> None:
+    names = [f"{label}/{name}" for label in ("cat", "dog") for name in ("a.mp4", "more/b.mp4")]
+    task = make("folder", root=lay(tmp_path, *names))
+    assert sorted(e.id for e in [*task.train, *task.test]) == names and task.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("layout", "told"),
+    [
+        (
+            ("sport/run/a.mp4", "sport/swim/b.mp4", "cook/c.mp4"),
+            "sport holds no video itself, only folders of videos (sport/run)",
+        ),
+        (
+            ("sport/run/a.mp4", "sport/swim/b.mp4", "art/paint/c.mp4", "art/draw/d.mp4"),
+            "art holds no video itself, only folders of videos (art/draw)",
+        ),
+        (
+            ("train/yoga/a.mp4", "train/zumba/b.mp4", "test/yoga/c.mp4", "test/replacement/zumba/f.mp4"),
+            "test/replacement holds no video itself, only folders of videos (test/replacement/zumba)",
+        ),
+        (
+            ("yoga/train/a.mp4", "yoga/test/b.mp4", "sport/train/run/c.mp4", "sport/test/run/d.mp4"),
+            "sport/test holds no video itself, only folders of videos (sport/test/run)",
+        ),
+    ],
+)
+def test_a_class_of_folders_alone_is_refused(tmp_path: Path, layout: tuple[str, ...], told: str) -> None:
+    wanted = "; wanted each class as one folder of videos (CLASS/x.mp4, or train/CLASS/x.mp4)"
+    assert refusal("folder", root=lay(tmp_path, *layout)) == f"data.root={tmp_path}: {told}{wanted}"
+
+
 def test_what_is_left_out_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = ("cat/a.mp4", "cat/b.m2ts", "dog/c.vob", "dog/._c.vob", "dog/n.txt", "stray.mp4", "__MACOSX/cat/x.mp4")
     task = make("folder", root=lay(tmp_path, *names))
@@ -173,6 +229,23 @@ def test_blanks_around_a_label_are_no_part_of_it(tmp_path: Path, caplog: pytest.
     task = make("folder", root=table(tmp_path / "videos.csv", *rows))
     assert task.classes == ("Dog", "cat", "dog")
     assert "classes 'Dog' and 'dog' differ in case or blanks alone; are they one?" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("label", "other", "shown"),
+    [
+        ("caf\u00e9", "cafe\u0301", "'cafe\\u0301' and 'caf\\xe9'"),
+        ("cat", "cat\u200b", "'cat' and 'cat\\u200b'"),
+        ("cat", "Ca\u00adt", "'Ca\\xadt' and 'cat'"),
+        ("\uff23at", "Cat", "'Cat' and '\\uff23at'"),
+    ],
+)
+def test_labels_that_look_the_same_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, label: str, other: str, shown: str
+) -> None:
+    rows = ["path,label", f"a.mp4,{label}", f"b.mp4,{other}", "c.mp4,dog", "d.mp4,caf"]
+    assert len(make("folder", root=table(tmp_path / "videos.csv", *rows)).classes) == 4
+    assert f"classes {shown} differ in invisible characters or Unicode form alone; are they one?" in caplog.text
 
 
 def test_a_row_that_names_a_folder_of_frames_says_what_is_wanted(tmp_path: Path) -> None:
