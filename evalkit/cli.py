@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
-        gc.set_threshold(100_000)  # an import makes a million objects that stay: looking through them takes a sixth
+        gc.set_threshold(100_000)  # an import makes a million objects that stay: looking through them is in vain
     _open_standard_streams()
     try:
         with notes.on_stderr():
