@@ -8,12 +8,13 @@ that `evalkit score task=./tal.py data.root=... predictions=FILE` knows:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evalkit.api import Example, Task
 from evalkit.datasets.files import find_file
-from evalkit.datasets.videos import find_videos, video_file
+from evalkit.datasets.videos import Videos, find_videos, video_file
 from evalkit.errors import UserError
 from evalkit.localization.key_frames import (
     ACTIONS,
@@ -22,7 +23,7 @@ from evalkit.localization.key_frames import (
     read_key_frames,
     read_label_map,
 )
-from evalkit.localization.segments import LabeledVideo, read_segments
+from evalkit.localization.segments import LabeledVideos, read_segments
 from evalkit.metrics import activitynet_map, ava_map, thumos_map
 
 LABEL_MAPS = (
@@ -42,12 +43,12 @@ def activitynet(root: Path = Path("data/activitynet"), file: str = "activity_net
         root: folder with the file, and the videos as v_<id>.mp4 or <id>.mp4 in any folder there.
         file: in its layout.
     """
-    videos = read_segments(find_file(root, file))
-    return Task(
-        test=_segment_examples(root, videos.of("validation")),
-        train=_segment_examples(root, videos.of("training")),
+    return _segment_task(
+        root,
+        read_segments(find_file(root, file)),
+        train="training",
+        test="validation",
         score=activitynet_map,
-        classes=videos.classes,
         split="validation",
         sizes={"train": 10_002, "test": 4_926},
         license="MIT (annotations)",
@@ -66,11 +67,12 @@ def thumos14(root: Path = Path("data/thumos14"), file: str = "thumos14.json") ->
     """
     videos = read_segments(find_file(root, file), drop_repeated=True)
     train, test = ("validation", "test") if videos.of("test") else ("training", "validation")
-    return Task(
-        test=_segment_examples(root, videos.of(test)),
-        train=_segment_examples(root, videos.of(train)),
+    return _segment_task(
+        root,
+        videos,
+        train=train,
+        test=test,
         score=thumos_map,
-        classes=videos.classes,
         split="test",
         sizes={"train": 200, "test": 213},
         license="none stated; research use",
@@ -94,9 +96,10 @@ def ava(root: Path = Path("data/ava"), version: str = "v2.2") -> Task:
     file = find_file(root, f"ava_val_{version}.csv")
     actions = read_label_map(find_file(root, *LABEL_MAPS))
     train = root / f"ava_train_{version}.csv"
+    videos = find_videos(root)
     return Task(
-        test=_key_frame_examples(root, file, actions),
-        train=_key_frame_examples(root, train, actions) if train.is_file() else (),
+        test=_key_frame_examples(root, videos, file, actions),
+        train=_key_frame_examples(root, videos, train, actions) if train.is_file() else (),
         score=ava_map,
         classes=tuple(actions.get(number, "") for number in range(1, max(ACTIONS, *actions) + 1)),
         split="val",
@@ -106,23 +109,25 @@ def ava(root: Path = Path("data/ava"), version: str = "v2.2") -> Task:
     )
 
 
-def _segment_examples(root: Path, videos: Sequence[LabeledVideo]) -> list[Example]:
+def _segment_task(root: Path, videos: LabeledVideos, train: str, test: str, **facts: Any) -> Task:
     files = find_videos(root)
+
+    def examples(subset: str) -> list[Example]:
+        return [Example(video.name, path(video.name), video.segments) for video in videos.of(subset)]
 
     def path(name: str) -> Path:
         return video_file(files, root / "videos", f"v_{name}" if f"v_{name}" in files else name)
 
-    return [Example(video.name, path(video.name), video.segments) for video in videos]
+    return Task(test=examples(test), train=examples(train), classes=videos.classes, **facts)
 
 
-def _key_frame_examples(root: Path, file: Path, actions: Mapping[int, str]) -> list[Example]:
+def _key_frame_examples(root: Path, videos: Videos, file: Path, actions: Mapping[int, str]) -> list[Example]:
     split, _, version = file.name.rpartition("_")
     excluded = file.with_name(f"{split}_excluded_timestamps_{version}")
     frames = read_key_frames(file, actions, read_excluded(excluded) if excluded.is_file() else ())
     if not frames.boxes:
         raise UserError(f"{file}: no key frame in it")
-    files = find_videos(root)
     return [
-        Example(key_frame_name(key), video_file(files, root / "videos", key[0]), boxes)
+        Example(key_frame_name(key), video_file(videos, root / "videos", key[0]), boxes)
         for key, boxes in frames.boxes.items()
     ]
