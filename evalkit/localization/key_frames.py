@@ -107,21 +107,16 @@ def read_key_frames(
     return _read(file, actions, excluded, seconds, scored=False)
 
 
-def read_detections(
-    file: Path,
-    actions: Mapping[int, str],
-    excluded: Collection[KeyFrame] = (),
-    seconds: tuple[float, float] | None = None,
-) -> KeyFrames:
+def read_detections(file: Path, actions: Mapping[int, str]) -> KeyFrames:
     """Reads detections as AVA's challenge takes them: as `read_key_frames`, with a score in place of the person.
 
     Of each key frame the 50 of the highest scores are kept, in the order of the official evaluation; of equal scores
-    those that its heap keeps. Boxes without an area are kept, as it reads them.
+    those that its heap keeps. Boxes without an area are kept, as it reads them. A key frame may be at any second.
 
     Raises:
         UserError: as `read_key_frames`, and where a row has no score or one that is no number.
     """
-    return _read(file, actions, excluded, seconds, scored=True)
+    return _read(file, actions, (), None, scored=True)
 
 
 def read_persons(file: Path, threshold: float) -> Persons:
