@@ -167,18 +167,27 @@ def read_json(file: Path, kind: type[Kind]) -> Kind:
     Raises:
         UserError: the file is missing, no JSON, cut off, has a key twice in one place, or is of another type.
     """
+    value = load_json(file)
+    if not isinstance(value, kind):
+        raise UserError(f"cannot read {file}: wanted a JSON {kind.__name__}, found a {type(value).__name__}")
+    return value
+
+
+def load_json(file: Path) -> Any:
+    """Reads a JSON file of any type; for one type see `read_json`.
+
+    Raises:
+        UserError: the file is missing, no JSON, cut off, or has a key twice in one place.
+    """
     text = ""
     try:
         text = file.read_text(encoding="utf-8-sig")
-        value = json.loads(text, object_pairs_hook=_distinct)
+        return json.loads(text, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         cut = "; it ends there, perhaps cut off" if not text[error.pos :].strip() or "Unterminated" in error.msg else ""
         raise UserError(f"cannot read {file} as JSON: {one_line(error)}{cut}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {file} as JSON: {one_line(error)}{_encoding_advice(error)}") from error
-    if not isinstance(value, kind):
-        raise UserError(f"cannot read {file}: wanted a JSON {kind.__name__}, found a {type(value).__name__}")
-    return value
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

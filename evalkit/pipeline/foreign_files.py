@@ -24,7 +24,7 @@ import numpy as np
 
 from evalkit import metrics
 from evalkit.api import Example, Task
-from evalkit.datasets.files import parsing_errors_at, read_json, read_table
+from evalkit.datasets.files import load_json, parsing_errors_at, read_json, read_table
 from evalkit.errors import UserError, one_line
 from evalkit.localization.key_frames import key_frame_name, read_detections
 from evalkit.localization.segments import read_segment_predictions
@@ -132,10 +132,12 @@ def _answers(task: Task, file: Path) -> _Read:
 
 def _json_pairs(file: Path, ids: tuple[str, ...], keys: tuple[str, ...]) -> Iterable[tuple[str, str, Any]]:
     """Yields place, id and value of {id: value}, or of a list of objects that have one of the names of each."""
-    content = _json(file)
+    content = load_json(file)
     if isinstance(content, dict):
         yield from ((f"{file}, {name}", name, value) for name, value in content.items())
         return
+    if not isinstance(content, list):
+        raise UserError(f"cannot read {file}: wanted a JSON dict or list, found a {type(content).__name__}")
     for number, entry in enumerate(content, 1):
         where = f"{file}, entry {number}"
         found = (
@@ -146,16 +148,6 @@ def _json_pairs(file: Path, ids: tuple[str, ...], keys: tuple[str, ...]) -> Iter
         if not found or found[0] is None or found[1] is None:
             raise UserError(f"{where}: {str(entry)[:60]}; wanted {ids[0]} and {keys[0]}")
         yield where, str(found[0]), found[1]
-
-
-def _json(file: Path) -> dict[str, Any] | list[Any]:
-    """A dictionary or a list."""
-    try:
-        return read_json(file, dict)
-    except UserError as error:
-        if "found a list" not in str(error):
-            raise
-        return read_json(file, list)
 
 
 def _text(value: Any, empty: bool = False) -> str:
@@ -195,8 +187,7 @@ def _events(task: Task, file: Path) -> _Read:
 
 
 def _segments(task: Task, file: Path) -> _Read:
-    values, others = read_segment_predictions(file, [example.id for example in task.test], task.classes)
-    return values, others
+    return read_segment_predictions(file, [example.id for example in task.test], task.classes)
 
 
 def _boxes(task: Task, file: Path) -> _Read:
