@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Example, Task
+from evalkit.api import Example
 from evalkit.config.options import Trainer
 from evalkit.datasets.fewshot import few_shot
 from evalkit.errors import UserError
@@ -40,7 +40,8 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     task = experiment.task
     train, val = list(task.train), list(task.val)
     if not val:
-        train, val = split_val(train, seed, missing=_missing(task))
+        # Films that the task makes are made below.
+        train, val = split_val(train, seed, exists=(lambda video: True) if task.prepare_videos else Path.is_file)
     if trainer.shots:
         train = few_shot(train, task.classes, trainer.shots, seed)
         val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
@@ -99,21 +100,23 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
 
 
 def split_val(
-    examples: Sequence[Example], seed: int, share: float = 0.1, missing: Collection[Path] = ()
+    examples: Sequence[Example], seed: int, share: float = 0.1, exists: Callable[[Path], bool] = lambda video: True
 ) -> tuple[list[Example], list[Example]]:
-    """Train and val, val a seeded share of the videos: no video is in both, and none that is missing in val."""
+    """Train and val, val a seeded share of the videos: no video is in both, and none that is missing in val.
+
+    Args:
+        examples: to be split.
+        seed: of the shuffle.
+        share: of the videos, for val.
+        exists: whether a video is there; asked only of as many as it takes to fill val.
+    """
     videos = sorted({example.video for example in examples})
     random.Random(seed).shuffle(videos)
     count = max(1, round(share * len(videos)))
     # What is missing has nothing to choose on; it stays in train, which names it.
-    held_out = set(itertools.islice((video for video in videos if video not in missing), count))
+    held_out = set(itertools.islice(filter(exists, videos), count))
     train = [example for example in examples if example.video not in held_out]
     return train, [example for example in examples if example.video in held_out]
-
-
-def _missing(task: Task) -> set[Path]:
-    """Videos of train that are not there; none where the task makes them when they are read."""
-    return set() if task.prepare_videos else {e.video for e in task.train if not e.video.is_file()}
 
 
 def _training_views(experiment: Experiment, seed: int) -> tuple[AugmentedView | None, ...]:

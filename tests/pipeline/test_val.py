@@ -19,7 +19,7 @@ def test_val_takes_no_video_that_is_missing_where_others_are_there() -> None:
     rows = [Example(str(i), Path(f"{i}.mp4")) for i in range(40)]
     _, val = split_val(rows, 0)
     missing = {val[0].video, val[1].video}
-    train, other = split_val(rows, 0, missing=missing)
+    train, other = split_val(rows, 0, exists=lambda video: video not in missing)
     assert len(other) == len(val) and not missing & {example.video for example in other}
     assert {example.video for example in val[2:]} < {example.video for example in other}
     assert missing <= {example.video for example in train}  # where they are named
