@@ -86,26 +86,27 @@ def _sessions(root: Path, split: str, view: str) -> Iterator[Session]:
     if not folders:
         raise UserError(f"data.root={root} has no folder CRIM13_{split}1: wanted the archives, unpacked")
     videos = find_videos(*folders)
-    raw = {path.stem: path for folder in folders for path in files_under(folder) if path.suffix == ".seq"}
-    for name, file in _annotations(folders, view).items():
+    files = [file for folder in folders for file in files_under(folder)]
+    raw = {file.stem: file for file in files if file.suffix == ".seq"}
+    for name, file in _annotations([file for file in files if file.suffix == ".txt"], view).items():
         recorded = raw.get(f"{name}_{view}", file.with_name(f"{name}_{view}.seq"))
         yield Session(
             name, behavior.converted_video(videos, recorded.with_suffix(".mp4"), recorded, FPS), _labels(file)
         )
 
 
-def _annotations(folders: Sequence[Path], view: str) -> dict[str, Path]:
+def _annotations(files: Sequence[Path], view: str) -> dict[str, Path]:
     """The annotation of each session; of several, that of the view, else that without a view."""
     by_session: dict[str, dict[str, Path]] = {}
-    for file in sorted(file for folder in folders for file in files_under(folder) if file.suffix == ".txt"):
+    for file in sorted(files):
         if next(read_lines(file), ("", ""))[1] == HEADER:
             name, _, of = file.stem.rpartition("_")
             name, of = (name, of) if of in ("s", "t") else (file.stem, "")
             if (other := by_session.setdefault(name, {}).setdefault(of, file)) != file:
                 raise UserError(f"two annotations of {name}: {other} and {file}; leave one there")
     return {
-        name: next(files[of] for of in (view, "", "s", "t") if of in files)
-        for name, files in sorted(by_session.items())
+        name: next(by_view[of] for of in (view, "", "s", "t") if of in by_view)
+        for name, by_view in sorted(by_session.items())
     }
 
 
