@@ -13,7 +13,7 @@ from pathlib import Path
 from evalkit.api import Example, Task, Views
 from evalkit.datasets.files import read_table
 from evalkit.datasets.miniature import LICENSE
-from evalkit.datasets.videos import describe_files, files_under, is_video, report_left_out
+from evalkit.datasets.videos import describe_files, files_under, is_hidden, is_video, report_left_out
 from evalkit.errors import UserError
 from evalkit.metrics import top1_top5
 from evalkit.mini import language
@@ -110,14 +110,17 @@ def _folders(root: Path) -> list[Row]:
         raise UserError(
             f"data.root={root} does not exist: wanted a csv path,label[,split] or a folder of class folders"
         )
-    files = files_under(root)
+    files: list[Path] = []
+    passed_over: list[Path] = []
+    for path in files_under(root, hidden=True):
+        in_hidden = any(is_hidden(name) for name in path.relative_to(root).parts[:-1])
+        (passed_over if in_hidden else files).append(path)
     videos = [path for path in files if is_video(path) and len(path.relative_to(root).parts) > 1]
     folders = [path.relative_to(root).parts[:-1] for path in videos]
     place = _split_level(root, folders)
     left_out = {path: "not in a folder of its class" for path in files if is_video(path) and path.parent == root}
     left_out |= {path: "no video by its ending" for path in files if path.name[0] != "." and not is_video(path)}
-    passed_over = [path for path in {*files_under(root, hidden=True)}.difference(files) if is_video(path)]
-    left_out |= dict.fromkeys(sorted(passed_over), "in a hidden or system folder")
+    left_out |= dict.fromkeys(filter(is_video, passed_over), "in a hidden or system folder")
     rows: list[Row] = []
     for path, parts in zip(videos, folders, strict=True):
         if place is None:

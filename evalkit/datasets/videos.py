@@ -73,6 +73,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_ENDINGS and not path.name.startswith("._")
 
 
+def is_hidden(folder: str) -> bool:
+    """Whether a folder of this name is hidden, or one of `SYSTEM_FOLDERS`."""
+    return folder.startswith(".") or folder in SYSTEM_FOLDERS
+
+
 def files_under(folder: Path, hidden: bool = False) -> list[Path]:
     """The files under a folder in order of paths; links to folders are followed, but into no folder they lie in.
 
@@ -80,7 +85,7 @@ def files_under(folder: Path, hidden: bool = False) -> list[Path]:
 
     Args:
         folder: where to look.
-        hidden: enter hidden folders, too, and those of `SYSTEM_FOLDERS`.
+        hidden: enter folders that `is_hidden`, too.
 
     Raises:
         UserError: there are more than `MOST_LINKS` links to folders.
@@ -98,7 +103,7 @@ def files_under(folder: Path, hidden: bool = False) -> list[Path]:
                 for entry in entries:
                     if not entry.is_dir():
                         files.append(Path(entry.path))
-                    elif hidden or not (entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS):
+                    elif hidden or not is_hidden(entry.name):
                         links += entry.is_symlink()
                         open_folders.append((entry.path, above | {identity}))
         except OSError as error:
