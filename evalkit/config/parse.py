@@ -12,7 +12,7 @@ from evalkit import errors, plugins
 from evalkit.config.config import Config
 from evalkit.config.keys import REQUIRED, Key, adapter_defaults, default_adapter, known_keys
 from evalkit.config.options import SECTIONS, Command, Options, Trainer
-from evalkit.config.values import OutOfBounds, convert, names_file, type_name
+from evalkit.config.values import OutOfBounds, convert, type_name
 from evalkit.errors import UserError
 from evalkit.runtime.bounded import MOST_VALUES, count_values
 
@@ -106,8 +106,7 @@ def _parse(words: Sequence[str]) -> dict[str, _Given]:
         if not (key and equals):
             task = f" Did you mean 'task={word}'?" if word in plugins.names("task") else ""
             raise UserError(f"expected key=value, got {word!r}.{task}")
-        if not names_file(word):
-            raise UserError(f"{word[:60]!r} holds a character that no file's name has")
+        errors.check_word(word)
         if key in given:
             raise UserError(f"{key} is given twice: {key}={given[key].value} and {word}")
         given[key] = _Given(value)
