@@ -308,7 +308,6 @@ def scores_of(ranking: Ranking, names: Sequence[str], summary: Callable[[Table],
     scores: dict[str, float] = {}
     for place, (name, value) in enumerate(zip(names, values, strict=True)):
         score = _Score(ranking.examples, partial(_one_of, together, place), resamples, value)
-        assert isinstance(score, _Score)
         score.together, score.place = together, place
         scores[name] = score
     return scores
