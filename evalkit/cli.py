@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import evalkit
-from evalkit.config.values import names_file
-from evalkit.errors import UserError, in_line, on_screen, suggest
+from evalkit.errors import UserError, check_word, in_line, on_screen, suggest
 from evalkit.runtime import notes
 
 # Everything else is imported with its command: `evalkit --help` must not wait for torch.
@@ -117,8 +116,7 @@ def _discard_output() -> None:
 
 def _main(words: list[str]) -> int:
     for word in words:
-        if not names_file(word):
-            raise UserError(f"{word[:60]!r} holds a character that no file's name has")
+        check_word(word)
     if not words or words[0] in ("--help", "-h", "help"):
         print(USAGE, end="")
         return 0

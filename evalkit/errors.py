@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 
@@ -20,6 +21,24 @@ _RENAMED = {
 
 class UserError(Exception):
     """Something the user can mend; shown as one line, exit code 2, no traceback."""
+
+
+def names_file(text: str) -> bool:
+    """Whether a text can be the name of a file: bytes that are no UTF-8 are, as Python has them; NUL is not."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def check_word(word: str) -> None:
+    """Check that a word of the command can name a file.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not names_file(word):
+        raise UserError(f"{word[:60]!r} holds a character that no file's name has")
 
 
 def in_line(text: object) -> str:

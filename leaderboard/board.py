@@ -37,10 +37,8 @@ def board(overrides: Sequence[str]) -> int:
     """
     options = {"results": "results", "out": "", "others": "", "videos": ""}
     overrides, files = task_files(overrides)
-    signers = allowed(overrides)
+    overrides, signers = allowed(overrides)
     for override in overrides:
-        if override.startswith("signers="):
-            continue
         key, equals, value = override.partition("=")
         if key not in options or not value:
             known = ", ".join(f"{name}=" for name in (*options, "task", "signers"))

@@ -18,8 +18,6 @@ import gc
 import hashlib
 import json
 import logging
-import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +35,7 @@ from evalkit.results import evidence, run_folder, signature, validate
 from evalkit.results.rows import Row
 from evalkit.results.scores import Measured, measure, reference, resolve
 from evalkit.runtime import cache
+from evalkit.runtime.atomic import hidden_beside
 from evalkit.runtime.machine import cores
 from evalkit.runtime.processes import ProcessPool
 from evalkit.runtime.progress import track
@@ -183,14 +182,10 @@ def _save_cached(file: Path, headline: Headline | None) -> None:
                 values, of = values.parts, reference(values.of, "any")
         if not isinstance(values, AdditiveScore):
             entry = [of, None if values is None else values.tolist(), headline.clusters.tolist()]
-    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(entry))
-        os.replace(partial, file)
-    except OSError:  # the cache is full or read-only: the run is validated again the next time
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    # Where the cache is full or read-only, the run is validated again the next time.
+    with contextlib.suppress(OSError), hidden_beside(file) as hidden:
+        hidden.write_text(json.dumps(entry))
+        hidden.replace(file)
 
 
 def _load_cached(file: Path) -> tuple[Headline | None] | None:

@@ -18,10 +18,9 @@ def main(words: list[str]) -> int:
         UserError: no path is named, there is no result, or no such file of signers.
     """
     words, files = task_files(words)
-    paths = [word for word in words if not word.startswith("signers=")]
+    paths, signers = signature.allowed(words)
     if not paths:
         raise UserError("validate takes one or more paths of results, got nothing")
-    signers = signature.allowed(words)
     code = 0
     for path in paths:
         problems = validate(Path(path), files)

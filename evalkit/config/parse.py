@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import itertools
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -13,8 +12,9 @@ from evalkit import errors, plugins
 from evalkit.config.config import Config
 from evalkit.config.keys import REQUIRED, Key, adapter_defaults, default_adapter, known_keys
 from evalkit.config.options import SECTIONS, Command, Options, Trainer
-from evalkit.config.values import OutOfBounds, convert, names_file, type_name
+from evalkit.config.values import OutOfBounds, convert, type_name
 from evalkit.errors import UserError
+from evalkit.runtime.bounded import MOST_VALUES, count_values
 
 # Beyond what any machine has; larger numbers would overflow deep inside, or start as many processes.
 LARGEST = {
@@ -22,7 +22,7 @@ LARGEST = {
     **dict.fromkeys(("batch", "clip.stride", "time_limit", "trainer.max_minutes"), 1_000_000),
     **dict.fromkeys(("clip.frames", "clip.clips", "clip.size", "trainer.views"), 10_000),
 }
-MOST_BYTES, MOST_VALUES = 10**6, 10**5  # of a file of `config=`
+MOST_BYTES = 10**6  # of a file of `config=`
 
 
 class _Given(NamedTuple):
@@ -106,8 +106,7 @@ def _parse(words: Sequence[str]) -> dict[str, _Given]:
         if not (key and equals):
             task = f" Did you mean 'task={word}'?" if word in plugins.names("task") else ""
             raise UserError(f"expected key=value, got {word!r}.{task}")
-        if not names_file(word):
-            raise UserError(f"{word[:60]!r} holds a character that no file's name has")
+        errors.check_word(word)
         if key in given:
             raise UserError(f"{key} is given twice: {key}={given[key].value} and {word}")
         given[key] = _Given(value)
@@ -123,7 +122,7 @@ def _read(file: str) -> dict[str, _Given]:
     except OSError as error:
         raise UserError(f"config={file}: {(error.strerror or str(error)).lower()}") from error
     except RecursionError as error:
-        raise UserError(f"config={file}: not readable as yaml: it is nested too deeply") from error
+        raise UserError(f"config={file}: not readable as yaml: it is nested too deeply, or within itself") from error
     except Exception as error:  # yaml's and OmegaConf's own kinds
         raise UserError(f"config={file}: not readable as yaml: {errors.in_line(error)[:300]}") from error
     if not isinstance(content, dict):
@@ -151,25 +150,12 @@ def _read_text(file: str) -> str:
     Raises:
         ValueError: it is larger, or its aliases, which may stand for others, make more values.
     """
-    import yaml
-
     with open(file, "rb") as opened:
         content = opened.read(MOST_BYTES + 1)  # /dev/zero has no end
     if len(content) > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
     text = content.decode()
-    sizes: dict[int, int] = {}
-
-    def size(node: yaml.Node) -> int:
-        if id(node) not in sizes:
-            sizes[id(node)] = 0  # of an alias to what it is part of
-            inner = node.value if isinstance(node, yaml.CollectionNode) else ()
-            parts = itertools.chain.from_iterable(entry if isinstance(entry, tuple) else (entry,) for entry in inner)
-            sizes[id(node)] = 1 + sum(map(size, parts))
-        return sizes[id(node)]
-
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if root is not None and size(root) > MOST_VALUES:
+    if count_values(text) > MOST_VALUES:
         raise ValueError(f"its aliases make more than {MOST_VALUES:,} values")
     return text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
+
+from evalkit.errors import names_file
 
 
 class OutOfBounds(ValueError):
@@ -96,14 +97,6 @@ def convert(value: Any, kind: Any) -> Any:
         except RuntimeError as error:  # ~nobody, who has no home
             raise ValueError from error
     raise ValueError
-
-
-def names_file(text: str) -> bool:
-    """Whether a text can be the name of a file: bytes that are no UTF-8 are, as Python has them; NUL is not."""
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
 
 
 def _bounded(value: Any, constraints: Iterable[Any]) -> Any:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +96,7 @@ class ReweightedScore(float):
         of: Callable[[npt.NDArray[np.float32]], Table],
         resamples: int = RESAMPLES,
         value: float | None = None,
-    ) -> ReweightedScore:
+    ) -> Self:
         score = super().__new__(cls, of(np.ones((examples, 1), np.float32))[0] if value is None else value)
         score.examples, score.of, score.resamples = examples, of, resamples
         return score

@@ -225,7 +225,7 @@ class Ranking:
 
     def __init__(self, detections: Regions, hits: Flags, truth: Regions, labels: int, examples: int) -> None:
         self.labels, self.examples, self.thresholds = labels, examples, len(hits)
-        order = rank(detections)
+        order = rank(detections.label, detections.score)
         order = order[detections.label[order] < labels]
         label = detections.label[order]
         hits = hits[:, order]
@@ -284,14 +284,14 @@ class Ranking:
         return precisions
 
 
-def rank(detections: Regions) -> Indices:
-    """The order of detections by label, and then by descending score; of equal scores the later one first.
+def rank(group: Indices, score: Table) -> Indices:
+    """The order of detections (n,) by group, and then by descending score; of equal scores the later one first.
 
     That is the order in which the official scripts, which reverse an ascending one, have equal scores wherever their
     sort keeps it.
     """
-    backward = np.arange(len(detections.score))[::-1]
-    return backward[np.lexsort((-detections.score[backward], detections.label[backward]))]
+    backward = np.arange(len(score))[::-1]
+    return backward[np.lexsort((-score[backward], group[backward]))]
 
 
 def scores_of(ranking: Ranking, names: Sequence[str], summary: Callable[[Table], Table]) -> dict[str, float]:
@@ -308,7 +308,6 @@ def scores_of(ranking: Ranking, names: Sequence[str], summary: Callable[[Table],
     scores: dict[str, float] = {}
     for place, (name, value) in enumerate(zip(names, values, strict=True)):
         score = _Score(ranking.examples, partial(_one_of, together, place), resamples, value)
-        assert isinstance(score, _Score)
         score.together, score.place = together, place
         scores[name] = score
     return scores

@@ -159,7 +159,7 @@ def _match_in_turn(read: Read, thresholds: Table) -> tuple[Flags, Flags]:
         (T, n), whether each detection is matched, and (T, m), whether each annotated segment is.
     """
     detections, truth, labels = read.detections, read.truth, len(read.labels)
-    order = rank(detections)
+    order = rank(detections.label, detections.score)
     place = np.empty(len(order), np.intp)
     place[order] = np.arange(len(order))
     kept = []
@@ -266,8 +266,7 @@ def _average_recall(read: Read, examples: int) -> dict[str, float]:
     used = np.minimum((given * ratio).astype(np.intp), given) * (annotated > 0)
     share = np.arange(1, PROPOSALS + 1) / 100.0 * (PROPOSALS * float(videos) / max(1, used.sum()))
     # The place of each proposal in its video, and the first place at which each annotated segment is reached.
-    backward = np.arange(len(proposals.score))[::-1]
-    order = backward[np.lexsort((-proposals.score[backward], proposals.example[backward]))]
+    order = rank(proposals.example, proposals.score)
     place = np.empty(len(order), np.intp)
     place[order] = np.arange(len(order)) - (np.cumsum(given) - given)[proposals.example[order]]
     among = proposals.take(place < used[proposals.example])
@@ -288,12 +287,9 @@ def _average_recall(read: Read, examples: int) -> dict[str, float]:
     recalled = np.zeros((examples, PROPOSALS + 1))
     np.add.at(recalled, (np.tile(truth.example, len(ACTIVITYNET)), from_number.ravel()), 1 / len(ACTIVITYNET))
     recalled = recalled.cumsum(1)[:, :PROPOSALS]
-
-    def score(values: Table) -> AdditiveScore:
-        return AdditiveScore(np.stack([values, annotated], 1), lambda sums: 100 * sums[..., 0] / sums[..., 1])
-
     area = (recalled[:, 1:] + recalled[:, :-1]).sum(1) / 2 / PROPOSALS
-    return {**{f"AR@{n}": score(recalled[:, n - 1]) for n in SHOWN_PROPOSALS}, "AUC": score(area)}
+    recalls = {f"AR@{n}": recalled[:, n - 1] for n in SHOWN_PROPOSALS} | {"AUC": area}
+    return {name: _share(values, annotated) for name, values in recalls.items()}
 
 
 def error_kinds(predictions: Sequence[Any], targets: Sequence[Any], per_instance: int = 1) -> dict[str, int]:
@@ -320,7 +316,7 @@ def error_kinds(predictions: Sequence[Any], targets: Sequence[Any], per_instance
 def _kinds(read: Read, hit: Flags, per_instance: int) -> tuple[Indices, Indices]:
     """The detections that are looked at, and the kind of each detection: 0 right, else its place in `ERRORS` + 1."""
     detections, truth, labels = read.detections, read.truth, len(read.labels)
-    order = rank(detections)
+    order = rank(detections.label, detections.score)
     label = detections.label[order]
     place = np.arange(len(order)) - np.searchsorted(label, label)
     looked_at = order[place < per_instance * np.bincount(truth.label, minlength=labels)[label]]
@@ -343,7 +339,9 @@ def _errors(read: Read, hit: Flags, taken: Flags, examples: int) -> dict[str, fl
     missed = np.bincount(read.truth.example, ~taken, examples)
     of: dict[str, tuple[Any, Any]] = {name: (counts[:, k], counts.sum(1)) for k, name in enumerate(ERRORS, 1)}
     of["missed"] = missed, np.bincount(read.truth.example, minlength=examples)
-    return {
-        f"{name}_error": AdditiveScore(np.stack(parts, 1), lambda sums: 100 * sums[..., 0] / sums[..., 1])
-        for name, parts in of.items()
-    }
+    return {f"{name}_error": _share(*parts) for name, parts in of.items()}
+
+
+def _share(parts: Table, wholes: Table | Indices) -> AdditiveScore:
+    """In percent, the sum of the parts (N,) of that of the wholes (N,)."""
+    return AdditiveScore(np.stack([parts, wholes], 1), lambda sums: 100 * sums[..., 0] / sums[..., 1])

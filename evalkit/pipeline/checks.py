@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from evalkit.api import Task
-from evalkit.config.values import names_file
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, names_file, one_line
 
 
 def check_task(task: Task, name: str) -> None:

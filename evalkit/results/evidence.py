@@ -134,9 +134,10 @@ def _parse(content: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def _examples(record: Mapping[str, Any], rows: Sequence[Row], test: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Where the rows are not those of the examples that were expected."""
     wanted, given = [line["id"] for line in test], [row.id for row in rows]
-    if lacking := [id for id in wanted if id not in set(given)]:
+    known, present = set(wanted), set(given)
+    if lacking := [id for id in wanted if id not in present]:
         yield f"predictions.jsonl lacks {len(lacking)} of the examples that were expected: {_first(lacking)}"
-    if strange := [id for id in given if id not in set(wanted)]:
+    if strange := [id for id in given if id not in known]:
         yield f"predictions.jsonl has {len(strange)} examples that were not expected: {_first(strange)}"
     if wanted != given:
         if not lacking and not strange:

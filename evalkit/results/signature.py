@@ -49,8 +49,8 @@ def sign(run: Path, key: Path, files: Sequence[Path] = ()) -> Path:
         return hidden.replace(signature)
 
 
-def allowed(words: Sequence[str]) -> Path | None:
-    """The file that `signers=FILE` names; None where no word does.
+def allowed(words: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The words but for `signers=FILE`, and the file that it names; None where no word does.
 
     Raises:
         UserError: there is no such file, or several are named, or there is no ssh-keygen.
@@ -62,7 +62,7 @@ def allowed(words: Sequence[str]) -> Path | None:
         raise UserError(f"signers={files[0]}: there is no such file; wanted lines of a name and a public key")
     if files and not shutil.which("ssh-keygen"):
         raise UserError("signers=: there is no ssh-keygen here, which verifies: install OpenSSH 8.2 or newer")
-    return files[0] if files else None
+    return [word for word in words if not word.startswith("signers=")], files[0] if files else None
 
 
 def signer(run: Path, signers: Path) -> str:

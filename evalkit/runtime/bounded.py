@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 # Weights deflate by a tenth, a file made to inflate by a thousand.
 LARGE_BYTES, MOST_TIMES = 64 << 20, 50
@@ -35,11 +35,8 @@ def check_yaml(text: str) -> None:
         ValueError: it does, or it is nested too deep.
         yaml.YAMLError: it is no yaml.
     """
-    import yaml
-
     try:
-        root = yaml.compose(text, yaml.SafeLoader)
-        values = _count(root, {}) if root else 0
+        values = count_values(text)
     except RecursionError:
         raise ValueError("it is nested too deep, or within itself") from None
     if values > max(MOST_VALUES, len(text)):
@@ -48,9 +45,23 @@ def check_yaml(text: str) -> None:
         )
 
 
-def _count(node: Any, counted: dict[int, int]) -> int:
-    """Values under a node of yaml, those of aliases as often as they are named."""
-    if id(node) not in counted:
-        below = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
-        counted[id(node)] = 1 + sum(_count(part, counted) for part in below if not isinstance(part, str))
-    return counted[id(node)]
+def count_values(text: str) -> int:
+    """Values that a yaml text stands for, those of aliases as often as they are named.
+
+    Raises:
+        RecursionError: it is nested too deep, or within itself.
+        yaml.YAMLError: it is no yaml.
+    """
+    import yaml
+
+    counted: dict[int, int] = {}
+
+    def count(node: yaml.Node) -> int:
+        if id(node) not in counted:
+            inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+            parts = chain.from_iterable(entry if isinstance(entry, tuple) else (entry,) for entry in inner)
+            counted[id(node)] = 1 + sum(map(count, parts))
+        return counted[id(node)]
+
+    root = yaml.compose(text, yaml.SafeLoader)
+    return count(root) if root else 0

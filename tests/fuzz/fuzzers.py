@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,7 +40,7 @@ def words(folder: Path) -> Fuzzer:
         name = random.choice([*COMMANDS, random.choice(TEXTS)[:50]])
         given = [_word(random, name, run) for _ in range(random.randrange(5))]
         if name in CALLED or name not in COMMANDS:
-            return Input(f"evalkit {name} {given!a}", lambda: command([name, *given], (0, 1, 2)))
+            return Input(f"evalkit {name} {given!a}", lambda: command([name, *given]))
         if random.random() < 0.1:
             return Input(f"evalkit {name} {given!a} --help", lambda: command([name, *given, "--help"]))
         return Input(f"evalkit {name} {given!a}, settled", lambda: _settled(name, given, folder))
@@ -70,12 +71,11 @@ def _word(random: Random, name: str, run: Path) -> str:
     return f"{key[:-1] if random.random() < 0.1 else key}={text(random)}"
 
 
-def _keys(task: str, known: dict[str, list[str]] = {}) -> list[str]:  # noqa: B006
+@cache
+def _keys(task: str) -> list[str]:
     from evalkit.config.keys import known_keys
 
-    if task not in known:
-        known[task] = list(known_keys("run", task))
-    return known[task]
+    return list(known_keys("run", task))
 
 
 def _settled(name: str, given: list[str], folder: Path) -> None:
@@ -186,22 +186,22 @@ def results(folder: Path) -> Fuzzer:
     """Files of a result, mutated; read by every command that takes results."""
     whole = tampering.write(folder / "whole")
     run = folder / "results" / whole.name
-    act_on: list[Callable[[], list[str]]] = [
-        lambda: ["validate", str(run)],
-        lambda: ["score", str(run)],
-        lambda: ["compare", str(run), str(whole)],
-        lambda: ["leaderboard", f"results={run}", f"out={folder / 'board.md'}"],
-        lambda: ["leaderboard", f"results={run}", f"out={folder / 'board.html'}"],
-        lambda: ["leaderboard", f"results={run}", f"out={folder / 'board.csv'}"],
-        lambda: ["export", "to=csv", f"results={run}", f"out={folder / 'csv'}"],
-        lambda: ["export", "to=eee", f"results={run}", f"out={folder / 'eee'}"],
+    commands = [
+        ["validate", str(run)],
+        ["score", str(run)],
+        ["compare", str(run), str(whole)],
+        ["leaderboard", f"results={run}", f"out={folder / 'board.md'}"],
+        ["leaderboard", f"results={run}", f"out={folder / 'board.html'}"],
+        ["leaderboard", f"results={run}", f"out={folder / 'board.csv'}"],
+        ["export", "to=csv", f"results={run}", f"out={folder / 'csv'}"],
+        ["export", "to=eee", f"results={run}", f"out={folder / 'eee'}"],
     ]
     os.environ["EVALKIT_CACHE"] = str(folder / "cache")
 
     def draw(random: Random) -> Input:
         file = random.choice(["result.json"] * 5 + ["predictions.jsonl"] * 3 + ["config.yaml", "evidence.jsonl"])
         content = mutated((whole / file).read_bytes(), random)
-        typed = random.choice(act_on)()
+        typed = random.choice(commands)
         hashed = random.random() < 0.5
 
         def act() -> None:

@@ -18,6 +18,14 @@ board = importlib.import_module("evalkit.leaderboard.board")
 Edit = Callable[[dict[str, Any]], object]
 
 
+def record_of(rows: Sequence[Row], task: str, encoder: str, score: Callable[..., Any]) -> dict[str, Any]:
+    """The record of a run of a task without published numbers."""
+    record = result_of(rows, score)
+    record["task"] |= {"name": task, "published": {}}
+    record["encoder"] |= {"name": encoder, "ckpt": encoder}
+    return record
+
+
 def put(
     results: Path,
     rows: Sequence[Row],
@@ -28,9 +36,7 @@ def put(
     score: Callable[..., Any] = accuracy,
 ) -> Path:
     """Writes a run."""
-    record = result_of(rows, score)
-    record["task"] |= {"name": task, "published": {}}
-    record["encoder"] |= {"name": encoder, "ckpt": encoder}
+    record = record_of(rows, task, encoder, score)
     record["provenance"]["finished"] = f"2026-02-{day:02d}T00:00:59+00:00"
     edit(record)
     return run_folder.write(results / encoder / task / f"run-{day}", record, rows, f"task: {task}\n")

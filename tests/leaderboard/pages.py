@@ -12,12 +12,10 @@ from typing import Any
 from evalkit.metrics.classification import accuracy
 from evalkit.results import run_folder
 from evalkit.results.rows import Row
-from tests.records import result_of
+from tests.leaderboard.boards import Edit, record_of
 
 _page = importlib.import_module("evalkit.leaderboard.page")
 _runs = importlib.import_module("evalkit.leaderboard.runs")
-
-Edit = Callable[[dict[str, Any]], object]
 
 
 def put(
@@ -30,9 +28,8 @@ def put(
     config: str = "",
 ) -> Path:
     """Writes a run; its weights are those of its encoder's name."""
-    record = result_of(rows, score)
-    record["task"] |= {"name": task, "published": {}}
-    record["encoder"] |= {"name": encoder, "ckpt": encoder, "sha256": encoder.encode().hex()[:64].ljust(64, "0")}
+    record = record_of(rows, task, encoder, score)
+    record["encoder"]["sha256"] = encoder.encode().hex()[:64].ljust(64, "0")
     edit(record)
     folder = results / re.sub(r"\W", "_", f"{encoder} {task}") / "run"
     return run_folder.write(folder, record, rows, config or f"task: {task.partition('@')[0]}\n")

@@ -22,7 +22,8 @@ from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from evalkit.video.decode import open_video
 from tests.given import make
-from tests.leaderboard.pages import Edit, drawn, put, script, unpacked, write
+from tests.leaderboard.boards import Edit
+from tests.leaderboard.pages import drawn, put, script, unpacked, write
 from tests.records import rows_of
 
 pytestmark = pytest.mark.slow

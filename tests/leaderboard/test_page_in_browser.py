@@ -14,7 +14,8 @@ from evalkit.metrics.text.exact_match import exact_match
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores
 from tests.browser import MISSING, Browser, available, browser
-from tests.leaderboard.pages import Edit, put, write
+from tests.leaderboard.boards import Edit
+from tests.leaderboard.pages import put, write
 from tests.records import rows_of
 
 pytestmark = pytest.mark.slow

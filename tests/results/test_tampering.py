@@ -52,7 +52,7 @@ def test_an_edit_is_found(copy: Files, kind: str) -> None:
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two SSH keys, ours and theirs, and a file `signers` that allows ours."""
     if not shutil.which("ssh-keygen"):
-        pytest.skip("needs ssh-keygen")
+        pytest.skip("needs ssh-keygen (Debian: apt-get install openssh-client)")
     folder = tmp_path_factory.mktemp("keys")
     for name in ("ours", "theirs"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
