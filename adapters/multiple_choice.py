@@ -148,13 +148,13 @@ _REASON = (
     r"\s*,?\s+(?:because|since|as(?!\s+in\b)|(?:is|was|would\s+be|seems)\s+(?:right|correct|the|my|most|best|likely))\b"
 )
 _AFTER = rf"(?={_END}|\s*[.):\]/](?:\s|$|[a-z]{{3}})|\s*,|\s+[-–—]\s|\s+(?:or|and)\b|{_REASON})"
-_MARKED = re.compile(r"(?![(\[{])[\W_]*?([A-Za-z])(?:\s*[):\]]|\.(?=\s|$|[a-z]{3})|\s+[-–—]\s)")
+_MARKED = re.compile(r"\A(?![(\[{])[\W_]*?([A-Za-z])(?:\s*[):\]]|\.(?=\s|$|[a-z]{3})|\s+[-–—]\s)")
 _STATED = re.compile(
     r"\b(?i:answer|ans|option|choice)\b(?:\s+(?i:is|was|would\s+be))?([\W_]*)(?:([B-HJ-Zb-hj-z])(?![\w'’.-]\w|\w)"
     rf"|(?:(A|I){_AFTER})|([ai])(?={_END}))"
 )
 _BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
-_FIRST = re.compile(rf"[\W_]*(?:([A-Z]){_AFTER}|([a-z])(?:{_END}|(?=\s*,)))")
+_FIRST = re.compile(rf"\A[\W_]*(?:([A-Z]){_AFTER}|([a-z])(?:{_END}|(?=\s*,)))")
 _MEANT = re.compile(
     r"\b(?i:is|be|it's|think|say|said|guess|choose|pick|select|with|therefore|thus|hence|so|but)\b[\W_]+"
     rf"(?:(?i:it)(?:'s|\s+is)\s+)?([A-Z]){_AFTER}"
@@ -195,8 +195,7 @@ def _letters(line: str) -> set[str]:
     """The letters that a line names, in the first way of naming that it has."""
     for form in (_STATED, _MARKED, _BRACKETED, _FIRST, _MEANT):
         letters: set[str] = set()
-        matches = [match for match in [form.match(line)] if match] if form in (_MARKED, _FIRST) else form.finditer(line)
-        for match in matches:
+        for match in form.finditer(line):
             group = next(i for i in range(match.re.groups, 0, -1) if match[i])
             if _DENIED.search(line, 0, match.start(group)) or _WRONG.match(line, match.end(group)):
                 continue

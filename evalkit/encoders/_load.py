@@ -12,6 +12,7 @@ from torch import nn
 
 from evalkit import demo
 from evalkit.api import Encoder, Loading
+from evalkit.encoders._frames import OPEN_CLIP_CONFIG
 from evalkit.encoders._spec import read_pointer, read_preset, spec_of
 from evalkit.errors import UserError, one_line, suggest
 from evalkit.plugins import hint_of_own_code, module_and_factory, names, names_function, own_encoder
@@ -19,7 +20,6 @@ from evalkit.weights import checkpoint, huggingface, peft_adapters
 from evalkit.weights.presets import card, presets
 
 MAX_HEADS = 1024
-OPEN_CLIP = "open_clip_config.json"  # beside weights that open_clip saved
 
 
 def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder:
@@ -165,7 +165,7 @@ def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> 
 
 
 def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
-    beside = (path.parent / OPEN_CLIP).is_file() and not (path.parent / "config.json").is_file()
+    beside = (path.parent / OPEN_CLIP_CONFIG).is_file() and not (path.parent / "config.json").is_file()
     if loading.model.startswith("open_clip:") or (beside and not loading.model):
         _refuse_ignored("weights of open_clip", loading, "model", "prefix")
         library: Any = module_and_factory("encoder", "open_clip")[0]
@@ -247,7 +247,7 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
             )
         return encoder
     if not (folder / "config.json").is_file():
-        if (folder / OPEN_CLIP).is_file():
+        if (folder / OPEN_CLIP_CONFIG).is_file():
             _refuse_ignored(str(folder), loading)
             library: Any = module_and_factory("encoder", "open_clip")[0]
             return library.pretrained_name(str(folder), loading)  # type: ignore[no-any-return]

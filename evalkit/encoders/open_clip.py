@@ -17,11 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading
-from evalkit.encoders._frames import FRAMES, FrameEncoder, library_backbone, refuse_files, with_filter
+from evalkit.encoders._frames import FRAMES, OPEN_CLIP_CONFIG, FrameEncoder, library_backbone, refuse_files, with_filter
 from evalkit.errors import UserError, one_line, suggest
 from evalkit.weights import checkpoint
-
-CONFIG = "open_clip_config.json"
 
 
 class Towers(nn.Module):
@@ -141,11 +139,13 @@ def pretrained_file(path: Path, loading: Loading) -> FrameEncoder:
         known = open_clip.list_models()
         if name not in known:
             raise UserError(f"encoder.model=open_clip:{name}: open_clip has no such model.{suggest(name, known)}")
-    elif (path.parent / CONFIG).is_file():
-        checkpoint.read_json(path.parent / CONFIG)
+    elif (path.parent / OPEN_CLIP_CONFIG).is_file():
+        checkpoint.read_json(path.parent / OPEN_CLIP_CONFIG)
         name = f"local-dir:{path.parent}"
     else:
-        raise UserError(f"{path} does not say its model: put {CONFIG} beside it, or give encoder.model=open_clip:NAME")
+        raise UserError(
+            f"{path} does not say its model: put {OPEN_CLIP_CONFIG} beside it, or give encoder.model=open_clip:NAME"
+        )
     weights = checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
     try:
         made = open_clip.create_model(name, load_weights=False, pretrained_image=False, pretrained_text=False)

@@ -149,8 +149,8 @@ def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> 
         UserError: no square has such a share of the frame.
     """
     views = replace(views, **overrides)  # type: ignore[arg-type]
-    said = views.resize or views.share != 1 or "share" in overrides
-    share = views.share if said else clip.share
+    stated = views.resize or views.share != 1 or "share" in overrides
+    share = views.share if stated else clip.share
     if not 0 < share <= 1:
         raise UserError(f"clip.share={share:g}: wanted above 0 and up to 1")
     return replace(

@@ -58,7 +58,7 @@ class Timeline(NamedTuple):
         counted: frames carry no times of their own; the n-th frame that is decoded is the n-th of `pts`.
         promised: tick of the end that the file states, if its packets end well before; else None.
         doubt: why a library that reads by frame number is not trusted with this file; empty if it is.
-        checksums: CRC-32 of the packet of each cut, by presentation tick. After a seek into MPEG-PS, packets have the
+        checksums: CRC-32 of each keyframe's packet, by presentation tick. After a seek into MPEG-PS, packets have the
             stamps of others.
     """
 
@@ -199,8 +199,8 @@ def _read_packets(container: InputContainer) -> Packets:
         video_streams=len(videos),
     )
     seconds = {stream.index: float(stream.time_base or 0) for stream in container.streams}
-    keyframes, stored = _Keyframes(packets, Bitstream(stream)), Stored()
-    bitstream, bidirectional = keyframes.bitstream, False
+    bitstream, stored, bidirectional = Bitstream(stream), Stored(), False
+    keyframes = _Keyframes(packets, bitstream)
     try:
         for packet in container.demux():
             if not packet.size:
@@ -237,21 +237,20 @@ class _Keyframes:
     """Sorts the keyframes of a stream, in the order of storage, into those where decoding starts afresh and others."""
 
     def __init__(self, packets: Packets, bitstream: Bitstream) -> None:
-        self.bitstream = bitstream
         self.latest: int | None = None
-        self._packets = packets
+        self._packets, self._bitstream = packets, bitstream
         self._settings, self._change = b"", False  # of the decoder, which keyframes bring
 
     def add(self, packet: Packet[Any], pts: int | None) -> bool:
         """Adds a packet that the container calls a keyframe, or any before the first; whether decoding starts there."""
         data = bytes(packet)
-        starts_afresh = self.bitstream.starts_afresh(data)
+        starts_afresh = self._bitstream.starts_afresh(data)
         if pts is None or not (packet.is_keyframe or starts_afresh):
             return False
         self.latest = pts
         self._packets.keyframes[pts] = pts if packet.dts is None else packet.dts
         self._packets.checksums[pts] = zlib.crc32(data)
-        brought = self.bitstream.headers(data)
+        brought = self._bitstream.headers(data)
         self._change = self._change or bool(brought and self._settings and brought != self._settings)
         self._settings = self._settings or brought
         starts_afresh = starts_afresh and (bool(brought) or not self._change)

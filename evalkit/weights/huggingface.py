@@ -134,9 +134,10 @@ def read_config(folder: Path, **changes: Any) -> Any:
     """
     from transformers import AutoConfig
 
-    refuse_code(folder, str(folder))
+    values = checkpoint.read_json(folder / "config.json")
+    refuse_code(values, folder)
     try:
-        refuse_huge(checkpoint.read_json(folder / "config.json"))
+        refuse_huge(values)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **changes)
     except Exception as error:
         raise UserError(f"cannot read {folder / 'config.json'}: {one_line(error)}") from error
@@ -163,20 +164,23 @@ def refuse_huge(values: Mapping[str, Any], least: int = -(2**31)) -> None:
             raise ValueError(f"{place[:80]}={str(value)[:30]}: no model has so {'few' if value < least else 'many'}")
 
 
-def refuse_code(folder: Path, name: str) -> None:
+def refuse_code(values: Mapping[str, Any], folder: Path) -> None:
     """Refuse a model whose class is Python code in its own folder or repository (`auto_map`).
+
+    Args:
+        values: the configuration.
+        folder: that holds it, for the message.
 
     Raises:
         UserError: it is one, and transformers has no model of its kind.
     """
     from transformers import CONFIG_MAPPING
 
-    values = checkpoint.read_json(folder / "config.json")
     kind = values.get("model_type")
     if "auto_map" in values and not (isinstance(kind, str) and kind in CONFIG_MAPPING):
         raise UserError(
-            f"{name} is a model whose code lies beside its weights (auto_map in its config.json), which evalkit never "
-            f"runs: wanted a kind that transformers has itself, and {str(kind)[:60]!r} is none"
+            f"{folder} is a model whose code lies beside its weights (auto_map in its config.json), which evalkit "
+            f"never runs: wanted a kind that transformers has itself, and {str(kind)[:60]!r} is none"
         )
 
 

@@ -63,10 +63,10 @@ def refuse_names(names: Iterable[object], source: object) -> None:
     Raises:
         UserError: there are such names, with how to save the merged weights.
     """
-    found = next((str(name) for name in names if _NAMES.search(str(name))), None)
-    if found:
+    adapted = next((str(name) for name in names if _NAMES.search(str(name))), None)
+    if adapted:
         raise UserError(
-            f"{source} holds weights of a PEFT model whose adapter is not merged ({found[:120]}), which evalkit does "
+            f"{source} holds weights of a PEFT model whose adapter is not merged ({adapted[:120]}), which evalkit does "
             "not apply. Where model is that PEFT model, save it merged: "
             'torch.save(model.merge_and_unload().state_dict(), "merged.pt")'
         )

@@ -1,6 +1,5 @@
 """Folders and weights of PEFT: refused with a command that merges them, which works."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -8,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers
@@ -18,8 +18,6 @@ from evalkit.language.models import load as load_lm
 from evalkit.weights import checkpoint, huggingface
 from tests.encoders import test_hf_video
 from tests.saved import load, refusal
-
-needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="follows the advice with peft")
 
 
 def refused(folder: Path) -> str:
@@ -44,8 +42,6 @@ def follow(message: str) -> Path:
 
 def adapted(model: Any, folder: Path, targets: list[str], **more: Any) -> Any:
     """A PEFT model whose adapter changes something, saved in a folder."""
-    import peft
-
     torch.manual_seed(0)
     tuned = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False, **more))
     tuned.save_pretrained(str(folder))
@@ -106,7 +102,6 @@ def test_a_model_of_the_hub_is_refused_as_well(tmp_path: Path, monkeypatch: pyte
         load_lm("org/lora")
 
 
-@needs_peft
 @pytest.mark.filterwarnings("ignore")  # transformers' and peft's about each other
 def test_the_advice_merges_an_encoders_adapter(tmp_path: Path) -> None:
     folder = test_hf_video.folder(tmp_path, "videomae")
@@ -120,7 +115,6 @@ def test_the_advice_merges_an_encoders_adapter(tmp_path: Path) -> None:
     assert torch.allclose(merged.model.state_dict()[name], whole[name], atol=1e-6)
 
 
-@needs_peft
 @pytest.mark.filterwarnings("ignore")  # transformers' and peft's about each other
 def test_the_advice_merges_a_language_models_adapter_that_lies_alone(tmp_path: Path, lm: Path) -> None:
     base = transformers.LlamaForCausalLM.from_pretrained(lm)
@@ -132,7 +126,6 @@ def test_the_advice_merges_a_language_models_adapter_that_lies_alone(tmp_path: P
     assert not torch.equal(model.state_dict()[name], load_file(lm / "model.safetensors")[name])
 
 
-@needs_peft
 @pytest.mark.filterwarnings("ignore")  # transformers' and peft's about each other
 def test_weights_that_are_not_merged_say_how_they_are_saved(tmp_path: Path) -> None:
     folder = test_hf_video.folder(tmp_path, "videomae")

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,7 @@ def save(tiny: Path, tmp_path: Path) -> Callable[[Any], Path]:
     """Writes anything as a file of weights beside the tiny encoder's config.json."""
 
     def write(content: Any) -> Path:
-        for file in tiny.iterdir():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
+        shutil.copytree(tiny, tmp_path, dirs_exist_ok=True)
         torch.save(content, tmp_path / "run.pt")
         return tmp_path / "run.pt"
 
@@ -165,11 +165,8 @@ def test_weights_that_are_no_numbers_are_told_by_name(
     assert "query.weight holds" in refusal(folder)
 
 
-def test_a_configuration_with_other_layers_than_the_weights_is_refused(
-    tiny: Path, state: State, tmp_path: Path
-) -> None:
-    for file in tiny.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+def test_a_configuration_with_other_layers_than_the_weights_is_refused(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path, dirs_exist_ok=True)
     config = (tiny / "config.json").read_text()
     for depth, told in ((1, "unexpected blocks.1."), (3, "missing blocks.2.")):
         (tmp_path / "config.json").write_text(config.replace('"depth": 2', f'"depth": {depth}'))
