@@ -93,6 +93,9 @@ class Views:
         size: height and width in pixels; None means the encoder's own size.
         share: with a cut, the square's side as a share of what is scaled, above 0 and up to 1: 0.875 scales the shorter
             side to 256 pixels where `size` is 224. 1 with `resize` None means the encoder's own.
+        window: seconds; an example's span is then a sequence of windows of this length, each of which is sampled,
+            encoded and stored by itself (evalkit.video.sampling.windows). None means that the span is one clip.
+        window_stride: seconds from the start of one window to that of the next; None means `window`.
     """
 
     sampling: Sampling = "uniform"
@@ -104,6 +107,8 @@ class Views:
     resize: Resize | None = None
     size: Annotated[int, Gt(0)] | None = None
     share: float = 1.0
+    window: Annotated[float, Gt(0)] | None = None
+    window_stride: Annotated[float, Gt(0)] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,13 @@ class Example:
         id: unique in its split.
         video: path of the file.
         target: what is right; None where the answer is not public.
-        span: start and end in seconds; None means the whole video.
+        span: start and end in seconds; None means the whole video. With windows, the stretch that they cover.
         text: a question, or a caption.
         choices: the options of a multiple-choice question, in order.
         kind: scores are also given per kind; empty means none.
         box: what of the frame is asked about, in the middle of the span: left, top, right and bottom as shares of its
             width and height, 0..1; None means all of it.
+        class_scores: how likely each class is in the video, 0..1 by name, from elsewhere; empty means unknown.
     """
 
     id: str
@@ -130,6 +136,7 @@ class Example:
     choices: tuple[str, ...] = ()
     kind: str = ""
     box: tuple[float, float, float, float] | None = None
+    class_scores: Mapping[str, float] = field(default_factory=dict)
 
 
 # A score is a value per example in 0..1, whose mean in percent is the score; or one number over the split, of which
@@ -206,11 +213,16 @@ class Prediction(NamedTuple):
 class Batch:
     """Examples and what the adapter kept of their videos: features (B, V, ...), one row per example, V views each.
 
-    An adapter that trains the encoder gets uint8 video (B, V, T, C, H, W) instead while it is fitted.
+    An adapter that trains the encoder gets uint8 video (B, V, T, C, H, W) instead while it is fitted. Where a video is
+    a sequence of windows, features are (B, windows, V, ...), with zeros after the last window of a shorter one.
+
+    Attributes:
+        windows: of each example; empty where a video is one clip.
     """
 
     examples: Sequence[Example]
     features: Tensor
+    windows: Sequence[int] = ()
 
     def to(self, device: Any) -> Batch:
         """The batch with its features on a device; Lightning calls this."""

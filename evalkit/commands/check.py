@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from evalkit.api import Clip, Example, Task
 from evalkit.config.config import Config
 from evalkit.datasets.videos import unused_videos
 from evalkit.features import extract
+from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.key import identify
 from evalkit.pipeline.setup import data_root, load_task, meant_size
 from evalkit.plugins import display_name
@@ -18,9 +20,7 @@ from evalkit.results.run_folder import fingerprint
 from evalkit.results.sizes import SPLITS, published_size, size_differences
 from evalkit.results.table import columns, first
 from evalkit.runtime.machine import cores
-from evalkit.runtime.progress import track
-from evalkit.video.clips import Failure, Request
-from evalkit.video.workers import read_clips
+from evalkit.video.workers import DecodePool
 
 # Height and width that checked frames are scaled to: the same frames are decoded, and little is handed over.
 SIZE = 32
@@ -142,13 +142,13 @@ def report(data: DataCheck) -> str:
 
 
 def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -> Split:
-    parts = extract.sources(examples)
+    options = config.options
+    views = replace(extract.resolve_views(task.views, Clip(), config.clip), size=SIZE)
+    pool = DecodePool(options.workers or cores(), options.time_limit)
+    parts = extract.sources(examples, views)
     there = [part for part in parts if part.video.is_file()]
-    views = extract.resolve_views(task.views, Clip(), config.clip)
-    assert views.frames
-    requests = [Request(part.video, part.span, views, views.frames, SIZE, (), config.options.decoder) for part in there]
-    read = read_clips(requests, workers=config.options.workers or cores(), time_limit=config.options.time_limit)
-    decoded = zip(there, track(read, f"decode {name}", len(there)), strict=True)
+    with contextlib.closing(FeatureExtractor(views, pool, 1, Cost(), options.decoder)) as extractor:
+        read = list(extractor.check(there, f"decode {name}"))
     return Split(
         name,
         len(examples),
@@ -157,7 +157,7 @@ def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -
         len({part.video for part in parts}),
         len(parts),
         list(dict.fromkeys(part.video for part in parts if not part.video.is_file())),
-        [(part.video, clip.reason) for part, clip in decoded if isinstance(clip, Failure)],
+        [(features.source.video, features.failure) for features in read if features.failure],
     )
 
 

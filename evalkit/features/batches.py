@@ -134,7 +134,7 @@ def gather(
     feature_cache, extractor = reader.cache, reader.extractor
     keep = _pixels if video else reader.keep
     views = [source._replace(look=look) for source in wanted for look in looks]
-    keys = [feature_cache.keys(view, _PLAIN) for view in views] if feature_cache else []
+    keys = feature_cache.keys(views, _PLAIN) if feature_cache else []
     encodings = extractor.encode(views, keep, label, _PLAIN, feature_cache, keys)
     held: Tensor | None = None
     first: dict[Source, int] = {}

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from evalkit.api import Clip, Example, FeatureSpec, Views
 from evalkit.errors import UserError
-from evalkit.features.key import FeatureKey, identify
+from evalkit.features.key import FeatureKey, Identity, identify
 from evalkit.features.store import Store
 from evalkit.runtime.progress import track
 from evalkit.video.augment import AugmentedView
 from evalkit.video.clips import Decoded, Failure, Request
 from evalkit.video.decode import Decoder
+from evalkit.video.sampling import windows
 from evalkit.video.workers import DecodePool
 
 logger = logging.getLogger("evalkit")
@@ -99,12 +100,23 @@ class FeatureCache:
         """The same store for another part of the encoder's output."""
         return replace(self, key=replace(self.key, feature_spec=spec))
 
-    def keys(self, source: Source, variants: Iterable[str]) -> bytes:
-        """A key per variant and one for what decoded the source, end to end; none where there is no such file."""
-        try:
-            video = identify(source.video)
-        except OSError:  # decoding will say why
-            return b""
+    def keys(self, wanted: Iterable[Source], variants: Iterable[str]) -> list[bytes]:
+        """Of each source, a key per variant and one for what decoded it, end to end; none where there is no such file.
+
+        A file is looked at once for all its sources that follow one another.
+        """
+        names = list(variants)
+        keys: list[bytes] = []
+        for video, of_video in itertools.groupby(wanted, lambda source: source.video):
+            try:
+                identity = identify(video)
+            except OSError:  # decoding will say why
+                keys += [b""] * len([*of_video])
+                continue
+            keys += [self._keys(source, identity, names) for source in of_video]
+        return keys
+
+    def _keys(self, source: Source, video: Identity, variants: Sequence[str]) -> bytes:
         key, shown = replace(self.key, video=video, span=source.span), ""
         if source.look:
             key = replace(key, views=source.look.cut(key.views))
@@ -138,6 +150,8 @@ class FeatureCache:
 
 # A source that waits for its batch, with its keys, and with its clips or what was found of it.
 _Waiting = tuple[Source, bytes, Decoded | Failure | SourceFeatures]
+_ONE_CLIP = Views()
+WINDOWS_TOGETHER = 16  # neighboring windows of a video that are decoded together, from one key frame on
 # Sources that wait at most, so that what was found does not fill the memory while few clips are missing.
 WAITING = 64
 
@@ -146,9 +160,11 @@ def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> 
     """The task's views with the user's `clip.*` words, and the encoder's own clip where none are given.
 
     Raises:
-        UserError: no square has such a share of the frame.
+        UserError: no square has such a share of the frame, or windows have a stride and no length.
     """
     views = replace(views, **overrides)  # type: ignore[arg-type]
+    if views.window_stride and not views.window:
+        raise UserError(f"clip.window_stride={views.window_stride:g} has no effect without clip.window")
     stated = views.resize or views.share != 1 or "share" in overrides
     share = views.share if stated else clip.share
     if not 0 < share <= 1:
@@ -162,9 +178,23 @@ def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> 
     )
 
 
-def sources(examples: Iterable[Example]) -> list[Source]:
+def parts(example: Example, views: Views) -> tuple[Source, ...]:
+    """The parts of a video that an example asks about: one, or its windows.
+
+    Raises:
+        UserError: there are windows, and the example has no span for them.
+    """
+    if views.window is None:
+        return (Source(example.video, example.span),)
+    if example.span is None:
+        raise UserError(f"example {example.id!r} has no span, which clip.window={views.window:g} divides into windows")
+    spans = windows(example.span, views.window, views.window_stride or views.window)
+    return tuple(Source(example.video, span) for span in spans)
+
+
+def sources(examples: Iterable[Example], views: Views = _ONE_CLIP) -> list[Source]:
     """The distinct parts of videos that examples ask about, in order of first appearance."""
-    return list(dict.fromkeys(Source(example.video, example.span) for example in examples))
+    return list(dict.fromkeys(source for example in examples for source in parts(example, views)))
 
 
 def unchanged(pixels: Tensor, seed: int) -> Tensor:
@@ -227,7 +257,7 @@ class FeatureExtractor:
             label: of the progress on stderr; empty shows none.
             keys: on the shelf, of each source, where they are known.
         """
-        keys = keys or [feature_cache.keys(source, variants) if feature_cache else b"" for source in wanted]
+        keys = keys or (feature_cache.keys(wanted, variants) if feature_cache else [b""] * len(wanted))
         there = self._there(wanted, variants, feature_cache, keys)
         waiting: list[_Waiting] = []
         held = 0
@@ -267,30 +297,44 @@ class FeatureExtractor:
             yield read.pop(i, None) or next(again if stored[i] else clips)
 
     def read(self, wanted: Sequence[Source]) -> Iterator[Decoded | Failure]:
-        """The clips of each source in order; neighbors that are augmented views of the same clip are read together."""
-        assert self.views.frames and self.views.size  # resolve() filled them in
-        runs = itertools.groupby(enumerate(wanted), lambda row: row[1]._replace(look=None) if row[1].look else row[0])
-        groups = [[source for _, source in run] for _, run in runs]
-        requests = [
-            Request(
-                group[0].video,
-                group[0].span,
-                self.views,
-                self.views.frames,
-                self.views.size,
-                tuple(source.look for source in group if source.look),
-                self.decoder,
-                self.clip,
-            )
-            for group in groups
-        ]
-        for group, clip in zip(groups, self.pool.read(requests), strict=True):
-            if isinstance(clip, Failure) or len(group) == 1:
+        """The clips of each source in order.
+
+        Neighbors that are augmented views of the same clip are read together, and so are windows of a video.
+        """
+        groups = [group for _, run in itertools.groupby(wanted, self._together) for group in self._divided([*run])]
+        for group, clip in zip(groups, self.pool.read([*map(self._request, groups)]), strict=True):
+            if isinstance(clip, Decoded):
+                yield from _each_of(clip, len(group))
+            elif group[0].look:  # what is wrong with one view is wrong with all
                 yield from [clip] * len(group)
-            else:
-                clips = len(clip.times) // len(group)  # each in one crop
-                for i in range(0, len(clip.times), clips):
-                    yield replace(clip, pixels=clip.pixels[i : i + clips], times=clip.times[i : i + clips])
+            elif len(group) == 1:
+                yield clip
+            else:  # one of the windows may be at fault
+                yield from self.pool.read([self._request([source]) for source in group])
+
+    def _together(self, source: Source) -> Source:
+        """What is equal for sources that may be read together, where they are neighbors."""
+        return source._replace(look=None) if source.look else source._replace(span=None)
+
+    def _divided(self, run: list[Source]) -> Iterator[list[Source]]:
+        size = len(run) if run[0].look else WINDOWS_TOGETHER if self.views.window else 1
+        return (run[i : i + size] for i in range(0, len(run), size))
+
+    def _request(self, group: Sequence[Source]) -> Request:
+        assert self.views.frames and self.views.size  # resolve() filled them in
+        first = group[0]
+        windows = tuple(source.span for source in group if source.span) if self.views.window else ()
+        return Request(
+            first.video,
+            first.span,
+            self.views,
+            self.views.frames,
+            self.views.size,
+            tuple(source.look for source in group if source.look),
+            self.decoder,
+            self.clip,
+            () if first.look else windows,
+        )
 
     def _timed(self, clips: Iterator[Decoded | Failure]) -> Iterator[Decoded | Failure]:
         """The clips, the time spent waiting for them counted as decoding."""
@@ -347,6 +391,17 @@ def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
         logger.warning(f"left out of training: {features.source.video}: {features.failure}")
     if len(failed) > 3:
         logger.warning(f"left out of training: {len(failed) - 3} more")
+
+
+def _each_of(clip: Decoded, count: int) -> Iterator[Decoded]:
+    """The clips of each of so many sources that were read together."""
+    if count == 1:
+        yield clip
+        return
+    views, clips = len(clip.pixels) // count, len(clip.times) // count
+    for i in range(count):
+        pixels, times = clip.pixels[i * views : (i + 1) * views], clip.times[i * clips : (i + 1) * clips]
+        yield replace(clip, pixels=pixels, times=times)
 
 
 def _views(clip: Decoded | Failure | SourceFeatures) -> int:

@@ -20,6 +20,8 @@ from evalkit.features.shards import FORMAT
 END_BYTES = 16 << 10
 # Raised when the same file, views and clip give other pixels: sampling, cropping, scaling or normalizing changed.
 PREPROCESSING = 2
+# Fields that keys had not always, and their defaults.
+ADDED = (("clip", Clip(), ("share", "interpolation", "center")), ("views", Views(), ("window", "window_stride")))
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,11 @@ class FeatureKey:
     def digest(self) -> bytes:
         """The 32 bytes under which the feature is stored; 1 and 1.0 give the same."""
         values = _plain(asdict(self))
-        # Clips had none of these before: features that were stored of those that still do as they did stay.
-        for name in ("share", "interpolation", "center"):
-            if values["clip"][name] == getattr(Clip(), name):
-                del values["clip"][name]
+        # Keys had none of these before: features that were stored of what still is as it was stay.
+        for part, default, names in ADDED:
+            for name in names:
+                if values[part][name] == getattr(default, name):
+                    del values[part][name]
         text = json.dumps(values, sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).digest()
 

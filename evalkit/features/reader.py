@@ -62,7 +62,7 @@ def open_feature_cache(
     key = FeatureKey(
         video=Identity(0, None, ""),  # of each source in its turn, as are the span and the variant
         span=None,
-        views=extractor.views,
+        views=replace(extractor.views, window=None, window_stride=None),  # a window is known by its span
         clip=encoder.module.clip,
         decoder=", ".join(dict.fromkeys((default_decoder(extractor.decoder), PYAV))),
         weights=encoder.sha256,

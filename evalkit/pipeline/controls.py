@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from evalkit.api import Example, Prediction, Task
+from evalkit.api import Example, Prediction, Task, Views
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
@@ -32,8 +32,20 @@ def single_frame(pixels: Tensor, seed: int) -> Tensor:
     return pixels[:, middle : middle + 1].expand_as(pixels)
 
 
+def shuffled_windows(features: Tensor) -> Tensor:
+    """The windows (windows, V, ...) of a video in random order, each as it is; the same order for as many."""
+    return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(len(features)))]
+
+
 VARIANTS = {"shuffled": shuffled, "single_frame": single_frame}
+SEQUENCE_VARIANTS = {"shuffled": shuffled_windows}  # of a sequence of windows, in place of those of the pixels
 ASKED_AGAIN = ("blind", "option_order")
+
+
+def pixel_variants(controls: Sequence[str], views: Views) -> dict[str, Callable[[Tensor, int], Tensor]]:
+    """The controls that change the pixels of a clip."""
+    of_sequences = SEQUENCE_VARIANTS if views.window else {}
+    return {name: VARIANTS[name] for name in controls if name in VARIANTS and name not in of_sequences}
 
 
 def controls_of(experiment: Experiment) -> list[str]:

@@ -16,7 +16,7 @@ from evalkit.datasets.fewshot import few_shot
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.batches import gather
-from evalkit.features.extract import Source, SourceFeatures
+from evalkit.features.extract import SourceFeatures
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, TrainSpec, best_point, fit
 from evalkit.video.augment import AugmentedView, augmented_views
@@ -132,22 +132,27 @@ def _read(
     experiment: Experiment, train: Sequence[Example], val: Sequence[Example], views: Sequence[AugmentedView | None]
 ) -> tuple[tuple[Examples, Examples], list[SourceFeatures]]:
     """Train and val with the features that the adapter reads, and the sources that could not be decoded."""
+    sampling = experiment.extractor.views
     splits = []
     failed: list[SourceFeatures] = []
     total = 0
     for name, examples, looks in (("train", train, views), ("val", val, (None,))):
-        wanted = extract.sources(examples)
+        wanted = extract.sources(examples, sampling)
         video = experiment.adapter.trains_encoder
         rows, index, undecodable = gather(experiment.reader, wanted, looks, f"encode {name}", video)
-        known = [example for example in examples if Source(example.video, example.span) in index]
-        splits.append(Examples(known, rows, index, len(looks)))
+        known = [e for e in examples if all(source in index for source in extract.parts(e, sampling))]
+        splits.append(Examples(known, rows, index, len(looks), sampling))
+        if sampling.window:  # one of its windows speaks for a video
+            undecodable = [*{features.source.video: features for features in reversed(undecodable)}.values()][::-1]
+            total += len({source.video for source in wanted})
+        else:
+            total += len(wanted)
         failed += undecodable
-        total += len(wanted)
     extract.report_failures(failed, total)
     if val and not splits[1].examples:
         first = failed[-1]  # those of val come last
         raise UserError(
-            f"none of the {len(extract.sources(val))} videos to choose on could be read; {first.source.video}: "
+            f"none of the {len({e.video for e in val})} videos to choose on could be read; {first.source.video}: "
             f"{first.failure}; mend or remove it"
         )
     return (splits[0], splits[1]), failed

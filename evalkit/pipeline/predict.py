@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from evalkit.features import extract
 from evalkit.features.extract import Source, SourceFeatures
 from evalkit.features.key import architecture
 from evalkit.heads.adapter import Adapter, check_predictions
-from evalkit.pipeline.controls import VARIANTS, cyclic
+from evalkit.pipeline.controls import SEQUENCE_VARIANTS, cyclic, pixel_variants
 from evalkit.pipeline.journal import Journal
 from evalkit.pipeline.setup import Experiment, frozen_parts
 from evalkit.results import run_folder, schema
@@ -71,32 +71,37 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
 
     What the same run predicted before it was killed is taken from its journal.
     """
-    task, reader, size = experiment.task, experiment.reader, experiment.extractor.batch
+    task, reader, views = experiment.task, experiment.reader, experiment.extractor.views
+    size = 1 if views.window else experiment.extractor.batch  # a sequence of windows is predicted by itself
     if task.prepare_videos:
         task.prepare_videos(task.test)
-    variants = {"": extract.unchanged} | {name: VARIANTS[name] for name in controls if name in VARIANTS}
-    asking: dict[Source, list[Example]] = {}
+    variants = {"": extract.unchanged} | pixel_variants(controls, views)
+    asking: dict[tuple[Source, ...], list[Example]] = {}
     for example in task.test:
-        asking.setdefault(Source(example.video, example.span), []).append(example)
-    keys = [reader.cache.keys(source, variants) for source in asking] if reader.cache else []
-    journal = _journal(experiment, keys, seed)
-    predicted = Predictions({name: {} for name in [*variants, *controls]}, {}, {}, journal)
-    sources = list(asking)
+        asking.setdefault(extract.parts(example, views), []).append(example)
+    videos = list(asking)
+    keys = [reader.cache.keys(video, variants) for video in videos] if reader.cache else []
+    journal = _journal(experiment, [key for of_video in keys for key in of_video], seed)
+    predicted = Predictions({name: {} for name in ["", *controls]}, {}, {}, journal)
     left: list[int] = []
-    for start in range(0, len(sources), size):
+    for start in range(0, len(videos), size):
         # What is predicted together is recalled as a whole or not at all: a kill changes no batch.
-        places = range(start, min(start + size, len(sources)))
-        examples = [example for place in places for example in asking[sources[place]]]
+        places = range(start, min(start + size, len(videos)))
+        examples = [example for place in places for example in asking[videos[place]]]
         if not predicted.recall([*predicted.by_control], examples):
             left += places
     if journal.known:
         done = len(journal.known.get("", {}))
         logger.info(f"predict: {done} of {len(task.test)} are known from a run that was cut short")
-    wanted, own_keys = [sources[place] for place in left], [keys[place] for place in left if keys]
-    encodings = reader.extractor.encode(wanted, reader.keep, "", variants, reader.cache, own_keys)
-    answered = _answered(experiment, encodings, asking, predicted)
-    for _ in track(answered, "predict", sum(len(asking[source]) for source in wanted)):
+    wanted = [source for place in left for source in videos[place]]
+    own_keys = [key for place in left for key in keys[place]] if keys else []
+    label = "encode windows" if views.window else ""  # of which a video may have thousands
+    encodings = reader.extractor.encode(wanted, reader.keep, label, variants, reader.cache, own_keys)
+    asking = {videos[place]: asking[videos[place]] for place in left}
+    answered = _answered(experiment, encodings, asking, size, predicted)
+    for _ in track(answered, "predict", sum(map(len, asking.values()))):
         continue
+    next(encodings, None)  # lets it flush
     for name, predictions in predicted.by_control.items():
         if name != "option_order":  # its values are lists, one per order
             examples = [example for example in task.test if example.id in predictions]
@@ -109,21 +114,25 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
 def _answered(
     experiment: Experiment,
     encodings: Iterator[SourceFeatures],
-    asking: Mapping[Source, Sequence[Example]],
+    asking: Mapping[tuple[Source, ...], Sequence[Example]],
+    size: int,
     predicted: Predictions,
 ) -> Iterator[Example]:
-    """Each example about these sources, once it has its predictions, or a failure."""
-    adapter, size = experiment.adapter, experiment.extractor.batch
-    while batch := list(itertools.islice(encodings, size)):
-        for encoding in batch:
-            for example in asking[encoding.source]:
+    """Each example about these videos, once it has its predictions, or a failure; `size` videos at a time."""
+    adapter, sequences = experiment.adapter, experiment.extractor.views.window is not None
+    videos = iter(asking)
+    while some_videos := list(itertools.islice(videos, size)):
+        batch = [_joined([next(encodings) for _ in video], predicted.by_control, sequences) for video in some_videos]
+        for video, encoding in zip(some_videos, batch, strict=True):
+            for example in asking[video]:
                 if encoding.failure:
                     predicted.failures[example.id] = encoding.failure
                     yield example
                 elif encoding.decoder:
                     predicted.decoders[example.id] = encoding.decoder
         good = [encoding for encoding in batch if not encoding.failure]
-        pairs = [(place, example) for place, encoding in enumerate(good) for example in asking[encoding.source]]
+        known = [video for video, encoding in zip(some_videos, batch, strict=True) if not encoding.failure]
+        pairs = [(place, example) for place, video in enumerate(known) for example in asking[video]]
         variants = good[0].features if good else {}
         features = {name: torch.stack([encoding.features[name] for encoding in good]) for name in variants}
         # A video may be asked about many times: its features are not all there as often at once.
@@ -142,6 +151,20 @@ def _answered(
                         predictions = _ask(adapter, examples, features[name][places])
                 predicted.add(name, predictions)
             yield from examples
+
+
+def _joined(parts: Sequence[SourceFeatures], names: Iterable[str], sequences: bool) -> SourceFeatures:
+    """What is known of a video from that of its parts, which is the one, or that of its windows in order."""
+    if not sequences:
+        (part,) = parts
+        return part
+    failure = next((part.failure for part in parts if part.failure), None)
+    if failure:
+        return SourceFeatures(parts[0].source, failure=failure)
+    features = {name: torch.stack([part.features[name] for part in parts]) for name in parts[0].features}
+    features |= {name: SEQUENCE_VARIANTS[name](features[""]) for name in names if name in SEQUENCE_VARIANTS}
+    decoder = next((part.decoder for part in parts if part.decoder), None)
+    return SourceFeatures(parts[0].source, features, decoder=decoder)
 
 
 def _journal(experiment: Experiment, keys: Sequence[bytes], seed: int) -> Journal:

@@ -91,10 +91,14 @@ def examine_clips(runner: EncoderRunner, clips: Tensor, folder: Path | None) -> 
 def sample_clips(extractor: FeatureExtractor, task: Task) -> Tensor:
     """The first clips of the task that decode, uint8 (2, T, C, H, W), of the split that is nearest to training."""
     examples: Sequence[Example] = next((split for split in (task.train, task.val, task.test) if split), ())
-    wanted = extract.sources(examples)[:TRIES]
+    wanted: dict[extract.Source, Example] = {}
+    for example in examples:
+        if len(wanted) >= TRIES:
+            break
+        wanted |= dict.fromkeys(extract.parts(example, extractor.views)[:TRIES], example)
     if task.prepare_videos:
-        task.prepare_videos([example for example in examples if extract.Source(example.video, example.span) in wanted])
-    clips = extractor.sample(wanted, CLIPS)
+        task.prepare_videos([*wanted.values()])
+    clips = extractor.sample([*wanted][:TRIES], CLIPS)
     assert extractor.views.frames and extractor.views.size  # resolve() filled them in
     for index in DRAWN[len(clips) :]:
         clips.append(reference.film(extractor.views.frames, extractor.views.size, index))

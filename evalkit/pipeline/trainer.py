@@ -15,11 +15,12 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from evalkit.api import Batch, Example, Prediction, Score
+from evalkit.api import Batch, Example, Prediction, Score, Views
 from evalkit.errors import UserError
 from evalkit.features.batches import FeatureSource
-from evalkit.features.extract import Source
+from evalkit.features.extract import Source, parts
 from evalkit.heads.adapter import Adapter, check_predictions
 from evalkit.results.scores import headline as headline
 from evalkit.runtime.progress import track
@@ -38,28 +39,36 @@ class Examples:
         rows: features (V, ...), or uint8 video while the encoder is trained, of each augmented view of each source.
         index: first row of each source.
         views: augmented views, and so rows, of each source; 1 where there are only plain ones.
+        sampling: how the videos are read, for their windows.
     """
 
     examples: Sequence[Example]
     rows: FeatureSource
     index: dict[Source, int]
     views: int = 1
+    sampling: Views = Views()
 
     def batches(self, chosen: Sequence[Sequence[int]], view: int = 0) -> Iterator[Batch]:
         """For each list of positions, the examples there with the features of one of the augmented views."""
-        rows = self.rows.read([[self._row(i) + view for i in positions] for positions in chosen])
-        for positions, features in zip(chosen, rows, strict=True):
-            yield Batch([self.examples[i] for i in positions], features)
+        first = [[self._rows(i) for i in positions] for positions in chosen]
+        rows = self.rows.read([[row + view for of_one in of_batch for row in of_one] for of_batch in first])
+        for positions, of_batch, features in zip(chosen, first, rows, strict=True):
+            examples = [self.examples[i] for i in positions]
+            if self.sampling.window is None:
+                yield Batch(examples, features)
+            else:
+                windows = [*map(len, of_batch)]
+                yield Batch(examples, pad_sequence([*torch.split(features, windows)], batch_first=True), windows)
 
     def whole(self) -> Batch:
         """All examples, with the features of all views (n, V, ...) of each."""
-        rows = [self._row(i) + view for i in range(len(self.examples)) for view in range(self.views)]
+        rows = [self._rows(i)[0] + view for i in range(len(self.examples)) for view in range(self.views)]
         (features,) = self.rows.read([rows])
         return Batch(self.examples, features.view(-1, self.views * features.shape[1], *features.shape[2:]))
 
-    def _row(self, position: int) -> int:
-        example = self.examples[position]
-        return self.index[Source(example.video, example.span)]
+    def _rows(self, position: int) -> list[int]:
+        """The first row of each part of an example's video."""
+        return [self.index[source] for source in parts(self.examples[position], self.sampling)]
 
 
 @dataclass(frozen=True)
@@ -206,7 +215,8 @@ def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] |
     """The values that each grid point of the adapter predicts for examples at hand; `keep` as in `fit`."""
     predictions: list[list[Prediction]] = [[] for _ in range(adapter.points)]
     places = range(len(data.examples))
-    for batch in data.batches([places[i : i + PREDICT_BATCH] for i in places[::PREDICT_BATCH]]):
+    size = 1 if data.sampling.window else PREDICT_BATCH  # a sequence of windows by itself, without padding
+    for batch in data.batches([places[i : i + size] for i in places[::size]]):
         features = batch.features
         if keep:
             kept = keep(features.flatten(0, 1))

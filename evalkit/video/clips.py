@@ -61,34 +61,39 @@ class Failure:
     reason: str
 
 
+Span = tuple[float, float]
+
+
 class Request(NamedTuple):
     """A sample to read: the arguments of `read_clip`."""
 
     video: Path
-    span: tuple[float, float] | None
+    span: Span | None
     views: Views
     frames: int
     size: int
     looks: tuple[AugmentedView, ...] = ()
     decoder: Decoder = "pyav"
     clip: Clip = Clip()
+    windows: tuple[Span, ...] = ()
 
 
 Read = Callable[
-    [Path, "tuple[float, float] | None", Views, int, int, tuple[AugmentedView, ...], Decoder, Clip],
+    [Path, "Span | None", Views, int, int, tuple[AugmentedView, ...], Decoder, Clip, tuple[Span, ...]],
     "Decoded | Failure",
 ]
 
 
 def read_clip(
     video: Path,
-    span: tuple[float, float] | None,
+    span: Span | None,
     views: Views,
     frames: int,
     size: int,
     looks: tuple[AugmentedView, ...] = (),
     decoder: Decoder = "pyav",
     clip: Clip = _PLAIN,
+    windows: tuple[Span, ...] = (),
 ) -> Decoded | Failure:
     """The clips of one sample, decoded in this process; a `Failure` for whatever is wrong with file or span.
 
@@ -101,6 +106,8 @@ def read_clip(
         looks: augmented views, which differ in their number only, in place of the plain ones.
         decoder: what reads the frames where it is exact.
         clip: the encoder's, for its `interpolation` and `center`; the rest of it is not looked at.
+        windows: start and end in seconds of parts that are read in place of the span; the clips of each follow those of
+            the one before.
     """
     if looks:
         views = looks[0].cut(views)
@@ -111,8 +118,9 @@ def read_clip(
         starts = [look.stream("time", video, span) if look.augment.time else None for look in looks]
         clips = [
             indices
+            for part in windows or (span,)
             for start in starts or [None]
-            for indices in frame_indices(source.times, source.duration, views, frames, span, start)
+            for indices in frame_indices(source.times, source.duration, views, frames, part, start)
         ]
         places: dict[int, list[tuple[int, int]]] = {}
         for number, indices in enumerate(clips):

@@ -247,7 +247,17 @@ def open_video(path: Path, decoder: Decoder = "pyav") -> Video:
         UserError: the decoder is not installed.
     """
     path = Path(path).absolute()  # a leading slash cannot be taken for a protocol
-    return Video(path, timeline(path), decoder)
+    try:
+        status = path.stat()
+    except OSError:
+        return Video(path, timeline(path), decoder)  # which says why
+    return Video(path, _last_timeline(path, status.st_size, status.st_mtime_ns), decoder)
+
+
+@functools.lru_cache(maxsize=1)
+def _last_timeline(path: Path, size: int, mtime_ns: int) -> Timeline:
+    """The timeline of a file, kept while parts of it are read one after another."""
+    return timeline(path)
 
 
 @functools.cache

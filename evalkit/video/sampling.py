@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
@@ -69,6 +70,20 @@ def frame_indices(
                 offset = part * clip + ((spare + 1) * _numbers(drawn, views.clips, 1)).astype(np.int64)
             indices = first + offset + step * views.stride
     return list(np.minimum(indices, last))
+
+
+def windows(span: tuple[float, float], length: float, stride: float) -> list[tuple[float, float]]:
+    """Start and end in seconds of each window of a span: as many as lie wholly within it, or the span if none does.
+
+    Args:
+        span: start and end in seconds.
+        length: of a window in seconds.
+        stride: seconds from the start of one to that of the next.
+    """
+    start, end = span
+    count = math.floor((end - start - length) / stride + EXACT) + 1
+    starts = [round(start + k * stride, 6) for k in range(count)]
+    return [(first, round(first + length, 6)) for first in starts] or [span]
 
 
 def _clamped(duration: float, span: tuple[float, float] | None) -> tuple[float, float]:

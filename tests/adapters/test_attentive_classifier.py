@@ -295,7 +295,7 @@ def test_what_is_stored_of_a_view_is_found_by_its_number_of_clips_only_where_it_
         key = FeatureKey(
             Identity(0, None, ""), None, views, Clip(), "decoder", "weights", "encoder", FeatureSpec(), "32"
         )
-        keys.add(FeatureCache(Store(tmp_path), key).keys(Source(films / "00.mp4", None, look), [""]))
+        keys |= {*FeatureCache(Store(tmp_path), key).keys([Source(films / "00.mp4", None, look)], [""])}
     assert len(keys) == 1 + all_clips
 
 
