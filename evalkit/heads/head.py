@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +63,8 @@ class Head(nn.Module):
         self.positions = nn.Parameter(torch.zeros(steps, 1, dim)) if steps else None
         self.pool: Any = _Attention(dim, heads, mlp=False) if heads else nn.LayerNorm(dim)
         if layers:
-            self.pool = nn.Module()
-            self.pool.layers = nn.ModuleList(_Attention(dim, heads, mlp=True) for _ in range(layers))
-        if heads and not shape.boxed:
+            self.pool = QueryPool(dim, heads, layers)
+        elif heads and not shape.boxed:
             self.pool.query = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, shape.classes))
 
@@ -79,11 +79,11 @@ class Head(nn.Module):
             return self.classify((query + self.pool(query, self._placed(features).flatten(1, 2)))[:, 0])  # type: ignore[no-any-return]
         if not self.shape.heads:
             return self.classify(self.pool(features))  # type: ignore[no-any-return]
-        layers = self.pool.layers if self.shape.layers else [self.pool]
+        if self.shape.layers:
+            layers = features.unbind(1) if self.shape.layers > 1 else (features,)
+            return self.classify(self.pool([self._placed(tokens).flatten(1, 2) for tokens in layers]))  # type: ignore[no-any-return]
         query = self.pool.query.expand(len(features), -1, -1)
-        for layer, tokens in zip(layers, features.unbind(1) if len(layers) > 1 else (features,), strict=True):
-            query = layer(query, self._placed(tokens).flatten(1, 2))
-        return self.classify(query[:, 0])  # type: ignore[no-any-return]
+        return self.classify(self.pool(query, self._placed(features).flatten(1, 2))[:, 0])  # type: ignore[no-any-return]
 
     def _placed(self, tokens: Tensor) -> Tensor:
         """The tokens with their learned positions in time, interpolated to as many as there are."""
@@ -91,6 +91,28 @@ class Head(nn.Module):
             return tokens
         times = F.interpolate(self.positions.permute(1, 2, 0), tokens.shape[1], mode="linear")  # (1, D, T')
         return tokens + times.mT[:, :, None]
+
+
+class QueryPool(nn.Module):
+    """A learned query that reads the tokens of several layers in turn, each with an attention and an MLP (MLAP).
+
+    Args:
+        dim: D, width of the tokens.
+        heads: of each attention.
+        layers: how many.
+    """
+
+    def __init__(self, dim: int, heads: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Attention(dim, heads, mlp=True) for _ in range(layers))
+        self.query = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+
+    def forward(self, tokens: Sequence[Tensor]) -> Tensor:
+        """One vector (B, D) of the tokens (B, N, D) of each layer, the oldest first."""
+        query = self.query.expand(len(tokens[0]), -1, -1)
+        for layer, of_layer in zip(self.layers, tokens, strict=True):
+            query = layer(query, of_layer)
+        return query[:, 0]
 
 
 class _Attention(nn.Module):

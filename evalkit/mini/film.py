@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.mini.world import COLORS, Step, Story, Thing
+from evalkit.mini.world import COLORS, NOTHING, Step, Story, Thing
 
 SIDE = 128  # pixels, height and width
 
@@ -81,6 +81,8 @@ def _shown(step: Step, phase: Frames) -> list[tuple[Thing, Frames, Frames, Frame
 
 def _sprites(step: Step, phase: Frames) -> list[tuple[Thing, Frames, Frames, Frames, Frames]]:
     """Thing, center x and y, half size and opacity, each (frames,) in 0..1 of the frame."""
+    if step.action == NOTHING:
+        return []
     still = np.zeros_like(phase)
     middle, half, opaque = still + 0.5, still + 0.16, still + 1
     along = 0.1 + 0.8 * phase  # from edge to edge; a new cycle starts at the first edge again

@@ -22,6 +22,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
 ACTIONS = ("moves left", "moves right", "moves up", "moves down", "grows", "shrinks", "blinks", "hits", "turns")
+NOTHING = "nothing"  # of a step that shows the background alone; never drawn among the others
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
@@ -43,7 +44,7 @@ class Step:
 
     Attributes:
         thing: who acts.
-        action: one of ACTIONS.
+        action: one of ACTIONS, or NOTHING.
         partner: what is hit (`hits`), or the thing as it is afterwards (`turns`: same shape, other color).
         seconds: how long.
         cycles: how often the motion is shown in that time; a change of color happens once.

@@ -40,6 +40,8 @@ def variations(value: Any) -> Iterator[Any]:
         yield value + 1
     elif isinstance(value, float):
         yield value + 1e-9
+    elif value is None:
+        yield 1.5
     else:
         assert isinstance(value, str), f"what may {value!r} become?"
         yield f"{value} "
