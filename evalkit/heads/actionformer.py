@@ -103,7 +103,7 @@ class ActionFormer(nn.Module):
         padded = -(-(self.length or longest + coarsest) // coarsest) * coarsest
         x = F.pad(features[:, :longest], (0, 0, 0, padded - longest))
         valid = (torch.arange(padded, device=x.device) < lengths.to(x.device)[:, None])[..., None]  # (B, T, 1)
-        x = x * valid
+        x = x.masked_fill(~valid, 0)
         for conv in self.embed:
             x = conv(x, valid)
         if self.length:

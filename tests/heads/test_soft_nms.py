@@ -72,12 +72,12 @@ def test_segments_move_to_the_mean_of_their_voters() -> None:
     kept = bounds[:10]
     moved = vote(kept, Candidates(bounds, scores), 0.3)
     for segment, mean in zip(kept.tolist(), moved.tolist(), strict=True):
-        votes = [
-            (iou(segment, other), score, other) for other, score in zip(bounds.tolist(), scores.tolist(), strict=True)
-        ]
-        votes = [(overlap * score, 0.0, other) for overlap, score, other in votes if overlap >= 0.3]
-        total = sum(weight for weight, _, _ in votes)
-        assert mean == pytest.approx([sum(w * other[side] for w, _, other in votes) / total for side in range(2)])
+        votes = []
+        for other, score in zip(bounds.tolist(), scores.tolist(), strict=True):
+            if iou(segment, other) >= 0.3:
+                votes.append((iou(segment, other) * score, other))
+        total = sum(weight for weight, _ in votes)
+        assert mean == pytest.approx([sum(weight * other[side] for weight, other in votes) / total for side in (0, 1)])
     assert not torch.allclose(moved, kept)
 
 
