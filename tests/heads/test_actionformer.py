@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evalkit.heads.actionformer import ActionFormer, Outputs, diou_loss, focal_loss, local_attention
 from evalkit.heads.soft_nms import soft_nms_by_class
@@ -21,8 +21,8 @@ def tiny(**kwargs: object) -> ActionFormer:
     head = ActionFormer(6, 2, **settings)  # type: ignore[arg-type]
     with torch.no_grad():
         for p in head.parameters():
-            p += torch.randn_like(p) * 0.3
-        head.classify.last.conv.bias.zero_()  # so that classes of all points are candidates
+            p.add_(torch.randn_like(p) * 0.3)
+        nn.init.zeros_(head.classify.last.conv.bias)  # type: ignore[arg-type]  # so that classes of all points are candidates
     return head.eval()
 
 
@@ -74,10 +74,11 @@ def test_the_padding_of_a_batch_changes_nothing(length: int) -> None:
             expected, actual = getattr(alone, name)[0, alone.valid[0]], getattr(together, name)[i, valid]
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
         segments, labels = [torch.tensor([[0.0, len(sequence)]])], [torch.tensor([1])]
-        parts = [part[i : i + 1] for part in together[:3]]
-        losses = [head.loss(out, segments, labels) for out in (alone, Outputs(*parts, together.points))]
+        parts = (part[i : i + 1] for part in (together.logits, together.offsets, together.valid))
+        padded = Outputs(*parts, points=together.points)
+        losses = [head.loss(out, segments, labels) for out in (alone, padded)]
         torch.testing.assert_close(*losses)
-        (mine,), (same,) = head.candidates(alone), head.candidates(Outputs(*parts, together.points))
+        (mine,), (same,) = head.candidates(alone), head.candidates(padded)
         torch.testing.assert_close(mine.bounds, same.bounds, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(mine.scores, same.scores, rtol=1e-4, atol=1e-5)
 
