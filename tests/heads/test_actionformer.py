@@ -74,8 +74,8 @@ def test_the_padding_of_a_batch_changes_nothing(length: int) -> None:
             expected, actual = getattr(alone, name)[0, alone.valid[0]], getattr(together, name)[i, valid]
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
         segments, labels = [torch.tensor([[0.0, len(sequence)]])], [torch.tensor([1])]
-        parts = (part[i : i + 1] for part in (together.logits, together.offsets, together.valid))
-        padded = Outputs(*parts, points=together.points)
+        row = slice(i, i + 1)
+        padded = Outputs(together.logits[row], together.offsets[row], together.valid[row], together.points)
         losses = [head.loss(out, segments, labels) for out in (alone, padded)]
         torch.testing.assert_close(*losses)
         (mine,), (same,) = head.candidates(alone), head.candidates(padded)
@@ -207,14 +207,14 @@ def test_it_learns_where_stretches_lie_and_what_they_are() -> None:
     head = ActionFormer(6, 2, width=32, windows=(7, 7, 7), normalizer=20)
     untrained = overlap(head, films(16, 32, 1))
     optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
-    for step in range(60):
+    for step in range(30):
         features, lengths, segments, labels = films(8, 32, 100 + step)
         loss = head.train().loss(head(features, lengths), segments, labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
         optimizer.step()
-    assert overlap(head, films(16, 32, 1)) > 0.6 > untrained + 0.3
+    assert overlap(head, films(16, 32, 1)) > 0.7 > untrained + 0.5
 
 
 def test_half_precision_gives_float_outputs() -> None:
