@@ -104,7 +104,9 @@ def balanced(entries: list[tuple[float, bool]]) -> float:
 def test_the_loss_is_that_of_the_formulas() -> None:
     steps, segments = 12, [torch.tensor([[0.9, 5.2], [7.0, 13.0]]), torch.tensor([[2.0, 4.1]])]
     out, head = outputs(steps, 3), GTAD(4, steps)
-    starts, ends, iou = [], [], torch.zeros(2, steps, steps)
+    starts: list[tuple[float, bool]] = []
+    ends: list[tuple[float, bool]] = []
+    iou = torch.zeros(2, steps, steps)
     for i, bounds in enumerate(segments):
         cut = bounds.clamp(0, steps).tolist()
         for step in range(steps):
@@ -176,17 +178,17 @@ def overlap(head: GTAD, features: Tensor, segments: list[Tensor]) -> float:
 
 def test_it_learns_where_a_stretch_lies() -> None:
     torch.manual_seed(0)
-    head, steps = GTAD(8, 16, samples=6, context=2), 16
+    head, steps = GTAD(8, 12, samples=4, context=2), 12
     untrained = overlap(head, *films(24, steps, 1))
-    optimizer = torch.optim.Adam(head.parameters(), lr=1e-3, weight_decay=1e-4)
-    for step in range(40):
-        features, segments = films(8, steps, 100 + step)
+    optimizer = torch.optim.Adam(head.parameters(), lr=2e-3, weight_decay=1e-4)
+    for step in range(20):
+        features, segments = films(4, steps, 100 + step)
         loss = head.train().loss(head(features), segments)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
         optimizer.step()
-    assert overlap(head, *films(24, steps, 1)) > 0.75 > untrained + 0.2
+    assert overlap(head, *films(24, steps, 1)) > 0.8 > untrained + 0.2
 
 
 def test_half_precision_gives_float_outputs() -> None:
@@ -196,7 +198,7 @@ def test_half_precision_gives_float_outputs() -> None:
         loss = head.loss(half, [torch.tensor([[1.0, 5.0]]), torch.zeros(0, 2)])
     assert {part.dtype for part in half} == {torch.float32}
     torch.testing.assert_close(half.starts, head(features).starts, atol=0.02, rtol=0)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
 
 

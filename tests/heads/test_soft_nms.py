@@ -24,7 +24,8 @@ def iou(a: list[float], b: list[float]) -> float:
 def by_loops(
     bounds: list[list[float]], scores: list[float], sigma: float, keep: int, least: float
 ) -> list[tuple[int, float]]:
-    left, kept = dict(enumerate(scores)), []
+    left = dict(enumerate(scores))
+    kept: list[tuple[int, float]] = []
     while left and len(kept) < keep:
         best = max(left, key=lambda i: left[i])
         score = left.pop(best)
