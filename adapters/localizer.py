@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task, pooled_dim
 from evalkit.errors import UserError
-from evalkit.heads.actionformer import ActionFormer
 from evalkit.heads.adapter import AdapterSettings, Training
 from evalkit.heads.flops import trained_flops
-from evalkit.heads.gtad import GTAD
 from evalkit.heads.head import QueryPool, attention_heads
 from evalkit.heads.optim import Trained, adamw
-from evalkit.heads.soft_nms import Candidates, soft_nms, soft_nms_by_class, vote
+from evalkit.localization.actionformer import ActionFormer
+from evalkit.localization.gtad import GTAD
+from evalkit.localization.soft_nms import Candidates, soft_nms, soft_nms_by_class, vote
 
 CLASSES_PER_VIDEO = 2  # of the likeliest, that each candidate is given
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.heads.soft_nms import Candidates
+from evalkit.localization.soft_nms import Candidates
 
 _ATTENTION_HEADS = 4
 _DROP_PATH = 0.1  # share of examples for which a branch is left out in training

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evalkit.heads.soft_nms import Candidates, soft_nms, soft_nms_by_class, vote
+from evalkit.localization.soft_nms import Candidates, soft_nms, soft_nms_by_class, vote
 
 
 def segments(n: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit.heads.actionformer import ActionFormer, Outputs, diou_loss, focal_loss, local_attention
-from evalkit.heads.soft_nms import soft_nms_by_class
+from evalkit.localization.actionformer import ActionFormer, Outputs, diou_loss, focal_loss, local_attention
+from evalkit.localization.soft_nms import soft_nms_by_class
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -155,7 +155,7 @@ def test_candidates_are_the_points_bounds() -> None:
 def test_a_level_has_no_more_than_its_best_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     head = tiny(shortest=-1.0)
     out = outputs(head, (9,))
-    monkeypatch.setattr("evalkit.heads.actionformer._CANDIDATES", 3)
+    monkeypatch.setattr("evalkit.localization.actionformer._CANDIDATES", 3)
     (few,) = head.candidates(out)
     assert int((few.scores > 0).sum()) == 9
     best = [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.errors import UserError
-from evalkit.heads.soft_nms import Candidates
+from evalkit.localization.soft_nms import Candidates
 
 _NEIGHBORS = 3  # in the graph, a step itself among them
 _GROUPS = 4  # of the first convolution

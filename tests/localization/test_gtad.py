@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from evalkit.errors import UserError
-from evalkit.heads.gtad import GTAD, Outputs, neighbors, sampling_weights
-from evalkit.heads.soft_nms import Candidates, soft_nms
+from evalkit.localization.gtad import GTAD, Outputs, neighbors, sampling_weights
+from evalkit.localization.soft_nms import Candidates, soft_nms
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
