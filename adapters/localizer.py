@@ -34,8 +34,8 @@ class Settings(AdapterSettings):
             none means 100 for gtad and 192 for actionformer.
         layers: of the encoder, the last ones, whose tokens a learned query reads in turn, as MLAP's does; 1 takes the
             pooled vector of each window.
-        token_grid: with layers above 1, the query reads the means over time and over a grid of so many by so many
-            fields of the frame.
+        token_grid: with layers above 1, the query reads the means over time of a window's tokens, and over a grid of so
+            many by so many fields of the frame; 0 reads those of all places.
         lr: peak learning rate; none means as the head was published: 4e-3 for gtad, 1e-3 for actionformer, and 1e-4
             where it keeps the sequence.
         weight_decay: of the matrices; none means 1e-4 for gtad, 0.05 for actionformer.
@@ -48,7 +48,7 @@ class Settings(AdapterSettings):
     head: Literal["gtad", "actionformer"] = "gtad"
     length: Annotated[int, Ge(0)] | None = None
     layers: Annotated[int, Gt(0)] = 1
-    token_grid: Annotated[int, Gt(0)] = 1
+    token_grid: Annotated[int, Ge(0)] = 0
     lr: Annotated[float, Gt(0)] | None = None
     weight_decay: Annotated[float, Ge(0)] | None = None
     epochs: Annotated[int, Ge(0)] | None = None
@@ -130,7 +130,7 @@ class Localizer(Trained):
         if self.pool:
             layers = values.float().flatten(0, 2).flatten(2, 3).unbind(1)  # each (B T V, S, D)
             values = self.pool(layers).unflatten(0, features.shape[:3])
-        steps = values.float().mean(2)
+        steps = F.layer_norm(values.float().mean(2), (self.dim,))  # encoders differ in the scale of their vectors
         lengths = torch.tensor(windows, device=self.device)
         if not self.length:
             return steps, lengths
@@ -278,7 +278,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Localiz
         raise UserError("adapter=localizer needs a task with classes; this task has none")
     if settings.head == "gtad" and settings.length == 0:
         raise UserError("adapter.length=0: gtad reads sequences of one length; use adapter.length=100")
-    if settings.layers == 1 and settings.token_grid != 1:
+    if settings.layers == 1 and settings.token_grid:
         raise UserError(f"adapter.token_grid={settings.token_grid} has no effect with adapter.layers=1")
     own = published(settings)
     names = ("lr", "weight_decay", "epochs", "batch_size")

@@ -27,7 +27,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "mini": (4.0, 2.0),
 }
 CLASSES_PER_VIDEO = 2  # of those in a file
-MINI_SETTINGS = {"length": 24, "epochs": 20, "batch_size": 8}
+MINI_SETTINGS = {"length": 48, "epochs": 10, "batch_size": 8, "lr": 2e-3}
 
 
 def labeled_splits(
