@@ -49,7 +49,10 @@ def _paragraphs(file: Path, videos: Videos) -> list[CaptionedVideo]:
     descriptions: dict[str, list[str]] = {}
     for number, entry in enumerate(read_json(file, list), 1):
         with parsing_errors_at(f"{file}, entry {number}"):
-            descriptions.setdefault(entry["video"], []).append(clean_text(entry["description"]))
+            name = entry["video"]
+            if not isinstance(name, str):
+                raise ValueError(f"video {name!r}; wanted the name of a file")
+            descriptions.setdefault(name, []).append(clean_text(entry["description"]))
     captioned = []
     for name, texts in descriptions.items():
         path = video_file(videos, file.parent / "videos", Path(name).stem)

@@ -144,6 +144,8 @@ def _check_row(
     where: str, values: Sequence[str], names: Sequence[str], lines: Sequence[str], header: bool, delimiter: str
 ) -> None:
     """Raises UserError where a row is no row of this table."""
+    if damaged := [value for value in values if "\0" in value]:
+        raise UserError(f"{where}: {damaged[0][:60]!r} holds a NUL character: the file is damaged")
     if len(values) < len(names) or (header and len(values) > len(names)):
         cut = "; the file ends in this row, perhaps cut off" if lines and not lines[-1].endswith(("\n", "\r")) else ""
         advice = _separator_advice(values, delimiter) or cut

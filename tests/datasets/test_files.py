@@ -26,6 +26,8 @@ def refused(file: Path, text: str, **settings: Any) -> str:
         ('a.mp4,cat\nb.mp4,do"g"\n', ""),
         ("a.mp4,cat\nb.mp4,dog,extra\n", ", line 3: 3 values; wanted 2 (path,label)"),
         ("a.mp4,cat\nb.mp4", ", line 3: 1 values; wanted 2 (path,label); the file ends in this row, perhaps cut off"),
+        ("a.mp4,cat\nb\0.mp4,dog\n", ", line 3: 'b\\x00.mp4' holds a NUL character: the file is damaged"),
+        ("a.mp4,cat\nb.mp4,do\0g\n", ", line 3: 'do\\x00g' holds a NUL character: the file is damaged"),
         ("a.mp4,cat\npath,label\nb.mp4,dog\n", ", line 3: the header stands there again, as of two tables in one file"),
         ("a.mp4,cat\n\ufeffpath,label\nb.mp4,dog\n", ", line 3: the header stands there again"),
     ],
