@@ -226,6 +226,17 @@ def class_number(value: Any, count: int) -> int:
     return int(value)
 
 
+def video_name(value: Any) -> str:
+    """The name of a video, as an entry of a list states it.
+
+    Raises:
+        ValueError: it is no text, or an empty one.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"video {value!r}: wanted the name of a file")
+    return value
+
+
 def read_lines(file: Path) -> Iterator[tuple[str, str]]:
     """Yields the place of each line (file and line), and the line stripped; empty lines are skipped.
 
