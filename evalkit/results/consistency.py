@@ -87,6 +87,9 @@ def of_protocol(record: Mapping[str, Any]) -> Iterator[str]:
     settings = protocol.get("settings")
     if isinstance(settings, Mapping):
         yield from _differences("task.protocol.settings", settings, record)
+        for key in sorted((settings.keys() - protocol.keys()) ^ _settings(record).keys()):
+            lacking = "adapter.settings" if key in settings else "task.protocol.settings"
+            yield f"{key} is not in {lacking}, though a setting of the adapter"
 
 
 def _differences(where: str, settings: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from evalkit.results.consistency import of_times
 from evalkit.results.evidence import EVIDENCE, Evidence, text
 from evalkit.results.rows import Row, tally
 from evalkit.results.schema import digest, parse, plain, violations
+from evalkit.runtime import bounded
 from evalkit.runtime.atomic import flush, hidden_beside
 
 RESULT, PREDICTIONS, CONFIG = "result.json", "predictions.jsonl", "config.yaml"
@@ -128,7 +129,7 @@ def load(run: Path) -> dict[str, Any]:
     if not run.exists():
         raise UserError(f"{run}: there is no such folder")
     try:
-        record = parse((run / RESULT).read_text(encoding="utf-8"))
+        record = parse(bounded.read_bytes(run / RESULT).decode())
         if not isinstance(record, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
@@ -145,7 +146,7 @@ def load_rows(run: Path) -> list[Row]:
     run = folder_of(run)
     rows: list[Row] = []
     try:
-        *lines, rest = (run / PREDICTIONS).read_bytes().split(b"\n")
+        *lines, rest = bounded.read_bytes(run / PREDICTIONS).split(b"\n")
         for line in lines:
             rows.append(Row.parse(line.decode()))
         if rest:
@@ -175,7 +176,7 @@ def runs(path: Path) -> list[Path]:
 def file_sha256(file: Path) -> str:
     """Of a file's bytes, in hex; empty where it cannot be read."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return hashlib.sha256(bounded.read_bytes(file)).hexdigest()
     except OSError:
         return ""
 

@@ -24,6 +24,7 @@ from evalkit.results.run_folder import (
 )
 from evalkit.results.schema import digest, violations
 from evalkit.results.scores import Measured, Unverified, measure, resolve, scores
+from evalkit.runtime import bounded
 
 
 def rescore(run: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def check(run: Path, files: Sequence[Path] = ()) -> Checked:
 def _inconsistencies(run: Path, record: Mapping[str, Any]) -> list[str]:
     """Where the record contradicts its configuration, its folder's name, or itself."""
     try:
-        config = (run / CONFIG).read_bytes()
+        config = bounded.read_bytes(run / CONFIG)
     except OSError:
         if record["provenance"].get("config_sha256"):
             return []  # its hash differs, which is said

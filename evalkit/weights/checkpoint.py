@@ -27,6 +27,7 @@ logger = logging.getLogger("evalkit")
 PARTS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights")
 _NO_WEIGHTS = re.compile(r"opt$|optim|sched|scaler|callbacks|loops|rng|hyper", re.IGNORECASE)
 _DEEPEST = 4
+MAX_JSON_BYTES = 100_000_000  # of a configuration
 
 
 class Weights(dict[str, Tensor]):
@@ -166,7 +167,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is missing or no JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(bounded.read_bytes(path, MAX_JSON_BYTES).decode())
     except RecursionError as error:
         raise UserError(f"cannot read {path}: it is nested too deeply") from error
     except (OSError, ValueError) as error:
