@@ -107,7 +107,6 @@ def problems(
     except (ValueError, RecursionError) as error:
         return [f"{EVIDENCE} {in_line(error)}"]
     found += _examples(record, rows, test)
-    found += _selection(record["selection"], len(val))
     names = [entry["name"] for entry in record["controls"]]
     if [name for line in test[:1] for name in line["controls"]] != names and any(
         row.target is not None for row in rows
@@ -115,7 +114,7 @@ def problems(
         found.append(f"controls are {', '.join(names) or 'none'}; {EVIDENCE} has others")
     elif score is not None and not found:
         found += _scores(record, rows, test, val, quick or score)
-    return found
+    return found or [*_selection(record["selection"], len(val))]
 
 
 def _parse(content: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,8 @@ from evalkit.results.rows import Row, tally
 from evalkit.results.schema import digest, parse, plain, violations
 from evalkit.runtime import bounded
 from evalkit.runtime.atomic import flush, hidden_beside
+
+logger = logging.getLogger("evalkit")
 
 RESULT, PREDICTIONS, CONFIG = "result.json", "predictions.jsonl", "config.yaml"
 
@@ -159,15 +162,20 @@ def load_rows(run: Path) -> list[Row]:
 def runs(path: Path) -> list[Path]:
     """The folders of all runs at or under a path, sorted; also those that lost one of their files.
 
+    A folder that cannot be read is named by a warning.
+
     Raises:
         UserError: there is none.
     """
     path = folder_of(path)
     folders = []
-    for folder, below, files in os.walk(path):
+    unreadable: list[OSError] = []
+    for folder, below, files in os.walk(path, onerror=unreadable.append):
         below[:] = sorted(name for name in below if not name.startswith("."))  # hidden: runs that were not finished
         if RESULT in files or PREDICTIONS in files:
             folders.append(Path(folder))
+    for error in unreadable if path.exists() else ():
+        logger.warning(f"cannot read the folder {error.filename}: {error.strerror}")
     if not folders:
         raise UserError(f"no run at or under {str(path)!r}: a run is a folder with {RESULT} in it")
     return folders

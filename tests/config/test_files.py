@@ -101,3 +101,16 @@ def test_settings_are_found_where_the_adapters_file_has_them(here: Path, monkeyp
         f"@dataclass(frozen=True)\nclass Settings({name}.Settings):\n    depth: int = 2\n"
     )
     assert list(adapter_keys("./settings.py")) == ["adapter.widths", "adapter.depth"]
+
+
+def test_a_pipe_without_a_writer_is_not_waited_for_and_one_of_the_shell_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UserError, match=r"pipe.yaml: not readable as yaml: it is a pipe; wanted a file"):
+        resolve("run", [f"config={tmp_path / 'pipe.yaml'}"])
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w") as file:
+        file.write("task: egoschema\nckpt: demo\n")
+        file.flush()
+        os.close(os.dup(writing))
+        file.close()
+        assert resolve("run", [f"config=/dev/fd/{reading}"]).options.task == "egoschema"
