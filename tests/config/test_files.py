@@ -1,6 +1,7 @@
 """config.yaml gives its configuration back whatever was typed; a file of config= is small and stands for little."""
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -108,9 +109,7 @@ def test_a_pipe_without_a_writer_is_not_waited_for_and_one_of_the_shell_is_read(
     with pytest.raises(UserError, match=r"pipe.yaml: not readable as yaml: it is a pipe; wanted a file"):
         resolve("run", [f"config={tmp_path / 'pipe.yaml'}"])
     reading, writing = os.pipe()
-    with os.fdopen(reading), os.fdopen(writing, "w") as file:
-        file.write("task: egoschema\nckpt: demo\n")
-        file.flush()
-        os.close(os.dup(writing))
-        file.close()
+    os.write(writing, b"task: egoschema\nckpt: demo\n")
+    os.close(writing)
+    with os.fdopen(reading):
         assert resolve("run", [f"config=/dev/fd/{reading}"]).options.task == "egoschema"
