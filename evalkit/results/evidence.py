@@ -164,7 +164,9 @@ def _selection(selection: Mapping[str, Any] | None, n_val: int) -> Iterator[str]
         return
     if lacking := [key for key in SELECTION if key not in selection]:
         yield f"selection.{lacking[0]} was taken out"
-    elif not n_val <= selection["n_val"] <= n_val + len(selection["undecodable"]):
+    elif numbers := [key for key in ("point", "epoch", "epochs") if type(selection["chosen"].get(key)) is not int]:
+        yield f"selection.chosen.{numbers[0]} is {selection['chosen'].get(numbers[0])!r:.60}, no whole number"
+    elif type(n := selection["n_val"]) is not int or not n_val <= n <= n_val + len(selection["undecodable"]):
         yield f"selection.n_val is {selection['n_val']}, but {EVIDENCE} has {n_val} val examples"
 
 

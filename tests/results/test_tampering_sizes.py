@@ -81,6 +81,32 @@ def test_a_number_that_was_meant_cannot_be_changed_afterwards(tmp_path: Path) ->
             lambda files: files.record["selection"].update(n_val=4000),
             "selection.n_val is 4000, but evidence.jsonl has 4",
         ),
+        (lambda files: files.record["selection"].update(n_val="4"), "selection.n_val is 4, but evidence.jsonl has 4"),
+        (lambda files: files.record["selection"].update(chosen={}), "selection.chosen.point is None, no whole number"),
+        (
+            lambda files: files.record["selection"]["chosen"].update(point=0.0),
+            "selection.chosen.point is 0.0, no whole number",
+        ),
+        (
+            lambda files: files.record["provenance"].update(command="evalkit run task='nextqa"),
+            "provenance.command is not that of config.yaml: evalkit run",
+        ),
+        (
+            lambda files: files.record["provenance"].update(command="evalkit score predictions=x"),
+            "provenance.command is not that of config.yaml: evalkit run",
+        ),
+        (
+            lambda files: files.record["provenance"].update(command="evalkit sweep task=nextqa ckpt=demo"),
+            "provenance.command is not that of config.yaml: evalkit run",
+        ),
+        (
+            lambda files: files.record["provenance"].update(command="evalkit run " + "a=b " * 100_000),
+            "provenance.command is not that of config.yaml: evalkit run",
+        ),
+        (
+            lambda files: setattr(files, "config", files.config + "#" * 2_000_000),
+            "config.yaml cannot be read: it has 2,0",
+        ),
         (lambda files: files.record["selection"].pop("n_val"), "selection.n_val was taken out"),
         (lambda files: files.record["selection"].pop("val_scores"), "selection.val_scores was taken out"),
         (lambda files: files.record["selection"].pop("grid_val_scores"), "selection.grid_val_scores was taken out"),
