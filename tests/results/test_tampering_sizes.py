@@ -166,3 +166,18 @@ def test_a_folder_of_results_that_cannot_be_read_is_named(
     monkeypatch.setattr(os, "scandir", refusing)  # tests may run as root, who may read all
     assert run_folder.runs(cut.parents[2]) == [cut]
     assert f"cannot read the folder {locked}: Permission denied" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda files: files.record["selection"].update(n_train=9000),
+        lambda files: files.record["selection"]["grid"][0].update(lr=77),
+        lambda files: files.record["adapter"]["settings"].update({"from": "elsewhere"}),
+    ],
+)
+def test_what_no_file_tells_of_a_selection_is_not_found(tmp_path: Path, change: Callable[[Files], object]) -> None:
+    files = Files(tampering.write(tmp_path))
+    change(files)
+    files.write()
+    assert validate(files.run) == []
