@@ -162,8 +162,8 @@ def _check_row(
         blank = "; remove the blanks before quotes" if any(re.match(r"\s+\"", value) for value in values) else ""
         advice = _separator_advice(values, delimiter) or blank or cut
         raise UserError(f"{where}: {len(values)} values; wanted {len(names)} ({','.join(names)[:80]}){advice}")
-    if blank := [value for value in values if re.fullmatch(r"\s+\".*\"\s*", value, re.DOTALL)]:
-        raise UserError(f"{where}: remove the blanks before the quotes of {blank[0][:60]!r}: they make them its own")
+    if apart := [value for value in values if re.fullmatch(r"\s+\".*\"\s*", value, re.DOTALL)]:
+        raise UserError(f"{where}: remove the blanks before the quotes of {apart[0][:60]!r}: they make them its own")
     if "\0" in "".join(values):
         raise UserError(f"{where}: it holds a NUL character, so the file is damaged: get it again")
     if header and [value.strip().strip("\ufeff") for value in values] == list(names):
