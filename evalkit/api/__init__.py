@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings as AdapterSettings
     from evalkit.heads.adapter import Training as Training
 
-Sampling = Literal["uniform", "segments", "fps", "dense"]
+Sampling = Literal["uniform", "segments", "fps", "dense", "centered"]
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,15 @@ class Views:
       * `fps`: the frames shown at k / fps from the span's start (LongViViT); a span shorter than F / fps holds
         its last frame;
       * `dense`: every `stride`-th frame of the source; clips start evenly spaced over the span (VideoGLUE); a span
-        shorter than F x stride frames holds its last frame.
+        shorter than F x stride frames holds its last frame;
+      * `centered`: every `stride`-th frame of the source, of which number F // 2 is the one shown in the middle of the
+        span (a key frame of AVA), wherever the span ends; before the video its first frame stands, after it the last.
 
     Attributes:
-        sampling: which frames: uniform, segments, fps or dense.
+        sampling: which frames: uniform, segments, fps, dense or centered.
         frames: frames in one clip; None means the encoder's own number.
         fps: frames per second, for `fps`.
-        stride: step in source frames, for `dense`.
+        stride: step in source frames, for `dense` and `centered`.
         clips: temporal views, evenly spaced; for `uniform` and `segments` the span is cut into that many parts.
         crops: spatial views: 1 is the center, 3 are start, center and end along the longer side.
         resize: `crop` scales the shorter side to `size` / `share` and cuts a square; `squash` scales both sides to
@@ -120,6 +122,9 @@ class Example:
         kind: scores are also given per kind; empty means none.
         box: what of the frame is asked about, in the middle of the span: left, top, right and bottom as shares of its
             width and height, 0..1; None means all of it.
+        boxes: of a key frame in the middle of the span, all that is asked about: left, top, right and bottom as in
+            `box`, and the detector's score, 0..1 (1 where the box is given); may be none. None means no key frame. The
+            prediction is a list of [left, top, right, bottom, class name, score], the target one without the scores.
     """
 
     id: str
@@ -130,6 +135,7 @@ class Example:
     choices: tuple[str, ...] = ()
     kind: str = ""
     box: tuple[float, float, float, float] | None = None
+    boxes: tuple[tuple[float, float, float, float, float], ...] | None = None
 
 
 # A score is a value per example in 0..1, whose mean in percent is the score; or one number over the split, of which

@@ -42,6 +42,8 @@ def frame_indices(
     Raises:
         ValueError: the span is empty or lies outside the video.
     """
+    if views.sampling == "centered":
+        return [_centered(times, duration, views.stride, frames, span)] * views.clips
     start, end = _clamped(duration, span)
     clip = np.arange(views.clips)[:, None]
     step = np.arange(frames)[None]
@@ -69,6 +71,17 @@ def frame_indices(
                 offset = part * clip + ((spare + 1) * _numbers(drawn, views.clips, 1)).astype(np.int64)
             indices = first + offset + step * views.stride
     return list(np.minimum(indices, last))
+
+
+def _centered(
+    times: NDArray[np.float64], duration: float, stride: int, frames: int, span: tuple[float, float] | None
+) -> NDArray[np.int64]:
+    """Every so many frames around the one in the middle of the span; raises ValueError if that is outside the video."""
+    moment = duration / 2 if span is None else sum(span) / 2
+    if not 0 <= moment <= duration + OVERHANG[0]:
+        raise ValueError(f"key frame at {moment:g} s is not in the video ({duration:.2f} s)")
+    around = int(_shown(times, moment)) + (np.arange(frames) - frames // 2) * stride
+    return around.clip(0, len(times) - 1)
 
 
 def _clamped(duration: float, span: tuple[float, float] | None) -> tuple[float, float]:
