@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings as AdapterSettings
     from evalkit.heads.adapter import Training as Training
 
-Sampling = Literal["uniform", "segments", "fps", "dense", "centered"]
+Sampling = Literal["uniform", "segments", "fps", "dense"]  # over a span
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Views:
             side to 256 pixels where `size` is 224. 1 with `resize` None means the encoder's own.
     """
 
-    sampling: Sampling = "uniform"
+    sampling: Literal[Sampling, "centered"] = "uniform"
     frames: Annotated[int, Gt(0)] | None = None
     fps: Annotated[float, Gt(0)] = 1.0
     stride: Annotated[int, Gt(0)] = 1
