@@ -221,7 +221,7 @@ class Bank(nn.Module):
         if self.shape.boxed:
             assert within is not None
             if self.shape.roi:
-                return roi.attend(self.stacked, self.shape.heads, features, within)
+                return roi.attend(dict(self.stacked.items()), self.shape.heads, features, within)
             p = {part: self.stacked[f"{part}0"][:, None] for part in ("gain", "offset")}
             normed = F.layer_norm(boxes.mean_in(within, features).to(p["gain"]), (self.shape.dim,), eps=EPS)
             queries = torch.addcmul(p["offset"], normed, p["gain"])

@@ -138,7 +138,7 @@ def roi_align(boxes: Tensor, tokens: int) -> Tensor:
     """
     side = square_side(tokens)
     low, high = boxes[:, :2, None], boxes[:, 2:, None]
-    parts = (torch.arange(_POINTS, device=boxes.device) + 0.5) / _POINTS
+    parts = (torch.arange(_POINTS, device=boxes.device, dtype=boxes.dtype) + 0.5) / _POINTS
     places = ((low + (high - low) * parts) * side - 0.5).clamp(0, side - 1)  # (B, 2, 7), in tokens from the first
     # The share of a token falls linearly to nothing at the next one's center.
     weights = (1 - (places[..., None] - torch.arange(side, device=boxes.device)).abs()).clamp_min(0)

@@ -107,7 +107,7 @@ def attend(p: Mapping[str, Tensor], heads: int, tokens: Tensor, within: Tensor) 
     # Anew in the backward pass: a float copy of all tokens would fill the memory.
     means = [
         checkpoint(_mean, *part, placed, use_reentrant=False)
-        for part in zip(tokens.flatten(1, 2).split(size), rows.split(size), strict=True)
+        for part in zip(torch.split(tokens.flatten(1, 2), size), torch.split(rows, size), strict=True)
     ]
     value = torch.einsum("bkhd,khwd->kbhw", torch.cat(means), weight["value"].view(split))
     hidden = query + value + bias["value"].view(k, 1, heads, dim)

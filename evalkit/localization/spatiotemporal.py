@@ -162,7 +162,7 @@ def _by_box(target: Iterable[Sequence[Any]]) -> dict[Corners, list[str]]:
     """The names of each box of a key frame."""
     names: dict[Corners, list[str]] = {}
     for *corners, name in target:
-        names.setdefault(tuple(corners), []).append(name)  # type: ignore[arg-type]
+        names.setdefault(tuple(corners), []).append(name)
     return names
 
 

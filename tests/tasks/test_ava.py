@@ -151,7 +151,7 @@ def test_clips_of_kinetics_have_a_zero_of_their_own(tmp_path: Path) -> None:
     write(ava_kinetics(tmp_path) / "clips/-k_val_000080_000090.mp4", "")
     write(tmp_path / "clips/-k_val_000070_000080.mp4", "")
     task = make("ava_kinetics", tmp_path, start=900.0)
-    shown = {e.id: (e.video.name, e.span, e.target) for e in task.test}
+    shown: dict[str, Any] = {e.id: (e.video.name, e.span, e.target) for e in task.test}
     assert shown["-k_val_84.4"] == (
         "-k_val_000080_000090.mp4",
         pytest.approx((3.4, 5.4)),
