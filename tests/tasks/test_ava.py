@@ -351,7 +351,7 @@ def task(mini=False):
     colors = [replace(e, target=tuple(c for c in e.target if whole.classes[c] in world.COLORS)) for e in whole.train]
     val, test = (
         [replace(e, target=[box for box in e.target if box[4] in world.COLORS]) for e in split]
-        for split in (whole.val[:10], whole.test[:40])
+        for split in (whole.val[:4], whole.test[:20])
     )
     return replace(whole, train=colors[:80], val=val, test=[*test, *map(mirrored, test)], controls=())
 """
