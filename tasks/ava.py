@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Interval
 
 from evalkit.api import Task
-from evalkit.localization import spatiotemporal
+from evalkit.localization import ava_files, spatiotemporal
 from evalkit.mini import classes
 
 PUBLISHED = {"v2.2": 57_371, "v2.1": 0}  # key frames of val, with those without a person
@@ -48,7 +48,7 @@ def task(
     if mini:
         splits = classes.key_frames(lambda step: {step.thing.color, step.action}, boxes == "truth")
     else:
-        splits = spatiotemporal.read(root, False, boxes, detections, threshold, version, start)
+        splits = ava_files.read(root, False, boxes, detections, threshold, version, start)
     return spatiotemporal.task(
         "ava",
         splits,

@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Interval
 
 from evalkit.api import Task
-from evalkit.localization import spatiotemporal
+from evalkit.localization import ava_files, spatiotemporal
 from evalkit.mini import classes
 
 PUBLISHED = 91_919  # key frames of val, with those without a person
@@ -47,7 +47,7 @@ def task(
     if mini:
         splits = classes.key_frames(lambda step: {step.thing.shape, step.action}, boxes == "truth")
     else:
-        splits = spatiotemporal.read(root, True, boxes, detections, threshold, "v2.2", start)
+        splits = ava_files.read(root, True, boxes, detections, threshold, "v2.2", start)
     return spatiotemporal.task(
         "ava_kinetics",
         splits,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings as AdapterSettings
     from evalkit.heads.adapter import Training as Training
 
-Sampling = Literal["uniform", "segments", "fps", "dense"]  # over a span
+Sampling = Literal["uniform", "segments", "fps", "dense"]
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,14 @@ class Views:
       * `fps`: the frames shown at k / fps from the span's start (LongViViT); a span shorter than F / fps holds
         its last frame;
       * `dense`: every `stride`-th frame of the source; clips start evenly spaced over the span (VideoGLUE); a span
-        shorter than F x stride frames holds its last frame;
-      * `centered`: every `stride`-th frame of the source, of which number F // 2 is the one shown in the middle of the
-        span (a key frame of AVA), wherever the span ends; before the video its first frame stands, after it the last.
+        shorter than F x stride frames holds its last frame; where the span is a moment and has no length, frame number
+        F // 2 of each clip is the one shown then, and beyond the ends of the video stand its first and last frames.
 
     Attributes:
-        sampling: which frames: uniform, segments, fps, dense or centered.
+        sampling: which frames: uniform, segments, fps or dense.
         frames: frames in one clip; None means the encoder's own number.
         fps: frames per second, for `fps`.
-        stride: step in source frames, for `dense` and `centered`.
+        stride: step in source frames, for `dense`.
         clips: temporal views, evenly spaced; for `uniform` and `segments` the span is cut into that many parts.
         crops: spatial views: 1 is the center, 3 are start, center and end along the longer side.
         resize: `crop` scales the shorter side to `size` / `share` and cuts a square; `squash` scales both sides to
@@ -97,7 +96,7 @@ class Views:
             side to 256 pixels where `size` is 224. 1 with `resize` None means the encoder's own.
     """
 
-    sampling: Literal[Sampling, "centered"] = "uniform"
+    sampling: Sampling = "uniform"
     frames: Annotated[int, Gt(0)] | None = None
     fps: Annotated[float, Gt(0)] = 1.0
     stride: Annotated[int, Gt(0)] = 1
@@ -116,7 +115,7 @@ class Example:
         id: unique in its split.
         video: path of the file.
         target: what is right; None where the answer is not public.
-        span: start and end in seconds; None means the whole video.
+        span: start and end in seconds, equal for a moment, as a key frame is; None means the whole video.
         text: a question, or a caption.
         choices: the options of a multiple-choice question, in order.
         kind: scores are also given per kind; empty means none.

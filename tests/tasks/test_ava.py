@@ -13,7 +13,7 @@ from evalkit.datasets import published
 from evalkit.errors import UserError
 from evalkit.features.extract import sources
 from evalkit.heads import boxes
-from evalkit.localization import spatiotemporal
+from evalkit.localization import ava_files, spatiotemporal
 from evalkit.metrics import ava_map
 from evalkit.mini import film, world
 from evalkit.pipeline.foreign import score_predictions
@@ -49,7 +49,7 @@ def ava_kinetics(root: Path) -> Path:
 
 
 def persons(root: Path, *rows: str) -> Path:
-    return write(root / spatiotemporal.PERSONS, "".join(f"{row}\n" for row in rows))
+    return write(root / ava_files.PERSONS, "".join(f"{row}\n" for row in rows))
 
 
 # --- published files --------------------------------------------------------------------------------------------------
@@ -100,9 +100,9 @@ def test_a_person_is_a_training_example_with_all_its_actions(tmp_path: Path) -> 
     """Those that are not scored, too: the head has all 80 classes."""
     task = make("ava", ava(tmp_path))
     assert [(e.id, e.video.name, e.target, e.span, e.box, e.boxes) for e in task.train] == [
-        ("a_0902/0", "a.mp4", (11, 79), (901.0, 903.0), (0.1, 0.2, 0.5, 0.9), None),
-        ("a_0902/1", "a.mp4", (78,), (901.0, 903.0), (0.6, 0.2, 0.9, 0.9), None),
-        ("b_1798/0", "b.mp4", (79,), (1797.0, 1799.0), (0.1, 0.2, 0.5, 0.9), None),
+        ("a_0902/0", "a.mp4", (11, 79), (902.0, 902.0), (0.1, 0.2, 0.5, 0.9), None),
+        ("a_0902/1", "a.mp4", (78,), (902.0, 902.0), (0.6, 0.2, 0.9, 0.9), None),
+        ("b_1798/0", "b.mp4", (79,), (1798.0, 1798.0), (0.1, 0.2, 0.5, 0.9), None),
     ]
     assert len(sources(task.train)) == 2
     two = BOX.format("a,0902", 12, 0) + BOX.format("a,0902", 80, 1)  # two persons in one box
@@ -154,11 +154,11 @@ def test_clips_of_kinetics_have_a_zero_of_their_own(tmp_path: Path) -> None:
     shown: dict[str, Any] = {e.id: (e.video.name, e.span, e.target) for e in task.test}
     assert shown["-k_val_84.4"] == (
         "-k_val_000080_000090.mp4",
-        pytest.approx((3.4, 5.4)),
+        pytest.approx((4.4, 4.4)),
         [[0.1, 0.2, 0.5, 0.9, "stand"]],
     )
-    assert shown["none_val_0007"] == ("none_val.mp4", (6.0, 8.0), [])
-    assert shown["v_0902"] == ("v.mp4", (1.0, 3.0), [[0.1, 0.2, 0.5, 0.9, "stand"]])
+    assert shown["none_val_0007"] == ("none_val.mp4", (7.0, 7.0), [])
+    assert shown["v_0902"] == ("v.mp4", (2.0, 2.0), [[0.1, 0.2, 0.5, 0.9, "stand"]])
     assert [e.id for e in task.train][-1] == "-k_train_84.4/0" and task.published["CLIP-B"] == 25.9
     folder = tmp_path / "archive" / "ava_kinetics_v1_0"
     ava_kinetics(folder)
@@ -168,13 +168,13 @@ def test_clips_of_kinetics_have_a_zero_of_their_own(tmp_path: Path) -> None:
 def test_the_papers_number_of_key_frames_counts_those_without_a_person(tmp_path: Path) -> None:
     assert make("ava", ava(tmp_path)).sizes == {"test": 57_371}
     count = 2 * 897 - 1  # two films, one key frame excluded
-    splits = spatiotemporal.read(tmp_path, False, "truth", None, 0.8, "v2.2", 0.0)
+    splits = ava_files.read(tmp_path, False, "truth", None, 0.8, "v2.2", 0.0)
     assert splits.counted == count
     facts: dict[str, Any] = {"split": "val", "license": "", "source": ""}
     whole = spatiotemporal.task("ava", splits, False, "videoglue", "truth", count, **facts)
     assert whole.sizes == {"test": len(whole.test)}
     assert spatiotemporal.task("ava", splits, False, "videoglue", "truth", 0, **facts).sizes == {}
-    kinetics = spatiotemporal.read(ava_kinetics(tmp_path), True, "truth", None, 0.2, "v2.2", 0.0)
+    kinetics = ava_files.read(ava_kinetics(tmp_path), True, "truth", None, 0.2, "v2.2", 0.0)
     assert kinetics.counted == count + 2
 
 
@@ -193,7 +193,7 @@ def test_the_older_annotations_have_names_of_their_own(tmp_path: Path) -> None:
 )
 def test_the_protocols_are_the_papers(tmp_path: Path, name: str, protocol: str, frames: int, size: int) -> None:
     task = make(name, ava_kinetics(tmp_path), protocol=protocol)
-    assert task.views == Views("centered", frames=frames, stride=4, resize="squash", size=size)
+    assert task.views == Views("dense", frames=frames, stride=4, resize="squash", size=size)
     assert task.settings == {
         **{"head": "box", "batch_size": 256, "epochs": 50, "lr": 1e-4, "weight_decay": 1e-5, "dropout": 0.5}
     }
@@ -290,7 +290,7 @@ def test_films_that_are_cut_are_told_from_whole_ones(tmp_path: Path, capsys: pyt
     cut.prepare_videos(cut.test)
     assert cut.test[0].span == (0.0, 0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spatiotemporal, "_seconds", lambda path: 5_400.0)
+        patch.setattr(ava_files, "_seconds", lambda path: 5_400.0)
         cut.prepare_videos(cut.test)
     assert "1 files last longer than files that are cut from there" in capsys.readouterr().err
 
