@@ -23,7 +23,7 @@ def task(
     threshold: Annotated[float, Interval(ge=0, le=1)] = 0.2,
     start: Annotated[float, Ge(0)] = 0.0,
 ) -> Task:
-    """Says what each person does in key frames of AVA's films and of clips of Kinetics-700, of 80 actions, 60 scored.
+    """Says what each person does in key frames of films and of clips of Kinetics-700, by AVA's actions.
 
     Files as published, in root or in ava_kinetics_v1_0/ there: kinetics_val_v1.0.csv and kinetics_train_v1.0.csv, and
     those of task=ava. The clips of Kinetics are <id>_000012_000022.mp4, with the seconds at which they start and end,

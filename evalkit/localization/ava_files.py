@@ -276,7 +276,8 @@ def _detections_file(root: Path, boxes: Boxes, given: Path | None) -> Path | Non
         return None
     if given and not given.is_file():
         raise UserError(f"data.detections={given}: there is no such file")
-    return given or next((file for file in (root / PERSONS,) if file.is_file()), None)
+    usual = root / PERSONS
+    return given or (usual if usual.is_file() else None)
 
 
 def _check_films(start: float, films: frozenset[Path], examples: Sequence[Example]) -> None:
