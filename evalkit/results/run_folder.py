@@ -43,7 +43,8 @@ def fingerprint(examples: Sequence[Example]) -> str:
     """Hash of what is asked and where: ids, files' names, spans, boxes, texts, options, targets; not of the pixels."""
     digest = hashlib.sha256()
     for e in examples:
-        box = (e.box,) if e.box else ()  # what has none has the hash that it had before there were boxes
+        # What has no box has the hash that it had before there were boxes.
+        box = ((e.box,) if e.box else ()) + ((e.boxes,) if e.boxes is not None else ())
         digest.update(repr((e.id, e.video.name, e.span, e.text, e.choices, e.target, e.kind, *box)).encode())
     return digest.hexdigest()
 
