@@ -18,8 +18,10 @@ from evalkit.heads.adapter import Adapter, Training
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import Head, HeadShape, attention_heads
-from evalkit.heads.labels import class_predictions, multi_hot, multi_label
+from evalkit.heads.labels import best_classes, class_predictions, multi_hot, multi_label
 from evalkit.heads.optim import StackedAdamW
+from evalkit.heads.roi import HEADS
+from evalkit.metrics.localization import BOXES_PER_FRAME
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Settings(Training):
     """Settings of `adapter=probe`.
 
     Attributes:
-        head: linear, attentive, mlap or box.
-        heads: attention heads of the attentive probe; 0 means 12 where they divide the width, else the next fewer.
+        head: linear, attentive, mlap, box or roi.
+        heads: attention heads of the attentive probe; 0 means 12 where they divide the width, else the next fewer; for
+            roi, whose heads are as wide as the tokens each, 6.
         layers: of the encoder, the last ones, that mlap's query passes through; 0 means 4.
         lr: peak learning rate.
         weight_decay: of the matrices.
@@ -49,7 +52,7 @@ class Settings(Training):
 
     STACKABLE: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "dropout", "label_smoothing")
 
-    head: Literal["linear", "attentive", "mlap", "box"] = "attentive"
+    head: Literal["linear", "attentive", "mlap", "box", "roi"] = "attentive"
     heads: Annotated[int, Ge(0)] = 0
     layers: Annotated[int, Ge(0)] = 0
     lr: Annotated[float, Gt(0)] = 1e-3
@@ -72,11 +75,13 @@ class Probe(Adapter):
         bank: the probes.
         settings: of the first; in all but `Settings.STACKABLE`, of every probe.
         several: an example may have several classes, or none; each has a sigmoid of its own.
+        classes: names, for the boxes of key frames; one without a name is trained and not predicted.
     """
 
-    def __init__(self, bank: Bank, settings: Settings, several: bool = False) -> None:
+    def __init__(self, bank: Bank, settings: Settings, several: bool = False, classes: Sequence[str] = ()) -> None:
         super().__init__()
         self.bank, self.several, self.points = bank, several, len(bank.points)
+        self.classes = [(number, name) for number, name in enumerate(classes) if name]
         self.epochs, self.batch_size = settings.epochs, settings.batch_size
         shape = bank.shape
         spec = FeatureSpec("tokens", max(1, shape.layers), dtype="float16") if shape.heads else FeatureSpec("pooled")
@@ -86,7 +91,7 @@ class Probe(Adapter):
     def forward(self, features: Tensor, within: Tensor | None = None) -> Tensor:
         """Logits (K, B, classes) of one view from pooled (B, D), or for attentive heads from tokens (B, T', S, D).
 
-        Those of more than one layer are (B, layers, T', S, D). The head `box` needs boxes (B, 4).
+        Those of more than one layer are (B, layers, T', S, D). The heads `box` and `roi` need boxes (B, 4).
         """
         return self.bank(features, within)  # type: ignore[no-any-return]
 
@@ -117,7 +122,9 @@ class Probe(Adapter):
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The five likeliest classes of each example, best first, by the mean of the softmax over its views.
 
-        Where an example may have several classes: the probability of every class, the mean of the sigmoid.
+        Where an example may have several classes: the probability of every class, the mean of the sigmoid. Of a key
+        frame: [left, top, right, bottom, class name, score] of the 50 likeliest pairs of box and class, best first, by
+        the probability of the class times the score of the box.
         """
         (predictions,) = self.predict_all(examples, features)
         return predictions
@@ -125,8 +132,32 @@ class Probe(Adapter):
     def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
         """The predictions of each probe."""
         assert features is not None
+        if any(example.boxes is not None for example in examples):
+            framed = [self._key_frame(e, of_video) for e, of_video in zip(examples, features, strict=True)]
+            return [list(of_point) for of_point in zip(*framed, strict=True)]
         logits = self._scored(examples, features)
         return class_predictions(logits.unflatten(1, features.shape[:2]), self.several)
+
+    def _key_frame(self, example: Example, features: Tensor) -> list[Prediction]:
+        """What each probe predicts of a key frame, from the features (V, ...) that all its boxes share."""
+        if not example.boxes:
+            return [Prediction([])] * self.points
+        asked = [replace(example, box=box[:4], boxes=None) for box in example.boxes]
+        logits = self._scored(asked, features.expand(len(asked), *features.shape))
+        logits = logits.unflatten(1, (len(asked), -1))
+        likely = (logits.sigmoid() if self.several else logits.softmax(-1)).mean(2)
+        detected = torch.tensor([box[4] for box in example.boxes], device=likely.device)
+        scores = (likely * detected[:, None])[..., [number for number, _ in self.classes]].flatten(1)
+        best = best_classes(scores, BOXES_PER_FRAME)
+        return [
+            Prediction(
+                [
+                    [*example.boxes[index // len(self.classes)][:4], self.classes[index % len(self.classes)][1], score]
+                    for score, index in zip(*of_point, strict=True)
+                ]
+            )
+            for of_point in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
 
     def select(self, point: int) -> None:
         """Keeps one probe."""
@@ -160,9 +191,13 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Probe:
     all of it is known; the FLOPs that the paper prints fit either. The linear head is LayerNorm and a linear classifier
     on the pooled vector.
 
-    The head `box` is for tasks that ask about a box: what is in it takes the place of the learned query, as the papers
-    have it for localization in space and time. Neither prints how: VideoGLUE's code takes the largest of what RoIAlign
-    gives of the mean over time, in six heads of another kind; here it is the mean over time and over the box.
+    The heads `box` and `roi` are for tasks that ask about a box: what is in it takes the place of the learned query, as
+    the papers have it for localization in space and time. They print one layer of 12 heads and 768 numbers, and not how
+    the box is pooled: with `box` it is the mean over time and over the box. VideoGLUE's code has another head, `roi`:
+    the largest of what RoIAlign gives of the mean over time, and six heads of another kind (evalkit/heads/roi.py).
+
+    A key frame with several boxes is encoded once, and each of its boxes asked about; what is said of a box counts as
+    much as its detector's score.
 
     A task whose targets are tuples or lists of class indices may have several classes in one example: then each class
     has a sigmoid in place of the softmax over all, and is trained by its own cross-entropy.
@@ -172,34 +207,46 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Probe:
     """
     if not task.classes:
         raise UserError("adapter=probe needs a task with classes; this task has none")
-    several = multi_label(task)
+    settings = points[0]
+    boxed, roi = settings.head in ("box", "roi"), settings.head == "roi"
+    if boxed:
+        boxes.check_boxed([*task.train, *task.val, *task.test], settings.head)  # fails now where one has none
+        if framed := next((example.id for example in task.train if example.box is None), None):
+            raise UserError(f"example {framed!r} of train is a key frame: wanted an example per box, with its classes")
+    several = multi_label(_without_key_frames(task) if boxed else task)
     for key in ("label_smoothing", "eql_gamma"):
         if several and any(getattr(point, key) for point in points):
             raise UserError(f"adapter.{key} is of the softmax; this task has several classes per example: set it to 0")
-    settings = points[0]
     attentive, mlap = settings.head != "linear", settings.head == "mlap"
     if settings.layers and not mlap:
         raise UserError(
             f"adapter.layers={settings.layers} has no effect with adapter.head={settings.head}; use head=mlap"
         )
-    if settings.temporal_positions and not attentive:
-        raise UserError("adapter.temporal_positions=true has no effect with adapter.head=linear; use head=attentive")
+    if settings.temporal_positions and (roi or not attentive):
+        raise UserError(
+            f"adapter.temporal_positions=true has no effect with adapter.head={settings.head}; use head=attentive"
+        )
     if settings.token_grid and not attentive:
         raise UserError(f"adapter.token_grid={settings.token_grid} has no effect with adapter.head=linear")
     shape = HeadShape(
         dim=encoder.dim if attentive else pooled_dim(encoder),
         classes=len(task.classes),
-        heads=attention_heads(encoder.dim, settings.heads) if attentive else 0,
+        heads=(settings.heads or HEADS) if roi else attention_heads(encoder.dim, settings.heads) if attentive else 0,
         steps=encoder.clip.frames if settings.temporal_positions else 0,
         layers=(settings.layers or 4) if mlap else 0,
-        boxed=settings.head == "box",
+        boxed=boxed,
+        roi=roi,
     )
-    if shape.boxed:
-        boxes.boxes([*task.train, *task.val, *task.test])  # fails now where one has none
     seed = torch.initial_seed()
     heads = [Point(**{key: getattr(point, key) for key in Settings.STACKABLE}, seed=seed) for point in points]
     drop_rate = _eql_drop_rate(task, settings.eql_gamma, settings.eql_lambda) if settings.eql_gamma else ()
-    return Probe(Bank(heads, shape, drop_rate), settings, several)
+    return Probe(Bank(heads, shape, drop_rate), settings, several, task.classes)
+
+
+def _without_key_frames(task: Task) -> Task:
+    """The task without examples whose boxes have classes of their own."""
+    val, test = ([example for example in split if example.boxes is None] for split in (task.val, task.test))
+    return replace(task, val=val, test=test)
 
 
 def _eql_drop_rate(task: Task, gamma: float, most: float) -> list[float]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from evalkit.api import Encoder, Example, FeatureSpec, Prediction, Task, has_text
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, AdapterSettings
-from evalkit.heads.labels import best_classes
+from evalkit.heads.labels import best_classes, refuse_key_frames
 
 # CLIP's own for Kinetics-700, 28 of them (https://github.com/openai/CLIP/blob/main/data/prompts.md).
 _PERSON = ("", "a person ", *(f"a person {verb} " for verb in ("using", "doing", "during", "performing", "practicing")))
@@ -110,6 +110,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> ZeroSho
     templates = TEMPLATES.get(prompts) or _read(prompts)
     if not task.classes and prompts in TEMPLATES:
         templates = TEMPLATES["none"]
+    refuse_key_frames(task.test)
     several = any(isinstance(example.target, tuple | list) for example in task.test)
     return ZeroShot(encoder, task.classes, several, templates, settings.question)
 

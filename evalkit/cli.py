@@ -74,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as `evalkit list tasks | head -1` has
         _discard_output()
         return 141
+    except MemoryError:  # of a file that is larger than the memory, such as predictions of a result from elsewhere
+        return _failed("not enough memory: fewer workers=, a smaller batch= or smaller files need less", 2)
     except OSError as error:
         _discard_output()
         where = f" {error.filename}" if error.filename else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from evalkit.errors import UserError, suggest
 from evalkit.results.scores import task_files
 from evalkit.results.signature import allowed
+from evalkit.runtime import atomic
 
 from .csv import render_csv
 from .markdown import render_markdown
@@ -63,8 +64,7 @@ def board(overrides: Sequence[str]) -> int:
     else:
         text = render_markdown(runs, refused, others)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(text.encode("utf-8", "backslashreplace"))  # a name may hold what no encoding has
+        atomic.write(out, text.encode("utf-8", "backslashreplace"))  # a name may hold what no encoding has
     except OSError as error:
         raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
     for line in refused:

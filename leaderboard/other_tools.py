@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from evalkit.datasets.files import parsing_errors_at, read_json
 from evalkit.errors import UserError
+from evalkit.runtime import bounded
 
 # lm-eval's metrics that are no fractions: lower-is-better sums, and sacrebleu's, which are in percent already.
 UNSCALED_METRICS = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bleu", "chrf", "ter"}
@@ -52,7 +53,7 @@ def read_scores(path: Path) -> list[Score]:
 
 def _read(file: Path) -> list[Score]:
     with parsing_errors_at(str(file)):
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
+        values = json.loads(bounded.read_bytes(file).decode("utf-8-sig"))
         if not isinstance(values, dict):
             return []
         if {"task_name", "scores", "dataset_revision"} <= values.keys():

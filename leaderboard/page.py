@@ -168,7 +168,7 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
 
 def _prediction_rows(run: Run) -> list[dict[str, Any]]:
     """The rows of predictions.jsonl, not validated again: that is ten times slower, and `collect` did it."""
-    text = (run.folder / run_folder.PREDICTIONS).read_text(encoding="utf-8")
+    text = bounded.read_bytes(run.folder / run_folder.PREDICTIONS).decode()
     lines = ",".join(text.split("\n")[:-1])
     rows: list[dict[str, Any]] = json.loads(f"[{lines}]")  # twice as fast as one call per line
     return rows
@@ -239,7 +239,7 @@ def _task(run: Run) -> Task | None:
     if name not in plugins.names("task"):
         return None
     try:
-        text = (run.folder / run_folder.CONFIG).read_text(encoding="utf-8")
+        text = bounded.read_bytes(run.folder / run_folder.CONFIG).decode()
         bounded.check_yaml(text)
         config = yaml.safe_load(text)
         data = {key: value for key, value in config.items() if key.startswith("data.")}

@@ -34,7 +34,7 @@ from evalkit.metrics.bootstrap import AdditiveScore, number_clusters
 from evalkit.results import evidence, run_folder, signature, validate
 from evalkit.results.rows import Row
 from evalkit.results.scores import Measured, measure, reference, resolve
-from evalkit.runtime import cache
+from evalkit.runtime import bounded, cache
 from evalkit.runtime.atomic import hidden_beside
 from evalkit.runtime.machine import cores
 from evalkit.runtime.processes import ProcessPool
@@ -208,7 +208,7 @@ def _cache_file(run: Path) -> Path:
     digest = hashlib.sha256(_code_digest())
     for name in (run_folder.RESULT, run_folder.PREDICTIONS, run_folder.CONFIG, evidence.EVIDENCE):
         try:
-            digest.update(hashlib.sha256((run / name).read_bytes()).digest())
+            digest.update(hashlib.sha256(bounded.read_bytes(run / name)).digest())
         except OSError:
             digest.update(b"none")
     return cache.folder() / "verdicts" / f"{digest.hexdigest()}.json"

@@ -54,11 +54,13 @@ def _read(root: Path, steps: Mapping[str, int]) -> LabeledSplits:
 
 
 def _examples(root: Path, split: str, step: int) -> Iterator[Example]:
-    name = f"calms21_task1_{split}.json"
-    file = find_file(root, f"task1_classic_classification/{name}", name)
+    published = f"calms21_task1_{split}.json"
+    file = find_file(root, f"task1_classic_classification/{published}", published)
     videos = find_videos(root)
-    for annotator in read_json(file, dict).values():
-        for key, sequence in annotator.items():
+    for annotator, annotated in read_json(file, dict).items():
+        with parsing_errors_at(f"{file}, {annotator}"):
+            sequences = list(annotated.items())
+        for key, sequence in sequences:
             with parsing_errors_at(f"{file}, {key}"):
                 number = {n: NAMES.index(behavior) for behavior, n in sequence["metadata"]["vocab"].items()}
                 targets = [(number[n],) for n in sequence["annotations"]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit.api import Task, Views
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
-from evalkit.datasets.files import find_file, parsing_errors_at, read_json
+from evalkit.datasets.files import find_file, parsing_errors_at, read_json, video_name
 from evalkit.datasets.videos import Videos, find_videos, video_file
 from evalkit.mini import captions
 
@@ -49,7 +49,7 @@ def _paragraphs(file: Path, videos: Videos) -> list[CaptionedVideo]:
     descriptions: dict[str, list[str]] = {}
     for number, entry in enumerate(read_json(file, list), 1):
         with parsing_errors_at(f"{file}, entry {number}"):
-            descriptions.setdefault(entry["video"], []).append(clean_text(entry["description"]))
+            descriptions.setdefault(video_name(entry["video"]), []).append(clean_text(entry["description"]))
     captioned = []
     for name, texts in descriptions.items():
         path = video_file(videos, file.parent / "videos", Path(name).stem)

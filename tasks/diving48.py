@@ -15,6 +15,7 @@ from evalkit.datasets.files import (
     labeled_examples,
     parsing_errors_at,
     read_json,
+    video_name,
 )
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.mini import classes
@@ -64,4 +65,4 @@ def _read(root: Path) -> LabeledSplits:
 def _rows(file: Path) -> Iterator[tuple[str, int]]:
     for i, row in enumerate(read_json(file, list), 1):
         with parsing_errors_at(f"{file}, entry {i}"):
-            yield row["vid_name"], class_number(row["label"], 48)
+            yield video_name(row["vid_name"]), class_number(row["label"], 48)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 from evalkit.api import Example, Task, Views
-from evalkit.datasets.files import read_table
+from evalkit.datasets.files import SPLIT_OF, read_table
 from evalkit.datasets.miniature import LICENSE
 from evalkit.datasets.videos import describe_files, files_under, is_hidden, is_video, report_left_out
 from evalkit.errors import UserError
@@ -22,8 +23,6 @@ from evalkit.mini.library import Films
 logger = logging.getLogger("evalkit")
 
 SPLITS = ("train", "val", "test")
-SPLIT_FOLDERS = {split: split for split in SPLITS} | {"training": "train", "validation": "val", "valid": "val"}
-SPLIT_FOLDERS |= {"testing": "test"}
 
 
 def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float = 0.3, split_seed: int = 0) -> Task:
@@ -66,12 +65,16 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
 def _warn_of_alike(labels: Sequence[str]) -> None:
     """Warns of the first two labels that look the same, or nearly so."""
     plain = [" ".join(label.casefold().split()) for label in labels]
+    joined = [" ".join(re.split(r"[\s_-]+", label.casefold())) for label in labels]
+    numbers = [f"{float(label):g}" if re.fullmatch(r"[0-9]{1,9}(\.0*)?", label) else label for label in labels]
     visible = [
         " ".join("".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf").split())
         for label in labels
     ]
     for names, shown, what in (
         (plain, repr, "case or blanks"),
+        (joined, repr, "case, blanks, hyphens or underscores"),
+        (numbers, repr, "how a number is written"),
         ([name.casefold() for name in visible], ascii, "invisible characters or Unicode form"),
     ):
         if alike := [k for k, name in enumerate(names) if name in names[:k]]:
@@ -90,10 +93,14 @@ def _csv(file: Path) -> list[Row]:
         path, label, split = row["path"].strip(), row["label"].strip(), row.get("split", "").strip()
         if not path or not label:
             raise UserError(f"{where}: path or label is empty")
-        if split not in (*SPLITS, ""):
+        if split.casefold() not in (*SPLIT_OF, ""):
             raise UserError(f"{where}: split is {split!r}; wanted train, val or test")
-        video = file.parent / path
-        if video.is_dir():
+        video, split = file.parent / path, SPLIT_OF.get(split.casefold(), "")
+        try:
+            folder = video.is_dir()
+        except OSError as error:  # a name that is too long, a folder that is not to be entered
+            raise UserError(f"{where}: {path[:60]!r} cannot be the path of a video: {error.strerror}") from error
+        if folder:
             raise UserError(f"{where}: {video} is a folder; wanted a video file; in it: {describe_files(video)}")
         if video.resolve() in seen:
             raise UserError(f"{where}: {path} stands there twice")
@@ -101,7 +108,19 @@ def _csv(file: Path) -> list[Row]:
         rows.append((path, video, label, split))
     if len({bool(split) for *_, split in rows}) > 1:
         raise UserError(f"{file}: some rows have a split and some have none; give all or none")
+    _check_end(file, [label for _, _, label, _ in rows])
     return rows
+
+
+def _check_end(file: Path, labels: Sequence[str]) -> None:
+    """Raises UserError where the last label is perhaps cut off: its line has no end, and it begins another label."""
+    *others, last = labels or [""]
+    whole = sorted({label for label in others if label.startswith(last) and label != last})
+    if whole and last not in others and not file.read_bytes().endswith((b"\n", b"\r")):
+        raise UserError(
+            f"{file}: it ends in {last!r}, perhaps {whole[0]!r} cut off: get the file again; if it is whole, end its "
+            "last line as the others"
+        )
 
 
 def _folders(root: Path) -> list[Row]:
@@ -128,7 +147,7 @@ def _folders(root: Path) -> list[Row]:
         elif len(parts) < 2:
             left_out[path] = "not in a folder of its class" if place == 0 else "not in a folder of its split"
         else:
-            rows.append((str(path.relative_to(root)), path, parts[1 - place], SPLIT_FOLDERS[parts[place].casefold()]))
+            rows.append((str(path.relative_to(root)), path, parts[1 - place], SPLIT_OF[parts[place].casefold()]))
     classes = {label for _, _, label, _ in rows}
     if len(classes) < 2:
         raise UserError(
@@ -139,6 +158,12 @@ def _folders(root: Path) -> list[Row]:
         raise UserError(
             f"data.root={root}: its folders are splits, of which {min(absent)} has no video in a class folder; wanted "
             "train/CLASS/x.mp4 and test/CLASS/x.mp4"
+        )
+    if place is not None and (loose := [path for path in videos if left_out.get(path)]):
+        raise UserError(
+            f"data.root={root}: its folders are splits, and {len(loose)} videos are in none of a class, first "
+            f"{loose[0].relative_to(root)}; move them into "
+            + ("train/CLASS/ or test/CLASS/" if place == 0 else "CLASS/train/ or CLASS/test/")
         )
     depth = 1 if place is None else 2
     direct = {label for _, path, label, _ in rows if len(path.relative_to(root).parts) == depth + 1}
@@ -159,7 +184,7 @@ def _split_level(root: Path, folders: Sequence[tuple[str, ...]]) -> int | None:
     """
     for level in (0, 1):
         names = {parts[level] for parts in folders if len(parts) > level}
-        splits = {name for name in names if name.casefold() in SPLIT_FOLDERS}
+        splits = {name for name in names if name.casefold() in SPLIT_OF}
         nested = {parts[0] for parts in folders if len(parts) > 1}
         # One folder such as `train`, with videos and beside others, is a class: trains are filmed, too.
         if not splits or (level == 0 and len(splits) == 1 and len(names) > 1 and not splits & nested):

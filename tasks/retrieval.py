@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from evalkit.api import Task, Views
-from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
-from evalkit.datasets.files import parsing_errors_at, read_table
+from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, retrieval_task
+from evalkit.datasets.files import SPLIT_OF, read_table
 from evalkit.errors import UserError
 from evalkit.mini import captions
 
@@ -43,17 +43,19 @@ def _read(file: Path) -> CaptionSplits:
     given: set[bool] = set()
     named: dict[str, str] = {}  # a file may be named in several ways, such as a.mp4 and ./a.mp4
     for where, row in read_table(file, ("path", "caption"), optional=("split",)):
-        with parsing_errors_at(where):
-            path, split = row["path"].strip(), row.get("split", "").strip() or "test"
-            if not path or split not in SPLITS:
-                raise ValueError(f"path {path!r}, split {split!r}; wanted a path, and train, val or test")
-            path = named.setdefault(os.path.realpath(file.parent / path), path)
-            if split_of.setdefault(path, split) != split:
-                raise ValueError(f"{path} is in {split_of[path]} already")
-            given.add(bool(row.get("split", "").strip()))
-            if len(given) > 1:
-                raise ValueError("some rows have a split and some have none; give all or none")
-            texts.setdefault(path, []).append(clean_text(row["caption"]))
+        path, caption, word = row["path"].strip(), row["caption"].strip(), row.get("split", "").strip()
+        split = SPLIT_OF.get(word.casefold() or "test", "")
+        if not split:
+            raise UserError(f"{where}: split is {word!r}; wanted train, val or test")
+        if not path or not caption:
+            raise UserError(f"{where}: path or caption is empty")
+        path = named.setdefault(os.path.realpath(file.parent / path), path)
+        if split_of.setdefault(path, split) != split:
+            raise UserError(f"{where}: {path} is in {split_of[path]} already")
+        given.add(bool(word))
+        if len(given) > 1:
+            raise UserError(f"{where}: some rows have a split and some have none; give all or none")
+        texts.setdefault(path, []).append(caption)
     test, train, val = (
         [
             CaptionedVideo(path, file.parent / path, captions_of)

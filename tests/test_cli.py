@@ -190,6 +190,13 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert mistake(capsys, "run", *WORDS) == f"no space left: {advice}"
 
 
+def test_memory_that_is_not_enough_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_runner(monkeypatch, raising(MemoryError("Unable to allocate 9 TiB")))
+    assert mistake(capsys, "run", *WORDS).startswith("not enough memory: fewer workers=, ")
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [

@@ -79,7 +79,8 @@ class Views:
       * `fps`: the frames shown at k / fps from the span's start (LongViViT); a span shorter than F / fps holds
         its last frame;
       * `dense`: every `stride`-th frame of the source; clips start evenly spaced over the span (VideoGLUE); a span
-        shorter than F x stride frames holds its last frame.
+        shorter than F x stride frames holds its last frame; where the span is a moment and has no length, frame number
+        F // 2 of each clip is the one shown then, and beyond the ends of the video stand its first and last frames.
 
     Attributes:
         sampling: which frames: uniform, segments, fps or dense.
@@ -119,13 +120,17 @@ class Example:
         id: unique in its split.
         video: path of the file.
         target: what is right; None where the answer is not public.
-        span: start and end in seconds; None means the whole video. With windows, the stretch that they cover.
+        span: start and end in seconds, equal for a moment, as a key frame is; None means the whole video. With windows,
+            the stretch that they cover.
         text: a question, or a caption.
         choices: the options of a multiple-choice question, in order.
         kind: scores are also given per kind; empty means none.
         box: what of the frame is asked about, in the middle of the span: left, top, right and bottom as shares of its
             width and height, 0..1; None means all of it.
         class_scores: how likely each class is in the video, 0..1 by name, from elsewhere; empty means unknown.
+        boxes: of a key frame in the middle of the span, all that is asked about: left, top, right and bottom as in
+            `box`, and the detector's score, 0..1 (1 where the box is given); may be none. None means no key frame. The
+            prediction is a list of [left, top, right, bottom, class name, score], the target one without the scores.
     """
 
     id: str
@@ -137,6 +142,7 @@ class Example:
     kind: str = ""
     box: tuple[float, float, float, float] | None = None
     class_scores: Mapping[str, float] = field(default_factory=dict)
+    boxes: tuple[tuple[float, float, float, float, float], ...] | None = None
 
 
 # A score is a value per example in 0..1, whose mean in percent is the score; or one number over the split, of which

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import os
+import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -148,8 +149,11 @@ def _read_text(file: str) -> str:
     """A file's text, which is no larger than a configuration, nor does it stand for more.
 
     Raises:
-        ValueError: it is larger, or its aliases, which may stand for others, make more values.
+        ValueError: it is larger, or its aliases, which may stand for others, make more values; or it is a pipe with a
+            name, which waits for a writer, and not one of the shell's, as in config=<(...).
     """
+    if stat.S_ISFIFO(os.stat(file).st_mode) and not os.path.realpath(file).startswith("/proc/"):
+        raise ValueError("it is a pipe; wanted a file")
     with open(file, "rb") as opened:
         content = opened.read(MOST_BYTES + 1)  # /dev/zero has no end
     if len(content) > MOST_BYTES:

@@ -10,14 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TextIO, TypeVar
 
 from evalkit.api import Example
 from evalkit.errors import UserError, in_line, nearest, one_line, suggest
 
 # What people call an optional column that a reader knows by another name.
 SYNONYMS = {"split": ("fold", "partition", "phase", "set", "subset", "usage")}
-SPLIT_WORDS = {"train", "training", "test", "testing", "val", "validation", "valid", "dev", "eval"}
+# The split that a word in a table, or a folder's name, means in lower case.
+SPLIT_OF = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val"}
+SPLIT_OF |= {"test": "test", "testing": "test"}
+SPLIT_WORDS = {*SPLIT_OF, "dev", "eval"}
+
+LONGEST_LINE = 1_000_000  # characters of a line of a list or table
 
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
 Span = tuple[float, float]
@@ -51,8 +56,10 @@ def read_table(
     """
     lines: list[str] = []  # of the present row
 
-    def remembered(text: Iterable[str]) -> Iterator[str]:
-        for line in text:
+    def remembered(text: TextIO) -> Iterator[str]:
+        while line := text.readline(LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                raise csv.Error(f"a line of more than {LONGEST_LINE:,} characters")
             lines.append(line)
             yield line
 
@@ -82,8 +89,7 @@ def read_table(
             )
     except csv.Error as error:
         raise UserError(
-            f"{file}, line {number}: not readable as a table: {in_line(error)}; a value with quotes in it stands in "
-            "quotes, and each of its own quotes twice"
+            f"{file}, line {number}: not readable as a table: {in_line(error)}{_quotes_advice(error)}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file} as a table: {one_line(error)}{_encoding_advice(error)}") from error
@@ -99,6 +105,13 @@ def _encoding_advice(error: Exception) -> str:
         return ""
     utf16 = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
     return "; the file is in UTF-16: save it as UTF-8" if utf16 else "; wanted text: save it as UTF-8"
+
+
+def _quotes_advice(error: Exception) -> str:
+    """What to do about quotes that do not close; empty for other errors."""
+    if not re.search("expected after|end of data", str(error)):
+        return ""
+    return "; a value with quotes in it stands in quotes, and each of its own quotes twice"
 
 
 def _separator_advice(values: Sequence[str], delimiter: str) -> str:
@@ -146,8 +159,13 @@ def _check_row(
     """Raises UserError where a row is no row of this table."""
     if len(values) < len(names) or (header and len(values) > len(names)):
         cut = "; the file ends in this row, perhaps cut off" if lines and not lines[-1].endswith(("\n", "\r")) else ""
-        advice = _separator_advice(values, delimiter) or cut
+        blank = "; remove the blanks before quotes" if any(re.match(r"\s+\"", value) for value in values) else ""
+        advice = _separator_advice(values, delimiter) or blank or cut
         raise UserError(f"{where}: {len(values)} values; wanted {len(names)} ({','.join(names)[:80]}){advice}")
+    if apart := [value for value in values if re.fullmatch(r"\s+\".*\"\s*", value, re.DOTALL)]:
+        raise UserError(f"{where}: remove the blanks before the quotes of {apart[0][:60]!r}: they make them its own")
+    if "\0" in "".join(values):
+        raise UserError(f"{where}: it holds a NUL character, so the file is damaged: get it again")
     if header and [value.strip().strip("\ufeff") for value in values] == list(names):
         raise UserError(f"{where}: the header stands there again, as of two tables in one file; remove it")
     if swallowed := [line for line in lines[1:] if len(line.split(delimiter)) >= len(values)]:
@@ -224,6 +242,17 @@ def class_number(value: Any, count: int) -> int:
     return int(value)
 
 
+def video_name(value: Any) -> str:
+    """The name of a video, as an entry of a list states it.
+
+    Raises:
+        ValueError: it is no text, or an empty one.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"video {value!r}: wanted the name of a file")
+    return value
+
+
 def read_lines(file: Path) -> Iterator[tuple[str, str]]:
     """Yields the place of each line (file and line), and the line stripped; empty lines are skipped.
 
@@ -232,7 +261,12 @@ def read_lines(file: Path) -> Iterator[tuple[str, str]]:
     """
     try:
         with file.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
+            number = 0
+            while line := lines.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(line) > LONGEST_LINE or "\0" in line:
+                    wrong = "holds a NUL character" if "\0" in line else f"has more than {LONGEST_LINE:,} characters"
+                    raise UserError(f"{file}, line {number} {wrong}, so it is no list, or damaged: get it again")
                 if line.strip():
                     yield f"{file}, line {number}", line.strip()
     except (OSError, UnicodeDecodeError) as error:

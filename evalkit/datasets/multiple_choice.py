@@ -28,7 +28,7 @@ def multiple_choice_task(splits: LabeledSplits, mini: bool = False, **facts: Any
         test=splits.test,
         train=splits.train,
         score=accuracy,
-        chance=fmean(100 / len(example.choices) for example in splits.test),
+        chance=fmean(100 / len(example.choices) for example in splits.test) if splits.test else 0.0,
         prepare_videos=splits.prepare_videos,
         **(miniature(facts) if mini else facts),
     )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from evalkit.api import Clip, Loading
 from evalkit.encoders._frames import FRAMES, OPEN_CLIP_CONFIG, FrameEncoder, library_backbone, refuse_files, with_filter
 from evalkit.errors import UserError, one_line, suggest
-from evalkit.weights import checkpoint
+from evalkit.weights import checkpoint, huggingface
 
 
 class Towers(nn.Module):
@@ -59,7 +59,8 @@ class Texts:
     def __call__(self, texts: list[str]) -> Tensor:
         if self.tokenize is None:
             try:
-                self.tokenize = library_backbone("open_clip").get_tokenizer(self.name)
+                with huggingface.without_code():
+                    self.tokenize = library_backbone("open_clip").get_tokenizer(self.name)
             except Exception as error:  # some of its tokenizers are on the hub
                 raise UserError(f"no tokenizer of open_clip's {self.name}: {one_line(error)}") from error
         embeddings: Tensor = self.model.encode_text(self.tokenize(texts).to(self.model.logit_scale.device))
@@ -116,7 +117,7 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
         # The first weights were trained with a faster GELU, which the model's name does not say.
         settings = {"pretrained": tag, "force_quick_gelu": trained.get("quick_gelu", False)}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), huggingface.without_code():
             warnings.filterwarnings("error", message="QuickGELU mismatch")
             made = open_clip.create_model(model, require_pretrained=True, **settings)
     except Exception as error:  # open_clip's own, the hub's, the network's
@@ -148,7 +149,8 @@ def pretrained_file(path: Path, loading: Loading) -> FrameEncoder:
         )
     weights = checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
     try:
-        made = open_clip.create_model(name, load_weights=False, pretrained_image=False, pretrained_text=False)
+        with huggingface.without_code():
+            made = open_clip.create_model(name, load_weights=False, pretrained_image=False, pretrained_text=False)
         named = {key.removeprefix("module."): value for key, value in weights.items()}
         state = factory.convert_state_dict(made, named)  # of other packages' layouts
         if "positional_embedding" in state and not hasattr(made, "positional_embedding"):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from evalkit.api import Clip, Loading
 from evalkit.encoders._frames import FRAMES, FrameEncoder, library_backbone, refuse_files, with_filter
 from evalkit.errors import UserError, one_line, suggest
+from evalkit.weights import huggingface
 
 
 class Trunk(nn.Module):
@@ -74,7 +75,8 @@ def pretrained_name(name: str, loading: Loading) -> FrameEncoder:
     if ":" not in source and not timm.is_model(name.partition(".")[0]):
         raise UserError(f"ckpt=timm:{name}: timm has no such model.{suggest(name, timm.list_models(pretrained=True))}")
     try:
-        model = timm.create_model(source, pretrained=True)  # with its classifier, so that it is loaded strictly
+        with huggingface.without_code():
+            model = timm.create_model(source, pretrained=True)  # with its classifier, so that it is loaded strictly
     except Exception as error:  # timm's own, the hub's, the network's
         raise UserError(f"ckpt=timm:{name}: {one_line(error)}") from error
     return _assemble(model)

@@ -28,7 +28,8 @@ not released, and the paper does not say what the MLP is: here it is a transform
 has no residual either. Such a layer has 12 D^2 weights, an attentive head 4 D^2.
 
 With boxes, the query of an attentive head is no learned one: it is the mean of the tokens over time and over the
-sample's box, after the same LayerNorm, and what the attention finds is added to it.
+sample's box, after the same LayerNorm, and what the attention finds is added to it. VideoGLUE's code has another head
+for boxes, which evalkit/heads/roi.py folds in the same way.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from evalkit.errors import UserError
-from evalkit.heads import boxes
+from evalkit.heads import boxes, roi
 from evalkit.heads.head import HeadShape
 from evalkit.heads.kernels import EPS, AttentionMean, ScaledLinear, placed_mean
 
@@ -125,8 +126,9 @@ class Bank(nn.Module):
         positions = {"positions": torch.zeros(shape.steps, 1, shape.dim)}
         fresh = {p.seed: self._split(_fresh(p.seed, shape) | positions) for p in points}
         self.stacked = nn.ParameterDict({n: torch.stack([fresh[p.seed][n] for p in points]) for n in self.names})
-        for i in range(max(1, shape.layers) if shape.heads else 0):
-            self.stacked[f"key_bias{i}"].requires_grad = False  # cancels in the softmax; only kept
+        for name in self.names:
+            if name.startswith(("key_bias", roi.KEY_BIAS)):
+                self.stacked[name].requires_grad = False  # cancels in the softmax; only kept
 
     def forward(self, features: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Logits (K, B, C) from vectors (B, D), for attentive heads from tokens (B, N, D) or (B, T', S, D).
@@ -151,7 +153,7 @@ class Bank(nn.Module):
                     return ScaledLinear.apply(*args)  # type: ignore[no-untyped-call,no-any-return]
                 vectors = torch.addcmul(p["offset"][:, None], normed, p["gain"][:, None])
             if dropping:
-                drawn = self._drawn(0, len(features), self.shape.dim)
+                drawn = self._drawn(0, len(features), self.shape.width)
                 vectors = vectors * ((drawn >= self.dropout) / (1 - self.dropout))
             return torch.baddbmm(p["bias"][:, None], vectors, p["weight"].mT)
 
@@ -218,6 +220,8 @@ class Bank(nn.Module):
         """The input of the classifier, (K, B, D)."""
         if self.shape.boxed:
             assert within is not None
+            if self.shape.roi:
+                return roi.attend(dict(self.stacked.items()), self.shape.heads, features, within)
             p = {part: self.stacked[f"{part}0"][:, None] for part in ("gain", "offset")}
             normed = F.layer_norm(boxes.mean_in(within, features).to(p["gain"]), (self.shape.dim,), eps=EPS)
             queries = torch.addcmul(p["offset"], normed, p["gain"])
@@ -283,6 +287,8 @@ def _names(shape: HeadShape) -> dict[str, str]:
     """A bank's own names of its parameters, and those that `Bank.state` gives them."""
     if not shape.heads:
         return _NORM | _CLASSIFY
+    if shape.roi:
+        return roi.NAMES | _CLASSIFY
     names = {} if shape.boxed else {"query": "pool.query"}
     for i in range(max(1, shape.layers)):
         parts, at = (_ATTENTION | _MLP, f"pool.layers.{i}") if shape.layers else (_ATTENTION, "pool")
@@ -300,7 +306,9 @@ def _fresh(seed: int, shape: HeadShape) -> dict[str, Tensor]:
         if shape.heads:
             if not shape.boxed:
                 state["pool.query"] = torch.randn(1, 1, dim) * 0.02
-            for at in [f"pool.layers.{i}" for i in range(layers)] or ["pool"]:
+            if shape.roi:
+                modules["pool"] = roi.RoiAttention(dim, shape.heads)
+            for at in [] if shape.roi else [f"pool.layers.{i}" for i in range(layers)] or ["pool"]:
                 modules[f"{at}.norm"] = nn.LayerNorm(dim)
                 modules[f"{at}.attention"] = nn.MultiheadAttention(dim, shape.heads)
                 if layers:
@@ -309,5 +317,5 @@ def _fresh(seed: int, shape: HeadShape) -> dict[str, Tensor]:
                     modules[f"{at}.mlp.3"] = nn.Linear(4 * dim, dim)
         else:
             modules["pool"] = nn.LayerNorm(dim)
-        modules["classify.1"] = nn.Linear(dim, shape.classes)
+        modules["classify.1"] = nn.Linear(shape.width, shape.classes)
     return state | {f"{at}.{name}": p.detach() for at, m in modules.items() for name, p in m.named_parameters()}

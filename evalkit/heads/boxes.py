@@ -15,6 +15,7 @@ from evalkit.heads.kernels import CHUNK
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 # By which a box is widened on each side, as a share of the frame, so that one without an area has a token.
 _MARGIN = 1e-6
+_POINTS = 7  # of RoIAlign across a box, and as many down it
 
 
 def check(task: Task, views: Views, augment: Augment | None) -> None:
@@ -28,13 +29,17 @@ def check(task: Task, views: Views, augment: Augment | None) -> None:
     Raises:
         UserError: a box is none; or a clip shows a part of the frame, or its mirror image.
     """
-    boxed = [example for example in (*task.train, *task.val, *task.test) if example.box]
+    boxed = [example for example in (*task.train, *task.val, *task.test) if example.box or example.boxes is not None]
     for example in boxed:
-        left, top, right, bottom = example.box or WHOLE
-        if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
-            raise UserError(
-                f"example {example.id!r} has the box {example.box}: wanted left, top, right and bottom in 0..1"
-            )
+        for box in [example.box] if example.box else []:
+            if len(box) != 4 or not _is_box(box):
+                raise UserError(f"example {example.id!r} has the box {box}: wanted left, top, right and bottom in 0..1")
+        for detected in example.boxes or ():
+            if len(detected) != 5 or not _is_box(detected) or not 0 <= detected[4] <= 1:
+                raise UserError(
+                    f"example {example.id!r} has the box {detected}: wanted left, top, right, bottom and a score, each "
+                    "in 0..1"
+                )
     if boxed and views.resize != "squash":
         raise UserError(
             f"clip.resize={views.resize} cuts the frame that the task's boxes lie in: use clip.resize=squash"
@@ -46,15 +51,33 @@ def check(task: Task, views: Views, augment: Augment | None) -> None:
         )
 
 
+def _is_box(box: Sequence[float]) -> bool:
+    left, top, right, bottom = box[:4]
+    return 0 <= left <= right <= 1 and 0 <= top <= bottom <= 1
+
+
 def boxes(examples: Sequence[Example]) -> Tensor:
     """The boxes of examples, (B, 4): left, top, right, bottom.
 
     Raises:
         UserError: an example has none.
     """
-    if missing := [example.id for example in examples if example.box is None]:
-        raise UserError(f"example {missing[0]!r} has no box, which adapter.head=box asks with: use another head")
+    check_boxed(examples)
     return torch.tensor([example.box for example in examples])
+
+
+def check_boxed(examples: Sequence[Example], head: str = "box") -> None:
+    """Checks that each example has a box, or as a key frame its boxes.
+
+    Raises:
+        UserError: one has none.
+    """
+    missing = next((example for example in examples if example.box is None and example.boxes is None), None)
+    if missing:
+        advice = "use another head"
+        if isinstance(missing.target, list):  # a key frame's own boxes
+            advice = "give a file of detected boxes, data.detections=FILE, or say data.boxes=truth"
+        raise UserError(f"example {missing.id!r} has no box, which adapter.head={head} asks with: {advice}")
 
 
 def shares(boxes: Tensor, tokens: int) -> Tensor:
@@ -66,9 +89,7 @@ def shares(boxes: Tensor, tokens: int) -> Tensor:
     Raises:
         UserError: it is no square.
     """
-    side = math.isqrt(tokens)
-    if side**2 != tokens:
-        raise UserError(f"adapter.head=box wants tokens in a square; the encoder's {tokens} of a moment are none")
+    side = square_side(tokens)
     edges = torch.linspace(0, 1, side + 1, device=boxes.device)
     low, high = boxes[:, :2, None] - _MARGIN, boxes[:, 2:, None] + _MARGIN
     across, down = (high.minimum(edges[1:]) - low.maximum(edges[:-1])).clamp_min(0).unbind(1)
@@ -76,9 +97,50 @@ def shares(boxes: Tensor, tokens: int) -> Tensor:
     return areas / areas.sum(1, keepdim=True)
 
 
+def square_side(tokens: int) -> int:
+    """The side of the square in which so many tokens of a moment lie.
+
+    Raises:
+        UserError: it is no square.
+    """
+    side = math.isqrt(tokens)
+    if side**2 != tokens:
+        raise UserError(f"adapter.head=box wants tokens in a square; the encoder's {tokens} of a moment are none")
+    return side
+
+
 def mean_in(boxes: Tensor, tokens: Tensor) -> Tensor:
     """The mean over time, and over each box (B, 4), of tokens (B, T', S, D): (B, D), in float32 or better."""
+    still = mean_over_time(tokens)
+    return torch.bmm(shares(boxes.to(still), tokens.shape[2])[:, None], still)[:, 0]
+
+
+def mean_over_time(tokens: Tensor) -> Tensor:
+    """The mean over time of tokens (B, T', S, D): (B, S, D), in float32 or better."""
     dtype = torch.promote_types(tokens.dtype, torch.float32)
     parts = torch.split(tokens, max(1, CHUNK // tokens[0].numel()))  # a float copy of all would fill the memory
-    still = torch.cat([part.mean(1, dtype=dtype) for part in parts])
-    return torch.bmm(shares(boxes.to(still), tokens.shape[2])[:, None], still)[:, 0]
+    return torch.cat([part.mean(1, dtype=dtype) for part in parts])
+
+
+def roi_align(boxes: Tensor, tokens: int) -> Tensor:
+    """The weights (B, 49, S) by which RoIAlign gives the 7 x 7 points of each box (B, 4), row by row, from S tokens.
+
+    A point is in the middle of one of 7 x 7 equal parts of the box, and what is there is interpolated bilinearly
+    between the centers of the tokens; beyond the outermost centers it is theirs. For boxes within the frame that is
+    torchvision.ops.roi_align with output_size=7, sampling_ratio=1, aligned=True, and spatial_scale the square's side.
+
+    Args:
+        boxes: left, top, right and bottom as shares of width and height.
+        tokens: S, a square, row by row from the top left.
+
+    Raises:
+        UserError: it is no square.
+    """
+    side = square_side(tokens)
+    low, high = boxes[:, :2, None], boxes[:, 2:, None]
+    parts = (torch.arange(_POINTS, device=boxes.device, dtype=boxes.dtype) + 0.5) / _POINTS
+    places = ((low + (high - low) * parts) * side - 0.5).clamp(0, side - 1)  # (B, 2, 7), in tokens from the first
+    # The share of a token falls linearly to nothing at the next one's center.
+    weights = (1 - (places[..., None] - torch.arange(side, device=boxes.device)).abs()).clamp_min(0)
+    across, down = weights.unbind(1)  # (B, 7, side)
+    return torch.einsum("bps,bqt->bpqst", down, across).flatten(3, 4).flatten(1, 2)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from evalkit.errors import UserError
 from evalkit.heads import boxes
+from evalkit.heads.roi import RoiAttention
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class HeadShape:
         layers: of features that the query passes through, each with an attention and an MLP (MLAP); 0 for one attention
             without an MLP.
         boxed: the query of an attentive probe is the content of a box, in place of a learned one.
+        roi: a boxed probe is VideoGLUE's code's (evalkit/heads/roi.py), whose heads are as wide as the features each.
 
     Raises:
-        ValueError: a linear probe has steps, layers or boxes; or boxes come with layers.
+        ValueError: a linear probe has steps, layers or boxes; boxes come with layers; or `roi` with steps or unboxed.
     """
 
     dim: int
@@ -38,6 +40,7 @@ class HeadShape:
     steps: int = 0
     layers: int = 0
     boxed: bool = False
+    roi: bool = False
 
     def __post_init__(self) -> None:
         if (self.steps or self.layers or self.boxed) and not self.heads:
@@ -46,6 +49,13 @@ class HeadShape:
             )
         if self.layers and self.boxed:
             raise ValueError(f"layers={self.layers}: a query from a box passes through the last one only")
+        if self.roi and (self.steps or not self.boxed):
+            raise ValueError(f"roi: it wants boxed=True, and has positions of its own: steps={self.steps}")
+
+    @property
+    def width(self) -> int:
+        """Of what the classifier gets."""
+        return self.dim * self.heads if self.roi else self.dim
 
 
 class Head(nn.Module):
@@ -64,9 +74,11 @@ class Head(nn.Module):
         self.pool: Any = _Attention(dim, heads, mlp=False) if heads else nn.LayerNorm(dim)
         if layers:
             self.pool = QueryPool(dim, heads, layers)
+        elif shape.roi:
+            self.pool = RoiAttention(dim, heads)
         elif heads and not shape.boxed:
             self.pool.query = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
-        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, shape.classes))
+        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(shape.width, shape.classes))
 
     def forward(self, features: Tensor, within: Tensor | None = None) -> Tensor:
         """Logits (B, C) from vectors (B, D), tokens (B, T', S, D), or those of several layers (B, layers, T', S, D).
@@ -75,7 +87,10 @@ class Head(nn.Module):
         """
         if self.shape.boxed:
             within = torch.tensor([boxes.WHOLE], device=features.device) if within is None else within
-            query = self.pool.norm(boxes.mean_in(within.expand(len(features), 4), features))[:, None]
+            within = within.expand(len(features), 4)
+            if self.shape.roi:
+                return self.classify(self.pool(features, within))  # type: ignore[no-any-return]
+            query = self.pool.norm(boxes.mean_in(within, features))[:, None]
             return self.classify((query + self.pool(query, self._placed(features).flatten(1, 2)))[:, 0])  # type: ignore[no-any-return]
         if not self.shape.heads:
             return self.classify(self.pool(features))  # type: ignore[no-any-return]

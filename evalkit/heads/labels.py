@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from evalkit.api import Prediction, Task
+from evalkit.api import Example, Prediction, Task
 from evalkit.errors import UserError
 
 
@@ -16,9 +16,11 @@ def multi_label(task: Task) -> bool:
     """Whether an example may have several classes: targets are tuples or lists of class indices.
 
     Raises:
-        UserError: only some targets are, or an index is none of the task's classes.
+        UserError: only some targets are, or an index is none of the task's classes; or an example is a key frame, whose
+            boxes have classes, and the example none.
     """
     known = [example for example in (*task.train, *task.val, *task.test) if example.target is not None]
+    refuse_key_frames(known)
     kinds = {isinstance(example.target, tuple | list) for example in known}
     if len(kinds) > 1:
         single = next(example for example in known if not isinstance(example.target, tuple | list))
@@ -33,6 +35,19 @@ def multi_label(task: Task) -> bool:
                     f"example {example.id!r}: target {wrong[0]!r} is no index of the task's {len(task.classes)} classes"
                 )
     return several
+
+
+def refuse_key_frames(examples: Sequence[Example]) -> None:
+    """Checks that no example asks about the boxes of a key frame, of an adapter that gives one answer per video.
+
+    Raises:
+        UserError: one does.
+    """
+    if framed := next((example.id for example in examples if example.boxes is not None), None):
+        raise UserError(
+            f"example {framed!r} asks about each box of a key frame, to which this adapter gives no answer: use "
+            "adapter=probe adapter.head=box"
+        )
 
 
 def multi_hot(targets: Sequence[int | Sequence[int]], classes: int) -> Tensor:

@@ -46,10 +46,17 @@ class KeyFrames(NamedTuple):
 
 
 class Persons(NamedTuple):
-    """Detected persons: [left, top, right, bottom, score] of each key frame; and how many were below the threshold."""
+    """Detected persons, and what is left out of their file.
+
+    Attributes:
+        boxes: [left, top, right, bottom, score] of each key frame.
+        below: boxes with a score below the threshold.
+        repeated: boxes that stand there more than once, and count once.
+    """
 
     boxes: dict[KeyFrame, list[list[float]]]
     below: int
+    repeated: int = 0
 
 
 def read_label_map(file: Path) -> dict[int, str]:
@@ -88,7 +95,7 @@ def read_excluded(file: Path) -> set[KeyFrame]:
 
 def read_key_frames(
     file: Path,
-    actions: Mapping[int, str],
+    actions: Mapping[int, str] | Mapping[int, int],
     excluded: Collection[KeyFrame] = (),
     seconds: tuple[float, float] | None = AVA_SECONDS,
 ) -> KeyFrames:
@@ -96,7 +103,7 @@ def read_key_frames(
 
     Args:
         file: such as ava_val_v2.2.csv. A row of video and second alone is a key frame without boxes.
-        actions: names of the scored actions by id.
+        actions: what stands for an action in a box, by id: its name, or the index of its class; others are left out.
         excluded: key frames to leave out.
         seconds: first and last second of a key frame; None for any.
 
@@ -130,19 +137,29 @@ def read_persons(file: Path, threshold: float) -> Persons:
         UserError: the file is missing, or names a row that is not so.
     """
     boxes: dict[KeyFrame, list[list[float]]] = {}
-    below = 0
+    below = repeated = 0
     for where, row in _rows(file, _WIDTHS):
         members = boxes.setdefault(_key(where, row), [])
         if len(row) == 2:
             continue
         if len(row) != 8 or row[6]:
             raise UserError(f"{where}: {','.join(row)[:80]}; wanted video,second,left,top,right,bottom,,score")
-        score = _number(where, "score", row[7])
-        if score >= threshold:
-            members.append([*_box(where, row), score])
-        else:
+        person = [*_box(where, row), _number(where, "score", row[7])]
+        if not 0 <= person[4] <= 1:
+            raise UserError(f"{where}: score {row[7]}; wanted a share of 1")
+        if person[4] < threshold:
             below += 1
-    return Persons(boxes, below)
+        elif person in members:
+            repeated += 1
+        else:
+            members.append(person)
+    unusual = [
+        f"{below:,} boxes have scores below {threshold:g}" if below else "",
+        f"{repeated:,} boxes stand there more than once, and count once" if repeated else "",
+    ]
+    if any(unusual):
+        logger.info(f"{file}: {'; '.join(filter(None, unusual))}")
+    return Persons(boxes, below, repeated)
 
 
 def key_frame_name(key: KeyFrame) -> str:
@@ -153,7 +170,7 @@ def key_frame_name(key: KeyFrame) -> str:
 
 def _read(
     file: Path,
-    actions: Mapping[int, str],
+    actions: Mapping[int, str] | Mapping[int, int],
     excluded: Collection[KeyFrame],
     seconds: tuple[float, float] | None,
     scored: bool,

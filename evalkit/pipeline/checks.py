@@ -12,6 +12,10 @@ def check_task(task: Task, name: str) -> None:
     """Raises UserError where a task breaks a rule that every task keeps, now rather than after hours."""
     for split in ("train", "val", "test"):
         examples = getattr(task, split)
+        for example in examples:
+            for value in (example.id, example.text, example.kind, *example.choices):
+                if not isinstance(value, str):
+                    raise UserError(f"task {name}: {value!r:.60} of example {example.id!r:.60} in {split} is no text")
         ids = {example.id for example in examples}
         if len(ids) != len(examples):
             seen: set[str] = set()

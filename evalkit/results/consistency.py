@@ -17,6 +17,7 @@ from evalkit.errors import in_line, printable
 from evalkit.plugins import display_name
 from evalkit.results.evidence import alike
 
+LONGEST_COMMAND = 200_000  # characters; Linux takes no longer word
 _STAMP = re.compile(r"(\d{8}T\d{6}Z)-([0-9a-f]{8})(-\d+)?")
 
 
@@ -87,6 +88,9 @@ def of_protocol(record: Mapping[str, Any]) -> Iterator[str]:
     settings = protocol.get("settings")
     if isinstance(settings, Mapping):
         yield from _differences("task.protocol.settings", settings, record)
+        for key in sorted((settings.keys() - protocol.keys()) ^ _settings(record).keys()):
+            lacking = "adapter.settings" if key in settings else "task.protocol.settings"
+            yield f"{key} is not in {lacking}, though a setting of the adapter"
 
 
 def _differences(where: str, settings: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
@@ -118,7 +122,9 @@ def of_config(record: Mapping[str, Any], config: bytes) -> list[str]:
     words = _words(record)
     command = f"# {shlex.join(['evalkit', *words])}"
     written = (printable(command), command.replace("\n", " "))  # the second in former records
-    if words[:1] == ["run"] and head not in written:
+    # The config.yaml of a sweep is that of the point that was chosen.
+    swept = words[:1] == ["sweep"] and _not_adapter(_split(head)[3:]) == _not_adapter(words[1:])
+    if not swept and head not in written:
         problems.append(f"provenance.command is not that of config.yaml: {_shown(head.removeprefix('# '))}")
     for word in words[1:]:
         key, _, value = word.partition("=")
@@ -147,11 +153,20 @@ def _asked(record: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def _words(record: Mapping[str, Any]) -> list[str]:
-    """The words of the command, without `evalkit`; none where it is no line that a shell takes."""
+    """The words of the command, without `evalkit`."""
+    return _split(record["provenance"]["command"])[1:]
+
+
+def _split(command: str) -> list[str]:
+    """The words of a line; none where it is no line that a shell takes, or far too long for one."""
     try:
-        return shlex.split(record["provenance"]["command"])[1:]
+        return shlex.split(command) if len(command) <= LONGEST_COMMAND else []
     except ValueError:
         return []
+
+
+def _not_adapter(words: Sequence[str]) -> list[str]:
+    return [printable(word) for word in words if not word.startswith("adapter.")]
 
 
 def _read(text: str) -> tuple[str, dict[str, Any]]:

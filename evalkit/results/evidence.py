@@ -20,9 +20,12 @@ from evalkit.errors import in_line
 from evalkit.results.rows import Row
 from evalkit.results.schema import digest, parse, plain, violations
 from evalkit.results.scores import control, headline
+from evalkit.runtime import bounded
 
 EVIDENCE = "evidence.jsonl"
 
+# Of a selection, beside what the schema requires.
+SELECTION = ("val_scores", "grid_val_scores", "failures", "n_train", "n_val", "undecodable")
 SHOWN = 3  # examples that a problem names
 
 
@@ -61,7 +64,9 @@ def _asked(record: Mapping[str, Any]) -> str:
     task, data = record["task"], record["data"]
     names = ("name", "version", "split", "score", "quick_score", "published", "protocol_sha256")
     asked = [{name: task.get(name) for name in names}, data["fingerprint"], data.get("published_size")]
-    return digest([*asked, record["chance"]])
+    # What has neither has the hash that it had before they counted.
+    sizes = {name: data[name] for name in ("size_differences", "expect") if name in data}
+    return digest([*asked, record["chance"], *([sizes] if sizes else [])])
 
 
 def _expected(salt: str, row: Row) -> str:
@@ -91,7 +96,7 @@ def problems(
     if "config_sha256" not in record["provenance"]:
         return ["provenance.config_sha256 was taken out"]
     try:
-        content = file.read_bytes()
+        content = bounded.read_bytes(file)
         changed = f"{EVIDENCE} was changed: its sha256 is not data.evidence_sha256"
         found = [] if hashlib.sha256(content).hexdigest() == stored else [changed]
         test, val = _parse(content.decode())
@@ -109,7 +114,7 @@ def problems(
         found.append(f"controls are {', '.join(names) or 'none'}; {EVIDENCE} has others")
     elif score is not None and not found:
         found += _scores(record, rows, test, val, quick or score)
-    return found
+    return found or [*_selection(record["selection"], len(val))]
 
 
 def _parse(content: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -151,6 +156,18 @@ def _examples(record: Mapping[str, Any], rows: Sequence[Row], test: Sequence[Map
         yield f"video, kind or target of {len(other)} examples are not as expected: {_first(other)}"
     if other := [row.id for row, line in zip(rows, test, strict=True) if _failure(row) != line["failure"]]:
         yield f"{len(other)} examples failed otherwise than {EVIDENCE} says: {_first(other)}"
+
+
+def _selection(selection: Mapping[str, Any] | None, n_val: int) -> Iterator[str]:
+    """What a selection lacks that every run with evidence has, and a number of val examples that cannot be."""
+    if selection is None:
+        return
+    if lacking := [key for key in SELECTION if key not in selection]:
+        yield f"selection.{lacking[0]} was taken out"
+    elif numbers := [key for key in ("point", "epoch", "epochs") if type(selection["chosen"].get(key)) is not int]:
+        yield f"selection.chosen.{numbers[0]} is {selection['chosen'].get(numbers[0])!r:.60}, no whole number"
+    elif type(n := selection["n_val"]) is not int or not n_val <= n <= n_val + len(selection["undecodable"]):
+        yield f"selection.n_val is {selection['n_val']}, but {EVIDENCE} has {n_val} val examples"
 
 
 def _first(ids: Sequence[str]) -> str:

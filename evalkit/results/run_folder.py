@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,10 @@ from evalkit.results.consistency import of_times
 from evalkit.results.evidence import EVIDENCE, Evidence, text
 from evalkit.results.rows import Row, tally
 from evalkit.results.schema import digest, parse, plain, violations
+from evalkit.runtime import bounded
 from evalkit.runtime.atomic import flush, hidden_beside
+
+logger = logging.getLogger("evalkit")
 
 RESULT, PREDICTIONS, CONFIG = "result.json", "predictions.jsonl", "config.yaml"
 
@@ -39,7 +43,8 @@ def fingerprint(examples: Sequence[Example]) -> str:
     """Hash of what is asked and where: ids, files' names, spans, boxes, texts, options, targets; not of the pixels."""
     digest = hashlib.sha256()
     for e in examples:
-        box = (e.box,) if e.box else ()  # what has none has the hash that it had before there were boxes
+        # What has no box has the hash that it had before there were boxes.
+        box = ((e.box,) if e.box else ()) + ((e.boxes,) if e.boxes is not None else ())
         digest.update(repr((e.id, e.video.name, e.span, e.text, e.choices, e.target, e.kind, *box)).encode())
     return digest.hexdigest()
 
@@ -128,7 +133,7 @@ def load(run: Path) -> dict[str, Any]:
     if not run.exists():
         raise UserError(f"{run}: there is no such folder")
     try:
-        record = parse((run / RESULT).read_text(encoding="utf-8"))
+        record = parse(bounded.read_bytes(run / RESULT).decode())
         if not isinstance(record, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
@@ -145,7 +150,7 @@ def load_rows(run: Path) -> list[Row]:
     run = folder_of(run)
     rows: list[Row] = []
     try:
-        *lines, rest = (run / PREDICTIONS).read_bytes().split(b"\n")
+        *lines, rest = bounded.read_bytes(run / PREDICTIONS).split(b"\n")
         for line in lines:
             rows.append(Row.parse(line.decode()))
         if rest:
@@ -158,15 +163,20 @@ def load_rows(run: Path) -> list[Row]:
 def runs(path: Path) -> list[Path]:
     """The folders of all runs at or under a path, sorted; also those that lost one of their files.
 
+    A folder that cannot be read is named by a warning.
+
     Raises:
         UserError: there is none.
     """
     path = folder_of(path)
     folders = []
-    for folder, below, files in os.walk(path):
+    unreadable: list[OSError] = []
+    for folder, below, files in os.walk(path, onerror=unreadable.append):
         below[:] = sorted(name for name in below if not name.startswith("."))  # hidden: runs that were not finished
         if RESULT in files or PREDICTIONS in files:
             folders.append(Path(folder))
+    for error in unreadable if path.exists() else ():
+        logger.warning(f"cannot read the folder {error.filename}: {error.strerror}")
     if not folders:
         raise UserError(f"no run at or under {str(path)!r}: a run is a folder with {RESULT} in it")
     return folders
@@ -175,7 +185,7 @@ def runs(path: Path) -> list[Path]:
 def file_sha256(file: Path) -> str:
     """Of a file's bytes, in hex; empty where it cannot be read."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return hashlib.sha256(bounded.read_bytes(file)).hexdigest()
     except OSError:
         return ""
 

@@ -5,6 +5,9 @@ result.json holds the hashes of predictions.jsonl, config.yaml and evidence.json
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,10 +16,12 @@ from pathlib import Path
 from evalkit.errors import UserError, in_line
 from evalkit.results.run_folder import RESULT, folder_of
 from evalkit.results.validate import check
+from evalkit.runtime import bounded
 from evalkit.runtime.atomic import hidden_beside
 
 SIGNATURE = f"{RESULT}.sig"
 NAMESPACE = "evalkit"
+MAX_BYTES = 100_000  # of a signature; with a key of RSA, 4096 bits, it has 1,600
 
 
 def sign(run: Path, key: Path, files: Sequence[Path] = ()) -> Path:
@@ -40,9 +45,11 @@ def sign(run: Path, key: Path, files: Sequence[Path] = ()) -> Path:
         raise UserError("there is no ssh-keygen here, which signs: install OpenSSH 8.2 or newer")
     if not key.is_file():
         raise UserError(f"key={key}: there is no such file; `ssh-keygen -t ed25519` makes a key")
+    if not os.access(key, os.R_OK):
+        raise UserError(f"key={key}: you have no permission to read it")
     signed = _ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE], run / RESULT)
     if signed.returncode:
-        raise UserError(f"key={key}: ssh-keygen cannot sign with it: {_last(signed)}")
+        raise UserError(f"key={key}: ssh-keygen cannot sign with it: {_refusal(signed, key)}")
     signature = run / SIGNATURE
     with hidden_beside(signature) as hidden:
         hidden.write_bytes(signed.stdout)
@@ -79,6 +86,10 @@ def signer(run: Path, signers: Path) -> str:
     signature = run / SIGNATURE
     if not signature.is_file():
         raise UserError(f"{run}: not signed: no {SIGNATURE} in it")
+    try:
+        bounded.read_bytes(signature, MAX_BYTES)  # else ssh-keygen would read all of it
+    except OSError as error:
+        raise UserError(f"{run}: {SIGNATURE} cannot be read: {error.strerror}") from error
     of_key = ["-f", str(signers), "-s", str(signature)]
     known = _ssh_keygen(["-Y", "find-principals", *of_key], run / RESULT)
     names = known.stdout.decode(errors="replace").splitlines()
@@ -94,9 +105,25 @@ def signer(run: Path, signers: Path) -> str:
 
 def _ssh_keygen(words: Sequence[str], content: Path) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(["ssh-keygen", *words], input=content.read_bytes(), capture_output=True)
+        return subprocess.run(["ssh-keygen", *words], input=bounded.read_bytes(content), capture_output=True)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error
+
+
+def _refusal(done: subprocess.CompletedProcess[bytes], key: Path) -> str:
+    """Why ssh-keygen does not sign, with what to do where that is known."""
+    text = in_line((done.stderr + done.stdout).decode(errors="replace"))
+    if "passphrase" in text:
+        private = str(key).removesuffix(".pub")
+        return (
+            f"it is locked with a passphrase: `ssh-add {shlex.quote(private)}` unlocks it for ssh-agent, then give its "
+            f"public key, key={shlex.quote(f'{private}.pub')}"
+        )
+    if "UNPROTECTED" in text:
+        return f"others may read it: `chmod 600 {shlex.quote(str(key))}`"
+    if re.search("load public key|invalid format|no private key found", text, re.IGNORECASE):
+        return "it is no SSH key, or a public one whose private key is neither beside it nor held by ssh-agent"
+    return _last(done)
 
 
 def _last(done: subprocess.CompletedProcess[bytes]) -> str:

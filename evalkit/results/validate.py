@@ -24,6 +24,9 @@ from evalkit.results.run_folder import (
 )
 from evalkit.results.schema import digest, violations
 from evalkit.results.scores import Measured, Unverified, measure, resolve, scores
+from evalkit.runtime import bounded
+
+MOST_BYTES = 2_000_000  # of config.yaml
 
 
 def rescore(run: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
@@ -131,8 +134,10 @@ def check(run: Path, files: Sequence[Path] = ()) -> Checked:
 def _inconsistencies(run: Path, record: Mapping[str, Any]) -> list[str]:
     """Where the record contradicts its configuration, its folder's name, or itself."""
     try:
-        config = (run / CONFIG).read_bytes()
-    except OSError:
+        config = bounded.read_bytes(run / CONFIG, MOST_BYTES)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            return [f"{CONFIG} cannot be read: {error.strerror}"]
         if record["provenance"].get("config_sha256"):
             return []  # its hash differs, which is said
         config = b""

@@ -17,7 +17,7 @@ def hidden_beside(place: Path) -> Iterator[Path]:
     A kill may leave it; its name begins with a dot, so that nobody takes it for what it was to become.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    hidden = place.parent / f".{place.name}.{secrets.token_hex(4)}"
+    hidden = place.parent / f".{place.name[:50]}.{secrets.token_hex(4)}"  # a name may be as long as names can be
     try:
         yield hidden
     except BaseException:
@@ -25,6 +25,18 @@ def hidden_beside(place: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             hidden.unlink()
         raise
+
+
+def write(file: Path, content: bytes) -> None:
+    """Write a file whole, in place of a former one, which stays where the disk is full.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    place = file.resolve()  # a link stays a link
+    with hidden_beside(place) as hidden:
+        hidden.write_bytes(content)
+        hidden.replace(place)
 
 
 def flush(path: Path) -> None:

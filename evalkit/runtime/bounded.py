@@ -1,7 +1,10 @@
-"""Files that would become far larger than they are: refused by what they say of themselves, before they are read."""
+"""Files that would become far larger than they are, or never end: refused by what they say of themselves, unread."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import zipfile
 from itertools import chain
 from pathlib import Path
@@ -9,6 +12,26 @@ from pathlib import Path
 # Weights deflate by a tenth, a file made to inflate by a thousand.
 LARGE_BYTES, MOST_TIMES = 64 << 20, 50
 MOST_VALUES = 100_000
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file, of which a folder from elsewhere may hold others: a pipe or a device never ends.
+
+    Args:
+        path: the file, or a link to it.
+        most: bytes that it may have; None sets no limit.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger.
+    """
+    # Else a pipe would wait for its writer.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if most is not None and status.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, at most {most:,} are read", str(path))
+        return file.read()
 
 
 def check_archive(path: Path) -> None:

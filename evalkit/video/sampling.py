@@ -41,8 +41,10 @@ def frame_indices(
         `views.clips` arrays of shape (frames,), each ascending; a frame may come twice.
 
     Raises:
-        ValueError: the span is empty or lies outside the video.
+        ValueError: the span is empty, without being a moment of `dense` clips, or lies outside the video.
     """
+    if span and span[0] == span[1] and views.sampling == "dense":
+        return [_around(times, duration, span[0], frames, views.stride)] * views.clips
     start, end = _clamped(duration, span)
     clip = np.arange(views.clips)[:, None]
     step = np.arange(frames)[None]
@@ -84,6 +86,14 @@ def windows(span: tuple[float, float], length: float, stride: float) -> list[tup
     count = math.floor((end - start - length) / stride + EXACT) + 1
     starts = [round(start + k * stride, 6) for k in range(count)]
     return [(first, round(first + length, 6)) for first in starts] or [span]
+
+
+def _around(times: NDArray[np.float64], duration: float, moment: float, frames: int, stride: int) -> NDArray[np.int64]:
+    """Every so many frames around the one shown at a moment; raises ValueError if that is outside the video."""
+    if not 0 <= moment <= duration + OVERHANG[0]:
+        raise ValueError(f"key frame at {moment:g} s is not in the video ({duration:.2f} s)")
+    around = int(_shown(times, moment)) + (np.arange(frames) - frames // 2) * stride
+    return around.clip(0, len(times) - 1)
 
 
 def _clamped(duration: float, span: tuple[float, float] | None) -> tuple[float, float]:

@@ -27,6 +27,7 @@ logger = logging.getLogger("evalkit")
 PARTS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights")
 _NO_WEIGHTS = re.compile(r"opt$|optim|sched|scaler|callbacks|loops|rng|hyper", re.IGNORECASE)
 _DEEPEST = 4
+MAX_JSON_BYTES = 100_000_000  # of a configuration
 
 
 class Weights(dict[str, Tensor]):
@@ -75,6 +76,10 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> Weight
     elif not prefix:
         names = choose_set(sets, path)
     peft_adapters.refuse_names(names, path)
+    for name, value in names.items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            kind = "quantized" if value.is_quantized else "without content" if value.is_meta else "sparse"
+            raise UserError(f"cannot read weights {path}: {name[:200]} is {kind}; save the model with dense tensors")
     if not prefix:
         return Weights(names)
     selected = Weights({name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)})
@@ -166,7 +171,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is missing or no JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(bounded.read_bytes(path, MAX_JSON_BYTES).decode())
     except RecursionError as error:
         raise UserError(f"cannot read {path}: it is nested too deeply") from error
     except (OSError, ValueError) as error:
@@ -194,8 +199,11 @@ def check_finite(weights: Mapping[str, Tensor], source: object) -> None:
         UserError: one is NaN or infinite; it names the first such tensor.
     """
     for name, value in weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
+        if not value.is_floating_point():
+            continue
+        finite = torch.isfinite(value.float() if value.element_size() == 1 else value)  # torch does not say it of FP8
+        if not bool(finite.all()):
+            bad = int((~finite).sum())
             raise UserError(
                 f"weights of {source}: {name} holds {bad:,} of {value.numel():,} values that are NaN or infinite: its "
                 "training went wrong, or the file is damaged"
@@ -203,10 +211,10 @@ def check_finite(weights: Mapping[str, Tensor], source: object) -> None:
 
 
 def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: object) -> None:
-    """Check that names and shapes of weights are those wanted.
+    """Check that names and shapes of weights are those wanted, and that what is trained as floats is stored as floats.
 
     Raises:
-        UserError: names what is missing, unexpected or of another shape: the first ten and the count.
+        UserError: names what is missing, unexpected, of another shape or no floats: the first ten and the count.
     """
     problems = [f"missing {name}" for name in wanted if name not in weights]
     problems += [f"unexpected {name}" for name in weights if name not in wanted]
@@ -214,6 +222,11 @@ def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], sou
         f"{name} is {tuple(weights[name].shape)}, wanted {tuple(wanted[name].shape)}"
         for name in wanted
         if name in weights and weights[name].shape != wanted[name].shape
+    ]
+    problems += [
+        f"{name} holds {str(weights[name].dtype).removeprefix('torch.')}, wanted floats"
+        for name in wanted
+        if name in weights and wanted[name].is_floating_point() and not weights[name].is_floating_point()
     ]
     peft_adapters.refuse_names((name for name in weights if name not in wanted), source)
     advice = ""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -182,6 +184,30 @@ def refuse_code(values: Mapping[str, Any], folder: Path) -> None:
             f"{folder} is a model whose code lies beside its weights (auto_map in its config.json), which evalkit "
             f"never runs: wanted a kind that transformers has itself, and {str(kind)[:60]!r} is none"
         )
+
+
+@contextmanager
+def without_code() -> Iterator[None]:
+    """Keep what other packages read inside the block from running code that came with a model, whatever its files say.
+
+    open_clip hands transformers what a model's open_clip_config.json has as `tokenizer_kwargs`, which may say that its
+    code is trusted; older versions of timm read pickles that run code.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    def distrusting(read: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *words, **settings: read(*words, **{**settings, "trust_remote_code": False})
+
+    with ExitStack() as stack:
+        for reader, name in (
+            (AutoConfig, "from_pretrained"),
+            (AutoTokenizer, "from_pretrained"),
+            (AutoModel, "from_pretrained"),
+            (AutoModel, "from_config"),
+        ):
+            stack.enter_context(patch.object(reader, name, distrusting(getattr(reader, name))))
+        stack.enter_context(patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}))
+        yield
 
 
 def refuse_kernels(config: Any, name: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import UserError
+from evalkit.runtime import bounded
 
 CONFIG = "adapter_config.json"
 _NAMES = re.compile(r"(^|\.)(base_layer|lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|modules_to_save)(\.|$)")
@@ -75,7 +76,7 @@ def refuse_names(names: Iterable[object], source: object) -> None:
 def _read(file: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is none that can be read."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(bounded.read_bytes(file).decode())
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from evalkit.errors import UserError, suggest
 from evalkit.results.rows import Row
 from evalkit.results.scores import is_rank, measure, resolve, task_files
+from evalkit.runtime import atomic
 from evalkit.weights.presets import cards
 
 from ..runs import Run, collect
@@ -82,8 +83,7 @@ def export(overrides: Sequence[str]) -> int:
         if file not in written:
             written.add(file)
             try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
+                atomic.write(file, content)
             except OSError as error:
                 raise UserError(f"out={out}: cannot write {path}: {error.strerror}") from error
         elif content != file.read_bytes():

@@ -39,6 +39,7 @@ OTHERS = {
         *("threads of at least 0", "encoder.heads of at least 0", "trainer.max_minutes of at least 0"),
         *("trainer.views of at least 0", "trainer.shots of at least 0"),
     ],
+    "ava": ["data.threshold from 0 to 1", "data.start of at least 0"],
     "chimpact": ["data.frames above 0"],
 }
 KEYS = [(adapter, *bound.split(" ", 1)) for adapter, bounds in ADAPTERS.items() for bound in bounds]
@@ -122,7 +123,10 @@ def refusals(kind: Any) -> dict[str, str]:
 
 
 def expected(bound: str) -> dict[str, str]:
-    broken = {"above 0": ("-1", "0"), "of at least 0": ("-1",), SHARE: ("-1", "1", "4294967296")}
+    broken = {
+        **{"above 0": ("-1", "0"), "of at least 0": ("-1",)},
+        **{SHARE: ("-1", "1", "4294967296"), "from 0 to 1": ("-1", "4294967296")},
+    }
     return dict.fromkeys(broken[bound], bound)
 
 

@@ -1,6 +1,7 @@
 """config.yaml gives its configuration back whatever was typed; a file of config= is small and stands for little."""
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,14 @@ def test_settings_are_found_where_the_adapters_file_has_them(here: Path, monkeyp
         f"@dataclass(frozen=True)\nclass Settings({name}.Settings):\n    depth: int = 2\n"
     )
     assert list(adapter_keys("./settings.py")) == ["adapter.widths", "adapter.depth"]
+
+
+def test_a_pipe_without_a_writer_is_not_waited_for_and_one_of_the_shell_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UserError, match=r"pipe.yaml: not readable as yaml: it is a pipe; wanted a file"):
+        resolve("run", [f"config={tmp_path / 'pipe.yaml'}"])
+    reading, writing = os.pipe()
+    os.write(writing, b"task: egoschema\nckpt: demo\n")
+    os.close(writing)
+    with os.fdopen(reading):
+        assert resolve("run", [f"config=/dev/fd/{reading}"]).options.task == "egoschema"

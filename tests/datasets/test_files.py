@@ -26,6 +26,14 @@ def refused(file: Path, text: str, **settings: Any) -> str:
         ('a.mp4,cat\nb.mp4,do"g"\n', ""),
         ("a.mp4,cat\nb.mp4,dog,extra\n", ", line 3: 3 values; wanted 2 (path,label)"),
         ("a.mp4,cat\nb.mp4", ", line 3: 1 values; wanted 2 (path,label); the file ends in this row, perhaps cut off"),
+        ('a.mp4,cat\nb.mp4, "dog"\n', ", line 3: remove the blanks before the quotes of ' \"dog\"'"),
+        (
+            'a.mp4,cat\nb.mp4,\t"dog, red"\n',
+            ", line 3: 3 values; wanted 2 (path,label); remove the blanks before quotes",
+        ),
+        ("a.mp4,cat\nb.mp4,d\0g\n", ", line 3: it holds a NUL character, so the file is damaged"),
+        ("a.mp4,cat\nb\0.mp4,dog\n", ", line 3: it holds a NUL character, so the file is damaged"),
+        (f"a.mp4,cat\nb.mp4,{'x,' * 600_000}", ", line 3: not readable as a table: a line of more than 1,000,000 char"),
         ("a.mp4,cat\npath,label\nb.mp4,dog\n", ", line 3: the header stands there again, as of two tables in one file"),
         ("a.mp4,cat\n\ufeffpath,label\nb.mp4,dog\n", ", line 3: the header stands there again"),
     ],
@@ -197,3 +205,12 @@ def test_a_class_that_is_no_whole_number_of_them_is_refused(value: Any) -> None:
 @pytest.mark.parametrize(("value", "number"), [(0, 0), (4, 4), ("3", 3), (" 2 ", 2), (1.0, 1)])
 def test_a_class_is_a_whole_number_or_its_digits(value: Any, number: int) -> None:
     assert class_number(value, 5) == number
+
+
+@pytest.mark.parametrize("line", ["x" * 1_100_000, "a\0b"])
+def test_a_list_that_is_none_is_refused_at_its_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "list.txt").write_text(f"first\n{line}\n")
+    with pytest.raises(
+        UserError, match=r"list.txt, line 2 (has more than|holds a NUL).*, so it is no list, or damaged"
+    ):
+        list(read_lines(tmp_path / "list.txt"))

@@ -7,6 +7,7 @@ from tests.given import write
 from tests.tasks import (
     caption_files,
     test_answering,
+    test_ava,
     test_behavior,
     test_chimpact,
     test_classification,
@@ -46,6 +47,14 @@ def _chimpact(root: Path) -> Path:
     return root
 
 
+def _detected(annotations: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    def layout(root: Path) -> Path:
+        test_ava.persons(annotations(root), "v,0902,0.1,0.2,0.5,0.9,,0.95", "w,0904,0.1,0.2,0.5,0.9,,0.85")
+        return root
+
+    return layout
+
+
 def _next_open(root: Path) -> Path:
     test_answering.next_rows(root)
     write(root / "test.csv", (root / "val.csv").read_text())
@@ -61,6 +70,8 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "activitynet": caption_files.activitynet,
     "activitynet_captions": _activitynet_captions,
     "activitynet_qa": test_answering.activitynet_qa,
+    "ava": _detected(test_ava.ava),
+    "ava_kinetics": _detected(test_ava.ava_kinetics),
     "calms21": test_behavior.calms21,
     "charades": test_classification.charades,
     "charades_sta": test_zero_shot.moments,

@@ -120,8 +120,10 @@ def test_a_run_whose_clips_would_be_cut_is_refused(capsys: pytest.CaptureFixture
 
 def test_boxes_are_part_of_the_datas_fingerprint_and_not_of_what_is_encoded() -> None:
     one, other = (Example("a", Path("a.mp4"), 1, box=box) for box in (BOX, (0.1, 0.2, 0.6, 0.8)))
-    assert len({run_folder.fingerprint([e]) for e in (one, other, replace(one, box=None))}) == 3
-    assert len(sources([one, other])) == 1
+    frames = [replace(one, box=None, boxes=boxes) for boxes in ((), ((*BOX, 0.9),), ((*BOX, 0.8),))]
+    asked = [one, other, replace(one, box=None), *frames]
+    assert len({run_folder.fingerprint([e]) for e in asked}) == 6
+    assert len(sources(asked)) == 1
 
 
 def test_an_example_without_a_box_has_the_fingerprint_that_it_had_before_there_were_boxes() -> None:

@@ -215,11 +215,11 @@ def test_a_record_that_was_damaged_or_changed_by_hand_is_told_and_run_again(
     (file,) = (tmp_path / "out").rglob(run_folder.RESULT)
     whole = file.read_text()
     capsys.readouterr()
-    file.write_text(whole.replace('"grid_val_scores"', '"gone"'))
-    assert main(["sweep", *words]) == 1
-    told = capsys.readouterr()
-    assert "failed: " in told.out and "result.json is not of these 2 grid points" in told.out
-    for changed in (whole.replace('"point": ', '"point": 7'), whole[:-200]):
+    gone = whole.replace('"grid_val_scores"', '"gone"')
+    file.write_text(gone)
+    _, (cell,) = sweep.plan(words)
+    assert "result.json is not of these 2 grid points" in sweep._done(cell, file.parent, "").failure
+    for changed in (gone, whole.replace('"point": ', '"point": 7'), whole[:-200]):
         file.write_text(changed)
         assert main(["sweep", *words]) == 0
         assert "not taken: " in capsys.readouterr().err

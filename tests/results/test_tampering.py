@@ -107,3 +107,28 @@ def test_signing_refuses_what_it_cannot_vouch_for(
     assert "not signed: " in told("sign", run, f"key={keys / 'ours'}")
     monkeypatch.setenv("PATH", "")
     assert "there is no ssh-keygen here" in told("validate", run, f"signers={keys / 'signers'}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("locked", "it is locked with a passphrase: `ssh-add "),
+        ("open", "others may read it: `chmod 600 "),
+        ("text", "it is no SSH key, or a public one whose private key is neither beside it nor held by ssh-agent"),
+        ("lone.pub", "it is no SSH key, or a public one whose private key is neither beside it nor held by ssh-agent"),
+    ],
+)
+def test_a_key_that_cannot_sign_says_why(
+    copy: Files, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, words: str
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "never")
+    key = tmp_path / kind
+    if kind == "locked":
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(key)], check=True)
+    else:
+        key.write_text({"open": keys / "ours", "lone.pub": keys / "ours.pub"}.get(kind, keys / "signers").read_text())
+        key.chmod(0o644 if kind == "open" else 0o600)
+    with pytest.raises(UserError, match="ssh-keygen cannot sign with it: ") as caught:
+        signature.sign(copy.run, key)
+    assert words in str(caught.value)

@@ -1,5 +1,6 @@
 """Files that would become far larger than they are: refused before they are read."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +46,19 @@ def test_an_archive_that_inflates_is_refused_by_its_header(tmp_path: Path, monke
     bounded.check_archive(tmp_path / "weights.npz")
     (tmp_path / "other").write_bytes(b"no archive")
     bounded.check_archive(tmp_path / "other")
+
+
+def test_only_regular_files_of_a_size_are_read(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"text")
+    (tmp_path / "link").symlink_to(tmp_path / "text")
+    os.mkfifo(tmp_path / "pipe")
+    assert bounded.read_bytes(tmp_path / "link", most=4) == b"text"
+    for place in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="it is no regular file"):
+            bounded.read_bytes(place)
+    with pytest.raises(IsADirectoryError):
+        bounded.read_bytes(tmp_path)
+    with pytest.raises(OSError, match="it has 4 bytes, at most 3 are read"):
+        bounded.read_bytes(tmp_path / "text", most=3)
+    with pytest.raises(FileNotFoundError):
+        bounded.read_bytes(tmp_path / "none")

@@ -257,6 +257,8 @@ def test_a_malformed_sequence_of_calms21_is_told_with_its_name(
     write(file, json.dumps(content))
     told = refusal("calms21", file.parents[1])
     assert told.startswith(f"{file}, task1/test/mouse_test: not as published: KeyError")
+    write(file, json.dumps(content | {"annotator-id_0": 3}))
+    assert refusal("calms21", file.parents[1]).startswith(f"{file}, annotator-id_0: not as published: AttributeError")
 
 
 def test_malformed_files_of_fly_vs_fly_are_told(roots: Callable[[str], Path]) -> None:

@@ -266,6 +266,7 @@ def test_a_malformed_row_is_told_with_file_and_line(name: str, file: str, row: s
         ("diving48", "Diving48_V2_test.json", {"vid_name": "x", "label": 48}),
         ("diving48", "Diving48_V2_test.json", {"vid_name": "x", "label": -1}),
         ("diving48", "Diving48_V2_test.json", {"label": 4}),
+        ("diving48", "Diving48_V2_test.json", {"vid_name": 3.5, "label": 4}),
     ],
 )
 def test_a_malformed_entry_is_told_with_its_number(name: str, file: str, entry: dict[str, Any], tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_class_folders_give_every_video_its_folders_name(tmp_path: Path) -> None
         (["path,label", "a.mp4,cat", "b.mp4,"], "{}, line 3: path or label is empty"),
         (["path,label", "a.mp4,cat", "b.mp4"], "{}, line 3: 1 values; wanted 2 (path,label)"),
         (["path,label", ",cat"], "{}, line 2: path or label is empty"),
-        (["path,label,split", "a.mp4,cat,Test"], "{}, line 2: split is 'Test'; wanted train, val or test"),
+        (["path,label,split", "a.mp4,cat,dev"], "{}, line 2: split is 'dev'; wanted train, val or test"),
         (
             ["path,label,split", "a.mp4,cat,test", "b.mp4,dog,"],
             "{}: some rows have a split and some have none; give all or none",
@@ -257,3 +257,60 @@ def test_a_row_that_names_a_folder_of_frames_says_what_is_wanted(tmp_path: Path)
 def test_one_file_by_two_paths_stands_there_twice(tmp_path: Path) -> None:
     told = refusal("folder", root=table(tmp_path / "videos.csv", "path,label", "a.mp4,cat", "./a.mp4,dog"))
     assert told.endswith("line 3: ./a.mp4 stands there twice")
+
+
+def test_a_split_may_be_written_as_the_name_of_a_folder_of_it(tmp_path: Path) -> None:
+    rows = ["path,label,split", "a.mp4,cat,Train", "b.mp4,dog,training", "c.mp4,cat,VALIDATION", "d.mp4,dog,Test"]
+    task = make("folder", root=table(tmp_path / "videos.csv", *rows))
+    assert [names(split) for split in (task.train, task.val, task.test)] == [["a.mp4", "b.mp4"], ["c.mp4"], ["d.mp4"]]
+
+
+@pytest.mark.parametrize("end", ["walk", "wal", "w"])
+def test_a_last_label_that_is_cut_off_is_refused(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "videos.csv"
+    file.write_text(f"path,label\na.mp4,walking\nb.mp4,run\nc.mp4,{end}")
+    told = refusal("folder", root=file)
+    assert told.startswith(f"{file}: it ends in '{end}', perhaps 'walking' cut off: get the file again; if it is whole")
+    file.write_text(f"{file.read_text()}\n")  # as the advice says
+    assert make("folder", root=file).classes == tuple(sorted(["walking", "run", end]))
+    file.write_text("path,label\na.mp4,walking\nb.mp4,run\nc.mp4,run")
+    assert make("folder", root=file).classes == ("run", "walking")
+
+
+@pytest.mark.parametrize(
+    ("labels", "warning"),
+    [
+        (("brush_hair", "brush hair"), "classes 'brush hair' and 'brush_hair' differ in case, blanks, hyphens or"),
+        (("Brush-Hair", "brush_hair"), "classes 'Brush-Hair' and 'brush_hair' differ in case, blanks, hyphens or"),
+        (("1", "1.0"), "classes '1' and '1.0' differ in how a number is written alone; are they one?"),
+        (("01", "1"), "classes '01' and '1' differ in how a number is written alone; are they one?"),
+    ],
+)
+def test_labels_that_are_probably_one_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, labels: tuple[str, str], warning: str
+) -> None:
+    rows = ["path,label", *(f"{i}.mp4,{label}" for i, label in enumerate((*labels, "10", "brush")))]
+    assert len(make("folder", root=table(tmp_path / "videos.csv", *rows)).classes) == 4
+    assert warning in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("loose", "told"),
+    [
+        (
+            ("cat/train/a.mp4", "cat/test/b.mp4", "dog/train/c.mp4", "dog/d.mp4"),
+            "first dog/d.mp4; move them into CLASS/",
+        ),
+        (
+            ("train/cat/a.mp4", "train/dog/b.mp4", "test/cat/c.mp4", "test/d.mp4"),
+            "first test/d.mp4; move them into trai",
+        ),
+    ],
+)
+def test_videos_beside_the_folders_of_splits_are_refused(tmp_path: Path, loose: tuple[str, ...], told: str) -> None:
+    assert told in refusal("folder", root=lay(tmp_path, *loose))
+
+
+def test_a_path_that_no_file_has_is_an_error_at_its_row(tmp_path: Path) -> None:
+    told = refusal("folder", root=table(tmp_path / "videos.csv", "path,label", f"{'a' * 300}.mp4,cat", "b.mp4,dog"))
+    assert "videos.csv, line 2: 'aaa" in told and told.endswith("cannot be the path of a video: File name too long")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evalkit import plugins
-from evalkit.api import Task
+from evalkit.api import Example, Task
 from evalkit.config.keys import REQUIRED, _keys, adapter_defaults, default_adapter, known_keys, settings_class
 from evalkit.pipeline.trainer import headline
 from evalkit.results.scores import reference, resolve
@@ -46,6 +46,8 @@ def test_the_miniature_of_a_task_is_whole(name: str, minis: dict[str, Task]) -> 
         assert example.target is not None
         if example.choices:
             assert 0 <= example.target < len(example.choices) == len(set(example.choices))
+        elif example.boxes is not None:
+            assert example.target and {box[4] for box in example.target} <= {*task.classes}
         elif task.classes:
             held = example.target if isinstance(example.target, tuple) else (example.target,)
             assert list(held) == sorted(set(held)) and all(0 <= one < len(task.classes) for one in held)
@@ -110,15 +112,23 @@ def test_a_score_is_100_for_the_targets_0_for_nothing_and_chance_for_guesses(nam
     for _ in range(50):
         drawn = [[rng.random() for _ in task.classes or e.choices] for e in task.test]
         guesses.append(
-            headline(task.score, [said(task, row, t) for row, t in zip(drawn, targets, strict=True)], targets)
+            headline(task.score, [said(task, row, e) for row, e in zip(drawn, task.test, strict=True)], targets)
         )
     assert sum(guesses) / len(guesses) == pytest.approx(task.chance, abs=3)
 
 
-def said(task: Task, scores: list[float], target: Any) -> Any:
-    """Scores of classes, or of options, as the task's adapter says them."""
+def said(task: Task, scores: list[float], example: Example) -> Any:
+    """Scores of classes, or of options, as the task's adapter says them; of a key frame, those of its true boxes."""
+    if example.boxes is not None:
+        boxes = dict.fromkeys(tuple(box[:4]) for box in example.target)
+        turned = [scores[k:] + scores[:k] for k in range(len(boxes))]
+        return [
+            [*box, name, score]
+            for box, row in zip(boxes, turned, strict=True)
+            for name, score in zip(task.classes, row, strict=True)
+        ]
     ranked = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
-    return scores if isinstance(target, tuple) else ranked if task.classes else ranked[0]
+    return scores if isinstance(example.target, tuple) else ranked if task.classes else ranked[0]
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -207,6 +207,12 @@ def test_a_row_that_val_does_not_have_is_told_with_its_line(number: str, tmp_pat
     assert refusal("nextqa_atp_hard", tmp_path).startswith(f"{file}, line 3: not as published: ValueError")
 
 
+def test_a_list_without_a_number_has_no_example(tmp_path: Path) -> None:
+    (hard(tmp_path) / "atp-hard-ct4.txt").write_text("\n")
+    task = make("nextqa_atp_hard", tmp_path)
+    assert not task.test and task.chance == 0
+
+
 def test_the_miniature_of_atp_hard_asks_what_one_frame_does_not_tell() -> None:
     assert {example.kind for example in make("nextqa_atp_hard", mini=True).test} == {"motion", "order"}
 

@@ -125,6 +125,37 @@ def test_every_clip_has_its_frames_in_order_within_the_video(sampling: Sampling)
             assert (np.diff(clip) >= 0).all() and clip[0] >= 0 and clip[-1] < len(times)
 
 
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        (5.0, [30, 35, 40, 45, 50, 55, 60, 65]),
+        (5.09, [30, 35, 40, 45, 50, 55, 60, 65]),
+        (1.0, [0, 0, 0, 5, 10, 15, 20, 25]),
+        (0.0, [0, 0, 0, 0, 0, 5, 10, 15]),
+        (9.7, [77, 82, 87, 92, 97, 99, 99, 99]),
+        (10.5, [79, 84, 89, 94, 99, 99, 99, 99]),  # half a second after the end
+    ],
+)
+def test_a_dense_clip_lies_around_the_moment_that_its_span_is(moment: float, expected: list[int]) -> None:
+    """As many frames before the one shown then as VideoGLUE and SlowFast have: eight of sixteen."""
+    times, duration = constant(100, 10)
+    views, span = Views("dense", stride=5), (moment, moment)
+    assert as_lists(frame_indices(times, duration, views, 8, span)) == [expected]
+    assert as_lists(frame_indices(times, duration, views, 8, span, random.Random(0))) == [expected]
+
+
+def test_a_clip_around_a_moment_counts_the_frames_of_the_source_whenever_they_are_shown() -> None:
+    times = np.array([0.0, 0.1, 0.2, 1.0, 1.05, 2.0, 3.0])
+    assert as_lists(frame_indices(times, 4.0, Views("dense"), 4, (1.1, 1.1))) == [[2, 3, 4, 5]]
+
+
+def test_a_moment_outside_of_the_video_says_so() -> None:
+    times, duration = constant(100, 10)
+    for moment in (902.0, 11.5, -1.0):
+        with pytest.raises(ValueError, match=rf"^key frame at {moment:g} s is not in the video \(10.00 s\)$"):
+            frame_indices(times, duration, Views("dense"), 4, (moment, moment))
+
+
 def test_a_single_frame_fills_every_clip() -> None:
     for sampling in get_args(Sampling):
         views = Views(sampling, clips=2)

@@ -1,0 +1,122 @@
+"""AVA and AVA-Kinetics: who does what where in key frames, as the two papers score it with a frozen encoder.
+
+VideoGLUE (https://arxiv.org/abs/2307.03166, tables 10 to 12 and its code) and VideoPrism
+(https://arxiv.org/abs/2402.13217, appendix E.1) agree: 16 frames, every fourth of the film, with the key frame in their
+middle; trained on annotated boxes, 50 epochs in batches of 256, each of 80 classes a sigmoid of its own; tested on
+detected boxes, whose scores multiply the probabilities; frame mAP at IoU 0.5 over the 60 classes of the official list.
+`videoglue` has frames of 256 pixels, `videoprism` of 288, `videoprism_8x288` 8 of these. The search for learning rate
+and weight decay starts where it does for classification; dropout of 0.5 is the code's.
+
+What is chosen here: frames are squashed to a square, so that no box is cut off (the code scales the shorter side and
+takes the center). Training has no augmentation (table 10: mirrored, scaled by 0.5 to 2, and colors), which would move
+the boxes. Each box is a training example, where the code takes up to 32 of a key frame together, and its loss is the
+mean over classes, not their sum. A tenth of the training videos, the same in every run, is held out to choose on, with
+annotated boxes, and scored as the test is. The step between 8 frames is not printed; it is that between 16.
+
+Key frames without an annotated box are in no file of annotations, and in no score: the official evaluation and
+VideoGLUE's leave out what is detected there. The papers' numbers of key frames, 210,634 and 57,371 of AVA, count them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+from evalkit.api import Example, Task, Views
+from evalkit.datasets import protocols, published
+from evalkit.datasets.miniature import miniature
+from evalkit.metrics import ava_map, chance_map
+
+Protocol = Literal["videoglue", "videoprism", "videoprism_8x288"]
+Boxes = Literal["detections", "truth"]
+
+VIEWS = Views("dense", frames=16, stride=4, resize="squash", size=256)
+PROTOCOLS: Mapping[Protocol, Views] = {
+    "videoglue": VIEWS,
+    "videoprism": replace(VIEWS, size=288),
+    "videoprism_8x288": replace(VIEWS, frames=8, size=288),
+}
+PROBE = {"head": "box", "batch_size": 256, "epochs": 50, "lr": 1e-4, "weight_decay": 1e-5, "dropout": 0.5}
+
+Corners = tuple[float, float, float, float]
+
+
+class BoxSplits(NamedTuple):
+    """Training examples of a box each, and key frames with their boxes.
+
+    Attributes:
+        train: their targets are tuples of indices of classes.
+        val: with the boxes that are annotated.
+        test: with those that are asked about.
+        classes: names; empty for one that is not scored.
+        prepare_videos: as of `evalkit.api.Task`.
+        counted: key frames of the test's videos that are not excluded, with annotated boxes or without.
+    """
+
+    train: Sequence[Example]
+    val: Sequence[Example]
+    test: Sequence[Example]
+    classes: tuple[str, ...]
+    prepare_videos: Callable[[Sequence[Example]], None] | None = None
+    counted: int = 0
+
+
+def task(
+    benchmark: str,
+    splits: BoxSplits,
+    mini: bool,
+    protocol: Protocol,
+    boxes: Boxes,
+    count: int,
+    **facts: Any,
+) -> Task:
+    """A task of actions in boxes by a protocol, or as a miniature.
+
+    Args:
+        benchmark: its name.
+        splits: the examples.
+        mini: they are the miniature's, whose protocol is `protocols.MINI`.
+        protocol: of the papers.
+        boxes: what the test examples' boxes are; given ones are a protocol of their own.
+        count: key frames of the split in the paper, with those without annotated boxes; 0 where that is not known.
+        facts: other fields of `evalkit.api.Task`.
+    """
+    truth = boxes == "truth"
+    if mini:
+        facts = miniature(facts) | protocols.MINI
+        facts |= {"views": replace(facts["views"], resize="squash"), "settings": facts["settings"] | {"head": "box"}}
+        facts["protocol"] = "truth" if truth else ""
+    else:
+        facts |= {
+            "protocol": f"{protocol}_truth" if truth else protocol,
+            "views": PROTOCOLS[protocol],
+            "settings": PROBE,
+            "published": {} if truth else published.rows(benchmark, "mAP", "frozen", facts["split"]),
+            # Where the key frames come to the paper's number, the annotated ones are all there.
+            "sizes": {"test": len(splits.test) if count in (len(splits.test), splits.counted) else count}
+            if count
+            else {},
+        }
+    number = {name: k for k, name in enumerate(splits.classes)}
+    persons = [[[number[name] for name in names] for names in _by_box(e.target).values()] for e in splits.test]
+    return Task(
+        test=splits.test,
+        score=ava_map,
+        train=splits.train,
+        val=splits.val,
+        classes=splits.classes,
+        # Of a random order of the annotated boxes.
+        chance=chance_map([*itertools.chain.from_iterable(persons)]),
+        prepare_videos=splits.prepare_videos,
+        **facts,
+    )
+
+
+def _by_box(target: Iterable[Sequence[Any]]) -> dict[Corners, list[str]]:
+    """The names of each box of a key frame."""
+    names: dict[Corners, list[str]] = {}
+    for *corners, name in target:
+        names.setdefault(tuple(corners), []).append(name)
+    return names

@@ -1,0 +1,62 @@
+"""AVA: what each person of a film does, in key frames a second apart (https://arxiv.org/abs/1705.08421)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Interval
+
+from evalkit.api import Task
+from evalkit.localization import ava_files, spatiotemporal
+from evalkit.mini import classes
+
+PUBLISHED = {"v2.2": 57_371, "v2.1": 0}  # key frames of val, with those without a person
+
+
+def task(
+    root: Path = Path("data/ava"),
+    mini: bool = False,
+    protocol: spatiotemporal.Protocol = "videoglue",
+    boxes: spatiotemporal.Boxes = "detections",
+    detections: Path | None = None,
+    threshold: Annotated[float, Interval(ge=0, le=1)] = 0.8,
+    version: Literal["v2.2", "v2.1"] = "v2.2",
+    start: Annotated[float, Ge(0)] = 0.0,
+) -> Task:
+    """Says what each person does in key frames of films, of 80 actions, 60 of which are scored.
+
+    Files as published: ava_val_v2.2.csv, ava_train_v2.2.csv, the files of excluded timestamps beside them
+    (ava_val_excluded_timestamps_v2.2.csv), the official list of scored actions
+    (ava_action_list_v2.2_for_activitynet_2019.pbtxt), and the films as <id>.mp4, .mkv or .webm in any folder there.
+    `evalkit score task=ava predictions=FILE` needs ava_val and the list alone.
+
+    The test asks about detected persons, of whom a csv tells with video,second,left,top,right,bottom,,score in each
+    row, as SlowFast's does. What is the papers' and what is chosen here, evalkit/localization/spatiotemporal.py says.
+
+    Args:
+        root: folder with the csv files, the list, and the films.
+        mini: the films of chimpact's miniature, two things side by side; what is detected is a little beside them, and
+            here and there nothing, or what is not there.
+        protocol: frames and their size, as evalkit/localization/spatiotemporal.py has them; not of the miniature.
+        boxes: detections, or truth for the annotated boxes, which is a protocol of its own.
+        detections: csv of detected persons; by default ava_val_predicted_boxes.csv in root, where it is there.
+        threshold: detected persons with lower scores are left out.
+        version: of the annotations.
+        start: second of the film at which the files start: 0 for whole films, 900 for the usual cut of 15 minutes.
+    """
+    if mini:
+        splits = classes.key_frames(lambda step: {step.thing.color, step.action}, boxes == "truth")
+    else:
+        splits = ava_files.read(root, False, boxes, detections, threshold, version, start)
+    return spatiotemporal.task(
+        "ava",
+        splits,
+        mini,
+        protocol,
+        boxes,
+        PUBLISHED[version],
+        split="val",
+        license="CC BY 4.0 (annotations)",
+        source="https://research.google.com/ava",
+    )

@@ -1,0 +1,61 @@
+"""AVA-Kinetics: AVA's actions in films and in clips of Kinetics-700 (https://arxiv.org/abs/2005.00214)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Interval
+
+from evalkit.api import Task
+from evalkit.localization import ava_files, spatiotemporal
+from evalkit.mini import classes
+
+PUBLISHED = 91_919  # key frames of val, with those without a person
+
+
+def task(
+    root: Path = Path("data/ava"),
+    mini: bool = False,
+    protocol: spatiotemporal.Protocol = "videoglue",
+    boxes: spatiotemporal.Boxes = "detections",
+    detections: Path | None = None,
+    threshold: Annotated[float, Interval(ge=0, le=1)] = 0.2,
+    start: Annotated[float, Ge(0)] = 0.0,
+) -> Task:
+    """Says what each person does in key frames of films and of clips of Kinetics-700, by AVA's actions.
+
+    Files as published, in root or in ava_kinetics_v1_0/ there: kinetics_val_v1.0.csv and kinetics_train_v1.0.csv, and
+    those of task=ava. The clips of Kinetics are <id>_000012_000022.mp4, with the seconds at which they start and end,
+    or whole videos as <id>.mp4, in any folder. `evalkit score task=ava_kinetics predictions=FILE` needs the two files
+    of val and the list of actions alone.
+
+    The test asks about detected persons, of whom a csv tells with video,second,left,top,right,bottom,,score in each
+    row, as SlowFast's does. What is the papers' and what is chosen here, evalkit/localization/spatiotemporal.py says.
+
+    Args:
+        root: folder with the csv files, the list, and the films.
+        mini: the films of chimpact's miniature, two things side by side; what is detected is a little beside them, and
+            here and there nothing, or what is not there.
+        protocol: frames and their size, as evalkit/localization/spatiotemporal.py has them; not of the miniature.
+        boxes: detections, or truth for the annotated boxes, which is a protocol of its own.
+        detections: csv of detected persons; those of films and of clips; by default
+            ava_val_predicted_boxes.csv in root, where it is there.
+        threshold: detected persons with lower scores are left out.
+        start: second of the film at which AVA's files start: 0 for whole films, 900 for the usual cut of 15 minutes.
+    """
+    if mini:
+        splits = classes.key_frames(lambda step: {step.thing.shape, step.action}, boxes == "truth")
+    else:
+        splits = ava_files.read(root, True, boxes, detections, threshold, "v2.2", start)
+    return spatiotemporal.task(
+        "ava_kinetics",
+        splits,
+        mini,
+        protocol,
+        boxes,
+        PUBLISHED,
+        split="val",
+        license="CC BY 4.0 (annotations)",
+        source="https://research.google.com/ava",
+    )

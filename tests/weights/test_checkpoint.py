@@ -1,0 +1,56 @@
+"""Weights that are no floats of memory: refused in one line, in place of a model that is nonsense or a traceback."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evalkit.errors import UserError
+from evalkit.weights import checkpoint
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_stored_as_no_floats_are_refused(dtype: torch.dtype) -> None:
+    module = nn.Linear(2, 1)
+    weights = {name: value.detach().to(dtype) for name, value in module.named_parameters()}
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        UserError, match=rf"^weights of x do not fit the model \(2\): weight holds {kind}, wanted floats"
+    ):
+        checkpoint.load_strictly(module, weights, "x")
+
+
+def test_whole_numbers_stay_whole_and_low_precision_is_taken() -> None:
+    module = nn.BatchNorm1d(2)
+    weights = {
+        name: value.to(torch.float8_e4m3fn) if value.is_floating_point() else value
+        for name, value in module.state_dict().items()
+    }
+    checkpoint.load_strictly(module, weights, "x")
+    weights["weight"] = torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn)
+    with pytest.raises(UserError, match="weight holds 1 of 2 values that are NaN or infinite"):
+        checkpoint.load_strictly(module, weights, "x")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda value: value.to_sparse(), "sparse"),
+        (lambda value: value.to_sparse_csr(), "sparse"),
+        (lambda value: value.to("meta"), "without content"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_tensors_that_are_not_dense_are_refused(tmp_path: Path, make: Callable[[Tensor], Tensor], kind: str) -> None:
+    torch.save({"state_dict": {"a.weight": make(torch.eye(3)), "a.bias": torch.zeros(3)}}, tmp_path / "x.pt")
+    for prefix in ("", "a."):
+        with pytest.raises(UserError, match=rf"x.pt: a.weight is {kind}; save the model with dense tensors$"):
+            checkpoint.read_weights(tmp_path / "x.pt", prefix=prefix)
+
+
+def test_a_pipe_in_place_of_a_configuration_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="it is no regular file"):
+        checkpoint.read_json(tmp_path / "config.json")
