@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from evalkit.localization.actionformer import ActionFormer
 from evalkit.localization.gtad import GTAD
 from evalkit.localization.soft_nms import Candidates, soft_nms, soft_nms_by_class, vote
 
-CLASSES_PER_VIDEO = 2  # of the likeliest, that each candidate is given
+CLASSES_PER_SEGMENT = 2  # of the likeliest, that each candidate is given
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Localizer(Trained):
         self.published, self.dim = published(settings), dim
         self.length = self.published.length if settings.length is None else settings.length
         self.window, self.stride = task.views.window, task.views.window_stride or task.views.window
-        # Which classes a video has, where neither the head nor a file tells.
+        # Of a segment's mean, where neither the head nor a file tells.
         self.classify = nn.Linear(dim, len(task.classes)) if isinstance(head, GTAD) and not _given(task) else None
         if pool:
             self.feature_spec = FeatureSpec("tokens", settings.layers, 0, settings.token_grid, "float16")
@@ -151,11 +151,9 @@ class Localizer(Trained):
                 labels = [torch.zeros_like(of_video) for of_video in labels]
             return self.head.loss(outputs, segments, labels)
         loss = self.head.loss(self.head(sequences), segments)
-        if self.classify:
-            target = torch.zeros(len(labels), len(self.classes), device=self.device)
-            for row, of_video in zip(target, labels, strict=True):
-                row[of_video] = 1
-            loss = loss + F.binary_cross_entropy_with_logits(self._video_logits(sequences), target)
+        if self.classify and sum(map(len, labels)):
+            means = [segment_means(of_video, bounds) for of_video, bounds in zip(sequences, segments, strict=True)]
+            loss = loss + F.cross_entropy(self.classify(torch.cat(means)), torch.cat(labels))
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -169,12 +167,10 @@ class Localizer(Trained):
         sequences, lengths = self(features, windows)
         if isinstance(self.head, ActionFormer):
             found = self.head.candidates(self.head(sequences, lengths))
-            classes: list[Mapping[str, float]] = [example.class_scores for example in examples]
         else:
             found = self.head.candidates(self.head(sequences))
-            classes = self._video_classes(examples, sequences)
         return [
-            Prediction(self._segments(example, windows[i], int(lengths[i]), found[i], classes[i]))
+            Prediction(self._segments(example, sequences[i], windows[i], int(lengths[i]), found[i]))
             for i, example in enumerate(examples)
         ]
 
@@ -185,7 +181,7 @@ class Localizer(Trained):
         return trained_flops(self.head, torch.empty(1, self.length, self.dim, device="meta"))
 
     def _segments(
-        self, example: Example, windows: int, length: int, found: Any, classes: Mapping[str, float]
+        self, example: Example, sequence: Tensor, windows: int, length: int, found: Candidates
     ) -> list[list[Any]]:
         """[start, end, class, score] of each candidate after soft-NMS, the likeliest first."""
         rule = self.published
@@ -201,9 +197,11 @@ class Localizer(Trained):
             alone = Candidates(found.bounds, found.scores.flatten())
             kept, scores = soft_nms(*alone, rule.sigma, self.segments, rule.min_score)
             moved = self._voted(alone.bounds[kept], alone)
-            for label, likely in classes.items():
-                products = (scores * likely).sqrt() if isinstance(self.head, ActionFormer) else scores * likely
-                rows += [(bound, label, score) for bound, score in zip(moved, products.tolist(), strict=True)]
+            classes = self._classes(sequence, moved) if self.classify else [example.class_scores] * len(moved)
+            for bound, score, of_segment in zip(moved, scores.tolist(), classes, strict=True):
+                for label, likely in of_segment.items():
+                    product = score * likely
+                    rows.append((bound, label, product**0.5 if isinstance(self.head, ActionFormer) else product))
         if not rows:
             return []
         seconds = self._seconds(example, torch.tensor([bound for bound, *_ in rows]), windows, length).tolist()
@@ -213,24 +211,22 @@ class Localizer(Trained):
         ]
         return sorted(segments, key=lambda segment: -segment[3])
 
-    def _voted(self, bounds: Tensor, candidates: Candidates) -> list[list[float]]:
-        """Segments that remain, moved to the mean of the candidates that overlap them where the head has it so."""
-        moved = vote(bounds, candidates, self.published.voting) if self.published.voting and len(bounds) else bounds
-        return moved.tolist()
-
-    def _video_logits(self, sequences: Tensor) -> Tensor:
+    def _classes(self, sequence: Tensor, bounds: Sequence[Sequence[float]]) -> list[dict[str, float]]:
+        """The likeliest classes of each segment in steps, by the mean of its features."""
         assert self.classify
-        return self.classify(sequences.mean(1))  # type: ignore[no-any-return]
-
-    def _video_classes(self, examples: Sequence[Example], sequences: Tensor) -> list[Mapping[str, float]]:
-        """The likeliest classes of each video and their scores, from elsewhere or from the mean of its features."""
-        if not self.classify:
-            return [example.class_scores for example in examples]
-        scores, places = self._video_logits(sequences).sigmoid().topk(min(CLASSES_PER_VIDEO, len(self.classes)))
+        if not bounds:
+            return []
+        logits = self.classify(segment_means(sequence, torch.tensor(bounds, device=sequence.device)))
+        scores, places = logits.softmax(-1).topk(min(CLASSES_PER_SEGMENT, len(self.classes)))
         return [
             {self.classes[place]: score for place, score in zip(of_places, of_scores, strict=True)}
             for of_places, of_scores in zip(places.tolist(), scores.tolist(), strict=True)
         ]
+
+    def _voted(self, bounds: Tensor, candidates: Candidates) -> list[list[float]]:
+        """Segments that remain, moved to the mean of the candidates that overlap them where the head has it so."""
+        moved = vote(bounds, candidates, self.published.voting) if self.published.voting and len(bounds) else bounds
+        return moved.tolist()
 
     def _steps(self, example: Example, windows: int, length: int) -> tuple[Tensor, Tensor]:
         """The annotated segments of a video in steps (n, 2), and their classes (n,); those without a length are out.
@@ -253,6 +249,15 @@ class Localizer(Trained):
         return ((steps - 0.5) * self.stride + self.window / 2 + example.span[0]).clamp(*example.span)
 
 
+def segment_means(sequence: Tensor, bounds: Tensor) -> Tensor:
+    """The mean of a sequence (T, D) over each segment (n, 2) in steps, which may begin and end within one: (n, D)."""
+    total = F.pad(sequence.cumsum(0), (0, 0, 1, 0))
+    bounds = bounds.clamp(0, len(sequence))
+    whole = bounds.floor().long().clamp_max(len(sequence) - 1)
+    sums = torch.lerp(total[whole], total[whole + 1], (bounds - whole)[..., None])  # (n, 2, D)
+    return (sums[:, 1] - sums[:, 0]) / (bounds[:, 1] - bounds[:, 0]).clamp_min(1e-6)[:, None]
+
+
 def _given(task: Task) -> bool:
     """Whether a file says which classes the videos have."""
     return bool(task.test) and bool(task.test[0].class_scores)
@@ -261,9 +266,10 @@ def _given(task: Task) -> bool:
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Localizer:
     """Finds segments in the sequence of a video's windows, by G-TAD or ActionFormer on frozen features.
 
-    G-TAD finds candidates without a class. Each is given the two likeliest classes of its video, by a file of the
-    task's (data.video_classes) or by a linear classifier of the mean of the video's features that is trained with it.
-    ActionFormer has classes of its own, unless there is such a file.
+    G-TAD finds candidates without a class. Each is given the two likeliest classes of its video by a file of the task's
+    (data.video_classes), as G-TAD's code does. Without one it is given its own two, by a linear classifier of the mean
+    of its features, which is trained with the head on the annotated segments. ActionFormer has classes of its own,
+    unless there is such a file. Vectors are normalized first, since encoders differ in their scale.
 
     VideoPrism and VideoGLUE print G-TAD with a sequence of 100 steps, AdamW with a cosine schedule, 10 epochs and
     batches of 32; learning rate and weight decay are G-TAD's own here.

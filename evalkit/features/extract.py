@@ -377,27 +377,8 @@ class FeatureExtractor:
                 yield feature_cache.put(encoding, keys) if feature_cache and keys else encoding
 
 
-def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
-    """Says which training videos were left out.
-
-    Raises:
-        UserError: all of them were, with the first reason.
-    """
-    if failed and len(failed) == total:
-        raise UserError(
-            f"none of the {total} training videos could be read; {failed[0].source.video}: {failed[0].failure}"
-        )
-    for features in failed[:3]:
-        logger.warning(f"left out of training: {features.source.video}: {features.failure}")
-    if len(failed) > 3:
-        logger.warning(f"left out of training: {len(failed) - 3} more")
-
-
 def _each_of(clip: Decoded, count: int) -> Iterator[Decoded]:
     """The clips of each of so many sources that were read together."""
-    if count == 1:
-        yield clip
-        return
     views, clips = len(clip.pixels) // count, len(clip.times) // count
     for i in range(count):
         pixels, times = clip.pixels[i * views : (i + 1) * views], clip.times[i * clips : (i + 1) * clips]

@@ -26,8 +26,13 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "thumos": (16 / 30, 4 / 30),
     "mini": (4.0, 2.0),
 }
+GTAD: Mapping[str, Any] = {"head": "gtad"}
 CLASSES_PER_VIDEO = 2  # of those in a file
-MINI_SETTINGS = {"length": 48, "epochs": 10, "batch_size": 8, "lr": 2e-3}
+MINI_SETTINGS = {
+    "gtad": {"head": "gtad", "length": 48, "epochs": 6, "batch_size": 8, "lr": 2e-3},
+    "actionformer": {"head": "actionformer", "length": 48, "epochs": 12, "batch_size": 8, "lr": 1e-3},
+}
+MINI_FRAMES = 16  # in a window
 
 
 def labeled_splits(
@@ -73,7 +78,7 @@ def segment_task(
     windows: Windows,
     mini: bool = False,
     score: Score = activitynet_map,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] = GTAD,
     **facts: Any,
 ) -> Task:
     """A temporal localization task, scored by mAP over tIoU.
@@ -99,10 +104,10 @@ def segment_task(
         train=splits.train,
         test=splits.test,
         classes=splits.classes,
-        views=Views("uniform", window=length, window_stride=stride),
+        views=Views("uniform", MINI_FRAMES if mini else None, window=length, window_stride=stride),
         score=score,
         protocol=protocol,
-        settings=MINI_SETTINGS if mini else settings or {},
+        settings=MINI_SETTINGS[settings["head"]] if mini else settings,
         controls=("shuffled",),
         chance=equal_parts(splits, score),
         prepare_videos=splits.prepare_videos,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from evalkit.features.extract import SourceFeatures
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, TrainSpec, best_point, fit
 from evalkit.video.augment import AugmentedView, augmented_views
+
+logger = logging.getLogger("evalkit")
 
 
 def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[dict[str, Any], float]:
@@ -148,7 +151,7 @@ def _read(
         else:
             total += len(wanted)
         failed += undecodable
-    extract.report_failures(failed, total)
+    report_failures(failed, total)
     if val and not splits[1].examples:
         first = failed[-1]  # those of val come last
         raise UserError(
@@ -156,3 +159,19 @@ def _read(
             f"{first.failure}; mend or remove it"
         )
     return (splits[0], splits[1]), failed
+
+
+def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
+    """Says which training videos were left out.
+
+    Raises:
+        UserError: all of them were, with the first reason.
+    """
+    if failed and len(failed) == total:
+        raise UserError(
+            f"none of the {total} training videos could be read; {failed[0].source.video}: {failed[0].failure}"
+        )
+    for features in failed[:3]:
+        logger.warning(f"left out of training: {features.source.video}: {features.failure}")
+    if len(failed) > 3:
+        logger.warning(f"left out of training: {len(failed) - 3} more")

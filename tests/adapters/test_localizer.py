@@ -63,21 +63,20 @@ def test_a_segment_without_a_length_teaches_nothing() -> None:
     )
 
 
+# At the bounds of steps, so that some candidates of G-TAD are nearly right, which its second confidence asks for.
 FILMS = [
-    film(
-        f"film {i}", (2.0 + 2 * (i % 5), 12.0 + 2 * (i % 3), CLASSES[i % 2]), (22.0, 28.0 + i % 4, CLASSES[i // 2 % 2])
-    )
+    film(f"{i}", (3.0 + 2 * (i % 5), 15.0 + 2 * (i % 3), CLASSES[i % 2]), (23.0, 29.0, CLASSES[i // 2 % 2]))
     for i in range(16)
 ]
 
 
 @pytest.mark.parametrize(
     ("settings", "steps", "wanted"),
-    [({"head": "gtad", "length": 16}, 40, 60.0), ({"head": "actionformer", "length": 0, "lr": 2e-3}, 40, 60.0)],
+    [({"head": "gtad", "length": 16, "lr": 2e-3}, 25, 40.0), ({"head": "actionformer", "length": 16}, 15, 50.0)],
 )
 def test_a_head_learns_when_what_happens(settings: dict[str, Any], steps: int, wanted: float) -> None:
     torch.manual_seed(0)
-    train, test = FILMS[:12], FILMS[12:]
+    train, test = FILMS[:8], FILMS[8:]
     adapter = make_adapter("localizer", ENCODER, task(train), **settings)
 
     def average_precision() -> float:

@@ -15,6 +15,7 @@ from evalkit.features.codec import as_stored
 from evalkit.features.extract import Source, SourceFeatures
 from evalkit.features.reader import FeatureReader
 from evalkit.pipeline import controls
+from evalkit.pipeline.fit import report_failures
 from tests.features import fake_clips
 from tests.features.fake_clips import VARIANTS, encoded, extractor, pixels, wanted
 
@@ -198,14 +199,14 @@ def test_a_few_broken_training_videos_are_told_and_only_broken_ones_are_an_error
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     failed = [SourceFeatures(Source(Path(f"{i}.mp4"), None), failure="is broken") for i in range(5)]
-    extract.report_failures([], 0)
-    extract.report_failures(failed, 6)
+    report_failures([], 0)
+    report_failures(failed, 6)
     assert capsys.readouterr().err.splitlines() == [
         *(f"left out of training: {i}.mp4: is broken" for i in range(3)),
         "left out of training: 2 more",
     ]
     with pytest.raises(UserError) as caught:
-        extract.report_failures(failed, 5)
+        report_failures(failed, 5)
     assert str(caught.value) == "none of the 5 training videos could be read; 0.mp4: is broken"
 
 

@@ -113,4 +113,4 @@ def test_equal_parts_are_chance(tmp_path: Path) -> None:
         "c": entry("validation", (2, 3, "swim")),
     }
     task: Task = make("tal", write(tmp_path / "segments.json", {"database": database}))
-    assert task.chance == pytest.approx(50.0)  # two halves are right of one class of two
+    assert task.chance == pytest.approx(25.0)  # of four halves called jump two are right; swim is not found

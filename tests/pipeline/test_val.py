@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from evalkit.api import Example
+from evalkit.api import Example, Views
 from evalkit.errors import UserError
 from evalkit.features.batches import FeatureSet, InMemoryFeatures
 from evalkit.features.extract import SourceFeatures
@@ -32,7 +32,9 @@ def test_val_of_which_nothing_can_be_read_names_it(monkeypatch: pytest.MonkeyPat
         return FeatureSet(InMemoryFeatures(torch.zeros(len(first), 1)), first, failed)
 
     monkeypatch.setattr(fit, "gather", gather)
-    experiment: Any = SimpleNamespace(adapter=SimpleNamespace(trains_encoder=False), reader=None)
+    experiment: Any = SimpleNamespace(
+        adapter=SimpleNamespace(trains_encoder=False), reader=None, extractor=SimpleNamespace(views=Views())
+    )
     rows = [Example(str(i), Path(f"{i}.mp4")) for i in range(5)]
     with pytest.raises(UserError, match=r"^none of the 1 videos to choose on could be read; 4.mp4: is broken; mend or"):
         fit._read(experiment, rows[:4], rows[4:], (None,))
