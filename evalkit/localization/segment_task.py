@@ -30,7 +30,7 @@ GTAD: Mapping[str, Any] = {"head": "gtad"}
 CLASSES_PER_VIDEO = 2  # of those in a file
 MINI_SETTINGS = {
     "gtad": {"head": "gtad", "length": 48, "epochs": 6, "batch_size": 8, "lr": 2e-3},
-    "actionformer": {"head": "actionformer", "length": 48, "epochs": 12, "batch_size": 8, "lr": 1e-3},
+    "actionformer": {"head": "actionformer", "length": 48, "epochs": 8, "batch_size": 8, "lr": 1e-3},
 }
 MINI_FRAMES = 16  # in a window
 
