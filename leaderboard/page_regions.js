@@ -18,10 +18,11 @@ function overlap(a, b, parts) {  // intersection over union
   }
   return one + other > both ? both / (one + other - both) : Number(a.slice(0, parts).every((x, i) => x === b[i]));
 }
-function reached(annotated, predicted, parts) {  // share of annotated regions that a prediction of their label reaches
+// Share of the annotated regions that the likeliest predictions, as many as are annotated, reach with their label.
+function reached(annotated, predicted, parts) {
   if (!annotated.length) return null;
   const free = new Set(annotated);
-  for (const region of predicted) {  // the likeliest first
+  for (const region of predicted.slice(0, annotated.length)) {
     const fits = [...free].map((one) => [one[parts] === region[parts] ? overlap(one, region, parts) : 0, one])
       .filter(([iou]) => iou >= IOU).sort(([a], [b]) => b - a);
     if (fits.length) free.delete(fits[0][1]);
@@ -76,7 +77,7 @@ function frame(annotated, predicted, name) {
   const kinds = { annotated: boxes(annotated, (n) => String(n + 1)),
     predicted: boxes(predicted, (n) => String.fromCharCode(97 + n)) };
   const place = ({ told, corners }) =>
-    `${told}, at ${["left", "top", "right", "bottom"].map((side, i) => `${side} ${percent(corners[i])}`).join(" ")}`;
+    `${told}, at ${["left", "top", "right", "bottom"].map((side, i) => `${side} ${Math.round(100 * corners[i])} %`).join(", ")}`;
   const draw = (kind) => ({ corners: [left, up, right, down], sign, score, told }) =>
     svg("g", { class: kind, opacity: score === undefined ? 1 : strength(score, top) },
       svg("rect", { x: left * width, y: up * height, width: (right - left) * width, height: (down - up) * height }),
@@ -86,13 +87,13 @@ function frame(annotated, predicted, name) {
   return el("div", { class: "regions boxes" },
     svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": alternative.join(" ") },
       kinds.predicted.map(draw("predicted")).reverse(), kinds.annotated.map(draw("annotated"))),
-    Object.entries(kinds).map(([kind, found]) => el("div", { "aria-hidden": "true" }, el("b", { class: kind }, kind),
-      found.map((box) => el("div", null, box.told)))));
+    el("div", { "aria-hidden": "true" }, Object.entries(kinds).map(([kind, found]) => found.length > 0
+      && [el("b", { class: kind }, kind), found.map((box) => el("div", null, box.told))])));
 }
 
 const LEGEND = {
-  segments: "Above, black: annotated; below, blue: predicted, the likelier the fuller. Seconds of the video.",
-  boxes: "Black, with numbers: annotated; blue and dashed, with letters: predicted, the likelier the darker. The frame is"
-    + " empty, and as wide as 16:9, whatever the video's is.",
+  segments: "Of each class, above: annotated; below, blue: predicted, the likelier the fuller; over the video's seconds.",
+  boxes: "Solid, with numbers: annotated; blue and dashed, with letters: predicted, the likelier the stronger. The frame"
+    + " is empty, and 16:9 whatever the video's is.",
 };
 const DRAWING = { segments: timeline, boxes: frame };

@@ -17,8 +17,8 @@ SOURCES = {
     "videoglue": "https://arxiv.org/abs/2307.03166v3",
 }
 
-# Ends of names of protocols whose metric and task have published numbers of something else: boxes that are given in place
-# of detected ones; captions that are scored over videos, of segments given, cut evenly or proposed.
+# Ends of names of protocols that share task and metric with published numbers of something else: boxes that are given,
+# not detected; captions that are scored over videos, of segments given, cut evenly or proposed.
 UNPUBLISHED = ("truth", "given", "even", "proposed")
 
 
