@@ -49,7 +49,7 @@ function timeline(annotated, predicted, name, seconds) {
     width: percent((region[1] - region[0]) / length), "fill-opacity": filled }, svg("title", null, `${kind}: ${told(region)}`));
   const lane = (label) => el("div", { class: "lane" }, el("span", { title: name(label) }, name(label)),
     svg("svg", null,
-      seconds > 0 && seconds < high && svg("line", { x1: x(seconds), x2: x(seconds), y1: 0, y2: "100%" },
+      seconds > 0 && high - seconds > length / 200 && svg("line", { x1: x(seconds), x2: x(seconds), y1: 0, y2: "100%" },
         svg("title", null, `the video ends at ${seconds} s`)),
       annotated.filter((region) => region[2] === label).map((region) => bar(region, "annotated", 1, 1)),
       predicted.filter((region) => region[2] === label).reverse()  // the likeliest on top
