@@ -46,7 +46,8 @@ function timeline(annotated, predicted, name, seconds) {
   const told = ([start, end, label, score]) =>
     `${name(label)} ${start} – ${end} s${score === undefined ? "" : `, score ${score}`}`;
   const bar = (region, kind, y, filled) => svg("rect", { class: kind, x: x(region[0]), y, height: 7,
-    width: percent((region[1] - region[0]) / length), "fill-opacity": filled }, svg("title", null, `${kind}: ${told(region)}`));
+    width: percent((region[1] - region[0]) / length), "fill-opacity": filled },
+    svg("title", null, `${kind}: ${told(region)}`));
   const lane = (label) => el("div", { class: "lane" }, el("span", { title: name(label) }, name(label)),
     svg("svg", null,
       seconds > 0 && high - seconds > length / 200 && svg("line", { x1: x(seconds), x2: x(seconds), y1: 0, y2: "100%" },
@@ -76,14 +77,16 @@ function frame(annotated, predicted, name) {
   }
   const kinds = { annotated: boxes(annotated, (n) => String(n + 1)),
     predicted: boxes(predicted, (n) => String.fromCharCode(97 + n)) };
+  const sides = ["left", "top", "right", "bottom"];
   const place = ({ told, corners }) =>
-    `${told}, at ${["left", "top", "right", "bottom"].map((side, i) => `${side} ${Math.round(100 * corners[i])} %`).join(", ")}`;
+    `${told}, at ${sides.map((side, i) => `${side} ${Math.round(100 * corners[i])} %`).join(", ")}`;
   const draw = (kind) => ({ corners: [left, up, right, down], sign, score, told }) =>
     svg("g", { class: kind, opacity: score === undefined ? 1 : strength(score, top) },
       svg("rect", { x: left * width, y: up * height, width: (right - left) * width, height: (down - up) * height }),
       svg("text", kind === "annotated" ? { x: left * width + 1.5, y: up * height + 6 }
         : { x: right * width - 1.5, y: down * height - 2, "text-anchor": "end" }, sign), svg("title", null, told));
-  const alternative = Object.entries(kinds).map(([kind, found]) => `${kind}: ${found.map(place).join("; ") || "none"}.`);
+  const alternative = Object.entries(kinds).map(([kind, found]) =>
+    `${kind}: ${found.map(place).join("; ") || "none"}.`);
   return el("div", { class: "regions boxes" },
     svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": alternative.join(" ") },
       kinds.predicted.map(draw("predicted")).reverse(), kinds.annotated.map(draw("annotated"))),
@@ -92,8 +95,8 @@ function frame(annotated, predicted, name) {
 }
 
 const LEGEND = {
-  segments: "Of each class, above: annotated; below, blue: predicted, the likelier the fuller; over the video's seconds.",
-  boxes: "Solid, with numbers: annotated; blue and dashed, with letters: predicted, the likelier the stronger. The frame"
-    + " is empty, and 16:9 whatever the video's is.",
+  segments: "Of each class, above: annotated; below, blue: predicted, the likelier the fuller. Seconds of the video.",
+  boxes: "Solid, with numbers: annotated; blue and dashed, with letters: predicted, the likelier the stronger. The"
+    + " frame is empty, and 16:9 whatever the video's is.",
 };
 const DRAWING = { segments: timeline, boxes: frame };

@@ -218,9 +218,9 @@ function list(samples, run) {
     .observe(more);
   return el("section", null, el("h2", null, "Samples"),
     headline && !run.values && el("p", { class: "soft" },
-      `${headline.metric} is of all examples together: no single one is right or wrong by it.`, parts && ` Here, right means
-      that the likeliest predicted ${samples.regions}, as many as are annotated, reach all of these with their label and an
-      IoU of at least ${IOU}; wrong, that they reach none.`),
+      `${headline.metric} is of all examples together: no single one is right or wrong by it.`, parts && ` Here, right
+      means that the likeliest predicted ${samples.regions}, as many as are annotated, reach all of these with their
+      label and an IoU of at least ${IOU}; wrong, that they reach none.`),
     parts && el("p", { class: "soft" }, LEGEND[samples.regions]),
     note && el("p", { class: "soft" }, note),
     el("div", { class: "bar", role: "search", "aria-label": "Which samples" }, el("label", null, "Text ", text),

@@ -1,1 +1,1 @@
-"""Localization in time and space: readers of annotation files, the tasks' protocols, and the heads that find segments."""
+"""Localization in time and space: readers of annotation files, tasks' protocols, and heads that find segments."""
