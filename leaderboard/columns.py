@@ -89,7 +89,8 @@ def adaptation(record: Mapping[str, Any]) -> str:
         return {"all": "finetune", "adapters": "adapter"}.get(settings.get("tune", ""), str(settings.get("tune", "")))
     if adapter["name"] == "captioner":
         return "fine-tuned"
-    return "mlap" if settings.get("head") == "mlap" else "frozen"
+    of_several_layers = settings.get("head") == "mlap" or (adapter["name"] == "localizer" and settings["layers"] > 1)
+    return "mlap" if of_several_layers else "frozen"
 
 
 def build_columns(runs: Iterable[Run]) -> list[Column]:

@@ -16,6 +16,8 @@ from evalkit.datasets import published, suites
 
 from .columns import MINI, Cell, Column
 
+PROTOCOL_PARAMETERS = ("protocol", "windows", "what")  # of a task, whose value is the name of its protocol
+
 
 @dataclass(frozen=True)
 class PublishedComparison:
@@ -52,7 +54,7 @@ def compare_published(column: Column, cell: Cell) -> PublishedComparison | None:
     score, encoder = cell.score, cell.run.result["encoder"]
     if score is None or score["value"] is None or column.task.endswith(MINI):
         return None
-    known = published.rows(column.task, column.metric, column.adaptation, column.split)
+    known = published.rows(column.task, column.metric, column.adaptation, column.split, column.protocol)
     same_encoder = [row for suite in _suites().values() for row in suite.rows.get(encoder["ckpt"], ())]
     same_size = [row for name in _suites_of(column) for row in _suites()[name].nearest("", encoder["parameters"] or 0)]
     row = next((row for row in (*same_encoder, *same_size) if row in known), None)
@@ -90,8 +92,8 @@ def suites_by_cell() -> dict[tuple[str, str, str], list[str]]:
             for line in lines:
                 overrides = dict(override.split("=", 1) for override in line.split())
                 settings = inspect.signature(plugins.factory("task", overrides["task"])).parameters
-                default = settings["protocol"].default if "protocol" in settings else ""
-                protocol = overrides.get("data.protocol", default)
+                key = next((name for name in PROTOCOL_PARAMETERS if name in settings), "")
+                protocol = overrides.get(f"data.{key}", settings[key].default) if key else ""
                 names.setdefault((overrides["task"], adaptation, protocol), []).append(name)
     return names
 
@@ -105,7 +107,7 @@ def sections(columns: Sequence[Column]) -> Iterator[tuple[str, list[Column]]]:
     real = [column for column in columns if not column.task.endswith(MINI)]
     for name, file in sorted(suites.suites().items()):
         if members := [column for column in real if name in _suites_of(column)]:
-            yield f"{name}: {suites.summary(file).rstrip('.')}", members
+            yield f"{name}: {suites.summary(file).partition(' Missing: ')[0].rstrip('.')}", members
     if others := [column for column in real if not _suites_of(column)]:
         yield "Other tasks", others
     if minis := [column for column in columns if column.task.endswith(MINI)]:

@@ -31,10 +31,11 @@ from evalkit.runtime.progress import track
 from .columns import MINI, Cell, Column, build_columns
 from .comparison import compare_published, other_sizes, sections
 from .other_tools import Score
+from .regions import kind_of, shorten
 from .runs import Run
 from .thumbnails import add_thumbnails, to_json
 
-SCRIPTS = ("page.js", "page_run.js", "page_start.js")  # one script element, in this order
+SCRIPTS = ("page.js", "page_regions.js", "page_run.js", "page_start.js")  # one script element, in this order
 MAX_PAGE_BYTES = 20_000_000  # thumbnails are added up to this size
 MAX_TEXT_LENGTH = 600  # characters of a prediction or target
 TOP_CLASSES = 5  # shown of a prediction that scores all classes
@@ -61,7 +62,7 @@ def render_page(
     for number, (index, column, cell) in enumerate(track(in_order, "page", len(in_order))):
         rows = _prediction_rows(cell.run)
         task = _task(cell.run)
-        task_samples = _samples(task, rows)
+        task_samples = _samples(task, rows, kind_of(cell.run.result))
         name = f"samples-{hashlib.sha256(json.dumps(task_samples).encode()).hexdigest()[:16]}"
         samples[name] = task_samples
         if task is not None:
@@ -108,7 +109,7 @@ def _sections(columns: Sequence[Column]) -> list[dict[str, Any]]:
 
 def _column(column: Column) -> dict[str, Any]:
     key = (column.task, column.metric, column.adaptation)
-    values = published.rows(*key, column.split)
+    values = published.rows(*key, column.split, column.protocol)
     numbers: dict[str, published.Number] = {}
     for n in published.published_numbers():
         if (n.task, n.metric, n.adaptation) == key and values.get(n.row) == n.value:
@@ -174,14 +175,19 @@ def _prediction_rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _samples(task: Task | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The samples as all runs on them share them; questions, options and class names are added from the task."""
+def _samples(task: Task | None, rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
+    """The samples as all runs on them share them; questions, options and class names are added from the task.
+
+    `regions` is the kind of what is drawn, where targets are segments or boxes; `seconds` the lengths of their videos.
+    """
     samples: dict[str, Any] = {
         "ids": [row["id"] for row in rows],
         "videos": [row["video"] for row in rows],
         "kinds": [row["kind"] for row in rows],
-        "targets": [_short(row["target"]) for row in rows],
+        "targets": [_regions_or_short(row["target"], kind, False) for row in rows],
     }
+    if kind:
+        samples["regions"] = kind
     if task is not None:
         if task.classes:
             samples["classes"] = task.classes
@@ -189,6 +195,8 @@ def _samples(task: Task | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
             samples["texts"] = [example.text[:MAX_TEXT_LENGTH] for example in task.test]
         if any(example.choices for example in task.test):
             samples["options"] = [[option[:MAX_TEXT_LENGTH] for option in example.choices] for example in task.test]
+        if kind == "segments":
+            samples["seconds"] = [example.span and round(example.span[1], 2) for example in task.test]
     return samples
 
 
@@ -203,9 +211,13 @@ def _predictions(run: Run, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "result": {**record, "data": {**record["data"], "failures": []}},  # they are under `failures`
         "values": values,
-        "predictions": [_short(row["prediction"]) for row in rows],
+        "predictions": [_regions_or_short(row["prediction"], kind_of(record), True) for row in rows],
         "failures": {i: reasons[row["id"]] for i, row in enumerate(rows) if row["id"] in reasons},
     }
+
+
+def _regions_or_short(value: Any, kind: str, scored: bool) -> Any:
+    return shorten(value, kind, scored) if kind and isinstance(value, list) else _short(value)
 
 
 def _short(value: Any) -> Any:

@@ -140,7 +140,8 @@ function sweep(selection) {  // scores on val: of the grid over a setting that v
 const OUTCOMES = { right: "right", wrong: "wrong", part: "in part", failed: "failed", unknown: "not told" };
 
 function list(samples, run) {
-  const { ids, videos, kinds, targets, texts, options, classes, note } = samples;
+  const { ids, videos, kinds, targets, texts, options, classes, note, seconds } = samples;
+  const parts = PARTS[samples.regions], of = (value) => value?.regions ?? [];
   const pictures = samples.pictures ? JSON.parse($(samples.pictures).textContent) : null;
   const [headline] = run.result.scores;
 
@@ -151,12 +152,15 @@ function list(samples, run) {
   function say(value, i) {  // a target or prediction in words
     if (typeof value === "number") return option(value, i);
     if (Array.isArray(value)) return value.map((number) => option(number, i)).join(", ");
+    if (value.regions) return summary(value, parts, (label) => say(label, i));
     return value.best ? value.best.map(([number, score]) => `${option(number, i)} ${score}`).join(", ") : value;
   }
+  const values = run.values
+    ?? (parts && ids.map((_, i) => reached(of(targets[i]), of(run.predictions[i]), parts)));
   const outcome = ids.map((_, i) => {
     if (run.failures[i] !== undefined) return "failed";
-    const value = run.values?.[i] ?? null;
-    return value === null ? "unknown" : value === "1" ? "right" : value === "0" ? "wrong" : "part";
+    const value = values?.[i] ?? null;
+    return value === null ? "unknown" : Number(value) === 1 ? "right" : Number(value) === 0 ? "wrong" : "part";
   });
   const answers = ids.map((_, i) => run.failures[i] ?? say(run.predictions[i], i));
   const references = targets.map(say);
@@ -179,7 +183,7 @@ function list(samples, run) {
 
   function row(i) {
     const name = outcome[i], picture = pictures?.[videos[i]];
-    const sign = name === "unknown" ? "" : name === "part" ? decimal(100 * run.values[i]) : OUTCOMES[name];
+    const sign = name === "unknown" ? "" : name === "part" ? decimal(100 * values[i]) : OUTCOMES[name];
     return el("li", { "data-outcome": name },
       pictures && el("div", { class: "picture" }, picture
         && el("img", { src: `data:image/jpeg;base64,${picture}`, alt: `middle frame of ${videos[i]}` })),
@@ -188,7 +192,9 @@ function list(samples, run) {
         [videos[i], kinds[i]].filter((one) => one && one !== ids[i]).join(", "))),
       texts && el("div", { "data-name": "asked" }, texts[i]),
       el("div", { "data-name": "reference" }, references[i]),
-      el("div", { "data-name": "prediction" }, answers[i]));
+      el("div", { "data-name": "prediction" }, answers[i]),
+      parts && of(targets[i]).length + of(run.predictions[i]).length > 0 && el("div", { class: "drawn" },
+        DRAWING[samples.regions](of(targets[i]), of(run.predictions[i]), (label) => say(label, i), seconds?.[i])));
   }
   function append() {
     place.append(...found.slice(drawn, drawn + MORE).map(row));
@@ -212,7 +218,10 @@ function list(samples, run) {
     .observe(more);
   return el("section", null, el("h2", null, "Samples"),
     headline && !run.values && el("p", { class: "soft" },
-      `${headline.metric} is of all examples together: no single one is right or wrong by it.`),
+      `${headline.metric} is of all examples together: no single one is right or wrong by it.`, parts && ` Here, right
+      means that the likeliest predicted ${samples.regions}, as many as are annotated, reach all of these with their
+      label and an IoU of at least ${IOU}; wrong, that they reach none.`),
+    parts && el("p", { class: "soft" }, LEGEND[samples.regions]),
     note && el("p", { class: "soft" }, note),
     el("div", { class: "bar", role: "search", "aria-label": "Which samples" }, el("label", null, "Text ", text),
       el("label", null, "Outcome ", which), kind && el("label", null, "Kind ", kind), count),

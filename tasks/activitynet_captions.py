@@ -21,10 +21,7 @@ SIZES = {
 }
 UNTOLD = 32  # videos of val_1 that val_2 as published does not have
 # Of LongViViT, which tells no dense captions.
-PUBLISHED = {
-    "segments": ("activitynet_captions", "CIDEr"),
-    "paragraph": ("activitynet_captions_paragraph", "ROUGE-L"),
-}
+PUBLISHED = {"segments": "CIDEr", "paragraph": "ROUGE-L"}
 
 
 def task(
@@ -61,7 +58,7 @@ def task(
         "sizes": SIZES[what] if segments == "given" else {"train": SIZES[what]["train"]},
         "license": "MIT (annotations)",
         "source": "https://cs.stanford.edu/people/ranjaykrishna/densevid",
-        "published": {} if what == "dense" else published.rows(*PUBLISHED[what], "fine-tuned"),
+        "published": {} if what == "dense" else published.rows("activitynet_captions", PUBLISHED[what], "fine-tuned"),
     }
     if what == "paragraph":
         whole = captions.whole() if mini else _told_twice(root).paragraphs()

@@ -17,6 +17,10 @@ SOURCES = {
     "videoglue": "https://arxiv.org/abs/2307.03166v3",
 }
 
+# Ends of names of protocols that share task and metric with published numbers of something else: boxes that are given,
+# not detected; captions that are scored over videos, of segments given, cut evenly or proposed.
+UNPUBLISHED = ("truth", "given", "even", "proposed")
+
 
 class Number(NamedTuple):
     """One published number.
@@ -30,7 +34,7 @@ class Number(NamedTuple):
         adaptation: frozen, mlap, adapter, finetune, zero-shot, fine-tuned, all, or task-specialized.
         metric: evalkit's name of it.
         value: as printed; rates in 0..100.
-        note: remarks.
+        note: remarks; and the setting of the task that the number is of, such as data.what=paragraph.
     """
 
     source: str
@@ -56,7 +60,7 @@ def published_numbers() -> Sequence[Number]:
     return numbers
 
 
-def rows(task: str, metric: str, adaptation: str, split: str = "") -> dict[str, float]:
+def rows(task: str, metric: str, adaptation: str, split: str = "", protocol: str = "") -> dict[str, float]:
     """Value by model, of the first source that publishes it, as in `Task.published`.
 
     Args:
@@ -64,7 +68,10 @@ def rows(task: str, metric: str, adaptation: str, split: str = "") -> dict[str, 
         metric: its headline.
         adaptation: as `Number` has it.
         split: only used if several are published; empty: any.
+        protocol: the name of the task's; one of `UNPUBLISHED` has no numbers.
     """
+    if protocol.endswith(UNPUBLISHED):
+        return {}
     key = (task, metric, adaptation)
     matching = [
         n for n in published_numbers() if (n.task, n.metric, n.adaptation) == key and "training data" not in n.note

@@ -74,7 +74,8 @@ def nearest_published(suite: Suite, adaptation: str, record: Mapping[str, Any]) 
     task, encoder = record["task"], record["encoder"]
     if task["name"].endswith("@mini"):
         return "", ""
-    known = published.rows(task["name"], record["scores"][0]["metric"], adaptation, task["split"])
+    protocol = task.get("protocol", {}).get("name") or ""
+    known = published.rows(task["name"], record["scores"][0]["metric"], adaptation, task["split"], protocol)
     for row in suite.nearest(encoder["ckpt"], encoder["parameters"]):
         if row in known:
             if record.get("data", {}).get("size_differences"):

@@ -1,1 +1,1 @@
-"""Segments in time, and boxes in key frames: readers of their files, and benchmarks made of them."""
+"""Localization in time and space: readers of annotation files, tasks' protocols, and heads that find segments."""

@@ -1,6 +1,55 @@
 """The printed numbers, where they are put beside measured ones."""
 
+import importlib
+
+import pytest
+
+from evalkit import plugins
 from evalkit.datasets.published import SOURCES, published_numbers, rows
+from evalkit.metrics import wups
+from tests.given import make
+
+VIDEOGLUE = {"stratified_mean", "videoglue_score", "trainable_gflops"}  # of several tasks together
+
+
+def test_every_number_is_of_a_task_that_exists_and_an_entry_of_its_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = published_numbers()
+    assert {number.task for number in numbers} - {"videoglue"} <= set(plugins.names("task"))
+    assert {number.metric for number in numbers if number.task == "videoglue"} == VIDEOGLUE
+    module = importlib.import_module("evalkit.metrics.text.wups")
+    monkeypatch.setattr(module, "_nltk", lambda: None)
+    monkeypatch.setattr(module, "wordnet", lambda: None)
+    entries = {("nextqa_open", ""): set(wups([], []))}  # the miniature, which needs no WordNet, has another score
+    for number in numbers:
+        setting = number.note if number.note.startswith("data.") else ""
+        if number.task != "videoglue" and (number.task, setting) not in entries:
+            word, _, value = setting.removeprefix("data.").partition("=")
+            task = make(number.task, mini=True, **({word: value} if word else {}))
+            targets = [example.target for example in task.test[:4]]
+            entries[number.task, setting] = set(task.score(targets, targets))
+        assert number.task == "videoglue" or number.metric in entries[number.task, setting], number
+
+
+def test_a_number_of_one_setting_of_a_task_names_it() -> None:
+    assert rows("activitynet_captions", "ROUGE-L", "fine-tuned")["LongViViT"] == 24.0
+    assert rows("activitynet_captions", "CIDEr", "fine-tuned")["ShortViViT-L"] == 44.8
+    settings = {n.metric: n.note for n in published_numbers() if n.task == "activitynet_captions"}
+    assert settings["ROUGE-L"] == "data.what=paragraph"
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "adaptation", "protocol"),
+    [
+        ("ava", "mAP", "frozen", "videoglue_truth"),
+        ("ava_kinetics", "mAP", "frozen", "videoprism_truth"),
+        ("activitynet_captions", "CIDEr", "fine-tuned", "given"),
+    ],
+)
+def test_a_protocol_that_asks_for_something_else_has_no_numbers(
+    task: str, metric: str, adaptation: str, protocol: str
+) -> None:
+    assert rows(task, metric, adaptation) and rows(task, metric, adaptation, "val", "videoglue")
+    assert rows(task, metric, adaptation, "val", protocol) == {}
 
 
 def test_every_number_has_a_source_and_stands_once() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from evalkit.datasets import published, suites
+from evalkit.metrics import activitynet_map, ava_map, captions
 from evalkit.metrics.classification import top1_top5
-from tests.leaderboard.boards import Edit, cells, hits, lines, page, put
+from evalkit.results.rows import Row
+from tests.leaderboard.boards import Edit, cells, hits, lines, page, put, texts
 
 comparison = importlib.import_module("evalkit.leaderboard.comparison")
 
@@ -76,6 +78,37 @@ def test_every_task_of_every_suite_is_asked_for_in_words_that_papers_print_under
     wanted = comparison.suites_by_cell()
     assert {name for names in wanted.values() for name in names} == set(suites.suites())
     assert {how for _, how, _ in wanted} <= {number.adaptation for number in published.published_numbers()}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "settings", "printed"),
+    [("localizer", {"head": "gtad", "layers": 1}, "32.7"), ("localizer", {"head": "gtad", "layers": 4}, "33.9")],
+)
+def test_localization_stands_beside_the_numbers_of_its_layers(
+    tmp_path: Path, adapter: str, settings: dict[str, Any], printed: str
+) -> None:
+    rows = [Row(f"q{i}", f"v{i}", target=[[0.0, 1.0, "a"]], prediction=[[0.0, 1.0, "a", 0.5]]) for i in range(4)]
+    edit = paper("videoglue", adapter, **settings)
+    put(tmp_path, rows, "activitynet_tal", "clip_base", edit=edit, score=activitynet_map)
+    assert [cell["printed"] for cell in cells(tmp_path)] == [printed]
+    assert lines(page(tmp_path), "## ")[0].startswith("## videoglue" if settings["layers"] == 1 else "## Other")
+    assert "Missing:" not in lines(page(tmp_path), "## ")[0]
+
+
+@pytest.mark.parametrize(("protocol", "printed"), [("videoglue", "21.1"), ("videoglue_truth", "")])
+def test_given_boxes_stand_beside_no_number_of_detected_ones(tmp_path: Path, protocol: str, printed: str) -> None:
+    box = [0.1, 0.1, 0.5, 0.5, "sit"]
+    rows = [Row(f"q{i}", f"v{i}", target=[box], prediction=[[*box, 0.5]]) for i in range(4)]
+    put(tmp_path, rows, "ava", "clip_base", edit=paper(protocol, head="box"), score=ava_map)
+    assert [cell["printed"] for cell in cells(tmp_path)] == [printed]
+
+
+def test_captions_of_all_segments_together_stand_beside_no_number_of_single_ones(tmp_path: Path) -> None:
+    for protocol, printed in (("segments", "44.8"), ("given", "")):
+        edit = paper(protocol, "captioner")
+        put(tmp_path / protocol, texts(4), "activitynet_captions", "shortvivit_large", edit=edit, score=captions)
+        (cell,) = cells(tmp_path / protocol)
+        assert (cell["metric"], cell["printed"]) == ("CIDEr", printed)
 
 
 def test_a_miniature_stands_apart_and_beside_no_printed_number(tmp_path: Path) -> None:

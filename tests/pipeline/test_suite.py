@@ -10,6 +10,7 @@ from evalkit.datasets import published
 from evalkit.datasets import suites as suite_files
 from evalkit.datasets.suites import Suite, read, suites
 from evalkit.errors import UserError
+from evalkit.metrics import videoglue
 from evalkit.pipeline import suite
 from evalkit.pipeline.suite import plan
 
@@ -56,6 +57,32 @@ def test_every_row_of_a_suite_is_printed_somewhere(name: str) -> None:
     printed = {number.row for number in published.published_numbers()}
     assert {row for rows in (*found.rows.values(), *found.sizes.values()) for row in rows} <= printed
     assert list(found.sizes) == sorted(found.sizes)
+
+
+@pytest.mark.parametrize("name", suites())
+def test_every_suite_says_what_of_its_paper_is_missing(name: str) -> None:
+    lines = suites()[name].read_text().splitlines()
+    assert len([line for line in lines if line.startswith("# Missing: ")]) == 1
+    assert " Missing: " in suite_files.summary(suites()[name])
+
+
+@pytest.mark.parametrize("name", ["videoglue", "videoprism"])
+def test_a_suite_of_frozen_encoders_has_a_task_of_every_group(name: str) -> None:
+    tasks = {line.split()[0].removeprefix("task=") for line in read(name).cells["frozen"]}
+    assert tasks == {task for group in videoglue.GROUPS.values() for task in group}
+
+
+def test_longvivit_has_its_captions_and_summaries_beside_the_fine_tuned_rows() -> None:
+    found = read("longvivit")
+
+    def beside(task: str, metric: str, protocol: str) -> tuple[str, str]:
+        encoder = {"ckpt": "longvivit_large", "parameters": 300_000_000}
+        record = {"task": {"name": task, "split": "val", "protocol": {"name": protocol}}, "encoder": encoder}
+        return suite_files.nearest_published(found, "fine-tuned", record | {"scores": [{"metric": metric}]})
+
+    assert beside("activitynet_captions", "ROUGE-L", "paragraph") == ("24.0", "LongViViT")
+    assert beside("youcook2_paragraph", "ROUGE-L", "") == ("30.6", "LongViViT")
+    assert beside("activitynet_captions", "CIDEr", "given") == ("", "")  # scored over videos: of no paper
 
 
 def test_the_nearest_row_is_the_encoders_own_else_one_of_its_size() -> None:
