@@ -162,7 +162,8 @@ def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> 
     Raises:
         UserError: no square has such a share of the frame, or windows have a stride and no length.
     """
-    views = replace(views, **overrides)  # type: ignore[arg-type]
+    own_stride = {} if "window" not in overrides else {"window_stride": None}  # a task's stride is of its own window
+    views = replace(views, **{**own_stride, **overrides})  # type: ignore[arg-type]
     if views.window_stride and not views.window:
         raise UserError(f"clip.window_stride={views.window_stride:g} has no effect without clip.window")
     stated = views.resize or views.share != 1 or "share" in overrides

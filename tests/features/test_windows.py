@@ -53,6 +53,18 @@ def test_a_stride_without_a_window_is_refused() -> None:
         extract.resolve_views(Views(), Clip(), {"window_stride": 2.0})
 
 
+def test_a_window_of_the_user_s_has_no_stride_of_the_task_s() -> None:
+    task = Views(window=4.0, window_stride=2.0)
+    for overrides, wanted in (
+        ({"window": 8.0}, (8.0, None)),
+        ({"window_stride": 1.0}, (4.0, 1.0)),
+        ({"window": 8.0, "window_stride": 3.0}, (8.0, 3.0)),
+        ({}, (4.0, 2.0)),
+    ):
+        views = extract.resolve_views(task, Clip(), overrides)
+        assert (views.window, views.window_stride) == wanted
+
+
 def reader(video_views: Views, workers: int = 1) -> FeatureExtractor:
     views = extract.resolve_views(video_views, Clip(frames=4, size=32), {})
     return FeatureExtractor(views, DecodePool(workers), 4, Cost())
