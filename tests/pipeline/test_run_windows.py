@@ -37,7 +37,10 @@ def first(tmp_path_factory: pytest.TempPathFactory, segments: Path, tiny: Path) 
 def test_videos_that_cannot_be_read_to_their_end_have_failed(first: Path) -> None:
     record, rows = run_folder.load(first), run_folder.load_rows(first)
     assert validate.validate(first) == [] and record["status"] == "partial"
-    assert record["task"]["protocol"]["views"]["window"] == 0.5 and record["task"]["protocol"]["views"]["window_stride"] == 0.25
+    assert (
+        record["task"]["protocol"]["views"]["window"] == 0.5
+        and record["task"]["protocol"]["views"]["window_stride"] == 0.25
+    )
     reasons = {row.id: row.failure for row in rows}
     assert "not a video file" in str(reasons["00"])
     assert reasons["01"] and "the end of the video" in reasons["01"]
