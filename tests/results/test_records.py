@@ -9,14 +9,14 @@ from evalkit.errors import UserError
 from evalkit.results import run_folder
 from evalkit.results.compare import compare
 from evalkit.results.run_folder import load, load_rows, runs
-from evalkit.results.scores import present, resolve
+from evalkit.results.scores import headline, present, resolve
 from evalkit.results.validate import check
 
 RUNS = runs(Path(__file__).parents[2] / "leaderboard" / "results")
 
 
 def test_there_is_a_record_of_every_task_of_the_board() -> None:
-    assert len({load(run)["task"]["name"] for run in RUNS}) == len(RUNS) == 36
+    assert len({load(run)["task"]["name"] for run in RUNS}) == len(RUNS) == 41
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.parent.name)
@@ -26,6 +26,26 @@ def test_a_record_validates_and_scores_the_same_again(run: Path) -> None:
     score = present(checked.record["task"]["score"])
     assert resolve(score) is resolve(checked.record["task"]["score"])
     assert score.partition(":")[0] in ("evalkit.metrics", f"evalkit.tasks.{run.parent.name.removesuffix('@mini')}")
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("activitynet_tal", 60), ("tal", 60), ("thumos14_tal", 90), ("ava", 75), ("ava_kinetics", 50)]
+)
+def test_a_miniature_of_localization_is_about_when_and_where(name: str, least: float) -> None:
+    (run,) = [run for run in RUNS if run.parent.name == f"{name}@mini"]
+    record, rows = load(run), load_rows(run)
+    value = record["scores"][0]["value"]
+    assert value > least and record["chance"] < value / 2
+    (shuffled,) = [control["value"] for control in record["controls"] if control["name"] == "shuffled"]
+    assert shuffled < (5 if "tal" in name else 0.75 * value)
+    targets = [row.target for row in rows]
+    if "tal" in name:  # in the films' second half what was in their first
+        moved = [[[48 - end, 48 - start, *rest] for start, end, *rest in row.prediction or ()] for row in rows]
+    else:
+        moved = [
+            [[1 - right, top, 1 - left, *rest] for left, top, right, *rest in row.prediction or ()] for row in rows
+        ]
+    assert headline(resolve(record["task"]["score"]), moved, targets) < value / 2
 
 
 @pytest.mark.parametrize(
