@@ -30,7 +30,6 @@ logger = logging.getLogger("evalkit")
 # What is done to the pixels (V, T, C, H, W) of one example before it is encoded; the seed is the example's own.
 Variant = Callable[[Tensor, int], Tensor]
 
-
 NOT_FINITE = "the encoder gives NaN or infinity of it: its weights are damaged, or too large for half floats"
 
 
@@ -183,13 +182,16 @@ def parts(example: Example, views: Views) -> tuple[Source, ...]:
     """The parts of a video that an example asks about: one, or its windows.
 
     Raises:
-        UserError: there are windows, and the example has no span for them.
+        UserError: there are windows, and the example has no span for them, or one of too many.
     """
     if views.window is None:
         return (Source(example.video, example.span),)
     if example.span is None:
         raise UserError(f"example {example.id!r} has no span, which clip.window={views.window:g} divides into windows")
-    spans = windows(example.span, views.window, views.window_stride or views.window)
+    try:
+        spans = windows(example.span, views.window, views.window_stride or views.window)
+    except ValueError as error:
+        raise UserError(f"example {example.id!r} {error}") from error
     return tuple(Source(example.video, span) for span in spans)
 
 

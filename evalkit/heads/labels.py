@@ -17,8 +17,13 @@ def multi_label(task: Task) -> bool:
 
     Raises:
         UserError: only some targets are, or an index is none of the task's classes; or an example is a key frame, whose
-            boxes have classes, and the example none.
+            boxes have classes, and the example none, or a sequence of windows.
     """
+    if task.views.window:
+        raise UserError(
+            "an example of this task is a sequence of windows with segments in it, to which this adapter gives no answer: "
+            "use adapter=localizer"
+        )
     known = [example for example in (*task.train, *task.val, *task.test) if example.target is not None]
     refuse_key_frames(known)
     kinds = {isinstance(example.target, tuple | list) for example in known}

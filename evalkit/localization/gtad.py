@@ -14,6 +14,7 @@ from evalkit.localization.soft_nms import Candidates
 _NEIGHBORS = 3  # in the graph, a step itself among them
 _GROUPS = 4  # of the first convolution
 _CONTEXT = 0.5  # by which a segment is extended on each side before it is sampled, as a share of its length
+_MOST_STEPS = 400  # whose samples are weighted by 4.6 GB of numbers, which grow with the cube
 _EPSILON = 1e-6  # added to probabilities of which the logarithm is taken
 
 
@@ -45,7 +46,7 @@ class GTAD(nn.Module):
         kernel: of the convolutions over starts and durations, odd.
 
     Raises:
-        UserError: 4 does not divide dim.
+        UserError: 4 does not divide dim, or there are fewer steps than neighbors in the graph, or too many for memory.
     """
 
     sampling: Tensor
@@ -56,6 +57,8 @@ class GTAD(nn.Module):
         super().__init__()
         if dim % _GROUPS:
             raise UserError(f"head gtad takes features whose width is a multiple of {_GROUPS}, not {dim}")
+        if not _NEIGHBORS <= steps <= _MOST_STEPS:
+            raise UserError(f"head gtad takes sequences of {_NEIGHBORS} to {_MOST_STEPS} steps (length), not {steps}")
         width, wide, narrow = 256, 512, 128
         self.steps, self.samples = steps, samples
         self.embed = nn.Sequential(nn.Conv1d(dim, width, 3, padding=1, groups=_GROUPS), nn.ReLU(), _GCNeXt(width))

@@ -51,13 +51,15 @@ def labeled_splits(
         video_classes: classes of each test video from elsewhere; see `read_video_classes`.
 
     Raises:
-        UserError: no video is scored, or the file of classes is not so.
+        UserError: no video is scored or learned from that has a segment, or the file of classes is not so.
     """
     files = find_videos(root)
     of_test = videos.of(test)
     if not of_test:
         known = ", ".join(sorted({video.subset for video in videos.videos}))
         raise UserError(f"data.root={root}: no video of subset {test!r}; the subsets there are {known or 'none'}")
+    if not any(video.segments for video in of_test):
+        raise UserError(f"data.root={root}: the {len(of_test):,} videos of subset {test!r} have no segment to score")
     names = [video.name for video in of_test]
     scores = read_video_classes(video_classes, names, videos.classes) if video_classes else {}
 
@@ -65,7 +67,12 @@ def labeled_splits(
         path = video_file(files, root / "videos", f"v_{video.name}" if f"v_{video.name}" in files else video.name)
         return Example(video.name, path, segments, (0.0, video.seconds), class_scores=scores)
 
-    learned = [(video, clipped(video.segments, video.seconds)) for video in videos.of(train)]
+    of_train = videos.of(train)
+    if of_train and not any(video.segments for video in of_train):
+        raise UserError(
+            f"data.root={root}: the {len(of_train):,} videos of subset {train!r} have no segment to learn from"
+        )
+    learned = [(video, clipped(video.segments, video.seconds)) for video in of_train]
     return LabeledSplits(
         [example(video, cut, {label: 1.0 for *_, label in cut} if video_classes else {}) for video, cut in learned],
         [example(video, video.segments, scores.get(video.name, {})) for video in of_test],

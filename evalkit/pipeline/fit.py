@@ -111,13 +111,22 @@ def split_val(
         examples: to be split.
         seed: of the shuffle.
         share: of the videos, for val.
-        exists: whether a video is there; asked only of as many as it takes to fill val.
+        exists: whether a video is there; asked only of as many as it takes to fill val, and one more.
+
+    Raises:
+        UserError: val takes all videos that are there, so that none is left to learn from.
     """
     videos = sorted({example.video for example in examples})
     random.Random(seed).shuffle(videos)
     count = max(1, round(share * len(videos)))
     # What is missing has nothing to choose on; it stays in train, which names it.
-    held_out = set(itertools.islice(filter(exists, videos), count))
+    there = filter(exists, videos)
+    held_out = set(itertools.islice(there, count))
+    if held_out and next(there, None) is None:
+        raise UserError(
+            f"of {len(videos)} training videos {len(held_out)} are there, and as many, a tenth, at least one, are held "
+            f"out to choose the epoch on ({min(held_out)}): none is left to learn from. Add videos to the train split"
+        )
     train = [example for example in examples if example.video not in held_out]
     return train, [example for example in examples if example.video in held_out]
 

@@ -13,8 +13,11 @@ from evalkit.api import Views
 # Seconds by which a moment may precede a frame's start and still mean that frame: what arithmetic on doubles loses, or
 # a little more than what a container that rounds to milliseconds (Matroska, FLV) does to starts and duration.
 EXACT, MILLISECONDS = 1e-6, 1.5e-3
-# How far a span may reach beyond the end of the video: in seconds, or as a share of the span; the larger counts.
+# How far a span may reach beyond the end of the video: in seconds, or as a share of the span; the larger counts. A
+# window is a part of a span from 0 s to its own end or later, and may lie where that may: it then shows the last frame.
 OVERHANG = 1.0, 0.05
+# Windows of a span at most: a day of THUMOS14's, which start 7.5 times a second, is 648,000.
+MOST_WINDOWS = 1_000_000
 
 
 def frame_indices(
@@ -45,7 +48,7 @@ def frame_indices(
     """
     if span and span[0] == span[1] and views.sampling == "dense":
         return [_around(times, duration, span[0], frames, views.stride)] * views.clips
-    start, end = _clamped(duration, span)
+    start, end = _clamped(duration, span, views.window is not None)
     clip = np.arange(views.clips)[:, None]
     step = np.arange(frames)[None]
     # the frame shown at the start of the span, and the last that begins inside it
@@ -81,8 +84,16 @@ def windows(span: tuple[float, float], length: float, stride: float) -> list[tup
         span: start and end in seconds.
         length: of a window in seconds.
         stride: seconds from the start of one to that of the next.
+
+    Raises:
+        ValueError: there are more than `MOST_WINDOWS`.
     """
     start, end = span
+    if (end - start) / stride > MOST_WINDOWS:
+        raise ValueError(
+            f"lasts {end - start:g} s, which are {(end - start) / stride:,.0f} windows, one every {stride:g} s; wanted "
+            f"{MOST_WINDOWS:,} at most: state its duration in seconds, or raise clip.window_stride="
+        )
     count = math.floor((end - start - length) / stride + EXACT) + 1
     starts = [round(start + k * stride, 6) for k in range(count)]
     return [(first, round(first + length, 6)) for first in starts] or [span]
@@ -96,17 +107,18 @@ def _around(times: NDArray[np.float64], duration: float, moment: float, frames: 
     return around.clip(0, len(times) - 1)
 
 
-def _clamped(duration: float, span: tuple[float, float] | None) -> tuple[float, float]:
+def _clamped(duration: float, span: tuple[float, float] | None, window: bool) -> tuple[float, float]:
     """Start and end in seconds of the span, ended with the video; raises ValueError if it lies outside."""
     start, end = (0.0, duration) if span is None else span
     where = f"span {start:g} .. {end:g} s"
     if not 0 <= start < end:
         raise ValueError(f"{where} is not a stretch of time that starts at 0 s or later")
-    if start >= duration:
+    outside = end - duration > max(OVERHANG[0], OVERHANG[1] * (end if window else end - start))
+    if start >= duration and (outside or not window):
         raise ValueError(f"{where} starts after the end of the video ({duration:.2f} s)")
-    if end - duration > max(OVERHANG[0], OVERHANG[1] * (end - start)):
+    if outside:
         raise ValueError(f"{where} ends after the end of the video ({duration:.2f} s)")
-    return start, min(end, duration)
+    return start, max(start, min(end, duration))
 
 
 def _numbers(drawn: random.Random, rows: int, columns: int) -> NDArray[np.float64]:

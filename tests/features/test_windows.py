@@ -48,6 +48,20 @@ def test_each_window_is_a_source_and_a_span_must_be_stated() -> None:
         extract.parts(Example("c", Path("a.mp4")), views)
 
 
+def test_a_duration_that_is_not_in_seconds_is_told_before_its_windows_fill_the_memory() -> None:
+    views = Views(window=16 / 30, window_stride=4 / 30)
+    day = Example("a", Path("a.mp4"), span=(0.0, 24 * 3600.0))
+    assert len(extract.parts(day, views)) == 24 * 3600 * 30 // 4 - 3
+    for example, windows_, of in (
+        (Example("b", Path("b.mp4"), span=(0.0, 1e9)), "7,500,000,000", views),
+        (Example("c", Path("c.mp4"), span=(0.0, 5.0)), "5,000,000", Views(window=1.0, window_stride=1e-6)),
+    ):
+        with pytest.raises(
+            UserError, match=rf"{example.id}.* lasts .* s, which are {windows_} windows.*wanted 1,000,000"
+        ):
+            extract.parts(example, of)
+
+
 def test_a_stride_without_a_window_is_refused() -> None:
     with pytest.raises(UserError, match=r"clip\.window_stride=2 has no effect without clip\.window"):
         extract.resolve_views(Views(), Clip(), {"window_stride": 2.0})

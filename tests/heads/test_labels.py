@@ -1,9 +1,13 @@
 """Predictions of classes: the likeliest first, of equals the lower."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from evalkit.heads.labels import best_classes, class_predictions
+from evalkit.api import Example, Task, Views
+from evalkit.errors import UserError
+from evalkit.heads.labels import best_classes, class_predictions, multi_label
 
 
 @pytest.mark.parametrize("classes", [3, 7, 400])
@@ -19,3 +23,11 @@ def test_the_best_come_first_and_equals_keep_their_order() -> None:
     best = best_classes(scores)
     assert best.indices.tolist() == [[1, 3, 0, 2, 5]] * 3
     assert best.values.tolist() == [[1.0, 1.0, 0.5, 0.5, 0.5]] * 3
+
+
+@pytest.mark.parametrize("target", [[[1.0, 2.0, "jump"]], [], 0])
+def test_sequences_of_windows_are_refused_with_the_adapter_that_reads_them(target: object) -> None:
+    example = Example("a", Path("a.mp4"), target, (0.0, 9.0))
+    task = Task([example], lambda values, targets: {}, classes=("jump",), views=Views(window=1.0))
+    with pytest.raises(UserError, match="sequence of windows .* use adapter=localizer"):
+        multi_label(task)

@@ -210,6 +210,10 @@ def test_weights_on_disk_are_those_that_are_trained() -> None:
 def test_what_the_head_cannot_take_is_said() -> None:
     with pytest.raises(UserError, match="multiple of 4, not 10"):
         GTAD(10)
+    for steps in (1, 2, 5000):
+        with pytest.raises(UserError, match=rf"sequences of 3 to 400 steps \(length\), not {steps}"):
+            GTAD(8, steps)
+    assert GTAD(8, 3)(torch.zeros(1, 3, 8)).starts.shape == (1, 3)
     with pytest.raises(ValueError, match="features have 20 steps, the head has 16"):
         GTAD(8, 16)(torch.zeros(1, 20, 8))
     assert isinstance(GTAD(8, 4).candidates(outputs(4, 0))[0], Candidates)

@@ -1,5 +1,6 @@
 """ActivityNet, THUMOS14 and videos of one's own as tasks whose videos are sequences of windows."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ def test_what_cannot_be_a_task_is_told(tmp_path: Path) -> None:
     )
     assert "data.train=validation is data.test too" in refusal("tal", file, train="validation")
     assert "there is no" in refusal("tal", tmp_path / "other.json")
+    none = refusal("tal", own(tmp_path, annotations=[]))
+    assert none.endswith("the 2 videos of subset 'validation' have no segment to score")
+    database = json.loads(own(tmp_path).read_text())["database"]
+    database["a"]["annotations"] = []
+    unlabeled = refusal("tal", write(file, {"database": database}))
+    assert unlabeled.endswith("the 1 videos of subset 'training' have no segment to learn from")
     assert refusal("tal", own(tmp_path, duration=0)).startswith(f"{file}, video a: not as published: ValueError")
 
 

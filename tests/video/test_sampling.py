@@ -186,6 +186,22 @@ def test_a_span_that_the_video_does_not_hold_says_so(span: tuple[float, float], 
     assert reason in str(caught.value) and f"{span[1]:g}" in str(caught.value)
 
 
+def test_windows_may_lie_after_the_video_where_its_whole_span_may_end() -> None:
+    times, duration = constant(1000, 10)  # 100 s, of which 5 percent more are allowed
+    views = Views(window=1.0)
+    assert as_lists(frame_indices(times, duration, views, 4, (99.6, 100.6))) == [[996, 997, 998, 999]]
+    for span in ((100.0, 101.0), (104.2, 105.2)):
+        for sampling in get_args(Sampling):
+            views = Views(sampling, window=1.0, clips=2)
+            assert as_lists(frame_indices(times, duration, views, 4, span)) == [[999] * 4] * 2
+    long = Views(window=16.0)  # may reach as far as the span whose last window it is
+    assert as_lists(frame_indices(times, duration, long, 4, (88.0, 104.0))) == [[880, 910, 940, 970]]
+    with pytest.raises(ValueError, match=r"span 104\.3 \.\. 105\.3 s starts after the end of the video \(100\.00 s\)"):
+        frame_indices(times, duration, Views(window=1.0), 4, (104.3, 105.3))
+    with pytest.raises(ValueError, match="ends after the end of the video"):
+        frame_indices(times, duration, long, 4, (92.0, 108.0))
+
+
 # --- drawn -----------------------------------------------------------------------------------------------------------
 
 
