@@ -21,8 +21,8 @@ def multi_label(task: Task) -> bool:
     """
     if task.views.window:
         raise UserError(
-            "an example of this task is a sequence of windows with segments in it, to which this adapter gives no answer: "
-            "use adapter=localizer"
+            "an example of this task is a sequence of windows with segments in it, to which this adapter gives no "
+            "answer: use adapter=localizer"
         )
     known = [example for example in (*task.train, *task.val, *task.test) if example.target is not None]
     refuse_key_frames(known)

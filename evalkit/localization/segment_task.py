@@ -152,13 +152,15 @@ def read_video_classes(file: Path, videos: Collection[str], classes: Collection[
         The two likeliest classes of each video and their scores.
 
     Raises:
-        UserError: the file is missing, lacks a video or a class, or names an entry that is not so.
+        UserError: the file is missing, lacks a video or a class, has a class twice, or names an entry that is not so.
     """
     content = read_json(file, dict)
     with parsing_errors_at(str(file)):
         names = [name if name in classes else name.replace("_", " ") for name in content["class"]]
         results = content["results"]
         entries = {name.removeprefix("v_"): results[name] for name in results}
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{file}: the class {repeated[0]!r} stands there twice, and would have two scores")
     if missing := sorted({*classes} - {*names}):
         near = suggest(missing[0], names)
         raise UserError(f"{file}: {len(missing)} of {len(classes)} classes are not in it, first {missing[0]!r}.{near}")
