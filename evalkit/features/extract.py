@@ -151,8 +151,7 @@ class FeatureCache:
 _Waiting = tuple[Source, bytes, Decoded | Failure | SourceFeatures]
 _ONE_CLIP = Views()
 WINDOWS_TOGETHER = 16  # neighboring windows of a video that are decoded together, from one key frame on
-# Sources that wait at most, so that what was found does not fill the memory while few clips are missing.
-WAITING = 64
+WAITING = 64  # sources at most, so that what was found does not fill the memory while few clips are missing
 
 
 def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> Views:
