@@ -242,6 +242,8 @@ def _rows(file: Path, widths: Mapping[int, str]) -> Iterator[tuple[str, list[str
                 where = f"{file}, line {reader.line_num}"
                 if not row:
                     continue
+                if "\0" in "".join(row):
+                    raise UserError(f"{where}: it holds a NUL character, so the file is damaged: get it again")
                 if len(row) not in widths or (len(row) > 2 and width and len(row) != width):
                     wanted = f"{width} as above" if width else " or ".join(map(str, widths))
                     raise UserError(f"{where}: {len(row)} values; wanted {wanted}")

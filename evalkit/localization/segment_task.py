@@ -67,7 +67,7 @@ def labeled_splits(
         path = video_file(files, root / "videos", f"v_{video.name}" if f"v_{video.name}" in files else video.name)
         return Example(video.name, path, segments, (0.0, video.seconds), class_scores=scores)
 
-    of_train = videos.of(train)
+    of_train = sorted(videos.of(train), key=lambda video: video.name)  # what is learned knows no order of the file
     if of_train and not any(video.segments for video in of_train):
         raise UserError(
             f"data.root={root}: the {len(of_train):,} videos of subset {train!r} have no segment to learn from"

@@ -54,7 +54,7 @@ class LabeledVideos(NamedTuple):
 
     def of(self, subset: str) -> list[LabeledVideo]:
         """The videos of one split; case makes no difference."""
-        return [video for video in self.videos if video.subset.lower() == subset.lower()]
+        return [video for video in self.videos if video.subset.strip().lower() == subset.strip().lower()]
 
 
 def read_segments(file: Path, drop_repeated: bool = False) -> LabeledVideos:
@@ -169,8 +169,8 @@ def _segment(entry: Mapping[str, Any]) -> tuple[float, float, str]:
     if not 0 <= start <= end:
         raise ValueError(f"segment from {start:g} to {end:g} s; wanted 0 <= start <= end")
     label = entry["label"]
-    if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"label {label!r}; wanted the name of a class")
+    if not isinstance(label, str) or not label.strip() or label != " ".join(label.split()):
+        raise ValueError(f"label {label!r}; wanted the name of a class, in one line and without blanks around it")
     return start, end, label
 
 

@@ -84,6 +84,7 @@ def test_key_frames_without_boxes_stay_and_unscored_actions_are_counted(tmp_path
         ("v,0902,0.1,0.2,0.5,0.9,81,0", "action '81'; wanted a number from 1 to 80"),
         ("v,0902,0.1,0.2,0.5,0.9,,0", "action ''; wanted a number from 1 to 80"),
         (",0902,0.1,0.2,0.5,0.9,12,0", "no video"),
+        ("v\0,0902,0.1,0.2,0.5,0.9,12,0", "it holds a NUL character"),
         ("v,0902,0.1,0.2,0.5,0.9,1", "7 values; wanted 8 as above"),  # cut off
         ("v,0902,0.1", "3 values; wanted 8 as above"),
     ],

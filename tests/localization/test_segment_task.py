@@ -110,6 +110,16 @@ def test_a_file_of_classes_that_is_not_so_is_told(changed: Any, told: str, tmp_p
         read_video_classes(classes(tmp_path, **changed), ["b", "c"], ["jump", "swim"])
 
 
+def test_the_order_of_the_file_is_not_that_of_the_videos_to_learn_from(tmp_path: Path) -> None:
+    def entry(subset: str) -> dict[str, Any]:
+        return {"subset": subset, "duration": 9.0, "annotations": [{"segment": [1, 2], "label": "jump"}]}
+
+    names = ["c", "a", "b"]
+    database = {name: entry("training") for name in names} | {"d": entry("validation ")}
+    task = make("tal", write(tmp_path / "segments.json", {"database": database}))
+    assert [e.id for e in task.train] == ["a", "b", "c"] and [e.id for e in task.test] == ["d"]
+
+
 def test_equal_parts_are_chance(tmp_path: Path) -> None:
     def entry(subset: str, *segments: Any) -> dict[str, Any]:
         annotations = [{"segment": [start, end], "label": label} for start, end, label in segments]

@@ -72,6 +72,8 @@ def test_thumos14_s_layout_is_the_same_and_repeated_annotations_are_one(tmp_path
         (annotated((1, None, "a")), "segment None; wanted a number"),
         (annotated((1, float("nan"), "a")), "segment nan; wanted a finite number"),
         (annotated((1, 2, 7)), "label 7; wanted the name of a class"),
+        (annotated((1, 2, " a")), "label ' a'; wanted the name of a class, in one line and without blanks around it"),
+        (annotated((1, 2, "a\nb")), "label 'a.*b'; wanted the name of a class, in one line"),
         (annotated((1, 2, "a"), duration=0), "video v: .*duration 0"),
         (annotated((1, 2, "a"), subset=None), "subset None"),
         ({"database": {"v": {"subset": "validation", "annotations": []}}}, "video v: .*KeyError: 'duration'"),
