@@ -141,7 +141,7 @@ class Example:
     choices: tuple[str, ...] = ()
     kind: str = ""
     box: tuple[float, float, float, float] | None = None
-    class_scores: Mapping[str, float] = field(default_factory=dict)
+    class_scores: Mapping[str, float] = field(default_factory=dict, hash=False)
     boxes: tuple[tuple[float, float, float, float, float], ...] | None = None
 
 
