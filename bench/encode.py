@@ -20,6 +20,7 @@ import torch
 
 from evalkit.config.parse import resolve
 from evalkit.features import extract
+from evalkit.features.sources import sources
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.video.clips import Decoded, read_clip
 
@@ -31,7 +32,7 @@ def bare(experiment: Experiment) -> None:
     views = experiment.extractor.views
     assert views.frames and views.size
     waiting: list[torch.Tensor] = []
-    for one in extract.sources(experiment.task.train):
+    for one in sources(experiment.task.train):
         clip = read_clip(one.video, one.span, views, views.frames, views.size, clip=experiment.extractor.clip)
         assert isinstance(clip, Decoded)
         waiting.append(clip.pixels)
@@ -44,9 +45,9 @@ def bare(experiment: Experiment) -> None:
 
 def ours(experiment: Experiment) -> None:
     """The encode phase of a run."""
-    sources = extract.sources(experiment.task.train)
+    wanted = sources(experiment.task.train)
     for _ in experiment.extractor.encode(
-        sources, experiment.reader.keep, "encode", {"": extract.unchanged}, experiment.reader.cache
+        wanted, experiment.reader.keep, "encode", {"": extract.unchanged}, experiment.reader.cache
     ):
         continue
 

@@ -8,7 +8,7 @@ from evalkit import encoders
 from evalkit.api import Views
 from evalkit.canary import reference
 from evalkit.config.config import Config
-from evalkit.features import extract
+from evalkit.features.sources import resolve_views
 from evalkit.pipeline import setup
 from evalkit.pipeline.preflight import DRAWN, examine_clips, sample_clips
 
@@ -32,7 +32,7 @@ def canary(config: Config) -> bool:
         task = setup.load_task(config)
         clips = sample_clips(setup.make_extractor(config, task.views, forward), task)
     else:
-        views = extract.resolve_views(Views(), forward.module.clip, {})
+        views = resolve_views(Views(), forward.module.clip, {})
         assert views.frames and views.size
         clips = torch.stack([reference.film(views.frames, views.size, index) for index in DRAWN])
     findings = examine_clips(forward, clips, encoders.folder_of(config.options.ckpt))

@@ -11,9 +11,9 @@ from typing import Any
 from evalkit.api import Clip, Example, Task
 from evalkit.config.config import Config
 from evalkit.datasets.videos import unused_videos
-from evalkit.features import extract
 from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.key import identify
+from evalkit.features.sources import resolve_views, sources
 from evalkit.pipeline.setup import data_root, load_task, meant_size
 from evalkit.plugins import display_name
 from evalkit.results.run_folder import fingerprint
@@ -143,9 +143,9 @@ def report(data: DataCheck) -> str:
 
 def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -> Split:
     options = config.options
-    views = replace(extract.resolve_views(task.views, Clip(), config.clip), size=SIZE)
+    views = replace(resolve_views(task.views, Clip(), config.clip), size=SIZE)
     pool = DecodePool(options.workers or cores(), options.time_limit)
-    parts = extract.sources(examples, views)
+    parts = sources(examples, views)
     there = [part for part in parts if part.video.is_file()]
     with contextlib.closing(FeatureExtractor(views, pool, 1, Cost(), options.decoder)) as extractor:
         read = list(extractor.check(there, f"decode {name}"))

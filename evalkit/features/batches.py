@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from evalkit.errors import UserError
-from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, Source, SourceFeatures, unchanged
+from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, SourceFeatures, unchanged
 from evalkit.features.reader import FeatureReader
+from evalkit.features.sources import Source
 from evalkit.features.store import Store
 from evalkit.runtime import machine
 from evalkit.video.augment import AugmentedView

@@ -8,21 +8,17 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from evalkit.api import Clip, Example, FeatureSpec, Views
-from evalkit.errors import UserError
+from evalkit.api import Clip, FeatureSpec, Views
 from evalkit.features.key import FeatureKey, Identity, identify
+from evalkit.features.sources import Source
 from evalkit.features.store import Store
 from evalkit.runtime.progress import track
-from evalkit.video.augment import AugmentedView
 from evalkit.video.clips import Decoded, Failure, Request
 from evalkit.video.decode import Decoder
-from evalkit.video.sampling import windows
 from evalkit.video.workers import DecodePool
 
 logger = logging.getLogger("evalkit")
@@ -31,18 +27,6 @@ logger = logging.getLogger("evalkit")
 Variant = Callable[[Tensor, int], Tensor]
 
 NOT_FINITE = "the encoder gives NaN or infinity of it: its weights are damaged, or too large for half floats"
-
-
-class Source(NamedTuple):
-    """A part of a video that is decoded and encoded once, however many examples ask about it.
-
-    Attributes:
-        look: an augmented view of it; None means the task's plain views.
-    """
-
-    video: Path
-    span: tuple[float, float] | None
-    look: AugmentedView | None = None
 
 
 @dataclass
@@ -149,54 +133,8 @@ class FeatureCache:
 
 # A source that waits for its batch, with its keys, and with its clips or what was found of it.
 _Waiting = tuple[Source, bytes, Decoded | Failure | SourceFeatures]
-_ONE_CLIP = Views()
 WINDOWS_TOGETHER = 16  # neighboring windows of a video that are decoded together, from one key frame on
 WAITING = 64  # sources at most, so that what was found does not fill the memory while few clips are missing
-
-
-def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> Views:
-    """The task's views with the user's `clip.*` words, and the encoder's own clip where none are given.
-
-    Raises:
-        UserError: no square has such a share of the frame, or windows have a stride and no length.
-    """
-    own_stride = {} if "window" not in overrides else {"window_stride": None}  # a task's stride is of its own window
-    views = replace(views, **{**own_stride, **overrides})  # type: ignore[arg-type]
-    if views.window_stride and not views.window:
-        raise UserError(f"clip.window_stride={views.window_stride:g} has no effect without clip.window")
-    stated = views.resize or views.share != 1 or "share" in overrides
-    share = views.share if stated else clip.share
-    if not 0 < share <= 1:
-        raise UserError(f"clip.share={share:g}: wanted above 0 and up to 1")
-    return replace(
-        views,
-        frames=views.frames or clip.frames,
-        size=views.size or clip.size,
-        resize=views.resize or clip.resize,
-        share=share,
-    )
-
-
-def parts(example: Example, views: Views) -> tuple[Source, ...]:
-    """The parts of a video that an example asks about: one, or its windows.
-
-    Raises:
-        UserError: there are windows, and the example has no span for them, or one of too many.
-    """
-    if views.window is None:
-        return (Source(example.video, example.span),)
-    if example.span is None:
-        raise UserError(f"example {example.id!r} has no span, which clip.window={views.window:g} divides into windows")
-    try:
-        spans = windows(example.span, views.window, views.window_stride or views.window)
-    except ValueError as error:
-        raise UserError(f"example {example.id!r} {error}") from error
-    return tuple(Source(example.video, span) for span in spans)
-
-
-def sources(examples: Iterable[Example], views: Views = _ONE_CLIP) -> list[Source]:
-    """The distinct parts of videos that examples ask about, in order of first appearance."""
-    return list(dict.fromkeys(source for example in examples for source in parts(example, views)))
 
 
 def unchanged(pixels: Tensor, seed: int) -> Tensor:

@@ -15,9 +15,9 @@ from evalkit.api import Example
 from evalkit.config.options import Trainer
 from evalkit.datasets.fewshot import few_shot
 from evalkit.errors import UserError
-from evalkit.features import extract
 from evalkit.features.batches import gather
 from evalkit.features.extract import SourceFeatures
+from evalkit.features.sources import parts, sources
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, TrainSpec, best_point, fit
 from evalkit.video.augment import AugmentedView, augmented_views
@@ -149,23 +149,26 @@ def _read(
     failed: list[SourceFeatures] = []
     total = 0
     for name, examples, looks in (("train", train, views), ("val", val, (None,))):
-        wanted = extract.sources(examples, sampling)
+        wanted = sources(examples, sampling)
         video = experiment.adapter.trains_encoder
         rows, index, undecodable = gather(experiment.reader, wanted, looks, f"encode {name}", video)
-        known = [e for e in examples if all(source in index for source in extract.parts(e, sampling))]
+        known = [e for e in examples if all(source in index for source in parts(e, sampling))]
         splits.append(Examples(known, rows, index, len(looks), sampling))
         if sampling.window:  # one of its windows speaks for a video
-            undecodable = [*{features.source.video: features for features in reversed(undecodable)}.values()][::-1]
+            first: dict[Path, SourceFeatures] = {}
+            for features in undecodable:
+                first.setdefault(features.source.video, features)
+            undecodable = [*first.values()]
             total += len({source.video for source in wanted})
         else:
             total += len(wanted)
         failed += undecodable
     report_failures(failed, total)
     if val and not splits[1].examples:
-        first = failed[-1]  # those of val come last
+        last = failed[-1]  # those of val come last
         raise UserError(
-            f"none of the {len({e.video for e in val})} videos to choose on could be read; {first.source.video}: "
-            f"{first.failure}; mend or remove it"
+            f"none of the {len({e.video for e in val})} videos to choose on could be read; {last.source.video}: "
+            f"{last.failure}; mend or remove it"
         )
     return (splits[0], splits[1]), failed
 

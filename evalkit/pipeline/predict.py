@@ -13,8 +13,9 @@ from torch import Tensor
 
 from evalkit.api import Example, Prediction
 from evalkit.features import extract
-from evalkit.features.extract import Source, SourceFeatures
+from evalkit.features.extract import SourceFeatures
 from evalkit.features.key import architecture
+from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter, check_predictions
 from evalkit.pipeline.controls import SEQUENCE_VARIANTS, cyclic, pixel_variants
 from evalkit.pipeline.journal import Journal
@@ -78,7 +79,7 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
     variants = {"": extract.unchanged} | pixel_variants(controls, views)
     asking: dict[tuple[Source, ...], list[Example]] = {}
     for example in task.test:
-        asking.setdefault(extract.parts(example, views), []).append(example)
+        asking.setdefault(parts(example, views), []).append(example)
     videos = list(asking)
     keys = [reader.cache.keys(video, variants) for video in videos] if reader.cache else []
     journal = _journal(experiment, [key for of_video in keys for key in of_video], seed)
@@ -153,18 +154,18 @@ def _answered(
             yield from examples
 
 
-def _joined(parts: Sequence[SourceFeatures], names: Iterable[str], sequences: bool) -> SourceFeatures:
+def _joined(encodings: Sequence[SourceFeatures], names: Iterable[str], sequences: bool) -> SourceFeatures:
     """What is known of a video from that of its parts, which is the one, or that of its windows in order."""
     if not sequences:
-        (part,) = parts
-        return part
-    failure = next((part.failure for part in parts if part.failure), None)
+        (encoding,) = encodings
+        return encoding
+    failure = next((part.failure for part in encodings if part.failure), None)
     if failure:
-        return SourceFeatures(parts[0].source, failure=failure)
-    features = {name: torch.stack([part.features[name] for part in parts]) for name in parts[0].features}
+        return SourceFeatures(encodings[0].source, failure=failure)
+    features = {name: torch.stack([part.features[name] for part in encodings]) for name in encodings[0].features}
     features |= {name: SEQUENCE_VARIANTS[name](features[""]) for name in names if name in SEQUENCE_VARIANTS}
-    decoder = next((part.decoder for part in parts if part.decoder), None)
-    return SourceFeatures(parts[0].source, features, decoder=decoder)
+    decoder = next((part.decoder for part in encodings if part.decoder), None)
+    return SourceFeatures(encodings[0].source, features, decoder=decoder)
 
 
 def _journal(experiment: Experiment, keys: Sequence[bytes], seed: int) -> Journal:

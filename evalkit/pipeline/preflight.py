@@ -16,9 +16,9 @@ from evalkit.canary.finding import Finding
 from evalkit.config.options import Options
 from evalkit.datasets.videos import describe_files
 from evalkit.errors import UserError
-from evalkit.features import extract
 from evalkit.features.extract import FeatureExtractor
 from evalkit.features.forward import EncoderRunner
+from evalkit.features.sources import Source, parts
 from evalkit.pipeline.setup import Experiment
 
 logger = logging.getLogger("evalkit")
@@ -91,11 +91,11 @@ def examine_clips(runner: EncoderRunner, clips: Tensor, folder: Path | None) -> 
 def sample_clips(extractor: FeatureExtractor, task: Task) -> Tensor:
     """The first clips of the task that decode, uint8 (2, T, C, H, W), of the split that is nearest to training."""
     examples: Sequence[Example] = next((split for split in (task.train, task.val, task.test) if split), ())
-    wanted: dict[extract.Source, Example] = {}
+    wanted: dict[Source, Example] = {}
     for example in examples:
         if len(wanted) >= TRIES:
             break
-        wanted |= dict.fromkeys(extract.parts(example, extractor.views)[:TRIES], example)
+        wanted |= dict.fromkeys(parts(example, extractor.views)[:TRIES], example)
     if task.prepare_videos:
         task.prepare_videos([*wanted.values()])
     clips = extractor.sample([*wanted][:TRIES], CLIPS)

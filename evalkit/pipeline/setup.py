@@ -17,10 +17,10 @@ from evalkit.config.config import Config
 from evalkit.config.keys import Key, adapter_defaults, adapter_keys, default_adapter, settings_class
 from evalkit.config.parse import check_value
 from evalkit.errors import UserError, one_line
-from evalkit.features import extract
 from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.forward import EncoderRunner
 from evalkit.features.reader import FeatureReader, open_feature_cache
+from evalkit.features.sources import resolve_views
 from evalkit.heads import boxes
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.checks import check_task
@@ -166,7 +166,7 @@ def data_root(config: Config) -> Path | None:
 def make_extractor(config: Config, views: Views, runner: EncoderRunner) -> FeatureExtractor:
     """How the task's clips are read for this encoder, the user's `clip.*` words in place of either's."""
     options = config.options
-    views = extract.resolve_views(views, runner.module.clip, config.clip)
+    views = resolve_views(views, runner.module.clip, config.clip)
     pool = DecodePool(options.workers or cores(), options.time_limit)
     return FeatureExtractor(views, pool, runner.batch, Cost(), options.decoder, runner.module.clip)
 

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from evalkit.api import Batch, Example, Prediction, Score, Views
 from evalkit.errors import UserError
 from evalkit.features.batches import FeatureSource
-from evalkit.features.extract import Source, parts
+from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter, check_predictions
 from evalkit.results.scores import headline as headline
 from evalkit.runtime.progress import track

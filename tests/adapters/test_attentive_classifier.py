@@ -20,8 +20,9 @@ from evalkit.api import Adapter, Augment, Batch, Clip, EncoderOutput, Example, F
 from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures
-from evalkit.features.extract import FeatureCache, Source
+from evalkit.features.extract import FeatureCache
 from evalkit.features.key import FeatureKey, Identity
+from evalkit.features.sources import Source
 from evalkit.features.store import Store
 from evalkit.metrics.classification import top1_top5
 from evalkit.pipeline.trainer import Examples, TrainSpec, fit

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from evalkit.api import Augment, Clip, FeatureSpec, Views
 from evalkit.errors import UserError
-from evalkit.features.extract import resolve_views
 from evalkit.features.key import FeatureKey, Identity
+from evalkit.features.sources import resolve_views
 from evalkit.video.augment import augmented_views
 from evalkit.video.clips import read_clip
 from evalkit.video.crop import cut_crops

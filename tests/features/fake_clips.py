@@ -10,7 +10,8 @@ from torch import Tensor
 
 from evalkit.api import Clip, Views
 from evalkit.features import extract
-from evalkit.features.extract import Cost, FeatureExtractor, Source, SourceFeatures
+from evalkit.features.extract import Cost, FeatureExtractor, SourceFeatures
+from evalkit.features.sources import Source, resolve_views
 from evalkit.pipeline import controls
 from evalkit.video.clips import Decoded, Failure, Request
 from evalkit.video.workers import DecodePool
@@ -50,7 +51,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[Request]]:
 
 
 def extractor(batch: int = 4, **views: Any) -> FeatureExtractor:
-    resolved = extract.resolve_views(Views(**views), Clip(frames=4, size=32), {})
+    resolved = resolve_views(Views(**views), Clip(frames=4, size=32), {})
     return FeatureExtractor(resolved, DecodePool(1, 10.0), batch, Cost())
 
 

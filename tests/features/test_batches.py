@@ -13,9 +13,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from evalkit.api import Augment, Batch, EncoderOutput, Example, FeatureSpec
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
-from evalkit.features import extract
 from evalkit.features.batches import InMemoryFeatures, StreamedFeatures, _ahead, gather
-from evalkit.features.extract import Source
+from evalkit.features.sources import Source, sources
 from evalkit.pipeline import fit, trainer
 from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.setup import Experiment, prepare
@@ -209,7 +208,7 @@ def test_what_cannot_be_decoded_is_left_out_wherever_features_come_from(
 def test_rows_come_by_batch_in_any_order_and_several_times(words: list[str], full: None) -> None:
     config = resolve("run", words)
     with prepare(config) as experiment:
-        wanted = extract.sources(experiment.task.train)
+        wanted = sources(experiment.task.train)
         rows, first, failed = gather(experiment.reader, wanted, augmented_views(Augment(views=2), 0), "encode")
         assert isinstance(rows, StreamedFeatures) and not failed and list(first.values()) == list(range(0, 14, 2))
         (every,) = rows.read([range(14)])
@@ -230,7 +229,7 @@ def test_an_encoder_is_read_in_evaluation_though_what_holds_it_is_training(words
 def test_a_read_that_is_given_up_ends_its_thread(words: list[str], full: None) -> None:
     config = resolve("run", words)
     with prepare(config) as experiment:
-        rows, _, _ = gather(experiment.reader, extract.sources(experiment.task.train), (None,), "encode")
+        rows, _, _ = gather(experiment.reader, sources(experiment.task.train), (None,), "encode")
         before = threading.active_count()
         reading: Any = rows.read([[i] for i in range(7)])
         next(reading)
@@ -390,7 +389,7 @@ def test_a_probe_keeps_what_its_settings_say_and_each_way_is_stored_by_itself(wo
         with experiment(*more) as found:
             assert found.adapter.feature_spec == kept and found.reader.cache
             assert found.reader.cache.key.feature_spec == kept
-            keys.add(found.reader.cache.keys(extract.sources(found.task.train)[:1], [""])[0])
+            keys.add(found.reader.cache.keys(sources(found.task.train)[:1], [""])[0])
     assert len(keys) == 6
     with pytest.raises(UserError, match="^adapter.token_grid=2 has no effect with adapter.head=linear$"):
         experiment("adapter.head=linear", "adapter.token_grid=2")

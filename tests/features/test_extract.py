@@ -12,8 +12,9 @@ from evalkit.api import Clip, Example, FeatureSpec, Views
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.codec import as_stored
-from evalkit.features.extract import Source, SourceFeatures
+from evalkit.features.extract import SourceFeatures
 from evalkit.features.reader import FeatureReader
+from evalkit.features.sources import Source, resolve_views, sources
 from evalkit.pipeline import controls
 from evalkit.pipeline.fit import report_failures
 from tests.features import fake_clips
@@ -28,18 +29,18 @@ asked = fake_clips.asked
 def test_the_encoder_fills_in_frames_and_size_and_the_user_overrules_both() -> None:
     clip = Clip(frames=64, size=112)
     own = {"frames": 64, "size": 112, "resize": "crop"}
-    assert extract.resolve_views(Views("dense", stride=4), clip, {}) == Views("dense", stride=4, **own)  # type: ignore[arg-type]
+    assert resolve_views(Views("dense", stride=4), clip, {}) == Views("dense", stride=4, **own)  # type: ignore[arg-type]
     task = Views("segments", frames=8, size=224, resize="squash")
-    assert extract.resolve_views(task, clip, {}) == task
+    assert resolve_views(task, clip, {}) == task
     changed = {"frames": 2, "sampling": "uniform", "crops": 3}
-    assert extract.resolve_views(task, clip, changed) == Views("uniform", frames=2, size=224, crops=3, resize="squash")
-    assert extract.resolve_views(task, clip, {"frames": None}).frames == 64
+    assert resolve_views(task, clip, changed) == Views("uniform", frames=2, size=224, crops=3, resize="squash")
+    assert resolve_views(task, clip, {"frames": None}).frames == 64
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.01, float("nan")])
 def test_a_square_has_a_share_of_the_frame_above_nothing_and_up_to_all(share: float) -> None:
     with pytest.raises(UserError, match=rf"^clip\.share={share:g}: wanted above 0 and up to 1$"):
-        extract.resolve_views(Views(share=1.0), Clip(), {"share": share})
+        resolve_views(Views(share=1.0), Clip(), {"share": share})
 
 
 def test_a_part_of_a_video_is_read_once_in_order_of_first_appearance() -> None:
@@ -50,7 +51,7 @@ def test_a_part_of_a_video_is_read_once_in_order_of_first_appearance() -> None:
         Example("4", Path("a"), span=(1.0, 2.0)),
         Example("5", Path("a"), span=(0.0, 1.0)),
     ]
-    assert extract.sources(examples) == [
+    assert sources(examples) == [
         Source(Path("b"), None),
         Source(Path("a"), (0.0, 1.0)),
         Source(Path("a"), (1.0, 2.0)),

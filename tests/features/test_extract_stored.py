@@ -11,8 +11,9 @@ from torch import Tensor
 
 from evalkit.api import Augment, Clip, FeatureSpec, Views
 from evalkit.features import extract
-from evalkit.features.extract import FeatureCache, Source, SourceFeatures
+from evalkit.features.extract import FeatureCache, SourceFeatures
 from evalkit.features.key import FeatureKey, Identity
+from evalkit.features.sources import Source
 from evalkit.features.store import Store
 from evalkit.video.augment import augmented_views
 from evalkit.video.clips import Request

@@ -8,8 +8,9 @@ import torch
 from evalkit.api import Clip, Example, FeatureSpec, Views
 from evalkit.errors import UserError
 from evalkit.features import extract
-from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, Source
+from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor
 from evalkit.features.key import FeatureKey, Identity
+from evalkit.features.sources import Source, parts, resolve_views, sources
 from evalkit.features.store import Store
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.video.sampling import windows
@@ -40,18 +41,18 @@ def test_a_span_that_is_shorter_than_a_window_is_one() -> None:
 def test_each_window_is_a_source_and_a_span_must_be_stated() -> None:
     views = Views(window=2.0, window_stride=1.0)
     example = Example("a", Path("a.mp4"), span=(0.0, 4.0))
-    assert extract.parts(example, views) == tuple(Source(Path("a.mp4"), (k, k + 2.0)) for k in range(3))
-    assert extract.parts(example, Views()) == (Source(Path("a.mp4"), (0.0, 4.0)),)
+    assert parts(example, views) == tuple(Source(Path("a.mp4"), (k, k + 2.0)) for k in range(3))
+    assert parts(example, Views()) == (Source(Path("a.mp4"), (0.0, 4.0)),)
     other = Example("b", Path("a.mp4"), span=(0.0, 3.0))  # whose windows are those of the other
-    assert extract.sources([example, other], views) == list(extract.parts(example, views))
+    assert sources([example, other], views) == list(parts(example, views))
     with pytest.raises(UserError, match="'c' has no span, which clip.window=2 divides into windows"):
-        extract.parts(Example("c", Path("a.mp4")), views)
+        parts(Example("c", Path("a.mp4")), views)
 
 
 def test_a_duration_that_is_not_in_seconds_is_told_before_its_windows_fill_the_memory() -> None:
     views = Views(window=16 / 30, window_stride=4 / 30)
     day = Example("a", Path("a.mp4"), span=(0.0, 24 * 3600.0))
-    assert len(extract.parts(day, views)) == 24 * 3600 * 30 // 4 - 3
+    assert len(parts(day, views)) == 24 * 3600 * 30 // 4 - 3
     for example, windows_, of in (
         (Example("b", Path("b.mp4"), span=(0.0, 1e9)), "7,500,000,000", views),
         (Example("c", Path("c.mp4"), span=(0.0, 5.0)), "5,000,000", Views(window=1.0, window_stride=1e-6)),
@@ -59,12 +60,12 @@ def test_a_duration_that_is_not_in_seconds_is_told_before_its_windows_fill_the_m
         with pytest.raises(
             UserError, match=rf"{example.id}.* lasts .* s, which are {windows_} windows.*wanted 1,000,000"
         ):
-            extract.parts(example, of)
+            parts(example, of)
 
 
 def test_a_stride_without_a_window_is_refused() -> None:
     with pytest.raises(UserError, match=r"clip\.window_stride=2 has no effect without clip\.window"):
-        extract.resolve_views(Views(), Clip(), {"window_stride": 2.0})
+        resolve_views(Views(), Clip(), {"window_stride": 2.0})
 
 
 def test_a_window_of_the_user_s_has_no_stride_of_the_task_s() -> None:
@@ -75,12 +76,12 @@ def test_a_window_of_the_user_s_has_no_stride_of_the_task_s() -> None:
         ({"window": 8.0, "window_stride": 3.0}, (8.0, 3.0)),
         ({}, (4.0, 2.0)),
     ):
-        views = extract.resolve_views(task, Clip(), overrides)
+        views = resolve_views(task, Clip(), overrides)
         assert (views.window, views.window_stride) == wanted
 
 
 def reader(video_views: Views, workers: int = 1) -> FeatureExtractor:
-    views = extract.resolve_views(video_views, Clip(frames=4, size=32), {})
+    views = resolve_views(video_views, Clip(frames=4, size=32), {})
     return FeatureExtractor(views, DecodePool(workers), 4, Cost())
 
 
@@ -88,7 +89,7 @@ def test_windows_read_together_are_those_read_one_by_one(films: Path) -> None:
     video = films / "00.mp4"
     views = Views(window=0.5, window_stride=0.08, clips=2, crops=3, resize="crop")
     example = Example("a", video, span=(0.0, 2.0))
-    wanted = list(extract.parts(example, views))
+    wanted = list(parts(example, views))
     assert len(wanted) > extract.WINDOWS_TOGETHER
     extractor = reader(views)
     try:
@@ -120,7 +121,7 @@ def test_a_window_has_one_key_whatever_lies_around_it(tmp_path: Path, films: Pat
     cache = FeatureCache(Store(tmp_path), key)
 
     def keys(views: Views, span: tuple[float, float]) -> set[bytes]:
-        return {*cache.keys(extract.parts(Example("a", video, span=span), views), [""])}
+        return {*cache.keys(parts(Example("a", video, span=span), views), [""])}
 
     dense, sparse = keys(Views(window=2.0, window_stride=1.0), (0.0, 8.0)), keys(Views(window=2.0), (0.0, 6.0))
     assert sparse < dense and len(dense) == 7

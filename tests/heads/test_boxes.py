@@ -16,7 +16,7 @@ from evalkit.api import Augment, Batch, Clip, EncoderOutput, Example, Task, View
 from evalkit.cli import main
 from evalkit.encoders.longvivit import ViViT, encoder
 from evalkit.errors import UserError
-from evalkit.features.extract import sources
+from evalkit.features.sources import sources
 from evalkit.heads import boxes
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.head import Head, HeadShape

@@ -16,7 +16,7 @@ from evalkit.api import Batch, Clip, Example, Prediction, Task
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures
-from evalkit.features.extract import Source
+from evalkit.features.sources import Source
 from evalkit.heads.adapter import Adapter
 from evalkit.heads.optim import adamw
 from evalkit.metrics import accuracy, top1_top5

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evalkit.cli import main
-from evalkit.features.extract import Source
+from evalkit.features.sources import Source
 from evalkit.results import run_folder, validate
 from evalkit.video.workers import DecodePool
 from tests.given import DATA, real

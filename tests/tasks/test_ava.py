@@ -11,7 +11,7 @@ from evalkit.cli import main
 from evalkit.config.keys import adapter_defaults
 from evalkit.datasets import published
 from evalkit.errors import UserError
-from evalkit.features.extract import sources
+from evalkit.features.sources import sources
 from evalkit.heads import boxes
 from evalkit.localization import ava_files, spatiotemporal
 from evalkit.metrics import ava_map
