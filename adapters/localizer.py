@@ -16,7 +16,7 @@ from evalkit.errors import UserError
 from evalkit.heads.adapter import AdapterSettings, Training
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import QueryPool, attention_heads
-from evalkit.heads.optim import Trained, adamw
+from evalkit.heads.optim import Trained
 from evalkit.localization.actionformer import ActionFormer
 from evalkit.localization.gtad import GTAD
 from evalkit.localization.soft_nms import Candidates, soft_nms, soft_nms_by_class, vote
@@ -81,10 +81,17 @@ ACTIONFORMER_THUMOS = Published(Training(1e-4, 0.05, 35, 2), 0, 0.5, 0.001, 0.7)
 
 
 def published(settings: Settings) -> Published:
-    """What the head was published with, where sequences are kept or rescaled as these settings say."""
+    """What the head was published with, where sequences are kept or rescaled as these settings say.
+
+    Where they state a length, or how it is trained, that stands in the place of what was published.
+    """
+    rule = ACTIONFORMER_THUMOS if settings.length == 0 else ACTIONFORMER_ACTIVITYNET
     if settings.head == "gtad":
-        return GTAD_ACTIVITYNET
-    return ACTIONFORMER_THUMOS if settings.length == 0 else ACTIONFORMER_ACTIVITYNET
+        rule = GTAD_ACTIVITYNET
+    names = ("lr", "weight_decay", "epochs", "batch_size")
+    stated = {name: value for name in names if (value := getattr(settings, name)) is not None}
+    length = rule.length if settings.length is None else settings.length
+    return rule._replace(training=replace(rule.training, **stated), length=length)
 
 
 class Localizer(Trained):
@@ -94,7 +101,7 @@ class Localizer(Trained):
         head: finds candidates.
         pool: of the tokens of several layers; None where a window is one vector.
         settings: of the adapter.
-        training: of the adapter, as published where the settings say nothing.
+        rule: what the head was published with, and in its place what the settings say.
         task: with its windows.
         dim: width of the features.
     """
@@ -104,18 +111,17 @@ class Localizer(Trained):
         head: GTAD | ActionFormer,
         pool: QueryPool | None,
         settings: Settings,
-        training: Training,
+        rule: Published,
         task: Task,
         dim: int,
     ) -> None:
-        super().__init__(training)
+        super().__init__(rule.training)
         assert task.views.window
         self.head, self.pool, self.classes, self.segments = head, pool, task.classes, settings.segments
-        self.published, self.dim = published(settings), dim
-        self.length = self.published.length if settings.length is None else settings.length
+        self.rule, self.dim, self.given = rule, dim, _given(task)
         self.window, self.stride = task.views.window, task.views.window_stride or task.views.window
         # Of a segment's mean, where neither the head nor a file tells.
-        self.classify = nn.Linear(dim, len(task.classes)) if isinstance(head, GTAD) and not _given(task) else None
+        self.classify = nn.Linear(dim, len(task.classes)) if isinstance(head, GTAD) and not self.given else None
         if pool:
             self.feature_spec = FeatureSpec("tokens", settings.layers, 0, settings.token_grid, "float16")
 
@@ -132,10 +138,11 @@ class Localizer(Trained):
             values = self.pool(layers).unflatten(0, features.shape[:3])
         steps = F.layer_norm(values.float().mean(2), (self.dim,))  # encoders differ in the scale of their vectors
         lengths = torch.tensor(windows, device=self.device)
-        if not self.length:
+        length = self.rule.length
+        if not length:
             return steps, lengths
-        rescaled = [F.interpolate(steps[i, :n].mT[None], self.length, mode="linear") for i, n in enumerate(windows)]
-        return torch.cat(rescaled).mT, torch.full_like(lengths, self.length)
+        rescaled = [F.interpolate(steps[i, :n].mT[None], length, mode="linear") for i, n in enumerate(windows)]
+        return torch.cat(rescaled).mT, torch.full_like(lengths, length)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The head's loss; and, where it learns them, that of the classes of each video."""
@@ -147,7 +154,7 @@ class Localizer(Trained):
             labels.append(of_video.to(self.device))
         if isinstance(self.head, ActionFormer):
             outputs = self.head(sequences, lengths)
-            if self.head.classes == 1:
+            if self.given:
                 labels = [torch.zeros_like(of_video) for of_video in labels]
             return self.head.loss(outputs, segments, labels)
         loss = self.head.loss(self.head(sequences), segments)
@@ -155,10 +162,6 @@ class Localizer(Trained):
             means = [segment_means(of_video, bounds) for of_video, bounds in zip(sequences, segments, strict=True)]
             loss = loss + F.cross_entropy(self.classify(torch.cat(means)), torch.cat(labels))
         return loss
-
-    def configure_optimizers(self) -> Any:
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw(self, self.lr, self.weight_decay, steps, 0.05)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The segments of each video, at most as many candidates as `segments` says, of each of its classes."""
@@ -178,15 +181,15 @@ class Localizer(Trained):
         """Operations of G-TAD on one sequence; None of others."""
         if isinstance(self.head, ActionFormer) or self.pool:
             return None  # which look at values; or at each window
-        return trained_flops(self.head, torch.empty(1, self.length, self.dim, device="meta"))
+        return trained_flops(self.head, torch.empty(1, self.rule.length, self.dim, device="meta"))
 
     def _segments(
         self, example: Example, sequence: Tensor, windows: int, length: int, found: Candidates
     ) -> list[list[Any]]:
         """[start, end, class, score] of each candidate after soft-NMS, the likeliest first."""
-        rule = self.published
+        rule = self.rule
         rows: list[tuple[list[float], str, float]] = []
-        if isinstance(self.head, ActionFormer) and self.head.classes > 1:
+        if isinstance(self.head, ActionFormer) and not self.given:
             bounds, scores, places = soft_nms_by_class(found, rule.sigma, self.segments, rule.min_score)
             for place in sorted({*places.tolist()}):
                 of_class = places == place
@@ -225,7 +228,7 @@ class Localizer(Trained):
 
     def _voted(self, bounds: Tensor, candidates: Candidates) -> list[list[float]]:
         """Segments that remain, moved to the mean of the candidates that overlap them where the head has it so."""
-        moved = vote(bounds, candidates, self.published.voting) if self.published.voting and len(bounds) else bounds
+        moved = vote(bounds, candidates, self.rule.voting) if self.rule.voting and len(bounds) else bounds
         return moved.tolist()
 
     def _steps(self, example: Example, windows: int, length: int) -> tuple[Tensor, Tensor]:
@@ -286,19 +289,16 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Localiz
         raise UserError("adapter.length=0: gtad reads sequences of one length; use adapter.length=100")
     if settings.layers == 1 and settings.token_grid:
         raise UserError(f"adapter.token_grid={settings.token_grid} has no effect with adapter.layers=1")
-    own = published(settings)
-    names = ("lr", "weight_decay", "epochs", "batch_size")
-    stated = {name: value for name in names if (value := getattr(settings, name)) is not None}
+    rule = published(settings)
     several = settings.layers > 1
     dim = encoder.dim if several else pooled_dim(encoder)
     pool = QueryPool(dim, attention_heads(dim), settings.layers) if several else None
-    length = own.length if settings.length is None else settings.length
     classes = 1 if _given(task) else len(task.classes)
     head: GTAD | ActionFormer
     if settings.head == "gtad":
-        head = GTAD(dim, length)
-    elif length:
-        head = ActionFormer(dim, classes, 256, (7, 7, 7, 7, 7, 0), length, 200.0, 0.1, 2.0, 0.001)
+        head = GTAD(dim, rule.length)
+    elif rule.length:
+        head = ActionFormer(dim, classes, 256, (7, 7, 7, 7, 7, 0), rule.length, 200.0, 0.1, 2.0, 0.001)
     else:
         head = ActionFormer(dim, classes)
-    return Localizer(head, pool, settings, replace(own.training, **stated), task, dim)
+    return Localizer(head, pool, settings, rule, task, dim)

@@ -102,6 +102,17 @@ def test_a_head_learns_when_what_happens(settings: dict[str, Any], steps: int, w
 
 
 @pytest.mark.parametrize("head", ["gtad", "actionformer"])
+def test_a_task_of_one_class_has_segments_of_it(head: str) -> None:
+    one = film("a", (4.0, 10.0, "jump"))
+    alone = Task([one], activitynet_map, [one], classes=("jump",), views=WINDOWED)
+    adapter = make_adapter("localizer", ENCODER, alone, head=head, length=16)
+    adapter.training_step(Batch([one], sequence(one)[None], [16]), 0)
+    with torch.inference_mode():
+        (prediction,) = adapter.eval().predict([one], sequence(one)[None])
+    assert prediction.value and {label for _, _, label, _ in prediction.value} == {"jump"}
+
+
+@pytest.mark.parametrize("head", ["gtad", "actionformer"])
 def test_classes_of_a_file_are_those_of_the_video(head: str) -> None:
     one = film("a", (4.0, 10.0, "jump"), scores={"jump": 0.64, "dance": 0.25})
     adapter = make_adapter("localizer", ENCODER, task([one]), head=head, segments=7).eval()
