@@ -56,7 +56,4 @@ def task(
         protocol,
         boxes,
         PUBLISHED[version],
-        split="val",
-        license="CC BY 4.0 (annotations)",
-        source="https://research.google.com/ava",
     )

@@ -55,7 +55,4 @@ def task(
         protocol,
         boxes,
         PUBLISHED,
-        split="val",
-        license="CC BY 4.0 (annotations)",
-        source="https://research.google.com/ava",
     )

@@ -10,6 +10,7 @@ import torch
 
 from evalkit import plugins
 from evalkit.api import Clip, Example, Task
+from evalkit.cli import main
 from evalkit.config.keys import settings_class
 from evalkit.encoders.longvivit import ViViT, encoder
 from evalkit.errors import UserError
@@ -83,6 +84,15 @@ def wordnet_is_here() -> WordNet:
         return wordnet()
     except UserError:
         pytest.skip("needs WordNet 3.0, which no Python package carries (Debian: apt-get install wordnet-base)")
+
+
+def run_of(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run, in this folder, of the demo with its own probe on a task that is written as this source."""
+    monkeypatch.chdir(folder)
+    Path("cut.py").write_text(source)
+    assert main(["run", "task=./cut.py", "ckpt=demo", "adapter.epochs=20", "adapter.lr=3e-3"]) == 0
+    (run,) = Path("results").glob("*/*/*")
+    return run
 
 
 def small(vocabulary: Path | None = None, **settings: Any) -> ViViT:

@@ -164,8 +164,7 @@ def _check_row(
         raise UserError(f"{where}: {len(values)} values; wanted {len(names)} ({','.join(names)[:80]}){advice}")
     if apart := [value for value in values if re.fullmatch(r"\s+\".*\"\s*", value, re.DOTALL)]:
         raise UserError(f"{where}: remove the blanks before the quotes of {apart[0][:60]!r}: they make them its own")
-    if "\0" in "".join(values):
-        raise UserError(f"{where}: it holds a NUL character, so the file is damaged: get it again")
+    refuse_nul(where, values)
     if header and [value.strip().strip("\ufeff") for value in values] == list(names):
         raise UserError(f"{where}: the header stands there again, as of two tables in one file; remove it")
     if swallowed := [line for line in lines[1:] if len(line.split(delimiter)) >= len(values)]:
@@ -173,6 +172,12 @@ def _check_row(
             f"{where}: a quote opens there, and what follows up to the next is one value, with a line that looks like "
             f"a row ({in_line(swallowed[0])[:60]!r}); remove the quote, or write the value on one line"
         )
+
+
+def refuse_nul(where: str, values: Sequence[str]) -> None:
+    """Raises UserError where a value of a row holds a NUL character, which no table has."""
+    if "\0" in "".join(values):
+        raise UserError(f"{where}: it holds a NUL character, so the file is damaged: get it again")
 
 
 def read_json(file: Path, kind: type[Kind]) -> Kind:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evalkit.datasets.files import refuse_nul
 from evalkit.errors import UserError, one_line
 from evalkit.metrics.localization import BOXES_PER_FRAME
 
@@ -242,8 +243,7 @@ def _rows(file: Path, widths: Mapping[int, str]) -> Iterator[tuple[str, list[str
                 where = f"{file}, line {reader.line_num}"
                 if not row:
                     continue
-                if "\0" in "".join(row):
-                    raise UserError(f"{where}: it holds a NUL character, so the file is damaged: get it again")
+                refuse_nul(where, row)
                 if len(row) not in widths or (len(row) > 2 and width and len(row) != width):
                     wanted = f"{width} as above" if width else " or ".join(map(str, widths))
                     raise UserError(f"{where}: {len(row)} values; wanted {wanted}")

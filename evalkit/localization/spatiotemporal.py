@@ -70,7 +70,6 @@ def task(
     protocol: Protocol,
     boxes: Boxes,
     count: int,
-    **facts: Any,
 ) -> Task:
     """A task of actions in boxes by a protocol, or as a miniature.
 
@@ -81,9 +80,11 @@ def task(
         protocol: of the papers.
         boxes: what the test examples' boxes are; given ones are a protocol of their own.
         count: key frames of the split in the paper, with those without annotated boxes; 0 where that is not known.
-        facts: other fields of `evalkit.api.Task`.
     """
     truth = boxes == "truth"
+    facts: dict[str, Any] = dict(
+        split="val", license="CC BY 4.0 (annotations)", source="https://research.google.com/ava"
+    )
     if mini:
         facts = miniature(facts) | protocols.MINI
         facts |= {"views": replace(facts["views"], resize="squash"), "settings": facts["settings"] | {"head": "box"}}

@@ -25,7 +25,7 @@ from evalkit.metrics.average_precision import box_map
 from evalkit.mini import classes, film, world
 from evalkit.results import run_folder
 from evalkit.video.clips import Decoded, read_clip
-from tests.given import make_adapter
+from tests.given import make_adapter, run_of
 
 BOX = (0.1, 0.2, 0.6, 0.9)
 SQUASH = Views("uniform", resize="squash")
@@ -156,8 +156,11 @@ class Plain(nn.Module):
         return self.classify((query + found)[:, 0])  # type: ignore[no-any-return]
 
 
-def perturbed(points: int = 3) -> Bank:
-    bank = Bank([Point(seed=i) for i in range(points)], HeadShape(DIM, CLASSES, HEADS, boxed=True))
+SHAPE = HeadShape(DIM, CLASSES, HEADS, boxed=True)
+
+
+def perturbed(points: int = 3, shape: HeadShape = SHAPE) -> Bank:
+    bank = Bank([Point(seed=i) for i in range(points)], shape)
     torch.manual_seed(0)
     for value in bank.parameters():
         value.data += 0.3 * torch.randn_like(value)
@@ -325,10 +328,7 @@ def task(mini=False):
 def test_the_demo_knows_the_color_in_a_box_better_than_can_be_told_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("cut.py").write_text(CUT)
-    assert main(["run", "task=./cut.py", "ckpt=demo", "adapter.epochs=20", "adapter.lr=3e-3"]) == 0
-    (run,) = Path("results").glob("*/*/*")
+    run = run_of(CUT, tmp_path, monkeypatch)
     rows = run_folder.load_rows(run)
     film_of = [row.id.partition("/")[0] for row in rows]
     both = {

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from evalkit.api import Batch, Example, Task
 from evalkit.errors import UserError
 from evalkit.heads import boxes, roi
-from evalkit.heads.bank import Bank, Point
 from evalkit.heads.head import Head, HeadShape
 from evalkit.heads.optim import StackedAdamW
 from evalkit.metrics import ava_map
 from tests.given import make_adapter, make_grid
-from tests.heads.test_boxes import BOX, CLASSES, DIM, SQUASH, halves, tiny_encoder
+from tests.heads.test_boxes import BOX, CLASSES, DIM, SQUASH, halves, perturbed, tiny_encoder
 
 HEADS = 2
 SHAPE = HeadShape(DIM, CLASSES, HEADS, boxed=True, roi=True)
@@ -61,14 +60,6 @@ def test_roi_align_of_a_plane_is_the_plane_where_its_points_are() -> None:
     assert found[0, :7].tolist() == pytest.approx([0.25 + 0.5 * (k + 0.5) / 7 for k in range(7)])
 
 
-def perturbed(points: int) -> Bank:
-    bank = Bank([Point(seed=i) for i in range(points)], SHAPE)
-    torch.manual_seed(0)
-    for value in bank.parameters():
-        value.data += 0.3 * torch.randn_like(value)
-    return bank.double()
-
-
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
 def test_outputs_and_gradients_are_those_of_torchs_own_modules(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evalkit.heads.roi.CHUNK", chunk)
@@ -76,7 +67,7 @@ def test_outputs_and_gradients_are_those_of_torchs_own_modules(chunk: int, monke
     tokens = torch.randn(len(CORNERS), 3, 16, DIM, generator=draw, dtype=torch.float64)
     corners = torch.tensor(CORNERS, dtype=torch.float64)
     target = torch.randint(2, (len(CORNERS), CLASSES), generator=draw)
-    bank = perturbed(3)
+    bank = perturbed(3, shape=SHAPE)
     logits = bank(tokens, corners)
     torch.autograd.backward(bank.loss(logits, target).sum())
     for k in range(3):

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from evalkit.api import Example, Views
-from evalkit.cli import main
 from evalkit.config.keys import adapter_defaults
 from evalkit.datasets import published
 from evalkit.errors import UserError
@@ -20,7 +19,7 @@ from evalkit.pipeline.foreign import score_predictions
 from evalkit.pipeline.foreign_files import read_predictions
 from evalkit.results import run_folder
 from evalkit.results.validate import validate
-from tests.given import ANNOTATIONS, make, make_adapter, real, refusal, write
+from tests.given import ANNOTATIONS, make, make_adapter, real, refusal, run_of, write
 from tests.heads.test_boxes import tiny_encoder
 
 BOX = "{},0.1,0.2,0.5,0.9,{},{}\n"
@@ -170,10 +169,9 @@ def test_the_papers_number_of_key_frames_counts_those_without_a_person(tmp_path:
     count = 2 * 897 - 1  # two films, one key frame excluded
     splits = ava_files.read(tmp_path, False, "truth", None, 0.8, "v2.2", 0.0)
     assert splits.counted == count
-    facts: dict[str, Any] = {"split": "val", "license": "", "source": ""}
-    whole = spatiotemporal.task("ava", splits, False, "videoglue", "truth", count, **facts)
+    whole = spatiotemporal.task("ava", splits, False, "videoglue", "truth", count)
     assert whole.sizes == {"test": len(whole.test)}
-    assert spatiotemporal.task("ava", splits, False, "videoglue", "truth", 0, **facts).sizes == {}
+    assert spatiotemporal.task("ava", splits, False, "videoglue", "truth", 0).sizes == {}
     kinetics = ava_files.read(ava_kinetics(tmp_path), True, "truth", None, 0.2, "v2.2", 0.0)
     assert kinetics.counted == count + 2
 
@@ -362,11 +360,7 @@ def test_the_demo_knows_what_is_in_a_box_and_with_wrong_boxes_it_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong ones are mirrored, with what is said to be in them: whoever looks there sees the other thing's color."""
-    monkeypatch.chdir(tmp_path)
-    Path("cut.py").write_text(CUT)
-    assert main(["run", "task=./cut.py", "ckpt=demo", "adapter.epochs=20", "adapter.lr=3e-3"]) == 0
-    (run,) = Path("results").glob("*/*/*")
-    rows = run_folder.load_rows(run)
+    rows = run_folder.load_rows(run_of(CUT, tmp_path, monkeypatch))
     assert all(len(row.prediction) <= 50 and all(len(box) == 6 for box in row.prediction) for row in rows)
     right, wrong = (
         ava_map([row.prediction for row in of], [row.target for row in of])["mAP"]
