@@ -84,14 +84,15 @@ def read(
     persons = _detections_file(root, boxes, detections)
     videos = find_videos(root)
     clips = _clips(videos)
+    video = functools.cache(functools.partial(video_file, videos, root / "videos"))  # a film has 900 key frames
 
     def files(split: str) -> list[Annotated]:
         ava = find_file(root, *_named(f"ava_{split}_{version}.csv"))
-        of_split = [_read_ava(ava, classes, lambda key: _film_of(videos, root, start, key))]
+        of_split = [_read_ava(ava, classes, lambda key: (video(key[0]), key[1] - start))]
         if kinetics:
             file = find_file(root, *_named(f"kinetics_{split}_v1.0.csv"))
             frames = _read(file, classes, (), None)
-            of_split.append(Annotated(frames, lambda key: _clip_of(videos, clips, root, key), len(frames.boxes)))
+            of_split.append(Annotated(frames, lambda key: _clip_of(video, clips, key), len(frames.boxes)))
         return of_split
 
     annotated = files("val")
@@ -122,10 +123,6 @@ def _read_ava(file: Path, classes: Sequence[str], place: Callable[[KeyFrame], tu
     return Annotated(frames, place, len(films) * seconds - sum(name in films for name, _ in excluded))
 
 
-def _film_of(videos: Videos, root: Path, start: float, key: KeyFrame) -> tuple[Path, float]:
-    return video_file(videos, root / "videos", key[0]), key[1] - start
-
-
 def _clips(videos: Videos) -> dict[str, list[tuple[int, int, str]]]:
     """Start, end and name of the clips of each video by its id."""
     clips: dict[str, list[tuple[int, int, str]]] = {}
@@ -136,11 +133,11 @@ def _clips(videos: Videos) -> dict[str, list[tuple[int, int, str]]]:
 
 
 def _clip_of(
-    videos: Videos, clips: Mapping[str, Sequence[tuple[int, int, str]]], root: Path, key: KeyFrame
+    video: Callable[[str], Path], clips: Mapping[str, Sequence[tuple[int, int, str]]], key: KeyFrame
 ) -> tuple[Path, float]:
     name, second = key
     start, _, file = next((clip for clip in clips.get(name, ()) if clip[0] <= second <= clip[1]), (0, 0, name))
-    return video_file(videos, root / "videos", file), second - start
+    return video(file), second - start
 
 
 def _read(
