@@ -31,9 +31,10 @@ def check(task: Task, views: Views, augment: Augment | None) -> None:
     """
     boxed = [example for example in (*task.train, *task.val, *task.test) if example.box or example.boxes is not None]
     for example in boxed:
-        for box in [example.box] if example.box else []:
-            if len(box) != 4 or not _is_box(box):
-                raise UserError(f"example {example.id!r} has the box {box}: wanted left, top, right and bottom in 0..1")
+        if example.box and (len(example.box) != 4 or not _is_box(example.box)):
+            raise UserError(
+                f"example {example.id!r} has the box {example.box}: wanted left, top, right and bottom in 0..1"
+            )
         for detected in example.boxes or ():
             if len(detected) != 5 or not _is_box(detected) or not 0 <= detected[4] <= 1:
                 raise UserError(
