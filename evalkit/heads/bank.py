@@ -303,12 +303,12 @@ def _fresh(seed: int, shape: HeadShape) -> dict[str, Tensor]:
     state = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if shape.heads:
+        if shape.roi:
+            modules["pool"] = roi.RoiAttention(dim, shape.heads)
+        elif shape.heads:
             if not shape.boxed:
                 state["pool.query"] = torch.randn(1, 1, dim) * 0.02
-            if shape.roi:
-                modules["pool"] = roi.RoiAttention(dim, shape.heads)
-            for at in [] if shape.roi else [f"pool.layers.{i}" for i in range(layers)] or ["pool"]:
+            for at in [f"pool.layers.{i}" for i in range(layers)] or ["pool"]:
                 modules[f"{at}.norm"] = nn.LayerNorm(dim)
                 modules[f"{at}.attention"] = nn.MultiheadAttention(dim, shape.heads)
                 if layers:
