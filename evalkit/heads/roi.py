@@ -81,15 +81,14 @@ def attend(p: Mapping[str, Tensor], heads: int, tokens: Tensor, within: Tensor) 
         within: boxes (B, 4).
     """
     weight, bias = ({part: p[f"roi_{part.replace('.', '_')}_{kind}"] for part in _PARTS} for kind in ("weight", "bias"))
+    k = len(bias["up"])
 
     def place(name: str, at: Tensor) -> Tensor:  # (N, 1 or 2) -> (K, N, 8)
-        at = at.expand(len(bias["up"]), -1, -1)
-        for layer in (f"{name}.0", f"{name}.2"):
-            at = torch.baddbmm(bias[layer][:, None], at if layer.endswith("0") else at.relu(), weight[layer].mT)
-        return at
+        first, second = f"{name}.0", f"{name}.2"
+        hidden = torch.baddbmm(bias[first][:, None], at.expand(k, -1, -1), weight[first].mT)
+        return torch.baddbmm(bias[second][:, None], hidden.relu(), weight[second].mT)
 
     b, steps, count, dim = tokens.shape
-    k = len(bias["up"])
     still = boxes.mean_over_time(tokens).to(bias["up"])
     times, places = positions(steps, count, still)
     time, space = place("time", times), place("space", places)
