@@ -52,12 +52,10 @@ class Persons(NamedTuple):
     Attributes:
         boxes: [left, top, right, bottom, score] of each key frame.
         below: boxes with a score below the threshold.
-        repeated: boxes that stand there more than once, and count once.
     """
 
     boxes: dict[KeyFrame, list[list[float]]]
     below: int
-    repeated: int = 0
 
 
 def read_label_map(file: Path) -> dict[int, str]:
@@ -154,13 +152,11 @@ def read_persons(file: Path, threshold: float) -> Persons:
             repeated += 1
         else:
             members.append(person)
-    unusual = [
-        f"{below:,} boxes have scores below {threshold:g}" if below else "",
-        f"{repeated:,} boxes stand there more than once, and count once" if repeated else "",
-    ]
-    if any(unusual):
-        logger.info(f"{file}: {'; '.join(filter(None, unusual))}")
-    return Persons(boxes, below, repeated)
+    _log_counts(
+        file,
+        {f"boxes have scores below {threshold:g}": below, "boxes stand there more than once, and count once": repeated},
+    )
+    return Persons(boxes, below)
 
 
 def key_frame_name(key: KeyFrame) -> str:
@@ -212,15 +208,22 @@ def _read(
         members.append(box)
     for key, heap in heaps.items():
         boxes[key] = [box for *_, box in sorted(heap, key=lambda item: -item[0][0])]
-    unusual = [
-        f"{unscored:,} boxes have actions that are not scored" if unscored else "",
-        f"{repeated:,} boxes stand there more than once, first {first_repeated}" if repeated else "",
-        f"{len(left_out):,} key frames are excluded" if left_out else "",
-        f"{beyond:,} boxes are beyond the {BOXES_PER_FRAME} that count in a key frame" if beyond else "",
-    ]
-    if any(unusual):
-        logger.info(f"{file}: {'; '.join(filter(None, unusual))}")
+    _log_counts(
+        file,
+        {
+            "boxes have actions that are not scored": unscored,
+            f"boxes stand there more than once, first {first_repeated}": repeated,
+            "key frames are excluded": len(left_out),
+            f"boxes are beyond the {BOXES_PER_FRAME} that count in a key frame": beyond,
+        },
+    )
     return KeyFrames(boxes, persons, unscored, repeated, len(left_out), beyond)
+
+
+def _log_counts(file: Path, counts: Mapping[str, int]) -> None:
+    """Logs what is unusual in a file, in one line, without what there is none of."""
+    if unusual := [f"{count:,} {what}" for what, count in counts.items() if count]:
+        logger.info(f"{file}: {'; '.join(unusual)}")
 
 
 def _keep(heap: list[Any], rank: tuple[float, ...], box: Box) -> bool:
