@@ -39,6 +39,8 @@ PERSONS = "ava_val_predicted_boxes.csv"  # SlowFast's name of it
 _HELD_OUT = 0.1  # of the training videos
 _SPARE_S = 120.0  # by which a file that is cut from a film may go on after the last key frame
 
+Box = tuple[float, float, float, float, float]  # left, top, right, bottom, score
+
 
 class Annotated(NamedTuple):
     """One file of annotations.
@@ -217,7 +219,7 @@ def _key_frames(
         UserError: the file is missing, not as it should be, or of other key frames.
     """
     detected: Mapping[KeyFrame, Sequence[Sequence[float]]] | None = None
-    if boxes == "detections" and detections:
+    if detections:
         detected = read_persons(detections, threshold).boxes
         known = {key for file in annotated for key in file.frames.boxes}
         if not known & detected.keys():
@@ -229,23 +231,18 @@ def _key_frames(
             f"{detections}: {sum(not detected.get(key) for key in known):,} of {len(known):,} key frames have no box; "
             f"{len(detected.keys() - known):,} key frames of the file are not annotated, and left out"
         )
-    return [
-        _key_frame(
-            file,
-            key,
-            classes,
-            _given(_persons(file.frames, key))
-            if boxes == "truth"
-            else None
-            if detected is None
-            else tuple((b[0], b[1], b[2], b[3], b[4]) for b in detected.get(key, ())),
-        )
-        for file in annotated
-        for key in file.frames.boxes
-    ]
+
+    def asked(file: Annotated, key: KeyFrame) -> tuple[Box, ...] | None:
+        if boxes == "truth":
+            return _given(_persons(file.frames, key))
+        if detected is None:
+            return None
+        return tuple((b[0], b[1], b[2], b[3], b[4]) for b in detected.get(key, ()))
+
+    return [_key_frame(file, key, classes, asked(file, key)) for file in annotated for key in file.frames.boxes]
 
 
-def _given(persons: Iterable[tuple[Any, ...]]) -> tuple[tuple[float, float, float, float, float], ...]:
+def _given(persons: Iterable[tuple[Any, ...]]) -> tuple[Box, ...]:
     """Boxes as they are annotated, each once."""
     return tuple((*corners, 1.0) for corners in dict.fromkeys((p[0], p[1], p[2], p[3]) for p in persons))
 
@@ -254,7 +251,7 @@ def _key_frame(
     file: Annotated,
     key: KeyFrame,
     classes: Sequence[str],
-    boxes: tuple[tuple[float, float, float, float, float], ...] | None,
+    boxes: tuple[Box, ...] | None,
 ) -> Example:
     path, second = file.place(key)
     target = [[*box[:4], classes[box[4]]] for box in file.frames.boxes[key] if classes[box[4]]]
