@@ -5,6 +5,7 @@ Hooks that tests/conftest.py takes over.
 
 import faulthandler
 import os
+import signal
 import threading
 import time
 from collections.abc import Generator
@@ -15,8 +16,12 @@ from xdist.scheduler import LoadFileScheduling
 
 from tests.patience import patience
 
-# Seconds that a test may take on an idle machine; the slowest takes a tenth of it.
-LIMIT = float(os.environ.get("EVALKIT_TEST_LIMIT", "300"))
+# Seconds that a test may take on an idle machine; the slowest takes a fifth of it.
+LIMIT = float(os.environ.get("EVALKIT_TEST_LIMIT", "150"))
+# As many times that on a machine that is slow, and no more: where a test hangs, the suite ends all the same.
+SLOWEST = 4
+# As many times that may lie between two reports of all test processes.
+BETWEEN = 4
 
 
 class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
@@ -49,10 +54,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduli
 
 
 class Watch:
-    """Ends this process, with the stack of each thread, when a test takes longer than the machine explains."""
+    """Ends this process, with the stack of each thread, when something takes longer than the machine explains.
 
-    def __init__(self, output: TextIO) -> None:
-        self._output = output
+    Args:
+        output: for the stacks.
+        limit: seconds that it may take on an idle machine.
+    """
+
+    def __init__(self, output: TextIO, limit: float) -> None:
+        self._output, self._limit = output, limit
         self._lock = threading.Lock()
         self._started: float | None = None
         threading.Thread(target=self._prolong, daemon=True).start()
@@ -60,7 +70,7 @@ class Watch:
     def start(self) -> None:
         with self._lock:
             self._started = time.monotonic()
-            faulthandler.dump_traceback_later(LIMIT, exit=True, file=self._output)
+            faulthandler.dump_traceback_later(self._limit, exit=True, file=self._output)
 
     def stop(self) -> None:
         with self._lock:
@@ -70,11 +80,11 @@ class Watch:
     def _prolong(self) -> None:
         """Moves the alarm while a test runs, by how slow the machine is at that time."""
         while True:
-            time.sleep(LIMIT / 30)
+            time.sleep(self._limit / 30)
             with self._lock:
                 if self._started is None:
                     continue
-            limit = patience(LIMIT)
+            limit = min(patience(self._limit), SLOWEST * self._limit)
             with self._lock:
                 if self._started is not None:
                     left = max(0.01, self._started + limit - time.monotonic())
@@ -86,7 +96,33 @@ WATCH = pytest.StashKey[Watch]()
 
 @pytest.hookimpl
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[WATCH] = Watch(os.fdopen(os.dup(2), "w"))
+    # A shell's background jobs ignore Ctrl-C, and so would all that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    leads = _leads(config)
+    config.stash[WATCH] = watch = Watch(os.fdopen(os.dup(2), "w"), BETWEEN * LIMIT if leads else LIMIT)
+    if leads:
+        config.pluginmanager.register(_Reports(watch))
+
+
+def _leads(config: pytest.Config) -> bool:
+    """Whether this process hands the tests out to others."""
+    return config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+
+
+class _Reports:
+    """Expects the next report in time: test processes may also hang between two tests."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def pytest_sessionstart(self) -> None:
+        self._watch.start()
+
+    def pytest_runtest_logreport(self) -> None:
+        self._watch.start()
+
+    def pytest_sessionfinish(self) -> None:
+        self._watch.stop()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,6 +22,19 @@ DEATHS = {
 }
 
 
+def suite(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The tests of a folder, run as `make test` runs the project's, with two seconds for each."""
+    (options,) = re.findall(r"-m pytest (-n 2 .*restart \d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options.split(), "-p", "no:cacheprovider", "."],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "EVALKIT_TEST_LIMIT": "2"},
+        capture_output=True,
+        text=True,
+        timeout=patience(120),
+    )
+
+
 def test_a_test_that_ends_its_process_or_hangs_fails_and_all_others_run(tmp_path: Path) -> None:
     """Before it, files are finished; after it, files have not begun, and its own file has tests left."""
     for file, death in zip("abcdefg", ["", "", *DEATHS, ""], strict=True):
@@ -31,17 +44,19 @@ def test_a_test_that_ends_its_process_or_hangs_fails_and_all_others_run(tmp_path
         (tmp_path / f"test_{file}.py").write_text("\n\n".join(tests))
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    (options,) = re.findall(r"-m pytest (-n 2 .*restart \d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", *options.split(), "-p", "no:cacheprovider", "."],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "EVALKIT_TEST_LIMIT": "2"},
-        capture_output=True,
-        text=True,
-        timeout=patience(120),
-    )
+    ended = suite(tmp_path)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     for death in DEATHS:
         assert re.search(rf"^FAILED test_.\.py::test_{death} ", ended.stdout, re.MULTILINE), ended.stdout
     assert "4 failed, 28 passed in " in ended.stdout, ended.stdout
     assert ended.stderr.count("Timeout (") == 2
+
+
+def test_a_process_that_hangs_between_two_tests_ends_the_suite(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        f"{CONFTEST}import time\n\ndef pytest_runtest_logfinish():\n    time.sleep(99)\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_a.py").write_text("def test_one():\n    pass\n\n\ndef test_other():\n    pass\n")
+    ended = suite(tmp_path)
+    assert ended.returncode == 1 and "Timeout (" in ended.stderr, ended.stdout + ended.stderr
