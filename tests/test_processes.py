@@ -53,9 +53,11 @@ def test_a_test_that_ends_its_process_or_hangs_fails_and_all_others_run(tmp_path
 
 
 def test_a_process_that_hangs_between_two_tests_ends_the_suite(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(
-        f"{CONFTEST}import time\n\ndef pytest_runtest_logfinish():\n    time.sleep(99)\n"
+    hangs = (
+        "import os, time\n\n\ndef pytest_runtest_logfinish():\n"
+        "    if 'PYTEST_XDIST_WORKER' in os.environ:\n        time.sleep(1000)\n"
     )
+    (tmp_path / "conftest.py").write_text(CONFTEST + hangs)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_a.py").write_text("def test_one():\n    pass\n\n\ndef test_other():\n    pass\n")
     ended = suite(tmp_path)
