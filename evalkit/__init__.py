@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evalkit.encoders import load_encoder as load_encoder
-    from evalkit.pipeline.python import run as run
+    from evalkit.launch.python import run as run
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
         return load_encoder
     if name == "run":
-        from evalkit.pipeline.python import run
+        from evalkit.launch.python import run
 
         return run
     raise AttributeError(f"module 'evalkit' has no attribute {name!r}")

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from evalkit.errors import UserError
-from evalkit.pipeline import python
+from evalkit.launch import python
 
 
 class Evaluate(Callback):

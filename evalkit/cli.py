@@ -139,7 +139,7 @@ def _main(words: list[str]) -> int:
 
         return print_keys(cast(Any, command), rest)
     if command == "run" and any(word.startswith("suite=") for word in rest):
-        from evalkit.pipeline import suite
+        from evalkit.launch import suite
 
         return suite.run(rest)
     from evalkit.config.parse import resolve

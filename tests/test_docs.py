@@ -13,9 +13,9 @@ from evalkit.cli import main
 from evalkit.config.options import Command
 from evalkit.config.parse import resolve
 from evalkit.datasets import suites
+from evalkit.launch import suite, sweep
 from evalkit.mini import language
 from evalkit.mini.film import write
-from evalkit.pipeline import suite, sweep
 from evalkit.results import run_folder, validate
 
 ROOT = Path(__file__).parents[1]

@@ -149,6 +149,7 @@ LAYERS = (
     ("config", "weights", "features", "datasets", "localization", "results"),
     ("encoders", "language"),
     ("adapters", "mini", "pipeline"),
+    ("launch",),
     ("tasks", "demo", "commands", "callback"),
     ("cli", "leaderboard"),
 )

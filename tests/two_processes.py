@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from evalkit.pipeline import python
+from evalkit.launch import python
 from tests.test_callback import Classifier, evaluate
 
 CKPT, VIDEOS = map(Path, sys.argv[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evalkit.config.config import Config
-from evalkit.pipeline.runner import run
+from evalkit.launch.processes import run
 
 
 def main(config: Config) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evalkit.pipeline import sweep
+from evalkit.launch import sweep
 
 
 def main(words: list[str]) -> int:

@@ -28,6 +28,8 @@ class Options:
         out: folder that the result, or the trained adapter, is written into
         seed: of everything random
         device: where to compute; auto: a GPU where there is one
+        devices: processes on this machine that share the run, each with a GPU, or with its part of the cores
+        nodes: machines that share the run, with so many devices each; srun or torchrun starts evalkit on them
         workers: processes that decode; 0: one per core
         threads: of the encoder's arithmetic on a CPU; 0: one per core that this process may use
         batch: clips encoded at once; auto: many, and half as many each time the memory does not suffice
@@ -50,6 +52,8 @@ class Options:
     out: Path = Path("results")
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: Annotated[int, Gt(0)] = 1
+    nodes: Annotated[int, Gt(0)] = 1
     workers: Annotated[int, Ge(0)] = 0
     threads: Annotated[int, Ge(0)] = 0
     batch: Annotated[int, Gt(0)] | Literal["auto"] = "auto"

@@ -241,7 +241,7 @@ class FeatureExtractor:
 
         Neighbors that are augmented views of the same clip are read together, and so are windows of a video.
         """
-        groups = [group for _, run in itertools.groupby(wanted, self._together) for group in self._divided([*run])]
+        groups = self.groups(wanted)
         for group, clip in zip(groups, self.pool.read([*map(self._request, groups)]), strict=True):
             if isinstance(clip, Decoded):
                 yield from _each_of(clip, len(group))
@@ -251,6 +251,10 @@ class FeatureExtractor:
                 yield clip
             else:  # one of the windows may be at fault
                 yield from self.pool.read([self._request([source]) for source in group])
+
+    def groups(self, wanted: Iterable[Source]) -> list[list[Source]]:
+        """The sources in order, those in one list that are read together."""
+        return [group for _, run in itertools.groupby(wanted, self._together) for group in self._divided([*run])]
 
     def _together(self, source: Source) -> Source:
         """What is equal for sources that may be read together, where they are neighbors."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from evalkit.api import FeatureSpec
+from evalkit.errors import UserError
 from evalkit.features.codec import as_stored
-from evalkit.features.extract import FeatureCache, FeatureExtractor
+from evalkit.features.extract import FeatureCache, FeatureExtractor, Variant
 from evalkit.features.forward import EncoderRunner
 from evalkit.features.key import FeatureKey, Identity, architecture
+from evalkit.features.sources import Source
 from evalkit.features.store import open_default
+from evalkit.runtime.ranks import Ranks
 from evalkit.video.decode import PYAV, default_decoder
 
 
@@ -45,6 +49,29 @@ class FeatureReader:
         finite = torch.isfinite(features).flatten(1).all(1)  # others have no such layout, and fail as examples
         features[finite] = as_stored(features[finite], self.spec.layout)
         return features
+
+    def store_share(self, wanted: Sequence[Source], variants: Mapping[str, Variant], ranks: Ranks, label: str) -> None:
+        """Encodes this process's share of the sources that are not stored yet, and waits for the others.
+
+        Args:
+            wanted: the same in all processes.
+            variants: as of `FeatureExtractor.encode`.
+            ranks: this process's place.
+            label: of the progress.
+
+        Raises:
+            UserError: there is no cache, through which the processes share what they encode.
+        """
+        if not self.cache:
+            raise UserError("several processes share what they encode through the cache: leave out cache=off")
+        own = [source for group in ranks.share(self.extractor.groups(wanted)) for source in group]
+        keys = self.cache.keys(own, variants)
+        missing = [place for place, key in enumerate(keys) if not self.cache.holds(key)]
+        own, keys = [own[place] for place in missing], [keys[place] for place in missing]
+        for _ in self.extractor.encode(own, self.keep, label, variants, self.cache, keys):
+            continue
+        ranks.wait()
+        self.cache.store.refresh()
 
 
 def open_feature_cache(

@@ -11,16 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from evalkit.api import Example
 from evalkit.config.options import Trainer
 from evalkit.datasets.fewshot import few_shot
 from evalkit.errors import UserError
 from evalkit.features.batches import gather
-from evalkit.features.extract import SourceFeatures
+from evalkit.features.extract import SourceFeatures, unchanged
 from evalkit.features.sources import parts, sources
+from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, TrainSpec, best_point, fit
 from evalkit.video.augment import AugmentedView, augmented_views
+from evalkit.weights import trained_adapter
 
 logger = logging.getLogger("evalkit")
 
@@ -28,6 +32,8 @@ logger = logging.getLogger("evalkit")
 def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[dict[str, Any], float]:
     """Fits every grid point on train, and leaves in the experiment the adapter that is best on val, its settings and
     what it predicts of val.
+
+    Of several processes each encodes its share of the videos, the first one fits, and the others take over the adapter.
 
     Args:
         experiment: with an adapter that is to be fitted.
@@ -40,16 +46,12 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     Raises:
         UserError: as `fit` does; of grid points that diverge only where all do.
     """
-    task = experiment.task
-    train, val = list(task.train), list(task.val)
-    if not val:
-        # Films that the task makes are made below.
-        train, val = split_val(train, seed, exists=(lambda video: True) if task.prepare_videos else Path.is_file)
-    if trainer.shots:
-        train = few_shot(train, task.classes, trainer.shots, seed)
-        val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
-    if task.prepare_videos:
-        task.prepare_videos([*train, *val])
+    task, ranks = experiment.task, experiment.ranks
+    train, val = _training_examples(experiment, trainer, seed)
+    if ranks.size > 1:
+        _encode_shares(experiment, train, val, seed)
+    if not ranks.first:
+        return _take_over(experiment)
     spec = TrainSpec(experiment.device, seed, trainer.precision, trainer.max_minutes)
     curves: dict[int, TrainingCurve] = {}
     chosen, best = 0, None
@@ -62,7 +64,7 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         if len(experiment.passes) > 1:
             experiment.use(experiment.build(points), points[0])
         adapter = experiment.adapter
-        views = _training_views(experiment, seed)
+        views = _training_views(experiment, adapter, seed)
         if read != (adapter.feature_spec, views):  # mostly all points read the same
             data = None  # its memory is given back before others are read
             data, failed = _read(experiment, train, val, views)
@@ -99,6 +101,55 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         "n_val": len(val),
         "undecodable": [{"video": str(source.source.video), "reason": source.failure} for source in failed],
     }
+    if ranks.size > 1:
+        learned = trained_adapter.adapter_state(best) or best.cpu()  # a closed form may hold more than weights
+        ranks.broadcast((record, seconds, chosen, learned))
+        best.to(experiment.device)
+    return record, seconds
+
+
+def _training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[list[Example], list[Example]]:
+    """The examples to train on and to choose on, whose videos are there where the task makes them."""
+    task = experiment.task
+    train, val = list(task.train), list(task.val)
+    if not val:
+        # Films that the task makes are made below.
+        train, val = split_val(train, seed, exists=(lambda video: True) if task.prepare_videos else Path.is_file)
+    if trainer.shots:
+        train = few_shot(train, task.classes, trainer.shots, seed)
+        val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
+    if task.prepare_videos:
+        task.prepare_videos([*train, *val])
+    return train, val
+
+
+def _encode_shares(experiment: Experiment, train: Sequence[Example], val: Sequence[Example], seed: int) -> None:
+    """Stores what each process encodes of train and val, so that the first finds all that it fits on."""
+    sampling = experiment.extractor.views
+    done = []
+    for places in experiment.passes:
+        adapter = experiment.build([experiment.points[k] for k in places])
+        views = _training_views(experiment, adapter, seed)
+        if (adapter.feature_spec, views) in done:
+            continue
+        done.append((adapter.feature_spec, views))
+        wanted = [source._replace(look=look) for source in sources(train, sampling) for look in views]
+        wanted += sources(val, sampling)
+        reader = experiment.reader.reads(adapter.feature_spec)
+        reader.store_share(wanted, {"": unchanged}, experiment.ranks, "encode train and val")
+
+
+def _take_over(experiment: Experiment) -> tuple[dict[str, Any], float]:
+    """Waits for the adapter that the first process fits, and puts it in place."""
+    nothing: tuple[dict[str, Any], float, int, dict[str, Tensor] | Adapter] = {}, 0.0, 0, {}
+    record, seconds, chosen, learned = experiment.ranks.broadcast(nothing)
+    settings = experiment.points[chosen]
+    if isinstance(learned, Adapter):
+        adapter = learned
+    else:
+        adapter = experiment.build([settings])
+        adapter.load_adapter_state(learned)
+    experiment.use(adapter.to(experiment.device).eval(), settings)
     return record, seconds
 
 
@@ -131,9 +182,9 @@ def split_val(
     return train, [example for example in examples if example.video in held_out]
 
 
-def _training_views(experiment: Experiment, seed: int) -> tuple[AugmentedView | None, ...]:
-    """The augmented views of a training clip that the adapter is fitted on; None stands for the plain ones."""
-    augment, adapter = experiment.augment, experiment.adapter
+def _training_views(experiment: Experiment, adapter: Adapter, seed: int) -> tuple[AugmentedView | None, ...]:
+    """The augmented views of a training clip that an adapter is fitted on; None stands for the plain ones."""
+    augment = experiment.augment
     if not augment:
         return (None,)
     views = augment.views if adapter.closed_form else min(augment.views, max(1, adapter.epochs))

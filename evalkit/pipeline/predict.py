@@ -70,9 +70,10 @@ class Predictions:
 def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predictions:
     """Predictions of all test examples; each video is decoded once, however many examples and controls ask about it.
 
-    What the same run predicted before it was killed is taken from its journal.
+    What the same run predicted before it was killed is taken from its journal. Of several processes each decodes,
+    encodes and predicts its share, in the batches in which one process would, and the first gets all.
     """
-    task, reader, views = experiment.task, experiment.reader, experiment.extractor.views
+    task, reader, views, ranks = experiment.task, experiment.reader, experiment.extractor.views, experiment.ranks
     size = 1 if views.window else experiment.extractor.batch  # a sequence of windows is predicted by itself
     if task.prepare_videos:
         task.prepare_videos(task.test)
@@ -81,13 +82,16 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
     for example in task.test:
         asking.setdefault(parts(example, views), []).append(example)
     videos = list(asking)
-    keys = [reader.cache.keys(video, variants) for video in videos] if reader.cache else []
-    journal = _journal(experiment, [key for of_video in keys for key in of_video], seed)
+    batches = [range(start, min(start + size, len(videos))) for start in range(0, len(videos), size)]
+    own = ranks.share(batches)
+    keys: dict[int, list[bytes]] = {}
+    if reader.cache:
+        keys = {place: reader.cache.keys(videos[place], variants) for places in own for place in places}
+    journal = _journal(experiment, keys, seed)
     predicted = Predictions({name: {} for name in ["", *controls]}, {}, {}, journal)
     left: list[int] = []
-    for start in range(0, len(videos), size):
+    for places in own:
         # What is predicted together is recalled as a whole or not at all: a kill changes no batch.
-        places = range(start, min(start + size, len(videos)))
         examples = [example for place in places for example in asking[videos[place]]]
         if not predicted.recall([*predicted.by_control], examples):
             left += places
@@ -103,6 +107,13 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
     for _ in track(answered, "predict", sum(map(len, asking.values()))):
         continue
     next(encodings, None)  # lets it flush
+    for by_control, failures, decoders in ranks.gather((predicted.by_control, predicted.failures, predicted.decoders)):
+        for name, predictions in by_control.items():
+            predicted.by_control[name] |= predictions
+        predicted.failures.update(failures)
+        predicted.decoders.update(decoders)
+    if not ranks.first:
+        return predicted
     for name, predictions in predicted.by_control.items():
         if name != "option_order":  # its values are lists, one per order
             examples = [example for example in task.test if example.id in predictions]
@@ -168,21 +179,24 @@ def _joined(encodings: Sequence[SourceFeatures], names: Iterable[str], sequences
     return SourceFeatures(encodings[0].source, features, decoder=decoder)
 
 
-def _journal(experiment: Experiment, keys: Sequence[bytes], seed: int) -> Journal:
+def _journal(experiment: Experiment, keys: Mapping[int, Sequence[bytes]], seed: int) -> Journal:
     """The journal that is named by all that decides what this run predicts.
 
     There is none where features are not stored, nor of an adapter whose weights cannot be written, so that nothing
     tells what it learned.
 
     Args:
-        keys: of the features of each source, which hold the video, the encoder and the views.
+        keys: of the features of each part of a video, which hold the video, the encoder and the views; by the place of
+            the video, of this process's share.
     """
-    adapter = experiment.adapter
+    adapter, ranks = experiment.adapter, experiment.ranks
+    everywhere = {place: of_video for share in ranks.gather(keys) for place, of_video in share.items()}
     learned = trained_adapter.adapter_state(adapter)
     if not experiment.reader.cache or (adapter.epochs and not learned):
         return Journal("")
+    digest = hashlib.sha256(b" ".join(key for _, of_video in sorted(everywhere.items()) for key in of_video))
     identity = {
-        "features": hashlib.sha256(b" ".join(keys)).hexdigest(),
+        "features": digest.hexdigest(),
         "task": [experiment.name, experiment.task.version, run_folder.fingerprint(experiment.task.test)],
         "adapter": [experiment.adapter_name, experiment.settings, architecture(adapter), checkpoint.digest(learned)],
         "frozen": {
@@ -191,7 +205,7 @@ def _journal(experiment: Experiment, keys: Sequence[bytes], seed: int) -> Journa
         },
         "run": [seed, experiment.extractor.batch, packages()],
     }
-    return Journal(schema.digest(identity))
+    return Journal(ranks.broadcast(schema.digest(identity)))
 
 
 def _ask(adapter: Adapter, examples: Sequence[Example], features: Tensor | None) -> dict[str, Prediction]:

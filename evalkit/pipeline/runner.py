@@ -29,41 +29,49 @@ from evalkit.results import provenance, run_folder, scores
 from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
-from evalkit.results.table import table
+from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.video.decode import default_decoder
 from evalkit.weights import trained_adapter
 
 logger = logging.getLogger("evalkit")
 
 
-def run(config: Config, quiet: bool = False) -> Path:
-    """Scores an encoder on a task, prints the table unless told to be quiet, and returns the run's folder.
+def run(config: Config, ranks: Ranks = ALONE) -> Path:
+    """Scores an encoder on a task and returns the run's folder.
+
+    Of several processes each encodes its share of the videos into the store, and predicts its share of the examples;
+    the first one fits, scores and writes.
+
+    Args:
+        config: of the run.
+        ranks: this process's place among those that share it.
 
     Raises:
         UserError: something in the configuration, the data or the checkpoint that the user can mend.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    with prepare(config) as experiment:
-        folder = _run(config, experiment, started, clock)
-    if not quiet:
-        print(table(run_folder.load(folder)))
-        print(folder / run_folder.RESULT)
-    return folder
+    with prepare(config, ranks) as experiment:
+        return ranks.broadcast(_run(config, experiment, started, clock))
 
 
-def _run(config: Config, experiment: Experiment, started: datetime, clock: float) -> Path:
+def _run(config: Config, experiment: Experiment, started: datetime, clock: float) -> Path | None:
+    """The folder that was written; None in all but the first process."""
     task, cost, options = experiment.task, experiment.extractor.cost, config.options
     score_reference = scores.reference(task.score)  # fails now rather than after hours
-    preflight.check_run(experiment, options, config.trainer.shots, data_root(config))
     findings: list[Finding] = []
-    if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
-        folder = encoders.folder_of(options.ckpt)
-        findings = preflight.check_encoder(experiment.encoder, experiment.extractor, task, folder)
+    if experiment.ranks.first:
+        preflight.check_run(experiment, options, config.trainer.shots, data_root(config))
+        if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
+            folder = encoders.folder_of(options.ckpt)
+            findings = preflight.check_encoder(experiment.encoder, experiment.extractor, task, folder)
+    experiment.ranks.wait()
 
     selection = None
     if experiment.needs_fit:
         selection, cost.fit_s = fit_adapter(experiment, config.trainer, options.seed)
     predicted = predict(experiment, controls_of(experiment) if options.controls else [], options.seed)
+    if not experiment.ranks.first:
+        return None
 
     if len(predicted.failures) == len(task.test):
         example = task.test[0]

@@ -28,6 +28,7 @@ from evalkit.pipeline.settings import adapter_settings, grid_passes, refuse_grid
 from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
 from evalkit.runtime.machine import cores
+from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.video.decode import default_decoder
 from evalkit.video.workers import DecodePool
 from evalkit.weights import checkpoint, trained_adapter
@@ -49,6 +50,7 @@ class Experiment:
         fitted_from: folder that the adapter's weights came from; None where it is not trained yet.
         reader: of the features that the adapter reads.
         augment: how training views differ; None where the adapter is fitted on the views of the test.
+        ranks: this process's place among those that share the run.
         on_val: id, target and prediction of each val example, by the adapter that was chosen; empty before fitting.
     """
 
@@ -63,6 +65,7 @@ class Experiment:
     fitted_from: Path | None
     reader: FeatureReader
     augment: Augment | None = None
+    ranks: Ranks = ALONE
     on_val: Sequence[tuple[str, Any, Any]] = ()
 
     def __enter__(self) -> Experiment:
@@ -104,13 +107,13 @@ class Experiment:
         self.reader = self.reader.reads(adapter.feature_spec)
 
 
-def load_runner(config: Config) -> EncoderRunner:
-    """The encoder that the words ask for, on its device, ready for clips."""
+def load_runner(config: Config, ranks: Ranks = ALONE) -> EncoderRunner:
+    """The encoder that the words ask for, on this process's device, ready for clips."""
     options = config.options
     torch.manual_seed(options.seed)
-    device = _device(options.device)
+    device = _device(options.device, ranks)
     if device.type == "cpu":
-        torch.set_num_threads(options.threads or cores())
+        torch.set_num_threads(options.threads or max(1, cores() // ranks.local_size))
     encoder = config.module
     if encoder is None:
         encoder = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
@@ -163,25 +166,29 @@ def data_root(config: Config) -> Path | None:
     return root if isinstance(root, Path) and not config.options.mini else None
 
 
-def make_extractor(config: Config, views: Views, runner: EncoderRunner) -> FeatureExtractor:
+def make_extractor(config: Config, views: Views, runner: EncoderRunner, ranks: Ranks = ALONE) -> FeatureExtractor:
     """How the task's clips are read for this encoder, the user's `clip.*` words in place of either's."""
     options = config.options
     views = resolve_views(views, runner.module.clip, config.clip)
-    pool = DecodePool(options.workers or cores(), options.time_limit)
+    pool = DecodePool(options.workers or max(1, cores() // ranks.local_size), options.time_limit)
     return FeatureExtractor(views, pool, runner.batch, Cost(), options.decoder, runner.module.clip)
 
 
-def prepare(config: Config) -> Experiment:
+def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
     """Task, encoder and adapter from their names, the adapter's trained weights in place where there are any.
+
+    Args:
+        config: of the run.
+        ranks: this process's place among those that share it.
 
     Raises:
         UserError: a part cannot be made, or does not fit the others.
     """
     options = config.options
     default_decoder(options.decoder)  # fails now where it is not installed
-    runner = load_runner(config)  # before mini films are made
+    runner = load_runner(config, ranks)  # before mini films are made
     task = load_task(config)
-    extractor = make_extractor(config, task.views, runner)
+    extractor = make_extractor(config, task.views, runner, ranks)
     task = replace(task, views=extractor.views)  # as they are read, whatever the task said
     augment = _augment(task, config.trainer.views, options.task)
     boxes.check(task, task.views, augment)
@@ -220,6 +227,7 @@ def prepare(config: Config) -> Experiment:
         fitted_from=fitted_from,
         reader=_reader(config, extractor, runner, adapter),
         augment=augment,
+        ranks=ranks,
     )
 
 
@@ -329,11 +337,17 @@ def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:
     return trained
 
 
-def _device(word: str) -> torch.device:
-    if word == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _device(word: str, ranks: Ranks) -> torch.device:
+    word = ("cuda" if torch.cuda.is_available() else "cpu") if word == "auto" else word
     if word == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch sees no GPU here; use device=cpu or auto")
+    if word == "cuda" and ranks.local_size > 1:
+        if ranks.local_size > torch.cuda.device_count():
+            raise UserError(
+                f"devices={ranks.local_size}: torch sees {torch.cuda.device_count()} GPUs here; start as many processes"
+            )
+        torch.cuda.set_device(ranks.local)
+        return torch.device("cuda", ranks.local)
     if word == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: torch sees no Metal device here; use device=cpu or auto")
     return torch.device(word)

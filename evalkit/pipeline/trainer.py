@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -164,7 +165,8 @@ def fit(
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         trainer = lightning.Trainer(
             accelerator="cpu" if device.type == "cpu" else "gpu" if device.type == "cuda" else device.type,
-            devices=1,
+            devices=1 if device.index is None else [device.index],
+            plugins=[LightningEnvironment()],  # whatever the environment has of srun or torchrun
             max_epochs=adapter.epochs,
             max_time=timedelta(minutes=spec.max_minutes) if spec.max_minutes else None,
             # Scaled gradients skip a step for all points where one has no finite gradient; heads are float32 anyway.

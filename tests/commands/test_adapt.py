@@ -249,7 +249,7 @@ def test_a_failed_adaptation_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("evalkit.weights.trained_adapter.save_file", full)
-    monkeypatch.setattr("evalkit.commands.adapt.fit_adapter", lambda experiment, trainer, seed: ({}, 0.0))
+    monkeypatch.setattr("evalkit.pipeline.adapt.fit_adapter", lambda experiment, trainer, seed: ({}, 0.0))
     assert main(["adapt", *words, f"ckpt={tiny}", f"lm={lm}", f"out={tmp_path / 'out'}"]) == 2
     assert not list(tmp_path.iterdir())
 

@@ -82,7 +82,7 @@ def _settled(name: str, given: list[str], folder: Path) -> None:
     """Settles the words as the command would, writes config.yaml, and reads the same configuration back from it."""
     from evalkit.config.parse import resolve
     from evalkit.datasets import suites
-    from evalkit.pipeline import suite, sweep
+    from evalkit.launch import suite, sweep
 
     if name == "sweep":
         sweep.plan(given)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from evalkit.config.options import SECTIONS
 from evalkit.datasets.suites import Suite, nearest_published, read
 from evalkit.errors import UserError, nearest
+from evalkit.launch import sweep
+from evalkit.launch.sweep import Cell, Done
 from evalkit.metrics import videoglue
-from evalkit.pipeline import sweep
-from evalkit.pipeline.sweep import Cell, Done
 from evalkit.results.table import columns, decimal, interval
 
 logger = logging.getLogger("evalkit")

@@ -13,7 +13,7 @@ from torch import nn
 from evalkit.api import Encoder
 from evalkit.config import config, parse
 from evalkit.errors import UserError
-from evalkit.pipeline import runner
+from evalkit.launch import processes
 from evalkit.results import run_folder
 from evalkit.runtime import notes
 
@@ -57,7 +57,7 @@ def run(task: str, ckpt: str | Path | nn.Module, *, quiet: bool = False, **words
     if isinstance(ckpt, nn.Module):
         settled = replace(settled, module=copy.deepcopy(ckpt).eval().requires_grad_(False))
     with notes.on_stderr(not quiet and not notes.have_handlers()):
-        folder = runner.run(settled, quiet)
+        folder = processes.run(settled, quiet)
     return Result(folder, run_folder.load(folder))
 
 

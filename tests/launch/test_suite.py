@@ -10,9 +10,9 @@ from evalkit.datasets import published
 from evalkit.datasets import suites as suite_files
 from evalkit.datasets.suites import Suite, read, suites
 from evalkit.errors import UserError
+from evalkit.launch import suite
+from evalkit.launch.suite import plan
 from evalkit.metrics import videoglue
-from evalkit.pipeline import suite
-from evalkit.pipeline.suite import plan
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 

@@ -271,7 +271,7 @@ def _shared(done: Sequence[Done]) -> set[str]:
 
 def _run(cell: Cell) -> tuple[Path | None, str]:
     """The folder of a cell's run, else why there is none; whatever goes wrong ends this cell alone."""
-    from evalkit.pipeline.runner import run
+    from evalkit.launch.processes import run
 
     try:
         return finished(cell.config) or run(cell.config), ""
@@ -289,7 +289,7 @@ def _run_apart(cell: Cell, running: set[subprocess.Popen[str]]) -> tuple[Path | 
         return folder, ""
     program = (
         "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from evalkit.runtime import parent; "
-        "parent.end_with(int(sys.argv.pop(1))); from evalkit.pipeline import sweep; sweep.run_alone(sys.argv[1:])"
+        "parent.end_with(int(sys.argv.pop(1))); from evalkit.launch import sweep; sweep.run_alone(sys.argv[1:])"
     )
     path = json.dumps([str(place) for place in sys.path])
     # -P: else a json.py in the current folder would be run.

@@ -12,7 +12,7 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.errors import UserError
-from evalkit.pipeline import sweep
+from evalkit.launch import sweep
 from evalkit.results import plot, run_folder, validate
 from tests.patience import wait_until
 

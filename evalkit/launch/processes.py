@@ -1,0 +1,159 @@
+"""A run or an adaptation in this process, or in several that share it.
+
+torchrun or srun starts them; or, with `devices=` above 1, evalkit does on its own machine, by torch's agent, which is
+torchrun's: where one process ends, it ends the others.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from evalkit.config.config import Config
+from evalkit.config.options import Command
+from evalkit.config.parse import resolve
+from evalkit.errors import UserError
+from evalkit.pipeline import adapt as adaptation
+from evalkit.pipeline import runner
+from evalkit.results import run_folder
+from evalkit.results.table import table
+from evalkit.runtime import notes, parent, ranks
+
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from evalkit.launch import processes; "
+    "processes.run_rank(sys.argv[1:])"
+)
+
+
+def run(config: Config, quiet: bool = False) -> Path:
+    """Scores an encoder on a task, prints the table unless told to be quiet, and returns the run's folder.
+
+    Raises:
+        UserError: something in the configuration, the data or the checkpoint that the user can mend.
+    """
+    place = _place(config)
+    folder = runner.run(config, place) if place else _launch(config)
+    if not quiet and (place is None or place.first):
+        print(table(run_folder.load(folder)))
+        print(folder / run_folder.RESULT)
+    return folder
+
+
+def adapt(config: Config) -> Path:
+    """Trains an adapter, and returns the folder that it is written into.
+
+    Raises:
+        UserError: as `run`; or the folder is taken, or the task has no train split.
+    """
+    place = _place(config)
+    return adaptation.adapt(config, place) if place else _launch(config)
+
+
+def _place(config: Config) -> ranks.Ranks | None:
+    """This process's place among those that share the run; None where they are to be started.
+
+    Raises:
+        UserError: as many are here as were not asked for.
+    """
+    devices, nodes = config.options.devices, config.options.nodes
+    place = ranks.here()
+    if place.size == 1:
+        return place if devices == nodes == 1 else None
+    if devices * nodes not in (1, place.size):
+        raise UserError(
+            f"devices={devices} nodes={nodes}: srun or torchrun has started {place.size} processes; leave both out, or "
+            "start as many"
+        )
+    return place
+
+
+def _launch(config: Config) -> Path:
+    """Runs or adapts in `devices` processes, and returns the folder that the first one wrote.
+
+    Raises:
+        UserError: nodes are asked for, which torchrun or srun must start; the encoder is a module in memory; or a
+            process ended early, with its reason.
+    """
+    options = config.options
+    if options.nodes > 1:
+        raise UserError(
+            f"nodes={options.nodes}: evalkit starts processes on its own machine only; start it on each with srun or "
+            "torchrun (docs/scale.md)"
+        )
+    if config.module is not None:
+        raise UserError(
+            f"devices={options.devices}: other processes cannot load a module in memory; give its checkpoint"
+        )
+    # Not before: torch's agent takes a second to import.
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    agent = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=options.devices,
+        run_id=f"evalkit-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        max_restarts=0,
+        local_addr="127.0.0.1",
+    )
+    shown = "1" if notes.are_shown() else ""
+    with tempfile.TemporaryDirectory(prefix="evalkit-") as place:
+        path = json.dumps([str(folder) for folder in sys.path])
+        command = "sweep" if config.points else config.command
+        # -P: else a json.py in the current folder would be run.
+        words = ["-P", "-c", _PROGRAM, path, str(os.getpid()), place, shown, command, *config.words]
+        try:
+            elastic_launch(agent, sys.executable)(*words)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            raise UserError(_reason(Path(place), rank, failure.exitcode, options.devices)) from None
+        return Path((Path(place) / "folder").read_text(encoding="utf-8"))
+
+
+def _reason(place: Path, rank: int, code: int, count: int) -> str:
+    """Why a process ended: in its own words if it left any."""
+    told = place / f"reason-{rank}"
+    if told.is_file():
+        return told.read_text(encoding="utf-8")
+    how = f"was killed by signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+    return f"process {rank} of {count} {how}{memory}; the same command, with any devices=, goes on from what is stored"
+
+
+def run_rank(words: Sequence[str]) -> None:
+    """One of the processes: does its part of the run, and leaves the folder, or its reason to stop, for the parent.
+
+    Args:
+        words: the parent's process number, a folder for what is left, whether notes are shown, the command, its words.
+    """
+    number, place, shown, command, *rest = words
+    parent.end_with(int(number))
+    try:
+        with notes.on_stderr(bool(shown) and os.environ["RANK"] == "0"):
+            folder = _run(command, rest)
+    except UserError as error:
+        (Path(place) / f"reason-{os.environ['RANK']}").write_text(str(error), encoding="utf-8")
+        sys.exit(2)
+    if ranks.here().first:
+        (Path(place) / "folder").write_text(str(folder), encoding="utf-8")
+
+
+def _run(command: str, words: Sequence[str]) -> Path:
+    from evalkit.launch import sweep  # which imports this module
+
+    if command == "sweep":
+        _, (cell,) = sweep.plan(words)
+        return run(cell.config, quiet=True)
+    config = resolve(cast(Command, command), words)
+    return adapt(config) if command == "adapt" else run(config, quiet=True)

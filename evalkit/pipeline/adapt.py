@@ -1,0 +1,87 @@
+"""`evalkit adapt`: an adapter that is trained on a task's train split, in a folder that `ckpt=` takes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from evalkit import encoders
+from evalkit.config.config import Config
+from evalkit.errors import UserError
+from evalkit.pipeline import preflight
+from evalkit.pipeline.fit import fit_adapter
+from evalkit.pipeline.setup import Experiment, frozen_parts, prepare
+from evalkit.results.schema import plain
+from evalkit.runtime.atomic import hidden_beside
+from evalkit.runtime.ranks import ALONE, Ranks
+from evalkit.weights import trained_adapter
+
+
+def adapt(config: Config, ranks: Ranks = ALONE) -> Path:
+    """Trains the adapter; the folder holds what it learned, and the encoder.
+
+    The encoder is written whole where it was trained into a new one, else as a pointer to its checkpoint with the hash
+    of its weights.
+
+    Args:
+        config: of the adaptation.
+        ranks: this process's place among those that share it: each encodes its share, and the first trains and writes.
+
+    Raises:
+        UserError: the folder is taken, or the task has no train split.
+    """
+    out = config.options.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out={out} exists and is not empty; nothing is overwritten: name another folder")
+    with prepare(config, ranks) as experiment:
+        _adapt(config, experiment, out)
+        ranks.wait()
+    return out
+
+
+def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
+    if not experiment.task.train:
+        raise UserError(f"task {experiment.name} has no train split to adapt on; adapt on another task")
+    if experiment.adapter.saves_encoder:
+        encoders.spec_of(config.options.ckpt)  # fails now rather than after hours
+    elif not trained_adapter.adapter_state(experiment.adapter):
+        raise UserError(
+            f"adapter {experiment.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
+        )
+    if experiment.ranks.first and config.options.canary and not experiment.retuned:
+        folder = encoders.folder_of(config.options.ckpt)
+        preflight.check_encoder(experiment.encoder, experiment.extractor, experiment.task, folder)
+    experiment.ranks.wait()
+    selection, _ = fit_adapter(experiment, config.trainer, config.options.seed)
+    if not experiment.ranks.first:
+        return
+    with hidden_beside(out) as hidden:
+        hidden.mkdir()
+        record = {
+            "adapter": experiment.adapter_name,
+            "settings": experiment.settings,
+            "task": experiment.name,
+            "selection": selection,
+            "config": config.to_yaml(),
+            "frozen": frozen_parts(experiment.adapter, experiment.task, experiment.encoder.sha256),
+        }
+        trained_adapter.save_adapter(
+            experiment.adapter, trained_adapter.adapter_folder(hidden, experiment.adapter_name), record
+        )
+        if experiment.adapter.saves_encoder:
+            encoders.save_encoder(experiment.encoder.module, encoders.spec_of(config.options.ckpt), hidden)
+        else:
+            local = Path(config.options.ckpt).expanduser()
+            pointer = {
+                "ckpt": str(local.absolute()) if local.exists() else config.options.ckpt,
+                "seed": config.options.seed,
+                "settings": plain(config.encoder),
+                "sha256": experiment.encoder.sha256,
+            }
+            (hidden / "encoder.json").write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        os.replace(hidden, out)
+    chosen = selection["chosen"]
+    print(f"kept epoch {chosen['epoch']} of {chosen['epochs']}: {selection['val_score']:.1f} on val\n{out}")

@@ -1,0 +1,163 @@
+"""The processes that share a run: which of how many this one is, and what they tell one another.
+
+torchrun, srun or evalkit itself (`evalkit.pipeline.launch`) starts them; each finds its place in the environment. They
+speak through torch.distributed: gloo for what lies in memory, NCCL for what lies on GPUs.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from evalkit.errors import UserError
+
+T = TypeVar("T")
+
+# A rank may wait for as long as another fits an adapter; one that is gone ends the wait at once.
+WAIT = timedelta(days=30)
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """A process's place among those of its run.
+
+    Attributes:
+        rank: its number, from 0.
+        size: how many there are.
+        local: its number among those of its machine, from 0.
+        local_size: how many there are on its machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+    local_size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that fits, scores and writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of items that all have in the same order; the parts differ by one item at most."""
+        return items[self.rank :: self.size]
+
+    def wait(self) -> None:
+        """Returns once all processes have come here.
+
+        Raises:
+            UserError: one of them has ended.
+        """
+        self.gather(None)
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes in order, in the first; in the others nothing.
+
+        Raises:
+            UserError: one of them has ended.
+        """
+        if self.size == 1:
+            return [value]
+        from torch import distributed
+
+        values: list[Any] | None = [None] * self.size if self.first else None
+        try:
+            distributed.gather_object(value, values)
+            distributed.barrier()
+        except RuntimeError as error:
+            raise _ended(error) from error
+        return values or []
+
+    def broadcast(self, value: T) -> T:
+        """The first process's value, in all.
+
+        Raises:
+            UserError: the first has ended.
+        """
+        if self.size == 1:
+            return value
+        from torch import distributed
+
+        values = [value]
+        try:
+            distributed.broadcast_object_list(values)
+        except RuntimeError as error:
+            raise _ended(error) from error
+        return values[0]
+
+
+ALONE = Ranks()
+
+
+def _ended(error: RuntimeError) -> UserError:
+    return UserError(
+        f"another process of this run has ended; its message says why ({str(error).splitlines()[0]})"
+    )
+
+
+@functools.cache
+def here() -> Ranks:
+    """This process's place; the first call meets the other processes.
+
+    Raises:
+        UserError: the others are not met.
+    """
+    place = place_in(os.environ)
+    if place is None:
+        return ALONE
+    import torch
+    from torch import distributed
+
+    rank, size, address = place
+    try:
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo",
+            init_method=address,
+            rank=rank,
+            world_size=size,
+            timeout=WAIT,
+        )
+        names: list[Any] = [None] * size
+        distributed.all_gather_object(names, os.environ.get("SLURMD_NODENAME") or socket.gethostname())
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"process {rank} of {size} does not meet the others: {str(error).splitlines()[0]}") from error
+    return Ranks(rank, size, names[:rank].count(names[rank]), names.count(names[rank]))
+
+
+def place_in(environment: Mapping[str, str]) -> tuple[int, int, str] | None:
+    """Rank, number of processes and the address where they meet, by torchrun's variables or srun's.
+
+    None where a process is alone; a script of sbatch is, which has the variables of its job and is no task of srun.
+
+    Raises:
+        UserError: some of torchrun's variables are there and others are missing, or one is no number.
+    """
+    if "WORLD_SIZE" in environment and "RANK" in environment:
+        if missing := [name for name in _TORCHRUN if name not in environment]:
+            raise UserError(f"RANK and WORLD_SIZE are set, as torchrun does, and {missing[0]} is not: unset them")
+        place = _number(environment, "RANK"), _number(environment, "WORLD_SIZE"), "env://"
+    elif "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment:
+        size = _number(environment, "SLURM_STEP_NUM_TASKS")
+        if size == 1:
+            return None
+        from lightning.fabric.plugins.environments import SLURMEnvironment
+
+        nodes = environment.get("SLURM_STEP_NODELIST", "127.0.0.1")
+        address = f"tcp://{SLURMEnvironment.resolve_root_node_address(nodes)}:{SLURMEnvironment().main_port}"
+        place = _number(environment, "SLURM_PROCID"), size, address
+    else:
+        return None
+    return None if place[1] == 1 else place
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment[name]
+    if not text.isdecimal():
+        raise UserError(f"{name}={text} in the environment: expected a whole number, as torchrun and srun set it")
+    return int(text)
