@@ -51,6 +51,13 @@ class Cost:
         self.cache_misses += other.cache_misses
         return self
 
+    def add_counts(self, others: Iterable[Cost]) -> None:
+        """Takes in what other processes of the run did; their seconds passed at the same time as these."""
+        for other in others:
+            self.encoder_forwards += other.encoder_forwards
+            self.cache_hits += other.cache_hits
+            self.cache_misses += other.cache_misses
+
 
 @dataclass(frozen=True)
 class SourceFeatures:

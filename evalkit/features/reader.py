@@ -67,6 +67,7 @@ class FeatureReader:
         own = [source for group in ranks.share(self.extractor.groups(wanted)) for source in group]
         keys = self.cache.keys(own, variants)
         missing = [place for place, key in enumerate(keys) if not self.cache.holds(key)]
+        self.extractor.cost.cache_hits += len(own) - len(missing)
         own, keys = [own[place] for place in missing], [keys[place] for place in missing]
         for _ in self.extractor.encode(own, self.keep, label, variants, self.cache, keys):
             continue

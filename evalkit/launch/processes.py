@@ -126,9 +126,13 @@ def _reason(place: Path, rank: int, code: int, count: int) -> str:
     told = place / f"reason-{rank}"
     if told.is_file():
         return told.read_text(encoding="utf-8")
-    how = f"was killed by signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    if code >= 0:
+        return f"process {rank} of {count} ended with exit code {code}"
     memory = " (out of memory?)" if code == -signal.SIGKILL else ""
-    return f"process {rank} of {count} {how}{memory}; the same command, with any devices=, goes on from what is stored"
+    return (
+        f"process {rank} of {count} was killed by signal {-code}, {signal.Signals(-code).name}{memory}; the same "
+        "command, with any devices=, goes on from what is stored"
+    )
 
 
 def run_rank(words: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from evalkit.config.options import Trainer
 from evalkit.datasets.fewshot import few_shot
 from evalkit.errors import UserError
 from evalkit.features.batches import gather
-from evalkit.features.extract import SourceFeatures, unchanged
+from evalkit.features.extract import Cost, SourceFeatures, unchanged
 from evalkit.features.sources import parts, sources
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
@@ -195,14 +195,17 @@ def _read(
     experiment: Experiment, train: Sequence[Example], val: Sequence[Example], views: Sequence[AugmentedView | None]
 ) -> tuple[tuple[Examples, Examples], list[SourceFeatures]]:
     """Train and val with the features that the adapter reads, and the sources that could not be decoded."""
-    sampling = experiment.extractor.views
+    sampling, reader = experiment.extractor.views, experiment.reader
+    cost = Cost()
+    if experiment.ranks.size > 1:  # what was found stored or not was counted when the shares were encoded
+        reader = replace(reader, extractor=replace(reader.extractor, cost=cost))
     splits = []
     failed: list[SourceFeatures] = []
     total = 0
     for name, examples, looks in (("train", train, views), ("val", val, (None,))):
         wanted = sources(examples, sampling)
         video = experiment.adapter.trains_encoder
-        rows, index, undecodable = gather(experiment.reader, wanted, looks, f"encode {name}", video)
+        rows, index, undecodable = gather(reader, wanted, looks, f"encode {name}", video)
         known = [e for e in examples if all(source in index for source in parts(e, sampling))]
         splits.append(Examples(known, rows, index, len(looks), sampling))
         if sampling.window:  # one of its windows speaks for a video
@@ -215,6 +218,8 @@ def _read(
             total += len(wanted)
         failed += undecodable
     report_failures(failed, total)
+    total_cost = experiment.extractor.cost
+    total_cost += replace(cost, cache_hits=0, cache_misses=0)
     if val and not splits[1].examples:
         last = failed[-1]  # those of val come last
         raise UserError(

@@ -56,21 +56,22 @@ def run(config: Config, ranks: Ranks = ALONE) -> Path:
 
 def _run(config: Config, experiment: Experiment, started: datetime, clock: float) -> Path | None:
     """The folder that was written; None in all but the first process."""
-    task, cost, options = experiment.task, experiment.extractor.cost, config.options
+    task, cost, options, ranks = experiment.task, experiment.extractor.cost, config.options, experiment.ranks
     score_reference = scores.reference(task.score)  # fails now rather than after hours
     findings: list[Finding] = []
-    if experiment.ranks.first:
+    if ranks.first:
         preflight.check_run(experiment, options, config.trainer.shots, data_root(config))
         if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
             folder = encoders.folder_of(options.ckpt)
             findings = preflight.check_encoder(experiment.encoder, experiment.extractor, task, folder)
-    experiment.ranks.wait()
+    ranks.wait()
 
     selection = None
     if experiment.needs_fit:
         selection, cost.fit_s = fit_adapter(experiment, config.trainer, options.seed)
     predicted = predict(experiment, controls_of(experiment) if options.controls else [], options.seed)
-    if not experiment.ranks.first:
+    cost.add_counts(ranks.gather(cost)[1:])
+    if not ranks.first:
         return None
 
     if len(predicted.failures) == len(task.test):
