@@ -63,7 +63,7 @@ def _place(config: Config) -> ranks.Ranks | None:
         UserError: as many are here as were not asked for.
     """
     devices, nodes = config.options.devices, config.options.nodes
-    place = ranks.here()
+    place = ranks.ALONE if config.module is not None else ranks.here()
     if place.size == 1:
         return place if devices == nodes == 1 else None
     if devices * nodes not in (1, place.size):

@@ -18,8 +18,10 @@ from evalkit.errors import UserError
 
 T = TypeVar("T")
 
-# A rank may wait for as long as another fits an adapter; one that is gone ends the wait at once.
-WAIT = timedelta(days=30)
+# All processes are there within this time, or the run does not begin.
+MEETING = timedelta(minutes=10)
+# One may wait for as long as another fits an adapter; one that is gone ends the wait at once.
+WAITING = timedelta(days=30)
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -96,14 +98,14 @@ ALONE = Ranks()
 
 
 def _ended(error: RuntimeError) -> UserError:
-    return UserError(
-        f"another process of this run has ended; its message says why ({str(error).splitlines()[0]})"
-    )
+    return UserError(f"another process of this run has ended; its message says why ({str(error).splitlines()[0]})")
 
 
 @functools.cache
 def here() -> Ranks:
     """This process's place; the first call meets the other processes.
+
+    A process that is in a process group already trains something else, and is alone.
 
     Raises:
         UserError: the others are not met.
@@ -114,14 +116,17 @@ def here() -> Ranks:
     import torch
     from torch import distributed
 
+    if distributed.is_initialized():
+        return ALONE
     rank, size, address = place
     try:
+        store, _, _ = next(distributed.rendezvous(address, rank, size, timeout=MEETING))
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo",
-            init_method=address,
+            store=store,
             rank=rank,
             world_size=size,
-            timeout=WAIT,
+            timeout=WAITING,
         )
         names: list[Any] = [None] * size
         distributed.all_gather_object(names, os.environ.get("SLURMD_NODENAME") or socket.gethostname())

@@ -1,0 +1,123 @@
+"""A run that several processes share: the scores of one, nothing twice, and a reason where one of them ends."""
+
+from pathlib import Path
+
+import pytest
+
+import evalkit
+from evalkit.cli import main
+from evalkit.errors import UserError
+from evalkit.results import run_folder, validate
+from evalkit.runtime import ranks
+from evalkit.runtime.ranks import Ranks
+from tests.pipeline.tiny_world import probe_words, run, scored, world
+
+__all__ = ["world"]
+
+pytestmark = pytest.mark.slow
+
+TORCHRUN = {
+    "RANK": "1",
+    "WORLD_SIZE": "3",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "3",
+    "MASTER_ADDR": "10.0.0.1",
+    "MASTER_PORT": "29500",
+}
+SRUN = {"SLURM_JOB_ID": "7123", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NODELIST": "node[07-08]"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, None),
+        (TORCHRUN, (1, 3, "env://")),
+        (TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"}, None),
+        (SRUN, (1, 4, "tcp://node07:22123")),
+        (SRUN | {"SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"SLURM_JOB_ID": "7123", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, None),  # a script of sbatch
+    ],
+)
+def test_a_process_finds_its_place_in_what_torchrun_and_srun_set(
+    environment: dict[str, str], place: tuple[int, int, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in {*TORCHRUN, *SRUN}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():  # which Lightning reads for itself
+        monkeypatch.setenv(name, value)
+    assert ranks.place_in(environment) == place
+
+
+def test_half_an_environment_is_told() -> None:
+    with pytest.raises(UserError, match=r"^RANK and WORLD_SIZE are set, as torchrun does, and LOCAL_RANK is not"):
+        ranks.place_in({"RANK": "0", "WORLD_SIZE": "2"})
+    with pytest.raises(UserError, match=r"^WORLD_SIZE=two in the environment: expected a whole number"):
+        ranks.place_in(TORCHRUN | {"WORLD_SIZE": "two"})
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64])
+def test_shares_hold_each_item_once_and_are_even(size: int) -> None:
+    items = range(1_000_000)
+    shares = [Ranks(rank, size).share(items) for rank in range(size)]
+    assert sorted(item for share in shares for item in share) == [*items]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_two_processes_score_as_one_and_do_nothing_twice(
+    world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*probe_words(world, tiny), "threads=1", "cache=on"]
+    folders = []
+    for devices in (1, 2):
+        monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / f"cache{devices}"))
+        folders.append(run(tmp_path / f"out{devices}", *words, f"devices={devices}"))
+    one, two = map(run_folder.load, folders)
+    assert validate.validate(folders[1]) == [] and scored(folders[0]) == scored(folders[1])
+    assert (folders[0] / "predictions.jsonl").read_bytes() == (folders[1] / "predictions.jsonl").read_bytes()
+    assert len([*(tmp_path / "out2").rglob("result.json")]) == 1
+    for count in ("encoder_forwards", "cache_hits"):
+        assert one["cost"][count] == two["cost"][count]
+    assert two["cost"]["cache_hits"] == 0 and two["provenance"]["command"].endswith("devices=2")
+
+
+DYING = '''
+"""The demo's encoder, which in the second process is killed."""
+
+import os
+import signal
+
+import evalkit
+from evalkit.api import Encoder
+
+
+def encoder() -> Encoder:
+    module = evalkit.load_encoder("random:vivit_demo")
+    if os.environ.get("RANK") == "1":
+        module.register_forward_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    return module
+'''
+
+
+def test_a_process_that_is_killed_ends_the_run_with_its_reason_and_the_next_goes_on(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dying.py").write_text(DYING)
+    words = ["task=folder", f"data.root={world / 'videos.csv'}", f"ckpt={tmp_path / 'dying.py'}:encoder", "adapter=knn"]
+    words += ["adapter.k=1", "workers=1", "threads=1", "canary=false", f"out={tmp_path / 'out'}"]
+    assert main(["run", *words, "devices=2"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("evalkit: process 1 of 2 was killed by signal 9, SIGKILL (out of memory?); the same command")
+    assert main(["run", *words]) == 0
+    record = run_folder.load(Path(capsys.readouterr().out.splitlines()[-1]).parent)
+    assert record["cost"]["cache_hits"] > 0 and record["status"] == "partial"  # one film is none
+
+
+def test_what_processes_cannot_share_is_told(world: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = probe_words(world, tiny)
+    assert main(["run", *words, "nodes=2"]) == 2
+    assert "nodes=2: evalkit starts processes on its own machine only" in capsys.readouterr().err
+    assert main(["run", *words, "devices=2", "cache=off", "canary=false"]) == 2
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("evalkit: ")]
+    assert told == "evalkit: several processes share what they encode through the cache: leave out cache=off"
+    with pytest.raises(UserError, match=r"^devices=2: other processes cannot load a module in memory"):
+        evalkit.run("folder", evalkit.load_encoder("random:vivit_demo"), data={"root": world / "videos.csv"}, devices=2)
