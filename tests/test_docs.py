@@ -30,6 +30,7 @@ DOCUMENTS = (
     "docs/commands.md",
     "docs/encoders.md",
     "docs/results.md",
+    "docs/scale.md",
     "docs/tasks.md",
     "docs/training.md",
 )

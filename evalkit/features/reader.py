@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from evalkit.api import FeatureSpec
-from evalkit.errors import UserError
 from evalkit.features.codec import as_stored
 from evalkit.features.extract import FeatureCache, FeatureExtractor, Variant
 from evalkit.features.forward import EncoderRunner
@@ -58,12 +57,8 @@ class FeatureReader:
             variants: as of `FeatureExtractor.encode`.
             ranks: this process's place.
             label: of the progress.
-
-        Raises:
-            UserError: there is no cache, through which the processes share what they encode.
         """
-        if not self.cache:
-            raise UserError("several processes share what they encode through the cache: leave out cache=off")
+        assert self.cache
         own = [source for group in ranks.share(self.extractor.groups(wanted)) for source in group]
         keys = self.cache.keys(own, variants)
         missing = [place for place, key in enumerate(keys) if not self.cache.holds(key)]

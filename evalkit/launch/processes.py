@@ -6,13 +6,14 @@ torchrun's: where one process ends, it ends the others.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -39,7 +40,8 @@ def run(config: Config, quiet: bool = False) -> Path:
         UserError: something in the configuration, the data or the checkpoint that the user can mend.
     """
     place = _place(config)
-    folder = runner.run(config, place) if place else _launch(config)
+    with notes.on_stderr(False) if place and not place.first else contextlib.nullcontext():
+        folder = runner.run(config, place) if place else _launch(config)
     if not quiet and (place is None or place.first):
         print(table(run_folder.load(folder)))
         print(folder / run_folder.RESULT)
@@ -53,7 +55,8 @@ def adapt(config: Config) -> Path:
         UserError: as `run`; or the folder is taken, or the task has no train split.
     """
     place = _place(config)
-    return adaptation.adapt(config, place) if place else _launch(config)
+    with notes.on_stderr(False) if place and not place.first else contextlib.nullcontext():
+        return adaptation.adapt(config, place) if place else _launch(config)
 
 
 def _place(config: Config) -> ranks.Ranks | None:
@@ -116,16 +119,16 @@ def _launch(config: Config) -> Path:
         try:
             elastic_launch(agent, sys.executable)(*words)
         except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            raise UserError(_reason(Path(place), rank, failure.exitcode, options.devices)) from None
+            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            raise UserError(_reason(Path(place), codes, options.devices)) from None
         return Path((Path(place) / "folder").read_text(encoding="utf-8"))
 
 
-def _reason(place: Path, rank: int, code: int, count: int) -> str:
-    """Why a process ended: in its own words if it left any."""
-    told = place / f"reason-{rank}"
-    if told.is_file():
+def _reason(place: Path, codes: Mapping[int, int], count: int) -> str:
+    """Why a process ended: in its own words if it left any; else by the exit codes, killed ones first."""
+    for told in sorted(place.glob("reason-*")):
         return told.read_text(encoding="utf-8")
+    rank, code = min(codes.items(), key=lambda ended: (ended[1] >= 0, ended))
     if code >= 0:
         return f"process {rank} of {count} ended with exit code {code}"
     memory = " (out of memory?)" if code == -signal.SIGKILL else ""
@@ -146,6 +149,8 @@ def run_rank(words: Sequence[str]) -> None:
     try:
         with notes.on_stderr(bool(shown) and os.environ["RANK"] == "0"):
             folder = _run(command, rest)
+    except ranks.OtherEndedError:
+        sys.exit(2)
     except UserError as error:
         (Path(place) / f"reason-{os.environ['RANK']}").write_text(str(error), encoding="utf-8")
         sys.exit(2)

@@ -50,8 +50,7 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
             f"adapter {experiment.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
         )
     if experiment.ranks.first and config.options.canary and not experiment.retuned:
-        folder = encoders.folder_of(config.options.ckpt)
-        preflight.check_encoder(experiment.encoder, experiment.extractor, experiment.task, folder)
+        preflight.check_encoder(experiment, config)
     experiment.ranks.wait()
     selection, _ = fit_adapter(experiment, config.trainer, config.options.seed)
     if not experiment.ranks.first:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+import evalkit
+from evalkit import encoders, plugins
 from evalkit.api import Example, Task
 from evalkit.canary import checks, reference
 from evalkit.canary.finding import Finding
+from evalkit.config.config import Config
 from evalkit.config.options import Options
 from evalkit.datasets.videos import describe_files
 from evalkit.errors import UserError
 from evalkit.features.extract import FeatureExtractor
 from evalkit.features.forward import EncoderRunner
+from evalkit.features.key import architecture
 from evalkit.features.sources import Source, parts
 from evalkit.pipeline.setup import Experiment
+from evalkit.results.provenance import packages
+from evalkit.runtime import atomic, cache
 
 logger = logging.getLogger("evalkit")
 
@@ -61,24 +71,49 @@ def check_run(experiment: Experiment, options: Options, shots: int, root: Path |
         raise UserError(f"trainer.shots={shots} has no effect: nothing is fitted; leave it out")
 
 
-def check_encoder(runner: EncoderRunner, extractor: FeatureExtractor, task: Task, folder: Path | None) -> list[Finding]:
+def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:
     """The canary's findings with clips of the task; warnings are shown on stderr.
 
-    Args:
-        runner: of the encoder.
-        extractor: reads the clips.
-        task: whose clips are read.
-        folder: of the checkpoint; None where it is none.
+    What was found of the same weights and clips before, where nothing failed, is taken from the cache folder; not of an
+    encoder of the user's own, whose code may do what no look at the module shows.
 
     Raises:
         UserError: the encoder is not fed, or does not answer, as its clip says; all reasons in one line.
     """
-    findings = examine_clips(runner, sample_clips(extractor, task), folder)
+    ckpt, runner = config.options.ckpt, experiment.encoder
+    clips = sample_clips(experiment.extractor, experiment.task)
+    folder = encoders.folder_of(ckpt)
+    examine = functools.partial(examine_clips, runner, clips, folder)
+    own = config.module is not None or plugins.own_encoder(ckpt) is not None
+    remembers = config.options.cache == "on" and not own
+    findings = _remembered(_identity(runner, clips, folder), examine) if remembers else examine()
     if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
     for finding in findings:
         if finding.outcome == "warning":
             logger.warning(f"canary: {finding.check}: {finding.detail}")
+    return findings
+
+
+def _identity(runner: EncoderRunner, clips: Tensor, folder: Path | None) -> str:
+    """A hash of all that the canary's findings depend on, its own code included."""
+    code = sorted((Path(evalkit.__file__).parent / "canary").glob("*.py"))
+    record = [folder / reference.REFERENCE] if folder and (folder / reference.REFERENCE).is_file() else []
+    parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in [*code, *record]]
+    parts += [runner.sha256, architecture(runner.module), repr(runner.module.clip), runner.precision]
+    parts += [runner.device.type, repr(packages()), hashlib.sha256(clips.numpy().tobytes()).hexdigest()]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _remembered(name: str, examine: Callable[[], list[Finding]]) -> list[Finding]:
+    """What was found under this name before; else what is found now, which is kept unless something failed."""
+    file = cache.folder() / "canary" / f"{name}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or damaged
+        return [Finding(*fields) for fields in json.loads(file.read_text(encoding="utf-8"))]
+    findings = examine()
+    if not any(finding.outcome == "failed" for finding in findings):
+        with contextlib.suppress(OSError):  # it is found again the next time
+            atomic.write(file, json.dumps(findings).encode())
     return findings
 
 

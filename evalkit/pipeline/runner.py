@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import evalkit
-from evalkit import encoders
 from evalkit.api import Example, Prediction, Task
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
@@ -62,8 +61,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
     if ranks.first:
         preflight.check_run(experiment, options, config.trainer.shots, data_root(config))
         if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
-            folder = encoders.folder_of(options.ckpt)
-            findings = preflight.check_encoder(experiment.encoder, experiment.extractor, task, folder)
+            findings = preflight.check_encoder(experiment, config)
     ranks.wait()
 
     selection = None

@@ -215,6 +215,10 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
             raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
         trained_adapter.restore_adapter(adapter, fitted_from, frozen_parts(adapter, task, runner.sha256))
     adapter.to(runner.device).eval()
+    if ranks.size > 1 and adapter.trains_encoder:
+        raise UserError(f"adapter={name} trains the encoder, which one process does: leave out devices=")
+    if ranks.size > 1 and options.cache == "off":
+        raise UserError("several processes share what they encode through the cache: leave out cache=off")
     return Experiment(
         name=plugins.display_name(options.task) + ("@mini" if options.mini else ""),
         task=task,

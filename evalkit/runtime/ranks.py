@@ -54,7 +54,7 @@ class Ranks:
         """Returns once all processes have come here.
 
         Raises:
-            UserError: one of them has ended.
+            OtherEndedError: one of them has ended.
         """
         self.gather(None)
 
@@ -62,7 +62,7 @@ class Ranks:
         """The values of all processes in order, in the first; in the others nothing.
 
         Raises:
-            UserError: one of them has ended.
+            OtherEndedError: one of them has ended.
         """
         if self.size == 1:
             return [value]
@@ -80,7 +80,7 @@ class Ranks:
         """The first process's value, in all.
 
         Raises:
-            UserError: the first has ended.
+            OtherEndedError: the first has ended.
         """
         if self.size == 1:
             return value
@@ -97,8 +97,14 @@ class Ranks:
 ALONE = Ranks()
 
 
-def _ended(error: RuntimeError) -> UserError:
-    return UserError(f"another process of this run has ended; its message says why ({str(error).splitlines()[0]})")
+class OtherEndedError(UserError):
+    """Another process of the run has ended, and says why."""
+
+
+def _ended(error: RuntimeError) -> OtherEndedError:
+    return OtherEndedError(
+        f"another process of this run has ended; its message says why: {str(error).splitlines()[0]})"
+    )
 
 
 @functools.cache
@@ -153,9 +159,9 @@ def place_in(environment: Mapping[str, str]) -> tuple[int, int, str] | None:
             return None
         from lightning.fabric.plugins.environments import SLURMEnvironment
 
-        nodes = environment.get("SLURM_STEP_NODELIST", "127.0.0.1")
-        address = f"tcp://{SLURMEnvironment.resolve_root_node_address(nodes)}:{SLURMEnvironment().main_port}"
-        place = _number(environment, "SLURM_PROCID"), size, address
+        node = SLURMEnvironment.resolve_root_node_address(environment.get("SLURM_STEP_NODELIST", "127.0.0.1"))
+        port = 15_000 + _number(environment, "SLURM_JOB_ID") % 10_000  # as Lightning has it, one per job
+        place = _number(environment, "SLURM_PROCID"), size, f"tcp://{node}:{port}"
     else:
         return None
     return None if place[1] == 1 else place

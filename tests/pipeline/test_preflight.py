@@ -122,15 +122,25 @@ def test_a_run_stops_before_it_encodes_and_says_how_to_go_on(
     assert not list((tmp_path / "out").rglob("result.json"))
 
 
-def test_what_the_canary_found_is_in_the_result(tiny: Path, films: Path, tmp_path: Path) -> None:
+def test_what_the_canary_found_is_in_the_result_and_known_the_next_time(
+    tiny: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [f"{path},{i % 2},{'train' if i < 8 else 'test'}" for i, path in enumerate(sorted(films.glob("*.mp4")))]
     (tmp_path / "labels.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
     words = [f"data.root={tmp_path / 'labels.csv'}", f"ckpt={tiny}", f"out={tmp_path / 'out'}"]
     assert main(["run", "task=folder", *words, "adapter.epochs=1", "adapter.head=linear"]) == 0
     (run,) = [path.parent for path in (tmp_path / "out").rglob("result.json")]
     assert validate.validate(run) == []
-    found = {one["check"]: one["outcome"] for one in run_folder.load(run)["encoder"]["canary"]}
+    findings = run_folder.load(run)["encoder"]["canary"]
+    found = {one["check"]: one["outcome"] for one in findings}
     assert found["layout"] == found["determinism"] == "ok" and found["weights"] == "warning"
+    # The same weights and clips are not examined again; clips of another length are.
+    monkeypatch.setattr("evalkit.canary.checks.CHECKS", ())
+    for more, known in ([], True), (["clip.frames=2"], False), (["cache=off"], False):
+        out = tmp_path / f"again{len(list(tmp_path.iterdir()))}"
+        assert main(["run", "task=folder", *words[:-1], f"out={out}", "adapter=knn", "adapter.k=1", *more]) == 0
+        (again,) = [path.parent for path in out.rglob("result.json")]
+        assert run_folder.load(again)["encoder"]["canary"] == (findings if known else [])
 
 
 def test_the_canary_takes_clips_of_a_task_and_refuses_keys_that_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:
