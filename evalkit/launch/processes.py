@@ -125,10 +125,13 @@ def _launch(config: Config) -> Path:
 
 
 def _reason(place: Path, codes: Mapping[int, int], count: int) -> str:
-    """Why a process ended: in its own words if it left any; else by the exit codes, killed ones first."""
+    """Why a process ended: in its own words if it left any; else by the exit codes.
+
+    Those that the agent ended, because another had, have SIGTERM.
+    """
     for told in sorted(place.glob("reason-*")):
         return told.read_text(encoding="utf-8")
-    rank, code = min(codes.items(), key=lambda ended: (ended[1] >= 0, ended))
+    rank, code = min(codes.items(), key=lambda ended: (ended[1] >= 0, ended[1] == -signal.SIGTERM, ended))
     if code >= 0:
         return f"process {rank} of {count} ended with exit code {code}"
     memory = " (out of memory?)" if code == -signal.SIGKILL else ""

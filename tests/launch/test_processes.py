@@ -1,5 +1,6 @@
 """A run that several processes share: the scores of one, nothing twice, and a reason where one of them ends."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,10 +100,9 @@ def encoder() -> Encoder:
 
 
 def test_a_process_that_is_killed_ends_the_run_with_its_reason_and_the_next_goes_on(
-    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Path, tmp_path: Path, module_here: Callable[[str], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "dying.py").write_text(DYING)
-    words = ["task=folder", f"data.root={world / 'videos.csv'}", f"ckpt={tmp_path / 'dying.py'}:encoder", "adapter=knn"]
+    words = ["task=folder", f"data.root={world / 'videos.csv'}", f"ckpt={module_here(DYING)}:encoder", "adapter=knn"]
     words += ["adapter.k=1", "workers=1", "threads=1", "canary=false", f"out={tmp_path / 'out'}"]
     assert main(["run", *words, "devices=2"]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
