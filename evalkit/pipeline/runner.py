@@ -50,7 +50,9 @@ def run(config: Config, ranks: Ranks = ALONE) -> Path:
     """
     started, clock = datetime.now(UTC), time.monotonic()
     with prepare(config, ranks) as experiment:
-        return ranks.broadcast(_run(config, experiment, started, clock))
+        folder = ranks.broadcast(_run(config, experiment, started, clock))
+    assert folder
+    return folder
 
 
 def _run(config: Config, experiment: Experiment, started: datetime, clock: float) -> Path | None:

@@ -121,12 +121,13 @@ def here() -> Ranks:
         return ALONE
     import torch
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     if distributed.is_initialized():
         return ALONE
     rank, size, address = place
     try:
-        store, _, _ = next(distributed.rendezvous(address, rank, size, timeout=MEETING))
+        store, _, _ = next(rendezvous(address, rank, size, timeout=MEETING))
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo",
             store=store,
@@ -157,7 +158,7 @@ def place_in(environment: Mapping[str, str]) -> tuple[int, int, str] | None:
         size = _number(environment, "SLURM_STEP_NUM_TASKS")
         if size == 1:
             return None
-        from lightning.fabric.plugins.environments import SLURMEnvironment
+        from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
         node = SLURMEnvironment.resolve_root_node_address(environment.get("SLURM_STEP_NODELIST", "127.0.0.1"))
         port = 15_000 + _number(environment, "SLURM_JOB_ID") % 10_000  # as Lightning has it, one per job

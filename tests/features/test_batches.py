@@ -284,7 +284,7 @@ def test_all_views_of_all_examples_are_the_whole() -> None:
 def test_views_are_those_of_the_task_or_of_the_trainer_and_no_more_than_there_are_epochs(words: list[str]) -> None:
     def seen(*more: str) -> list[int | None]:
         with prepare(resolve("run", [*words, *more])) as experiment:
-            return [look and look.number for look in fit._training_views(experiment, 0)]
+            return [look and look.number for look in fit._training_views(experiment, experiment.adapter, 0)]
 
     assert seen() == [0, 1]
     assert seen("trainer.views=5") == [0, 1, 2]  # three epochs
