@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import hashlib
 import itertools
@@ -23,7 +24,7 @@ from evalkit.config.parse import resolve
 from evalkit.errors import UserError, on_screen, one_line
 from evalkit.results import plot, run_folder, validate
 from evalkit.results.table import columns, decimal, interval
-from evalkit.runtime import notes
+from evalkit.runtime import notes, ranks
 
 logger = logging.getLogger("evalkit")
 
@@ -65,8 +66,12 @@ def sweep(words: Sequence[str]) -> int:
         UserError: a word is wrong; nothing has been run then.
     """
     jobs, cells = plan(words)
-    logger.info(f"{len(cells)} passes, {sum(len(cell.points) for cell in cells)} grid points")
-    done = run_all(jobs, cells)
+    place = ranks.here()
+    with notes.on_stderr(False) if not place.first else contextlib.nullcontext():
+        logger.info(f"{len(cells)} passes, {sum(len(cell.points) for cell in cells)} grid points")
+        done = run_all(jobs, cells)
+    if not place.first:
+        return 1 if any(outcome.failure for outcome in done) else 0
     print(report(done))
     setting, drawn = curves(done)
     if drawn:
@@ -80,6 +85,8 @@ def run_all(jobs: int, cells: Sequence[Cell]) -> list[Done]:
     """What came of each cell: so many are run side by side, and those that are finished already are not run again."""
     if jobs == 1 or len(cells) == 1:
         ended = [_run(cell) for cell in cells]
+    elif ranks.here().size > 1:
+        raise UserError(f"jobs={jobs}: srun or torchrun has started processes that share each pass: leave out jobs=")
     else:
         running: set[subprocess.Popen[str]] = set()
         pool = ThreadPoolExecutor(jobs)
