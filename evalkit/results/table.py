@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evalkit.errors import printable
+
 
 def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Rows of cells as aligned text; with a width in characters, cells wrap: at 30, those of the last column at it."""
@@ -110,8 +112,8 @@ def _grouped(failures: Sequence[Mapping[str, str]], most: int = 5) -> list[str]:
 
 
 def first(ids: Sequence[str], most: int = 3) -> str:
-    """The first of some names, and dots where there are more."""
-    return ", ".join(ids[:most]) + (", ..." if len(ids) > most else "")
+    """The first of some names, as a terminal can show them, and dots where there are more."""
+    return ", ".join(map(printable, ids[:most])) + (", ..." if len(ids) > most else "")
 
 
 def count(number: int | None) -> str:
