@@ -52,7 +52,10 @@ def table(result: Mapping[str, Any]) -> str:
     if differences and "expect" not in data:
         head.add_row("", f"data.expect={expected} says that the number is meant")
     if left_out := (result["selection"] or {}).get("undecodable"):
-        head.add_row("train", f"{len(left_out)} undecodable videos left out")
+        missing = sum(video["reason"].startswith("no such file") for video in left_out)
+        kinds = {"missing": missing, "undecodable": len(left_out) - missing}
+        kinds_in_words = " and ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        head.add_row("train", f"{kinds_in_words} videos left out")
 
     body = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     body.add_column("", no_wrap=True)
