@@ -194,14 +194,6 @@ def remove(*names: str) -> Edit:
     return both
 
 
-def folder_of(name: str) -> Edit:
-    def instead(files: Files) -> None:
-        (files.run / name).unlink()
-        (files.run / name).mkdir()
-
-    return instead
-
-
 def unhashed(section: str, key: str, edit: Edit = lambda files: None) -> Edit:
     def both(files: Files) -> None:
         files.record[section].pop(key)
@@ -353,7 +345,6 @@ FOUND: dict[str, tuple[Edit, str]] = {
     ),
     "a key twice in config.yaml": (lambda f: setattr(f, "config", CONFIG + "seed: 4\n"), "seed is given twice"),
     "no config.yaml": (remove("config.yaml"), "config.yaml was changed"),
-    "a folder in place of config.yaml": (folder_of("config.yaml"), "config.yaml cannot be read"),
     # evidence.jsonl
     "evidence.jsonl, its hash left": (
         without("evidence", then=lambda f: f.line("q0")["controls"].update(blind=[2])),
