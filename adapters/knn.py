@@ -38,10 +38,14 @@ class Neighbors(ClosedFormProbe):
         super().__init__("knn", task, len(votes), "votes")
         self.ks, self.temperatures = [vote.k for vote in votes], [vote.temperature for vote in votes]
 
+    def check_examples(self, count: int) -> None:
+        """Raises UserError where there are fewer training examples than neighbors that vote."""
+        if (most := max(self.ks)) > count:
+            raise UserError(f"adapter.k={most}: there are {count} training examples; give at most as many")
+
     def fit_vectors(self, x: Tensor, y: Tensor) -> None:
         """Keeps the training examples."""
-        if (most := max(self.ks)) > len(x):
-            raise UserError(f"adapter.k={most}: there are {len(x)} training examples; give at most as many")
+        self.check_examples(len(x))
         self.gallery = NeighborGallery(x, y, self.classes)
 
     def score_vectors(self, x: Tensor) -> list[Tensor]:

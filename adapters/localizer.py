@@ -17,10 +17,11 @@ from evalkit.heads.adapter import AdapterSettings, Training
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import QueryPool, attention_heads
 from evalkit.heads.optim import Trained
-from evalkit.localization.actionformer import ActionFormer
+from evalkit.localization.actionformer import ActionFormer, crop_batch
 from evalkit.localization.gtad import GTAD
 from evalkit.localization.soft_nms import Candidates, soft_nms, soft_nms_by_class, vote
 
+DECAY = 0.999  # of the running mean of ActionFormer's weights, less in the first steps
 CLASSES_PER_SEGMENT = 2  # of the likeliest, that each candidate is given
 
 
@@ -116,6 +117,8 @@ class Localizer(Trained):
         dim: int,
     ) -> None:
         super().__init__(rule.training)
+        self._mean: list[Tensor] = []  # of the weights so far, while ActionFormer is trained
+        self._updates = 0
         assert task.views.window
         self.head, self.pool, self.classes, self.segments = head, pool, task.classes, settings.segments
         self.rule, self.dim, self.given = rule, dim, _given(task)
@@ -153,6 +156,8 @@ class Localizer(Trained):
             segments.append(bounds.to(self.device))
             labels.append(of_video.to(self.device))
         if isinstance(self.head, ActionFormer):
+            if self.training:
+                sequences, lengths, segments, labels = crop_batch(sequences, lengths, segments, labels)
             outputs = self.head(sequences, lengths)
             if self.given:
                 labels = [torch.zeros_like(of_video) for of_video in labels]
@@ -162,6 +167,27 @@ class Localizer(Trained):
             means = [segment_means(of_video, bounds) for of_video, bounds in zip(sequences, segments, strict=True)]
             loss = loss + F.cross_entropy(self.classify(torch.cat(means)), torch.cat(labels))
         return loss
+
+    def on_train_start(self) -> None:
+        if isinstance(self.head, ActionFormer):
+            self._mean, self._updates = [weight.detach().clone() for weight in self.parameters()], 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._updates += 1
+        decay = min(DECAY, (1 + self._updates) / (10 + self._updates))
+        for mean, weight in zip(self._mean, self.parameters(), strict=False):  # there is none of G-TAD
+            mean.lerp_(weight.detach(), 1 - decay)
+
+    def train(self, mode: bool = True) -> Localizer:
+        """As of any module; without `mode`, in the course of training, the weights are their running mean."""
+        if mode != self.training:
+            for k, (mean, weight) in enumerate(zip(self._mean, self.parameters(), strict=False)):
+                weight.data, self._mean[k] = mean, weight.data
+        super().train(mode)
+        return self
+
+    def on_train_end(self) -> None:
+        self._mean = []
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The segments of each video, at most as many candidates as `segments` says, of each of its classes."""
@@ -272,7 +298,9 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Localiz
     G-TAD finds candidates without a class. Each is given the two likeliest classes of its video by a file of the task's
     (data.video_classes), as G-TAD's code does. Without one it is given its own two, by a linear classifier of the mean
     of its features, which is trained with the head on the annotated segments. ActionFormer has classes of its own,
-    unless there is such a file. Vectors are normalized first, since encoders differ in their scale.
+    unless there is such a file. It learns from random parts of sequences, and is chosen and tested with the running
+    mean of its weights, as its code has it; in the first steps the mean is of fewer, which short training needs.
+    Vectors are normalized first, since encoders differ in their scale.
 
     VideoPrism and VideoGLUE print G-TAD with a sequence of 100 steps, AdamW with a cosine schedule, 10 epochs and
     batches of 32; learning rate and weight decay are G-TAD's own here.

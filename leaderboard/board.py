@@ -26,7 +26,7 @@ def board(overrides: Sequence[str]) -> int:
     Args:
         overrides: results=, a run or a folder with runs in it; out=, a file that ends in .md, .csv or .html, by default
             README.md in that folder; others=, a file or folder that mteb or lm-eval wrote, for a section of its own;
-            videos=, a folder with the samples' videos, for thumbnails in a page; task=, the file of a task of your own,
+            videos=, a folder with the samples' videos, for pictures in a page; task=, the file of a task of your own,
             by which its runs are scored again; may be given several times; signers=, OpenSSH's file of allowed signers,
             to take only runs that one of them signed.
 

@@ -14,6 +14,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,10 @@ from .comparison import compare_published, other_sizes, sections
 from .other_tools import Score
 from .regions import kind_of, shorten
 from .runs import Run
-from .thumbnails import add_thumbnails, to_json
+from .thumbnails import Picture, add_pictures, to_json
 
 SCRIPTS = ("page.js", "page_regions.js", "page_run.js", "page_start.js")  # one script element, in this order
-MAX_PAGE_BYTES = 20_000_000  # thumbnails are added up to this size
+MAX_PAGE_BYTES = 20_000_000  # pictures are added up to this size
 MAX_TEXT_LENGTH = 600  # characters of a prediction or target
 TOP_CLASSES = 5  # shown of a prediction that scores all classes
 
@@ -50,13 +51,13 @@ def render_page(
         runs: those that validate.
         refused: a line for each run that does not.
         others: scores of other tools.
-        videos: a folder with the samples' videos, found by name, for a thumbnail of the middle frame of each, up to
-            `MAX_PAGE_BYTES`; None for none.
+        videos: a folder with the samples' videos, found by name, for a thumbnail of the middle frame of each, or the
+            key frames that boxes are drawn on, up to `MAX_PAGE_BYTES`; None for none.
     """
     columns = build_columns(runs)
     cells: list[dict[str, Any]] = []
     samples: dict[str, dict[str, Any]] = {}  # of each task, by a name made of their hash
-    files: dict[str, dict[str, Path]] = {}  # video name to path, if the task's files are here
+    pictures: dict[str, list[Picture]] = {}  # of each task
     packed: dict[str, str] = {}
     in_order = [(index, column, cell) for index, column in enumerate(columns) for cell in column.cells]
     for number, (index, column, cell) in enumerate(track(in_order, "page", len(in_order))):
@@ -65,13 +66,13 @@ def render_page(
         task_samples = _samples(task, rows, kind_of(cell.run.result))
         name = f"samples-{hashlib.sha256(json.dumps(task_samples).encode()).hexdigest()[:16]}"
         samples[name] = task_samples
-        if task is not None:
-            files[name] = {row["video"]: example.video for row, example in zip(rows, task.test, strict=True)}
+        if task is not None or name not in pictures:
+            pictures[name] = _pictures(task, rows, kind_of(cell.run.result))
         packed[f"run-{number}"] = _pack(_predictions(cell.run, rows))
         cells.append({"column": index, "samples": name, **_cell(column, cell)})
     if videos is not None:
         used = sum(map(len, packed.values())) + sum(len(_pack(task_samples)) for task_samples in samples.values())
-        packed |= add_thumbnails(samples, files, videos, MAX_PAGE_BYTES - used)
+        packed |= add_pictures(samples, pictures, videos, MAX_PAGE_BYTES - used)
     packed |= {name: _pack(task_samples) for name, task_samples in samples.items()}
     board = {
         "columns": [_column(column) for column in columns],
@@ -198,6 +199,15 @@ def _samples(task: Task | None, rows: Sequence[Mapping[str, Any]], kind: str) ->
         if kind == "segments":
             samples["seconds"] = [example.span and round(example.span[1], 2) for example in task.test]
     return samples
+
+
+def _pictures(task: Task | None, rows: Sequence[Mapping[str, Any]], kind: str) -> list[Picture]:
+    """What the samples' pictures show: of boxes the key frames, where the task's files tell their seconds."""
+    if kind == "boxes":
+        pairs = zip(rows, task.test, strict=True) if task else ()
+        return [Picture(row["id"], row["video"], e.video, e.span and fmean(e.span)) for row, e in pairs]
+    files = [example.video for example in task.test] if task else [None] * len(rows)
+    return [Picture(row["video"], row["video"], file) for row, file in zip(rows, files, strict=True)]
 
 
 def _predictions(run: Run, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 const IOU = 0.5;
 const PARTS = { segments: 2, boxes: 4 };  // numbers before the label: start, end; left, top, right, bottom
-const FRAME = [160, 90];  // of an empty frame: the videos are not in the result
+const WIDTH = 160, EMPTY = 16 / 9;  // of a frame, and its aspect where there is no picture of it
 
 const scored = (region, parts) => region[parts + 1];
 const strength = (score, best) => (best > 0 ? Math.max(0.1, score / best) : 1);
@@ -64,8 +64,8 @@ function timeline(annotated, predicted, name, seconds) {
 }
 
 // Annotated boxes have numbers, predicted ones letters; all classes of one box stand in one line.
-function frame(annotated, predicted, name) {
-  const [width, height] = FRAME, top = best(predicted, 4);
+function frame(annotated, predicted, name, seconds, picture) {
+  const width = WIDTH, height = WIDTH / (picture?.aspect ?? EMPTY), top = best(predicted, 4);
   function boxes(regions, sign) {
     const found = new Map();
     for (const region of regions) {
@@ -88,7 +88,9 @@ function frame(annotated, predicted, name) {
   const alternative = Object.entries(kinds).map(([kind, found]) =>
     `${kind}: ${found.map(place).join("; ") || "none"}.`);
   return el("div", { class: "regions boxes" },
-    svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": alternative.join(" ") },
+    svg("svg", { viewBox: `0 0 ${width} ${height}`, style: `aspect-ratio: ${width} / ${height}`, role: "img",
+      "aria-label": alternative.join(" ") },
+      picture && svg("image", { href: `data:image/jpeg;base64,${picture.jpeg}`, width, height }),
       kinds.predicted.map(draw("predicted")).reverse(), kinds.annotated.map(draw("annotated"))),
     el("div", { "aria-hidden": "true" }, Object.entries(kinds).map(([kind, found]) => found.length > 0
       && [el("b", { class: kind }, kind), found.map((box) => el("div", null, box.told))])));
@@ -96,7 +98,8 @@ function frame(annotated, predicted, name) {
 
 const LEGEND = {
   segments: "Of each class, above: annotated; below, blue: predicted, the likelier the fuller. Seconds of the video.",
-  boxes: "Solid, with numbers: annotated; blue and dashed, with letters: predicted, the likelier the stronger. The"
-    + " frame is empty, and 16:9 whatever the video's is.",
+  boxes: "Solid, with numbers: annotated; blue and dashed, with letters: predicted, the likelier the stronger.",
 };
+const NO_PICTURES = "Frames are empty, and 16:9 whatever the video's is: evalkit leaderboard with videos=FOLDER draws the"
+  + " key frames behind the boxes.";
 const DRAWING = { segments: timeline, boxes: frame };

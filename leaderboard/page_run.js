@@ -140,9 +140,10 @@ function sweep(selection) {  // scores on val: of the grid over a setting that v
 const OUTCOMES = { right: "right", wrong: "wrong", part: "in part", failed: "failed", unknown: "not told" };
 
 function list(samples, run) {
-  const { ids, videos, kinds, targets, texts, options, classes, note, seconds } = samples;
+  const { ids, videos, kinds, targets, texts, options, classes, note, seconds, aspects } = samples;
   const parts = PARTS[samples.regions], of = (value) => value?.regions ?? [];
-  const pictures = samples.pictures ? JSON.parse($(samples.pictures).textContent) : null;
+  const shown = samples.pictures ? JSON.parse($(samples.pictures).textContent) : null;
+  const boxes = samples.regions === "boxes", pictures = boxes ? null : shown;  // boxes are drawn on theirs
   const [headline] = run.result.scores;
 
   function option(number, i) {  // its words, where the task has such
@@ -194,7 +195,8 @@ function list(samples, run) {
       el("div", { "data-name": "reference" }, references[i]),
       el("div", { "data-name": "prediction" }, answers[i]),
       parts && of(targets[i]).length + of(run.predictions[i]).length > 0 && el("div", { class: "drawn" },
-        DRAWING[samples.regions](of(targets[i]), of(run.predictions[i]), (label) => say(label, i), seconds?.[i])));
+        DRAWING[samples.regions](of(targets[i]), of(run.predictions[i]), (label) => say(label, i), seconds?.[i],
+          boxes && shown?.[ids[i]] && { jpeg: shown[ids[i]], aspect: aspects[videos[i]] })));
   }
   function append() {
     place.append(...found.slice(drawn, drawn + MORE).map(row));
@@ -221,7 +223,7 @@ function list(samples, run) {
       `${headline.metric} is of all examples together: no single one is right or wrong by it.`, parts && ` Here, right
       means that the likeliest predicted ${samples.regions}, as many as are annotated, reach all of these with their
       label and an IoU of at least ${IOU}; wrong, that they reach none.`),
-    parts && el("p", { class: "soft" }, LEGEND[samples.regions]),
+    parts && el("p", { class: "soft" }, LEGEND[samples.regions], boxes && !shown && !note && ` ${NO_PICTURES}`),
     note && el("p", { class: "soft" }, note),
     el("div", { class: "bar", role: "search", "aria-label": "Which samples" }, el("label", null, "Text ", text),
       el("label", null, "Outcome ", which), kind && el("label", null, "Kind ", kind), count),

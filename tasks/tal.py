@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.api import Task
+from evalkit.datasets.files import same_split
 from evalkit.errors import UserError
 from evalkit.localization.segment_task import Windows, labeled_splits, segment_task
 from evalkit.localization.segments import read_segments
@@ -42,7 +43,7 @@ def task(
         file = root / "segments.json" if root.is_dir() else root
         if not file.is_file():
             raise UserError(f"data.root={root}: wanted a json file in ActivityNet's layout; there is no {file}")
-        if train.lower() == test.lower():
+        if same_split(train, test):
             raise UserError(f"data.train={train} is data.test too: nothing would be left to learn from")
         splits = labeled_splits(file.parent, read_segments(file), train, test, video_classes)
     return segment_task(splits, windows, mini, split=test, license="your own", source="your own")

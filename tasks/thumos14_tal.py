@@ -39,7 +39,8 @@ def task(
         splits = moments()
     else:
         videos = read_segments(find_file(root, file), drop_repeated=True)
-        subsets = ("validation", "test") if videos.of("test") else ("training", "validation")
+        scored = any(video.segments for video in videos.of("test"))
+        subsets = ("validation", "test") if scored else ("training", "validation")
         splits = labeled_splits(root, videos, *subsets, video_classes)
     return segment_task(
         splits,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from evalkit.api import Clip, Example, Task
 from evalkit.config.config import Config
 from evalkit.datasets.videos import unused_videos
+from evalkit.errors import printable
 from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.key import identify
 from evalkit.features.sources import resolve_views, sources
@@ -116,7 +117,7 @@ def report(data: DataCheck) -> str:
         published = "-" if s.published is None else f"{s.published:,}"
         counts = (s.unlabeled, s.videos, s.parts, len(s.missing), len(s.broken))
         rows.append((s.name, f"{s.examples:,}", published, *(f"{n:,}" for n in counts)))
-    lines = [columns(rows), ""]
+    lines: list[str] = []
     for s in data.splits:
         if s.missing:
             lines.append(f"missing of {s.name}: {first([str(path) for path in s.missing])}")
@@ -138,7 +139,8 @@ def report(data: DataCheck) -> str:
         lines.append(f"left out, of no example: {len(data.unused) - 20:,} more")
     if data.unseen:
         lines.append(f"{len(data.unseen):,} classes of test have no training example: {first(data.unseen)}")
-    return "\n".join([*lines, f"fingerprint of the test examples: {data.fingerprint}"])
+    lines.append(f"fingerprint of the test examples: {data.fingerprint}")
+    return "\n".join([columns(rows), "", *map(printable, lines)])  # names in data may hold anything
 
 
 def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -> Split:
@@ -182,13 +184,18 @@ def _shared(examples: dict[str, Sequence[Example]]) -> list[tuple[str, Path, str
 def _unseen(task: Task) -> list[str]:
     if not task.train:
         return []
-    known = set(_labels(task.train))
-    return [task.classes[k] for k in sorted(set(_labels(task.test)) - known)] if task.classes else []
+    number = {name: k for k, name in enumerate(task.classes)}
+    known = set(_labels(task.train, number))
+    return [task.classes[k] for k in sorted(set(_labels(task.test, number)) - known)] if task.classes else []
 
 
-def _labels(examples: Iterable[Example]) -> list[int]:
-    """Class indices of all targets, of which an example may have several."""
+def _labels(examples: Iterable[Example], number: Mapping[str, int]) -> list[int]:
+    """Class indices of all targets, of which an example may have several; `number` has those of names in regions."""
     targets = [
         e.target if isinstance(e.target, tuple | list) else (e.target,) for e in examples if e.target is not None
     ]
-    return [label for target in targets for label in target if isinstance(label, int)]
+    labels = [
+        label[-1] if isinstance(label, tuple | list) and label else label for target in targets for label in target
+    ]
+    numbers = [number.get(label, label) if isinstance(label, str) else label for label in labels]
+    return [label for label in numbers if isinstance(label, int)]

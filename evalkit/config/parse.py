@@ -119,14 +119,16 @@ def _read(file: str) -> dict[str, _Given]:
     from omegaconf import OmegaConf
 
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(io.StringIO(_read_text(file))), resolve=True)
+        text = _read_text(file)
+        content: Any = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=True)
     except OSError as error:
         raise UserError(f"config={file}: {(error.strerror or str(error)).lower()}") from error
     except RecursionError as error:
         raise UserError(f"config={file}: not readable as yaml: it is nested too deeply, or within itself") from error
     except Exception as error:  # yaml's and OmegaConf's own kinds
         raise UserError(f"config={file}: not readable as yaml: {errors.in_line(error)[:300]}") from error
-    if not isinstance(content, dict):
+    # OmegaConf takes a text without a colon for a key, and one without any value for no keys.
+    if not isinstance(content, dict) or not content or ":" not in text:
         raise UserError(f"config={file}: expected lines of key: value")
     given: dict[str, _Given] = {}
     for name, value in content.items():

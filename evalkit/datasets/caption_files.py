@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, Segment, SegmentedVideo, SegmentSplits, clean_text
-from evalkit.datasets.files import find_file, parsing_errors_at, read_json, read_lines, time_span
+from evalkit.datasets.files import find_file, parsing_errors_at, read_json, read_lines, same_split, time_span
 from evalkit.datasets.videos import Videos, find_videos, is_video, video_file
 from evalkit.errors import UserError
 
@@ -168,7 +168,7 @@ def _of_subset(file: Path, subset: str, find: FindVideo) -> list[SegmentedVideo]
         with parsing_errors_at(f"{file}, video {name}"):
             segments = [_segment(step["segment"], step["sentence"]) for step in entry["annotations"]]
             video = _video(find(name), segments, entry)
-            if entry["subset"] == subset:
+            if same_split(str(entry["subset"]), subset):
                 videos.append(video)
     return videos
 

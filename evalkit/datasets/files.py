@@ -28,6 +28,12 @@ Kind = TypeVar("Kind", dict[str, Any], list[Any])
 Span = tuple[float, float]
 
 
+def same_split(name: str, other: str) -> bool:
+    """Whether two names are of one split: case makes no difference, nor whether it is train or training."""
+    name, other = (word.strip().lower() for word in (name, other))
+    return SPLIT_OF.get(name, name) == SPLIT_OF.get(other, other)
+
+
 class LabeledSplits(NamedTuple):
     """Labeled examples by split, as in `evalkit.api.Task`."""
 

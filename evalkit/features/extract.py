@@ -16,6 +16,7 @@ from evalkit.api import Clip, FeatureSpec, Views
 from evalkit.features.key import FeatureKey, Identity, identify
 from evalkit.features.sources import Source
 from evalkit.features.store import Store
+from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
 from evalkit.video.clips import Decoded, Failure, Request
 from evalkit.video.decode import Decoder
@@ -141,6 +142,7 @@ class FeatureCache:
 # A source that waits for its batch, with its keys, and with its clips or what was found of it.
 _Waiting = tuple[Source, bytes, Decoded | Failure | SourceFeatures]
 WINDOWS_TOGETHER = 16  # neighboring windows of a video that are decoded together, from one key frame on
+TRIM_EVERY = 512  # clips that are encoded until memory is given back
 WAITING = 64  # sources at most, so that what was found does not fill the memory while few clips are missing
 
 
@@ -207,7 +209,7 @@ class FeatureExtractor:
         keys = keys or (feature_cache.keys(wanted, variants) if feature_cache else [b""] * len(wanted))
         there = self._there(wanted, variants, feature_cache, keys)
         waiting: list[_Waiting] = []
-        held = 0
+        held = encoded = 0
         for source, source_keys, clip in zip(
             wanted, keys, track(there, label, len(wanted)) if label else there, strict=True
         ):
@@ -217,7 +219,10 @@ class FeatureExtractor:
             self.cost.cache_misses += not isinstance(clip, SourceFeatures)
             if not held or held >= self.batch or len(waiting) >= WAITING:
                 yield from self._flush(waiting, keep, variants, feature_cache)
-                waiting, held = [], 0
+                waiting, held, encoded = [], 0, encoded + held
+                if encoded >= TRIM_EVERY:  # small features, among what each batch takes, keep it from being given back
+                    give_back_memory()
+                    encoded = 0
         yield from self._flush(waiting, keep, variants, feature_cache)
         if feature_cache:
             feature_cache.store.flush()

@@ -145,6 +145,10 @@ class Adapter(lightning.LightningModule, ABC):
         """
         raise UserError(f"adapter {type(self).__name__} has closed_form=True and no solve()")
 
+    def check_examples(self, count: int) -> None:
+        """Raises UserError where so many training examples are too few; called before any of them is read."""
+        return None
+
     def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
         """The final predictions for a whole split, where one depends on the other examples, as a rank does."""
         return predictions

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from evalkit.localization.soft_nms import Candidates
 
@@ -24,6 +25,10 @@ _MOMENTUM = 0.9  # of the loss normalizer
 _MIN_SCORE = 0.001  # of a candidate
 _CANDIDATES = 2000  # pairs of point and class at most, of a level
 _EPSILON = 1e-8
+_LONGEST = 2304  # steps of a sequence that is learned from, at most
+_LEAST_KEPT = 0.9  # of a sequence that is not longer
+_LEAST_INSIDE = 0.5  # of a segment that a part of its sequence keeps
+_TRIALS = 200  # of a random part, until it keeps a segment
 
 
 class Outputs(NamedTuple):
@@ -184,6 +189,43 @@ class ActionFormer(nn.Module):
         scores = torch.cat([_best(level, _CANDIDATES) for level in levels], 1)
         kept = (bounds[..., 1] - bounds[..., 0] > self.shortest) & (scores > 0).any(-1)
         return [Candidates(bounds[i, of], scores[i, of]) for i, of in enumerate(kept)]
+
+
+def crop(length: int, segments: Tensor, labels: Tensor) -> tuple[slice, Tensor, Tensor]:
+    """A random part of a sequence to learn from, which keeps a segment where there are any.
+
+    It has 2,304 steps of a longer sequence, and nine tenths to all of another one, as ActionFormer's code has it.
+
+    Args:
+        length: steps of the sequence.
+        segments: (n, 2), start and end in steps.
+        labels: (n,).
+
+    Returns:
+        Its place, and its segments, cut at its ends, of which at least half is in it, with their labels.
+    """
+    kept = _LONGEST if length > _LONGEST else _random(max(1, round(_LEAST_KEPT * length)), length)
+    for _ in range(_TRIALS):
+        start = _random(0, length - kept)
+        inside = segments.clamp(start, start + kept)
+        long = inside[:, 1] - inside[:, 0] >= _LEAST_INSIDE * (segments[:, 1] - segments[:, 0])
+        if long.any() or not len(segments):
+            break
+    return slice(start, start + kept), inside[long] - start, labels[long]
+
+
+def crop_batch(
+    sequences: Tensor, lengths: Tensor, segments: Sequence[Tensor], labels: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """`crop` of each sequence of a batch (B, T, D) with zeros after its end, whose results are such a batch again."""
+    parts = [crop(*of_video) for of_video in zip(lengths.tolist(), segments, labels, strict=True)]
+    kept = [sequence[place] for sequence, (place, *_) in zip(sequences, parts, strict=True)]
+    lengths = torch.tensor([len(sequence) for sequence in kept], device=lengths.device)
+    return pad_sequence(kept, batch_first=True), lengths, [part[1] for part in parts], [part[2] for part in parts]
+
+
+def _random(least: int, most: int) -> int:
+    return int(torch.randint(least, most + 1, ()))
 
 
 class _Conv(nn.Module):

@@ -46,12 +46,14 @@ class Annotated(NamedTuple):
     """One file of annotations.
 
     Attributes:
-        frames: its boxes, whose actions are indices of classes.
+        boxes: of each key frame, whose actions are indices of classes.
+        persons: the classes of each person of each key frame, by box and name.
         place: the file of a key frame's video, and the second in that file.
         counted: key frames of its videos that are not excluded, with a box or without.
     """
 
-    frames: KeyFrames
+    boxes: Mapping[KeyFrame, Sequence[Sequence[Any]]]
+    persons: Mapping[KeyFrame, Mapping[tuple[Any, ...], Sequence[int]]]
     place: Callable[[KeyFrame], tuple[Path, float]]
     counted: int
 
@@ -93,13 +95,13 @@ def read(
         of_split = [_read_ava(ava, classes, lambda key: (video(key[0]), key[1] - start))]
         if kinetics:
             file = find_file(root, *_named(f"kinetics_{split}_v1.0.csv"))
-            frames = _read(file, classes, (), None)
-            of_split.append(Annotated(frames, lambda key: _clip_of(video, clips, key), len(frames.boxes)))
+            frames, persons = _read(file, classes, (), None)
+            of_split.append(Annotated(frames, persons, lambda key: _clip_of(video, clips, key), len(frames)))
         return of_split
 
     annotated = files("val")
     train = files("train") if any((root / name).is_file() for name in _named(f"ava_train_{version}.csv")) else []
-    films = {of[0].place(key)[0] for of in (annotated, train) if of for key in of[0].frames.boxes}
+    films = {of[0].place(key)[0] for of in (annotated, train) if of for key in of[0].boxes}
     return BoxSplits(
         *_split_train(train, classes),
         _key_frames(annotated, classes, boxes, persons, threshold),
@@ -119,10 +121,10 @@ def _read_ava(file: Path, classes: Sequence[str], place: Callable[[KeyFrame], tu
     split, _, version = file.name.rpartition("_")
     listed = file.with_name(f"{split}_excluded_timestamps_{version}")
     excluded = read_excluded(listed) if listed.is_file() else set()
-    frames = _read(file, classes, excluded, AVA_SECONDS)
-    films = {name for name, _ in frames.boxes}
+    frames, persons = _read(file, classes, excluded, AVA_SECONDS)
+    films = {name for name, _ in frames}
     seconds = AVA_SECONDS[1] - AVA_SECONDS[0] + 1
-    return Annotated(frames, place, len(films) * seconds - sum(name in films for name, _ in excluded))
+    return Annotated(frames, persons, place, len(films) * seconds - sum(name in films for name, _ in excluded))
 
 
 def _clips(videos: Videos) -> dict[str, list[tuple[int, int, str]]]:
@@ -144,18 +146,18 @@ def _clip_of(
 
 def _read(
     file: Path, classes: Sequence[str], excluded: Iterable[KeyFrame], seconds: tuple[float, float] | None
-) -> KeyFrames:
-    """The boxes of a file with the indices of their classes, of which it is said how many there are."""
+) -> tuple[dict[KeyFrame, list[Any]], dict[KeyFrame, dict[tuple[Any, ...], list[int]]]]:
+    """The boxes of a file with the indices of their classes, and the persons; it is said how many there are."""
     frames = read_key_frames(file, {number + 1: number for number in range(len(classes))}, {*excluded}, seconds)
     if not frames.boxes:
         raise UserError(f"{file}: no key frame in it")
     unscored = sum(not classes[box[4]] for boxes in frames.boxes.values() for box in boxes)
-    persons = sum(len(_persons(frames, key)) for key in frames.boxes)
+    persons = {key: _persons(frames, key) for key in frames.boxes}
     logger.info(
         f"{file}: {len({name for name, _ in frames.boxes}):,} videos, {len(frames.boxes):,} annotated key frames, "
-        f"boxes of {persons:,} persons; {unscored:,} of their actions are not scored"
+        f"boxes of {sum(map(len, persons.values())):,} persons; {unscored:,} of their actions are not scored"
     )
-    return frames
+    return frames.boxes, persons
 
 
 def _persons(frames: KeyFrames, key: KeyFrame) -> dict[tuple[Any, ...], list[int]]:
@@ -177,7 +179,7 @@ def _split_train(
         classes: by id less one.
         seed: of the choice; of videos that are not there, none is held out while there are others.
     """
-    places = [{key: file.place(key) for key in file.frames.boxes} for file in annotated]
+    places = [{key: file.place(key) for key in file.boxes} for file in annotated]
     paths = sorted({path for of_file in places for path, _ in of_file.values()})
     random.Random(seed).shuffle(paths)
     count = max(1, round(_HELD_OUT * len(paths))) if len(paths) > 1 else 0
@@ -185,7 +187,7 @@ def _split_train(
     train, val = [], []
     for file, of_file in zip(annotated, places, strict=True):
         for key, (path, second) in of_file.items():
-            persons = _persons(file.frames, key)
+            persons = file.persons[key]
             if path in held_out:
                 val.append(_key_frame(file, key, classes, _given(persons)))
                 continue
@@ -221,7 +223,7 @@ def _key_frames(
     detected: Mapping[KeyFrame, Sequence[Sequence[float]]] | None = None
     if detections:
         detected = read_persons(detections, threshold).boxes
-        known = {key for file in annotated for key in file.frames.boxes}
+        known = {key for file in annotated for key in file.boxes}
         if not known & detected.keys():
             raise UserError(
                 f"{detections}: none of its {len(detected):,} key frames is one of the {len(known):,} of the task, "
@@ -234,12 +236,12 @@ def _key_frames(
 
     def asked(file: Annotated, key: KeyFrame) -> tuple[Box, ...] | None:
         if boxes == "truth":
-            return _given(_persons(file.frames, key))
+            return _given(file.persons[key])
         if detected is None:
             return None
         return tuple((b[0], b[1], b[2], b[3], b[4]) for b in detected.get(key, ()))
 
-    return [_key_frame(file, key, classes, asked(file, key)) for file in annotated for key in file.frames.boxes]
+    return [_key_frame(file, key, classes, asked(file, key)) for file in annotated for key in file.boxes]
 
 
 def _given(persons: Iterable[tuple[Any, ...]]) -> tuple[Box, ...]:
@@ -254,7 +256,7 @@ def _key_frame(
     boxes: tuple[Box, ...] | None,
 ) -> Example:
     path, second = file.place(key)
-    target = [[*box[:4], classes[box[4]]] for box in file.frames.boxes[key] if classes[box[4]]]
+    target = [[*box[:4], classes[box[4]]] for box in file.boxes[key] if classes[box[4]]]
     return Example(key_frame_name(key), path, target, span=(second, second), boxes=boxes)
 
 

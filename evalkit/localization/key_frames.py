@@ -136,9 +136,11 @@ def read_persons(file: Path, threshold: float) -> Persons:
         UserError: the file is missing, or names a row that is not so.
     """
     boxes: dict[KeyFrame, list[list[float]]] = {}
+    seen: set[tuple[KeyFrame, tuple[float, ...]]] = set()
     below = repeated = 0
     for where, row in _rows(file, _WIDTHS):
-        members = boxes.setdefault(_key(where, row), [])
+        key = _key(where, row)
+        members = boxes.setdefault(key, [])
         if len(row) == 2:
             continue
         if len(row) != 8 or row[6]:
@@ -148,9 +150,10 @@ def read_persons(file: Path, threshold: float) -> Persons:
             raise UserError(f"{where}: score {row[7]}; wanted a share of 1")
         if person[4] < threshold:
             below += 1
-        elif person in members:
+        elif (key, tuple(person)) in seen:
             repeated += 1
         else:
+            seen.add((key, tuple(person)))
             members.append(person)
     _log_counts(
         file,

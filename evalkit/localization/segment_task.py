@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -10,12 +11,14 @@ from statistics import fmean
 from typing import Any, Literal
 
 from evalkit.api import Example, Score, Task, Views
-from evalkit.datasets.files import LabeledSplits, parsing_errors_at, read_json
+from evalkit.datasets.files import LabeledSplits, parsing_errors_at, read_json, same_split
 from evalkit.datasets.miniature import miniature
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.errors import UserError, suggest
 from evalkit.localization.segments import LabeledVideo, LabeledVideos, clipped
 from evalkit.metrics import activitynet_map
+
+logger = logging.getLogger("evalkit")
 
 Windows = Literal["videoglue", "videoglue_table12", "thumos"]
 
@@ -60,6 +63,10 @@ def labeled_splits(
         raise UserError(f"data.root={root}: no video of subset {test!r}; the subsets there are {known or 'none'}")
     if not any(video.segments for video in of_test):
         raise UserError(f"data.root={root}: the {len(of_test):,} videos of subset {test!r} have no segment to score")
+    others = Counter(v.subset for v in videos.videos if not (same_split(v.subset, train) or same_split(v.subset, test)))
+    if others:
+        counts = ", ".join(f"{subset!r} ({count:,})" for subset, count in sorted(others.items()))
+        logger.info(f"data.root={root}: videos of subsets other than {train!r} and {test!r} are left out: {counts}")
     names = [video.name for video in of_test]
     scores = read_video_classes(video_classes, names, videos.classes) if video_classes else {}
 

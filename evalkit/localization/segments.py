@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalkit.datasets.files import parsing_errors_at, read_json
+from evalkit.datasets.files import parsing_errors_at, read_json, same_split
 from evalkit.errors import UserError, suggest
 
 logger = logging.getLogger("evalkit")
@@ -53,8 +53,8 @@ class LabeledVideos(NamedTuple):
     left_out: int
 
     def of(self, subset: str) -> list[LabeledVideo]:
-        """The videos of one split; case makes no difference."""
-        return [video for video in self.videos if video.subset.strip().lower() == subset.strip().lower()]
+        """The videos of one split, by any of its names: training is train."""
+        return [video for video in self.videos if same_split(video.subset, subset)]
 
 
 def read_segments(file: Path, drop_repeated: bool = False) -> LabeledVideos:

@@ -90,11 +90,12 @@ def task(
         facts |= {"views": replace(facts["views"], resize="squash"), "settings": facts["settings"] | {"head": "box"}}
         facts["protocol"] = "truth" if truth else ""
     else:
+        name = f"{protocol}_truth" if truth else protocol
         facts |= {
-            "protocol": f"{protocol}_truth" if truth else protocol,
+            "protocol": name,
             "views": PROTOCOLS[protocol],
             "settings": PROBE,
-            "published": {} if truth else published.rows(benchmark, "mAP", "frozen", facts["split"]),
+            "published": published.rows(benchmark, "mAP", "frozen", facts["split"], name),
             # Where the key frames come to the paper's number, the annotated ones are all there.
             "sizes": {"test": len(splits.test) if count in (len(splits.test), splits.counted) else count}
             if count

@@ -257,8 +257,15 @@ def _heap(boxes: Regions, members: range) -> list[int]:
 
 
 def _average_recall(read: Read, examples: int) -> dict[str, float]:
-    """`AR@n` and `AUC`; see `activitynet_map`."""
-    proposals, truth = read.detections, read.truth
+    """`AR@n` and `AUC`; see `activitynet_map`.
+
+    What stands for a failed video, its target, is all found at any number and takes no part in the budget, which is an
+    average over videos: else a failed video that was right would cost the others some of theirs, and lower the score.
+    """
+    truth = read.truth
+    stand_in = np.isinf(read.detections.score)
+    right = np.isin(truth.example, read.detections.example[stand_in])
+    proposals = read.detections.take(~stand_in)
     given = np.bincount(proposals.example, minlength=examples)
     annotated = np.bincount(truth.example, minlength=examples)
     videos = np.count_nonzero(annotated)
@@ -284,6 +291,7 @@ def _average_recall(read: Read, examples: int) -> dict[str, float]:
         which = used[truth.example] == n
         kept = np.minimum((n * share).astype(np.intp), n)
         from_number[:, which] = np.searchsorted(kept, reached[:, which], "right")
+    from_number[:, right] = 0
     recalled = np.zeros((examples, PROPOSALS + 1))
     np.add.at(recalled, (np.tile(truth.example, len(ACTIVITYNET)), from_number.ravel()), 1 / len(ACTIVITYNET))
     recalled = recalled.cumsum(1)[:, :PROPOSALS]

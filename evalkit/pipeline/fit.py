@@ -58,6 +58,7 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     val_examples: Sequence[Example] = ()  # that the best was chosen on
     read: Any = None  # which features of the encoder's output, and which views of train, `data` has
     data: tuple[Examples, Examples] | None = None  # of train and of val
+    counts = [0, 0]  # of train and of val, those that could be read
     seconds = 0.0
     for places in experiment.passes:
         points = [experiment.points[k] for k in places]
@@ -70,6 +71,7 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
             data, failed = _read(experiment, train, val, views)
             read = (adapter.feature_spec, views)
         assert data
+        counts = [len(split.examples) for split in data]
         started = time.monotonic()
         try:
             keep = experiment.reader.keep if adapter.trains_encoder else None
@@ -97,8 +99,8 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         "val_scores": curve.val_scores,
         "grid_val_scores": [point.best for point in in_order],
         "failures": [{"point": k, "reason": point.failure} for k, point in enumerate(in_order) if point.failure],
-        "n_train": len(train),
-        "n_val": len(val),
+        "n_train": counts[0],
+        "n_val": counts[1],
         "undecodable": [{"video": str(source.source.video), "reason": source.failure} for source in failed],
     }
     if ranks.size > 1:
@@ -118,6 +120,7 @@ def _training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> t
     if trainer.shots:
         train = few_shot(train, task.classes, trainer.shots, seed)
         val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
+    experiment.adapter.check_examples(len(train))
     if task.prepare_videos:
         task.prepare_videos([*train, *val])
     return train, val

@@ -63,9 +63,10 @@ def check_run(experiment: Experiment, options: Options, shots: int, root: Path |
         raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
     if experiment.needs_fit and not task.train:
         raise UserError(
-            f"adapter {experiment.adapter_name} is untrained and task {experiment.name} has no train split: train it "
-            f"with `evalkit adapt task=... adapter={options.adapter or experiment.adapter_name} "
-            f"ckpt={options.ckpt} out=FOLDER`, then give adapter.from=FOLDER"
+            f"adapter {experiment.adapter_name} is untrained and task {experiment.name} has no train split: mark some "
+            f"of its data as train, or train it on a task that has one, with `evalkit adapt task=... "
+            f"adapter={options.adapter or experiment.adapter_name} ckpt={options.ckpt} out=FOLDER`, and give "
+            "adapter.from=FOLDER"
         )
     if shots and not experiment.needs_fit:
         raise UserError(f"trainer.shots={shots} has no effect: nothing is fitted; leave it out")

@@ -305,10 +305,14 @@ def _augment(task: Task, views: int | str, name: str) -> Augment | None:
 
 
 def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str, str]:
-    """Hashes of what a trained adapter belongs to and does not hold itself: the frozen encoder, the task's classes."""
+    """What a trained adapter belongs to and does not hold itself: hashes of encoder and classes; windows in seconds."""
+    views = task.views
+    windows = f"{views.window:g} s, one every {views.window_stride or views.window:g} s" if views.window else ""
+    of_windows = {"windows of": windows} if windows else {}
     if adapter.saves_encoder:  # it lies beside the adapter, and words stand for classes
-        return {}
-    return {"encoder": encoder_sha256} | ({"classes": digest_of(task.classes)} if task.classes else {})
+        return of_windows
+    of_classes = {"classes": digest_of(task.classes)} if task.classes else {}
+    return {"encoder": encoder_sha256, **of_classes, **of_windows}
 
 
 def _trained_settings(folder: Path, compatible: Mapping[str, Sequence[str]], keys: Mapping[str, Key]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from evalkit.features.batches import FeatureSource
 from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter, check_predictions
 from evalkit.results.scores import headline as headline
+from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
 
 PREDICT_BATCH = 64
@@ -195,8 +196,18 @@ def fit(
     ]
     best = best_point(curves)
     select.restore(adapter, best)
+    _release(trainer, adapter)
     adapter.to(device).eval()
     return Fitted(curves, best)
+
+
+def _release(trainer: lightning.Trainer, adapter: Adapter) -> None:
+    """Gives back what only training needs: gradients and the optimizer's means, three times the weights."""
+    adapter.zero_grad(set_to_none=True)
+    for optimizer in trainer.optimizers:  # which the trainer, in circles with its parts, would keep
+        optimizer.state.clear()
+        optimizer.param_groups.clear()
+    give_back_memory()
 
 
 def _solve(adapter: Adapter, train: Examples, val: Examples, score: Score) -> Fitted:
@@ -324,6 +335,7 @@ class SelectOnVal(Callback):
         """Puts the remembered weights of a point back; of several, only that one is left."""
         for name, value in _weights(adapter, chosen, len(self.scores)).items():
             value.copy_(self.best[chosen][name])
+        self.best.clear()
         if len(self.scores) > 1:
             adapter.select(chosen)
 

@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evalkit.errors import printable
+
 
 def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Rows of cells as aligned text; with a width in characters, cells wrap: at 30, those of the last column at it."""
@@ -50,7 +52,10 @@ def table(result: Mapping[str, Any]) -> str:
     if differences and "expect" not in data:
         head.add_row("", f"data.expect={expected} says that the number is meant")
     if left_out := (result["selection"] or {}).get("undecodable"):
-        head.add_row("train", f"{len(left_out)} undecodable videos left out")
+        missing = sum(video["reason"].startswith("no such file") for video in left_out)
+        kinds = {"missing": missing, "undecodable": len(left_out) - missing}
+        kinds_in_words = " and ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        head.add_row("train", f"{kinds_in_words} videos left out")
 
     body = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     body.add_column("", no_wrap=True)
@@ -110,8 +115,8 @@ def _grouped(failures: Sequence[Mapping[str, str]], most: int = 5) -> list[str]:
 
 
 def first(ids: Sequence[str], most: int = 3) -> str:
-    """The first of some names, and dots where there are more."""
-    return ", ".join(ids[:most]) + (", ..." if len(ids) > most else "")
+    """The first of some names, as a terminal can show them, and dots where there are more."""
+    return ", ".join(map(printable, ids[:most])) + (", ..." if len(ids) > most else "")
 
 
 def count(number: int | None) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 # Bytes that decoding one takes: 16 reference frames of 8K in ten bits, and one as RGB in floats.
@@ -29,6 +31,13 @@ def free_memory() -> int:
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     left = _left(Path("/sys/fs/cgroup"))
     return free if left is None else min(free, left)
+
+
+def give_back_memory() -> None:
+    """Hands memory that was freed back to the system; glibc keeps it otherwise, where something lies behind it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def share(processes: int) -> int:

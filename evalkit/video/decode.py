@@ -60,7 +60,6 @@ class Video:
         self.path = path
         self._requested_decoder = self.decoder = default_decoder(decoder)
         self._line = line
-        self._index: dict[int | None, int] = {pts: index for index, pts in enumerate(line.pts)}
         stamps = line.pts if line.promised is None else [*line.pts, line.end]
         ticks = np.array(stamps, dtype=np.int64) - stamps[0]
         self.times = ticks * line.tick.numerator / line.tick.denominator
@@ -213,11 +212,19 @@ class Video:
     ) -> Iterator[tuple[int, VideoFrame]]:
         """Shown frames with their indices, to `last`; damaged ones are left out."""
         for number, frame in enumerate(_frames(stream, packets, self._line.cuts)):
-            index = number if self._line.counted else self._index.get(frame.pts)
+            index = number if self._line.counted else self._index_of(frame.pts)
             if index is not None:
                 yield index, frame
                 if index >= last:
                     return
+
+    def _index_of(self, pts: int | None) -> int | None:
+        """The index of the frame that is shown from a tick on; None where none is."""
+        if pts is None:
+            return None
+        stamps = self._line.pts  # long ones: a table of them would be made for each part that is read
+        place = bisect_left(stamps, pts)
+        return place if place < len(stamps) and stamps[place] == pts else None
 
     @functools.cached_property
     def _damage(self) -> str:

@@ -12,32 +12,49 @@ REORDERED = 16
 Stored = list[tuple[int | None, int | None, bool]]
 
 
-def stamp_restarts(stored: Stored, longest_pause: float) -> list[int]:
-    """Where time stamps start anew, as where one file was appended to another: numbers of packets.
+class StampRestarts:
+    """Where time stamps start anew, as where one file was appended to another; packets come one at a time.
 
     Args:
-        stored: presentation and decoding tick of each packet, and whether decoding starts there, in order of storage.
         longest_pause: ticks from one packet to the next beyond which stamps start anew.
+
+    Attributes:
+        numbers: of the packets at which they do.
+        count: of packets so far.
     """
-    restarts = []
-    dts: int | None = None  # of the packet before
-    recent: deque[int] = deque(maxlen=REORDERED)  # presentation ticks
-    highest: int | None = None  # presentation tick so far
-    for number, (pts, stamp, is_cut) in enumerate(stored):
-        step = 0 if stamp is None or dts is None else stamp - dts
+
+    def __init__(self, longest_pause: float) -> None:
+        self.numbers: list[int] = []
+        self.count = 0
+        self._longest_pause = longest_pause
+        self._dts: int | None = None  # of the packet before
+        self._recent: deque[int] = deque(maxlen=REORDERED)  # presentation ticks
+        self._highest: int | None = None  # presentation tick so far
+
+    def add(self, pts: int | None, dts: int | None, is_cut: bool) -> None:
+        """Takes the next packet in the order of storage: its ticks, and whether decoding starts there."""
+        step = 0 if dts is None or self._dts is None else dts - self._dts
         # Matroska stores no decoding ticks, and FFmpeg's guesses may go back by as much as frames are reordered.
-        back = step < 0 and (pts is None or all(pts < other for other in recent))
+        back = step < 0 and (pts is None or all(pts < other for other in self._recent))
         # all that is stored before a cut is shown before it
-        early = is_cut and pts is not None and highest is not None and pts <= highest
-        if back or early or step > longest_pause:
-            restarts.append(number)
-            recent.clear()
-            highest = None
-        dts = dts if stamp is None else stamp
+        early = is_cut and pts is not None and self._highest is not None and pts <= self._highest
+        if back or early or step > self._longest_pause:
+            self.numbers.append(self.count)
+            self._recent.clear()
+            self._highest = None
+        self._dts = self._dts if dts is None else dts
         if pts is not None:
-            recent.append(pts)
-            highest = pts if highest is None else max(pts, highest)
-    return restarts
+            self._recent.append(pts)
+            self._highest = pts if self._highest is None else max(pts, self._highest)
+        self.count += 1
+
+
+def stamp_restarts(stored: Stored, longest_pause: float) -> list[int]:
+    """The numbers of `StampRestarts` for packets that are at hand."""
+    restarts = StampRestarts(longest_pause)
+    for packet in stored:
+        restarts.add(*packet)
+    return restarts.numbers
 
 
 def one_after_another(decoded: list[tuple[int, int | None]], restarts: list[int], usual: int) -> list[int]:

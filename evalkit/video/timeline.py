@@ -23,7 +23,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from evalkit.video.bitstream import Bitstream
-from evalkit.video.stamps import Stored, mean_gap, one_after_another, stamp_restarts
+from evalkit.video.stamps import StampRestarts, mean_gap, one_after_another
 
 # Several processes decode at once, so each keeps to one core. One thread also reports damage at the packet that holds
 # it, which several do not.
@@ -199,7 +199,8 @@ def _read_packets(container: InputContainer) -> Packets:
         video_streams=len(videos),
     )
     seconds = {stream.index: float(stream.time_base or 0) for stream in container.streams}
-    bitstream, stored, bidirectional = Bitstream(stream), Stored(), False
+    bitstream, bidirectional = Bitstream(stream), False
+    restarts, durations = StampRestarts(_longest_pause(container, tick)), dict[int, int]()  # equal ones are one object
     keyframes = _Keyframes(packets, bitstream)
     try:
         for packet in container.demux():
@@ -214,8 +215,8 @@ def _read_packets(container: InputContainer) -> Packets:
             if key is not None and pts is not None and pts < key:
                 packets.open_gops.add(key)
             is_cut = (key is None or packet.is_keyframe) and keyframes.add(packet, pts)
-            stored.append((None, None, False) if packet.is_discard else (pts, packet.dts, is_cut))
-            if len(stored) < B_FRAMES_WITHIN:
+            restarts.add(*((None, None, False) if packet.is_discard else (pts, packet.dts, is_cut)))
+            if restarts.count < B_FRAMES_WITHIN:
                 bidirectional = bidirectional or bitstream.is_bidirectional(bytes(packet))
             packets.damaged = packets.damaged or packet.is_corrupt
             shown = bitstream.frames(bytes(packet)) if bitstream.counts_frames else 1
@@ -223,13 +224,12 @@ def _read_packets(container: InputContainer) -> Packets:
             if packet.is_discard:
                 packets.hidden = True
             elif shown:
-                packets.frames.append((pts, duration))
+                packets.frames.append((pts, durations.setdefault(duration, duration)))
     except FFmpegError:
         packets.damaged = True
     stamps = [pts for pts, _ in packets.frames if pts is not None]
     ascending = len(stamps) > 1 and stamps == sorted(stamps)
-    restarts = stamp_restarts(stored, _longest_pause(container, tick))
-    packets.unclear = packets.unclear or bool(restarts) or (bidirectional and ascending)
+    packets.unclear = packets.unclear or bool(restarts.numbers) or (bidirectional and ascending)
     return packets
 
 
@@ -271,7 +271,7 @@ def from_packets(packets: Packets) -> Timeline:
     """
     if packets.keyframes:  # what comes before the first keyframe cannot be decoded, and no player shows it
         first = next(iter(packets.keyframes))
-        shown = [(pts, duration) for pts, duration in packets.frames if pts is None or pts >= first]
+        shown = [frame for frame in packets.frames if frame[0] is None or frame[0] >= first]
         packets = replace(packets, frames=shown)
     if not packets.frames:
         raise DecodeError("its video stream holds no frame")
@@ -333,26 +333,26 @@ def _recount(path: Path, line: Timeline) -> Timeline:
     Raises:
         DecodeError: decoding does not tell either.
     """
-    stored, decoded = Stored(), []
+    decoded = []
     whole = True
     with open_file(path) as container:
         stream = video_stream(container, line.stream)
         stream.codec_context.copy_opaque = True
         rate, bitstream = stream.average_rate or stream.guessed_rate, Bitstream(stream)
-        longest_pause = _longest_pause(container, line.tick)
+        restarts = StampRestarts(_longest_pause(container, line.tick))
         try:
             for packet in container.demux(stream):
                 if packet.size:
                     is_cut = packet.is_keyframe and bitstream.starts_afresh(bytes(packet))
-                    packet.opaque = [len(stored)]  # its frame has it, too; an object that two share would be lost
-                    stored.append((None, None, False) if packet.is_discard else (packet.pts, packet.dts, is_cut))
+                    packet.opaque = [restarts.count]  # its frame has it, too; an object that two share would be lost
+                    restarts.add(*((None, None, False) if packet.is_discard else (packet.pts, packet.dts, is_cut)))
                 for frame in stream.codec_context.decode(packet):
-                    number = frame.opaque[0] if isinstance(frame.opaque, list) else len(stored) - 1
+                    number = frame.opaque[0] if isinstance(frame.opaque, list) else restarts.count - 1
                     decoded.append((number, frame.pts))
         except FFmpegError:
             whole = False
     usual = round(1 / (rate * line.tick)) if rate else 1
-    pts = one_after_another(decoded, stamp_restarts(stored, longest_pause), max(1, usual))
+    pts = one_after_another(decoded, restarts.numbers, max(1, usual))
     if pts:
         gap = mean_gap(pts, max(1, usual))
         promised = line.promised if whole else max(line.promised or 0, pts[0] + gap * len(line.pts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from evalkit.heads.adapter import Adapter
 from evalkit.plugins import display_name
 from evalkit.weights import checkpoint
 
+_HASH = re.compile("[0-9a-f]{32,}")
 # Names of settings in records that were written before they were spelled as they are now.
 FORMER_SETTINGS = {"standardise": "standardize"}
 
@@ -59,7 +61,7 @@ def restore_adapter(adapter: Adapter, folder: Path, frozen: Mapping[str, str] | 
     Args:
         adapter: untrained, with the settings that were used for training.
         folder: its files.
-        frozen: hashes of what it belongs to that is not its own: the encoder, the classes.
+        frozen: what it belongs to that is not its own: the encoder and the classes as hashes, windows in words.
 
     Raises:
         UserError: the files are damaged, the shapes differ, a weight is no number, or a frozen part is not the one it
@@ -73,9 +75,10 @@ def restore_adapter(adapter: Adapter, folder: Path, frozen: Mapping[str, str] | 
         )
     for part, digest in {**adapter.frozen, **(frozen or {})}.items():
         if (known := trained_with.get(part, digest)) != digest:
-            raise UserError(
-                f"{folder} was trained with {part} {str(known)[:12]}, not with {digest[:12]}: train it again"
+            trained, wanted = (
+                digest[:12] if _HASH.fullmatch(digest) else digest[:80] for digest in (str(known), digest)
             )
+            raise UserError(f"{folder} was trained with {part} {trained}, not with {wanted}: train it again")
     weights = dict(checkpoint.read_weights(folder / "adapter.safetensors"))
     checkpoint.check_names(adapter_state(adapter), weights, folder)
     checkpoint.check_finite(weights, folder)

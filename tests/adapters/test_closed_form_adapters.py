@@ -193,6 +193,10 @@ def test_there_is_no_answer_without_a_video(name: str) -> None:
 def test_more_neighbors_than_examples_are_told() -> None:
     with pytest.raises(UserError, match=r"^adapter.k=20: there are 12 training examples; give at most as many$"):
         fitted("knn", batch(12, 0))
+    with pytest.raises(UserError, match=r"^adapter.k=20: there are 19 training examples"):
+        make("knn").check_examples(19)  # before they are read
+    make("knn").check_examples(20)
+    make("ridge").check_examples(1)
 
 
 # --- from the command line -------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Segments of sequences of windows: seconds and steps, classes, and learning."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from evalkit.api import Batch, Example, Task, Views
 from evalkit.encoders.longvivit import encoder
 from evalkit.errors import UserError
 from evalkit.metrics import activitynet_map
+from evalkit.pipeline.setup import frozen_parts
+from evalkit.weights import trained_adapter
 from tests.given import CLIP, make_adapter
 
 CLASSES = ("dance", "jump")
@@ -139,6 +142,45 @@ def test_a_query_pools_the_tokens_of_several_layers() -> None:
     example = film("a", (4.0, 10.0, "jump"))
     adapter.training_step(Batch([example, example], features, [9, 5]), 0).backward()
     assert adapter.pool.query.grad is not None and adapter.pool.query.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("head", ["actionformer", "gtad"])
+def test_what_is_chosen_and_tested_is_the_running_mean_of_the_weights(head: str) -> None:
+    adapter = make_adapter("localizer", ENCODER, task(), head=head, length=16).train()
+    weight = next(adapter.parameters())
+    adapter.on_train_start()
+    values = [weight.detach().clone()]
+    expected = values[0].clone()
+    for k in range(1, 4):
+        with torch.no_grad():
+            weight += k
+        values.append(weight.detach().clone())
+        adapter.on_train_batch_end(None, None, k)
+        expected = torch.lerp(expected, values[-1], 1 - min(0.999, (1 + k) / (10 + k)))
+    shown = expected if head == "actionformer" else values[-1]
+    adapter.eval()
+    assert torch.allclose(weight, shown)
+    adapter.train()
+    assert torch.equal(weight, values[-1])
+    adapter.on_train_end()
+    adapter.eval()
+    assert torch.equal(weight, values[-1])
+
+
+@pytest.mark.parametrize(("window", "stride", "changed"), [(4.0, None, "4 s, one every 4 s"), (2.0, 2.0, "2 s, one")])
+def test_a_trained_localizer_is_refused_on_other_windows(
+    window: float, stride: float | None, changed: str, tmp_path: Path
+) -> None:
+    def parts(views: Views) -> dict[str, str]:
+        return frozen_parts(adapter, replace(task(), views=views), "0" * 64)
+
+    adapter = make_adapter("localizer", ENCODER, task(), head="actionformer", length=16)
+    trained_adapter.save_adapter(adapter, tmp_path / "trained", {"settings": {}, "frozen": parts(WINDOWED)})
+    trained_adapter.restore_adapter(adapter, tmp_path / "trained", parts(WINDOWED))
+    with pytest.raises(UserError, match=f"was trained with windows of 4 s, one every 2 s, not with {changed}"):
+        trained_adapter.restore_adapter(
+            adapter, tmp_path / "trained", parts(replace(WINDOWED, window=window, window_stride=stride))
+        )
 
 
 def test_the_papers_sizes_are_those_of_the_heads() -> None:

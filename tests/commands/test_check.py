@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli import main
-from evalkit.commands.check import check, check_data, report
+from evalkit.commands.check import DataCheck, Split, _unseen, check, check_data, report
 from evalkit.config.parse import resolve
 from evalkit.pipeline.setup import load_task
+from tests.given import make, write
+from tests.localization.test_segment_task import own
+from tests.tasks.test_ava import BOX, ava
 
 
 @pytest.fixture
@@ -101,3 +104,30 @@ def test_check_needs_no_encoder_and_takes_none(capsys: pytest.CaptureFixture[str
 def test_the_miniature_is_filmed_before_it_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(resolve("check", ["task=folder", "mini=true"])) == 0
     assert "folder@mini" in capsys.readouterr().out
+
+
+def test_a_label_of_segments_that_is_never_trained_on_is_named(tmp_path: Path) -> None:
+    task = make("tal", own(tmp_path))  # whose swim of train lies past the end of its video
+    assert _unseen(task) == ["swim"]
+
+
+def test_actions_of_boxes_are_compared_with_those_of_persons(tmp_path: Path) -> None:
+    task = make("ava", ava(tmp_path))
+    assert _unseen(task) == []
+    write(tmp_path / "ava_train_v2.2.csv", BOX.format("a,0902", 12, 0))
+    assert _unseen(make("ava", tmp_path)) == ["talk to"]
+
+
+def test_names_in_the_data_break_no_line() -> None:
+    name = Path("one\ntwo\x1b[2J.mp4")
+    split = Split("test", 4, None, 0, 4, 4, [name], [(name, "cut off")])
+    found = DataCheck([split], [("train", name, "test", name)], ["up\ndown"], unused=[name])
+    lines = report(found).splitlines()
+    assert lines[3:] == [
+        "missing of test: one\\ntwo\\x1b[2J.mp4",
+        "undecodable of test: one\\ntwo\\x1b[2J.mp4: cut off",
+        "the same video in train and test: one\\ntwo\\x1b[2J.mp4 and one\\ntwo\\x1b[2J.mp4",
+        "left out, of no example: one\\ntwo\\x1b[2J.mp4",
+        "1 classes of test have no training example: up\\ndown",
+        "fingerprint of the test examples: ",
+    ]

@@ -333,6 +333,8 @@ def test_adapt_needs_a_folder_to_write_into() -> None:
         ("batch: [1]", "x.yaml: batch=[1]: expected a whole number or auto"),
         ("data: {tag: a}\ndata.tag: b", "x.yaml: data.tag is given twice"),
         ("- 1", "config=x.yaml: expected lines of key: value"),
+        ("task=egoschema ckpt=demo", "config=x.yaml: expected lines of key: value"),
+        ("# task: egoschema", "config=x.yaml: expected lines of key: value"),
         ("lm: tiny\nadapter: ./bare_head.py", "x.yaml: lm=tiny: adapter 'bare_head' takes no language model"),
     ],
 )

@@ -10,11 +10,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from evalkit.cli import main
+from evalkit.metrics import ava_map
 from evalkit.metrics.average_precision import charades_map
 from evalkit.metrics.classification import top1_top5
 from evalkit.mini import film, world
@@ -25,6 +27,7 @@ from tests.given import make
 from tests.leaderboard.boards import Edit
 from tests.leaderboard.pages import drawn, put, script, unpacked, write
 from tests.records import rows_of
+from tests.tasks.test_ava import ava
 
 pytestmark = pytest.mark.slow
 
@@ -224,6 +227,65 @@ def test_thumbnails_end_where_the_page_has_no_more_room(tmp_path: Path, monkeypa
         found, note = pictures(write(tmp_path / "results", tmp_path / "videos"))
     assert 0 < len(found) < 8 and list(found) == names[: len(found)]
     assert note == f"{len(found)} of 8 videos have a picture: there is no room for more."
+
+
+# --- key frames, which boxes are drawn on -----------------------------------------------------------------------------
+
+
+def gray(path: Path, width: int, height: int) -> None:
+    """Three seconds of 5 frames each, the n-th of level 10 n."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(path, "w") as out:
+        stream = out.add_stream("libx264", rate=5, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for n in range(15):
+            level = np.full((height, width, 3), 10 * n, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(level, format="rgb24")))
+        out.mux(stream.encode(None))
+
+
+def key_frames(root: Path) -> Path:
+    """Results of AVA on two films of val, of which one is there, in portrait."""
+    gray(ava(root / "ava") / "videos/v.mp4", 90, 160)
+    task = make("ava", root / "ava", start=902)
+    rows = [Row(e.id, e.video.name, e.kind, e.target, []) for e in task.test]
+
+    def same(record: dict[str, Any]) -> None:
+        record["data"]["fingerprint"] = run_folder.fingerprint(task.test)
+
+    config = f"task: ava\ndata.root: {root / 'ava'}\ndata.start: 902\n"
+    put(root / "results", rows, "ava", edit=same, score=ava_map, config=config)
+    return root / "results"
+
+
+def test_boxes_have_the_frame_at_their_second_in_its_shape(tmp_path: Path) -> None:
+    html = write(key_frames(tmp_path), tmp_path / "ava")
+    found, note = pictures(html)
+    small = {key: Image.open(io.BytesIO(base64.b64decode(jpeg))) for key, jpeg in found.items()}
+    assert [(key, picture.size) for key, picture in small.items()] == [("v_0902", (240, 427)), ("v_0903", (240, 427))]
+    levels = [np.asarray(picture.convert("L"), float).mean() for picture in small.values()]
+    assert levels == pytest.approx([0, 50], abs=2)  # of the frames at 0 and at 1 second, and not of the middle one, 70
+    assert unpacked(html, drawn(html)["cells"][0]["samples"])["aspects"] == {"v.mp4": 0.5625}
+    assert note == "2 of 3 key frames have a picture: the video of no other was found by its name alone, or decodes."
+
+
+def test_key_frames_end_where_the_page_has_no_more_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = key_frames(tmp_path)
+    html = write(results, tmp_path / "ava")
+    found, most = pictures(html)[0], len(html)
+    while len(found) == 2:  # down until not both fit, by less than one needs
+        most -= len(found["v_0902"]) // 2
+        monkeypatch.setattr(_page, "MAX_PAGE_BYTES", most)
+        found, note = pictures(write(results, tmp_path / "ava"))
+    assert [*found] == ["v_0902"] and note == "1 of 3 key frames have a picture: there is no room for more."
+
+
+def test_key_frames_whose_seconds_are_not_known_have_no_picture(tmp_path: Path) -> None:
+    results = key_frames(tmp_path)
+    (tmp_path / "ava/ava_val_v2.2.csv").unlink()
+    found, note = pictures(write(results, tmp_path / "ava"))
+    assert not found and note.startswith("No key frame has a picture: the annotations that the run read")
+    assert pictures(write(results)) == ({}, "")
 
 
 # --- how it is put together -------------------------------------------------------------------------------------------

@@ -115,12 +115,13 @@ def test_what_is_reached_and_drawn_and_said(tmp_path: Path) -> None:
     const all = [{shares(SEGMENTS, 2)}, {shares(BOXES, 4)},
       overlap([2, 2], [2, 2], 2), overlap([2, 2], [3, 3], 2), overlap([0, 0, 0.5, 1], [0.25, 0, 0.75, 1], 4),
       timeline({json.dumps(one.target)}, {json.dumps(one.prediction)}, String, 8),
-      frame({json.dumps(box.target)}, {json.dumps(box.prediction)}, String)];
+      frame({json.dumps(box.target)}, {json.dumps(box.prediction)}, String),
+      frame({json.dumps(box.target)}, [], String, null, {{ jpeg: "abcd", aspect: 0.5 }})];
     console.log(JSON.stringify(all));"""
     file = tmp_path / "all.js"
     file.write_text(script)
     ended = subprocess.run(["node", str(file)], capture_output=True, text=True, check=True)
-    segments, boxes, same, other, half, line, picture = json.loads(ended.stdout)
+    segments, boxes, same, other, half, line, picture, shown = json.loads(ended.stdout)
     assert segments == [1, 0.5, 0, 0, 0, None] and boxes == [1, 0]
     assert (same, other) == (1, 0) and half == pytest.approx(1 / 3)
     (_, attributes, lanes) = line["el"]
@@ -129,7 +130,12 @@ def test_what_is_reached_and_drawn_and_said(tmp_path: Path) -> None:
         f"annotated: jump 1 – 3.004 s; {HOSTILE} 5 – 9 s. "
         f"predicted: {HOSTILE} 5 – 9.1 s, score 0.4; jump 1 – 3 s, score 0.81234; run 0 – 9 s, score 0.001."
     )
-    label = picture["el"][2][0]["el"][1]["aria-label"]
+    (_, empty, _), (_, pictured, (image, drawn, *_)) = picture["el"][2][0]["el"], shown["el"][2][0]["el"]
+    assert (empty["viewBox"], pictured["viewBox"]) == ("0 0 160 90", "0 0 160 320")
+    assert image["el"][1] == {"href": "data:image/jpeg;base64,abcd", "width": 160, "height": 320}
+    rect = {"x": 16, "y": 64, "width": 64, "height": 128}
+    assert drawn["el"][2][0]["el"] == ["rect", pytest.approx(rect), []]
+    label = empty["aria-label"]
     assert label == (
         "annotated: 1: sit, talk, at left 10 %, top 20 %, right 50 %, bottom 60 %. "
         "predicted: a: talk 0.5, sit 0.25, at left 10 %, top 20 %, right 50 %, bottom 65 %."

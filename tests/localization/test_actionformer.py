@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evalkit.localization.actionformer import ActionFormer, Outputs, diou_loss, focal_loss, local_attention
+from evalkit.localization.actionformer import (
+    ActionFormer,
+    Outputs,
+    crop,
+    crop_batch,
+    diou_loss,
+    focal_loss,
+    local_attention,
+)
 from evalkit.localization.soft_nms import soft_nms_by_class
 
 
@@ -230,3 +238,35 @@ def test_half_precision_gives_float_outputs() -> None:
 def test_a_sequence_longer_than_the_one_length_is_an_error() -> None:
     with pytest.raises(ValueError, match="a sequence has 40 steps, the head has 32"):
         tiny(length=32)(torch.zeros(1, 40, 6), torch.tensor([40]))
+
+
+@pytest.mark.parametrize(("length", "least", "most"), [(3000, 2304, 2304), (2304, 2074, 2304), (10, 9, 10), (1, 1, 1)])
+def test_training_sequences_are_cut_to_what_the_published_code_takes(length: int, least: int, most: int) -> None:
+    segments, labels = torch.tensor([[0.0, 0.5], [0.2 * length, 0.3 * length]]), torch.tensor([4, 7])
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(50):
+        place, kept, of_kept = crop(length, segments, labels)
+        steps = place.stop - place.start
+        seen.add(steps)
+        assert place.start >= 0 and place.stop <= length and least <= steps <= most and len(of_kept)
+        for (start, end), label in zip(kept.tolist(), of_kept.tolist(), strict=True):
+            ((first, last),) = segments[labels == label].tolist()
+            assert 0 <= start < end <= steps and end - start >= 0.5 * (last - first) - 1e-3
+            assert start + place.start == pytest.approx(max(first, place.start), abs=1e-3)
+    assert len(seen) > 1 or least == most
+
+
+def test_a_sequence_without_segments_is_cut_once() -> None:
+    place, kept, labels = crop(40, torch.empty(0, 2), torch.empty(0, dtype=torch.long))
+    assert 36 <= place.stop - place.start <= 40 and kept.shape == (0, 2) and labels.shape == (0,)
+
+
+def test_a_batch_of_cut_sequences_ends_where_they_do() -> None:
+    torch.manual_seed(1)
+    sequences = torch.arange(1.0, 41).repeat(2, 1)[..., None]
+    segments, labels = [torch.tensor([[3.0, 6.0]])] * 2, [torch.tensor([2])] * 2
+    cut, lengths, *_ = crop_batch(sequences, torch.tensor([40, 20]), segments, labels)
+    for sequence, length in zip(cut[..., 0], lengths.tolist(), strict=True):
+        assert sequence[:length].diff().eq(1).all() and sequence[length:].eq(0).all()
+    assert cut.shape[1] == lengths.max() and 18 <= lengths[1] <= 20

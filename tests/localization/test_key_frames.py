@@ -1,5 +1,6 @@
 """AVA's csv, label map, excluded key frames, detections and persons: what is read, counted and refused."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from evalkit.localization.key_frames import (
     read_persons,
 )
 from tests.given import ANNOTATIONS, real, write
+from tests.patience import patience
 
 ACTIONS = {1: "bend", 12: "stand"}
 MAP = 'item {\n  name: "bend/bow (at the waist)"\n  id: 1\n}\nitem {\n  name: "say \\"hi\\""\n  label_id: 3\n}\n'
@@ -122,3 +124,10 @@ def test_persons_below_the_threshold_are_counted(tmp_path: Path) -> None:
     assert persons.boxes == {("v", 902.0): [[0.1, 0.2, 0.5, 0.9, 0.95]], ("w", 903.0): [[0.0, 0.0, 1.0, 1.0, 0.8]]}
     assert persons.below == 1
     assert "line 1" in refused(lambda: read_persons(write(tmp_path / "p.csv", BOX), 0.8))
+
+
+def test_crowded_key_frames_are_read_in_time_that_grows_with_their_boxes(tmp_path: Path) -> None:
+    rows = [f"v,0902,0.1,0.2,0.5,{0.3 + n / 100_000},,0.9\n" for n in range(20_000)]
+    started = time.perf_counter()
+    persons = read_persons(write(tmp_path / "p.csv", "".join([*rows, rows[0]])), 0.8)
+    assert len(persons.boxes["v", 902.0]) == 20_000 and time.perf_counter() - started < patience(3)

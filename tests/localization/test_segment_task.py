@@ -48,6 +48,20 @@ def test_segments_are_cut_at_the_end_of_a_video_to_learn_from_and_scored_as_they
     assert make("tal", tmp_path).test == task.test  # by its folder
 
 
+@pytest.mark.parametrize(("train", "test"), [("train", "val"), ("Training", "valid")])
+def test_a_split_has_any_of_its_names(tmp_path: Path, train: str, test: str) -> None:
+    task = make("tal", own(tmp_path, train=train, test=test))
+    assert [[e.id for e in split] for split in (task.train, task.test)] == [["a"], ["b", "c"]]
+    assert "nothing would be left" in refusal("tal", tmp_path, train="val", test="validation")
+
+
+def test_videos_of_other_subsets_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "evalkit")
+    file = own(tmp_path, train="trainig")
+    assert not make("tal", file).train
+    assert "videos of subsets other than 'training' and 'validation' are left out: 'trainig' (1)" in caplog.text
+
+
 @pytest.mark.parametrize(("train", "test"), [("Validation", "Test"), ("training", "validation")])
 def test_thumos14_has_the_splits_of_either_release(tmp_path: Path, train: str, test: str) -> None:
     annotation = {"segment": [1, 2], "label": "Diving", "label_id": 7}

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from evalkit.metrics.localization import (
     error_kinds,
     thumos_map,
 )
+from evalkit.results.rows import Row
+from evalkit.results.scores import scores
 from tests.given import ANNOTATIONS, DATA, real
 
 
@@ -142,6 +145,25 @@ def test_average_recall_equals_the_official_algorithm(seed: int, most: int) -> N
     for n in (1, 10, 100):
         assert scores[f"AR@{n}"] == pytest.approx(100 * expected[n - 1], abs=1e-9)
     assert scores["AUC"] == pytest.approx(100 * float(np.trapezoid(expected)) / 100, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_failed_videos_that_were_right_lower_no_recall(seed: int) -> None:
+    predictions, targets = drawn(seed, most=3)
+    rows = [
+        Row(f"{i}", f"v{i}", target=t, prediction=p) for i, (p, t) in enumerate(zip(predictions, targets, strict=True))
+    ]
+    for i in (0, 3, 4):
+        rows[i] = replace(rows[i], prediction=None, failure="cut off")
+    found = {entry["metric"]: entry["bounds"] for entry in scores(activitynet_map, rows, 0)}
+    for name in ("mAP", "AR@1", "AR@10", "AR@100", "AUC"):
+        low, high = found[name]
+        assert 0 <= low <= high <= 100
+    # The others find what they did, and the failed ones all of theirs.
+    failed = sum(len(targets[i]) for i in (0, 3, 4)) / sum(map(len, targets))
+    for name in ("AR@1", "AR@10", "AR@100"):
+        low, high = found[name]
+        assert high == pytest.approx(low + 100 * failed, abs=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["mAP", "mAP@0.7", "AR@10", "missed_error"])

@@ -57,8 +57,10 @@ def test_an_untrained_adapter_without_a_train_split_says_what_to_do(
 ) -> None:
     words = [word for word in choice_words(world, tiny, lm) if word != "adapter.epochs=0"]
     assert mistake(capsys, *words, f"out={tmp_path / 'out'}") == (
-        "adapter multiple_choice is untrained and task my_task has no train split: train it with `evalkit adapt "
-        f"task=... adapter=multiple_choice ckpt={tiny} out=FOLDER`, then give adapter.from=FOLDER"
+        "adapter multiple_choice is untrained and task my_task has no train split: mark some of its data as train, or "
+        "train it on a task that has one, with `evalkit adapt task=... adapter=multiple_choice "
+        f"ckpt={tiny} out=FOLDER`, "
+        "and give adapter.from=FOLDER"
     )
 
 

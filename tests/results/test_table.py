@@ -54,3 +54,11 @@ def test_many_reasons_are_cut_to_the_most_frequent() -> None:
     tail = table(result_of(rows)).splitlines()[-6:]
     assert tail[0] == "  496  no such file  (f0, f1, f2, ...)"
     assert tail[-1] == "   26  for 26 other reasons"
+
+
+def test_training_videos_that_are_missing_are_told_from_those_that_do_not_decode() -> None:
+    result = result_of(rows_of(3, 1))
+    reasons = ["no such file: /d/a.mp4", "no such file: /d/b.mp4", "the file is empty"]
+    for left_out, shown in ((reasons, "2 missing and 1 undecodable"), (reasons[:2], "2 missing")):
+        result["selection"] = {"undecodable": [{"video": "v", "reason": reason} for reason in left_out]}
+        assert f"train    {shown} videos left out" in table(result)

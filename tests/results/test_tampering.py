@@ -132,3 +132,11 @@ def test_a_key_that_cannot_sign_says_why(
     with pytest.raises(UserError, match="ssh-keygen cannot sign with it: ") as caught:
         signature.sign(copy.run, key)
     assert words in str(caught.value)
+
+
+def test_a_folder_in_place_of_config_yaml_is_not_called_changed(copy: Files) -> None:
+    (copy.run / "config.yaml").unlink()
+    (copy.run / "config.yaml").mkdir()
+    problems = [problem for problem in validate(copy.run) if "config.yaml" in problem]
+    assert any("config.yaml cannot be read" in problem for problem in problems)
+    assert not any("was changed" in problem for problem in problems)
