@@ -107,10 +107,10 @@ class Finetune(Trained):
         boxed = self.head.shape.boxed
         return boxes.boxes(examples).to(self.device).repeat_interleave(views, 0) if boxed else None
 
-    def _scored(self, examples: Sequence[Example], tokens: Tensor) -> Tensor:
+    def _scored(self, examples: Sequence[Example], tokens: Tensor) -> Any:
         """Logits (1, B V, classes) of the encoder's tokens (B, V, T', S, D) of examples."""
         within = self._boxes(examples, tokens.shape[1])
-        return self.head(tokens.flatten(0, 1).to(self.device).float(), within)[None]  # type: ignore[no-any-return]
+        return self.head(tokens.flatten(0, 1).to(self.device).float(), within)[None]
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         views = batch.features.shape[1]

@@ -91,18 +91,20 @@ class Head(nn.Module):
         """
         if not self.shape.heads:
             return self.classify(self.pool(features))  # type: ignore[no-any-return]
+        layers = features.unbind(1) if self.shape.layers > 1 else (features,)
+        query = None
         if self.shape.boxed:
             within = torch.tensor([boxes.WHOLE], device=features.device) if within is None else within
             within = within.expand(len(features), 4)
             if self.shape.roi:
                 return self.classify(self.pool(features, within))  # type: ignore[no-any-return]
-        layers = features.unbind(1) if self.shape.layers > 1 else (features,)
-        last = self.pool.layers[-1] if self.shape.layers else self.pool
-        query = last.norm(boxes.mean_in(within, layers[-1]))[:, None] if self.shape.boxed else None
+            last = self.pool.layers[-1] if self.shape.layers else self.pool
+            query = last.norm(boxes.mean_in(within, layers[-1]))[:, None]
+        elif not self.shape.layers:
+            query = self.pool.query.expand(len(features), -1, -1)
         tokens = [self._placed(of_layer).flatten(1, 2) for of_layer in layers]
         if self.shape.layers:
             return self.classify(self.pool(tokens, query))  # type: ignore[no-any-return]
-        query = self.pool.query.expand(len(features), -1, -1) if query is None else query
         return self.classify(self.pool(query, tokens[0])[:, 0])  # type: ignore[no-any-return]
 
     def _placed(self, tokens: Tensor) -> Tensor:

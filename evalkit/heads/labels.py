@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -101,7 +101,7 @@ def class_predictions(logits: Tensor, several: bool) -> list[list[Prediction]]:
 def key_frame_predictions(
     examples: Sequence[Example],
     features: Tensor,
-    logits: Callable[[Sequence[Example], Tensor], Tensor],
+    logits: Callable[[Sequence[Example], Tensor], Any],
     classes: Sequence[str],
     several: bool,
     points: int = 1,

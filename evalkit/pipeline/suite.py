@@ -139,5 +139,5 @@ def _means(suite: Suite, done: Sequence[tuple[str, Done]]) -> tuple[list[tuple[s
     try:
         score = videoglue.score(means, costs)
     except UserError as error:
-        return rows, f"{error} GFLOP per clip of {first}: these means have none"
+        return rows, f"no {error} (trainable GFLOPs per clip of {first})"
     return [*rows, ("VideoGLUE score", "all", "", decimal(score), *[""] * 3, *in_print("videoglue_score", "all"))], ""
