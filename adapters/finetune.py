@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
-from evalkit.heads import tuning
+from evalkit.heads import boxes, tuning
 from evalkit.heads.adapter import Training
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import Head, HeadShape, attention_heads
-from evalkit.heads.labels import class_predictions, multi_hot, multi_label
+from evalkit.heads.labels import class_predictions, key_frame_predictions, multi_hot, multi_label
 from evalkit.heads.mixup import mix_batch
 from evalkit.heads.optim import Trained
 
@@ -33,6 +33,7 @@ class Settings(Training):
         tune: all, adapters or lora.
         width: of the adapters' bottleneck.
         rank: of lora's terms.
+        head: attentive or box, which are the probe's; auto is box where the test asks about the boxes of key frames.
         heads: attention heads of the probe; 0 means 12 where they divide the width, else the next fewer.
         lr: peak learning rate.
         weight_decay: of the matrices.
@@ -49,6 +50,7 @@ class Settings(Training):
     tune: Literal["all", "adapters", "lora"] = "all"
     width: Annotated[int, Gt(0)] = 64
     rank: Annotated[int, Gt(0)] = 8
+    head: Literal["auto", "attentive", "box"] = "auto"
     heads: Annotated[int, Ge(0)] = 0
     lr: Annotated[float, Gt(0)] = 1e-4
     weight_decay: Annotated[float, Ge(0)] = 1e-5
@@ -71,6 +73,7 @@ class Finetune(Trained):
         several: an example may have several classes, or none; each has a sigmoid of its own.
         settings: of the loss, MixUp and the training.
         seed: of what is mixed.
+        classes: names, for the boxes of key frames; one without a name is trained and not predicted.
     """
 
     trains_encoder = True
@@ -85,15 +88,29 @@ class Finetune(Trained):
         several: bool,
         settings: Settings,
         seed: int,
+        classes: Sequence[str] = (),
     ) -> None:
         super().__init__(settings)
-        self.encoder, self.sides, self.head, self.several = encoder, sides, head, several
+        self.encoder, self.sides, self.head, self.several, self.classes = encoder, sides, head, several, classes
         self.label_smoothing, self.seed = settings.label_smoothing, seed
         self.mixup, self.cutmix = settings.mixup, settings.cutmix
 
-    def forward(self, video: Tensor) -> Tensor:
-        """Logits (B, classes) of float video (B, T, C, H, W), scaled as the encoder's clip says."""
-        return self.head(self.encoder(video).tokens)  # type: ignore[no-any-return]
+    def forward(self, video: Tensor, within: Tensor | None = None) -> Tensor:
+        """Logits (B, classes) of float video (B, T, C, H, W), scaled as the encoder's clip says.
+
+        The head `box` needs boxes (B, 4).
+        """
+        return self.head(self.encoder(video).tokens, within)  # type: ignore[no-any-return]
+
+    def _boxes(self, examples: Sequence[Example], views: int) -> Tensor | None:
+        """The boxes (B V, 4) of examples in all their views; None where the head asks with none."""
+        boxed = self.head.shape.boxed
+        return boxes.boxes(examples).to(self.device).repeat_interleave(views, 0) if boxed else None
+
+    def _scored(self, examples: Sequence[Example], tokens: Tensor) -> Any:
+        """Logits (1, B V, classes) of the encoder's tokens (B, V, T', S, D) of examples."""
+        within = self._boxes(examples, tokens.shape[1])
+        return self.head(tokens.flatten(0, 1).to(self.device).float(), within)[None]
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         views = batch.features.shape[1]
@@ -104,16 +121,21 @@ class Finetune(Trained):
         # What is mixed depends on the seed and the step alone.
         draw = np.random.default_rng([self.seed % 2**64, self.global_step])
         video, target = mix_batch(video, target, self.mixup, self.cutmix, draw)
-        logits = self(video)
+        logits = self(video, self._boxes(batch.examples, views))
         if self.several:
             return F.binary_cross_entropy_with_logits(logits, target)
         return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
-        """The five likeliest classes of each example, or the probability of every class, as the probe has them."""
+        """The five likeliest classes of each example, the probability of every class, or what is in the boxes of a key
+        frame, as the probe has them.
+        """
         assert features is not None
-        logits = self.head(features.flatten(0, 1).to(self.device).float())
-        (predictions,) = class_predictions(logits.unflatten(0, features.shape[:2])[None], self.several)
+        if any(example.boxes is not None for example in examples):
+            (predictions,) = key_frame_predictions(examples, features, self._scored, self.classes, self.several)
+        else:
+            logits = self._scored(examples, features).unflatten(1, features.shape[:2])
+            (predictions,) = class_predictions(logits, self.several)
         return predictions
 
     def adapter_state(self) -> dict[str, Tensor]:
@@ -132,13 +154,20 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Finetun
     that of adapter=probe. All of the encoder is tuned that its tokens depend on; or a bottleneck beside each MLP, a
     place that the paper draws but does not state; or a low-rank term beside each linear map. What it prints of its
     settings is data.protocol=videoglue_finetune.
+
+    The head `box` is for tasks that ask about a box, as the probe's. It is trained on an example per box; the boxes of
+    a key frame in val and test share what is encoded of it.
+
+    Raises:
+        UserError: the task has no classes, or boxes where none are wanted, or a setting does not fit.
     """
     (settings,) = points
     if not isinstance(encoder, nn.Module):
         raise UserError("adapter=finetune needs an encoder that is a torch module")
     if not task.classes:
         raise UserError("adapter=finetune needs a task with classes; this task has none")
-    several = multi_label(task)
+    boxed = settings.head == "box" or (settings.head == "auto" and _of_key_frames(task))
+    several = multi_label(boxes.without_key_frames(task) if boxed else task)
     if several and settings.label_smoothing:
         raise UserError(
             "adapter.label_smoothing is of the softmax; this task has several classes per example: set it to 0"
@@ -146,6 +175,8 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Finetun
     for name, alpha in (("mixup", settings.mixup), ("cutmix", settings.cutmix)):
         if not 0 <= alpha < math.inf:
             raise UserError(f"adapter.{name}={alpha:g}: wanted 0 or the alpha of a beta distribution")
+        if alpha and boxed:
+            raise UserError(f"adapter.{name}={alpha:g} mixes videos whose boxes lie elsewhere: set it to 0")
     for name, value in (("width", settings.width), ("rank", settings.rank)):
         if value < 1:
             raise UserError(f"adapter.{name}={value}: wanted at least 1")
@@ -162,9 +193,17 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Finetun
         classes=len(task.classes),
         heads=attention_heads(encoder.dim, settings.heads),
         steps=encoder.clip.frames if settings.temporal_positions else 0,
+        boxed=boxed,
     )
     head = Head(shape, settings.dropout)
     seed = torch.initial_seed()
     # The first weights are those of the probe with the same seed.
     head.load_state_dict(Bank([Point(dropout=settings.dropout, seed=seed)], shape).state(0))
-    return Finetune(encoder, sides, head, several, settings, seed)
+    return Finetune(encoder, sides, head, several, settings, seed, task.classes)
+
+
+def _of_key_frames(task: Task) -> bool:
+    """Whether val or test asks about the boxes of key frames, be they given or missing, and train about one each."""
+    asked = [*task.val, *task.test]
+    missing = any(example.box for example in task.train) and any(example.box is None for example in asked)
+    return missing or any(example.boxes is not None for example in asked)

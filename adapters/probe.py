@@ -18,10 +18,9 @@ from evalkit.heads.adapter import Adapter, Training
 from evalkit.heads.bank import Bank, Point
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import Head, HeadShape, attention_heads
-from evalkit.heads.labels import best_classes, class_predictions, multi_hot, multi_label
+from evalkit.heads.labels import class_predictions, key_frame_predictions, multi_hot, multi_label
 from evalkit.heads.optim import StackedAdamW
 from evalkit.heads.roi import HEADS
-from evalkit.metrics.localization import BOXES_PER_FRAME
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,8 @@ class Settings(Training):
         head: linear, attentive, mlap, box or roi.
         heads: attention heads of the attentive probe; 0 means 12 where they divide the width, else the next fewer; for
             roi, whose heads are as wide as the tokens each, 6.
-        layers: of the encoder, the last ones, that mlap's query passes through; 0 means 4.
+        layers: of the encoder, the last ones, that the query of mlap or box passes through, each with an attention and
+            an MLP; 0 means 4 for mlap, and for box the last one without an MLP.
         lr: peak learning rate.
         weight_decay: of the matrices.
         epochs: passes over the training examples.
@@ -81,7 +81,7 @@ class Probe(Adapter):
     def __init__(self, bank: Bank, settings: Settings, several: bool = False, classes: Sequence[str] = ()) -> None:
         super().__init__()
         self.bank, self.several, self.points = bank, several, len(bank.points)
-        self.classes = [(number, name) for number, name in enumerate(classes) if name]
+        self.classes = classes
         self.epochs, self.batch_size = settings.epochs, settings.batch_size
         shape = bank.shape
         spec = FeatureSpec("tokens", max(1, shape.layers), dtype="float16") if shape.heads else FeatureSpec("pooled")
@@ -133,31 +133,11 @@ class Probe(Adapter):
         """The predictions of each probe."""
         assert features is not None
         if any(example.boxes is not None for example in examples):
-            framed = [self._key_frame(e, of_video) for e, of_video in zip(examples, features, strict=True)]
-            return [list(of_point) for of_point in zip(*framed, strict=True)]
+            return key_frame_predictions(
+                examples, features, self._scored, self.classes, self.several, len(self.bank.points)
+            )
         logits = self._scored(examples, features)
         return class_predictions(logits.unflatten(1, features.shape[:2]), self.several)
-
-    def _key_frame(self, example: Example, features: Tensor) -> list[Prediction]:
-        """What each probe predicts of a key frame, from the features (V, ...) that all its boxes share."""
-        if not example.boxes:
-            return [Prediction([])] * self.points
-        asked = [replace(example, box=box[:4], boxes=None) for box in example.boxes]
-        logits = self._scored(asked, features.expand(len(asked), *features.shape))
-        logits = logits.unflatten(1, (len(asked), -1))
-        likely = (logits.sigmoid() if self.several else logits.softmax(-1)).mean(2)
-        detected = torch.tensor([box[4] for box in example.boxes], device=likely.device)
-        scores = (likely * detected[:, None])[..., [number for number, _ in self.classes]].flatten(1)
-        best = best_classes(scores, BOXES_PER_FRAME)
-        return [
-            Prediction(
-                [
-                    [*example.boxes[index // len(self.classes)][:4], self.classes[index % len(self.classes)][1], score]
-                    for score, index in zip(*of_point, strict=True)
-                ]
-            )
-            for of_point in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
 
     def select(self, point: int) -> None:
         """Keeps one probe."""
@@ -195,6 +175,8 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Probe:
     the papers have it for localization in space and time. They print one layer of 12 heads and 768 numbers, and not how
     the box is pooled: with `box` it is the mean over time and over the box. VideoGLUE's code has another head, `roi`:
     the largest of what RoIAlign gives of the mean over time, and six heads of another kind (evalkit/heads/roi.py).
+    With layers=4 (MLAP), the content of the box passes through the last four layers, and what each finds is added to
+    it (evalkit/heads/bank.py).
 
     A key frame with several boxes is encoded once, and each of its boxes asked about; what is said of a box counts as
     much as its detector's score.
@@ -209,18 +191,15 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Probe:
         raise UserError("adapter=probe needs a task with classes; this task has none")
     settings = points[0]
     boxed, roi = settings.head in ("box", "roi"), settings.head == "roi"
-    if boxed:
-        boxes.check_boxed([*task.train, *task.val, *task.test], settings.head)  # fails now where one has none
-        if framed := next((example.id for example in task.train if example.box is None), None):
-            raise UserError(f"example {framed!r} of train is a key frame: wanted an example per box, with its classes")
-    several = multi_label(_without_key_frames(task) if boxed else task)
+    several = multi_label(boxes.without_key_frames(task, settings.head) if boxed else task)
     for key in ("label_smoothing", "eql_gamma"):
         if several and any(getattr(point, key) for point in points):
             raise UserError(f"adapter.{key} is of the softmax; this task has several classes per example: set it to 0")
     attentive, mlap = settings.head != "linear", settings.head == "mlap"
-    if settings.layers and not mlap:
+    if settings.layers and settings.head not in ("mlap", "box"):
         raise UserError(
-            f"adapter.layers={settings.layers} has no effect with adapter.head={settings.head}; use head=mlap"
+            f"adapter.layers={settings.layers} has no effect with adapter.head={settings.head}; use "
+            f"head={'box' if boxed else 'mlap'}"
         )
     if settings.temporal_positions and (roi or not attentive):
         raise UserError(
@@ -233,7 +212,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Probe:
         classes=len(task.classes),
         heads=(settings.heads or HEADS) if roi else attention_heads(encoder.dim, settings.heads) if attentive else 0,
         steps=encoder.clip.frames if settings.temporal_positions else 0,
-        layers=(settings.layers or 4) if mlap else 0,
+        layers=settings.layers or (4 if mlap else 0),
         boxed=boxed,
         roi=roi,
     )
@@ -241,12 +220,6 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Probe:
     heads = [Point(**{key: getattr(point, key) for key in Settings.STACKABLE}, seed=seed) for point in points]
     drop_rate = _eql_drop_rate(task, settings.eql_gamma, settings.eql_lambda) if settings.eql_gamma else ()
     return Probe(Bank(heads, shape, drop_rate), settings, several, task.classes)
-
-
-def _without_key_frames(task: Task) -> Task:
-    """The task without examples whose boxes have classes of their own."""
-    val, test = ([example for example in split if example.boxes is None] for split in (task.val, task.test))
-    return replace(task, val=val, test=test)
 
 
 def _eql_drop_rate(task: Task, gamma: float, most: float) -> list[float]:

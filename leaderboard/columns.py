@@ -89,7 +89,8 @@ def adaptation(record: Mapping[str, Any]) -> str:
         return {"all": "finetune", "adapters": "adapter"}.get(settings.get("tune", ""), str(settings.get("tune", "")))
     if adapter["name"] == "captioner":
         return "fine-tuned"
-    of_several_layers = settings.get("head") == "mlap" or (adapter["name"] == "localizer" and settings["layers"] > 1)
+    several = adapter["name"] in ("probe", "localizer") and settings.get("layers", 0) > 1
+    of_several_layers = settings.get("head") == "mlap" or several
     return "mlap" if of_several_layers else "frozen"
 
 

@@ -102,11 +102,18 @@ def _suites_of(column: Column) -> list[str]:
     return suites_by_cell().get((column.task, column.adaptation, column.protocol), [])
 
 
+def _parts(name: str) -> list[str]:
+    """Names of the suites all of whose cells are cells of this one, which has more."""
+    cells = {suite: {cell for cell, names in suites_by_cell().items() if suite in names} for suite in _suites()}
+    return [suite for suite in cells if cells[suite] < cells[name]]
+
+
 def sections(columns: Sequence[Column]) -> Iterator[tuple[str, list[Column]]]:
     """The columns of each suite, of no suite, and of miniatures, each under a title; a column may be in two suites."""
     real = [column for column in columns if not column.task.endswith(MINI)]
     for name, file in sorted(suites.suites().items()):
-        if members := [column for column in real if name in _suites_of(column)]:
+        members = [column for column in real if name in _suites_of(column)]
+        if members and not any(all(part in _suites_of(column) for column in members) for part in _parts(name)):
             yield f"{name}: {suites.summary(file).partition(' Missing: ')[0].rstrip('.')}", members
     if others := [column for column in real if not _suites_of(column)]:
         yield "Other tasks", others

@@ -65,7 +65,7 @@ def task(
 
     VideoPrism prints the 64 frames and the learning rate (evalkit/datasets/behavior.py has the rest). That they lie
     around the box's frame, that every frame of test counts, and that train is the frames labeled by hand, is chosen
-    here. An adapter other than the probe with head=box knows nothing of the boxes of a frame, and gives all the same
+    here. Only the probe and finetune, with head=box, know of the boxes of a frame; any other adapter gives all the same
     answer.
 
     Args:

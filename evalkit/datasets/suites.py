@@ -21,7 +21,7 @@ class Suite:
         cells: lines of overrides by the adaptation under which papers publish the numbers: frozen, zero-shot, ...
         rows: by preset, the published rows of the same encoder; the first that a task has is taken.
         sizes: rows for any other encoder, by the largest number of parameters, in millions, ascending.
-        mean: `stratified` for VideoGLUE's mean over its groups of tasks; empty for none.
+        mean: `stratified` for VideoGLUE's mean over its groups of tasks, of each adaptation; empty for none.
     """
 
     cells: Mapping[str, Sequence[str]]
@@ -69,6 +69,7 @@ def read(name: str) -> Suite:
 def nearest_published(suite: Suite, adaptation: str, record: Mapping[str, Any]) -> tuple[str, str]:
     """The published number of the nearest encoder that has one on this task, and its name; empty for a miniature.
 
+    Rows of the same encoder go before those of its size, which stand where it has none in print.
     Where the run's splits have another size than published, the number is marked by `*`, and the name says so.
     """
     task, encoder = record["task"], record["encoder"]
@@ -76,9 +77,20 @@ def nearest_published(suite: Suite, adaptation: str, record: Mapping[str, Any]) 
         return "", ""
     protocol = task.get("protocol", {}).get("name") or ""
     known = published.rows(task["name"], record["scores"][0]["metric"], adaptation, task["split"], protocol)
-    for row in suite.nearest(encoder["ckpt"], encoder["parameters"]):
-        if row in known:
-            if record.get("data", {}).get("size_differences"):
-                return f"{known[row]:.1f} *", f"{row} (* of other examples: see its run)"
-            return f"{known[row]:.1f}", row
-    return "", ""
+    number, row = nearest_row(suite, encoder, known)
+    if row and record.get("data", {}).get("size_differences"):
+        return f"{number} *", f"{row} (* of other examples: see its run)"
+    return number, row
+
+
+def nearest_row(suite: Suite, encoder: Mapping[str, Any], known: Mapping[str, float]) -> tuple[str, str]:
+    """Of published numbers by row, that of the same encoder, else of its size, and the row; empty for none.
+
+    Args:
+        suite: names the rows.
+        encoder: as a record has it.
+        known: the numbers.
+    """
+    rows = (*suite.nearest(encoder["ckpt"], encoder["parameters"]), *suite.nearest("", encoder["parameters"]))
+    row = next((row for row in rows if row in known), "")
+    return (f"{known[row]:.1f}", row) if row else ("", "")

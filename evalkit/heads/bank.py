@@ -30,6 +30,12 @@ has no residual either. Such a layer has 12 D^2 weights, an attentive head 4 D^2
 With boxes, the query of an attentive head is no learned one: it is the mean of the tokens over time and over the
 sample's box, after the same LayerNorm, and what the attention finds is added to it. VideoGLUE's code has another head
 for boxes, which evalkit/heads/roi.py folds in the same way.
+
+With boxes and layers, MLAP asks with the box. The papers print its scores for AVA and not how the box and the layers go
+together. Here the query is the content of the box in the last layer, after the LayerNorm that this layer's features
+have, as it is without layers; it passes through the layers from the oldest to the last, and each adds to it:
+x_i = tau_{i-1} + MHCA(tau_{i-1}, F_i), tau_i = x_i + W_2 gelu(W_1 LayerNorm(x_i)). A learned query is the same for all
+boxes and is replaced by what it finds; the content of the box would be lost so.
 """
 
 from __future__ import annotations
@@ -189,8 +195,8 @@ class Bank(nn.Module):
         """The k-th head's parameters in the names and shapes of torch's own modules, as a plain probe's file has them.
 
         `pool` is a LayerNorm, or has `query` (1, 1, D), `norm` and `attention`, a torch.nn.MultiheadAttention, or
-        `query` and `layers`, each with `norm`, `attention` and `mlp`: LayerNorm, Linear, GELU, Linear. `classify.1` is
-        a Linear. Learned positions are `positions` (steps, 1, D).
+        `query` and `layers`, each with `norm`, `attention` and `mlp`: LayerNorm, Linear, GELU, Linear. A boxed head
+        has no `query`. `classify.1` is a Linear. Learned positions are `positions` (steps, 1, D).
         """
         parts: dict[str, list[Tensor]] = {}
         for parameter, name in self.names.items():
@@ -218,17 +224,19 @@ class Bank(nn.Module):
 
     def _pool(self, features: Tensor, within: Tensor | None) -> Tensor:
         """The input of the classifier, (K, B, D)."""
+        layers = features.unbind(1) if self.shape.layers > 1 else (features,)
         if self.shape.boxed:
             assert within is not None
             if self.shape.roi:
                 return roi.attend(dict(self.stacked.items()), self.shape.heads, features, within)
-            p = {part: self.stacked[f"{part}0"][:, None] for part in ("gain", "offset")}
-            normed = F.layer_norm(boxes.mean_in(within, features).to(p["gain"]), (self.shape.dim,), eps=EPS)
+            p = {part: self.stacked[f"{part}{len(layers) - 1}"][:, None] for part in ("gain", "offset")}
+            normed = F.layer_norm(boxes.mean_in(within, layers[-1]).to(p["gain"]), (self.shape.dim,), eps=EPS)
             queries = torch.addcmul(p["offset"], normed, p["gain"])
-            return queries + self._attend(0, queries, features)
-        queries = self.stacked["query"].flatten(1, 2)
-        for i, tokens in enumerate(features.unbind(1) if self.shape.layers > 1 else (features,)):
-            queries = self._attend(i, queries, tokens)
+        else:
+            queries = self.stacked["query"].flatten(1, 2)
+        for i, tokens in enumerate(layers):
+            attended = self._attend(i, queries, tokens)
+            queries = queries + attended if self.shape.boxed else attended
             if self.shape.layers:
                 queries = self._mlp(i, queries)
         return queries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -79,6 +80,19 @@ def check_boxed(examples: Sequence[Example], head: str = "box") -> None:
         if isinstance(missing.target, list):  # a key frame's own boxes
             advice = "give a file of detected boxes, data.detections=FILE, or say data.boxes=truth"
         raise UserError(f"example {missing.id!r} has no box, which adapter.head={head} asks with: {advice}")
+
+
+def without_key_frames(task: Task, head: str = "box") -> Task:
+    """A task that asks about boxes, without the key frames of val and test, whose boxes have classes of their own.
+
+    Raises:
+        UserError: an example has no box, or one of train is a key frame.
+    """
+    check_boxed([*task.train, *task.val, *task.test], head)
+    if framed := next((example.id for example in task.train if example.box is None), None):
+        raise UserError(f"example {framed!r} of train is a key frame: wanted an example per box, with its classes")
+    val, test = ([example for example in split if example.boxes is None] for split in (task.val, task.test))
+    return replace(task, val=val, test=test)
 
 
 def shares(boxes: Tensor, tokens: int) -> Tensor:

@@ -27,11 +27,12 @@ class HeadShape:
             every layer; 0 for none.
         layers: of features that the query passes through, each with an attention and an MLP (MLAP); 0 for one attention
             without an MLP.
-        boxed: the query of an attentive probe is the content of a box, in place of a learned one.
+        boxed: the query of an attentive probe is the content of a box, in place of a learned one, and what each
+            attention finds is added to it.
         roi: a boxed probe is VideoGLUE's code's (evalkit/heads/roi.py), whose heads are as wide as the features each.
 
     Raises:
-        ValueError: a linear probe has steps, layers or boxes; boxes come with layers; or `roi` with steps or unboxed.
+        ValueError: a linear probe has steps, layers or boxes; or `roi` comes with steps, with layers or unboxed.
     """
 
     dim: int
@@ -47,10 +48,11 @@ class HeadShape:
             raise ValueError(
                 f"boxed={self.boxed}, steps={self.steps}, layers={self.layers}: only attentive probes have them"
             )
-        if self.layers and self.boxed:
-            raise ValueError(f"layers={self.layers}: a query from a box passes through the last one only")
-        if self.roi and (self.steps or not self.boxed):
-            raise ValueError(f"roi: it wants boxed=True, and has positions of its own: steps={self.steps}")
+        if self.roi and (self.steps or self.layers or not self.boxed):
+            raise ValueError(
+                f"roi: it wants boxed=True, has positions of its own and reads one layer: steps={self.steps}, "
+                f"layers={self.layers}"
+            )
 
     @property
     def width(self) -> int:
@@ -71,13 +73,15 @@ class Head(nn.Module):
         self.shape = shape
         dim, heads, steps, layers = shape.dim, shape.heads, shape.steps, shape.layers
         self.positions = nn.Parameter(torch.zeros(steps, 1, dim)) if steps else None
-        self.pool: Any = _Attention(dim, heads, mlp=False) if heads else nn.LayerNorm(dim)
+        self.pool: Any = nn.LayerNorm(dim)
         if layers:
-            self.pool = QueryPool(dim, heads, layers)
+            self.pool = QueryPool(dim, heads, layers, learned=not shape.boxed)
         elif shape.roi:
             self.pool = RoiAttention(dim, heads)
-        elif heads and not shape.boxed:
-            self.pool.query = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+        elif heads:
+            self.pool = _Attention(dim, heads, mlp=False, residual=shape.boxed)
+            if not shape.boxed:
+                self.pool.query = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(shape.width, shape.classes))
 
     def forward(self, features: Tensor, within: Tensor | None = None) -> Tensor:
@@ -85,20 +89,23 @@ class Head(nn.Module):
 
         One that is boxed asks with the tokens within boxes (B, 4), or within the whole frame.
         """
+        if not self.shape.heads:
+            return self.classify(self.pool(features))  # type: ignore[no-any-return]
+        layers = features.unbind(1) if self.shape.layers > 1 else (features,)
+        query = None
         if self.shape.boxed:
             within = torch.tensor([boxes.WHOLE], device=features.device) if within is None else within
             within = within.expand(len(features), 4)
             if self.shape.roi:
                 return self.classify(self.pool(features, within))  # type: ignore[no-any-return]
-            query = self.pool.norm(boxes.mean_in(within, features))[:, None]
-            return self.classify((query + self.pool(query, self._placed(features).flatten(1, 2)))[:, 0])  # type: ignore[no-any-return]
-        if not self.shape.heads:
-            return self.classify(self.pool(features))  # type: ignore[no-any-return]
+            last = self.pool.layers[-1] if self.shape.layers else self.pool
+            query = last.norm(boxes.mean_in(within, layers[-1]))[:, None]
+        elif not self.shape.layers:
+            query = self.pool.query.expand(len(features), -1, -1)
+        tokens = [self._placed(of_layer).flatten(1, 2) for of_layer in layers]
         if self.shape.layers:
-            layers = features.unbind(1) if self.shape.layers > 1 else (features,)
-            return self.classify(self.pool([self._placed(tokens).flatten(1, 2) for tokens in layers]))  # type: ignore[no-any-return]
-        query = self.pool.query.expand(len(features), -1, -1)
-        return self.classify(self.pool(query, self._placed(features).flatten(1, 2))[:, 0])  # type: ignore[no-any-return]
+            return self.classify(self.pool(tokens, query))  # type: ignore[no-any-return]
+        return self.classify(self.pool(query, tokens[0])[:, 0])  # type: ignore[no-any-return]
 
     def _placed(self, tokens: Tensor) -> Tensor:
         """The tokens with their learned positions in time, interpolated to as many as there are."""
@@ -109,32 +116,39 @@ class Head(nn.Module):
 
 
 class QueryPool(nn.Module):
-    """A learned query that reads the tokens of several layers in turn, each with an attention and an MLP (MLAP).
+    """A query that reads the tokens of several layers in turn, each with an attention and an MLP (MLAP).
 
     Args:
         dim: D, width of the tokens.
         heads: of each attention.
         layers: how many.
+        learned: the query is; else it is given, and what each attention finds is added to it.
     """
 
-    def __init__(self, dim: int, heads: int, layers: int) -> None:
+    def __init__(self, dim: int, heads: int, layers: int, learned: bool = True) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_Attention(dim, heads, mlp=True) for _ in range(layers))
-        self.query = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+        self.layers = nn.ModuleList(_Attention(dim, heads, mlp=True, residual=not learned) for _ in range(layers))
+        self.query = nn.Parameter(torch.randn(1, 1, dim) * 0.02) if learned else None
 
-    def forward(self, tokens: Sequence[Tensor]) -> Tensor:
-        """One vector (B, D) of the tokens (B, N, D) of each layer, the oldest first."""
-        query = self.query.expand(len(tokens[0]), -1, -1)
+    def forward(self, tokens: Sequence[Tensor], query: Tensor | None = None) -> Tensor:
+        """One vector (B, D) of the tokens (B, N, D) of each layer, the oldest first, and of a query (B, 1, D)."""
+        if query is None:
+            assert self.query is not None
+            query = self.query.expand(len(tokens[0]), -1, -1)
         for layer, of_layer in zip(self.layers, tokens, strict=True):
             query = layer(query, of_layer)
         return query[:, 0]
 
 
 class _Attention(nn.Module):
-    """Attention of a query (B, 1, D) to tokens (B, N, D), and a transformer's MLP after it where there is one."""
+    """Attention of a query (B, 1, D) to tokens (B, N, D), and a transformer's MLP after it where there is one.
 
-    def __init__(self, dim: int, heads: int, mlp: bool) -> None:
+    With `residual`, what the attention finds is added to the query.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp: bool, residual: bool) -> None:
         super().__init__()
+        self.residual = residual
         self.norm, self.attention = nn.LayerNorm(dim), nn.MultiheadAttention(dim, heads, batch_first=True)
         self.mlp = (
             nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
@@ -145,6 +159,7 @@ class _Attention(nn.Module):
     def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
         normed = self.norm(tokens)
         attended, _ = self.attention(query, normed, normed, need_weights=False)
+        attended = query + attended if self.residual else attended
         return attended if self.mlp is None else attended + self.mlp(attended)  # type: ignore[no-any-return]
 
 

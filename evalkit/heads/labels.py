@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from evalkit.api import Example, Prediction, Task
 from evalkit.errors import UserError
+from evalkit.metrics.localization import BOXES_PER_FRAME
 
 
 def multi_label(task: Task) -> bool:
@@ -51,7 +53,7 @@ def refuse_key_frames(examples: Sequence[Example]) -> None:
     if framed := next((example.id for example in examples if example.boxes is not None), None):
         raise UserError(
             f"example {framed!r} asks about each box of a key frame, to which this adapter gives no answer: use "
-            "adapter=probe adapter.head=box"
+            "adapter=probe adapter.head=box (adapter.layers=4 for MLAP) or adapter=finetune"
         )
 
 
@@ -94,3 +96,45 @@ def class_predictions(logits: Tensor, several: bool) -> list[list[Prediction]]:
         ]
         for of_point in zip(best.indices.tolist(), rounded, strict=True)
     ]
+
+
+def key_frame_predictions(
+    examples: Sequence[Example],
+    features: Tensor,
+    logits: Callable[[Sequence[Example], Tensor], Any],
+    classes: Sequence[str],
+    several: bool,
+    points: int = 1,
+) -> list[list[Prediction]]:
+    """For each of K classifiers, what is predicted of the boxes of each key frame, which share its features.
+
+    That is [left, top, right, bottom, class name, score] of the 50 likeliest pairs of box and class, best first, by the
+    probability of the class times the score of the box; nothing where there is no box.
+
+    Args:
+        examples: key frames.
+        features: of their videos, (B, V, ...).
+        logits: those (K, boxes x V, C) of examples with a box each, and of their features (boxes, V, ...).
+        classes: names; one without a name is not predicted.
+        several: each class has a sigmoid of its own.
+        points: K.
+    """
+    named = [(number, name) for number, name in enumerate(classes) if name]
+    predictions: list[list[Prediction]] = [[] for _ in range(points)]
+    for example, of_video in zip(examples, features, strict=True):
+        if not example.boxes:
+            for of_point in predictions:
+                of_point.append(Prediction([]))
+            continue
+        asked = [replace(example, box=box[:4], boxes=None) for box in example.boxes]
+        of_boxes = logits(asked, of_video.expand(len(asked), *of_video.shape)).unflatten(1, (len(asked), -1))
+        likely = (of_boxes.sigmoid() if several else of_boxes.softmax(-1)).mean(2)
+        detected = torch.tensor([box[4] for box in example.boxes], device=likely.device)
+        scores = (likely * detected[:, None])[..., [number for number, _ in named]].flatten(1)
+        best = best_classes(scores, BOXES_PER_FRAME)
+        for of_point, values, indices in zip(predictions, best.values.tolist(), best.indices.tolist(), strict=True):
+            pairs = [(example.boxes[index // len(named)], named[index % len(named)][1]) for index in indices]
+            of_point.append(
+                Prediction([[*box[:4], name, score] for (box, name), score in zip(pairs, values, strict=True)])
+            )
+    return predictions

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 
 from evalkit.config.options import SECTIONS
-from evalkit.datasets.suites import Suite, nearest_published, read
+from evalkit.datasets import published
+from evalkit.datasets.suites import Suite, nearest_published, nearest_row, read
 from evalkit.errors import UserError, nearest
 from evalkit.launch import sweep
 from evalkit.launch.sweep import Cell, Done
@@ -42,6 +44,10 @@ def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]
     """
     lines = [(adaptation, line.split()) for adaptation, lines in suite.cells.items() for line in lines]
     tasks = {word.partition("=")[2] for _, line in lines for word in line if word.startswith("task=")}
+    if suite.mean not in ("", "stratified"):
+        raise UserError(f"mean: {suite.mean}: a suite has mean: stratified, or none")
+    if suite.mean:
+        videoglue.stratified_mean(dict.fromkeys(tasks, 0.0))  # fails now where a task is in none of its groups
     of_all = [word for word in words if word.partition(".")[0] not in tasks]
     if wrong := [word for word in of_all if word.startswith("task=")]:
         raise UserError(f"{wrong[0]}: a suite has its own tasks: {', '.join(sorted(tasks))}")
@@ -70,11 +76,10 @@ def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]
 
 
 def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
-    """A line per cell: the headline with its interval, and what the nearest encoder has in print."""
+    """A line per cell: the headline with its interval, and what the nearest encoder has in print; then the means."""
     rows: list[tuple[str, ...]] = [
         ("task", "how", "metric", "score", "95 % interval", "examples", "chance", "published", "of")
     ]
-    scores: dict[str, float] = {}
     failures: dict[int, str] = {}
     for adaptation, outcome in done:
         record = outcome.record
@@ -85,12 +90,54 @@ def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
                 failures[len(rows) - 1] = outcome.failure
             continue
         score = record["scores"][0]
-        name = record["task"]["name"]
-        if score["value"] is not None:
-            scores.setdefault(name.removesuffix("@mini"), score["value"])
         numbers = (decimal(score["value"]), interval(score["ci95"], missing=""), f"{score['n']:,}")
-        published = nearest_published(suite, adaptation, record)
-        rows.append((name, adaptation, score["metric"], *numbers, decimal(record["chance"]), *published))
-    if suite.mean and len(scores) == len(done):
-        rows.append((f"{suite.mean} mean", "", "", decimal(videoglue.stratified_mean(scores)), *[""] * 5))
-    return sweep.with_failures(columns(rows), failures)
+        in_print = nearest_published(suite, adaptation, record)
+        rows.append(
+            (record["task"]["name"], adaptation, score["metric"], *numbers, decimal(record["chance"]), *in_print)
+        )
+    means, why_no_score = _means(suite, done) if suite.mean else ([], "")
+    return "\n".join(filter(None, (sweep.with_failures(columns([*rows, *means]), failures), why_no_score)))
+
+
+def _means(suite: Suite, done: Sequence[tuple[str, Done]]) -> tuple[list[tuple[str, ...]], str]:
+    """The stratified mean of each adaptation of which every task has a score, and the VideoGLUE score of all four.
+
+    The score takes one cost of each adaptation, though the layers that are trained differ from task to task. As the
+    papers print that of the classification head, it is the `adapter.trainable_flops` of the suite's first task,
+    kinetics400 in VideoGLUE's, in GFLOPs per clip (VideoPrism, table 17).
+
+    Returns:
+        Rows of the table, and a line that says why the four means have no score; empty where they have, or are not all
+        there.
+    """
+    rows: list[tuple[str, ...]] = []
+    means: dict[str, float] = {}
+    costs: dict[str, float] = {}
+    scored = [(how, outcome.record) for how, outcome in done if outcome.record and outcome.record["scores"]]
+    minis = {record["task"]["name"].endswith("@mini") for _, record in scored}
+    if len(minis) != 1:  # there is none, or miniatures stand beside real ones
+        return [], ""
+    first, encoder = scored[0][1]["task"]["name"], scored[0][1]["encoder"]
+
+    def in_print(metric: str, adaptation: str) -> tuple[str, str]:
+        known = {} if minis == {True} else published.rows("videoglue", metric, adaptation)
+        return nearest_row(suite, encoder, known)
+
+    for adaptation in suite.cells:
+        of_task = {record["task"]["name"]: record for how, record in scored if how == adaptation}
+        values = {name: record["scores"][0]["value"] for name, record in of_task.items()}
+        if len(values) != sum(how == adaptation for how, _ in done) or None in values.values():
+            continue
+        mean = videoglue.stratified_mean({name.removesuffix("@mini"): value for name, value in values.items()})
+        rows.append(
+            ("stratified mean", adaptation, "", decimal(mean), *[""] * 3, *in_print("stratified_mean", adaptation))
+        )
+        means[adaptation] = mean
+        costs[adaptation] = (of_task.get(first, {}).get("adapter", {}).get("trainable_flops") or math.nan) / 1e9
+    if means.keys() != {*videoglue.ADAPTATIONS}:
+        return rows, ""
+    try:
+        score = videoglue.score(means, costs)
+    except UserError as error:
+        return rows, f"no {error} (trainable GFLOPs per clip of {first})"
+    return [*rows, ("VideoGLUE score", "all", "", decimal(score), *[""] * 3, *in_print("videoglue_score", "all"))], ""

@@ -5,7 +5,8 @@ VideoGLUE (https://arxiv.org/abs/2307.03166, tables 10 to 12 and its code) and V
 middle; trained on annotated boxes, 50 epochs in batches of 256, each of 80 classes a sigmoid of its own; tested on
 detected boxes, whose scores multiply the probabilities; frame mAP at IoU 0.5 over the 60 classes of the official list.
 `videoglue` has frames of 256 pixels, `videoprism` of 288, `videoprism_8x288` 8 of these. The search for learning rate
-and weight decay starts where it does for classification; dropout of 0.5 is the code's.
+and weight decay starts where it does for classification; dropout of 0.5 is the code's. `videoglue_finetune` is
+`videoglue` for adapter=finetune; the papers' lower rate of each earlier layer (decay of 0.75) is left out.
 
 What is chosen here: frames are squashed to a square, so that no box is cut off (the code scales the shorter side and
 takes the center). Training has no augmentation (table 10: mirrored, scaled by 0.5 to 2, and colors), which would move
@@ -29,12 +30,13 @@ from evalkit.datasets import protocols, published
 from evalkit.datasets.miniature import miniature
 from evalkit.metrics import ava_map, chance_map
 
-Protocol = Literal["videoglue", "videoprism", "videoprism_8x288"]
+Protocol = Literal["videoglue", "videoglue_finetune", "videoprism", "videoprism_8x288"]
 Boxes = Literal["detections", "truth"]
 
 VIEWS = Views("dense", frames=16, stride=4, resize="squash", size=256)
 PROTOCOLS: Mapping[Protocol, Views] = {
     "videoglue": VIEWS,
+    "videoglue_finetune": VIEWS,
     "videoprism": replace(VIEWS, size=288),
     "videoprism_8x288": replace(VIEWS, frames=8, size=288),
 }
@@ -91,11 +93,13 @@ def task(
         facts["protocol"] = "truth" if truth else ""
     else:
         name = f"{protocol}_truth" if truth else protocol
+        adapter = "finetune" if protocol == "videoglue_finetune" else ""
         facts |= {
             "protocol": name,
+            "adapter": adapter,
             "views": PROTOCOLS[protocol],
             "settings": PROBE,
-            "published": published.rows(benchmark, "mAP", "frozen", facts["split"], name),
+            "published": published.rows(benchmark, "mAP", adapter or "frozen", facts["split"], name),
             # Where the key frames come to the paper's number, the annotated ones are all there.
             "sizes": {"test": len(splits.test) if count in (len(splits.test), splits.counted) else count}
             if count

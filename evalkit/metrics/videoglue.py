@@ -20,6 +20,9 @@ GROUPS = {
     "localization in space and time": ("ava", "ava_kinetics"),
 }
 
+# In the order of VideoPrism's table 17.
+ADAPTATIONS = ("frozen", "mlap", "adapter", "finetune")
+
 
 def stratified_mean(scores: Mapping[str, float]) -> float:
     """The mean over groups of the mean within each; groups without a score are left out.

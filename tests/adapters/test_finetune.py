@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from evalkit import encoders
 from evalkit.api import Adapter, Batch, Example, Task, Views
 from evalkit.cli import main
 from evalkit.errors import UserError
+from evalkit.features.batches import InMemoryFeatures
+from evalkit.features.sources import sources
+from evalkit.metrics import ava_map
 from evalkit.metrics.classification import accuracy
+from evalkit.pipeline import trainer
 from evalkit.results import run_folder, validate
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.weights import checkpoint, trained_adapter
@@ -28,6 +33,17 @@ pytestmark = pytest.mark.usefixtures("decoding_here")
 TASK = Task(test=(), score=accuracy, classes=("left", "right"))
 SETTINGS = ["adapter.epochs=2", "adapter.batch_size=4", "adapter.lr=3e-3"]
 SEVERAL = Task(test=[Example("1", Path("1"), (0, 1)), Example("2", Path("2"), ())], score=accuracy, classes=("a", "b"))
+LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+BOXED = Task(
+    train=[Example(f"{i}/{side}", Path(str(i)), (i, 1), box=(LEFT, RIGHT)[side]) for i in (0, 1) for side in (0, 1)],
+    test=[
+        Example("2", Path("2"), [[*LEFT, "a"]], boxes=((*LEFT, 0.9), (*RIGHT, 0.8), (0.2, 0.2, 0.8, 0.9, 0.3))),
+        Example("3", Path("3"), [[*RIGHT, "b"]], boxes=((*RIGHT, 0.5),)),
+        Example("4", Path("4"), [[*RIGHT, "b"]], boxes=()),
+    ],
+    score=ava_map,
+    classes=("a", "b", ""),
+)
 
 
 def make(tiny: Path, task: Task = TASK, **settings: Any) -> Any:
@@ -150,6 +166,67 @@ def test_several_classes_have_a_sigmoid_each(tiny: Path) -> None:
     assert torch.allclose(torch.tensor([one.value for one in found]), logits.sigmoid(), atol=1e-6)
     with pytest.raises(UserError, match=r"adapter.label_smoothing is of the softmax; this task has several classes"):
         make(tiny, SEVERAL, label_smoothing=0.1)
+
+
+def test_a_box_asks_what_is_in_it_through_the_encoder(tiny: Path) -> None:
+    tuned = make(tiny, BOXED, tune="adapters").eval()
+    data = replace(batch([example.target for example in BOXED.train], views=2), examples=BOXED.train)
+    within = torch.tensor([LEFT, LEFT, RIGHT, RIGHT] * 2)
+    logits = tuned(tuned.encoder.clip.normalize(data.features.flatten(0, 1)), within)
+    assert not torch.allclose(logits, tuned(tuned.encoder.clip.normalize(data.features.flatten(0, 1))), atol=1e-3)
+    wanted = torch.tensor([[1.0, 1.0, 0.0]] * 4 + [[0.0, 1.0, 0.0]] * 4)
+    loss = tuned.training_step(data, 0)
+    assert loss.item() == pytest.approx(F.binary_cross_entropy_with_logits(logits, wanted).item(), abs=1e-6)
+    loss.backward()
+    assert tuned.sides[0].up.weight.grad.abs().max() > 0
+    torch.manual_seed(0)
+    probe: Any = make_adapter("probe", encoders.load_encoder(tiny), BOXED, head="box")
+    state = probe.adapter_state()
+    assert all(torch.equal(value, state[name]) for name, value in tuned.head.state_dict().items())
+
+
+@pytest.mark.parametrize("tune", ["all", "adapters"])
+def test_the_boxes_of_a_key_frame_share_one_encode(tiny: Path, tune: str) -> None:
+    tuned = make(tiny, BOXED, tune=tune).eval()
+    pixels = batch([0, 1, 0]).features
+    encoded: list[int] = []
+
+    def keep(video: Tensor) -> Tensor:
+        encoded.append(len(video))
+        tokens: Tensor = tuned.encoder(tuned.encoder.clip.normalize(video)).tokens
+        return tokens
+
+    asked = sources(BOXED.test)
+    data = trainer.Examples(BOXED.test, InMemoryFeatures(pixels), {source: row for row, source in enumerate(asked)})
+    (values,) = trainer.predict(tuned, data, keep)
+    assert encoded == [3] and [len(value) for value in values] == [6, 2, 0]
+    with torch.no_grad():
+        for example, value, video in zip(BOXED.test, values, pixels[:, 0], strict=True):
+            for *corners, score in example.boxes or ():
+                logits = tuned(tuned.encoder.clip.normalize(video[None]), torch.tensor([corners]))[0]
+                found = {name: likely for *box, name, likely in value if box == corners}
+                assert [found["a"], found["b"]] == pytest.approx((logits.sigmoid()[:2] * score).tolist(), abs=1e-6)
+
+
+def test_boxes_are_asked_about_where_the_test_is_of_key_frames_or_the_user_says_so(tiny: Path) -> None:
+    alone = Task(test=BOXED.train, score=accuracy, classes=("a", "b", "c"))  # of a box each
+    assert not make(tiny, alone).head.shape.boxed and make(tiny, alone, head="box").head.shape.boxed
+    with pytest.raises(UserError, match=r"^example '2' asks about each box .* or adapter=finetune$"):
+        make(tiny, BOXED, head="attentive")
+    with pytest.raises(
+        UserError, match=r"^example '1' has no box, which adapter.head=box asks with: use another head$"
+    ):
+        make(tiny, SEVERAL, head="box")
+    undetected = replace(BOXED, test=[replace(example, boxes=None) for example in BOXED.test])
+    with pytest.raises(UserError, match=r"^example '2' has no box.* data.detections=FILE, or say data.boxes=truth$"):
+        make(tiny, undetected)
+    with pytest.raises(UserError, match=r"^example '2' of train is a key frame: wanted an example per box"):
+        make(tiny, replace(BOXED, train=BOXED.test))
+    for key in ("mixup", "cutmix"):
+        with pytest.raises(
+            UserError, match=rf"^adapter.{key}=0.8 mixes videos whose boxes lie elsewhere: set it to 0$"
+        ):
+            make(tiny, BOXED, **{key: 0.8})
 
 
 def test_its_first_head_is_the_probes(tiny: Path) -> None:

@@ -141,19 +141,29 @@ DIM, HEADS, CLASSES = 24, 3, 5
 class Plain(nn.Module):
     """A box's head of torch's own modules."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int = 0) -> None:
         super().__init__()
         self.pool = nn.Module()
-        self.pool.norm, self.pool.attention = nn.LayerNorm(DIM), nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+        if layers:
+            self.pool.layers = nn.ModuleList(nn.Module() for _ in range(layers))
+        for part in self.parts():
+            part.norm, part.attention = nn.LayerNorm(DIM), nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+            if layers:
+                part.mlp = nn.Sequential(nn.LayerNorm(DIM), nn.Linear(DIM, 4 * DIM), nn.GELU(), nn.Linear(4 * DIM, DIM))
         self.classify = nn.Sequential(nn.Dropout(0), nn.Linear(DIM, CLASSES))
 
+    def parts(self) -> list[Any]:
+        return [*getattr(self.pool, "layers", [self.pool])]
+
     def forward(self, tokens: Tensor, weights: Tensor) -> Tensor:
-        """Logits of tokens (B, T', S, D) and what share of each box is in each of them (B, S)."""
-        pool: Any = self.pool
-        query = pool.norm((tokens.mean(1) * weights[..., None]).sum(1, keepdim=True))
-        normed = pool.norm(tokens.flatten(1, 2))
-        found, _ = pool.attention(query, normed, normed)
-        return self.classify((query + found)[:, 0])  # type: ignore[no-any-return]
+        """Logits of tokens (B, T', S, D) or (B, layers, T', S, D) and what share of each box is in each of S (B, S)."""
+        layers = tokens.unbind(1) if tokens.ndim == 5 else (tokens,)
+        query = self.parts()[-1].norm((layers[-1].mean(1) * weights[..., None]).sum(1, keepdim=True))
+        for part, of_layer in zip(self.parts(), layers, strict=True):
+            normed = part.norm(of_layer.flatten(1, 2))
+            query = query + part.attention(query, normed, normed)[0]
+            query = query + part.mlp(query) if hasattr(part, "mlp") else query
+        return self.classify(query[:, 0])  # type: ignore[no-any-return]
 
 
 SHAPE = HeadShape(DIM, CLASSES, HEADS, boxed=True)
@@ -167,19 +177,22 @@ def perturbed(points: int = 3, shape: HeadShape = SHAPE) -> Bank:
     return bank.double()
 
 
-@pytest.mark.parametrize("chunk", [1, 1 << 20])
-def test_outputs_and_gradients_are_those_of_torchs_own_modules(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("chunk", "layers"), [(1, 0), (1 << 20, 0), (1, 3), (1 << 20, 1)])
+def test_outputs_and_gradients_are_those_of_torchs_own_modules(
+    chunk: int, layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("evalkit.heads.kernels.CHUNK", chunk)
     monkeypatch.setattr("evalkit.heads.boxes.CHUNK", chunk)
     draw = torch.Generator().manual_seed(1)
-    tokens = torch.randn(6, 3, 16, DIM, generator=draw, dtype=torch.float64) * torch.arange(1, 17)[:, None]
+    sizes = (6, *([layers] if layers > 1 else []), 3, 16, DIM)
+    tokens = torch.randn(sizes, generator=draw, dtype=torch.float64) * torch.arange(1, 17)[:, None]
     corners = torch.rand(6, 2, 2, generator=draw, dtype=torch.float64).sort(1).values.flatten(1)
     target = torch.randint(2, (6, CLASSES), generator=draw)
-    bank = perturbed()
+    bank = perturbed(shape=replace(SHAPE, layers=layers))
     logits = bank(tokens, corners)
     torch.autograd.backward(bank.loss(logits, target).sum())
     for k in range(3):
-        plain = Plain().double()
+        plain = Plain(layers).double()
         plain.load_state_dict(bank.state(k))
         expected = plain(tokens, boxes.shares(corners, 16))
         torch.autograd.backward(F.binary_cross_entropy_with_logits(expected, target.double()))
@@ -187,16 +200,21 @@ def test_outputs_and_gradients_are_those_of_torchs_own_modules(chunk: int, monke
         for name, value in plain.named_parameters():
             own = next(one for one, called in bank.names.items() if called == name)
             grad = bank.stacked[own].grad
-            if name != "pool.attention.in_proj_bias":  # which is three of the bank's
+            if not name.endswith("attention.in_proj_bias"):  # which is three of the bank's
                 assert grad is not None and value.grad is not None
                 part = value.grad.chunk(3)[0] if name.endswith("in_proj_weight") else value.grad
                 assert torch.allclose(grad[k], part, rtol=0, atol=1e-9), name
 
 
-def test_the_head_for_flops_is_one_of_the_bank_and_asks_with_the_whole_frame_where_nothing_is_said() -> None:
-    bank, head = perturbed(1), Head(HeadShape(DIM, CLASSES, HEADS, boxed=True)).double()
+@pytest.mark.parametrize(("layers", "steps"), [(0, 0), (1, 0), (4, 0), (4, 3)])
+def test_the_head_for_flops_is_one_of_the_bank_and_asks_with_the_whole_frame_where_nothing_is_said(
+    layers: int, steps: int
+) -> None:
+    shape = replace(SHAPE, layers=layers, steps=steps)
+    bank, head = perturbed(1, shape), Head(shape).double()
     head.load_state_dict(bank.state(0))
-    tokens, whole = torch.randn(2, 3, 16, DIM, dtype=torch.float64), torch.tensor([boxes.WHOLE] * 2)
+    sizes = (2, *([layers] if layers > 1 else []), 3, 16, DIM)
+    tokens, whole = torch.randn(sizes, dtype=torch.float64), torch.tensor([boxes.WHOLE] * 2)
     assert torch.allclose(head(tokens), bank(tokens, whole)[0], rtol=0, atol=1e-9)
     assert not torch.allclose(head(tokens, torch.tensor([BOX] * 2)), head(tokens), rtol=0, atol=1e-3)
 
@@ -266,12 +284,24 @@ def test_a_task_without_boxes_is_refused_before_anything_is_encoded() -> None:
         probe(boxed(None))
 
 
-def test_layers_are_refused_with_boxes() -> None:
-    with pytest.raises(UserError, match=r"adapter.layers=2 has no effect with adapter.head=box"):
-        probe(boxed(BOX), layers=2)
-    for heads, layers in ((0, 0), (3, 1)):
-        with pytest.raises(ValueError, match="box"):
-            Bank([Point()], HeadShape(DIM, CLASSES, heads, layers=layers, boxed=True))
+def test_boxes_are_refused_for_linear_probes() -> None:
+    with pytest.raises(ValueError, match="boxed=True, .*: only attentive probes have them"):
+        Bank([Point()], HeadShape(DIM, CLASSES, boxed=True))
+
+
+def test_with_layers_a_box_asks_the_encoders_last_ones_and_its_content_is_not_lost() -> None:
+    assert probe(boxed(BOX)).feature_spec.layers == 1
+    adapter = probe(boxed(BOX), layers=2).eval()
+    assert adapter.feature_spec.layers == 2 and adapter.bank.shape == HeadShape(24, 3, 12, layers=2, boxed=True)
+    tokens, within = torch.randn(1, 2, 2, 16, 24), torch.tensor([BOX])
+    with torch.no_grad():
+        for layer in (0, 1):  # where attention and MLP say nothing, what is classified is what lies in the box
+            for part in ("out_weight", "out_bias", "down_weight", "down_bias"):
+                adapter.bank.stacked[f"{part}{layer}"].zero_()
+        content = F.layer_norm(boxes.mean_in(within, tokens[:, 1]), (24,))
+        state = adapter.adapter_state()
+        expected = F.linear(content, state["classify.1.weight"], state["classify.1.bias"])
+        assert torch.allclose(adapter(tokens, within)[0], expected, atol=1e-6)
 
 
 def test_what_a_boxs_head_costs_is_counted() -> None:

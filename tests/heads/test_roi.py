@@ -135,9 +135,9 @@ def test_settings_of_other_heads_are_refused() -> None:
     for key, value in (("temporal_positions", True), ("layers", 2)):
         with pytest.raises(UserError, match=f"adapter.{key}=.* has no effect with adapter.head=roi"):
             make_adapter("probe", tiny_encoder(), task, head="roi", **{key: value})
-    for steps, boxed in ((2, True), (0, False)):
+    for steps, layers, boxed in ((2, 0, True), (0, 2, True), (0, 0, False)):
         with pytest.raises(ValueError, match="roi"):
-            HeadShape(DIM, CLASSES, HEADS, steps, boxed=boxed, roi=True)
+            HeadShape(DIM, CLASSES, HEADS, steps, layers, boxed=boxed, roi=True)
     assert make_adapter("probe", tiny_encoder(), task, head="roi").bank.shape.heads == 6
     assert make_adapter("probe", tiny_encoder(), task, head="roi", heads=2).bank.shape.heads == 2
 
@@ -155,10 +155,13 @@ def framed(task: Task, batch: Batch) -> tuple[Task, list[Example], torch.Tensor]
     return replace(task, test=examples, score=ava_map), examples, batch.features[::2]
 
 
-@pytest.mark.parametrize("head", ["box", "roi"])
-def test_the_boxes_of_a_key_frame_share_its_features(head: str) -> None:
+@pytest.mark.parametrize(("head", "layers"), [("box", 0), ("roi", 0), ("box", 2)])
+def test_the_boxes_of_a_key_frame_share_its_features(head: str, layers: int) -> None:
     task, examples, features = framed(*halves())
-    adapter = make_grid("probe", tiny_encoder(), task, [{"head": head, "lr": lr} for lr in (5e-3, 1e-3)])
+    if layers:
+        features = features[:, :, None].expand(-1, -1, layers, -1, -1, -1)
+    points = [{"head": head, "layers": layers, "lr": lr} for lr in (5e-3, 1e-3)]
+    adapter = make_grid("probe", tiny_encoder(), task, points)
     batch = Batch(task.train, features.repeat_interleave(2, 0))
     optimizer = StackedAdamW(adapter.bank, 40)
     for _ in range(40):

@@ -1,7 +1,9 @@
 """Suites: a paper's tasks with one encoder, and what the paper prints beside them."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,8 @@ from evalkit.datasets import suites as suite_files
 from evalkit.datasets.suites import Suite, read, suites
 from evalkit.errors import UserError
 from evalkit.launch import suite
-from evalkit.launch.suite import plan
+from evalkit.launch.suite import plan, table
+from evalkit.launch.sweep import Done
 from evalkit.metrics import videoglue
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
@@ -66,10 +69,101 @@ def test_every_suite_says_what_of_its_paper_is_missing(name: str) -> None:
     assert " Missing: " in suite_files.summary(suites()[name])
 
 
-@pytest.mark.parametrize("name", ["videoglue", "videoprism"])
+@pytest.mark.parametrize("name", ["videoglue", "videoprism", "videoglue_score"])
 def test_a_suite_of_frozen_encoders_has_a_task_of_every_group(name: str) -> None:
     tasks = {line.split()[0].removeprefix("task=") for line in read(name).cells["frozen"]}
     assert tasks == {task for group in videoglue.GROUPS.values() for task in group}
+
+
+# --- the VideoGLUE score ----------------------------------------------------------------------------------------------
+
+GFLOPS = {"frozen": 3.72, "mlap": 14.9, "adapter": 6.44, "finetune": 367.0}  # as printed
+SCORED = read("videoglue_score")
+
+
+def printed_of(row: str, how: str) -> dict[str, float]:
+    """What is printed of an encoder on the tasks of the suite."""
+    tasks = [line.split()[0].removeprefix("task=") for line in SCORED.cells[how]]
+    values = [published.rows(task, "mAP" if task in MAP else "top1", how)[row] for task in tasks]
+    return dict(zip(tasks, values, strict=True))
+
+
+MAP = ("charades", "activitynet_tal", "ava", "ava_kinetics")
+
+
+def ended(
+    values: Mapping[str, Mapping[str, float | None]], gflops: Mapping[str, float | None] = GFLOPS, mini: str = ""
+) -> list[tuple[str, Done]]:
+    """Runs of CLIP-B that came to these scores by adaptation and task; those after the first task cost a thousand."""
+    cell: Any = plan(Suite({"frozen": ["task=kinetics400"]}), ["ckpt=demo", "mini=true"])[1][0][1]
+    done = []
+    for how, of_task in values.items():
+        for k, (task, value) in enumerate(of_task.items()):
+            cost = gflops[how]
+            record = {
+                "task": {"name": f"{task}{mini}", "split": "val", "protocol": {}},
+                "encoder": {"ckpt": "clip_base", "parameters": 150_000_000},
+                "adapter": {"trainable_flops": 1e12 if k else cost and cost * 1e9},
+                "scores": [{"metric": "mAP" if task in MAP else "top1", "value": value, "ci95": [None, None], "n": 9}],
+                "chance": 0.0,
+            }
+            done.append((how, Done(cell, record if value is not None else None, "no video")))
+    return done
+
+
+def of_umt() -> dict[str, dict[str, float | None]]:
+    return {how: {**printed_of("UMT-B", how)} for how in videoglue.ADAPTATIONS}
+
+
+def test_every_adaptation_has_its_printed_numbers_its_mean_and_all_have_one_score() -> None:
+    assert [*SCORED.cells] == [*videoglue.ADAPTATIONS]
+    lines = table(SCORED, ended(of_umt())).splitlines()
+    assert len(lines) == 1 + 8 + 8 + 7 + 7 + 4 + 1
+    for line, how in zip(lines[1::8], ("frozen", "mlap", "adapter"), strict=False):
+        assert line.split()[:2] == ["kinetics400", how]
+        clip = published.rows("kinetics400", "top1", how)["CLIP-B"]
+        assert line.split()[-2:] == [f"{clip:.1f}", "CLIP-B"]
+    means = {line.split()[2]: line.split()[3:] for line in lines if line.startswith("stratified mean")}
+    for how, printed, of_clip in (("frozen", 38.0, "32.8"), ("mlap", 45.6, "43.3"), ("adapter", 52.4, "49.3")):
+        assert float(means[how][0]) == pytest.approx(printed, abs=0.1) and means[how][1:] == [of_clip, "CLIP-B"]
+    # By hand: (38.02 / 0.57054 + 45.62 / 1.17319 + 52.425 / 0.80889 + 55.2625 / 2.56467) / 4.23128; 0.57054 is the
+    # logarithm of 3.72, and 4.23128 the sum of 1 / 0.57054 and the others. VideoPrism prints 45.3, too.
+    by_hand = (66.6383 + 38.8856 + 64.8114 + 21.5476) / 4.23128
+    assert by_hand == pytest.approx(45.3487, abs=1e-3)
+    assert lines[-1].split() == ["VideoGLUE", "score", "all", f"{by_hand:.1f}", "41.5", "CLIP-B"]
+
+
+def test_a_mean_wants_every_task_of_its_adaptation_and_the_score_every_mean() -> None:
+    values = of_umt()
+    values["mlap"]["ava"] = None
+    lines = table(SCORED, ended(values)).splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("stratified")] == ["frozen", "adapter", "finetune"]
+    assert not any("VideoGLUE score" in line for line in lines)
+    assert next(line for line in lines if "failed" in line).startswith("kinetics400")  # the cell of all of them here
+
+
+@pytest.mark.parametrize(("cost", "told"), [(0.053, "costs 0.053"), (1.0, "costs 1"), (None, "costs nan")])
+def test_why_four_means_have_no_score_is_one_line(cost: float | None, told: str) -> None:
+    lines = table(SCORED, ended(of_umt(), {**GFLOPS, "frozen": cost}, "@mini")).splitlines()
+    assert lines[-1] == (
+        f"no VideoGLUE score: adaptation 'frozen' {told}; wanted a number above 1 "
+        "(trainable GFLOPs per clip of kinetics400@mini)"
+    )
+    assert lines[-2].split() == ["stratified", "mean", "finetune", lines[-2].split()[3]]  # nothing in print
+
+
+def test_miniatures_beside_real_tasks_have_no_mean() -> None:
+    values = of_umt()
+    done = [*ended({"frozen": values["frozen"]}), *ended({"mlap": values["mlap"]}, mini="@mini")]
+    assert "stratified" not in table(SCORED, done)
+
+
+@pytest.mark.parametrize(
+    ("mean", "task", "told"), [("average", "ssv2", "mean: average"), ("stratified", "folder", "'folder' is not one")]
+)
+def test_a_mean_that_cannot_be_taken_is_told_before_anything_is_run(mean: str, task: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        plan(Suite({"frozen": [f"task={task}"]}, mean=mean), ["ckpt=demo", "mini=true"])
 
 
 def test_longvivit_has_its_captions_and_summaries_beside_the_fine_tuned_rows() -> None:

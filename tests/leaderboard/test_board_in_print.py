@@ -91,7 +91,8 @@ def test_localization_stands_beside_the_numbers_of_its_layers(
     edit = paper("videoglue", adapter, **settings)
     put(tmp_path, rows, "activitynet_tal", "clip_base", edit=edit, score=activitynet_map)
     assert [cell["printed"] for cell in cells(tmp_path)] == [printed]
-    assert lines(page(tmp_path), "## ")[0].startswith("## videoglue" if settings["layers"] == 1 else "## Other")
+    title = "## videoglue:" if settings["layers"] == 1 else "## videoglue_score:"
+    assert lines(page(tmp_path), "## ")[0].startswith(title)
     assert "Missing:" not in lines(page(tmp_path), "## ")[0]
 
 
@@ -101,6 +102,22 @@ def test_given_boxes_stand_beside_no_number_of_detected_ones(tmp_path: Path, pro
     rows = [Row(f"q{i}", f"v{i}", target=[box], prediction=[[*box, 0.5]]) for i in range(4)]
     put(tmp_path, rows, "ava", "clip_base", edit=paper(protocol, head="box"), score=ava_map)
     assert [cell["printed"] for cell in cells(tmp_path)] == [printed]
+
+
+@pytest.mark.parametrize(
+    ("edit", "printed"),
+    [
+        (paper("videoglue", head="box", layers=4), "27.7"),
+        (paper("videoglue_finetune", "finetune", tune="adapters", head="auto"), "24.5"),
+        (paper("videoglue_finetune", "finetune", tune="all", head="box"), "27.1"),
+    ],
+)
+def test_boxes_stand_beside_the_numbers_of_their_adaptation(tmp_path: Path, edit: Edit, printed: str) -> None:
+    box = [0.1, 0.1, 0.5, 0.5, "sit"]
+    rows = [Row(f"q{i}", f"v{i}", target=[box], prediction=[[*box, 0.5]]) for i in range(4)]
+    put(tmp_path, rows, "ava", "clip_base", edit=edit, score=ava_map)
+    assert [cell["printed"] for cell in cells(tmp_path)] == [printed]
+    assert lines(page(tmp_path), "## ")[0].startswith("## videoglue_score:")
 
 
 def test_captions_of_all_segments_together_stand_beside_no_number_of_single_ones(tmp_path: Path) -> None:

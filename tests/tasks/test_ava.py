@@ -187,7 +187,8 @@ def test_the_older_annotations_have_names_of_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ava", "ava_kinetics"])
 @pytest.mark.parametrize(
-    ("protocol", "frames", "size"), [("videoglue", 16, 256), ("videoprism", 16, 288), ("videoprism_8x288", 8, 288)]
+    ("protocol", "frames", "size"),
+    [("videoglue", 16, 256), ("videoglue_finetune", 16, 256), ("videoprism", 16, 288), ("videoprism_8x288", 8, 288)],
 )
 def test_the_protocols_are_the_papers(tmp_path: Path, name: str, protocol: str, frames: int, size: int) -> None:
     task = make(name, ava_kinetics(tmp_path), protocol=protocol)
@@ -195,15 +196,21 @@ def test_the_protocols_are_the_papers(tmp_path: Path, name: str, protocol: str, 
     assert task.settings == {
         **{"head": "box", "batch_size": 256, "epochs": 50, "lr": 1e-4, "weight_decay": 1e-5, "dropout": 0.5}
     }
-    assert {*task.settings} <= {*adapter_defaults("probe")}
+    assert task.adapter == ("finetune" if protocol.endswith("finetune") else "")
+    assert {*task.settings} <= {*adapter_defaults(task.adapter or "probe")}
     boxes.check(task, task.views, task.augment)
 
 
 @pytest.mark.parametrize("name", ["ava", "ava_kinetics"])
-def test_every_printed_number_of_a_frozen_encoder_is_beside_the_task(tmp_path: Path, name: str) -> None:
-    task = make(name, ava_kinetics(tmp_path))
-    printed = {n.row for n in published.published_numbers() if (n.task, n.adaptation) == (name, "frozen")}
-    assert {*task.published} == printed and len(printed) > 15
+@pytest.mark.parametrize(
+    ("protocol", "how", "most"), [("videoglue", "frozen", 15), ("videoglue_finetune", "finetune", 8)]
+)
+def test_every_printed_number_of_an_adaptation_is_beside_the_task(
+    tmp_path: Path, name: str, protocol: str, how: str, most: int
+) -> None:
+    task = make(name, ava_kinetics(tmp_path), protocol=protocol)
+    printed = {n.row for n in published.published_numbers() if (n.task, n.adaptation) == (name, how)}
+    assert {*task.published} == printed and len(printed) > most
     metrics = {n.metric for n in published.published_numbers() if n.task == name}
     assert metrics == {next(iter(ava_map([], [])))}
 
@@ -270,9 +277,11 @@ def test_a_run_without_a_file_of_detections_is_told_what_to_give(tmp_path: Path)
         make_adapter("probe", tiny_encoder(), task, head="box")
 
 
-@pytest.mark.parametrize(("name", "settings"), [("knn", {}), ("ridge", {}), ("probe", {"head": "attentive"})])
+@pytest.mark.parametrize(("name", "settings"), [("knn", {}), ("ridge", {}), ("probe", {"head": "mlap"})])
 def test_adapters_that_have_no_answer_for_a_box_are_refused(name: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="asks about each box of a key frame.* use adapter=probe adapter.head=box"):
+    with pytest.raises(
+        UserError, match="asks about each box of a key frame.* use adapter=probe adapter.head=box .adapter.layers=4"
+    ):
         make_adapter(name, tiny_encoder(), make("ava", mini=True), **settings)
 
 
