@@ -17,9 +17,9 @@ from xdist.scheduler import LoadFileScheduling
 from tests.patience import patience
 
 # Seconds that a test may take on an idle machine; the slowest takes a fifth of it.
-LIMIT = float(os.environ.get("EVALKIT_TEST_LIMIT", "150"))
+LIMIT = float(os.environ.get("EVALKIT_TEST_LIMIT", "300"))
 # As many times that on a machine that is slow, and no more: where a test hangs, the suite ends all the same.
-SLOWEST = 4
+SLOWEST = 3
 # As many times that may lie between two reports of all test processes.
 BETWEEN = 4
 
