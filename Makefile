@@ -81,7 +81,7 @@ board: demo-all
 
 bench: install
 	mkdir -p build
-	for name in decode encode encoder bank classical ranks store intervals localization leaderboard page memory killed; do \
+	for name in decode media encode encoder bank classical ranks store intervals localization leaderboard page memory killed; do \
 	    PYTHONPATH=. $(BIN)/python bench/$$name.py | tee build/bench_$$name.md || exit 1; done
 
 install: $(VENV)/installed

@@ -26,7 +26,8 @@ import torch
 from numpy.typing import NDArray
 
 from evalkit.video.decode import BATCH_BYTES, open_video
-from evalkit.video.timeline import Timeline, open_file, timeline
+from evalkit.video.media import open_container
+from evalkit.video.timeline import Timeline, timeline
 
 VIDEOS = Path(__file__).parents[2] / "shared" / "data" / "videos"
 FILES = {
@@ -52,7 +53,7 @@ Way = Callable[[Path, Timeline, list[int], int], Iterator[Pixels]]
 def by_hand(path: Path, line: Timeline, indices: list[int], threads: int) -> Iterator[Pixels]:
     """Each frame by PyAV alone."""
     cuts, at = [] if line.doubt else list(line.cuts), line.pts[0]
-    with open_file(path) as container:
+    with open_container(path) as container:
         stream = next(stream for stream in container.streams.video if stream.index == line.stream)
         stream.codec_context.thread_count = threads
         frames = container.decode(stream)
@@ -108,7 +109,7 @@ def batches(line: Timeline, indices: list[int]) -> Iterator[list[int]]:
 def in_sequence(path: Path, line: Timeline, indices: list[int]) -> list[Pixels]:
     """The frames from decoding the whole file, to compare with."""
     wanted = {line.pts[index] for index in indices}
-    with open_file(path) as container:
+    with open_container(path) as container:
         stream = next(stream for stream in container.streams.video if stream.index == line.stream)
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream) if frame.pts in wanted]
 
@@ -133,7 +134,7 @@ def spent(read: Callable[[], Iterator[Pixels]]) -> float:
 def seek_in_packets(path: Path, line: Timeline) -> float:
     """How many packets can be passed over in the time of one seek."""
     seeks, passes = [], []
-    with open_file(path) as container:
+    with open_container(path) as container:
         stream = next(stream for stream in container.streams.video if stream.index == line.stream)
         for cut in line.cuts:
             started = time.process_time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import io
 import json
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 import av
 
 from evalkit.api import Views
+from evalkit.errors import UserError
+from evalkit.video import media
 from evalkit.video.decode import Video, open_video
 from evalkit.video.sampling import frame_indices
 from evalkit.video.timeline import DecodeError
@@ -55,8 +58,17 @@ def add_pictures(
         JSON {key: base64 JPEG} by the name that the samples hold.
     """
     by_name: dict[str, list[Path]] = {}
+    containers: list[Path] = []
     for path in folder.rglob("*"):
         by_name.setdefault(path.name, []).append(path)
+        if media.is_container(path):
+            containers.append(path)
+    packed_by_name: dict[str, list[Path]] = {}
+    for container in containers:
+        with contextlib.suppress(OSError, UserError):  # one that cannot be read has no pictures
+            for name in media.members(container)[0]:
+                packed_by_name.setdefault(name.rpartition("/")[2], []).append(container / name)
+    by_name = packed_by_name | by_name
 
     def find(video: str, known: Path | None) -> Path | None:
         """The task's own file, else the only file of that name; None if that is ambiguous."""
@@ -121,7 +133,7 @@ def _encode(path: Path, second: float | None, width: int) -> tuple[str, float] |
         else:  # the frame around which the run's clip lies
             ((index,),) = frame_indices(video.times, video.duration, _MOMENT, 1, (second, second))
         (pixels,) = video.read([index])
-    except (DecodeError, ValueError):
+    except (DecodeError, OSError, ValueError):
         return None
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     height = max(2, round(width * frame.height / frame.width))
@@ -139,7 +151,7 @@ def _encode(path: Path, second: float | None, width: int) -> tuple[str, float] |
 def _opened(path: Path) -> Video | None:
     try:
         return open_video(path)
-    except DecodeError:
+    except (DecodeError, OSError):
         return None
 
 

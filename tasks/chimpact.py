@@ -194,10 +194,10 @@ def _size(file: Path, film: Path) -> tuple[int, int]:
     """Width and height of a video, of which its labels do not tell them."""
     from av.error import FFmpegError
 
-    from evalkit.video.timeline import open_file
+    from evalkit.video.media import open_container
 
     try:
-        with open_file(film) as container:
+        with open_container(film) as container:
             stream = container.streams.video[0]
             return stream.width, stream.height
     except (OSError, FFmpegError, IndexError) as error:

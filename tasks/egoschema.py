@@ -14,6 +14,7 @@ from typing import Any
 from evalkit.api import Example, Task
 from evalkit.datasets.files import LabeledSplits, read_json, read_table
 from evalkit.datasets.open_questions import Row, json_rows
+from evalkit.datasets.videos import find_videos, video_file
 from evalkit.errors import UserError
 from evalkit.metrics import accuracy
 from evalkit.mini import questions
@@ -116,8 +117,9 @@ def _official(root: Path, subset: bool) -> list[Example]:
         if not answers:
             raise UserError(f"{root} has no subset_answers.json: add it, or say data.subset=false")
         by_uid = {uid: by_uid[uid] for uid in answers}
+    videos = find_videos(root / "videos")
     return [
-        Example(uid, root / "videos" / f"{uid}.mp4", answers.get(uid), text=text, choices=choices)
+        Example(uid, video_file(videos, root / "videos", uid), answers.get(uid), text=text, choices=choices)
         for uid, (text, choices) in by_uid.items()
     ]
 

@@ -14,11 +14,19 @@ from pathlib import Path
 from evalkit.api import Example, Task, Views
 from evalkit.datasets.files import SPLIT_OF, read_table
 from evalkit.datasets.miniature import LICENSE
-from evalkit.datasets.videos import describe_files, files_under, is_hidden, is_video, report_left_out
+from evalkit.datasets.videos import (
+    describe_files,
+    files_by_path,
+    is_hidden,
+    is_video,
+    listed_video,
+    report_left_out,
+)
 from evalkit.errors import UserError
 from evalkit.metrics import top1_top5
 from evalkit.mini import language
 from evalkit.mini.library import Films
+from evalkit.video import places
 
 logger = logging.getLogger("evalkit")
 
@@ -95,7 +103,7 @@ def _csv(file: Path) -> list[Row]:
             raise UserError(f"{where}: path or label is empty")
         if split.casefold() not in (*SPLIT_OF, ""):
             raise UserError(f"{where}: split is {split!r}; wanted train, val or test")
-        video, split = file.parent / path, SPLIT_OF.get(split.casefold(), "")
+        video, split = listed_video(file.parent, path), SPLIT_OF.get(split.casefold(), "")
         try:
             folder = video.is_dir()
         except OSError as error:  # a name that is too long, a folder that is not to be entered
@@ -125,29 +133,31 @@ def _check_end(file: Path, labels: Sequence[str]) -> None:
 
 def _folders(root: Path) -> list[Row]:
     """The videos of CLASS/x, SPLIT/CLASS/x or CLASS/SPLIT/x."""
-    if not root.is_dir():
+    if not root.is_dir() and not places.named():
         raise UserError(
             f"data.root={root} does not exist: wanted a csv path,label[,split] or a folder of class folders"
         )
     files: list[Path] = []
     passed_over: list[Path] = []
-    for path in files_under(root, hidden=True):
-        in_hidden = any(is_hidden(name) for name in path.relative_to(root).parts[:-1])
-        (passed_over if in_hidden else files).append(path)
-    videos = [path for path in files if is_video(path) and len(path.relative_to(root).parts) > 1]
-    folders = [path.relative_to(root).parts[:-1] for path in videos]
+    inside = files_by_path(root)
+    for path, below in inside.items():
+        (passed_over if any(map(is_hidden, below.parts[:-1])) else files).append(path)
+    videos = [path for path in files if is_video(path) and len(inside[path].parts) > 1]
+    folders = [inside[path].parts[:-1] for path in videos]
     place = _split_level(root, folders)
-    left_out = {path: "not in a folder of its class" for path in files if is_video(path) and path.parent == root}
+    left_out = {
+        path: "not in a folder of its class" for path in files if is_video(path) and len(inside[path].parts) == 1
+    }
     left_out |= {path: "no video by its ending" for path in files if path.name[0] != "." and not is_video(path)}
     left_out |= dict.fromkeys(filter(is_video, passed_over), "in a hidden or system folder")
     rows: list[Row] = []
     for path, parts in zip(videos, folders, strict=True):
         if place is None:
-            rows.append((str(path.relative_to(root)), path, parts[0], ""))
+            rows.append((str(inside[path]), path, parts[0], ""))
         elif len(parts) < 2:
             left_out[path] = "not in a folder of its class" if place == 0 else "not in a folder of its split"
         else:
-            rows.append((str(path.relative_to(root)), path, parts[1 - place], SPLIT_OF[parts[place].casefold()]))
+            rows.append((str(inside[path]), path, parts[1 - place], SPLIT_OF[parts[place].casefold()]))
     classes = {label for _, _, label, _ in rows}
     if len(classes) < 2:
         raise UserError(
@@ -162,17 +172,17 @@ def _folders(root: Path) -> list[Row]:
     if place is not None and (loose := [path for path in videos if left_out.get(path)]):
         raise UserError(
             f"data.root={root}: its folders are splits, and {len(loose)} videos are in none of a class, first "
-            f"{loose[0].relative_to(root)}; move them into "
+            f"{inside[loose[0]]}; move them into "
             + ("train/CLASS/ or test/CLASS/" if place == 0 else "CLASS/train/ or CLASS/test/")
         )
     depth = 1 if place is None else 2
-    direct = {label for _, path, label, _ in rows if len(path.relative_to(root).parts) == depth + 1}
-    if nested := sorted(path.parent.relative_to(root) for _, path, label, _ in rows if label not in direct):
+    direct = {label for _, path, label, _ in rows if len(inside[path].parts) == depth + 1}
+    if nested := sorted(inside[path].parent for _, path, label, _ in rows if label not in direct):
         raise UserError(
             f"data.root={root}: {Path(*nested[0].parts[:depth])} holds no video itself, only folders of videos "
             f"({nested[0]}); wanted each class as one folder of videos (CLASS/x.mp4, or train/CLASS/x.mp4)"
         )
-    report_left_out(root, left_out)
+    report_left_out({inside[path]: why for path, why in left_out.items()})
     return rows
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from evalkit.api import Task, Views
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, retrieval_task
 from evalkit.datasets.files import SPLIT_OF, read_table
+from evalkit.datasets.videos import listed_video
 from evalkit.errors import UserError
 from evalkit.mini import captions
 
@@ -39,6 +40,7 @@ def _read(file: Path) -> CaptionSplits:
     if not file.is_file():
         raise UserError(f"data.root={file} does not exist: wanted a csv path,caption[,split]")
     texts: dict[str, list[str]] = {}
+    videos: dict[str, Path] = {}
     split_of: dict[str, str] = {}
     given: set[bool] = set()
     named: dict[str, str] = {}  # a file may be named in several ways, such as a.mp4 and ./a.mp4
@@ -49,16 +51,18 @@ def _read(file: Path) -> CaptionSplits:
             raise UserError(f"{where}: split is {word!r}; wanted train, val or test")
         if not path or not caption:
             raise UserError(f"{where}: path or caption is empty")
-        path = named.setdefault(os.path.realpath(file.parent / path), path)
+        video = listed_video(file.parent, path)
+        path = named.setdefault(os.path.realpath(video), path)
         if split_of.setdefault(path, split) != split:
             raise UserError(f"{where}: {path} is in {split_of[path]} already")
         given.add(bool(word))
         if len(given) > 1:
             raise UserError(f"{where}: some rows have a split and some have none; give all or none")
         texts.setdefault(path, []).append(caption)
+        videos[path] = video
     test, train, val = (
         [
-            CaptionedVideo(path, file.parent / path, captions_of)
+            CaptionedVideo(path, videos[path], captions_of)
             for path, captions_of in texts.items()
             if split_of[path] == split
         ]

@@ -15,12 +15,13 @@ from evalkit.errors import printable
 from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.key import identify
 from evalkit.features.sources import resolve_views, sources
-from evalkit.pipeline.setup import data_root, load_task, meant_size
+from evalkit.pipeline.setup import load_task, meant_size, video_places
 from evalkit.plugins import display_name
 from evalkit.results.run_folder import fingerprint
 from evalkit.results.sizes import SPLITS, published_size, size_differences
 from evalkit.results.table import columns, first
 from evalkit.runtime.machine import cores
+from evalkit.video.media import exists, shown
 from evalkit.video.workers import DecodePool
 
 # Height and width that checked frames are scaled to: the same frames are decoded, and little is handed over.
@@ -87,8 +88,8 @@ def check_data(task: Task, config: Config) -> DataCheck:
     if task.prepare_videos:
         task.prepare_videos([example for split in examples.values() for example in split])
     splits = [_split(name, split, task, config) for name, split in examples.items()]
-    root, meant = data_root(config), meant_size(config) is not None
-    unused = unused_videos(root, [e for split in examples.values() for e in split]) if root else []
+    meant, every = meant_size(config) is not None, [e for split in examples.values() for e in split]
+    unused = [path for place in video_places(config) for path in unused_videos(place, every)]
     return DataCheck(
         splits, _shared(examples), _unseen(task), fingerprint(task.test), size_differences(task), meant, unused
     )
@@ -120,11 +121,13 @@ def report(data: DataCheck) -> str:
     lines: list[str] = []
     for s in data.splits:
         if s.missing:
-            lines.append(f"missing of {s.name}: {first([str(path) for path in s.missing])}")
-        lines += [f"undecodable of {s.name}: {path}: {reason}" for path, reason in s.broken[:5]]
+            lines.append(f"missing of {s.name}: {first([shown(path) for path in s.missing])}")
+        lines += [f"undecodable of {s.name}: {shown(path)}: {reason}" for path, reason in s.broken[:5]]
         if len(s.broken) > 5:
             lines.append(f"undecodable of {s.name}: {len(s.broken) - 5:,} more")
-    lines += [f"the same video in {a} and {b}: {left} and {right}" for a, left, b, right in data.shared[:5]]
+    lines += [
+        f"the same video in {a} and {b}: {shown(left)} and {shown(right)}" for a, left, b, right in data.shared[:5]
+    ]
     if len(data.shared) > 5:
         lines.append(f"the same video in two splits: {len(data.shared) - 5:,} more")
     for split in data.sizes:
@@ -134,7 +137,7 @@ def report(data: DataCheck) -> str:
         lines.append(f"a list may be cut off, or of another version; data.expect={count} says that the number is meant")
     if not any(s.name == "test" for s in data.splits):
         lines.append("no test example")
-    lines += [f"left out, of no example: {path}" for path in data.unused[:20]]
+    lines += [f"left out, of no example: {shown(path)}" for path in data.unused[:20]]
     if len(data.unused) > 20:
         lines.append(f"left out, of no example: {len(data.unused) - 20:,} more")
     if data.unseen:
@@ -148,7 +151,9 @@ def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -
     views = replace(resolve_views(task.views, Clip(), config.clip), size=SIZE)
     pool = DecodePool(options.workers or cores(), options.time_limit)
     parts = sources(examples, views)
-    there = [part for part in parts if part.video.is_file()]
+    missing = [video for video in dict.fromkeys(part.video for part in parts) if not exists(video)]
+    absent = {*missing}
+    there = [part for part in parts if part.video not in absent]
     with contextlib.closing(FeatureExtractor(views, pool, 1, Cost(), options.decoder)) as extractor:
         read = list(extractor.check(there, f"decode {name}"))
     return Split(
@@ -158,7 +163,7 @@ def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -
         sum(example.target is None for example in examples),
         len({part.video for part in parts}),
         len(parts),
-        list(dict.fromkeys(part.video for part in parts if not part.video.is_file())),
+        missing,
         [(features.source.video, features.failure) for features in read if features.failure],
     )
 
@@ -167,8 +172,11 @@ def _shared(examples: dict[str, Sequence[Example]]) -> list[tuple[str, Path, str
     """Files of two splits that hold the same bytes: all of those with equal size and ends are read whole."""
     alike: dict[tuple[int, str], list[tuple[str, Path]]] = {}
     for name, split in examples.items():
-        for path in dict.fromkeys(example.video for example in split if example.video.is_file()):
-            identity = identify(path)
+        for path in dict.fromkeys(example.video for example in split if exists(example.video)):
+            try:
+                identity = identify(path)
+            except OSError:  # it is among the undecodable, with its reason
+                continue
             alike.setdefault((identity.size, identity.sha256), []).append((name, path))
     shared = []
     for group in alike.values():

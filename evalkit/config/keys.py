@@ -49,6 +49,13 @@ EXPECT = Key(
 )
 
 
+# Of every task; `load_task` hides it from them, and `evalkit.datasets.videos` looks there.
+VIDEOS = Key(
+    *("data", "videos", str | None, None),
+    "where the videos lie, if not in data.root: a folder, tar, parquet file or URL; several by *, {a,b} or {000..012}",
+)
+
+
 def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = "") -> dict[str, Key]:
     """Every key that applies, by name, section by section.
 
@@ -76,6 +83,7 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
         keys |= _keys("data", plugins.factory("task", task))
         keys.pop("data.mini", None)  # the option `mini` sets it
         keys.setdefault("data.expect", EXPECT)
+        keys.setdefault("data.videos", VIDEOS)
     if task or command != "canary":
         keys |= _keys("clip", Views)
     if command in ("canary", "check"):

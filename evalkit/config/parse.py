@@ -84,11 +84,11 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
         raise given["mini"].wrong(
             f"mini=true: task {plugins.display_name(task)!r} has no miniature data; leave mini out"
         )
-    if options.mini and "data.root" in given and not given["data.root"].file and not task.endswith(".py"):
-        raise UserError(
-            f"data.root={given['data.root'].value} has no effect with mini=true, which generates its own data: leave "
-            "one out"
-        )
+    for name in ("data.root", "data.videos"):
+        if options.mini and name in given and not given[name].file and not task.endswith(".py"):
+            raise UserError(
+                f"{name}={given[name].value} has no effect with mini=true, which generates its own data: leave one out"
+            )
     if options.lm:
         if "lm" not in adapter_defaults(adapter):
             raise given["lm"].wrong(

@@ -101,7 +101,7 @@ def frame_rate_check(fps: float) -> Callable[[Sequence[Example]], None]:
 def _check_rate(fps: float, examples: Sequence[Example]) -> None:
     """Raises for a file of another rate; a missing or damaged file fails later, when it is decoded."""
     for path in sorted({example.video for example in examples}):
-        rate = _rate(path) if path.is_file() else None
+        rate = _rate(path)
         if rate and abs(rate / fps - 1) > 1e-5:  # half a frame in half an hour
             raise UserError(
                 f"{path}: {rate:g} frames a second; its labels count {fps:g}: convert it again, each frame once"
@@ -112,12 +112,12 @@ def _rate(path: Path) -> float | None:
     """Frames per second in the file's header; None if unknown."""
     from av.error import FFmpegError
 
-    from evalkit.video.timeline import open_file
+    from evalkit.video.media import open_container
 
     try:
-        with open_file(path) as container:
+        with open_container(path) as container:
             return float(container.streams.video[0].average_rate or 0) or None
-    except (FFmpegError, IndexError):
+    except (FFmpegError, OSError, IndexError):
         return None
 
 

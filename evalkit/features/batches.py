@@ -23,6 +23,7 @@ from evalkit.features.sources import Source
 from evalkit.features.store import Store
 from evalkit.runtime import machine
 from evalkit.video.augment import AugmentedView
+from evalkit.video.media import shown
 
 logger = logging.getLogger("evalkit")
 
@@ -224,7 +225,7 @@ def _pixels(pixels: Tensor) -> Tensor:
 
 def _known(encoding: SourceFeatures) -> Tensor:
     if encoding.failure:
-        raise UserError(f"{encoding.source.video}: {encoding.failure}, though it could be decoded before")
+        raise UserError(f"{shown(encoding.source.video)}: {encoding.failure}, though it could be decoded before")
     return encoding.features[""]
 
 

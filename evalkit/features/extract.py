@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evalkit.api import Clip, FeatureSpec, Views
-from evalkit.features.key import FeatureKey, Identity, identify
+from evalkit.features.key import FeatureKey, Identity, identify, identify_ahead
 from evalkit.features.sources import Source
 from evalkit.features.store import Store
 from evalkit.runtime.machine import give_back_memory
@@ -97,6 +97,8 @@ class FeatureCache:
         A file is looked at once for all its sources that follow one another.
         """
         names = list(variants)
+        wanted = list(wanted)
+        identify_ahead(source.video for source in wanted)
         keys: list[bytes] = []
         for video, of_video in itertools.groupby(wanted, lambda source: source.video):
             try:

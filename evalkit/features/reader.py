@@ -83,7 +83,7 @@ def open_feature_cache(
         made_by: the call that made an encoder of the user's own, whose effect the module may not show.
     """
     key = FeatureKey(
-        video=Identity(0, None, ""),  # of each source in its turn, as are the span and the variant
+        video=Identity(0, ""),  # of each source in its turn, as are the span and the variant
         span=None,
         views=replace(extractor.views, window=None, window_stride=None),  # a window is known by its span
         clip=encoder.module.clip,

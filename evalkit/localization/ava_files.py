@@ -279,7 +279,7 @@ def _detections_file(root: Path, boxes: Boxes, given: Path | None) -> Path | Non
 def _check_films(start: float, films: frozenset[Path], examples: Sequence[Example]) -> None:
     whole: list[Path] = []
     for path in sorted({example.video for example in examples} & films):
-        seconds = _seconds(path) if path.is_file() else None
+        seconds = _seconds(path)
         if seconds and seconds < AVA_SECONDS[0] - start:
             raise UserError(
                 f"{path} lasts {seconds:,.0f} s, and its first key frame is second {AVA_SECONDS[0]} of the film: of "
@@ -299,10 +299,10 @@ def _seconds(path: Path) -> float | None:
     import av
     from av.error import FFmpegError
 
-    from evalkit.video.timeline import open_file
+    from evalkit.video.media import open_container
 
     try:
-        with open_file(path) as container:
+        with open_container(path) as container:
             return float(container.duration or 0) / av.time_base or None
     except (FFmpegError, OSError):
         return None

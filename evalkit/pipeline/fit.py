@@ -23,7 +23,9 @@ from evalkit.features.sources import parts, sources
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, TrainSpec, best_point, fit
+from evalkit.video import media
 from evalkit.video.augment import AugmentedView, augmented_views
+from evalkit.video.media import shown, unpacked
 from evalkit.weights import trained_adapter
 
 logger = logging.getLogger("evalkit")
@@ -101,7 +103,7 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         "failures": [{"point": k, "reason": point.failure} for k, point in enumerate(in_order) if point.failure],
         "n_train": counts[0],
         "n_val": counts[1],
-        "undecodable": [{"video": str(source.source.video), "reason": source.failure} for source in failed],
+        "undecodable": [{"video": shown(source.source.video), "reason": source.failure} for source in failed],
     }
     if ranks.size > 1:
         learned = trained_adapter.adapter_state(best) or best.cpu()  # a closed form may hold more than weights
@@ -116,7 +118,7 @@ def _training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> t
     train, val = list(task.train), list(task.val)
     if not val:
         # Films that the task makes are made below.
-        train, val = split_val(train, seed, exists=(lambda video: True) if task.prepare_videos else Path.is_file)
+        train, val = split_val(train, seed, exists=(lambda video: True) if task.prepare_videos else media.exists)
     if trainer.shots:
         train = few_shot(train, task.classes, trainer.shots, seed)
         val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
@@ -170,7 +172,7 @@ def split_val(
     Raises:
         UserError: val takes all videos that are there, so that none is left to learn from.
     """
-    videos = sorted({example.video for example in examples})
+    videos = sorted({example.video for example in examples}, key=lambda video: (unpacked(video), video))
     random.Random(seed).shuffle(videos)
     count = max(1, round(share * len(videos)))
     # What is missing has nothing to choose on; it stays in train, which names it.
@@ -179,7 +181,8 @@ def split_val(
     if held_out and next(there, None) is None:
         raise UserError(
             f"of {len(videos)} training videos {len(held_out)} are there, and as many, a tenth, at least one, are held "
-            f"out to choose the epoch on ({min(held_out)}): none is left to learn from. Add videos to the train split"
+            f"out to choose the epoch on ({shown(min(held_out))}): none is left to learn from. Add videos to the train "
+            "split"
         )
     train = [example for example in examples if example.video not in held_out]
     return train, [example for example in examples if example.video in held_out]
@@ -226,7 +229,7 @@ def _read(
     if val and not splits[1].examples:
         last = failed[-1]  # those of val come last
         raise UserError(
-            f"none of the {len({e.video for e in val})} videos to choose on could be read; {last.source.video}: "
+            f"none of the {len({e.video for e in val})} videos to choose on could be read; {shown(last.source.video)}: "
             f"{last.failure}; mend or remove it"
         )
     return (splits[0], splits[1]), failed
@@ -240,9 +243,9 @@ def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
     """
     if failed and len(failed) == total:
         raise UserError(
-            f"none of the {total} training videos could be read; {failed[0].source.video}: {failed[0].failure}"
+            f"none of the {total} training videos could be read; {shown(failed[0].source.video)}: {failed[0].failure}"
         )
     for features in failed[:3]:
-        logger.warning(f"left out of training: {features.source.video}: {features.failure}")
+        logger.warning(f"left out of training: {shown(features.source.video)}: {features.failure}")
     if len(failed) > 3:
         logger.warning(f"left out of training: {len(failed) - 3} more")

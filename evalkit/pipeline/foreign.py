@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.config.parse import resolve
+from evalkit.datasets.videos import relative_names
 from evalkit.errors import UserError, printable, suggest
 from evalkit.pipeline.foreign_files import Predictions, read_predictions
 from evalkit.pipeline.setup import load_task, meant_size
@@ -114,17 +114,16 @@ def score_predictions(words: Sequence[str]) -> Path:
 def _rows(predictions: Predictions, file: Path) -> list[Row]:
     """A row per test example, its video named within the folder that holds all of them."""
     examples = predictions.task.test
-    root = os.path.commonpath([example.video.absolute().parent for example in examples])
     return [
         Row(
             id=example.id,
-            video=str(example.video.absolute().relative_to(root)),
+            video=video,
             kind=example.kind,
             target=example.target,
             prediction=predictions.values.get(example.id),
             failure=None if example.id in predictions.values else f"no prediction in {file.name}",
         )
-        for example in examples
+        for example, video in zip(examples, relative_names(examples), strict=True)
     ]
 
 

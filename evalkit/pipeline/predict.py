@@ -14,7 +14,7 @@ from torch import Tensor
 from evalkit.api import Example, Prediction
 from evalkit.features import extract
 from evalkit.features.extract import SourceFeatures
-from evalkit.features.key import architecture
+from evalkit.features.key import architecture, identify_ahead
 from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter, check_predictions
 from evalkit.pipeline.controls import SEQUENCE_VARIANTS, cyclic, pixel_variants
@@ -86,6 +86,7 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
     own = ranks.share(batches)
     keys: dict[int, list[bytes]] = {}
     if reader.cache:
+        identify_ahead(source.video for places in own for place in places for source in videos[place])
         keys = {place: reader.cache.keys(videos[place], variants) for places in own for place in places}
     journal = _journal(experiment, keys, seed)
     predicted = Predictions({name: {} for name in ["", *controls]}, {}, {}, journal)

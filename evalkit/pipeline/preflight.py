@@ -30,6 +30,7 @@ from evalkit.features.sources import Source, parts
 from evalkit.pipeline.setup import Experiment
 from evalkit.results.provenance import packages
 from evalkit.runtime import atomic, cache
+from evalkit.video.media import exists, is_container, shown
 
 logger = logging.getLogger("evalkit")
 
@@ -38,21 +39,22 @@ CLIPS, TRIES = 2, 8
 DRAWN = (2, 3)  # the canary draws films 0 and 1 itself
 
 
-def check_run(experiment: Experiment, options: Options, shots: int, root: Path | None = None) -> None:
+def check_run(experiment: Experiment, options: Options, shots: int, places: Sequence[Path] = ()) -> None:
     """Raises UserError if a run could not end well: nothing to test or to train on, no video, or nowhere to write.
 
     Args:
         experiment: that is to be run.
         options: of the run; the folder `out` is made.
         shots: training examples of each class; 0 for all.
-        root: where the task's data are; None where that is unknown.
+        places: where the task's videos lie; none where that is unknown.
     """
     task = experiment.task
     if not task.test:
         raise UserError(f"task {experiment.name} has no test examples")
-    if not task.prepare_videos and not any(example.video.is_file() for example in task.test):
-        found = f"; found there: {describe_files(root)}" if root and root.is_dir() else ""
-        wanted = f"the first would be {task.test[0].video}{found}"
+    if not task.prepare_videos and not any(exists(example.video) for example in task.test):
+        looked = next((place for place in places if place.is_dir() or is_container(place)), None)
+        found = f"; found there: {describe_files(looked)}" if looked else ""
+        wanted = f"the first would be {shown(task.test[0].video)}{found}"
         raise UserError(f"none of the videos of the {len(task.test):,} test examples is there, {wanted}")
     out = options.out
     try:

@@ -17,19 +17,21 @@ import evalkit
 from evalkit.api import Example, Prediction, Task
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
+from evalkit.datasets.videos import relative_names
 from evalkit.errors import UserError
 from evalkit.heads.flops import trainable_flops
 from evalkit.pipeline import preflight
 from evalkit.pipeline.controls import controls_of, measure_control
 from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.predict import Predictions, predict
-from evalkit.pipeline.setup import Experiment, data_root, meant_size, prepare
+from evalkit.pipeline.setup import Experiment, meant_size, prepare, video_places
 from evalkit.results import provenance, run_folder, scores
 from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
 from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.video.decode import default_decoder
+from evalkit.video.media import shown
 from evalkit.weights import trained_adapter
 
 logger = logging.getLogger("evalkit")
@@ -61,7 +63,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
     score_reference = scores.reference(task.score)  # fails now rather than after hours
     findings: list[Finding] = []
     if ranks.first:
-        preflight.check_run(experiment, options, config.trainer.shots, data_root(config))
+        preflight.check_run(experiment, options, config.trainer.shots, video_places(config))
         if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
             findings = preflight.check_encoder(experiment, config)
     ranks.wait()
@@ -76,7 +78,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
 
     if len(predicted.failures) == len(task.test):
         example = task.test[0]
-        reason = f"{example.video}: {predicted.failures[example.id]}"
+        reason = f"{shown(example.video)}: {predicted.failures[example.id]}"
         raise UserError(f"none of the {len(task.test):,} test examples could be read; {reason}")
 
     scoring = time.monotonic()
@@ -138,7 +140,7 @@ def _rows(examples: Sequence[Example], predicted: Predictions) -> list[Row]:
     """A row per example, its video named within the folder that holds all of them, not by where that lies."""
     root = os.path.commonpath([example.video.absolute().parent for example in examples])
     rows = []
-    for example in examples:
+    for example, video in zip(examples, relative_names(examples), strict=True):
         prediction = predicted.scored.get(example.id)
         failure = predicted.failures.get(example.id)
         if prediction is not None and _is_nan(prediction):
@@ -148,7 +150,7 @@ def _rows(examples: Sequence[Example], predicted: Predictions) -> list[Row]:
         rows.append(
             Row(
                 id=example.id,
-                video=str(example.video.absolute().relative_to(root)),
+                video=video,
                 kind=example.kind,
                 target=example.target,
                 prediction=None if prediction is None else prediction.value,

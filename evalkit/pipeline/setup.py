@@ -29,6 +29,7 @@ from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
 from evalkit.runtime.machine import cores
 from evalkit.runtime.ranks import ALONE, Ranks
+from evalkit.video import places
 from evalkit.video.decode import default_decoder
 from evalkit.video.workers import DecodePool
 from evalkit.weights import checkpoint, trained_adapter
@@ -133,9 +134,12 @@ def load_task(config: Config) -> Task:
     options = config.options
     mini = {"mini": True} if options.mini else {}
     meant = meant_size(config)
+    word, named = _videos(config)
     try:
-        settings = {key: value for key, value in config.data.items() if key != "expect" or meant is None}
-        task = plugins.factory("task", options.task)(**settings, **mini)
+        own = {"expect": meant, "videos": word}
+        settings = {key: value for key, value in config.data.items() if own.get(key) is None}
+        with places.searched(named):
+            task = plugins.factory("task", options.task)(**settings, **mini)
     except FileNotFoundError as error:
         raise UserError(f"task {options.task}: no file {error.filename}; data.root= says where its data lie") from error
     except UserError:
@@ -148,6 +152,9 @@ def load_task(config: Config) -> Task:
     if not isinstance(task, Task):
         raise UserError(f"task {options.task} returned a {type(task).__name__}; wanted an evalkit.api.Task")
     check_task(task, options.task)
+    places.check_urls(task, options.task, named)
+    if word is not None:
+        places.check_used(task, options.task, word, named)
     if meant not in (None, len(task.test)):
         raise UserError(f"data.expect={meant}: test of task {options.task} has {len(task.test):,} examples")
     return task
@@ -157,6 +164,20 @@ def meant_size(config: Config) -> int | None:
     """How many test examples the user says are meant: `data.expect`, unless the task has such a parameter itself."""
     parameters = inspect.signature(plugins.factory("task", config.options.task)).parameters
     return None if "expect" in parameters else config.data.get("expect")
+
+
+def _videos(config: Config) -> tuple[str | None, tuple[Path, ...]]:
+    """`data.videos`, unless the task has such a parameter itself, and the places that it names."""
+    parameters = inspect.signature(plugins.factory("task", config.options.task)).parameters
+    word = None if "videos" in parameters else config.data.get("videos")
+    return word, () if word is None else places.read_places(word)
+
+
+def video_places(config: Config) -> tuple[Path, ...]:
+    """Where the task's videos lie: what `data.videos` names, else its root; none for a miniature."""
+    _, named = _videos(config)
+    root = data_root(config)
+    return named or ((root,) if root else ())
 
 
 def data_root(config: Config) -> Path | None:

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from evalkit.errors import UserError, one_line
 from evalkit.video.bitstream import Bitstream
-from evalkit.video.timeline import THREADS, DecodeError, Timeline, open_file, timeline, video_stream
+from evalkit.video.media import locate, open_container
+from evalkit.video.timeline import THREADS, DecodeError, Timeline, timeline, video_stream
 
 # A seek costs about as much as passing over this many packets.
 SEEK_PACKETS = 16
@@ -56,7 +57,7 @@ class Video:
         decoder: name and version of the decoder, and in brackets why it is not the requested one.
     """
 
-    def __init__(self, path: Path, line: Timeline, decoder: Decoder) -> None:
+    def __init__(self, path: Path, line: Timeline, decoder: Decoder, inside: str = "") -> None:
         self.path = path
         self._requested_decoder = self.decoder = default_decoder(decoder)
         self._line = line
@@ -66,8 +67,8 @@ class Video:
         end = line.end if line.promised is None else line.promised
         self.duration = float((end - stamps[0]) * line.tick)
         self._library: Library | None = None
-        if decoder != "pyav" and line.doubt:
-            self._use_pyav(line.doubt)
+        if decoder != "pyav" and (doubt := line.doubt or inside):
+            self._use_pyav(doubt)
         elif decoder != "pyav":
             self._open(LIBRARIES[decoder])
 
@@ -174,7 +175,7 @@ class Video:
             if before := bisect_right(stamps, line.pts[index]):
                 runs.setdefault(stamps[before - 1], []).append(index)
         if runs:
-            with open_file(self.path) as container:
+            with open_container(self.path) as container:
                 stream = video_stream(container, line.stream)
                 yield from self._shown(stream, self._needed(container, stream, runs), indices[-1])
 
@@ -203,7 +204,7 @@ class Video:
 
     def _from_start(self, indices: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Shown frames from the start of the file to the last of these indices."""
-        with open_file(self.path) as container:
+        with open_container(self.path) as container:
             stream = video_stream(container, self._line.stream)
             yield from self._shown(stream, container.demux(stream), indices[-1])
 
@@ -255,14 +256,14 @@ def open_video(path: Path, decoder: Decoder = "pyav") -> Video:
     """
     path = Path(path).absolute()  # a leading slash cannot be taken for a protocol
     try:
-        status = path.stat()
+        media = locate(path)
     except OSError:
         return Video(path, timeline(path), decoder)  # which says why
-    return Video(path, _last_timeline(path, status.st_size, status.st_mtime_ns), decoder)
+    return Video(path, _last_timeline(path, media.size, media.version), decoder, media.inside)
 
 
 @functools.lru_cache(maxsize=1)
-def _last_timeline(path: Path, size: int, mtime_ns: int) -> Timeline:
+def _last_timeline(path: Path, size: int | None, version: str) -> Timeline:
     """The timeline of a file, kept while parts of it are read one after another."""
     return timeline(path)
 

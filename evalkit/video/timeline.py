@@ -23,6 +23,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from evalkit.video.bitstream import Bitstream
+from evalkit.video.media import locate, open_bytes, open_container
 from evalkit.video.stamps import StampRestarts, mean_gap, one_after_another
 
 # Several processes decode at once, so each keeps to one core. One thread also reports damage at the packet that holds
@@ -80,21 +81,18 @@ def timeline(path: Path) -> Timeline:
     Raises:
         DecodeError: there is no such file, or no video in it that FFmpeg can read.
     """
-    if not path.is_file():
-        raise DecodeError(f"no such file: {path}")
-    if not path.stat().st_size:
+    try:
+        media = locate(path)
+    except FileNotFoundError as error:
+        raise DecodeError(str(error)) from error
+    if not media.size and not (media.size is None and media.open().size):
         raise DecodeError("the file is empty")
     try:
-        with open_file(path) as container:
+        with open_container(path) as container:
             line = from_packets(_read_packets(container))
         return _recount(path, line) if line.counted else line
     except FFmpegError as error:
         raise DecodeError(_why_unreadable(path, error)) from error
-
-
-def open_file(path: Path) -> InputContainer:
-    """Open a file for reading; text in it that is not UTF-8 is ignored."""
-    return av.open(str(path), metadata_errors="ignore")
 
 
 def video_stream(container: InputContainer, index: int) -> VideoStream:
@@ -107,7 +105,7 @@ def video_stream(container: InputContainer, index: int) -> VideoStream:
 
 
 def _why_unreadable(path: Path, error: FFmpegError) -> str:
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         head = file.read(16)
     if not any(head):
         return "not a video file: its header is zeroed"
@@ -335,7 +333,7 @@ def _recount(path: Path, line: Timeline) -> Timeline:
     """
     decoded = []
     whole = True
-    with open_file(path) as container:
+    with open_container(path) as container:
         stream = video_stream(container, line.stream)
         stream.codec_context.copy_opaque = True
         rate, bitstream = stream.average_rate or stream.guessed_rate, Bitstream(stream)

@@ -293,9 +293,7 @@ def test_what_is_stored_of_a_view_is_found_by_its_number_of_clips_only_where_it_
     (look,) = augmented_views(Augment(all_clips=all_clips), 0)
     keys = set()
     for views in (Views(clips=2), Views(clips=4), Views(clips=4, crops=3)):
-        key = FeatureKey(
-            Identity(0, None, ""), None, views, Clip(), "decoder", "weights", "encoder", FeatureSpec(), "32"
-        )
+        key = FeatureKey(Identity(0, ""), None, views, Clip(), "decoder", "weights", "encoder", FeatureSpec(), "32")
         keys |= {*FeatureCache(Store(tmp_path), key).keys([Source(films / "00.mp4", None, look)], [""])}
     assert len(keys) == 1 + all_clips
 

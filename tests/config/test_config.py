@@ -206,7 +206,7 @@ def test_the_keys_are_those_of_the_chosen_plug_ins() -> None:
     known = known_keys("run", "./shapes.py")
     assert [name for name in known if name.startswith(("data.", "adapter."))] == [
         "adapter.from",
-        *(f"data.{name}" for name in ("root", "tag", "subset", "fold", "kinds", "note", "expect")),
+        *(f"data.{name}" for name in ("root", "tag", "subset", "fold", "kinds", "note", "expect", "videos")),
         *(f"adapter.{name}" for name in ("lr", "heads", "pool", "betas", "layers")),
     ]
     assert known["data.root"].meaning == "folder that holds the videos."

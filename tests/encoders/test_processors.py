@@ -200,7 +200,7 @@ def test_a_protocol_or_a_user_who_says_how_frames_become_square_says_it_all() ->
 def test_a_stored_feature_is_known_by_how_its_frames_were_scaled_and_cut() -> None:
     def key(clip: Clip) -> bytes:
         views = resolve_views(Views(), clip, {})
-        return FeatureKey(Identity(1, 2, ""), None, views, clip, "", "", "", FeatureSpec(), "32").digest()
+        return FeatureKey(Identity(1, ""), None, views, clip, "", "", "", FeatureSpec(), "32").digest()
 
     changes: list[dict[str, Any]] = [{}, {"share": 0.875}, {"interpolation": "bicubic"}, {"center": "below"}]
     assert len({key(replace(Clip(), **change)) for change in changes}) == len(changes)

@@ -33,7 +33,7 @@ def feature_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureCac
     for name in "abcde":
         Path(name).write_bytes(name.encode() * 100)
     views = Views(frames=2, size=8, resize="crop")
-    empty = Identity(0, None, "")
+    empty = Identity(0, "")
     key = FeatureKey(empty, None, views, Clip(), "decoder 1", "0" * 64, "1" * 64, FeatureSpec(), "32 on cpu")
     return FeatureCache(Store(tmp_path / "store"), key)
 

@@ -117,7 +117,7 @@ def test_a_window_that_cannot_be_read_takes_no_other_with_it(films: Path) -> Non
 def test_a_window_has_one_key_whatever_lies_around_it(tmp_path: Path, films: Path) -> None:
     video = films / "00.mp4"
 
-    key = FeatureKey(Identity(0, None, ""), None, Views(), Clip(), "", "", "", FeatureSpec(), "32")
+    key = FeatureKey(Identity(0, ""), None, Views(), Clip(), "", "", "", FeatureSpec(), "32")
     cache = FeatureCache(Store(tmp_path), key)
 
     def keys(views: Views, span: tuple[float, float]) -> set[bytes]:
