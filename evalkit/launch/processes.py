@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -31,6 +32,8 @@ _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from evalkit.launch import processes; "
     "processes.run_rank(sys.argv[1:])"
 )
+# Signals for which torch's agent sets a handler, and leaves it.
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def run(config: Config, quiet: bool = False) -> Path:
@@ -95,6 +98,7 @@ def _launch(config: Config) -> Path:
             f"devices={options.devices}: other processes cannot load a module in memory; give its checkpoint"
         )
     # Not before: torch's agent takes a second to import.
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -116,11 +120,20 @@ def _launch(config: Config) -> Path:
         command = "sweep" if config.points else config.command
         # -P: else a json.py in the current folder would be run.
         words = ["-P", "-c", _PROGRAM, path, str(os.getpid()), place, shown, command, *config.words]
+        handlers = {number: signal.getsignal(number) for number in _HANDLED}
         try:
             elastic_launch(agent, sys.executable)(*words)
+        except SignalException as error:  # the agent has ended the processes
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            sys.exit(128 + error.sigval)
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             raise UserError(_reason(Path(place), codes, options.devices)) from None
+        finally:
+            if threading.current_thread() is threading.main_thread():  # else the agent has set none
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
         return Path((Path(place) / "folder").read_text(encoding="utf-8"))
 
 

@@ -10,9 +10,10 @@ import torch
 from evalkit.api import Example, Views
 from evalkit.errors import UserError
 from evalkit.features.batches import FeatureSet, InMemoryFeatures
-from evalkit.features.extract import SourceFeatures
+from evalkit.features.extract import Cost, SourceFeatures
 from evalkit.pipeline import fit
 from evalkit.pipeline.fit import split_val
+from evalkit.runtime.ranks import ALONE
 
 
 def test_val_takes_no_video_that_is_missing_where_others_are_there() -> None:
@@ -43,7 +44,10 @@ def test_val_of_which_nothing_can_be_read_names_it(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(fit, "gather", gather)
     experiment: Any = SimpleNamespace(
-        adapter=SimpleNamespace(trains_encoder=False), reader=None, extractor=SimpleNamespace(views=Views())
+        adapter=SimpleNamespace(trains_encoder=False),
+        reader=None,
+        extractor=SimpleNamespace(views=Views(), cost=Cost()),
+        ranks=ALONE,
     )
     rows = [Example(str(i), Path(f"{i}.mp4")) for i in range(5)]
     with pytest.raises(UserError, match=r"^none of the 1 videos to choose on could be read; 4.mp4: is broken; mend or"):
