@@ -62,3 +62,17 @@ def test_a_process_that_hangs_between_two_tests_ends_the_suite(tmp_path: Path) -
     (tmp_path / "test_a.py").write_text("def test_one():\n    pass\n\n\ndef test_other():\n    pass\n")
     ended = suite(tmp_path)
     assert ended.returncode == 1 and "Timeout (" in ended.stderr, ended.stdout + ended.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setscheduler"), reason="this system has no real-time processes")
+def test_a_test_that_makes_its_process_a_real_time_one_leaves_it_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_a.py").write_text(
+        "import contextlib, os\n\n\ndef test_one():\n"
+        "    with contextlib.suppress(PermissionError):  # not of root\n"
+        "        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))\n\n\n"
+        "def test_other():\n    assert os.sched_getscheduler(0) == os.SCHED_OTHER\n"
+    )
+    ended = suite(tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -297,7 +297,7 @@ def test_films_that_are_cut_are_told_from_whole_ones(tmp_path: Path, capsys: pyt
     cut.prepare_videos(cut.test)
     assert cut.test[0].span == (0.0, 0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ava_files, "_seconds", lambda path: 5_400.0)
+        patch.setattr(ava_files, "_seconds", lambda path: 5_400.0 if path.is_file() else None)
         cut.prepare_videos(cut.test)
     assert "1 files last longer than files that are cut from there" in capsys.readouterr().err
 
