@@ -21,8 +21,8 @@ from tests.patience import patience
 LIMIT = float(os.environ.get("EVALKIT_TEST_LIMIT", "300"))
 # As many times that on a machine that is slow, and no more: where a test hangs, the suite ends all the same.
 SLOWEST = 3
-# As many times that may lie between two reports of all test processes.
-BETWEEN = 4
+# As many times that may lie between two reports of all test processes, which may have to start anew.
+BETWEEN = 8
 
 
 class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
@@ -97,8 +97,10 @@ WATCH = pytest.StashKey[Watch]()
 
 @pytest.hookimpl
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell's background jobs ignore Ctrl-C, and so would all that the tests start and interrupt.
+    # A shell's background jobs ignore Ctrl-C, and nohup's a hangup; so would all that the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     leads = _leads(config)
     config.stash[WATCH] = watch = Watch(os.fdopen(os.dup(2), "w"), BETWEEN * LIMIT if leads else LIMIT)
     if leads:
@@ -115,9 +117,6 @@ class _Reports:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-
-    def pytest_sessionstart(self) -> None:
-        self._watch.start()
 
     def pytest_runtest_logreport(self) -> None:
         self._watch.start()
