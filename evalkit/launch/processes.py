@@ -6,7 +6,6 @@ torchrun's: where one process ends, it ends the others.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -43,7 +42,7 @@ def run(config: Config, quiet: bool = False) -> Path:
         UserError: something in the configuration, the data or the checkpoint that the user can mend.
     """
     place = _place(config)
-    with notes.on_stderr(False) if place and not place.first else contextlib.nullcontext():
+    with (place or ranks.ALONE).notes():
         folder = runner.run(config, place) if place else _launch(config)
     if not quiet and (place is None or place.first):
         print(table(run_folder.load(folder)))
@@ -58,7 +57,7 @@ def adapt(config: Config) -> Path:
         UserError: as `run`; or the folder is taken, or the task has no train split.
     """
     place = _place(config)
-    with notes.on_stderr(False) if place and not place.first else contextlib.nullcontext():
+    with (place or ranks.ALONE).notes():
         return adaptation.adapt(config, place) if place else _launch(config)
 
 

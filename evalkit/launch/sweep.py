@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import hashlib
 import itertools
@@ -67,7 +66,7 @@ def sweep(words: Sequence[str]) -> int:
     """
     jobs, cells = plan(words)
     place = ranks.here()
-    with notes.on_stderr(False) if not place.first else contextlib.nullcontext():
+    with place.notes():
         logger.info(f"{len(cells)} passes, {sum(len(cell.points) for cell in cells)} grid points")
         done = run_all(jobs, cells)
     if not place.first:

@@ -25,7 +25,7 @@ from evalkit.datasets.videos import describe_files
 from evalkit.errors import UserError
 from evalkit.features.extract import FeatureExtractor
 from evalkit.features.forward import EncoderRunner
-from evalkit.features.key import architecture
+from evalkit.features.key import FeatureKey
 from evalkit.features.sources import Source, parts
 from evalkit.pipeline.setup import Experiment
 from evalkit.results.provenance import packages
@@ -78,7 +78,7 @@ def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:
     """The canary's findings with clips of the task; warnings are shown on stderr.
 
     What was found of the same weights and clips before, where nothing failed, is taken from the cache folder; not of an
-    encoder of the user's own, whose code may do what no look at the module shows.
+    encoder of the user's own, whose code may do what no look at the module shows, nor with cache=off.
 
     Raises:
         UserError: the encoder is not fed, or does not answer, as its clip says; all reasons in one line.
@@ -88,8 +88,8 @@ def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:
     folder = encoders.folder_of(ckpt)
     examine = functools.partial(examine_clips, runner, clips, folder)
     own = config.module is not None or plugins.own_encoder(ckpt) is not None
-    remembers = config.options.cache == "on" and not own
-    findings = _remembered(_identity(runner, clips, folder), examine) if remembers else examine()
+    feature_cache = None if own else experiment.reader.cache
+    findings = _remembered(_identity(feature_cache.key, clips, folder), examine) if feature_cache else examine()
     if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
     for finding in findings:
@@ -98,13 +98,13 @@ def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:
     return findings
 
 
-def _identity(runner: EncoderRunner, clips: Tensor, folder: Path | None) -> str:
+def _identity(key: FeatureKey, clips: Tensor, folder: Path | None) -> str:
     """A hash of all that the canary's findings depend on, its own code included."""
     code = sorted((Path(evalkit.__file__).parent / "canary").glob("*.py"))
     record = [folder / reference.REFERENCE] if folder and (folder / reference.REFERENCE).is_file() else []
     parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in [*code, *record]]
-    parts += [runner.sha256, architecture(runner.module), repr(runner.module.clip), runner.precision]
-    parts += [runner.device.type, repr(packages()), hashlib.sha256(clips.numpy().tobytes()).hexdigest()]
+    parts += [key.weights, key.architecture, repr(key.clip), key.precision, repr(packages())]
+    parts += [hashlib.sha256(clips.numpy().tobytes()).hexdigest()]
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -10,11 +10,13 @@ import functools
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from evalkit.errors import UserError
+from evalkit.runtime import notes
 
 T = TypeVar("T")
 
@@ -45,6 +47,10 @@ class Ranks:
     def first(self) -> bool:
         """Whether this is the one that fits, scores and writes."""
         return self.rank == 0
+
+    def notes(self) -> AbstractContextManager[None]:
+        """A block whose notes are shown as outside it in the first process, and not in the others."""
+        return nullcontext() if self.first else notes.on_stderr(False)
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This process's part of items that all have in the same order; the parts differ by one item at most."""
