@@ -19,14 +19,15 @@ from evalkit.runtime import notes
 
 # Everything else is imported with its command: `evalkit --help` must not wait for torch.
 
-# Commands that take a configuration: `--help` lists the keys that apply.
-WITH_KEYS = ("run", "adapt", "canary", "check")
+# Commands that take a configuration, each with the one whose keys it has: `--help` lists those that apply.
+WITH_KEYS = {"run": "run", "adapt": "adapt", "plan": "run", "canary": "canary", "check": "check"}
 
 USAGE = """\
 evalkit scores pretrained video encoders.
 
   evalkit run task=NAME ckpt=ENCODER [key=value ...]      score an encoder on a task; writes a result
   evalkit run suite=NAME ckpt=ENCODER [...]               the same on every task of a paper, in one table
+  evalkit plan task=NAME ckpt=ENCODER [key=value ...]     what a run would encode, store and take, before it is begun
   evalkit adapt task=NAME ckpt=ENCODER out=FOLDER [...]   train an adapter; adapter.from=FOLDER or ckpt= takes it
   evalkit sweep task=NAME ckpt=ENCODER adapter.lr=A,B ... a product of values; what differs in the adapter in one pass
   evalkit canary ckpt=ENCODER [task=NAME ...]             is the encoder fed what it was trained on?
@@ -137,14 +138,16 @@ def _main(words: list[str]) -> int:
     if {"--help", "-h"} & set(rest):
         from evalkit.config.help import print_keys
 
-        return print_keys(cast(Any, command), rest)
+        return print_keys(cast(Any, WITH_KEYS[command]), rest, called=command)
     if command == "run" and any(word.startswith("suite=") for word in rest):
         from evalkit.launch import suite
 
         return suite.run(rest)
     from evalkit.config.parse import resolve
 
-    config = resolve(cast(Any, command), rest)  # before torch loads: a mistyped key is reported at once
+    config = resolve(
+        cast(Any, WITH_KEYS[command]), rest, called=command
+    )  # before torch loads: a mistyped key is reported at once
     return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(config))
 
 

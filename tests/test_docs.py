@@ -13,7 +13,7 @@ from evalkit.cli import main
 from evalkit.config.options import Command
 from evalkit.config.parse import resolve
 from evalkit.datasets import suites
-from evalkit.launch import suite, sweep
+from evalkit.launch import cells, suite
 from evalkit.mini import language
 from evalkit.mini.film import write
 from evalkit.results import run_folder, validate
@@ -92,7 +92,7 @@ def test_contributing_is_under_fifty_lines_of_prose() -> None:
 def test_every_line_of_the_documents_is_understood(line: str) -> None:
     command, *words = shlex.split(line.split("  #")[0])
     if command == "sweep":
-        sweep.plan(words)
+        cells.plan(words)
     elif words[0].startswith("suite="):
         suite.plan(suites.read(words[0].partition("=")[2]), words[1:])
     elif "my_encoder:make" not in line:  # that file is made in another test

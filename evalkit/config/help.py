@@ -10,8 +10,14 @@ if TYPE_CHECKING:
     from evalkit.config.options import Command
 
 
-def print_keys(command: Command, words: list[str]) -> int:
-    """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter."""
+def print_keys(command: Command, words: list[str], called: str) -> int:
+    """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter.
+
+    Args:
+        command: whose keys.
+        words: what stands after the command.
+        called: the command that was typed.
+    """
     from evalkit import plugins
     from evalkit.config import keys
     from evalkit.config.values import type_name
@@ -20,7 +26,7 @@ def print_keys(command: Command, words: list[str]) -> int:
     task, adapter = chosen.get("task", ""), chosen.get("adapter", "")
     known = keys.known_keys(command, task, adapter, chosen.get("ckpt", ""))
     needed = " ".join(f"{name}=..." for name, key in known.items() if key.default is keys.REQUIRED)
-    print(f"evalkit {command} {needed} [key=value ...] [config=file.yaml]")
+    print(f"evalkit {called} {needed} [key=value ...] [config=file.yaml]")
     if task:
         print()
         print(f"task {plugins.display_name(task)}: {plugins.summary('task', task)}")
@@ -29,7 +35,7 @@ def print_keys(command: Command, words: list[str]) -> int:
             print(f"adapter {plugins.display_name(adapter)}: {plugins.summary('adapter', adapter)}")
     else:
         print()
-        print(f"With task=NAME, `evalkit {command} task=NAME --help` also shows the keys of data.* and adapter.*")
+        print(f"With task=NAME, `evalkit {called} task=NAME --help` also shows the keys of data.* and adapter.*")
     rows = [("key", "type", "default", "meaning")]
     for name, key in known.items():
         default = "as the task" if key.section == "clip" else _default(key.default)

@@ -21,6 +21,7 @@ from evalkit.config.config import Config
 from evalkit.config.options import Command
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
+from evalkit.launch import cells
 from evalkit.pipeline import adapt as adaptation
 from evalkit.pipeline import runner
 from evalkit.results import run_folder
@@ -174,10 +175,8 @@ def run_rank(words: Sequence[str]) -> None:
 
 
 def _run(command: str, words: Sequence[str]) -> Path:
-    from evalkit.launch import sweep  # which imports this module
-
     if command == "sweep":
-        _, (cell,) = sweep.plan(words)
+        _, (cell,) = cells.plan(words)
         return run(cell.config, quiet=True)
     config = resolve(cast(Command, command), words)
     return adapt(config) if command == "adapt" else run(config, quiet=True)

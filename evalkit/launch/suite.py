@@ -11,8 +11,9 @@ from evalkit.config.options import SECTIONS
 from evalkit.datasets import published
 from evalkit.datasets.suites import Suite, nearest_published, nearest_row, read
 from evalkit.errors import UserError, nearest
-from evalkit.launch import sweep
-from evalkit.launch.sweep import Cell, Done
+from evalkit.launch import cells, sweep
+from evalkit.launch.cells import Cell, Jobs
+from evalkit.launch.sweep import Done
 from evalkit.metrics import videoglue
 from evalkit.results.table import columns, decimal, interval
 
@@ -29,15 +30,15 @@ def run(words: Sequence[str]) -> int:
     """
     name = next(word for word in words if word.startswith("suite=")).partition("=")[2]
     suite = read(name)
-    jobs, cells = plan(suite, [word for word in words if not word.startswith("suite=")])
-    logger.info(f"suite {name}: {len(cells)} passes")
-    done = sweep.run_all(jobs, [cell for _, cell in cells])
-    print(table(suite, list(zip((adaptation for adaptation, _ in cells), done, strict=True))))
+    jobs, planned = plan(suite, [word for word in words if not word.startswith("suite=")])
+    logger.info(f"suite {name}: {len(planned)} passes")
+    done = sweep.run_all(jobs, [cell for _, cell in planned])
+    print(table(suite, list(zip((adaptation for adaptation, _ in planned), done, strict=True))))
     return 1 if any(outcome.failure for outcome in done) else 0
 
 
-def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]]]:
-    """How many cells to run side by side, and each cell with its adaptation.
+def plan(suite: Suite, words: Sequence[str]) -> tuple[Jobs, list[tuple[str, Cell]]]:
+    """Where the cells run, and each cell with its adaptation.
 
     Raises:
         UserError: a word is wrong, or is for no task of the suite.
@@ -57,7 +58,7 @@ def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]
             near = nearest(head, tasks)
             hint = f" Did you mean '{near}.{rest}'?" if near else f" Its tasks: {', '.join(sorted(tasks))}"
             raise UserError(f"unknown key '{head}.{rest}': the suite has no task {head!r}.{hint}")
-    jobs, cells = 1, []
+    jobs, planned = Jobs(), []
     for adaptation, line in lines:
         task = next(word for word in line if word.startswith("task=")).partition("=")[2]
         of_task = [word.removeprefix(f"{task}.") for word in words if word.startswith(f"{task}.")]
@@ -65,14 +66,14 @@ def plan(suite: Suite, words: Sequence[str]) -> tuple[int, list[tuple[str, Cell]
         for word in (*line, *of_all, *of_task):  # what is said last counts
             settled[word.partition("=")[0]] = word
         try:
-            jobs, planned = sweep.plan(list(settled.values()))
+            jobs, of_line = cells.plan(list(settled.values()))
         except UserError as error:
             if not any(word.partition("=")[0] in str(error) for word in of_task):
                 raise
             prefixed = re.sub(rf"(?<![\w./])({'|'.join(SECTIONS)})\.(?=\w)", rf"{task}.\1.", str(error))
             raise UserError(prefixed) from error
-        cells += [(adaptation, cell) for cell in planned]
-    return jobs, cells
+        planned += [(adaptation, cell) for cell in of_line]
+    return jobs, planned
 
 
 def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:

@@ -6,20 +6,20 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from evalkit.api import Example
+from evalkit.api import Example, FeatureSpec
 from evalkit.config.options import Trainer
 from evalkit.datasets.fewshot import few_shot
 from evalkit.errors import UserError
 from evalkit.features.batches import gather
 from evalkit.features.extract import Cost, SourceFeatures, unchanged
-from evalkit.features.sources import parts, sources
+from evalkit.features.sources import Source, parts, sources
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, TrainSpec, best_point, fit
@@ -49,7 +49,9 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         UserError: as `fit` does; of grid points that diverge only where all do.
     """
     task, ranks = experiment.task, experiment.ranks
-    train, val = _training_examples(experiment, trainer, seed)
+    train, val = training_examples(experiment, trainer, seed)
+    if task.prepare_videos:
+        task.prepare_videos([*train, *val])
     if ranks.size > 1:
         _encode_shares(experiment, train, val, seed)
     if not ranks.first:
@@ -112,24 +114,33 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     return record, seconds
 
 
-def _training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[list[Example], list[Example]]:
-    """The examples to train on and to choose on, whose videos are there where the task makes them."""
+def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[list[Example], list[Example]]:
+    """The examples to train on and to choose on."""
     task = experiment.task
     train, val = list(task.train), list(task.val)
     if not val:
-        # Films that the task makes are made below.
+        # Films that the task makes are made later.
         train, val = split_val(train, seed, exists=(lambda video: True) if task.prepare_videos else media.exists)
     if trainer.shots:
         train = few_shot(train, task.classes, trainer.shots, seed)
         val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
     experiment.adapter.check_examples(len(train))
-    if task.prepare_videos:
-        task.prepare_videos([*train, *val])
     return train, val
 
 
 def _encode_shares(experiment: Experiment, train: Sequence[Example], val: Sequence[Example], seed: int) -> None:
     """Stores what each process encodes of train and val, so that the first finds all that it fits on."""
+    for spec, of_train, of_val in training_sources(experiment, train, val, seed):
+        reader = experiment.reader.reads(spec)
+        reader.store_share([*of_train, *of_val], {"": unchanged}, experiment.ranks, "encode train and val")
+
+
+def training_sources(
+    experiment: Experiment, train: Sequence[Example], val: Sequence[Example], seed: int
+) -> Iterator[tuple[FeatureSpec, list[Source], list[Source]]]:
+    """What the grid points read: which part of the encoder's output, and of which sources of train and of val; once
+    where several read the same.
+    """
     sampling = experiment.extractor.views
     done = []
     for places in experiment.passes:
@@ -138,10 +149,8 @@ def _encode_shares(experiment: Experiment, train: Sequence[Example], val: Sequen
         if (adapter.feature_spec, views) in done:
             continue
         done.append((adapter.feature_spec, views))
-        wanted = [source._replace(look=look) for source in sources(train, sampling) for look in views]
-        wanted += sources(val, sampling)
-        reader = experiment.reader.reads(adapter.feature_spec)
-        reader.store_share(wanted, {"": unchanged}, experiment.ranks, "encode train and val")
+        of_train = [source._replace(look=look) for source in sources(train, sampling) for look in views]
+        yield adapter.feature_spec, of_train, sources(val, sampling)
 
 
 def _take_over(experiment: Experiment) -> tuple[dict[str, Any], float]:

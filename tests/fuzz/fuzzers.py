@@ -82,10 +82,10 @@ def _settled(name: str, given: list[str], folder: Path) -> None:
     """Settles the words as the command would, writes config.yaml, and reads the same configuration back from it."""
     from evalkit.config.parse import resolve
     from evalkit.datasets import suites
-    from evalkit.launch import suite, sweep
+    from evalkit.launch import cells, suite
 
     if name == "sweep":
-        sweep.plan(given)
+        cells.plan(given)
     elif name == "run" and any(word.startswith("suite=") for word in given):
         chosen = next(word for word in given if word.startswith("suite=")).removeprefix("suite=")
         suite.plan(suites.read(chosen), [word for word in given if not word.startswith("suite=")])

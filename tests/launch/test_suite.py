@@ -48,10 +48,10 @@ def own(tmp_path: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", suites())
 def test_every_suite_can_be_planned_as_miniatures(name: str) -> None:
     found = read(name)
-    jobs, cells = plan(found, ["ckpt=demo", "mini=true"])
-    assert jobs == 1
-    assert len(cells) == sum(len(lines) for lines in found.cells.values())
-    assert all(cell.config.options.mini for _, cell in cells)
+    jobs, planned = plan(found, ["ckpt=demo", "mini=true"])
+    assert jobs.on == "local" and jobs.count is None
+    assert len(planned) == sum(len(lines) for lines in found.cells.values())
+    assert all(cell.config.options.mini for _, cell in planned)
 
 
 @pytest.mark.parametrize("name", suites())

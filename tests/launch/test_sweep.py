@@ -12,7 +12,7 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.errors import UserError
-from evalkit.launch import sweep
+from evalkit.launch import cells, local, sweep
 from evalkit.results import plot, run_folder, validate
 from tests.patience import wait_until
 
@@ -32,19 +32,19 @@ pytestmark = pytest.mark.usefixtures("decoding_here")
     ],
 )
 def test_commas_count_outside_brackets_and_quotes(value: str, parts: list[str]) -> None:
-    assert sweep.split(value) == parts
+    assert cells.split(value) == parts
 
 
 def test_adapter_keys_make_points_and_all_others_passes() -> None:
-    jobs, cells = sweep.plan(
+    jobs, planned = cells.plan(
         ["task=kinetics400", "mini=true", "ckpt=demo,random:vivit_demo", "adapter.lr=1e-4,3e-4", "jobs=2"]
         + ["adapter.weight_decay=0,1e-2", "adapter.epochs=2", "seed=0,1"]
     )
-    assert jobs == 2 and len(cells) == 4
-    assert {(cell.config.options.ckpt, cell.config.options.seed) for cell in cells} == {
+    assert jobs.count == 2 and len(planned) == 4
+    assert {(cell.config.options.ckpt, cell.config.options.seed) for cell in planned} == {
         (ckpt, seed) for ckpt in ("demo", "random:vivit_demo") for seed in (0, 1)
     }
-    for cell in cells:
+    for cell in planned:
         assert [(p["lr"], p["weight_decay"]) for p in cell.config.points] == [
             (1e-4, 0.0),
             (1e-4, 1e-2),
@@ -53,27 +53,27 @@ def test_adapter_keys_make_points_and_all_others_passes() -> None:
         ]
         assert cell.config.adapter == {"epochs": 2}
         assert "adapter.lr=3e-4" in cell.points[3] and "adapter.epochs=2" in cell.points[3]
-        ((_, again),) = [sweep.plan(cell.words)]
+        ((_, again),) = [cells.plan(cell.words)]
         assert [one.config for one in again] == [cell.config]
 
 
 def test_the_order_of_keys_changes_neither_a_pass_nor_its_points() -> None:
     words = ["task=kinetics400", "mini=true", "ckpt=demo", "adapter.weight_decay=0,1e-2", "adapter.lr=1e-4,3e-4"]
-    (_, (one,)), (_, (other,)) = sweep.plan(words), sweep.plan(words[::-1])
+    (_, (one,)), (_, (other,)) = cells.plan(words), cells.plan(words[::-1])
     assert one.config.to_yaml() == other.config.to_yaml() and one.config.points == other.config.points
     assert [set(point) for point in one.points] == [set(point) for point in other.points]
     assert next(iter(one.config.points[0])) == "weight_decay" and next(iter(other.config.points[0])) == "lr"  # drawn
 
 
 def test_a_score_that_is_no_number_is_left_blank() -> None:
-    _, (cell,) = sweep.plan(["task=kinetics400", "mini=true", "ckpt=demo"])
+    _, (cell,) = cells.plan(["task=kinetics400", "mini=true", "ckpt=demo"])
     record = {"scores": [{"value": None, "ci95": [None, None]}], "task": {"name": "k"}, "encoder": {"name": "e"}}
     line = sweep.report([sweep.Done(cell, record, values=[50.0])]).splitlines()[1]
     assert line.split() == ["k", "e", "50.0", "chosen"]
 
 
 def test_one_value_alone_is_a_plain_run() -> None:
-    _, (cell,) = sweep.plan(["task=kinetics400", "mini=true", "ckpt=demo", "adapter.lr=1e-4"])
+    _, (cell,) = cells.plan(["task=kinetics400", "mini=true", "ckpt=demo", "adapter.lr=1e-4"])
     assert cell.config.points == () and cell.config.adapter == {"lr": 1e-4} and len(cell.points) == 1
 
 
@@ -90,7 +90,7 @@ def test_one_value_alone_is_a_plain_run() -> None:
 )
 def test_a_wrong_word_is_told_before_anything_runs(words: list[str], told: str) -> None:
     with pytest.raises(UserError) as caught:
-        sweep.plan(words)
+        cells.plan(words)
     assert str(caught.value).startswith(told)
 
 
@@ -175,7 +175,7 @@ def test_without_matplotlib_one_line_says_how_to_get_the_picture(
 
 @pytest.mark.parametrize("value", ["1e-4", "a,b", 'Größe, "so"', "it's, so", "[1,2]", "'a'", "a\\b, c"])
 def test_a_value_means_the_same_to_the_sweep_of_a_single_pass(value: str) -> None:
-    assert sweep.split(sweep._quoted(value)) == [value]
+    assert cells.split(cells._quoted(value)) == [value]
 
 
 def test_what_changed_since_is_run_again_and_what_failed_in_part_too(words: list[str], tmp_path: Path) -> None:
@@ -196,15 +196,15 @@ def test_a_finished_pass_depends_on_the_files_that_its_words_name(
     monkeypatch.chdir(tmp_path)
     assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
     (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
-    _, (cell,) = sweep.plan([*words, "adapter.lr=1e-3,1e-2"])
+    _, (cell,) = cells.plan([*words, "adapter.lr=1e-3,1e-2"])
     later = (run / run_folder.RESULT).stat().st_mtime + 100
     for file in ("notes.txt", "folder/a.txt", "probe/a.txt"):
         Path(file).parent.mkdir(exist_ok=True)
         Path(file).touch()
         os.utime(file, (later, later))
-    assert sweep.finished(cell.config) == run
+    assert cells.finished(cell) == run
     os.utime(tmp_path / "labels.csv", (later, later))
-    assert sweep.finished(cell.config) is None
+    assert cells.finished(cell) is None
 
 
 def test_a_record_that_was_damaged_or_changed_by_hand_is_told_and_run_again(
@@ -217,8 +217,8 @@ def test_a_record_that_was_damaged_or_changed_by_hand_is_told_and_run_again(
     capsys.readouterr()
     gone = whole.replace('"grid_val_scores"', '"gone"')
     file.write_text(gone)
-    _, (cell,) = sweep.plan(words)
-    assert "result.json is not of these 2 grid points" in sweep._done(cell, file.parent, "").failure
+    _, (cell,) = cells.plan(words)
+    assert "result.json is not of these 2 grid points" in sweep._done(cell, local.Ended(file.parent)).failure
     for changed in (gone, whole.replace('"point": ', '"point": 7'), whole[:-200]):
         file.write_text(changed)
         assert main(["sweep", *words]) == 0
@@ -250,40 +250,40 @@ def test_two_passes_side_by_side_end_as_one_after_another(words: list[str], tiny
 
 
 def test_an_interrupted_sweep_begins_no_further_pass_and_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, cells = sweep.plan(["task=egoschema", "mini=true", "ckpt=demo", "seed=0,1,2,3,4,5"])
-    begun: list[sweep.Cell] = []
+    _, planned = cells.plan(["task=egoschema", "mini=true", "ckpt=demo", "seed=0,1,2,3,4,5"])
+    begun: list[cells.Cell] = []
     passes: list[subprocess.Popen[str]] = []
 
-    def run_apart(cell: sweep.Cell, running: set[subprocess.Popen[str]]) -> tuple[None, str]:
+    def run_apart(cell: cells.Cell, running: set[subprocess.Popen[str]]) -> local.Ended:
         begun.append(cell)
         if len(begun) > 1:
             wait_until(lambda: passes, 10)
             os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C, which the main thread gets
             passes[0].wait(10)
-            return None, ""
+            return local.Ended(None)
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], text=True) as process:
             passes.append(process)
             running.add(process)
             process.wait()
-        return None, ""
+        return local.Ended(None)
 
-    monkeypatch.setattr(sweep, "_run_apart", run_apart)
+    monkeypatch.setattr(local, "_run_apart", run_apart)
     with pytest.raises(KeyboardInterrupt):
-        sweep.run_all(2, cells)
-    assert passes[0].returncode == -signal.SIGTERM and len(begun) < len(cells)
+        local.run_all(planned, 2)
+    assert passes[0].returncode == -signal.SIGTERM and len(begun) < len(planned)
 
 
 def test_a_pass_of_its_own_says_last_where_its_run_is_or_why_there_is_none(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep.run_alone([*words, "adapter.lr=1e-3,1e-2"])
+    local.run_alone([*words, "adapter.lr=1e-3,1e-2"])
     (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == [str(run), ""]
-    sweep.run_alone([word for word in words if not word.startswith("ckpt=")] + ["ckpt=nothing_at_all"])
+    local.run_alone([word for word in words if not word.startswith("ckpt=")] + ["ckpt=nothing_at_all"])
     folder, failure = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert folder == "" and failure.startswith("ckpt=nothing_at_all: no such file or folder")
 
 
 def test_trained_adapters_are_passes_and_not_grid_points() -> None:
-    _, cells = sweep.plan(["task=egoschema", "mini=true", "ckpt=demo", "adapter.from=none,x"])
-    assert [cell.config.options.adapter_from for cell in cells] == ["none", "x"]
+    _, planned = cells.plan(["task=egoschema", "mini=true", "ckpt=demo", "adapter.from=none,x"])
+    assert [cell.config.options.adapter_from for cell in planned] == ["none", "x"]

@@ -1,0 +1,204 @@
+"""The cells of a sweep: one per combination of values, what each is asked in words, and where they run."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, NamedTuple, cast, get_args
+
+from evalkit.config.config import Config
+from evalkit.config.parse import resolve
+from evalkit.errors import UserError, nearest
+from evalkit.results import run_folder, validate
+
+logger = logging.getLogger("evalkit")
+
+Place = Literal["local", "slurm", "ray"]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Where the cells of a sweep run.
+
+    Attributes:
+        on: processes of this machine, jobs of SLURM, or tasks of a Ray cluster.
+        count: so many side by side at most; None means one on this machine, as many as there is room for elsewhere.
+        settings: what the words `slurm.KEY=` or `ray.KEY=` say, by KEY.
+    """
+
+    on: Place = "local"
+    count: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+class Cell(NamedTuple):
+    """One pass over one task with one encoder: a configuration with the grid points that are fitted together.
+
+    Attributes:
+        words: what `evalkit sweep` takes for this cell alone.
+        points: per grid point, the words that make it a plain run.
+    """
+
+    words: tuple[str, ...]
+    points: tuple[tuple[str, ...], ...]
+    config: Config
+
+    @property
+    def mark(self) -> str:
+        """Hash of the configuration, which its run's folder ends in."""
+        return hashlib.sha256(self.config.to_yaml().encode()).hexdigest()[:8]
+
+
+def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
+    """Where the cells run, and the cells: one per combination of what is not `adapter.*`.
+
+    Raises:
+        UserError: a word is wrong.
+    """
+    of_jobs: dict[str, str] = {}
+    axes: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"expected key=value, got {word!r}")
+        if key in axes or key in of_jobs:
+            raise UserError(f"{key} is given twice")
+        if key in ("jobs", "on") or key.partition(".")[0] in get_args(Place):
+            of_jobs[key] = value
+            continue
+        values = list(dict.fromkeys(split(value)))
+        if len(values) > 1 and not all(values):
+            raise UserError(f"{word}: a value between commas is empty")
+        axes[key] = values
+    jobs = _jobs(of_jobs)
+    grid = {
+        key: values
+        for key, values in axes.items()
+        if key.startswith("adapter.") and key != "adapter.from" and len(values) > 1
+    }
+    common = {key: values for key, values in axes.items() if key not in grid}
+    cells = []
+    for chosen in _product(common):
+        # In whatever order keys are given, points have the same numbers and the run the same name.
+        points = tuple((*chosen, *varied_words) for varied_words in _product(dict(sorted(grid.items()))))
+        configs = [resolve("run", point, called="sweep") for point in points]
+        varied = [key.removeprefix("adapter.") for key in grid]
+        base = configs[0]
+        settings = tuple({key: config.adapter[key] for key in varied} for config in configs)
+        quoted = [f"{key}={','.join(map(_quoted, values))}" for key, values in grid.items()]
+        cell_words = (*(word_of(word) for word in chosen), *quoted)
+        common_settings = {key: value for key, value in base.adapter.items() if key not in varied}
+        settled = replace(
+            base, words=tuple(sorted(cell_words)), adapter=common_settings, points=settings if grid else ()
+        )
+        cells.append(Cell(cell_words, points, settled))
+    return jobs, cells
+
+
+def _jobs(words: Mapping[str, str]) -> Jobs:
+    """Where cells run, from the words jobs=, on=, slurm.KEY= and ray.KEY=.
+
+    Raises:
+        UserError: a value is none of those allowed, or a key is of a place where the cells do not run.
+    """
+    on, count = words.get("on", "local"), words.get("jobs")
+    if on not in get_args(Place):
+        near = nearest(on, get_args(Place))
+        raise UserError(f"on={on}: expected local, slurm or ray." + (f" Did you mean on={near}?" if near else ""))
+    if count is not None and not (count.isdecimal() and int(count) > 0):
+        raise UserError(f"jobs={count}: expected a whole number above 0")
+    settings = {}
+    for key, value in words.items():
+        section, dot, name = key.partition(".")
+        if dot and section != on:
+            raise UserError(f"{key}={value} is for on={section}, and the sweep runs on={on}: leave out one of them")
+        if dot:
+            settings[name] = value
+    return Jobs(cast(Place, on), None if count is None else int(count), settings)
+
+
+def split(value: str) -> list[str]:
+    """The parts of a value between commas that are outside brackets and quotes; quotes are taken off."""
+    parts, depth, quote = [""], 0, ""
+    for letter in value:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in "[(":
+            depth += 1
+        elif letter in "])":
+            depth -= 1
+        elif letter == "," and depth == 0:
+            parts.append("")
+            continue
+        parts[-1] += letter
+    return [part[1:-1] if len(part) > 1 and part[0] == part[-1] and part[0] in "'\"" else part for part in parts]
+
+
+def finished(cell: Cell) -> Path | None:
+    """The complete run of this very cell that is already there, newer than the files that its words name."""
+    config = cell.config
+    changed = max(map(_changed, _named_files(config)), default=0.0)
+    task_files = [Path(config.options.task).expanduser().resolve()] if config.options.task.endswith(".py") else []
+    for record in sorted(config.options.out.glob(f"*/*/[!.]*-{cell.mark}*/{run_folder.RESULT}")):
+        if record.stat().st_mtime < changed:
+            continue
+        if problems := validate.validate(record.parent, task_files):
+            logger.warning(f"not taken: {problems[0]}")
+        elif run_folder.load(record.parent)["status"] == "complete":
+            logger.info(f"already there: {record.parent}")
+            return record.parent
+    return None
+
+
+def _named_files(config: Config) -> list[Path]:
+    """The files and folders that a cell's words name, by the rules by which they are read.
+
+    A name that is none must not be looked up: a folder `probe` in the working folder is not the adapter, and an empty
+    path would be the working folder itself.
+    """
+    options = config.options
+    names = [name for name in (options.task, options.adapter) if name.endswith(".py")]
+    names += [options.ckpt] if options.ckpt != "demo" and not options.ckpt.startswith("random:") else []
+    names += [options.adapter_from] if options.adapter_from not in ("", "none") else []
+    names += [str(value) for value in config.data.values() if isinstance(value, Path)]
+    return [Path(name).expanduser() for name in names]
+
+
+def _changed(place: Path) -> float:
+    """When a file, or any file right in a folder, was last written; 0 for what is neither."""
+    try:
+        files = [place] if place.is_file() else [file for file in place.iterdir() if file.is_file()]
+    except OSError:
+        return 0.0
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+def _product(axes: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
+    for values in itertools.product(*axes.values()):
+        yield tuple(f"{key}={value}" for key, value in zip(axes, values, strict=True))
+
+
+def word_of(word: str) -> str:
+    """The word with its value quoted where it has commas, as `split` gives it back."""
+    key, _, value = word.partition("=")
+    return f"{key}={_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    """The value as `split` gives it back.
+
+    Raises:
+        UserError: it holds a comma and both kinds of quotes.
+    """
+    if split(value) == [value]:
+        return value
+    for quote in ('"', "'"):
+        if quote not in value:
+            return f"{quote}{value}{quote}"
+    raise UserError(f"{value}: a value with a comma may hold one kind of quotes only")

@@ -1,0 +1,362 @@
+"""What a run would read, store and take, before it is begun: counts of its data, and times measured on a sample."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evalkit.api import Example, FeatureSpec
+from evalkit.config.config import Config
+from evalkit.features.batches import MEMORY_SHARE, InMemoryFeatures
+from evalkit.features.codec import pack
+from evalkit.features.extract import Cost, Variant, unchanged
+from evalkit.features.sources import Source, sources
+from evalkit.features.store import Store
+from evalkit.heads.adapter import Adapter
+from evalkit.pipeline import preflight, trainer
+from evalkit.pipeline.controls import controls_of, pixel_variants
+from evalkit.pipeline.fit import training_examples, training_sources
+from evalkit.pipeline.setup import Experiment, prepare, video_places
+from evalkit.pipeline.trainer import Examples, TrainSpec
+from evalkit.results import scores
+from evalkit.results.rows import Row
+from evalkit.runtime import machine
+from evalkit.video.clips import Decoded
+from evalkit.video.media import exists
+
+LOOKED_UP = 1_000  # parts whose keys are looked up, to tell which share of all is stored
+SAMPLE_S = 15.0  # seconds that each measurement of decoding and encoding should take at most
+SAMPLE = 512  # parts at most that they are measured on
+STEPS = 8  # training steps of an epoch that fitting is measured on, at most
+SCORED = 2_000  # examples that scoring is measured on, at most
+_PLAIN: Mapping[str, Variant] = {"": unchanged}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of the videos for one split.
+
+    Attributes:
+        name: train, val or test.
+        parts: parts of videos, each augmented view counted.
+        clips: clips of each part, those of controls included.
+        stored: the share of the parts that is stored already, of a sample.
+        bytes: of all their features, as stored.
+        times: how often each part is encoded: once, or once an epoch where neither memory nor store hold the features.
+    """
+
+    name: str
+    parts: int
+    clips: int
+    stored: float
+    bytes: int
+    times: int = 1
+
+    @property
+    def left(self) -> float:
+        """Parts that are decoded and encoded."""
+        return self.parts * (1 - self.stored) * self.times
+
+
+class Rates(NamedTuple):
+    """How fast this machine is with a sample of the task's own videos.
+
+    Attributes:
+        sample: parts that were measured.
+        clips: clips of each, without those of controls.
+        decode_s: seconds for one part, by all decoding processes, while nothing is encoded.
+        encode_s: seconds for one clip on one device.
+        both_s: seconds for one part while one process decodes, encodes and stores.
+    """
+
+    sample: int
+    clips: int
+    decode_s: float
+    encode_s: float
+    both_s: float
+
+    def seconds(self, reading: Reading, devices: int, nodes: int, on_gpu: bool) -> float:
+        """Seconds for what is left to read, by so many devices on each of so many machines like this one.
+
+        On a CPU, the devices of a machine share its cores, on which it decodes, too.
+        """
+        one = self.both_s + self.encode_s * (reading.clips - self.clips)
+        return reading.left * (max(self.decode_s, one / devices) if on_gpu else one) / nodes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would take.
+
+    Attributes:
+        readings: what is read of the videos.
+        rates: None where no part of the sample decodes.
+        phases: seconds by name, in order; those of nothing are left out.
+        limit: bytes that the store may take; None where features are not stored.
+        memory: bytes that features may take in memory while an adapter is fitted.
+        bound: what takes most of the time: decode, encode, fit or predict.
+    """
+
+    readings: list[Reading]
+    rates: Rates | None
+    phases: dict[str, float]
+    limit: int | None
+    memory: int
+    bound: str
+
+    @property
+    def seconds(self) -> float:
+        """From the command's first moment to its last."""
+        return sum(self.phases.values())
+
+
+class _Needed(NamedTuple):
+    """Sources that are read for a split, the part of the encoder's output that is kept, and what is done to the clips.
+
+    Attributes:
+        spec: None for an adapter that trains the encoder and reads the video itself.
+    """
+
+    name: str
+    spec: FeatureSpec | None
+    wanted: list[Source]
+    variants: Mapping[str, Variant]
+
+
+def plan(config: Config) -> Plan:
+    """Reads the task's data as a run does, and measures each phase on a sample; writes no result.
+
+    Raises:
+        UserError: as a run would before it encodes anything.
+    """
+    with prepare(config) as experiment:
+        phases = {"start": time.process_time()}  # mostly imports
+        preflight.check_run(experiment, config.options, config.trainer.shots, video_places(config))
+        if config.options.canary and not experiment.retuned:
+            phases["canary"] = _seconds(lambda: preflight.check_encoder(experiment, config))
+        return _plan(experiment, config, phases)
+
+
+def _plan(experiment: Experiment, config: Config, phases: dict[str, float]) -> Plan:
+    options, cache = config.options, experiment.reader.cache
+    train, val = training_examples(experiment, config.trainer, options.seed) if experiment.needs_fit else ([], [])
+    needed = _needed(experiment, train, val, config)
+    rng = random.Random(options.seed)
+    every = [source for of_split in needed for source in of_split.wanted]
+    sample = rng.sample(every, min(len(every), SAMPLE))
+    phases["make films"] = _make_films(experiment, [*train, *val, *experiment.task.test], sample)
+    pixels, rates = _measure(experiment, sample)
+    rows = {of_split.spec: _rows(experiment, of_split.spec, pixels) for of_split in needed} if pixels else {}
+    limit = cache.store.limit if cache else None
+    memory = int(MEMORY_SHARE * machine.free_memory())
+    readings = [_reading(experiment, of_split, rows, rng, limit, memory) for of_split in needed]
+    on_gpu = experiment.device.type != "cpu"
+    decode = encode = 0.0
+    for reading in readings:
+        if rates is None:
+            break
+        phases[f"encode {reading.name}"] = rates.seconds(reading, options.devices, options.nodes, on_gpu)
+        decode += reading.left * rates.decode_s / options.nodes
+        encode += reading.left * rates.encode_s * reading.clips / options.nodes / (options.devices if on_gpu else 1)
+    if rows:
+        phases |= _fit_predict_score(experiment, train, val, rows, config)
+    phases = {name: seconds for name, seconds in phases.items() if seconds}
+    by_kind = {"decode": decode, "encode": encode, "fit": phases.get("fit", 0), "predict": phases.get("predict", 0)}
+    bound = max(by_kind, key=lambda kind: by_kind[kind])
+    return Plan(readings, rates, phases, limit, memory, bound)
+
+
+def _needed(experiment: Experiment, train: Sequence[Example], val: Sequence[Example], config: Config) -> list[_Needed]:
+    """What is read, split by split; features that several grid points read alike are there once."""
+    sampling, video = experiment.extractor.views, experiment.adapter.trains_encoder
+    needed = []
+    if train:
+        for spec, of_train, of_val in training_sources(experiment, train, val, config.options.seed):
+            kept = None if video else spec
+            needed += [_Needed("train", kept, of_train, _PLAIN), _Needed("val", kept, of_val, _PLAIN)]
+    controls = controls_of(experiment) if config.options.controls else []
+    variants = {**_PLAIN, **pixel_variants(controls, sampling)}
+    wanted = sources(experiment.task.test, sampling)
+    return [*needed, _Needed("test", experiment.adapter.feature_spec, wanted, variants)]
+
+
+def _make_films(experiment: Experiment, examples: Sequence[Example], sample: Sequence[Source]) -> float:
+    """Seconds that making all films will take that are not there, by those of the sample, which are made."""
+    if not experiment.task.prepare_videos:
+        return 0.0
+    first = {example.video: example for example in examples}
+    missing = [video for video in first if not exists(video)]
+    chosen = [first[video] for video in dict.fromkeys(source.video for source in sample)]
+    made = [example for example in chosen if not exists(example.video)]
+    seconds = _seconds(lambda: experiment.task.prepare_videos(chosen))  # type: ignore[misc]
+    return seconds * (len(missing) - len(made)) / max(1, len(made))
+
+
+def _measure(experiment: Experiment, sample: Sequence[Source]) -> tuple[list[Tensor], Rates | None]:
+    """The clips (V, T, C, H, W) of parts of the sample, and how fast they are decoded and encoded."""
+    extractor, encoder = replace(experiment.extractor, cost=Cost()), experiment.encoder
+    clips = extractor.views.clips * extractor.views.crops
+    first = sample[: min(4, len(sample))]
+    list(extractor.read(first[:1]))  # starts the processes
+    pilot = _seconds(lambda: list(extractor.read(first))) / len(first)
+    chosen = sample[: max(2, 2 * encoder.batch // clips, int(SAMPLE_S / max(pilot, 1e-6)))]
+    chosen = chosen[: max(2, (512 << 20) // _clip_bytes(experiment) // clips)]  # whose pixels fit the memory
+    decoded: list[Any] = []
+    decode_s = _seconds(lambda: decoded.extend(extractor.read(chosen))) / len(chosen)
+    pixels = [clip.pixels for clip in decoded if isinstance(clip, Decoded)]
+    if not pixels:
+        return [], None
+    batch = torch.cat(pixels[: max(1, encoder.batch // clips)])
+    keep = experiment.reader.keep
+    keep(batch)  # as the first batch, which allocates and compiles, takes longer
+    encode_s = min(_seconds(lambda: keep(batch)) for _ in range(3)) / len(batch)
+    few = chosen[: max(2, 2 * len(batch) // clips, int(SAMPLE_S / (decode_s + encode_s * clips)))]
+    return pixels, Rates(len(chosen), clips, decode_s, encode_s, _both(experiment, few))
+
+
+def _both(experiment: Experiment, sample: Sequence[Source]) -> float:
+    """Seconds for one part while one process decodes, encodes and stores, after its first batch."""
+    extractor, cache = replace(experiment.extractor, cost=Cost()), experiment.reader.cache
+    with tempfile.TemporaryDirectory(prefix=".plan-", dir=cache.store.folder.parent if cache else None) as folder:
+        fresh = cache and replace(cache, store=Store(Path(folder), cache.store.limit))
+        times = [time.monotonic()]
+        for _ in extractor.encode(sample, experiment.reader.keep, "", _PLAIN, fresh):
+            times.append(time.monotonic())
+        if fresh:
+            fresh.store.close()
+    clips = extractor.views.clips * extractor.views.crops
+    start = min(-(-extractor.batch // clips), len(sample) // 2)
+    return (times[-1] - times[start]) / (len(sample) - start)
+
+
+def _clip_bytes(experiment: Experiment) -> int:
+    views = experiment.extractor.views
+    assert views.frames and views.size  # resolve_views() filled them in
+    return views.frames * 3 * views.size**2
+
+
+def _rows(experiment: Experiment, spec: FeatureSpec | None, pixels: Sequence[Tensor]) -> Tensor:
+    """What is kept of each part of the sample, (n, V, ...); the pixels themselves where the encoder is trained."""
+    if spec is None:
+        return torch.stack([*pixels])
+    reader, batch = experiment.reader.reads(spec), max(1, experiment.extractor.batch // len(pixels[0]))
+    chunks = [torch.cat([*pixels[start : start + batch]]) for start in range(0, len(pixels), batch)]
+    rows = torch.cat([reader.keep(chunk) for chunk in chunks])
+    return rows.view(len(pixels), -1, *rows.shape[1:])
+
+
+def _reading(
+    experiment: Experiment,
+    needed: _Needed,
+    rows: Mapping[FeatureSpec | None, Tensor],
+    rng: random.Random,
+    limit: int | None,
+    memory: int,
+) -> Reading:
+    """What is read for a split, and how much of it is stored."""
+    parts_, clips, cache = len(needed.wanted), experiment.extractor.views.clips * experiment.extractor.views.crops, None
+    stored, row_bytes, in_memory = 0.0, 0, 0
+    if needed.spec is not None and experiment.reader.cache:
+        cache = experiment.reader.cache.keeping(needed.spec)
+        some = rng.sample(needed.wanted, min(parts_, LOOKED_UP))
+        stored = sum(map(cache.holds, cache.keys(some, needed.variants))) / len(some)
+    if needed.spec in rows:
+        row = rows[needed.spec][0]
+        in_memory = row.nbytes * parts_
+        layout = needed.spec.layout if needed.spec else "given"
+        row_bytes = sum(part.nbytes for part in pack(row.contiguous(), layout)[:1])
+    size = row_bytes * parts_ * len(needed.variants)
+    kept = in_memory <= memory or (limit is not None and size <= limit and needed.spec is not None)
+    times = 1 if kept or needed.name == "test" else max(1, experiment.adapter.epochs)
+    return Reading(needed.name, parts_, clips * len(needed.variants), stored, size, times)
+
+
+def _fit_predict_score(
+    experiment: Experiment,
+    train: Sequence[Example],
+    val: Sequence[Example],
+    rows: Mapping[FeatureSpec | None, Tensor],
+    config: Config,
+) -> dict[str, float]:
+    """Seconds of fitting, of predicting test with its controls, and of scoring; measured on the sample's features."""
+    task, options = experiment.task, config.options
+    adapter, seconds = experiment.adapter, {}
+    if experiment.needs_fit:
+        adapter, seconds["fit"] = _fit(experiment, train, val, rows, config)
+    keep = experiment.reader.keep if adapter.trains_encoder else None
+    of_test = rows[None if adapter.trains_encoder else adapter.feature_spec]
+    some = _stand_in(experiment, task.test, min(len(task.test), len(of_test), 2 * trainer.PREDICT_BATCH), of_test)
+    values: list[Any] = []
+    predict_s = _seconds(lambda: values.extend(trainer.predict(adapter, some, keep)[0]))
+    controls = controls_of(experiment) if options.controls else []
+    orders = max((len(example.choices) for example in task.test), default=0)
+    asked = 1 + len(controls) + (orders - 2 if "option_order" in controls else 0)
+    devices = options.devices * options.nodes if experiment.device.type != "cpu" else options.nodes
+    seconds["predict"] = predict_s / len(values) * len(task.test) * asked / devices
+    scored = task.test[:SCORED]
+    rows_ = [Row(e.id, str(e.video), e.kind, e.target, values[k % len(values)]) for k, e in enumerate(scored)]
+    measured = _seconds(lambda: scores.scores(task.score, rows_, options.seed))
+    seconds["score"] = measured * len(task.test) / len(scored)
+    return seconds
+
+
+def _fit(
+    experiment: Experiment,
+    train: Sequence[Example],
+    val: Sequence[Example],
+    rows: Mapping[FeatureSpec | None, Tensor],
+    config: Config,
+) -> tuple[Adapter, float]:
+    """An adapter that was fitted on the sample, and the seconds that fitting will take of all grid points."""
+    spec = TrainSpec(experiment.device, config.options.seed, config.trainer.precision, config.trainer.max_minutes)
+    score = experiment.task.quick_score or experiment.task.score
+    fitted: Adapter = experiment.adapter
+    total = 0.0
+    for places in experiment.passes:
+        points = [experiment.points[k] for k in places]
+
+        def timed(epochs: int, count: int, points: Sequence[Mapping[str, Any]] = points) -> float:
+            nonlocal fitted
+            limited = [{**point, "epochs": epochs} if "epochs" in point else point for point in points]
+            fitted = experiment.build(limited).to(experiment.device)
+            of_pass = rows[None if fitted.trains_encoder else fitted.feature_spec]
+            keep = experiment.reader.reads(fitted.feature_spec).keep if fitted.trains_encoder else None
+            some = _stand_in(experiment, train, count, of_pass)
+            to_choose = _stand_in(experiment, val, max(1, len(val) * count // len(train)), of_pass)
+            return _seconds(lambda: trainer.fit(fitted, some, to_choose, score, spec, keep))
+
+        adapter = experiment.build(points)
+        few = min(len(train), max(64, STEPS * adapter.batch_size))
+        share = len(train) / few
+        if adapter.closed_form:
+            half = timed(1, max(1, few // 2)) if share > 1 else 0.0
+            whole = timed(1, few)
+            total += whole + (share - 1) * max(0.0, 2 * (whole - half))
+        else:
+            one, three = timed(1, few), timed(3, few)
+            epoch = max(0.0, three - one) / 2
+            total += one + (adapter.epochs * share - 1) * epoch
+    limit = config.trainer.max_minutes * 60
+    return fitted.eval(), min(total, limit) if limit else total
+
+
+def _stand_in(experiment: Experiment, examples: Sequence[Example], count: int, rows: Tensor) -> Examples:
+    """The first examples, each with the features of some part of the sample."""
+    sampling, chosen = experiment.extractor.views, examples[:count]
+    wanted = sources(chosen, sampling)
+    index = {source: place % len(rows) for place, source in enumerate(wanted)}
+    return Examples(chosen, InMemoryFeatures(rows), index, 1, sampling)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
