@@ -162,6 +162,8 @@ class Classifiers(Adapter):
         several: an example may have several classes, or none; each has a sigmoid of its own.
     """
 
+    divisible = True
+
     def __init__(
         self,
         head: AttentiveClassifier,

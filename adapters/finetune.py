@@ -76,6 +76,7 @@ class Finetune(Trained):
         classes: names, for the boxes of key frames; one without a name is trained and not predicted.
     """
 
+    divisible = True
     trains_encoder = True
     saves_encoder = False  # what is trained of it is in `adapter_state`
     feature_spec = FeatureSpec("tokens", dtype="float16")

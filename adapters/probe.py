@@ -84,6 +84,7 @@ class Probe(Adapter):
         self.classes = classes
         self.epochs, self.batch_size = settings.epochs, settings.batch_size
         shape = bank.shape
+        self.divisible = bool(shape.heads)  # a linear head takes less time than its processes would to agree
         spec = FeatureSpec("tokens", max(1, shape.layers), dtype="float16") if shape.heads else FeatureSpec("pooled")
         dtype = spec.dtype if settings.stored == "auto" else settings.stored
         self.feature_spec = replace(spec, grid=settings.token_grid, dtype=dtype)
@@ -102,7 +103,7 @@ class Probe(Adapter):
         return self(features.flatten(0, 1).to(self.device), within)
 
     def on_fit_start(self) -> None:
-        self.bank.share = self.trainer.global_rank, self.trainer.world_size
+        self.bank.share = self.place
 
     def training_step(self, batch: Batch, index: int) -> dict[str, Tensor]:
         """The sum of the probes' losses, and each probe's own (K,)."""

@@ -82,11 +82,13 @@ class Adapter(lightning.LightningModule, ABC):
         needs_video: `predict` is never called without features; False where it has a blind control (features=None).
         single_view: reads one view of a video; a run with several clips or crops is refused.
         closed_form: fitted by one call of `solve`, without a trainer. `epochs` is 1 then.
+        divisible: the loss is a mean over the examples of a batch, of which several processes may each take a part.
         trains_encoder: the encoder is part of the module and changes while it is fitted: `training_step` gets uint8
             video (B, V, T, C, H, W) in place of features.
         feature_spec: which part of the encoder's output it reads.
         epochs: passes over the training examples; 0 for an adapter that is not fitted.
         batch_size: examples in one training step.
+        place: the number of this process among those that take a part of each batch, and how many they are.
         points: K, grid points that it trains together. Where K > 1, each trainable parameter has K as its first
             dimension, `training_step` returns {"loss": their sum, "losses": (K,)}, and `predict_all` and `select` are
             defined.
@@ -95,10 +97,12 @@ class Adapter(lightning.LightningModule, ABC):
     needs_video: ClassVar[bool] = True
     single_view: ClassVar[bool] = False
     closed_form: ClassVar[bool] = False
+    divisible: bool = False
     trains_encoder: bool = False
     feature_spec: FeatureSpec = FeatureSpec()
     epochs: int = 0
     batch_size: int = 1
+    place: tuple[int, int] = (0, 1)
     points: int = 1
 
     @property

@@ -35,7 +35,8 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     """Fits every grid point on train, and leaves in the experiment the adapter that is best on val, its settings and
     what it predicts of val.
 
-    Of several processes each encodes its share of the videos, the first one fits, and the others take over the adapter.
+    Of several processes each encodes its share of the videos; then all fit together, each on a part of every batch,
+    where the adapter's loss allows it, else the first one fits, and the others take over the adapter.
 
     Args:
         experiment: with an adapter that is to be fitted.
@@ -52,11 +53,12 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     train, val = training_examples(experiment, trainer, seed)
     if task.prepare_videos:
         task.prepare_videos([*train, *val])
-    if ranks.size > 1:
+    divided = ranks.size > 1 and experiment.adapter.divisible
+    if ranks.size > 1 and experiment.reader.cache:
         _encode_shares(experiment, train, val, seed)
-    if not ranks.first:
+    if not ranks.first and not divided:
         return _take_over(experiment)
-    spec = TrainSpec(experiment.device, seed, trainer.precision, trainer.max_minutes)
+    spec = TrainSpec(experiment.device, seed, trainer.precision, trainer.max_minutes, *([ranks] if divided else []))
     curves: dict[int, TrainingCurve] = {}
     chosen, best = 0, None
     val_examples: Sequence[Example] = ()  # that the best was chosen on
@@ -107,7 +109,7 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         "n_val": counts[1],
         "undecodable": [{"video": shown(source.source.video), "reason": source.failure} for source in failed],
     }
-    if ranks.size > 1:
+    if ranks.size > 1 and not divided:
         learned = trained_adapter.adapter_state(best) or best.cpu()  # a closed form may hold more than weights
         ranks.broadcast((record, seconds, chosen, learned))
         best.to(experiment.device)
@@ -211,8 +213,8 @@ def _read(
 ) -> tuple[tuple[Examples, Examples], list[SourceFeatures]]:
     """Train and val with the features that the adapter reads, and the sources that could not be decoded."""
     sampling, reader = experiment.extractor.views, experiment.reader
-    cost = Cost()
-    if experiment.ranks.size > 1:  # what was found stored or not was counted when the shares were encoded
+    ranks, cost = experiment.ranks, Cost()
+    if ranks.size > 1:
         reader = replace(reader, extractor=replace(reader.extractor, cost=cost))
     splits = []
     failed: list[SourceFeatures] = []
@@ -234,7 +236,10 @@ def _read(
         failed += undecodable
     report_failures(failed, total)
     total_cost = experiment.extractor.cost
-    total_cost += replace(cost, cache_hits=0, cache_misses=0)
+    if reader.cache:  # what was found stored or not was counted when the shares were encoded
+        total_cost += replace(cost, cache_hits=0, cache_misses=0)
+    elif ranks.first:  # all processes read the same
+        total_cost += cost
     if val and not splits[1].examples:
         last = failed[-1]  # those of val come last
         raise UserError(

@@ -33,8 +33,8 @@ from evalkit.video.clips import Decoded
 from evalkit.video.media import exists
 
 LOOKED_UP = 1_000  # parts whose keys are looked up, to tell which share of all is stored
-SAMPLE_S = 15.0  # seconds that each measurement of decoding and encoding should take at most
-SAMPLE = 512  # parts at most that they are measured on
+SAMPLE_S = 8.0  # seconds that each measurement of decoding and encoding should take at most
+SAMPLE = 256  # parts at most that they are measured on
 STEPS = 8  # training steps of an epoch that fitting is measured on, at most
 SCORED = 2_000  # examples that scoring is measured on, at most
 _PLAIN: Mapping[str, Variant] = {"": unchanged}

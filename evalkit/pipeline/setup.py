@@ -236,9 +236,11 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
             raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
         trained_adapter.restore_adapter(adapter, fitted_from, frozen_parts(adapter, task, runner.sha256))
     adapter.to(runner.device).eval()
-    if ranks.size > 1 and adapter.trains_encoder:
-        raise UserError(f"adapter={name} trains the encoder, which one process does: leave out devices=")
-    if ranks.size > 1 and options.cache == "off":
+    if ranks.size > 1 and adapter.trains_encoder and not adapter.divisible:
+        raise UserError(
+            f"adapter={name} trains the encoder on whole batches, which one process does: leave out devices="
+        )
+    if ranks.size > 1 and options.cache == "off" and not adapter.trains_encoder:
         raise UserError("several processes share what they encode through the cache: leave out cache=off")
     return Experiment(
         name=plugins.display_name(options.task) + ("@mini" if options.mini else ""),

@@ -23,9 +23,11 @@ from evalkit.errors import UserError
 from evalkit.features.batches import FeatureSource
 from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter, check_predictions
+from evalkit.pipeline.divided import DividedSteps, part
 from evalkit.results.scores import headline as headline
 from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
+from evalkit.runtime.ranks import ALONE, Ranks
 
 PREDICT_BATCH = 64
 # Products of larger weights are beyond float32.
@@ -82,12 +84,14 @@ class TrainSpec:
         seed: of the order of the batches.
         precision: of the arithmetic, in Lightning's words.
         max_minutes: fitting stops after so many; 0: no limit.
+        ranks: this process's place among those that each take a part of every batch.
     """
 
     device: torch.device
     seed: int = 0
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     max_minutes: float = 0.0
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -155,11 +159,16 @@ def fit(
     for split, data in (("training", train), ("validation", val)):
         if not data.examples:
             raise UserError(f"there are no {split} examples that could be decoded to fit the adapter on")
-    device, points = spec.device, adapter.points
+    device, points, ranks = spec.device, adapter.points, spec.ranks
     if adapter.closed_form:
         return _solve(adapter.to(device).eval(), train, val, score)
     finite = _Finite(points)
-    select = SelectOnVal(val, score, keep, points, finite.failures)
+    select = SelectOnVal(val, score, keep, points, finite.failures, ranks)
+    batches = _Batches(train, adapter.batch_size, spec.seed, ranks)
+    divided = [DividedSteps(ranks, batches.shares, spec.max_minutes)] if ranks.size > 1 else []
+    if divided:
+        torch.manual_seed(spec.seed + ranks.rank)  # so that no two drop the same
+    adapter.place = ranks.rank, ranks.size
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
         warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # a frozen part is meant to be
@@ -169,7 +178,7 @@ def fit(
             devices=1 if device.index is None else [device.index],
             plugins=[LightningEnvironment()],  # whatever the environment has of srun or torchrun
             max_epochs=adapter.epochs,
-            max_time=timedelta(minutes=spec.max_minutes) if spec.max_minutes else None,
+            max_time=timedelta(minutes=spec.max_minutes) if spec.max_minutes and not divided else None,
             # Scaled gradients skip a step for all points where one has no finite gradient; heads are float32 anyway.
             precision=spec.precision if points == 1 else "32-true",
             gradient_clip_val=1.0,
@@ -177,9 +186,8 @@ def fit(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[finite, select, _Progress()],
+            callbacks=[*divided, finite, select, _Progress()],
         )
-        batches = _Batches(train, adapter.batch_size, spec.seed)
         try:
             trainer.fit(adapter.train(), batches)
         except SystemExit:  # what Lightning makes of Ctrl-C
@@ -224,20 +232,30 @@ def _solve(adapter: Adapter, train: Examples, val: Examples, score: Score) -> Fi
     return Fitted(curves, best)
 
 
-def predict(adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None) -> list[list[Any]]:
-    """The values that each grid point of the adapter predicts for examples at hand; `keep` as in `fit`."""
+def predict(
+    adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None, ranks: Ranks = ALONE
+) -> list[list[Any]]:
+    """The values that each grid point of the adapter predicts for examples at hand; `keep` as in `fit`.
+
+    Of several processes each predicts its share, and all get all values.
+    """
     predictions: list[list[Prediction]] = [[] for _ in range(adapter.points)]
     places = range(len(data.examples))
     size = 1 if data.sampling.window else PREDICT_BATCH  # a sequence of windows by itself, without padding
-    for batch in data.batches([places[i : i + size] for i in places[::size]]):
+    batches = [places[i : i + size] for i in places[::size]]
+    of_batches: list[list[Sequence[Prediction]]] = []
+    for batch in data.batches(ranks.share(batches)):
         features = batch.features
         if keep:
             kept = keep(features.flatten(0, 1))
             features = kept.view(*features.shape[:2], *kept.shape[1:])
         with torch.inference_mode():
             of_batch = adapter.predict_all(batch.examples, features)
-        for of_point, some in zip(predictions, of_batch, strict=True):
-            of_point += check_predictions(adapter, some, len(batch.examples))
+        of_batches.append([check_predictions(adapter, some, len(batch.examples)) for some in of_batch])
+    shares = ranks.broadcast(ranks.gather(of_batches))
+    for place in range(len(batches)):
+        for of_point, some in zip(predictions, shares[place % ranks.size][place // ranks.size], strict=True):
+            of_point += some
     with torch.inference_mode():
         return [
             [prediction.value for prediction in adapter.finalize(data.examples, of_point)] for of_point in predictions
@@ -257,10 +275,15 @@ def _weights(module: nn.Module, k: int, points: int) -> dict[str, Tensor]:
 
 
 class _Batches:
-    """The training batches: in each epoch another order, and the next of the augmented views."""
+    """The training batches, or this process's part of each: in each epoch another order, and the next augmented view.
 
-    def __init__(self, data: Examples, size: int, seed: int) -> None:
-        self.data = data
+    Attributes:
+        shares: of this process's part in each batch of the present epoch.
+    """
+
+    def __init__(self, data: Examples, size: int, seed: int, ranks: Ranks = ALONE) -> None:
+        self.data, self.ranks = data, ranks
+        self.shares: list[float] = []
         self.order: Any = torch.utils.data.DataLoader(
             range(len(data.examples)),  # type: ignore[arg-type]
             batch_size=size,
@@ -281,7 +304,9 @@ class _Batches:
     def _epoch(self) -> Iterator[Batch]:
         view = self.epoch % self.data.views
         self.epoch += 1
-        yield from self.data.batches(list(self.order), view)
+        divided = [part(batch, self.ranks) for batch in self.order]
+        self.shares[:] = [share for _, share in divided]
+        yield from self.data.batches([own for own, _ in divided], view)
 
     def close(self) -> None:
         """Ends what still reads ahead, where an epoch was not finished."""
@@ -302,8 +327,9 @@ class SelectOnVal(Callback):
         keep: Callable[[Tensor], Tensor] | None,
         points: int,
         failures: dict[int, str],
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.val, self.score, self.keep, self.failures = val, score, keep, failures
+        self.val, self.score, self.keep, self.failures, self.ranks = val, score, keep, failures, ranks
         self.scores: list[list[float]] = [[] for _ in range(points)]
         self.best_epoch = [0] * points
         self.best: list[dict[str, Tensor]] = [{} for _ in range(points)]
@@ -320,7 +346,7 @@ class SelectOnVal(Callback):
         if len(self.failures) == len(self.scores):
             raise DivergedError([TrainingCurve([], 0, self.failures[k]) for k in range(len(self.scores))])
         targets = [example.target for example in self.val.examples]
-        for k, values in enumerate(predict(pl_module, self.val, self.keep)):
+        for k, values in enumerate(predict(pl_module, self.val, self.keep, self.ranks)):
             if k in self.failures:
                 continue
             value = headline(self.score, values, targets)

@@ -24,7 +24,11 @@ def end_with(parent: int) -> None:
 
     A closed pipe would not do alone: whatever the parent has forked holds its ends, too. A call that holds the
     interpreter's lock delays the end.
+
+    SIGUSR2, by which a scheduler warns all processes of a job before it takes the machine back, is left to the parent.
     """
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
     def watch() -> None:
         while not gone(parent):

@@ -13,10 +13,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from evalkit.errors import UserError
 from evalkit.runtime import notes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -81,6 +84,20 @@ class Ranks:
         except RuntimeError as error:
             raise _ended(error) from error
         return values or []
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of the tensors of all processes, in place; the same bits in each.
+
+        Raises:
+            OtherEndedError: one of them has ended.
+        """
+        from torch import distributed
+
+        try:
+            distributed.all_reduce(values)
+        except RuntimeError as error:
+            raise _ended(error) from error
+        return values
 
     def broadcast(self, value: T) -> T:
         """The first process's value, in all.

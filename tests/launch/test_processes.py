@@ -10,6 +10,7 @@ from torch import nn
 import evalkit
 from evalkit.cli import main
 from evalkit.errors import UserError
+from evalkit.pipeline.divided import part
 from evalkit.results import run_folder, validate
 from evalkit.runtime import ranks
 from evalkit.runtime.ranks import Ranks
@@ -81,6 +82,30 @@ def test_two_processes_score_as_one_and_do_nothing_twice(
     for count in ("encoder_forwards", "cache_hits"):
         assert one["cost"][count] == two["cost"][count]
     assert two["cost"]["cache_hits"] == 0 and two["provenance"]["command"].endswith("devices=2")
+
+
+def test_a_head_that_two_processes_train_is_that_of_one(
+    world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of batches of five, one has three examples and the other two; dropout draws what it would for the whole batch."""
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    words = [*probe_words(world, tiny), "threads=1", "adapter.batch_size=5", "adapter.dropout=0.3"]
+    folders = [run(tmp_path / f"out{devices}", *words, f"devices={devices}") for devices in (1, 2)]
+    one, two = map(run_folder.load, folders)
+    assert one["selection"]["val_scores"] == two["selection"]["val_scores"]
+    rows = [run_folder.load_rows(folder) for folder in folders]
+    for alone, shared in zip(*rows, strict=True):
+        assert alone.prediction == shared.prediction
+        assert shared.detail["probabilities"] == pytest.approx(alone.detail["probabilities"], abs=2e-6)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_each_process_takes_a_part_of_a_batch_and_none_is_without(size: int) -> None:
+    batch = [8, 6, 7, 5, 3]
+    parts = [part(batch, Ranks(rank, size)) for rank in range(size)]
+    assert sorted(place for own, share in parts if share for place in own) == sorted(batch)
+    assert sum(share for _, share in parts) == pytest.approx(1) and all(own for own, _ in parts)
+    assert [share for own, share in parts] == [len(batch[rank::size]) / 5 for rank in range(size)]
 
 
 DYING = '''
