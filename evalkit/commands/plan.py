@@ -5,6 +5,7 @@ from __future__ import annotations
 from evalkit.config.config import Config
 from evalkit.pipeline.plan import Plan, plan
 from evalkit.results.table import columns
+from evalkit.runtime.progress import duration
 
 
 def main(config: Config) -> int:
@@ -66,10 +67,3 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{count / scale:.3g} {unit}"
     return f"{count / 1e6:.3g} MB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as s, min or h."""
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7_200 else f"{seconds / 3_600:.3g} h"

@@ -65,4 +65,4 @@ class DividedSteps(Callback):
         """The weighted sums of these values over all processes, in one message."""
         flat = self.ranks.sum(torch.cat([value.flatten().float() for value in values]) * self.share)
         sizes = [value.numel() for value in values]
-        return [whole.view_as(value) for whole, value in zip(flat.split(sizes), values, strict=True)]
+        return [whole.view_as(value) for whole, value in zip(torch.split(flat, sizes), values, strict=True)]

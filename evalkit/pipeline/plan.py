@@ -28,7 +28,7 @@ from evalkit.pipeline.setup import Experiment, prepare, video_places
 from evalkit.pipeline.trainer import Examples, TrainSpec
 from evalkit.results import scores
 from evalkit.results.rows import Row
-from evalkit.runtime import machine
+from evalkit.runtime import machine, notes
 from evalkit.video.clips import Decoded
 from evalkit.video.media import exists
 
@@ -36,6 +36,7 @@ LOOKED_UP = 1_000  # parts whose keys are looked up, to tell which share of all 
 SAMPLE_S = 8.0  # seconds that each measurement of decoding and encoding should take at most
 SAMPLE = 256  # parts at most that they are measured on
 STEPS = 8  # training steps of an epoch that fitting is measured on, at most
+LONG = 2_000  # parts left to encode from which on a run says what it is about to do
 SCORED = 2_000  # examples that scoring is measured on, at most
 _PLAIN: Mapping[str, Variant] = {"": unchanged}
 
@@ -145,19 +146,38 @@ def plan(config: Config) -> Plan:
         return _plan(experiment, config, phases)
 
 
+def outlook(experiment: Experiment, config: Config) -> str:
+    """A line on what a long run is about to encode, store and take; empty for a short one, which shows it soon."""
+    if experiment.ranks.size > 1:  # whose decoding processes have a part of the cores each
+        return ""
+    cache, rng = experiment.reader.cache, random.Random(config.options.seed)
+    needed = _needed(experiment, config)
+    parts_ = sum(len(of_split.wanted) * (1 - _stored(experiment, of_split, rng)) for of_split in needed)
+    if parts_ < LONG:
+        return ""
+    sample = _sample(needed, rng)
+    _make_films(experiment, config, sample)
+    pixels, rates = _measure(experiment, sample)
+    if rates is None:
+        return ""
+    readings = _readings(experiment, needed, {of.spec: _rows(experiment, of.spec, pixels[:1]) for of in needed}, rng)
+    seconds = sum(rates.seconds(reading, 1, 1, experiment.device.type != "cpu") for reading in readings)
+    limit = f" of {cache.store.limit / 1e9:.0f} GB" if cache and cache.store.limit else ""
+    again = f", and each epoch encodes {readings[0].name} again" if readings[0].times > 1 else ""
+    return (
+        f"to encode: {parts_:,.0f} parts of videos, about {seconds / 3_600:.1f} h on this device; their features take "
+        f"{sum(reading.bytes for reading in readings) / 1e9:.3g} GB{limit}{again} (evalkit plan says more)"
+    )
+
+
 def _plan(experiment: Experiment, config: Config, phases: dict[str, float]) -> Plan:
-    options, cache = config.options, experiment.reader.cache
-    train, val = training_examples(experiment, config.trainer, options.seed) if experiment.needs_fit else ([], [])
-    needed = _needed(experiment, train, val, config)
-    rng = random.Random(options.seed)
-    every = [source for of_split in needed for source in of_split.wanted]
-    sample = rng.sample(every, min(len(every), SAMPLE))
-    phases["make films"] = _make_films(experiment, [*train, *val, *experiment.task.test], sample)
+    options, cache, rng = config.options, experiment.reader.cache, random.Random(config.options.seed)
+    needed = _needed(experiment, config)
+    sample = _sample(needed, rng)
+    phases["make films"] = _make_films(experiment, config, sample)
     pixels, rates = _measure(experiment, sample)
     rows = {of_split.spec: _rows(experiment, of_split.spec, pixels) for of_split in needed} if pixels else {}
-    limit = cache.store.limit if cache else None
-    memory = int(MEMORY_SHARE * machine.free_memory())
-    readings = [_reading(experiment, of_split, rows, rng, limit, memory) for of_split in needed]
+    readings = _readings(experiment, needed, rows, rng)
     on_gpu = experiment.device.type != "cpu"
     decode = encode = 0.0
     for reading in readings:
@@ -167,15 +187,31 @@ def _plan(experiment: Experiment, config: Config, phases: dict[str, float]) -> P
         decode += reading.left * rates.decode_s / options.nodes
         encode += reading.left * rates.encode_s * reading.clips / options.nodes / (options.devices if on_gpu else 1)
     if rows:
-        phases |= _fit_predict_score(experiment, train, val, rows, config)
+        with notes.on_stderr(False):
+            phases |= _fit_predict_score(experiment, rows, config)
     phases = {name: seconds for name, seconds in phases.items() if seconds}
     by_kind = {"decode": decode, "encode": encode, "fit": phases.get("fit", 0), "predict": phases.get("predict", 0)}
     bound = max(by_kind, key=lambda kind: by_kind[kind])
-    return Plan(readings, rates, phases, limit, memory, bound)
+    return Plan(readings, rates, phases, cache.store.limit if cache else None, _memory(), bound)
 
 
-def _needed(experiment: Experiment, train: Sequence[Example], val: Sequence[Example], config: Config) -> list[_Needed]:
+def _memory() -> int:
+    return int(MEMORY_SHARE * machine.free_memory())
+
+
+def _sample(needed: Sequence[_Needed], rng: random.Random) -> list[Source]:
+    every = [source for of_split in needed for source in of_split.wanted]
+    return rng.sample(every, min(len(every), SAMPLE))
+
+
+def _splits(experiment: Experiment, config: Config) -> tuple[list[Example], list[Example]]:
+    """What the adapter is trained and chosen on; nothing where it is not fitted."""
+    return training_examples(experiment, config.trainer, config.options.seed) if experiment.needs_fit else ([], [])
+
+
+def _needed(experiment: Experiment, config: Config) -> list[_Needed]:
     """What is read, split by split; features that several grid points read alike are there once."""
+    train, val = _splits(experiment, config)
     sampling, video = experiment.extractor.views, experiment.adapter.trains_encoder
     needed = []
     if train:
@@ -188,11 +224,12 @@ def _needed(experiment: Experiment, train: Sequence[Example], val: Sequence[Exam
     return [*needed, _Needed("test", experiment.adapter.feature_spec, wanted, variants)]
 
 
-def _make_films(experiment: Experiment, examples: Sequence[Example], sample: Sequence[Source]) -> float:
+def _make_films(experiment: Experiment, config: Config, sample: Sequence[Source]) -> float:
     """Seconds that making all films will take that are not there, by those of the sample, which are made."""
     if not experiment.task.prepare_videos:
         return 0.0
-    first = {example.video: example for example in examples}
+    train, val = _splits(experiment, config)
+    first = {example.video: example for example in (*train, *val, *experiment.task.test)}
     missing = [video for video in first if not exists(video)]
     chosen = [first[video] for video in dict.fromkeys(source.video for source in sample)]
     made = [example for example in chosen if not exists(example.video)]
@@ -253,44 +290,42 @@ def _rows(experiment: Experiment, spec: FeatureSpec | None, pixels: Sequence[Ten
     return rows.view(len(pixels), -1, *rows.shape[1:])
 
 
-def _reading(
-    experiment: Experiment,
-    needed: _Needed,
-    rows: Mapping[FeatureSpec | None, Tensor],
-    rng: random.Random,
-    limit: int | None,
-    memory: int,
-) -> Reading:
-    """What is read for a split, and how much of it is stored."""
-    parts_, clips, cache = len(needed.wanted), experiment.extractor.views.clips * experiment.extractor.views.crops, None
-    stored, row_bytes, in_memory = 0.0, 0, 0
-    if needed.spec is not None and experiment.reader.cache:
-        cache = experiment.reader.cache.keeping(needed.spec)
-        some = rng.sample(needed.wanted, min(parts_, LOOKED_UP))
-        stored = sum(map(cache.holds, cache.keys(some, needed.variants))) / len(some)
-    if needed.spec in rows:
-        row = rows[needed.spec][0]
-        in_memory = row.nbytes * parts_
-        layout = needed.spec.layout if needed.spec else "given"
-        row_bytes = sum(part.nbytes for part in pack(row.contiguous(), layout)[:1])
-    size = row_bytes * parts_ * len(needed.variants)
-    kept = in_memory <= memory or (limit is not None and size <= limit and needed.spec is not None)
-    times = 1 if kept or needed.name == "test" else max(1, experiment.adapter.epochs)
-    return Reading(needed.name, parts_, clips * len(needed.variants), stored, size, times)
+def _stored(experiment: Experiment, needed: _Needed, rng: random.Random) -> float:
+    """The share of the sources whose features are stored, by a sample."""
+    if needed.spec is None or not experiment.reader.cache:
+        return 0.0
+    cache = experiment.reader.cache.keeping(needed.spec)
+    some = rng.sample(needed.wanted, min(len(needed.wanted), LOOKED_UP))
+    return sum(map(cache.holds, cache.keys(some, needed.variants))) / len(some)
+
+
+def _readings(
+    experiment: Experiment, needed: Sequence[_Needed], rows: Mapping[FeatureSpec | None, Tensor], rng: random.Random
+) -> list[Reading]:
+    """What is read for each split, and how much of it is stored."""
+    views, cache = experiment.extractor.views, experiment.reader.cache
+    limit, memory, readings = cache.store.limit if cache else 0, _memory(), []
+    for name, spec, wanted, variants in needed:
+        size = in_memory = 0
+        if spec in rows:
+            row = rows[spec][0].contiguous()
+            in_memory = row.nbytes * len(wanted)
+            size = pack(row, spec.layout if spec else "given")[0].nbytes * len(wanted) * len(variants)
+        kept = in_memory <= memory or (spec is not None and (limit is None or size <= limit))
+        times = 1 if kept or name == "test" else max(1, experiment.adapter.epochs)
+        stored = _stored(experiment, _Needed(name, spec, wanted, variants), rng)
+        readings.append(Reading(name, len(wanted), views.clips * views.crops * len(variants), stored, size, times))
+    return readings
 
 
 def _fit_predict_score(
-    experiment: Experiment,
-    train: Sequence[Example],
-    val: Sequence[Example],
-    rows: Mapping[FeatureSpec | None, Tensor],
-    config: Config,
+    experiment: Experiment, rows: Mapping[FeatureSpec | None, Tensor], config: Config
 ) -> dict[str, float]:
     """Seconds of fitting, of predicting test with its controls, and of scoring; measured on the sample's features."""
     task, options = experiment.task, config.options
     adapter, seconds = experiment.adapter, {}
     if experiment.needs_fit:
-        adapter, seconds["fit"] = _fit(experiment, train, val, rows, config)
+        adapter, seconds["fit"] = _fit(experiment, rows, config)
     keep = experiment.reader.keep if adapter.trains_encoder else None
     of_test = rows[None if adapter.trains_encoder else adapter.feature_spec]
     some = _stand_in(experiment, task.test, min(len(task.test), len(of_test), 2 * trainer.PREDICT_BATCH), of_test)
@@ -308,14 +343,9 @@ def _fit_predict_score(
     return seconds
 
 
-def _fit(
-    experiment: Experiment,
-    train: Sequence[Example],
-    val: Sequence[Example],
-    rows: Mapping[FeatureSpec | None, Tensor],
-    config: Config,
-) -> tuple[Adapter, float]:
+def _fit(experiment: Experiment, rows: Mapping[FeatureSpec | None, Tensor], config: Config) -> tuple[Adapter, float]:
     """An adapter that was fitted on the sample, and the seconds that fitting will take of all grid points."""
+    train, val = _splits(experiment, config)
     spec = TrainSpec(experiment.device, config.options.seed, config.trainer.precision, config.trainer.max_minutes)
     score = experiment.task.quick_score or experiment.task.score
     fitted: Adapter = experiment.adapter

@@ -20,7 +20,7 @@ from evalkit.config.config import Config
 from evalkit.datasets.videos import relative_names
 from evalkit.errors import UserError
 from evalkit.heads.flops import trainable_flops
-from evalkit.pipeline import preflight
+from evalkit.pipeline import plan, preflight
 from evalkit.pipeline.controls import controls_of, measure_control
 from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.predict import Predictions, predict
@@ -66,6 +66,8 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         preflight.check_run(experiment, options, config.trainer.shots, video_places(config))
         if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
             findings = preflight.check_encoder(experiment, config)
+        if line := plan.outlook(experiment, config):
+            logger.info(line)
     ranks.wait()
 
     selection = None

@@ -22,6 +22,13 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not getattr(stream, "closed", False) and stream.isatty()
 
 
+def duration(seconds: float) -> str:
+    """A time in s, min or h."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7_200 else f"{seconds / 3_600:.3g} h"
+
+
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     """The items, with progress beside other notes: how many are done, and how many a second."""
     started = noted = time.monotonic()
@@ -47,6 +54,7 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
         done += 1
         if time.monotonic() - noted > EVERY:
             noted = time.monotonic()
-            logger.info(f"{label}: {done} of {total}, {noted - started:.0f} s, {rate(done)}")
+            left = (noted - started) / done * (total - done)
+            logger.info(f"{label}: {done} of {total}, {noted - started:.0f} s, {rate(done)}, {duration(left)} left")
     taken = time.monotonic() - started
     logger.info(f"{label}: {done} of {total} in {taken:.0f} s, {rate(done)}")

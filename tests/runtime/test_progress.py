@@ -23,7 +23,7 @@ def test_lines_say_how_many_are_done_and_how_many_a_second(
     for item in track("abcd", "predict", 4):
         time.sleep(0.1 if item in "bd" else 0)
     first, *_, last = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"predict: [12] of 4, \d+ s, \d+\.\d\d a second", first)
+    assert re.fullmatch(r"predict: [12] of 4, \d+ s, \d+\.\d\d a second, [\d.]+ s left", first)
     told = re.fullmatch(r"predict: 4 of 4 in \d+ s, (\d+\.\d\d) a second", last)
     assert told and 0 < float(told[1]) <= 4 / 0.2
 

@@ -1,0 +1,78 @@
+"""What a run would take: its counts are those of the run, and what does not fit is said with what would."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evalkit.cli import main
+from evalkit.commands import plan as command
+from evalkit.pipeline import plan
+from evalkit.pipeline.plan import Plan, Rates, Reading
+from evalkit.results import run_folder
+from tests.pipeline.tiny_world import probe_words, run, world
+
+__all__ = ["world"]
+
+READING = Reading("train", parts=1_000, clips=2, stored=0.25, bytes=10**9)
+RATES = Rates(sample=64, clips=2, decode_s=0.1, encode_s=0.2, both_s=0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("decoding_here")
+def test_a_plan_counts_what_the_run_then_reads_and_writes_nothing(
+    world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    words = [*probe_words(world, tiny), "threads=1"]
+    planning = ["plan", *words, "canary=false", f"out={tmp_path / 'out'}"]
+    assert main(planning) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    parts = {line[0]: int(line[1]) for line in lines if line and line[0] in ("train", "val", "test")}
+    assert parts == {"train": 8, "val": 1, "test": 4}
+    phases = {line[0] for line in lines if len(line) > 1}
+    assert {"start", "encode", "fit", "predict", "score", "all"} <= phases
+    assert not [*(tmp_path / "out").rglob("*")] and not [*(tmp_path / "cache" / "features").rglob("*.data")]
+    cost = run_folder.load(run(tmp_path / "out", *words))["cost"]
+    assert cost["cache_misses"] == sum(parts.values())
+    assert main(planning) == 0  # what cannot be decoded is never stored
+    stored = [line.split()[3] for line in capsys.readouterr().out.splitlines() if line.startswith(("train", "test"))]
+    assert stored == ["88%", "100%"]
+
+
+def test_on_gpus_the_slower_of_decoding_and_encoding_bounds_and_on_cpus_the_cores_are_shared() -> None:
+    assert RATES.seconds(READING, 1, 1, on_gpu=True) == pytest.approx(750 * 0.5)
+    assert RATES.seconds(READING, 8, 1, on_gpu=True) == pytest.approx(750 * 0.1)  # decoding
+    assert RATES.seconds(READING, 8, 4, on_gpu=True) == pytest.approx(750 * 0.1 / 4)
+    assert RATES.seconds(READING, 2, 1, on_gpu=False) == pytest.approx(750 * 0.5)
+    controlled = replace(READING, clips=6)  # two controls change the pixels of two clips each
+    assert RATES.seconds(controlled, 1, 1, on_gpu=True) == pytest.approx(750 * (0.5 + 4 * 0.2))
+    assert RATES.seconds(replace(READING, times=30), 1, 1, on_gpu=True) == pytest.approx(30 * 750 * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("limit", "mend"), [(50 * 10**9, "give EVALKIT_CACHE_GB=8502,"), (None, "give cache=on, or store less")]
+)
+def test_features_that_fit_nowhere_are_said_with_what_to_do(limit: int | None, mend: str) -> None:
+    train = replace(READING, bytes=85 * 10**11, times=30)
+    planned = Plan(
+        [train, replace(READING, name="test", bytes=2 * 10**9)], RATES, {"fit": 60.0}, limit, 10**10, "encode"
+    )
+    (line,) = command.advice(planned)
+    assert line.startswith("The features of train fit neither in memory (10 GB) nor in the store (") and mend in line
+    assert command.advice(replace(planned, readings=[READING])) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("decoding_here")
+def test_a_long_run_says_in_a_line_what_it_is_about_to_encode(
+    world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(plan, "LONG", 10)
+    run(tmp_path / "out", *probe_words(world, tiny), "threads=1")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("to encode: ")]
+    assert line.startswith("to encode: 13 parts of videos, about 0.0 h on this device; their features take ")
+    assert line.endswith(" GB of 50 GB (evalkit plan says more)")
+    run(tmp_path / "again", *probe_words(world, tiny), "threads=1")
+    assert "to encode: " not in capsys.readouterr().err
