@@ -45,6 +45,11 @@ LINES = [
     for name in ("README.md", "docs/commands.md", "docs/encoders.md")
     for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary|check|sweep) .*)$", text(name), re.MULTILINE)
 ]
+LINES += [  # in blocks, where a launcher may stand before them, or a line may go on in the next
+    line
+    for block in re.findall(r"^```\n(.*?)^```", text("docs/scale.md"), re.DOTALL | re.MULTILINE)
+    for line in re.findall(r"^.*\bevalkit ((?:run|plan|sweep) .*)$", re.sub(r"\\\n\s*", "", block), re.MULTILINE)
+]
 
 
 @runs
@@ -93,6 +98,8 @@ def test_every_line_of_the_documents_is_understood(line: str) -> None:
     command, *words = shlex.split(line.split("  #")[0])
     if command == "sweep":
         cells.plan(words)
+    elif command == "plan":
+        resolve("run", words, called=command)
     elif words[0].startswith("suite="):
         suite.plan(suites.read(words[0].partition("=")[2]), words[1:])
     elif "my_encoder:make" not in line:  # that file is made in another test
