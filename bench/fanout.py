@@ -41,14 +41,13 @@ def encoder(number: int = 0) -> Encoder:
 
 def sweep(folder: Path, place: list[str]) -> tuple[float, str]:
     """Seconds that the sweep took, and what it printed on stdout."""
-    words = ["task=folder", "mini=true", f"ckpt={folder / 'my_encoder.py'}:encoder", "adapter=knn", "adapter.k=1"]
+    words = ["task=folder", "mini=true", "ckpt=my_encoder:encoder", "adapter=knn", "adapter.k=1"]
     words += ["encoder.number=0,1,2", "seed=0,1,2", "canary=false", "controls=false", "workers=1", "threads=1"]
     words += ["device=cpu", f"out={folder / 'out'}", *place]
     environment = os.environ | {"EVALKIT_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-m", "evalkit", "sweep", *words]
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "evalkit", "sweep", *words], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode != 1:
         sys.exit(f"the sweep ended with {done.returncode}, and 1 was expected: {done.stderr[-2000:]}")
     return time.monotonic() - started, done.stdout

@@ -74,8 +74,9 @@ def run_all(planned: Sequence[Cell], jobs: Jobs) -> list[Ended]:
 class CellJob:
     """What a job calls: runs a cell, and leaves how it ended. Preempted or out of time, the job is queued again."""
 
-    def __call__(self, words: Sequence[str], outcome: str) -> None:
-        """Runs the one cell that these words make; where it ended is written to the file `outcome`."""
+    def __call__(self, words: Sequence[str], outcome: str, path: Sequence[str]) -> None:
+        """Runs the one cell that these words make, with these folders to import from; how it ended goes to a file."""
+        sys.path.extend(place for place in path if place not in sys.path)
         _, (cell,) = cells.plan(words)
         run, failure = local.run_noted(cell)
         if ranks.here().first:
@@ -179,7 +180,7 @@ def _submit(alike: Sequence[Cell], folder: Path, parameters: Mapping[str, Any], 
         outcomes = [str(folder / f"{cell.mark}.json") for cell in alike]
         for outcome in outcomes:
             Path(outcome).unlink(missing_ok=True)
-        queued = executor.map_array(CellJob(), words, outcomes)
+        queued = executor.map_array(CellJob(), words, outcomes, [sys.path] * len(words))
     except (RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
         if str(error).startswith('Could not detect "srun"'):
             raise UserError(
