@@ -1,5 +1,6 @@
 """What several test files stand on: a vocabulary, films, an encoder and a language model, all tiny and real."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -7,20 +8,26 @@ from typing import Any
 
 import pytest
 
-from tests.processes import pytest_configure, pytest_runtest_protocol, pytest_xdist_make_scheduler
+from tests import seconds
+from tests.processes import pytest_collection, pytest_configure, pytest_runtest_protocol, pytest_xdist_make_scheduler
 
-__all__ = ["pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
-
+__all__ = ["pytest_collection", "pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 
 SLOW = {"films", "decoding_here", "java"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What films or runs the whole is slow; other slow tests say so themselves."""
+    """What films, runs the whole or took long when it was measured is slow; other slow tests say so themselves.
+
+    The files that take longest come first: begun last, one would keep a process busy while the other is done.
+    """
+    taken = seconds.read()
     for item in items:
-        if SLOW & set(getattr(item, "fixturenames", ())):
+        file = item.path.relative_to(seconds.TESTS).as_posix()
+        if SLOW & set(getattr(item, "fixturenames", ())) or f"{file}::{getattr(item, 'originalname', '')}" in taken:
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: -taken.get(item.path.relative_to(seconds.TESTS).as_posix(), 0.0))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,17 +66,31 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield place
 
 
-@pytest.fixture(scope="module")
-def decoding_here() -> Iterator[None]:
-    """Runs decode in the tests' own process: for files that are not about decoding processes, which start slowly."""
-    from evalkit.video.clips import Decoded, Failure, Request, read_clip
+@contextlib.contextmanager
+def _decoding_here() -> Iterator[None]:
+    from evalkit.video import clips
+    from evalkit.video.clips import Decoded, Failure, Request
     from evalkit.video.workers import DecodePool
 
     def read(self: DecodePool, requests: Sequence[Request]) -> Iterator[Decoded | Failure]:
-        return (read_clip(*request) for request in requests)
+        return (clips.read_clip(*request) for request in requests)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DecodePool, "read", read)
+        yield
+
+
+@pytest.fixture(scope="module")
+def decoding_here() -> Iterator[None]:
+    """Runs decode in the tests' own process: for files that are not about decoding processes, which start slowly."""
+    with _decoding_here():
+        yield
+
+
+@pytest.fixture
+def decoded_here() -> Iterator[None]:
+    """The same for a test in a file with others that need the processes."""
+    with _decoding_here():
         yield
 
 
