@@ -121,7 +121,10 @@ class DivergedError(UserError):
     """No grid point could be fitted; their curves say why."""
 
     def __init__(self, curves: list[TrainingCurve]) -> None:
-        super().__init__(f"{curves[0].failure}: try a lower adapter.lr")
+        failure = curves[0].failure or ""
+        # Where neither the encoder nor a frozen language model is named, the weights ran away.
+        foreign = any(words in failure for words in ("the encoder's tokens", "the features of", "the language model"))
+        super().__init__(failure if foreign else f"{failure}: try a lower adapter.lr")
         self.curves = curves
 
 
@@ -346,6 +349,21 @@ class _Finite(Callback):
     def __init__(self, points: int) -> None:
         self.points = points
         self.failures: dict[int, str] = {}
+        self.batch: Batch | None = None
+        self.origin = ""
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.batch, self.origin = batch, ""
+
+    def on_before_backward(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
+    ) -> None:
+        """Asks where a loss that is no number comes from, while the weights are still those that gave it."""
+        if self.points == 1 and not bool(loss.isfinite().all()) and self.batch is not None:
+            assert isinstance(pl_module, Adapter)
+            self.origin = pl_module.loss_origin(self.batch)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -354,7 +372,8 @@ class _Finite(Callback):
         losses = outputs["losses"] if self.points > 1 else outputs["loss"]
         for k, loss in enumerate([] if losses is None else losses.reshape(-1).tolist()):
             if not math.isfinite(loss):
-                self.failures.setdefault(k, f"the loss became {loss} at step {trainer.global_step}")
+                origin = f": {self.origin}" if self.origin else ""
+                self.failures.setdefault(k, f"the loss became {loss} at step {trainer.global_step}{origin}")
         if len(self.failures) == self.points:
             raise DivergedError([TrainingCurve([], 0, self.failures[k]) for k in range(self.points)])
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evalkit.errors import printable
+from evalkit.results.record import language_model_of
 
 
 def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
@@ -39,7 +40,10 @@ def table(result: Mapping[str, Any]) -> str:
     status = result["status"] + (f": {failed:,} of {expected:,} examples failed, counted as wrong" if failed else "")
     head = Table.grid(padding=(0, 2))
     head.add_row("task", f"{task['name']}, {task['split']}, version {task['version']}")
-    head.add_row("encoder", f"{encoder['name']}, {count(encoder['parameters'])} parameters")
+    alone = encoder["ckpt"] == "none"
+    head.add_row("encoder", "none" if alone else f"{encoder['name']}, {count(encoder['parameters'])} parameters")
+    if model := adapter.get("language_model"):
+        head.add_row("language model", f"{language_model_of(result)}, {count(model['parameters'])} parameters")
     head.add_row("adapter", f"{adapter['name']}, {count(adapter['trainable_parameters'])} trainable")
     head.add_row("status", status)
     if failed * 2 > expected:
