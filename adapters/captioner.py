@@ -82,8 +82,7 @@ class Captioner(Trained):
             Continuation(i, self._asks(example), text)
             for i, (example, text) in enumerate(zip(batch.examples, texts, strict=True))
         ]
-        logprobs, mask = self.reader(continuations, batch.features[:, 0], end=True)
-        return -(logprobs * mask).sum() / mask.sum()  # type: ignore[no-any-return]
+        return self.reader.loss(continuations, batch.features[:, 0], end=True)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """What the model says of each video; or the likeliest of the answers that it may choose from."""
@@ -114,7 +113,7 @@ def closed(reader: VideoLanguageModel, prompt: str, answers: Iterable[str], most
     if not answers:
         raise UserError("adapter.answers=closed chooses among training answers, and this task has none; use open")
     for answer, _ in Counter(answers).most_common():
-        ids = reader.split(question, answer)[1]
+        ids = reader.split_options(question, [answer])[1][0]
         if len(ids) == 1 and len(answer_of) < most:
             answer_of.setdefault(ids[0], answer)
     if not answer_of:

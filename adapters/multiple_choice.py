@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
@@ -82,8 +81,7 @@ class MultipleChoice(Trained):
         return {"lm": self.reader.sha256}
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        logprobs, mask = self.reader(self._lesson(batch.examples), batch.features[:, 0])
-        return -(logprobs * mask).sum() / mask.sum()  # type: ignore[no-any-return]
+        return self.reader.loss(self._lesson(batch.examples), batch.features[:, 0])
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The option that the scorer prefers, of equals the first; none where a letter was to be said and was not."""
@@ -97,20 +95,22 @@ class MultipleChoice(Trained):
             for i, example in enumerate(examples)
             for option, text in zip(example.choices, texts[i], strict=True)
         ]
-        logprobs, mask = self.reader(continuations, tokens)
-        sums, counts = (logprobs * mask).sum(-1), mask.sum(-1)
-        values = sums / counts if self.scorer == "likelihood_per_token" else sums
+        likelihoods = self.reader.loglikelihoods(continuations, tokens)
+        values = [likelihood.logprob for likelihood in likelihoods]
+        if self.scorer == "likelihood_per_token":
+            values = [logprob / count for logprob, count in likelihoods]
         if self.scorer == "pmi":
-            logprobs_alone, mask_alone = self.reader(
-                [Continuation(0, self.prompt.format(question=""), continuation.text) for continuation in continuations],
-                None,
-            )
-            values = sums - (logprobs_alone * mask_alone).sum(-1)
-        lengths = [len(options) for options in texts]
-        predictions = []
-        for value, row, count in zip(*(torch.split(all_, lengths) for all_ in (values, sums, counts)), strict=True):
-            detail = {"log_likelihood": [round(v, 5) for v in row.tolist()], "tokens": count.int().tolist()}
-            predictions.append(Prediction(int(value.argmax()), detail))
+            prompt = self.prompt.format(question="")
+            alone = self.reader.loglikelihoods([c._replace(context=prompt) for c in continuations])
+            values = [value - likelihood.logprob for value, likelihood in zip(values, alone, strict=True)]
+        predictions, start = [], 0
+        for options in texts:
+            some = slice(start, start := start + len(options))
+            detail = {
+                "log_likelihood": [round(logprob, 5) for logprob, _ in likelihoods[some]],
+                "tokens": [count for _, count in likelihoods[some]],
+            }
+            predictions.append(Prediction(values[some].index(max(values[some])), detail))
         return predictions
 
     def _lesson(self, examples: Sequence[Example]) -> list[Continuation]:
@@ -237,7 +237,9 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Multipl
         gate=settings.gate,
     )
     words = LETTERS[: max(1, most)] if scorer.startswith("letter") else (YES, NO) if scorer == "yes" else ()
-    if unknown := [text for text in words if tokenizer.decode(reader.split(PLAIN, text)[1]).strip() != text]:
+    if unknown := [
+        text for text in words if tokenizer.decode(reader.split_options(PLAIN, [text])[1][0]).strip() != text
+    ]:
         raise UserError(
             f"adapter.scorer={scorer}: the language model's vocabulary has no {unknown[0]!r}; use another lm, "
             "or scorer=likelihood"

@@ -60,16 +60,17 @@ class SegmentsToLM(Adapter):
         """The likeliest option after the captions (B, V clips, T', S, D), of equals the first; blind: after none."""
         captions_of = [""] * len(examples) if features is None else self._captions(examples, features)
         continuations = [
-            Continuation(0, self.prompt.format(captions=captions, question=example.text).strip(), option)
-            for captions, example in zip(captions_of, examples, strict=True)
+            Continuation(i, self.prompt.format(captions=captions, question=example.text).strip(), option)
+            for i, (captions, example) in enumerate(zip(captions_of, examples, strict=True))
             for option in example.choices
         ]
-        logprobs, mask = self.reader(continuations, None)
-        values = (logprobs * mask).sum(-1).split([len(example.choices) for example in examples])
-        return [
-            Prediction(int(row.argmax()), {"captions": captions, "log_likelihood": [round(v, 5) for v in row.tolist()]})
-            for row, captions in zip(values, captions_of, strict=True)
-        ]
+        likelihoods = iter(self.reader.loglikelihoods(continuations))
+        predictions = []
+        for captions, example in zip(captions_of, examples, strict=True):
+            values = [next(likelihoods).logprob for _ in example.choices]
+            detail = {"captions": captions, "log_likelihood": [round(value, 5) for value in values]}
+            predictions.append(Prediction(values.index(max(values)), detail))
+        return predictions
 
     def _captions(self, examples: Sequence[Example], features: Tensor) -> list[str]:
         """The captions of each video in the order of its clips, without repeats of the one before."""
