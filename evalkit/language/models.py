@@ -12,6 +12,7 @@ from torch import nn
 
 from evalkit import demo
 from evalkit.errors import UserError, one_line
+from evalkit.language.examine import traits
 from evalkit.weights import huggingface, peft_adapters
 
 PAD, UNKNOWN, BEGIN, END = range(4)
@@ -24,8 +25,8 @@ def load(source: str) -> tuple[nn.Module, Any]:
     """Load a causal language model and its tokenizer from a local folder or a hub id; empty means the embedded one.
 
     Raises:
-        UserError: transformers cannot load it, its weights are not those of its configuration or no numbers, or it is
-            an adapter of PEFT.
+        UserError: transformers cannot load it, its weights are not those of its configuration or no numbers, it is
+            not causal, or an adapter of PEFT.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -54,6 +55,7 @@ def load(source: str) -> tuple[nn.Module, Any]:
         model = huggingface.load(AutoModelForCausalLM, folder)
         if tokenizer.vocab_size > (rows := model.get_input_embeddings().num_embeddings):
             raise UserError(f"its tokenizer has {tokenizer.vocab_size:,} tokens, and its weights are of {rows:,}")
+        traits(model)
     except UserError as error:
         raise UserError(f"lm={source}: {error}") from error
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # its own would bring penalties and sampling

@@ -10,10 +10,11 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from evalkit.api import FeatureSpec
+from evalkit.errors import UserError
 from evalkit.heads.adapter import AdapterSettings
 from evalkit.language.causal_lm import Continuation as Continuation
 from evalkit.language.causal_lm import LanguageModel
-from evalkit.language.joins import CrossAttention, CrossAttentionJoin, Resampler, decoder_layers
+from evalkit.language.joins import CrossAttention, CrossAttentionJoin, Resampler, decoder_layers, embedding_factor
 
 Join = Literal["prefix", "cross_attention"]
 Temporal = Literal["none", "strided", "mean"]
@@ -71,7 +72,7 @@ class VideoLanguageModel(LanguageModel):
         frozen: keep the language model as it is, so that only resampler and join are trained.
 
     Raises:
-        UserError: the model has no list of layers that cross-attention could stand before.
+        UserError: the model cannot be joined this way.
     """
 
     def __init__(
@@ -87,13 +88,21 @@ class VideoLanguageModel(LanguageModel):
         frozen: bool = True,
     ) -> None:
         super().__init__(lm, tokenizer, frozen)
-        width = self.words.embedding_dim
+        if join == "prefix":
+            if not self.traits.embeddings:
+                raise UserError(
+                    f"adapter.join=prefix: {type(lm).__name__} reads embeddings otherwise than the words that they are "
+                    "of, so that it cannot read a video before its words; use join=cross_attention, or another lm"
+                )
+            width = self.words.embedding_dim
+            # A prefix starts with the standard deviation of the embedded words that it stands among.
+            scale = self.words.weight.std() * embedding_factor(self.words)
+        else:
+            layers, width = decoder_layers(lm)
+            scale = torch.ones(())
         self.resampler = Resampler(dim, width, latents, depth)
-        # A prefix starts with the standard deviation of the word embeddings that it stands among.
-        scale = self.words.weight.std() if join == "prefix" else torch.ones(())
-        self.scale = nn.Parameter(scale.detach().clone())
+        self.scale = nn.Parameter(scale.detach().float().clone())
         if join == "cross_attention":
-            layers = decoder_layers(lm)
             self.crossings = nn.ModuleList(CrossAttention(width, gate) for _ in layers)
             self.join = CrossAttentionJoin(layers, self.crossings)
 
