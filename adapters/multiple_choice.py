@@ -91,7 +91,7 @@ class MultipleChoice(Trained):
 
     @property
     def frozen(self) -> dict[str, str]:
-        """Hashes of the frozen parts that the trained weights belong to; a scorer that a server needs in place of one."""
+        """Hashes of the frozen parts that the trained weights belong to; the scorer where a server needs another."""
         other = {} if self.scorer == self.asked_scorer else {"scored_by": self.scorer}
         return {**frozen_parts(self.reader), **other}
 

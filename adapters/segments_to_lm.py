@@ -83,17 +83,15 @@ class SegmentsToLM(Adapter):
         captions_of: list[str | None] = [""] * len(examples)
         if features is not None:
             captions_of = self._captions(examples, features)
-        asked = [
-            (example, captions) for example, captions in zip(examples, captions_of, strict=True) if captions is not None
-        ]
-        scores = iter(self._scores(asked))
+        known = [(example, text) for example, text in zip(examples, captions_of, strict=True) if text is not None]
+        scores = iter(self._scores(known))
         predictions = []
-        for example, captions in zip(examples, captions_of, strict=True):
-            if captions is None:
+        for text in captions_of:
+            if text is None:
                 predictions.append(failed("the captioner's language model gives NaN in place of a text"))
                 continue
             values = next(scores)
-            detail = {"captions": captions, "log_likelihood": [round(value, 5) for value in values]}
+            detail = {"captions": text, "log_likelihood": [round(value, 5) for value in values]}
             predictions.append(likeliest(values, range(len(values)), detail))
         return predictions
 

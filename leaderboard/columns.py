@@ -115,11 +115,8 @@ def _identity(record: Mapping[str, Any]) -> _Identity:
     """An encoder's name, hash of its weights, and settings as JSON; of a run without one, its language model's."""
     encoder = record["encoder"]
     if encoder["ckpt"] == ALONE:  # the language model stands in its place
-        return (
-            f"{language_model_of(record) or encoder['name']} (text only)",
-            record["task"]["protocol"].get("lm", ""),
-            "{}",
-        )
+        name = language_model_of(record) or encoder["name"]
+        return f"{name} (text only)", str(record["task"]["protocol"].get("lm", "")), "{}"
     return encoder["name"], encoder["sha256"] or encoder["ckpt"], json.dumps(_settings(record), sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""What a language model's scores and texts come to: an option, a text that ends where it should, or a failed example."""
+"""What a language model's scores and texts come to: an answer, a text that is cut, or a failed example."""
 
 from __future__ import annotations
 

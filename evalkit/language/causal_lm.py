@@ -14,6 +14,7 @@ from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 from evalkit.language.examine import options, repeated, rows_of_head, traits
 from evalkit.language.joins import Join, VisualPrefix
+from evalkit.language.templates import PLAIN, Template
 from evalkit.weights import checkpoint
 
 # What a pass of likelihoods holds at most, unless one text alone is longer: tokens whose keys and values are kept,
@@ -62,6 +63,7 @@ class LanguageModel(nn.Module):
         vocabulary: hash of the tokens.
         traits: what was measured of the model.
         join: how the model reads visual tokens; here before the words.
+        template: what stands around each prompt; plain text unless `use` has said otherwise.
 
     Raises:
         UserError: the model is not causal, or does not read text by itself.
@@ -74,6 +76,7 @@ class LanguageModel(nn.Module):
         self.vocabulary = hashlib.sha256(repr(pieces).encode()).hexdigest()  # plain, so that `architecture` tells it
         self.traits = traits(lm)
         self.join: Join = VisualPrefix()
+        self.template = PLAIN
 
     @property
     def words(self) -> nn.Embedding:
@@ -99,6 +102,23 @@ class LanguageModel(nn.Module):
         if self.tokenizer.eos_token_id is None:
             raise UserError("the language model's tokenizer has no token that ends a text (eos_token)")
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def ends(self) -> list[int]:
+        """Ids of the tokens that end a text: the tokenizer's, those of the model's configurations and the template's.
+
+        Raises:
+            UserError: there is none.
+        """
+        stated = getattr(getattr(self.lm, "generation_config", None), "eos_token_id", None)
+        named = [*stated] if isinstance(stated, list | tuple) else [stated]
+        named += [self.tokenizer.eos_token_id, self.tokenizer.get_vocab().get(self.template.end)]
+        known = {token for token in named if type(token) is int and 0 <= token < self.words.num_embeddings}
+        return sorted(known) or [self.eos]
+
+    def use(self, template: Template) -> None:
+        """Puts a template around each prompt from now on."""
+        self.template = template
 
     def train(self, mode: bool = True) -> LanguageModel:
         super().train(mode)
@@ -162,8 +182,8 @@ class LanguageModel(nn.Module):
 
     def generate(
         self, prompts: Sequence[str], tokens: Tensor | None = None, beams: int = 1, most: int = 32
-    ) -> list[tuple[str, bool]]:
-        """Generate a text after each prompt; beside it, whether the model ended the text itself.
+    ) -> list[tuple[str | None, bool]]:
+        """Generate a text after each prompt, None where logits hold NaN; beside it, whether the model ended the text.
 
         Greedy with one beam. Prompts of equal length go together, so that nothing is padded and no text depends on what
         else is in its batch.
@@ -174,22 +194,25 @@ class LanguageModel(nn.Module):
             beams: width of the beam search.
             most: new tokens at most.
         """
-        texts: list[tuple[str, bool]] = [("", False)] * len(prompts)
+        texts: list[tuple[str | None, bool]] = [("", False)] * len(prompts)
+        ends = self.ends
         for group, inputs in self._equal_lengths(prompts, tokens):
             self._check_length(inputs["attention_mask"].shape[1] + most)
+            broken = _Broken(len(group))
             generated = self.lm.generate(  # type: ignore[operator]
                 **inputs,
                 max_new_tokens=most,
                 num_beams=beams,
                 do_sample=False,
-                eos_token_id=self.eos,
-                pad_token_id=self.eos,
+                eos_token_id=ends,
+                pad_token_id=ends[0],
+                logits_processor=[broken],
             )
             given = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
-            for i, ids in zip(group, generated[:, given:].tolist(), strict=True):
-                ended = self.eos in ids
-                ids = ids[: ids.index(self.eos)] if ended else ids
-                texts[i] = self.tokenizer.decode(ids, skip_special_tokens=True).strip(), ended
+            for i, ids, bad in zip(group, generated[:, given:].tolist(), broken.rows, strict=True):
+                length = next((n for n, token in enumerate(ids) if token in ends), len(ids))
+                text = self.tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
+                texts[i] = None if bad else text, length < len(ids)
         return texts
 
     def next_token_logprobs(self, prompts: Sequence[str], tokens: Tensor | None = None) -> Tensor:
@@ -209,7 +232,10 @@ class LanguageModel(nn.Module):
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a text that another text will follow."""
-        ids: list[int] = self.tokenizer.encode(prompt)
+        return self._encode(self.template(prompt))
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=self.template.special)
         return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids  # some end every text by themselves
 
     def split_options(self, context: str, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
@@ -220,13 +246,14 @@ class LanguageModel(nn.Module):
 
         Args:
             context: what stands before the texts.
-            texts: one space after it; each has at least one token.
+            texts: one space after it, or as the template goes on; each has at least one token.
 
         Raises:
             UserError: no token of the context stays its own.
         """
         before = self.encode(context)
-        wholes = [self.encode(f"{context} {text}") for text in texts]
+        prompt = f"{self.template(context)}{self.template.joint}"
+        wholes = [self._encode(f"{prompt}{text}") for text in texts]
         n = min((_common(before, whole[:-1]) for whole in wholes), default=len(before))
         if not n:
             raise UserError(f"prompt {context!r}: nothing of it stands before the text; say more in adapter.prompt")
@@ -354,6 +381,18 @@ class LanguageModel(nn.Module):
                 f"the language model reads {most:,} tokens, and video, prompt and text have {length:,}: give fewer "
                 "adapter.latents or adapter.max_tokens, a shorter adapter.prompt, or another lm"
             )
+
+
+class _Broken:
+    """Of a generation of rows, each with as many beams, those whose logits held NaN or infinity at any step."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = [False] * rows
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        bad = (scores.isnan() | (scores == torch.inf)).view(len(self.rows), -1).any(1).tolist()
+        self.rows = [before or now for before, now in zip(self.rows, bad, strict=True)]
+        return scores
 
 
 def _of(visual: Tensor | None, rows: Sequence[_Row]) -> Tensor | None:

@@ -58,8 +58,17 @@ def load(source: str) -> tuple[nn.Module, Any]:
         traits(model)
     except UserError as error:
         raise UserError(f"lm={source}: {error}") from error
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # its own would bring penalties and sampling
+    ends = _end_tokens(model)
+    # Its own generation configuration would bring penalties and sampling; what ends a text is kept.
+    model.generation_config = GenerationConfig(eos_token_id=ends)  # type: ignore[no-untyped-call]
     return model, tokenizer
+
+
+def _end_tokens(model: Any) -> list[int] | None:
+    """Ids of the tokens that end a text by the model's configuration and its generation configuration."""
+    stated = [getattr(config, "eos_token_id", None) for config in (model.config, model.generation_config)]
+    listed = [token for ids in stated for token in (ids if isinstance(ids, list | tuple) else [ids])]
+    return sorted({token for token in listed if type(token) is int and token >= 0}) or None
 
 
 def untrained(texts: Sequence[str]) -> tuple[nn.Module, Any]:

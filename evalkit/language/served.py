@@ -297,9 +297,8 @@ class ServedModel:
             while piece := reply.read1(65_536):
                 content += piece
                 if len(content) > MAX_REPLY_BYTES:
-                    raise UserError(
-                        f"lm={self.base}#{self.name}: a reply of more than {MAX_REPLY_BYTES:,} bytes; wanted a completion"
-                    )
+                    most = f"more than {MAX_REPLY_BYTES:,} bytes"
+                    raise UserError(f"lm={self.base}#{self.name}: a reply of {most}; wanted a completion")
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"the reply took longer than {TIMEOUT_S:g} s")
             return reply.status, reply.headers, content

@@ -1,4 +1,4 @@
-"""Which language model an adapter asks, by `lm=`: one of transformers, with an encoder's tokens or alone, or a server's."""
+"""Which language model an adapter asks, by `lm=`: one of transformers, with an encoder's tokens or alone, or served."""
 
 from __future__ import annotations
 
