@@ -292,16 +292,16 @@ class ServedModel:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
         try:
             connection.request("POST", f"{self._path}/completions", body, headers)
-            reply = connection.getresponse()
-            content = b""
-            while piece := reply.read1(65_536):
-                content += piece
-                if len(content) > MAX_REPLY_BYTES:
-                    most = f"more than {MAX_REPLY_BYTES:,} bytes"
-                    raise UserError(f"lm={self.base}#{self.name}: a reply of {most}; wanted a completion")
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"the reply took longer than {TIMEOUT_S:g} s")
-            return reply.status, reply.headers, content
+            with connection.getresponse() as reply:
+                content = bytearray()
+                while piece := reply.read1(65_536):
+                    content += piece
+                    if len(content) > MAX_REPLY_BYTES:
+                        most = f"more than {MAX_REPLY_BYTES:,} bytes"
+                        raise UserError(f"lm={self.base}#{self.name}: a reply of {most}; wanted a completion")
+                    if time.monotonic() > deadline:
+                        raise TimeoutError(f"the reply took longer than {TIMEOUT_S:g} s")
+                return reply.status, reply.headers, bytes(content)
         finally:
             connection.close()
 

@@ -123,7 +123,7 @@ class DivergedError(UserError):
     def __init__(self, curves: list[TrainingCurve]) -> None:
         failure = curves[0].failure or ""
         # Where neither the encoder nor a frozen language model is named, the weights ran away.
-        foreign = any(words in failure for words in ("the encoder's tokens", "the features of", "the language model"))
+        foreign = any(words in failure for words in ("the encoder's tokens", "the features of", "without the video"))
         super().__init__(failure if foreign else f"{failure}: try a lower adapter.lr")
         self.curves = curves
 
