@@ -108,7 +108,7 @@ class Captioner(Trained):
     def _said(self, text: str | None, ended: bool) -> Prediction:
         """What the model said, up to where it goes on to something else."""
         if text is None:
-            return failed("the language model gives NaN in place of a text")
+            return failed(self.reader.no_text)
         text, stopped = cut(text, self.stop)
         return Prediction(text, {"ended": ended or stopped})
 

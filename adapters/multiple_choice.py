@@ -112,9 +112,7 @@ class MultipleChoice(Trained):
             most = SAID if self.reader.template.name == "none" else SAID_IN_CHAT
             answers = self.reader.generate([self._asks(example) for example in examples], tokens, 1, most)
             return [
-                failed("the language model gives NaN in place of a text")
-                if text is None
-                else named(cut(text, self.stop)[0], len(example.choices))
+                failed(self.reader.no_text) if text is None else named(cut(text, self.stop)[0], len(example.choices))
                 for (text, _), example in zip(answers, examples, strict=True)
             ]
         if isinstance(self.reader, ServedModel) and self.reader.tells == "letters":
@@ -261,10 +259,12 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Multipl
     if any(not example.choices for example in (*task.train, *task.test)):
         raise UserError("adapter=multiple_choice needs questions with options; this task has none")
     most = max((len(example.choices) for example in (*task.train, *task.test)), default=0)
-    if scorer.startswith("letter") and most > len(LETTERS):
-        raise UserError(f"adapter.scorer={scorer}: a question has {most} options, for which there are no letters")
     choice = MultipleChoice(open_reader(encoder, settings), settings)
     reader = choice.reader
+    if choice.scorer.startswith("letter") and most > len(LETTERS):
+        raise UserError(
+            f"adapter.scorer={choice.scorer}: a question has {most} options, for which there are no letters"
+        )
     if isinstance(reader, ServedModel):
         if choice.scorer != scorer:
             given = "only the likeliest next tokens" if reader.tells == "letters" else "no log-probabilities"

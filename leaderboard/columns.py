@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from evalkit.metrics.significance import rank_intervals
-from evalkit.results.record import language_model_of
+from evalkit.results.table import language_model_of
 
 from .runs import Run
 from .seeds import Seeds, pool_seeds

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evalkit.datasets import published
-from evalkit.results.record import language_model_of
+from evalkit.results.table import language_model_of
 
 from .columns import Cell, Column, build_columns
 from .comparison import compare_published, other_sizes, sections

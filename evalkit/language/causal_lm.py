@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
+from evalkit.language.answers import BrokenRows
 from evalkit.language.examine import options, repeated, rows_of_head, traits
 from evalkit.language.joins import Join, VisualPrefix
 from evalkit.language.templates import PLAIN, Template
@@ -64,6 +65,7 @@ class LanguageModel(nn.Module):
         traits: what was measured of the model.
         join: how the model reads visual tokens; here before the words.
         template: what stands around each prompt; plain text unless `use` has said otherwise.
+        no_text: why `generate` gives None.
 
     Raises:
         UserError: the model is not causal, or does not read text by itself.
@@ -77,6 +79,7 @@ class LanguageModel(nn.Module):
         self.traits = traits(lm)
         self.join: Join = VisualPrefix()
         self.template = PLAIN
+        self.no_text = "the language model gives NaN in place of a text"
 
     @property
     def words(self) -> nn.Embedding:
@@ -198,7 +201,7 @@ class LanguageModel(nn.Module):
         ends = self.ends
         for group, inputs in self._equal_lengths(prompts, tokens):
             self._check_length(inputs["attention_mask"].shape[1] + most)
-            broken = _Broken(len(group))
+            broken = BrokenRows(len(group))
             generated = self.lm.generate(  # type: ignore[operator]
                 **inputs,
                 max_new_tokens=most,
@@ -381,18 +384,6 @@ class LanguageModel(nn.Module):
                 f"the language model reads {most:,} tokens, and video, prompt and text have {length:,}: give fewer "
                 "adapter.latents or adapter.max_tokens, a shorter adapter.prompt, or another lm"
             )
-
-
-class _Broken:
-    """Of a generation of rows, each with as many beams, those whose logits held NaN or infinity at any step."""
-
-    def __init__(self, rows: int) -> None:
-        self.rows = [False] * rows
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        bad = (scores.isnan() | (scores == torch.inf)).view(len(self.rows), -1).any(1).tolist()
-        self.rows = [before or now for before, now in zip(self.rows, bad, strict=True)]
-        return scores
 
 
 def _of(visual: Tensor | None, rows: Sequence[_Row]) -> Tensor | None:

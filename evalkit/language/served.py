@@ -12,11 +12,15 @@ import json
 import logging
 import math
 import os
+import socket
 import ssl
-import time
+import threading
 import urllib.parse
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import takewhile
+from time import monotonic
 from typing import Any, Literal, TypeVar
 
 from evalkit.errors import UserError, in_line
@@ -86,6 +90,10 @@ class ServedModel:
         if not self._key.isascii() or not self._key.isprintable():
             raise UserError(f"{KEY} holds characters that no key has")
         self.template = PLAIN
+        self.no_text = "the server refuses the prompt"
+        self._over = threading.Event()  # ends the requests of a call that has failed, or was interrupted
+        self._connections: set[http.client.HTTPConnection] = set()
+        self._refusals: set[str] = set()  # those that were told
         self.tells: Tells = "echo" if self._has_echo() else "letters" if self._next_tokens(PROBE) else "nothing"
 
     @property
@@ -104,7 +112,8 @@ class ServedModel:
         echoed = self._each(self._echo, [f"{context} {text}" for _, context, text in continuations])
         starts: dict[tuple[int, str], int] = {}
         for (video, context, _), rows in zip(continuations, echoed, strict=True):
-            inside = sum(offset + len(token) <= len(context) for token, offset, _ in rows)
+            within = takewhile(lambda row: row[1] + len(row[0]) <= len(context), rows[:-1])  # noqa: B023 read at once
+            inside = len(list(within))
             starts[video, context] = min(inside, starts.get((video, context), inside))
         likelihoods = []
         for (video, context, _), rows in zip(continuations, echoed, strict=True):
@@ -125,8 +134,8 @@ class ServedModel:
             rows.append(row)
         return rows
 
-    def generate(self, prompts: Sequence[str], tokens: Any, beams: int, most: int) -> list[tuple[str, bool]]:
-        """Generate a text after each prompt, greedily; beside it, whether the model ended it itself.
+    def generate(self, prompts: Sequence[str], tokens: Any, beams: int, most: int) -> list[tuple[str | None, bool]]:
+        """Generate a text after each prompt, None of one that is refused; beside it, whether the model ended it itself.
 
         Raises:
             UserError: several beams, which the interface does not know.
@@ -138,11 +147,15 @@ class ServedModel:
     # --- requests ----------------------------------------------------------------------------------------------------
 
     def _each(self, ask: Callable[[str], T], prompts: Sequence[str]) -> list[T]:
-        """What is asked of each prompt, `CONCURRENT` at once; the first error ends it, requests under way finish."""
-        pool = ThreadPoolExecutor(CONCURRENT)
+        """What is asked of each prompt, `CONCURRENT` at once; an error or Ctrl-C ends the others, too."""
+        pool, self._over = ThreadPoolExecutor(CONCURRENT), threading.Event()
         try:
             return list(pool.map(ask, prompts))
         finally:
+            self._over.set()
+            for connection in [*self._connections]:
+                with suppress(OSError, AttributeError):  # it has just ended
+                    connection.sock.shutdown(socket.SHUT_RDWR)
             pool.shutdown(cancel_futures=True)
 
     def _has_echo(self) -> bool:
@@ -164,7 +177,7 @@ class ServedModel:
         try:
             return self._parse_echo(self._post(self._echo_request(prompt)), prompt)
         except Refused as error:
-            logger.warning(f"lm={self.base}#{self.name}: {error}")
+            self._tell(error)
             return []
 
     def _parse_echo(self, choice: dict[str, Any], prompt: str) -> list[tuple[str, int, float | None]]:
@@ -176,16 +189,13 @@ class ServedModel:
             return []
         if not all(isinstance(token, str) for token in tokens):
             return []
-        if not (isinstance(offsets, list) and len(offsets) == len(tokens) and all(type(o) is int for o in offsets)):
-            offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
-        # Tokens such as <s>, which the server put before the prompt, are no part of its text.
+        known = isinstance(offsets, list) and len(offsets) == len(tokens) and all(type(o) is int for o in offsets)
         rows = [
             (token, offset, float(value) if type(value) in (int, float) else None)
-            for token, offset, value in zip(tokens, offsets, values, strict=True)
+            for token, offset, value in zip(
+                tokens, _aligned(tokens, offsets if known else None, prompt), values, strict=True
+            )
         ]
-        shift = len("".join(tokens)) - len(str(choice.get("text", "")))
-        if shift > 0 and "text_offset" not in logprobs:
-            rows = [(token, offset - shift, value) for token, offset, value in rows]
         return [row for row in rows if row[1] < len(prompt)]
 
     def _next_tokens(self, prompt: str) -> dict[str, float]:
@@ -196,7 +206,7 @@ class ServedModel:
             except Refused as error:
                 if most != LIKELIEST[-1] and error.status in (400, 422):
                     continue
-                logger.warning(f"lm={self.base}#{self.name}: {error}")
+                self._tell(error)
                 return {}
             logprobs = choice.get("logprobs")
             listed = logprobs.get("top_logprobs") if isinstance(logprobs, dict) else None
@@ -206,11 +216,18 @@ class ServedModel:
             return {str(token): float(value) for token, value in first.items() if type(value) in (int, float)}
         return {}
 
-    def _complete(self, prompt: str, most: int) -> tuple[str, bool]:
+    def _tell(self, refusal: Refused) -> None:
+        """Notes why a prompt is refused, each reason once."""
+        if str(refusal) not in self._refusals:
+            self._refusals.add(str(refusal))
+            logger.warning(f"lm={self.base}#{self.name}: {refusal}")
+
+    def _complete(self, prompt: str, most: int) -> tuple[str | None, bool]:
         try:
             choice = self._post({"prompt": prompt, "max_tokens": most, "temperature": 0})
         except Refused as error:
-            raise UserError(f"lm={self.base}#{self.name}: {error}") from error
+            self._tell(error)
+            return None, False
         text = choice.get("text")
         if not isinstance(text, str):
             raise UserError(f"lm={self.base}#{self.name}: a completion without text")
@@ -226,8 +243,9 @@ class ServedModel:
         body = json.dumps({"model": self.name, **request}).encode()
         wait, reason = FIRST_WAIT_S, ""
         for attempt in range(TRIES):
+            if self._over.wait(wait if attempt else 0):
+                break
             if attempt:
-                time.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)
             try:
                 status, headers, content = self._send(body)
@@ -280,7 +298,7 @@ class ServedModel:
 
     def _send(self, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Status, headers and content of one reply, which is read for `TIMEOUT_S` and `MAX_REPLY_BYTES` at most."""
-        deadline = time.monotonic() + TIMEOUT_S
+        deadline = monotonic() + TIMEOUT_S
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -290,6 +308,7 @@ class ServedModel:
             connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=context)
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
+        self._connections.add(connection)
         try:
             connection.request("POST", f"{self._path}/completions", body, headers)
             with connection.getresponse() as reply:
@@ -299,10 +318,11 @@ class ServedModel:
                     if len(content) > MAX_REPLY_BYTES:
                         most = f"more than {MAX_REPLY_BYTES:,} bytes"
                         raise UserError(f"lm={self.base}#{self.name}: a reply of {most}; wanted a completion")
-                    if time.monotonic() > deadline:
+                    if monotonic() > deadline:
                         raise TimeoutError(f"the reply took longer than {TIMEOUT_S:g} s")
                 return reply.status, reply.headers, bytes(content)
         finally:
+            self._connections.discard(connection)
             connection.close()
 
 
@@ -311,3 +331,22 @@ def _logsumexp(values: Sequence[float]) -> float:
     if not math.isfinite(highest):
         return highest
     return highest + math.log(math.fsum(math.exp(value - highest) for value in values))
+
+
+def _aligned(tokens: Sequence[str], offsets: Sequence[int] | None, prompt: str) -> list[int]:
+    """Where each token begins in the prompt.
+
+    Servers count from the start of what they read, which has a first token of its own (<s>), or a blank, before it.
+    """
+    first, counted, place = len(tokens[0]) if tokens else 0, list[int](), 0
+    for token in tokens:
+        counted.append(place)
+        place += len(token)
+    guesses = [
+        [o - shift for o in listed] for listed in (offsets, counted) if listed for shift in (0, first, 1, first + 1)
+    ]
+
+    def matching(guess: Sequence[int]) -> int:
+        return sum(offset >= 0 and prompt.startswith(t, offset) for t, offset in zip(tokens, guess, strict=True) if t)
+
+    return max(guesses, key=matching, default=[])

@@ -79,11 +79,3 @@ def record(
         "cost": cost,
         "provenance": provenance,
     }
-
-
-def language_model_of(record: Mapping[str, Any]) -> str:
-    """The language model of a run for people: its name and a short hash, or that a server holds it; empty for none."""
-    model = record["adapter"].get("language_model")
-    if not model:
-        return ""
-    return f"{model['name']} {model['sha256'][:8] if model['sha256'] else 'served'}"

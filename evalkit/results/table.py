@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from evalkit.errors import printable
-from evalkit.results.record import language_model_of
 
 
 def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
@@ -100,6 +99,14 @@ def table(result: Mapping[str, Any]) -> str:
         lines += ["", "recomputed scores differ from the stored ones:", *(f"  {x}" for x in result["differences"])]
     # A file name may hold bytes that no encoding has; printing it must not fail.
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def language_model_of(record: Mapping[str, Any]) -> str:
+    """The language model of a run for people: its name and a short hash, or that a server holds it; empty for none."""
+    model = record["adapter"].get("language_model")
+    if not model:
+        return ""
+    return f"{model['name']} {model['sha256'][:8] if model['sha256'] else 'served'}"
 
 
 def _grouped(failures: Sequence[Mapping[str, str]], most: int = 5) -> list[str]:

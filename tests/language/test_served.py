@@ -208,3 +208,24 @@ def test_what_a_server_cannot_do_is_refused_before_it_is_asked(tiny: Path) -> No
         make_adapter("multiple_choice", load_encoder(tiny), TASK, lm=address)
     with pytest.raises(UserError, match="template=chat: a server's completions have no chat template"):
         choice(address, template="chat")
+
+
+@pytest.mark.parametrize("begins", ["", "<s>"])
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize("counts", [True, False])
+def test_tokens_that_a_server_puts_before_the_prompt_move_nothing(begins: str, blank: str, counts: bool) -> None:
+    listed = [*([begins] if begins else []), f"{blank}Q", ":", " x", " y"]
+    offsets = [len("".join(listed[:i])) for i in range(len(listed))]
+    more = {"text_offset": offsets} if counts else {}
+    values = [None, *(-float(k) for k in range(1, len(listed)))]
+
+    def say(body: dict[str, Any]) -> Reply:
+        if body["prompt"] == "Q: x y":
+            return 200, {"choices": [{"text": "", "logprobs": {"tokens": listed, "token_logprobs": values, **more}}]}
+        letters = list(body["prompt"])
+        logprobs = {"tokens": letters, "token_logprobs": [None, *[-1.0] * (len(letters) - 1)]}
+        return 200, {"choices": [{"text": "", "logprobs": logprobs}]}
+
+    with serving(say) as server:
+        found = ServedModel(server.address).loglikelihoods([Continuation(0, "Q:", "x y")])
+    assert found == [(sum(values[-2:]), 2)]  # type: ignore[arg-type]
