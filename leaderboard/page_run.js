@@ -62,7 +62,8 @@ function languageModel(model) {  // which one was asked, and its first prompt as
   if (!model) return null;
   const { prompt, findings, ...facts } = model;
   const found = (findings ?? []).map((check) => [`${check.check}: ${check.outcome}`, check.detail]);
-  const details = settings(`Language model: ${model.name}`, [...flat(facts), ...found]);
+  const title = `Language model: ${model.name} ${model.sha256?.slice(0, 8) ?? "served"}`;
+  const details = settings(title, [...flat(facts), ...found]);
   details.append(el("h3", null, "Prompt of the first example"), el("pre", { "data-name": "prompt" }, prompt));
   return details;
 }
