@@ -60,10 +60,9 @@ function settings(title, lines) {
 }
 function languageModel(model) {  // which one was asked, and its first prompt as it reads it
   if (!model) return null;
-  const { prompt, findings, ...facts } = model;
-  const found = (findings ?? []).map((check) => [`${check.check}: ${check.outcome}`, check.detail]);
+  const { prompt, ...facts } = model;
   const title = `Language model: ${model.name} ${model.sha256?.slice(0, 8) ?? "served"}`;
-  const details = settings(title, [...flat(facts), ...found]);
+  const details = settings(title, flat(facts));
   details.append(el("h3", null, "Prompt of the first example"), el("pre", { "data-name": "prompt" }, prompt));
   return details;
 }

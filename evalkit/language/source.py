@@ -80,7 +80,8 @@ def frozen_parts(reader: LanguageModel | ServedModel) -> dict[str, str]:
     """What of a language model trained weights belong to: hashes of what is frozen, and the template."""
     if isinstance(reader, LanguageModel) and not reader.frozen:
         return {"vocabulary": reader.vocabulary}
-    return {"lm": reader.sha256, "template": reader.template.name}
+    template = reader.template.name
+    return {"lm": reader.sha256, **({"template": template} if template != "none" else {})}
 
 
 @torch.no_grad()
@@ -125,7 +126,6 @@ def describe(reader: LanguageModel | ServedModel, lm: str, prompt: str) -> dict[
             "sha256": reader.sha256,
             "parameters": sum(p.numel() for p in reader.lm.parameters()),
             "architecture": type(reader.lm).__name__,
-            "findings": [finding._asdict() for finding in reader.findings],
         }
     return {**about, "template": reader.template.name, "prompt": reader.template(prompt)[:MOST_PROMPT]}
 

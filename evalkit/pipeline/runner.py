@@ -38,6 +38,9 @@ from evalkit.weights import trained_adapter
 
 logger = logging.getLogger("evalkit")
 
+# Settings that came later, with the value that all runs had before: left out, so that protocols are the same as then.
+LATER = {"template": "auto", "stop": "question"}
+
 
 def run(config: Config, ranks: Ranks = ALONE) -> Path:
     """Scores an encoder on a task and returns the run's folder.
@@ -95,7 +98,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         adapter=adapter_record(
             experiment.adapter,
             experiment.adapter_name,
-            {**experiment.settings, "from": _place(experiment.fitted_from)},
+            {**recorded(experiment.settings), "from": _place(experiment.fitted_from)},
             task,
             trainable_flops=trainable_flops(experiment.adapter, experiment.encoder.module, views.frames, views.size),
         ),
@@ -266,7 +269,7 @@ def _protocol(experiment: Experiment, shots: int) -> dict[str, Any]:
         "views": asdict(experiment.extractor.views),
         "augment": asdict(experiment.augment) if experiment.augment else None,
         "adapter": experiment.adapter_name,
-        "settings": {key: value for key, value in experiment.settings.items() if key != "lm"},
+        "settings": {key: value for key, value in recorded(experiment.settings).items() if key != "lm"},
         **experiment.adapter.frozen,  # a language model by its weights, wherever it lies
         **({"shots": shots} if shots else {}),
     }
@@ -285,6 +288,11 @@ def _encoder(experiment: Experiment, config: Config, findings: Sequence[Finding]
         "settings": {**config.encoder, "precision": runner.precision, "batch": runner.batch},
         "canary": [finding._asdict() for finding in findings],
     }
+
+
+def recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an adapter as protocol and record have them: without the usual values of later ones."""
+    return {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
 
 
 def adapter_record(

@@ -29,7 +29,7 @@ from evalkit.language.reader import READER_SETTINGS
 from evalkit.pipeline import preflight
 from evalkit.pipeline.journal import Journal
 from evalkit.pipeline.predict import Predictions
-from evalkit.pipeline.runner import adapter_record, write_run
+from evalkit.pipeline.runner import adapter_record, recorded, write_run
 from evalkit.pipeline.settings import TRAINING
 from evalkit.pipeline.setup import adapter_builder, find_device, grid_points, load_task
 from evalkit.results import run_folder, schema, scores
@@ -91,7 +91,7 @@ def run(config: Config, size: int = 1) -> Path:
     preflight.check_out(options.out)
     (settings,) = grid_points(config, task, name, None)
     adapter = adapter_builder(name, NoEncoder(), task)([settings]).to(device).eval()
-    settings = {key: value for key, value in settings.items() if key not in IDLE_SETTINGS}
+    settings = {key: value for key, value in recorded(settings).items() if key not in IDLE_SETTINGS}
     shown = plugins.display_name(name)
     display_name = plugins.display_name(options.task) + ("@mini" if options.mini else "")
     batch = (128 if device.type == "cuda" else 16) if options.batch == "auto" else options.batch

@@ -76,7 +76,7 @@ def test_all_questions_are_answered_by_the_language_model_without_any_video(blin
     model = record["adapter"]["language_model"]
     assert model["name"] == "demo" and model["sha256"] == alone.reader.sha256 == record["task"]["protocol"]["lm"]
     assert model["prompt"] == "Question: What does C do? Answer:" and model["template"] == "none"
-    assert set(record["task"]["protocol"]["settings"]) == {"template", "scorer", "prompt", "stop"}
+    assert set(record["task"]["protocol"]["settings"]) == {"scorer", "prompt"}
 
 
 def test_its_record_is_scored_again_and_stands_on_board_and_page(
