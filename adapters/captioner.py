@@ -20,6 +20,7 @@ from evalkit.language.models import check_prompt, untrained
 from evalkit.language.reader import READER_SETTINGS, Continuation, Join, ReaderSettings, steps
 from evalkit.language.served import ServedModel
 from evalkit.language.source import describe, frozen_parts, loss_origin, open_reader
+from evalkit.language.templates import TemplateChoice
 
 Answers = Literal["open", "closed"]
 
@@ -31,6 +32,7 @@ class Settings(Training, ReaderSettings):
     Attributes:
         prompt: what stands before the text, with the example's own {question}; other examples of question and answer
             may stand in it.
+        template: none asks in plain text, chat in the language model's own chat template, auto in that if it has one.
         answers: open is what the model says; closed the likeliest of the most frequent training answers of one token.
         vocabulary: so many of them; VideoPrism's 250 of 100 to 2,000 was best on val.
         max_tokens: of what the model says.
@@ -43,12 +45,13 @@ class Settings(Training, ReaderSettings):
         batch_size: examples in one training step.
     """
 
-    COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"multiple_choice": READER_SETTINGS}
+    COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"multiple_choice": (*READER_SETTINGS, "template")}
     INFERENCE_SETTINGS: ClassVar[tuple[str, ...]] = ("answers", "vocabulary", "max_tokens", "stop", "beams")
     TEXT_ONLY: ClassVar[bool] = True
 
     join: Join = "cross_attention"
     prompt: str = "Question: {question} Answer:"
+    template: TemplateChoice = "auto"
     answers: Answers = "open"
     vocabulary: Annotated[int, Gt(0)] = 250
     max_tokens: Annotated[int, Gt(0)] = 32
@@ -162,7 +165,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Caption
             raise UserError("lm=scratch learns its vocabulary from training captions; this task has none")
         questions = {prompt.format(question=example.text) for example in task.train}
         scratch = untrained([*texts, *sorted(questions)])
-    reader = open_reader(encoder, settings, scratch)
+    reader = open_reader(encoder, settings, settings.template, scratch)
     vocabulary: dict[str, int] = {}
     if settings.answers == "closed":
         if isinstance(reader, ServedModel):

@@ -23,6 +23,7 @@ from evalkit.language.models import check_prompt
 from evalkit.language.reader import READER_SETTINGS, Continuation, ReaderSettings, steps
 from evalkit.language.served import ServedModel
 from evalkit.language.source import describe, frozen_parts, loss_origin, open_reader
+from evalkit.language.templates import TemplateChoice
 
 logger = logging.getLogger("evalkit")
 
@@ -52,6 +53,7 @@ class Settings(Training, ReaderSettings):
             yes is the likelihood of yes after question and option (FrozenBiLM, https://arxiv.org/abs/2206.08155).
         prompt: what stands between video and answer, with {question}, and {options} or {option}, where it has them;
             empty means the scorer's own.
+        template: none asks in plain text, chat in the language model's own chat template, auto in that if it has one.
         stop: where what the model says ends, of letter_said: question, before the next question that a base model would
             go on with; line, at the end of its first line; none, nowhere.
         lr: peak learning rate.
@@ -62,11 +64,12 @@ class Settings(Training, ReaderSettings):
 
     # LongViViT's reader has learned to describe what happens, and EgoSchema, which has no training split, asks it how
     # likely the options are.
-    COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"captioner": READER_SETTINGS}
+    COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"captioner": (*READER_SETTINGS, "template")}
     TEXT_ONLY: ClassVar[bool] = True
 
     scorer: Scorer = "likelihood"
     prompt: str = ""
+    template: TemplateChoice = "auto"
     stop: Stop = "question"
     lr: Annotated[float, Gt(0)] = 3e-3
     weight_decay: Annotated[float, Ge(0)] = 0.05
@@ -259,7 +262,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Multipl
     if any(not example.choices for example in (*task.train, *task.test)):
         raise UserError("adapter=multiple_choice needs questions with options; this task has none")
     most = max((len(example.choices) for example in (*task.train, *task.test)), default=0)
-    choice = MultipleChoice(open_reader(encoder, settings), settings)
+    choice = MultipleChoice(open_reader(encoder, settings, settings.template), settings)
     reader = choice.reader
     if choice.scorer.startswith("letter") and most > len(LETTERS):
         raise UserError(

@@ -19,10 +19,11 @@ class Options:
     Attributes:
         task: the benchmark: a name that `evalkit list tasks` shows, or a file such as ./my_task.py
         ckpt: the encoder: a name that `evalkit list encoders` shows, a folder or file, organization/model on the
-            Hugging Face hub, random:NAME, or package.module:function; none: the language model alone, without video
+            Hugging Face hub, random:NAME, or package.module:function
         adapter: what joins encoder and task: a name that `evalkit list adapters` shows; empty: the task's own
         mini: take the task's own miniature data, generated on first use
-        lm: a causal language model for adapters that take one: a folder or hub id; empty: the adapter's own
+        lm: a causal language model for adapters that take one: a folder, hub id or http://HOST:PORT/v1#MODEL;
+            empty: the adapter's own; ckpt=none asks it alone, without video
         adapter_from: folder of a trained adapter, written by `evalkit adapt`; empty: the checkpoint's own, if it has
             one; none: fit a new one
         out: folder that the result, or the trained adapter, is written into

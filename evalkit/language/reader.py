@@ -15,7 +15,6 @@ from evalkit.heads.adapter import AdapterSettings
 from evalkit.language.causal_lm import Continuation as Continuation
 from evalkit.language.causal_lm import LanguageModel
 from evalkit.language.joins import CrossAttention, CrossAttentionJoin, Resampler, decoder_layers, embedding_factor
-from evalkit.language.templates import TemplateChoice
 
 Join = Literal["prefix", "cross_attention"]
 Temporal = Literal["none", "strided", "mean"]
@@ -29,7 +28,6 @@ class ReaderSettings(AdapterSettings):
         lm: any causal language model of transformers, a local folder or hub id, or with ckpt=none a served one,
             http://HOST:PORT/v1#MODEL; empty means the embedded one; scratch, of captioner alone, trains a decoder of
             three layers and a vocabulary of the task's own training texts.
-        template: none asks in plain text, chat in the language model's own chat template, auto in that if it has one.
         join: prefix puts the visual tokens before the prompt (VideoPrism, https://arxiv.org/abs/2402.13217, appendix
             G); cross_attention lets the words look at them before each layer of the model (LongViViT).
         gate: of cross-attention: a learned share, which starts at none.
@@ -41,7 +39,6 @@ class ReaderSettings(AdapterSettings):
     """
 
     lm: str = ""
-    template: TemplateChoice = "auto"
     join: Join = "prefix"
     gate: bool = True
     temporal: Temporal = "none"

@@ -22,13 +22,17 @@ MOST_PROMPT = 20_000  # characters that the record holds of the first prompt
 
 
 def open_reader(
-    encoder: Encoder, settings: ReaderSettings, scratch: tuple[nn.Module, Any] | None = None
+    encoder: Encoder,
+    settings: ReaderSettings,
+    template: TemplateChoice,
+    scratch: tuple[nn.Module, Any] | None = None,
 ) -> LanguageModel | ServedModel:
     """The language model of `settings.lm`; it reads the encoder's tokens unless that is no encoder, of `dim` 0.
 
     Args:
         encoder: whose tokens it reads.
         settings: of the adapter.
+        template: what stands around each prompt.
         scratch: an untrained model and its tokenizer in place of the one that is named, to be trained as a whole.
 
     Raises:
@@ -40,9 +44,9 @@ def open_reader(
                 f"lm={settings.lm}: a server reads text alone, and no encoder's tokens: give ckpt=none, or the folder "
                 "or hub id of the model as lm="
             )
-        return open_text_model(settings.lm, settings.template)
+        return open_text_model(settings.lm, template)
     if not encoder.dim:
-        return open_text_model(settings.lm, settings.template)
+        return open_text_model(settings.lm, template)
     model, tokenizer = scratch or load(settings.lm)
     reader = VideoLanguageModel(
         encoder.dim,
@@ -54,7 +58,7 @@ def open_reader(
         gate=settings.gate,
         frozen=scratch is None,
     )
-    reader.use(choose_template(settings.template, tokenizer))
+    reader.use(choose_template(template, tokenizer))
     return reader
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from evalkit.leaderboard.board import board
 
 from evalkit.api import Example, Prediction, Task
 from evalkit.cli import main
@@ -17,7 +18,6 @@ from evalkit.language.models import load
 from evalkit.pipeline import text_only
 from evalkit.results import compare, run_folder, validate
 from evalkit.video.workers import DecodePool
-from leaderboard.board import board
 from tests.given import make, make_adapter, write
 
 COLUMNS = ("q_uid", "question", *(f"option {i}" for i in range(5)))
