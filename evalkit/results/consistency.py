@@ -224,6 +224,8 @@ def _same(written: Any, value: Any) -> bool:
         return isinstance(value, Sequence) and len(value) == len(written) and all(map(_same, written, value))
     if isinstance(value, list | dict):
         return False
+    if value == written:  # none is a word of some keys, and stands for no value of others
+        return True
     text = "null" if value in (None, "none") else str(value)
     try:
         if float(text) == float(written):

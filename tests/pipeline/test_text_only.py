@@ -147,7 +147,7 @@ def test_a_task_of_classes_has_no_answer_in_words(tmp_path: Path) -> None:
 def test_captions_and_open_questions_are_said_blind(tmp_path: Path) -> None:
     for name, settings in (("youcook2", []), ("msvd_qa", ["adapter.answers=open"])):
         given = [f"task={name}", "mini=true", "ckpt=none", f"out={tmp_path}", "threads=1", "adapter.max_tokens=4"]
-        folder = text_only.run(resolve("run", [*given, *settings]))
+        folder = text_only.run(resolve("run", [*given, *settings, "adapter.template=none", "adapter.stop=none"]))
         record = run_folder.load(folder)
         assert record["status"] == "complete" and validate.validate(folder) == []
         assert {type(row.prediction) for row in run_folder.load_rows(folder)} == {str}
