@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Encoder, Example, Prediction, Task
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Training
 from evalkit.heads.optim import Trained
@@ -74,6 +75,10 @@ class Captioner(Trained):
     def frozen(self) -> dict[str, str]:
         """Hashes of the frozen parts that the trained weights belong to."""
         return {"lm": self.reader.sha256} if self.reader.frozen else {"vocabulary": self.reader.vocabulary}
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return self.reader.findings
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Of several references of a video, each epoch learns the next."""
@@ -139,10 +144,12 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Caption
     if scratch:
         if not texts:
             raise UserError("lm=scratch learns its vocabulary from training captions; this task has none")
+        if settings.lm_precision != "32":
+            raise UserError(f"lm.precision={settings.lm_precision}: lm=scratch is trained in float32; leave it out")
         questions = {prompt.format(question=example.text) for example in task.train}
         model, tokenizer = untrained([*texts, *sorted(questions)])
     else:
-        model, tokenizer = load(settings.lm)
+        model, tokenizer = load(settings.lm, precision=settings.lm_precision)
     reader = VideoLanguageModel(
         encoder.dim,
         model,

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Encoder, Example, Prediction, Task
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Training
 from evalkit.heads.optim import Trained
@@ -79,6 +80,10 @@ class MultipleChoice(Trained):
     def frozen(self) -> dict[str, str]:
         """Hashes of the frozen parts that the trained weights belong to."""
         return {"lm": self.reader.sha256}
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return self.reader.findings
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         return self.reader.loss(self._lesson(batch.examples), batch.features[:, 0])
@@ -226,7 +231,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Multipl
     most = max((len(example.choices) for example in (*task.train, *task.test)), default=0)
     if scorer.startswith("letter") and most > len(LETTERS):
         raise UserError(f"adapter.scorer={scorer}: a question has {most} options, for which there are no letters")
-    model, tokenizer = load(settings.lm)
+    model, tokenizer = load(settings.lm, precision=settings.lm_precision)
     reader = VideoLanguageModel(
         encoder.dim,
         model,

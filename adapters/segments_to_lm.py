@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from evalkit import plugins
 from evalkit.api import Encoder, Example, Prediction, Task
+from evalkit.canary.finding import Finding
 from evalkit.config.keys import settings_class
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, AdapterSettings
 from evalkit.language.causal_lm import Continuation, LanguageModel
-from evalkit.language.models import check_prompt, load
+from evalkit.language.models import Precision, check_prompt, load
 from evalkit.weights import checkpoint, trained_adapter
 
 
@@ -27,7 +28,9 @@ class Settings(AdapterSettings):
 
     Attributes:
         captioner: folder of a captioner that evalkit adapt wrote for this encoder, on a task of short clips.
-        lm: any causal language model of transformers, a local folder or hub id; empty means the embedded one.
+        lm: any causal language model of transformers: a local folder, a GGUF file or a hub id; empty means the embedded
+            one.
+        lm_precision: of the language model's weights and arithmetic.
         question: what the captioner is asked of each segment.
         max_tokens: of each caption.
         prompt: what stands before an option, with {captions} and {question}.
@@ -35,6 +38,7 @@ class Settings(AdapterSettings):
 
     captioner: Path | None = None
     lm: str = ""
+    lm_precision: Precision = "32"
     question: str = "What happens?"
     max_tokens: Annotated[int, Gt(0)] = 32
     prompt: str = "{captions}. Question: {question} Answer:"
@@ -55,6 +59,10 @@ class SegmentsToLM(Adapter):
     def frozen(self) -> dict[str, str]:
         """Hashes of the language model, and of what was learned to caption."""
         return {"lm": self.reader.sha256, "captioner": checkpoint.sha256(self.captioner)}
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return self.reader.findings
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The likeliest option after the captions (B, V clips, T', S, D), of equals the first; blind: after none."""
@@ -107,5 +115,5 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Segment
     made: Adapter = plugins.factory("adapter", "captioner")(encoder, untrained, [captioner_settings])
     assert isinstance(encoder, nn.Module)
     trained_adapter.restore_adapter(made, folder, {"encoder": checkpoint.sha256(encoder)})
-    model, tokenizer = load(settings.lm)
+    model, tokenizer = load(settings.lm, precision=settings.lm_precision)
     return SegmentsToLM(made.eval(), LanguageModel(model, tokenizer), settings)

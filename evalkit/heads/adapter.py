@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Example, FeatureSpec, Prediction
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 
 
@@ -105,6 +106,11 @@ class Adapter(lightning.LightningModule, ABC):
     def frozen(self) -> Mapping[str, str]:
         """SHA-256 by name of frozen parts that the trained weights belong to and do not contain."""
         return {}
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What was measured of a frozen part, such as a language model, before it was used; for the record."""
+        return ()
 
     @property
     def saves_encoder(self) -> bool:

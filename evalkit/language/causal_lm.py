@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -128,9 +129,9 @@ class LanguageModel(nn.Module):
         alone: list[_Row] = []
         by_length: dict[int, list[list[_Row]]] = {}  # equal lengths, so that nothing stands between context and text
         for group in asked.values():
-            context = group[0].context
-            if self.traits.cache and len(group) > 1 and len(context) > 1:
-                by_length.setdefault(len(context), []).append([row for row in group if not self._is_long(row)])
+            sharing = [row for row in group if not self._is_long(row)]
+            if self.traits.cache and len(sharing) > 1 and len(group[0].context) > 1:
+                by_length.setdefault(len(group[0].context), []).append(sharing)
                 group = [row for row in group if self._is_long(row)]
             alone += group
         for batch in self._batches(alone, visual):
@@ -177,7 +178,8 @@ class LanguageModel(nn.Module):
         texts: list[tuple[str, bool]] = [("", False)] * len(prompts)
         for group, inputs in self._equal_lengths(prompts, tokens):
             self._check_length(inputs["attention_mask"].shape[1] + most)
-            generated = self.lm.generate(  # type: ignore[operator]
+            generate = self.lm.generate if self._generates_after(inputs) else self._generate_greedily
+            generated = generate(  # type: ignore[operator]
                 **inputs,
                 max_new_tokens=most,
                 num_beams=beams,
@@ -277,13 +279,13 @@ class LanguageModel(nn.Module):
         self, groups: Sequence[Sequence[_Row]], visual: Tensor | None, logprobs: list[float]
     ) -> None:
         """Write the log-probabilities of texts after contexts of equal length, each of which is read once."""
-        firsts = [group[0] for group in groups if group]
+        firsts = [group[0] for group in groups]
         ids, mask = self._padded([row.context[:-1] for row in firsts])
         inputs = self.join.inputs(self.words, ids, mask, _of(visual, firsts))
         before = inputs["attention_mask"]
         one = torch.zeros(1, dtype=torch.long, device=ids.device)
         past = self._run({**inputs, "use_cache": True}, one, one).past_key_values
-        place_of = {row.place: k for k, group in enumerate(filter(None, groups)) for row in group}
+        place_of = {row.place: k for k, group in enumerate(groups) for row in group}
         for batch in self._batches([row for group in groups for row in group], visual):
             ids, mask = self._padded([row.context[-1:] + row.text[:-1] for row in batch])
             kept = torch.tensor([place_of[row.place] for row in batch], device=ids.device)
@@ -299,7 +301,8 @@ class LanguageModel(nn.Module):
         (of_row, columns), targets = self._texts(rows, starts)
         places = [row.place for row in rows for _ in row.text]
         done = 0
-        for some in torch.arange(len(targets), device=targets.device).split(self._most_scored):
+        for start in range(0, len(targets), self._most_scored):
+            some = slice(start, start + self._most_scored)
             losses = F.cross_entropy(self._logits(inputs, of_row[some], columns[some]), targets[some], reduction="none")
             for loss in losses.tolist():
                 logprobs[places[done]] -= loss
@@ -333,9 +336,41 @@ class LanguageModel(nn.Module):
             of_group = None if visual is None else visual[torch.tensor(group, device=visual.device)]
             yield group, self.join.inputs(self.words, ids_of_group, mask, of_group)
 
+    def _generates_after(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether the model's own `generate` goes on from such inputs; that of some takes no embeddings."""
+        prepare = self.lm.prepare_inputs_for_generation
+        return "input_ids" in inputs or "inputs_embeds" in inspect.signature(prepare).parameters  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def _generate_greedily(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        max_new_tokens: int,
+        num_beams: int,
+        eos_token_id: int,
+        **_: Any,
+    ) -> Tensor:
+        """New tokens (N, at most max_new_tokens), all of the text read again for each, as `generate` gives them."""
+        if num_beams > 1:
+            raise UserError(
+                f"adapter.beams={num_beams}: {type(self.lm).__name__} searches no beams with join=prefix: use "
+                "adapter.beams=1, or adapter.join=cross_attention"
+            )
+        ids: list[Tensor] = []
+        ended = torch.zeros(len(inputs_embeds), dtype=torch.bool, device=inputs_embeds.device)
+        while len(ids) < max_new_tokens and not bool(ended.all()):
+            at = torch.arange(len(inputs_embeds), device=inputs_embeds.device)
+            inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
+            ids.append(self._logits(inputs, at, torch.full_like(at, inputs_embeds.shape[1] - 1)).argmax(-1))
+            ended |= ids[-1] == eos_token_id
+            inputs_embeds = torch.cat([inputs_embeds, self.words(ids[-1])[:, None]], 1)
+            attention_mask = F.pad(attention_mask, (0, 1), value=1)
+        return torch.stack(ids, 1)
+
     def _run(self, inputs: Mapping[str, Any], rows: Tensor, columns: Tensor) -> Any:
         """The model's output, its logits (1, M, vocabulary) of these positions alone where the model allows that."""
-        given = {**options(self.lm, use_cache=False), **inputs}
+        given: dict[str, Any] = {**options(self.lm, use_cache=False), **inputs}
         if not self.traits.rows:
             return self.lm(**given)
         with rows_of_head(self.lm, rows, columns):
@@ -348,7 +383,8 @@ class LanguageModel(nn.Module):
 
     def _check_length(self, length: int) -> None:
         """Raises UserError if the model does not read so many tokens."""
-        most = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None) or length
+        config: Any = self.lm.config
+        most = getattr(config.get_text_config(), "max_position_embeddings", None) or length
         if length > most:
             raise UserError(
                 f"the language model reads {most:,} tokens, and video, prompt and text have {length:,}: give fewer "

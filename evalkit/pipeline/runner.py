@@ -36,6 +36,8 @@ from evalkit.weights import trained_adapter
 
 logger = logging.getLogger("evalkit")
 
+FULL_PRECISION = ("lm_precision", "32")
+
 
 def run(config: Config, ranks: Ranks = ALONE) -> Path:
     """Scores an encoder on a task and returns the run's folder.
@@ -203,7 +205,10 @@ def _protocol(experiment: Experiment, shots: int) -> dict[str, Any]:
         "views": asdict(experiment.extractor.views),
         "augment": asdict(experiment.augment) if experiment.augment else None,
         "adapter": experiment.adapter_name,
-        "settings": {key: value for key, value in experiment.settings.items() if key != "lm"},
+        # Without the precision that every language model had before there was a choice: the same protocol as then.
+        "settings": {
+            key: value for key, value in experiment.settings.items() if key != "lm" and (key, value) != FULL_PRECISION
+        },
         **experiment.adapter.frozen,  # a language model by its weights, wherever it lies
         **({"shots": shots} if shots else {}),
     }
@@ -233,6 +238,7 @@ def _adapter(experiment: Experiment) -> dict[str, Any]:
         "settings": {**experiment.settings, "from": _place(experiment.fitted_from), **adapter.frozen},
         "trainable_parameters": sum(value.numel() for value in trained_adapter.adapter_state(adapter).values()),
         "trainable_flops": trainable_flops(adapter, experiment.encoder.module, views.frames, views.size),
+        **({"canary": [finding._asdict() for finding in adapter.findings]} if adapter.findings else {}),
     }
 
 
