@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Encoder, Example, Prediction, Task
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Training
 from evalkit.heads.optim import Trained
@@ -89,6 +90,10 @@ class Captioner(Trained):
     def describe_language_model(self, example: Example) -> dict[str, Any]:
         return describe(self.reader, self.lm, self._asks(example))
 
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return self.reader.findings
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Of several references of a video, each epoch learns the next."""
         assert isinstance(self.reader, LanguageModel)
@@ -163,6 +168,8 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Caption
     if settings.lm == "scratch":
         if not texts:
             raise UserError("lm=scratch learns its vocabulary from training captions; this task has none")
+        if settings.lm_precision != "32":
+            raise UserError(f"lm.precision={settings.lm_precision}: lm=scratch is trained in float32; leave it out")
         questions = {prompt.format(question=example.text) for example in task.train}
         scratch = untrained([*texts, *sorted(questions)])
     reader = open_reader(encoder, settings, settings.template, scratch)

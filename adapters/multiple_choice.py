@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Encoder, Example, Prediction, Task
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Training
 from evalkit.heads.optim import Trained
@@ -100,6 +101,10 @@ class MultipleChoice(Trained):
 
     def describe_language_model(self, example: Example) -> dict[str, Any]:
         return describe(self.reader, self.lm, self._asks(example, example.choices[0]))
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return self.reader.findings
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         assert isinstance(self.reader, LanguageModel)

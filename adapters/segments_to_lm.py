@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from evalkit import plugins
 from evalkit.api import Encoder, Example, Prediction, Task
+from evalkit.canary.finding import Finding
 from evalkit.config.keys import settings_class
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, AdapterSettings
 from evalkit.language.answers import LETTERS, failed, lettered, likeliest
 from evalkit.language.causal_lm import Continuation, LanguageModel
-from evalkit.language.models import check_prompt
+from evalkit.language.models import Precision, check_prompt
 from evalkit.language.served import ServedModel
 from evalkit.language.source import describe, frozen_parts, open_text_model
 from evalkit.language.templates import TemplateChoice
@@ -35,8 +36,9 @@ class Settings(AdapterSettings):
 
     Attributes:
         captioner: folder of a captioner that evalkit adapt wrote for this encoder, on a task of short clips.
-        lm: any causal language model of transformers, a local folder or hub id, or a served one, http://HOST/v1#MODEL;
-            empty means the embedded one.
+        lm: any causal language model of transformers: a local folder, a GGUF file or a hub id; or a served one,
+            http://HOST/v1#MODEL; empty means the embedded one.
+        lm_precision: of the language model's weights and arithmetic.
         template: none asks in plain text, chat in the language model's own chat template, auto in that if it has one.
         question: what the captioner is asked of each segment.
         max_tokens: of each caption.
@@ -46,6 +48,7 @@ class Settings(AdapterSettings):
 
     captioner: Path | None = None
     lm: str = ""
+    lm_precision: Precision = "32"
     template: TemplateChoice = "auto"
     question: str = "What happens?"
     max_tokens: Annotated[int, Gt(0)] = 32
@@ -77,6 +80,10 @@ class SegmentsToLM(Adapter):
 
     def describe_language_model(self, example: Example) -> dict[str, Any]:
         return describe(self.reader, self.lm, self._asks(example, "{captions}"))
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return self.reader.findings
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The likeliest option after the captions (B, V clips, T', S, D), of equals the first; blind: after none."""
@@ -157,7 +164,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Segment
     made: Adapter = plugins.factory("adapter", "captioner")(encoder, untrained, [captioner_settings])
     assert isinstance(encoder, nn.Module)
     trained_adapter.restore_adapter(made, folder, {"encoder": checkpoint.sha256(encoder)})
-    reader = open_text_model(settings.lm, settings.template)
+    reader = open_text_model(settings.lm, settings.template, settings.lm_precision)
     baseline = SegmentsToLM(made.eval(), reader, settings)
     if isinstance(reader, ServedModel) and reader.tells == "nothing":
         raise UserError(f"lm={settings.lm} gives no log-probabilities, which adapter=segments_to_lm needs")

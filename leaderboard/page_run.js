@@ -16,7 +16,7 @@ async function show(index) {
   const cell = board.cells[index], column = board.columns[cell.column];
   const run = await unpack(`run-${index}`), samples = await unpack(cell.samples);
   const { result } = run, { task, data, provenance } = result, { canary, ...encoder } = result.encoder;
-  const { language_model, ...adapter } = result.adapter;
+  const { language_model, canary: measured, ...adapter } = result.adapter;
   const close = el("button", { type: "button", class: "plain", onclick: () => $("run").close() }, "Close");
   const newest = cell.seeds > 1 ? `newest of ${cell.seeds} seeds, whose mean the board shows`
     : cell.times > 1 && `newest of ${cell.times}`;
@@ -31,7 +31,7 @@ async function show(index) {
       el("div", { class: "facts" }, scores(result), costs(result), beside(cell.beside), controls(result),
         failures(result, Object.values(run.failures)), sweep(result.selection)),
       settings("Configuration", flat({ adapter, encoder, protocol: task.protocol })),
-      languageModel(language_model),
+      languageModel(language_model, measured),
       settings("Provenance", flat({ ...provenance, fingerprint: data.fingerprint, score: task.score,
         version: task.version, protocol_sha256: task.protocol_sha256, predictions_sha256: data.predictions_sha256 })),
       canary?.length && settings(`Canary: ${ok(canary)} of ${canary.length} ok`,
@@ -58,11 +58,12 @@ function settings(title, lines) {
     lines.map(([key, value]) =>
       el("tr", null, el("th", { scope: "row" }, key), el("td", null, el("code", null, plain(value))))))));
 }
-function languageModel(model) {  // which one was asked, and its first prompt as it reads it
+function languageModel(model, measured = []) {  // which one was asked, and its first prompt as it reads it
   if (!model) return null;
   const { prompt, ...facts } = model;
   const title = `Language model: ${model.name} ${model.sha256?.slice(0, 8) ?? "served"}`;
-  const details = settings(title, flat(facts));
+  const details = settings(title,
+    [...flat(facts), ...measured.map((check) => [`${check.check}: ${check.outcome}`, check.detail])]);
   details.append(el("h3", null, "Prompt of the first example"), el("pre", { "data-name": "prompt" }, prompt));
   return details;
 }

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Example, FeatureSpec, Prediction
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 
 
@@ -114,6 +115,11 @@ class Adapter(lightning.LightningModule, ABC):
         Its keys are those of `adapter.language_model` in result.schema.json.
         """
         return None
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What was measured of a frozen part, such as a language model, before it was used; for the record."""
+        return ()
 
     @property
     def saves_encoder(self) -> bool:

@@ -8,9 +8,6 @@ import string
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from evalkit.api import Prediction
 
 Stop = Literal["question", "line", "none"]
@@ -59,18 +56,6 @@ def cut(text: str, stop: Stop) -> tuple[str, bool]:
     pattern = _STOPS.get(stop)
     match = pattern.search(text) if pattern else None
     return (text[: match.start()].strip(), True) if match else (text, False)
-
-
-class BrokenRows:
-    """Of a generation of rows, each with as many beams, those whose logits held NaN or infinity at any step."""
-
-    def __init__(self, rows: int) -> None:
-        self.rows = [False] * rows
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        bad = (scores.isnan() | (scores == torch.inf)).view(len(self.rows), -1).any(1).tolist()
-        self.rows = [before or now for before, now in zip(self.rows, bad, strict=True)]
-        return scores
 
 
 def _is_finite(value: Any) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 
 from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
-from evalkit.language.answers import BrokenRows
+from evalkit.language.continuations import Continuation as Continuation
+from evalkit.language.continuations import Likelihood as Likelihood
+from evalkit.language.continuations import Row
 from evalkit.language.examine import options, repeated, rows_of_head, traits
+from evalkit.language.generation import BrokenRows, generate_greedily
 from evalkit.language.joins import Join, VisualPrefix
 from evalkit.language.templates import PLAIN, Template
 from evalkit.weights import checkpoint
@@ -22,34 +26,6 @@ from evalkit.weights import checkpoint
 # padding included, and bytes of float32 logits.
 MOST_POSITIONS = 8192
 MOST_LOGITS = 2**28
-
-
-class Continuation(NamedTuple):
-    """A text after a context, about one of the videos of a batch (its index; of text alone, which example asks)."""
-
-    video: int
-    context: str
-    text: str
-
-
-class Likelihood(NamedTuple):
-    """The log-probability of a text, the sum over its tokens, and how many these are."""
-
-    logprob: float
-    tokens: int
-
-
-class _Row(NamedTuple):
-    """Token ids of a context and of the text after it; what row of the visual tokens; its place among all."""
-
-    context: list[int]
-    text: list[int]
-    video: int
-    place: int
-
-    @property
-    def length(self) -> int:
-        return len(self.context) + len(self.text)
 
 
 class LanguageModel(nn.Module):
@@ -144,16 +120,16 @@ class LanguageModel(nn.Module):
         """
         visual = self.visual_tokens(tokens)
         logprobs = [0.0] * len(continuations)
-        asked: dict[tuple[int, ...], list[_Row]] = {}
+        asked: dict[tuple[int, ...], list[Row]] = {}
         rows = self._rows(continuations, visual is not None)
         for row in rows:
             asked.setdefault((row.video, *row.context), []).append(row)
-        alone: list[_Row] = []
-        by_length: dict[int, list[list[_Row]]] = {}  # equal lengths, so that nothing stands between context and text
+        alone: list[Row] = []
+        by_length: dict[int, list[list[Row]]] = {}  # equal lengths, so that nothing stands between context and text
         for group in asked.values():
-            context = group[0].context
-            if self.traits.cache and len(group) > 1 and len(context) > 1:
-                by_length.setdefault(len(context), []).append([row for row in group if not self._is_long(row)])
+            sharing = [row for row in group if not self._is_long(row)]
+            if self.traits.cache and len(sharing) > 1 and len(group[0].context) > 1:
+                by_length.setdefault(len(group[0].context), []).append(sharing)
                 group = [row for row in group if self._is_long(row)]
             alone += group
         for batch in self._batches(alone, visual):
@@ -202,7 +178,8 @@ class LanguageModel(nn.Module):
         for group, inputs in self._equal_lengths(prompts, tokens):
             self._check_length(inputs["attention_mask"].shape[1] + most)
             broken = BrokenRows(len(group))
-            generated = self.lm.generate(  # type: ignore[operator]
+            generate = self.lm.generate if self._generates_after(inputs) else self._generate_greedily
+            generated = generate(  # type: ignore[operator]
                 **inputs,
                 max_new_tokens=most,
                 num_beams=beams,
@@ -262,16 +239,16 @@ class LanguageModel(nn.Module):
             raise UserError(f"prompt {context!r}: nothing of it stands before the text; say more in adapter.prompt")
         return before[:n], [whole[n:] for whole in wholes]
 
-    def _rows(self, continuations: Sequence[Continuation], seen: bool) -> list[_Row]:
+    def _rows(self, continuations: Sequence[Continuation], seen: bool) -> list[Row]:
         """Token ids of each continuation, those of one example and context cut alike."""
         asked: dict[tuple[int, str], list[int]] = {}
         for place, (video, context, _) in enumerate(continuations):
             asked.setdefault((video, context), []).append(place)
-        rows: dict[int, _Row] = {}
+        rows: dict[int, Row] = {}
         for (video, context), places in asked.items():
             ids, texts = self.split_options(context, [continuations[place].text for place in places])
             for place, text in zip(places, texts, strict=True):
-                rows[place] = _Row(ids, text, video if seen else 0, place)
+                rows[place] = Row(ids, text, video if seen else 0, place)
         return [rows[place] for place in range(len(rows))]
 
     @property
@@ -279,13 +256,13 @@ class LanguageModel(nn.Module):
         """Tokens whose logits are computed at once."""
         return max(1, MOST_LOGITS // (4 * self.words.num_embeddings))
 
-    def _is_long(self, row: _Row) -> bool:
+    def _is_long(self, row: Row) -> bool:
         """Whether the logits of a text alone are too many for one pass."""
         return len(row.text) > self._most_scored
 
-    def _batches(self, rows: Sequence[_Row], visual: Tensor | None) -> Iterator[list[_Row]]:
+    def _batches(self, rows: Sequence[Row], visual: Tensor | None) -> Iterator[list[Row]]:
         """Yield rows of similar length, as many as fit into one pass, the longest first."""
-        more, batch, scored = self.join.positions(visual), list[_Row](), 0
+        more, batch, scored = self.join.positions(visual), list[Row](), 0
         for row in sorted(rows, key=lambda row: row.length, reverse=True):
             longest = (batch or [row])[0].length + more
             if batch and ((len(batch) + 1) * longest > MOST_POSITIONS or scored + len(row.text) > self._most_scored):
@@ -296,7 +273,7 @@ class LanguageModel(nn.Module):
         if batch:
             yield batch
 
-    def _inputs(self, rows: Sequence[_Row], visual: Tensor | None) -> tuple[dict[str, Any], list[int]]:
+    def _inputs(self, rows: Sequence[Row], visual: Tensor | None) -> tuple[dict[str, Any], list[int]]:
         """The model's inputs of whole rows, and of each the position that predicts its text's first token."""
         ids, mask = self._padded([row.context + row.text[:-1] for row in rows])
         inputs = self.join.inputs(self.words, ids, mask, _of(visual, rows))
@@ -304,16 +281,16 @@ class LanguageModel(nn.Module):
         return inputs, [self.join.positions(visual) + len(row.context) - 1 for row in rows]
 
     def _score_after_contexts(
-        self, groups: Sequence[Sequence[_Row]], visual: Tensor | None, logprobs: list[float]
+        self, groups: Sequence[Sequence[Row]], visual: Tensor | None, logprobs: list[float]
     ) -> None:
         """Write the log-probabilities of texts after contexts of equal length, each of which is read once."""
-        firsts = [group[0] for group in groups if group]
+        firsts = [group[0] for group in groups]
         ids, mask = self._padded([row.context[:-1] for row in firsts])
         inputs = self.join.inputs(self.words, ids, mask, _of(visual, firsts))
         before = inputs["attention_mask"]
         one = torch.zeros(1, dtype=torch.long, device=ids.device)
         past = self._run({**inputs, "use_cache": True}, one, one).past_key_values
-        place_of = {row.place: k for k, group in enumerate(filter(None, groups)) for row in group}
+        place_of = {row.place: k for k, group in enumerate(groups) for row in group}
         for batch in self._batches([row for group in groups for row in group], visual):
             ids, mask = self._padded([row.context[-1:] + row.text[:-1] for row in batch])
             kept = torch.tensor([place_of[row.place] for row in batch], device=ids.device)
@@ -323,19 +300,20 @@ class LanguageModel(nn.Module):
             self._score(inputs, batch, [0] * len(batch), logprobs)
 
     def _score(
-        self, inputs: Mapping[str, Any], rows: Sequence[_Row], starts: Sequence[int], logprobs: list[float]
+        self, inputs: Mapping[str, Any], rows: Sequence[Row], starts: Sequence[int], logprobs: list[float]
     ) -> None:
         """Add the log-probability of each token of the rows' texts to their places."""
         (of_row, columns), targets = self._texts(rows, starts)
         places = [row.place for row in rows for _ in row.text]
         done = 0
-        for some in torch.arange(len(targets), device=targets.device).split(self._most_scored):
+        for start in range(0, len(targets), self._most_scored):
+            some = slice(start, start + self._most_scored)
             losses = F.cross_entropy(self._logits(inputs, of_row[some], columns[some]), targets[some], reduction="none")
             for loss in losses.tolist():
                 logprobs[places[done]] -= loss
                 done += 1
 
-    def _texts(self, rows: Sequence[_Row], starts: Sequence[int]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    def _texts(self, rows: Sequence[Row], starts: Sequence[int]) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Row and position that predict each token of the texts, and these tokens, each flat."""
         device = self.words.weight.device
         flat = [(k, start + j) for k, start in enumerate(starts) for j in range(len(rows[k].text))]
@@ -363,9 +341,31 @@ class LanguageModel(nn.Module):
             of_group = None if visual is None else visual[torch.tensor(group, device=visual.device)]
             yield group, self.join.inputs(self.words, ids_of_group, mask, of_group)
 
+    def _generates_after(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether the model's own `generate` goes on from such inputs; that of some takes no embeddings."""
+        prepare = self.lm.prepare_inputs_for_generation
+        return "input_ids" in inputs or "inputs_embeds" in inspect.signature(prepare).parameters  # type: ignore[arg-type]
+
+    def _generate_greedily(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, num_beams: int, **settings: Any
+    ) -> Tensor:
+        """New tokens (N, at most max_new_tokens), all of the text read again for each, as `generate` gives them."""
+        if num_beams > 1:
+            raise UserError(
+                f"adapter.beams={num_beams}: {type(self.lm).__name__} searches no beams with join=prefix: use "
+                "adapter.beams=1, or adapter.join=cross_attention"
+            )
+        at = torch.arange(len(inputs_embeds), device=inputs_embeds.device)
+
+        def read(embedded: Tensor, mask: Tensor) -> Tensor:
+            inputs = {"inputs_embeds": embedded, "attention_mask": mask}
+            return self._logits(inputs, at, torch.full_like(at, embedded.shape[1] - 1))
+
+        return generate_greedily(read, self.words, inputs_embeds, attention_mask, **settings)
+
     def _run(self, inputs: Mapping[str, Any], rows: Tensor, columns: Tensor) -> Any:
         """The model's output, its logits (1, M, vocabulary) of these positions alone where the model allows that."""
-        given = {**options(self.lm, use_cache=False), **inputs}
+        given: dict[str, Any] = {**options(self.lm, use_cache=False), **inputs}
         if not self.traits.rows:
             return self.lm(**given)
         with rows_of_head(self.lm, rows, columns):
@@ -378,7 +378,8 @@ class LanguageModel(nn.Module):
 
     def _check_length(self, length: int) -> None:
         """Raises UserError if the model does not read so many tokens."""
-        most = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None) or length
+        config: Any = self.lm.config
+        most = getattr(config.get_text_config(), "max_position_embeddings", None) or length
         if length > most:
             raise UserError(
                 f"the language model reads {most:,} tokens, and video, prompt and text have {length:,}: give fewer "
@@ -386,7 +387,7 @@ class LanguageModel(nn.Module):
             )
 
 
-def _of(visual: Tensor | None, rows: Sequence[_Row]) -> Tensor | None:
+def _of(visual: Tensor | None, rows: Sequence[Row]) -> Tensor | None:
     """The visual tokens of each row."""
     return None if visual is None else visual[torch.tensor([row.video for row in rows], device=visual.device)]
 

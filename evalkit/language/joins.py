@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evalkit.errors import UserError
 from evalkit.heads.head import attention_heads
+from evalkit.language.examine import options, traits
 
 
 class Join(Protocol):
@@ -136,7 +137,8 @@ def decoder_layers(lm: nn.Module) -> tuple[nn.ModuleList, int]:
     Raises:
         UserError: it has no list of as many as its configuration says, or they read something else than (N, L, W).
     """
-    n = getattr(lm.config.get_text_config(), "num_hidden_layers", 0)
+    config: Any = lm.config
+    n = getattr(config.get_text_config(), "num_hidden_layers", 0)
     lists = [module for module in lm.modules() if isinstance(module, nn.ModuleList) and len(module) == n]
     shapes: dict[nn.Module, list[torch.Size]] = {layer: [] for layers in lists for layer in layers}
 
@@ -146,7 +148,7 @@ def decoder_layers(lm: nn.Module) -> tuple[nn.ModuleList, int]:
     hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in shapes]
     try:
         ids = torch.ones(2, 3, dtype=torch.long, device=lm.get_input_embeddings().weight.device)  # type: ignore[operator]
-        lm(input_ids=ids, attention_mask=torch.ones_like(ids))
+        lm(input_ids=ids, attention_mask=torch.ones_like(ids), **options(lm, use_cache=False))
     finally:
         for hook in hooks:
             hook.remove()
@@ -157,7 +159,7 @@ def decoder_layers(lm: nn.Module) -> tuple[nn.ModuleList, int]:
             return layers, shape[2]
     raise UserError(
         f"adapter.join=cross_attention: {type(lm).__name__} has no list of {n} layers that each read all tokens "
-        "(N, L, width) once; use join=prefix, or another lm"
+        f"(N, L, width) once; {'use join=prefix, or another lm' if traits(lm).embeddings else 'use another lm'}"
     )
 
 

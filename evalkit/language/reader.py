@@ -15,6 +15,7 @@ from evalkit.heads.adapter import AdapterSettings
 from evalkit.language.causal_lm import Continuation as Continuation
 from evalkit.language.causal_lm import LanguageModel
 from evalkit.language.joins import CrossAttention, CrossAttentionJoin, Resampler, decoder_layers, embedding_factor
+from evalkit.language.models import Precision
 
 Join = Literal["prefix", "cross_attention"]
 Temporal = Literal["none", "strided", "mean"]
@@ -25,9 +26,10 @@ class ReaderSettings(AdapterSettings):
     """Settings of an adapter that decide which weights its `VideoLanguageModel` has.
 
     Attributes:
-        lm: any causal language model of transformers, a local folder or hub id, or with ckpt=none a served one,
-            http://HOST:PORT/v1#MODEL; empty means the embedded one; scratch, of captioner alone, trains a decoder of
-            three layers and a vocabulary of the task's own training texts.
+        lm: any causal language model of transformers: a local folder, a GGUF file or a hub id; with ckpt=none also a
+            served one, http://HOST:PORT/v1#MODEL; empty means the embedded one; scratch, of captioner alone, trains a
+            decoder of three layers and a vocabulary of the task's own training texts.
+        lm_precision: of the language model's weights and arithmetic; what is trained beside it stays float32.
         join: prefix puts the visual tokens before the prompt (VideoPrism, https://arxiv.org/abs/2402.13217, appendix
             G); cross_attention lets the words look at them before each layer of the model (LongViViT).
         gate: of cross-attention: a learned share, which starts at none.
@@ -39,6 +41,7 @@ class ReaderSettings(AdapterSettings):
     """
 
     lm: str = ""
+    lm_precision: Precision = "32"
     join: Join = "prefix"
     gate: bool = True
     temporal: Temporal = "none"

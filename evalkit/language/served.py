@@ -23,6 +23,7 @@ from itertools import takewhile
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError, in_line
 from evalkit.language.causal_lm import Continuation, Likelihood
 from evalkit.language.templates import PLAIN
@@ -90,6 +91,7 @@ class ServedModel:
         if not self._key.isascii() or not self._key.isprintable():
             raise UserError(f"{KEY} holds characters that no key has")
         self.template = PLAIN
+        self.findings: tuple[Finding, ...] = ()
         self.no_text = "the server refuses the prompt"
         self._over = threading.Event()  # ends the requests of a call that has failed, or was interrupted
         self._connections: set[http.client.HTTPConnection] = set()

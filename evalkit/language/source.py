@@ -13,7 +13,7 @@ from torch import nn
 from evalkit.api import Batch, Encoder
 from evalkit.errors import UserError
 from evalkit.language.causal_lm import Continuation, LanguageModel
-from evalkit.language.models import load
+from evalkit.language.models import Precision, load
 from evalkit.language.reader import ReaderSettings, VideoLanguageModel
 from evalkit.language.served import ServedModel, is_address
 from evalkit.language.templates import TemplateChoice, choose_template
@@ -44,10 +44,10 @@ def open_reader(
                 f"lm={settings.lm}: a server reads text alone, and no encoder's tokens: give ckpt=none, or the folder "
                 "or hub id of the model as lm="
             )
-        return open_text_model(settings.lm, template)
+        return open_text_model(settings.lm, template, settings.lm_precision)
     if not encoder.dim:
-        return open_text_model(settings.lm, template)
-    model, tokenizer = scratch or load(settings.lm)
+        return open_text_model(settings.lm, template, settings.lm_precision)
+    model, tokenizer = scratch or load(settings.lm, precision=settings.lm_precision)
     reader = VideoLanguageModel(
         encoder.dim,
         model,
@@ -62,7 +62,7 @@ def open_reader(
     return reader
 
 
-def open_text_model(lm: str, template: TemplateChoice) -> LanguageModel | ServedModel:
+def open_text_model(lm: str, template: TemplateChoice, precision: Precision) -> LanguageModel | ServedModel:
     """The language model of this name, folder or address, which reads text alone.
 
     Raises:
@@ -74,8 +74,10 @@ def open_text_model(lm: str, template: TemplateChoice) -> LanguageModel | Served
                 "adapter.template=chat: a server's completions have no chat template; write what it wants around the "
                 "question into adapter.prompt"
             )
+        if precision != "32":
+            raise UserError(f"lm.precision={precision}: the server has its own; leave it out")
         return ServedModel(lm)
-    model = LanguageModel(*load(lm))
+    model = LanguageModel(*load(lm, precision=precision))
     model.use(choose_template(template, model.tokenizer))
     return model
 

@@ -39,7 +39,7 @@ from evalkit.weights import trained_adapter
 logger = logging.getLogger("evalkit")
 
 # Settings that came later, with the value that all runs had before: left out, so that protocols are the same as then.
-LATER = {"template": "auto", "stop": "question"}
+LATER = {"template": "auto", "stop": "question", "lm_precision": "32"}
 
 
 def run(config: Config, ranks: Ranks = ALONE) -> Path:
@@ -305,6 +305,7 @@ def adapter_record(
         "settings": {**settings, **adapter.frozen},
         "trainable_parameters": sum(value.numel() for value in trained_adapter.adapter_state(adapter).values()),
         **({} if language_model is None else {"language_model": language_model}),
+        **({"canary": [finding._asdict() for finding in adapter.findings]} if adapter.findings else {}),
         **more,
     }
 

@@ -42,7 +42,7 @@ logger = logging.getLogger("evalkit")
 
 CKPT = "none"
 # Settings of what stands between video and language model, and of its training.
-IDLE_SETTINGS = {*READER_SETTINGS, *TRAINING} - {"lm"}
+IDLE_SETTINGS = {*READER_SETTINGS, *TRAINING} - {"lm", "lm_precision"}
 # Keys that are about an encoder, its video, or processes that share them.
 IDLE_OPTIONS = ("adapter_from", "devices", "nodes", "workers", "precision", "compile", "time_limit", "decoder")
 
