@@ -38,7 +38,7 @@ KEY = "EVALKIT_LM_KEY"  # environment variable with the server's key
 CONCURRENT = 8  # requests at once
 TRIES = 6
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # between tries, twice as long each time
-TIMEOUT_S = 300.0  # of one request, reply included
+TIMEOUT_S = 120.0  # of one request, reply included
 MAX_REPLY_BYTES = 16_000_000
 LIKELIEST = (20, 5)  # next tokens asked for, where letters are weighed: what vLLM and what OpenAI allow
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
@@ -156,8 +156,7 @@ class ServedModel:
         finally:
             self._over.set()
             for connection in [*self._connections]:
-                with suppress(OSError, AttributeError):  # it has just ended
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+                _cut(connection)
             pool.shutdown(cancel_futures=True)
 
     def _has_echo(self) -> bool:
@@ -249,9 +248,13 @@ class ServedModel:
                 break
             if attempt:
                 wait = min(2 * wait, LONGEST_WAIT_S)
+            started = monotonic()
             try:
                 status, headers, content = self._send(body)
             except (OSError, http.client.HTTPException) as error:
+                if monotonic() - started >= TIMEOUT_S:
+                    reason = f"no whole reply within {TIMEOUT_S:g} s"
+                    continue
                 reason = f"{type(error).__name__}: {in_line(error)[:200]}" if str(error) else type(error).__name__
                 continue
             if status in RETRIED:
@@ -311,6 +314,8 @@ class ServedModel:
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
         self._connections.add(connection)
+        timer = threading.Timer(TIMEOUT_S, _cut, [connection])  # a socket's own timeout is of each piece that comes
+        timer.start()
         try:
             connection.request("POST", f"{self._path}/completions", body, headers)
             with connection.getresponse() as reply:
@@ -320,12 +325,19 @@ class ServedModel:
                     if len(content) > MAX_REPLY_BYTES:
                         most = f"more than {MAX_REPLY_BYTES:,} bytes"
                         raise UserError(f"lm={self.base}#{self.name}: a reply of {most}; wanted a completion")
-                    if monotonic() > deadline:
-                        raise TimeoutError(f"the reply took longer than {TIMEOUT_S:g} s")
+                if monotonic() > deadline:
+                    raise TimeoutError  # it may be cut off
                 return reply.status, reply.headers, bytes(content)
         finally:
+            timer.cancel()
             self._connections.discard(connection)
             connection.close()
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    """Ends a connection that another thread waits for."""
+    with suppress(OSError, AttributeError):  # it has just ended, or not begun
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _logsumexp(values: Sequence[float]) -> float:

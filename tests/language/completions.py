@@ -14,7 +14,7 @@ import torch
 from evalkit.language.causal_lm import LanguageModel
 from evalkit.language.models import load
 
-# Status, and a reply: a value for JSON, or bytes as they are; headers beside it.
+# Status, and a reply: a value for JSON, bytes as they are, or several of these, one by one; headers beside it.
 Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
 
 
@@ -40,13 +40,14 @@ def serving(say: Callable[[dict[str, Any]], Reply]) -> Iterator[Served]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             served.requests.append({**body, "key": self.headers.get("Authorization"), "path": self.path})
             status, content, *headers = say(body)
-            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            pieces = content if isinstance(content, Iterator) else [content]
             self.send_response(status)
             for name, value in (headers[0] if headers else {}).items():
                 self.send_header(name, value)
             self.end_headers()
             with suppress(OSError):  # the client has had enough
-                self.wfile.write(data)
+                for piece in pieces:
+                    self.wfile.write(piece if isinstance(piece, bytes) else json.dumps(piece).encode())
 
         def log_message(self, *_: Any) -> None:
             pass

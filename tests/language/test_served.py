@@ -1,6 +1,7 @@
 """Language models that a server holds, asked through a small server in this process."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,14 @@ def test_a_server_that_is_slow_or_not_there_is_told(monkeypatch: pytest.MonkeyPa
         time.sleep(0.3)
         return 200, {}
 
-    assert "does not answer, asked 2 times: TimeoutError: timed out" in refusal(say)
+    assert "does not answer, asked 2 times: no whole reply within 0.1 s" in refusal(say)
+
+    def drip() -> Iterator[bytes]:
+        for _ in range(100):
+            time.sleep(0.02)
+            yield b" "
+
+    assert "does not answer, asked 2 times: no whole reply within 0.1 s" in refusal(lambda body: (200, drip()))
     with pytest.raises(UserError, match="does not answer, asked 2 times: ConnectionRefusedError"):
         ServedModel("http://127.0.0.1:9/v1#tiny")
 
