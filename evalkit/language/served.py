@@ -94,7 +94,7 @@ class ServedModel:
         self.findings: tuple[Finding, ...] = ()
         self.no_text = "the server refuses the prompt"
         self._over = threading.Event()  # ends the requests of a call that has failed, or was interrupted
-        self._connections: set[http.client.HTTPConnection] = set()
+        self._sockets: set[socket.socket] = set()  # in use
         self._refusals: set[str] = set()  # those that were told
         self.tells: Tells = "echo" if self._has_echo() else "letters" if self._next_tokens(PROBE) else "nothing"
 
@@ -155,8 +155,8 @@ class ServedModel:
             return list(pool.map(ask, prompts))
         finally:
             self._over.set()
-            for connection in [*self._connections]:
-                _cut(connection)
+            for connected in [*self._sockets]:
+                _cut(connected)
             pool.shutdown(cancel_futures=True)
 
     def _has_echo(self) -> bool:
@@ -313,8 +313,10 @@ class ServedModel:
             connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=context)
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
-        self._connections.add(connection)
-        timer = threading.Timer(TIMEOUT_S, _cut, [connection])  # a socket's own timeout is of each piece that comes
+        connection.connect()
+        connected = connection.sock  # of which the connection lets go before all is read
+        self._sockets.add(connected)
+        timer = threading.Timer(TIMEOUT_S, _cut, [connected])  # a socket's own timeout is of each piece that comes
         timer.start()
         try:
             connection.request("POST", f"{self._path}/completions", body, headers)
@@ -330,14 +332,14 @@ class ServedModel:
                 return reply.status, reply.headers, bytes(content)
         finally:
             timer.cancel()
-            self._connections.discard(connection)
+            self._sockets.discard(connected)
             connection.close()
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
+def _cut(connected: socket.socket) -> None:
     """Ends a connection that another thread waits for."""
-    with suppress(OSError, AttributeError):  # it has just ended, or not begun
-        connection.sock.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):  # it has just ended
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 def _logsumexp(values: Sequence[float]) -> float:
