@@ -160,8 +160,97 @@ def generate(file: str, root: str) -> None:
     print(f"| {len(prompts)} | {same} | {seconds:.1f} | {other:.1f} |")
 
 
+def train(file: str, steps: str = "8") -> None:
+    """Prints how the loss falls in a few steps on eight mini films, and what stays as it was."""
+    import resource
+
+    from evalkit.adapters.captioner import Captioner
+    from evalkit.adapters.captioner import Settings as CaptionerSettings
+
+    from evalkit import load_encoder
+    from evalkit.api import Batch
+    from evalkit.language.reader import VideoLanguageModel
+    from evalkit.video.clips import Decoded, read_clip
+
+    model, tokenizer = load(file)
+    encoder: Any = load_encoder("demo")
+    print(
+        "| adapter | join | trained weights | loss, first and last | sha256 of the LM | peak memory of the process, GB |"
+    )
+    print("|---|---|---|---|---|---|", flush=True)
+    for name, task in (("multiple_choice", "egoschema"), ("captioner", "youcook2")):
+        data = plugins.factory("task", task)(mini=True)
+        films = data.train[:8]
+        data.prepare_videos(films)
+        clips = [
+            read_clip(e.video, e.span, data.views, encoder.clip.frames, encoder.clip.size, clip=encoder.clip)
+            for e in films
+        ]
+        pixels = torch.stack([clip.pixels[0] for clip in clips if isinstance(clip, Decoded)])
+        with torch.no_grad():
+            tokens = encoder(encoder.clip.normalize(pixels)).tokens[:, None]
+        for join in ("prefix", "cross_attention"):
+            torch.manual_seed(0)
+            reader = VideoLanguageModel(encoder.dim, model, tokenizer, latents=8, depth=1, join=join)  # type: ignore[arg-type]
+            if name == "captioner":
+                adapter: Any = Captioner(reader, {}, CaptionerSettings())
+                adapter.trainer = type("Trainer", (), {"current_epoch": 0})()
+            else:
+                adapter = MultipleChoice(reader, Settings())
+            before = reader.sha256
+            trained = [value for value in adapter.parameters() if value.requires_grad]
+            optimizer = torch.optim.AdamW(trained, 3e-3)
+            losses = []
+            for _ in range(int(steps)):
+                optimizer.zero_grad()
+                loss = adapter.training_step(Batch(films, tokens), 0)
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+            for hooks in (layer._forward_pre_hooks for layer in model.modules()):
+                hooks.clear()  # of the join, from the model that the next reader takes
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+            same = "unchanged" if reader.sha256 == before else "CHANGED"
+            count = sum(value.numel() for value in trained)
+            print(
+                f"| {name} | {join} | {count:,} | {losses[0]:.2f}, {losses[-1]:.2f} | {same} | {peak:.1f} |", flush=True
+            )
+
+
+def families() -> None:
+    """Prints how each family does, tiny, with text alone and with either join."""
+    import warnings
+
+    from tests.language.families import conformance, kinds, tiny
+
+    warnings.simplefilter("ignore")
+    tokenizer = load("")[1]
+    print("| family | text | prefix | cross_attention |\n|---|---|---|---|")
+    counts: dict[str, int] = {}
+    for kind in kinds():
+        try:
+            model = tiny(kind, vocab_size=len(tokenizer))
+        except Exception as error:  # transformers' own, of a configuration that it does not make that small
+            print(f"| {kind} | not built so small: {type(error).__name__} | | |", flush=True)
+            continue
+        cells = []
+        for join, measured in conformance(model, tokenizer).items():
+            off = max(measured.reference, measured.batch)
+            good = off < 1e-3 and measured.generated and (join == "text" or measured.seen > 0)
+            words = "refused" if measured.refusal else f"right ({off:.0e})" if good else f"WRONG ({off:.0e})"
+            counts[words.split()[0]] = counts.get(words.split()[0], 0) + 1
+            cells.append(words)
+        print(f"| {kind} | {' | '.join(cells)} |", flush=True)
+    print(f"\n{counts}")
+
+
 if __name__ == "__main__":
-    commands: dict[str, Callable[..., None]] = {"likelihoods": likelihoods, "generate": generate}
+    commands: dict[str, Callable[..., None]] = {
+        "likelihoods": likelihoods,
+        "generate": generate,
+        "train": train,
+        "families": families,
+    }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         raise SystemExit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

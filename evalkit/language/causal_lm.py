@@ -296,8 +296,8 @@ class LanguageModel(nn.Module):
             kept = torch.tensor([place_of[row.place] for row in batch], device=ids.device)
             self._check_length(before.shape[1] + mask.shape[1] + 1)
             inputs = self.join.further(ids, torch.cat([before[kept], mask], 1), _of(visual, batch))
-            inputs |= {"past_key_values": repeated(past, kept), "use_cache": True}
-            self._score(inputs, batch, [0] * len(batch), logprobs)
+            cached = {**inputs, "past_key_values": repeated(past, kept), "use_cache": True}
+            self._score(cached, batch, [0] * len(batch), logprobs)
 
     def _score(
         self, inputs: Mapping[str, Any], rows: Sequence[Row], starts: Sequence[int], logprobs: list[float]

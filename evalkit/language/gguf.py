@@ -57,20 +57,22 @@ def load(file: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
 
 
 def _load(file: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
+    import transformers
     from gguf import GGUFReader
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    # Its functions are typed for other calls than these.
+    auto: Any = transformers
     reader = GGUFReader(file)
     # Before anything is made of them.
     huggingface.refuse_huge({key: _value(field) for key, field in reader.fields.items() if len(field.data) == 1})
     named: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(file.parent, **named)
+    config = auto.AutoConfig.from_pretrained(file.parent, **named)
     huggingface.refuse_kernels(config, str(file))
-    make = AutoModelForCausalLM.from_config
+    make = auto.AutoModelForCausalLM.from_config
     # At half a byte for each value.
     checkpoint.refuse_oversized(lambda: make(config), 2 * file.stat().st_size, file)
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **named)
-    model, info = AutoModelForCausalLM.from_pretrained(
+    tokenizer = auto.AutoTokenizer.from_pretrained(file.parent, **named)
+    model, info = auto.AutoModelForCausalLM.from_pretrained(
         file.parent, **named, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
     )
     checkpoint.raise_problems(
@@ -93,11 +95,12 @@ def _value(field: Any) -> Any:
 
 def _unread(reader: Any, model: nn.Module) -> list[str]:
     """The file's tensors that transformers passes over, such as factors of the rotary embedding."""
-    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+    from transformers import modeling_gguf_pytorch_utils
 
+    reading: Any = modeling_gguf_pytorch_utils
     config: Any = model.config
     kind = str(reader.fields["general.architecture"].contents())
-    processor: Any = TENSOR_PROCESSORS.get(kind, TensorProcessor)(config=config.to_dict())
-    names = get_gguf_hf_weights_map(model, processor)
+    processor = reading.TENSOR_PROCESSORS.get(kind, reading.TensorProcessor)(config=config.to_dict())
+    names = reading.get_gguf_hf_weights_map(model, processor)
     # Experts that the file holds in one tensor are taken apart by the processor.
     return [tensor.name for tensor in reader.tensors if tensor.name not in names and "_exps" not in tensor.name]

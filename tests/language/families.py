@@ -83,18 +83,19 @@ def tiny(kind: str, **settings: Any) -> Any:
     Raises:
         Exception: whatever transformers raises of a configuration that cannot be that small.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
-    default = AutoConfig.for_model(kind)
+    auto: Any = transformers
+    default = auto.AutoConfig.for_model(kind)
     values = {**_shrunken(default), **MORE.get(kind, {}), **settings}
-    config = AutoConfig.for_model(kind, **values)
+    config = auto.AutoConfig.for_model(kind, **values)
     with torch.device("meta"):
-        count = sum(value.numel() for value in AutoModelForCausalLM.from_config(config).parameters())
+        count = sum(value.numel() for value in auto.AutoModelForCausalLM.from_config(config).parameters())
     if count > 2e7:
         raise ValueError(f"{count:,} weights")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: nn.Module = AutoModelForCausalLM.from_config(config).eval()
+        model: nn.Module = auto.AutoModelForCausalLM.from_config(config).eval()
     return model
 
 

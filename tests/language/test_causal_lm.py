@@ -24,13 +24,13 @@ def tokenizer(lm: Path) -> Any:
     return load(str(lm))[1]
 
 
-def large(vocabulary: int = 49_152) -> LlamaForCausalLM:
+def large(vocabulary: int = 49_152) -> Any:
     """A random model with a real vocabulary, as sure of its words as a trained one is."""
     torch.manual_seed(0)
     shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, num_attention_heads=2, **shape)).eval()
+    model: Any = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, num_attention_heads=2, **shape))
     model.lm_head.weight.data *= 60
-    return model
+    return model.eval()
 
 
 @torch.no_grad()
@@ -102,19 +102,19 @@ def test_likelihoods_are_those_of_each_text_alone_with_a_cache_and_without(token
     assert logprobs(reader) == pytest.approx(singly, abs=1e-4)
 
 
-def joining(tmp_path: Path) -> Any:
+def joining() -> Any:
     """A tokenizer whose token ": a" spans the end of a prompt and the start of an option."""
     from tokenizers import Tokenizer, models
 
     pieces = ["<s>", "</s>", *"QA?:abc ", " a", ": a"]
     bpe = models.BPE({piece: k for k, piece in enumerate(pieces)}, [(" ", "a"), (":", " a")])
-    fast = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(bpe), bos_token="<s>", eos_token="</s>")
-    return fast
+    made: Any = PreTrainedTokenizerFast
+    return made(tokenizer_object=Tokenizer(bpe), bos_token="<s>", eos_token="</s>")
 
 
-def test_options_after_a_token_that_spans_the_prompt_are_cut_alike(tmp_path: Path) -> None:
+def test_options_after_a_token_that_spans_the_prompt_are_cut_alike() -> None:
     """All are the same event: of the option that is not joined, the prompt's end counts, too."""
-    spanning = joining(tmp_path)
+    spanning = joining()
     reader = LanguageModel(large(50), spanning)
     ids, (joined, other) = reader.split_options("Q? A:", ["a b", "c"])
     assert spanning.convert_ids_to_tokens(ids) == [*"Q? A"]
@@ -134,9 +134,9 @@ def test_an_empty_option_has_a_token_too(tokenizer: Any) -> None:
     assert likelihoods[0].tokens > 0 and likelihoods[0].logprob < 0
 
 
-def test_a_prompt_of_which_nothing_stays_is_told(tmp_path: Path) -> None:
+def test_a_prompt_of_which_nothing_stays_is_told() -> None:
     with pytest.raises(UserError, match="prompt ':': nothing of it stands before the text; say more in adapter.prompt"):
-        LanguageModel(large(50), joining(tmp_path)).split_options(":", ["a b", "c"])
+        LanguageModel(large(50), joining()).split_options(":", ["a b", "c"])
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_the_tokens_of_its_texts_and_their_end(tokenizer: Any) -> None:

@@ -113,7 +113,9 @@ def test_weights_that_are_missing_are_not_drawn(copy: Path, tmp_path: Path) -> N
     from transformers import BartConfig, BartForConditionalGeneration
 
     shape: dict[str, Any] = {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": 200}
-    layers = {f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    layers: dict[str, Any] = {
+        f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")
+    }
     shutil.copytree(copy, tmp_path / "bart")
     BartForConditionalGeneration(BartConfig(**shape, **layers)).save_pretrained(tmp_path / "bart")
     assert "do not fit the model" in refusal(tmp_path / "bart")
@@ -135,7 +137,7 @@ def test_half_precision_is_that_of_the_weights_and_likelihoods_are_near(lm: Path
         model, tokenizer = load(str(lm), precision=precision)  # type: ignore[arg-type]
         assert {value.dtype for value in model.parameters()} == {dtype}
         for join in ("prefix", "cross_attention"):
-            reader = VideoLanguageModel(24, model, tokenizer, latents=3, depth=1, gate=False, join=join).eval()  # type: ignore[arg-type]
+            reader = VideoLanguageModel(24, model, tokenizer, latents=3, depth=1, gate=False, join=join).eval()
             loss = reader.loss(asked, torch.randn(1, 2, 4, 24))
             loss.backward()  # type: ignore[no-untyped-call]
             trained = [value for value in reader.parameters() if value.requires_grad]
