@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Encoder, Example, Prediction, Task
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Training
 from evalkit.heads.optim import Trained
-from evalkit.language.models import check_prompt, load, untrained
-from evalkit.language.reader import READER_SETTINGS, Continuation, Join, ReaderSettings, VideoLanguageModel, steps
+from evalkit.language.answers import Stop, cut, failed, likeliest
+from evalkit.language.causal_lm import LanguageModel
+from evalkit.language.models import check_prompt, untrained
+from evalkit.language.reader import READER_SETTINGS, Continuation, Join, ReaderSettings, steps
+from evalkit.language.served import ServedModel
+from evalkit.language.source import describe, frozen_parts, loss_origin, open_reader
+from evalkit.language.templates import TemplateChoice
 
 Answers = Literal["open", "closed"]
 
@@ -27,9 +33,12 @@ class Settings(Training, ReaderSettings):
     Attributes:
         prompt: what stands before the text, with the example's own {question}; other examples of question and answer
             may stand in it.
+        template: none asks in plain text, chat in the language model's own chat template, auto in that if it has one.
         answers: open is what the model says; closed the likeliest of the most frequent training answers of one token.
         vocabulary: so many of them; VideoPrism's 250 of 100 to 2,000 was best on val.
         max_tokens: of what the model says.
+        stop: where that ends beside the model's own end: question, before the next question that a base model would go
+            on with; line, at the end of its first line; none, nowhere.
         beams: kept while it searches what to say; 1 is greedy.
         lr: peak learning rate.
         weight_decay: of the matrices.
@@ -37,14 +46,17 @@ class Settings(Training, ReaderSettings):
         batch_size: examples in one training step.
     """
 
-    COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"multiple_choice": READER_SETTINGS}
-    INFERENCE_SETTINGS: ClassVar[tuple[str, ...]] = ("answers", "vocabulary", "max_tokens", "beams")
+    COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"multiple_choice": (*READER_SETTINGS, "template")}
+    INFERENCE_SETTINGS: ClassVar[tuple[str, ...]] = ("answers", "vocabulary", "max_tokens", "stop", "beams")
+    TEXT_ONLY: ClassVar[bool] = True
 
     join: Join = "cross_attention"
     prompt: str = "Question: {question} Answer:"
+    template: TemplateChoice = "auto"
     answers: Answers = "open"
     vocabulary: Annotated[int, Gt(0)] = 250
     max_tokens: Annotated[int, Gt(0)] = 32
+    stop: Stop = "question"
     beams: Annotated[int, Gt(0)] = 1
     lr: Annotated[float, Gt(0)] = 3e-3
     weight_decay: Annotated[float, Ge(0)] = 0.05
@@ -64,46 +76,62 @@ class Captioner(Trained):
     needs_video = False
     single_view = True
 
-    def __init__(self, reader: VideoLanguageModel, vocabulary: Mapping[str, int], settings: Settings) -> None:
+    def __init__(self, reader: LanguageModel | ServedModel, vocabulary: Mapping[str, int], settings: Settings) -> None:
         super().__init__(settings)
-        self.reader, self.vocabulary, self.prompt = reader, vocabulary, settings.prompt
-        self.max_tokens, self.beams = settings.max_tokens, settings.beams
+        self.reader, self.vocabulary, self.prompt, self.lm = reader, vocabulary, settings.prompt, settings.lm
+        self.max_tokens, self.beams, self.stop = settings.max_tokens, settings.beams, settings.stop
         self.feature_spec = steps(settings.temporal, settings.stride)
 
     @property
     def frozen(self) -> dict[str, str]:
         """Hashes of the frozen parts that the trained weights belong to."""
-        return {"lm": self.reader.sha256} if self.reader.frozen else {"vocabulary": self.reader.vocabulary}
+        return frozen_parts(self.reader)
+
+    def describe_language_model(self, example: Example) -> dict[str, Any]:
+        return describe(self.reader, self.lm, self._asks(example))
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return self.reader.findings
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Of several references of a video, each epoch learns the next."""
-        texts = [example.target[self.current_epoch % len(example.target)] for example in batch.examples]
-        continuations = [
-            Continuation(i, self._asks(example), text)
-            for i, (example, text) in enumerate(zip(batch.examples, texts, strict=True))
-        ]
-        logprobs, mask = self.reader(continuations, batch.features[:, 0], end=True)
-        return -(logprobs * mask).sum() / mask.sum()  # type: ignore[no-any-return]
+        assert isinstance(self.reader, LanguageModel)
+        return self.reader.loss(self._lesson(batch.examples), batch.features[:, 0], end=True)
+
+    def loss_origin(self, batch: Batch) -> str:
+        return loss_origin(self.reader, self._lesson(batch.examples), batch) or super().loss_origin(batch)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """What the model says of each video; or the likeliest of the answers that it may choose from."""
         tokens = None if features is None else features[:, 0]
         prompts = [self._asks(example) for example in examples]
         if not self.vocabulary:
-            texts = self.reader.generate(prompts, tokens, self.beams, self.max_tokens)
-            return [Prediction(text, {"ended": ended}) for text, ended in texts]
+            return [self._said(*said) for said in self.reader.generate(prompts, tokens, self.beams, self.max_tokens)]
+        assert isinstance(self.reader, LanguageModel)
         likelihood = self.reader.next_token_logprobs(prompts, tokens)[:, list(self.vocabulary.values())]
         answers = list(self.vocabulary)
+        return [likeliest(row, answers, {"log_likelihood": round(max(row), 5)}) for row in likelihood.tolist()]
+
+    def _said(self, text: str | None, ended: bool) -> Prediction:
+        """What the model said, up to where it goes on to something else."""
+        if text is None:
+            return failed(self.reader.no_text)
+        text, stopped = cut(text, self.stop)
+        return Prediction(text, {"ended": ended or stopped})
+
+    def _lesson(self, examples: Sequence[Example]) -> list[Continuation]:
+        texts = [example.target[self.current_epoch % len(example.target)] for example in examples]
         return [
-            Prediction(answers[best], {"log_likelihood": round(float(row[best]), 5)})
-            for row, best in zip(likelihood, likelihood.argmax(1).tolist(), strict=True)
+            Continuation(i, self._asks(example), text)
+            for i, (example, text) in enumerate(zip(examples, texts, strict=True))
         ]
 
     def _asks(self, example: Example) -> str:
         return self.prompt.format(question=example.text)
 
 
-def closed(reader: VideoLanguageModel, prompt: str, answers: Iterable[str], most: int) -> dict[str, int]:
+def closed(reader: LanguageModel, prompt: str, answers: Iterable[str], most: int) -> dict[str, int]:
     """The most frequent answers that are one token after the prompt, and that token, the most frequent first.
 
     Of answers that begin alike, and so have the same token, only the most frequent is there.
@@ -114,7 +142,7 @@ def closed(reader: VideoLanguageModel, prompt: str, answers: Iterable[str], most
     if not answers:
         raise UserError("adapter.answers=closed chooses among training answers, and this task has none; use open")
     for answer, _ in Counter(answers).most_common():
-        ids = reader.split(question, answer)[1]
+        ids = reader.split_options(question, [answer])[1][0]
         if len(ids) == 1 and len(answer_of) < most:
             answer_of.setdefault(ids[0], answer)
     if not answer_of:
@@ -136,25 +164,20 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Caption
     texts = [text for example in task.train for text in _references(example)]
     for example in task.val:
         _references(example)
-    scratch = settings.lm == "scratch"
-    if scratch:
+    scratch = None
+    if settings.lm == "scratch":
         if not texts:
             raise UserError("lm=scratch learns its vocabulary from training captions; this task has none")
+        if settings.lm_precision != "32":
+            raise UserError(f"lm.precision={settings.lm_precision}: lm=scratch is trained in float32; leave it out")
         questions = {prompt.format(question=example.text) for example in task.train}
-        model, tokenizer = untrained([*texts, *sorted(questions)])
-    else:
-        model, tokenizer = load(settings.lm)
-    reader = VideoLanguageModel(
-        encoder.dim,
-        model,
-        tokenizer,
-        latents=settings.latents,
-        depth=settings.depth,
-        join=settings.join,
-        gate=settings.gate,
-        frozen=not scratch,
-    )
-    vocabulary = closed(reader, prompt, texts, settings.vocabulary) if settings.answers == "closed" else {}
+        scratch = untrained([*texts, *sorted(questions)])
+    reader = open_reader(encoder, settings, settings.template, scratch)
+    vocabulary: dict[str, int] = {}
+    if settings.answers == "closed":
+        if isinstance(reader, ServedModel):
+            raise UserError(f"adapter.answers=closed: lm={settings.lm} does not give all its tokens; use answers=open")
+        vocabulary = closed(reader, prompt, texts, settings.vocabulary)
     return Captioner(reader, vocabulary, settings)
 
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
-import string
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Encoder, Example, Prediction, Task
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Training
 from evalkit.heads.optim import Trained
-from evalkit.language.models import check_prompt, load
-from evalkit.language.reader import READER_SETTINGS, Continuation, ReaderSettings, VideoLanguageModel, steps
+from evalkit.language.answers import LETTERS, Stop, cut, failed, lettered, likeliest
+from evalkit.language.causal_lm import LanguageModel
+from evalkit.language.models import check_prompt
+from evalkit.language.reader import READER_SETTINGS, Continuation, ReaderSettings, steps
+from evalkit.language.served import ServedModel
+from evalkit.language.source import describe, frozen_parts, loss_origin, open_reader
+from evalkit.language.templates import TemplateChoice
+
+logger = logging.getLogger("evalkit")
 
 Scorer = Literal["likelihood", "likelihood_per_token", "pmi", "letter", "letter_said", "yes"]
 
@@ -32,7 +40,7 @@ PROMPTS: dict[Scorer, str] = {
     "yes": "Question: {question} Is it: {option}? Answer:",
 }
 YES, NO = "yes", "no"
-SAID = 4  # tokens in which a letter must be named
+SAID, SAID_IN_CHAT = 4, 16  # tokens in which a letter must be named; instruct models speak in sentences
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,9 @@ class Settings(Training, ReaderSettings):
             yes is the likelihood of yes after question and option (FrozenBiLM, https://arxiv.org/abs/2206.08155).
         prompt: what stands between video and answer, with {question}, and {options} or {option}, where it has them;
             empty means the scorer's own.
+        template: none asks in plain text, chat in the language model's own chat template, auto in that if it has one.
+        stop: where what the model says ends, of letter_said: question, before the next question that a base model would
+            go on with; line, at the end of its first line; none, nowhere.
         lr: peak learning rate.
         weight_decay: of the matrices.
         epochs: passes over the training examples.
@@ -54,10 +65,13 @@ class Settings(Training, ReaderSettings):
 
     # LongViViT's reader has learned to describe what happens, and EgoSchema, which has no training split, asks it how
     # likely the options are.
-    COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"captioner": READER_SETTINGS}
+    COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"captioner": (*READER_SETTINGS, "template")}
+    TEXT_ONLY: ClassVar[bool] = True
 
     scorer: Scorer = "likelihood"
     prompt: str = ""
+    template: TemplateChoice = "auto"
+    stop: Stop = "question"
     lr: Annotated[float, Gt(0)] = 3e-3
     weight_decay: Annotated[float, Ge(0)] = 0.05
     epochs: Annotated[int, Ge(0)] = 24
@@ -70,47 +84,79 @@ class MultipleChoice(Trained):
     needs_video = False
     single_view = True
 
-    def __init__(self, reader: VideoLanguageModel, settings: Settings) -> None:
+    def __init__(self, reader: LanguageModel | ServedModel, settings: Settings) -> None:
         super().__init__(settings)
-        self.reader, self.scorer = reader, settings.scorer
-        self.prompt = settings.prompt or PROMPTS[settings.scorer]
+        self.reader, self.stop, self.lm = reader, settings.stop, settings.lm
+        self.scorer, self.asked_scorer = settings.scorer, settings.scorer
+        if isinstance(reader, ServedModel) and settings.scorer != "letter_said" and reader.tells != "echo":
+            self.scorer = "letter" if reader.tells == "letters" else "letter_said"
+        self.prompt = settings.prompt or PROMPTS[self.scorer]
         self.feature_spec = steps(settings.temporal, settings.stride)
 
     @property
     def frozen(self) -> dict[str, str]:
-        """Hashes of the frozen parts that the trained weights belong to."""
-        return {"lm": self.reader.sha256}
+        """Hashes of the frozen parts that the trained weights belong to; the scorer where a server needs another."""
+        other = {} if self.scorer == self.asked_scorer else {"scored_by": self.scorer}
+        return {**frozen_parts(self.reader), **other}
+
+    def describe_language_model(self, example: Example) -> dict[str, Any]:
+        return describe(self.reader, self.lm, self._asks(example, example.choices[0]))
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return self.reader.findings
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        logprobs, mask = self.reader(self._lesson(batch.examples), batch.features[:, 0])
-        return -(logprobs * mask).sum() / mask.sum()  # type: ignore[no-any-return]
+        assert isinstance(self.reader, LanguageModel)
+        return self.reader.loss(self._lesson(batch.examples), batch.features[:, 0])
+
+    def loss_origin(self, batch: Batch) -> str:
+        return loss_origin(self.reader, self._lesson(batch.examples), batch) or super().loss_origin(batch)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The option that the scorer prefers, of equals the first; none where a letter was to be said and was not."""
         tokens = None if features is None else features[:, 0]
         if self.scorer == "letter_said":
-            answers = self.reader.generate([self._asks(example) for example in examples], tokens, 1, SAID)
-            return [named(text, len(example.choices)) for (text, _), example in zip(answers, examples, strict=True)]
+            most = SAID if self.reader.template.name == "none" else SAID_IN_CHAT
+            answers = self.reader.generate([self._asks(example) for example in examples], tokens, 1, most)
+            return [
+                failed(self.reader.no_text) if text is None else named(cut(text, self.stop)[0], len(example.choices))
+                for (text, _), example in zip(answers, examples, strict=True)
+            ]
+        if isinstance(self.reader, ServedModel) and self.reader.tells == "letters":
+            return self._letters_of_server(self.reader, examples)
         texts = [self._texts(example) for example in examples]
         continuations = [
             Continuation(i, self._asks(example, option), text)
             for i, example in enumerate(examples)
             for option, text in zip(example.choices, texts[i], strict=True)
         ]
-        logprobs, mask = self.reader(continuations, tokens)
-        sums, counts = (logprobs * mask).sum(-1), mask.sum(-1)
-        values = sums / counts if self.scorer == "likelihood_per_token" else sums
+        likelihoods = self.reader.loglikelihoods(continuations, tokens)
+        values = [logprob if count else math.nan for logprob, count in likelihoods]
+        if self.scorer == "likelihood_per_token":
+            values = [logprob / count if count else math.nan for logprob, count in likelihoods]
         if self.scorer == "pmi":
-            logprobs_alone, mask_alone = self.reader(
-                [Continuation(0, self.prompt.format(question=""), continuation.text) for continuation in continuations],
-                None,
-            )
-            values = sums - (logprobs_alone * mask_alone).sum(-1)
-        lengths = [len(options) for options in texts]
+            prompt = self.prompt.format(question="")
+            alone = self.reader.loglikelihoods([c._replace(context=prompt) for c in continuations])
+            values = [value - likelihood.logprob for value, likelihood in zip(values, alone, strict=True)]
+        predictions, start = [], 0
+        for options in texts:
+            some = slice(start, start := start + len(options))
+            detail = {
+                "log_likelihood": [round(logprob, 5) for logprob, _ in likelihoods[some]],
+                "tokens": [count for _, count in likelihoods[some]],
+            }
+            predictions.append(likeliest(values[some], range(len(options)), detail))
+        return predictions
+
+    def _letters_of_server(self, server: ServedModel, examples: Sequence[Example]) -> list[Prediction]:
+        """The options whose letters are likeliest among the next tokens that a server lists."""
+        most = max(len(example.choices) for example in examples)
+        rows = server.letter_logprobs([self._asks(example) for example in examples], LETTERS[:most])
         predictions = []
-        for value, row, count in zip(*(torch.split(all_, lengths) for all_ in (values, sums, counts)), strict=True):
-            detail = {"log_likelihood": [round(v, 5) for v in row.tolist()], "tokens": count.int().tolist()}
-            predictions.append(Prediction(int(value.argmax()), detail))
+        for example, row in zip(examples, rows, strict=True):
+            scores = row[: len(example.choices)]
+            predictions.append(likeliest(scores, range(len(scores)), {"log_likelihood": [round(v, 5) for v in scores]}))
         return predictions
 
     def _lesson(self, examples: Sequence[Example]) -> list[Continuation]:
@@ -129,8 +175,7 @@ class MultipleChoice(Trained):
         return lesson
 
     def _asks(self, example: Example, option: str = "") -> str:
-        options = " ".join(f"{letter}: {text}" for letter, text in zip(LETTERS, example.choices, strict=False))
-        return self.prompt.format(question=example.text, options=options, option=option)
+        return self.prompt.format(question=example.text, options=lettered(example.choices), option=option)
 
     def _texts(self, example: Example) -> Sequence[str]:
         """For each option the text whose likelihood speaks for it."""
@@ -138,8 +183,6 @@ class MultipleChoice(Trained):
             return [YES] * len(example.choices)
         return LETTERS[: len(example.choices)] if self.scorer.startswith("letter") else example.choices
 
-
-LETTERS = string.ascii_uppercase
 
 # A letter names an option where it stands by itself: at the start with a mark (B. or B:), in brackets, after "answer"
 # or "I think", or alone. Before any other word it may be a word: A, I, and C, EgoSchema's name of the camera wearer.
@@ -224,22 +267,26 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Multipl
     if any(not example.choices for example in (*task.train, *task.test)):
         raise UserError("adapter=multiple_choice needs questions with options; this task has none")
     most = max((len(example.choices) for example in (*task.train, *task.test)), default=0)
-    if scorer.startswith("letter") and most > len(LETTERS):
-        raise UserError(f"adapter.scorer={scorer}: a question has {most} options, for which there are no letters")
-    model, tokenizer = load(settings.lm)
-    reader = VideoLanguageModel(
-        encoder.dim,
-        model,
-        tokenizer,
-        latents=settings.latents,
-        depth=settings.depth,
-        join=settings.join,
-        gate=settings.gate,
-    )
-    words = LETTERS[: max(1, most)] if scorer.startswith("letter") else (YES, NO) if scorer == "yes" else ()
-    if unknown := [text for text in words if tokenizer.decode(reader.split(PLAIN, text)[1]).strip() != text]:
+    choice = MultipleChoice(open_reader(encoder, settings, settings.template), settings)
+    reader = choice.reader
+    if choice.scorer.startswith("letter") and most > len(LETTERS):
         raise UserError(
-            f"adapter.scorer={scorer}: the language model's vocabulary has no {unknown[0]!r}; use another lm, "
-            "or scorer=likelihood"
+            f"adapter.scorer={choice.scorer}: a question has {most} options, for which there are no letters"
         )
-    return MultipleChoice(reader, settings)
+    if isinstance(reader, ServedModel):
+        if choice.scorer != scorer:
+            given = "only the likeliest next tokens" if reader.tells == "letters" else "no log-probabilities"
+            logger.warning(
+                f"lm={settings.lm} gives {given}, so that adapter.scorer={choice.scorer} is used in place of {scorer}"
+            )
+            check_prompt(choice.prompt, ["{question}", "{options}"])
+        return choice
+    words = LETTERS[: max(1, most)] if scorer.startswith("letter") else (YES, NO) if scorer == "yes" else ()
+    for word in words:
+        ids = reader.split_options(PLAIN, [word])[1][0]
+        if reader.tokenizer.decode(ids).strip() != word:
+            raise UserError(
+                f"adapter.scorer={scorer}: the language model's vocabulary has no {word!r}; use another lm, "
+                "or scorer=likelihood"
+            )
+    return choice

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Gt
 from torch import Tensor, nn
 
 from evalkit import plugins
 from evalkit.api import Encoder, Example, Prediction, Task
+from evalkit.canary.finding import Finding
 from evalkit.config.keys import settings_class
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, AdapterSettings
+from evalkit.language.answers import LETTERS, failed, lettered, likeliest
 from evalkit.language.causal_lm import Continuation, LanguageModel
-from evalkit.language.models import check_prompt, load
+from evalkit.language.models import Precision, check_prompt
+from evalkit.language.served import ServedModel
+from evalkit.language.source import describe, frozen_parts, open_text_model
+from evalkit.language.templates import TemplateChoice
 from evalkit.weights import checkpoint, trained_adapter
+
+logger = logging.getLogger("evalkit")
 
 
 @dataclass(frozen=True)
@@ -27,17 +36,26 @@ class Settings(AdapterSettings):
 
     Attributes:
         captioner: folder of a captioner that evalkit adapt wrote for this encoder, on a task of short clips.
-        lm: any causal language model of transformers, a local folder or hub id; empty means the embedded one.
+        lm: any causal language model of transformers: a local folder, a GGUF file or a hub id; or a served one,
+            http://HOST/v1#MODEL; empty means the embedded one.
+        lm_precision: of the language model's weights and arithmetic.
+        template: none asks in plain text, chat in the language model's own chat template, auto in that if it has one.
         question: what the captioner is asked of each segment.
         max_tokens: of each caption.
-        prompt: what stands before an option, with {captions} and {question}.
+        prompt: what stands before an option, with {captions} and {question}; and with {options} for a server that gives
+            only the likeliest next tokens, so that letters are weighed.
     """
 
     captioner: Path | None = None
     lm: str = ""
+    lm_precision: Precision = "32"
+    template: TemplateChoice = "auto"
     question: str = "What happens?"
     max_tokens: Annotated[int, Gt(0)] = 32
     prompt: str = "{captions}. Question: {question} Answer:"
+
+
+WITH_LETTERS = "{captions}. Question: {question} Options: {options} Answer:"
 
 
 class SegmentsToLM(Adapter):
@@ -45,39 +63,75 @@ class SegmentsToLM(Adapter):
 
     needs_video = False
 
-    def __init__(self, captioner: Adapter, reader: LanguageModel, settings: Settings) -> None:
+    def __init__(self, captioner: Adapter, reader: LanguageModel | ServedModel, settings: Settings) -> None:
         super().__init__()
-        self.captioner, self.reader = captioner.requires_grad_(False), reader
+        self.captioner, self.reader, self.lm = captioner.requires_grad_(False), reader, settings.lm
         self.question, self.prompt = settings.question, settings.prompt
+        self.letters = isinstance(reader, ServedModel) and reader.tells == "letters"
+        if self.letters and settings.prompt == Settings.prompt:
+            self.prompt = WITH_LETTERS
         self.feature_spec = captioner.feature_spec
 
     @property
     def frozen(self) -> dict[str, str]:
         """Hashes of the language model, and of what was learned to caption."""
-        return {"lm": self.reader.sha256, "captioner": checkpoint.sha256(self.captioner)}
+        letters = {"scored_by": "letter"} if self.letters else {}
+        return {**frozen_parts(self.reader), "captioner": checkpoint.sha256(self.captioner), **letters}
+
+    def describe_language_model(self, example: Example) -> dict[str, Any]:
+        return describe(self.reader, self.lm, self._asks(example, "{captions}"))
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return self.reader.findings
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The likeliest option after the captions (B, V clips, T', S, D), of equals the first; blind: after none."""
-        captions_of = [""] * len(examples) if features is None else self._captions(examples, features)
+        captions_of: list[str | None] = [""] * len(examples)
+        if features is not None:
+            captions_of = self._captions(examples, features)
+        known = [(example, text) for example, text in zip(examples, captions_of, strict=True) if text is not None]
+        scores = iter(self._scores(known))
+        predictions = []
+        for text in captions_of:
+            if text is None:
+                predictions.append(failed("the captioner's language model gives NaN in place of a text"))
+                continue
+            values = next(scores)
+            detail = {"captions": text, "log_likelihood": [round(value, 5) for value in values]}
+            predictions.append(likeliest(values, range(len(values)), detail))
+        return predictions
+
+    def _scores(self, asked: Sequence[tuple[Example, str]]) -> list[list[float]]:
+        """The log-likelihood of each option of examples, of which the captions are known; or of its letter."""
+        prompts = [self._asks(example, captions) for example, captions in asked]
+        if self.letters:
+            assert isinstance(self.reader, ServedModel)
+            rows = self.reader.letter_logprobs(prompts, LETTERS)
+            return [row[: len(example.choices)] for row, (example, _) in zip(rows, asked, strict=True)]
         continuations = [
-            Continuation(0, self.prompt.format(captions=captions, question=example.text).strip(), option)
-            for captions, example in zip(captions_of, examples, strict=True)
+            Continuation(i, prompt, option)
+            for i, (prompt, (example, _)) in enumerate(zip(prompts, asked, strict=True))
             for option in example.choices
         ]
-        logprobs, mask = self.reader(continuations, None)
-        values = (logprobs * mask).sum(-1).split([len(example.choices) for example in examples])
-        return [
-            Prediction(int(row.argmax()), {"captions": captions, "log_likelihood": [round(v, 5) for v in row.tolist()]})
-            for row, captions in zip(values, captions_of, strict=True)
-        ]
+        likelihoods = iter(self.reader.loglikelihoods(continuations))
+        pairs = [[next(likelihoods) for _ in example.choices] for example, _ in asked]
+        return [[logprob if count else math.nan for logprob, count in row] for row in pairs]
 
-    def _captions(self, examples: Sequence[Example], features: Tensor) -> list[str]:
-        """The captions of each video in the order of its clips, without repeats of the one before."""
-        captions_of = []
+    def _asks(self, example: Example, captions: str) -> str:
+        options = lettered(example.choices)
+        return self.prompt.format(captions=captions, question=example.text, options=options).strip()
+
+    def _captions(self, examples: Sequence[Example], features: Tensor) -> list[str | None]:
+        """The captions of each video in the order of its clips, without repeats of the one before; None where one
+        failed.
+        """
+        captions_of: list[str | None] = []
         for example, clips in zip(examples, features, strict=True):
             predictions = self.captioner.predict([replace(example, text=self.question)] * len(clips), clips[:, None])
-            captions = groupby(prediction.value for prediction in predictions)
-            captions_of.append(", ".join(caption for caption, _ in captions if caption))
+            values = [prediction.value for prediction in predictions]
+            joined = ", ".join(caption for caption, _ in groupby(values) if caption)
+            captions_of.append(None if None in values else joined)
         return captions_of
 
 
@@ -90,7 +144,11 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Segment
     """
     (settings,) = points
     captioner = settings.captioner
-    check_prompt(settings.prompt, ["{captions}", "{question}"])
+    if not encoder.dim:
+        raise UserError("adapter=segments_to_lm captions what an encoder sees: give one as ckpt=")
+    check_prompt(
+        settings.prompt, ["{captions}", "{question}", *(["{options}"] if "{options}" in settings.prompt else [])]
+    )
     if any(not example.choices for example in task.test):
         raise UserError("adapter=segments_to_lm needs questions with options; this task has none")
     if captioner is None:
@@ -106,5 +164,11 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Segment
     made: Adapter = plugins.factory("adapter", "captioner")(encoder, untrained, [captioner_settings])
     assert isinstance(encoder, nn.Module)
     trained_adapter.restore_adapter(made, folder, {"encoder": checkpoint.sha256(encoder)})
-    model, tokenizer = load(settings.lm)
-    return SegmentsToLM(made.eval(), LanguageModel(model, tokenizer), settings)
+    reader = open_text_model(settings.lm, settings.template, settings.lm_precision)
+    baseline = SegmentsToLM(made.eval(), reader, settings)
+    if isinstance(reader, ServedModel) and reader.tells == "nothing":
+        raise UserError(f"lm={settings.lm} gives no log-probabilities, which adapter=segments_to_lm needs")
+    if baseline.letters:
+        check_prompt(baseline.prompt, ["{captions}", "{question}", "{options}"])
+        logger.warning(f"lm={settings.lm} gives only the likeliest next tokens: options are weighed by their letters")
+    return baseline

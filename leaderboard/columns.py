@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from evalkit.metrics.significance import rank_intervals
+from evalkit.results.table import language_model_of
 
 from .runs import Run
 from .seeds import Seeds, pool_seeds
 
 MINI = "@mini"
+ALONE = "none"  # the ckpt of a run without an encoder: a language model alone, which is asked in words
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,11 @@ _Identity = tuple[str, str, str]
 
 
 def _identity(record: Mapping[str, Any]) -> _Identity:
-    """An encoder's name, hash of its weights, and settings as JSON."""
+    """An encoder's name, hash of its weights, and settings as JSON; of a run without one, its language model's."""
     encoder = record["encoder"]
+    if encoder["ckpt"] == ALONE:  # the language model stands in its place
+        name = language_model_of(record) or encoder["name"]
+        return f"{name} (text only)", str(record["task"]["protocol"].get("lm", "")), "{}"
     return encoder["name"], encoder["sha256"] or encoder["ckpt"], json.dumps(_settings(record), sort_keys=True)
 
 
@@ -205,6 +210,13 @@ def _differences(usual: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     if "adapter" in changed:  # which has other settings
         changed = [key for key in changed if not key.startswith("settings.")]
+    models = [language_model_of(record) for record in (usual, other)]
+    if "lm" in changed and all(models) and models[0] != models[1]:
+        differences.append(f"lm {models[1]} instead of {models[0]}")
+        changed.remove("lm")
+    if {usual["encoder"]["ckpt"], other["encoder"]["ckpt"]} > {ALONE}:  # views, and what reads them
+        differences.append("no video" if other["encoder"]["ckpt"] == ALONE else "a video")
+        changed = [key for key in changed if key in before and key in after]
     for key in changed:
         instead = f" instead of {before[key]}" if key in before else ""
         differences.append(f"{key} {after[key]}{instead}" if key in after else f"no {key}, which is {before[key]}")

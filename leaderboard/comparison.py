@@ -14,7 +14,7 @@ from typing import Any
 from evalkit import plugins
 from evalkit.datasets import published, suites
 
-from .columns import MINI, Cell, Column
+from .columns import ALONE, MINI, Cell, Column
 
 PROTOCOL_PARAMETERS = ("protocol", "windows", "what")  # of a task, whose value is the name of its protocol
 
@@ -52,7 +52,7 @@ class PublishedComparison:
 def compare_published(column: Column, cell: Cell) -> PublishedComparison | None:
     """The published number of the same encoder, else the one that the column's suite has for its size; None if none."""
     score, encoder = cell.score, cell.run.result["encoder"]
-    if score is None or score["value"] is None or column.task.endswith(MINI):
+    if score is None or score["value"] is None or column.task.endswith(MINI) or encoder["ckpt"] == ALONE:
         return None
     known = published.rows(column.task, column.metric, column.adaptation, column.split, column.protocol)
     same_encoder = [row for suite in _suites().values() for row in suite.rows.get(encoder["ckpt"], ())]

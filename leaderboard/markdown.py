@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evalkit.datasets import published
+from evalkit.results.table import language_model_of
 
 from .columns import Cell, Column, build_columns
 from .comparison import compare_published, other_sizes, sections
@@ -195,7 +196,7 @@ def _run_table(columns: Sequence[Column], number: Mapping[str, int]) -> list[str
                     str(number[cell.run.name]),
                     _text(cell.encoder),
                     _text(column.task),
-                    _text(record["adapter"]["name"]),
+                    _text(", ".join(filter(None, (record["adapter"]["name"], language_model_of(record))))),
                     f"{_text(column.protocol)} {record['task']['protocol_sha256'][:8]}".strip(),
                     _text(record["data"]["fingerprint"][:8]),
                     cell.seeds.summary,

@@ -16,6 +16,7 @@ async function show(index) {
   const cell = board.cells[index], column = board.columns[cell.column];
   const run = await unpack(`run-${index}`), samples = await unpack(cell.samples);
   const { result } = run, { task, data, provenance } = result, { canary, ...encoder } = result.encoder;
+  const { language_model, canary: measured, ...adapter } = result.adapter;
   const close = el("button", { type: "button", class: "plain", onclick: () => $("run").close() }, "Close");
   const newest = cell.seeds > 1 ? `newest of ${cell.seeds} seeds, whose mean the board shows`
     : cell.times > 1 && `newest of ${cell.times}`;
@@ -29,7 +30,8 @@ async function show(index) {
     el("div", null,
       el("div", { class: "facts" }, scores(result), costs(result), beside(cell.beside), controls(result),
         failures(result, Object.values(run.failures)), sweep(result.selection)),
-      settings("Configuration", flat({ adapter: result.adapter, encoder, protocol: task.protocol })),
+      settings("Configuration", flat({ adapter, encoder, protocol: task.protocol })),
+      languageModel(language_model, measured),
       settings("Provenance", flat({ ...provenance, fingerprint: data.fingerprint, score: task.score,
         version: task.version, protocol_sha256: task.protocol_sha256, predictions_sha256: data.predictions_sha256 })),
       canary?.length && settings(`Canary: ${ok(canary)} of ${canary.length} ok`,
@@ -55,6 +57,15 @@ function settings(title, lines) {
   return el("details", null, el("summary", null, title), el("table", { class: "keys" }, el("tbody", null,
     lines.map(([key, value]) =>
       el("tr", null, el("th", { scope: "row" }, key), el("td", null, el("code", null, plain(value))))))));
+}
+function languageModel(model, measured = []) {  // which one was asked, and its first prompt as it reads it
+  if (!model) return null;
+  const { prompt, ...facts } = model;
+  const title = `Language model: ${model.name} ${model.sha256?.slice(0, 8) ?? "served"}`;
+  const details = settings(title,
+    [...flat(facts), ...measured.map((check) => [`${check.check}: ${check.outcome}`, check.detail])]);
+  details.append(el("h3", null, "Prompt of the first example"), el("pre", { "data-name": "prompt" }, prompt));
+  return details;
 }
 function scores({ scores, chance }) {
   if (!scores.length) return titled("Scores", el("p", null, "No example has a public answer."));

@@ -26,10 +26,11 @@ def table(durations: str) -> str:
     cases: Counter[str] = Counter()
     for seconds, name in re.findall(r"^([\d.]+)s (?:call|setup|teardown) +tests/(.*)$", durations, re.MULTILINE):
         cases[name.strip()] += float(seconds)
-    files: Counter[str] = Counter()
+    files: dict[str, float] = {}
     functions: Counter[str] = Counter()
     for name, took in cases.items():
-        files[name.partition("::")[0]] += took
+        file = name.partition("::")[0]
+        files[file] = files.get(file, 0.0) + took
         function = name.partition("[")[0]
         functions[function] = max(functions[function], took)
     kept = {name: took for name, took in files.items() if took > LONG}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings
 
 REQUIRED = inspect.Parameter.empty
+SPELLED = {"adapter_from": "adapter.from", "cache_also": "cache.also", "lm_precision": "lm.precision"}  # of options
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
 _CHECK = {"task", "mini", "workers", "time_limit", "decoder"}
 
@@ -90,7 +91,8 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
         return keys
     if task:
         keys |= adapter_keys(adapter or default_adapter(task))
-        keys.pop("adapter.lm", None)  # the option `lm` sets it
+        for name in ("adapter.lm", "adapter.lm_precision"):  # the options lm and lm.precision set them
+            keys.pop(name, None)
     return keys | _keys("trainer", Trainer)
 
 
@@ -143,8 +145,7 @@ def _keys(section: str, owner: Callable[..., Any]) -> dict[str, Key]:
     for name in sorted(parameters, key=lambda name: order.index(name) if name in order else len(order)):
         parameter = parameters[name]
         if parameter.kind in named:
-            dotted = {"adapter_from": "adapter.from", "cache_also": "cache.also"}.get(name, f"{section}.{name}")
-            key = dotted.removeprefix(".")
+            key = f"{section}.{name}" if section else SPELLED.get(name, name)
             default = _default(owner, parameter)
             keys[key] = Key(section, name, _annotation(owner, parameter), default, meanings.get(name, ""))
     return keys

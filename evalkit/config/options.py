@@ -22,7 +22,9 @@ class Options:
             Hugging Face hub, random:NAME, or package.module:function
         adapter: what joins encoder and task: a name that `evalkit list adapters` shows; empty: the task's own
         mini: take the task's own miniature data, generated on first use
-        lm: a causal language model for adapters that take one: a folder or hub id; empty: the adapter's own
+        lm: a causal language model for adapters that take one: a folder, GGUF file, hub id or http://HOST:PORT/v1#MODEL;
+            empty: the adapter's own; ckpt=none asks it alone, without video
+        lm_precision: of the language model's weights and arithmetic; bf16 and 16 take half the memory
         adapter_from: folder of a trained adapter, written by `evalkit adapt`; empty: the checkpoint's own, if it has
             one; none: fit a new one
         out: folder that the result, or the trained adapter, is written into
@@ -50,6 +52,7 @@ class Options:
     adapter: str = ""
     mini: bool = False
     lm: str = ""
+    lm_precision: Literal["32", "bf16", "16"] = "32"
     adapter_from: str = ""
     out: Path = Path("results")
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0

@@ -95,6 +95,13 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
                 f"lm={options.lm}: adapter {plugins.display_name(adapter)!r} takes no language model"
             )
         values["adapter"]["lm"] = options.lm
+    if options.lm_precision != "32":
+        if "lm_precision" not in adapter_defaults(adapter):
+            raise given["lm.precision"].wrong(
+                f"lm.precision={options.lm_precision}: adapter {plugins.display_name(adapter)!r} takes no language "
+                "model"
+            )
+        values["adapter"]["lm_precision"] = options.lm_precision
     trainer = Trainer(**values["trainer"])
     encoder, data, clip, adapter_settings = (values[section] for section in ("encoder", "data", "clip", "adapter"))
     return Config(command, tuple(words), options, encoder, data, clip, adapter_settings, trainer)

@@ -121,6 +121,8 @@ def _refuse_ignored(what: str, loading: Loading, *names: str) -> None:
 def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, ...]) -> Any:
     if ckpt == "demo":
         return _from_folder(demo.FOLDER, None, loading, via)
+    if ckpt == "none":
+        raise UserError("ckpt=none is no encoder: evalkit run alone takes it, to ask a language model without video")
     if ckpt.startswith("random:"):
         _refuse_ignored("random weights", loading, "tokenizer")
         with torch.random.fork_rng():

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from evalkit.api import Batch, Example, FeatureSpec, Prediction
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 
 
@@ -28,11 +29,13 @@ class AdapterSettings:
         COMPATIBLE_ADAPTERS: names of other adapters whose trained weights this one loads, each with the settings of
             theirs that its weights depend on.
         INFERENCE_SETTINGS: settings that have no part in training, so that of a trained adapter the task's value holds.
+        TEXT_ONLY: whether it also answers without an encoder (ckpt=none), which then has `dim` 0.
     """
 
     STACKABLE: ClassVar[tuple[str, ...]] = ()
     COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {}
     INFERENCE_SETTINGS: ClassVar[tuple[str, ...]] = ()
+    TEXT_ONLY: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,18 @@ class Adapter(lightning.LightningModule, ABC):
         """SHA-256 by name of frozen parts that the trained weights belong to and do not contain."""
         return {}
 
+    def describe_language_model(self, example: Example) -> dict[str, Any] | None:
+        """What the record holds of the language model that is asked, with the prompt of an example; None without one.
+
+        Its keys are those of `adapter.language_model` in result.schema.json.
+        """
+        return None
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What was measured of a frozen part, such as a language model, before it was used; for the record."""
+        return ()
+
     @property
     def saves_encoder(self) -> bool:
         """Whether a trained encoder is written as a checkpoint of its own; False where `adapter_state` contains it."""
@@ -127,6 +142,14 @@ class Adapter(lightning.LightningModule, ABC):
     def training_step(self, batch: Batch, index: int) -> Any:
         """The loss of a batch: a scalar; of K > 1 points, {"loss": their sum, "losses": (K,)}."""
         raise UserError(f"adapter {type(self).__name__} has epochs={self.epochs} and no training_step()")
+
+    def loss_origin(self, batch: Batch) -> str:
+        """Where a loss that is NaN or infinite comes from, before its gradients are applied; empty if unknown."""
+        broken = [example.id for example, row in zip(batch.examples, batch.features, strict=True) if _is_broken(row)]
+        if broken:
+            return f"the features of example {broken[0]} hold NaN or infinity"
+        names = [name for name, value in self.named_parameters() if value.requires_grad and _is_broken(value)]
+        return f"the trained weights {names[0]} hold NaN or infinity, try a lower adapter.lr" if names else ""
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and its schedule if any, as of any LightningModule."""
@@ -176,3 +199,7 @@ class Adapter(lightning.LightningModule, ABC):
             video: (1, T, C, H, W) on `meta`.
         """
         return None
+
+
+def _is_broken(values: Tensor) -> bool:
+    return values.is_floating_point() and not bool(values.isfinite().all())

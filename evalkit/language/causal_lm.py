@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
-from evalkit.language.joins import Joined, VisualPrefix
+from evalkit.language.continuations import Continuation as Continuation
+from evalkit.language.continuations import Likelihood as Likelihood
+from evalkit.language.continuations import Row
+from evalkit.language.examine import options, repeated, rows_of_head, traits
+from evalkit.language.generation import BrokenRows, generate_greedily
+from evalkit.language.joins import Join, VisualPrefix
+from evalkit.language.templates import PLAIN, Template
 from evalkit.weights import checkpoint
 
-
-class Continuation(NamedTuple):
-    """A text after a context, about one of the videos of a batch (its index)."""
-
-    video: int
-    context: str
-    text: str
+# What a pass of likelihoods holds at most, unless one text alone is longer: tokens whose keys and values are kept,
+# padding included, and bytes of float32 logits.
+MOST_POSITIONS = 8192
+MOST_LOGITS = 2**28
 
 
 class LanguageModel(nn.Module):
@@ -34,7 +38,13 @@ class LanguageModel(nn.Module):
 
     Attributes:
         vocabulary: hash of the tokens.
+        traits: what was measured of the model.
         join: how the model reads visual tokens; here before the words.
+        template: what stands around each prompt; plain text unless `use` has said otherwise.
+        no_text: why `generate` gives None.
+
+    Raises:
+        UserError: the model is not causal, or does not read text by itself.
     """
 
     def __init__(self, lm: nn.Module, tokenizer: Any, frozen: bool = True) -> None:
@@ -42,12 +52,19 @@ class LanguageModel(nn.Module):
         self.lm, self.tokenizer, self.frozen = lm.eval().requires_grad_(not frozen), tokenizer, frozen
         pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
         self.vocabulary = hashlib.sha256(repr(pieces).encode()).hexdigest()  # plain, so that `architecture` tells it
-        self.join: Joined = VisualPrefix()
-        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(lm.forward).parameters
+        self.traits = traits(lm)
+        self.join: Join = VisualPrefix()
+        self.template = PLAIN
+        self.no_text = "the language model gives NaN in place of a text"
 
     @property
     def words(self) -> nn.Embedding:
         return self.lm.get_input_embeddings()  # type: ignore[operator,no-any-return]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was measured of the model, for the record."""
+        return self.traits.findings
 
     @property
     def sha256(self) -> str:
@@ -65,46 +82,87 @@ class LanguageModel(nn.Module):
             raise UserError("the language model's tokenizer has no token that ends a text (eos_token)")
         return int(self.tokenizer.eos_token_id)
 
+    @property
+    def ends(self) -> list[int]:
+        """Ids of the tokens that end a text: the tokenizer's, those of the model's configurations and the template's.
+
+        Raises:
+            UserError: there is none.
+        """
+        stated = getattr(getattr(self.lm, "generation_config", None), "eos_token_id", None)
+        named = [*stated] if isinstance(stated, list | tuple) else [stated]
+        named += [self.tokenizer.eos_token_id, self.tokenizer.get_vocab().get(self.template.end)]
+        known = {token for token in named if type(token) is int and 0 <= token < self.words.num_embeddings}
+        return sorted(known) or [self.eos]
+
+    def use(self, template: Template) -> None:
+        """Puts a template around each prompt from now on."""
+        self.template = template
+
     def train(self, mode: bool = True) -> LanguageModel:
         super().train(mode)
         if self.frozen:
             self.lm.eval()
         return self
 
-    def loglikelihood(
-        self, continuations: Sequence[Continuation], tokens: Tensor | None, end: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probability of each text after its context.
+    @torch.no_grad()
+    def loglikelihoods(self, continuations: Sequence[Continuation], tokens: Tensor | None = None) -> list[Likelihood]:
+        """Log-probability of each text after its context, whatever else is asked.
+
+        Texts after the same context about the same video are cut at their shortest common prompt (`split_options`), and
+        share what the model has read of it, where its cache allows that. Logits are computed of the texts alone, in
+        passes of at most `MOST_LOGITS` bytes and `MOST_POSITIONS` tokens, sorted by length. Keys and values are held of
+        one pass and of the contexts that it goes on from, which are at most as many tokens.
 
         Args:
             continuations: video, context and text of each.
             tokens: one row per video, as `visual_tokens` takes them; None for words alone.
-            end: count the token that ends the text, too.
-
-        Returns:
-            The log-probability of each token, and 1 where it is one of the text's, else 0: both (N, L).
         """
-        rows = [self.split(context, text, end) for _, context, text in continuations]
-        ids = [torch.tensor(context + text) for context, text in rows]
-        device = self.words.weight.device
-        padded = nn.utils.rnn.pad_sequence(ids, batch_first=True).to(device)
-        attended = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True).to(device)
-        of_text = [torch.tensor([0.0] * len(context) + [1.0] * len(text)) for context, text in rows]
-        mask = nn.utils.rnn.pad_sequence(of_text, batch_first=True).to(device)
         visual = self.visual_tokens(tokens)
-        if visual is not None:
-            visual = visual[torch.tensor([continuation.video for continuation in continuations], device=device)]
-        embedded, attended = self.join(self.words(padded), attended, visual)
-        self._check_length(embedded.shape[1])
-        logits = self._logits(embedded, attended, padded.shape[1])
-        # Position p predicts token p + 1; the first token has no text before it, but it is never the text's own.
-        losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), padded[:, 1:], reduction="none")
-        return -F.pad(losses, (1, 0)), mask
+        logprobs = [0.0] * len(continuations)
+        asked: dict[tuple[int, ...], list[Row]] = {}
+        rows = self._rows(continuations, visual is not None)
+        for row in rows:
+            asked.setdefault((row.video, *row.context), []).append(row)
+        alone: list[Row] = []
+        by_length: dict[int, list[list[Row]]] = {}  # equal lengths, so that nothing stands between context and text
+        for group in asked.values():
+            sharing = [row for row in group if not self._is_long(row)]
+            if self.traits.cache and len(sharing) > 1 and len(group[0].context) > 1:
+                by_length.setdefault(len(group[0].context), []).append(sharing)
+                group = [row for row in group if self._is_long(row)]
+            alone += group
+        for batch in self._batches(alone, visual):
+            inputs, starts = self._inputs(batch, visual)
+            self._score(inputs, batch, starts, logprobs)
+        for length, groups in by_length.items():
+            most = max(1, MOST_POSITIONS // (length + self.join.positions(visual)))
+            for start in range(0, len(groups), most):
+                self._score_after_contexts(groups[start : start + most], visual, logprobs)
+        return [Likelihood(logprob, len(row.text)) for logprob, row in zip(logprobs, rows, strict=True)]
 
-    forward = loglikelihood
+    def loss(self, continuations: Sequence[Continuation], tokens: Tensor | None, end: bool = False) -> Tensor:
+        """Mean negative log-likelihood over all tokens of the texts, with its gradient.
 
-    def generate(self, prompts: Sequence[str], tokens: Tensor | None, beams: int, most: int) -> list[tuple[str, bool]]:
-        """Generate a text after each prompt; beside it, whether the model ended the text itself.
+        Args:
+            continuations: video, context and text of each.
+            tokens: one row per video, as `visual_tokens` takes them; None for words alone.
+            end: learn the token that ends the text, too.
+        """
+        visual = self.visual_tokens(tokens)
+        rows = self._rows(continuations, visual is not None)
+        if end:
+            rows = [row._replace(text=[*row.text, self.eos]) for row in rows]
+        inputs, starts = self._inputs(rows, visual)
+        at, targets = self._texts(rows, starts)
+        return F.cross_entropy(self._logits(inputs, *at), targets)
+
+    forward = loss
+
+    def generate(
+        self, prompts: Sequence[str], tokens: Tensor | None = None, beams: int = 1, most: int = 32
+    ) -> list[tuple[str | None, bool]]:
+        """Generate a text after each prompt, None where logits hold NaN; beside it, whether the model ended the text.
 
         Greedy with one beam. Prompts of equal length go together, so that nothing is padded and no text depends on what
         else is in its batch.
@@ -115,30 +173,36 @@ class LanguageModel(nn.Module):
             beams: width of the beam search.
             most: new tokens at most.
         """
-        texts: list[tuple[str, bool]] = [("", False)] * len(prompts)
-        for group, embedded, mask in self._equal_lengths(prompts, tokens):
-            self._check_length(embedded.shape[1] + most)
-            generated = self.lm.generate(  # type: ignore[operator]
-                inputs_embeds=embedded,
-                attention_mask=mask,
+        texts: list[tuple[str | None, bool]] = [("", False)] * len(prompts)
+        ends = self.ends
+        for group, inputs in self._equal_lengths(prompts, tokens):
+            self._check_length(inputs["attention_mask"].shape[1] + most)
+            broken = BrokenRows(len(group))
+            generate = self.lm.generate if self._generates_after(inputs) else self._generate_greedily
+            generated = generate(  # type: ignore[operator]
+                **inputs,
                 max_new_tokens=most,
                 num_beams=beams,
                 do_sample=False,
-                eos_token_id=self.eos,
-                pad_token_id=self.eos,
+                eos_token_id=ends,
+                pad_token_id=ends[0],
+                logits_processor=[broken],
             )
-            for i, ids in zip(group, generated.tolist(), strict=True):
-                ended = self.eos in ids
-                ids = ids[: ids.index(self.eos)] if ended else ids
-                texts[i] = self.tokenizer.decode(ids, skip_special_tokens=True).strip(), ended
+            given = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+            for i, ids, bad in zip(group, generated[:, given:].tolist(), broken.rows, strict=True):
+                length = next((n for n, token in enumerate(ids) if token in ends), len(ids))
+                text = self.tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
+                texts[i] = None if bad else text, length < len(ids)
         return texts
 
-    def next_token_logprobs(self, prompts: Sequence[str], tokens: Tensor | None) -> Tensor:
+    def next_token_logprobs(self, prompts: Sequence[str], tokens: Tensor | None = None) -> Tensor:
         """Log-probabilities of the token after each prompt (B, vocabulary), float32; arguments as `generate`."""
         rows: list[Tensor] = [torch.empty(0)] * len(prompts)
-        for group, embedded, mask in self._equal_lengths(prompts, tokens):
-            self._check_length(embedded.shape[1])
-            for i, row in zip(group, self._logits(embedded, mask, 1)[:, 0].log_softmax(-1), strict=True):
+        for group, inputs in self._equal_lengths(prompts, tokens):
+            self._check_length(inputs["attention_mask"].shape[1])
+            at = torch.arange(len(group), device=self.words.weight.device)
+            logits = self._logits(inputs, at, torch.full_like(at, inputs["attention_mask"].shape[1] - 1))
+            for i, row in zip(group, logits.log_softmax(-1), strict=True):
                 rows[i] = row
         return torch.stack(rows)
 
@@ -148,51 +212,187 @@ class LanguageModel(nn.Module):
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a text that another text will follow."""
-        ids: list[int] = self.tokenizer.encode(prompt)
+        return self._encode(self.template(prompt))
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=self.template.special)
         return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids  # some end every text by themselves
 
-    def split(self, context: str, text: str, end: bool = False) -> tuple[list[int], list[int]]:
-        """Token ids of a context and of the text after it, encoded as one text: each tokenizer places the space itself.
+    def split_options(self, context: str, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """Token ids of a context and of each text after it, encoded as one: each tokenizer places the space itself.
+
+        A token may span the end of the context and the start of a text. All texts are cut where the context's own
+        tokens end in each of them, so that their likelihoods are those of the same event: what follows the same prompt.
 
         Args:
-            context: what stands before the text.
-            text: one space after it.
-            end: add the token that ends the text.
+            context: what stands before the texts.
+            texts: one space after it, or as the template goes on; each has at least one token.
 
         Raises:
             UserError: no token of the context stays its own.
         """
-        before, whole = self.encode(context), self.encode(f"{context} {text}")
-        n = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
+        before = self.encode(context)
+        prompt = f"{self.template(context)}{self.template.joint}"
+        wholes = [self._encode(f"{prompt}{text}") for text in texts]
+        n = min((_common(before, whole[:-1]) for whole in wholes), default=len(before))
         if not n:
             raise UserError(f"prompt {context!r}: nothing of it stands before the text; say more in adapter.prompt")
-        return whole[:n], whole[n:] + ([self.eos] if end else [])
+        return before[:n], [whole[n:] for whole in wholes]
+
+    def _rows(self, continuations: Sequence[Continuation], seen: bool) -> list[Row]:
+        """Token ids of each continuation, those of one example and context cut alike."""
+        asked: dict[tuple[int, str], list[int]] = {}
+        for place, (video, context, _) in enumerate(continuations):
+            asked.setdefault((video, context), []).append(place)
+        rows: dict[int, Row] = {}
+        for (video, context), places in asked.items():
+            ids, texts = self.split_options(context, [continuations[place].text for place in places])
+            for place, text in zip(places, texts, strict=True):
+                rows[place] = Row(ids, text, video if seen else 0, place)
+        return [rows[place] for place in range(len(rows))]
+
+    @property
+    def _most_scored(self) -> int:
+        """Tokens whose logits are computed at once."""
+        return max(1, MOST_LOGITS // (4 * self.words.num_embeddings))
+
+    def _is_long(self, row: Row) -> bool:
+        """Whether the logits of a text alone are too many for one pass."""
+        return len(row.text) > self._most_scored
+
+    def _batches(self, rows: Sequence[Row], visual: Tensor | None) -> Iterator[list[Row]]:
+        """Yield rows of similar length, as many as fit into one pass, the longest first."""
+        more, batch, scored = self.join.positions(visual), list[Row](), 0
+        for row in sorted(rows, key=lambda row: row.length, reverse=True):
+            longest = (batch or [row])[0].length + more
+            if batch and ((len(batch) + 1) * longest > MOST_POSITIONS or scored + len(row.text) > self._most_scored):
+                yield batch
+                batch, scored = [], 0
+            batch.append(row)
+            scored += len(row.text)
+        if batch:
+            yield batch
+
+    def _inputs(self, rows: Sequence[Row], visual: Tensor | None) -> tuple[dict[str, Any], list[int]]:
+        """The model's inputs of whole rows, and of each the position that predicts its text's first token."""
+        ids, mask = self._padded([row.context + row.text[:-1] for row in rows])
+        inputs = self.join.inputs(self.words, ids, mask, _of(visual, rows))
+        self._check_length(inputs["attention_mask"].shape[1] + 1)
+        return inputs, [self.join.positions(visual) + len(row.context) - 1 for row in rows]
+
+    def _score_after_contexts(
+        self, groups: Sequence[Sequence[Row]], visual: Tensor | None, logprobs: list[float]
+    ) -> None:
+        """Write the log-probabilities of texts after contexts of equal length, each of which is read once."""
+        firsts = [group[0] for group in groups]
+        ids, mask = self._padded([row.context[:-1] for row in firsts])
+        inputs = self.join.inputs(self.words, ids, mask, _of(visual, firsts))
+        before = inputs["attention_mask"]
+        one = torch.zeros(1, dtype=torch.long, device=ids.device)
+        past = self._run({**inputs, "use_cache": True}, one, one).past_key_values
+        place_of = {row.place: k for k, group in enumerate(groups) for row in group}
+        for batch in self._batches([row for group in groups for row in group], visual):
+            ids, mask = self._padded([row.context[-1:] + row.text[:-1] for row in batch])
+            kept = torch.tensor([place_of[row.place] for row in batch], device=ids.device)
+            self._check_length(before.shape[1] + mask.shape[1] + 1)
+            inputs = self.join.further(ids, torch.cat([before[kept], mask], 1), _of(visual, batch))
+            cached = {**inputs, "past_key_values": repeated(past, kept), "use_cache": True}
+            self._score(cached, batch, [0] * len(batch), logprobs)
+
+    def _score(
+        self, inputs: Mapping[str, Any], rows: Sequence[Row], starts: Sequence[int], logprobs: list[float]
+    ) -> None:
+        """Add the log-probability of each token of the rows' texts to their places."""
+        (of_row, columns), targets = self._texts(rows, starts)
+        places = [row.place for row in rows for _ in row.text]
+        done = 0
+        for start in range(0, len(targets), self._most_scored):
+            some = slice(start, start + self._most_scored)
+            losses = F.cross_entropy(self._logits(inputs, of_row[some], columns[some]), targets[some], reduction="none")
+            for loss in losses.tolist():
+                logprobs[places[done]] -= loss
+                done += 1
+
+    def _texts(self, rows: Sequence[Row], starts: Sequence[int]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Row and position that predict each token of the texts, and these tokens, each flat."""
+        device = self.words.weight.device
+        flat = [(k, start + j) for k, start in enumerate(starts) for j in range(len(rows[k].text))]
+        of_row, columns = torch.tensor(flat, device=device).unbind(1)
+        return (of_row, columns), torch.tensor([token for row in rows for token in row.text], device=device)
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids with zeros to the right, and which of them are tokens: both (N, L)."""
+        longest, device = max(map(len, rows)), self.words.weight.device
+        ids = [[*row, *[0] * (longest - len(row))] for row in rows]
+        mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     def _equal_lengths(
         self, prompts: Sequence[str], tokens: Tensor | None
-    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Yield prompts of equal length: their indices, and the model's inputs with their mask."""
+    ) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """Yield prompts of equal length: their indices, and the model's inputs."""
         rows = [self.encode(prompt) for prompt in prompts]
         visual = self.visual_tokens(tokens)
         groups: dict[int, list[int]] = {}
         for i, ids in enumerate(rows):
             groups.setdefault(len(ids), []).append(i)
         for group in groups.values():
-            ids_of_group = torch.tensor([rows[i] for i in group], device=self.words.weight.device)
-            of_group = None if visual is None else visual[torch.tensor(group, device=self.words.weight.device)]
-            embedded, mask = self.join(self.words(ids_of_group), torch.ones_like(ids_of_group), of_group)
-            yield group, embedded, mask
+            ids_of_group, mask = self._padded([rows[i] for i in group])
+            of_group = None if visual is None else visual[torch.tensor(group, device=visual.device)]
+            yield group, self.join.inputs(self.words, ids_of_group, mask, of_group)
 
-    def _logits(self, embedded: Tensor, mask: Tensor, last: int) -> Tensor:
-        """Float32 logits (N, last, vocabulary) of the last positions; of a large vocabulary no others are computed."""
-        kept = {"logits_to_keep": last} if self._takes_logits_to_keep else {}
-        return self.lm(inputs_embeds=embedded, attention_mask=mask, **kept).logits[:, -last:].float()  # type: ignore[no-any-return]
+    def _generates_after(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether the model's own `generate` goes on from such inputs; that of some takes no embeddings."""
+        prepare = self.lm.prepare_inputs_for_generation
+        return "input_ids" in inputs or "inputs_embeds" in inspect.signature(prepare).parameters  # type: ignore[arg-type]
+
+    def _generate_greedily(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, num_beams: int, **settings: Any
+    ) -> Tensor:
+        """New tokens (N, at most max_new_tokens), all of the text read again for each, as `generate` gives them."""
+        if num_beams > 1:
+            raise UserError(
+                f"adapter.beams={num_beams}: {type(self.lm).__name__} searches no beams with join=prefix: use "
+                "adapter.beams=1, or adapter.join=cross_attention"
+            )
+        at = torch.arange(len(inputs_embeds), device=inputs_embeds.device)
+
+        def read(embedded: Tensor, mask: Tensor) -> Tensor:
+            inputs = {"inputs_embeds": embedded, "attention_mask": mask}
+            return self._logits(inputs, at, torch.full_like(at, embedded.shape[1] - 1))
+
+        return generate_greedily(read, self.words, inputs_embeds, attention_mask, **settings)
+
+    def _run(self, inputs: Mapping[str, Any], rows: Tensor, columns: Tensor) -> Any:
+        """The model's output, its logits (1, M, vocabulary) of these positions alone where the model allows that."""
+        given: dict[str, Any] = {**options(self.lm, use_cache=False), **inputs}
+        if not self.traits.rows:
+            return self.lm(**given)
+        with rows_of_head(self.lm, rows, columns):
+            return self.lm(**given)
+
+    def _logits(self, inputs: Mapping[str, Any], rows: Tensor, columns: Tensor) -> Tensor:
+        """Float32 logits (M, vocabulary) of these positions."""
+        logits = self._run(inputs, rows, columns).logits
+        return (logits[0] if self.traits.rows else logits[rows, columns]).float()  # type: ignore[no-any-return]
 
     def _check_length(self, length: int) -> None:
         """Raises UserError if the model does not read so many tokens."""
-        most = getattr(self.lm.config, "max_position_embeddings", length)
+        config: Any = self.lm.config
+        most = getattr(config.get_text_config(), "max_position_embeddings", None) or length
         if length > most:
             raise UserError(
                 f"the language model reads {most:,} tokens, and video, prompt and text have {length:,}: give fewer "
                 "adapter.latents or adapter.max_tokens, a shorter adapter.prompt, or another lm"
             )
+
+
+def _of(visual: Tensor | None, rows: Sequence[Row]) -> Tensor | None:
+    """The visual tokens of each row."""
+    return None if visual is None else visual[torch.tensor([row.video for row in rows], device=visual.device)]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

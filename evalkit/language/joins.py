@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from evalkit.errors import UserError
 from evalkit.heads.head import attention_heads
+from evalkit.language.examine import options, traits
 
-# (words (N, L, W), mask (N, L), visual tokens (N, P, W) or None) -> inputs of the language model and their mask.
-Joined = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+class Join(Protocol):
+    """How a language model reads visual tokens (N, P, W) beside its words; visual is None for words alone."""
+
+    def positions(self, visual: Tensor | None) -> int:
+        """Positions that the visual tokens take in the model's input."""
+
+    def inputs(self, words: nn.Embedding, ids: Tensor, mask: Tensor, visual: Tensor | None) -> dict[str, Tensor]:
+        """The model's inputs of token ids (N, L) with their mask, and the visual tokens of each row."""
+
+    def further(self, ids: Tensor, mask: Tensor, visual: Tensor | None) -> dict[str, Tensor]:
+        """The inputs of token ids that go on where a cache ends; the mask is of all positions."""
 
 
 class Resampler(nn.Module):
@@ -63,18 +74,27 @@ class CrossAttention(nn.Module):
 
     def forward(self, words: Tensor, latents: Tensor) -> Tensor:
         latents = latents.repeat_interleave(len(words) // len(latents), 0)
-        attended = self.attention(self.norm(words), latents, latents, need_weights=False)[0]
-        return words + (attended if self.gate is None else attended * self.gate.tanh())  # type: ignore[no-any-return]
+        queries = self.norm(words.to(latents.dtype))  # those of a language model in half precision
+        attended = self.attention(queries, latents, latents, need_weights=False)[0]
+        attended = attended if self.gate is None else attended * self.gate.tanh()
+        return words + attended.to(words.dtype)  # type: ignore[no-any-return]
 
 
 class VisualPrefix:
     """Join of visual tokens before the words (VideoPrism, appendix G)."""
 
-    def __call__(self, words: Tensor, mask: Tensor, visual: Tensor | None) -> tuple[Tensor, Tensor]:
+    def positions(self, visual: Tensor | None) -> int:
+        return 0 if visual is None else visual.shape[1]
+
+    def inputs(self, words: nn.Embedding, ids: Tensor, mask: Tensor, visual: Tensor | None) -> dict[str, Tensor]:
         if visual is None:
-            return words, mask
-        visual = visual.to(words.dtype)
-        return torch.cat([visual, words], 1), torch.cat([mask.new_ones(visual.shape[:2]), mask], 1)
+            return {"input_ids": ids, "attention_mask": mask}
+        embedded = words(ids)
+        embedded = torch.cat([visual.to(embedded.dtype), embedded], 1)
+        return {"inputs_embeds": embedded, "attention_mask": torch.cat([mask.new_ones(visual.shape[:2]), mask], 1)}
+
+    def further(self, ids: Tensor, mask: Tensor, visual: Tensor | None) -> dict[str, Tensor]:
+        return {"input_ids": ids, "attention_mask": mask}
 
 
 class CrossAttentionJoin:
@@ -92,9 +112,15 @@ class CrossAttentionJoin:
         for layer, crossing in zip(layers, crossings, strict=True):
             layer.register_forward_pre_hook(partial(self._attend, crossing), with_kwargs=True)
 
-    def __call__(self, words: Tensor, mask: Tensor, visual: Tensor | None) -> tuple[Tensor, Tensor]:
-        self.visual = None if visual is None else visual.to(words.dtype)
-        return words, mask
+    def positions(self, visual: Tensor | None) -> int:
+        return 0
+
+    def inputs(self, words: nn.Embedding, ids: Tensor, mask: Tensor, visual: Tensor | None) -> dict[str, Tensor]:
+        return self.further(ids, mask, visual)
+
+    def further(self, ids: Tensor, mask: Tensor, visual: Tensor | None) -> dict[str, Tensor]:
+        self.visual = visual
+        return {"input_ids": ids, "attention_mask": mask}
 
     def _attend(self, crossing: nn.Module, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.visual is None:
@@ -104,17 +130,45 @@ class CrossAttentionJoin:
         return args, {**kwargs, "hidden_states": crossing(kwargs["hidden_states"], self.visual)}
 
 
-def decoder_layers(lm: nn.Module) -> nn.ModuleList:
-    """The list of a language model's layers.
+@torch.no_grad()
+def decoder_layers(lm: nn.Module) -> tuple[nn.ModuleList, int]:
+    """The list of a language model's layers, through which every text goes once, and the width of their input.
 
     Raises:
-        UserError: it has no list of as many as its configuration says.
+        UserError: it has no list of as many as its configuration says, or they read something else than (N, L, W).
     """
-    n = getattr(lm.config, "num_hidden_layers", 0)
-    for module in lm.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n:
-            return module
-    raise UserError(f"adapter.join=cross_attention: {type(lm).__name__} has no list of its {n} layers; use join=prefix")
+    config: Any = lm.config
+    n = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    lists = [module for module in lm.modules() if isinstance(module, nn.ModuleList) and len(module) == n]
+    shapes: dict[nn.Module, list[torch.Size]] = {layer: [] for layers in lists for layer in layers}
+
+    def note(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        shapes[layer].append(getattr(args[0] if args else kwargs.get("hidden_states"), "shape", torch.Size()))
+
+    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in shapes]
+    try:
+        ids = torch.ones(2, 3, dtype=torch.long, device=lm.get_input_embeddings().weight.device)  # type: ignore[operator]
+        lm(input_ids=ids, attention_mask=torch.ones_like(ids), **options(lm, use_cache=False))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layers in lists:
+        seen = {shape for layer in layers for shape in shapes[layer]}
+        once = all(len(shapes[layer]) == 1 for layer in layers)
+        if once and len(seen) == 1 and (shape := seen.pop())[:2] == (2, 3) and len(shape) == 3:
+            return layers, shape[2]
+    raise UserError(
+        f"adapter.join=cross_attention: {type(lm).__name__} has no list of {n} layers that each read all tokens "
+        f"(N, L, width) once; {'use join=prefix, or another lm' if traits(lm).embeddings else 'use another lm'}"
+    )
+
+
+@torch.no_grad()
+def embedding_factor(words: nn.Embedding) -> Tensor:
+    """What a model's embedding multiplies its weights by: the root of the width in Gemma, 1 in most."""
+    weight = words.weight[:1000]
+    ids = torch.arange(len(weight), device=weight.device)
+    return words(ids).float().std() / weight.float().std()  # type: ignore[no-any-return]
 
 
 def _heads(width: int) -> int:

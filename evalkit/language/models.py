@@ -6,36 +6,48 @@ import io
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from evalkit import demo
 from evalkit.errors import UserError, one_line
+from evalkit.language import gguf
+from evalkit.language.examine import traits
 from evalkit.weights import huggingface, peft_adapters
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 # Of lm=scratch: pieces of the vocabulary at most, width, layers.
 SCRATCH = {"vocabulary": 8000, "width": 256, "layers": 3}
+Precision = Literal["32", "bf16", "16"]
+DTYPES: dict[Precision, torch.dtype] = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 
 
-def load(source: str) -> tuple[nn.Module, Any]:
-    """Load a causal language model and its tokenizer from a local folder or a hub id; empty means the embedded one.
+def load(source: str, *, precision: Precision = "32") -> tuple[nn.Module, Any]:
+    """Load a causal language model and its tokenizer; it is examined before it is given.
+
+    Args:
+        source: a local folder, a GGUF file, or a hub id; empty means the embedded one.
+        precision: of its weights in memory, and with them of its arithmetic.
 
     Raises:
-        UserError: transformers cannot load it, its weights are not those of its configuration or no numbers, or it is
-            an adapter of PEFT.
+        UserError: transformers cannot load it, its weights are not those of its configuration or no numbers, it is
+            not causal, or an adapter of PEFT.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if source == "scratch":
         raise UserError("lm=scratch learns from captions, which only adapter=captioner does")
-    folder = Path(source) if source else demo.LANGUAGE_MODEL
+    folder = Path(source).expanduser() if source else demo.LANGUAGE_MODEL
     try:
+        if file := gguf.find(folder):
+            model, tokenizer = gguf.load(file, DTYPES[precision])
+            return _checked(model, tokenizer)
         if not folder.is_dir():
             if folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
-                raise UserError("no such folder; wanted one that transformers saved, or a name on its hub")
+                raise UserError("no such folder; wanted one that transformers saved, a GGUF file, or a name on its hub")
             folder = huggingface.fetch(source)
         peft_adapters.refuse_folder(folder, str(folder))
         if not (folder / "config.json").is_file():
@@ -51,13 +63,34 @@ def load(source: str) -> tuple[nn.Module, Any]:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # its own, tokenizers', sentencepiece's
             raise UserError(f"transformers cannot read its tokenizer: {one_line(error)}") from error
-        model = huggingface.load(AutoModelForCausalLM, folder)
-        if tokenizer.vocab_size > (rows := model.get_input_embeddings().num_embeddings):
-            raise UserError(f"its tokenizer has {tokenizer.vocab_size:,} tokens, and its weights are of {rows:,}")
+        model = huggingface.load(AutoModelForCausalLM, folder, dtype=DTYPES[precision])
+        return _checked(model, tokenizer)
     except UserError as error:
         raise UserError(f"lm={source}: {error}") from error
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # its own would bring penalties and sampling
+
+
+def _checked(model: nn.Module, tokenizer: Any) -> tuple[nn.Module, Any]:
+    """A model and its tokenizer that fit each other, without settings of its own for what is generated.
+
+    Raises:
+        UserError: the tokenizer has more tokens than the model, or the model is not causal.
+    """
+    from transformers import GenerationConfig
+
+    if tokenizer.vocab_size > (rows := model.get_input_embeddings().num_embeddings):  # type: ignore[operator]
+        raise UserError(f"its tokenizer has {tokenizer.vocab_size:,} tokens, and its weights are of {rows:,}")
+    traits(model)
+    # Its own generation configuration would bring penalties and sampling; what ends a text is kept.
+    ends = _end_tokens(model)
+    model.generation_config = GenerationConfig(eos_token_id=ends)  # type: ignore[no-untyped-call,assignment]
     return model, tokenizer
+
+
+def _end_tokens(model: Any) -> list[int] | None:
+    """Ids of the tokens that end a text by the model's configuration and its generation configuration."""
+    stated = [getattr(config, "eos_token_id", None) for config in (model.config, model.generation_config)]
+    listed = [token for ids in stated for token in (ids if isinstance(ids, list | tuple) else [ids])]
+    return sorted({token for token in listed if type(token) is int and token >= 0}) or None
 
 
 def untrained(texts: Sequence[str]) -> tuple[nn.Module, Any]:

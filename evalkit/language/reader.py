@@ -10,10 +10,12 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from evalkit.api import FeatureSpec
+from evalkit.errors import UserError
 from evalkit.heads.adapter import AdapterSettings
 from evalkit.language.causal_lm import Continuation as Continuation
 from evalkit.language.causal_lm import LanguageModel
-from evalkit.language.joins import CrossAttention, CrossAttentionJoin, Resampler, decoder_layers
+from evalkit.language.joins import CrossAttention, CrossAttentionJoin, Resampler, decoder_layers, embedding_factor
+from evalkit.language.models import Precision
 
 Join = Literal["prefix", "cross_attention"]
 Temporal = Literal["none", "strided", "mean"]
@@ -24,8 +26,10 @@ class ReaderSettings(AdapterSettings):
     """Settings of an adapter that decide which weights its `VideoLanguageModel` has.
 
     Attributes:
-        lm: any causal language model of transformers, a local folder or hub id; empty means the embedded one; scratch,
-            of captioner alone, trains a decoder of three layers and a vocabulary of the task's own training texts.
+        lm: any causal language model of transformers: a local folder, a GGUF file or a hub id; with ckpt=none also a
+            served one, http://HOST:PORT/v1#MODEL; empty means the embedded one; scratch, of captioner alone, trains a
+            decoder of three layers and a vocabulary of the task's own training texts.
+        lm_precision: of the language model's weights and arithmetic; what is trained beside it stays float32.
         join: prefix puts the visual tokens before the prompt (VideoPrism, https://arxiv.org/abs/2402.13217, appendix
             G); cross_attention lets the words look at them before each layer of the model (LongViViT).
         gate: of cross-attention: a learned share, which starts at none.
@@ -37,6 +41,7 @@ class ReaderSettings(AdapterSettings):
     """
 
     lm: str = ""
+    lm_precision: Precision = "32"
     join: Join = "prefix"
     gate: bool = True
     temporal: Temporal = "none"
@@ -71,7 +76,7 @@ class VideoLanguageModel(LanguageModel):
         frozen: keep the language model as it is, so that only resampler and join are trained.
 
     Raises:
-        UserError: the model has no list of layers that cross-attention could stand before.
+        UserError: the model cannot be joined this way.
     """
 
     def __init__(
@@ -87,13 +92,21 @@ class VideoLanguageModel(LanguageModel):
         frozen: bool = True,
     ) -> None:
         super().__init__(lm, tokenizer, frozen)
-        width = self.words.embedding_dim
+        if join == "prefix":
+            if not self.traits.embeddings:
+                raise UserError(
+                    f"adapter.join=prefix: {type(lm).__name__} reads embeddings otherwise than the words that they are "
+                    "of, so that it cannot read a video before its words; use join=cross_attention, or another lm"
+                )
+            width = self.words.embedding_dim
+            # A prefix starts with the standard deviation of the embedded words that it stands among.
+            scale = self.words.weight.std() * embedding_factor(self.words)
+        else:
+            layers, width = decoder_layers(lm)
+            scale = torch.ones(())
         self.resampler = Resampler(dim, width, latents, depth)
-        # A prefix starts with the standard deviation of the word embeddings that it stands among.
-        scale = self.words.weight.std() if join == "prefix" else torch.ones(())
-        self.scale = nn.Parameter(scale.detach().clone())
+        self.scale = nn.Parameter(scale.detach().float().clone())
         if join == "cross_attention":
-            layers = decoder_layers(lm)
             self.crossings = nn.ModuleList(CrossAttention(width, gate) for _ in layers)
             self.join = CrossAttentionJoin(layers, self.crossings)
 

@@ -165,6 +165,7 @@ def _named_files(config: Config) -> list[Path]:
     options = config.options
     names = [name for name in (options.task, options.adapter) if name.endswith(".py")]
     names += [options.ckpt] if options.ckpt != "demo" and not options.ckpt.startswith("random:") else []
+    names += [options.lm] if options.lm not in ("", "scratch") else []
     names += [options.adapter_from] if options.adapter_from not in ("", "none") else []
     names += [str(value) for value in config.data.values() if isinstance(value, Path)]
     return [Path(name).expanduser() for name in names]

@@ -23,7 +23,7 @@ from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.launch import cells
 from evalkit.pipeline import adapt as adaptation
-from evalkit.pipeline import runner
+from evalkit.pipeline import runner, text_only
 from evalkit.results import run_folder
 from evalkit.results.table import table
 from evalkit.runtime import notes, parent, ranks
@@ -44,7 +44,10 @@ def run(config: Config, quiet: bool = False) -> Path:
     """
     place = _place(config)
     with (place or ranks.ALONE).notes():
-        folder = runner.run(config, place) if place else _launch(config)
+        if config.options.ckpt == text_only.CKPT and config.module is None:
+            folder = text_only.run(config, place.size if place else 1)
+        else:
+            folder = runner.run(config, place) if place else _launch(config)
     if not quiet and (place is None or place.first):
         print(table(run_folder.load(folder)))
         print(folder / run_folder.RESULT)

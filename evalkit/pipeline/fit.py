@@ -21,8 +21,9 @@ from evalkit.features.batches import gather
 from evalkit.features.extract import Cost, SourceFeatures, unchanged
 from evalkit.features.sources import Source, parts, sources
 from evalkit.heads.adapter import Adapter
+from evalkit.pipeline.examples import Examples
 from evalkit.pipeline.setup import Experiment
-from evalkit.pipeline.trainer import DivergedError, Examples, TrainingCurve, TrainSpec, best_point, fit
+from evalkit.pipeline.trainer import DivergedError, TrainingCurve, TrainSpec, best_point, fit
 from evalkit.video import media
 from evalkit.video.augment import AugmentedView, augmented_views
 from evalkit.video.media import shown, unpacked
@@ -65,7 +66,7 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     read: Any = None  # which features of the encoder's output, and which views of train, `data` has
     data: tuple[Examples, Examples] | None = None  # of train and of val
     counts = [0, 0]  # of train and of val, those that could be read
-    seconds = 0.0
+    seconds, origin = 0.0, ""
     for places in experiment.passes:
         points = [experiment.points[k] for k in places]
         if len(experiment.passes) > 1:
@@ -89,10 +90,11 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
                 best, val_examples = adapter, data[1].examples
         except DivergedError as error:
             curves.update(zip(places, error.curves, strict=True))
+            origin = error.origin
         seconds += time.monotonic() - started
     in_order = [curves[k] for k in range(len(experiment.points))]
     if best is None:
-        raise DivergedError(in_order)
+        raise DivergedError(in_order, origin)
     experiment.use(best, experiment.points[chosen])
     curve = in_order[chosen]
     experiment.on_val = [

@@ -21,11 +21,12 @@ from evalkit.features.extract import Cost, Variant, unchanged
 from evalkit.features.sources import Source, sources
 from evalkit.features.store import Store
 from evalkit.heads.adapter import Adapter
-from evalkit.pipeline import preflight, trainer
+from evalkit.pipeline import examples, preflight, trainer
 from evalkit.pipeline.controls import controls_of, pixel_variants
+from evalkit.pipeline.examples import Examples
 from evalkit.pipeline.fit import training_examples, training_sources
 from evalkit.pipeline.setup import Experiment, prepare, video_places
-from evalkit.pipeline.trainer import Examples, TrainSpec
+from evalkit.pipeline.trainer import TrainSpec
 from evalkit.results import scores
 from evalkit.results.rows import Row
 from evalkit.runtime import machine, notes
@@ -328,9 +329,9 @@ def _fit_predict_score(
         adapter, seconds["fit"] = _fit(experiment, rows, config)
     keep = experiment.reader.keep if adapter.trains_encoder else None
     of_test = rows[None if adapter.trains_encoder else adapter.feature_spec]
-    some = _stand_in(experiment, task.test, min(len(task.test), len(of_test), 2 * trainer.PREDICT_BATCH), of_test)
+    some = _stand_in(experiment, task.test, min(len(task.test), len(of_test), 2 * examples.PREDICT_BATCH), of_test)
     values: list[Any] = []
-    predict_s = _seconds(lambda: values.extend(trainer.predict(adapter, some, keep)[0]))
+    predict_s = _seconds(lambda: values.extend(examples.predict(adapter, some, keep)[0]))
     controls = controls_of(experiment) if options.controls else []
     orders = max((len(example.choices) for example in task.test), default=0)
     asked = 1 + len(controls) + (orders - 2 if "option_order" in controls else 0)
@@ -378,9 +379,9 @@ def _fit(experiment: Experiment, rows: Mapping[FeatureSpec | None, Tensor], conf
     return fitted.eval(), min(total, limit) if limit else total
 
 
-def _stand_in(experiment: Experiment, examples: Sequence[Example], count: int, rows: Tensor) -> Examples:
+def _stand_in(experiment: Experiment, of_split: Sequence[Example], count: int, rows: Tensor) -> Examples:
     """The first examples, each with the features of some part of the sample."""
-    sampling, chosen = experiment.extractor.views, examples[:count]
+    sampling, chosen = experiment.extractor.views, of_split[:count]
     wanted = sources(chosen, sampling)
     index = {source: place % len(rows) for place, source in enumerate(wanted)}
     return Examples(chosen, InMemoryFeatures(rows), index, 1, sampling)

@@ -56,13 +56,7 @@ def check_run(experiment: Experiment, options: Options, shots: int, places: Sequ
         found = f"; found there: {describe_files(looked)}" if looked else ""
         wanted = f"the first would be {shown(task.test[0].video)}{found}"
         raise UserError(f"none of the videos of the {len(task.test):,} test examples is there, {wanted}")
-    out = options.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
+    check_out(options.out)
     if experiment.needs_fit and not task.train:
         raise UserError(
             f"adapter {experiment.adapter_name} is untrained and task {experiment.name} has no train split: mark some "
@@ -72,6 +66,16 @@ def check_run(experiment: Experiment, options: Options, shots: int, places: Sequ
         )
     if shots and not experiment.needs_fit:
         raise UserError(f"trainer.shots={shots} has no effect: nothing is fitted; leave it out")
+
+
+def check_out(out: Path) -> None:
+    """Makes the folder of results; raises UserError if it cannot be written into."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
 
 
 def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:

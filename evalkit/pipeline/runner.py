@@ -19,6 +19,8 @@ from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
 from evalkit.datasets.videos import relative_names
 from evalkit.errors import UserError
+from evalkit.features.extract import Cost
+from evalkit.heads.adapter import Adapter
 from evalkit.heads.flops import trainable_flops
 from evalkit.pipeline import plan, preflight
 from evalkit.pipeline.controls import controls_of, measure_control
@@ -35,6 +37,9 @@ from evalkit.video.media import shown
 from evalkit.weights import trained_adapter
 
 logger = logging.getLogger("evalkit")
+
+# Settings that came later, with the value that all runs had before: left out, so that protocols are the same as then.
+LATER = {"template": "auto", "stop": "question", "lm_precision": "32"}
 
 
 def run(config: Config, ranks: Ranks = ALONE) -> Path:
@@ -60,7 +65,7 @@ def run(config: Config, ranks: Ranks = ALONE) -> Path:
 def _run(config: Config, experiment: Experiment, started: datetime, clock: float) -> Path | None:
     """The folder that was written; None in all but the first process."""
     task, cost, options, ranks = experiment.task, experiment.extractor.cost, config.options, experiment.ranks
-    score_reference = scores.reference(task.score)  # fails now rather than after hours
+    scores.reference(task.score)  # fails now rather than after hours
     findings: list[Finding] = []
     if ranks.first:
         preflight.check_run(experiment, options, config.trainer.shots, video_places(config))
@@ -83,7 +88,68 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         reason = f"{shown(example.video)}: {predicted.failures[example.id]}"
         raise UserError(f"none of the {len(task.test):,} test examples could be read; {reason}")
 
-    scoring = time.monotonic()
+    views = experiment.extractor.views
+    assert views.frames and views.size  # resolve_views() filled them in
+    return write_run(
+        config,
+        task,
+        predicted,
+        name=experiment.name,
+        protocol=_protocol(experiment, config.trainer.shots),
+        encoder=_encoder(experiment, config, findings),
+        adapter=adapter_record(
+            experiment.adapter,
+            experiment.adapter_name,
+            {**recorded(experiment.settings), "from": _place(experiment.fitted_from)},
+            task,
+            trainable_flops=trainable_flops(experiment.adapter, experiment.encoder.module, views.frames, views.size),
+        ),
+        selection=selection,
+        on_val=experiment.on_val,
+        cost=cost,
+        device=str(experiment.device),
+        decoder=default_decoder(options.decoder),
+        started=started,
+        clock=clock,
+    )
+
+
+def write_run(
+    config: Config,
+    task: Task,
+    predicted: Predictions,
+    *,
+    name: str,
+    protocol: Mapping[str, Any],
+    encoder: Mapping[str, Any],
+    adapter: Mapping[str, Any],
+    selection: Mapping[str, Any] | None,
+    on_val: Sequence[tuple[str, Any, Any]],
+    cost: Cost,
+    device: str,
+    decoder: str,
+    started: datetime,
+    clock: float,
+) -> Path:
+    """Scores what was predicted, writes the run and returns its folder; the journal of the predictions is removed.
+
+    Args:
+        config: of the run.
+        task: that was run.
+        predicted: of its test examples.
+        name: of the task, with `@mini` where its miniature was used.
+        protocol: everything that decides the meaning of the scores.
+        encoder: as the record holds it.
+        adapter: as the record holds it.
+        selection: how grid point and epoch were chosen; None where nothing was fitted.
+        on_val: id, target and prediction of each val example.
+        cost: seconds and counts until now.
+        device: of the arithmetic.
+        decoder: the default one.
+        started: when the run began.
+        clock: monotonic time of that.
+    """
+    options, scoring = config.options, time.monotonic()
     rows = _rows(task.test, predicted)
     scored = scores.scores(task.score, rows, options.seed)
     labeled = any(row.target is not None for row in rows)
@@ -93,12 +159,12 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
     result = record(
         task,
         rows,
-        name=experiment.name,
-        score=score_reference,
+        name=name,
+        score=scores.reference(task.score),
         quick_score=_quick_reference(task),
-        protocol=_protocol(experiment, config.trainer.shots),
-        encoder=_encoder(experiment, config, findings),
-        adapter=_adapter(experiment),
+        protocol=protocol,
+        encoder=encoder,
+        adapter=adapter,
         scores=scored,
         controls=controls,
         selection=selection,
@@ -110,8 +176,8 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         provenance=provenance.provenance(
             ("sweep" if config.points else config.command, *config.words),
             options.seed,
-            str(experiment.device),
-            default_decoder(options.decoder),
+            device,
+            decoder,
             started,
             datetime.now(UTC),
         ),
@@ -120,7 +186,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
     )
     chosen = config.at(selection["chosen"].get("point", 0)) if selection else config
     run_id = run_folder.run_id(config.to_yaml(), started)
-    folder = options.out / _encoder_name(options.ckpt) / experiment.name / run_id
+    folder = options.out / path_name(str(encoder["name"])) / name / run_id
     controls_predicted = {
         name: {id: prediction.value for id, prediction in of.items()}
         for name, of in predicted.by_control.items()
@@ -132,7 +198,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         rows,
         chosen.to_yaml(),
         lambda hidden: _submit(task, predicted, hidden),
-        Evidence(controls_predicted, experiment.on_val),
+        Evidence(controls_predicted, on_val),
     )
     predicted.journal.remove()
     return written
@@ -205,7 +271,7 @@ def _protocol(experiment: Experiment, shots: int) -> dict[str, Any]:
         "views": asdict(experiment.extractor.views),
         "augment": asdict(experiment.augment) if experiment.augment else None,
         "adapter": experiment.adapter_name,
-        "settings": {key: value for key, value in experiment.settings.items() if key != "lm"},
+        "settings": {key: value for key, value in recorded(experiment.settings).items() if key != "lm"},
         **experiment.adapter.frozen,  # a language model by its weights, wherever it lies
         **({"shots": shots} if shots else {}),
     }
@@ -226,15 +292,23 @@ def _encoder(experiment: Experiment, config: Config, findings: Sequence[Finding]
     }
 
 
-def _adapter(experiment: Experiment) -> dict[str, Any]:
-    """The adapter's part of the record."""
-    adapter, views = experiment.adapter, experiment.extractor.views
-    assert views.frames and views.size  # resolve_views() filled them in
+def recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an adapter as protocol and record have them: without the usual values of later ones."""
+    return {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
+
+
+def adapter_record(
+    adapter: Adapter, name: str, settings: Mapping[str, Any], task: Task, **more: int | None
+) -> dict[str, Any]:
+    """The adapter's part of the record, with the language model that it asks, if any."""
+    language_model = adapter.describe_language_model(task.test[0])
     return {
-        "name": experiment.adapter_name,
-        "settings": {**experiment.settings, "from": _place(experiment.fitted_from), **adapter.frozen},
+        "name": name,
+        "settings": {**settings, **adapter.frozen},
         "trainable_parameters": sum(value.numel() for value in trained_adapter.adapter_state(adapter).values()),
-        "trainable_flops": trainable_flops(adapter, experiment.encoder.module, views.frames, views.size),
+        **({} if language_model is None else {"language_model": language_model}),
+        **({"canary": [finding._asdict() for finding in adapter.findings]} if adapter.findings else {}),
+        **more,
     }
 
 
@@ -249,5 +323,9 @@ def _place(folder: Path | None) -> str:
 def _encoder_name(ckpt: str) -> str:
     """A folder name for a checkpoint: its last part, as letters that any file system takes."""
     path = Path(ckpt)
-    last = path.parent.name if path.is_file() else path.name or ckpt
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in last).strip(".") or "encoder"
+    return path_name(path.parent.name if path.is_file() else path.name or ckpt)
+
+
+def path_name(name: str) -> str:
+    """A name as letters that any file system takes."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip(".") or "encoder"

@@ -23,6 +23,7 @@ from evalkit.features.reader import FeatureReader, open_feature_cache
 from evalkit.features.sources import resolve_views
 from evalkit.heads import boxes
 from evalkit.heads.adapter import Adapter
+from evalkit.language.served import is_address
 from evalkit.pipeline.checks import check_task
 from evalkit.pipeline.settings import adapter_settings, grid_passes, refuse_grid, refuse_idle
 from evalkit.results.schema import digest as digest_of
@@ -112,7 +113,7 @@ def load_runner(config: Config, ranks: Ranks = ALONE) -> EncoderRunner:
     """The encoder that the words ask for, on this process's device, ready for clips."""
     options = config.options
     torch.manual_seed(options.seed)
-    device = _device(options.device, ranks)
+    device = find_device(options.device, ranks)
     if device.type == "cpu":
         torch.set_num_threads(options.threads or max(1, cores() // ranks.local_size))
     encoder = config.module
@@ -221,9 +222,9 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
             f"task {options.task}: protocol {task.protocol} has another adapter: add adapter={task.adapter}"
         )
     fitted_from = _trained_adapter(config, [name, *settings_class(name).COMPATIBLE_ADAPTERS])
-    points = _points(config, task, name, fitted_from)
+    points = grid_points(config, task, name, fitted_from)
     passes = grid_passes(points, settings_class(name).STACKABLE)
-    build = _builder(name, runner.module, task)
+    build = adapter_builder(name, runner.module, task)
     adapter = build([points[k] for k in passes[0]])
     if adapter.single_view and task.views.clips * task.views.crops != 1:
         raise UserError(f"adapter={name} reads one view per video: set clip.clips=1 clip.crops=1")
@@ -235,7 +236,10 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
     if fitted_from:
         if options.adapter_from and adapter.saves_encoder:
             raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
-        trained_adapter.restore_adapter(adapter, fitted_from, frozen_parts(adapter, task, runner.sha256))
+        frozen = frozen_parts(adapter, task, runner.sha256)
+        trained_adapter.restore_adapter(
+            adapter, fitted_from, frozen, "train it again, or adapter.from=none fits a new one"
+        )
     adapter.to(runner.device).eval()
     if ranks.size > 1 and adapter.trains_encoder and not adapter.divisible:
         raise UserError(
@@ -259,7 +263,7 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
     )
 
 
-def _points(config: Config, task: Task, name: str, fitted_from: Path | None) -> list[dict[str, Any]]:
+def grid_points(config: Config, task: Task, name: str, fitted_from: Path | None) -> list[dict[str, Any]]:
     """The settings of each grid point of an adapter; of one point where nothing is swept."""
     kind, defaults = settings_class(name), adapter_defaults(name)
     protocols = name == (task.adapter or default_adapter(config.options.task))  # `task.settings` are of that adapter
@@ -293,7 +297,7 @@ def _reader(config: Config, extractor: FeatureExtractor, runner: EncoderRunner, 
     return FeatureReader(extractor, runner, spec, cache)
 
 
-def _builder(name: str, encoder: Encoder, task: Task) -> Callable[[Sequence[Mapping[str, Any]]], Adapter]:
+def adapter_builder(name: str, encoder: Encoder, task: Task) -> Callable[[Sequence[Mapping[str, Any]]], Adapter]:
     """Makes an untrained adapter for grid points of one pass, from the random state of now each time."""
     make, kind = plugins.factory("adapter", name), settings_class(name)
     random_state = torch.get_rng_state()
@@ -351,6 +355,8 @@ def _trained_settings(folder: Path, compatible: Mapping[str, Sequence[str]], key
     """
     stored = trained_adapter.adapter_settings(folder)
     settings = {key: stored[key] for key in compatible.get(folder.name, stored) if key in stored}
+    if is_address(str(settings.get("lm", ""))):
+        raise UserError(f"{folder / 'adapter.json'} names a server as lm, which only your own words may")
     for name, value in settings.items():
         if key := keys.get(f"adapter.{name}"):
             settings[name] = check_value(str(folder / "adapter.json"), f"adapter.{name}", key, value)
@@ -373,7 +379,8 @@ def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:
     return trained
 
 
-def _device(word: str, ranks: Ranks) -> torch.device:
+def find_device(word: str, ranks: Ranks) -> torch.device:
+    """The device that `device=` asks for, of this process; raises UserError where there is none."""
     word = ("cuda" if torch.cuda.is_available() else "cpu") if word == "auto" else word
     if word == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch sees no GPU here; use device=cpu or auto")

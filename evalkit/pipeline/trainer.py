@@ -16,63 +16,19 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from evalkit.api import Batch, Example, Prediction, Score, Views
+from evalkit.api import Batch, Score
 from evalkit.errors import UserError
-from evalkit.features.batches import FeatureSource
-from evalkit.features.sources import Source, parts
-from evalkit.heads.adapter import Adapter, check_predictions
-from evalkit.pipeline.divided import DividedSteps, part
+from evalkit.heads.adapter import Adapter
+from evalkit.pipeline.divided import DividedSteps
+from evalkit.pipeline.examples import Examples, TrainingBatches, predict
 from evalkit.results.scores import headline as headline
 from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
 from evalkit.runtime.ranks import ALONE, Ranks
 
-PREDICT_BATCH = 64
 # Products of larger weights are beyond float32.
 MAX_WEIGHT = 1e19
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Examples whose features are at hand.
-
-    Attributes:
-        examples: those that could be decoded.
-        rows: features (V, ...), or uint8 video while the encoder is trained, of each augmented view of each source.
-        index: first row of each source.
-        views: augmented views, and so rows, of each source; 1 where there are only plain ones.
-        sampling: how the videos are read, for their windows.
-    """
-
-    examples: Sequence[Example]
-    rows: FeatureSource
-    index: dict[Source, int]
-    views: int = 1
-    sampling: Views = Views()
-
-    def batches(self, chosen: Sequence[Sequence[int]], view: int = 0) -> Iterator[Batch]:
-        """For each list of positions, the examples there with the features of one of the augmented views."""
-        first = [[self._rows(i) for i in positions] for positions in chosen]
-        rows = self.rows.read([[row + view for of_one in of_batch for row in of_one] for of_batch in first])
-        for positions, of_batch, features in zip(chosen, first, rows, strict=True):
-            examples = [self.examples[i] for i in positions]
-            if self.sampling.window is None:
-                yield Batch(examples, features)
-            else:
-                windows = [*map(len, of_batch)]
-                yield Batch(examples, pad_sequence([*torch.split(features, windows)], batch_first=True), windows)
-
-    def whole(self) -> Batch:
-        """All examples, with the features of all views (n, V, ...) of each."""
-        rows = [self._rows(i)[0] + view for i in range(len(self.examples)) for view in range(self.views)]
-        (features,) = self.rows.read([rows])
-        return Batch(self.examples, features.view(-1, self.views * features.shape[1], *features.shape[2:]))
-
-    def _rows(self, position: int) -> list[int]:
-        """The first row of each part of an example's video."""
-        return [self.index[source] for source in parts(self.examples[position], self.sampling)]
 
 
 @dataclass(frozen=True)
@@ -122,11 +78,16 @@ class Fitted:
 
 
 class DivergedError(UserError):
-    """No grid point could be fitted; their curves say why."""
+    """No grid point could be fitted; their curves say why.
 
-    def __init__(self, curves: list[TrainingCurve]) -> None:
-        super().__init__(f"{curves[0].failure}: try a lower adapter.lr")
-        self.curves = curves
+    Args:
+        curves: of the grid points.
+        origin: what a loss that is no number came from, where that is not the training.
+    """
+
+    def __init__(self, curves: list[TrainingCurve], origin: str = "") -> None:
+        super().__init__(f"{curves[0].failure}: {origin or 'try a lower adapter.lr'}")
+        self.curves, self.origin = curves, origin
 
 
 def fit(
@@ -164,7 +125,7 @@ def fit(
         return _solve(adapter.to(device).eval(), train, val, score)
     finite = _Finite(points)
     select = SelectOnVal(val, score, keep, points, finite.failures, ranks)
-    batches = _Batches(train, adapter.batch_size, spec.seed, ranks)
+    batches = TrainingBatches(train, adapter.batch_size, spec.seed, ranks)
     divided = [DividedSteps(ranks, batches.shares, spec.max_minutes)] if ranks.size > 1 else []
     if divided:
         torch.manual_seed(spec.seed + ranks.rank)  # so that no two drop the same
@@ -232,36 +193,6 @@ def _solve(adapter: Adapter, train: Examples, val: Examples, score: Score) -> Fi
     return Fitted(curves, best)
 
 
-def predict(
-    adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None, ranks: Ranks = ALONE
-) -> list[list[Any]]:
-    """The values that each grid point of the adapter predicts for examples at hand; `keep` as in `fit`.
-
-    Of several processes each predicts its share, and all get all values.
-    """
-    predictions: list[list[Prediction]] = [[] for _ in range(adapter.points)]
-    places = range(len(data.examples))
-    size = 1 if data.sampling.window else PREDICT_BATCH  # a sequence of windows by itself, without padding
-    batches = [places[i : i + size] for i in places[::size]]
-    of_batches: list[list[Sequence[Prediction]]] = []
-    for batch in data.batches(ranks.share(batches)):
-        features = batch.features
-        if keep:
-            kept = keep(features.flatten(0, 1))
-            features = kept.view(*features.shape[:2], *kept.shape[1:])
-        with torch.inference_mode():
-            of_batch = adapter.predict_all(batch.examples, features)
-        of_batches.append([check_predictions(adapter, some, len(batch.examples)) for some in of_batch])
-    shares = ranks.broadcast(ranks.gather(of_batches))
-    for place in range(len(batches)):
-        for of_point, some in zip(predictions, shares[place % ranks.size][place // ranks.size], strict=True):
-            of_point += some
-    with torch.inference_mode():
-        return [
-            [prediction.value for prediction in adapter.finalize(data.examples, of_point)] for of_point in predictions
-        ]
-
-
 def best_point(curves: Sequence[TrainingCurve]) -> int:
     """The place of the course with the best score, of equals the first; no score is worse than any."""
     scores = [-math.inf if curve.best is None or math.isnan(curve.best) else curve.best for curve in curves]
@@ -272,46 +203,6 @@ def _weights(module: nn.Module, k: int, points: int) -> dict[str, Tensor]:
     """The trained weights of one grid point."""
     trained = {name: p.data for name, p in module.named_parameters() if p.requires_grad}
     return {name: value[k] for name, value in trained.items()} if points > 1 else trained
-
-
-class _Batches:
-    """The training batches, or this process's part of each: in each epoch another order, and the next augmented view.
-
-    Attributes:
-        shares: of this process's part in each batch of the present epoch.
-    """
-
-    def __init__(self, data: Examples, size: int, seed: int, ranks: Ranks = ALONE) -> None:
-        self.data, self.ranks = data, ranks
-        self.shares: list[float] = []
-        self.order: Any = torch.utils.data.DataLoader(
-            range(len(data.examples)),  # type: ignore[arg-type]
-            batch_size=size,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(seed),
-            collate_fn=list,
-        )
-        self.epoch = 0
-        self.running: Iterator[Batch] | None = None
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.running = self._epoch()
-        return self.running
-
-    def _epoch(self) -> Iterator[Batch]:
-        view = self.epoch % self.data.views
-        self.epoch += 1
-        divided = [part(batch, self.ranks) for batch in self.order]
-        self.shares[:] = [share for _, share in divided]
-        yield from self.data.batches([own for own, _ in divided], view)
-
-    def close(self) -> None:
-        """Ends what still reads ahead, where an epoch was not finished."""
-        if self.running:
-            self.running.close()  # type: ignore[attr-defined]
 
 
 class SelectOnVal(Callback):
@@ -372,6 +263,21 @@ class _Finite(Callback):
     def __init__(self, points: int) -> None:
         self.points = points
         self.failures: dict[int, str] = {}
+        self.batch: Batch | None = None
+        self.origin = ""
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.batch, self.origin = batch, ""
+
+    def on_before_backward(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
+    ) -> None:
+        """Asks where a loss that is no number comes from, while the weights are still those that gave it."""
+        if self.points == 1 and not bool(loss.isfinite().all()) and self.batch is not None:
+            assert isinstance(pl_module, Adapter)
+            self.origin = pl_module.loss_origin(self.batch)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -382,7 +288,7 @@ class _Finite(Callback):
             if not math.isfinite(loss):
                 self.failures.setdefault(k, f"the loss became {loss} at step {trainer.global_step}")
         if len(self.failures) == self.points:
-            raise DivergedError([TrainingCurve([], 0, self.failures[k]) for k in range(self.points)])
+            raise DivergedError([TrainingCurve([], 0, self.failures[k]) for k in range(self.points)], self.origin)
 
 
 class _Progress(Callback):

@@ -85,6 +85,12 @@ def of_protocol(record: Mapping[str, Any]) -> Iterator[str]:
     protocol, adapter = record["task"]["protocol"], record["adapter"]
     if protocol.get("adapter", adapter["name"]) != adapter["name"]:
         yield f"adapter.name is {adapter['name']}, but {protocol['adapter']} in task.protocol"
+    model = adapter.get("language_model") or {}
+    if model.get("sha256") and "lm" in protocol and protocol["lm"] != model["sha256"]:
+        yield f"adapter.language_model.sha256 is {model['sha256']}, but {_shown(protocol['lm'])} in task.protocol"
+    template = protocol.get("template")
+    if model and template not in (None, model["template"]):
+        yield f"adapter.language_model.template is {_shown(model['template'])}, but {_shown(template)} in task.protocol"
     settings = protocol.get("settings")
     if isinstance(settings, Mapping):
         yield from _differences("task.protocol.settings", settings, record)
@@ -218,6 +224,8 @@ def _same(written: Any, value: Any) -> bool:
         return isinstance(value, Sequence) and len(value) == len(written) and all(map(_same, written, value))
     if isinstance(value, list | dict):
         return False
+    if value == written:  # none is a word of some keys, and stands for no value of others
+        return True
     text = "null" if value in (None, "none") else str(value)
     try:
         if float(text) == float(written):

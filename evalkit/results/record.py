@@ -39,7 +39,7 @@ def record(
         quick_score: reference of the one that controls and val were scored with; None where it is the same.
         protocol: everything that decides the meaning of the scores.
         encoder: name, ckpt, sha256, architecture, clip, parameters, settings and canary.
-        adapter: name, settings, trainable_parameters and trainable_flops.
+        adapter: name, settings, trainable_parameters, and trainable_flops and language_model where it has them.
         scores: of the rows, the headline first.
         controls: name, metric and value of each.
         selection: how grid point and epoch were chosen; None where nothing was fitted.

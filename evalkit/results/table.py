@@ -39,7 +39,10 @@ def table(result: Mapping[str, Any]) -> str:
     status = result["status"] + (f": {failed:,} of {expected:,} examples failed, counted as wrong" if failed else "")
     head = Table.grid(padding=(0, 2))
     head.add_row("task", f"{task['name']}, {task['split']}, version {task['version']}")
-    head.add_row("encoder", f"{encoder['name']}, {count(encoder['parameters'])} parameters")
+    alone = encoder["ckpt"] == "none"
+    head.add_row("encoder", "none" if alone else f"{encoder['name']}, {count(encoder['parameters'])} parameters")
+    if model := adapter.get("language_model"):
+        head.add_row("language model", f"{language_model_of(result)}, {count(model['parameters'])} parameters")
     head.add_row("adapter", f"{adapter['name']}, {count(adapter['trainable_parameters'])} trainable")
     head.add_row("status", status)
     if failed * 2 > expected:
@@ -96,6 +99,14 @@ def table(result: Mapping[str, Any]) -> str:
         lines += ["", "recomputed scores differ from the stored ones:", *(f"  {x}" for x in result["differences"])]
     # A file name may hold bytes that no encoding has; printing it must not fail.
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def language_model_of(record: Mapping[str, Any]) -> str:
+    """The language model of a run for people: its name and a short hash, or that a server holds it; empty for none."""
+    model = record["adapter"].get("language_model")
+    if not model:
+        return ""
+    return f"{model['name']} {model['sha256'][:8] if model['sha256'] else 'served'}"
 
 
 def _grouped(failures: Sequence[Mapping[str, str]], most: int = 5) -> list[str]:

@@ -63,14 +63,22 @@ def is_hub_name(word: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", word) is not None and not word.startswith(".")
 
 
-def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, **settings: Any) -> Any:
-    """Load a transformers model from its folder, every weight in place, float32, in evaluation mode.
+def load(
+    model: Any,
+    folder: Path,
+    left_out: str = "",
+    weights: Weights = None,
+    dtype: torch.dtype = torch.float32,
+    **settings: Any,
+) -> Any:
+    """Load a transformers model from its folder, every weight in place, in evaluation mode.
 
     Args:
         model: the class, such as transformers.CLIPModel.
         folder: with config.json and the weights; pickled weights are read without running code.
         weights: by their names in the model, in place of the folder's own.
         left_out: pattern of weights that the file may hold and the encoder has no use for: heads, decoders.
+        dtype: of the weights in memory.
         settings: for the class.
 
     Raises:
@@ -82,7 +90,7 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
     files = [file for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern)]
     stored = sum(value.nbytes for value in weights.values()) if weights else sum(file.stat().st_size for file in files)
     try:
-        with _quietly():  # its report of what it could not place is our error
+        with quietly():  # its report of what it could not place is our error
             make = getattr(model, "from_config", model)
             checkpoint.refuse_oversized(lambda: make(config, **settings), stored, folder / "config.json")
             module, info = model.from_pretrained(
@@ -91,7 +99,7 @@ def load(model: Any, folder: Path, left_out: str = "", weights: Weights = None, 
                 config=config,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
-                dtype=torch.float32,
+                dtype=dtype,
                 local_files_only=True,
                 trust_remote_code=False,
                 **settings,
@@ -236,7 +244,7 @@ def make_config(model_type: str, values: dict[str, Any]) -> Any:
     """
     from transformers import AutoConfig
 
-    with _quietly():
+    with quietly():
         _refuse_strangers(AutoConfig.for_model(model_type), values, "")
         try:
             return AutoConfig.for_model(model_type, **values)
@@ -343,7 +351,7 @@ def _filter(values: Mapping[str, Any], default: Clip) -> Interpolation:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Silence transformers' messages and progress bars."""
     from transformers.utils import logging
 

@@ -55,13 +55,16 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
     return {FORMER_SETTINGS.get(str(name), str(name)): value for name, value in settings.items()}
 
 
-def restore_adapter(adapter: Adapter, folder: Path, frozen: Mapping[str, str] | None = None) -> None:
+def restore_adapter(
+    adapter: Adapter, folder: Path, frozen: Mapping[str, str] | None = None, advice: str = "train it again"
+) -> None:
     """Loads the weights that `save_adapter` wrote.
 
     Args:
         adapter: untrained, with the settings that were used for training.
         folder: its files.
         frozen: what it belongs to that is not its own: the encoder and the classes as hashes, windows in words.
+        advice: what to do where a frozen part is another.
 
     Raises:
         UserError: the files are damaged, the shapes differ, a weight is no number, or a frozen part is not the one it
@@ -78,7 +81,7 @@ def restore_adapter(adapter: Adapter, folder: Path, frozen: Mapping[str, str] | 
             trained, wanted = (
                 digest[:12] if _HASH.fullmatch(digest) else digest[:80] for digest in (str(known), digest)
             )
-            raise UserError(f"{folder} was trained with {part} {trained}, not with {wanted}: train it again")
+            raise UserError(f"{folder} was trained with {part} {trained}, not with {wanted}: {advice}")
     weights = dict(checkpoint.read_weights(folder / "adapter.safetensors"))
     checkpoint.check_names(adapter_state(adapter), weights, folder)
     checkpoint.check_finite(weights, folder)

@@ -22,7 +22,7 @@ from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.sources import sources
 from evalkit.metrics import ava_map
 from evalkit.metrics.classification import accuracy
-from evalkit.pipeline import trainer
+from evalkit.pipeline import examples
 from evalkit.results import run_folder, validate
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.weights import checkpoint, trained_adapter
@@ -197,8 +197,8 @@ def test_the_boxes_of_a_key_frame_share_one_encode(tiny: Path, tune: str) -> Non
         return tokens
 
     asked = sources(BOXED.test)
-    data = trainer.Examples(BOXED.test, InMemoryFeatures(pixels), {source: row for row, source in enumerate(asked)})
-    (values,) = trainer.predict(tuned, data, keep)
+    data = examples.Examples(BOXED.test, InMemoryFeatures(pixels), {source: row for row, source in enumerate(asked)})
+    (values,) = examples.predict(tuned, data, keep)
     assert encoded == [3] and [len(value) for value in values] == [6, 2, 0]
     with torch.no_grad():
         for example, value, video in zip(BOXED.test, values, pixels[:, 0], strict=True):

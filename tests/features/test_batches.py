@@ -16,9 +16,9 @@ from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures, StreamedFeatures, _ahead, gather
 from evalkit.features.sources import Source, sources
 from evalkit.pipeline import fit, trainer
+from evalkit.pipeline.examples import Examples, TrainingBatches
 from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.setup import Experiment, prepare
-from evalkit.pipeline.trainer import Examples
 from evalkit.runtime import machine
 from evalkit.video.augment import augmented_views
 from evalkit.weights import trained_adapter
@@ -249,7 +249,7 @@ def numbered(n: int, views: int) -> Examples:
 
 
 def test_each_epoch_trains_on_the_next_view_in_a_new_order() -> None:
-    batches = trainer._Batches(numbered(10, 3), 4, seed=0)
+    batches = TrainingBatches(numbered(10, 3), 4, seed=0)
     epochs = [list(batches) for _ in range(5)]
     assert len(batches) == 3
     for epoch, found in enumerate(epochs):

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evalkit.errors import UserError
+from evalkit.language.causal_lm import Continuation, LanguageModel
 from evalkit.language.models import load
+from evalkit.language.reader import VideoLanguageModel
 
 
 @pytest.fixture
@@ -101,3 +103,63 @@ def test_the_embedded_one_loads(lm: Path) -> None:
     for source in ("", str(lm)):
         model, tokenizer = load(source)
         assert tokenizer.vocab_size == model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+
+
+def test_weights_that_are_missing_are_not_drawn(copy: Path, tmp_path: Path) -> None:
+    """A head that is not tied to the embeddings, and the folder of an encoder-decoder, which is no decoder alone."""
+    weights = load_file(copy / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if k != "lm_head.weight"}, copy / "model.safetensors", {"format": "pt"})
+    assert "missing lm_head.weight" in refusal(copy)
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    shape: dict[str, Any] = {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": 200}
+    layers: dict[str, Any] = {
+        f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")
+    }
+    shutil.copytree(copy, tmp_path / "bart")
+    BartForConditionalGeneration(BartConfig(**shape, **layers)).save_pretrained(tmp_path / "bart")
+    assert "do not fit the model" in refusal(tmp_path / "bart")
+
+
+def test_a_masked_model_is_refused_by_its_folder(copy: Path) -> None:
+    from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
+
+    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 200}
+    for model in (BertForMaskedLM, BertLMHeadModel):
+        model(BertConfig(num_attention_heads=2, **shape)).save_pretrained(copy)
+        assert "is not causal" in refusal(copy)
+
+
+def test_half_precision_is_that_of_the_weights_and_likelihoods_are_near(lm: Path) -> None:
+    asked = [Continuation(0, "What happens?", text) for text in ("a red ring grows", "a blue square")]
+    whole = LanguageModel(*load(str(lm))).loglikelihoods(asked)
+    for precision, dtype in (("bf16", torch.bfloat16), ("16", torch.float16)):
+        model, tokenizer = load(str(lm), precision=precision)  # type: ignore[arg-type]
+        assert {value.dtype for value in model.parameters()} == {dtype}
+        for join in ("prefix", "cross_attention"):
+            reader = VideoLanguageModel(24, model, tokenizer, latents=3, depth=1, gate=False, join=join).eval()
+            loss = reader.loss(asked, torch.randn(1, 2, 4, 24))
+            loss.backward()  # type: ignore[no-untyped-call]
+            trained = [value for value in reader.parameters() if value.requires_grad]
+            assert {value.dtype for value in trained} == {torch.float32} and loss.isfinite()
+            half = reader.loglikelihoods(asked)
+            assert [h.logprob for h in half] == pytest.approx([w.logprob for w in whole], rel=0.02)
+
+
+def test_gguf_files_are_told_apart_and_refused_in_one_line(copy: Path, tmp_path: Path) -> None:
+    for content in (b"", b"GGUF", b"GGUF" + b"\xff" * 64, b"GGUF" + (3).to_bytes(4, "little") + b"\xff" * 8, b"PK\3\4"):
+        (tmp_path / "model.gguf").write_bytes(content)
+        refusal(tmp_path / "model.gguf")
+    (tmp_path / "models").mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / "models" / name).write_bytes(b"GGUF")
+    assert "several GGUF files are there (a.gguf, b.gguf); give one" in refusal(tmp_path / "models")
+    assert "no such file" in refusal(tmp_path / "none.gguf")
+    (copy / "more.gguf").write_bytes(b"")
+    load(str(copy))  # a folder that transformers saved stays what it is
+
+
+def test_a_gguf_file_without_its_package_is_told_with_the_command(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'evalkit[gguf]'" in refusal(tmp_path / "model.gguf")

@@ -1,0 +1,33 @@
+"""Texts after contexts: what a language model is asked, and what it says of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Continuation(NamedTuple):
+    """A text after a context, about one of the videos of a batch (its index; of text alone, which example asks)."""
+
+    video: int
+    context: str
+    text: str
+
+
+class Likelihood(NamedTuple):
+    """The log-probability of a text, the sum over its tokens, and how many these are."""
+
+    logprob: float
+    tokens: int
+
+
+class Row(NamedTuple):
+    """Token ids of a context and of the text after it; what row of the visual tokens; its place among all."""
+
+    context: list[int]
+    text: list[int]
+    video: int
+    place: int
+
+    @property
+    def length(self) -> int:
+        return len(self.context) + len(self.text)

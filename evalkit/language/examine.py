@@ -1,0 +1,178 @@
+"""What a causal language model does with its inputs, measured on a few tokens before it is used."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from evalkit.canary.finding import Finding
+from evalkit.errors import UserError, one_line
+
+LENGTH = 7  # tokens of the sequences that are read
+SHARED = 4  # of these, those that the cache holds
+
+
+class Traits(NamedTuple):
+    """What was measured of a causal language model.
+
+    Attributes:
+        embeddings: it reads `inputs_embeds` as the words that they are of; without, join=prefix is impossible.
+        cache: several texts go on from one cached context, as if each was read with it from the start.
+        rows: the last layer is computed at chosen positions alone, with the same logits.
+        findings: what the record of a run shows of it.
+    """
+
+    embeddings: bool
+    cache: bool
+    rows: bool
+    findings: tuple[Finding, ...]
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, Traits] = WeakKeyDictionary()
+
+
+def traits(lm: nn.Module) -> Traits:
+    """What `examine` measures of a model, once."""
+    if lm not in _KNOWN:
+        _KNOWN[lm] = examine(lm)
+    return _KNOWN[lm]
+
+
+def accepts(lm: nn.Module, name: str) -> bool:
+    """Whether a model's forward has a parameter of this name."""
+    return name in inspect.signature(lm.forward).parameters
+
+
+def options(lm: nn.Module, **values: Any) -> dict[str, Any]:
+    """Those of the arguments that a model's forward has."""
+    return {name: value for name, value in values.items() if accepts(lm, name)}
+
+
+@contextmanager
+def rows_of_head(lm: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """Within the block, the layer that gives logits sees these positions alone, as one sequence (1, M, width)."""
+    head = lm.get_output_embeddings()  # type: ignore[operator]
+
+    def choose(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return args[0][rows, columns][None], *args[1:]
+
+    hook = head.register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@torch.no_grad()
+def examine(lm: nn.Module) -> Traits:
+    """Measure a model in evaluation mode on two sequences of seven tokens.
+
+    Raises:
+        UserError: it does not read text by itself, or a token changes what is said before it: it is not causal.
+    """
+    try:
+        ids = _tokens(lm)
+        logits = _read(lm, input_ids=ids)
+    except Exception as error:  # of a model that needs an image, an encoder's states, another length
+        raise UserError(f"{type(lm).__name__} does not read text by itself: {one_line(error)}") from error
+    if logits.shape[:2] != ids.shape:
+        raise UserError(f"{type(lm).__name__} gives no logits of each token, but a tensor {tuple(logits.shape)}")
+    if not bool(logits.isfinite().all()):
+        raise UserError(f"{type(lm).__name__} gives logits that are NaN or infinite, of a plain text already")
+    whole = next(lm.parameters()).dtype == torch.float32
+    tolerance, leak = (1e-3, 1e-4) if whole else (5e-2, 5e-2)  # tiny random masked models leak 2e-3, causal ones 1e-6
+    scale = float(logits.std())
+    changed = ids.clone()
+    changed[:, -1] = ids[:, 0]
+    moved = (_read(lm, input_ids=changed) - logits).abs()
+    share = float(moved[:, :-1].max() / moved[:, -1].max().clamp(min=1e-12))
+    if share > leak:
+        raise UserError(
+            f"{type(lm).__name__} is not causal: a change of the last token moved the logits before it by {share:.1%} "
+            "of what it moved its own. Give a language model that reads from left to right; a masked one, such as "
+            "BERT, sees the answer that it is asked about"
+        )
+
+    def differs(measure: Callable[[], Tensor], wanted: Tensor) -> float:
+        try:
+            return float((measure() - wanted).abs().max()) / max(scale, 1e-12)
+        except Exception:  # whatever a model raises of what it does not take
+            return float("inf")
+
+    off = {
+        "inputs_embeds": differs(lambda: _embedded_logits(lm, ids), logits),
+        "cache": differs(lambda: _continued(lm, ids), logits[[0, 0, 1], SHARED:]),
+        "rows": differs(lambda: _chosen(lm, ids), logits[[0, 1, 1], [2, 0, 5]]),
+    }
+    can = {name: value <= tolerance for name, value in off.items()}
+    causal = f"a change of the last token moved the logits before it by {share:.1e} of its own"
+    words = {
+        "inputs_embeds": ("equal those of the tokens", "differ from those of the tokens: join=prefix is refused"),
+        "cache": ("after a cached context are the same", "after a cached context differ: every text is read whole"),
+    }
+    findings = [Finding("causal", "ok", causal)]
+    for name, (same, other) in words.items():
+        shown = f"logits {same if can[name] else other} (by {off[name]:.1e} of their standard deviation)"
+        findings.append(Finding(name, "ok" if can[name] else "unknown", shown))
+    return Traits(can["inputs_embeds"], can["cache"], can["rows"], tuple(findings))
+
+
+def _tokens(lm: nn.Module) -> Tensor:
+    """Two sequences of tokens (2, LENGTH), different ones where the vocabulary is large enough, none special."""
+    config: Any = lm.config
+    words: nn.Embedding = lm.get_input_embeddings()  # type: ignore[operator]
+    special: set[Any] = set()
+    for name, value in [*vars(config).items(), *vars(config.get_text_config()).items()]:
+        if name.endswith(("token_id", "token_index")):
+            special.update(value if isinstance(value, list) else [value])
+    plain = sorted({*range(words.weight.shape[0])[:10_000]} - special)
+    return (
+        torch.tensor([plain[(k * 7919 + 11) % len(plain)] for k in range(2 * LENGTH)])
+        .view(2, LENGTH)
+        .to(words.weight.device)
+    )
+
+
+def _embedded_logits(lm: nn.Module, ids: Tensor) -> Tensor:
+    """Logits of the words' embeddings; embeddings that are no word's, as a video's are, must be read, too."""
+    embedded = lm.get_input_embeddings()(ids)  # type: ignore[operator]
+    _read(lm, inputs_embeds=(embedded + embedded.flip(1)) / 2)
+    return _read(lm, inputs_embeds=embedded)
+
+
+def _read(lm: nn.Module, **inputs: Tensor) -> Tensor:
+    shape = next(iter(inputs.values())).shape[:2]
+    mask = torch.ones(shape, dtype=torch.long, device=next(iter(inputs.values())).device)
+    return lm(**inputs, attention_mask=mask, **options(lm, use_cache=False)).logits.float()  # type: ignore[no-any-return]
+
+
+def _continued(lm: nn.Module, ids: Tensor) -> Tensor:
+    """Logits (3, LENGTH - SHARED, vocabulary) of what follows a cached context: of the first twice, of the second."""
+    rows = torch.tensor([0, 0, 1], device=ids.device)
+    mask = torch.ones_like(ids)
+    past = lm(input_ids=ids[:, :SHARED], attention_mask=mask[:, :SHARED], use_cache=True).past_key_values
+    past = repeated(past, rows)
+    after = lm(input_ids=ids[rows, SHARED:], attention_mask=mask[rows], past_key_values=past, use_cache=True)
+    return after.logits.float()  # type: ignore[no-any-return]
+
+
+def repeated(cache: Any, rows: Tensor) -> Any:
+    """A copy of a cache with these rows of its batch."""
+    other = copy.deepcopy(cache)
+    other.reorder_cache(rows)
+    return other
+
+
+def _chosen(lm: nn.Module, ids: Tensor) -> Tensor:
+    with rows_of_head(lm, torch.tensor([0, 1, 1]), torch.tensor([2, 0, 5])):
+        logits = lm(input_ids=ids, attention_mask=torch.ones_like(ids), **options(lm, use_cache=False)).logits
+    if logits.shape[:2] != (1, 3):
+        raise ValueError("its last layer is not the one that gives logits")
+    return logits[0].float()  # type: ignore[no-any-return]

@@ -1,0 +1,131 @@
+"""Examples with their features, as training, val and test batches read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from evalkit.api import Batch, Example, Prediction, Views
+from evalkit.features.batches import FeatureSource
+from evalkit.features.sources import Source, parts
+from evalkit.heads.adapter import Adapter, check_predictions
+from evalkit.pipeline.divided import part
+from evalkit.runtime.ranks import ALONE, Ranks
+
+PREDICT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples whose features are at hand.
+
+    Attributes:
+        examples: those that could be decoded.
+        rows: features (V, ...), or uint8 video while the encoder is trained, of each augmented view of each source.
+        index: first row of each source.
+        views: augmented views, and so rows, of each source; 1 where there are only plain ones.
+        sampling: how the videos are read, for their windows.
+    """
+
+    examples: Sequence[Example]
+    rows: FeatureSource
+    index: dict[Source, int]
+    views: int = 1
+    sampling: Views = Views()
+
+    def batches(self, chosen: Sequence[Sequence[int]], view: int = 0) -> Iterator[Batch]:
+        """For each list of positions, the examples there with the features of one of the augmented views."""
+        first = [[self._rows(i) for i in positions] for positions in chosen]
+        rows = self.rows.read([[row + view for of_one in of_batch for row in of_one] for of_batch in first])
+        for positions, of_batch, features in zip(chosen, first, rows, strict=True):
+            examples = [self.examples[i] for i in positions]
+            if self.sampling.window is None:
+                yield Batch(examples, features)
+            else:
+                windows = [*map(len, of_batch)]
+                yield Batch(examples, pad_sequence([*torch.split(features, windows)], batch_first=True), windows)
+
+    def whole(self) -> Batch:
+        """All examples, with the features of all views (n, V, ...) of each."""
+        rows = [self._rows(i)[0] + view for i in range(len(self.examples)) for view in range(self.views)]
+        (features,) = self.rows.read([rows])
+        return Batch(self.examples, features.view(-1, self.views * features.shape[1], *features.shape[2:]))
+
+    def _rows(self, position: int) -> list[int]:
+        """The first row of each part of an example's video."""
+        return [self.index[source] for source in parts(self.examples[position], self.sampling)]
+
+
+class TrainingBatches:
+    """The training batches, or this process's part of each: in each epoch another order, and the next augmented view.
+
+    Attributes:
+        shares: of this process's part in each batch of the present epoch.
+    """
+
+    def __init__(self, data: Examples, size: int, seed: int, ranks: Ranks = ALONE) -> None:
+        self.data, self.ranks = data, ranks
+        self.shares: list[float] = []
+        self.order: Any = torch.utils.data.DataLoader(
+            range(len(data.examples)),  # type: ignore[arg-type]
+            batch_size=size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
+            collate_fn=list,
+        )
+        self.epoch = 0
+        self.running: Iterator[Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.running = self._epoch()
+        return self.running
+
+    def _epoch(self) -> Iterator[Batch]:
+        view = self.epoch % self.data.views
+        self.epoch += 1
+        divided = [part(batch, self.ranks) for batch in self.order]
+        self.shares[:] = [share for _, share in divided]
+        yield from self.data.batches([own for own, _ in divided], view)
+
+    def close(self) -> None:
+        """Ends what still reads ahead, where an epoch was not finished."""
+        if self.running:
+            self.running.close()  # type: ignore[attr-defined]
+
+
+def predict(
+    adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None, ranks: Ranks = ALONE
+) -> list[list[Any]]:
+    """The values that each grid point of the adapter predicts for examples at hand; `keep` as in `fit`.
+
+    Of several processes each predicts its share, and all get all values.
+    """
+    predictions: list[list[Prediction]] = [[] for _ in range(adapter.points)]
+    places = range(len(data.examples))
+    size = 1 if data.sampling.window else PREDICT_BATCH  # a sequence of windows by itself, without padding
+    batches = [places[i : i + size] for i in places[::size]]
+    of_batches: list[list[Sequence[Prediction]]] = []
+    for batch in data.batches(ranks.share(batches)):
+        features = batch.features
+        if keep:
+            kept = keep(features.flatten(0, 1))
+            features = kept.view(*features.shape[:2], *kept.shape[1:])
+        with torch.inference_mode():
+            of_batch = adapter.predict_all(batch.examples, features)
+        of_batches.append([check_predictions(adapter, some, len(batch.examples)) for some in of_batch])
+    shares = ranks.broadcast(ranks.gather(of_batches))
+    for place in range(len(batches)):
+        for of_point, some in zip(predictions, shares[place % ranks.size][place // ranks.size], strict=True):
+            of_point += some
+    with torch.inference_mode():
+        return [
+            [prediction.value for prediction in adapter.finalize(data.examples, of_point)] for of_point in predictions
+        ]

@@ -1,0 +1,78 @@
+"""Families of causal language models, tiny: right with text, a prefix and cross-attention, or refused in one line.
+
+`python bench/language.py families` tries all that transformers can build.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evalkit.errors import UserError
+from evalkit.language.causal_lm import LanguageModel
+from evalkit.language.models import load
+from evalkit.language.reader import VideoLanguageModel
+from tests.language.families import conformance, tiny
+
+pytestmark = pytest.mark.slow
+
+
+def _tokenizer(lm: Path) -> Any:
+    return load(str(lm))[1]
+
+
+# Learned positions, none, other widths of embeddings, scaled ones, nested configurations, windows, states, experts,
+# decoders of translation models; ctrl, openai-gpt and gemma3 generate from no embeddings by themselves.
+@pytest.mark.parametrize(
+    "kind",
+    ["bart", "bloom", "ctrl", "gemma", "gemma3", "gpt_oss", "llama", "mamba", "openai-gpt", "opt", "qwen3_5_text"],
+)
+def test_a_family_reads_words_and_videos_as_its_whole_sequences_say(kind: str, lm: Path) -> None:
+    for join, measured in conformance(tiny(kind), _tokenizer(lm)).items():
+        assert not measured.refusal, (join, measured.refusal)
+        assert measured.reference < 1e-4 and measured.batch < 1e-4 and measured.generated, (join, measured)
+        assert join == "text" or measured.seen > 1e-6, (join, measured)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlnet", "xlm"])
+def test_a_model_that_sees_what_comes_later_is_refused(kind: str, lm: Path) -> None:
+    model, tokenizer = tiny(kind), _tokenizer(lm)
+    with pytest.raises(UserError, match="is not causal: a change of the last token moved the logits before it") as told:
+        LanguageModel(model, tokenizer)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("kind", ["gemma3n_text", "gemma4_text"])
+def test_embeddings_of_each_layer_are_not_lost(kind: str, lm: Path) -> None:
+    """A model that looks its tokens up in every layer reads no embeddings alone."""
+    model = tiny(kind)
+    for name, value in model.named_parameters():
+        if "altup.correct_output_scale" in name or "per_layer" in name:
+            torch.nn.init.normal_(value, std=1.0)  # which random weights leave at zero
+    measured = conformance(model, _tokenizer(lm))
+    assert not measured["text"].refusal and measured["text"].reference < 1e-3 and measured["text"].generated
+    assert (
+        "adapter.join=prefix" in measured["prefix"].refusal
+        and "reads embeddings otherwise" in measured["prefix"].refusal
+    )
+    crossed = measured["cross_attention"]
+    assert "has no list of" in crossed.refusal if crossed.refusal else crossed.reference < 1e-3 and crossed.generated
+
+
+def test_visual_tokens_have_the_scale_of_words_as_the_model_scales_them(lm: Path) -> None:
+    """Gemma multiplies embedded words by the root of its width, which here is 32."""
+    for kind, factor in (("gemma", 32**0.5), ("llama", 1.0), ("bart", 1.0)):
+        reader = VideoLanguageModel(24, tiny(kind), _tokenizer(lm), latents=3, depth=1, join="prefix")
+        words = reader.words(torch.arange(200)).std()
+        assert reader.scale.item() == pytest.approx(words.item(), rel=1e-3)
+        assert reader.scale.item() == pytest.approx(factor * reader.words.weight.std().item(), rel=1e-3)
+
+
+def test_a_prefix_has_the_width_of_words_and_cross_attention_that_of_layers(lm: Path) -> None:
+    """OPT-350m embeds words in half the width of its layers."""
+    prefix, crossed = (
+        VideoLanguageModel(24, tiny("opt"), _tokenizer(lm), latents=3, depth=1, join=join)
+        for join in ("prefix", "cross_attention")
+    )
+    assert (prefix.resampler.latents.shape, crossed.resampler.latents.shape) == ((3, 16), (3, 32))
