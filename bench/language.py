@@ -174,9 +174,7 @@ def train(file: str, steps: str = "8") -> None:
 
     model, tokenizer = load(file)
     encoder: Any = load_encoder("demo")
-    print(
-        "| adapter | join | trained weights | loss, first and last | sha256 of the LM | peak memory of the process, GB |"
-    )
+    print("| adapter | join | trained weights | loss, first and last | sha256 of the LM | peak memory, GB |")
     print("|---|---|---|---|---|---|", flush=True)
     for name, task in (("multiple_choice", "egoschema"), ("captioner", "youcook2")):
         data = plugins.factory("task", task)(mini=True)

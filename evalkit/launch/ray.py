@@ -79,7 +79,7 @@ def _settings(jobs: Jobs) -> tuple[str, dict[str, float]]:
 def _run(ray: Any, waiting: Sequence[Cell], at_once: int, resources: dict[str, float], total: int) -> dict[str, Ended]:
     """How each cell ended, by its mark; so many are given to Ray at once."""
     # A process per task: the next one begins with free GPU memory.
-    task = ray.remote(_run_words).options(max_calls=1, max_retries=RETRIES, **resources)
+    task = ray.remote(max_calls=1, max_retries=RETRIES, **resources)(_run_words)
     ended: dict[str, Ended] = {}
     given: dict[Any, Cell] = {}
     queue = list(waiting)
