@@ -87,10 +87,12 @@ bench: install
 install: $(VENV)/installed
 
 # torch goes first and pinned: a later, unpinned resolution could pull a build with gigabytes of CUDA.
+# Python compiles the modules that are imported, a tenth of those that are installed.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 clean:

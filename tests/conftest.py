@@ -1,6 +1,7 @@
 """What several test files stand on: a vocabulary, films, an encoder and a language model, all tiny and real."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,36 @@ from tests.processes import pytest_configure, pytest_runtest_protocol, pytest_xd
 
 __all__ = ["pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 
-
+TESTS = Path(__file__).parent
 SLOW = {"films", "decoding_here", "java"}
+# Files that take longest, longest first. Handed out last, one would keep a process busy while the other is done.
+LONGEST = (
+    "demo/test_demo.py",
+    "launch/test_processes.py",
+    "pipeline/test_killed.py",
+    "video/test_workers.py",
+    "test_processes.py",
+    "launch/test_sweep.py",
+    "pipeline/test_run.py",
+    "video/test_decode.py",
+    "mini/test_library.py",
+    "test_docs.py",
+    "commands/test_check.py",
+    "test_callback.py",
+    "adapters/test_captioner.py",
+    "pipeline/test_journal.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What films or runs the whole is slow; other slow tests say so themselves."""
+    """What films or runs the whole is slow; other slow tests say so themselves. The longest files come first."""
     for item in items:
         if SLOW & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    sizes = Counter(item.path for item in items)
+    ranks = {TESTS / file: rank for rank, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: (ranks.get(item.path, len(ranks)), -sizes[item.path]))  # within a file as they stand
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,7 +31,13 @@ class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
     xdist's own puts all files of a dead process back, those that are done and the test that killed it included: the
     test kills the next process too, and a file without a test left is handed out as nothing, after which a process
     waits forever. And of two new processes it hands files to the one that has not collected the tests yet.
+
+    Files are handed out in the order in which they were collected.
     """
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        config.option.loadscopereorder = False
+        super().__init__(config, log)
 
     def _reschedule(self, node: Any) -> None:
         if node in self.registered_collections:
