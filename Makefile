@@ -87,12 +87,13 @@ bench: install
 install: $(VENV)/installed
 
 # torch goes first and pinned: a later, unpinned resolution could pull a build with gigabytes of CUDA.
-# Python compiles the modules that are imported, a tenth of those that are installed.
+# pip would compile on one core, and the tests of each package, too.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) -e '.[dev]'
+	-@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib
 	@touch $@
 
 clean:

@@ -1,5 +1,6 @@
 """What several test files stand on: a vocabulary, films, an encoder and a language model, all tiny and real."""
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -8,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.processes import pytest_configure, pytest_runtest_protocol, pytest_xdist_make_scheduler
+from tests.processes import pytest_collection, pytest_configure, pytest_runtest_protocol, pytest_xdist_make_scheduler
 
-__all__ = ["pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
+__all__ = ["pytest_collection", "pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 
 TESTS = Path(__file__).parent
 SLOW = {"films", "decoding_here", "java"}
@@ -80,17 +81,31 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield place
 
 
-@pytest.fixture(scope="module")
-def decoding_here() -> Iterator[None]:
-    """Runs decode in the tests' own process: for files that are not about decoding processes, which start slowly."""
-    from evalkit.video.clips import Decoded, Failure, Request, read_clip
+@contextlib.contextmanager
+def _decoding_here() -> Iterator[None]:
+    from evalkit.video import clips
+    from evalkit.video.clips import Decoded, Failure, Request
     from evalkit.video.workers import DecodePool
 
     def read(self: DecodePool, requests: Sequence[Request]) -> Iterator[Decoded | Failure]:
-        return (read_clip(*request) for request in requests)
+        return (clips.read_clip(*request) for request in requests)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DecodePool, "read", read)
+        yield
+
+
+@pytest.fixture(scope="module")
+def decoding_here() -> Iterator[None]:
+    """Runs decode in the tests' own process: for files that are not about decoding processes, which start slowly."""
+    with _decoding_here():
+        yield
+
+
+@pytest.fixture
+def decoded_here() -> Iterator[None]:
+    """The same for a test in a file with others that need the processes."""
+    with _decoding_here():
         yield
 
 

@@ -8,7 +8,7 @@ import os
 import runpy
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ class Forked:
     """A process that runs a command or a script, as subprocess.Popen does.
 
     Args:
-        words: those of `evalkit`, or a script's file (.py) and its own words.
+        words: those of `evalkit`, or a script's file (.py) and its own words, or -P, -c, evalkit's own program for a
+            process that ends with this one, and its words.
         cwd: the current folder.
         env: variables beside those of this process.
         group: the process leads a group of its own.
@@ -50,6 +51,12 @@ class Forked:
         """The exit status; negative is a signal, None while it runs."""
         return self.process.exitcode
 
+    def __enter__(self) -> Forked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.join()
+
     def communicate(self) -> tuple[str, str]:
         """What it prints on stdout and on stderr until it ends."""
         with self._out, self.stderr:
@@ -59,6 +66,9 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.process.terminate()
 
     def wait(self) -> int | None:
         self.process.join()
@@ -83,6 +93,27 @@ def ranks(count: int, *words: str | Path, cwd: Path) -> Iterator[list[Forked]]:
             process.process.join()
 
 
+def launch_forked(config: Any, executable: str) -> Callable[..., Any]:
+    """What torch's `elastic_launch` gives, whose processes are forked in place of started by themselves."""
+    from torch.distributed.launcher import elastic_launch  # not the one in `api`, in whose place this is put
+
+    config.start_method = "forkserver"
+    return lambda *words: elastic_launch(config, _rank)(str(Path.cwd()), dict(os.environ), *words)
+
+
+def _rank(cwd: str, env: dict[str, str], *words: str) -> None:
+    os.environ.update(env)  # beside what torch's agent has set
+    os.chdir(cwd)
+    _run_program(words)
+
+
+def _run_program(words: Sequence[str]) -> None:
+    """Runs -P, -c, a program of evalkit's, a path, the process to end with and what else it is given."""
+    _, _, code, path, _, *rest = words
+    sys.argv = ["-c", path, str(os.getppid()), *rest]  # the server that it was forked from, which ends with the tests
+    exec(code, {"__name__": "__main__"})
+
+
 def _free_port() -> int:
     import socket
 
@@ -103,6 +134,8 @@ def _main(
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
+    if words[0] == "-P":
+        return _run_program(words)
     if words[0].endswith(".py"):
         sys.argv = list(words)
         sys.path.insert(0, str(Path(words[0]).resolve().parent))

@@ -22,13 +22,13 @@ DEATHS = {
 }
 
 
-def suite(folder: Path) -> subprocess.CompletedProcess[str]:
-    """The tests of a folder, run as `make test` runs the project's, with two seconds for each."""
+def suite(folder: Path, limit: float = 2) -> subprocess.CompletedProcess[str]:
+    """The tests of a folder, run as `make test` runs the project's, with so many seconds for each."""
     (options,) = re.findall(r"-m pytest (-n 2 .*restart \d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options.split(), "-p", "no:cacheprovider", "."],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "EVALKIT_TEST_LIMIT": "2"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "EVALKIT_TEST_LIMIT": str(limit)},
         capture_output=True,
         text=True,
         timeout=patience(120),
@@ -60,7 +60,7 @@ def test_a_process_that_hangs_between_two_tests_ends_the_suite(tmp_path: Path) -
     (tmp_path / "conftest.py").write_text(CONFTEST + hangs)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_a.py").write_text("def test_one():\n    pass\n\n\ndef test_other():\n    pass\n")
-    ended = suite(tmp_path)
+    ended = suite(tmp_path, limit=0.5)
     assert ended.returncode == 1 and "Timeout (" in ended.stderr, ended.stdout + ended.stderr
 
 

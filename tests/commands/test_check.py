@@ -14,6 +14,9 @@ from tests.given import make, write
 from tests.localization.test_segment_task import own
 from tests.tasks.test_ava import BOX, ava
 
+# All but the first test, which decodes in processes as the command does.
+decoded_here = pytest.mark.usefixtures("decoded_here")
+
 
 @pytest.fixture
 def table(tmp_path: Path, films: Path) -> Path:
@@ -40,6 +43,7 @@ def test_sound_data_are_counted_and_called_sound(table: Path, capsys: pytest.Cap
     assert lines[-1].startswith("fingerprint of the test examples: ")
 
 
+@decoded_here
 def test_what_is_missing_broken_or_in_two_splits_is_named(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = table.parent
     (folder / "00.mp4").unlink()
@@ -54,6 +58,7 @@ def test_what_is_missing_broken_or_in_two_splits_is_named(table: Path, capsys: p
     assert f"the same video in train and test: {folder / '01.mp4'} and {folder / '07.mp4'}" in lines
 
 
+@decoded_here
 def test_spans_of_a_video_are_parts_and_not_videos(table: Path) -> None:
     config = resolve("check", words(table))
     task = load_task(config)
@@ -66,6 +71,7 @@ def test_spans_of_a_video_are_parts_and_not_videos(table: Path) -> None:
     assert report(found).splitlines()[1].split() == ["test", "5", "-", "0", "2", "4", "0", "0"]
 
 
+@decoded_here
 def test_files_of_equal_size_and_ends_are_told_apart_by_all_their_bytes(table: Path) -> None:
     content = bytearray((table.parent / "01.mp4").read_bytes() + bytes(64 << 10))
     for name, middle in (("01.mp4", 0), ("07.mp4", 1)):
@@ -75,6 +81,7 @@ def test_files_of_equal_size_and_ends_are_told_apart_by_all_their_bytes(table: P
     assert check_data(load_task(config), config).shared == []
 
 
+@decoded_here
 def test_a_class_that_is_never_trained_on_is_named(table: Path) -> None:
     table.write_text(table.read_text().replace("08.mp4,left", "08.mp4,up"))
     config = resolve("check", words(table))
@@ -84,6 +91,7 @@ def test_a_class_that_is_never_trained_on_is_named(table: Path) -> None:
     assert found.sound  # it may be meant
 
 
+@decoded_here
 def test_the_fingerprint_is_the_one_of_results(table: Path, tiny: Path, tmp_path: Path) -> None:
     from evalkit.pipeline.runner import run
     from evalkit.results.run_folder import load
@@ -101,6 +109,8 @@ def test_check_needs_no_encoder_and_takes_none(capsys: pytest.CaptureFixture[str
     assert "unknown key 'ckpt'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@decoded_here
 def test_the_miniature_is_filmed_before_it_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(resolve("check", ["task=folder", "mini=true"])) == 0
     assert "folder@mini" in capsys.readouterr().out

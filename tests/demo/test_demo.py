@@ -37,7 +37,7 @@ def runs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         patch.setenv("EVALKIT_CACHE", str(cache))
         words = ["run", "task=egoschema", "ckpt=demo", "mini=true"]
         assert main([*words, "workers=2", "out=w2"]) == 0
-        assert main([*words, "workers=1", "out=w1", "controls=false"]) == 0
+        assert main([*words, "workers=1", "out=w1", "controls=false", "canary=false"]) == 0
     return [next((folder / f"w{workers}").glob("*/*/*")) for workers in (2, 1)]
 
 

@@ -1,7 +1,7 @@
 """A head is trained alike on features in memory, from the store and from the videos, and on the views it should be."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,10 @@ from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.trainer import Examples
 from evalkit.runtime import machine
-from evalkit.video import clips
 from evalkit.video.augment import augmented_views
-from evalkit.video.clips import Decoded, Failure, Request
-from evalkit.video.workers import DecodePool
 from evalkit.weights import trained_adapter
+
+pytestmark = pytest.mark.usefixtures("decoded_here")
 
 TASK = '''
 from pathlib import Path
@@ -51,16 +50,6 @@ def task(root: Path, augment: bool = True) -> Task:
         augment=Augment(views=2) if augment else None,
     )
 '''
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Videos are really read, but without worker processes, which take a second to start."""
-
-    def read(self: DecodePool, requests: Sequence[Request]) -> Iterator[Decoded | Failure]:
-        return (clips.read_clip(*request) for request in requests)
-
-    monkeypatch.setattr(DecodePool, "read", read)
 
 
 @pytest.fixture

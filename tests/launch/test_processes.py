@@ -14,6 +14,7 @@ from evalkit.pipeline.divided import part
 from evalkit.results import run_folder, validate
 from evalkit.runtime import ranks
 from evalkit.runtime.ranks import Ranks
+from tests.forked import launch_forked
 from tests.pipeline.tiny_world import probe_words, run, scored, world
 
 __all__ = ["world"]
@@ -140,6 +141,7 @@ def test_a_process_that_is_killed_ends_the_run_with_its_reason_and_the_next_goes
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch_forked)
     words = ["task=folder", f"data.root={world / 'videos.csv'}", f"ckpt={module_here(DYING)}:encoder", "adapter=knn"]
     words += ["adapter.k=1", "batch=1", "workers=1", "threads=1", "canary=false", f"out={tmp_path / 'out'}"]
     assert main(["run", *words, "devices=2"]) == 2
@@ -150,7 +152,10 @@ def test_a_process_that_is_killed_ends_the_run_with_its_reason_and_the_next_goes
     assert record["cost"]["cache_hits"] >= 8 and record["status"] == "complete"
 
 
-def test_what_processes_cannot_share_is_told(world: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_processes_cannot_share_is_told(
+    world: Path, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch_forked)
     words = probe_words(world, tiny)
     assert main(["run", *words, "nodes=2"]) == 2
     assert "nodes=2: evalkit starts processes on its own machine only" in capsys.readouterr().err

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.launch import cells, local, sweep
 from evalkit.results import plot, run_folder, validate
+from tests.forked import Forked
 from tests.patience import wait_until
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
@@ -240,13 +243,25 @@ def test_a_point_whose_last_step_ends_in_nan_is_not_chosen(
     assert "became" in capsys.readouterr().err
 
 
-def test_two_passes_side_by_side_end_as_one_after_another(words: list[str], tiny: Path, tmp_path: Path) -> None:
+def test_two_passes_side_by_side_end_as_one_after_another(
+    words: list[str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+
+    def start(command: list[str], **settings: Any) -> Any:
+        """The first in an interpreter of its own, the other forked: each would import for eight seconds."""
+        begun.append(command)
+        return Forked(*command[1:]) if len(begun) > 1 else subprocess.Popen(command, **settings)
+
+    started = SimpleNamespace(Popen=start, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(sweep, "subprocess", started)
     assert main(["sweep", *words, "seed=0,1", "adapter.lr=1e-3,1e-2", "jobs=2", "workers=1"]) == 0
     runs = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
     assert sorted(run_folder.load(run)["provenance"]["seed"] for run in runs) == [0, 1]
     assert main(["sweep", *words, "seed=0,1", "adapter.lr=1e-3,1e-2", "workers=1"]) == 0
     assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 2
     assert len(list((tmp_path / "out").glob("sweep-*.png"))) == 1  # of the whole, not of each pass
+    assert len(begun) == 2
 
 
 def test_an_interrupted_sweep_begins_no_further_pass_and_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:

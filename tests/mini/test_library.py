@@ -10,10 +10,10 @@ import pytest
 
 
 @pytest.mark.slow
-def test_a_plain_script_with_an_empty_cache_scores_an_encoder(tmp_path: Path) -> None:
+def test_a_plain_script_with_an_empty_cache_scores_an_encoder(tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "score.py").write_text(
         "import evalkit\n"
-        'evalkit.run("folder", "demo", mini=True, adapter="knn", out="results", canary=False, controls=False)\n'
+        f'evalkit.run("folder", {str(tiny)!r}, mini=True, adapter="knn", out="results", canary=False, controls=False)\n'
     )
     path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     done = subprocess.run(

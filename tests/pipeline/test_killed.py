@@ -16,7 +16,8 @@ def test_a_killed_run_leaves_nothing_that_changes_the_next(
     # One kill while a head is fitted; tests/pipeline/test_run.py has one while features are encoded, bench/README.md
     # fifty.
     def start(table: Path, home: Path, workers: int) -> Forked:
-        return Forked(*killed.words(table, home, workers), env={"EVALKIT_CACHE": str(home / "cache")}, group=True)
+        words = [word for word in killed.words(table, home, workers) if not word.startswith("adapter.epochs")]
+        return Forked(*words, "adapter.epochs=200", env={"EVALKIT_CACHE": str(home / "cache")}, group=True)
 
     monkeypatch.setattr(killed, "start", start)
     assert killed.main(1, [1]) == 0

@@ -151,6 +151,7 @@ def test_one_seed_gives_one_result_whatever_the_number_of_workers(
     assert validate.validate(chosen.parents[2]) == validate.validate(probed.parents[2]) == []
 
 
+@pytest.mark.usefixtures("decoded_here")
 def test_another_seed_gives_other_predictions(
     probed: Path, world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +159,7 @@ def test_another_seed_gives_other_predictions(
     assert (other / "predictions.jsonl").read_bytes() != (probed / "predictions.jsonl").read_bytes()
 
 
+@pytest.mark.usefixtures("decoded_here")
 def test_the_written_configuration_runs_again(chosen: Path, tmp_path: Path) -> None:
     again = run(tmp_path, f"config={chosen / 'config.yaml'}", "controls=false")
     assert (again / "predictions.jsonl").read_bytes() == (chosen / "predictions.jsonl").read_bytes()
@@ -190,6 +192,7 @@ def test_a_killed_run_leaves_nothing_and_runs_again_to_the_same_scores(
     assert scored(run(tmp_path, *probe_words(world, tiny))) == scored(probed)
 
 
+@pytest.mark.usefixtures("decoded_here")
 def test_a_run_killed_while_it_writes_shows_no_result(
     probed: Path, world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +208,7 @@ def test_a_run_killed_while_it_writes_shows_no_result(
 
 
 @real
+@pytest.mark.usefixtures("decoded_here")
 def test_real_questions_with_five_real_videos_are_partial_and_give_no_submission(
     tiny: Path, lm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_task_that_fails_is_told_with_its_file_and_line(
     assert told == [f"evalkit: task {tmp_path / 'my_task.py'} fails: my_task.py, line 6: KeyError: 'label'"]
 
 
+@pytest.mark.usefixtures("decoded_here")
 def test_an_adapter_without_an_answer_to_no_video_leaves_the_blind_control_out(
     world: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

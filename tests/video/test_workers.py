@@ -12,50 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from evalkit.api import Views
 from evalkit.runtime import processes, worker
 from evalkit.runtime.processes import AHEAD
 from evalkit.runtime.worker import Template, Worker
-from evalkit.video.clips import Decoded, Failure, Request, read_clip
+from evalkit.video.clips import Decoded, Failure, read_clip
 from evalkit.video.workers import DecodePool, read_clips
 from tests.patience import patience, wait_until
-from tests.video.test_clips import Span, decoded
-
-
-def answer(text: str) -> Decoded:
-    return Decoded(torch.zeros(1, 1, 3, 2, 2, dtype=torch.uint8), ((0.0,),), text, True)
-
-
-# What workers call in place of read_clip; the path says what is to happen.
-
-
-def named(video: Path, span: Span, views: Views, frames: int, size: int, *more: object) -> Decoded | Failure:
-    match video.name.split("-")[0]:
-        case "hang":
-            time.sleep(1000)
-        case "raise":
-            raise KeyError("some\nbug")
-        case "die":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        case "die_once":
-            if not video.exists():
-                video.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        case "touch":
-            video.touch()
-    return answer(f"{video.name} {os.getpid()}")
-
-
-def sleeping(video: Path, span: Span, views: Views, frames: int, size: int, *more: object) -> Decoded | Failure:
-    (video.parent / f"{os.getpid()}.worker").touch()
-    time.sleep(1000)
-    return answer("")
-
-
-def requests(folder: Path, *names: str) -> list[Request]:
-    return [Request(folder / name, None, Views(), 1, 2) for name in names]
+from tests.video.readers import named, requests
+from tests.video.test_clips import decoded
 
 
 def alive(pid: int) -> bool:
@@ -74,13 +40,13 @@ def gone(pids: list[int], seconds: float = 10.0) -> bool:
 
 def test_a_decoder_that_hangs_or_dies_costs_its_own_sample_only(tmp_path: Path) -> None:
     names = ["a", "hang", "b", "die", "die_once", "raise", "c"]
-    start = time.monotonic()
-    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=5.0, read=named))
+    start, limit = time.monotonic(), patience(2)
+    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=limit, read=named))
     assert time.monotonic() - start < patience(60)
     for name, result in zip(names, results, strict=True):
         if name in ("a", "b", "c", "die_once"):
             assert decoded(result).decoder.startswith(f"{name} ")
-    assert results[1] == Failure("decoding took longer than 5 s")
+    assert results[1] == Failure(f"decoding took longer than {limit:g} s")
     assert results[3] == Failure("the decoding process died twice (signal 11, SIGSEGV)")
     assert results[5] == Failure("KeyError: 'some\\nbug'")
 
@@ -128,7 +94,7 @@ def test_a_pool_keeps_its_processes_and_their_template_until_it_is_closed(tmp_pa
 
 
 def test_an_idle_process_or_a_template_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    pool = DecodePool(1, 5.0, read=named)
+    pool = DecodePool(1, patience(2), read=named)
     (first,) = pool.read(requests(tmp_path, "a"))
     os.kill(int(decoded(first).decoder.split()[1]), signal.SIGKILL)
     (second,) = pool.read(requests(tmp_path, "b"))
@@ -147,7 +113,7 @@ def test_where_nothing_can_be_forked_each_process_starts_by_itself(
 ) -> None:
     monkeypatch.setattr(worker, "FORKS", False)
     names = ["a", "hang", "die", "die_once", "b", "c"]
-    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=5.0, read=named))
+    results = list(read_clips(requests(tmp_path, *names), workers=2, time_limit=patience(2), read=named))
     assert [type(result) for result in results] == [Decoded, Failure, Failure, Decoded, Decoded, Decoded]
     assert results[2] == Failure("the decoding process died twice (signal 11, SIGSEGV)")
     assert gone([int(decoded(result).decoder.split()[1]) for result in results if isinstance(result, Decoded)], 0.0)
@@ -156,7 +122,7 @@ def test_where_nothing_can_be_forked_each_process_starts_by_itself(
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_no_worker_outlives_a_caller_that_is_killed(ending: signal.Signals, tmp_path: Path) -> None:
     code = (
-        "import pathlib, signal, sys; from tests.video.test_workers import requests, sleeping\n"
+        "import pathlib, signal, sys; from tests.video.readers import requests, sleeping\n"
         "from evalkit.video.workers import read_clips\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background jobs ignore
         "list(read_clips(requests(pathlib.Path(sys.argv[1]), *'abcd'), workers=2, read=sleeping))"
