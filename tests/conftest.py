@@ -2,47 +2,32 @@
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import seconds
 from tests.processes import pytest_collection, pytest_configure, pytest_runtest_protocol, pytest_xdist_make_scheduler
 
 __all__ = ["pytest_collection", "pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 
-TESTS = Path(__file__).parent
 SLOW = {"films", "decoding_here", "java"}
-# Files that take longest, longest first. Handed out last, one would keep a process busy while the other is done.
-LONGEST = (
-    "demo/test_demo.py",
-    "launch/test_processes.py",
-    "pipeline/test_killed.py",
-    "video/test_workers.py",
-    "test_processes.py",
-    "launch/test_sweep.py",
-    "pipeline/test_run.py",
-    "video/test_decode.py",
-    "mini/test_library.py",
-    "test_docs.py",
-    "commands/test_check.py",
-    "test_callback.py",
-    "adapters/test_captioner.py",
-    "pipeline/test_journal.py",
-)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What films or runs the whole is slow; other slow tests say so themselves. The longest files come first."""
+    """What films, runs the whole or took long when it was measured is slow; other slow tests say so themselves.
+
+    The files that take longest come first: begun last, one would keep a process busy while the other is done.
+    """
+    taken = seconds.read()
     for item in items:
-        if SLOW & set(getattr(item, "fixturenames", ())):
+        file = item.path.relative_to(seconds.TESTS).as_posix()
+        if SLOW & set(getattr(item, "fixturenames", ())) or f"{file}::{getattr(item, 'originalname', '')}" in taken:
             item.add_marker(pytest.mark.slow)
-    sizes = Counter(item.path for item in items)
-    ranks = {TESTS / file: rank for rank, file in enumerate(LONGEST)}
-    items.sort(key=lambda item: (ranks.get(item.path, len(ranks)), -sizes[item.path]))  # within a file as they stand
+    items.sort(key=lambda item: -taken.get(item.path.relative_to(seconds.TESTS).as_posix(), 0.0))
 
 
 @pytest.fixture(scope="session", autouse=True)
