@@ -95,7 +95,7 @@ def ranks(count: int, *words: str | Path, cwd: Path) -> Iterator[list[Forked]]:
 
 def launch_forked(config: Any, executable: str) -> Callable[..., Any]:
     """What torch's `elastic_launch` gives, whose processes are forked in place of started by themselves."""
-    from torch.distributed.launcher import elastic_launch  # not the one in `api`, in whose place this is put
+    from torch.distributed.launcher import elastic_launch  # type: ignore[attr-defined] # `api` has this in its place
 
     config.start_method = "forkserver"
     return lambda *words: elastic_launch(config, _rank)(str(Path.cwd()), dict(os.environ), *words)

@@ -6,7 +6,7 @@
 
 import re
 import sys
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -23,14 +23,13 @@ def read() -> dict[str, float]:
 
 def table(durations: str) -> str:
     """The table of what pytest has printed of a run: of a file all its tests, of a function its slowest case."""
-    cases: Counter[str] = Counter()
+    cases: defaultdict[str, float] = defaultdict(float)
     for seconds, name in re.findall(r"^([\d.]+)s (?:call|setup|teardown) +tests/(.*)$", durations, re.MULTILINE):
         cases[name.strip()] += float(seconds)
-    files: dict[str, float] = {}
-    functions: Counter[str] = Counter()
+    files: defaultdict[str, float] = defaultdict(float)
+    functions: defaultdict[str, float] = defaultdict(float)
     for name, took in cases.items():
-        file = name.partition("::")[0]
-        files[file] = files.get(file, 0.0) + took
+        files[name.partition("::")[0]] += took
         function = name.partition("[")[0]
         functions[function] = max(functions[function], took)
     kept = {name: took for name, took in files.items() if took > LONG}

@@ -90,6 +90,7 @@ def test_a_head_that_two_processes_train_is_that_of_one(
 ) -> None:
     """Of batches of five, one has three examples and the other two; dropout draws what it would for the whole batch."""
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch_forked)
     words = [*probe_words(world, tiny), "threads=1", "adapter.batch_size=5", "adapter.dropout=0.3"]
     folders = [run(tmp_path / f"out{devices}", *words, f"devices={devices}") for devices in (1, 2)]
     one, two = map(run_folder.load, folders)

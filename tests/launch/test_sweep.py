@@ -254,7 +254,7 @@ def test_two_passes_side_by_side_end_as_one_after_another(
         return Forked(*command[1:]) if len(begun) > 1 else subprocess.Popen(command, **settings)
 
     started = SimpleNamespace(Popen=start, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
-    monkeypatch.setattr(sweep, "subprocess", started)
+    monkeypatch.setattr(local, "subprocess", started)
     assert main(["sweep", *words, "seed=0,1", "adapter.lr=1e-3,1e-2", "jobs=2", "workers=1"]) == 0
     runs = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
     assert sorted(run_folder.load(run)["provenance"]["seed"] for run in runs) == [0, 1]
