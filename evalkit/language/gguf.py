@@ -63,13 +63,14 @@ def _load(file: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     # Its functions are typed for other calls than these.
     auto: Any = transformers
     reader = GGUFReader(file)
-    # Before anything is made of them.
-    huggingface.refuse_huge({key: _value(field) for key, field in reader.fields.items() if len(field.data) == 1})
+    numbers = {key: _value(field) for key, field in reader.fields.items() if len(field.data) == 1}
+    # Before anything is made of them; blocks are layers.
+    huggingface.refuse_huge({key.replace("block_count", "block_count (layers)"): n for key, n in numbers.items()})
     named: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     config = auto.AutoConfig.from_pretrained(file.parent, **named)
     huggingface.refuse_kernels(config, str(file))
     make = auto.AutoModelForCausalLM.from_config
-    # At half a byte for each value.
+    # Quantized to two bits a value at least.
     checkpoint.refuse_oversized(lambda: make(config), 2 * file.stat().st_size, file)
     tokenizer = auto.AutoTokenizer.from_pretrained(file.parent, **named)
     model, info = auto.AutoModelForCausalLM.from_pretrained(

@@ -104,7 +104,8 @@ def test_options_whose_first_token_spans_the_prompt_are_cut_at_the_same_place() 
 
 
 def test_a_server_that_is_busy_or_stumbles_is_asked_again() -> None:
-    good, troubles = Completions(), [(429, b"", {"Retry-After": "0"}), (500, b"oops"), (503, {"error": "loading"})]
+    good = Completions()
+    troubles: list[Reply] = [(429, b"", {"Retry-After": "0"}), (500, b"oops"), (503, {"error": "loading"})]
 
     def say(body: dict[str, Any]) -> Reply:
         return troubles.pop() if troubles else good(body)

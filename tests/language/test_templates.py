@@ -172,15 +172,17 @@ def test_letters_are_asked_with_their_options_in_the_template(tmp_path: Path) ->
 
 def test_a_text_ends_at_any_of_the_tokens_that_the_files_name(tmp_path: Path) -> None:
     lm, tokenizer = load("")
-    lm.generation_config.eos_token_id = [7, 3]
-    lm.generation_config.temperature = None
+    generation: Any = lm.generation_config
+    generation.eos_token_id = [7, 3]
     lm.save_pretrained(tmp_path)  # type: ignore[operator]
     tokenizer.save_pretrained(tmp_path)
     made = LanguageModel(*load(str(tmp_path))).eval()
     assert made.ends == [3, 7], "the tokenizer's is 3"
     long = LanguageModel(*load("")).eval()
     ((text, _),) = long.generate(["Question: What happens? Answer:"], None, 1, 8)
+    assert text is not None
     ids = long.tokenizer.encode(text, add_special_tokens=False)
-    made.lm.generation_config.eos_token_id = [ids[2], 3]
+    ending: Any = made.lm.generation_config
+    ending.eos_token_id = [ids[2], 3]
     ((short, ended),) = made.generate(["Question: What happens? Answer:"], None, 1, 8)
-    assert ended and text.startswith(short) and len(short) < len(text)
+    assert ended and short is not None and text.startswith(short) and len(short) < len(text)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from evalkit.leaderboard.board import board
 
 from evalkit.api import Example, Prediction, Task
 from evalkit.cli import main
@@ -88,7 +87,7 @@ def test_its_record_is_scored_again_and_stands_on_board_and_page(
     assert "encoder         none" in out and f"language model  demo {digest}, 0.5 M parameters" in out
     results = blind.parents[2]
     for ending in ("md", "html", "csv"):
-        assert board([f"results={results}", f"out={tmp_path / f'board.{ending}'}"]) == 0
+        assert main(["leaderboard", f"results={results}", f"out={tmp_path / f'board.{ending}'}"]) == 0
         assert f"demo {digest} (text only)" in (tmp_path / f"board.{ending}").read_text()
     assert f"multiple_choice, demo {digest} |" in (tmp_path / "board.md").read_text()
     for form in ("lm_eval", "hf", "eee", "csv"):
@@ -158,7 +157,7 @@ def test_a_killed_run_goes_on_from_what_it_has_answered(
 ) -> None:
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
     kind = type(make_adapter("multiple_choice", text_only.NoEncoder(), make("egoschema", ego)))
-    predict, asked = kind.predict, []
+    predict, asked = kind.predict, list[str]()
 
     def counted(self: Any, examples: Sequence[Example], features: Any) -> list[Prediction]:
         asked.extend(example.id for example in examples)
