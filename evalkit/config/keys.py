@@ -143,7 +143,8 @@ def _keys(section: str, owner: Callable[..., Any]) -> dict[str, Key]:
     for name in sorted(parameters, key=lambda name: order.index(name) if name in order else len(order)):
         parameter = parameters[name]
         if parameter.kind in named:
-            key = "adapter.from" if name == "adapter_from" else f"{section}.{name}".removeprefix(".")
+            dotted = {"adapter_from": "adapter.from", "cache_also": "cache.also"}.get(name, f"{section}.{name}")
+            key = dotted.removeprefix(".")
             default = _default(owner, parameter)
             keys[key] = Key(section, name, _annotation(owner, parameter), default, meanings.get(name, ""))
     return keys

@@ -36,6 +36,8 @@ class Options:
         precision: of the encoder's arithmetic; bf16 and 16 are faster on a GPU and move the features slightly
         compile: let torch compile the encoder, which takes a minute once and then makes it faster
         cache: on stores what was encoded and takes it from there; off encodes anew and stores nothing
+        cache_also: cache folders of others, with commas between them: features that are stored there are read, and
+            nothing is written there
         canary: put a few clips through the encoder first, and stop where it is not fed what it was trained on
         trust: load a pickled checkpoint that can run code, or a folder that names code; only where you trust the maker
         controls: also score the task's controls, such as blind
@@ -60,6 +62,7 @@ class Options:
     precision: Literal["32", "bf16", "16"] = "32"
     compile: bool = False
     cache: Literal["on", "off"] = "on"
+    cache_also: str = ""
     canary: bool = True
     trust: bool = False
     controls: bool = True

@@ -20,7 +20,6 @@ from evalkit.errors import UserError
 from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, SourceFeatures, unchanged
 from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source
-from evalkit.features.store import Store
 from evalkit.runtime import machine
 from evalkit.video.augment import AugmentedView
 from evalkit.video.media import shown
@@ -82,9 +81,7 @@ class StreamedFeatures:
         order = [row for rows in distinct for row in rows]
         extractor = replace(self.extractor, cost=Cost())
         # A store of its own, since this runs in a thread of its own.
-        feature_cache = self.feature_cache and replace(
-            self.feature_cache, store=Store(self.feature_cache.store.folder, self.feature_cache.store.limit)
-        )
+        feature_cache = self.feature_cache and replace(self.feature_cache, store=self.feature_cache.store.another())
         keys = [self.keys[row] for row in order] if feature_cache else []
         encodings = extractor.encode([self.sources[row] for row in order], self.keep, "", _PLAIN, feature_cache, keys)
         try:
@@ -134,6 +131,8 @@ def gather(
         video: give uint8 video, for an adapter that trains the encoder.
     """
     feature_cache, extractor = reader.cache, reader.extractor
+    if video:  # it stays on the CPU
+        extractor = replace(extractor, gather=torch.cat)
     keep = _pixels if video else reader.keep
     views = [source._replace(look=look) for source in wanted for look in looks]
     keys = feature_cache.keys(views, _PLAIN) if feature_cache else []

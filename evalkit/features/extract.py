@@ -7,15 +7,18 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from evalkit.api import Clip, FeatureSpec, Views
+from evalkit.features.forward import Arriving
 from evalkit.features.key import FeatureKey, Identity, identify, identify_ahead
 from evalkit.features.sources import Source
 from evalkit.features.store import Store
+from evalkit.features.writer import StoreWriter
 from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
 from evalkit.video.clips import Decoded, Failure, Request
@@ -130,14 +133,14 @@ class FeatureCache:
         features = {name: stored[key] for name, key in zip(variants, feature_keys, strict=True)}
         return SourceFeatures(source, features, decoder=bytes(stored[decoder].tolist()).decode() or None)
 
-    def put(self, encoding: SourceFeatures, keys: bytes) -> SourceFeatures:
-        """Stores what was encoded, and gives it as `find` will."""
+    def put(self, encoding: SourceFeatures, keys: bytes, writer: StoreWriter) -> SourceFeatures:
+        """Has what was encoded stored, and gives it as `find` will."""
         *feature_keys, decoder = _each(keys)
         stored = {
-            name: self.store.put(key, feature, self.key.feature_spec.layout)
+            name: writer.put(key, feature, self.key.feature_spec.layout)
             for key, (name, feature) in zip(feature_keys, encoding.features.items(), strict=True)
         }
-        self.store.put(decoder, torch.tensor(list((encoding.decoder or "").encode()), dtype=torch.uint8))
+        writer.put(decoder, torch.tensor(list((encoding.decoder or "").encode()), dtype=torch.uint8))
         return replace(encoding, features=stored)
 
 
@@ -163,6 +166,7 @@ class FeatureExtractor:
         batch: clips that are gathered before they are encoded.
         decoder: what reads the frames where it is exact.
         clip: the encoder's, for how it interpolates and centers.
+        gather: makes one batch (N, T, C, H, W) of clips, as `EncoderRunner.gather` does on its device.
     """
 
     views: Views
@@ -171,6 +175,7 @@ class FeatureExtractor:
     cost: Cost
     decoder: Decoder = "pyav"
     clip: Clip = Clip()
+    gather: Callable[[list[Tensor]], Tensor] = torch.cat
 
     def close(self) -> None:
         """Ends the decoding processes."""
@@ -212,20 +217,28 @@ class FeatureExtractor:
         there = self._there(wanted, variants, feature_cache, keys)
         waiting: list[_Waiting] = []
         held = encoded = 0
-        for source, source_keys, clip in zip(
-            wanted, keys, track(there, label, len(wanted)) if label else there, strict=True
-        ):
-            waiting.append((source, source_keys, clip))
-            held += _views(clip)
-            self.cost.cache_hits += isinstance(clip, SourceFeatures)
-            self.cost.cache_misses += not isinstance(clip, SourceFeatures)
-            if not held or held >= self.batch or len(waiting) >= WAITING:
-                yield from self._flush(waiting, keep, variants, feature_cache)
-                waiting, held, encoded = [], 0, encoded + held
-                if encoded >= TRIM_EVERY:  # small features, among what each batch takes, keep it from being given back
-                    give_back_memory()
-                    encoded = 0
-        yield from self._flush(waiting, keep, variants, feature_cache)
+        arriving: Iterator[SourceFeatures] = iter(())  # of the batch before, which a GPU computes meanwhile
+        with StoreWriter(feature_cache.store) if feature_cache else nullcontext() as writer:
+            for source, source_keys, clip in zip(
+                wanted, keys, track(there, label, len(wanted)) if label else there, strict=True
+            ):
+                waiting.append((source, source_keys, clip))
+                held += _views(clip)
+                self.cost.cache_hits += isinstance(clip, SourceFeatures)
+                self.cost.cache_misses += not isinstance(clip, SourceFeatures)
+                if not held or held >= self.batch or len(waiting) >= WAITING:
+                    kept = self._launch(waiting, keep, variants)
+                    yield from arriving
+                    arriving = self._arrive(waiting, kept, feature_cache, writer)
+                    if not any(features.later for features in kept.values()):
+                        yield from arriving
+                    waiting, held, encoded = [], 0, encoded + held
+                    if encoded >= TRIM_EVERY:  # small features, among what each batch takes, keep it from being freed
+                        give_back_memory()
+                        encoded = 0
+            kept = self._launch(waiting, keep, variants)
+            yield from arriving
+            yield from self._arrive(waiting, kept, feature_cache, writer)
         if feature_cache:
             feature_cache.store.flush()
 
@@ -304,22 +317,33 @@ class FeatureExtractor:
                 return
             yield clip
 
-    def _flush(
-        self,
-        waiting: Sequence[_Waiting],
-        keep: Callable[[Tensor], Tensor],
-        variants: Mapping[str, Variant],
-        feature_cache: FeatureCache | None,
-    ) -> Iterator[SourceFeatures]:
+    def _launch(
+        self, waiting: Sequence[_Waiting], keep: Callable[[Tensor], Tensor], variants: Mapping[str, Variant]
+    ) -> dict[str, Arriving]:
+        """The features of all clips that wait, by variant; a GPU may still be at work on them."""
         started = time.monotonic()
         good = [(source, clip) for source, _, clip in waiting if isinstance(clip, Decoded)]
-        kept: dict[str, Iterator[Tensor]] = {}
+        kept: dict[str, Arriving] = {}
         for name, variant in variants.items():
             if good:
-                pixels = torch.cat([variant(clip.pixels, _seed(source)) for source, clip in good])
-                features = keep(pixels)
+                parts = [variant(clip.pixels, _seed(source)) for source, clip in good]
+                pixels = parts[0] if len(parts) == 1 else self.gather(parts)
+                kept[name] = Arriving(keep(pixels), parts)
                 self.cost.encoder_forwards += len(pixels)
-                kept[name] = iter(torch.split(features, [_views(clip) for _, clip in good]))
+        self.cost.encode_s += time.monotonic() - started
+        return kept
+
+    def _arrive(
+        self,
+        waiting: Sequence[_Waiting],
+        kept: Mapping[str, Arriving],
+        feature_cache: FeatureCache | None,
+        writer: StoreWriter | None,
+    ) -> Iterator[SourceFeatures]:
+        """What was launched, source by source, on its way to the store."""
+        started = time.monotonic()
+        views = [_views(clip) for _, _, clip in waiting if isinstance(clip, Decoded)]
+        rows = {name: features.split(views) for name, features in kept.items()}
         self.cost.encode_s += time.monotonic() - started
         for source, keys, clip in waiting:
             if isinstance(clip, SourceFeatures):
@@ -327,12 +351,13 @@ class FeatureExtractor:
             elif isinstance(clip, Failure):
                 yield SourceFeatures(source, failure=clip.reason)
             else:
-                features_of = {name: next(rows) for name, rows in kept.items()}
-                if not all(torch.isfinite(part).all() for part in features_of.values() if part.is_floating_point()):
+                of_source = {name: next(each) for name, each in rows.items()}
+                if not all(finite for _, finite in of_source.values()):
                     yield SourceFeatures(source, failure=NOT_FINITE)
                     continue
-                encoding = SourceFeatures(source, features_of, decoder=None if clip.default_decoder else clip.decoder)
-                yield feature_cache.put(encoding, keys) if feature_cache and keys else encoding
+                features = {name: row for name, (row, _) in of_source.items()}
+                encoding = SourceFeatures(source, features, decoder=None if clip.default_decoder else clip.decoder)
+                yield feature_cache.put(encoding, keys, writer) if feature_cache and writer and keys else encoding
 
 
 def _each_of(clip: Decoded, count: int) -> Iterator[Decoded]:

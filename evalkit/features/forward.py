@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +15,41 @@ from evalkit.api import EncoderOutput, FeatureSpec
 from evalkit.errors import UserError
 
 HALF_PRECISION = {"bf16": torch.bfloat16, "16": torch.float16}
+
+
+class Arriving:
+    """Features (N, ...) on their way from a GPU to the CPU, or there.
+
+    Args:
+        features: on any device.
+        clips: what they are computed of, which stays in memory until they are.
+    """
+
+    def __init__(self, features: Tensor, clips: Sequence[Tensor]) -> None:
+        self.later = features.is_cuda
+        self._clips = clips
+        finite = torch.isfinite(features).flatten(1).all(1) if features.is_floating_point() else None
+        self._features, self._finite = _to_cpu(features), None if finite is None else _to_cpu(finite)
+        if self.later:
+            self._arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrival.record()
+
+    def split(self, sizes: Sequence[int]) -> Iterator[tuple[Tensor, bool]]:
+        """Successive rows, so many at a time, on the CPU, and whether all of them are finite; waits for them."""
+        if self.later:
+            self._arrival.synchronize()
+        self._clips = ()
+        rows = torch.split(self._features, list(sizes))
+        if self._finite is None:
+            return zip(rows, itertools.repeat(True), strict=False)
+        return zip(rows, (bool(part.all()) for part in torch.split(self._finite, list(sizes))), strict=True)
+
+
+def _to_cpu(tensor: Tensor) -> Tensor:
+    """The tensor in page-locked memory, once the GPU has come so far; one that is on the CPU is given back."""
+    if not tensor.is_cuda:
+        return tensor.cpu()
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 @dataclass
@@ -35,11 +72,41 @@ class EncoderRunner:
     batch: int
     auto_batch: bool
     precision: Literal["32", "bf16", "16"] = "32"
+    _stream: torch.cuda.Stream | None = None  # on which clips are copied to a GPU
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the encoder runs: autocast for half precision."""
         half = HALF_PRECISION.get(self.precision)
         return torch.autocast(self.device.type, half) if half else nullcontext()
+
+    def gather(self, parts: list[Tensor]) -> Tensor:
+        """One batch, uint8 (N, T, C, H, W), of the clips of several examples.
+
+        It is on a GPU where the encoder is, copied there from page-locked memory while the batch before is computed;
+        the clips must stay as they are until this one is computed.
+        """
+        if self.device.type != "cuda":
+            return torch.cat(parts)
+        with torch.cuda.device(self.device):
+            computing, copying = torch.cuda.current_stream(), self._copying()
+            shape = (sum(map(len, parts)), *parts[0].shape[1:])
+            try:
+                with torch.cuda.stream(copying):
+                    pixels = torch.empty(shape, dtype=torch.uint8, device=self.device)
+                    start = 0
+                    for part in parts:
+                        pixels[start : start + len(part)].copy_(part, non_blocking=True)
+                        start += len(part)
+            except torch.OutOfMemoryError:  # it is moved in smaller batches
+                return torch.cat(parts)
+            computing.wait_stream(copying)
+            pixels.record_stream(computing)
+        return pixels
+
+    def _copying(self) -> torch.cuda.Stream:
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return self._stream
 
     def encode(self, pixels: Tensor, layers: int | tuple[int, ...] = 1) -> EncoderOutput:
         """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W).
@@ -65,9 +132,9 @@ class EncoderRunner:
         return EncoderOutput(encoded.tokens.float(), encoded.pooled.float(), layers_float, frames)
 
     def __call__(self, pixels: Tensor, spec: FeatureSpec) -> Tensor:
-        """Features (N, ...) on the CPU of uint8 clips (N, T, C, H, W): the part of the output that `spec` names.
+        """Features (N, ...) of uint8 clips (N, T, C, H, W): the part of the output that `spec` names.
 
-        They may hold NaN or infinity.
+        They may hold NaN or infinity. They are on the device, where a GPU may still be at work on them.
 
         Raises:
             UserError: the encoder does not take clips of this shape, or needs more memory than there is.
@@ -78,7 +145,7 @@ class EncoderRunner:
             part = pixels[done : done + self.batch]
             try:
                 with torch.inference_mode():
-                    features.append(spec.take(self.encode(part, spec.layers)).cpu())
+                    features.append(spec.take(self.encode(part, spec.layers)))
             except (RuntimeError, ValueError) as error:
                 if not _is_out_of_memory(error):
                     if isinstance(error, ValueError):  # a shape that it does not take: clip.frames, clip.size
@@ -92,7 +159,8 @@ class EncoderRunner:
                 self.batch //= 2
             else:
                 done += len(part)
-        return torch.cat(features)  # a copy: an inference tensor could not be trained on
+        # An inference tensor could not be trained on: `cat` and `clone` give another one.
+        return features[0].clone() if len(features) == 1 else torch.cat(features)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -40,11 +40,12 @@ class FeatureReader:
         return replace(self, spec=spec, cache=self.cache and self.cache.keeping(spec))
 
     def keep(self, pixels: Tensor) -> Tensor:
-        """The kept part of the encoder's output, (N, ...) on the CPU, of uint8 clips (N, T, C, H, W)."""
+        """The kept part of the encoder's output, (N, ...) on its device, of uint8 clips (N, T, C, H, W)."""
         self.encoder.module.eval()  # an adapter that holds it may be in the middle of its training
         features = self.encoder(pixels, self.spec)
         if self.cache or self.spec.layout == "given":  # a cache rounds what it stores
             return features
+        features = features.cpu()
         finite = torch.isfinite(features).flatten(1).all(1)  # others have no such layout, and fail as examples
         features[finite] = as_stored(features[finite], self.spec.layout)
         return features
@@ -71,7 +72,13 @@ class FeatureReader:
 
 
 def open_feature_cache(
-    encoder: EncoderRunner, extractor: FeatureExtractor, spec: FeatureSpec, *, compiled: bool = False, made_by: str = ""
+    encoder: EncoderRunner,
+    extractor: FeatureExtractor,
+    spec: FeatureSpec,
+    *,
+    compiled: bool = False,
+    made_by: str = "",
+    also: str = "",
 ) -> FeatureCache:
     """The default store, under a key of everything that changes the features.
 
@@ -81,6 +88,7 @@ def open_feature_cache(
         spec: which part of the output is kept.
         compiled: whether torch compiles the encoder.
         made_by: the call that made an encoder of the user's own, whose effect the module may not show.
+        also: cache folders of others, with commas between them, whose features are read.
     """
     key = FeatureKey(
         video=Identity(0, ""),  # of each source in its turn, as are the span and the variant
@@ -93,4 +101,4 @@ def open_feature_cache(
         feature_spec=spec,
         precision=f"{encoder.precision} on {encoder.device.type}{', compiled' if compiled else ''}",
     )
-    return FeatureCache(open_default(), key)
+    return FeatureCache(open_default(also), key)

@@ -9,14 +9,17 @@ safetensors files cannot be appended to.
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from evalkit.errors import UserError
@@ -56,19 +59,24 @@ class Usage(NamedTuple):
 class Store:
     """Tensors by key in a folder, for any number of processes that read and write at once.
 
-    One store serves one thread at a time. In a forked child it reads as before and writes to a shard of its own.
+    One thread at a time may write, and another may read meanwhile. In a forked child it reads as before and writes to a
+    shard of its own.
 
     Attributes:
         folder: of the shards; made by the first `put`.
         limit: bytes that the store may take; the least recently used shards go first. Each writer beside this one may
             take a shard more. None means no limit.
+        also: folders of other stores, in which what is missing here is looked for; nothing is written there.
         damaged: number of damaged entries so far, each of them missed.
     """
 
-    def __init__(self, folder: Path, limit: int | None = None) -> None:
+    def __init__(self, folder: Path, limit: int | None = None, also: Sequence[Path] = ()) -> None:
         self.folder = Path(folder)
         self.limit = limit
+        self.also = tuple(also)
         self.damaged = 0
+        self._others = [_Other(place) for place in self.also]
+        self._lock = threading.RLock()  # on the index and the files that are read
         self._shard_bytes = SHARD_BYTES if limit is None else min(SHARD_BYTES, limit // SHARDS)
         self._index = Index(self.folder)
         self._files: OrderedDict[str, int] = OrderedDict()  # open data files by shard, least recently used first
@@ -78,6 +86,10 @@ class Store:
 
     def __enter__(self) -> Store:
         return self
+
+    def another(self) -> Store:
+        """A store on the same folders, for another thread."""
+        return Store(self.folder, self.limit, self.also)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
@@ -106,29 +118,51 @@ class Store:
 
     def __contains__(self, key: bytes) -> bool:
         """Whether an entry seems to be stored: by the index alone, which only a read can confirm."""
-        return next(self._index.candidates(key), None) is not None
+        with self._lock:
+            here = next(self._index.candidates(key), None) is not None
+        return here or any(key in other for other in self._others)
 
     def refresh(self) -> None:
         """Update the index with what other processes have written and evicted."""
         self._refreshed = time.monotonic()
-        for name in self._index.refresh():
-            if self._writer is not None and self._writer.name == name:  # the folder was removed
-                self._writer.close()
-                self._writer = None
-            if name in self._files:
-                os.close(self._files.pop(name))
+        with self._lock:
+            for name in self._index.refresh():
+                if self._writer is not None and self._writer.name == name:  # the folder was removed
+                    self._writer.close()
+                    self._writer = None
+                self._close_file(name)
+        for other in self._others:
+            with suppress(OSError):  # what was found there once is read as long as it can be
+                other.refresh()
 
     def _find(self, key: bytes) -> Tensor | None:
+        with self._lock:
+            tensor = self._find_here(key)
+        for other in self._others:
+            tensor = other._find(key) if tensor is None else tensor
+        return tensor
+
+    def _find_here(self, key: bytes) -> Tensor | None:
         for name, offset in self._index.candidates(key):
             try:
                 tensor = read_record(self._open(name), offset, key)
-            except (OSError, Damaged) as error:
-                self.damaged += not isinstance(error, FileNotFoundError)  # that one was evicted
+            except Damaged:
+                self.damaged += 1
+                continue
+            except OSError as error:
+                # Evicted, which a shared file system may tell by a stale handle; else the disk fails.
+                self.damaged += error.errno not in (errno.ENOENT, errno.ESTALE)
+                self._close_file(name)  # it may be another file by now
                 continue
             if tensor is not None:
                 self._touch(name)
                 return tensor
         return None
+
+    def _close_file(self, name: str) -> None:
+        if name in self._files:
+            with suppress(OSError):  # nothing was written by it
+                os.close(self._files.pop(name))
 
     def _open(self, name: str) -> int:
         """File descriptor of a shard's data; the store closes it."""
@@ -171,11 +205,20 @@ class Store:
         if len(key) != 32:
             raise ValueError(f"a key has 32 bytes, this one {len(key)}")
         tensor = tensor.detach().cpu().contiguous()
-        payload, dtype, code = pack(tensor, layout)
+        packed = pack(tensor, layout)
+        self.write(key, *packed, tensor.shape)
+        return unpack(*packed, tensor.shape)
+
+    def write(self, key: bytes, payload: Tensor, dtype: torch.dtype, code: int, shape: Sequence[int]) -> None:
+        """Store a tensor of this shape that `codec.pack` has packed, as `put` does.
+
+        Raises:
+            OSError: it could not be written; the store's folder is its file name.
+        """
         size = HEADER_BYTES + len(payload)
         if self.limit is None or size <= self.limit:
-            self._append(key, [encode_header(key, payload, dtype, code, tensor.shape), payload.numpy()], size)
-        return unpack(payload, dtype, code, tensor.shape)
+            with self._naming_folder():
+                self._append(key, [encode_header(key, payload, dtype, code, shape), payload.numpy()], size)
 
     def flush(self) -> None:
         """Make all entries that were put durable and visible to other processes.
@@ -187,19 +230,33 @@ class Store:
         if writer is None or not writer.pending:
             return
         try:
-            writer.flush()
+            with self._naming_folder():
+                writer.flush()
         except OSError:
             self._writer = None
             raise
-        self._index.mark_read(writer.name, writer.index_end)
+        with self._lock:
+            self._index.mark_read(writer.name, writer.index_end)
 
     def close(self) -> None:
         """Flush, close all files and release the shard for the next writer; the store can still be used."""
         try:
             self._stop_writing()
         finally:
-            while self._files:
-                os.close(self._files.popitem()[1])
+            with self._lock:
+                for name in [*self._files]:
+                    self._close_file(name)
+            for other in self._others:
+                other.close()
+
+    @contextmanager
+    def _naming_folder(self) -> Iterator[None]:
+        """What the disk refuses in this block says where."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self.folder)
+            raise
 
     def _append(self, key: bytes, parts: Sequence[Any], size: int) -> None:
         writer = self._current_writer()
@@ -210,8 +267,11 @@ class Store:
             if self.limit is not None:
                 self.prune(self.limit - max(size, self._shard_bytes))
             writer = self._writer = open_writer(self.folder, size, self._shard_bytes)
-            self._index.read_new(writer.name, writer.index_end)
-        self._index.add(writer.name, writer.append(key_prefix(key), parts, size))
+            with self._lock:
+                self._index.read_new(writer.name, writer.index_end)
+        slot = writer.append(key_prefix(key), parts, size)
+        with self._lock:
+            self._index.add(writer.name, slot)
         if writer.flush_due:
             self.flush()
 
@@ -259,11 +319,47 @@ class Store:
         return freed
 
 
-def open_default() -> Store:
-    """The store of encoded features in the cache folder, limited by EVALKIT_CACHE_GB (gigabytes; default 50).
+class _Other(Store):
+    """A store that is only read, and of which nothing is marked as used."""
+
+    def _touch(self, name: str) -> None:
+        pass
+
+
+def other_stores(also: str) -> list[Path]:
+    """Folders of the stores in other cache folders, which `cache.also` names, with commas between them.
 
     Raises:
-        UserError: the variable is no number above 0, or the cache folder cannot be used.
+        UserError: there is no store in one of them.
+    """
+    folders = []
+    for name in filter(None, also.split(",")):
+        place = Path(name).expanduser().absolute()
+        store = place / "features" if (place / "features").is_dir() else place
+        try:
+            os.listdir(store)
+        except OSError as error:
+            raise UserError(
+                f"cache.also={name}: {store} cannot be read: {error.strerror}; name a folder that was EVALKIT_CACHE of "
+                "another run, several with commas between them"
+            ) from error
+        if store == place and next(list_shards(store), None) is None:
+            raise UserError(
+                f"cache.also={name}: there are no features in it (no folder features); name a folder that was "
+                "EVALKIT_CACHE of another run"
+            )
+        folders.append(store)
+    return folders
+
+
+def open_default(also: str = "") -> Store:
+    """The store of encoded features in the cache folder, limited by EVALKIT_CACHE_GB (gigabytes; default 50).
+
+    Args:
+        also: other cache folders, as `other_stores` reads them.
+
+    Raises:
+        UserError: the variable is no number above 0, or a cache folder cannot be used.
     """
     gigabytes = os.environ.get("EVALKIT_CACHE_GB", "50")
     try:
@@ -272,10 +368,10 @@ def open_default() -> Store:
         limit = 0
     if limit <= 0:
         raise UserError(f"EVALKIT_CACHE_GB={gigabytes}: expected gigabytes, a number above 0")
-    folder = cache.folder() / "features"
+    folder, others = cache.folder() / "features", other_stores(also)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return Store(folder, limit)
+        return Store(folder, limit, others)
     except OSError as error:
         raise UserError(
             f"the cache {folder} cannot be used: {error.strerror}; EVALKIT_CACHE= names another folder, cache=off does "

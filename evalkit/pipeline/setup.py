@@ -191,8 +191,9 @@ def make_extractor(config: Config, views: Views, runner: EncoderRunner, ranks: R
     """How the task's clips are read for this encoder, the user's `clip.*` words in place of either's."""
     options = config.options
     views = resolve_views(views, runner.module.clip, config.clip)
-    pool = DecodePool(options.workers or max(1, cores() // ranks.local_size), options.time_limit)
-    return FeatureExtractor(views, pool, runner.batch, Cost(), options.decoder, runner.module.clip)
+    workers = options.workers or max(1, cores() // ranks.local_size)
+    pool = DecodePool(workers, options.time_limit, beside=ranks.local_size)
+    return FeatureExtractor(views, pool, runner.batch, Cost(), options.decoder, runner.module.clip, runner.gather)
 
 
 def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
@@ -279,12 +280,16 @@ def _points(config: Config, task: Task, name: str, fitted_from: Path | None) -> 
 def _reader(config: Config, extractor: FeatureExtractor, runner: EncoderRunner, adapter: Adapter) -> FeatureReader:
     """The reader of the adapter's features, with a cache unless that is off or the encoder will change."""
     options, spec = config.options, adapter.feature_spec
+    if options.cache == "off" and options.cache_also:
+        raise UserError("cache.also= has no effect with cache=off: leave one of them out")
     if options.cache == "off" or adapter.trains_encoder:
         return FeatureReader(extractor, runner, spec)
     # What a function of the user's own was asked for may lie where no look at the module finds it.
     called = plugins.own_encoder(options.ckpt) is not None
     made_by = f" {options.ckpt} {sorted(plain(config.encoder).items())}" if called else ""
-    cache = open_feature_cache(runner, extractor, spec, compiled=options.compile, made_by=made_by)
+    cache = open_feature_cache(
+        runner, extractor, spec, compiled=options.compile, made_by=made_by, also=options.cache_also
+    )
     return FeatureReader(extractor, runner, spec, cache)
 
 

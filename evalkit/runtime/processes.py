@@ -8,6 +8,7 @@ and forks the others. None outlives the process that started it, however that en
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -21,7 +22,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from evalkit.runtime import machine
+from evalkit.runtime.shared import SharedMemory
 from evalkit.runtime.worker import START_S, Template, Worker
+
+logger = logging.getLogger("evalkit")
 
 T = TypeVar("T")
 
@@ -38,12 +42,15 @@ class ProcessPool:
         size: number of processes, at least 1; each uses one core, and its share of the machine's memory at most.
         name: what they do, for errors: "decoding".
         imports: module that is imported before processes are forked.
+        beside: pools of this size that work on this machine at once, this one among them.
+        shared: bytes of memory that large results may take, in which their reader finds them without a copy.
     """
 
-    def __init__(self, size: int, name: str, imports: str) -> None:
+    def __init__(self, size: int, name: str, imports: str, beside: int = 1, shared: int = 0) -> None:
         if size < 1:
             raise ValueError(f"workers={size}: at least 1 is needed")
-        self.size, self.name, self.imports = size, name, imports
+        self.size, self.name, self.imports, self.beside, self.shared = size, name, imports, beside, shared
+        self.memory: SharedMemory | None = None
         self._lock = threading.Lock()
         self._templates: list[Template] = []  # the last is in use
         self._idle: list[Worker] = []
@@ -63,6 +70,7 @@ class ProcessPool:
         *,
         time_limit: float | None = None,
         lost: Callable[[str], T] | None = None,
+        sizes: Sequence[int] = (),
     ) -> Iterator[T]:
         """The result of each call, in the order of the arguments, worked out ahead of their reader.
 
@@ -73,6 +81,8 @@ class ProcessPool:
             arguments: of each call.
             time_limit: seconds that one call may take before its process is killed; None means no limit.
             lost: makes the result of a call that took too long or whose process died twice, from the reason.
+            sizes: bytes of the arrays in each result, as far as is known. Results that wait for their reader take half
+                of the shared memory at most, unless one alone takes more.
 
         Raises:
             RuntimeError: the processes do not start; or a call is lost, without `lost`.
@@ -80,7 +90,7 @@ class ProcessPool:
         """
         taken, driver_end = Pipe()
         results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-        calls = _Calls(self, function, arguments, time_limit, driver_end, results)
+        calls = _Calls(self, function, arguments, time_limit, sizes or [0] * len(arguments), driver_end, results)
         driver = threading.Thread(target=calls.run, daemon=True)
         driver.start()
         try:
@@ -110,8 +120,25 @@ class ProcessPool:
                     return worker
                 worker.kill()
             if not (self._templates and self._templates[-1].takes_more):
-                self._templates.append(Template(self.imports, machine.share(self.size)))
+                self._templates.append(Template(self.imports, machine.share(self.size * self.beside)))
+                if self.memory is None and self.shared:
+                    self.share()
+                if self.memory is not None:
+                    self._templates[-1].share(self.memory)
             return Worker(self._templates[-1])
+
+    def share(self) -> None:
+        """Makes the shared memory; without it results are copied through pipes, and a note says why."""
+        try:
+            self.memory = SharedMemory(self.shared)
+        except (OSError, ValueError, OverflowError) as error:
+            self.share_no_more(error)
+
+    def share_no_more(self, error: Exception) -> None:
+        """From now on results are copied through pipes; a note says why."""
+        if self.shared:
+            logger.warning(f"no memory to share with the {self.name} processes ({error}): clips are copied from them")
+        self.shared = 0
 
     def give_back(self, workers: Sequence[Worker]) -> None:
         """Keeps those that are idle, and ends the others."""
@@ -147,11 +174,12 @@ class _Calls:
         function: Callable[..., Any],
         arguments: Sequence[tuple[Any, ...]],
         time_limit: float | None,
+        sizes: Sequence[int],
         consumer: Connection[Any, Any],
         results: queue.SimpleQueue[tuple[bool, Any]],
     ) -> None:
         self.pool, self.function, self.arguments, self.time_limit = pool, function, arguments, time_limit
-        self.consumer, self.results = consumer, results
+        self.sizes, self.consumer, self.results = sizes, consumer, results
         self.workers: list[Worker] = []
         self.waiting = deque(range(len(arguments)))
         self.died: set[int] = set()
@@ -180,10 +208,21 @@ class _Calls:
         while len(self.workers) < min(self.pool.size, busy + len(self.waiting)):
             self.workers.append(self.pool.take())
         for worker in self.workers:
-            ahead = self.taken + AHEAD * self.pool.size
-            if worker.ready and worker.call is None and self.waiting and self.waiting[0] < ahead:
+            if worker.ready and worker.call is None and self.waiting and self.may_start(self.waiting[0]):
                 call = self.waiting.popleft()
-                worker.start(call, self.function, self.arguments[call], self.time_limit)
+                what = call, self.function, self.arguments[call], self.time_limit
+                try:
+                    worker.start(*what, self.pool.memory if self.pool.shared else None, self.sizes[call])
+                except OSError as error:
+                    self.pool.share_no_more(error)
+                    worker.start(*what)
+
+    def may_start(self, call: int) -> bool:
+        """Whether its result may be worked out now: the next one that is due always, others while there is room."""
+        if call <= self.taken or not self.pool.shared:
+            return call < self.taken + AHEAD * self.pool.size
+        room = self.pool.shared // 2 - sum(self.sizes[self.taken : call + 1])
+        return call < self.taken + AHEAD * self.pool.size and room >= 0
 
     def collect(self) -> bool:
         """Waits for processes until the next deadline, and takes what they have; False once the consumer has left."""

@@ -9,6 +9,7 @@ import os
 import pickle
 import queue
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.runtime import parent
+from evalkit.runtime import parent, shared
+from evalkit.runtime.shared import Bytes, SharedMemory
 
 # Seconds in which a process must be ready; it imports modules first, perhaps from a slow disk.
 START_S = 120.0
@@ -57,6 +59,12 @@ class Template:
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
 
+    def share(self, memory: SharedMemory) -> None:
+        """Has the workers that are forked from now on map this memory."""
+        with contextlib.suppress(OSError), self.lock:  # as in `fork`
+            self.control.send(memory.size)
+            send_handle(self.control, memory.descriptor, self.process.pid)
+
     @property
     def takes_more(self) -> bool:
         """Whether workers can be forked from it."""
@@ -84,8 +92,8 @@ class Template:
                 return int(self.control.recv())
         except (OSError, EOFError):  # the template has died, and its workers are the system's
             if kill and not self.killed:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    _kill_other(pid)
             return -signal.SIGKILL
 
     def kill(self) -> int:
@@ -97,11 +105,28 @@ class Template:
         return self.process.wait()
 
 
+def _kill_other(pid: int) -> None:
+    """Ends a process that is no child of this one, and waits for it: it may be writing to shared memory."""
+    if not hasattr(os, "pidfd_open"):
+        return os.kill(pid, signal.SIGKILL)
+    process = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        select.select([process], [], [], 10.0)
+    finally:
+        os.close(process)
+
+
 class Worker:
-    """A process that makes one call at a time."""
+    """A process that makes one call at a time.
+
+    Attributes:
+        extent: shared memory for the result of its call, where there is some.
+    """
 
     def __init__(self, template: Template) -> None:
         self.template, self.pid = template, 0
+        self.extent: Bytes | None = None
         self.connection, theirs = Pipe()
         with theirs:
             template.fork(theirs)
@@ -118,10 +143,25 @@ class Worker:
         """Whether it is alive, as far as can be seen of an idle one."""
         return not self.connection.poll() if self.ready else self.template.process.poll() is None
 
-    def start(self, call: int, function: Callable[..., Any], arguments: Any, time_limit: float | None) -> None:
+    def start(
+        self,
+        call: int,
+        function: Callable[..., Any],
+        arguments: Any,
+        time_limit: float | None,
+        memory: SharedMemory | None = None,
+        size: int = 0,
+    ) -> None:
+        """Sends it a call, with so many bytes of shared memory for the result, if as many are free.
+
+        Raises:
+            OSError: the system has no memory left to share.
+        """
+        self.extent = memory.take(size) if memory and size else None
+        place = memory.place(self.extent) if memory and self.extent is not None else None
         self.call, self.deadline = call, time.monotonic() + (float("inf") if time_limit is None else time_limit)
         with contextlib.suppress(OSError):  # it has died: the closed connection tells
-            self.connection.send((function, arguments, time_limit))
+            self.connection.send((function, arguments, time_limit, place))
 
     def receive(self) -> tuple[bool, Any]:
         """Whether its call came to an end, and the result or what was raised; (True, None) when it has become ready.
@@ -134,11 +174,16 @@ class Worker:
         if not self.ready:
             self.pid = message
             return True, None
-        sizes, data = message
-        buffers = [np.empty(size, np.uint8) for size in sizes]
-        for buffer in buffers:
-            if buffer.size:
-                self.connection.recv_bytes_into(buffer.data)
+        sizes, places, data = message
+        extent, self.extent = None if self.extent is None else self.extent.data, None
+        buffers: list[memoryview] = []
+        for size, place in zip(sizes, places, strict=True):
+            if place is not None and extent is not None:
+                buffers.append(extent[place : place + size])
+                continue
+            buffers.append(np.empty(size, np.uint8).data)
+            if size:
+                self.connection.recv_bytes_into(buffers[-1])
         self.call = None
         done, result = pickle.loads(data, buffers=buffers)
         return bool(done), result
@@ -146,6 +191,7 @@ class Worker:
     def ended(self) -> int:
         """The exit status of a process that has ended by itself."""
         self.connection.close()
+        self.extent = None
         if self.ready:
             return self.template.end(self.pid, kill=False)
         try:
@@ -160,6 +206,7 @@ class Worker:
             self.template.end(self.pid, kill=True)
         elif not FORKS:
             self.template.kill()
+        self.extent = None  # now that nobody writes there
 
 
 # --- in the processes ------------------------------------------------------------------------------------------------
@@ -188,11 +235,14 @@ def main() -> None:
                 os._exit(0)
         try:
             message = control.recv()
-            if message is None:
+            if not isinstance(message, tuple):
                 descriptor = recv_handle(control)
         except (EOFError, OSError):
             os._exit(0)
-        if message is not None:
+        if isinstance(message, int):
+            with contextlib.suppress(OSError, ValueError):  # results go through the connection
+                shared.attach(descriptor, message)
+        elif message is not None:
             pid, kill = message
             if kill:
                 os.kill(pid, signal.SIGKILL)
@@ -240,7 +290,8 @@ def serve(connection: Connection[Any, Any]) -> None:
         call = calls.get()
         result: tuple[bool, Any]
         try:
-            function, arguments, time_limit = pickle.loads(call)
+            function, arguments, time_limit, place = pickle.loads(call)
+            shared.begin(place)
             # should the parent be gone and this process be stuck where no thread runs, the kernel ends it
             signal.setitimer(signal.ITIMER_REAL, min(time_limit + 10, LONGEST_S) if time_limit else 0)
             result = True, function(*arguments)
@@ -249,10 +300,12 @@ def serve(connection: Connection[Any, Any]) -> None:
             result = False, error
         signal.setitimer(signal.ITIMER_REAL, 0)
         data, buffers = _pickled(result)
-        connection.send(([buffer.nbytes for buffer in buffers], data))
-        for buffer in buffers:
-            if buffer.nbytes:
+        places = [shared.put(buffer) if buffer.nbytes else None for buffer in buffers]
+        connection.send(([buffer.nbytes for buffer in buffers], places, data))
+        for buffer, place in zip(buffers, places, strict=True):
+            if buffer.nbytes and place is None:
                 connection.send_bytes(buffer)
+        shared.begin(None)
 
 
 def _pickled(result: tuple[bool, Any]) -> tuple[bytes, list[memoryview]]:

@@ -6,6 +6,7 @@ or sample takes its place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from evalkit.api import Clip, Views
 from evalkit.errors import in_line
+from evalkit.runtime import shared
 from evalkit.video.augment import AugmentedView
 from evalkit.video.crop import augmented_crop, cut_crops
 from evalkit.video.decode import Decoder, open_video
@@ -126,7 +128,8 @@ def read_clip(
         for number, indices in enumerate(clips):
             for step, index in enumerate(indices):
                 places.setdefault(int(index), []).append((number, step))
-        pixels = torch.empty((len(clips), views.crops, frames, 3, size, size), dtype=torch.uint8)
+        shape = len(clips), views.crops, frames, 3, size, size
+        pixels = torch.from_numpy(shared.empty(math.prod(shape))).view(shape)
         # frame by frame, so that only the small ones are ever all in memory
         for index, frame in source.frames(places):
             whole, resize, share = torch.from_numpy(frame), views.resize or "crop", views.share

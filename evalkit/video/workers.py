@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from evalkit.runtime import machine
 from evalkit.runtime.processes import ProcessPool
 from evalkit.video.clips import Decoded, Failure, Read, Request, read_clip
 
@@ -15,23 +16,35 @@ class DecodePool:
         workers: number of processes, at least 1; each uses one core.
         time_limit: seconds that one sample may take.
         read: what the processes call with a request; a function that they can import.
+        beside: pools of so many processes that work on this machine at once, this one among them.
+        shared: bytes of shared memory for clips; None: by what is free. Of 0 they are copied through pipes.
     """
 
-    def __init__(self, workers: int, time_limit: float = 120.0, read: Read = read_clip) -> None:
-        self._processes = ProcessPool(workers, "decoding", read.__module__)
+    def __init__(
+        self,
+        workers: int,
+        time_limit: float = 120.0,
+        read: Read = read_clip,
+        beside: int = 1,
+        shared: int | None = None,
+    ) -> None:
+        shared = machine.shared_clips(beside) if shared is None else shared
+        self._processes = ProcessPool(workers, "decoding", read.__module__, beside, shared)
         self._time_limit, self._read = time_limit, read
 
     def read(self, requests: Sequence[Request]) -> Iterator[Decoded | Failure]:
         """The clips of each request, in the order of the requests, decoded ahead.
 
         A process that takes longer than the time limit over a sample is killed and the sample fails; one that dies is
-        replaced and its sample tried once more. Several of these may be open at once.
+        replaced and its sample tried once more. Several of these may be open at once. The clips lie in memory that is
+        shared with the processes, and is used again once nothing refers to them.
 
         Raises:
             RuntimeError: the processes do not start.
         """
         arguments = [(self._read, request) for request in requests]
-        return self._processes.map(_read, arguments, time_limit=self._time_limit, lost=Failure)
+        sizes = [*map(_bytes_of, requests)]
+        return self._processes.map(_read, arguments, time_limit=self._time_limit, lost=Failure, sizes=sizes)
 
     def close(self) -> None:
         """Ends the processes."""
@@ -47,6 +60,13 @@ def read_clips(
         yield from pool.read(requests)
     finally:
         pool.close()
+
+
+def _bytes_of(request: Request) -> int:
+    """Bytes of the clips that a request gives."""
+    views = request.looks[0].cut(request.views) if request.looks else request.views
+    parts = max(1, len(request.looks)) * max(1, len(request.windows))
+    return parts * views.clips * views.crops * request.frames * 3 * request.size**2
 
 
 def _read(read: Read, request: Request) -> Decoded | Failure:
