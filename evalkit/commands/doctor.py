@@ -15,7 +15,7 @@ from pathlib import Path
 import evalkit
 from evalkit import demo
 from evalkit.errors import UserError, one_line
-from evalkit.runtime import cache
+from evalkit.runtime import cache, filesystem
 from evalkit.runtime.machine import cores
 
 
@@ -134,7 +134,8 @@ def _cache() -> str:
     place = cache.folder()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     free = _size(shutil.disk_usage(existing).free)
-    return f"{place}, holds {_size(cache.size())}, {free} free (EVALKIT_CACHE moves it)"
+    wrong = "".join(f"; {problem}" for problem in filesystem.problems(existing))
+    return f"{place}, holds {_size(cache.size())}, {free} free (EVALKIT_CACHE moves it){wrong}"
 
 
 def _demo() -> str:

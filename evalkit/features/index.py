@@ -97,14 +97,18 @@ class Index:
         """The slots of a shard that have not been read, up to this size of its index file."""
         shard = self._shards[self._number(name)]
         whole = index_bytes - index_bytes % SLOT.itemsize
-        start, shard.known = min(shard.known, whole), whole
+        start = shard.known = min(shard.known, whole)
         if start == whole:
             return np.empty(0, SLOT)
         try:
             count = (whole - start) // SLOT.itemsize
-            return np.fromfile(self.folder / f"{name}.index", SLOT, count=count, offset=start)
+            slots = np.fromfile(self.folder / f"{name}.index", SLOT, count=count, offset=start)
         except OSError:  # evicted meanwhile
             return np.empty(0, SLOT)
+        # A shared file system may show the end of what another machine writes as zeros, or not at all, for a while.
+        slots = slots[: len(slots) - int((slots["size"][::-1] != 0).argmax())] if slots["size"].any() else slots[:0]
+        shard.known += slots.nbytes
+        return slots
 
     def _add(self, slots: dict[str, NDArray[Any]]) -> None:
         """Add entries by shard, the newest last."""

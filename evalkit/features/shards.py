@@ -4,7 +4,8 @@
     NAME.index   one slot of 24 bytes per record: first 8 bytes of the key, offset and length of the record
 
 An entry is durable once its record and then its slot are fsynced. A process writes to a shard of its own, held by a
-lock on its index file, and takes over one that no process holds, so that writers never wait and shards stay few. A slot
+lock on its index file, and takes over one that no process holds, so that writers never wait and shards stay few. Where
+the file system has no locks, each writer makes a shard that no other takes over, and only old ones are removed. A slot
 is only a hint: the record's header and checksums decide at every read, so that a torn tail, a flipped byte or a
 truncated shard is a miss.
 """
@@ -12,6 +13,8 @@ truncated shard is a miss.
 from __future__ import annotations
 
 import fcntl
+import functools
+import logging
 import os
 import secrets
 import struct
@@ -28,11 +31,16 @@ import torch
 from torch import Tensor
 
 from evalkit.features.codec import DTYPES, unpack
+from evalkit.runtime.filesystem import NO_LOCKS
+
+logger = logging.getLogger("evalkit")
 
 # Raised when records or the meaning of a layout change; it is part of every key.
 FORMAT = 1
 # A kill loses at most this: entries are flushed when they reach this many bytes, or the oldest this many seconds.
 BATCH_BYTES, BATCH_S = 64 << 20, 5.0
+# Seconds after which nobody writes to a shard any more, where no lock can tell.
+ABANDONED_S = 86_400.0
 
 ALIGN = 64  # bytes; each record starts at a multiple
 HEADER_BYTES = 128
@@ -97,7 +105,7 @@ def list_shards(folder: Path) -> Iterator[tuple[str, int]]:
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(".index"):
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # removed meanwhile, which a shared file system may tell by a stale handle
                     yield entry.name.removesuffix(".index"), entry.stat().st_size
 
 
@@ -113,9 +121,11 @@ def shard_size(folder: Path, name: str) -> int:
 def remove_shard(folder: Path, name: str) -> bool:
     """Remove a shard, unless a process writes to it; returns whether it is gone."""
     with suppress(FileNotFoundError, PermissionError):  # removed by another process; owned by another user
-        index = _lock(folder / f"{name}.index", os.O_RDWR)
+        index, locked = _lock(folder / f"{name}.index", os.O_RDWR)
         if index is not None:
             try:
+                if not locked and time.time() - os.stat(folder / f"{name}.data").st_mtime < ABANDONED_S:
+                    return False
                 os.unlink(folder / f"{name}.index")
                 os.unlink(folder / f"{name}.data")
             finally:
@@ -217,12 +227,15 @@ def open_writer(folder: Path, size: int, shard_bytes: int) -> ShardWriter:
     for name, _ in sorted(list_shards(folder)):
         with suppress(FileNotFoundError, PermissionError):  # removed meanwhile; owned by another user
             if os.stat(folder / f"{name}.data").st_size + size <= shard_bytes:
-                index = _lock(folder / f"{name}.index", os.O_RDWR)
-                if index is not None:
+                index, locked = _lock(folder / f"{name}.index", os.O_RDWR)
+                if index is not None and locked:
                     return _resume(folder, name, index)
+                if index is not None:
+                    os.close(index)
+                    break
     while True:
         name = secrets.token_hex(8)
-        index = _lock(folder / f"{name}.index", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        index, _ = _lock(folder / f"{name}.index", os.O_RDWR | os.O_CREAT | os.O_EXCL)
         if index is not None:
             return _resume(folder, name, index)
 
@@ -252,20 +265,38 @@ def _resume(folder: Path, name: str, index: int) -> ShardWriter:
     return ShardWriter(name, index, data, index_end, _aligned(data_end))
 
 
-def _lock(path: Path, flags: int) -> int | None:
-    """File descriptor of an index file, locked until it is closed; None if another process holds the lock."""
+def _lock(path: Path, flags: int) -> tuple[int | None, bool]:
+    """File descriptor of an index file, and whether it is locked, until it is closed.
+
+    There is none if another process holds the lock; it is not locked where the file system has no locks.
+    """
     file = os.open(path, flags, 0o666)
+    locked = True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            locked = False
+            _note_no_locks(path.parent, error.strerror)
         if os.stat(path).st_ino == os.fstat(file).st_ino:
-            return file
+            return file, locked
     except (BlockingIOError, FileNotFoundError):  # the latter: removed before it was locked
         pass
     except OSError:
         os.close(file)
         raise
     os.close(file)
-    return None
+    return None, locked
+
+
+@functools.cache
+def _note_no_locks(folder: Path, reason: str) -> None:
+    logger.warning(
+        f"{folder} has no file locks ({reason}): each writer fills files of its own there, and what was written within "
+        "a day is not evicted; mount it with locks (Lustre: -o flock), or let EVALKIT_CACHE name another folder"
+    )
 
 
 def _aligned(offset: int) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.mini.world import COLORS, NOTHING, Step, Story, Thing
+from evalkit.runtime.atomic import rename
 
 SIDE = 128  # pixels, height and width
 
@@ -40,7 +41,7 @@ def write(story: Story, path: Path, fps: int) -> None:
                         container.mux(packet)
             for packet in stream.encode():
                 container.mux(packet)
-        os.replace(part, path)
+        rename(part, path)
     finally:
         part.unlink(missing_ok=True)
 

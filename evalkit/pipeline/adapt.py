@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from evalkit import encoders
@@ -13,7 +12,7 @@ from evalkit.pipeline import preflight
 from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.setup import Experiment, frozen_parts, prepare
 from evalkit.results.schema import plain
-from evalkit.runtime.atomic import hidden_beside
+from evalkit.runtime.atomic import hidden_beside, rename
 from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.weights import trained_adapter
 
@@ -81,6 +80,6 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
             (hidden / "encoder.json").write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
         if out.exists():
             out.rmdir()
-        os.replace(hidden, out)
+        rename(hidden, out)
     chosen = selection["chosen"]
     print(f"kept epoch {chosen['epoch']} of {chosen['epochs']}: {selection['val_score']:.1f} on val\n{out}")

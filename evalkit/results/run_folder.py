@@ -27,7 +27,7 @@ from evalkit.results.evidence import EVIDENCE, Evidence, text
 from evalkit.results.rows import Row, tally
 from evalkit.results.schema import digest, parse, plain, violations
 from evalkit.runtime import bounded
-from evalkit.runtime.atomic import flush, hidden_beside
+from evalkit.runtime.atomic import flush, hidden_beside, rename
 
 logger = logging.getLogger("evalkit")
 
@@ -114,7 +114,7 @@ def _rename(hidden: Path, folder: Path) -> Path:
         if free.exists():
             continue
         try:
-            return hidden.rename(free)
+            return rename(hidden, free)
         except OSError:
             if not free.exists():  # else another process took the name in between
                 raise

@@ -17,7 +17,7 @@ from evalkit.errors import UserError, in_line
 from evalkit.results.run_folder import RESULT, folder_of
 from evalkit.results.validate import check
 from evalkit.runtime import bounded
-from evalkit.runtime.atomic import hidden_beside
+from evalkit.runtime.atomic import hidden_beside, rename
 
 SIGNATURE = f"{RESULT}.sig"
 NAMESPACE = "evalkit"
@@ -53,7 +53,7 @@ def sign(run: Path, key: Path, files: Sequence[Path] = ()) -> Path:
     signature = run / SIGNATURE
     with hidden_beside(signature) as hidden:
         hidden.write_bytes(signed.stdout)
-        return hidden.replace(signature)
+        return rename(hidden, signature)
 
 
 def allowed(words: Sequence[str]) -> tuple[list[str], Path | None]:

@@ -36,7 +36,27 @@ def write(file: Path, content: bytes) -> None:
     place = file.resolve()  # a link stays a link
     with hidden_beside(place) as hidden:
         hidden.write_bytes(content)
-        hidden.replace(place)
+        rename(hidden, place)
+
+
+def rename(hidden: Path, place: Path) -> Path:
+    """Renames a file or folder, in place of a file or an empty folder there; returns the place.
+
+    A server that is asked twice, since its first answer was lost on the way (NFS), has nothing to rename the second
+    time: what is there already under its new name was renamed.
+
+    Raises:
+        OSError: it is not renamed.
+    """
+    status = os.stat(hidden)
+    try:
+        os.replace(hidden, place)
+    except OSError:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(place), status):
+                return place
+        raise
+    return place
 
 
 def flush(path: Path) -> None:

@@ -1,8 +1,8 @@
 """The members of a tar by name: where each begins, from one pass over the headers; none is extracted.
 
-The index is kept in the cache folder and mapped into memory, so that of a million members a process reads those pages
-alone in which it looks. Tars are made by strangers: a member that is a link or sparse, lies past the end, or is called
-by an absolute path or `..` is never read, and whatever a header says, the pass goes forward and ends.
+The index is kept in the cache folder. A large one is mapped into memory, so that of a million members a process reads
+those pages alone in which it looks. Tars are made by strangers: a member that is a link or sparse, lies past the end,
+or is called by an absolute path or `..` is never read, and whatever a header says, the pass goes forward and ends.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from evalkit.runtime import atomic, cache
 
 BLOCK = 512
 READ_BYTES = 4 << 10  # at once, which holds the headers of small members that follow one another
+READ_WHOLE = 16 << 20  # bytes of an index
 MOST_NAME_BYTES = 1 << 20  # of a long name or of pax records
 MOST_MEMBERS, MOST_NAMES_BYTES = 10_000_000, 1 << 30
 LONGEST_NAME = 4096  # bytes, as of any path
@@ -96,6 +97,8 @@ def load(place: str, version: str, opened: Callable[[], Any]) -> Index:
     digest = hashlib.sha256(f"{place}\n{version}".encode("utf-8", "surrogateescape")).hexdigest()
     file = cache.folder() / "tars" / f"{digest[:32]}.index"
     with contextlib.suppress(OSError, ValueError), open(file, "rb") as stored:
+        if os.fstat(stored.fileno()).st_size <= READ_WHOLE:  # else a machine that cuts the file would end this process
+            return Index(stored.read())
         return Index(mmap.mmap(stored.fileno(), 0, access=mmap.ACCESS_READ))
     with opened() as tar:
         try:

@@ -1,6 +1,7 @@
 """Entries of a store: a key and a tensor for each number."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ def tensor(i: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(i).standard_normal((1 + i % 7, 50), np.float32))
 
 
-def fill(folder: Path, numbers: range) -> None:
+def fill(folder: Path, numbers: Iterable[int]) -> None:
     with Store(folder) as store:
         for i in numbers:
             store.put(key(i), tensor(i))
