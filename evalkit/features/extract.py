@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import time
@@ -113,12 +114,12 @@ class FeatureCache:
         return keys
 
     def _keys(self, source: Source, video: Identity, variants: Sequence[str]) -> bytes:
-        key, shown = replace(self.key, video=video, span=source.span), ""
+        key, shown = self.key, ""
         if source.look:
-            key = replace(key, views=source.look.cut(key.views))
+            key = _with_views(key, source.look.cut(key.views))
             shown = f" of {source.look.of(source.video, source.span)}"
         texts = [f"{name} {_seed(source)}{shown}" if name else f"unchanged{shown}" for name in variants]
-        return b"".join(replace(key, variant=text).digest() for text in [*texts, f"decoder{shown}"])
+        return b"".join(key.digest_of(video, source.span, text) for text in [*texts, f"decoder{shown}"])
 
     def holds(self, keys: bytes) -> bool:
         """Whether all seems to be there, by the store's index, which only `find` can confirm."""
@@ -142,6 +143,12 @@ class FeatureCache:
         }
         writer.put(decoder, torch.tensor(list((encoding.decoder or "").encode()), dtype=torch.uint8))
         return replace(encoding, features=stored)
+
+
+@functools.lru_cache(maxsize=64)
+def _with_views(key: FeatureKey, views: Views) -> FeatureKey:
+    """The key with other views; the same object for the same, which remembers what does not change."""
+    return replace(key, views=views)
 
 
 # A source that waits for its batch, with its keys, and with its clips or what was found of it.

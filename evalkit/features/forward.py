@@ -38,11 +38,14 @@ class Arriving:
         """Successive rows, so many at a time, on the CPU, and whether all of them are finite; waits for them."""
         if self.later:
             self._arrival.synchronize()
-        self._clips = ()
         rows = torch.split(self._features, list(sizes))
-        if self._finite is None:
-            return zip(rows, itertools.repeat(True), strict=False)
-        return zip(rows, (bool(part.all()) for part in torch.split(self._finite, list(sizes))), strict=True)
+        finite = itertools.repeat(True) if self._finite is None else map(_all, torch.split(self._finite, list(sizes)))
+        del self._clips, self._features, self._finite
+        return zip(rows, finite, strict=False)
+
+
+def _all(good: Tensor) -> bool:
+    return bool(good.all())
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:

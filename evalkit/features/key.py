@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,9 @@ from evalkit.video.media import Media, locate, url_of
 # Bytes at either end of a video that are hashed, and number and size of the blocks between them.
 END_BYTES, BLOCKS, BLOCK_BYTES = 16 << 10, 8, 4 << 10
 AT_ONCE = 32  # requests to a server
+# So many files are tried one by one; the others at once, if that took so many times the processor's time.
+TRIED, WAITS = 32, 4.0
+SETTLED_S = 5.0  # since the last change of a file that is known again by its times
 ROW_BYTES = 48  # of what is kept of a row of a parquet file: size, sha256, and a hash of both
 # Raised when the same file, views and clip give other pixels: sampling, cropping, scaling or normalizing changed.
 PREPROCESSING = 2
@@ -71,20 +75,44 @@ def identify(path: Path, full: bool = False) -> Identity:
         return _of_row(media, *media.row)
     if url_of(path) and media.inside:
         return _of_url(path, media.version)
+    if not media.inside and (state := _state(path)):
+        return _of_file(path, state)
     return _sample(media)
 
 
 def identify_ahead(videos: Iterable[Path]) -> None:
-    """Identify those of some videos that are at URLs, many at once: each waits for a server, and is then known."""
+    """Identify some videos, many at once where each waits for a server or a shared disk; each is then known."""
 
     def ask(video: Path) -> None:
         with contextlib.suppress(OSError):  # who asks for it alone will be told
             identify(video)
 
-    remote = [video for video in dict.fromkeys(videos) if url_of(video)]
-    if len(remote) > 1:
+    distinct = list(dict.fromkeys(videos))
+    waiting = [video for video in distinct if url_of(video)]
+    if not waiting and len(distinct) > TRIED:
+        started, busy = time.perf_counter(), time.thread_time()
+        deque(map(ask, distinct[:TRIED]), maxlen=0)
+        if time.perf_counter() - started > WAITS * (time.thread_time() - busy):
+            waiting = distinct[TRIED:]
+    if len(waiting) > 1:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            deque(pool.map(ask, remote), maxlen=0)
+            deque(pool.map(ask, waiting), maxlen=0)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What differs once a file is replaced or written to; None if that was so lately that it may not differ.
+
+    Whoever sets a file's modification time back changes its status, and with that the time of the change.
+    """
+    status = os.stat(path)
+    if time.time() - max(status.st_mtime, status.st_ctime) < SETTLED_S:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=500_000)
+def _of_file(path: Path, state: tuple[int, ...]) -> Identity:
+    return _sample(locate(path))
 
 
 def _sample(media: Media) -> Identity:
@@ -163,14 +191,28 @@ class FeatureKey:
 
     def digest(self) -> bytes:
         """The 32 bytes under which the feature is stored; 1 and 1.0 give the same."""
-        values = _plain(asdict(self))
+        return _digest(self._values)
+
+    def digest_of(self, video: Identity, span: tuple[float, float] | None, variant: str) -> bytes:
+        """The digest of the same key with another video, span and variant."""
+        changed = {"video": {"size": video.size, "sha256": video.sha256}, "span": _plain(span), "variant": variant}
+        return _digest(self._values | changed)
+
+    @functools.cached_property
+    def _values(self) -> dict[str, Any]:
+        """All fields as JSON holds them."""
+        values: dict[str, Any] = _plain(asdict(self))
         # Keys had none of these before: features that were stored of what still is as it was stay.
         for part, default, names in ADDED:
             for name in names:
                 if values[part][name] == getattr(default, name):
                     del values[part][name]
-        text = json.dumps(values, sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).digest()
+        return values
+
+
+def _digest(values: Mapping[str, Any]) -> bytes:
+    text = json.dumps(values, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).digest()
 
 
 def architecture(encoder: nn.Module) -> str:
