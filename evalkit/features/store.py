@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -294,6 +295,11 @@ class Store:
         shards = dict(list_shards(self.folder))
         size = sum(shard_size(self.folder, name) for name in shards)
         return Usage(size, sum(index_bytes // SLOT.itemsize for index_bytes in shards.values()), len(shards))
+
+    def room(self) -> int:
+        """Bytes that the store may take on its disk: those that are free, and those that it has."""
+        folder = next(place for place in (self.folder, *self.folder.parents) if place.exists())
+        return shutil.disk_usage(folder).free + self.usage().bytes
 
     def prune(self, limit: int) -> int:
         """Evict the least recently used shards until the store takes at most `limit` bytes; returns the bytes freed.

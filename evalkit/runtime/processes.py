@@ -44,12 +44,16 @@ class ProcessPool:
         imports: module that is imported before processes are forked.
         beside: pools of this size that work on this machine at once, this one among them.
         shared: bytes of memory that large results may take, in which their reader finds them without a copy.
+        pinned: whether a GPU is to copy from there.
     """
 
-    def __init__(self, size: int, name: str, imports: str, beside: int = 1, shared: int = 0) -> None:
+    def __init__(
+        self, size: int, name: str, imports: str, beside: int = 1, shared: int = 0, pinned: bool = False
+    ) -> None:
         if size < 1:
             raise ValueError(f"workers={size}: at least 1 is needed")
-        self.size, self.name, self.imports, self.beside, self.shared = size, name, imports, beside, shared
+        self.size, self.name, self.imports = size, name, imports
+        self.beside, self.shared, self.pinned = beside, shared, pinned
         self.memory: SharedMemory | None = None
         self._lock = threading.Lock()
         self._templates: list[Template] = []  # the last is in use
@@ -130,7 +134,7 @@ class ProcessPool:
     def share(self) -> None:
         """Makes the shared memory; without it results are copied through pipes, and a note says why."""
         try:
-            self.memory = SharedMemory(self.shared)
+            self.memory = SharedMemory(self.shared, self.pinned)
         except (OSError, ValueError, OverflowError) as error:
             self.share_no_more(error)
 
