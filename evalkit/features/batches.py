@@ -96,6 +96,7 @@ class StreamedFeatures:
                 place = {row: i for i, row in enumerate(rows)}
                 yield features if len(rows) == len(batch) else features[[place[row] for row in batch]]
         finally:
+            encodings.close()  # type: ignore[attr-defined]
             if feature_cache:
                 feature_cache.store.close()
             cost = self.extractor.cost

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.runtime import shared
+from evalkit.runtime import machine, shared
 from evalkit.runtime.processes import ProcessPool
 from evalkit.runtime.shared import PAGE, SharedMemory
+from evalkit.video.workers import DecodePool
 from tests.patience import patience
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,18 @@ def test_memory_of_a_process_that_is_killed_is_written_by_nobody_else(tmp_path: 
         calls = [(number, PAGE, tmp_path / "mark") for number in range(4)]
         results = list(pool.map(die_late, calls, sizes=[2 * PAGE] * 4))
         assert [set(result.tolist()) for result in results] == [{0}, {1}, {2}, {3}]
+
+
+def test_pools_that_work_beside_one_another_divide_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    share = machine.share
+    monkeypatch.setattr(machine, "share", lambda processes: (asked.append(processes), share(processes))[1])
+    with ProcessPool(1, "filling", "numpy", beside=4) as pool:
+        list(pool.map(elsewhere, [(1, 10)]))
+    assert asked == [4]
+    monkeypatch.setattr(machine, "free_memory", lambda: 1 << 30)
+    assert [machine.shared_clips(count) for count in (1, 4)] == [1 << 28, 1 << 26]
+    assert DecodePool(2, beside=4)._processes.shared == 1 << 26
 
 
 def refuse(*_: Any) -> Any:
