@@ -67,9 +67,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-KNOWN = (
-    "adapt, cache, canary, check, compare, doctor, export, leaderboard, list, plan, power, run, score, sign, sweep, validate"
-)
+KNOWN = "adapt, cache, canary, check, compare, doctor, export, leaderboard, list, plan, power, run, score, sign, sweep, validate"
 
 
 def put_runner(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:

@@ -47,8 +47,6 @@ def shared_clips(processes: int, pinned: bool = False) -> int:
 
     What is pinned is taken as a whole, and for good.
     """
-    if not hasattr(os, "memfd_create"):  # macOS
-        return 0
     return min(MOST_PINNED if pinned else MOST_SHARED, free_memory() // 4 // processes)
 
 

@@ -43,8 +43,6 @@ class SharedMemory:
     """
 
     def __init__(self, size: int, pinned: bool = False) -> None:
-        if not hasattr(os, "memfd_create"):
-            raise OSError("this system has no memfd_create")
         self.size = size
         self.descriptor = os.memfd_create("evalkit")
         self.close = weakref.finalize(self, os.close, self.descriptor)
@@ -62,7 +60,10 @@ class SharedMemory:
     def _pin(self) -> None:
         import torch
 
-        runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        try:
+            runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        except (RuntimeError, AssertionError):  # no CUDA
+            return
         address = _address(np.frombuffer(self._memory, np.uint8, 1))
         if int(runtime.cudaHostRegister(address, self.size, 0)) == 0:  # else copies wait for the GPU, and are right
             # The arguments of a finalizer live until it runs: the memory is mapped until then.

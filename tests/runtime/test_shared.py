@@ -127,6 +127,15 @@ def test_without_memory_to_share_results_are_copied_and_one_note_says_why(
     assert note.startswith("no memory to share with the filling processes (") and "No space left" in note
 
 
+def test_a_system_that_has_no_such_memory_does_without_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")  # macOS
+    with ProcessPool(2, "filling", "numpy", shared=1 << 20) as pool:
+        results = list(pool.map(filled, [(n, PAGE) for n in range(6)], sizes=[2 * PAGE] * 6))
+    assert [set(array.tolist()) for array, _ in results] == [{n} for n in range(6)] and not caplog.messages
+
+
 def test_nothing_is_left_of_it_when_the_pool_is_closed_or_its_process_killed() -> None:
     before = set(os.listdir("/dev/shm"))
     descriptors = len(os.listdir("/proc/self/fd"))
