@@ -229,7 +229,12 @@ def test_a_file_that_is_known_is_read_again_once_it_is_changed_however_that_is_h
     monkeypatch.setattr(module, "SETTLED_S", 0.0)
     video, reads = tmp_path / "a.mp4", list[Path]()
     sample = module._sample
-    monkeypatch.setattr(module, "_sample", lambda media: (reads.append(video), sample(media))[1])
+
+    def noted(media: Media) -> Identity:
+        reads.append(video)
+        return sample(media)
+
+    monkeypatch.setattr(module, "_sample", noted)
     video.write_bytes(b"a" * 1000)
     os.utime(video, (1e9, 1e9))
     first = identify(video)
