@@ -203,7 +203,7 @@ def _where(
 
 def _smaller(row: Tensor, rows: int, room: int, spec: FeatureSpec, saving: Collection[str]) -> str:
     """The settings under which the features lose the least and fit, and what they take then; empty where none are."""
-    shapes = {"": row.shape}
+    shapes: dict[str, tuple[int, ...]] = {"": row.shape}
     if spec.what == "tokens" and not spec.grid and "token_grid" in saving:
         side = math.isqrt(row.shape[-2])
         grids = [grid for grid in range(side - 1, 0, -1) if side**2 == row.shape[-2] and side % grid == 0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -185,7 +185,7 @@ def test_what_a_gpu_computes_is_waited_for_once_the_next_batch_is_launched(
     class Later(Arriving):
         def __init__(self, features: Tensor, clips: Sequence[Tensor]) -> None:
             super().__init__(features, clips)
-            self.later, self._arrival = True, self
+            self.later, self._arrival = True, cast(Any, self)
             events.append("launched")
 
         def synchronize(self) -> None:

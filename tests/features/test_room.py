@@ -42,7 +42,7 @@ def told(
 def test_what_does_not_fit_names_the_settings_that_do(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 20 * 10**12))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 20 * 10**12))
     again = f"{ROWS} parts of videos are decoded and encoded again in each epoch; EVALKIT_CACHE_GB= above 8.45e+03 GB"
     tokens, int8 = KEY.feature_spec, FeatureSpec("tokens", dtype="int8")
     cases = {
@@ -66,7 +66,7 @@ def test_what_does_not_fit_names_the_settings_that_do(
 def test_a_disk_with_less_room_than_the_limit_counts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 5 * 10**12))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 5 * 10**12))
     place, note = told(tmp_path / "new", caplog, 9e12, KEY.feature_spec, BOTH)
     assert place == "videos"
     assert "stores them on another disk: 5e+03 GB are free for them on this one; or adapter.stored=int8, which" in note

@@ -101,7 +101,12 @@ def test_memory_of_a_process_that_is_killed_is_written_by_nobody_else(tmp_path: 
 def test_pools_that_work_beside_one_another_divide_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     share = machine.share
-    monkeypatch.setattr(machine, "share", lambda processes: asked.append(processes) or share(processes))
+
+    def noted(processes: int) -> int:
+        asked.append(processes)
+        return share(processes)
+
+    monkeypatch.setattr(machine, "share", noted)
     with ProcessPool(1, "filling", "numpy", beside=4) as pool:
         list(pool.map(elsewhere, [(1, 10)]))
     assert asked == [4]
