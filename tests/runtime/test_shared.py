@@ -60,18 +60,16 @@ def test_extents_are_free_again_once_nothing_refers_to_them() -> None:
     assert starts(memory, again) == [1] and memory.take(5 * PAGE) is None
 
 
-@pytest.mark.parametrize("call", [filled, elsewhere])
-@pytest.mark.parametrize("said", [0, 8 * PAGE, 10])
-def test_results_are_the_same_with_and_without_shared_memory(call: Any, said: int) -> None:
+@pytest.mark.parametrize("size", [0, 20 * PAGE, 1 << 30])
+def test_results_are_the_same_with_and_without_shared_memory(size: int) -> None:
     """Whatever was said of their size, and however many are kept."""
     arguments = [(number, 5 * PAGE) for number in range(12)]
-    for size in (0, 20 * PAGE, 1 << 30):
-        with ProcessPool(2, "filling", "numpy", shared=size) as pool:
-            results = list(pool.map(call, arguments, sizes=[said] * 12))
-        for number, result in enumerate(results):
-            array = result[0] if call is filled else result
-            assert array.shape == (5 * PAGE,) and (array == number).all() and array.flags.writeable
-            assert call is elsewhere or result[1].tolist() == [number] * 3
+    with ProcessPool(2, "filling", "numpy", shared=size) as pool:
+        for said in (0, 8 * PAGE, 10):
+            both = [list(pool.map(call, arguments, sizes=[said] * 12)) for call in (filled, elsewhere)]
+            for number, ((array, beside), copy) in enumerate(zip(*both, strict=True)):
+                assert array.shape == copy.shape == (5 * PAGE,) and array.flags.writeable and copy.flags.writeable
+                assert (array == number).all() and (copy == number).all() and beside.tolist() == [number] * 3
 
 
 def test_memory_is_used_again_while_results_are_read_one_by_one() -> None:
@@ -83,8 +81,8 @@ def test_memory_is_used_again_while_results_are_read_one_by_one() -> None:
 
 
 def test_results_that_wait_take_half_of_the_memory_and_one_is_always_worked_out() -> None:
-    for size, most in ((100 * PAGE, 4), (20 * PAGE, 1), (PAGE, 1)):
-        with ProcessPool(4, "filling", "numpy", shared=size) as pool:
+    for size, most in ((100 * PAGE, 4), (PAGE, 1)):
+        with ProcessPool(2, "filling", "numpy", shared=size) as pool:
             results = pool.map(filled, [(n, 10 * PAGE) for n in range(20)], sizes=[11 * PAGE] * 20)
             kept = [next(results) for _ in range(2)]
             assert pool.memory and pool.memory._allocated <= min(size, (most + 2) * 11 * PAGE)
