@@ -51,4 +51,4 @@ class Clip:
         std = torch.tensor(self.std, dtype=torch.float64).view(3, 1, 1)
         scale, shift = (high - low) / 255 / std, (low - mean) / std
         video = torch.empty(pixels.shape, device=pixels.device).copy_(pixels)  # one contiguous copy, then in place
-        return video.mul_(scale.to(video)).add_(shift.to(video))
+        return video.mul_(scale.to(video, non_blocking=True)).add_(shift.to(video, non_blocking=True))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, TypeVar
@@ -16,6 +17,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from evalkit.api import FeatureSpec
 from evalkit.errors import UserError
 from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, SourceFeatures, unchanged
 from evalkit.features.reader import FeatureReader
@@ -94,6 +96,7 @@ class StreamedFeatures:
                 place = {row: i for i, row in enumerate(rows)}
                 yield features if len(rows) == len(batch) else features[[place[row] for row in batch]]
         finally:
+            encodings.close()  # type: ignore[attr-defined]
             if feature_cache:
                 feature_cache.store.close()
             cost = self.extractor.cost
@@ -148,7 +151,7 @@ def gather(
             continue
         if not good:
             row, done = of_source[0].features[""], (place + 1) * len(looks)
-            where = _where(row, len(views), len(wanted), label, feature_cache)
+            where = _where(row, len(views), len(wanted), label, feature_cache, reader.saving)
             if where == "memory":
                 held = torch.empty(len(views), *row.shape, dtype=row.dtype)
             elif where == "store" and feature_cache:
@@ -173,7 +176,7 @@ def gather(
 
 
 def _where(
-    row: Tensor, rows: int, sources: int, label: str, feature_cache: FeatureCache | None
+    row: Tensor, rows: int, sources: int, label: str, feature_cache: FeatureCache | None, saving: Collection[str] = ()
 ) -> Literal["memory", "store", "videos"]:
     """The place that so many rows are read from while an adapter is fitted; a message says so, except for memory."""
     size, free = rows * row.nbytes, machine.free_memory()
@@ -181,17 +184,46 @@ def _where(
         return "memory"
     kind = "video" if row.dtype == torch.uint8 else "features"
     message = f"{label}: {_gigabytes(size)} of {kind}, {_gigabytes(free)} of memory free"
-    limit = feature_cache.store.limit if feature_cache else 0
+    limit, disk = (feature_cache.store.limit, feature_cache.store.room()) if feature_cache else (0, 0)
     if feature_cache and feature_cache.key.feature_spec.layout == "int8":
-        size = rows * (row.numel() + 4 * row.numel() // row.shape[-1])  # as it lies on the disk
-    if limit is None or size <= limit:
+        size = rows * _int8_bytes(row.shape)  # as it lies on the disk
+    room = disk if limit is None else min(limit, disk)
+    if size <= room:
         logger.info(f"{message}: they are read from the store for every batch")
         return "store"
     how, mend = ("decoded", "") if kind == "video" else ("decoded and encoded", "; cache=on stores them")
     if feature_cache:
-        mend = f"; EVALKIT_CACHE_GB= above {_gigabytes(size)} stores them"
+        on = f" on another disk: {_gigabytes(disk)} are free for them on this one" if size > disk else ""
+        mend = f"; EVALKIT_CACHE_GB= above {_gigabytes(size)} stores them{on}"
+        if smaller := _smaller(row, rows, room, feature_cache.key.feature_spec, saving):
+            mend += f"; or {smaller}"
     logger.warning(f"{message}: {sources} parts of videos are {how} again in each epoch{mend}")
     return "videos"
+
+
+def _smaller(row: Tensor, rows: int, room: int, spec: FeatureSpec, saving: Collection[str]) -> str:
+    """The settings under which the features lose the least and fit, and what they take then; empty where none are."""
+    shapes: dict[str, tuple[int, ...]] = {"": row.shape}
+    if spec.what == "tokens" and not spec.grid and "token_grid" in saving:
+        side = math.isqrt(row.shape[-2])
+        grids = [grid for grid in range(side - 1, 0, -1) if side**2 == row.shape[-2] and side % grid == 0]
+        shapes |= {f"adapter.token_grid={grid}": (*row.shape[:-2], grid**2, row.shape[-1]) for grid in grids}
+    sizes: dict[str, int] = {}
+    for words, shape in shapes.items():
+        if words:
+            sizes[words] = rows * (_int8_bytes(shape) if spec.layout == "int8" else math.prod(shape) * row.itemsize)
+        if "stored" in saving and spec.layout != "int8":
+            sizes[f"{words} adapter.stored=int8".strip()] = rows * _int8_bytes(shape)
+    fitting = {words: size for words, size in sizes.items() if size <= room}
+    if not fitting:
+        return ""
+    words = max(fitting, key=lambda name: fitting[name])
+    return f"{words}, which takes {_gigabytes(fitting[words])}"
+
+
+def _int8_bytes(shape: Sequence[int]) -> int:
+    """Bytes of a tensor of this shape with 8 bits per number and a scale per vector."""
+    return math.prod(shape) + 4 * math.prod(shape[:-1])
 
 
 def _filled(

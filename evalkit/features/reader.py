@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,12 +28,14 @@ class FeatureReader:
         encoder: on its device.
         spec: which part of the encoder's output is kept.
         cache: where features are stored; None where they are not.
+        saving: the adapter's settings by which features can take less, `stored` and `token_grid`, if it has them.
     """
 
     extractor: FeatureExtractor
     encoder: EncoderRunner
     spec: FeatureSpec
     cache: FeatureCache | None = None
+    saving: Collection[str] = ()
 
     def reads(self, spec: FeatureSpec) -> FeatureReader:
         """The reader of another part of the same encoder's output."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -76,12 +77,14 @@ class Store:
         self.also = tuple(also)
         self.damaged = 0
         self._others = [_Other(place) for place in self.also]
+        self._writing = threading.RLock()  # on what writes; whoever wants both takes it first
         self._lock = threading.RLock()  # on the index and the files that are read
         self._shard_bytes = SHARD_BYTES if limit is None else min(SHARD_BYTES, limit // SHARDS)
         self._index = Index(self.folder)
         self._files: OrderedDict[str, int] = OrderedDict()  # open data files by shard, least recently used first
         self._touched: dict[str, float] = {}  # time of the last mark, by shard
         self._writer: ShardWriter | None = None
+        self._gone: set[str] = set()  # shards that were removed
         self.refresh()
 
     def __enter__(self) -> Store:
@@ -127,9 +130,7 @@ class Store:
         self._refreshed = time.monotonic()
         with self._lock:
             for name in self._index.refresh():
-                if self._writer is not None and self._writer.name == name:  # the folder was removed
-                    self._writer.close()
-                    self._writer = None
+                self._gone.add(name)
                 self._close_file(name)
         for other in self._others:
             with suppress(OSError):  # what was found there once is read as long as it can be
@@ -217,7 +218,7 @@ class Store:
         """
         size = HEADER_BYTES + len(payload)
         if self.limit is None or size <= self.limit:
-            with self._naming_folder():
+            with self._writing, self._naming_folder():
                 self._append(key, [encode_header(key, payload, dtype, code, shape), payload.numpy()], size)
 
     def flush(self) -> None:
@@ -226,17 +227,18 @@ class Store:
         Raises:
             OSError: those since the last flush are lost, since after a failed fsync the disk's content is unknown.
         """
-        writer = self._current_writer()
-        if writer is None or not writer.pending:
-            return
-        try:
-            with self._naming_folder():
-                writer.flush()
-        except OSError:
-            self._writer = None
-            raise
-        with self._lock:
-            self._index.mark_read(writer.name, writer.index_end)
+        with self._writing:
+            writer = self._current_writer()
+            if writer is None or not writer.pending:
+                return
+            try:
+                with self._naming_folder():
+                    writer.flush()
+            except OSError:
+                self._writer = None
+                raise
+            with self._lock:
+                self._index.mark_read(writer.name, writer.index_end)
 
     def close(self) -> None:
         """Flush, close all files and release the shard for the next writer; the store can still be used."""
@@ -276,16 +278,18 @@ class Store:
             self.flush()
 
     def _current_writer(self) -> ShardWriter | None:
-        if self._writer is not None and self._writer.pid != os.getpid():  # the parent goes on writing there
-            self._writer.close()
+        writer = self._writer
+        if writer is not None and (writer.pid != os.getpid() or writer.name in self._gone):
+            writer.close()  # the parent goes on writing there, or the folder was removed
             self._writer = None
         return self._writer
 
     def _stop_writing(self) -> None:
-        self.flush()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        with self._writing:
+            self.flush()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
 
     # --- size --------------------------------------------------------------------------------------------------------
 
@@ -294,6 +298,11 @@ class Store:
         shards = dict(list_shards(self.folder))
         size = sum(shard_size(self.folder, name) for name in shards)
         return Usage(size, sum(index_bytes // SLOT.itemsize for index_bytes in shards.values()), len(shards))
+
+    def room(self) -> int:
+        """Bytes that the store may take on its disk: those that are free, and those that it has."""
+        folder = next(place for place in (self.folder, *self.folder.parents) if place.exists())
+        return shutil.disk_usage(folder).free + self.usage().bytes
 
     def prune(self, limit: int) -> int:
         """Evict the least recently used shards until the store takes at most `limit` bytes; returns the bytes freed.

@@ -254,8 +254,8 @@ def _measure(experiment: Experiment, sample: Sequence[Source]) -> tuple[list[Ten
         return [], None
     batch = torch.cat(pixels[: max(1, encoder.batch // clips)])
     keep = experiment.reader.keep
-    keep(batch)  # as the first batch, which allocates and compiles, takes longer
-    encode_s = min(_seconds(lambda: keep(batch)) for _ in range(3)) / len(batch)
+    keep(batch).cpu()  # as the first batch, which allocates and compiles, takes longer
+    encode_s = min(_seconds(lambda: keep(batch).cpu()) for _ in range(3)) / len(batch)
     few = chosen[: max(2, 2 * len(batch) // clips, int(SAMPLE_S / (decode_s + encode_s * clips)))]
     return pixels, Rates(len(chosen), clips, decode_s, encode_s, _both(experiment, few))
 
@@ -287,7 +287,7 @@ def _rows(experiment: Experiment, spec: FeatureSpec | None, pixels: Sequence[Ten
         return torch.stack([*pixels])
     reader, batch = experiment.reader.reads(spec), max(1, experiment.extractor.batch // len(pixels[0]))
     chunks = [torch.cat([*pixels[start : start + batch]]) for start in range(0, len(pixels), batch)]
-    rows = torch.cat([reader.keep(chunk) for chunk in chunks])
+    rows = torch.cat([reader.keep(chunk).cpu() for chunk in chunks])
     return rows.view(len(pixels), -1, *rows.shape[1:])
 
 

@@ -193,7 +193,7 @@ def make_extractor(config: Config, views: Views, runner: EncoderRunner, ranks: R
     options = config.options
     views = resolve_views(views, runner.module.clip, config.clip)
     workers = options.workers or max(1, cores() // ranks.local_size)
-    pool = DecodePool(workers, options.time_limit, beside=ranks.local_size)
+    pool = DecodePool(workers, options.time_limit, beside=ranks.local_size, pinned=runner.device.type == "cuda")
     return FeatureExtractor(views, pool, runner.batch, Cost(), options.decoder, runner.module.clip, runner.gather)
 
 
@@ -257,7 +257,7 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
         passes=passes,
         build=build,
         fitted_from=fitted_from,
-        reader=_reader(config, extractor, runner, adapter),
+        reader=replace(_reader(config, extractor, runner, adapter), saving=points[0].keys()),
         augment=augment,
         ranks=ranks,
     )

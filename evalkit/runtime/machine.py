@@ -11,7 +11,7 @@ from pathlib import Path
 # Bytes that decoding one takes: 16 reference frames of 8K in ten bits, and one as RGB in floats.
 LARGE_VIDEO = 4 << 30
 # Bytes of decoded clips: a batch of 128 clips of 64 frames of 288 x 288 is encoded while the next one is decoded.
-MOST_SHARED = 8 << 30
+MOST_SHARED, MOST_PINNED = 8 << 30, 2 << 30
 
 
 def cores() -> int:
@@ -42,9 +42,12 @@ def give_back_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def shared_clips(processes: int) -> int:
-    """Bytes that decoded clips may take between workers and each of so many processes that read them."""
-    return min(MOST_SHARED, free_memory() // 4 // processes)
+def shared_clips(processes: int, pinned: bool = False) -> int:
+    """Bytes that decoded clips may take between workers and each of so many processes that read them.
+
+    What is pinned is taken as a whole, and for good.
+    """
+    return min(MOST_PINNED if pinned else MOST_SHARED, free_memory() // 4 // processes)
 
 
 def share(processes: int) -> int:

@@ -44,13 +44,18 @@ class ProcessPool:
         imports: module that is imported before processes are forked.
         beside: pools of this size that work on this machine at once, this one among them.
         shared: bytes of memory that large results may take, in which their reader finds them without a copy.
+        pinned: whether a GPU is to copy from there.
     """
 
-    def __init__(self, size: int, name: str, imports: str, beside: int = 1, shared: int = 0) -> None:
+    def __init__(
+        self, size: int, name: str, imports: str, beside: int = 1, shared: int = 0, pinned: bool = False
+    ) -> None:
         if size < 1:
             raise ValueError(f"workers={size}: at least 1 is needed")
-        self.size, self.name, self.imports, self.beside, self.shared = size, name, imports, beside, shared
+        self.size, self.name, self.imports = size, name, imports
+        self.beside, self.shared, self.pinned = beside, shared, pinned
         self.memory: SharedMemory | None = None
+        self._refused = False  # the system has none
         self._lock = threading.Lock()
         self._templates: list[Template] = []  # the last is in use
         self._idle: list[Worker] = []
@@ -121,7 +126,7 @@ class ProcessPool:
                 worker.kill()
             if not (self._templates and self._templates[-1].takes_more):
                 self._templates.append(Template(self.imports, machine.share(self.size * self.beside)))
-                if self.memory is None and self.shared:
+                if self.shared and self.memory is None and not self._refused:
                     self.share()
                 if self.memory is not None:
                     self._templates[-1].share(self.memory)
@@ -129,16 +134,19 @@ class ProcessPool:
 
     def share(self) -> None:
         """Makes the shared memory; without it results are copied through pipes, and a note says why."""
+        if not hasattr(os, "memfd_create"):  # macOS
+            self._refused = True
+            return
         try:
-            self.memory = SharedMemory(self.shared)
+            self.memory = SharedMemory(self.shared, self.pinned)
         except (OSError, ValueError, OverflowError) as error:
             self.share_no_more(error)
 
     def share_no_more(self, error: Exception) -> None:
         """From now on results are copied through pipes; a note says why."""
-        if self.shared:
+        if not self._refused:
             logger.warning(f"no memory to share with the {self.name} processes ({error}): clips are copied from them")
-        self.shared = 0
+        self.memory, self._refused = None, True
 
     def give_back(self, workers: Sequence[Worker]) -> None:
         """Keeps those that are idle, and ends the others."""
@@ -212,7 +220,7 @@ class _Calls:
                 call = self.waiting.popleft()
                 what = call, self.function, self.arguments[call], self.time_limit
                 try:
-                    worker.start(*what, self.pool.memory if self.pool.shared else None, self.sizes[call])
+                    worker.start(*what, self.pool.memory, self.sizes[call])
                 except OSError as error:
                     self.pool.share_no_more(error)
                     worker.start(*what)

@@ -24,11 +24,16 @@ Place = tuple[int, int]
 PAGE = 4096  # extents begin at multiples
 
 
+def _unpin(runtime: Any, address: int, memory: mmap.mmap) -> None:
+    runtime.cudaHostUnregister(address)
+
+
 class SharedMemory:
     """Shared memory that is handed out in extents.
 
     Args:
         size: bytes; what is not handed out takes no memory, and what was once handed out is used again.
+        pinned: allocate all of it now, page-locked if CUDA can, so that a GPU copies from it by itself.
 
     Attributes:
         descriptor: by which another process maps it with `attach`.
@@ -37,18 +42,32 @@ class SharedMemory:
         OSError: the system has none.
     """
 
-    def __init__(self, size: int) -> None:
-        if not hasattr(os, "memfd_create"):
-            raise OSError("this system has no memfd_create")
+    def __init__(self, size: int, pinned: bool = False) -> None:
         self.size = size
         self.descriptor = os.memfd_create("evalkit")
         self.close = weakref.finalize(self, os.close, self.descriptor)
         os.ftruncate(self.descriptor, size)
+        if pinned:
+            os.posix_fallocate(self.descriptor, 0, size)
         self._memory = mmap.mmap(self.descriptor, size)
         self._taken: dict[int, int] = {}  # size by start
         self._returned: deque[int] = deque()  # starts; a finalizer may run in any thread, even in `take`
-        self._allocated = 0
+        self._allocated = size if pinned else 0
         self._lock = threading.Lock()
+        if pinned:
+            self._pin()
+
+    def _pin(self) -> None:
+        import torch
+
+        try:
+            runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        except (RuntimeError, AssertionError):  # no CUDA
+            return
+        address = _address(np.frombuffer(self._memory, np.uint8, 1))
+        if int(runtime.cudaHostRegister(address, self.size, 0)) == 0:  # else copies wait for the GPU, and are right
+            # The arguments of a finalizer live until it runs: the memory is mapped until then.
+            self.unpin = weakref.finalize(self, _unpin, runtime, address, self._memory)
 
     def take(self, count: int) -> Bytes | None:
         """An extent of so many bytes, which is free again once nothing refers to the array; None where none is free.

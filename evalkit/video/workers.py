@@ -18,6 +18,7 @@ class DecodePool:
         read: what the processes call with a request; a function that they can import.
         beside: pools of so many processes that work on this machine at once, this one among them.
         shared: bytes of shared memory for clips; None: by what is free. Of 0 they are copied through pipes.
+        pinned: whether a GPU is to copy clips from there.
     """
 
     def __init__(
@@ -27,9 +28,10 @@ class DecodePool:
         read: Read = read_clip,
         beside: int = 1,
         shared: int | None = None,
+        pinned: bool = False,
     ) -> None:
-        shared = machine.shared_clips(beside) if shared is None else shared
-        self._processes = ProcessPool(workers, "decoding", read.__module__, beside, shared)
+        shared = machine.shared_clips(beside, pinned) if shared is None else shared
+        self._processes = ProcessPool(workers, "decoding", read.__module__, beside, shared, pinned)
         self._time_limit, self._read = time_limit, read
 
     def read(self, requests: Sequence[Request]) -> Iterator[Decoded | Failure]:

@@ -1,7 +1,8 @@
 """Clips become features once, in order, whatever the batch; variants are of the same pixels; costs are counted."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.codec import as_stored
 from evalkit.features.extract import SourceFeatures
+from evalkit.features.forward import Arriving
 from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source, resolve_views, sources
 from evalkit.pipeline import controls
@@ -171,6 +173,43 @@ def test_a_video_of_which_the_encoder_gives_nan_fails_by_itself(value: float, ba
     assert [bool(one.failure) for one in encodings] == [False, True, True, False]
     assert encodings[1].failure == extract.NOT_FINITE and not encodings[1].features
     assert all(torch.isfinite(encodings[k].features[""]).all() for k in (0, 3))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_what_a_gpu_computes_is_waited_for_once_the_next_batch_is_launched(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's part is played by features that say they arrive later."""
+    events: list[str] = []
+
+    class Later(Arriving):
+        def __init__(self, features: Tensor, clips: Sequence[Tensor]) -> None:
+            super().__init__(features, clips)
+            self.later, self._arrival = True, cast(Any, self)
+            events.append("launched")
+
+        def synchronize(self) -> None:
+            assert self._clips  # their memory is not used again before
+            events.append("waited for")
+
+    names = ["a", "b", "bad1", "c", "d", "bad2"]
+    expected = encoded(extractor(batch), names)
+    monkeypatch.setattr(extract, "Arriving", Later)
+    again = encoded(extractor(batch), names)
+    assert [(one.source, one.failure) for one in again] == [(one.source, one.failure) for one in expected]
+    for one, two in zip(again, expected, strict=True):
+        assert one.failure or one.features[""].equal(two.features[""])
+    assert events.count("launched") == events.count("waited for") == len(events) // 2
+    if batch == 1:
+        assert events[:3] == ["launched", "launched", "waited for"]
+
+
+def test_features_that_are_whole_numbers_are_finite_and_rows_are_given_in_turn() -> None:
+    for features in (torch.arange(10).view(5, 2), torch.tensor([[0.0], [torch.inf], [1.0], [2.0], [torch.nan]])):
+        rows = list(Arriving(features, []).split([2, 0, 1, 2]))
+        assert torch.cat([row for row, _ in rows]).equal(features) or features.isnan().any()
+        assert [len(row) for row, _ in rows] == [2, 0, 1, 2]
+        assert [good for _, good in rows] == ([True] * 4 if features.shape[1] == 2 else [False, True, True, False])
 
 
 def test_int8_keeps_the_finite_rows_of_a_batch() -> None:

@@ -1,6 +1,8 @@
 import itertools
 import os
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -11,7 +13,18 @@ import torch
 from torch import nn
 
 from evalkit.api import Clip, Example, FeatureSpec, Views
-from evalkit.features.key import BLOCK_BYTES, BLOCKS, END_BYTES, FeatureKey, Identity, architecture, identify
+from evalkit.features import key as module
+from evalkit.features.key import (
+    BLOCK_BYTES,
+    BLOCKS,
+    END_BYTES,
+    FeatureKey,
+    Identity,
+    architecture,
+    identify,
+    identify_ahead,
+)
+from evalkit.video.media import Media
 
 KEY = FeatureKey(
     video=Identity(1000, "aa"),
@@ -200,3 +213,72 @@ def test_what_a_module_keeps_to_itself_changes_its_architecture() -> None:
 
     assert architecture(Own("mean")) != architecture(Own("max"))
     assert architecture(Own("mean")) == architecture(Own("mean").train())
+
+
+def test_a_digest_with_another_video_span_and_variant_is_that_of_the_key_that_has_them() -> None:
+    video = Identity(7, "ab")
+    for span in (None, (1, 2.5), (0.0, 3.0)):
+        for key in (replace(KEY, views=Views(window=2.0)), replace(KEY, clip=Clip(share=0.5)), KEY):
+            changed = replace(key, video=video, span=span, variant="y")
+            assert key.digest_of(video, span, "y") == changed.digest() != key.digest()
+
+
+def test_a_file_that_is_known_is_read_again_once_it_is_changed_however_that_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLED_S", 0.0)
+    video, reads = tmp_path / "a.mp4", list[Path]()
+    sample = module._sample
+
+    def noted(media: Media) -> Identity:
+        reads.append(video)
+        return sample(media)
+
+    monkeypatch.setattr(module, "_sample", noted)
+    video.write_bytes(b"a" * 1000)
+    os.utime(video, (1e9, 1e9))
+    first = identify(video)
+    identify_ahead([video] * 3)
+    assert identify(video) == first and len(reads) == 1
+    time.sleep(0.02)  # the clock of files goes in steps
+    with open(video, "r+b") as file:  # in place, of the same size, with the same time
+        file.write(b"b" * 1000)
+    os.utime(video, (1e9, 1e9))
+    second = identify(video)
+    assert second != first and len(reads) == 2
+    time.sleep(0.02)
+    (tmp_path / "other").write_bytes(b"c" * 1000)
+    os.utime(tmp_path / "other", (1e9, 1e9))
+    (tmp_path / "other").rename(video)
+    assert identify(video) not in (first, second) and len(reads) == 3
+
+
+def test_a_file_that_was_changed_just_now_is_read_each_time(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    seen = set()
+    for content in (b"a", b"b", b"c"):
+        video.write_bytes(content * 1000)
+        seen.add(identify(video))
+    assert len(seen) == 3
+
+
+def test_files_of_a_slow_disk_are_identified_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = [tmp_path / f"{i}.mp4" for i in range(module.TRIED + 64)]
+    for i, video in enumerate(videos):
+        video.write_bytes(b"%d" % i)
+    at_once, most, lock, sample = [0], [0], threading.Lock(), module._sample
+
+    def slow(media: Media) -> Identity:
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        time.sleep(0.005)
+        with lock:
+            at_once[0] -= 1
+        return sample(media)
+
+    monkeypatch.setattr(module, "_sample", slow)
+    identify_ahead([*videos, tmp_path / "none.mp4"])
+    assert most[0] > 4
+    monkeypatch.undo()
+    assert len({identify(video) for video in videos}) == len(videos)

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -194,6 +195,23 @@ def test_a_writer_holds_no_more_than_so_many_bytes(store: Store, monkeypatch: py
         for i in range(50):
             writer.put(key(i), torch.full((1000,), float(i)))
     assert len(held) == 50 and max(held) <= 10_000 + 4000
+
+
+def test_a_store_that_is_closed_or_removed_while_a_thread_writes_goes_on(
+    store: Store,
+) -> None:
+    with StoreWriter(store) as writer:
+        for i in range(300):
+            writer.put(key(i), tensor(i))
+            if i % 50 == 10:
+                store.close()
+            if i == 100:
+                store.flush()
+                shutil.rmtree(store.folder)
+                store.refresh()
+    store.close()
+    fresh = Store(store.folder)
+    assert right(fresh, range(300)) >= set(range(200, 300)) and fresh.damaged == 0
 
 
 @pytest.mark.parametrize("at", [0, 7])

@@ -1,5 +1,7 @@
 """Files that appear whole or not at all."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,32 @@ def test_where_the_disk_is_full_the_former_file_stays(tmp_path: Path, monkeypatc
 def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
     atomic.write(tmp_path / ("n" * 255), b"content")
     assert (tmp_path / ("n" * 255)).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_rename_whose_answer_was_lost_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: bool) -> None:
+    """A server of NFS that is asked a second time finds nothing to rename."""
+    hidden, place, replace = tmp_path / ".hidden", tmp_path / "place", os.replace
+
+    def answer_lost(old: Path, new: Path) -> None:
+        replace(old, new)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(old))
+
+    def refused(old: Path, new: Path) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle", str(old))
+
+    for content in ("one", "two"):
+        if folder and place.exists():
+            (place / "file").unlink()  # an empty folder is replaced
+        if folder:
+            hidden.mkdir()
+        (hidden / "file" if folder else hidden).write_text(content)
+        monkeypatch.setattr(os, "replace", refused)
+        with pytest.raises(OSError, match="Stale file handle"):
+            atomic.rename(hidden, place)
+        monkeypatch.setattr(os, "replace", answer_lost)
+        assert atomic.rename(hidden, place) == place
+        assert (place / "file" if folder else place).read_text() == content and not hidden.exists()
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError):
+        atomic.rename(hidden, place)

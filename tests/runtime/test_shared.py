@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.runtime import shared
+from evalkit.runtime import machine, shared
 from evalkit.runtime.processes import ProcessPool
 from evalkit.runtime.shared import PAGE, SharedMemory
+from evalkit.video.workers import DecodePool
 from tests.patience import patience
 
 ROOT = Path(__file__).parents[2]
@@ -59,18 +60,16 @@ def test_extents_are_free_again_once_nothing_refers_to_them() -> None:
     assert starts(memory, again) == [1] and memory.take(5 * PAGE) is None
 
 
-@pytest.mark.parametrize("call", [filled, elsewhere])
-@pytest.mark.parametrize("said", [0, 8 * PAGE, 10])
-def test_results_are_the_same_with_and_without_shared_memory(call: Any, said: int) -> None:
+@pytest.mark.parametrize("size", [0, 20 * PAGE, 1 << 30])
+def test_results_are_the_same_with_and_without_shared_memory(size: int) -> None:
     """Whatever was said of their size, and however many are kept."""
     arguments = [(number, 5 * PAGE) for number in range(12)]
-    for size in (0, 20 * PAGE, 1 << 30):
-        with ProcessPool(2, "filling", "numpy", shared=size) as pool:
-            results = list(pool.map(call, arguments, sizes=[said] * 12))
-        for number, result in enumerate(results):
-            array = result[0] if call is filled else result
-            assert array.shape == (5 * PAGE,) and (array == number).all() and array.flags.writeable
-            assert call is elsewhere or result[1].tolist() == [number] * 3
+    with ProcessPool(2, "filling", "numpy", shared=size) as pool:
+        for said in (0, 8 * PAGE, 10):
+            both = [list(pool.map(call, arguments, sizes=[said] * 12)) for call in (filled, elsewhere)]
+            for number, ((array, beside), copy) in enumerate(zip(*both, strict=True)):
+                assert array.shape == copy.shape == (5 * PAGE,) and array.flags.writeable and copy.flags.writeable
+                assert (array == number).all() and (copy == number).all() and beside.tolist() == [number] * 3
 
 
 def test_memory_is_used_again_while_results_are_read_one_by_one() -> None:
@@ -82,8 +81,8 @@ def test_memory_is_used_again_while_results_are_read_one_by_one() -> None:
 
 
 def test_results_that_wait_take_half_of_the_memory_and_one_is_always_worked_out() -> None:
-    for size, most in ((100 * PAGE, 4), (20 * PAGE, 1), (PAGE, 1)):
-        with ProcessPool(4, "filling", "numpy", shared=size) as pool:
+    for size, most in ((100 * PAGE, 4), (PAGE, 1)):
+        with ProcessPool(2, "filling", "numpy", shared=size) as pool:
             results = pool.map(filled, [(n, 10 * PAGE) for n in range(20)], sizes=[11 * PAGE] * 20)
             kept = [next(results) for _ in range(2)]
             assert pool.memory and pool.memory._allocated <= min(size, (most + 2) * 11 * PAGE)
@@ -95,6 +94,23 @@ def test_memory_of_a_process_that_is_killed_is_written_by_nobody_else(tmp_path: 
         calls = [(number, PAGE, tmp_path / "mark") for number in range(4)]
         results = list(pool.map(die_late, calls, sizes=[2 * PAGE] * 4))
         assert [set(result.tolist()) for result in results] == [{0}, {1}, {2}, {3}]
+
+
+def test_pools_that_work_beside_one_another_divide_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    share = machine.share
+
+    def noted(processes: int) -> int:
+        asked.append(processes)
+        return share(processes)
+
+    monkeypatch.setattr(machine, "share", noted)
+    with ProcessPool(1, "filling", "numpy", beside=4) as pool:
+        list(pool.map(elsewhere, [(1, 10)]))
+    assert asked == [4]
+    monkeypatch.setattr(machine, "free_memory", lambda: 1 << 30)
+    assert [machine.shared_clips(count) for count in (1, 4)] == [1 << 28, 1 << 26]
+    assert DecodePool(2, beside=4)._processes.shared == 1 << 26
 
 
 def refuse(*_: Any) -> Any:
@@ -112,6 +128,15 @@ def test_without_memory_to_share_results_are_copied_and_one_note_says_why(
             assert [set(array.tolist()) for array, _ in results] == [{n} for n in range(6)]
     (note,) = caplog.messages
     assert note.startswith("no memory to share with the filling processes (") and "No space left" in note
+
+
+def test_a_system_that_has_no_such_memory_does_without_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")  # macOS
+    with ProcessPool(2, "filling", "numpy", shared=1 << 20) as pool:
+        results = list(pool.map(filled, [(n, PAGE) for n in range(6)], sizes=[2 * PAGE] * 6))
+    assert [set(array.tolist()) for array, _ in results] == [{n} for n in range(6)] and not caplog.messages
 
 
 def test_nothing_is_left_of_it_when_the_pool_is_closed_or_its_process_killed() -> None:
