@@ -108,7 +108,7 @@ def test_a_file_that_is_cut_off_or_claims_too_much_is_told(lm: Path, tmp_path: P
         (tmp_path / f"{k}.gguf").write_bytes(content)
         with pytest.raises(UserError, match="lm=.*: transformers cannot read this GGUF file"):
             load(str(tmp_path / f"{k}.gguf"))
-    model.config.num_hidden_layers = 10**9
+    model.config.num_hidden_layers = 10**9  # type: ignore[union-attr]
     file = write(tmp_path / "deep.gguf", model, tokenizer, tensors(model))
     with pytest.raises(UserError, match=r"block_count \(layers\)=1000000000: no model has so many"):
         load(str(file))
