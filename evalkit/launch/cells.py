@@ -70,7 +70,8 @@ def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
         if key in ("jobs", "on") or key.partition(".")[0] in get_args(Place):
             of_jobs[key] = value
             continue
-        values = list(dict.fromkeys(split(value)))
+        # Folders with commas between them are one value.
+        values = [value] if key == "cache.also" else list(dict.fromkeys(split(value)))
         if len(values) > 1 and not all(values):
             raise UserError(f"{word}: a value between commas is empty")
         axes[key] = values
@@ -188,7 +189,7 @@ def _product(axes: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
 def word_of(word: str) -> str:
     """The word with its value quoted where it has commas, as `split` gives it back."""
     key, _, value = word.partition("=")
-    return f"{key}={_quoted(value)}"
+    return word if key == "cache.also" else f"{key}={_quoted(value)}"
 
 
 def _quoted(value: str) -> str:

@@ -75,6 +75,11 @@ def test_a_score_that_is_no_number_is_left_blank() -> None:
     assert line.split() == ["k", "e", "50.0", "chosen"]
 
 
+def test_cache_folders_with_commas_are_one_value() -> None:
+    _, (cell,) = cells.plan(["task=kinetics400", "mini=true", "ckpt=demo", "cache.also=/a,/b"])
+    assert cell.config.options.cache_also == "/a,/b" and cells.plan(cell.words)[1][0].config == cell.config
+
+
 def test_one_value_alone_is_a_plain_run() -> None:
     _, (cell,) = cells.plan(["task=kinetics400", "mini=true", "ckpt=demo", "adapter.lr=1e-4"])
     assert cell.config.points == () and cell.config.adapter == {"lr": 1e-4} and len(cell.points) == 1
