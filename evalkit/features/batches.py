@@ -123,6 +123,7 @@ def gather(
     looks: Sequence[AugmentedView | None],
     label: str,
     video: bool = False,
+    holders: int = 1,
 ) -> FeatureSet:
     """The features of sources, or their uint8 video.
 
@@ -132,6 +133,7 @@ def gather(
         looks: the augmented views of each, a row each; None is the plain views, which are one row.
         label: of the progress.
         video: give uint8 video, for an adapter that trains the encoder.
+        holders: processes of this machine that hold as much, this one among them.
     """
     feature_cache, extractor = reader.cache, reader.extractor
     if video:  # it stays on the CPU
@@ -151,7 +153,7 @@ def gather(
             continue
         if not good:
             row, done = of_source[0].features[""], (place + 1) * len(looks)
-            where = _where(row, len(views), len(wanted), label, feature_cache, reader.saving)
+            where = _where(row, len(views), len(wanted), label, feature_cache, reader.saving, holders)
             if where == "memory":
                 held = torch.empty(len(views), *row.shape, dtype=row.dtype)
             elif where == "store" and feature_cache:
@@ -176,10 +178,16 @@ def gather(
 
 
 def _where(
-    row: Tensor, rows: int, sources: int, label: str, feature_cache: FeatureCache | None, saving: Collection[str] = ()
+    row: Tensor,
+    rows: int,
+    sources: int,
+    label: str,
+    feature_cache: FeatureCache | None,
+    saving: Collection[str] = (),
+    holders: int = 1,
 ) -> Literal["memory", "store", "videos"]:
     """The place that so many rows are read from while an adapter is fitted; a message says so, except for memory."""
-    size, free = rows * row.nbytes, machine.free_memory()
+    size, free = rows * row.nbytes, machine.free_memory() // holders
     if size <= MEMORY_SHARE * free:
         return "memory"
     kind = "video" if row.dtype == torch.uint8 else "features"

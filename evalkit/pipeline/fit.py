@@ -218,13 +218,14 @@ def _read(
     ranks, cost = experiment.ranks, Cost()
     if ranks.size > 1:
         reader = replace(reader, extractor=replace(reader.extractor, cost=cost))
+    holders = ranks.local_size if experiment.adapter.divisible else 1
     splits = []
     failed: list[SourceFeatures] = []
     total = 0
     for name, examples, looks in (("train", train, views), ("val", val, (None,))):
         wanted = sources(examples, sampling)
         video = experiment.adapter.trains_encoder
-        rows, index, undecodable = gather(reader, wanted, looks, f"encode {name}", video)
+        rows, index, undecodable = gather(reader, wanted, looks, f"encode {name}", video, holders)
         known = [e for e in examples if all(source in index for source in parts(e, sampling))]
         splits.append(Examples(known, rows, index, len(looks), sampling))
         if sampling.window:  # one of its windows speaks for a video

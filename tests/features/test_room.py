@@ -70,3 +70,10 @@ def test_a_disk_with_less_room_than_the_limit_counts(
     place, note = told(tmp_path / "new", caplog, 9e12, KEY.feature_spec, BOTH)
     assert place == "videos"
     assert "stores them on another disk: 5e+03 GB are free for them on this one; or adapter.stored=int8, which" in note
+
+
+@pytest.mark.parametrize(("holders", "place"), [(1, "memory"), (2, "store")])
+def test_processes_of_a_machine_that_hold_the_same_share_its_memory(tmp_path: Path, holders: int, place: str) -> None:
+    cache = FeatureCache(Store(tmp_path), KEY)
+    rows = int(0.4 * (1 << 30)) // ROW.nbytes
+    assert batches._where(ROW, rows, rows, "encode train", cache, holders=holders) == place
