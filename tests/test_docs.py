@@ -43,7 +43,7 @@ def text(name: str) -> str:
 LINES = [
     line
     for name in ("README.md", "docs/commands.md", "docs/encoders.md")
-    for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary|check|sweep) .*)$", text(name), re.MULTILINE)
+    for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary|check|plan|sweep) .*)$", text(name), re.MULTILINE)
 ]
 LINES += [  # in blocks, where a launcher may stand before them, or a line may go on in the next
     line
