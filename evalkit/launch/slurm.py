@@ -53,7 +53,8 @@ def run_all(planned: Sequence[Cell], jobs: Jobs) -> list[Ended]:
             ended[cell.mark] = Ended(run)
         elif job := _under_way(folder, cell, on_cluster):
             running[cell.mark] = job
-            logger.info(f"job {job.job_id} is under way: {shlex.join(cell.words)}")
+            mend = f"; if it is not, remove {folder / cell.mark}.job" if job.state == "UNKNOWN" else ""
+            logger.info(f"job {job.job_id} is under way ({job.state.lower()}{mend}): {shlex.join(cell.words)}")
         else:
             new.append(cell)
 

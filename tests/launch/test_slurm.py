@@ -113,7 +113,7 @@ def test_a_preempted_job_is_queued_again_and_no_cell_is_queued_twice(
     shown = capsys.readouterr()
     (record,) = out.rglob(run_folder.RESULT)
     assert validate.validate(record.parent) == [] and str(record.parent) in shown.err
-    assert "job 100_0 is under way: " in shown.err
+    assert "job 100_0 is under way (running): " in shown.err
     assert "failed: ckpt=nothing_at_all: no such file or folder" in shown.out
     assert (state / "100_0.starts").read_text() == "start\nstart\n"  # once by the sweep, and once when it was preempted
     assert (state / "errors").read_text() == ""
