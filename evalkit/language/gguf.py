@@ -66,15 +66,20 @@ def _load(file: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     numbers = {key: _value(field) for key, field in reader.fields.items() if len(field.data) == 1}
     # Before anything is made of them; blocks are layers.
     huggingface.refuse_huge({key.replace("block_count", "block_count (layers)"): n for key, n in numbers.items()})
-    named: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
-    config = auto.AutoConfig.from_pretrained(file.parent, **named)
+    named: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    config = auto.AutoConfig.from_pretrained(file.parent, trust_remote_code=False, **named)
     huggingface.refuse_kernels(config, str(file))
     make = auto.AutoModelForCausalLM.from_config
     # Quantized to two bits a value at least.
     checkpoint.refuse_oversized(lambda: make(config), 2 * file.stat().st_size, file)
-    tokenizer = auto.AutoTokenizer.from_pretrained(file.parent, **named)
+    tokenizer = auto.AutoTokenizer.from_pretrained(file.parent, trust_remote_code=False, **named)
     model, info = auto.AutoModelForCausalLM.from_pretrained(
-        file.parent, **named, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        file.parent,
+        trust_remote_code=False,
+        **named,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
     )
     checkpoint.raise_problems(
         [

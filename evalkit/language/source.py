@@ -100,7 +100,7 @@ def loss_origin(reader: LanguageModel | ServedModel, lesson: Sequence[Continuati
         return f"the encoder's tokens of {_first(broken)} hold NaN or infinity"
     names = [name for name, value in reader.named_parameters() if value.requires_grad and not value.isfinite().all()]
     if names:
-        return f"the trained weights {names[0]} hold NaN or infinity"
+        return f"the trained weights {names[0]} hold NaN or infinity, try a lower adapter.lr"
     visual = reader.visual_tokens(batch.features[:, 0])
     assert visual is not None
     if broken := [e.id for e, row in zip(batch.examples, visual, strict=True) if not row.isfinite().all()]:

@@ -218,7 +218,7 @@ def _read(
     ranks, cost = experiment.ranks, Cost()
     if ranks.size > 1:
         reader = replace(reader, extractor=replace(reader.extractor, cost=cost))
-    holders = ranks.local_size if experiment.adapter.divisible else 1
+    holders = ranks.local_size if ranks.size > 1 and experiment.adapter.divisible else 1
     splits = []
     failed: list[SourceFeatures] = []
     total = 0
@@ -239,7 +239,7 @@ def _read(
         failed += undecodable
     report_failures(failed, total)
     total_cost = experiment.extractor.cost
-    if reader.cache:  # what was found stored or not was counted when the shares were encoded
+    if ranks.size > 1 and reader.cache:  # what was found stored or not was counted when the shares were encoded
         total_cost += replace(cost, cache_hits=0, cache_misses=0)
     elif ranks.first:  # all processes read the same
         total_cost += cost

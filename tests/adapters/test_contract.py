@@ -122,8 +122,9 @@ def test_a_setting_of_fitting_is_refused_where_nothing_is_fitted() -> None:
 
 def test_keys_of_a_derived_class_keep_the_types_and_the_help_of_its_bases() -> None:
     keys = known_keys("run", "folder", "captioner")
-    assert list(adapter_defaults("captioner"))[:8] == [
+    assert list(adapter_defaults("captioner"))[:9] == [
         "lm",
+        "lm_precision",
         "join",
         "gate",
         "temporal",

@@ -91,9 +91,8 @@ def test_a_preempted_job_is_queued_again_and_no_cell_is_queued_twice(
     state = fake_slurm.install(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{tmp_path / 'slurm'}{os.pathsep}{os.environ['PATH']}")
     on_slurm = ["on=slurm", "slurm.time=1:00:00", "slurm.partition=gpu", "slurm.mem_gb=8"]
-    long = {"adapter.epochs=3": "adapter.epochs=300"}
-    words = [f"{word},nothing_at_all" if word.startswith("ckpt=") else long.get(word, word) for word in words]
-    out = tmp_path / "out"
+    long = {"adapter.epochs=3": "adapter.epochs=100"}
+    words, out = [*(long.get(word, word) for word in words), "seed=0,1"], tmp_path / "out"
     monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.1)
 
     def interrupt(*_: object) -> object:
@@ -109,11 +108,11 @@ def test_a_preempted_job_is_queued_again_and_no_cell_is_queued_twice(
     batch = (state / "100.batch").read_text()
     for line in ("--partition=gpu", "--time=60", "--mem=8GB", "--array=0-1%2", "--job-name=evalkit"):
         assert f"#SBATCH {line}\n" in batch
-    assert main(["sweep", *words, *on_slurm]) == 1
+    assert main(["sweep", *words, *on_slurm]) == 0
     shown = capsys.readouterr()
-    (record,) = out.rglob(run_folder.RESULT)
-    assert validate.validate(record.parent) == [] and str(record.parent) in shown.err
+    records = [*out.rglob(run_folder.RESULT)]
+    assert sorted(run_folder.load(record.parent)["provenance"]["seed"] for record in records) == [0, 1]
+    assert all(validate.validate(record.parent) == [] and str(record.parent) in shown.err for record in records)
     assert "job 100_0 is under way (running): " in shown.err
-    assert "failed: ckpt=nothing_at_all: no such file or folder" in shown.out
     assert (state / "100_0.starts").read_text() == "start\nstart\n"  # once by the sweep, and once when it was preempted
     assert (state / "errors").read_text() == ""

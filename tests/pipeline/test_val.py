@@ -37,7 +37,7 @@ def test_val_that_leaves_nothing_to_learn_from_is_told_before_anything_is_encode
 
 
 def test_val_of_which_nothing_can_be_read_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gather(reader: Any, wanted: Any, looks: Any, label: str, video: bool) -> FeatureSet:
+    def gather(reader: Any, wanted: Any, looks: Any, label: str, *_: Any) -> FeatureSet:
         failed = [SourceFeatures(source, failure="is broken") for source in wanted if "val" in label]
         first = {} if failed else {source: i for i, source in enumerate(wanted)}
         return FeatureSet(InMemoryFeatures(torch.zeros(len(first), 1)), first, failed)

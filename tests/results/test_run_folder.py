@@ -124,7 +124,7 @@ from pathlib import Path
 import evalkit.results.run_folder
 name, call, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 result, rows = pickle.load(sys.stdin.buffer)
-owner = Path if name in ("rename", "mkdir", "write_text", "write_bytes") else os
+owner = Path if name in ("mkdir", "write_text", "write_bytes") else os
 real, calls = getattr(owner, name), iter(range(99))
 def killed(*args, **settings):
     if next(calls) == call:
@@ -137,7 +137,13 @@ evalkit.results.run_folder.write(folder, result, rows, "config: 1\\n")
 
 @pytest.mark.parametrize(
     ("name", "call", "whole"),
-    [("write_text", 0, False), ("write_text", 1, False), ("fsync", 3, False), ("rename", 0, False), ("fsync", 4, True)],
+    [
+        ("write_text", 0, False),
+        ("write_text", 1, False),
+        ("fsync", 3, False),
+        ("replace", 0, False),
+        ("fsync", 4, True),
+    ],
 )
 def test_a_run_killed_at_any_moment_is_either_whole_or_not_there(
     tmp_path: Path, name: str, call: int, whole: bool

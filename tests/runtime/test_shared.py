@@ -10,37 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from evalkit.runtime import machine, shared
+from evalkit.runtime import machine
 from evalkit.runtime.processes import ProcessPool
 from evalkit.runtime.shared import PAGE, SharedMemory
 from evalkit.video.workers import DecodePool
 from tests.patience import patience
+from tests.runtime.filling import die_late, elsewhere, filled
 
 ROOT = Path(__file__).parents[2]
-
-
-def filled(number: int, size: int) -> Any:
-    """Bytes made in shared memory where there is room, and others beside them."""
-    array = shared.empty(size)
-    array[:] = number
-    return array, np.full(3, number, np.int64)
-
-
-def elsewhere(number: int, size: int) -> Any:
-    return np.full(size, number, np.uint8)
-
-
-def die_late(number: int, size: int, mark: Path) -> Any:
-    """Writes to its memory, and is killed the first time."""
-    array = shared.empty(size)
-    array[:] = 255
-    if not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return array - np.uint8(255 - number)
 
 
 def starts(memory: SharedMemory, *extents: Any) -> list[int]:
