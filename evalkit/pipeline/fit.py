@@ -148,7 +148,9 @@ def training_sources(
     sampling = experiment.extractor.views
     done = []
     for places in experiment.passes:
-        adapter = experiment.build([experiment.points[k] for k in places])
+        adapter = experiment.adapter
+        if len(experiment.passes) > 1:
+            adapter = experiment.build([experiment.points[k] for k in places])
         views = _training_views(experiment, adapter, seed)
         if (adapter.feature_spec, views) in done:
             continue

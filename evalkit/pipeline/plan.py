@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,81 +15,27 @@ from evalkit.api import Example, FeatureSpec
 from evalkit.config.config import Config
 from evalkit.features.batches import MEMORY_SHARE, InMemoryFeatures
 from evalkit.features.codec import pack
-from evalkit.features.extract import Cost, Variant, unchanged
+from evalkit.features.extract import Variant, unchanged
 from evalkit.features.sources import Source, sources
-from evalkit.features.store import Store
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline import examples, preflight, trainer
 from evalkit.pipeline.controls import controls_of, pixel_variants
 from evalkit.pipeline.examples import Examples
 from evalkit.pipeline.fit import training_examples, training_sources
+from evalkit.pipeline.rates import Rates, Reading, measure, seconds_of
 from evalkit.pipeline.setup import Experiment, prepare, video_places
 from evalkit.pipeline.trainer import TrainSpec
 from evalkit.results import scores
 from evalkit.results.rows import Row
 from evalkit.runtime import machine, notes
-from evalkit.video.clips import Decoded
 from evalkit.video.media import exists
 
 LOOKED_UP = 1_000  # parts whose keys are looked up, to tell which share of all is stored
-SAMPLE_S = 8.0  # seconds that each measurement of decoding and encoding should take at most
 SAMPLE = 256  # parts at most that they are measured on
 STEPS = 8  # training steps of an epoch that fitting is measured on, at most
 LONG = 2_000  # parts left to encode from which on a run says what it is about to do
 SCORED = 2_000  # examples that scoring is measured on, at most
 _PLAIN: Mapping[str, Variant] = {"": unchanged}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What is read of the videos for one split.
-
-    Attributes:
-        name: train, val or test.
-        parts: parts of videos, each augmented view counted.
-        clips: clips of each part, those of controls included.
-        stored: the share of the parts that is stored already, of a sample.
-        bytes: of all their features, as stored.
-        times: how often each part is encoded: once, or once an epoch where neither memory nor store hold the features.
-    """
-
-    name: str
-    parts: int
-    clips: int
-    stored: float
-    bytes: int
-    times: int = 1
-
-    @property
-    def left(self) -> float:
-        """Parts that are decoded and encoded."""
-        return self.parts * (1 - self.stored) * self.times
-
-
-class Rates(NamedTuple):
-    """How fast this machine is with a sample of the task's own videos.
-
-    Attributes:
-        sample: parts that were measured.
-        clips: clips of each, without those of controls.
-        decode_s: seconds for one part, by all decoding processes, while nothing is encoded.
-        encode_s: seconds for one clip on one device.
-        both_s: seconds for one part while one process decodes, encodes and stores.
-    """
-
-    sample: int
-    clips: int
-    decode_s: float
-    encode_s: float
-    both_s: float
-
-    def seconds(self, reading: Reading, devices: int, nodes: int, on_gpu: bool) -> float:
-        """Seconds for what is left to read, by so many devices on each of so many machines like this one.
-
-        On a CPU, the devices of a machine share its cores, on which it decodes, too.
-        """
-        one = self.both_s + self.encode_s * (reading.clips - self.clips)
-        return reading.left * (max(self.decode_s, one / devices) if on_gpu else one) / nodes
 
 
 @dataclass(frozen=True)
@@ -120,6 +64,10 @@ class Plan:
         return sum(self.phases.values())
 
 
+# Examples to train on and to choose on.
+Splits = tuple[Sequence[Example], Sequence[Example]]
+
+
 class _Needed(NamedTuple):
     """Sources that are read for a split, the part of the encoder's output that is kept, and what is done to the clips.
 
@@ -143,22 +91,31 @@ def plan(config: Config) -> Plan:
         phases = {"start": time.process_time()}  # mostly imports
         preflight.check_run(experiment, config.options, config.trainer.shots, video_places(config))
         if config.options.canary and not experiment.retuned:
-            phases["canary"] = _seconds(lambda: preflight.check_encoder(experiment, config))
+            phases["canary"] = seconds_of(lambda: preflight.check_encoder(experiment, config))
         return _plan(experiment, config, phases)
 
 
-def outlook(experiment: Experiment, config: Config) -> str:
-    """A line on what a long run is about to encode, store and take; empty for a short one, which shows it soon."""
+def outlook(experiment: Experiment, config: Config, controls: Sequence[str]) -> str:
+    """A line on what a long run is about to encode, store and take; empty for a short one, which shows it soon.
+
+    Args:
+        experiment: that is to be run.
+        config: of the run.
+        controls: that the run scores.
+    """
     if experiment.ranks.size > 1:  # whose decoding processes have a part of the cores each
         return ""
     cache, rng = experiment.reader.cache, random.Random(config.options.seed)
-    needed = _needed(experiment, config)
+    splits = _splits(experiment, config)
+    needed = _needed(experiment, config, splits, controls)
+    if sum(len(of_split.wanted) for of_split in needed) < LONG:  # before any file is looked at
+        return ""
     parts_ = sum(len(of_split.wanted) * (1 - _stored(experiment, of_split, rng)) for of_split in needed)
     if parts_ < LONG:
         return ""
     sample = _sample(needed, rng)
-    _make_films(experiment, config, sample)
-    pixels, rates = _measure(experiment, sample)
+    _make_films(experiment, splits, sample)
+    pixels, rates = measure(experiment, sample)
     if rates is None:
         return ""
     readings = _readings(experiment, needed, {of.spec: _rows(experiment, of.spec, pixels[:1]) for of in needed}, rng)
@@ -173,10 +130,12 @@ def outlook(experiment: Experiment, config: Config) -> str:
 
 def _plan(experiment: Experiment, config: Config, phases: dict[str, float]) -> Plan:
     options, cache, rng = config.options, experiment.reader.cache, random.Random(config.options.seed)
-    needed = _needed(experiment, config)
+    splits = _splits(experiment, config)
+    controls = controls_of(experiment) if options.controls else []
+    needed = _needed(experiment, config, splits, controls)
     sample = _sample(needed, rng)
-    phases["make films"] = _make_films(experiment, config, sample)
-    pixels, rates = _measure(experiment, sample)
+    phases["make films"] = _make_films(experiment, splits, sample)
+    pixels, rates = measure(experiment, sample)
     rows = {of_split.spec: _rows(experiment, of_split.spec, pixels) for of_split in needed} if pixels else {}
     readings = _readings(experiment, needed, rows, rng)
     on_gpu = experiment.device.type != "cpu"
@@ -189,7 +148,7 @@ def _plan(experiment: Experiment, config: Config, phases: dict[str, float]) -> P
         encode += reading.left * rates.encode_s * reading.clips / options.nodes / (options.devices if on_gpu else 1)
     if rows:
         with notes.on_stderr(False):
-            phases |= _fit_predict_score(experiment, rows, config)
+            phases |= _fit_predict_score(experiment, splits, controls, rows, config)
     phases = {name: seconds for name, seconds in phases.items() if seconds}
     by_kind = {"decode": decode, "encode": encode, "fit": phases.get("fit", 0), "predict": phases.get("predict", 0)}
     bound = max(by_kind, key=lambda kind: by_kind[kind])
@@ -205,80 +164,35 @@ def _sample(needed: Sequence[_Needed], rng: random.Random) -> list[Source]:
     return rng.sample(every, min(len(every), SAMPLE))
 
 
-def _splits(experiment: Experiment, config: Config) -> tuple[list[Example], list[Example]]:
+def _splits(experiment: Experiment, config: Config) -> Splits:
     """What the adapter is trained and chosen on; nothing where it is not fitted."""
     return training_examples(experiment, config.trainer, config.options.seed) if experiment.needs_fit else ([], [])
 
 
-def _needed(experiment: Experiment, config: Config) -> list[_Needed]:
+def _needed(experiment: Experiment, config: Config, splits: Splits, controls: Sequence[str]) -> list[_Needed]:
     """What is read, split by split; features that several grid points read alike are there once."""
-    train, val = _splits(experiment, config)
+    train, val = splits
     sampling, video = experiment.extractor.views, experiment.adapter.trains_encoder
     needed = []
     if train:
         for spec, of_train, of_val in training_sources(experiment, train, val, config.options.seed):
             kept = None if video else spec
             needed += [_Needed("train", kept, of_train, _PLAIN), _Needed("val", kept, of_val, _PLAIN)]
-    controls = controls_of(experiment) if config.options.controls else []
     variants = {**_PLAIN, **pixel_variants(controls, sampling)}
     wanted = sources(experiment.task.test, sampling)
     return [*needed, _Needed("test", experiment.adapter.feature_spec, wanted, variants)]
 
 
-def _make_films(experiment: Experiment, config: Config, sample: Sequence[Source]) -> float:
+def _make_films(experiment: Experiment, splits: Splits, sample: Sequence[Source]) -> float:
     """Seconds that making all films will take that are not there, by those of the sample, which are made."""
     if not experiment.task.prepare_videos:
         return 0.0
-    train, val = _splits(experiment, config)
-    first = {example.video: example for example in (*train, *val, *experiment.task.test)}
+    first = {example.video: example for split in (*splits, experiment.task.test) for example in split}
     missing = [video for video in first if not exists(video)]
     chosen = [first[video] for video in dict.fromkeys(source.video for source in sample)]
     made = [example for example in chosen if not exists(example.video)]
-    seconds = _seconds(lambda: experiment.task.prepare_videos(chosen))  # type: ignore[misc]
+    seconds = seconds_of(lambda: experiment.task.prepare_videos(chosen))  # type: ignore[misc]
     return seconds * (len(missing) - len(made)) / max(1, len(made))
-
-
-def _measure(experiment: Experiment, sample: Sequence[Source]) -> tuple[list[Tensor], Rates | None]:
-    """The clips (V, T, C, H, W) of parts of the sample, and how fast they are decoded and encoded."""
-    extractor, encoder = replace(experiment.extractor, cost=Cost()), experiment.encoder
-    clips = extractor.views.clips * extractor.views.crops
-    first = sample[: min(4, len(sample))]
-    list(extractor.read(first[:1]))  # starts the processes
-    pilot = _seconds(lambda: list(extractor.read(first))) / len(first)
-    chosen = sample[: max(2, 2 * encoder.batch // clips, int(SAMPLE_S / max(pilot, 1e-6)))]
-    chosen = chosen[: max(2, (512 << 20) // _clip_bytes(experiment) // clips)]  # whose pixels fit the memory
-    decoded: list[Any] = []
-    decode_s = _seconds(lambda: decoded.extend(extractor.read(chosen))) / len(chosen)
-    pixels = [clip.pixels for clip in decoded if isinstance(clip, Decoded)]
-    if not pixels:
-        return [], None
-    batch = torch.cat(pixels[: max(1, encoder.batch // clips)])
-    keep = experiment.reader.keep
-    keep(batch).cpu()  # as the first batch, which allocates and compiles, takes longer
-    encode_s = min(_seconds(lambda: keep(batch).cpu()) for _ in range(3)) / len(batch)
-    few = chosen[: max(2, 2 * len(batch) // clips, int(SAMPLE_S / (decode_s + encode_s * clips)))]
-    return pixels, Rates(len(chosen), clips, decode_s, encode_s, _both(experiment, few))
-
-
-def _both(experiment: Experiment, sample: Sequence[Source]) -> float:
-    """Seconds for one part while one process decodes, encodes and stores, after its first batch."""
-    extractor, cache = replace(experiment.extractor, cost=Cost()), experiment.reader.cache
-    with tempfile.TemporaryDirectory(prefix=".plan-", dir=cache.store.folder.parent if cache else None) as folder:
-        fresh = cache and replace(cache, store=Store(Path(folder), cache.store.limit))
-        times = [time.monotonic()]
-        for _ in extractor.encode(sample, experiment.reader.keep, "", _PLAIN, fresh):
-            times.append(time.monotonic())
-        if fresh:
-            fresh.store.close()
-    clips = extractor.views.clips * extractor.views.crops
-    start = min(-(-extractor.batch // clips), len(sample) // 2)
-    return (times[-1] - times[start]) / (len(sample) - start)
-
-
-def _clip_bytes(experiment: Experiment) -> int:
-    views = experiment.extractor.views
-    assert views.frames and views.size  # resolve_views() filled them in
-    return views.frames * 3 * views.size**2
 
 
 def _rows(experiment: Experiment, spec: FeatureSpec | None, pixels: Sequence[Tensor]) -> Tensor:
@@ -320,33 +234,38 @@ def _readings(
 
 
 def _fit_predict_score(
-    experiment: Experiment, rows: Mapping[FeatureSpec | None, Tensor], config: Config
+    experiment: Experiment,
+    splits: Splits,
+    controls: Sequence[str],
+    rows: Mapping[FeatureSpec | None, Tensor],
+    config: Config,
 ) -> dict[str, float]:
     """Seconds of fitting, of predicting test with its controls, and of scoring; measured on the sample's features."""
     task, options = experiment.task, config.options
     adapter, seconds = experiment.adapter, {}
     if experiment.needs_fit:
-        adapter, seconds["fit"] = _fit(experiment, rows, config)
+        adapter, seconds["fit"] = _fit(experiment, splits, rows, config)
     keep = experiment.reader.keep if adapter.trains_encoder else None
     of_test = rows[None if adapter.trains_encoder else adapter.feature_spec]
     some = _stand_in(experiment, task.test, min(len(task.test), len(of_test), 2 * examples.PREDICT_BATCH), of_test)
     values: list[Any] = []
-    predict_s = _seconds(lambda: values.extend(examples.predict(adapter, some, keep)[0]))
-    controls = controls_of(experiment) if options.controls else []
+    predict_s = seconds_of(lambda: values.extend(examples.predict(adapter, some, keep)[0]))
     orders = max((len(example.choices) for example in task.test), default=0)
     asked = 1 + len(controls) + (orders - 2 if "option_order" in controls else 0)
     devices = options.devices * options.nodes if experiment.device.type != "cpu" else options.nodes
     seconds["predict"] = predict_s / len(values) * len(task.test) * asked / devices
     scored = task.test[:SCORED]
     rows_ = [Row(e.id, str(e.video), e.kind, e.target, values[k % len(values)]) for k, e in enumerate(scored)]
-    measured = _seconds(lambda: scores.scores(task.score, rows_, options.seed))
+    measured = seconds_of(lambda: scores.scores(task.score, rows_, options.seed))
     seconds["score"] = measured * len(task.test) / len(scored)
     return seconds
 
 
-def _fit(experiment: Experiment, rows: Mapping[FeatureSpec | None, Tensor], config: Config) -> tuple[Adapter, float]:
+def _fit(
+    experiment: Experiment, splits: Splits, rows: Mapping[FeatureSpec | None, Tensor], config: Config
+) -> tuple[Adapter, float]:
     """An adapter that was fitted on the sample, and the seconds that fitting will take of all grid points."""
-    train, val = _splits(experiment, config)
+    train, val = splits
     spec = TrainSpec(experiment.device, config.options.seed, config.trainer.precision, config.trainer.max_minutes)
     score = experiment.task.quick_score or experiment.task.score
     fitted: Adapter = experiment.adapter
@@ -362,7 +281,7 @@ def _fit(experiment: Experiment, rows: Mapping[FeatureSpec | None, Tensor], conf
             keep = experiment.reader.reads(fitted.feature_spec).keep if fitted.trains_encoder else None
             some = _stand_in(experiment, train, count, of_pass)
             to_choose = _stand_in(experiment, val, max(1, len(val) * count // len(train)), of_pass)
-            return _seconds(lambda: trainer.fit(fitted, some, to_choose, score, spec, keep))
+            return seconds_of(lambda: trainer.fit(fitted, some, to_choose, score, spec, keep))
 
         adapter = experiment.build(points)
         few = min(len(train), max(64, STEPS * adapter.batch_size))
@@ -385,9 +304,3 @@ def _stand_in(experiment: Experiment, of_split: Sequence[Example], count: int, r
     wanted = sources(chosen, sampling)
     index = {source: place % len(rows) for place, source in enumerate(wanted)}
     return Examples(chosen, InMemoryFeatures(rows), index, 1, sampling)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.monotonic()
-    work()
-    return time.monotonic() - started

@@ -66,19 +66,20 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
     """The folder that was written; None in all but the first process."""
     task, cost, options, ranks = experiment.task, experiment.extractor.cost, config.options, experiment.ranks
     scores.reference(task.score)  # fails now rather than after hours
+    controls = controls_of(experiment) if options.controls else []
     findings: list[Finding] = []
     if ranks.first:
         preflight.check_run(experiment, options, config.trainer.shots, video_places(config))
         if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
             findings = preflight.check_encoder(experiment, config)
-        if line := plan.outlook(experiment, config):
+        if line := plan.outlook(experiment, config, controls):
             logger.info(line)
     ranks.wait()
 
     selection = None
     if experiment.needs_fit:
         selection, cost.fit_s = fit_adapter(experiment, config.trainer, options.seed)
-    predicted = predict(experiment, controls_of(experiment) if options.controls else [], options.seed)
+    predicted = predict(experiment, controls, options.seed)
     cost.add_counts(ranks.gather(cost)[1:])
     if not ranks.first:
         return None

@@ -1,6 +1,6 @@
 """The processes that share a run: which of how many this one is, and what they tell one another.
 
-torchrun, srun or evalkit itself (`evalkit.pipeline.launch`) starts them; each finds its place in the environment. They
+torchrun, srun or evalkit itself (`evalkit.launch.processes`) starts them; each finds its place in the environment. They
 speak through torch.distributed: gloo for what lies in memory, NCCL for what lies on GPUs.
 """
 

@@ -8,7 +8,8 @@ import pytest
 from evalkit.cli import main
 from evalkit.commands import plan as command
 from evalkit.pipeline import plan
-from evalkit.pipeline.plan import Plan, Rates, Reading
+from evalkit.pipeline.plan import Plan
+from evalkit.pipeline.rates import Rates, Reading
 from evalkit.results import run_folder
 from tests.pipeline.tiny_world import probe_words, run, world
 
@@ -18,13 +19,18 @@ READING = Reading("train", parts=1_000, clips=2, stored=0.25, bytes=10**9)
 RATES = Rates(sample=64, clips=2, decode_s=0.1, encode_s=0.2, both_s=0.5)
 
 
+@pytest.fixture
+def words(world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of a run with an empty cache."""
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    return [*probe_words(world, tiny), "threads=1"]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("decoding_here")
 def test_a_plan_counts_what_the_run_then_reads_and_writes_nothing(
-    world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
-    words = [*probe_words(world, tiny), "threads=1"]
     planning = ["plan", *words, "canary=false", f"out={tmp_path / 'out'}"]
     assert main(planning) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -66,13 +72,24 @@ def test_features_that_fit_nowhere_are_said_with_what_to_do(limit: int | None, m
 @pytest.mark.slow
 @pytest.mark.usefixtures("decoding_here")
 def test_a_long_run_says_in_a_line_what_it_is_about_to_encode(
-    world: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(plan, "LONG", 10)
-    run(tmp_path / "out", *probe_words(world, tiny), "threads=1")
+    run(tmp_path / "out", *words)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("to encode: ")]
     assert line.startswith("to encode: 13 parts of videos, about 0.0 h on this device; their features take ")
     assert line.endswith(" GB of 50 GB (evalkit plan says more)")
-    run(tmp_path / "again", *probe_words(world, tiny), "threads=1")
+    run(tmp_path / "again", *words)
     assert "to encode: " not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("decoding_here")
+def test_a_short_run_looks_nothing_up_for_that_line(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> float:
+        raise AssertionError("looked up")
+
+    monkeypatch.setattr(plan, "_stored", refuse)
+    run(tmp_path / "out", *words)
