@@ -122,6 +122,13 @@ def _jobs(words: Mapping[str, str]) -> Jobs:
     return Jobs(cast(Place, on), None if count is None else int(count), settings)
 
 
+def unknown_key(jobs: Jobs, key: str, known: Sequence[str]) -> UserError:
+    """The error of a key `slurm.KEY` or `ray.KEY` that is none of those known."""
+    near = nearest(key, known)
+    hint = f"Did you mean '{jobs.on}.{near}'?" if near else f"Known: {', '.join(known)}"
+    return UserError(f"unknown key '{jobs.on}.{key}={jobs.settings[key]}'. {hint}")
+
+
 def split(value: str) -> list[str]:
     """The parts of a value between commas that are outside brackets and quotes; quotes are taken off."""
     parts, depth, quote = [""], 0, ""

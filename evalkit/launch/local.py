@@ -68,8 +68,9 @@ def run(cell: Cell) -> Ended:
         return Ended(None, one_line(error))
 
 
-def run_noted(cell: Cell) -> Ended:
-    """Runs a cell as the only work of this process, with its notes on stderr."""
+def run_words(words: Sequence[str]) -> Ended:
+    """Runs the one cell that these words make as the only work of this process, with its notes on stderr."""
+    _, (cell,) = cells.plan(words)
     with notes.on_stderr():
         return run(cell)
 
@@ -101,6 +102,5 @@ def _run_apart(cell: Cell, running: set[subprocess.Popen[str]]) -> Ended:
 
 def run_alone(words: Sequence[str]) -> None:
     """Runs the one cell that these words make, and prints last, as JSON, its run's folder and why there is none."""
-    _, (cell,) = cells.plan(words)
-    folder, failure = run_noted(cell)
+    folder, failure = run_words(words)
     print(json.dumps([str(folder or ""), failure]))

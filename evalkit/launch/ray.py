@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import UserError, nearest, one_line
+from evalkit.errors import UserError, one_line
 from evalkit.launch import cells, local
 from evalkit.launch.cells import Cell, Jobs
 from evalkit.launch.local import Ended
@@ -58,9 +58,7 @@ def _settings(jobs: Jobs) -> tuple[str, dict[str, float]]:
     address, resources = "auto", {}
     for key, value in jobs.settings.items():
         if key not in KEYS:
-            near = nearest(key, KEYS)
-            hint = f"Did you mean 'ray.{near}'?" if near else f"Known: {', '.join(KEYS)}"
-            raise UserError(f"unknown key 'ray.{key}={value}'. {hint}")
+            raise cells.unknown_key(jobs, key, KEYS)
         if key == "address":
             address = value
             continue
@@ -106,6 +104,5 @@ def _run_words(words: Sequence[str], folder: str, path: Sequence[str]) -> tuple[
     except OSError as error:
         return "", f"{folder}, where the sweep was started, is not on this node: {one_line(error)}"
     sys.path.extend(place for place in path if place not in sys.path)
-    _, (cell,) = cells.plan(words)
-    run, failure = local.run_noted(cell)
+    run, failure = local.run_words(words)
     return str(run.absolute()) if run else "", failure

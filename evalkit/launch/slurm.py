@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import UserError, nearest, one_line
+from evalkit.errors import UserError, one_line
 from evalkit.launch import cells, local
 from evalkit.launch.cells import Cell, Jobs
 from evalkit.launch.local import Ended
@@ -78,8 +78,7 @@ class CellJob:
     def __call__(self, words: Sequence[str], outcome: str, path: Sequence[str]) -> None:
         """Runs the one cell that these words make, with these folders to import from; how it ended goes to a file."""
         sys.path.extend(place for place in path if place not in sys.path)
-        _, (cell,) = cells.plan(words)
-        run, failure = local.run_noted(cell)
+        run, failure = local.run_words(words)
         if ranks.here().first:
             content = {"folder": str(run.absolute()) if run else "", "failure": failure}
             atomic.write(Path(outcome), json.dumps(content).encode())
@@ -131,9 +130,7 @@ def _parameters(jobs: Jobs) -> tuple[dict[str, Any], bool]:
     known = sorted({*defaults, "mem_gb"} - {"mem"})
     for key, value in settings.items():
         if key not in known:
-            near = nearest(key, known)
-            hint = f"Did you mean 'slurm.{near}'?" if near else f"Known: {', '.join(known)}"
-            raise UserError(f"unknown key 'slurm.{key}={value}'. {hint}")
+            raise cells.unknown_key(jobs, key, known)
         if not value:
             raise UserError(f"slurm.{key}=: expected a value")
     if "time" not in settings:

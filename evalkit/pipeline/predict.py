@@ -53,6 +53,20 @@ class Predictions:
         self.by_control[name] |= predictions
         self.journal.add(name, {key: [*prediction, self.decoders.get(key)] for key, prediction in predictions.items()})
 
+    def tell_known(self, total: int) -> None:
+        """Says how many of so many examples the journal has, if any."""
+        if self.journal.known:
+            done = len(self.journal.known.get("", {}))
+            logger.info(f"predict: {done} of {total} are known from a run that was cut short")
+
+    def finalize(self, name: str, adapter: Adapter, test: Sequence[Example]) -> None:
+        """Puts what the adapter makes of all predictions of this name together in their place."""
+        predictions = self.by_control[name]
+        examples = [example for example in test if example.id in predictions]
+        with torch.inference_mode():
+            final = adapter.finalize(examples, [predictions[example.id] for example in examples])
+        predictions |= {example.id: prediction for example, prediction in zip(examples, final, strict=True)}
+
     def recall(self, names: Sequence[str], examples: Sequence[Example]) -> bool:
         """Takes in what the journal has of these examples; nothing, and False, where it lacks any of it."""
         known = {name: self.journal.known.get(name, {}) for name in names}
@@ -96,9 +110,7 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
         examples = [example for place in places for example in asking[videos[place]]]
         if not predicted.recall([*predicted.by_control], examples):
             left += places
-    if journal.known:
-        done = len(journal.known.get("", {}))
-        logger.info(f"predict: {done} of {len(task.test)} are known from a run that was cut short")
+    predicted.tell_known(len(task.test))
     wanted = [source for place in left for source in videos[place]]
     own_keys = [key for place in left for key in keys[place]] if keys else []
     label = "encode windows" if views.window else ""  # of which a video may have thousands
@@ -115,12 +127,9 @@ def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predi
         predicted.decoders.update(decoders)
     if not ranks.first:
         return predicted
-    for name, predictions in predicted.by_control.items():
+    for name in predicted.by_control:
         if name != "option_order":  # its values are lists, one per order
-            examples = [example for example in task.test if example.id in predictions]
-            with torch.inference_mode():
-                final = experiment.adapter.finalize(examples, [predictions[example.id] for example in examples])
-            predictions |= {example.id: prediction for example, prediction in zip(examples, final, strict=True)}
+            predicted.finalize(name, experiment.adapter, task.test)
     return predicted
 
 
@@ -157,11 +166,11 @@ def _answered(
                     continue
                 with torch.inference_mode():
                     if name == "blind":
-                        predictions = _ask(adapter, examples, None)
+                        predictions = ask(adapter, examples, None)
                     elif name == "option_order":
                         predictions = cyclic(adapter, examples, features[""][places], predicted.scored)
                     else:
-                        predictions = _ask(adapter, examples, features[name][places])
+                        predictions = ask(adapter, examples, features[name][places])
                 predicted.add(name, predictions)
             yield from examples
 
@@ -209,6 +218,7 @@ def _journal(experiment: Experiment, keys: Mapping[int, Sequence[bytes]], seed: 
     return Journal(ranks.broadcast(schema.digest(identity)))
 
 
-def _ask(adapter: Adapter, examples: Sequence[Example], features: Tensor | None) -> dict[str, Prediction]:
+def ask(adapter: Adapter, examples: Sequence[Example], features: Tensor | None) -> dict[str, Prediction]:
+    """The adapter's predictions of some examples by id; features as `Adapter.predict` takes them."""
     predictions = check_predictions(adapter, adapter.predict(examples, features), len(examples))
     return {example.id: prediction for example, prediction in zip(examples, predictions, strict=True)}

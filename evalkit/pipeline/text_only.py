@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,18 +17,18 @@ import torch
 from torch import nn
 
 from evalkit import plugins
-from evalkit.api import Clip, Example, Task
+from evalkit.api import Clip, Task
 from evalkit.config.config import Config
 from evalkit.config.keys import default_adapter, settings_class
 from evalkit.config.options import Options, Trainer
 from evalkit.errors import UserError
 from evalkit.features.extract import Cost
 from evalkit.features.key import architecture
-from evalkit.heads.adapter import Adapter, check_predictions
+from evalkit.heads.adapter import Adapter
 from evalkit.language.reader import READER_SETTINGS
 from evalkit.pipeline import preflight
 from evalkit.pipeline.journal import Journal
-from evalkit.pipeline.predict import Predictions
+from evalkit.pipeline.predict import Predictions, ask
 from evalkit.pipeline.runner import adapter_record, recorded, write_run
 from evalkit.pipeline.settings import TRAINING
 from evalkit.pipeline.setup import adapter_builder, find_device, grid_points, load_task
@@ -162,26 +162,20 @@ def _refuse_idle(config: Config, adapter: str) -> None:
 def _predict(task: Task, adapter: Adapter, size: int, journal: Journal) -> Predictions:
     """Predictions of all test examples, so many at a time; those of a run that was cut short are in the journal."""
     predicted = Predictions({"": {}}, {}, {}, journal)
-    if journal.known:
-        done = len(journal.known.get("", {}))
-        logger.info(f"predict: {done} of {len(task.test)} are known from a run that was cut short")
+    predicted.tell_known(len(task.test))
 
     def answered() -> Any:
         for start in range(0, len(task.test), size):
             examples = task.test[start : start + size]
             if not predicted.recall([""], examples):
                 with torch.inference_mode():
-                    predictions = check_predictions(adapter, adapter.predict(examples, None), len(examples))
-                by_id = {example.id: prediction for example, prediction in zip(examples, predictions, strict=True)}
-                predicted.add("", by_id)
+                    predictions = ask(adapter, examples, None)
+                predicted.add("", predictions)
             yield from examples
 
     for _ in track(answered(), "predict", len(task.test)):
         continue
-    examples: Sequence[Example] = task.test
-    with torch.inference_mode():
-        final = adapter.finalize(examples, [predicted.scored[example.id] for example in examples])
-    predicted.scored.update({example.id: prediction for example, prediction in zip(examples, final, strict=True)})
+    predicted.finalize("", adapter, task.test)
     return predicted
 
 
