@@ -195,6 +195,7 @@ def _patiently(url: str, ask: Callable[[], T]) -> T:
             raise FileNotFoundError(f"no such object: {_plain(url)}") from error
         except Exception as error:  # each library has its own kinds
             status = getattr(error, "status", 0) or 0
+            # No rights, no URL, no such way to read, a package that is missing: asking again changes nothing.
             refused = isinstance(error, PermissionError | ValueError | NotImplementedError | ImportError)
             if pause is None or refused or (400 <= status < 500 and status not in (408, 429)):
                 reason = f"status {status}" if status else one_line(error, 200).replace(url, _plain(url))

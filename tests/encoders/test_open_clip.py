@@ -201,4 +201,7 @@ def real() -> Any:
     try:
         return importlib.import_module("open_clip")
     except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
-        pytest.skip(f"open_clip, an optional extra, does not import here ({error}): pip install 'evalkit[open_clip]'")
+        pytest.skip(
+            f"open_clip does not import here ({error}); it needs a torchvision built for this torch, which `make test` "
+            "does not install: pip install 'evalkit[open_clip]'"
+        )

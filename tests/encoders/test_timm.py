@@ -217,4 +217,7 @@ def real() -> Any:
     try:
         return importlib.import_module("timm")
     except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
-        pytest.skip(f"timm, an optional extra, does not import here ({error}): pip install 'evalkit[timm]'")
+        pytest.skip(
+            f"timm does not import here ({error}); it needs a torchvision built for this torch, which `make test` does "
+            "not install: pip install 'evalkit[timm]'"
+        )
