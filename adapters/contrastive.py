@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
@@ -19,6 +20,9 @@ from evalkit.heads.adapter import Training
 from evalkit.heads.labels import best_classes
 from evalkit.heads.losses import clip_loss
 from evalkit.heads.optim import Trained
+from evalkit.pretraining.masks import token_grid, tube
+
+from ._ranked import numbered, ranked
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class Settings(Training):
     Attributes:
         tune: all; a number n for the last n layers of the video tower; text for the text tower; head for its
             projection; and, with the patch, adapters, lora or temporal for what the encoder has of these.
-        mask_ratio: share of the tubelets left out while training.
+        mask: uniform, another draw in each step (or clip, where attention is joint), or tube, the same places in all
+            steps.
+        mask_ratio: share of the tokens left out while training.
         temperature: the softmax's, at the start.
         lr: peak learning rate.
         weight_decay: of the matrices.
@@ -37,6 +43,7 @@ class Settings(Training):
     """
 
     tune: str = "all"
+    mask: Literal["uniform", "tube"] = "uniform"
     mask_ratio: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     temperature: Annotated[float, Gt(0)] = 0.07
     lr: Annotated[float, Gt(0)] = 1e-3
@@ -53,27 +60,44 @@ class Contrastive(Trained):
 
     def __init__(self, encoder: nn.Module, classes: tuple[str, ...], settings: Settings) -> None:
         super().__init__(settings)
-        self.encoder, self.classes, self.mask_ratio = encoder, classes, settings.mask_ratio
+        self.encoder, self.classes = encoder, classes
+        self.mask, self.mask_ratio, self.seed = settings.mask, settings.mask_ratio, torch.initial_seed()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / settings.temperature)))
         _tune(encoder, settings.tune)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         videos = batch.features[:, 0].to(self.device)  # uint8 (B, T, C, H, W)
         encoder: Any = self.encoder
-        video = F.normalize(encoder(videos, mask_ratio=self.mask_ratio).pooled, dim=-1)
+        video = F.normalize(encoder(videos, **self._masked(videos)).pooled, dim=-1)
         captions = [self._captions(example) for example in batch.examples]
         right = [texts[0] for texts in captions]
         wrong = [text for texts in captions for text in texts[1:]]
         text = F.normalize(encoder.encode_text(right + wrong), dim=-1)
-        # What says the same of another video as of this one is no wrong answer.
+        # What says the same of another video as of this one is no wrong answer, nor is what else is said of this one.
         same = torch.tensor([[caption == other for other in right + wrong] for caption in right], device=video.device)
+        if not wrong:
+            rows = torch.tensor(numbered((example.video, example.span) for example in batch.examples)[0])
+            same |= (rows[:, None] == rows).to(same.device)
         return clip_loss(video, text, self.log_scale, same)
 
+    def _masked(self, videos: Tensor) -> dict[str, Any]:
+        """What the encoder is told of the tokens that it leaves out."""
+        if not self.mask_ratio or self.mask == "uniform":
+            return {"mask_ratio": self.mask_ratio}
+        encoder: Any = self.encoder
+        draw, grid = np.random.default_rng([self.seed % 2**64, self.global_step]), token_grid(videos, encoder.tubelet)
+        return {"masked": torch.stack([tube(grid, self.mask_ratio, draw) for _ in videos])}
+
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
-        """The option (or the five classes) whose words are nearest to the video, by the cosine."""
+        """The option (or the five classes) whose words are nearest to the video, by the cosine; for a task of captions,
+        the vectors of which `finalize` makes ranks.
+        """
         assert features is not None
         encoder: Any = self.encoder
         video = F.normalize(features.mean(1).to(self.device), dim=-1)
+        if not examples[0].choices and not self.classes:
+            text = F.normalize(encoder.encode_text([example.text for example in examples]), dim=-1)
+            return [Prediction(pair) for pair in zip(video.cpu(), text.cpu(), strict=True)]
         texts = [text for example in examples for text in example.choices] if examples[0].choices else self.classes
         text = F.normalize(encoder.encode_text(list(texts)), dim=-1)
         if not examples[0].choices:
@@ -82,6 +106,11 @@ class Contrastive(Trained):
         parts = torch.split(text, [len(example.choices) for example in examples])
         likeness = [(options @ vector).tolist() for options, vector in zip(parts, video, strict=True)]
         return [Prediction(row.index(max(row)), {"similarity": row}) for row in likeness]
+
+    def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+        """Ranks for a task of captions; what was predicted for any other."""
+        named = self.classes or not examples or examples[0].choices
+        return predictions if named else ranked(examples, predictions)
 
     def _captions(self, example: Example) -> list[str]:
         """The example's own words first, then the options that are wrong."""
@@ -121,9 +150,12 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Contras
 
     The symmetric loss of CLIP with a learned temperature (LongViViT, https://arxiv.org/abs/2312.07395, section 3);
     where examples have options, the wrong ones are further negatives of their video. An example's words are its right
-    option, else its class's name, else its text.
+    option, else its class's name, else its text. VideoPrism's first stage (https://arxiv.org/abs/2402.13217) is
+    task=mixture with adapter.mask=tube adapter.mask_ratio=0.5.
     """
     if not isinstance(encoder, nn.Module) or getattr(encoder, "text", None) is None:
         raise UserError("adapter=contrastive needs an encoder with a text tower; this one has none")
     (settings,) = points
+    if settings.mask == "tube" and not getattr(encoder, "tubelet", None):
+        raise UserError("adapter.mask=tube needs an encoder with one grid of tokens; this one has none: mask=uniform")
     return Contrastive(encoder, task.classes, settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,13 +23,11 @@ from evalkit.heads.head import attention_heads
 from evalkit.heads.kernels import AttentionMean
 from evalkit.heads.losses import clip_loss
 from evalkit.heads.optim import Trained
-from evalkit.metrics.ranks import nearest, ranks
 from evalkit.weights import checkpoint, huggingface
 
-logger = logging.getLogger("evalkit")
+from ._ranked import numbered, ranked, video_name
 
 TEXTS = 64  # embedded at a time
-NEAREST = 10  # videos kept for each text
 
 Pool = Literal["attentive", "mean", "pooled"]
 
@@ -215,54 +212,24 @@ class Retrieval(Trained):
         """The symmetric cross-entropy of CLIP; what is right for another caption of the batch is no negative of it."""
         video = self.videos(batch.features)
         text = self.texts([example.text for example in batch.examples])
-        same = _same(_name(example) for example in batch.examples) | _same(example.text for example in batch.examples)
+        same = _same(map(video_name, batch.examples)) | _same(example.text for example in batch.examples)
         return clip_loss(video, text, self.log_scale, same)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The vectors of each example's video and text, from which `finalize` makes ranks."""
         assert features is not None
-        rows, first = _numbered((example.video, example.span) for example in examples)
+        rows, first = numbered((example.video, example.span) for example in examples)
         video, text = self.videos(features[first]).cpu(), self.texts([example.text for example in examples]).cpu()
         return [Prediction((video[row], vector)) for row, vector in zip(rows, text, strict=True)]
 
     def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
         """The rank of each text's video, and of the video's best text; the nearest videos of each text beside them."""
-        if not examples:
-            return []
-        of, first = _numbered(map(_name, examples))
-        video = torch.stack([predictions[i].value[0] for i in first])
-        text = torch.stack([prediction.value[1] for prediction in predictions])
-        ranked = ranks(text, video, torch.tensor(of))
-        lost = [int(each.isnan().sum()) for each in ranked]
-        if any(lost):
-            message = f"{lost[0]} of {len(text)} texts and {lost[1]} of {len(video)} videos"
-            logger.warning(f"counted as misses, because their vector is nan or infinite: {message}")
-        names = [_name(examples[i]) for i in first]
-        return [
-            Prediction(
-                {"t2v": ranked.t2v[i].item(), "v2t": ranked.v2t[row].item()},
-                {"nearest": [names[k] for k in near], "similarity": round(float(text[i] @ video[row]), 6)},
-            )
-            for i, (row, near) in enumerate(zip(of, nearest(text, video, NEAREST).tolist(), strict=True))
-        ]
-
-
-def _name(example: Example) -> str:
-    """The name of the video that a text is about."""
-    return str(example.target if isinstance(example.target, str) else example.target[0])
-
-
-def _numbered(keys: Iterable[Hashable]) -> tuple[list[int], list[int]]:
-    """The number of each key, from 0, and the place at which each number first stands."""
-    numbers: dict[Hashable, int] = {}
-    rows = [numbers.setdefault(key, len(numbers)) for key in keys]
-    places = dict(zip(reversed(rows), reversed(range(len(rows))), strict=True))
-    return rows, [places[number] for number in range(len(numbers))]
+        return ranked(examples, predictions)
 
 
 def _same(keys: Iterable[Hashable]) -> Tensor:
     """Which keys equal which, (B, B) bool."""
-    rows = torch.tensor(_numbered(keys)[0])
+    rows = torch.tensor(numbered(keys)[0])
     return rows[:, None] == rows
 
 

@@ -145,7 +145,7 @@ def test_imports_are_read_in_every_form() -> None:
 # Lower ones import no higher ones. evalkit itself and its __main__ stand outside: they only lead to a part.
 LAYERS = (
     ("api", "errors"),
-    ("runtime", "plugins", "video", "heads", "metrics", "canary"),
+    ("runtime", "plugins", "video", "heads", "metrics", "canary", "pretraining"),
     ("config", "weights", "features", "datasets", "localization", "results"),
     ("encoders", "language"),
     ("adapters", "mini", "pipeline"),

@@ -88,6 +88,7 @@ class Adapter(lightning.LightningModule, ABC):
         divisible: the loss is a mean over the examples of a batch, of which several processes may each take a part.
         trains_encoder: the encoder is part of the module and changes while it is fitted: `training_step` gets uint8
             video (B, V, T, C, H, W) in place of features.
+        scores_val: the epoch is chosen by `val_score`, in place of the task's score of what `predict` gives.
         feature_spec: which part of the encoder's output it reads.
         epochs: passes over the training examples; 0 for an adapter that is not fitted.
         batch_size: examples in one training step.
@@ -102,6 +103,7 @@ class Adapter(lightning.LightningModule, ABC):
     closed_form: ClassVar[bool] = False
     divisible: bool = False
     trains_encoder: bool = False
+    scores_val: bool = False
     feature_spec: FeatureSpec = FeatureSpec()
     epochs: int = 0
     batch_size: int = 1
@@ -142,6 +144,10 @@ class Adapter(lightning.LightningModule, ABC):
     def training_step(self, batch: Batch, index: int) -> Any:
         """The loss of a batch: a scalar; of K > 1 points, {"loss": their sum, "losses": (K,)}."""
         raise UserError(f"adapter {type(self).__name__} has epochs={self.epochs} and no training_step()")
+
+    def val_score(self, batch: Batch) -> float:
+        """How good it is on a batch of val, of which more is better; batches weigh as many examples as they have."""
+        raise UserError(f"adapter {type(self).__name__} has scores_val=True and no val_score()")
 
     def loss_origin(self, batch: Batch) -> str:
         """Where a loss that is NaN or infinite comes from, before its gradients are applied; empty if unknown."""

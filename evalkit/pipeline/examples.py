@@ -129,3 +129,14 @@ def predict(
         return [
             [prediction.value for prediction in adapter.finalize(data.examples, of_point)] for of_point in predictions
         ]
+
+
+def val_score(adapter: Adapter, data: Examples, ranks: Ranks = ALONE) -> float:
+    """The mean over examples at hand of what the adapter says of its own batches; the same in all processes."""
+    places = range(len(data.examples))
+    batches = [places[i : i + PREDICT_BATCH] for i in places[::PREDICT_BATCH]]
+    total = 0.0
+    for batch in data.batches(ranks.share(batches)):
+        with torch.inference_mode():
+            total += adapter.val_score(batch) * len(batch.examples)
+    return sum(ranks.broadcast(ranks.gather(total))) / len(places)

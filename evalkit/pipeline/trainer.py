@@ -21,7 +21,7 @@ from evalkit.api import Batch, Score
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.divided import DividedSteps
-from evalkit.pipeline.examples import Examples, TrainingBatches, predict
+from evalkit.pipeline.examples import Examples, TrainingBatches, predict, val_score
 from evalkit.results.scores import headline as headline
 from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
@@ -237,10 +237,16 @@ class SelectOnVal(Callback):
         if len(self.failures) == len(self.scores):
             raise DivergedError([TrainingCurve([], 0, self.failures[k]) for k in range(len(self.scores))])
         targets = [example.target for example in self.val.examples]
-        for k, values in enumerate(predict(pl_module, self.val, self.keep, self.ranks)):
+        predictions = (
+            [[None] * len(targets)] if pl_module.scores_val else predict(pl_module, self.val, self.keep, self.ranks)
+        )
+        for k, values in enumerate(predictions):
             if k in self.failures:
                 continue
-            value = headline(self.score, values, targets)
+            if pl_module.scores_val:
+                value = val_score(pl_module, self.val, self.ranks)
+            else:
+                value = headline(self.score, values, targets)
             if not self.best[k] or not value < self.scores[k][self.best_epoch[k] - 1]:
                 self.best_epoch[k] = len(self.scores[k]) + 1
                 self.predictions[k] = values

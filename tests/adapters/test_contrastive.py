@@ -9,9 +9,20 @@ import torch
 from torch import nn
 
 from evalkit.api import Batch, Example, Task
+from evalkit.encoders import videoprism
 from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
 from tests.given import CLIP, QUESTIONS, TASK, make_adapter, small
+
+CAPTIONED = [
+    Example(str(i), Path(str(i)), f"v{i}", text=f"a {color} ring grows")
+    for i, color in enumerate(("red", "blue", "white"))
+]
+CAPTIONS = Task(test=CAPTIONED, score=accuracy)
+
+
+def film(n: int) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 1, 4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def contrastive(vocabulary: Path, task: Task = TASK, **settings: Any) -> Any:
@@ -124,3 +135,57 @@ def test_contrastive_answers_with_the_nearest_words(vocabulary: Path) -> None:
 def test_an_encoder_without_text_cannot_be_trained_contrastively() -> None:
     with pytest.raises(UserError, match="needs an encoder with a text tower"):
         make_adapter("contrastive", small(), TASK)
+
+
+# --- tubes, VideoPrism, captions -------------------------------------------------------------------------------------
+
+
+def prism(vocabulary: Path) -> Any:
+    torch.manual_seed(0)
+    text = {"vocabulary": 200, "depth": 1, "heads": 2, "hidden": 32, "tokens": 32}
+    sizes: dict[str, Any] = {"patch": 8, "dim": 24, "heads": 2, "hidden": 48, "spatial_depth": 1, "temporal_depth": 1}
+    return videoprism.encoder(CLIP, vocabulary, **sizes, pooler=48, text=text)
+
+
+@pytest.mark.parametrize("mask", ["uniform", "tube"])
+def test_videoprism_is_trained_on_what_the_mask_leaves(vocabulary: Path, mask: str) -> None:
+    adapter = make_adapter("contrastive", prism(vocabulary), CAPTIONS, mask=mask, mask_ratio=0.5)
+    seen: list[torch.Size] = []
+    adapter.encoder.vision.spatial_layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    adapter.encoder.vision.temporal_layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    adapter.training_step(Batch(CAPTIONED, film(3)), 0).backward()
+    assert seen[0] == (3 * 4, 8, 24)  # half of each frame's 16 tokens
+    if mask == "tube":
+        assert seen[1] == (3 * 8, 4, 24)  # eight places of each clip, in all frames
+    assert adapter.encoder.head.pooling_attention_query.grad is not None
+
+
+def test_a_tube_is_drawn_anew_in_each_step_by_the_seed(vocabulary: Path) -> None:
+    torch.manual_seed(5)
+    one, two = (make_adapter("contrastive", small(vocabulary), CAPTIONS, mask="tube", mask_ratio=0.5) for _ in "ab")
+    tubes = [adapter._masked(film(3)[:, 0])["masked"] for adapter in (one, two)]
+    assert tubes[0].shape == (3, 2, 4) and tubes[0].sum(2).eq(2).all()
+
+
+def test_an_encoder_without_a_grid_has_no_tubes(vocabulary: Path) -> None:
+    tubes = [{"kernel": (k, 8, 8), "stride": (2, 8, 8)} for k in (1, 2)]
+    with pytest.raises(UserError, match="needs an encoder with one grid of tokens; this one has none: mask=uniform"):
+        make_adapter("contrastive", small(vocabulary, tubes=tubes), CAPTIONS, mask="tube")
+
+
+def test_captions_find_their_videos_among_those_of_their_kind(vocabulary: Path) -> None:
+    """Ranks as adapter=retrieval gives them; the videos of another data set are no rivals."""
+    adapter = contrastive(vocabulary, CAPTIONS)
+    with torch.no_grad():
+        vectors = adapter.encoder.encode_text([example.text for example in CAPTIONED])
+        predictions = adapter.predict(CAPTIONED, vectors[[0, 0, 2], None])  # the second video looks as the first
+    ranks = [prediction.value for prediction in adapter.finalize(CAPTIONED, predictions)]
+    assert ranks[0]["t2v"] == 1.5
+    apart = [replace(example, kind=kind) for example, kind in zip(CAPTIONED, "aab", strict=True)]
+    assert [prediction.value["t2v"] for prediction in adapter.finalize(apart, predictions)][::2] == [1.5, 1]
+
+
+def test_two_captions_of_a_video_are_no_negatives_of_each_other(vocabulary: Path) -> None:
+    adapter = contrastive(vocabulary, CAPTIONS)
+    pair = [replace(CAPTIONED[i], video=Path("v"), target=("v", i)) for i in range(2)]
+    assert adapter.training_step(Batch(pair, film(2)), 0).item() == 0

@@ -22,6 +22,10 @@ ADAPTERS = {
     "finetune": ["heads of at least 0", f"dropout {SHARE}", f"label_smoothing {SHARE}", *TRAINING],
     "knn": ["k above 0", "temperature above 0"],
     "logistic": ["c above 0"],
+    "masked_distillation": [
+        *(f"mask_ratio {SHARE}", "temperature above 0", "decoder_width above 0", "decoder_depth above 0"),
+        *("local_weight of at least 0", "global_weight of at least 0", "contrastive_weight of at least 0", *TRAINING),
+    ],
     "multiple_choice": [*READER, *TRAINING],
     "probe": [
         *("heads of at least 0", "token_grid of at least 0", f"dropout {SHARE}", f"label_smoothing {SHARE}"),

@@ -34,6 +34,9 @@ class ViViT(nn.Module):
     with joint attention (tokens (B, 1, kept, D)), of each step with the others (tokens (B, T', kept, D)), of each
     kernel with several tubes. Several tubes have no common grid, so their tokens are (B, 1, N, D), kernel after kernel.
 
+    `masked` (B, T', S) bool, true where a tubelet is left out, says which ones in place of a draw: the same number in
+    each clip with joint attention, in each step with the others.
+
     `layers` > 1 also gives the outputs of that many last blocks; only the last of them has gone through the norm.
     `frames` (B, T', D) are there with attention within frames: each frame pooled by itself.
     """
@@ -81,11 +84,18 @@ class ViViT(nn.Module):
         self.text = TextTower(text, dim, tokenizer) if text else None
         self.pool = AttentionPool(dim, heads) if pooling == "attention" else None
 
-    def forward(self, video: Tensor, mask_ratio: float = 0.0, layers: int = 1) -> EncoderOutput:
+    @property
+    def tubelet(self) -> Box | None:
+        """Frames, height and width in pixels of what becomes one token; None with tubes, which have no common grid."""
+        return self.tubes[0].kernel if self.positions is not None else None
+
+    def forward(
+        self, video: Tensor, mask_ratio: float = 0.0, layers: int = 1, masked: Tensor | None = None
+    ) -> EncoderOutput:
         if not 1 <= layers <= len(self.blocks):
             raise UserError(f"layers={layers}: this encoder has {len(self.blocks)} layers; wanted 1 to that many")
         video, patches = self._patches(video)
-        embedded = [self._embed(video, tube, patch, mask_ratio) for tube, patch in patches]
+        embedded = [self._embed(video, tube, patch, mask_ratio, masked) for tube, patch in patches]
         x, layout = (
             embedded[0] if len(embedded) == 1 else (torch.cat([rows for rows, _ in embedded], 1), embedded[0][1])
         )
@@ -94,7 +104,8 @@ class ViViT(nn.Module):
             x = block(x, layout)
             outputs = [*outputs, x][-layers:]
         # Joint attention sees one row of tokens; they are given as a grid where they still are one.
-        steps = 1 if self.attention == "joint" and (mask_ratio or len(embedded) > 1) else layout.steps
+        grid_is_gone = mask_ratio or masked is not None or len(embedded) > 1
+        steps = 1 if self.attention == "joint" and grid_is_gone else layout.steps
         tokens = self.norm(x).reshape(len(video), steps, -1, self.dim)
         earlier = tuple(rows.reshape(tokens.shape) for rows in outputs[:-1])
         frames = None
@@ -131,7 +142,9 @@ class ViViT(nn.Module):
         maps = self.patch if isinstance(self.patch, nn.ModuleList) else [self.patch]
         return video, list(zip(self.tubes, maps, strict=True))
 
-    def _embed(self, video: Tensor, tube: Tube, patch: nn.Module, mask_ratio: float) -> tuple[Tensor, Layout]:
+    def _embed(
+        self, video: Tensor, tube: Tube, patch: nn.Module, mask_ratio: float, masked: Tensor | None
+    ) -> tuple[Tensor, Layout]:
         """Embed one tube's boxes: rows of tokens (B x rows, N, D), one row per clip (joint) or per time step."""
         x = tube.cut(video)
         positions = self._positions(tube, x.shape[1:4]).flatten(1, 2)  # (T', S, D)
@@ -139,9 +152,12 @@ class ViViT(nn.Module):
         layout = Layout(x.shape[1], x.shape[2], None)
         if self.attention == "joint":
             x, positions = x.flatten(1, 2)[:, None], positions.flatten(0, 1)[None]
-        if mask_ratio:  # first of all, so that masked tubelets cost nothing
-            kept = max(1, round(x.shape[2] * (1 - mask_ratio)))
-            order = torch.rand(x.shape[:3], device=x.device).argsort(-1)[..., :kept]
+        if mask_ratio or masked is not None:  # first of all, so that masked tubelets cost nothing
+            if masked is None:
+                kept = max(1, round(x.shape[2] * (1 - mask_ratio)))
+                order = torch.rand(x.shape[:3], device=x.device).argsort(-1)[..., :kept]
+            else:
+                order = _unmasked(masked.to(x.device).reshape(x.shape[:3]))
             layout = layout._replace(kept=order)
             x = x.gather(2, order[..., None].expand(-1, -1, -1, x.shape[-1]))
             positions = positions.expand(len(x), -1, -1, -1).gather(2, order[..., None].expand(-1, -1, -1, self.dim))
@@ -157,6 +173,21 @@ class ViViT(nn.Module):
         if positions.shape[2:] != grid:
             positions = F.interpolate(positions, grid, mode="trilinear", align_corners=False)
         return positions[0].permute(1, 2, 3, 0)
+
+
+def _unmasked(masked: Tensor) -> Tensor:
+    """The places (B, rows, kept), in order, that are not masked (B, rows, N).
+
+    Raises:
+        UserError: the rows have different numbers of them.
+    """
+    kept = (~masked).sum(-1)
+    if not bool((kept == kept.flatten()[0]).all()):
+        raise UserError(
+            f"the mask leaves {int(kept.min())} to {int(kept.max())} tokens in a step: encoders that see frames by "
+            "themselves (attention=frame, factorized) take as many in each, as tubes have"
+        )
+    return masked.int().argsort(dim=-1, stable=True)[..., : int(kept.flatten()[0])]
 
 
 def _add_lora(blocks: nn.ModuleList, rank: int) -> None:

@@ -31,6 +31,9 @@ class VideoPrism(nn.Module):
     positions are interpolated. Pooled is the mean of the tokens; with a text tower's head the video's embedding, of
     length 1 and comparable with the text's, and `frames` (B, T, D) are those of the single frames; with a classifier
     what goes into its last layer.
+
+    Tokens that are masked are left out before the first layer and cost nothing: tokens are (B, 1, kept, D) then, in the
+    order of their frames and places, pooled is of these alone, and there are no `frames`.
     """
 
     def __init__(
@@ -56,16 +59,25 @@ class VideoPrism(nn.Module):
             if config is not None:
                 config._attn_implementation = _ATTENTION
 
-    def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
+    @property
+    def tubelet(self) -> tuple[int, int, int]:
+        """Frames, height and width in pixels of what becomes one token."""
+        return 1, self.patch, self.patch
+
+    def forward(
+        self, video: Tensor, layers: int = 1, mask_ratio: float = 0.0, masked: Tensor | None = None
+    ) -> EncoderOutput:
         """The video's tokens and pooled vector.
 
         Args:
-            video: (B, T, 3, H, W), as `clip.normalize` gives it.
+            video: (B, T, 3, H, W), as `clip.normalize` gives it, or uint8 pixels, which are then scaled here.
+            mask_ratio: share of the tokens of each frame that is left out, drawn at random.
+            masked: (B, T, S) bool, true where a token is left out, as many in each clip; in place of mask_ratio.
             layers: more than 1 also gives the tokens of that many last layers, as their blocks give them but the last,
                 which is `tokens`: the temporal layers, and before them the spatial ones.
 
         Raises:
-            ValueError: there is no such shape, or no such number of layers.
+            ValueError: there is no such shape, or no such number of layers; or masks come with layers.
         """
         vision, patch = self.vision, self.patch
         depth = len(vision.spatial_layers) + len(vision.temporal_layers)
@@ -77,6 +89,16 @@ class VideoPrism(nn.Module):
         if not 1 <= layers <= depth:
             raise ValueError(f"layers={layers}: this encoder has 1 to {depth}")
         batch, frames = video.shape[:2]
+        if video.dtype == torch.uint8:
+            video = self.clip.normalize(video)
+        if mask_ratio and masked is None:
+            places = video.shape[3] * video.shape[4] // patch**2
+            order = torch.rand(batch, frames, places, device=video.device).argsort(-1)
+            masked = order < min(round(order.shape[-1] * mask_ratio), order.shape[-1] - 1)
+        if masked is not None:
+            if layers > 1:
+                raise ValueError(f"layers={layers}: masked tokens are left out of the last layer's output alone")
+            return self._pooled(self._visible(video, masked.to(video.device)))
         kept: list[Tensor] = []
         x = vision.spatial_embeddings(video, True)  # (B T, S, D); True: positions are interpolated
         for i, layer in enumerate(vision.spatial_layers):
@@ -90,6 +112,10 @@ class VideoPrism(nn.Module):
                 kept.append(x.unflatten(0, (batch, -1)).transpose(1, 2))
         tokens = vision.layernorm2(x).unflatten(0, (batch, -1)).transpose(1, 2).contiguous()
         last = (*kept[:-1], tokens) if layers > 1 else ()
+        return self._pooled(tokens, last, frames)
+
+    def _pooled(self, tokens: Tensor, last: tuple[Tensor, ...] = (), frames: int = 0) -> EncoderOutput:
+        """The output of tokens (B, T, S, D), with those of the single frames where they are so many."""
         if self.head is None:
             return EncoderOutput(tokens, tokens.mean((1, 2)), last)
         x = tokens.flatten(1, 2)
@@ -98,8 +124,20 @@ class VideoPrism(nn.Module):
         pooled = self._pool(x)
         if self.classifier is not None:
             return EncoderOutput(tokens, pooled, last)
-        single = self._pool(x.reshape(batch * frames, -1, self.dim)).reshape(batch, frames, -1)
-        return EncoderOutput(tokens, _length_one(pooled), last, _length_one(single))
+        single = None
+        if frames:
+            single = _length_one(self._pool(x.reshape(-1, tokens.shape[2], self.dim)).reshape(len(x), frames, -1))
+        return EncoderOutput(tokens, _length_one(pooled), last, single)
+
+    def _visible(self, video: Tensor, masked: Tensor) -> Tensor:
+        """Tokens (B, 1, kept, D) of a video of which some are masked (B, T, S)."""
+        vision, kept = self.vision, ~masked
+        x = vision.spatial_embeddings(video, True)  # (B T, S, D)
+        x = vision.layernorm1(_over_kept(vision.spatial_layers, x, kept.flatten(0, 1)))
+        x = vision.temporal_embeddings(x, video.shape, True)  # (B S, T, D)
+        x = vision.layernorm2(_over_kept(vision.temporal_layers, x, kept.transpose(1, 2).flatten(0, 1)))
+        tokens: Tensor = x.unflatten(0, (len(video), -1)).transpose(1, 2)
+        return tokens[kept].view(len(video), 1, -1, self.dim)
 
     def _pool(self, x: Tensor) -> Tensor:
         """Attention pooling by one learned query: tokens (B, N, D) -> (B, D)."""
@@ -265,6 +303,24 @@ def _attend(
         weights = logits.softmax(-1, dtype=torch.float32).to(value.dtype)
         outputs.append(F.dropout(weights, dropout, module.training) @ value)
     return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+def _over_kept(layers: Iterable[nn.Module], x: Tensor, kept: Tensor) -> Tensor:
+    """What layers make of the kept ones of each row of tokens (R, N, D), as if no others were there; the rest is zero.
+
+    Rows are cut to as many tokens as the fullest one keeps; shorter ones are padded with zeros that no token sees.
+    """
+    rows = kept.any(1).nonzero()[:, 0]
+    order = kept[rows].int().argsort(dim=1, descending=True, stable=True)[:, : int(kept.sum(1).max())]
+    present = kept[rows].gather(1, order)
+    index = order[..., None].expand(-1, -1, x.shape[-1])
+    h = x[rows].gather(1, index).masked_fill(~present[..., None], 0)
+    mask = None if bool(present.all()) else present[:, None, None].expand(-1, 1, present.shape[1], -1)
+    for layer in layers:
+        h = layer(h, mask)
+    h = h.masked_fill(~present[..., None], 0)
+    placed = h.new_zeros(len(rows), *x.shape[1:]).scatter(1, index, h)
+    return h.new_zeros(x.shape).index_copy(0, rows, placed)
 
 
 def _length_one(x: Tensor) -> Tensor:
