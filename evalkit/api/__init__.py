@@ -169,6 +169,8 @@ class Task:
         protocol: the name of the protocol, where there are several.
         adapter: whose settings `settings` are, where the protocol has another adapter than its module names.
         settings: adapter settings that the protocol prescribes, by name.
+        mixture: weights by kind: each training batch is of examples of one kind, drawn by these; empty means that
+            batches are drawn from all examples.
         controls: which controls apply: blind, shuffled, single_frame, option_order.
         chance: the headline's chance level, in the headline's unit (0..100 for rates).
         split: what the test examples are called in the benchmark.
@@ -195,6 +197,7 @@ class Task:
     protocol: str = ""
     adapter: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    mixture: Mapping[str, float] = field(default_factory=dict)
     controls: tuple[str, ...] = ()
     chance: float = 0.0
     split: str = "test"

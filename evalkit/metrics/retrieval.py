@@ -52,6 +52,33 @@ def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
     return metrics
 
 
+def mean_retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
+    """R@1, R@5 and R@10 of several tasks in both directions: the mean over the tasks of what `retrieval` has for each.
+
+    Args:
+        predictions: as of `retrieval`, each from a search among the videos, or captions, of its own task.
+        targets: (task/name of the video, index of the caption).
+    """
+    places: dict[str, list[int]] = {}
+    for i, target in enumerate(targets):
+        places.setdefault(str(target[0]).partition("/")[0], []).append(i)
+    parts: dict[str, Table] = {}
+    for k, of_task in enumerate(places.values()):
+        metrics = retrieval([predictions[i] for i in of_task], [targets[i] for i in of_task])
+        for name, value in metrics.items():
+            if "R@" in name:
+                sums = value.parts if isinstance(value, AdditiveScore) else [[100 * hit, 1] for hit in value]  # type: ignore[union-attr]
+                parts.setdefault(name, np.zeros((len(targets), 2 * len(places))))[of_task, 2 * k : 2 * k + 2] = sums
+    return {name: AdditiveScore(table, _mean_ratio) for name, table in parts.items()}
+
+
+def _mean_ratio(sums: Table) -> Table:
+    """The mean over tasks of sum / count (..., 2 per task), without those of which no query was drawn."""
+    hits, counts = sums[..., ::2], sums[..., 1::2]
+    ratios = np.where(counts > 0, hits / np.maximum(counts, 1), 0)
+    return np.asarray(ratios.sum(-1) / (counts > 0).sum(-1))
+
+
 def _ratio(sums: Table) -> Table:
     return np.asarray(sums[..., 0] / sums[..., 1])
 

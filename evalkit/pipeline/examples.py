@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class Examples:
         index: first row of each source.
         views: augmented views, and so rows, of each source; 1 where there are only plain ones.
         sampling: how the videos are read, for their windows.
+        mixture: weights by kind, as `evalkit.api.Task` has them.
     """
 
     examples: Sequence[Example]
@@ -37,6 +38,7 @@ class Examples:
     index: dict[Source, int]
     views: int = 1
     sampling: Views = Views()
+    mixture: Mapping[str, float] = field(default_factory=dict)
 
     def batches(self, chosen: Sequence[Sequence[int]], view: int = 0) -> Iterator[Batch]:
         """For each list of positions, the examples there with the features of one of the augmented views."""
@@ -61,6 +63,44 @@ class Examples:
         return [self.index[source] for source in parts(self.examples[position], self.sampling)]
 
 
+class Alternating:
+    """Batches of places of examples, each of one kind: alternating gradient descent over data sets.
+
+    As many batches an epoch as there were of all examples. Each is of a kind drawn by the weights; a kind's examples
+    come in an order of their own, each once before any comes again, from one epoch into the next. A kind with fewer
+    examples than a batch gives all of them.
+
+    Args:
+        kinds: of each example.
+        weights: by kind; there are examples of each.
+        size: of a batch.
+        generator: of the kinds and the orders.
+    """
+
+    def __init__(
+        self, kinds: Sequence[str], weights: Mapping[str, float], size: int, generator: torch.Generator
+    ) -> None:
+        self.places = {name: [i for i, kind in enumerate(kinds) if kind == name] for name in weights}
+        self.weights = torch.tensor([*weights.values()], dtype=torch.float64)
+        self.size, self.generator, self.count = size, generator, -(-len(kinds) // size)
+        self.coming: dict[str, list[int]] = {name: [] for name in weights}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        names = [*self.places]
+        for drawn in torch.multinomial(self.weights, self.count, replacement=True, generator=self.generator).tolist():
+            name = names[drawn]
+            places = self.places[name]
+            size = min(self.size, len(places))
+            if len(self.coming[name]) < size:
+                order = torch.randperm(len(places), generator=self.generator).tolist()
+                self.coming[name] = [places[i] for i in order]
+            batch, self.coming[name] = self.coming[name][:size], self.coming[name][size:]
+            yield batch
+
+
 class TrainingBatches:
     """The training batches, or this process's part of each: in each epoch another order, and the next augmented view.
 
@@ -71,12 +111,18 @@ class TrainingBatches:
     def __init__(self, data: Examples, size: int, seed: int, ranks: Ranks = ALONE) -> None:
         self.data, self.ranks = data, ranks
         self.shares: list[float] = []
-        self.order: Any = torch.utils.data.DataLoader(
-            range(len(data.examples)),  # type: ignore[arg-type]
-            batch_size=size,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(seed),
-            collate_fn=list,
+        generator = torch.Generator().manual_seed(seed)
+        kinds = [example.kind for example in data.examples]
+        self.order: Any = (
+            Alternating(kinds, data.mixture, size, generator)
+            if data.mixture
+            else torch.utils.data.DataLoader(
+                range(len(data.examples)),  # type: ignore[arg-type]
+                batch_size=size,
+                shuffle=True,
+                generator=generator,
+                collate_fn=list,
+            )
         )
         self.epoch = 0
         self.running: Iterator[Batch] | None = None

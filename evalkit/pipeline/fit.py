@@ -122,9 +122,14 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
     """The examples to train on and to choose on."""
     task = experiment.task
     train, val = list(task.train), list(task.val)
-    if not val:
-        # Films that the task makes are made later.
-        train, val = split_val(train, seed, exists=(lambda video: True) if task.prepare_videos else media.exists)
+    # Films that the task makes are made later.
+    exists: Callable[[Path], bool] = (lambda video: True) if task.prepare_videos else media.exists
+    if not val and not task.mixture:
+        train, val = split_val(train, seed, exists=exists)
+    for kind in task.mixture.keys() - {example.kind for example in val}:
+        of_kind, held_out = split_val([example for example in train if example.kind == kind], seed, exists=exists)
+        train = [example for example in train if example.kind != kind] + of_kind
+        val += held_out
     if trainer.shots:
         train = few_shot(train, task.classes, trainer.shots, seed)
         val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
@@ -229,7 +234,8 @@ def _read(
         video = experiment.adapter.trains_encoder
         rows, index, undecodable = gather(reader, wanted, looks, f"encode {name}", video, holders)
         known = [e for e in examples if all(source in index for source in parts(e, sampling))]
-        splits.append(Examples(known, rows, index, len(looks), sampling))
+        mixture = {k: w for k, w in experiment.task.mixture.items() if any(e.kind == k for e in known)}
+        splits.append(Examples(known, rows, index, len(looks), sampling, mixture))
         if sampling.window:  # one of its windows speaks for a video
             first: dict[Path, SourceFeatures] = {}
             for features in undecodable:
