@@ -87,6 +87,8 @@ def adaptation(record: Mapping[str, Any]) -> str:
         return "zero-shot"
     if shots := record["task"]["protocol"].get("shots"):  # papers print what all of the training data gives
         return f"{shots}-shot"
+    if share := record["task"]["protocol"].get("share"):
+        return f"{100 * share:g} % of train"
     if adapter["name"] == "finetune":
         return {"all": "finetune", "adapters": "adapter"}.get(settings.get("tune", ""), str(settings.get("tune", "")))
     if adapter["name"] == "captioner":

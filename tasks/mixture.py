@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,28 +17,27 @@ from evalkit.metrics.retrieval import mean_retrieval
 ADAPTER = "retrieval"
 
 
-def task(of: str = "msrvtt:1,vatex:1", roots: str = "", mini: bool = False) -> Task:
+def task(root: Path = Path("data"), of: str = "msrvtt:1,vatex:1", mini: bool = False) -> Task:
     """Finds videos by captions, and captions by videos, in several retrieval tasks at once.
 
     For VideoPrism's first stage (https://arxiv.org/abs/2402.13217): each training batch is of one task, drawn by the
-    weights. Each task is made as by its own defaults. Val and test are those of all tasks, each searched by itself, and
-    scored by the mean over the tasks; of a task without a val split, a tenth of its training videos is chosen on.
+    weights. Each task is made as by its own defaults, of its folder or file in `root`. Val and test are those of all
+    tasks, each searched by itself, and scored by the mean over the tasks; of a task without a val split, a tenth of its
+    training videos is chosen on.
 
     Args:
+        root: folder that holds what the tasks' own data.root are by default in data/, such as msrvtt/ and vatex/.
         of: names of retrieval tasks, with commas between them, each with its weight after a colon; 1 if there is none.
-        roots: the data.root of each task, in the same order, with commas between them; empty means their defaults.
         mini: the miniature of each.
     """
     weights = _weights(of)
-    folders = [Path(root.strip()) for root in roots.split(",")] if roots else []
-    if folders and len(folders) != len(weights):
-        raise UserError(f"data.roots={roots}: {len(folders)} for the {len(weights)} tasks of data.of={of}")
     tasks = {}
-    for i, name in enumerate(weights):
+    for name in weights:
         module, make = plugins.module_and_factory("task", name)
         if getattr(module, "ADAPTER", "") != ADAPTER:
             raise UserError(f"data.of={of}: {name} is no retrieval task")
-        tasks[name] = make(**({"root": folders[i]} if folders else {}), **({"mini": True} if mini else {}))
+        default = inspect.signature(make).parameters["root"].default
+        tasks[name] = make(mini=True) if mini else make(root / Path(default).name)
     views = {name: made.views for name, made in tasks.items()}
     first = next(iter(views))
     if other := next((name for name in views if views[name] != views[first]), None):

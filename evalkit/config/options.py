@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Interval, Lt
 
 Command = Literal["run", "adapt", "canary", "check"]
 SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
@@ -83,9 +83,12 @@ class Trainer:
         views: augmented views of each training clip, one per epoch in turn; 0: none, fit on the views of the test;
             task: as the task says
         shots: fit on so many examples of each class, drawn by the seed, and choose on as many of val; 0: on all
+        share: fit on this share of the examples of each class, at least one, drawn by the seed, and choose on this
+            share of val
     """
 
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     max_minutes: Annotated[float, Ge(0)] = 0.0
     views: Annotated[int, Ge(0)] | Literal["task"] = "task"
     shots: Annotated[int, Ge(0)] = 0
+    share: Annotated[float, Interval(gt=0, le=1)] = 1.0

@@ -14,7 +14,7 @@ from evalkit.metrics.average_precision import (
 )
 from evalkit.metrics.classification import accuracy, macro_accuracy, top1_top5
 from evalkit.metrics.localization import activitynet_map, ava_map, thumos_map
-from evalkit.metrics.retrieval import retrieval
+from evalkit.metrics.retrieval import mean_retrieval, retrieval
 from evalkit.metrics.text.captions import captions, captions_meteor
 from evalkit.metrics.text.dense import dense, dense_by_video, dense_by_video_meteor, dense_meteor
 from evalkit.metrics.text.exact_match import exact_match
@@ -37,6 +37,7 @@ __all__ = [
     "exact_match",
     "foreground_map",
     "macro_accuracy",
+    "mean_retrieval",
     "multilabel_map",
     "paragraph",
     "paragraph_meteor",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from evalkit.api import Example, FeatureSpec
 from evalkit.config.options import Trainer
-from evalkit.datasets.fewshot import few_shot
+from evalkit.datasets.fewshot import few_shot, share_of
 from evalkit.errors import UserError
 from evalkit.features.batches import gather
 from evalkit.features.extract import Cost, SourceFeatures, unchanged
@@ -76,6 +76,9 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         if read != (adapter.feature_spec, views):  # mostly all points read the same
             data = None  # its memory is given back before others are read
             data, failed = _read(experiment, train, val, views)
+            there = {example.kind for example in data[0].examples}
+            mixture = {kind: weight for kind, weight in task.mixture.items() if kind in there}
+            data = replace(data[0], mixture=mixture), data[1]
             read = (adapter.feature_spec, views)
         assert data
         counts = [len(split.examples) for split in data]
@@ -130,9 +133,13 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
         of_kind, held_out = split_val([example for example in train if example.kind == kind], seed, exists=exists)
         train = [example for example in train if example.kind != kind] + of_kind
         val += held_out
+    if trainer.shots and trainer.share < 1:
+        raise UserError(f"trainer.shots={trainer.shots} and trainer.share={trainer.share:g} are two sizes: give one")
     if trainer.shots:
         train = few_shot(train, task.classes, trainer.shots, seed)
         val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
+    if trainer.share < 1:
+        train, val = (share_of(examples, task.classes, trainer.share, seed) for examples in (train, val))
     experiment.adapter.check_examples(len(train))
     return train, val
 
@@ -234,8 +241,7 @@ def _read(
         video = experiment.adapter.trains_encoder
         rows, index, undecodable = gather(reader, wanted, looks, f"encode {name}", video, holders)
         known = [e for e in examples if all(source in index for source in parts(e, sampling))]
-        mixture = {k: w for k, w in experiment.task.mixture.items() if any(e.kind == k for e in known)}
-        splits.append(Examples(known, rows, index, len(looks), sampling, mixture))
+        splits.append(Examples(known, rows, index, len(looks), sampling))
         if sampling.window:  # one of its windows speaks for a video
             first: dict[Path, SourceFeatures] = {}
             for features in undecodable:

@@ -89,7 +89,7 @@ def plan(config: Config) -> Plan:
     """
     with prepare(config) as experiment:
         phases = {"start": time.process_time()}  # mostly imports
-        preflight.check_run(experiment, config.options, config.trainer.shots, video_places(config))
+        preflight.check_run(experiment, config.options, config.trainer, video_places(config))
         if config.options.canary and not experiment.retuned:
             phases["canary"] = seconds_of(lambda: preflight.check_encoder(experiment, config))
         return _plan(experiment, config, phases)

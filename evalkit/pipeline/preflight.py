@@ -20,7 +20,7 @@ from evalkit.api import Example, Task
 from evalkit.canary import checks, reference
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
-from evalkit.config.options import Options
+from evalkit.config.options import Options, Trainer
 from evalkit.datasets.videos import describe_files
 from evalkit.errors import UserError
 from evalkit.features.extract import FeatureExtractor
@@ -39,13 +39,13 @@ CLIPS, TRIES = 2, 8
 DRAWN = (2, 3)  # the canary draws films 0 and 1 itself
 
 
-def check_run(experiment: Experiment, options: Options, shots: int, places: Sequence[Path] = ()) -> None:
+def check_run(experiment: Experiment, options: Options, trainer: Trainer, places: Sequence[Path] = ()) -> None:
     """Raises UserError if a run could not end well: nothing to test or to train on, no video, or nowhere to write.
 
     Args:
         experiment: that is to be run.
         options: of the run; the folder `out` is made.
-        shots: training examples of each class; 0 for all.
+        trainer: how an adapter is fitted.
         places: where the task's videos lie; none where that is unknown.
     """
     task = experiment.task
@@ -64,8 +64,10 @@ def check_run(experiment: Experiment, options: Options, shots: int, places: Sequ
             f"adapter={options.adapter or experiment.adapter_name} ckpt={options.ckpt} out=FOLDER`, and give "
             "adapter.from=FOLDER"
         )
-    if shots and not experiment.needs_fit:
-        raise UserError(f"trainer.shots={shots} has no effect: nothing is fitted; leave it out")
+    for key in ("shots", "share"):
+        value = getattr(trainer, key)
+        if value != getattr(Trainer(), key) and not experiment.needs_fit:
+            raise UserError(f"trainer.{key}={value:g} has no effect: nothing is fitted; leave it out")
 
 
 def check_out(out: Path) -> None:

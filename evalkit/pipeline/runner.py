@@ -17,6 +17,7 @@ import evalkit
 from evalkit.api import Example, Prediction, Task
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
+from evalkit.config.options import Trainer
 from evalkit.datasets.videos import relative_names
 from evalkit.errors import UserError
 from evalkit.features.extract import Cost
@@ -69,7 +70,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
     controls = controls_of(experiment) if options.controls else []
     findings: list[Finding] = []
     if ranks.first:
-        preflight.check_run(experiment, options, config.trainer.shots, video_places(config))
+        preflight.check_run(experiment, options, config.trainer, video_places(config))
         if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
             findings = preflight.check_encoder(experiment, config)
         if line := plan.outlook(experiment, config, controls):
@@ -96,7 +97,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         task,
         predicted,
         name=experiment.name,
-        protocol=_protocol(experiment, config.trainer.shots),
+        protocol=_protocol(experiment, config.trainer),
         encoder=_encoder(experiment, config, findings),
         adapter=adapter_record(
             experiment.adapter,
@@ -265,7 +266,7 @@ def _quick_reference(task: Task) -> str | None:
         return None
 
 
-def _protocol(experiment: Experiment, shots: int) -> dict[str, Any]:
+def _protocol(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
     """All that decides what the number means: views, adapter and its settings, few-shot subset."""
     return {
         "name": experiment.task.protocol,
@@ -274,7 +275,8 @@ def _protocol(experiment: Experiment, shots: int) -> dict[str, Any]:
         "adapter": experiment.adapter_name,
         "settings": {key: value for key, value in recorded(experiment.settings).items() if key != "lm"},
         **experiment.adapter.frozen,  # a language model by its weights, wherever it lies
-        **({"shots": shots} if shots else {}),
+        **({"shots": trainer.shots} if trainer.shots else {}),
+        **({"share": trainer.share} if trainer.share < 1 else {}),
     }
 
 

@@ -42,6 +42,7 @@ OTHERS = {
         *("clip.clips above 0", "clip.size above 0", "seed of at least 0", "workers of at least 0"),
         *("threads of at least 0", "encoder.heads of at least 0", "trainer.max_minutes of at least 0"),
         *("trainer.views of at least 0", "trainer.shots of at least 0"),
+        "trainer.share above 0 to 1",
     ],
     "ava": ["data.threshold from 0 to 1", "data.start of at least 0"],
     "chimpact": ["data.frames above 0"],
@@ -130,6 +131,7 @@ def expected(bound: str) -> dict[str, str]:
     broken = {
         **{"above 0": ("-1", "0"), "of at least 0": ("-1",)},
         **{SHARE: ("-1", "1", "4294967296"), "from 0 to 1": ("-1", "4294967296")},
+        "above 0 to 1": ("-1", "0", "4294967296"),
     }
     return dict.fromkeys(broken[bound], bound)
 

@@ -275,7 +275,8 @@ def test_a_task_that_names_no_adapter_is_probed() -> None:
         (["adapter_from=x"], "unknown key 'adapter_from'. Did you mean 'adapter.from'?"),
         (
             ["trainer.qqq=1"],
-            "unknown key 'trainer.qqq'. Known: trainer.precision, trainer.max_minutes, trainer.views, trainer.shots",
+            "unknown key 'trainer.qqq'. Known: trainer.precision, trainer.max_minutes, trainer.views, trainer.shots, "
+            "trainer.share",
         ),
         (
             ["qqq=1"],

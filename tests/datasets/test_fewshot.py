@@ -9,7 +9,7 @@ import pytest
 
 from evalkit.api import Example
 from evalkit.cli import main
-from evalkit.datasets.fewshot import few_shot
+from evalkit.datasets.fewshot import few_shot, share_of
 from evalkit.errors import UserError
 from evalkit.results import run_folder, validate
 
@@ -88,3 +88,48 @@ def test_a_run_with_shots_encodes_and_records_only_those(words: list[str], tmp_p
 def test_shots_of_what_is_not_fitted_are_told(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *words, "adapter=contrastive", "trainer.shots=2"]) == 2
     assert "trainer.shots=2 has no effect" in capsys.readouterr().err
+
+
+# --- a share of the training data ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "of_each"), [(0.01, 1), (0.1, 1), (0.3, 3), (0.5, 5), (1.0, 10)])
+def test_a_share_is_of_each_class_and_at_least_one(share: float, of_each: int) -> None:
+    found = share_of(EXAMPLES, CLASSES, share, 0)
+    assert Counter(example.target for example in found) == {0: of_each, 1: of_each, 2: of_each}
+    assert ids(found) == sorted(ids(found))
+
+
+def test_a_smaller_share_is_among_a_larger_one_and_both_are_of_the_seed() -> None:
+    shuffled = random.Random(1).sample(EXAMPLES, len(EXAMPLES))
+    assert sorted(ids(share_of(shuffled, CLASSES, 0.3, 0))) == ids(share_of(EXAMPLES, CLASSES, 0.3, 0))
+    chosen = [set(ids(share_of(EXAMPLES, CLASSES, share, 3))) for share in (0.01, 0.2, 0.5, 1.0)]
+    assert all(less < more for less, more in zip(chosen, chosen[1:], strict=False))
+    assert len({tuple(ids(share_of(EXAMPLES, CLASSES, 0.3, seed))) for seed in range(5)}) == 5
+
+
+def test_a_share_of_examples_with_several_classes_has_each_of_them() -> None:
+    several = [Example(str(i), Path(str(i)), (0,) if i else (0, 1, 2)) for i in range(100)]
+    found = share_of(several, CLASSES, 0.02, 0)
+    assert "0" in ids(found) and len(found) <= 3
+    plain = [Example(str(i), Path(str(i)), f"v{i}") for i in range(100)]
+    assert len(share_of(plain, (), 0.1, 0)) == 10
+
+
+def test_a_run_with_a_share_encodes_and_records_only_that(words: list[str], tmp_path: Path) -> None:
+    assert main(["run", *words, "adapter=knn", "adapter.k=1", "trainer.share=0.5"]) == 0
+    (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
+    record = run_folder.load(run)
+    assert validate.validate(run) == []
+    assert (record["selection"]["n_train"], record["selection"]["n_val"]) == (4, 2)
+    assert record["task"]["protocol"]["share"] == 0.5 and "shots" not in record["task"]["protocol"]
+
+
+def test_a_share_that_does_not_fit_is_told(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for more, message in (
+        (["trainer.share=0"], "trainer.share=0: expected a number above 0 to 1"),
+        (["trainer.share=0.5", "trainer.shots=1"], "trainer.shots=1 and trainer.share=0.5 are two sizes: give one"),
+        (["adapter=contrastive", "trainer.share=0.5"], "trainer.share=0.5 has no effect"),
+    ):
+        assert main(["run", *words, *more]) == 2
+        assert message in capsys.readouterr().err
