@@ -257,7 +257,7 @@ class _Reader:
         words: dict[Kind, tuple[str, ...]] = {}
         for kind in ("adapt", "run"):
             text = self._text(f"{key}.{kind}", values.get(kind, ""))
-            words[kind] = self._split(f"{key}.{kind}" if isinstance(value, dict) else key, text)  # type: ignore[index]
+            words[kind] = self._split(f"{key}.{kind}" if isinstance(value, dict) else key, text)
         return words
 
     def _split(self, key: str, line: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from evalkit.config.options import SECTIONS
 from evalkit.config.parse import resolve
@@ -205,4 +204,4 @@ def required_data(plan: Plan) -> dict[str, Path]:
 
     planned = itertools.chain(*plan.adapts.values(), *plan.runs.values())
     roots = {display_name(cell.config.options.task): data_root(cell.config) for cell in planned}
-    return {task: cast(Path, root) for task, root in roots.items() if root is not None}
+    return {task: root for task, root in roots.items() if root is not None}

@@ -220,6 +220,12 @@ def as_json(report: Report, outcomes: Mapping[str, Outcome], words: Sequence[str
         }
         for judged in report.judged
     ]
-    content = {"study": study.name, "title": report.title, "source": study.source, "x": study.x, "y": study.y}
+    content: dict[str, Any] = {
+        "study": study.name,
+        "title": report.title,
+        "source": study.source,
+        "x": study.x,
+        "y": study.y,
+    }
     content |= {"words": list(words), "cells": cells, "claims": claims, "sentences": report.sentences}
     return plain(content)  # type: ignore[no-any-return]
