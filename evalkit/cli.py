@@ -30,9 +30,11 @@ evalkit scores pretrained video encoders.
   evalkit plan task=NAME ckpt=ENCODER [key=value ...]     what a run would encode, store and take, before it is begun
   evalkit adapt task=NAME ckpt=ENCODER out=FOLDER [...]   train an adapter; adapter.from=FOLDER or ckpt= takes it
   evalkit sweep task=NAME ckpt=ENCODER adapter.lr=A,B ... a product of values; what differs in the adapter in one pass
+  evalkit study NAME|FILE.yaml [key=value ...]            cells that are trained and scored, their costs, and a paper's
+                                                          claims held against them; NAME --help shows its lines
   evalkit canary ckpt=ENCODER [task=NAME ...]             is the encoder fed what it was trained on?
   evalkit check task=NAME data.root=FOLDER [...]          is all of a benchmark's data there, and does it decode?
-  evalkit list tasks|encoders|adapters|suites             what can be named
+  evalkit list tasks|encoders|adapters|suites|studies     what can be named
   evalkit score RUN                                       score a result's predictions again
        or score task=NAME predictions=FILE [...]          score predictions made elsewhere, in the benchmark's format
   evalkit validate PATH ... [signers=FILE]                check results against all that can be derived again
@@ -130,7 +132,7 @@ def _main(words: list[str]) -> int:
     commands = sorted(file.stem for file in (Path(__file__).parent / "commands").glob("[!_]*.py"))
     if command not in commands:
         raise UserError(f"unknown command {command!r}.{suggest(command, commands)} Known: {', '.join(commands)}")
-    if command not in WITH_KEYS and {"--help", "-h"} & set(rest):
+    if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command != "study" or len(rest) == 1):
         print(_usage(command), end="")
         return 0
     if command not in WITH_KEYS:

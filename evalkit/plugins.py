@@ -6,6 +6,7 @@ import gc
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import traceback
@@ -69,6 +70,13 @@ def module_and_factory(kind: Kind, name: str) -> tuple[ModuleType, Callable[...,
     if not callable(function):
         raise UserError(f"{kind} {name!r} is broken: {_origin(plug_in)}: no function named {attribute!r}")
     return module, function
+
+
+def shape_settings(family: str) -> dict[str, inspect.Parameter]:
+    """The settings of a family of encoders that words can state, by name: those of its function with a plain type."""
+    parameters = inspect.signature(factory("encoder", family)).parameters.values()
+    named = [one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    return {one.name: one for one in named if "dict" not in str(one.annotation)}
 
 
 def names_function(word: str) -> bool:

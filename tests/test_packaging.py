@@ -150,7 +150,7 @@ LAYERS = (
     ("encoders", "language"),
     ("adapters", "mini", "pipeline"),
     ("launch",),
-    ("tasks", "demo", "commands", "callback"),
+    ("tasks", "demo", "commands", "callback", "studies"),
     ("cli", "leaderboard"),
 )
 # The board has a file per thing that it writes, and its data.

@@ -1,4 +1,4 @@
-"""`evalkit list tasks|encoders|adapters|suites`: what can be named."""
+"""`evalkit list tasks|encoders|adapters|suites|studies`: what can be named."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from evalkit import plugins
 from evalkit.config.help import print_columns
 from evalkit.datasets import suites
 from evalkit.errors import UserError, suggest
+from evalkit.studies import files
 from evalkit.weights import presets
 
 
@@ -17,13 +18,16 @@ def main(words: list[str]) -> int:
     Raises:
         UserError: there is no such kind.
     """
-    kinds = ("tasks", "encoders", "adapters", "suites")
+    kinds = ("tasks", "encoders", "adapters", "suites", "studies")
     if len(words) != 1:
         raise UserError(f"list takes one of {', '.join(kinds)}, got {' '.join(words) or 'nothing'}")
     if words[0] not in kinds:
         raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{suggest(words[0], kinds)}")
     if words[0] == "suites":
         print_columns([(name, suites.summary(file)) for name, file in suites.suites().items()])
+        return 0
+    if words[0] == "studies":
+        print_columns([(name, files.summary(file)) for name, file in files.studies().items()])
         return 0
     kind = cast(plugins.Kind, words[0].removesuffix("s"))
     if kind == "encoder":

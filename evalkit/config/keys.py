@@ -15,6 +15,7 @@ from evalkit import plugins
 from evalkit.api import Loading, Views
 from evalkit.config.options import Command, Options, Trainer
 from evalkit.errors import UserError
+from evalkit.weights import presets
 
 if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings
@@ -64,7 +65,8 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
         command: what will be done.
         task: name or file of a task; empty leaves out data.* and adapter.*.
         adapter: name of an adapter; empty means the task's own.
-        ckpt: of the encoder; where it is a function of the user's own, encoder.* are its parameters.
+        ckpt: of the encoder; where it is a function of the user's own, encoder.* are its parameters, of `random:NAME`
+            also the family's settings.
 
     Raises:
         UserError: there is no such task or adapter, or it is broken.
@@ -79,6 +81,7 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
         keys = {name: key for name, key in keys.items() if name in _CHECK}
     else:
         keys |= _keys("encoder", plugins.own_encoder(ckpt) or Loading)
+        keys |= _preset_keys(ckpt)
         keys.pop("encoder.trust", None)  # the option `trust` sets it
     if task:
         keys |= _keys("data", plugins.factory("task", task))
@@ -94,6 +97,25 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
         for name in ("adapter.lm", "adapter.lm_precision"):  # the options lm and lm.precision set them
             keys.pop(name, None)
     return keys | _keys("trainer", Trainer)
+
+
+def _preset_keys(ckpt: str) -> dict[str, Key]:
+    """Of `random:NAME`: the clip's frames and size and the family's settings, each with the preset's value."""
+    preset = presets.presets().get(ckpt.removeprefix("random:"))
+    if not ckpt.startswith("random:") or preset is None:
+        return {}
+    values = presets.read(preset)
+    family = str(values["encoder"])
+    known = plugins.shape_settings(family)
+    keys = {
+        name: key
+        for name, key in _keys("encoder", plugins.factory("encoder", family)).items()
+        if key.parameter in known
+    }
+    for name in ("frames", "size"):
+        keys.setdefault(f"encoder.{name}", Key("encoder", name, Annotated[int, Gt(0)], None, f"the clip's {name}"))
+    stated = {**values["settings"], **{name: values["clip"].get(name) for name in ("frames", "size")}}
+    return {name: key._replace(default=stated.get(key.parameter, key.default)) for name, key in keys.items()}
 
 
 def default_adapter(task: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 from evalkit import demo
 from evalkit.api import Encoder, Loading
 from evalkit.encoders._frames import OPEN_CLIP_CONFIG
-from evalkit.encoders._spec import read_pointer, read_preset, spec_of
+from evalkit.encoders._spec import changes_of, read_pointer, read_preset, spec_of
 from evalkit.errors import UserError, one_line, suggest
 from evalkit.plugins import hint_of_own_code, module_and_factory, names, names_function, own_encoder
 from evalkit.weights import checkpoint, huggingface, peft_adapters
@@ -36,7 +36,8 @@ def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder
             `package.module:function` or an entry point's name for your own.
         seed: of random weights.
         settings: fields of `evalkit.api.Loading`, which are the keys of `encoder.*`; more are arguments for a function
-            of your own.
+            of your own, or of `random:NAME` the family's settings, and the clip's frames and size, in place of the
+            preset's.
 
     Functions are imported where these arguments name them. Where a file in a folder names one, as an adapter's folder
     does that was trained on it, `trust=True` is needed too.
@@ -68,7 +69,9 @@ def _open(ckpt: str, seed: int, settings: dict[str, Any], via: tuple[Path, ...] 
         if function:
             encoder = _call(ckpt, function, settings)
         else:
-            encoder = _load(ckpt, path, seed, _loading(settings | ({"trust": trust} if via else {})), via)
+            changes = changes_of(ckpt, settings)
+            rest = {key: value for key, value in settings.items() if key not in changes}
+            encoder = _load(ckpt, path, seed, _loading(rest | ({"trust": trust} if via else {})), via, changes)
     except OSError as error:  # no permission, a name that is too long, a disk that fails
         raise UserError(f"ckpt={ckpt[:200]} cannot be read: {error.strerror or error}") from error
     if not isinstance(encoder, nn.Module) or not isinstance(encoder, Encoder):
@@ -118,7 +121,7 @@ def _refuse_ignored(what: str, loading: Loading, *names: str) -> None:
             raise UserError(f"encoder.{field.name}={value} has no effect on {what}: leave it out")
 
 
-def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, ...]) -> Any:
+def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, ...], changes: Mapping[str, Any]) -> Any:
     if ckpt == "demo":
         return _from_folder(demo.FOLDER, None, loading, via)
     if ckpt == "none":
@@ -127,7 +130,7 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
         _refuse_ignored("random weights", loading, "tokenizer")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return read_preset(ckpt.removeprefix("random:"), loading.tokenizer).build()
+            return read_preset(ckpt.removeprefix("random:"), loading.tokenizer).changed(changes).build()
     if path.is_dir():
         return _from_folder(path, None, loading, via)
     if path.suffix == ".py" and (hint := hint_of_own_code(ckpt)):

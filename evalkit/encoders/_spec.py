@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -14,10 +15,10 @@ from torch import nn
 
 import evalkit
 from evalkit import demo
-from evalkit.api import Clip
+from evalkit.api import Clip, Loading
 from evalkit.config.values import OutOfBounds, convert, type_name
 from evalkit.errors import UserError, in_line, suggest
-from evalkit.plugins import factory, names
+from evalkit.plugins import factory, names, shape_settings
 from evalkit.video.crop import check_clip
 from evalkit.weights import checkpoint
 from evalkit.weights.huggingface import refuse_huge
@@ -52,6 +53,21 @@ class Spec:
             raise UserError(
                 f"encoder {self.family} cannot be built as its settings say: {in_line(error)[:300]}"
             ) from error
+
+    def changed(self, changes: Mapping[str, Any]) -> Spec:
+        """The specification with other settings: `frames` and `size` are the clip's, the rest the family's.
+
+        Raises:
+            UserError: there is no such setting.
+        """
+        of_clip = {key: changes[key] for key in ("frames", "size") if key in changes}
+        settings = {key: value for key, value in changes.items() if key not in of_clip}
+        known = shape_settings(self.family)
+        if unknown := [key for key in settings if key not in known]:
+            near = suggest(unknown[0], [*known, "frames", "size"]) or f" Known: frames, size, {', '.join(known)}"
+            raise UserError(f"unknown setting {unknown[0][:60]!r} of an encoder of family {self.family}.{near}")
+        clip = replace(self.clip, **typed_values(Clip, of_clip)) if of_clip else self.clip
+        return replace(self, clip=check_clip(clip), settings={**self.settings, **settings})
 
     def to_json(self) -> dict[str, Any]:
         """Content of config.json."""
@@ -100,27 +116,45 @@ def read_pointer(file: Path, via: tuple[Path, ...]) -> dict[str, Any]:
     return pointer
 
 
-def spec_of(ckpt: str, tokenizer: Path | None = None, via: tuple[Path, ...] = ()) -> Spec:
+def spec_of(
+    ckpt: str,
+    tokenizer: Path | None = None,
+    via: tuple[Path, ...] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> Spec:
     """Read the specification of a preset or of a checkpoint that evalkit wrote; no family is imported.
 
     Args:
         ckpt: `random:NAME`, or a local folder or file.
         tokenizer: in place of its own.
         via: the encoder.json files that led here.
+        settings: of `random:NAME`, in place of the preset's; others are left alone.
 
     Raises:
         UserError: it is neither.
     """
     if ckpt.startswith("random:"):
-        return read_preset(ckpt.removeprefix("random:"))
+        changes = changes_of(ckpt, settings or {})
+        return read_preset(ckpt.removeprefix("random:"), tokenizer).changed(changes)
     folder = folder_of(ckpt)
     if folder is not None and (folder / "encoder.json").is_file():
         file = folder.resolve() / "encoder.json"
-        return spec_of(read_pointer(file, via)["ckpt"], via=(*via, file))
+        pointer = read_pointer(file, via)
+        return spec_of(pointer["ckpt"], via=(*via, file), settings=pointer["settings"])
     if folder is None or not (folder / "config.json").is_file():
         raise UserError(f"ckpt={ckpt} is no checkpoint that evalkit wrote, so a trained copy of it cannot be written")
     default = next((path for path in (folder / "tokenizer.model", folder / "tokenizer") if path.exists()), None)
     return _parse(checkpoint.read_json(folder / "config.json"), folder / "config.json", tokenizer or default)
+
+
+def changes_of(ckpt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings given with `random:NAME`, those that change the preset: not what says how weights are read."""
+    preset = presets().get(ckpt.removeprefix("random:"))
+    if not ckpt.startswith("random:") or preset is None:
+        return {}
+    known = shape_settings(str(read(preset)["encoder"]))
+    loading = {field.name for field in fields(Loading)} - set(known)
+    return {key: value for key, value in settings.items() if key not in loading}
 
 
 def save_encoder(module: nn.Module, spec: Spec, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The cells of a sweep: one per combination of values, what each is asked in words, and where they run."""
+"""The cells of a sweep or a study: what each is asked in words, whether it is finished, and where they run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
     """One pass over one task with one encoder: a configuration with the grid points that are fitted together.
 
     Attributes:
-        words: what `evalkit sweep` takes for this cell alone.
+        words: what `evalkit sweep` takes for this cell alone; of an adaptation, `adapt` and what that takes.
         points: per grid point, the words that make it a plain run.
     """
 
@@ -51,6 +51,21 @@ class Cell(NamedTuple):
     def mark(self) -> str:
         """Hash of the configuration, which its run's folder ends in."""
         return hashlib.sha256(self.config.to_yaml().encode()).hexdigest()[:8]
+
+    @property
+    def home(self) -> Path:
+        """The folder that holds the folders of cells."""
+        out = self.config.options.out
+        return out.parent if self.config.command == "adapt" else out
+
+
+def adaptation(words: Sequence[str]) -> Cell:
+    """The cell of `evalkit adapt` with these words.
+
+    Raises:
+        UserError: a word is wrong.
+    """
+    return Cell(("adapt", *words), (tuple(words),), resolve("adapt", words))
 
 
 def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
@@ -67,7 +82,7 @@ def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
             raise UserError(f"expected key=value, got {word!r}")
         if key in axes or key in of_jobs:
             raise UserError(f"{key} is given twice")
-        if key in ("jobs", "on") or key.partition(".")[0] in get_args(Place):
+        if is_of_jobs(key):
             of_jobs[key] = value
             continue
         # Folders with commas between them are one value.
@@ -75,7 +90,7 @@ def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
         if len(values) > 1 and not all(values):
             raise UserError(f"{word}: a value between commas is empty")
         axes[key] = values
-    jobs = _jobs(of_jobs)
+    jobs = jobs_of(of_jobs)
     grid = {
         key: values
         for key, values in axes.items()
@@ -100,7 +115,12 @@ def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
     return jobs, cells
 
 
-def _jobs(words: Mapping[str, str]) -> Jobs:
+def is_of_jobs(key: str) -> bool:
+    """Whether a key says where cells run."""
+    return key in ("jobs", "on") or key.partition(".")[0] in get_args(Place)
+
+
+def jobs_of(words: Mapping[str, str]) -> Jobs:
     """Where cells run, from the words jobs=, on=, slurm.KEY= and ray.KEY=.
 
     Raises:
@@ -149,9 +169,13 @@ def split(value: str) -> list[str]:
 
 
 def finished(cell: Cell) -> Path | None:
-    """The complete run of this very cell that is already there, newer than the files that its words name."""
+    """The complete run of this very cell that is already there, newer than the files that its words name; or the folder
+    that an adaptation wrote, which appears whole.
+    """
     config = cell.config
-    changed = max(map(_changed, _named_files(config)), default=0.0)
+    if config.command == "adapt":
+        return config.options.out if config.options.out.is_dir() and any(config.options.out.iterdir()) else None
+    changed = max(map(last_change, named_files(config)), default=0.0)
     task_files = [Path(config.options.task).expanduser().resolve()] if config.options.task.endswith(".py") else []
     for record in sorted(config.options.out.glob(f"*/*/[!.]*-{cell.mark}*/{run_folder.RESULT}")):
         if record.stat().st_mtime < changed:
@@ -164,7 +188,7 @@ def finished(cell: Cell) -> Path | None:
     return None
 
 
-def _named_files(config: Config) -> list[Path]:
+def named_files(config: Config) -> list[Path]:
     """The files and folders that a cell's words name, by the rules by which they are read.
 
     A name that is none must not be looked up: a folder `probe` in the working folder is not the adapter, and an empty
@@ -179,7 +203,7 @@ def _named_files(config: Config) -> list[Path]:
     return [Path(name).expanduser() for name in names]
 
 
-def _changed(place: Path) -> float:
+def last_change(place: Path) -> float:
     """When a file, or any file right in a folder, was last written; 0 for what is neither."""
     try:
         files = [place] if place.is_file() else [file for file in place.iterdir() if file.is_file()]

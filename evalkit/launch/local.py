@@ -1,4 +1,4 @@
-"""Cells of a sweep on this machine: one after the other in this process, or several in processes of their own."""
+"""Cells on this machine: one after the other in this process, or several in processes of their own."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def run_all(planned: Sequence[Cell], count: int) -> list[Ended]:
 def run(cell: Cell) -> Ended:
     """Runs a cell in this process unless it is finished already; whatever goes wrong ends this cell alone."""
     try:
-        return Ended(cells.finished(cell) or processes.run(cell.config))
+        begin = processes.adapt if cell.config.command == "adapt" else processes.run
+        return Ended(cells.finished(cell) or begin(cell.config))
     except UserError as error:
         logger.error(f"evalkit: {error}")
         return Ended(None, str(error))
@@ -70,7 +71,7 @@ def run(cell: Cell) -> Ended:
 
 def run_words(words: Sequence[str]) -> Ended:
     """Runs the one cell that these words make as the only work of this process, with its notes on stderr."""
-    _, (cell,) = cells.plan(words)
+    cell = cells.adaptation(words[1:]) if words[0] == "adapt" else cells.plan(words)[1][0]
     with notes.on_stderr():
         return run(cell)
 

@@ -44,7 +44,7 @@ def run_all(planned: Sequence[Cell], jobs: Jobs) -> list[Ended]:
         UserError: submitit or SLURM is not there, a `slurm.` key is wrong, or SLURM refuses the jobs.
     """
     parameters, on_cluster = _parameters(jobs)
-    folder = planned[0].config.options.out.absolute() / FOLDER
+    folder = planned[0].home.absolute() / FOLDER
     ended: dict[str, Ended] = {}
     running: dict[str, Any] = {}
     new: list[Cell] = []

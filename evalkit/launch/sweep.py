@@ -60,17 +60,20 @@ def sweep(words: Sequence[str]) -> int:
 
 def run_all(jobs: Jobs, planned: Sequence[Cell]) -> list[Done]:
     """What came of each cell; those that are finished already are not run again."""
+    return [_done(cell, end) for cell, end in zip(planned, end_all(jobs, planned), strict=True)]
+
+
+def end_all(jobs: Jobs, planned: Sequence[Cell]) -> list[Ended]:
+    """How each cell ended, wherever it ran."""
     if jobs.on == "slurm":
         from evalkit.launch import slurm
 
-        ended = slurm.run_all(planned, jobs)
-    elif jobs.on == "ray":
+        return slurm.run_all(planned, jobs)
+    if jobs.on == "ray":
         from evalkit.launch import ray
 
-        ended = ray.run_all(planned, jobs)
-    else:
-        ended = local.run_all(planned, jobs.count or 1)
-    return [_done(cell, end) for cell, end in zip(planned, ended, strict=True)]
+        return ray.run_all(planned, jobs)
+    return local.run_all(planned, jobs.count or 1)
 
 
 def _done(cell: Cell, ended: Ended) -> Done:

@@ -43,7 +43,7 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
     if not experiment.task.train:
         raise UserError(f"task {experiment.name} has no train split to adapt on; adapt on another task")
     if experiment.adapter.saves_encoder:
-        encoders.spec_of(config.options.ckpt)  # fails now rather than after hours
+        _spec(config)  # fails now rather than after hours
     elif not trained_adapter.adapter_state(experiment.adapter):
         raise UserError(
             f"adapter {experiment.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
@@ -61,6 +61,7 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
             "settings": experiment.settings,
             "task": experiment.name,
             "selection": selection,
+            "cost": {"training": experiment.training},
             "config": config.to_yaml(),
             "frozen": frozen_parts(experiment.adapter, experiment.task, experiment.encoder.sha256),
         }
@@ -68,7 +69,7 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
             experiment.adapter, trained_adapter.adapter_folder(hidden, experiment.adapter_name), record
         )
         if experiment.adapter.saves_encoder:
-            encoders.save_encoder(experiment.encoder.module, encoders.spec_of(config.options.ckpt), hidden)
+            encoders.save_encoder(experiment.encoder.module, _spec(config), hidden)
         else:
             local = Path(config.options.ckpt).expanduser()
             pointer = {
@@ -83,3 +84,8 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
         rename(hidden, out)
     chosen = selection["chosen"]
     print(f"kept epoch {chosen['epoch']} of {chosen['epochs']}: {selection['val_score']:.1f} on val\n{out}")
+
+
+def _spec(config: Config) -> encoders.Spec:
+    """The specification of the encoder that was trained, with the settings and the tokenizer that the words gave."""
+    return encoders.spec_of(config.options.ckpt, config.encoder.get("tokenizer"), settings=config.encoder)

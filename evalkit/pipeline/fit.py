@@ -33,8 +33,8 @@ logger = logging.getLogger("evalkit")
 
 
 def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[dict[str, Any], float]:
-    """Fits every grid point on train, and leaves in the experiment the adapter that is best on val, its settings and
-    what it predicts of val.
+    """Fits every grid point on train, and leaves in the experiment the adapter that is best on val, its settings, what
+    it predicts of val, and what a step of its training cost.
 
     Of several processes each encodes its share of the videos; then all fit together, each on a part of every batch,
     where the adapter's loss allows it, else the first one fits, and the others take over the adapter.
@@ -90,7 +90,7 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
             known = sorted(curves)
             chosen = known[best_point([curves[k] for k in known])]
             if chosen in places:
-                best, val_examples = adapter, data[1].examples
+                best, val_examples, experiment.training = adapter, data[1].examples, fitted.cost
         except DivergedError as error:
             curves.update(zip(places, error.curves, strict=True))
             origin = error.origin

@@ -109,6 +109,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         selection=selection,
         on_val=experiment.on_val,
         cost=cost,
+        training=experiment.training,
         device=str(experiment.device),
         decoder=default_decoder(options.decoder),
         started=started,
@@ -132,6 +133,7 @@ def write_run(
     decoder: str,
     started: datetime,
     clock: float,
+    training: Mapping[str, Any] | None = None,
 ) -> Path:
     """Scores what was predicted, writes the run and returns its folder; the journal of the predictions is removed.
 
@@ -150,6 +152,7 @@ def write_run(
         decoder: the default one.
         started: when the run began.
         clock: monotonic time of that.
+        training: what a step of training cost; None where there was none.
     """
     options, scoring = config.options, time.monotonic()
     rows = _rows(task.test, predicted)
@@ -174,6 +177,7 @@ def write_run(
             **asdict(cost),
             "peak_memory_bytes": provenance.peak_memory_bytes(),
             "wall_s": time.monotonic() - clock,
+            **({"training": training} if training else {}),
         },
         provenance=provenance.provenance(
             ("sweep" if config.points else config.command, *config.words),

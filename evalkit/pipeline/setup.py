@@ -54,6 +54,7 @@ class Experiment:
         augment: how training views differ; None where the adapter is fitted on the views of the test.
         ranks: this process's place among those that share the run.
         on_val: id, target and prediction of each val example, by the adapter that was chosen; empty before fitting.
+        training: what a step of its training cost, as `cost.training` of a record; None where it took no steps.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Experiment:
     augment: Augment | None = None
     ranks: Ranks = ALONE
     on_val: Sequence[tuple[str, Any, Any]] = ()
+    training: Mapping[str, Any] | None = None
 
     def __enter__(self) -> Experiment:
         return self

@@ -22,6 +22,7 @@ from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.divided import DividedSteps
 from evalkit.pipeline.examples import Examples, TrainingBatches, predict, val_score
+from evalkit.pipeline.training_cost import TrainingCost
 from evalkit.results.scores import headline as headline
 from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
@@ -71,10 +72,15 @@ class TrainingCurve:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fitting chose: the course of each grid point, and the place of the one that is best."""
+    """What fitting chose: the course of each grid point, the place of the one that is best, and what a step costs.
+
+    Attributes:
+        cost: as `cost.training` of a record; None where nothing was trained in steps.
+    """
 
     curves: list[TrainingCurve]
     chosen: int = 0
+    cost: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 class DivergedError(UserError):
@@ -125,6 +131,7 @@ def fit(
         return _solve(adapter.to(device).eval(), train, val, score)
     finite = _Finite(points)
     select = SelectOnVal(val, score, keep, points, finite.failures, ranks)
+    cost = TrainingCost()
     batches = TrainingBatches(train, adapter.batch_size, spec.seed, ranks)
     divided = [DividedSteps(ranks, batches.shares, spec.max_minutes)] if ranks.size > 1 else []
     if divided:
@@ -147,7 +154,7 @@ def fit(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[*divided, finite, select, _Progress()],
+            callbacks=[*divided, finite, select, _Progress(), cost],
         )
         try:
             trainer.fit(adapter.train(), batches)
@@ -155,6 +162,7 @@ def fit(
             raise KeyboardInterrupt from None
         finally:
             batches.close()
+            cost.close()
     if not any(select.scores):
         raise UserError(f"trainer.max_minutes={spec.max_minutes:g} were over before the first epoch was: give it more")
     curves = [
@@ -167,7 +175,7 @@ def fit(
     select.restore(adapter, best)
     _release(trainer, adapter)
     adapter.to(device).eval()
-    return Fitted(curves, best)
+    return Fitted(curves, best, cost.record())
 
 
 def _release(trainer: lightning.Trainer, adapter: Adapter) -> None:

@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from evalkit.runtime import machine
+
 
 def provenance(
     words: Sequence[str], seed: int, device: str, decoder: str, started: datetime, finished: datetime
@@ -97,4 +99,4 @@ def peak_memory_bytes() -> int:
     An estimate: the two peaks need not coincide, and of several workers only the largest is known to the system.
     """
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return unit * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return machine.peak_memory(ever=True) + unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -40,6 +41,28 @@ def give_back_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
+
+
+_earlier_peak = 0  # bytes, before the system was last told to forget this process's peak
+
+
+def peak_memory(ever: bool = False) -> int:
+    """The largest resident memory of this process, in bytes, since `reset_peak_memory`.
+
+    Args:
+        ever: since the process began, whatever was reset.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    since = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(since, _earlier_peak) if ever else since
+
+
+def reset_peak_memory() -> None:
+    """Begins anew with `peak_memory`, where the system can: Linux forgets a peak when asked."""
+    global _earlier_peak
+    _earlier_peak = peak_memory(ever=True)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def shared_clips(processes: int, pinned: bool = False) -> int:

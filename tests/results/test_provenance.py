@@ -9,6 +9,7 @@ import pytest
 
 import evalkit.results.provenance
 from evalkit.results.provenance import commit_and_dirty, packages, peak_memory_bytes, provenance
+from evalkit.runtime import machine
 
 
 def git(folder: Path, *words: str) -> str:
@@ -100,8 +101,18 @@ def test_peak_memory_is_in_bytes_and_counts_ended_children(
 ) -> None:
     peak = {resource.RUSAGE_SELF: 300, resource.RUSAGE_CHILDREN: 50}
     monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(machine, "_earlier_peak", 0)
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=peak[who]))
     assert peak_memory_bytes() == 350 * unit
+
+
+def test_a_peak_that_was_reset_is_not_forgotten_by_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_earlier_peak", 0)
+    block = bytearray(60_000_000)
+    largest = machine.peak_memory()
+    del block
+    machine.reset_peak_memory()
+    assert machine.peak_memory() <= largest <= machine.peak_memory(ever=True) <= peak_memory_bytes()
 
 
 def test_peak_memory_of_these_tests_is_plausible() -> None:

@@ -1,0 +1,207 @@
+"""What each cell of a study is asked: its lines, with the words of the study, of the miniature and of the user."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from evalkit.config.options import SECTIONS
+from evalkit.config.parse import resolve
+from evalkit.errors import UserError, nearest
+from evalkit.launch import cells
+from evalkit.launch.cells import Cell, Jobs
+from evalkit.plugins import display_name
+from evalkit.studies.files import PLACEHOLDER, Kind, Study, StudyCell
+
+NAMED_FOLDERS = "[^A-Za-z0-9._-]+"  # letters that the name of a folder does not take
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run for a study.
+
+    Attributes:
+        folder: that the study writes.
+        jobs: where cells run.
+        adapts: by the cell's name, its adaptations in turn.
+        runs: by the cell's name, its runs.
+    """
+
+    study: Study
+    folder: Path
+    jobs: Jobs
+    adapts: Mapping[str, Sequence[Cell]]
+    runs: Mapping[str, Sequence[Cell]]
+
+    def stages(self) -> list[list[Cell]]:
+        """Cells of launch that can run side by side, stage after stage; what several cells of the study share once."""
+        stage_of: dict[Path, int] = {}
+        adapts = {cell.config.options.out: cell for some in self.adapts.values() for cell in some}
+        for out in adapts:
+            _stage(out, adapts, stage_of)
+        stages = [[adapts[out] for out in adapts if stage_of[out] == number] for number in sorted({*stage_of.values()})]
+        runs = {cell.mark: cell for some in self.runs.values() for cell in some}
+        return [*stages, [*runs.values()]] if runs else stages
+
+
+def _stage(out: Path, adapts: Mapping[Path, Cell], stage_of: dict[Path, int]) -> int:
+    """How many adaptations come before this one."""
+    if out not in stage_of:
+        options = adapts[out].config.options
+        before = [place for place in (Path(options.ckpt), Path(options.adapter_from)) if place in adapts]
+        stage_of[out] = 1 + max((_stage(place, adapts, stage_of) for place in before), default=-1)
+    return stage_of[out]
+
+
+def plan(study: Study, words: Sequence[str]) -> Plan:
+    """What is run for a study with these words.
+
+    `jobs=`, `on=`, `slurm.*` and `ray.*` say where; `out=` the folder that the study's is in; `mini=true` takes the
+    miniature. `adapt.KEY=` and `run.KEY=` are for lines of that kind, `TASK.KEY=` for those of one task, `ckpt=` for
+    those that name no encoder themselves, all others for every line.
+
+    Raises:
+        UserError: a word is wrong.
+    """
+    given: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise UserError(f"study {study.name}: expected key=value, got {word!r}")
+        if key in given:
+            raise UserError(f"{key} is given twice")
+        given[key] = value
+    jobs = cells.jobs_of({key: given.pop(key) for key in list(given) if cells.is_of_jobs(key)})
+    mini = given.get("mini") == "true"
+    out = Path(given.pop("out", "results")).expanduser()
+    return _Planner(study, out / f"study-{study.name}{'@mini' * mini}", given, mini).plan(jobs)
+
+
+class _Planner:
+    """Fills in the lines of a study's cells.
+
+    Args:
+        study: to plan.
+        folder: that it writes.
+        given: the user's words for lines, by key.
+        mini: whether the miniature is meant.
+    """
+
+    def __init__(self, study: Study, folder: Path, given: Mapping[str, str], mini: bool) -> None:
+        self.study, self.folder, self.given, self.mini = study, folder, given, mini
+        self.adapts: dict[str, list[Cell]] = {}
+        self.open: list[str] = []  # cells whose lines are being filled in
+        self.used: set[str] = set()  # keys of the user's words that some line took
+
+    def plan(self, jobs: Jobs) -> Plan:
+        self._check_given()
+        for cell in self.study.cells:
+            self._train(cell)
+        runs = {cell.name: [one for line in cell.run for one in self._run(cell, line)] for cell in self.study.cells}
+        if unused := [key for key in self.given if key not in self.used]:
+            raise UserError(f"{unused[0]}={self.given[unused[0]]}: no line of study {self.study.name} takes it")
+        return Plan(self.study, self.folder, jobs, self.adapts, runs)
+
+    def _check_given(self) -> None:
+        """Raises UserError where a word is for a task that the study has not, or would make all cells alike."""
+        lines = [line for cell in self.study.cells for line in (*cell.adapt, *cell.run)]
+        added = [word for words in (self.study.words, self.study.mini) for some in words.values() for word in some]
+        all_words = [*added, *(word for line in lines for word in shlex.split(PLACEHOLDER.sub("folder", line)))]
+        self.tasks = {display_name(word.removeprefix("task=")) for word in all_words if word.startswith("task=")}
+        for key in self.given:
+            head, dot, rest = key.partition(".")
+            if key == "task":
+                raise UserError(f"task={self.given[key]}: a study has its own tasks: {', '.join(sorted(self.tasks))}")
+            if dot and head not in (*SECTIONS, "adapt", "run", *self.tasks, "lm", "cache"):
+                known = [*SECTIONS, "adapt", "run", *sorted(self.tasks)]
+                near = nearest(head, known)
+                hint = f"Did you mean '{near}.{rest}'?" if near else f"Known before the dot: {', '.join(known)}"
+                raise UserError(f"unknown key '{key}'. {hint}")
+
+    def _train(self, cell: StudyCell) -> list[Cell]:
+        """The adaptations of a cell, those of other cells that it needs before."""
+        if cell.name in self.open:
+            circle = " -> ".join([*self.open[self.open.index(cell.name) :], cell.name])
+            raise UserError(f"{self.study.file}: cells need each other's adapt: {circle}")
+        if cell.name in self.adapts:
+            return self.adapts[cell.name]
+        self.open.append(cell.name)
+        done: list[Cell] = []
+        for line in cell.adapt:
+            settled = self._words(cell, "adapt", line, done)
+            settled["out"] = f"out={self.folder / 'adapted'}"
+            words = list(settled.values())
+            place = self._place(cell, words)
+            done.append(cells.adaptation([*words[:-1], f"out={place}"]))
+        self.open.pop()
+        self.adapts[cell.name] = done
+        return done
+
+    def _place(self, cell: StudyCell, words: Sequence[str]) -> Path:
+        """The folder of an adaptation, known by its configuration and by when the files that it names were changed."""
+        config = resolve("adapt", words)
+        home = self.folder / "adapted"
+        files = [file for file in cells.named_files(config) if not file.is_relative_to(home)]
+        changed = [cells.last_change(file) for file in files]
+        plain = replace(config, options=replace(config.options, out=Path("adapted")), words=())
+        mark = hashlib.sha256(f"{plain.to_yaml()}{changed}".encode()).hexdigest()[:8]
+        if there := sorted(home.glob(f"[!.]*-{mark}")):  # whatever the cell was called when it was trained
+            return there[0]
+        planned = (one.config.options.out for some in self.adapts.values() for one in some)
+        name = re.sub(NAMED_FOLDERS, "-", cell.name).strip("-.")[:60] or "cell"
+        return next((place for place in planned if place.name.endswith(f"-{mark}")), home / f"{name}-{mark}")
+
+    def _run(self, cell: StudyCell, line: str) -> list[Cell]:
+        settled = self._words(cell, "run", line, self.adapts[cell.name])
+        settled["out"] = f"out={self.folder / 'runs'}"
+        _, planned = cells.plan(
+            [
+                cells.word_of(word) if word.startswith(("ckpt=", "out=", "adapter.from=")) else word
+                for word in settled.values()
+            ]
+        )
+        return planned
+
+    def _words(self, cell: StudyCell, kind: Kind, line: str, before: Sequence[Cell]) -> dict[str, str]:
+        """The words of a line by key, what is said last counting."""
+        folders: list[Path] = []
+
+        def filled(match: re.Match[str]) -> str:
+            trained = before if match[1] is None else self._train(self.study.cell(match[1]))
+            folders.append(trained[-1].config.options.out)
+            return f"\0{len(folders) - 1}\0"
+
+        own = [
+            re.sub("\0(\\d+)\0", lambda number: str(folders[int(number[1])]), word)
+            for word in shlex.split(PLACEHOLDER.sub(filled, line))
+        ]
+        words = [*self.study.words.get(kind, ()), *own]
+        if self.mini:
+            words += [*self.study.mini.get(kind, ()), *cell.mini.get(kind, ())]
+        settled = {word.partition("=")[0]: word for word in words}
+        if "ckpt" not in settled and before:
+            settled["ckpt"] = f"ckpt={before[-1].config.options.out}"
+        task = display_name(settled.get("task", "").removeprefix("task="))
+        of_line = [(key, key) for key in self.given if key.partition(".")[0] not in ("adapt", "run", *self.tasks)]
+        for prefix in (kind, task):
+            of_line += [(key, key.removeprefix(f"{prefix}.")) for key in self.given if key.startswith(f"{prefix}.")]
+        named = "ckpt" in settled
+        for key, plain in of_line:
+            if key != "ckpt" or not named:
+                self.used.add(key)
+                settled[plain] = f"{plain}={self.given[key]}"
+        return settled
+
+
+def required_data(plan: Plan) -> dict[str, Path]:
+    """The folder or file that each task of a plan reads, by the task's name; none for miniatures."""
+    from evalkit.pipeline.setup import data_root
+
+    planned = itertools.chain(*plan.adapts.values(), *plan.runs.values())
+    roots = {display_name(cell.config.options.task): data_root(cell.config) for cell in planned}
+    return {task: root for task, root in roots.items() if root is not None}

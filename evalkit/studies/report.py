@@ -1,0 +1,231 @@
+"""What a study found, in words: a table of its cells, its claims with their verdicts, and what lies on the front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.errors import UserError
+from evalkit.results.schema import plain
+from evalkit.results.scores import lower_is_better
+from evalkit.results.table import decimal, interval
+from evalkit.studies.claims import Estimate, Judged, Outcome, Pairs, Value, front, judge, value
+from evalkit.studies.files import Study
+
+UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A cell in the plot.
+
+    Attributes:
+        x: what it costs; None where that is unknown.
+        y: what it is worth, by each entry of the study's `y`.
+        on_front: whether it is on the Pareto front of x and each y.
+        failure: why something is missing.
+    """
+
+    name: str
+    group: str
+    x: Value | None
+    y: tuple[Value | None, ...]
+    on_front: tuple[bool, ...]
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a study found."""
+
+    study: Study
+    mini: bool
+    points: tuple[Point, ...]
+    judged: tuple[Judged, ...]
+    sentences: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The study's title, which says where it is the miniature's."""
+        return self.study.title + (" (miniature)" if self.mini else "")
+
+
+def report(study: Study, outcomes: Mapping[str, Outcome], mini: bool, pairs: Pairs) -> Report:
+    """Points, verdicts and sentences of a study of which some cells may be missing."""
+    rows = []
+    for cell in study.cells:
+        outcome, failures = outcomes[cell.name], []
+        values: list[Value | None] = []
+        for name in (study.x, *study.y):
+            try:
+                values.append(value(outcome, name))
+            except UserError as error:
+                values.append(None)
+                failures.append(str(error))
+        rows.append((cell, values, outcome.failure or next(iter(failures), "")))
+    fronts = []
+    for k, name in enumerate(study.y, 1):
+        numbers = [(_number(values[0]), _number(values[k])) for _, values, _ in rows]
+        fronts.append(front(numbers, lower_is_better(name)))
+    points = tuple(
+        Point(cell.name, cell.group, values[0], tuple(values[1:]), tuple(on[i] for on in fronts), failure)
+        for i, (cell, values, failure) in enumerate(rows)
+    )
+    judged = tuple(judge(claim, outcomes, pairs) for claim in study.claims)
+    return Report(study, mini, points, judged, tuple(_sentences(study, points, pairs)))
+
+
+def _number(value: Value | None) -> float:
+    return math.nan if value is None else value.estimate.value
+
+
+def _sentences(study: Study, points: Sequence[Point], pairs: Pairs) -> list[str]:
+    """For each y: which cells are on the front, and what its best one has before its cheapest, with the interval."""
+    sentences = []
+    for k, name in enumerate(study.y):
+        on_front = sorted((p for p in points if p.on_front[k]), key=lambda p: _number(p.x))
+        if not on_front:
+            continue
+        listed = ", ".join(f"{p.name} ({quantity(study.x, _number(p.x))}, {_shown(p.y[k])})" for p in on_front)
+        sentence = f"On the front of {name} over {study.x}: {listed}."
+        cheap, best = on_front[0], on_front[-1]
+        if cheap is not best:
+            assert cheap.x and best.x and cheap.y[k] and best.y[k]
+            times = pairs.ratio(best.x, cheap.x).value
+            try:
+                better = signed(pairs.difference(best.y[k], cheap.y[k]))  # type: ignore[arg-type]
+            except UserError as error:
+                better = f"not compared ({error})"
+            sentence += f" {best.name} costs {times:.2f} times what {cheap.name} does; {name} {better}."
+        sentences.append(sentence)
+    return sentences
+
+
+def quantity(name: str, number: float) -> str:
+    """A number as people read it: bytes by their unit, a score with one decimal, others with four digits."""
+    if math.isnan(number):
+        return "-"
+    if name.endswith("bytes"):
+        power = min(len(UNITS) - 1, int(math.log(max(abs(number), 1), 1000)))
+        return f"{number / 1000**power:.{3 if power else 0}g} {UNITS[power]}" if power else f"{number:.0f} bytes"
+    return f"{number:,.0f}" if number == round(number) and abs(number) >= 1000 else f"{number:.4g}"
+
+
+def _shown(value: Value | None) -> str:
+    if value is None:
+        return "-"
+    return decimal(value.estimate.value) if value.metric else f"{value.estimate.value:.4g}"
+
+
+def signed(estimate: Estimate) -> str:
+    """A difference with its interval: `+1.2 (-0.3 to +2.7)`."""
+    return f"{decimal(estimate.value, '+')} ({interval(estimate[1:], '+')})"
+
+
+def cells_of(report: Report) -> list[list[str]]:
+    """The table of a study, its head first; `*` marks what is on a front."""
+    study = report.study
+    head = ["cell", "group", study.x]
+    for name in study.y:
+        head += [name, "95 % interval", "front"]
+    rows = [head]
+    for point in report.points:
+        row = [point.name, point.group, quantity(study.x, _number(point.x))]
+        for of_y, on_front in zip(point.y, point.on_front, strict=True):
+            exact = of_y is None or not of_y.metric
+            ends = "" if of_y is None or exact else interval(of_y.estimate[1:])
+            row += [_shown(of_y), ends, "*" if on_front else ""]
+        rows.append(row)
+    return rows
+
+
+def verdict_line(judged: Judged) -> str:
+    """A claim's verdict, the statement, and the numbers behind it."""
+    claim = judged.claim
+    if judged.reason:
+        return f"{judged.verdict}: {claim.text} ({judged.reason})"
+    numbers = []
+    for k, estimate in enumerate(judged.estimates):
+        exact = estimate.low == estimate.high
+        match claim.expect.of:
+            case "ratio":
+                ends = "" if exact else f" ({estimate.low:.2f} to {estimate.high:.2f})"
+                numbers.append(f"{claim.of[0]} / {claim.of[1]}: {claim.metric} {estimate.value:.2f}{ends}")
+            case "value":
+                ends = "" if exact else f" ({interval(estimate[1:])})"
+                numbers.append(f"{claim.of[0]}: {claim.metric} {quantity(claim.metric, estimate.value)}{ends}")
+            case of:
+                if of in ("increasing", "decreasing"):
+                    first, second = claim.of[k + 1], claim.of[k]
+                else:
+                    first, second = claim.of[0], claim.of[k + 1]
+                sign = "-" if estimate.value < 0 else "+"
+                number = f"{sign}{quantity(claim.metric, abs(estimate.value))}" if exact else signed(estimate)
+                numbers.append(f"{first} - {second}: {claim.metric} {number}")
+    return f"{judged.verdict}: {claim.text} ({'; '.join(numbers)})"
+
+
+def markdown(report: Report) -> str:
+    """The whole as table.md."""
+    study = report.study
+
+    def row(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    head, *rows = cells_of(report)
+    lines = [f"# {report.title}", "", *([study.source, ""] if study.source else [])]
+    lines += [row(head), row(["---"] * len(head)), *map(row, rows), ""]
+    lines += [f"* {p.name}: {p.failure}" for p in report.points if p.failure]
+    lines += [f"{sentence}\n" for sentence in report.sentences]
+    lines += [f"* **{line.partition(':')[0]}**:{line.partition(':')[2]}" for line in map(verdict_line, report.judged)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def as_json(report: Report, outcomes: Mapping[str, Outcome], words: Sequence[str]) -> dict[str, Any]:
+    """The whole as study.json; null stands for what is unknown."""
+    study = report.study
+
+    def of(found: Value | None) -> dict[str, Any] | None:
+        if found is None:
+            return None
+        ends = list(found.estimate[1:]) if found.metric else None
+        return {"value": found.estimate.value, "ci95": ends, "run": str(found.run) if found.run else None}
+
+    cells = [
+        {
+            "name": point.name,
+            "group": point.group,
+            study.x: of(point.x),
+            **{
+                name: {**(of(found) or {"value": None}), "on_front": on}
+                for name, found, on in zip(study.y, point.y, point.on_front, strict=True)
+            },
+            "runs": [str(folder) for folder, _ in outcomes[point.name].runs],
+            "failure": point.failure,
+        }
+        for point in report.points
+    ]
+    claims = [
+        {
+            "text": judged.claim.text,
+            "of": judged.claim.of,
+            "metric": judged.claim.metric,
+            "expect": judged.claim.expect.of,
+            "range": [judged.claim.expect.low, judged.claim.expect.high],
+            "verdict": judged.verdict,
+            "estimates": [estimate._asdict() for estimate in judged.estimates],
+            "reason": judged.reason,
+        }
+        for judged in report.judged
+    ]
+    content: dict[str, Any] = {
+        "study": study.name,
+        "title": report.title,
+        "source": study.source,
+        "x": study.x,
+        "y": study.y,
+    }
+    content |= {"words": list(words), "cells": cells, "claims": claims, "sentences": report.sentences}
+    return plain(content)  # type: ignore[no-any-return]
