@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import evalkit
 from evalkit.errors import UserError, in_line, nearest
+from evalkit.metrics.videoglue import ADAPTATIONS
 from evalkit.runtime import bounded
 
 Kind = Literal["adapt", "run"]
@@ -96,6 +97,7 @@ class Study:
         axis: of x in the plot.
         words: words that each line begins with.
         mini: words added to each line in the miniature.
+        videoglue: the cell of each of VideoGLUE's adaptations, of which the score is printed; empty for no score.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Study:
     words: Words = field(default_factory=dict)
     mini: Words = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
+    videoglue: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def word(self) -> str:
@@ -162,7 +165,7 @@ class _Reader:
     file: Path
 
     def study(self, values: Any) -> Study:
-        keys = ("title", "source", "x", "y", "axis", "words", "cells", "mini", "claims")
+        keys = ("title", "source", "x", "y", "axis", "words", "cells", "mini", "claims", "videoglue")
         values = self._mapping("", values, keys, ("title", "x", "y", "cells"))
         axis = values.get("axis", "linear")
         if axis not in ("linear", "log"):
@@ -189,6 +192,7 @@ class _Reader:
             words=self._words("words", values.get("words")),
             mini=self._words("mini", values.get("mini")),
             claims=tuple(self._claim(f"claims[{k}]", value, names) for k, value in enumerate(claims)),
+            videoglue=self._videoglue(values["videoglue"], names) if "videoglue" in values else {},
         )
 
     def _cell(self, key: str, values: Any) -> StudyCell:
@@ -203,6 +207,14 @@ class _Reader:
         name = self._text(f"{key}.name", values["name"])
         group = self._text(f"{key}.group", values.get("group", ""))
         return StudyCell(name, group, lines["adapt"], lines["run"], self._words(f"{key}.mini", values.get("mini")))
+
+    def _videoglue(self, values: Any, names: Sequence[str]) -> dict[str, str]:
+        values = self._mapping("videoglue", values, ADAPTATIONS, ADAPTATIONS)
+        cells = {key: self._text(f"videoglue.{key}", value) for key, value in values.items()}
+        for key, name in cells.items():
+            if name not in names:
+                raise self._wrong(f"videoglue.{key}", self._unknown("cell", name, names))
+        return cells
 
     def _claim(self, key: str, values: Any, names: Sequence[str]) -> Claim:
         needed = ("text", "of", "metric", "expect")

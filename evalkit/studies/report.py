@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit.errors import UserError
+from evalkit.metrics import videoglue
 from evalkit.results.schema import plain
 from evalkit.results.scores import lower_is_better
 from evalkit.results.table import decimal, interval
@@ -74,7 +75,8 @@ def report(study: Study, outcomes: Mapping[str, Outcome], mini: bool, pairs: Pai
         for i, (cell, values, failure) in enumerate(rows)
     )
     judged = tuple(judge(claim, outcomes, pairs) for claim in study.claims)
-    return Report(study, mini, points, judged, tuple(_sentences(study, points, pairs)))
+    sentences = [*_sentences(study, points, pairs), *_videoglue(study, outcomes)]
+    return Report(study, mini, points, judged, tuple(sentences))
 
 
 def _number(value: Value | None) -> float:
@@ -101,6 +103,32 @@ def _sentences(study: Study, points: Sequence[Point], pairs: Pairs) -> list[str]
             sentence += f" {best.name} costs {times:.2f} times what {cheap.name} does; {name} {better}."
         sentences.append(sentence)
     return sentences
+
+
+def _videoglue(study: Study, outcomes: Mapping[str, Outcome]) -> list[str]:
+    """The stratified mean of each of VideoGLUE's adaptations and their score; nothing until all of them are there.
+
+    What an adaptation costs is the GFLOPs per clip of the layers that it trains on its cell's first task, as for
+    suite=videoglue_score.
+    """
+    means: dict[str, float] = {}
+    costs: dict[str, float] = {}
+    for adaptation, name in study.videoglue.items():
+        records = [record for _, record in outcomes[name].runs]
+        scores = {r["task"]["name"].removesuffix("@mini"): r["scores"][0]["value"] for r in records if r["scores"]}
+        if not scores or outcomes[name].failure or None in scores.values():
+            return []
+        means[adaptation] = videoglue.stratified_mean(scores)
+        costs[adaptation] = (records[0]["adapter"].get("trainable_flops") or math.nan) / 1e9
+    if not means:
+        return []
+    listed = ", ".join(
+        f"{study.videoglue[key]} {decimal(mean)} at {costs[key]:.3g} GFLOPs" for key, mean in means.items()
+    )
+    try:
+        return [f"VideoGLUE score {decimal(videoglue.score(means, costs))}: {listed}."]
+    except UserError as error:
+        return [f"No {error} (GFLOPs per clip): {listed}."]
 
 
 def quantity(name: str, number: float) -> str:
