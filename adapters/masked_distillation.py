@@ -219,6 +219,8 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> MaskedD
             "adapter=masked_distillation needs an encoder that leaves tokens out, which VideoPrism's and LongViViT's "
             "families do (evalkit list encoders)"
         )
+    if task.views.window:
+        raise UserError("adapter=masked_distillation reads whole clips; this task's are sequences of windows")
     if not settings.local_weight + settings.global_weight + settings.contrastive_weight:
         raise UserError("adapter.local_weight, global_weight and contrastive_weight are 0: nothing is to be learned")
     if settings.contrastive_weight:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evalkit.api import Batch, Clip, Example, Task
+from evalkit.api import Batch, Clip, Example, Task, Views
 from evalkit.encoders import videoprism
 from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
@@ -178,6 +178,8 @@ def test_what_cannot_be_masked_is_told() -> None:
     tubes = small(tubes=[{"kernel": (k, 8, 8), "stride": (2, 8, 8)} for k in (1, 2)])
     with pytest.raises(UserError, match="needs an encoder that leaves tokens out"):
         distillation(tubes)
+    with pytest.raises(UserError, match="reads whole clips; this task's are sequences of windows"):
+        distillation(small(), Task(test=(), score=accuracy, views=Views(window=2.0)))
     framewise = distillation(small(attention="frame"))
     with pytest.raises(UserError, match=r"the mask leaves \d+ to \d+ tokens in a step"):
         framewise.val_score(Batch(EXAMPLES, film()))

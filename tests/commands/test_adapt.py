@@ -296,3 +296,25 @@ def test_adapter_from_of_a_tuned_encoder_says_to_give_the_whole_as_ckpt(
 ) -> None:
     told = mistake(capsys, "run", *words, f"ckpt={tiny}", "adapter=contrastive", f"adapter.from={tuned_folder}")
     assert told == f"adapter contrastive trains the encoder too: give the whole as ckpt={tuned_folder}"
+
+
+def test_masked_distillation_writes_an_encoder_without_its_decoders(
+    words: list[str], tiny: Path, tmp_path: Path
+) -> None:
+    settings = [
+        "adapter=masked_distillation",
+        "adapter.epochs=2",
+        "adapter.decoder_width=16",
+        "adapter.decoder_depth=1",
+    ]
+    out = evalkit("adapt", *words, f"ckpt={tiny}", f"out={tmp_path / 'out'}", *settings)
+    assert {"config.json", "model.safetensors", "tokenizer.model"} < files(out).keys()
+    folder = out / "adapters" / "masked_distillation"
+    assert not checkpoint.read_weights(folder / "adapter.safetensors")
+    record = json.loads((folder / "adapter.json").read_text())
+    scores = record["selection"]["val_scores"]
+    assert len(scores) == 2 and record["selection"]["val_score"] == max(scores) and max(scores) < 100
+    before, after = (encoders.load_encoder(str(place)) for place in (tiny, out))
+    assert isinstance(before, torch.nn.Module) and isinstance(after, torch.nn.Module)
+    changed = {name for name, value in before.named_parameters() if not torch.equal(value, after.get_parameter(name))}
+    assert any(name.startswith("blocks.") for name in changed) and not any(name.startswith("text.") for name in changed)
