@@ -63,7 +63,8 @@ def plan(study: Study, words: Sequence[str]) -> Plan:
 
     `jobs=`, `on=`, `slurm.*` and `ray.*` say where; `out=` the folder that the study's is in; `mini=true` takes the
     miniature. `adapt.KEY=` and `run.KEY=` are for lines of that kind, `TASK.KEY=` for those of one task, `ckpt=` for
-    those that name no encoder themselves, all others for every line.
+    those that name no encoder themselves, `encoder.KEY=` for those that do not go on with a trained one, all others for
+    every line.
 
     Raises:
         UserError: a word is wrong.
@@ -180,22 +181,42 @@ class _Planner:
             re.sub("\0(\\d+)\0", lambda number: str(folders[int(number[1])]), word)
             for word in shlex.split(PLACEHOLDER.sub(filled, line))
         ]
-        words = [*self.study.words.get(kind, ()), *own]
-        if self.mini:
-            words += [*self.study.mini.get(kind, ()), *cell.mini.get(kind, ())]
-        settled = {word.partition("=")[0]: word for word in words}
-        if "ckpt" not in settled and before:
-            settled["ckpt"] = f"ckpt={before[-1].config.options.out}"
-        task = display_name(settled.get("task", "").removeprefix("task="))
-        of_line = [(key, key) for key in self.given if key.partition(".")[0] not in ("adapt", "run", *self.tasks)]
-        for prefix in (kind, task):
-            of_line += [(key, key.removeprefix(f"{prefix}.")) for key in self.given if key.startswith(f"{prefix}.")]
-        named = "ckpt" in settled
-        for key, plain in of_line:
-            if key != "ckpt" or not named:
+        added = list(self.study.mini.get(kind, ())) + list(cell.mini.get(kind, ())) if self.mini else []
+        common = self.study.words.get(kind, ())
+        task = next(
+            (w.removeprefix("task=") for w in (*reversed([*own, *added]), *common) if w.startswith("task=")), ""
+        )
+        task = display_name(task)
+        # An encoder that was trained is as it is: what would make one is for lines that begin with their own.
+        ckpt = next((word for word in own if word.startswith("ckpt=")), "")
+        trained = ckpt.removeprefix("ckpt=") in map(str, folders) if ckpt else bool(before)
+        if trained and not ckpt:
+            own.append(f"ckpt={before[-1].config.options.out}")
+        settled: dict[str, str] = {}
+        for word in (*common, *own, *added):
+            key = word.partition("=")[0]
+            if self._is_for(key, kind, task, trained and word not in own):
+                plain = self._plain(key, kind, task)
+                settled[plain] = plain + word[len(key) :]
+        named = bool(ckpt) or trained
+        for key, value in sorted(self.given.items(), key=lambda item: self._is_prefixed(item[0])):
+            if self._is_for(key, kind, task, trained) and (key != "ckpt" or not named):
                 self.used.add(key)
-                settled[plain] = f"{plain}={self.given[key]}"
+                settled[self._plain(key, kind, task)] = f"{self._plain(key, kind, task)}={value}"
         return settled
+
+    def _is_prefixed(self, key: str) -> bool:
+        """Whether a key is for lines of one kind or task alone, and so counts more than one for all lines."""
+        return key.partition(".")[0] in ("adapt", "run", *self.tasks)
+
+    def _plain(self, key: str, kind: Kind, task: str) -> str:
+        """The key as the line takes it."""
+        return key.removeprefix(f"{kind}.").removeprefix(f"{task}.") if self._is_prefixed(key) else key
+
+    def _is_for(self, key: str, kind: Kind, task: str, trained: bool) -> bool:
+        """Whether a key is for this kind of line and task; a line with a trained encoder takes no other."""
+        plain = self._plain(key, kind, task)
+        return not self._is_prefixed(plain) and not (trained and (plain == "ckpt" or plain.startswith("encoder.")))
 
 
 def required_data(plan: Plan) -> dict[str, Path]:

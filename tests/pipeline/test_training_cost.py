@@ -14,7 +14,7 @@ from evalkit.api import Batch, Example, Prediction, Task
 from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.sources import Source
 from evalkit.heads.adapter import Adapter
-from evalkit.metrics import accuracy
+from evalkit.metrics import accuracy, top1_top5
 from evalkit.pipeline.examples import Examples
 from evalkit.pipeline.trainer import TrainSpec, fit
 from evalkit.pipeline.training_cost import Flops, SavedBytes
@@ -89,7 +89,8 @@ def test_a_frozen_tower_below_trained_layers_is_not_kept_and_lora_through_the_de
 
     everything = kept(trained=("",))
     assert kept(trained=("blocks.1.", "norm.")) < 0.62 * everything
-    assert 0.5 * everything < kept(trained=("lora_",), lora=2)
+    # Gradients still flow through the depth: what the papers say of parameter-efficient tuning.
+    assert 0.9 * everything < kept(trained=("lora_", "patch."), lora=2)
 
 
 def test_masking_keeps_the_bytes_of_what_it_leaves() -> None:
@@ -209,7 +210,7 @@ def test_a_step_that_fails_leaves_nothing_that_counts() -> None:
 def test_what_is_solved_at_once_has_no_step() -> None:
     task = Task(test=(), score=accuracy, classes=("a", "b"))
     adapter = make_adapter("ridge", small(), task)
-    assert fit(adapter, data(8), data(8), accuracy, TrainSpec(torch.device("cpu"))).cost is None
+    assert fit(adapter, data(8), data(8), top1_top5, TrainSpec(torch.device("cpu"))).cost is None
 
 
 def test_the_schema_takes_the_cost_of_training_and_nothing_else_in_it() -> None:
