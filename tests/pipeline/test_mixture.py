@@ -2,15 +2,19 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from evalkit.api import Example, Views
+from evalkit.api import Example, Task, Views
+from evalkit.config.options import Trainer
 from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.sources import sources
+from evalkit.metrics.classification import accuracy
 from evalkit.pipeline.examples import Alternating, Examples, TrainingBatches
+from evalkit.pipeline.fit import training_examples
 from evalkit.runtime.ranks import Ranks
 from tests.given import make, refusal, write
 
@@ -55,6 +59,17 @@ def test_several_processes_take_parts_of_the_same_batches() -> None:
         [[e.id for e in batch.examples] for batch in TrainingBatches(data, 4, 0, Ranks(rank, 2))] for rank in range(2)
     ]
     assert [sorted(one + two) for one, two in zip(*parts, strict=True)] == [sorted(batch) for batch in alone]
+
+
+@pytest.mark.parametrize("own_val", [False, True])
+def test_each_data_set_without_a_val_split_has_a_tenth_of_its_training_videos(own_val: bool) -> None:
+    rows = [Example(f"{kind}{i}", Path(f"{kind}{i}"), 0, kind=kind) for kind in "ab" for i in range(20)]
+    val = [Example("v", Path("v"), 0, kind="a")] if own_val else []
+    task = Task(test=(), score=accuracy, train=rows, val=val, mixture={"a": 1, "b": 1}, prepare_videos=lambda _: None)
+    experiment: Any = SimpleNamespace(task=task, adapter=SimpleNamespace(check_examples=lambda count: None))
+    train, chosen = training_examples(experiment, Trainer(), 0)
+    assert Counter(e.kind for e in chosen) == ({"a": 1, "b": 2} if own_val else {"a": 2, "b": 2})
+    assert not {e.id for e in train} & {e.id for e in chosen} and len(train) + len(chosen) == 40 + own_val
 
 
 # --- task=mixture ----------------------------------------------------------------------------------------------------
