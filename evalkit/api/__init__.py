@@ -348,8 +348,8 @@ class Encoder(Protocol):
     An encoder with a text tower also has `encode_text(texts: list[str]) -> Tensor (B, E)`. One that takes
     `layers=k` beside the video gives the tokens of its last k layers in the same forward pass. One that has
     `named_layers`, how many layers it has, takes a tuple of their numbers in place of k, too. One that has `tubelet`,
-    the frames, rows and columns of pixels of a token, takes uint8 video and `masked`, (B, T', S) bool, true where a token
-    is left out: tokens are (B, 1, kept, D) then, in the order of their places.
+    the frames, rows and columns of pixels of a token, takes uint8 video and `masked`, (B, T', S) bool, true where a
+    token is left out: tokens are (B, 1, kept, D) then, in the order of their places.
 
     Attributes:
         clip: what it sees.
