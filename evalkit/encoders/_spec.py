@@ -66,8 +66,11 @@ class Spec:
         if unknown := [key for key in settings if key not in known]:
             near = suggest(unknown[0], [*known, "frames", "size"]) or f" Known: frames, size, {', '.join(known)}"
             raise UserError(f"unknown setting {unknown[0][:60]!r} of an encoder of family {self.family}.{near}")
-        clip = replace(self.clip, **typed_values(Clip, of_clip)) if of_clip else self.clip
-        return replace(self, clip=check_clip(clip), settings={**self.settings, **settings})
+        try:
+            clip = check_clip(replace(self.clip, **typed_values(Clip, of_clip)))
+        except ValueError as error:
+            raise UserError(f"encoder.{error}") from error
+        return replace(self, clip=clip, settings={**self.settings, **settings})
 
     def to_json(self) -> dict[str, Any]:
         """Content of config.json."""
