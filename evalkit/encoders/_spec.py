@@ -61,7 +61,11 @@ class Spec:
             UserError: there is no such setting.
         """
         of_clip = {key: changes[key] for key in ("frames", "size") if key in changes}
-        settings = {key: value for key, value in changes.items() if key not in of_clip}
+        settings = {  # as files have them
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in changes.items()
+            if key not in of_clip
+        }
         known = shape_settings(self.family)
         if unknown := [key for key in settings if key not in known]:
             near = suggest(unknown[0], [*known, "frames", "size"]) or f" Known: frames, size, {', '.join(known)}"

@@ -28,7 +28,7 @@ def test_presets_with_random_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_settings_of_random_weights_stand_in_place_of_the_presets(vocabulary: Path) -> None:
-    small = load("random:vivit_demo", dim=40, depth=2, frames=16, size=32, tubelet=[4, 16, 16], attention="frame")
+    small = load("random:vivit_demo", dim=40, depth=2, frames=16, size=32, tubelet=(4, 16, 16), attention="frame")
     assert (small.dim, len(small.blocks), small.clip.frames, small.clip.size) == (40, 2, 16, 32)
     assert small.clip.mean == (0.5, 0.5, 0.5) and small.tubes[0].kernel == (4, 16, 16)
     settings = {"dim": 40, "heads": 4, "frames": 8, "tokenizer": vocabulary}
