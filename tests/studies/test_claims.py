@@ -125,7 +125,9 @@ def test_bytes_and_numbers_read_well() -> None:
     assert [quantity("a_bytes", n) for n in (0, 999, 1000, 502_730_704, 2e12)] == [
         *("0 bytes", "999 bytes", "1 kB", "503 MB", "2 TB")
     ]
-    assert [quantity("seconds", n) for n in (1.2345678, 1234567, math.nan)] == ["1.235", "1,234,567", "-"]
+    assert [quantity("seconds", n) for n in (1.2345678, 1234.5, 1234567, math.nan)] == [
+        *("1.235", "1,234", "1.23 M", "-")
+    ]
 
 
 def test_a_report_marks_the_front_and_shows_what_is_missing(outcomes: dict[str, Outcome], tmp_path: Path) -> None:
