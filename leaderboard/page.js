@@ -11,6 +11,7 @@ const COSTS = {
   parameters: ["encoder parameters", si],
   flops: ["trainable FLOPs per clip", si],
   memory: ["peak memory, bytes", (x) => si(x) + "B"],
+  saved: ["kept for the backward pass of a training step, bytes", (x) => si(x) + "B"],
 };
 const state = { section: 0, encoder: [], task: [], printed: true, column: 0, sort: 0, down: true, cost: "parameters" };
 

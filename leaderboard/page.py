@@ -155,6 +155,7 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
             "parameters": record["encoder"]["parameters"],
             "flops": record["adapter"].get("trainable_flops"),
             "memory": cost["peak_memory_bytes"],
+            "saved": cost.get("training", {}).get("saved_bytes"),
         },
         "beside": comparison
         and {

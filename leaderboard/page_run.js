@@ -75,7 +75,12 @@ function scores({ scores, chance }) {
     ["chance", decimal(chance), "", ""]]));
 }
 function costs({ cost, encoder, adapter, provenance }) {
-  const known = (x) => (x === null || x === undefined ? "–" : si(x));
+  const known = (x) => (x === null || x === undefined ? "–" : si(x)), step = cost.training;
+  const training = step ? [
+    ["a training step", `${si(step.seconds)}s, ${whole(step.batch)} examples`],
+    ["kept for its backward pass", `${known(step.saved_bytes)}B`],
+    [`its peak memory, ${step.peak_of}`, `${known(step.peak_bytes)}B`],
+    ["its FLOPs, both passes", known(step.flops)]] : [];
   return titled("Cost", numbers(null, [
     ["decode", `${si(cost.decode_s)}s`],
     ["encode", `${si(cost.encode_s)}s`],
@@ -87,6 +92,7 @@ function costs({ cost, encoder, adapter, provenance }) {
     ["encoder parameters", known(encoder.parameters)],
     ["trained parameters", si(adapter.trainable_parameters)],
     ["trainable FLOPs per clip", known(adapter.trainable_flops)],
+    ...training,
     ["device", provenance.device]]));
 }
 function beside(number) {

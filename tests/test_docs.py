@@ -17,6 +17,8 @@ from evalkit.launch import cells, suite
 from evalkit.mini import language
 from evalkit.mini.film import write
 from evalkit.results import run_folder, validate
+from evalkit.studies import files as study_files
+from evalkit.studies import plan as study_plan
 
 ROOT = Path(__file__).parents[1]
 runs = pytest.mark.usefixtures("decoding_here")
@@ -31,6 +33,7 @@ DOCUMENTS = (
     "docs/encoders.md",
     "docs/results.md",
     "docs/scale.md",
+    "docs/studies.md",
     "docs/tasks.md",
     "docs/training.md",
 )
@@ -104,6 +107,16 @@ def test_every_line_of_the_documents_is_understood(line: str) -> None:
         suite.plan(suites.read(words[0].partition("=")[2]), words[1:])
     elif "my_encoder:make" not in line:  # that file is made in another test
         resolve(cast(Command, command), words)
+
+
+def test_the_studies_of_the_documents_can_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(re.findall(r"```yaml\n(.*?)```", text("docs/studies.md"), re.DOTALL)[0])
+    lines = re.findall(r"^ {4}evalkit study (.*)$", text("docs/studies.md"), re.MULTILINE)
+    assert len(lines) >= 3
+    for name, *words in (shlex.split(line.split("  #")[0]) for line in [*lines, "mine.yaml", "mine.yaml mini=true"]):
+        planned = study_plan.plan(study_files.read(name), [word for word in words if word != "--help"])
+        assert planned.stages()
 
 
 def test_every_file_that_architecture_names_exists() -> None:

@@ -61,13 +61,20 @@ class Spec:
             UserError: there is no such setting.
         """
         of_clip = {key: changes[key] for key in ("frames", "size") if key in changes}
-        settings = {key: value for key, value in changes.items() if key not in of_clip}
+        settings = {  # as files have them
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in changes.items()
+            if key not in of_clip
+        }
         known = shape_settings(self.family)
         if unknown := [key for key in settings if key not in known]:
             near = suggest(unknown[0], [*known, "frames", "size"]) or f" Known: frames, size, {', '.join(known)}"
             raise UserError(f"unknown setting {unknown[0][:60]!r} of an encoder of family {self.family}.{near}")
-        clip = replace(self.clip, **typed_values(Clip, of_clip)) if of_clip else self.clip
-        return replace(self, clip=check_clip(clip), settings={**self.settings, **settings})
+        try:
+            clip = check_clip(replace(self.clip, **typed_values(Clip, of_clip)))
+        except ValueError as error:
+            raise UserError(f"encoder.{error}") from error
+        return replace(self, clip=clip, settings={**self.settings, **settings})
 
     def to_json(self) -> dict[str, Any]:
         """Content of config.json."""

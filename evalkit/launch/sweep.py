@@ -101,10 +101,15 @@ def report(done: Sequence[Done]) -> str:
     """A line per grid point: what it sets, its score on val, and for the chosen one the score on test."""
     shared = _shared(done)
     failures: dict[int, str] = {}
+    kept = [_saved_bytes(outcome.record) for outcome in done]
+    apart = len(set(kept) - {None}) > 1  # else the column would tell nothing
     rows: list[tuple[str, ...]] = [("task", "encoder", "grid point", "val", "", "test", "95 % interval", "val - test")]
-    for cell, record, failure, chosen, values in done:
+    rows[0] += ("MB kept",) if apart else ()
+    for (cell, record, failure, chosen, values), saved in zip(done, kept, strict=True):
         if record is None:
-            rows.append((cell.config.options.task, cell.config.options.ckpt, "", "", "failed", "", "", ""))
+            rows.append(
+                (cell.config.options.task, cell.config.options.ckpt, "", "", "failed", "", "", "", *[""] * apart)
+            )
             failures[len(rows) - 1] = failure
             continue
         score = record["scores"][0] if record["scores"] else None
@@ -116,10 +121,17 @@ def report(done: Sequence[Done]) -> str:
                 gap = None if value is None or test is None else value - test
                 end = ("chosen", decimal(test, "", ""), interval(score["ci95"], "", ""), decimal(gap, "+", ""))
             names = (record["task"]["name"], record["encoder"]["name"])
-            rows.append((*names, settings, decimal(value, "", ""), *end))
+            megabytes = "" if saved is None or number != chosen else f"{saved / 1e6:,.1f}"
+            rows.append((*names, settings, decimal(value, "", ""), *end, *([megabytes] if apart else [])))
     lines = [with_failures(columns(rows), failures)]
     lines += [f"evalkit run {shlex.join(outcome.cell.points[outcome.chosen])}" for outcome in done if outcome.record]
     return "\n".join(lines)
+
+
+def _saved_bytes(record: dict[str, Any] | None) -> int | None:
+    """What autograd keeps of a training step of the run's adapter; None where none was measured."""
+    saved: int | None = (record or {}).get("cost", {}).get("training", {}).get("saved_bytes")
+    return saved
 
 
 def with_failures(table: str, failures: Mapping[int, str]) -> str:

@@ -228,9 +228,7 @@ class _Reader:
         if wanted is None and len(of) < 2:
             raise self._wrong(f"{key}.of", f"{expect.of} is of two cells or more, and {len(of)} is named")
         if wanted is not None and len(of) != wanted:
-            raise self._wrong(
-                f"{key}.of", f"{expect.of} is of {wanted} cell{'s'[: wanted > 1]}, and {len(of)} are named"
-            )
+            raise self._wrong(f"{key}.of", f"{expect.of} takes {wanted} of the cells, and {len(of)} are named")
         return Claim(
             self._text(f"{key}.text", values["text"]), of, self._text(f"{key}.metric", values["metric"]), expect
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -137,11 +138,23 @@ class _Planner:
             settled = self._words(cell, "adapt", line, done)
             settled["out"] = f"out={self.folder / 'adapted'}"
             words = list(settled.values())
-            place = self._place(cell, words)
+            with self._naming(cell, "adapt"):
+                place = self._place(cell, words)
             done.append(cells.adaptation([*words[:-1], f"out={place}"]))
         self.open.pop()
         self.adapts[cell.name] = done
         return done
+
+    @contextlib.contextmanager
+    def _naming(self, cell: StudyCell, kind: Kind) -> Iterator[None]:
+        """Names file and cell in an error of a line, unless a word of the user's is wrong."""
+        try:
+            yield
+        except UserError as error:
+            if any(key.rpartition(".")[2] in str(error) for key in self.given if key not in ("mini", "ckpt")):
+                raise
+            place = f"cells[{self.study.cells.index(cell)}].{kind}"
+            raise UserError(f"{self.study.file}: {place} ({cell.name}): {error}") from error
 
     def _place(self, cell: StudyCell, words: Sequence[str]) -> Path:
         """The folder of an adaptation, known by its configuration and by when the files that it names were changed."""
@@ -160,12 +173,10 @@ class _Planner:
     def _run(self, cell: StudyCell, line: str) -> list[Cell]:
         settled = self._words(cell, "run", line, self.adapts[cell.name])
         settled["out"] = f"out={self.folder / 'runs'}"
-        _, planned = cells.plan(
-            [
-                cells.word_of(word) if word.startswith(("ckpt=", "out=", "adapter.from=")) else word
-                for word in settled.values()
-            ]
-        )
+        paths = ("ckpt=", "out=", "adapter.from=", "adapter.captioner=")
+        words = [cells.word_of(word) if word.startswith(paths) else word for word in settled.values()]
+        with self._naming(cell, "run"):
+            _, planned = cells.plan(words)
         return planned
 
     def _words(self, cell: StudyCell, kind: Kind, line: str, before: Sequence[Cell]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from evalkit.results.table import decimal, interval
 from evalkit.studies.claims import Estimate, Judged, Outcome, Pairs, Value, front, judge, value
 from evalkit.studies.files import Study
 
-UNITS = ("bytes", "kB", "MB", "GB", "TB")
+UNITS = ("", "k", "M", "G", "T", "P")  # of thousands
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,34 @@ class Report:
 def report(study: Study, outcomes: Mapping[str, Outcome], mini: bool, pairs: Pairs) -> Report:
     """Points, verdicts and sentences of a study of which some cells may be missing."""
     rows = []
+    names = (study.x, *study.y)
+    problems: dict[str, dict[str, str]] = {name: {} for name in names}  # by name and cell
     for cell in study.cells:
-        outcome, failures = outcomes[cell.name], []
         values: list[Value | None] = []
-        for name in (study.x, *study.y):
+        for name in names:
             try:
-                values.append(value(outcome, name))
+                values.append(value(outcomes[cell.name], name))
             except UserError as error:
                 values.append(None)
-                failures.append(str(error))
-        rows.append((cell, values, outcome.failure or next(iter(failures), "")))
+                problems[name][cell.name] = str(error)
+        rows.append((cell, values))
+    # What some cells have and others do not is meant so; what none has is mistyped, once there is something to read.
+    nowhere = [of_name for of_name in problems.values() if len(of_name) == len(rows)]
+    missing = {name: reason for of_name in nowhere for name, reason in of_name.items() if outcomes[name].runs}
     fronts = []
     for k, name in enumerate(study.y, 1):
-        numbers = [(_number(values[0]), _number(values[k])) for _, values, _ in rows]
+        numbers = [(_number(values[0]), _number(values[k])) for _, values in rows]
         fronts.append(front(numbers, lower_is_better(name)))
     points = tuple(
-        Point(cell.name, cell.group, values[0], tuple(values[1:]), tuple(on[i] for on in fronts), failure)
-        for i, (cell, values, failure) in enumerate(rows)
+        Point(
+            cell.name,
+            cell.group,
+            values[0],
+            tuple(values[1:]),
+            tuple(on[i] for on in fronts),
+            outcomes[cell.name].failure or missing.get(cell.name, ""),
+        )
+        for i, (cell, values) in enumerate(rows)
     )
     judged = tuple(judge(claim, outcomes, pairs) for claim in study.claims)
     sentences = [*_sentences(study, points, pairs), *_videoglue(study, outcomes)]
@@ -132,13 +143,14 @@ def _videoglue(study: Study, outcomes: Mapping[str, Outcome]) -> list[str]:
 
 
 def quantity(name: str, number: float) -> str:
-    """A number as people read it: bytes by their unit, a score with one decimal, others with four digits."""
+    """A number as people read it: bytes and large numbers by their unit, three digits; others with four."""
     if math.isnan(number):
         return "-"
-    if name.endswith("bytes"):
-        power = min(len(UNITS) - 1, int(math.log(max(abs(number), 1), 1000)))
-        return f"{number / 1000**power:.{3 if power else 0}g} {UNITS[power]}" if power else f"{number:.0f} bytes"
-    return f"{number:,.0f}" if number == round(number) and abs(number) >= 1000 else f"{number:.4g}"
+    of_bytes = name.endswith("bytes")
+    if abs(number) < (1000 if of_bytes else 1e6):
+        return f"{number:.0f} bytes" if of_bytes else f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+    power = min(len(UNITS) - 1, int(math.log10(abs(number)) // 3))
+    return f"{number / 1000**power:.3g} {UNITS[power]}{'B' if of_bytes else ''}"
 
 
 def _shown(value: Value | None) -> str:

@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from evalkit import api, encoders
+from evalkit.config.keys import known_keys
+from evalkit.config.parse import resolve
+from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface, presets
 from tests.encoders.test_load import load
 
@@ -22,6 +25,44 @@ def test_presets_with_random_weights_depend_on_the_seed_alone() -> None:
     torch.rand(5)
     assert checkpoint.sha256(load("random:vivit_demo", seed=3)) == one
     assert checkpoint.sha256(load("random:vivit_demo", seed=4)) != one
+
+
+def test_settings_of_random_weights_stand_in_place_of_the_presets(vocabulary: Path) -> None:
+    small = load("random:vivit_demo", dim=40, depth=2, frames=16, size=32, tubelet=(4, 16, 16), attention="frame")
+    assert (small.dim, len(small.blocks), small.clip.frames, small.clip.size) == (40, 2, 16, 32)
+    assert small.clip.mean == (0.5, 0.5, 0.5) and small.tubes[0].kernel == (4, 16, 16)
+    settings = {"dim": 40, "heads": 4, "frames": 8, "tokenizer": vocabulary}
+    spec = encoders.spec_of("random:vivit_demo", vocabulary, settings=settings)
+    assert spec.settings["dim"] == 40 and spec.clip.frames == 8 and spec.tokenizer == vocabulary
+    assert spec.settings["heads"] == 4 and "tokenizer" not in spec.settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"dmi": 40}, "unknown setting 'dmi' of an encoder of family longvivit. Known: frames, size, tubelet, dim"),
+        ({"depths": 4}, "unknown setting 'depths' of an encoder of family longvivit. Did you mean 'depth'?"),
+        ({"depth": "x"}, "encoder longvivit cannot be built as its settings say: depth='x': expected a whole number"),
+        ({"frames": "x"}, "encoder.frames='x': expected a whole number"),
+        ({"frames": 0}, ""),
+        ({"prefix": "m."}, "encoder.prefix=m. has no effect on random weights: leave it out"),
+    ],
+)
+def test_a_wrong_setting_of_random_weights_is_told(settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load("random:vivit_demo", **settings)
+    assert str(caught.value).startswith(expected) and "\n" not in str(caught.value)
+
+
+def test_settings_of_random_weights_are_keys_with_the_presets_values() -> None:
+    keys = known_keys("run", "folder", "", "random:factorized_vivit_base")
+    assert keys["encoder.attention"].default == "factorized" and keys["encoder.frames"].default == 16
+    assert keys["encoder.heads"].default == 12 and "encoder.tubes" not in keys
+    assert "encoder.dim" not in known_keys("run", "folder", "", "demo")
+    words = ["task=folder", "mini=true", "ckpt=random:vivit_demo", "encoder.tubelet=[4,16,16]", "encoder.lora=4"]
+    assert resolve("run", words).encoder == {"tubelet": (4, 16, 16), "lora": 4}
+    with pytest.raises(UserError, match="unknown key 'encoder.loar'. Did you mean 'encoder.lora'?"):
+        resolve("run", [*words[:-1], "encoder.loar=4"])
 
 
 @functools.cache

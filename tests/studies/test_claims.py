@@ -1,0 +1,153 @@
+"""Claims about made-up records: costs are exact, scores have the interval of a paired bootstrap."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.errors import UserError
+from evalkit.results import run_folder
+from evalkit.results.rows import Row
+from evalkit.results.schema import violations
+from evalkit.studies.claims import Estimate, Outcome, Pairs, front, judge, value, verdict
+from evalkit.studies.files import Claim, Expectation, Study, StudyCell
+from evalkit.studies.page import html
+from evalkit.studies.report import as_json, markdown, quantity, report, verdict_line
+from tests.records import result_of
+
+COST = "cost.training.saved_bytes"
+TRAINING = {
+    "saved_bytes": 0,
+    "peak_bytes": 2,
+    "peak_of": "process",
+    "seconds": 0.1,
+    "flops": 3,
+    "trainable": 3,
+    "batch": 4,
+}
+
+
+def outcome(folder: Path, right: int, saved_bytes: int, n: int = 120) -> Outcome:
+    """A cell that answers the first examples right and costs so many bytes."""
+    rows = [Row(f"q{i}", f"v{i}", target=1, prediction=int(i < right)) for i in range(n)]
+    record = copy.deepcopy(result_of(rows))
+    record["provenance"]["command"] = "evalkit run task=egoschema ckpt=demo mini=true"
+    run_folder.write(folder, record, rows, "")
+    record = run_folder.load(folder)
+    assert violations(record) == []
+    return Outcome([{"cost": {"training": TRAINING | {"saved_bytes": saved_bytes}}}], [(folder, record)])
+
+
+@pytest.fixture
+def outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
+    monkeypatch.setattr("evalkit.results.validate._inconsistencies", lambda run, record: [])  # the command is made up
+    return {
+        "all": outcome(tmp_path / "all", 100, 900),
+        "half": outcome(tmp_path / "half", 99, 500),
+        "bad": outcome(tmp_path / "bad", 20, 300),
+        "lost": Outcome(failure="its process ended with -9"),
+    }
+
+
+def claim(expect: Expectation, *of: str, metric: str = "accuracy") -> Claim:
+    return Claim("text", of, metric, expect)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "expected"),
+    [
+        (claim(Expectation("ratio", low=1.8), "all", "half", metric=COST), "holds"),
+        (claim(Expectation("ratio", low=1.81), "all", "half", metric=COST), "does not hold"),
+        (claim(Expectation("lowest"), "bad", "half", "all", metric=COST), "holds"),
+        (claim(Expectation("increasing"), "bad", "half", "all", metric=COST), "holds"),
+        (claim(Expectation("increasing"), "bad", "all", "half", metric=COST), "does not hold"),
+        (claim(Expectation("value", high=900), "all", metric=COST), "holds"),
+        (claim(Expectation("increasing"), "all", "all", metric=COST), "does not hold"),  # equal costs
+        (claim(Expectation("difference", high=-50), "bad", "all"), "holds"),
+        (claim(Expectation("difference", low=-5), "bad", "all"), "does not hold"),
+        (claim(Expectation("difference", low=-1), "half", "all"), "cannot tell"),
+        (claim(Expectation("difference", low=-10), "half", "all"), "holds"),
+        (claim(Expectation("ratio", high=0.5), "bad", "all"), "holds"),
+        (claim(Expectation("ratio", 0.9, 1.1), "half", "all"), "holds"),
+        (claim(Expectation("highest"), "all", "bad"), "holds"),
+        (claim(Expectation("highest"), "all", "half", "bad"), "cannot tell"),
+        (claim(Expectation("decreasing"), "bad", "all"), "does not hold"),
+        (claim(Expectation("value", low=70), "all"), "holds"),
+        (claim(Expectation("value", low=85), "all"), "cannot tell"),
+        (claim(Expectation("highest"), "lost", "bad"), "cannot tell"),
+    ],
+)
+def test_a_claim_is_judged_by_the_interval(outcomes: dict[str, Outcome], claimed: Claim, expected: str) -> None:
+    judged = judge(claimed, outcomes, Pairs())
+    assert judged.verdict == expected
+    assert verdict_line(judged).startswith(f"{expected}: text (")
+    assert bool(judged.reason) == ("lost" in claimed.of)
+
+
+def test_a_difference_is_that_of_compare_and_contains_the_truth(outcomes: dict[str, Outcome]) -> None:
+    pairs = Pairs()
+    found = pairs.difference(value(outcomes["bad"], "accuracy"), value(outcomes["all"], "accuracy"))
+    assert found.value == pytest.approx(100 * -80 / 120) and found.low < found.value < found.high < 0
+    back = pairs.difference(value(outcomes["all"], "egoschema:accuracy"), value(outcomes["bad"], "accuracy"))
+    assert back.value == -found.value
+    ratio = pairs.ratio(value(outcomes["bad"], "accuracy"), value(outcomes["all"], "accuracy"))
+    assert ratio.value == pytest.approx(0.2) and 0.1 < ratio.low < 0.2 < ratio.high < 0.3
+    with pytest.raises(UserError, match="a cost and a score cannot be compared"):
+        pairs.difference(value(outcomes["bad"], "accuracy"), value(outcomes["all"], COST))
+
+
+def test_what_no_record_has_is_told_with_what_is_near(outcomes: dict[str, Outcome]) -> None:
+    with pytest.raises(UserError, match="no acuracy in its records. Did you mean 'accuracy'?"):
+        value(outcomes["all"], "acuracy")
+    with pytest.raises(UserError, match="no cost.training.saved in its records. Its runs have accuracy"):
+        value(outcomes["all"], "cost.training.saved")
+    with pytest.raises(UserError, match="its process ended"):
+        value(outcomes["lost"], "accuracy")
+
+
+def test_an_interval_that_is_unknown_tells_nothing() -> None:
+    unknown = Estimate(1.0, math.nan, math.nan)
+    for expect in (Expectation("difference", low=0), Expectation("increasing"), Expectation("lowest")):
+        assert verdict(expect, [unknown]) == "cannot tell"
+    assert verdict(Expectation("lowest"), [unknown, Estimate(1, 1, 1)]) == "does not hold"
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    points = [(1.0, 10.0), (2.0, 30.0), (3.0, 20.0), (2.0, 25.0), (math.nan, 99.0), (1.0, 10.0)]
+    assert front(points) == [True, True, False, False, False, True]
+    assert front([(1.0, 10.0), (2.0, 5.0)], lower=True) == [True, True]
+    assert front([(1.0, 5.0), (2.0, 10.0)], lower=True) == [True, False]
+
+
+def test_bytes_and_numbers_read_well() -> None:
+    assert [quantity("a_bytes", n) for n in (0, 999, 1000, 502_730_704, 2e12)] == [
+        *("0 bytes", "999 bytes", "1 kB", "503 MB", "2 TB")
+    ]
+    assert [quantity("seconds", n) for n in (1.2345678, 1234.5, 1234567, math.nan)] == [
+        *("1.235", "1,234", "1.23 M", "-")
+    ]
+
+
+def test_a_report_marks_the_front_and_shows_what_is_missing(outcomes: dict[str, Outcome], tmp_path: Path) -> None:
+    cells = tuple(StudyCell(name, "g<1>", (), ("task=x",), {}) for name in outcomes)
+    claims = (
+        claim(Expectation("ratio", low=1.8), "all", "half", metric=COST),
+        claim(Expectation("lowest"), "lost", "bad"),
+    )
+    study = Study("s", tmp_path, "A | title", COST, ("accuracy",), cells, claims=claims)
+    found = report(study, outcomes, True, Pairs())
+    assert [point.on_front for point in found.points] == [(True,), (True,), (True,), (False,)]
+    table = markdown(found)
+    assert "| half | g<1> | 500 bytes | 82.5 |" in table and "* lost: its process ended with -9" in table
+    assert "# A | title (miniature)" in table and "* **holds**: text (all / half: " in table
+    (sentence,) = found.sentences
+    assert "bad (300 bytes, 16.7), half (500 bytes, 82.5), all (900 bytes, 83.3)" in sentence
+    assert "all costs 3.00 times what bad does; accuracy +66.7 (+" in sentence
+    page = html(found)
+    assert page.count("<circle") == 3 + 1 and "g&lt;1&gt;" in page and "g<1>" not in page
+    content: Any = as_json(found, outcomes, ["mini=true"])
+    assert content["cells"][1][COST] == {"value": 500.0, "ci95": None, "run": None}
+    assert content["cells"][3]["accuracy"] == {"value": None, "on_front": False}
+    assert [claimed["verdict"] for claimed in content["claims"]] == ["holds", "cannot tell"]

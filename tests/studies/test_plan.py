@@ -1,0 +1,131 @@
+"""What each cell of a study is asked: whose words count, what is trained once, and in which order."""
+
+from pathlib import Path
+
+import pytest
+
+from evalkit.errors import UserError
+from evalkit.launch import cells
+from evalkit.studies import files
+from evalkit.studies.plan import Plan, plan, required_data
+from evalkit.studies.run import check_data, describe
+
+STUDY = """
+title: T
+x: cost.training.saved_bytes
+y: top1
+words:
+  adapt: task=kinetics400 adapter=contrastive
+  run: task=kinetics400 adapter=zero_shot controls=false
+mini: {adapt: ckpt=random:vivit_demo encoder.dim=32 encoder.heads=2, run: canary=false egoschema.seed=3}
+cells:
+  - {name: a, adapt: ckpt=random:shortvivit_base, run: [canary=true, task=egoschema adapter=zero_shot]}
+  - name: b
+    adapt: ['ckpt={a.adapt} adapter.tune=2', adapter.mask_ratio=0.5]
+    run: ckpt={adapt}
+    mini: {adapt: seed=5}
+  - {name: c, adapt: ckpt=random:shortvivit_base, run: canary=true}
+  - {name: d, run: adapter=knn}
+"""
+
+
+def planned(folder: Path, *words: str, text: str = STUDY) -> Plan:
+    file = folder / "mine.yaml"
+    file.write_text(text)
+    return plan(files.read(str(file)), [f"out={folder / 'out'}", *words])
+
+
+def words_of(cell: cells.Cell) -> set[str]:
+    return set(cell.words)
+
+
+def test_lines_go_on_with_what_was_trained_and_the_same_is_trained_once(tmp_path: Path) -> None:
+    found = planned(tmp_path, "ckpt=demo")
+    (of_a,), (first, second), (of_c,) = (found.adapts[name] for name in "abc")
+    assert of_a.config.options.out == of_c.config.options.out  # one adaptation for both
+    assert first.config.options.ckpt == str(of_a.config.options.out)
+    assert second.config.options.ckpt == str(first.config.options.out)
+    assert found.runs["b"][0].config.options.ckpt == str(second.config.options.out)
+    assert [run.config.options.ckpt for run in found.runs["a"]] == [str(of_a.config.options.out)] * 2
+    assert found.runs["d"][0].config.options.ckpt == "demo"  # no line of it names an encoder
+    assert [len(stage) for stage in found.stages()] == [1, 1, 1, 5 - 1]  # a and c also run the same
+    assert found.folder == tmp_path / "out" / "study-mine"
+
+
+def test_the_words_of_the_miniature_count_and_make_no_other_encoder_of_a_trained_one(tmp_path: Path) -> None:
+    found = planned(tmp_path, "mini=true", "ckpt=demo", "seed=1", "run.seed=2", "adapt.encoder.dim=48")
+    assert found.folder.name == "study-mine@mini"
+    (of_a,), (first, second) = found.adapts["a"], found.adapts["b"]
+    assert {"ckpt=random:vivit_demo", "encoder.dim=48", "seed=1", "mini=true"} <= words_of(of_a)
+    assert not {word for word in words_of(first) if word.startswith("encoder.") or "vivit_demo" in word}
+    assert "seed=1" in words_of(second)  # the user's word goes before the cell's own
+    plain, egoschema = found.runs["a"]
+    assert {"canary=false", "seed=2"} <= words_of(plain) & words_of(egoschema)
+    other = planned(tmp_path, "mini=true", "ckpt=demo")
+    assert "seed=3" in words_of(other.runs["a"][1]) and "seed=3" not in words_of(other.runs["a"][0])
+    assert "seed=5" in words_of(other.adapts["b"][0])
+
+
+def test_a_folder_is_known_by_its_configuration_and_by_the_files_that_it_names(tmp_path: Path) -> None:
+    first = planned(tmp_path, "ckpt=demo").adapts["a"][0].config.options.out
+    assert first.name.startswith("a-") and planned(tmp_path, "ckpt=demo").adapts["a"][0].config.options.out == first
+    renamed = STUDY.replace("name: a,", "name: other,").replace("{a.adapt}", "{other.adapt}")
+    first.mkdir(parents=True)
+    assert planned(tmp_path, "ckpt=demo", text=renamed).adapts["other"][0].config.options.out == first
+    changed = planned(tmp_path, "ckpt=demo", "adapt.adapter.epochs=3").adapts["a"][0].config.options.out
+    assert changed != first
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["task=ssv2"], "task=ssv2: a study has its own tasks: egoschema, kinetics400"),
+        (["egoscheme.data.subset=false"], "unknown key 'egoscheme.data.subset'. Did you mean 'egoschema.data.subset'?"),
+        (["adapt.nonsense=1"], "unknown key 'nonsense'"),
+        (["on=slurmm"], "on=slurmm: expected local, slurm or ray. Did you mean on=slurm?"),
+        (["slurm.time=1"], "slurm.time=1 is for on=slurm, and the sweep runs on=local: leave out one of them"),
+        (["seed"], "study mine: expected key=value, got 'seed'"),
+    ],
+)
+def test_a_wrong_word_is_told(tmp_path: Path, words: list[str], expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        planned(tmp_path, *words, *(["ckpt=demo"] if words else []))
+    assert str(caught.value).startswith(expected)
+
+
+def test_a_line_that_is_wrong_in_itself_is_told_by_file_and_cell(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        planned(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'mine.yaml'}: cells[3].run (d): sweep needs ckpt=... ")
+    with pytest.raises(UserError) as caught:
+        planned(tmp_path, "ckpt=demo", text=STUDY.replace("adapter.mask_ratio=0.5", "adapter.mask_ratoi=0.5"))
+    where = f"{tmp_path / 'mine.yaml'}: cells[1].adapt (b): "
+    assert str(caught.value) == f"{where}unknown key 'adapter.mask_ratoi'. Did you mean 'adapter.mask_ratio'?"
+
+
+def test_cells_that_need_each_other_are_told(tmp_path: Path) -> None:
+    circle = STUDY.replace("ckpt=random:shortvivit_base, run: [", "'ckpt={b.adapt}', run: [")
+    with pytest.raises(UserError, match="cells need each other's adapt: a -> b -> a"):
+        planned(tmp_path, "ckpt=demo", text=circle)
+
+
+def test_data_that_are_not_there_are_told_before_anything_is_run(tmp_path: Path) -> None:
+    found = planned(tmp_path, "ckpt=demo", f"kinetics400.data.root={tmp_path}")
+    assert required_data(found) == {"kinetics400": tmp_path, "egoschema": Path("data/egoschema")}
+    with pytest.raises(UserError) as caught:
+        check_data(found)
+    advice = f"give egoschema.data.root=FOLDER, or mini=true; `evalkit study {tmp_path / 'mine.yaml'} --help` shows"
+    assert advice in str(caught.value)
+    check_data(planned(tmp_path, "ckpt=demo", "mini=true"))
+    told = describe(found.study, ["ckpt=demo"])
+    assert "egoschema.data.root=data/egoschema  is not there; read by a\n" in told
+
+
+@pytest.mark.parametrize("name", files.studies())
+def test_every_study_can_be_planned_and_its_miniature(name: str, tmp_path: Path) -> None:
+    study = files.read(name)
+    for words in ([], ["mini=true"]):
+        found = plan(study, [f"out={tmp_path}", *words])
+        assert set(found.runs) == {cell.name for cell in study.cells}
+        assert bool(required_data(found)) == (not words)
+    assert files.summary(study.file)
