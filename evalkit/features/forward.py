@@ -147,9 +147,7 @@ class EncoderRunner:
         done = 0
         while done < len(pixels):
             passes = math.ceil((len(pixels) - done) / self.batch)
-            part = pixels[
-                done : done + math.ceil((len(pixels) - done) / passes)
-            ]  # none is short
+            part = pixels[done : done + math.ceil((len(pixels) - done) / passes)]  # none is short
             try:
                 with torch.inference_mode():
                     features.append(spec.take(self.encode(part, spec.layers)))
