@@ -218,14 +218,16 @@ def _readings(
     views, cache = experiment.extractor.views, experiment.reader.cache
     room, readings = place.room(cache), []
     for name, spec, wanted, variants in needed:
-        size, times = 0, 1
+        size, times, again = 0, 1, 0
         if spec in rows:
             row = rows[spec][0].contiguous()
             size = pack(row, spec.layout if spec else "given")[0].nbytes * len(wanted) * len(variants)
-            if name != "test" and room.place(row, len(wanted), spec if cache else None) == "videos":
-                times = max(1, experiment.adapter.epochs)
+            where = "memory" if name == "test" else room.place(row, len(wanted), spec if cache else None)
+            times = max(1, experiment.adapter.epochs) if where == "videos" else 1
+            again = experiment.adapter.epochs if where == "store" else 0
         stored = _stored(experiment, _Needed(name, spec, wanted, variants), rng)
-        readings.append(Reading(name, len(wanted), views.clips * views.crops * len(variants), stored, size, times))
+        clips = views.clips * views.crops * len(variants)
+        readings.append(Reading(name, len(wanted), clips, stored, size, times, again))
     return readings
 
 
