@@ -72,6 +72,7 @@ weights: install
 demo-all: install
 	-$(BIN)/evalkit sweep mini=true ckpt=demo out=build/board \
 	    task=$$($(BIN)/python -c "from evalkit import plugins; print(','.join(plugins.names('task')))")
+	-$(BIN)/evalkit run task=egoschema mini=true ckpt=none out=build/board
 	$(BIN)/evalkit leaderboard results=build/board out=build/board/README.md
 
 # Not at once into leaderboard/results, whose change would make the checkout that the results name another one.

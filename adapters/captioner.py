@@ -17,6 +17,7 @@ from evalkit.heads.adapter import Training
 from evalkit.heads.optim import Trained
 from evalkit.language.answers import Stop, cut, failed, likeliest
 from evalkit.language.causal_lm import LanguageModel
+from evalkit.language.continuations import Generated
 from evalkit.language.models import check_prompt, untrained
 from evalkit.language.reader import READER_SETTINGS, Continuation, Join, ReaderSettings, steps
 from evalkit.language.served import ServedModel
@@ -107,18 +108,18 @@ class Captioner(Trained):
         tokens = None if features is None else features[:, 0]
         prompts = [self._asks(example) for example in examples]
         if not self.vocabulary:
-            return [self._said(*said) for said in self.reader.generate(prompts, tokens, self.beams, self.max_tokens)]
+            return [self._said(text) for text in self.reader.generate(prompts, tokens, self.beams, self.max_tokens)]
         assert isinstance(self.reader, LanguageModel)
         likelihood = self.reader.next_token_logprobs(prompts, tokens)[:, list(self.vocabulary.values())]
         answers = list(self.vocabulary)
         return [likeliest(row, answers, {"log_likelihood": round(max(row), 5)}) for row in likelihood.tolist()]
 
-    def _said(self, text: str | None, ended: bool) -> Prediction:
+    def _said(self, generated: Generated) -> Prediction:
         """What the model said, up to where it goes on to something else."""
-        if text is None:
-            return failed(self.reader.no_text)
-        text, stopped = cut(text, self.stop)
-        return Prediction(text, {"ended": ended or stopped})
+        if generated.text is None:
+            return failed(generated.failure)
+        text, stopped = cut(generated.text, self.stop)
+        return Prediction(text, {"ended": generated.ended or stopped})
 
     def _lesson(self, examples: Sequence[Example]) -> list[Continuation]:
         texts = [example.target[self.current_epoch % len(example.target)] for example in examples]
@@ -142,7 +143,7 @@ def closed(reader: LanguageModel, prompt: str, answers: Iterable[str], most: int
     if not answers:
         raise UserError("adapter.answers=closed chooses among training answers, and this task has none; use open")
     for answer, _ in Counter(answers).most_common():
-        ids = reader.split_options(question, [answer])[1][0]
+        ids = reader.prompts.split_options(question, [answer])[1][0]
         if len(ids) == 1 and len(answer_of) < most:
             answer_of.setdefault(ids[0], answer)
     if not answer_of:

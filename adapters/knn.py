@@ -12,8 +12,8 @@ from torch import Tensor
 from evalkit.api import Encoder, Task
 from evalkit.errors import UserError
 from evalkit.heads.adapter import AdapterSettings
-from evalkit.heads.closed_form import ClosedFormProbe
-from evalkit.heads.neighbors import NeighborGallery
+from evalkit.heads.closed_form.neighbors import NeighborGallery
+from evalkit.heads.closed_form.probe import ClosedFormProbe
 
 
 @dataclass(frozen=True)

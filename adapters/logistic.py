@@ -11,8 +11,9 @@ from torch import Tensor
 
 from evalkit.api import Encoder, Task, pooled_dim
 from evalkit.heads.adapter import AdapterSettings
-from evalkit.heads.closed_form import LinearProbe
-from evalkit.heads.solvers import LinearClassifier, logistic
+from evalkit.heads.closed_form.logistic import logistic
+from evalkit.heads.closed_form.probe import LinearProbe
+from evalkit.heads.closed_form.ridge import LinearClassifier
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,8 @@ class MultipleChoice(Trained):
             most = SAID if self.reader.template.name == "none" else SAID_IN_CHAT
             answers = self.reader.generate([self._asks(example) for example in examples], tokens, 1, most)
             return [
-                failed(self.reader.no_text) if text is None else named(cut(text, self.stop)[0], len(example.choices))
-                for (text, _), example in zip(answers, examples, strict=True)
+                failed(failure) if text is None else named(cut(text, self.stop)[0], len(example.choices))
+                for (text, _, failure), example in zip(answers, examples, strict=True)
             ]
         if isinstance(self.reader, ServedModel) and self.reader.tells == "letters":
             return self._letters_of_server(self.reader, examples)
@@ -132,9 +132,9 @@ class MultipleChoice(Trained):
             for option, text in zip(example.choices, texts[i], strict=True)
         ]
         likelihoods = self.reader.loglikelihoods(continuations, tokens)
-        values = [logprob if count else math.nan for logprob, count in likelihoods]
+        values = [logprob for logprob, _, _ in likelihoods]
         if self.scorer == "likelihood_per_token":
-            values = [logprob / count if count else math.nan for logprob, count in likelihoods]
+            values = [logprob / count if count else math.nan for logprob, count, _ in likelihoods]
         if self.scorer == "pmi":
             prompt = self.prompt.format(question="")
             alone = self.reader.loglikelihoods([c._replace(context=prompt) for c in continuations])
@@ -143,10 +143,11 @@ class MultipleChoice(Trained):
         for options in texts:
             some = slice(start, start := start + len(options))
             detail = {
-                "log_likelihood": [round(logprob, 5) for logprob, _ in likelihoods[some]],
-                "tokens": [count for _, count in likelihoods[some]],
+                "log_likelihood": [round(logprob, 5) for logprob, _, _ in likelihoods[some]],
+                "tokens": [count for _, count, _ in likelihoods[some]],
             }
-            predictions.append(likeliest(values[some], range(len(options)), detail))
+            failures = [failure for *_, failure in likelihoods[some]]
+            predictions.append(likeliest(values[some], range(len(options)), detail, failures))
         return predictions
 
     def _letters_of_server(self, server: ServedModel, examples: Sequence[Example]) -> list[Prediction]:
@@ -283,7 +284,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Multipl
         return choice
     words = LETTERS[: max(1, most)] if scorer.startswith("letter") else (YES, NO) if scorer == "yes" else ()
     for word in words:
-        ids = reader.split_options(PLAIN, [word])[1][0]
+        ids = reader.prompts.split_options(PLAIN, [word])[1][0]
         if reader.tokenizer.decode(ids).strip() != word:
             raise UserError(
                 f"adapter.scorer={scorer}: the language model's vocabulary has no {word!r}; use another lm, "

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from evalkit.api import Encoder, Task, pooled_dim
 from evalkit.heads.adapter import AdapterSettings
-from evalkit.heads.closed_form import LinearProbe
-from evalkit.heads.solvers import LinearClassifier, ridge
+from evalkit.heads.closed_form.probe import LinearProbe
+from evalkit.heads.closed_form.ridge import LinearClassifier, ridge
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -20,7 +19,8 @@ from evalkit.config.keys import settings_class
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, AdapterSettings
 from evalkit.language.answers import LETTERS, failed, lettered, likeliest
-from evalkit.language.causal_lm import Continuation, LanguageModel
+from evalkit.language.causal_lm import LanguageModel
+from evalkit.language.continuations import Continuation, Generated, Likelihood
 from evalkit.language.models import Precision, check_prompt
 from evalkit.language.served import ServedModel
 from evalkit.language.source import describe, frozen_parts, open_text_model
@@ -87,51 +87,52 @@ class SegmentsToLM(Adapter):
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The likeliest option after the captions (B, V clips, T', S, D), of equals the first; blind: after none."""
-        captions_of: list[str | None] = [""] * len(examples)
+        captions_of = [Generated("")] * len(examples)
         if features is not None:
             captions_of = self._captions(examples, features)
-        known = [(example, text) for example, text in zip(examples, captions_of, strict=True) if text is not None]
+        known = [(e, said.text) for e, said in zip(examples, captions_of, strict=True) if said.text is not None]
         scores = iter(self._scores(known))
         predictions = []
-        for text in captions_of:
-            if text is None:
-                predictions.append(failed("the captioner's language model gives NaN in place of a text"))
+        for captions in captions_of:
+            if captions.text is None:
+                predictions.append(failed(captions.failure))
                 continue
-            values = next(scores)
-            detail = {"captions": text, "log_likelihood": [round(value, 5) for value in values]}
-            predictions.append(likeliest(values, range(len(values)), detail))
+            likelihoods = next(scores)
+            values = [logprob for logprob, _, _ in likelihoods]
+            detail = {"captions": captions.text, "log_likelihood": [round(value, 5) for value in values]}
+            failures = [failure for *_, failure in likelihoods]
+            predictions.append(likeliest(values, range(len(values)), detail, failures))
         return predictions
 
-    def _scores(self, asked: Sequence[tuple[Example, str]]) -> list[list[float]]:
+    def _scores(self, asked: Sequence[tuple[Example, str]]) -> list[list[Likelihood]]:
         """The log-likelihood of each option of examples, of which the captions are known; or of its letter."""
         prompts = [self._asks(example, captions) for example, captions in asked]
         if self.letters:
             assert isinstance(self.reader, ServedModel)
             rows = self.reader.letter_logprobs(prompts, LETTERS)
-            return [row[: len(example.choices)] for row, (example, _) in zip(rows, asked, strict=True)]
+            letters = [row[: len(example.choices)] for row, (example, _) in zip(rows, asked, strict=True)]
+            return [[Likelihood(value, 1) for value in row] for row in letters]
         continuations = [
             Continuation(i, prompt, option)
             for i, (prompt, (example, _)) in enumerate(zip(prompts, asked, strict=True))
             for option in example.choices
         ]
         likelihoods = iter(self.reader.loglikelihoods(continuations))
-        pairs = [[next(likelihoods) for _ in example.choices] for example, _ in asked]
-        return [[logprob if count else math.nan for logprob, count in row] for row in pairs]
+        return [[next(likelihoods) for _ in example.choices] for example, _ in asked]
 
     def _asks(self, example: Example, captions: str) -> str:
         options = lettered(example.choices)
         return self.prompt.format(captions=captions, question=example.text, options=options).strip()
 
-    def _captions(self, examples: Sequence[Example], features: Tensor) -> list[str | None]:
-        """The captions of each video in the order of its clips, without repeats of the one before; None where one
-        failed.
-        """
-        captions_of: list[str | None] = []
+    def _captions(self, examples: Sequence[Example], features: Tensor) -> list[Generated]:
+        """The captions of each video in the order of its clips, without repeats; none where one failed."""
+        captions_of = []
         for example, clips in zip(examples, features, strict=True):
             predictions = self.captioner.predict([replace(example, text=self.question)] * len(clips), clips[:, None])
             values = [prediction.value for prediction in predictions]
             joined = ", ".join(caption for caption, _ in groupby(values) if caption)
-            captions_of.append(None if None in values else joined)
+            reasons = [(p.detail or {}).get("failure", "") for p in predictions if p.value is None]
+            captions_of.append(Generated(None, failure=f"a caption: {reasons[0]}") if reasons else Generated(joined))
         return captions_of
 
 

@@ -25,8 +25,9 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from evalkit.heads.neighbors import NeighborGallery
-from evalkit.heads.solvers import logistic, ridge
+from evalkit.heads.closed_form.logistic import logistic
+from evalkit.heads.closed_form.neighbors import NeighborGallery
+from evalkit.heads.closed_form.ridge import ridge
 
 N, D, CLASSES, POINTS = 5_000, 768, 50, 100
 SAMPLE = range(0, POINTS, 11)  # what scikit-learn fits

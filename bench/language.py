@@ -154,7 +154,7 @@ def generate(file: str, root: str) -> None:
             alone.append(tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
 
     other, _ = timed(one_by_one)
-    same = sum(text == wanted for (text, _), wanted in zip(texts, alone, strict=True))
+    same = sum(text == wanted for (text, *_), wanted in zip(texts, alone, strict=True))
     print(f"| greedy texts of {NEW} tokens | equal | evalkit, batched, s | transformers, one by one, s |")
     print("|---|---|---|---|")
     print(f"| {len(prompts)} | {same} | {seconds:.1f} | {other:.1f} |")

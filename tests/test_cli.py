@@ -323,7 +323,7 @@ def test_help_of_a_task_lists_the_keys_that_apply(capsys: pytest.CaptureFixture[
     assert "adapter.lr a number 0.001 step size." in lines
     assert "adapter.betas a list [a,b], each a number [0.9,0.99]" in lines
     assert "adapter.top a whole number or none none" in lines
-    assert "clip.sampling uniform, segments, fps, dense as the task" in "\n".join(lines)
+    assert "clip.sampling uniform, segments, linspace, as the task" in "\n".join(lines)
     assert "seed a whole number 0 of everything random" in lines
     assert max(map(len, told.splitlines())) <= 100
 

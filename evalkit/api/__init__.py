@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings as AdapterSettings
     from evalkit.heads.adapter import Training as Training
 
-Sampling = Literal["uniform", "segments", "fps", "dense"]
+Sampling = Literal["uniform", "segments", "linspace", "middle", "fps", "dense"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,10 @@ class Views:
     With a span of duration d (the whole video where an example states none) and F frames, a clip holds:
       * `uniform`: the frame shown at k d / F, k = 0 .. F-1 (the start of each of F equal segments; VideoPrism);
       * `segments`: the frame shown in the middle of each of F equal segments (TSN; VideoGLUE on SSv2);
+      * `linspace`: of the span's T frames number k (T - 1) // (F - 1), the first and the last among them (Perception
+        Encoder and most video language models); the first where F is 1;
+      * `middle`: of the span's T frames the middle one of those from k T // F to before (k + 1) T // F, the earlier of
+        two (InternVideo2); a span shorter than F frames shows each once, and then its last;
       * `fps`: the frames shown at k / fps from the span's start (LongViViT); a span shorter than F / fps holds
         its last frame;
       * `dense`: every `stride`-th frame of the source; clips start evenly spaced over the span (VideoGLUE); a span
@@ -83,11 +87,12 @@ class Views:
         F // 2 of each clip is the one shown then, and beyond the ends of the video stand its first and last frames.
 
     Attributes:
-        sampling: which frames: uniform, segments, fps or dense.
+        sampling: which frames: uniform, segments, linspace, middle, fps or dense.
         frames: frames in one clip; None means the encoder's own number.
         fps: frames per second, for `fps`.
         stride: step in source frames, for `dense`.
-        clips: temporal views, evenly spaced; for `uniform` and `segments` the span is cut into that many parts.
+        clips: temporal views, evenly spaced; for all but `fps` and `dense` the span is
+            cut into that many parts.
         crops: spatial views: 1 is the center, 3 are start, center and end along the longer side.
         resize: `crop` scales the shorter side to `size` / `share` and cuts a square; `squash` scales both sides to
             `size`; `squash_crop` scales both to `size` / `share` and cuts; None means the encoder's own way.

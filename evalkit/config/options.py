@@ -33,7 +33,7 @@ class Options:
         devices: processes on this machine that share the run, each with a GPU, or with its part of the cores
         nodes: machines that share the run, with so many devices each; srun or torchrun starts evalkit on them
         workers: processes that decode; 0: one per core
-        threads: of the encoder's arithmetic on a CPU; 0: one per core that this process may use
+        threads: of the encoder's arithmetic on a CPU; 0: OMP_NUM_THREADS if that is set, else one per core
         batch: clips encoded at once; auto: many, and half as many each time the memory does not suffice
         precision: of the encoder's arithmetic; bf16 and 16 are faster on a GPU and move the features slightly
         compile: let torch compile the encoder, which takes a minute once and then makes it faster

@@ -7,29 +7,22 @@ head that is trained on either ends the same, as far as the encoder gives a clip
 from __future__ import annotations
 
 import itertools
-import logging
-import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from evalkit.api import FeatureSpec
 from evalkit.errors import UserError
+from evalkit.features import place
 from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, SourceFeatures, unchanged
 from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source
-from evalkit.runtime import machine
 from evalkit.video.augment import AugmentedView
 from evalkit.video.media import shown
 
-logger = logging.getLogger("evalkit")
-
-# The share of the free memory that features may take.
-MEMORY_SHARE = 0.5
 _PLAIN = {"": unchanged}
 
 T = TypeVar("T")
@@ -93,8 +86,8 @@ class StreamedFeatures:
                 features[0] = first
                 for i in range(1, len(rows)):
                     features[i] = _known(next(encodings))
-                place = {row: i for i, row in enumerate(rows)}
-                yield features if len(rows) == len(batch) else features[[place[row] for row in batch]]
+                at = {row: i for i, row in enumerate(rows)}
+                yield features if len(rows) == len(batch) else features[[at[row] for row in batch]]
         finally:
             encodings.close()  # type: ignore[attr-defined]
             if feature_cache:
@@ -146,14 +139,14 @@ def gather(
     first: dict[Source, int] = {}
     good: list[int] = []
     failed: list[SourceFeatures] = []
-    for place, source in enumerate(wanted):
+    for number, source in enumerate(wanted):
         of_source = list(itertools.islice(encodings, len(looks)))
         if failures := [encoding for encoding in of_source if encoding.failure]:
             failed.append(failures[0])
             continue
         if not good:
-            row, done = of_source[0].features[""], (place + 1) * len(looks)
-            where = _where(row, len(views), len(wanted), label, feature_cache, reader.saving, holders)
+            row, done = of_source[0].features[""], (number + 1) * len(looks)
+            where = place.chosen(row, len(views), len(wanted), label, feature_cache, reader.saving, holders)
             if where == "memory":
                 held = torch.empty(len(views), *row.shape, dtype=row.dtype)
             elif where == "store" and feature_cache:
@@ -165,7 +158,7 @@ def gather(
         if held is not None:
             for i, encoding in enumerate(of_source, len(good)):
                 held[i] = encoding.features[""]
-        good += range(place * len(looks), (place + 1) * len(looks))
+        good += range(number * len(looks), (number + 1) * len(looks))
     next(encodings, None)  # lets it flush
     if held is not None:
         return FeatureSet(InMemoryFeatures(held), first, failed)
@@ -175,63 +168,6 @@ def gather(
         first,
         failed,
     )
-
-
-def _where(
-    row: Tensor,
-    rows: int,
-    sources: int,
-    label: str,
-    feature_cache: FeatureCache | None,
-    saving: Collection[str] = (),
-    holders: int = 1,
-) -> Literal["memory", "store", "videos"]:
-    """The place that so many rows are read from while an adapter is fitted; a message says so, except for memory."""
-    size, free = rows * row.nbytes, machine.free_memory() // holders
-    if size <= MEMORY_SHARE * free:
-        return "memory"
-    kind = "video" if row.dtype == torch.uint8 else "features"
-    message = f"{label}: {_gigabytes(size)} of {kind}, {_gigabytes(free)} of memory free"
-    limit, disk = (feature_cache.store.limit, feature_cache.store.room()) if feature_cache else (0, 0)
-    if feature_cache and feature_cache.key.feature_spec.layout == "int8":
-        size = rows * _int8_bytes(row.shape)  # as it lies on the disk
-    room = disk if limit is None else min(limit, disk)
-    if size <= room:
-        logger.info(f"{message}: they are read from the store for every batch")
-        return "store"
-    how, mend = ("decoded", "") if kind == "video" else ("decoded and encoded", "; cache=on stores them")
-    if feature_cache:
-        on = f" on another disk: {_gigabytes(disk)} are free for them on this one" if size > disk else ""
-        mend = f"; EVALKIT_CACHE_GB= above {_gigabytes(size)} stores them{on}"
-        if smaller := _smaller(row, rows, room, feature_cache.key.feature_spec, saving):
-            mend += f"; or {smaller}"
-    logger.warning(f"{message}: {sources} parts of videos are {how} again in each epoch{mend}")
-    return "videos"
-
-
-def _smaller(row: Tensor, rows: int, room: int, spec: FeatureSpec, saving: Collection[str]) -> str:
-    """The settings under which the features lose the least and fit, and what they take then; empty where none are."""
-    shapes: dict[str, tuple[int, ...]] = {"": row.shape}
-    if spec.what == "tokens" and not spec.grid and "token_grid" in saving:
-        side = math.isqrt(row.shape[-2])
-        grids = [grid for grid in range(side - 1, 0, -1) if side**2 == row.shape[-2] and side % grid == 0]
-        shapes |= {f"adapter.token_grid={grid}": (*row.shape[:-2], grid**2, row.shape[-1]) for grid in grids}
-    sizes: dict[str, int] = {}
-    for words, shape in shapes.items():
-        if words:
-            sizes[words] = rows * (_int8_bytes(shape) if spec.layout == "int8" else math.prod(shape) * row.itemsize)
-        if "stored" in saving and spec.layout != "int8":
-            sizes[f"{words} adapter.stored=int8".strip()] = rows * _int8_bytes(shape)
-    fitting = {words: size for words, size in sizes.items() if size <= room}
-    if not fitting:
-        return ""
-    words = max(fitting, key=lambda name: fitting[name])
-    return f"{words}, which takes {_gigabytes(fitting[words])}"
-
-
-def _int8_bytes(shape: Sequence[int]) -> int:
-    """Bytes of a tensor of this shape with 8 bits per number and a scale per vector."""
-    return math.prod(shape) + 4 * math.prod(shape[:-1])
 
 
 def _filled(
@@ -252,10 +188,6 @@ def _filled(
         extractor.cost.cache_hits += there
         yield SourceFeatures(source) if there else next(encodings)
     next(encodings, None)  # lets it flush
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.3g} GB"
 
 
 def _pixels(pixels: Tensor) -> Tensor:

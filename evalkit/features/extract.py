@@ -222,32 +222,43 @@ class FeatureExtractor:
         """
         keys = keys or (feature_cache.keys(wanted, variants) if feature_cache else [b""] * len(wanted))
         there = self._there(wanted, variants, feature_cache, keys)
-        waiting: list[_Waiting] = []
-        held = encoded = 0
+        encoded = 0
         arriving: Iterator[SourceFeatures] = iter(())  # of the batch before, which a GPU computes meanwhile
         with StoreWriter(feature_cache.store) if feature_cache else nullcontext() as writer:
-            for source, source_keys, clip in zip(
-                wanted, keys, track(there, label, len(wanted)) if label else there, strict=True
-            ):
-                waiting.append((source, source_keys, clip))
-                held += _views(clip)
-                self.cost.cache_hits += isinstance(clip, SourceFeatures)
-                self.cost.cache_misses += not isinstance(clip, SourceFeatures)
-                if not held or held >= self.batch or len(waiting) >= WAITING:
-                    kept = self._launch(waiting, keep, variants)
+            shown = track(there, label, len(wanted)) if label else there
+            for waiting in self._batches(zip(wanted, keys, shown, strict=True)):
+                stored = sum(isinstance(clip, SourceFeatures) for _, _, clip in waiting)
+                self.cost.cache_hits += stored
+                self.cost.cache_misses += len(waiting) - stored
+                kept = self._launch(waiting, keep, variants)
+                yield from arriving
+                arriving = self._arrive(waiting, kept, feature_cache, writer)
+                if not any(features.later for features in kept.values()):
                     yield from arriving
-                    arriving = self._arrive(waiting, kept, feature_cache, writer)
-                    if not any(features.later for features in kept.values()):
-                        yield from arriving
-                    waiting, held, encoded = [], 0, encoded + held
-                    if encoded >= TRIM_EVERY:  # small features, among what each batch takes, keep it from being freed
-                        give_back_memory()
-                        encoded = 0
-            kept = self._launch(waiting, keep, variants)
+                encoded += sum(_views(clip) for _, _, clip in waiting)
+                if encoded >= TRIM_EVERY:  # small features, among what each batch takes, keep it from being freed
+                    give_back_memory()
+                    encoded = 0
             yield from arriving
-            yield from self._arrive(waiting, kept, feature_cache, writer)
         if feature_cache:
             feature_cache.store.flush()
+
+    def _batches(self, arriving: Iterable[_Waiting]) -> Iterator[list[_Waiting]]:
+        """Sources that are encoded together, in order: no more views than a batch has, unless one source has more."""
+        waiting: list[_Waiting] = []
+        held = 0
+        for entry in arriving:
+            views = _views(entry[-1])
+            if held and held + views > self.batch:
+                yield waiting
+                waiting, held = [], 0
+            waiting.append(entry)
+            held += views
+            if not held or held >= self.batch or len(waiting) >= WAITING:
+                yield waiting
+                waiting, held = [], 0
+        if waiting:
+            yield waiting
 
     def _there(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -145,7 +146,8 @@ class EncoderRunner:
         features: list[Tensor] = []
         done = 0
         while done < len(pixels):
-            part = pixels[done : done + self.batch]
+            passes = math.ceil((len(pixels) - done) / self.batch)
+            part = pixels[done : done + math.ceil((len(pixels) - done) / passes)]  # none is short
             try:
                 with torch.inference_mode():
                     features.append(spec.take(self.encode(part, spec.layers)))

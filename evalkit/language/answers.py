@@ -24,14 +24,19 @@ def lettered(options: Sequence[str]) -> str:
     return " ".join(f"{letter}: {text}" for letter, text in zip(LETTERS, options, strict=False))
 
 
-def likeliest(scores: Sequence[float], answers: Sequence[Any], detail: dict[str, Any]) -> Prediction:
+def likeliest(
+    scores: Sequence[float], answers: Sequence[Any], detail: dict[str, Any], failures: Sequence[str] = ()
+) -> Prediction:
     """The answer with the highest score, of equals the first; a failed example where a score is no number.
 
     Args:
         scores: of each answer; minus infinity is an impossible one.
         answers: as many.
         detail: what else is kept; of a failed example without numbers that JSON cannot hold.
+        failures: why answers have no score, empty for those that have one; the first is the example's.
     """
+    if reason := next(filter(None, failures), ""):
+        return failed(reason, detail)
     broken = [score for score in scores if math.isnan(score) or score == math.inf]
     if not broken and scores and max(scores) > -math.inf:
         return Prediction(answers[scores.index(max(scores))], detail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,18 +15,20 @@ from torch import Tensor, nn
 from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 from evalkit.language.continuations import Continuation as Continuation
+from evalkit.language.continuations import Generated, Row
 from evalkit.language.continuations import Likelihood as Likelihood
-from evalkit.language.continuations import Row
 from evalkit.language.examine import options, repeated, rows_of_head, traits
 from evalkit.language.generation import BrokenRows, generate_greedily
 from evalkit.language.joins import Join, VisualPrefix
-from evalkit.language.templates import PLAIN, Template
+from evalkit.language.prompts import Prompts
+from evalkit.language.templates import Template
 from evalkit.weights import checkpoint
 
 # What a pass of likelihoods holds at most, unless one text alone is longer: tokens whose keys and values are kept,
 # padding included, and bytes of float32 logits.
 MOST_POSITIONS = 8192
 MOST_LOGITS = 2**28
+NO_TEXT = "the language model gives NaN in place of a text"
 
 
 class LanguageModel(nn.Module):
@@ -40,8 +43,7 @@ class LanguageModel(nn.Module):
         vocabulary: hash of the tokens.
         traits: what was measured of the model.
         join: how the model reads visual tokens; here before the words.
-        template: what stands around each prompt; plain text unless `use` has said otherwise.
-        no_text: why `generate` gives None.
+        prompts: token ids of what is asked, in a template.
 
     Raises:
         UserError: the model is not causal, or does not read text by itself.
@@ -49,13 +51,17 @@ class LanguageModel(nn.Module):
 
     def __init__(self, lm: nn.Module, tokenizer: Any, frozen: bool = True) -> None:
         super().__init__()
-        self.lm, self.tokenizer, self.frozen = lm.eval().requires_grad_(not frozen), tokenizer, frozen
+        self.lm, self.frozen = lm.eval().requires_grad_(not frozen), frozen
+        self.tokenizer, self.prompts = tokenizer, Prompts(tokenizer)
         pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
         self.vocabulary = hashlib.sha256(repr(pieces).encode()).hexdigest()  # plain, so that `architecture` tells it
         self.traits = traits(lm)
         self.join: Join = VisualPrefix()
-        self.template = PLAIN
-        self.no_text = "the language model gives NaN in place of a text"
+
+    @property
+    def template(self) -> Template:
+        """What stands around each prompt."""
+        return self.prompts.template
 
     @property
     def words(self) -> nn.Embedding:
@@ -95,10 +101,6 @@ class LanguageModel(nn.Module):
         known = {token for token in named if type(token) is int and 0 <= token < self.words.num_embeddings}
         return sorted(known) or [self.eos]
 
-    def use(self, template: Template) -> None:
-        """Puts a template around each prompt from now on."""
-        self.template = template
-
     def train(self, mode: bool = True) -> LanguageModel:
         super().train(mode)
         if self.frozen:
@@ -115,15 +117,19 @@ class LanguageModel(nn.Module):
         one pass and of the contexts that it goes on from, which are at most as many tokens.
 
         Args:
-            continuations: video, context and text of each.
+            continuations: video, context and text of each; one that is longer than the model reads is a failure.
             tokens: one row per video, as `visual_tokens` takes them; None for words alone.
         """
         visual = self.visual_tokens(tokens)
         logprobs = [0.0] * len(continuations)
         asked: dict[tuple[int, ...], list[Row]] = {}
-        rows = self._rows(continuations, visual is not None)
-        for row in rows:
-            asked.setdefault((row.video, *row.context), []).append(row)
+        rows = self.prompts.rows(continuations, visual is not None)
+        failures = [self._too_long(row.length + self.join.positions(visual)) for row in rows]
+        for row, failure in zip(rows, failures, strict=True):
+            if failure:
+                logprobs[row.place] = math.nan
+            else:
+                asked.setdefault((row.video, *row.context), []).append(row)
         alone: list[Row] = []
         by_length: dict[int, list[list[Row]]] = {}  # equal lengths, so that nothing stands between context and text
         for group in asked.values():
@@ -139,7 +145,8 @@ class LanguageModel(nn.Module):
             most = max(1, MOST_POSITIONS // (length + self.join.positions(visual)))
             for start in range(0, len(groups), most):
                 self._score_after_contexts(groups[start : start + most], visual, logprobs)
-        return [Likelihood(logprob, len(row.text)) for logprob, row in zip(logprobs, rows, strict=True)]
+        counts = [len(row.text) for row in rows]
+        return [Likelihood(*of_text) for of_text in zip(logprobs, counts, failures, strict=True)]
 
     def loss(self, continuations: Sequence[Continuation], tokens: Tensor | None, end: bool = False) -> Tensor:
         """Mean negative log-likelihood over all tokens of the texts, with its gradient.
@@ -150,9 +157,11 @@ class LanguageModel(nn.Module):
             end: learn the token that ends the text, too.
         """
         visual = self.visual_tokens(tokens)
-        rows = self._rows(continuations, visual is not None)
+        rows = self.prompts.rows(continuations, visual is not None)
         if end:
             rows = [row._replace(text=[*row.text, self.eos]) for row in rows]
+        if failure := self._too_long(max(row.length for row in rows) + self.join.positions(visual)):
+            raise UserError(failure)
         inputs, starts = self._inputs(rows, visual)
         at, targets = self._texts(rows, starts)
         return F.cross_entropy(self._logits(inputs, *at), targets)
@@ -161,8 +170,8 @@ class LanguageModel(nn.Module):
 
     def generate(
         self, prompts: Sequence[str], tokens: Tensor | None = None, beams: int = 1, most: int = 32
-    ) -> list[tuple[str | None, bool]]:
-        """Generate a text after each prompt, None where logits hold NaN; beside it, whether the model ended the text.
+    ) -> list[Generated]:
+        """Generate a text after each prompt; none where logits hold NaN, or the model does not read so much.
 
         Greedy with one beam. Prompts of equal length go together, so that nothing is padded and no text depends on what
         else is in its batch.
@@ -173,10 +182,13 @@ class LanguageModel(nn.Module):
             beams: width of the beam search.
             most: new tokens at most.
         """
-        texts: list[tuple[str | None, bool]] = [("", False)] * len(prompts)
+        texts = [Generated("")] * len(prompts)
         ends = self.ends
         for group, inputs in self._equal_lengths(prompts, tokens):
-            self._check_length(inputs["attention_mask"].shape[1] + most)
+            if failure := self._too_long(inputs["attention_mask"].shape[1] + most):
+                for i in group:
+                    texts[i] = Generated(None, failure=failure)
+                continue
             broken = BrokenRows(len(group))
             generate = self.lm.generate if self._generates_after(inputs) else self._generate_greedily
             generated = generate(  # type: ignore[operator]
@@ -192,14 +204,18 @@ class LanguageModel(nn.Module):
             for i, ids, bad in zip(group, generated[:, given:].tolist(), broken.rows, strict=True):
                 length = next((n for n, token in enumerate(ids) if token in ends), len(ids))
                 text = self.tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
-                texts[i] = None if bad else text, length < len(ids)
+                texts[i] = Generated(None, failure=NO_TEXT) if bad else Generated(text, length < len(ids))
         return texts
 
     def next_token_logprobs(self, prompts: Sequence[str], tokens: Tensor | None = None) -> Tensor:
-        """Log-probabilities of the token after each prompt (B, vocabulary), float32; arguments as `generate`."""
-        rows: list[Tensor] = [torch.empty(0)] * len(prompts)
+        """Log-probabilities of the token after each prompt (B, vocabulary), float32; arguments as `generate`.
+
+        NaN after a prompt that is longer than the model reads.
+        """
+        rows = [self.words.weight.new_full([self.words.num_embeddings], math.nan, dtype=torch.float32)] * len(prompts)
         for group, inputs in self._equal_lengths(prompts, tokens):
-            self._check_length(inputs["attention_mask"].shape[1])
+            if self._too_long(inputs["attention_mask"].shape[1]):
+                continue
             at = torch.arange(len(group), device=self.words.weight.device)
             logits = self._logits(inputs, at, torch.full_like(at, inputs["attention_mask"].shape[1] - 1))
             for i, row in zip(group, logits.log_softmax(-1), strict=True):
@@ -209,47 +225,6 @@ class LanguageModel(nn.Module):
     def visual_tokens(self, tokens: Tensor | None) -> Tensor | None:
         """Visual tokens (B, P, W) that are joined with the words: here those given, of the word embeddings' width."""
         return tokens
-
-    def encode(self, prompt: str) -> list[int]:
-        """Token ids of a text that another text will follow."""
-        return self._encode(self.template(prompt))
-
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=self.template.special)
-        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids  # some end every text by themselves
-
-    def split_options(self, context: str, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        """Token ids of a context and of each text after it, encoded as one: each tokenizer places the space itself.
-
-        A token may span the end of the context and the start of a text. All texts are cut where the context's own
-        tokens end in each of them, so that their likelihoods are those of the same event: what follows the same prompt.
-
-        Args:
-            context: what stands before the texts.
-            texts: one space after it, or as the template goes on; each has at least one token.
-
-        Raises:
-            UserError: no token of the context stays its own.
-        """
-        before = self.encode(context)
-        prompt = f"{self.template(context)}{self.template.joint}"
-        wholes = [self._encode(f"{prompt}{text}") for text in texts]
-        n = min((_common(before, whole[:-1]) for whole in wholes), default=len(before))
-        if not n:
-            raise UserError(f"prompt {context!r}: nothing of it stands before the text; say more in adapter.prompt")
-        return before[:n], [whole[n:] for whole in wholes]
-
-    def _rows(self, continuations: Sequence[Continuation], seen: bool) -> list[Row]:
-        """Token ids of each continuation, those of one example and context cut alike."""
-        asked: dict[tuple[int, str], list[int]] = {}
-        for place, (video, context, _) in enumerate(continuations):
-            asked.setdefault((video, context), []).append(place)
-        rows: dict[int, Row] = {}
-        for (video, context), places in asked.items():
-            ids, texts = self.split_options(context, [continuations[place].text for place in places])
-            for place, text in zip(places, texts, strict=True):
-                rows[place] = Row(ids, text, video if seen else 0, place)
-        return [rows[place] for place in range(len(rows))]
 
     @property
     def _most_scored(self) -> int:
@@ -277,7 +252,6 @@ class LanguageModel(nn.Module):
         """The model's inputs of whole rows, and of each the position that predicts its text's first token."""
         ids, mask = self._padded([row.context + row.text[:-1] for row in rows])
         inputs = self.join.inputs(self.words, ids, mask, _of(visual, rows))
-        self._check_length(inputs["attention_mask"].shape[1] + 1)
         return inputs, [self.join.positions(visual) + len(row.context) - 1 for row in rows]
 
     def _score_after_contexts(
@@ -294,7 +268,6 @@ class LanguageModel(nn.Module):
         for batch in self._batches([row for group in groups for row in group], visual):
             ids, mask = self._padded([row.context[-1:] + row.text[:-1] for row in batch])
             kept = torch.tensor([place_of[row.place] for row in batch], device=ids.device)
-            self._check_length(before.shape[1] + mask.shape[1] + 1)
             inputs = self.join.further(ids, torch.cat([before[kept], mask], 1), _of(visual, batch))
             cached = {**inputs, "past_key_values": repeated(past, kept), "use_cache": True}
             self._score(cached, batch, [0] * len(batch), logprobs)
@@ -331,7 +304,7 @@ class LanguageModel(nn.Module):
         self, prompts: Sequence[str], tokens: Tensor | None
     ) -> Iterator[tuple[list[int], dict[str, Any]]]:
         """Yield prompts of equal length: their indices, and the model's inputs."""
-        rows = [self.encode(prompt) for prompt in prompts]
+        rows = [self.prompts.encode(prompt) for prompt in prompts]
         visual = self.visual_tokens(tokens)
         groups: dict[int, list[int]] = {}
         for i, ids in enumerate(rows):
@@ -376,23 +349,18 @@ class LanguageModel(nn.Module):
         logits = self._run(inputs, rows, columns).logits
         return (logits[0] if self.traits.rows else logits[rows, columns]).float()  # type: ignore[no-any-return]
 
-    def _check_length(self, length: int) -> None:
-        """Raises UserError if the model does not read so many tokens."""
+    def _too_long(self, length: int) -> str:
+        """Why the model does not read so many tokens; empty where it does."""
         config: Any = self.lm.config
         most = getattr(config.get_text_config(), "max_position_embeddings", None) or length
-        if length > most:
-            raise UserError(
-                f"the language model reads {most:,} tokens, and video, prompt and text have {length:,}: give fewer "
-                "adapter.latents or adapter.max_tokens, a shorter adapter.prompt, or another lm"
-            )
+        if length <= most:
+            return ""
+        return (
+            f"the language model reads {most:,} tokens, and video, prompt and text have {length:,}: give fewer "
+            "adapter.latents or adapter.max_tokens, a shorter adapter.prompt, or another lm"
+        )
 
 
 def _of(visual: Tensor | None, rows: Sequence[Row]) -> Tensor | None:
     """The visual tokens of each row."""
     return None if visual is None else visual[torch.tensor([row.video for row in rows], device=visual.device)]
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -14,10 +14,23 @@ class Continuation(NamedTuple):
 
 
 class Likelihood(NamedTuple):
-    """The log-probability of a text, the sum over its tokens, and how many these are."""
+    """The log-probability of a text, the sum over its tokens, and how many these are; NaN with the reason of a failure.
+
+    Attributes:
+        failure: why there is no log-probability; empty where there is one, or where only the model could say.
+    """
 
     logprob: float
     tokens: int
+    failure: str = ""
+
+
+class Generated(NamedTuple):
+    """A text that a model generated, and whether it ended the text itself; None with the reason of a failure."""
+
+    text: str | None
+    ended: bool = False
+    failure: str = ""
 
 
 class Row(NamedTuple):

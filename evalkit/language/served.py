@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar
 
 from evalkit.canary.finding import Finding
 from evalkit.errors import UserError, in_line
-from evalkit.language.causal_lm import Continuation, Likelihood
+from evalkit.language.continuations import Continuation, Generated, Likelihood
 from evalkit.language.templates import PLAIN
 
 logger = logging.getLogger("evalkit")
@@ -41,6 +41,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # between tries, twice as long each ti
 TIMEOUT_S = 120.0  # of one request, reply included
 MAX_REPLY_BYTES = 16_000_000
 LIKELIEST = (20, 5)  # next tokens asked for, where letters are weighed: what vLLM and what OpenAI allow
+REFUSED = "the server refuses the prompt"
+NO_NUMBER = "the server refuses the prompt, or gives no log-probability of each of its tokens"
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
@@ -92,7 +94,6 @@ class ServedModel:
             raise UserError(f"{KEY} holds characters that no key has")
         self.template = PLAIN
         self.findings: tuple[Finding, ...] = ()
-        self.no_text = "the server refuses the prompt"
         self._over = threading.Event()  # ends the requests of a call that has failed, or was interrupted
         self._sockets: set[socket.socket] = set()  # in use
         self._refusals: set[str] = set()  # those that were told
@@ -122,7 +123,7 @@ class ServedModel:
             values = [value for _, _, value in rows[starts[video, context] :]]
             known = bool(values) and all(value is not None for value in values)
             total = math.fsum(value for value in values if value is not None) if known else math.nan
-            likelihoods.append(Likelihood(total, len(values)))
+            likelihoods.append(Likelihood(total, len(values), "" if known else NO_NUMBER))
         return likelihoods
 
     def letter_logprobs(self, prompts: Sequence[str], letters: Sequence[str]) -> list[list[float]]:
@@ -136,8 +137,8 @@ class ServedModel:
             rows.append(row)
         return rows
 
-    def generate(self, prompts: Sequence[str], tokens: Any, beams: int, most: int) -> list[tuple[str | None, bool]]:
-        """Generate a text after each prompt, None of one that is refused; beside it, whether the model ended it itself.
+    def generate(self, prompts: Sequence[str], tokens: Any, beams: int, most: int) -> list[Generated]:
+        """Generate a text after each prompt; none of one that is refused.
 
         Raises:
             UserError: several beams, which the interface does not know.
@@ -223,16 +224,16 @@ class ServedModel:
             self._refusals.add(str(refusal))
             logger.warning(f"lm={self.base}#{self.name}: {refusal}")
 
-    def _complete(self, prompt: str, most: int) -> tuple[str | None, bool]:
+    def _complete(self, prompt: str, most: int) -> Generated:
         try:
             choice = self._post({"prompt": prompt, "max_tokens": most, "temperature": 0})
         except Refused as error:
             self._tell(error)
-            return None, False
+            return Generated(None, failure=REFUSED)
         text = choice.get("text")
         if not isinstance(text, str):
             raise UserError(f"lm={self.base}#{self.name}: a completion without text")
-        return text.strip(), choice.get("finish_reason") == "stop"
+        return Generated(text.strip(), choice.get("finish_reason") == "stop")
 
     def _post(self, request: dict[str, Any]) -> dict[str, Any]:
         """The first choice of a completion, asked again where the server is busy or stumbles.

@@ -58,7 +58,7 @@ def open_reader(
         gate=settings.gate,
         frozen=scratch is None,
     )
-    reader.use(choose_template(template, tokenizer))
+    reader.prompts.template = choose_template(template, tokenizer)
     return reader
 
 
@@ -78,7 +78,7 @@ def open_text_model(lm: str, template: TemplateChoice, precision: Precision) -> 
             raise UserError(f"lm.precision={precision}: the server has its own; leave it out")
         return ServedModel(lm)
     model = LanguageModel(*load(lm, precision=precision))
-    model.use(choose_template(template, model.tokenizer))
+    model.prompts.template = choose_template(template, model.tokenizer)
     return model
 
 
@@ -109,7 +109,7 @@ def loss_origin(reader: LanguageModel | ServedModel, lesson: Sequence[Continuati
         likelihoods = reader.loglikelihoods(lesson, tokens)
         broken = [
             batch.examples[c.video].id
-            for c, (value, _) in zip(lesson, likelihoods, strict=True)
+            for c, (value, *_) in zip(lesson, likelihoods, strict=True)
             if not math.isfinite(value)
         ]
         if broken:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from evalkit.api import Example, FeatureSpec
 from evalkit.config.config import Config
-from evalkit.features.batches import MEMORY_SHARE, InMemoryFeatures
+from evalkit.features import place
+from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.codec import pack
 from evalkit.features.extract import Variant, unchanged
 from evalkit.features.sources import Source, sources
@@ -27,7 +28,7 @@ from evalkit.pipeline.setup import Experiment, prepare, video_places
 from evalkit.pipeline.trainer import TrainSpec
 from evalkit.results import scores
 from evalkit.results.rows import Row
-from evalkit.runtime import machine, notes
+from evalkit.runtime import notes
 from evalkit.video.media import exists
 
 LOOKED_UP = 1_000  # parts whose keys are looked up, to tell which share of all is stored
@@ -152,11 +153,7 @@ def _plan(experiment: Experiment, config: Config, phases: dict[str, float]) -> P
     phases = {name: seconds for name, seconds in phases.items() if seconds}
     by_kind = {"decode": decode, "encode": encode, "fit": phases.get("fit", 0), "predict": phases.get("predict", 0)}
     bound = max(by_kind, key=lambda kind: by_kind[kind])
-    return Plan(readings, rates, phases, cache.store.limit if cache else None, _memory(), bound)
-
-
-def _memory() -> int:
-    return int(MEMORY_SHARE * machine.free_memory())
+    return Plan(readings, rates, phases, cache.store.limit if cache else None, place.room(cache).memory, bound)
 
 
 def _sample(needed: Sequence[_Needed], rng: random.Random) -> list[Source]:
@@ -219,17 +216,18 @@ def _readings(
 ) -> list[Reading]:
     """What is read for each split, and how much of it is stored."""
     views, cache = experiment.extractor.views, experiment.reader.cache
-    limit, memory, readings = cache.store.limit if cache else 0, _memory(), []
+    room, readings = place.room(cache), []
     for name, spec, wanted, variants in needed:
-        size = in_memory = 0
+        size, times, again = 0, 1, 0
         if spec in rows:
             row = rows[spec][0].contiguous()
-            in_memory = row.nbytes * len(wanted)
             size = pack(row, spec.layout if spec else "given")[0].nbytes * len(wanted) * len(variants)
-        kept = in_memory <= memory or (spec is not None and (limit is None or size <= limit))
-        times = 1 if kept or name == "test" else max(1, experiment.adapter.epochs)
+            where = "memory" if name == "test" else room.place(row, len(wanted), spec if cache else None)
+            times = max(1, experiment.adapter.epochs) if where == "videos" else 1
+            again = experiment.adapter.epochs if where == "store" else 0
         stored = _stored(experiment, _Needed(name, spec, wanted, variants), rng)
-        readings.append(Reading(name, len(wanted), views.clips * views.crops * len(variants), stored, size, times))
+        clips = views.clips * views.crops * len(variants)
+        readings.append(Reading(name, len(wanted), clips, stored, size, times, again))
     return readings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ class Reading:
         stored: the share of the parts that is stored already, of a sample.
         bytes: of all their features, as stored.
         times: how often each part is encoded: once, or once an epoch where neither memory nor store hold the features.
+        again: how often each part is read from the store after that: once an epoch where memory does not hold them.
     """
 
     name: str
@@ -40,6 +41,12 @@ class Reading:
     stored: float
     bytes: int
     times: int = 1
+    again: int = 0
+
+    @property
+    def from_store(self) -> float:
+        """Parts that are read from the store."""
+        return self.parts * (self.stored + self.again)
 
     @property
     def left(self) -> float:
@@ -56,6 +63,7 @@ class Rates(NamedTuple):
         decode_s: seconds for one part, by all decoding processes, while nothing is encoded.
         encode_s: seconds for one clip on one device.
         both_s: seconds for one part while one process decodes, encodes and stores.
+        stored_s: seconds to read the features of one part from the store.
     """
 
     sample: int
@@ -63,6 +71,7 @@ class Rates(NamedTuple):
     decode_s: float
     encode_s: float
     both_s: float
+    stored_s: float = 0.0
 
     def seconds(self, reading: Reading, devices: int, nodes: int, on_gpu: bool) -> float:
         """Seconds for what is left to read, by so many devices on each of so many machines like this one.
@@ -70,7 +79,8 @@ class Rates(NamedTuple):
         On a CPU, the devices of a machine share its cores, on which it decodes, too.
         """
         one = self.both_s + self.encode_s * (reading.clips - self.clips)
-        return reading.left * (max(self.decode_s, one / devices) if on_gpu else one) / nodes
+        left = reading.left * (max(self.decode_s, one / devices) if on_gpu else one)
+        return (left + reading.from_store * self.stored_s) / nodes
 
 
 def measure(experiment: Experiment, sample: Sequence[Source]) -> tuple[list[Tensor], Rates | None]:
@@ -92,22 +102,27 @@ def measure(experiment: Experiment, sample: Sequence[Source]) -> tuple[list[Tens
     keep(batch).cpu()  # as the first batch, which allocates and compiles, takes longer
     encode_s = min(seconds_of(lambda: keep(batch).cpu()) for _ in range(3)) / len(batch)
     few = chosen[: max(2, 2 * len(batch) // clips, int(SAMPLE_S / (decode_s + encode_s * clips)))]
-    return pixels, Rates(len(chosen), clips, decode_s, encode_s, _both(experiment, few))
+    return pixels, Rates(len(chosen), clips, decode_s, encode_s, *_with_store(experiment, few))
 
 
-def _both(experiment: Experiment, sample: Sequence[Source]) -> float:
-    """Seconds for one part while one process decodes, encodes and stores, after its first batch."""
+def _with_store(experiment: Experiment, sample: Sequence[Source]) -> tuple[float, float]:
+    """Seconds for one part while one process decodes, encodes and stores, after its first batch; and to find one."""
     extractor, cache = replace(experiment.extractor, cost=Cost()), experiment.reader.cache
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=cache.store.folder.parent if cache else None) as folder:
         fresh = cache and replace(cache, store=Store(Path(folder), cache.store.limit))
-        times = [time.monotonic()]
-        for _ in extractor.encode(sample, experiment.reader.keep, "", {"": unchanged}, fresh):
+        times, stored_s = [time.monotonic()], 0.0
+
+        def encode() -> Iterator[object]:
+            return extractor.encode(sample, experiment.reader.keep, "", {"": unchanged}, fresh)
+
+        for _ in encode():
             times.append(time.monotonic())
         if fresh:
+            stored_s = seconds_of(lambda: list(encode())) / len(sample)
             fresh.store.close()
     clips = extractor.views.clips * extractor.views.crops
     start = min(-(-extractor.batch // clips), len(sample) // 2)
-    return (times[-1] - times[start]) / (len(sample) - start)
+    return (times[-1] - times[start]) / (len(sample) - start), stored_s
 
 
 def _clip_bytes(experiment: Experiment) -> int:

@@ -153,9 +153,14 @@ def write_run(
         started: when the run began.
         clock: monotonic time of that.
         training: what a step of training cost; None where there was none.
+
+    Raises:
+        UserError: the adapter answered no example at all.
     """
     options, scoring = config.options, time.monotonic()
     rows = _rows(task.test, predicted)
+    if all(row.failure and "said" not in (row.detail or {}) for row in rows):  # a wrong answer is said
+        raise UserError(f"none of the {len(rows):,} test examples was answered; {rows[0].id}: {rows[0].failure}")
     scored = scores.scores(task.score, rows, options.seed)
     labeled = any(row.target is not None for row in rows)
     controls = [measure_control(name, task, of) for name, of in predicted.by_control.items() if name and labeled]

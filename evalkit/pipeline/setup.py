@@ -28,7 +28,7 @@ from evalkit.pipeline.checks import check_task
 from evalkit.pipeline.settings import adapter_settings, grid_passes, refuse_grid, refuse_idle
 from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
-from evalkit.runtime.machine import cores
+from evalkit.runtime.machine import cores, threads
 from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.video import places
 from evalkit.video.decode import default_decoder
@@ -117,7 +117,7 @@ def load_runner(config: Config, ranks: Ranks = ALONE) -> EncoderRunner:
     torch.manual_seed(options.seed)
     device = find_device(options.device, ranks)
     if device.type == "cpu":
-        torch.set_num_threads(options.threads or max(1, cores() // ranks.local_size))
+        torch.set_num_threads(options.threads or threads(ranks.local_size))
     encoder = config.module
     if encoder is None:
         encoder = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)

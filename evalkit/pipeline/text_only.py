@@ -34,7 +34,7 @@ from evalkit.pipeline.settings import TRAINING
 from evalkit.pipeline.setup import adapter_builder, find_device, grid_points, load_task
 from evalkit.results import run_folder, schema, scores
 from evalkit.results.provenance import packages
-from evalkit.runtime.machine import cores
+from evalkit.runtime.machine import threads
 from evalkit.runtime.progress import track
 from evalkit.runtime.ranks import ALONE
 
@@ -79,7 +79,7 @@ def run(config: Config, size: int = 1) -> Path:
     torch.manual_seed(options.seed)
     device = find_device(options.device, ALONE)
     if device.type == "cpu":
-        torch.set_num_threads(options.threads or cores())
+        torch.set_num_threads(options.threads or threads())
     task = load_task(config)
     if task.adapter and not options.adapter:
         raise UserError(

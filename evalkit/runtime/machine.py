@@ -22,6 +22,15 @@ def cores() -> int:
     return max(1, min(allowed, _quota(Path("/sys/fs/cgroup")) or allowed))
 
 
+def threads(processes: int = 1) -> int:
+    """Threads of arithmetic of each of so many processes: OMP_NUM_THREADS if that is set, else its part of the cores.
+
+    Of several processes on the same cores, two threads each would mostly wait for one another.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else max(1, cores() // processes)
+
+
 def free_memory() -> int:
     """Bytes of memory that this process may still take, by the system and, in a container, by its limit.
 

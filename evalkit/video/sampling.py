@@ -37,8 +37,8 @@ def frame_indices(
         frames: frames in one clip.
         span: start and end in seconds; None means the whole video.
         drawn: random numbers for what is fixed otherwise: where in its own part of the span a clip starts (`dense`,
-            `fps`; clips that are longer than their parts stay evenly spaced), which moment of a segment is shown
-            (`uniform`, `segments`).
+            `fps`; clips that are longer than their parts stay evenly spaced), which moment of each of F equal segments
+            is shown (all others).
 
     Returns:
         `views.clips` arrays of shape (frames,), each ascending; a frame may come twice.
@@ -54,11 +54,19 @@ def frame_indices(
     # the frame shown at the start of the span, and the last that begins inside it
     first = int(_shown(times, start))
     last = max(first, int(np.searchsorted(times, end - _rounding(times), "left")) - 1)
+    total = views.clips * frames
     match views.sampling:
-        case "uniform" | "segments":
+        case "linspace" if drawn is None:
+            indices = first + (clip * frames + step) * (last - first) // max(1, total - 1)
+        case "middle" if drawn is None:
+            count = last - first + 1
+            starts = np.arange(min(total, count) + 1) * count // min(total, count)
+            middles = (starts[:-1] + starts[1:] - 1) // 2
+            indices = first + middles[np.minimum(clip * frames + step, len(middles) - 1)]
+        case "uniform" | "segments" | "linspace" | "middle":
             fixed = 0.5 if views.sampling == "segments" else 0.0
             within = fixed if drawn is None else _numbers(drawn, views.clips, frames)
-            share = (clip * frames + step + within) / (views.clips * frames)
+            share = (clip * frames + step + within) / total
             indices = _shown(times, start + (end - start) * share)
         case "fps":
             room_s = max(0.0, end - start - frames / views.fps)

@@ -53,7 +53,7 @@ def test_options_are_scored_after_the_captions_of_all_segments(captioned: Path) 
     for example, prediction in zip(QUESTIONS, found, strict=True):
         captions = prediction.detail["captions"]
         assert captions
-        prompt = adapter.reader.encode(f"{captions}. Question: {example.text} Answer:")
+        prompt = adapter.reader.prompts.encode(f"{captions}. Question: {example.text} Answer:")
         for text, likelihood in zip(CHOICES, prediction.detail["log_likelihood"], strict=True):
             ids = torch.tensor([prompt + adapter.reader.tokenizer.encode(text, add_special_tokens=False)])
             labels = torch.cat([torch.full((1, len(prompt)), -100), ids[:, len(prompt) :]], 1)

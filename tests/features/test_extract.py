@@ -161,6 +161,19 @@ def test_all_clips_are_counted() -> None:
     assert one.cost.decode_s > 0 and one.cost.encode_s > 0
 
 
+@pytest.mark.parametrize(("batch", "sizes"), [(1, [3] * 5), (8, [6, 6, 3]), (9, [9, 6]), (16, [15])])
+def test_a_batch_holds_whole_examples_and_no_more_than_it_should(batch: int, sizes: list[int]) -> None:
+    """Otherwise the last few views of one example would have a forward pass of their own in each batch."""
+    encoded_at_once: list[int] = []
+
+    def keep(clips: Tensor) -> Tensor:
+        encoded_at_once.append(len(clips))
+        return clips.float()
+
+    list(extractor(batch, clips=3).encode(wanted(*"abcde"), keep, "test", {"": extract.unchanged}))
+    assert encoded_at_once == sizes
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_video_of_which_the_encoder_gives_nan_fails_by_itself(value: float, batch: int) -> None:

@@ -45,15 +45,22 @@ def test_a_batch_that_does_not_fit_is_halved_for_good_and_nothing_is_lost(words:
     module = Hungry(3, words)
     one = forward(module)
     found = one(PIXELS, pooled)
-    assert module.sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert module.sizes == [6, 4, 2, 2, 2, 2, 2, 1]
     torch.testing.assert_close(found, forward(module, batch=1)(PIXELS, pooled))
     module.sizes.clear()
     one(PIXELS[:4], pooled)
     assert module.sizes == [2, 2]
 
 
+@pytest.mark.parametrize(("batch", "sizes"), [(11, [11]), (10, [6, 5]), (5, [4, 4, 3])])
+def test_passes_are_of_equal_size_so_that_none_is_short(batch: int, sizes: list[int]) -> None:
+    module = Hungry(11)
+    forward(module, batch)(PIXELS, pooled)
+    assert module.sizes == sizes
+
+
 def test_a_batch_that_the_user_chose_is_not_changed() -> None:
-    with pytest.raises(UserError, match=r"does not suffice for 8 clips of \(2, 3, 4, 4\) at once: batch=auto, or a sm"):
+    with pytest.raises(UserError, match=r"does not suffice for 6 clips of \(2, 3, 4, 4\) at once: batch=auto, or a sm"):
         forward(Hungry(3), auto_batch=False)(PIXELS, pooled)
 
 

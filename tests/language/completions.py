@@ -85,7 +85,7 @@ class Completions:
 
     def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
         prompt, tokenizer = body["prompt"], self.model.tokenizer
-        ((text, ended),) = self.model.generate([prompt], None, 1, body["max_tokens"])
+        ((text, ended, _),) = self.model.generate([prompt], None, 1, body["max_tokens"])
         choice: dict[str, Any] = {"text": f" {text}", "finish_reason": "stop" if ended else "length"}
         if body.get("logprobs") is None or not self.logprobs:
             return choice

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from evalkit.errors import UserError
 from evalkit.language.causal_lm import Continuation, LanguageModel
+from evalkit.language.continuations import Generated
 from evalkit.language.examine import options
 from evalkit.language.reader import VideoLanguageModel
 
@@ -177,16 +178,16 @@ def _measured(reader: LanguageModel, tokens: Tensor | None) -> Conformance:
     singly = [reader.loglikelihoods([one._replace(video=0)], of(one.video))[0].logprob for one in ASKED]
     whole = []
     for video, context, text in ASKED:
-        ids, (rest,) = reader.split_options(context, [text])
+        ids, (rest,) = reader.prompts.split_options(context, [text])
         logprobs = _logits(reader, ids + rest, of(video))[-len(rest) - 1 : -1].double().log_softmax(-1)
         whole.append(float(logprobs[range(len(rest)), rest].sum()))
     blind = [likelihood.logprob for likelihood in reader.loglikelihoods(ASKED)]
     texts = []
     for video, prompt in enumerate(CONTEXTS):
-        ids, new = reader.encode(prompt), list[int]()
+        ids, new = reader.prompts.encode(prompt), list[int]()
         while len(new) < 5 and reader.eos not in new:
             new.append(int(_logits(reader, ids + new, of(video))[-1].argmax()))
-        texts.append((reader.tokenizer.decode(new, skip_special_tokens=True).strip(), reader.eos in new))
+        texts.append(Generated(reader.tokenizer.decode(new, skip_special_tokens=True).strip(), reader.eos in new))
     return Conformance(
         reference=max(abs(a - b) for a, b in zip(together, whole, strict=True)),
         batch=max(abs(a - b) for a, b in zip(together, singly, strict=True)),

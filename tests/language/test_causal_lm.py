@@ -38,7 +38,7 @@ def exact(reader: LanguageModel, asked: list[Continuation]) -> list[float]:
     """Log-likelihoods in float64, each text by itself, from the logits of its whole sequence."""
     model, values = copy.deepcopy(reader.lm).double(), []
     for k, context, text in asked:
-        ids, texts = reader.split_options(context, [c.text for c in asked if c[:2] == (k, context)])
+        ids, texts = reader.prompts.split_options(context, [c.text for c in asked if c[:2] == (k, context)])
         rest = texts[[c.text for c in asked if c[:2] == (k, context)].index(text)]
         logprobs = model(input_ids=torch.tensor([ids + rest])).logits[0, len(ids) - 1 : -1].log_softmax(-1)
         values.append(float(logprobs[range(len(rest)), rest].sum()))
@@ -67,7 +67,7 @@ def test_only_texts_are_projected_to_the_vocabulary_and_contexts_are_read_once(t
     likelihoods = reader.loglikelihoods(ASKED)
     texts = [likelihood.tokens for likelihood in likelihoods]
     assert sum(projected) == sum(texts) + len(QUESTIONS)  # one position of each context alone
-    contexts = [len(reader.split_options(question, OPTIONS)[0]) for question in QUESTIONS]
+    contexts = [len(reader.prompts.split_options(question, OPTIONS)[0]) for question in QUESTIONS]
     padded = sum(3 * max(texts[k : k + 3]) for k in range(0, 9, 3))
     assert sum(read) == sum(contexts) - len(contexts) + padded
     projected.clear()
@@ -89,7 +89,7 @@ def test_passes_keep_their_bounds_and_change_nothing(
         lambda _, args, kwargs: held.append(kwargs["attention_mask"].numel()), with_kwargs=True
     )
     assert logprobs(reader) == pytest.approx(wanted, abs=1e-4)
-    longest = max(len(reader.encode(f"{c.context} {c.text}")) for c in ASKED)
+    longest = max(len(reader.prompts.encode(f"{c.context} {c.text}")) for c in ASKED)
     assert max(sizes) <= max(logits, 4 * 500) and max(held) <= max(positions, longest)
 
 
@@ -116,7 +116,7 @@ def test_options_after_a_token_that_spans_the_prompt_are_cut_alike() -> None:
     """All are the same event: of the option that is not joined, the prompt's end counts, too."""
     spanning = joining()
     reader = LanguageModel(large(50), spanning)
-    ids, (joined, other) = reader.split_options("Q? A:", ["a b", "c"])
+    ids, (joined, other) = reader.prompts.split_options("Q? A:", ["a b", "c"])
     assert spanning.convert_ids_to_tokens(ids) == [*"Q? A"]
     assert [spanning.convert_ids_to_tokens(row) for row in (joined, other)] == [[": a", " ", "b"], [":", " ", "c"]]
     asked = [Continuation(0, "Q? A:", text) for text in ("a b", "c")]
@@ -136,14 +136,14 @@ def test_an_empty_option_has_a_token_too(tokenizer: Any) -> None:
 
 def test_a_prompt_of_which_nothing_stays_is_told() -> None:
     with pytest.raises(UserError, match="prompt ':': nothing of it stands before the text; say more in adapter.prompt"):
-        LanguageModel(large(50), joining()).split_options(":", ["a b", "c"])
+        LanguageModel(large(50), joining()).prompts.split_options(":", ["a b", "c"])
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_the_tokens_of_its_texts_and_their_end(tokenizer: Any) -> None:
     model = large(500).requires_grad_(True)
     reader = LanguageModel(model, tokenizer, frozen=False)
     loss = reader(ASKED[:4], None, end=True)
-    rows = [reader.split_options(c.context, [c.text]) for c in ASKED[:4]]
+    rows = [reader.prompts.split_options(c.context, [c.text]) for c in ASKED[:4]]
     total = torch.zeros(())
     for ids, (text,) in rows:
         labels = torch.tensor([[-100] * len(ids) + [*text, reader.eos]])

@@ -61,7 +61,7 @@ def model(source: str | None = None) -> LanguageModel:
     begins = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
     tokenizer.backend_tokenizer.post_processor = begins  # as Llama's, whose tokenizer begins a text by itself
     made = LanguageModel(lm, tokenizer).eval()
-    made.use(choose_template("auto", tokenizer))
+    made.prompts.template = choose_template("auto", tokenizer)
     return made
 
 
@@ -94,11 +94,11 @@ def test_an_option_is_joined_as_the_template_goes_on_and_a_text_begins_once(sour
     whole = whole[: whole.index("a red ring") + len("a red ring")]
     ids = tokenizer.encode(whole, add_special_tokens=not whole.startswith("<s>"))
     assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
-    context, (text,) = made.split_options("What is it?", ["a red ring"])
+    context, (text,) = made.prompts.split_options("What is it?", ["a red ring"])
     assert context + text == ids
     labels = torch.tensor([[-100] * len(context) + text])
     loss = made.lm(input_ids=torch.tensor([ids]), labels=labels).loss.item()
-    ((logprob, count),) = made.loglikelihoods([Continuation(0, "What is it?", "a red ring")])
+    ((logprob, count, _),) = made.loglikelihoods([Continuation(0, "What is it?", "a red ring")])
     assert count == len(text) and logprob == pytest.approx(-loss * len(text), abs=1e-4)
 
 
@@ -179,10 +179,10 @@ def test_a_text_ends_at_any_of_the_tokens_that_the_files_name(tmp_path: Path) ->
     made = LanguageModel(*load(str(tmp_path))).eval()
     assert made.ends == [3, 7], "the tokenizer's is 3"
     long = LanguageModel(*load("")).eval()
-    ((text, _),) = long.generate(["Question: What happens? Answer:"], None, 1, 8)
+    ((text, *_),) = long.generate(["Question: What happens? Answer:"], None, 1, 8)
     assert text is not None
     ids = long.tokenizer.encode(text, add_special_tokens=False)
     ending: Any = made.lm.generation_config
     ending.eos_token_id = [ids[2], 3]
-    ((short, ended),) = made.generate(["Question: What happens? Answer:"], None, 1, 8)
+    ((short, ended, _),) = made.generate(["Question: What happens? Answer:"], None, 1, 8)
     assert ended and short is not None and text.startswith(short) and len(short) < len(text)

@@ -56,6 +56,14 @@ def test_on_gpus_the_slower_of_decoding_and_encoding_bounds_and_on_cpus_the_core
     assert RATES.seconds(replace(READING, times=30), 1, 1, on_gpu=True) == pytest.approx(30 * 750 * 0.5)
 
 
+def test_what_is_stored_is_read_once_and_once_an_epoch_where_memory_does_not_hold_it() -> None:
+    rates = RATES._replace(stored_s=0.01)
+    assert rates.seconds(READING, 1, 1, on_gpu=False) == pytest.approx(750 * 0.5 + 250 * 0.01)
+    assert rates.seconds(replace(READING, again=30), 1, 2, on_gpu=True) == pytest.approx(
+        (750 * 0.5 + (250 + 30 * 1000) * 0.01) / 2
+    )
+
+
 @pytest.mark.parametrize(
     ("limit", "mend"), [(50 * 10**9, "give EVALKIT_CACHE_GB=8502,"), (None, "give cache=on, or store less")]
 )

@@ -197,6 +197,33 @@ def test_captions_and_answers_of_a_language_model_that_gives_nan_fail(settings: 
         assert prediction.value is None and "the language model gives" in prediction.detail["failure"]
 
 
+@pytest.mark.parametrize("scorer", ["likelihood", "likelihood_per_token", "pmi", "letter", "yes", "letter_said"])
+def test_a_question_longer_than_the_language_model_reads_fails_alone(scorer: str) -> None:
+    """The others are answered as if it were not there."""
+    long = Example("long", Path("1"), 1, text="What? " * 2000, choices=TEXTS)
+    short = Example("short", Path("1"), 1, text="What?", choices=TEXTS)
+    task = Task(test=[long, short], score=make("egoschema", mini=True).score)
+    adapter = make_adapter("multiple_choice", text_only.NoEncoder(), task, scorer=scorer).eval()
+    failed, answered = adapter.predict([long, short], None)
+    assert failed.value is None and "the language model reads 512 tokens, and video" in failed.detail["failure"]
+    json.dumps(failed.detail, allow_nan=False)
+    assert answered == adapter.predict([short], None)[0] and "failure" not in answered.detail or scorer == "letter_said"
+
+
+@pytest.mark.parametrize("settings", [{}, {"beams": 2}, {"answers": "closed"}])
+def test_a_prompt_longer_than_the_language_model_reads_is_a_failed_text(settings: dict[str, Any]) -> None:
+    examples = [Example(str(i), Path("1"), ("yes", "no"), text="Is it? " * 2000**i) for i in range(2)]
+    task = Task(test=examples, train=examples, score=make("msvd_qa", mini=True).score)
+    adapter = make_adapter("captioner", text_only.NoEncoder(), task, max_tokens=4, **settings).eval()
+    answered, failed = adapter.predict(examples, None)
+    assert answered.value is not None and failed.value is None and failed.detail["failure"]
+
+
+def test_a_run_in_which_nothing_is_answered_is_an_error(tmp_path: Path, ego: Path) -> None:
+    with pytest.raises(UserError, match=r"none of the 40 test examples was answered; uid-00: the language model reads"):
+        run(ego, tmp_path, f"adapter.prompt={'x ' * 4000}{{question}}", "adapter.template=none")
+
+
 def break_it(lm: Any) -> None:
     """Makes a language model give NaN, as one does whose numbers overflow."""
     with torch.no_grad():

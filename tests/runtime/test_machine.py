@@ -39,6 +39,15 @@ def test_cores_are_those_that_the_scheduler_grants_and_the_quota_allows(monkeypa
         assert machine.cores() == wanted
 
 
+@pytest.mark.parametrize(("given", "alone", "of_five"), [("", 12, 2), ("3", 3, 3), ("0", 12, 2), ("4,2", 12, 2)])
+def test_threads_are_those_of_the_environment_else_a_part_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch, given: str, alone: int, of_five: int
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 12)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert (machine.threads(), machine.threads(5)) == (alone, of_five)
+
+
 @pytest.mark.parametrize(
     ("files", "left"),
     [

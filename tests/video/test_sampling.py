@@ -35,6 +35,11 @@ def as_lists(clips: list[NDArray[np.int64]]) -> list[list[int]]:
         (Views("uniform", clips=2), 2, [[0, 25], [50, 75]]),
         (Views("segments"), 4, [[12, 37, 62, 87]]),
         (Views("segments", clips=2), 2, [[12, 37], [62, 87]]),
+        (Views("linspace"), 4, [[0, 33, 66, 99]]),
+        (Views("linspace", clips=2), 2, [[0, 33], [66, 99]]),
+        (Views("linspace"), 1, [[0]]),
+        (Views("middle"), 4, [[12, 37, 62, 87]]),
+        (Views("middle"), 3, [[16, 49, 82]]),
         (Views("fps", fps=1), 4, [[0, 10, 20, 30]]),
         (Views("fps", fps=2, clips=3), 4, [[0, 5, 10, 15], [40, 45, 50, 55], [80, 85, 90, 95]]),
         (Views("dense", stride=2), 4, [[0, 2, 4, 6]]),
@@ -53,6 +58,8 @@ def test_ten_seconds_at_ten_frames_per_second_give_the_frames_counted_by_hand(
     [
         (Views("uniform"), [20, 25, 30, 35]),
         (Views("segments"), [22, 27, 32, 37]),
+        (Views("linspace"), [20, 26, 32, 39]),
+        (Views("middle"), [22, 27, 32, 37]),
         (Views("fps", fps=2), [20, 25, 30, 35]),
         (Views("fps", fps=1), [20, 30, 39, 39]),
         (Views("dense", stride=4), [20, 24, 28, 32]),
@@ -85,6 +92,31 @@ def test_a_moment_on_the_start_of_a_frame_means_it_though_the_container_rounds_t
             if step * count % frames == 0:
                 assert index == step * count // frames
             assert abs(index - step * count / frames) <= 1.1
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 300, 1189])
+@pytest.mark.parametrize("frames", [1, 3, 8, 16])
+def test_frames_between_both_ends_and_middles_of_segments_are_those_of_the_published_code(
+    count: int, frames: int
+) -> None:
+    """By numpy as Perception Encoder and InternVideo2 do: a truncated linspace, and halves of truncated bounds."""
+    times, duration = constant(count, 30)
+    (clip,) = frame_indices(times, duration, Views("linspace"), frames)
+    assert clip.tolist() == [int(k * (count - 1) / (frames - 1)) if frames > 1 else 0 for k in range(frames)]
+    (clip,) = frame_indices(times, duration, Views("middle"), frames)
+    bounds = np.linspace(0, count, min(frames, count) + 1).astype(int)
+    middles = [(bounds[k] + bounds[k + 1] - 1) // 2 for k in range(len(bounds) - 1)]
+    assert clip.tolist() == middles + [middles[-1]] * (frames - len(middles))
+
+
+def test_three_ways_to_take_eight_of_three_hundred_frames() -> None:
+    times, duration = constant(300, 30)
+    of = {
+        way: as_lists(frame_indices(times, duration, Views(way), 8))[0] for way in ("uniform", "segments", "linspace")
+    }
+    assert of["linspace"] == [0, 42, 85, 128, 170, 213, 256, 299]
+    assert of["uniform"][:2] == [0, 37] and of["uniform"][-1] == 262
+    assert of["segments"][:2] == [18, 56] and of["segments"][-1] == 281
 
 
 def test_uneven_frames_are_those_that_a_player_shows() -> None:

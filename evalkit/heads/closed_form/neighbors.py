@@ -1,6 +1,6 @@
 """k-NN on frozen features: one exact search for the largest k, from which every smaller k votes.
 
-Features and targets are as in `evalkit.heads.solvers`.
+Features and targets are as in `evalkit.heads.closed_form`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.errors import UserError
-from evalkit.heads.solvers import as_columns, blocks, check_binary, check_features, check_grid, check_labels
+from evalkit.heads.closed_form.inputs import as_columns, blocks, check_binary, check_features, check_grid, check_labels
 
 
 class NeighborGallery:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evalkit.api import Clip, FeatureSpec, Views
-from evalkit.features import batches
+from evalkit.features import place as places
 from evalkit.features.extract import FeatureCache
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.store import Store
@@ -34,7 +34,7 @@ def told(
     caplog.clear()
     cache = FeatureCache(Store(folder, None if limit is None else int(limit)), replace(KEY, feature_spec=spec))
     with caplog.at_level(logging.INFO, "evalkit"):
-        place = batches._where(ROW, ROWS, ROWS, "encode train", cache, saving)
+        place = places.chosen(ROW, ROWS, ROWS, "encode train", cache, saving)
     (note,) = caplog.messages
     return place, note
 
@@ -76,4 +76,4 @@ def test_a_disk_with_less_room_than_the_limit_counts(
 def test_processes_of_a_machine_that_hold_the_same_share_its_memory(tmp_path: Path, holders: int, place: str) -> None:
     cache = FeatureCache(Store(tmp_path), KEY)
     rows = int(0.4 * (1 << 30)) // ROW.nbytes
-    assert batches._where(ROW, rows, rows, "encode train", cache, holders=holders) == place
+    assert places.chosen(ROW, rows, rows, "encode train", cache, holders=holders) == place

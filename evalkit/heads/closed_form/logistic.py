@@ -1,91 +1,24 @@
-"""Linear probes without epochs: ridge and logistic regression on frozen features, a whole grid at once.
-
-    points = logistic(train, labels, [0.01, 0.1, 1.0], classes=50)
-    best = (points.predict(val) == val_labels).double().mean(1).argmax()   # the caller chooses, on val
-    scores = points.scores(test, best)
-
-Features are (N, D), float, on any device, and are taken as they are, so that every point equals scikit-learn's
-estimator on the same numbers. What a lambda or a C means depends on their scale: standardize them with the mean and
-deviation of the training examples, or scale each to length 1, before you fix a grid.
-
-Targets are (N,) class indices, int64, or (N, T) columns: 0 and 1, several of which may be 1 (multi-label); for ridge
-any finite numbers. Nothing of size grid x N x classes is ever made: scores are given one point at a time.
-"""
+"""Logistic regression along a path of penalties, by L-BFGS."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evalkit.errors import UserError
+from evalkit.heads.closed_form.inputs import as_columns, blocks, check_binary, check_features, check_grid
+from evalkit.heads.closed_form.ridge import LinearClassifier, reduced
 
 _C_BOUNDS = (1e-12, 1e12)  # float32 weights and gradients stay finite within
 _MAX_ITERATIONS = 1000  # of L-BFGS at one C
 _HISTORY = 10  # pairs of changes that L-BFGS keeps
 _FLOOR = -40.0  # log-odds are clamped here: two such factors, e^-80, are far from denormal numbers, which are slow
 _MASKED = -1e30  # a logit whose softmax is 0
-
-
-@dataclass(frozen=True)
-class LinearClassifier:
-    """Linear models, one per grid point, in the grid's order.
-
-    Attributes:
-        weight: (G, D, T).
-        bias: (G, T); minus infinity for a class without a training example, which no finite number minimizes.
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __len__(self) -> int:
-        return len(self.weight)
-
-    def scores(self, x: Tensor, point: int) -> Tensor:
-        """Logits (or ridge's estimates of the targets) (N, T) of features (N, D) at one grid point."""
-        return torch.addmm(self.bias[point], x.to(self.weight), self.weight[point])
-
-    def predict(self, x: Tensor) -> Tensor:
-        """Best class at every grid point, (G, N) int64; a tie goes to the lower class."""
-        x = x.to(self.weight)  # once for all points
-        return torch.stack([self.scores(x, point).argmax(1) for point in range(len(self))])
-
-
-def ridge(x: Tensor, y: Tensor, lambdas: Sequence[float], classes: int | None = None) -> LinearClassifier:
-    """Ridge regression at every lambda: the least ||y - x W - b||^2 + lambda ||W||^2, b free; float64.
-
-    All lambdas share one decomposition. It is the SVD of x, not the eigenvectors of x'x or xx': squaring x would lose
-    the directions below 1e-8 of the largest, which a small lambda still uses. A tall x is first reduced to D + T rows
-    (QR, a few thousand rows at a time), a wide one is decomposed as it is.
-
-    Args:
-        x: (N, D) features.
-        y: (N,) class indices, which become 0 and 1 in `classes` columns, or (N, T) numbers.
-        lambdas: the grid, each above 0.
-        classes: how many there are, for class indices.
-
-    Returns:
-        Weights (G, D, T) and biases (G, T), float64.
-
-    Raises:
-        UserError: features or targets are not finite or do not fit each other, or a lambda is not above 0.
-    """
-    check_features(x, "training")
-    check_grid(lambdas, "lambda")
-    y = as_columns(y, len(x), classes).to(x.device)
-    x_mean, y_mean = x.mean(0, dtype=torch.float64), y.mean(0, dtype=torch.float64)
-    reduced = _reduced(x, x_mean, y - y_mean)
-    u, s, vt = torch.linalg.svd(reduced[:, : x.shape[1]], full_matrices=False)
-    projected = u.T @ reduced[:, x.shape[1] :]
-    weight = torch.stack([vt.T @ (projected * (s / (s * s + value))[:, None]) for value in lambdas])
-    return LinearClassifier(weight, y_mean - x_mean @ weight)
 
 
 def logistic(
@@ -137,7 +70,7 @@ def logistic(
     share = 0.5 if y.ndim == 1 and int(seen.sum()) == 2 else 1.0
 
     mean = x.mean(0, dtype=torch.float64)
-    _, s, vt = torch.linalg.svd(_reduced(x, mean), full_matrices=False)
+    _, s, vt = torch.linalg.svd(reduced(x, mean), full_matrices=False)
     axes = vt[s > s.max() * max(x.shape) * torch.finfo(torch.float64).eps].T
     z = x.new_ones(len(x), axes.shape[1] + 1, dtype=dtype)  # the last column carries the bias
     for start, rows in blocks(x, 8192):
@@ -307,93 +240,3 @@ def _line_search(
 def _dot(a: Tensor, b: Tensor) -> float:
     """Dot product, accumulated in float64."""
     return (a * b).sum(dtype=torch.float64).item()
-
-
-def blocks(x: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield rows of x in float64, at most `rows` at a time, with the index of the first."""
-    for start in range(0, len(x), rows):
-        yield start, x[start : start + rows].double()
-
-
-def _reduced(x: Tensor, mean: Tensor, y: Tensor | None = None) -> Tensor:
-    """Reduce [x - mean, y] to at most D + T rows, float64, of the same Gram matrix (QR, in blocks of rows)."""
-    width = x.shape[1] + (0 if y is None else y.shape[1])
-    reduced = torch.empty(0, width, dtype=torch.float64, device=x.device)
-    for start, rows in blocks(x, max(4096, 4 * width)):
-        block = rows - mean if y is None else torch.cat([rows - mean, y[start : start + len(rows)]], 1)
-        reduced = torch.cat([reduced, block])
-        if len(reduced) > width:
-            reduced = torch.linalg.qr(reduced, mode="r").R
-    return reduced
-
-
-def as_columns(y: Tensor, n: int, classes: int | None) -> Tensor:
-    """Check targets and make them columns (N, T), float64."""
-    if y.ndim == 1:
-        check_labels(y, n, classes)
-        return F.one_hot(y, int(classes or 0)).double()
-    if y.ndim != 2 or len(y) != n:
-        raise UserError(f"targets of shape {tuple(y.shape)} do not fit {n} examples; give (N,) class indices or (N, T)")
-    if not torch.isfinite(y).all():
-        raise UserError("targets hold NaN or infinity; every target must be a finite number")
-    return y.double()
-
-
-def check_labels(y: Tensor, n: int, classes: int | None) -> None:
-    """Check that y holds n class indices.
-
-    Raises:
-        UserError: it is of another shape or dtype, or an index is not in 0..classes - 1.
-    """
-    if y.ndim != 1 or len(y) != n or y.is_floating_point():
-        raise UserError(
-            f"targets of shape {tuple(y.shape)} and dtype {y.dtype} do not fit {n} examples; "
-            "give (N,) class indices or (N, T) columns"
-        )
-    if classes is None or classes < 1:
-        raise UserError(f"classes={classes}: class indices need the number of classes, 1 or more")
-    outside = y[(y < 0) | (y >= classes)]
-    if len(outside):
-        raise UserError(f"target {int(outside[0])} is not a class index in 0..{classes - 1}")
-
-
-def check_binary(columns: Tensor) -> None:
-    """Check that target columns hold 0 and 1 only.
-
-    Raises:
-        UserError: they do not.
-    """
-    wrong = columns[(columns != 0) & (columns != 1)]
-    if len(wrong):
-        raise UserError(
-            f"target {float(wrong[0]):g} in columns is neither 0 nor 1; give 0 and 1, or class indices (N,)"
-        )
-
-
-def check_features(x: Tensor, which: str) -> None:
-    """Check that features are (N, D), float, finite and not empty.
-
-    Raises:
-        UserError: they are not; it says `which` features, and the first row that is not finite.
-    """
-    if x.ndim != 2 or not x.is_floating_point() or 0 in x.shape:
-        raise UserError(
-            f"{which} features of shape {tuple(x.shape)} and dtype {x.dtype}; give (N, D), float, not empty"
-        )
-    bad = [start + int(i) for start, rows in blocks(x, 8192) for i in (~torch.isfinite(rows)).any(1).nonzero()[:1]]
-    if bad:
-        raise UserError(
-            f"{which} features hold NaN or infinity, first in row {bad[0]}; find what the encoder saw there"
-        )
-
-
-def check_grid(values: Sequence[float], name: str, low: float = 0.0, high: float = math.inf) -> None:
-    """Check that a grid has values, each finite, above 0, and from `low` to `high`.
-
-    Raises:
-        UserError: it does not.
-    """
-    wrong = [value for value in values if not (low <= value <= high and 0 < value < math.inf)]
-    if wrong or not len(values):
-        wanted = f"from {low:g} to {high:g}" if low else "above 0"
-        raise UserError(f"{name}={wrong[0] if wrong else 'nothing'} is not a finite number {wanted}; give one or more")

@@ -9,8 +9,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from evalkit.errors import UserError
-from evalkit.heads.neighbors import NeighborGallery
-from evalkit.heads.solvers import LinearClassifier, logistic, ridge
+from evalkit.heads.closed_form.logistic import logistic
+from evalkit.heads.closed_form.neighbors import NeighborGallery
+from evalkit.heads.closed_form.ridge import LinearClassifier, ridge
 
 CS = [1e2, 1e-4, 1e-2, 1.0]  # out of order on purpose
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from evalkit.api import Batch, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter
+from evalkit.heads.closed_form.ridge import LinearClassifier
 from evalkit.heads.labels import best_classes, multi_hot, multi_label
-from evalkit.heads.solvers import LinearClassifier
 
 # Points of a linear probe: features (N, D), class indices (N,) or ones and zeros (N, classes), how many classes there
 # are -> a probe per point.
