@@ -155,7 +155,7 @@ LAYERS = (
 )
 # The board has a file per thing that it writes, and its data.
 # A file per command, and per step of a run, has no other place.
-CROWDED = {"leaderboard", "evalkit/commands", "evalkit/pipeline"}
+CROWDED = {"leaderboard", "evalkit/commands"}
 
 
 def test_every_import_leads_down_the_layers_and_packages_make_no_circle() -> None:

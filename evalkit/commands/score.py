@@ -18,7 +18,7 @@ def main(words: list[str]) -> int:
         UserError: not one run is named, or it cannot be scored; or predictions made elsewhere are not as they should.
     """
     if any(word.startswith("predictions=") for word in words):
-        from evalkit.pipeline.foreign import score_predictions  # imports torch
+        from evalkit.pipeline.foreign.record import score_predictions  # imports torch
 
         folder = score_predictions(words)
         print(table(load(folder)))

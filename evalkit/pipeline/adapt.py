@@ -9,8 +9,8 @@ from evalkit import encoders
 from evalkit.config.config import Config
 from evalkit.errors import UserError
 from evalkit.pipeline import preflight
-from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.setup import Experiment, frozen_parts, prepare
+from evalkit.pipeline.training.fit import fit_adapter
 from evalkit.results.schema import plain
 from evalkit.runtime.atomic import hidden_beside, rename
 from evalkit.runtime.ranks import ALONE, Ranks

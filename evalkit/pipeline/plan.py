@@ -19,13 +19,14 @@ from evalkit.features.codec import pack
 from evalkit.features.extract import Variant, unchanged
 from evalkit.features.sources import Source, sources
 from evalkit.heads.adapter import Adapter
-from evalkit.pipeline import examples, preflight, trainer
+from evalkit.pipeline import preflight
 from evalkit.pipeline.controls import controls_of, pixel_variants
-from evalkit.pipeline.examples import Examples
-from evalkit.pipeline.fit import training_examples, training_sources
 from evalkit.pipeline.rates import Rates, Reading, measure, seconds_of
 from evalkit.pipeline.setup import Experiment, prepare, video_places
-from evalkit.pipeline.trainer import TrainSpec
+from evalkit.pipeline.training import examples, trainer
+from evalkit.pipeline.training.examples import Examples
+from evalkit.pipeline.training.fit import training_examples, training_sources
+from evalkit.pipeline.training.trainer import TrainSpec
 from evalkit.results import scores
 from evalkit.results.rows import Row
 from evalkit.runtime import notes

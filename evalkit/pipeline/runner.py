@@ -25,9 +25,9 @@ from evalkit.heads.adapter import Adapter
 from evalkit.heads.flops import trainable_flops
 from evalkit.pipeline import plan, preflight
 from evalkit.pipeline.controls import controls_of, measure_control
-from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.predict import Predictions, predict
 from evalkit.pipeline.setup import Experiment, meant_size, prepare, video_places
+from evalkit.pipeline.training.fit import fit_adapter
 from evalkit.results import provenance, run_folder, scores
 from evalkit.results.evidence import Evidence
 from evalkit.results.record import record

@@ -25,8 +25,8 @@ from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.sources import Source
 from evalkit.features.store import Store
 from evalkit.metrics.classification import top1_top5
-from evalkit.pipeline.examples import Examples
-from evalkit.pipeline.trainer import TrainSpec, fit
+from evalkit.pipeline.training.examples import Examples
+from evalkit.pipeline.training.trainer import TrainSpec, fit
 from evalkit.video.augment import augmented_views
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.video.sampling import frame_indices

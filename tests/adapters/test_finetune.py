@@ -22,7 +22,7 @@ from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.sources import sources
 from evalkit.metrics import ava_map
 from evalkit.metrics.classification import accuracy
-from evalkit.pipeline import examples
+from evalkit.pipeline.training import examples
 from evalkit.results import run_folder, validate
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.weights import checkpoint, trained_adapter

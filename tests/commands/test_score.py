@@ -8,7 +8,7 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.errors import UserError
-from evalkit.pipeline.foreign import score_predictions
+from evalkit.pipeline.foreign.record import score_predictions
 from evalkit.results import run_folder
 from evalkit.results.validate import rescore, validate
 from tests.given import write

@@ -15,10 +15,10 @@ from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures, StreamedFeatures, _ahead, gather
 from evalkit.features.sources import Source, sources
-from evalkit.pipeline import fit, trainer
-from evalkit.pipeline.examples import Examples, TrainingBatches
-from evalkit.pipeline.fit import fit_adapter
 from evalkit.pipeline.setup import Experiment, prepare
+from evalkit.pipeline.training import fit, trainer
+from evalkit.pipeline.training.examples import Examples, TrainingBatches
+from evalkit.pipeline.training.fit import fit_adapter
 from evalkit.runtime import machine
 from evalkit.video.augment import augmented_views
 from evalkit.weights import trained_adapter

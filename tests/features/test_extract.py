@@ -18,7 +18,7 @@ from evalkit.features.forward import Arriving
 from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source, resolve_views, sources
 from evalkit.pipeline import controls
-from evalkit.pipeline.fit import report_failures
+from evalkit.pipeline.training.fit import report_failures
 from tests.features import fake_clips
 from tests.features.fake_clips import VARIANTS, encoded, extractor, pixels, wanted
 

@@ -10,7 +10,7 @@ from torch import nn
 import evalkit
 from evalkit.cli import main
 from evalkit.errors import UserError
-from evalkit.pipeline.divided import part
+from evalkit.pipeline.training.divided import part
 from evalkit.results import run_folder, validate
 from evalkit.runtime import ranks
 from evalkit.runtime.ranks import Ranks

@@ -9,7 +9,7 @@ import pytest
 from evalkit.api import Task
 from evalkit.errors import UserError
 from evalkit.localization.segment_task import read_video_classes
-from evalkit.pipeline.foreign_files import read_predictions
+from evalkit.pipeline.foreign.files import read_predictions
 from tests.given import ANNOTATIONS, DATA, make, real, refusal, write
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evalkit.cli import main
-from evalkit.pipeline import fit, trainer
+from evalkit.pipeline.training import fit, trainer
 from evalkit.results import run_folder
 from evalkit.video.workers import DecodePool
 from tests.pipeline import tiny_world

@@ -15,8 +15,8 @@ from evalkit.heads import boxes
 from evalkit.localization import ava_files, spatiotemporal
 from evalkit.metrics import ava_map
 from evalkit.mini import film, world
-from evalkit.pipeline.foreign import score_predictions
-from evalkit.pipeline.foreign_files import read_predictions
+from evalkit.pipeline.foreign.files import read_predictions
+from evalkit.pipeline.foreign.record import score_predictions
 from evalkit.results import run_folder
 from evalkit.results.validate import validate
 from tests.given import ANNOTATIONS, make, make_adapter, real, refusal, run_of, write

@@ -12,7 +12,7 @@ from evalkit import metrics
 from evalkit.api import Example, Task
 from evalkit.errors import UserError
 from evalkit.metrics.retrieval import retrieval
-from evalkit.pipeline.foreign_files import matrix_ranks, read_predictions
+from evalkit.pipeline.foreign.files import matrix_ranks, read_predictions
 from tests.given import ANNOTATIONS, DATA, FIXTURES, linked, make, real, write
 
 VIDEO = Path("v.mp4")

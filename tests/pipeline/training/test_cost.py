@@ -15,9 +15,9 @@ from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.sources import Source
 from evalkit.heads.adapter import Adapter
 from evalkit.metrics import accuracy, top1_top5
-from evalkit.pipeline.examples import Examples
-from evalkit.pipeline.trainer import TrainSpec, fit
-from evalkit.pipeline.training_cost import Flops, SavedBytes
+from evalkit.pipeline.training.cost import Flops, SavedBytes
+from evalkit.pipeline.training.examples import Examples
+from evalkit.pipeline.training.trainer import TrainSpec, fit
 from evalkit.results.schema import violations
 from tests.given import CLIP, make_adapter, small
 from tests.records import result_of, rows_of
@@ -163,16 +163,11 @@ def test_weights_and_random_state_are_those_of_a_plain_loop() -> None:
     best, kept = -1.0, {}
     order = torch.Generator().manual_seed(0)
     for _ in range(plain.epochs):
-        loader: Any = torch.utils.data.DataLoader(
-            range(12),
-            batch_size=4,
-            shuffle=True,
-            generator=order,
-            collate_fn=list,  # type: ignore[arg-type]
-        )
+        numbers: Any = range(12)
+        loader: Any = torch.utils.data.DataLoader(numbers, batch_size=4, shuffle=True, generator=order, collate_fn=list)
         for (batch,) in (train.batches([places]) for places in loader):
             optimizer.zero_grad()
-            plain.training_step(batch, 0).backward()
+            plain.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
             optimizer.step()
         (whole,) = train.batches([list(range(12))])

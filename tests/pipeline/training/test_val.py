@@ -11,8 +11,8 @@ from evalkit.api import Example, Views
 from evalkit.errors import UserError
 from evalkit.features.batches import FeatureSet, InMemoryFeatures
 from evalkit.features.extract import Cost, SourceFeatures
-from evalkit.pipeline import fit
-from evalkit.pipeline.fit import split_val
+from evalkit.pipeline.training import fit
+from evalkit.pipeline.training.fit import split_val
 from evalkit.runtime.ranks import ALONE
 
 

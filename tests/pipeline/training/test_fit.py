@@ -20,10 +20,10 @@ from evalkit.features.sources import Source
 from evalkit.heads.adapter import Adapter
 from evalkit.heads.optim import adamw
 from evalkit.metrics import accuracy, top1_top5
-from evalkit.pipeline.examples import Examples, predict
-from evalkit.pipeline.fit import fit_adapter, split_val
 from evalkit.pipeline.setup import Experiment, prepare
-from evalkit.pipeline.trainer import DivergedError, Fitted, TrainingCurve, TrainSpec, fit, headline
+from evalkit.pipeline.training.examples import Examples, predict
+from evalkit.pipeline.training.fit import fit_adapter, split_val
+from evalkit.pipeline.training.trainer import DivergedError, Fitted, TrainingCurve, TrainSpec, fit, headline
 from evalkit.weights import trained_adapter
 from tests.given import make_adapter, make_grid
 

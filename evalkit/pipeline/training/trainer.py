@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from evalkit.api import Batch, Score
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter
-from evalkit.pipeline.divided import DividedSteps
-from evalkit.pipeline.examples import Examples, TrainingBatches, predict, val_score
-from evalkit.pipeline.training_cost import TrainingCost
+from evalkit.pipeline.training.cost import TrainingCost
+from evalkit.pipeline.training.divided import DividedSteps
+from evalkit.pipeline.training.examples import Examples, TrainingBatches, predict, val_score
 from evalkit.results.scores import headline as headline
 from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track

@@ -21,9 +21,9 @@ from evalkit.features.batches import gather
 from evalkit.features.extract import Cost, SourceFeatures, unchanged
 from evalkit.features.sources import Source, parts, sources
 from evalkit.heads.adapter import Adapter
-from evalkit.pipeline.examples import Examples
 from evalkit.pipeline.setup import Experiment
-from evalkit.pipeline.trainer import DivergedError, TrainingCurve, TrainSpec, best_point, fit
+from evalkit.pipeline.training.examples import Examples
+from evalkit.pipeline.training.trainer import DivergedError, TrainingCurve, TrainSpec, best_point, fit
 from evalkit.video import media
 from evalkit.video.augment import AugmentedView, augmented_views
 from evalkit.video.media import shown, unpacked

@@ -14,7 +14,7 @@ from typing import Any
 from evalkit.config.parse import resolve
 from evalkit.datasets.videos import relative_names
 from evalkit.errors import UserError, printable, suggest
-from evalkit.pipeline.foreign_files import Predictions, read_predictions
+from evalkit.pipeline.foreign.files import Predictions, read_predictions
 from evalkit.pipeline.setup import load_task, meant_size
 from evalkit.plugins import display_name
 from evalkit.results import provenance, run_folder, scores

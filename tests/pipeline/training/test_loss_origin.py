@@ -11,7 +11,7 @@ from evalkit.api import Batch
 from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures
 from tests.given import QUESTIONS, TASK, make_adapter, small
-from tests.pipeline.test_fit import Walker, examples, fitted
+from tests.pipeline.training.test_fit import Walker, examples, fitted
 
 CAPTIONED = [replace(example, target=("a red ring", "a ring")) for example in QUESTIONS]
 

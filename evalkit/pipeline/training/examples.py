@@ -14,7 +14,7 @@ from evalkit.api import Batch, Example, Prediction, Views
 from evalkit.features.batches import FeatureSource
 from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter, check_predictions
-from evalkit.pipeline.divided import part
+from evalkit.pipeline.training.divided import part
 from evalkit.runtime.ranks import ALONE, Ranks
 
 PREDICT_BATCH = 64

@@ -13,8 +13,8 @@ from evalkit.config.options import Trainer
 from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.sources import sources
 from evalkit.metrics.classification import accuracy
-from evalkit.pipeline.examples import Alternating, Examples, TrainingBatches
-from evalkit.pipeline.fit import training_examples
+from evalkit.pipeline.training.examples import Alternating, Examples, TrainingBatches
+from evalkit.pipeline.training.fit import training_examples
 from evalkit.runtime.ranks import Ranks
 from tests.given import make, refusal, write
 

@@ -1,0 +1,1 @@
+"""Predictions that were made elsewhere, scored as a run's own."""
