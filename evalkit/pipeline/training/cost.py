@@ -87,7 +87,7 @@ class SavedBytes:
 
 def _place(tensor: Tensor) -> int:
     """A number of the tensor's storage, of those that are there at the same time."""
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _nodes(loss: Tensor) -> Iterator[Any]:
