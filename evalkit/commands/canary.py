@@ -9,7 +9,7 @@ from evalkit.api import Views
 from evalkit.canary import reference
 from evalkit.config.config import Config
 from evalkit.features.sources import resolve_views
-from evalkit.pipeline import setup
+from evalkit.pipeline import setup, task_data
 from evalkit.pipeline.preflight import DRAWN, examine_clips, sample_clips
 
 
@@ -29,7 +29,7 @@ def canary(config: Config) -> bool:
     """
     forward = setup.load_runner(config)
     if config.options.task:
-        task = setup.load_task(config)
+        task = task_data.load_task(config)
         clips = sample_clips(setup.make_extractor(config, task.views, forward), task)
     else:
         views = resolve_views(Views(), forward.module.clip, {})

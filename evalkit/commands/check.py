@@ -15,7 +15,7 @@ from evalkit.errors import printable
 from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.key import identify
 from evalkit.features.sources import resolve_views, sources
-from evalkit.pipeline.setup import load_task, meant_size, video_places
+from evalkit.pipeline.task_data import load_task, meant_size, video_places
 from evalkit.plugins import display_name
 from evalkit.results.run_folder import fingerprint
 from evalkit.results.sizes import SPLITS, published_size, size_differences

@@ -81,7 +81,7 @@ def _size(words: Sequence[str]) -> tuple[str, int, int]:
             raise UserError(
                 f"power takes difference=, baseline=, correlation=, task=, mini= and data.*, got {word}.{near}"
             )
-    from evalkit.pipeline.setup import load_task
+    from evalkit.pipeline.task_data import load_task
 
     settled = parse.resolve("check", words)
     task = load_task(settled)

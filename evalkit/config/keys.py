@@ -44,7 +44,7 @@ class Key(NamedTuple):
     meaning: str
 
 
-# Of every task; `evalkit.pipeline.setup.load_task` compares it.
+# Of every task; `evalkit.pipeline.task_data.load_task` compares it.
 EXPECT = Key(
     *("data", "expect", Annotated[int, Gt(0)] | None, None),
     "how many test examples are meant, where that is not the published number",

@@ -22,7 +22,8 @@ from evalkit.heads.adapter import Adapter
 from evalkit.pipeline import preflight
 from evalkit.pipeline.controls import controls_of, pixel_variants
 from evalkit.pipeline.rates import Rates, Reading, measure, seconds_of
-from evalkit.pipeline.setup import Experiment, prepare, video_places
+from evalkit.pipeline.setup import Experiment, prepare
+from evalkit.pipeline.task_data import video_places
 from evalkit.pipeline.training import examples, trainer
 from evalkit.pipeline.training.examples import Examples
 from evalkit.pipeline.training.fit import training_examples, training_sources

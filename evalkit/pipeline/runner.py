@@ -26,7 +26,8 @@ from evalkit.heads.flops import trainable_flops
 from evalkit.pipeline import plan, preflight
 from evalkit.pipeline.controls import controls_of, measure_control
 from evalkit.pipeline.predict import Predictions, predict
-from evalkit.pipeline.setup import Experiment, meant_size, prepare, video_places
+from evalkit.pipeline.setup import Experiment, prepare
+from evalkit.pipeline.task_data import meant_size, video_places
 from evalkit.pipeline.training.fit import fit_adapter
 from evalkit.results import provenance, run_folder, scores
 from evalkit.results.evidence import Evidence

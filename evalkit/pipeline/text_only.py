@@ -31,7 +31,8 @@ from evalkit.pipeline.journal import Journal
 from evalkit.pipeline.predict import Predictions, ask
 from evalkit.pipeline.runner import adapter_record, recorded, write_run
 from evalkit.pipeline.settings import TRAINING
-from evalkit.pipeline.setup import adapter_builder, find_device, grid_points, load_task
+from evalkit.pipeline.setup import adapter_builder, find_device, grid_points
+from evalkit.pipeline.task_data import load_task
 from evalkit.results import run_folder, schema, scores
 from evalkit.results.provenance import packages
 from evalkit.runtime.machine import threads

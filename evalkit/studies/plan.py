@@ -232,7 +232,7 @@ class _Planner:
 
 def required_data(plan: Plan) -> dict[str, Path]:
     """The folder or file that each task of a plan reads, by the task's name; none for miniatures."""
-    from evalkit.pipeline.setup import data_root
+    from evalkit.pipeline.task_data import data_root
 
     planned = itertools.chain(*plan.adapts.values(), *plan.runs.values())
     roots = {display_name(cell.config.options.task): data_root(cell.config) for cell in planned}

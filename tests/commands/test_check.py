@@ -9,7 +9,7 @@ import pytest
 from evalkit.cli import main
 from evalkit.commands.check import DataCheck, Split, _unseen, check, check_data, report
 from evalkit.config.parse import resolve
-from evalkit.pipeline.setup import load_task
+from evalkit.pipeline.task_data import load_task
 from tests.given import make, write
 from tests.localization.test_segment_task import own
 from tests.tasks.test_ava import BOX, ava

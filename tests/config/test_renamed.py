@@ -12,7 +12,7 @@ from evalkit.config.parse import resolve
 from evalkit.encoders._load import load_encoder
 from evalkit.encoders._spec import _parse
 from evalkit.errors import UserError, one_line
-from evalkit.pipeline.setup import load_task
+from evalkit.pipeline.task_data import load_task
 
 ROOT = Path(__file__).parents[2]
 TASK = '''

@@ -176,7 +176,7 @@ def annotations(folder: Path) -> Fuzzer:
 
 def _load(name: str, root: Path) -> None:
     from evalkit.config.parse import resolve
-    from evalkit.pipeline.setup import load_task
+    from evalkit.pipeline.task_data import load_task
 
     words = ["data.tagger=false"] if name == "nextqa_open" else []  # which needs nltk
     load_task(resolve("check", [f"task={name}", f"data.root={root}", *words]))

@@ -12,7 +12,7 @@ from evalkit.config.parse import resolve
 from evalkit.datasets import suites
 from evalkit.errors import UserError
 from evalkit.metrics import accuracy
-from evalkit.pipeline.setup import load_task
+from evalkit.pipeline.task_data import load_task
 from evalkit.results.record import record
 from evalkit.results.run_folder import contradictions
 from evalkit.results.schema import violations

@@ -12,7 +12,7 @@ from evalkit.config.parse import resolve
 from evalkit.datasets.videos import find_videos, listed_video, relative_names, video_file
 from evalkit.errors import UserError
 from evalkit.metrics import top1_top5
-from evalkit.pipeline.setup import load_task
+from evalkit.pipeline.task_data import load_task
 from evalkit.video import media, places
 from tests.video.packed import member, pack, served
 

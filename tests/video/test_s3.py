@@ -9,7 +9,7 @@ import pytest
 from evalkit.api import Views
 from evalkit.config.parse import resolve
 from evalkit.features.key import identify
-from evalkit.pipeline import setup
+from evalkit.pipeline import task_data
 from evalkit.video import media
 from evalkit.video.clips import Failure, read_clip
 from tests.video.packed import pack
@@ -60,6 +60,6 @@ def test_a_task_finds_its_videos_in_a_bucket(bucket: str, films: Path, tmp_path:
     rows = "".join(f"0{i}.mp4,{'ab'[i % 2]},{'train' if i < 2 else 'test'}\n" for i in range(3))
     (tmp_path / "labels.csv").write_text(f"path,label,split\n{rows}")
     words = ["task=folder", f"data.root={tmp_path / 'labels.csv'}", "ckpt=demo", f"data.videos={bucket}/shards/000.tar"]
-    task = setup.load_task(resolve("run", words))
+    task = task_data.load_task(resolve("run", words))
     (example,) = task.test
     assert identify(example.video) == identify(films / "02.mp4")

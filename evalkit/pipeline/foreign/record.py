@@ -15,7 +15,7 @@ from evalkit.config.parse import resolve
 from evalkit.datasets.videos import relative_names
 from evalkit.errors import UserError, printable, suggest
 from evalkit.pipeline.foreign.files import Predictions, read_predictions
-from evalkit.pipeline.setup import load_task, meant_size
+from evalkit.pipeline.task_data import load_task, meant_size
 from evalkit.plugins import display_name
 from evalkit.results import provenance, run_folder, scores
 from evalkit.results.evidence import Evidence

@@ -13,7 +13,7 @@ from evalkit.errors import UserError
 from evalkit.metrics.text import meteor
 from evalkit.metrics.text.captions import captions_meteor
 from evalkit.metrics.text.paragraph import paragraph_meteor
-from evalkit.pipeline.setup import load_task
+from evalkit.pipeline.task_data import load_task
 from evalkit.pipeline.training.trainer import headline
 from tests.given import DATA, real
 
