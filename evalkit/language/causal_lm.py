@@ -28,6 +28,8 @@ from evalkit.weights import checkpoint
 # padding included, and bytes of float32 logits.
 MOST_POSITIONS = 8192
 MOST_LOGITS = 2**28
+# A pass with so many tokens is ended before a row that would fill less than this share of its length.
+FEW_POSITIONS, LEAST_FILLED = 256, 0.85
 NO_TEXT = "the language model gives NaN in place of a text"
 
 
@@ -240,7 +242,9 @@ class LanguageModel(nn.Module):
         more, batch, scored = self.join.positions(visual), list[Row](), 0
         for row in sorted(rows, key=lambda row: row.length, reverse=True):
             longest = (batch or [row])[0].length + more
-            if batch and ((len(batch) + 1) * longest > MOST_POSITIONS or scored + len(row.text) > self._most_scored):
+            full = (len(batch) + 1) * longest > MOST_POSITIONS or scored + len(row.text) > self._most_scored
+            padded = len(batch) * longest >= FEW_POSITIONS and row.length + more < LEAST_FILLED * longest
+            if batch and (full or padded):
                 yield batch
                 batch, scored = [], 0
             batch.append(row)
