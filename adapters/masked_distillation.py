@@ -100,7 +100,7 @@ class MaskedDistillation(Trained):
         self.settings, self.seed = settings, seed
         self.divisible = not settings.contrastive_weight  # whose loss is of the whole batch
         scale = torch.tensor(math.log(1 / settings.temperature))
-        self.log_scale = nn.Parameter(scale) if settings.contrastive_weight else None
+        self.log_scale = nn.Parameter(scale, requires_grad=settings.contrastive_weight > 0)
 
     def train(self, mode: bool = True) -> MaskedDistillation:
         super().train(mode)
@@ -154,7 +154,7 @@ class MaskedDistillation(Trained):
         if self.whole:
             assert taught
             total = total + settings.global_weight * losses.cosine_distance(self.whole(visible), taught.pooled)
-        if self.log_scale is not None:
+        if settings.contrastive_weight:
             total = total + settings.contrastive_weight * self._contrastive(batch, seen.pooled)
         return total
 
@@ -179,7 +179,6 @@ class MaskedDistillation(Trained):
 
     def _contrastive(self, batch: Batch, pooled: Tensor) -> Tensor:
         """The symmetric cross-entropy of videos and their texts, of each example's first view."""
-        assert self.log_scale is not None
         texts, encoder = [example.text for example in batch.examples], self.encoder
         video = F.normalize(pooled.view(len(texts), -1, pooled.shape[-1])[:, 0], dim=-1)
         text = F.normalize(encoder.encode_text(texts), dim=-1)
@@ -196,8 +195,8 @@ class MaskedDistillation(Trained):
         )
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """Nothing: the decoders are of no use to the encoder that they trained."""
-        return {}
+        """The contrastive loss's temperature; decoders are of no use to the encoder that they trained."""
+        return {"log_scale": self.log_scale}
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> MaskedDistillation:
