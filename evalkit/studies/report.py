@@ -191,7 +191,8 @@ def verdict_line(judged: Judged) -> str:
         exact = estimate.low == estimate.high
         match claim.expect.of:
             case "ratio":
-                ends = "" if exact else f" ({estimate.low:.2f} to {estimate.high:.2f})"
+                unknown = math.isnan(estimate.low + estimate.high)
+                ends = "" if exact else " (no interval)" if unknown else f" ({estimate.low:.2f} to {estimate.high:.2f})"
                 numbers.append(f"{claim.of[0]} / {claim.of[1]}: {claim.metric} {estimate.value:.2f}{ends}")
             case "value":
                 ends = "" if exact else f" ({interval(estimate[1:])})"
