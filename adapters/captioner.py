@@ -163,8 +163,9 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Caption
     prompt = settings.prompt
     check_prompt(prompt, ["{question}"])
     texts = [text for example in task.train for text in _references(example)]
-    for example in task.val:
-        _references(example)
+    for example in (*task.val, *task.test):
+        if example.target is not None:  # not public
+            _references(example)
     scratch = None
     if settings.lm == "scratch":
         if not texts:
@@ -186,6 +187,7 @@ def _references(example: Example) -> tuple[str, ...]:
     """The texts that are right of an example."""
     if not isinstance(example.target, tuple) or not all(isinstance(text, str) for text in example.target):
         raise UserError(
-            f"adapter=captioner needs texts to learn; example {example.id} has the target {str(example.target)[:40]!r}"
+            "adapter=captioner writes texts, and this task asks for something else; example "
+            f"{example.id} has the target {str(example.target)[:40]!r}"
         )
     return example.target

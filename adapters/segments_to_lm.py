@@ -157,7 +157,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Segment
     folder = trained_adapter.adapter_folder(captioner.expanduser(), "captioner")
     if not folder.is_dir():
         raise UserError(f"adapter.captioner={captioner}: wanted a folder that evalkit adapt adapter=captioner wrote")
-    untrained = replace(task, train=(), val=())  # it was trained on another task, which has captions
+    untrained = replace(task, train=(), val=(), test=())  # it was trained on another task, which has captions
     trained = trained_adapter.adapter_settings(folder)
     if trained.get("lm") == "scratch" or trained.get("answers") == "closed":
         raise UserError(f"adapter.captioner={captioner}: wanted one of answers=open, and of another lm than scratch")

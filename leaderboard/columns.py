@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from evalkit.metrics.significance import rank_intervals
-from evalkit.results.table import language_model_of
+from evalkit.results.table import encoder_name, language_model_of
 
 from .runs import Run
 from .seeds import Seeds, pool_seeds
@@ -117,8 +117,7 @@ def _identity(record: Mapping[str, Any]) -> _Identity:
     """An encoder's name, hash of its weights, and settings as JSON; of a run without one, its language model's."""
     encoder = record["encoder"]
     if encoder["ckpt"] == ALONE:  # the language model stands in its place
-        name = language_model_of(record) or encoder["name"]
-        return f"{name} (text only)", str(record["task"]["protocol"].get("lm", "")), "{}"
+        return encoder_name(record), str(record["task"]["protocol"].get("lm", "")), "{}"
     return encoder["name"], encoder["sha256"] or encoder["ckpt"], json.dumps(_settings(record), sort_keys=True)
 
 

@@ -57,6 +57,8 @@ def report() -> str:
 def _told(part: Callable[[], str]) -> str:
     try:
         return part()
+    except PermissionError as error:
+        return f"broken: {error.filename} may not be read or written; give yourself the right, or name another place"
     except Exception as error:  # a broken installation raises anything, and is what a doctor is asked about
         return f"broken: {one_line(error)}; reinstall evalkit"
 

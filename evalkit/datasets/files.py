@@ -98,7 +98,9 @@ def read_table(
             f"{file}, line {number}: not readable as a table: {in_line(error)}{_quotes_advice(error)}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file} as a table: {one_line(error)}{_encoding_advice(error)}") from error
+        videos = file.suffix in (".tar", ".parquet")
+        advice = "; videos in such a file are named by data.videos=" if videos else _encoding_advice(error)
+        raise UserError(f"cannot read {file} as a table: {one_line(error)}{advice}") from error
 
 
 def _has_value(values: Sequence[str]) -> bool:

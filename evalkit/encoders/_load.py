@@ -125,7 +125,7 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
     if ckpt == "demo":
         return _from_folder(demo.FOLDER, None, loading, via)
     if ckpt == "none":
-        raise UserError("ckpt=none is no encoder: evalkit run alone takes it, to ask a language model without video")
+        raise UserError("ckpt=none is no encoder: only evalkit run and sweep take it, to ask a language model alone")
     if ckpt.startswith("random:"):
         _refuse_ignored("random weights", loading, "tokenizer")
         with torch.random.fork_rng():

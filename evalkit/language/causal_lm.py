@@ -126,7 +126,7 @@ class LanguageModel(nn.Module):
         logprobs = [0.0] * len(continuations)
         asked: dict[tuple[int, ...], list[Row]] = {}
         rows = self.prompts.rows(continuations, visual is not None)
-        failures = [self._too_long(row.length + self.join.positions(visual)) for row in rows]
+        failures = [self._too_long(row.length + self.join.positions(visual), visual is not None) for row in rows]
         for row, failure in zip(rows, failures, strict=True):
             if failure:
                 logprobs[row.place] = math.nan
@@ -162,7 +162,7 @@ class LanguageModel(nn.Module):
         rows = self.prompts.rows(continuations, visual is not None)
         if end:
             rows = [row._replace(text=[*row.text, self.eos]) for row in rows]
-        if failure := self._too_long(max(row.length for row in rows) + self.join.positions(visual)):
+        if failure := self._too_long(max(row.length for row in rows) + self.join.positions(visual), visual is not None):
             raise UserError(failure)
         inputs, starts = self._inputs(rows, visual)
         at, targets = self._texts(rows, starts)
@@ -187,7 +187,7 @@ class LanguageModel(nn.Module):
         texts = [Generated("")] * len(prompts)
         ends = self.ends
         for group, inputs in self._equal_lengths(prompts, tokens):
-            if failure := self._too_long(inputs["attention_mask"].shape[1] + most):
+            if failure := self._too_long(inputs["attention_mask"].shape[1] + most, tokens is not None):
                 for i in group:
                     texts[i] = Generated(None, failure=failure)
                 continue
@@ -216,7 +216,7 @@ class LanguageModel(nn.Module):
         """
         rows = [self.words.weight.new_full([self.words.num_embeddings], math.nan, dtype=torch.float32)] * len(prompts)
         for group, inputs in self._equal_lengths(prompts, tokens):
-            if self._too_long(inputs["attention_mask"].shape[1]):
+            if self._too_long(inputs["attention_mask"].shape[1], tokens is not None):
                 continue
             at = torch.arange(len(group), device=self.words.weight.device)
             logits = self._logits(inputs, at, torch.full_like(at, inputs["attention_mask"].shape[1] - 1))
@@ -353,15 +353,16 @@ class LanguageModel(nn.Module):
         logits = self._run(inputs, rows, columns).logits
         return (logits[0] if self.traits.rows else logits[rows, columns]).float()  # type: ignore[no-any-return]
 
-    def _too_long(self, length: int) -> str:
+    def _too_long(self, length: int, with_video: bool) -> str:
         """Why the model does not read so many tokens; empty where it does."""
         config: Any = self.lm.config
         most = getattr(config.get_text_config(), "max_position_embeddings", None) or length
         if length <= most:
             return ""
+        what, fewer = ("video, prompt", "fewer adapter.latents, ") if with_video else ("prompt", "")
         return (
-            f"the language model reads {most:,} tokens, and video, prompt and text have {length:,}: give fewer "
-            "adapter.latents or adapter.max_tokens, a shorter adapter.prompt, or another lm"
+            f"the language model reads {most:,} tokens, and {what} and text have {length:,}: give {fewer}a shorter "
+            "adapter.prompt, or another lm"
         )
 
 

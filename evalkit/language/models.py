@@ -40,14 +40,17 @@ def load(source: str, *, precision: Precision = "32") -> tuple[nn.Module, Any]:
 
     if source == "scratch":
         raise UserError("lm=scratch learns from captions, which only adapter=captioner does")
-    folder = Path(source).expanduser() if source else demo.LANGUAGE_MODEL
+    if source == "none":
+        raise UserError("lm=none: this adapter asks a language model; leave lm= out, or give a folder or hub id")
+    folder = Path(source).expanduser() if source not in ("", "demo") else demo.LANGUAGE_MODEL
     try:
         if file := gguf.find(folder):
             model, tokenizer = gguf.load(file, DTYPES[precision])
             return _checked(model, tokenizer)
         if not folder.is_dir():
             if folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
-                raise UserError("no such folder; wanted one that transformers saved, a GGUF file, or a name on its hub")
+                problem = f"this is a file: give its folder, {folder.parent}" if folder.is_file() else "no such folder"
+                raise UserError(f"{problem}; wanted one that transformers saved, a GGUF file, or a name on its hub")
             folder = huggingface.fetch(source)
         peft_adapters.refuse_folder(folder, str(folder))
         if not (folder / "config.json").is_file():

@@ -96,7 +96,7 @@ class ServedModel:
         self.findings: tuple[Finding, ...] = ()
         self._over = threading.Event()  # ends the requests of a call that has failed, or was interrupted
         self._sockets: set[socket.socket] = set()  # in use
-        self._refusals: set[str] = set()  # those that were told
+        self._reasons: set[str] = set()  # those that were told
         self.tells: Tells = "echo" if self._has_echo() else "letters" if self._next_tokens(PROBE) else "nothing"
 
     @property
@@ -179,7 +179,7 @@ class ServedModel:
         try:
             return self._parse_echo(self._post(self._echo_request(prompt)), prompt)
         except Refused as error:
-            self._tell(error)
+            self._warn(error)
             return []
 
     def _parse_echo(self, choice: dict[str, Any], prompt: str) -> list[tuple[str, int, float | None]]:
@@ -208,7 +208,7 @@ class ServedModel:
             except Refused as error:
                 if most != LIKELIEST[-1] and error.status in (400, 422):
                     continue
-                self._tell(error)
+                self._warn(error)
                 return {}
             logprobs = choice.get("logprobs")
             listed = logprobs.get("top_logprobs") if isinstance(logprobs, dict) else None
@@ -218,17 +218,17 @@ class ServedModel:
             return {str(token): float(value) for token, value in first.items() if type(value) in (int, float)}
         return {}
 
-    def _tell(self, refusal: Refused) -> None:
-        """Notes why a prompt is refused, each reason once."""
-        if str(refusal) not in self._refusals:
-            self._refusals.add(str(refusal))
-            logger.warning(f"lm={self.base}#{self.name}: {refusal}")
+    def _warn(self, reason: object) -> None:
+        """Notes why a request failed, each reason once."""
+        if str(reason) not in self._reasons:
+            self._reasons.add(str(reason))
+            logger.warning(f"lm={self.base}#{self.name}: {reason}")
 
     def _complete(self, prompt: str, most: int) -> Generated:
         try:
             choice = self._post({"prompt": prompt, "max_tokens": most, "temperature": 0})
         except Refused as error:
-            self._tell(error)
+            self._warn(error)
             return Generated(None, failure=REFUSED)
         text = choice.get("text")
         if not isinstance(text, str):
@@ -245,6 +245,8 @@ class ServedModel:
         body = json.dumps({"model": self.name, **request}).encode()
         wait, reason = FIRST_WAIT_S, ""
         for attempt in range(TRIES):
+            if attempt:
+                self._warn(f"{reason}; asked again, {TRIES - attempt} times at most")
             if self._over.wait(wait if attempt else 0):
                 break
             if attempt:

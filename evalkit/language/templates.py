@@ -8,6 +8,8 @@ then put where these words stand.
 from __future__ import annotations
 
 import hashlib
+import re
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from evalkit.errors import UserError, in_line
@@ -16,7 +18,8 @@ from evalkit.runtime.processes import ProcessPool
 TemplateChoice = Literal["auto", "none", "chat"]
 
 QUESTION, ANSWER = "QUESTION7f3a", "ANSWER7f3a"  # stand for what is asked and said
-DATE = "26 Jul 2024"  # of templates that state one: else every day would have another prompt
+DATE = datetime(2024, 7, 26, tzinfo=UTC)  # of templates that state one: else every day would have another prompt
+_NOW = re.compile(r"""\bstrftime_now\(\s*(['"])(.*?)\1\s*\)""")
 TIME_LIMIT_S = 20.0
 MOST_TEMPLATE, MOST_RENDERED = 1_000_000, 100_000  # characters
 
@@ -84,7 +87,8 @@ def _render(source: str, tokens: dict[str, str]) -> tuple[str, str, str]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     asked = [{"role": "user", "content": QUESTION}]
-    options: dict[str, Any] = {"chat_template": source, "date_string": DATE, **tokens}
+    dated = _NOW.sub(lambda call: repr(DATE.strftime(call[2])), source)
+    options: dict[str, Any] = {"chat_template": dated, "date_string": DATE.strftime("%d %b %Y"), **tokens}
     said = [*asked, {"role": "assistant", "content": ANSWER}]
     try:
         prompt = str(render_jinja_template(conversations=[asked], add_generation_prompt=True, **options)[0][0])

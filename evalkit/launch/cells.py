@@ -96,6 +96,8 @@ def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
         for key, values in axes.items()
         if key.startswith("adapter.") and key != "adapter.from" and len(values) > 1
     }
+    if axes.get("ckpt") == ["none"]:  # nothing is fitted that one value could be chosen for: each is a run
+        grid = {}
     common = {key: values for key, values in axes.items() if key not in grid}
     cells = []
     for chosen in _product(common):

@@ -29,8 +29,10 @@ from evalkit.results.table import table
 from evalkit.runtime import notes, parent, ranks
 
 _PROGRAM = (
+    # An interrupt while this imports, which takes seconds, ends it without a traceback.
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from evalkit.launch import processes; "
-    "processes.run_rank(sys.argv[1:])"
+    "signal.signal(signal.SIGINT, signal.default_int_handler); processes.run_rank(sys.argv[1:])"
 )
 # Signals for which torch's agent sets a handler, and leaves it.
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 from evalkit.api import Task
 from evalkit.errors import UserError, names_file, one_line
+
+logger = logging.getLogger("evalkit")
 
 
 def check_task(task: Task, name: str) -> None:
@@ -16,6 +19,16 @@ def check_task(task: Task, name: str) -> None:
             for value in (example.id, example.text, example.kind, *example.choices):
                 if not isinstance(value, str):
                     raise UserError(f"task {name}: {value!r:.60} of example {example.id!r:.60} in {split} is no text")
+                if not _is_unicode(value):
+                    raise UserError(
+                        f"task {name}: {value!a:.60} of example {example.id!a:.60} in {split} holds half of a "
+                        "character (a surrogate), which no text has: write the whole one"
+                    )
+        if blank := [e for e in examples if any(not choice.strip() for choice in e.choices)]:
+            logger.warning(
+                f"task {name}: {len(blank)} of {len(examples):,} examples in {split} have an option without text, as "
+                f"{blank[0].id!r:.60}; language models mostly find such an option likely"
+            )
         ids = {example.id for example in examples}
         if len(ids) != len(examples):
             seen: set[str] = set()
@@ -54,6 +67,14 @@ def check_task(task: Task, name: str) -> None:
             raise
         except Exception as error:  # whatever a task's own code raises
             raise UserError(f"task {name}: its score function fails: {one_line(error)}") from error
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_index(number: float, count: int) -> bool:

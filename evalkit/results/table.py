@@ -44,6 +44,8 @@ def table(result: Mapping[str, Any]) -> str:
     if model := adapter.get("language_model"):
         head.add_row("language model", f"{language_model_of(result)}, {count(model['parameters'])} parameters")
     head.add_row("adapter", f"{adapter['name']}, {count(adapter['trainable_parameters'])} trainable")
+    if scorer := task["protocol"].get("scored_by"):
+        head.add_row("scored by", f"{scorer}, as the server gives nothing else")
     head.add_row("status", status)
     if failed * 2 > expected:
         share = f"{failed / expected:.0%}"
@@ -107,6 +109,14 @@ def language_model_of(record: Mapping[str, Any]) -> str:
     if not model:
         return ""
     return f"{model['name']} {model['sha256'][:8] if model['sha256'] else 'served'}"
+
+
+def encoder_name(record: Mapping[str, Any]) -> str:
+    """The name of a run's encoder for people; of a run without one, its language model's, which says so."""
+    encoder = record["encoder"]
+    if encoder["ckpt"] != "none":
+        return str(encoder["name"])
+    return f"{language_model_of(record) or encoder['name']} (text only)"
 
 
 def _grouped(failures: Sequence[Mapping[str, str]], most: int = 5) -> list[str]:

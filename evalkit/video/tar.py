@@ -29,6 +29,7 @@ MOST_MEMBERS, MOST_NAMES_BYTES = 10_000_000, 1 << 30
 LONGEST_NAME = 4096  # bytes, as of any path
 MAGIC = b"evalkit tar index, version 1\n".ljust(64)
 FILES = (b"0", b"\0", b"7")
+COMPRESSED = {b"\x1f\x8b": "gunzip", b"\x28\xb5\x2f\xfd": "unzstd", b"\xfd7zXZ": "unxz", b"BZh": "bunzip2"}
 WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, pipes
 LINK, SPARSE, PAST_END = -1, -2, -3
 _OCTAL, _RECORD = re.compile(b"[0-7]*"), re.compile(rb"([0-9]{1,7}) ([^=]+)=")
@@ -104,7 +105,10 @@ def load(place: str, version: str, opened: Callable[[], Any]) -> Index:
         try:
             content = build(tar.read_at, tar.size)
         except ValueError as error:
-            raise OSError(f"it is no tar: {error}") from error
+            start = tar.read_at(0, 8)
+            tool = next((name for magic, name in COMPRESSED.items() if start.startswith(magic)), "")
+            why = f"it is compressed; {tool} it first" if tool else error
+            raise OSError(f"it is no tar: {why}") from error
     with contextlib.suppress(OSError):  # a cache that cannot be written: it stays in memory
         atomic.write(file, content)
     return Index(content)
@@ -233,7 +237,7 @@ def _number(field: bytes) -> int:
         return int.from_bytes(field[1:], "big")
     text = field.partition(b"\0")[0].strip()
     if not _OCTAL.fullmatch(text):
-        raise ValueError(f"{field!r} is no number")  # 0xff begins a negative one
+        raise ValueError(f"a header says {field!r} where a number should be")  # 0xff begins a negative one
     return int(text or b"0", 8)
 
 

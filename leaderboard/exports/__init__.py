@@ -25,6 +25,7 @@ import numpy.typing as npt
 from evalkit.errors import UserError, suggest
 from evalkit.results.rows import Row
 from evalkit.results.scores import is_rank, measure, resolve, task_files
+from evalkit.results.table import language_model_of
 from evalkit.runtime import atomic
 from evalkit.weights.presets import cards
 
@@ -132,11 +133,13 @@ def path_part(name: str) -> str:
 
 
 def model_id(run: Run) -> tuple[str, str]:
-    """Organization and name of the encoder on the Hugging Face hub, else `local` and its name.
+    """Organization and name of the encoder on the Hugging Face hub, else `local` and its name, or its language model's.
 
     A ckpt like `organization/name` is taken for one of the hub if there is no such local path.
     """
     name, ckpt = run.result["encoder"]["name"], run.result["encoder"]["ckpt"]
+    if ckpt == "none":
+        return "local", path_part(f"{language_model_of(run.result) or name} text-only")
     if ckpt == "demo":
         return "evalkit", path_part(name)
     hub = _hubs().get(ckpt) or ("" if Path(ckpt).exists() else ckpt.partition("@")[0])

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from evalkit.results.table import encoder_name
+
 from ..csv import as_csv
 from ..runs import Run
 from . import defined, fraction, model_id
@@ -35,7 +37,7 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             "n_test": entry["n"],
             "seed": record["provenance"]["seed"],
             "model": "/".join(model_id(run)),
-            "name": encoder["name"],
+            "name": encoder_name(run.result),
             "image_size": encoder["clip"].get("size"),
             # Ours.
             "frames": encoder["clip"].get("frames"),

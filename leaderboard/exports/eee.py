@@ -15,6 +15,7 @@ from typing import Any
 from evalkit.results.run_folder import load_rows
 from evalkit.results.schema import digest
 from evalkit.results.scores import is_rank, lower_is_better
+from evalkit.results.table import encoder_name
 
 from ..runs import Run
 from . import as_json, as_lines, defined, example_scores, model_id, path_part, timestamp, with_headline
@@ -63,7 +64,7 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
 def _model(run: Run) -> dict[str, Any]:
     encoder, adapter, (org, name) = run.result["encoder"], run.result["adapter"], model_id(run)
     return {
-        "name": encoder["name"],
+        "name": encoder_name(run.result),
         "id": f"{org}/{name}",
         "developer": org,
         "additional_details": _texts(

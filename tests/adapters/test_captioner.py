@@ -173,7 +173,10 @@ def test_each_epoch_learns_the_next_of_several_references(lm: Path) -> None:
 
 def test_what_a_captioner_cannot_learn_from_is_told() -> None:
     wrong = replace(TASK, train=[replace(FILMS[0], target=3)])
-    with pytest.raises(UserError, match="adapter=captioner needs texts to learn; example 0 has the target '3'"):
+    with pytest.raises(
+        UserError,
+        match="this task asks for something else; example 0 has the target '3'",
+    ):
         captioner("", wrong)
     with pytest.raises(UserError, match="lm=scratch learns its vocabulary from training captions; this task has none"):
         captioner("scratch", replace(TASK, train=()))

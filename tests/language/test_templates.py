@@ -83,6 +83,13 @@ def test_a_template_is_what_stands_around_the_question(
     assert found(" What? ") == f"{before}What?{after}" and found.name.startswith("chat ")
 
 
+@pytest.mark.parametrize("date", ["{{ date_string }}", '{{ strftime_now("%d %b %Y") }}'])
+@pytest.mark.usefixtures("rendered_here")
+def test_a_template_with_a_date_is_the_same_every_day(date: str) -> None:
+    """Llama 3's falls back to this day, where it does not know another."""
+    assert model(f"Today: {date}\n{CHATML}").template.before == "Today: 26 Jul 2024\n<|im_start|>user\n"
+
+
 @pytest.mark.parametrize("source", [CHATML, LLAMA, MISTRAL, THINKING])
 @torch.no_grad()
 @pytest.mark.usefixtures("rendered_here")

@@ -307,3 +307,9 @@ def test_a_pass_of_its_own_says_last_where_its_run_is_or_why_there_is_none(
 def test_trained_adapters_are_passes_and_not_grid_points() -> None:
     _, planned = cells.plan(["task=egoschema", "mini=true", "ckpt=demo", "adapter.from=none,x"])
     assert [cell.config.options.adapter_from for cell in planned] == ["none", "x"]
+
+
+def test_values_of_an_adapter_that_nothing_is_fitted_of_are_passes() -> None:
+    _, planned = cells.plan(["task=egoschema", "mini=true", "ckpt=none", "adapter.scorer=likelihood,letter"])
+    assert [cell.config.adapter["scorer"] for cell in planned] == ["likelihood", "letter"]
+    assert not any(cell.config.points for cell in planned)

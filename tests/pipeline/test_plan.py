@@ -1,13 +1,16 @@
 """What a run would take: its counts are those of the run, and what does not fit is said with what would."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from evalkit.cli import main
 from evalkit.commands import plan as command
-from evalkit.pipeline import plan
+from evalkit.pipeline import plan, rates
 from evalkit.pipeline.plan import Plan
 from evalkit.pipeline.rates import Rates, Reading
 from evalkit.results import run_folder
@@ -44,6 +47,28 @@ def test_a_plan_counts_what_the_run_then_reads_and_writes_nothing(
     assert main(planning) == 0  # what cannot be decoded is never stored
     stored = [line.split()[3] for line in capsys.readouterr().out.splitlines() if line.startswith(("train", "test"))]
     assert stored == ["88%", "100%"]
+
+
+@pytest.mark.parametrize(("batch", "measured"), [(8, 0.4), (4, 0.4), (2, 0.4)])
+def test_a_sample_of_one_batch_is_measured_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch, batch: int, measured: float
+) -> None:
+    """All its features come at once, so that none has a time of its own."""
+    clock = [0.0]
+    monkeypatch.setattr(rates.time, "monotonic", lambda: clock[0])
+
+    class Extractor(SimpleNamespace):
+        def encode(self, sample: list[int], *_: object) -> Iterator[int]:
+            for k in sample:
+                if k % batch == 0:
+                    clock[0] += 0.4 * batch if k + batch <= len(sample) else 0.4 * (len(sample) - k)
+                yield k
+
+    monkeypatch.setattr(rates, "replace", lambda extractor, **_: extractor)
+    made = Extractor(views=SimpleNamespace(clips=1, crops=1), batch=batch)
+    experiment: Any = SimpleNamespace(extractor=made, reader=SimpleNamespace(cache=None, keep=None))
+    wanted: Any = list(range(6))
+    assert rates._with_store(experiment, wanted) == (pytest.approx(measured), 0.0)
 
 
 def test_on_gpus_the_slower_of_decoding_and_encoding_bounds_and_on_cpus_the_cores_are_shared() -> None:

@@ -15,6 +15,7 @@ from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.language.models import load
 from evalkit.pipeline import text_only
+from evalkit.pipeline.task_data import load_task
 from evalkit.results import compare, run_folder, validate
 from evalkit.video.workers import DecodePool
 from tests.given import make, make_adapter, write
@@ -135,7 +136,7 @@ def test_other_commands_say_who_takes_it(tmp_path: Path, capsys: pytest.CaptureF
     for command in ("canary", "adapt"):
         given = [] if command == "canary" else ["task=egoschema", "mini=true", f"out={tmp_path / 'a'}"]
         assert main([command, "ckpt=none", *given]) == 2
-        assert "ckpt=none is no encoder: evalkit run alone takes it" in capsys.readouterr().err
+        assert "ckpt=none is no encoder: only evalkit run and sweep take it" in capsys.readouterr().err
 
 
 def test_a_task_of_classes_has_no_answer_in_words(tmp_path: Path) -> None:
@@ -205,7 +206,8 @@ def test_a_question_longer_than_the_language_model_reads_fails_alone(scorer: str
     task = Task(test=[long, short], score=make("egoschema", mini=True).score)
     adapter = make_adapter("multiple_choice", text_only.NoEncoder(), task, scorer=scorer).eval()
     failed, answered = adapter.predict([long, short], None)
-    assert failed.value is None and "the language model reads 512 tokens, and video" in failed.detail["failure"]
+    assert failed.value is None
+    assert "the language model reads 512 tokens, and prompt and text have" in failed.detail["failure"]
     json.dumps(failed.detail, allow_nan=False)
     assert answered == adapter.predict([short], None)[0] and "failure" not in answered.detail or scorer == "letter_said"
 
@@ -222,6 +224,36 @@ def test_a_prompt_longer_than_the_language_model_reads_is_a_failed_text(settings
 def test_a_run_in_which_nothing_is_answered_is_an_error(tmp_path: Path, ego: Path) -> None:
     with pytest.raises(UserError, match=r"none of the 40 test examples was answered; uid-00: the language model reads"):
         run(ego, tmp_path, f"adapter.prompt={'x ' * 4000}{{question}}", "adapter.template=none")
+
+
+def test_an_adapter_that_writes_texts_is_refused_before_a_task_of_options_is_asked(tmp_path: Path, ego: Path) -> None:
+    with pytest.raises(UserError, match="adapter=captioner writes texts, and this task asks for something else"):
+        run(ego, tmp_path, "adapter=captioner")
+
+
+@pytest.mark.parametrize("place", ["question", "option 3"])
+def test_half_of_a_character_is_one_line_that_names_the_question(tmp_path: Path, ego: Path, place: str) -> None:
+    rows = json.loads((ego / "questions.json").read_text())
+    rows[7][place] = "bad \ud800"
+    write(tmp_path / "questions.json", rows)
+    shutil.copy(ego / "subset_answers.json", tmp_path)
+    with pytest.raises(UserError, match=r"'bad \\ud800' of example 'uid-07' in test holds half of a character"):
+        run(tmp_path, tmp_path / "out")
+
+
+def test_options_without_text_are_told(tmp_path: Path, ego: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = json.loads((ego / "questions.json").read_text())
+    rows[7]["option 3"] = " "
+    write(tmp_path / "questions.json", rows)
+    shutil.copy(ego / "subset_answers.json", tmp_path)
+    load_task(resolve("run", words(tmp_path, tmp_path / "out")))
+    assert "1 of 40 examples in test have an option without text, as 'uid-07'" in caplog.text
+
+
+def test_the_embedded_model_has_a_name() -> None:
+    assert load("demo")[0].config.hidden_size == load("")[0].config.hidden_size
+    with pytest.raises(UserError, match="lm=none: this adapter asks a language model"):
+        load("none")
 
 
 def break_it(lm: Any) -> None:

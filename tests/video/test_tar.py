@@ -1,9 +1,13 @@
 """The index of a tar agrees with Python's own reader of sound tars, and reads nothing of hostile ones."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import random
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,6 +144,18 @@ def test_what_is_no_tar_is_one_line(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.tar"
     file.write_bytes(content)
     with pytest.raises(OSError, match=r"x\.tar: it is no tar: .{1,80}$"):
+        media.members(file)
+
+
+@pytest.mark.parametrize(
+    ("pack", "tool"), [(gzip.compress, "gunzip"), (bz2.compress, "bunzip2"), (lzma.compress, "unxz")]
+)
+def test_a_compressed_tar_under_the_name_of_another_says_how_to_unpack_it(
+    tmp_path: Path, pack: Callable[[bytes], bytes], tool: str
+) -> None:
+    file = tmp_path / "x.tar"
+    file.write_bytes(pack(member("a.mp4", b"a" * 600) + END).ljust(2048, b"\0"))
+    with pytest.raises(OSError, match=rf"x\.tar: it is no tar: it is compressed; {tool} it first$"):
         media.members(file)
 
 

@@ -276,6 +276,8 @@ def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
         raise UserError(
             f"none of the {total} training videos could be read; {shown(failed[0].source.video)}: {failed[0].failure}"
         )
+    if 2 * len(failed) > total:
+        logger.warning(f"MOST OF THE TRAINING VIDEOS COULD NOT BE READ ({len(failed):,} of {total:,})")
     for features in failed[:3]:
         logger.warning(f"left out of training: {shown(features.source.video)}: {features.failure}")
     if len(failed) > 3:
