@@ -53,6 +53,8 @@ def load(file: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     except UserError:
         raise
     except Exception as error:  # gguf's, transformers', tokenizers', numpy's
+        if "cannot reshape array of size" in str(error):  # numpy's, of fewer bytes than a tensor has
+            raise UserError("the file is cut off: a tensor goes past its end; get it again") from error
         raise UserError(f"transformers cannot read this GGUF file: {one_line(error)}") from error
 
 
