@@ -135,6 +135,8 @@ def _wordnet() -> str:
 def _cache() -> str:
     place = cache.folder()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not existing.is_dir():
+        return f"broken: {existing} is a file; let EVALKIT_CACHE name a folder"
     free = _size(shutil.disk_usage(existing).free)
     wrong = "".join(f"; {problem}" for problem in filesystem.problems(existing))
     return f"{place}, holds {_size(cache.size())}, {free} free (EVALKIT_CACHE moves it){wrong}"

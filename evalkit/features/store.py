@@ -344,8 +344,9 @@ def other_stores(also: str) -> list[Path]:
     folders = []
     for name in filter(None, also.split(",")):
         place = Path(name).expanduser().absolute()
-        store = place / "features" if (place / "features").is_dir() else place
+        store = place
         try:
+            store = place / "features" if (place / "features").is_dir() else place
             os.listdir(store)
         except OSError as error:
             raise UserError(

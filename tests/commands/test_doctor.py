@@ -1,5 +1,6 @@
 """The doctor tells what is there, what is missing and what to do, and survives a sick machine."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -106,6 +107,20 @@ def test_wordnet_is_found_where_nltk_keeps_it(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("NLTK_DATA", str(tmp_path / "n"))
     (tmp_path / "n" / "corpora" / "wordnet").mkdir(parents=True)
     assert lines()["WordNet"] == str(tmp_path / "n/corpora/wordnet")
+
+
+def test_a_file_in_place_of_the_cache_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "file"))
+    assert lines()["cache"] == f"broken: {tmp_path / 'file'} is a file; let EVALKIT_CACHE name a folder"
+
+
+def test_a_cache_that_may_not_be_looked_at_names_it_and_no_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", "/noperm/cache")
+
+    monkeypatch.setattr(doctor, "_cache", refuse)
+    assert lines()["cache"].startswith("broken: /noperm/cache may not be read or written; ")
 
 
 def test_the_cache_is_shown_before_it_exists_and_with_its_size(empty_cache: Path) -> None:
