@@ -68,8 +68,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 KNOWN = (
-    "adapt, cache, canary, check, compare, doctor, export, leaderboard, list, plan, power, run, score, sign, sweep, "
-    "validate"
+    "adapt, cache, canary, check, compare, doctor, export, leaderboard, list, plan, power, run, score, sign, study, "
+    "sweep, validate"
 )
 
 
@@ -161,9 +161,12 @@ def test_a_mistake_is_told_before_the_work_is_loaded(
             f"unknown command 'validat'. Did you mean 'validate'? Known: {KNOWN}",
         ),
         (["task=x"], f"unknown command 'task=x'. Known: {KNOWN}"),
-        (["list"], "list takes one of tasks, encoders, adapters, suites, got nothing"),
-        (["list", "tasks", "adapters"], "list takes one of tasks, encoders, adapters, suites, got tasks adapters"),
-        (["list", "task"], "list task: not one of tasks, encoders, adapters, suites. Did you mean 'tasks'?"),
+        (["list"], "list takes one of tasks, encoders, adapters, suites, studies, got nothing"),
+        (
+            ["list", "tasks", "adapters"],
+            "list takes one of tasks, encoders, adapters, suites, studies, got tasks adapters",
+        ),
+        (["list", "task"], "list task: not one of tasks, encoders, adapters, suites, studies. Did you mean 'tasks'?"),
         (["score"], "score takes the folder of one run, got nothing"),
         (["score", "a", "b"], "score takes the folder of one run, got a b"),
         (["validate"], "validate takes one or more paths of results, got nothing"),

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import evalkit
 from evalkit.errors import UserError, in_line, nearest
-from evalkit.metrics.videoglue import ADAPTATIONS
 from evalkit.runtime import bounded
 
 Kind = Literal["adapt", "run"]
@@ -209,6 +208,8 @@ class _Reader:
         return StudyCell(name, group, lines["adapt"], lines["run"], self._words(f"{key}.mini", values.get("mini")))
 
     def _videoglue(self, values: Any, names: Sequence[str]) -> dict[str, str]:
+        from evalkit.metrics.videoglue import ADAPTATIONS  # which takes a while, and `evalkit list` reads these files
+
         values = self._mapping("videoglue", values, ADAPTATIONS, ADAPTATIONS)
         cells = {key: self._text(f"videoglue.{key}", value) for key, value in values.items()}
         for key, name in cells.items():

@@ -11,7 +11,7 @@ import statistics
 import time
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
+from evalkit.heads.adapter import Adapter
 from evalkit.runtime import machine
 
 MEASURED_PEAK = 2  # steps: in the second one the optimizer's means are there, too
@@ -154,7 +155,7 @@ class TrainingCost(Callback):
         first = not self.times
         if first:
             self.device = pl_module.device
-            self.batch, self.points = len(batch.examples), getattr(pl_module, "points", 1)
+            self.batch, self.points = len(batch.examples), cast(Adapter, pl_module).points
             self.trainable = sum(value.numel() for value in pl_module.parameters() if value.requires_grad)
             self._reset_peak()
             compiled = any(getattr(part, "_compiled_call_impl", None) is not None for part in pl_module.modules())
