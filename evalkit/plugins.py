@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import importlib
@@ -177,8 +178,14 @@ def _origin(plug_in: Path | EntryPoint) -> str:
     return str(plug_in) if isinstance(plug_in, Path) else f"entry point {plug_in.value}"
 
 
+@functools.lru_cache(maxsize=64)
+def _installed(entry_points: Callable[..., Any], group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of a group, of the packages on the path; each look reads the files of all packages."""
+    return tuple(entry_points(group=group))
+
+
 def _found(kind: Kind) -> dict[str, Path | EntryPoint]:
-    from importlib.metadata import entry_points
+    from importlib import metadata
 
     # The first folder on the path is the one that `import evalkit.tasks` takes.
     folder = next((f for root in evalkit.__path__ if (f := Path(root) / f"{kind}s").is_dir()), None)
@@ -186,7 +193,7 @@ def _found(kind: Kind) -> dict[str, Path | EntryPoint]:
     plug_ins: dict[str, Path | EntryPoint] = {}
     candidates: list[tuple[str, Path | EntryPoint]] = [
         *((f.parent.name if f.name == "__init__.py" else f.stem, f) for f in sorted(files, key=str)),
-        *((point.name, point) for point in entry_points(group=f"evalkit.{kind}s")),
+        *((point.name, point) for point in _installed(metadata.entry_points, f"evalkit.{kind}s", tuple(sys.path))),
     ]
     for name, candidate in candidates:
         if name in plug_ins:
