@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit import plugins
+from evalkit.config import named
 from evalkit.datasets import published, suites
 
 from .columns import ALONE, MINI, Cell, Column
@@ -114,7 +115,7 @@ def sections(columns: Sequence[Column]) -> Iterator[tuple[str, list[Column]]]:
     for name, file in sorted(suites.suites().items()):
         members = [column for column in real if name in _suites_of(column)]
         if members and not any(all(part in _suites_of(column) for column in members) for part in _parts(name)):
-            yield f"{name}: {suites.summary(file).partition(' Missing: ')[0].rstrip('.')}", members
+            yield f"{name}: {named.summary(file).partition(' Missing: ')[0].rstrip('.')}", members
     if others := [column for column in real if not _suites_of(column)]:
         yield "Other tasks", others
     if minis := [column for column in columns if column.task.endswith(MINI)]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from evalkit import plugins
+from evalkit.config import named
 from evalkit.config.help import print_columns
 from evalkit.datasets import suites
 from evalkit.errors import UserError, suggest
@@ -24,10 +25,10 @@ def main(words: list[str]) -> int:
     if words[0] not in kinds:
         raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{suggest(words[0], kinds)}")
     if words[0] == "suites":
-        print_columns([(name, suites.summary(file)) for name, file in suites.suites().items()])
+        print_columns([(name, named.summary(file)) for name, file in suites.suites().items()])
         return 0
     if words[0] == "studies":
-        print_columns([(name, files.summary(file)) for name, file in files.studies().items()])
+        print_columns([(name, named.summary(file)) for name, file in files.studies().items()])
         return 0
     kind = cast(plugins.Kind, words[0].removesuffix("s"))
     if kind == "encoder":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import evalkit
+from evalkit.config import named
 from evalkit.datasets import published
 from evalkit.errors import UserError, suggest
 
@@ -38,14 +37,7 @@ class Suite:
 
 def suites() -> dict[str, Path]:
     """The files in configs/suites/ by name."""
-    folders = [Path(path) / "configs" / "suites" for path in evalkit.__path__]
-    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
-
-
-def summary(file: Path) -> str:
-    """The comment at the head of a suite's file, in one line."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+    return named.files("suites")
 
 
 def read(name: str) -> Suite:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import shlex
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import evalkit
+from evalkit.config import named
 from evalkit.errors import UserError, in_line, nearest
 from evalkit.runtime import bounded
 
@@ -124,14 +123,7 @@ class Study:
 
 def studies() -> dict[str, Path]:
     """The files in configs/studies/ by name."""
-    folders = [Path(path) / "configs" / "studies" for path in evalkit.__path__]
-    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
-
-
-def summary(file: Path) -> str:
-    """The comment at the head of a study's file, in one line."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+    return named.files("studies")
 
 
 def read(name: str) -> Study:

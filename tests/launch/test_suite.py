@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from evalkit.cli import main
+from evalkit.config import named
 from evalkit.datasets import published
 from evalkit.datasets import suites as suite_files
 from evalkit.datasets.suites import Suite, read, suites
@@ -66,7 +67,7 @@ def test_every_row_of_a_suite_is_printed_somewhere(name: str) -> None:
 def test_every_suite_says_what_of_its_paper_is_missing(name: str) -> None:
     lines = suites()[name].read_text().splitlines()
     assert len([line for line in lines if line.startswith("# Missing: ")]) == 1
-    assert " Missing: " in suite_files.summary(suites()[name])
+    assert " Missing: " in named.summary(suites()[name])
 
 
 @pytest.mark.parametrize("name", ["videoglue", "videoprism", "videoglue_score"])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.config import named
 from evalkit.errors import UserError
 from evalkit.launch import cells
 from evalkit.studies import files
@@ -130,4 +131,4 @@ def test_every_study_can_be_planned_and_its_miniature(name: str, tmp_path: Path)
         found = plan(study, [f"out={tmp_path}", *given, *words])
         assert set(found.runs) == {cell.name for cell in study.cells}
         assert bool(required_data(found)) == (not words)
-    assert files.summary(study.file)
+    assert named.summary(study.file)
