@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from evalkit.cli import main
 from evalkit.commands import plan as command
@@ -49,24 +50,29 @@ def test_a_plan_counts_what_the_run_then_reads_and_writes_nothing(
     assert stored == ["88%", "100%"]
 
 
-@pytest.mark.parametrize(("batch", "measured"), [(8, 0.4), (4, 0.4), (2, 0.4)])
-def test_a_sample_of_one_batch_is_measured_as_a_whole(
-    monkeypatch: pytest.MonkeyPatch, batch: int, measured: float
+@pytest.mark.parametrize(
+    ("device", "batch", "measured"), [("cpu", 8, 0.65), ("cpu", 2, 0.65), ("cuda", 8, 0.65), ("cuda", 2, 0.4)]
+)
+def test_a_sample_is_measured_without_its_first_batch_where_a_gpu_waits_for_it_and_another_one_comes(
+    monkeypatch: pytest.MonkeyPatch, device: str, batch: int, measured: float
 ) -> None:
-    """All its features come at once, so that none has a time of its own."""
+    """All features of a batch come at once, so that none has a time of its own."""
     clock = [0.0]
     monkeypatch.setattr("evalkit.pipeline.rates.time.monotonic", lambda: clock[0])
 
     class Extractor(SimpleNamespace):
         def encode(self, sample: list[int], *_: object) -> Iterator[int]:
             for k in sample:
+                if k == 0:
+                    clock[0] += 1.5
                 if k % batch == 0:
                     clock[0] += 0.4 * batch if k + batch <= len(sample) else 0.4 * (len(sample) - k)
                 yield k
 
     monkeypatch.setattr(rates, "replace", lambda extractor, **_: extractor)
     made = Extractor(views=SimpleNamespace(clips=1, crops=1), batch=batch)
-    experiment: Any = SimpleNamespace(extractor=made, reader=SimpleNamespace(cache=None, keep=None))
+    reader = SimpleNamespace(cache=None, keep=None)
+    experiment: Any = SimpleNamespace(extractor=made, reader=reader, device=torch.device(device))
     wanted: Any = list(range(6))
     assert rates._with_store(experiment, wanted)[0] == pytest.approx(measured)
 
