@@ -163,9 +163,8 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Caption
     prompt = settings.prompt
     check_prompt(prompt, ["{question}"])
     texts = [text for example in task.train for text in _references(example)]
-    for example in (*task.val, *task.test):
-        if example.target is not None:  # not public
-            _references(example)
+    for example in (*task.val, *(example for example in task.test if example.choices)):
+        _references(example)
     scratch = None
     if settings.lm == "scratch":
         if not texts:

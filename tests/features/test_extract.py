@@ -253,11 +253,12 @@ def test_a_few_broken_training_videos_are_told_and_only_broken_ones_are_an_error
 ) -> None:
     failed = [SourceFeatures(Source(Path(f"{i}.mp4"), None), failure="is broken") for i in range(5)]
     report_failures([], 0)
-    report_failures(failed, 6)
-    assert capsys.readouterr().err.splitlines() == [
-        *(f"left out of training: {i}.mp4: is broken" for i in range(3)),
-        "left out of training: 2 more",
-    ]
+    report_failures(failed, 10)
+    left_out = [f"left out of training: {i}.mp4: is broken" for i in range(3)] + ["left out of training: 2 more"]
+    assert capsys.readouterr().err.splitlines() == left_out
+    report_failures(failed, 9)
+    most = "MOST OF THE TRAINING VIDEOS COULD NOT BE READ (5 of 9)"
+    assert capsys.readouterr().err.splitlines() == [most, *left_out]
     with pytest.raises(UserError) as caught:
         report_failures(failed, 5)
     assert str(caught.value) == "none of the 5 training videos could be read; 0.mp4: is broken"
