@@ -15,15 +15,18 @@ logger = logging.getLogger("evalkit")
 NEAREST = 10  # videos kept for each text
 
 
-def ranked(examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
+def ranked(examples: Sequence[Example], predictions: Sequence[Prediction], apart: bool) -> list[Prediction]:
     """The rank of each text's video, and of the video's best text; the nearest videos of each text beside them.
-
-    Examples of different kinds are searched apart.
 
     Args:
         examples: a whole split, with a text each and the name of its video as target.
         predictions: the vectors (D,) of each example's video and text.
+        apart: search those of each kind by themselves, which are data sets of a mixture.
     """
+    if not examples:
+        return []
+    if not apart:
+        return _ranked(examples, predictions)
     made: list[Prediction] = list(predictions)
     for kind in dict.fromkeys(example.kind for example in examples):
         places = [i for i, example in enumerate(examples) if example.kind == kind]

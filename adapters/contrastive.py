@@ -58,9 +58,9 @@ class Contrastive(Trained):
     trains_encoder = True
     feature_spec = FeatureSpec("pooled")
 
-    def __init__(self, encoder: nn.Module, classes: tuple[str, ...], settings: Settings) -> None:
+    def __init__(self, encoder: nn.Module, task: Task, settings: Settings) -> None:
         super().__init__(settings)
-        self.encoder, self.classes = encoder, classes
+        self.encoder, self.classes, self.apart = encoder, task.classes, bool(task.mixture)
         self.mask, self.mask_ratio, self.seed = settings.mask, settings.mask_ratio, torch.initial_seed()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / settings.temperature)))
         _tune(encoder, settings.tune)
@@ -110,7 +110,7 @@ class Contrastive(Trained):
     def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
         """Ranks for a task of captions; what was predicted for any other."""
         named = self.classes or not examples or examples[0].choices
-        return predictions if named else ranked(examples, predictions)
+        return predictions if named else ranked(examples, predictions, self.apart)
 
     def _captions(self, example: Example) -> list[str]:
         """The example's own words first, then the options that are wrong."""
@@ -158,4 +158,4 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Contras
     (settings,) = points
     if settings.mask == "tube" and not getattr(encoder, "tubelet", None):
         raise UserError("adapter.mask=tube needs an encoder with one grid of tokens; this one has none: mask=uniform")
-    return Contrastive(encoder, task.classes, settings)
+    return Contrastive(encoder, task, settings)

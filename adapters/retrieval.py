@@ -170,8 +170,10 @@ class Retrieval(Trained):
         feature_spec: FeatureSpec,
         settings: Settings,
         frozen: Mapping[str, str],
+        apart: bool,
     ) -> None:
         super().__init__(settings)
+        self.apart = apart
         self.words, self.video, self.text = words.eval().requires_grad_(False), video, text
         self.feature_spec, self._frozen = feature_spec, dict(frozen)
         tuned = _used(words) if settings.tune_text else {}
@@ -224,7 +226,7 @@ class Retrieval(Trained):
 
     def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
         """The rank of each text's video, and of the video's best text; the nearest videos of each text beside them."""
-        return ranked(examples, predictions)
+        return ranked(examples, predictions, self.apart)
 
 
 def _same(keys: Iterable[Hashable]) -> Tensor:
@@ -280,7 +282,8 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Retriev
         if pool != "attentive" or settings.dim:
             raise UserError("adapter.pool and adapter.dim have no effect zero-shot: adapter.train=true trains them")
         untrained = replace(settings, epochs=0, batch_size=1)
-        return Retrieval(OwnWords(encoder), nn.Identity(), nn.Identity(), FeatureSpec("pooled"), untrained, {})
+        own = OwnWords(encoder), nn.Identity(), nn.Identity(), FeatureSpec("pooled")
+        return Retrieval(*own, untrained, {}, bool(task.mixture))
     words = ModelWords(text) if text else OwnWords(encoder)
     frozen = {"text": checkpoint.sha256(words)} if text else {}
     pooled = pooled_dim(encoder)
@@ -299,4 +302,4 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Retriev
         if not text and isinstance(head, nn.Linear):  # both from the encoder's own space
             nn.init.eye_(head.weight)
             nn.init.zeros_(head.bias)
-    return Retrieval(words, video, to_text, feature_spec, settings, frozen)
+    return Retrieval(words, video, to_text, feature_spec, settings, frozen, bool(task.mixture))

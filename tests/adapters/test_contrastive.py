@@ -174,7 +174,7 @@ def test_an_encoder_without_a_grid_has_no_tubes(vocabulary: Path) -> None:
 
 
 def test_captions_find_their_videos_among_those_of_their_kind(vocabulary: Path) -> None:
-    """Ranks as adapter=retrieval gives them; the videos of another data set are no rivals."""
+    """Ranks as adapter=retrieval gives them; the videos of another data set of a mixture are no rivals."""
     adapter = contrastive(vocabulary, CAPTIONS)
     with torch.no_grad():
         vectors = adapter.encoder.encode_text([example.text for example in CAPTIONED])
@@ -182,7 +182,10 @@ def test_captions_find_their_videos_among_those_of_their_kind(vocabulary: Path) 
     ranks = [prediction.value for prediction in adapter.finalize(CAPTIONED, predictions)]
     assert ranks[0]["t2v"] == 1.5
     apart = [replace(example, kind=kind) for example, kind in zip(CAPTIONED, "aab", strict=True)]
-    assert [prediction.value["t2v"] for prediction in adapter.finalize(apart, predictions)][::2] == [1.5, 1]
+    together = [prediction.value["t2v"] for prediction in adapter.finalize(apart, predictions)]
+    assert together == [rank["t2v"] for rank in ranks]  # kinds of one data set are no data sets
+    mixture = contrastive(vocabulary, replace(CAPTIONS, mixture={"a": 1.0, "b": 1.0}))
+    assert [prediction.value["t2v"] for prediction in mixture.finalize(apart, predictions)][::2] == [1.5, 1]
 
 
 def test_two_captions_of_a_video_are_no_negatives_of_each_other(vocabulary: Path) -> None:

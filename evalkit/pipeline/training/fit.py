@@ -18,7 +18,8 @@ from evalkit.config.options import Trainer
 from evalkit.datasets.fewshot import few_shot, share_of
 from evalkit.errors import UserError
 from evalkit.features.batches import gather
-from evalkit.features.extract import Cost, SourceFeatures, unchanged
+from evalkit.features.extract import Cost, unchanged
+from evalkit.features.feature_cache import SourceFeatures
 from evalkit.features.sources import Source, parts, sources
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
@@ -129,7 +130,8 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
     exists: Callable[[Path], bool] = (lambda video: True) if task.prepare_videos else media.exists
     if not val and not task.mixture:
         train, val = split_val(train, seed, exists=exists)
-    for kind in task.mixture.keys() - {example.kind for example in val}:
+    known = {example.kind for example in val}
+    for kind in (kind for kind in task.mixture if kind not in known):  # in order, the same in every process
         of_kind, held_out = split_val([example for example in train if example.kind == kind], seed, exists=exists)
         train = [example for example in train if example.kind != kind] + of_kind
         val += held_out

@@ -69,6 +69,7 @@ def test_each_data_set_without_a_val_split_has_a_tenth_of_its_training_videos(ow
     experiment: Any = SimpleNamespace(task=task, adapter=SimpleNamespace(check_examples=lambda count: None))
     train, chosen = training_examples(experiment, Trainer(), 0)
     assert Counter(e.kind for e in chosen) == ({"a": 1, "b": 2} if own_val else {"a": 2, "b": 2})
+    assert [e.kind for e in chosen] == sorted(e.kind for e in chosen)  # in the mixture's order, in every process
     assert not {e.id for e in train} & {e.id for e in chosen} and len(train) + len(chosen) == 40 + own_val
 
 
