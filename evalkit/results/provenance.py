@@ -8,7 +8,6 @@ import re
 import resource
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -98,5 +97,4 @@ def peak_memory_bytes() -> int:
 
     An estimate: the two peaks need not coincide, and of several workers only the largest is known to the system.
     """
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return machine.peak_memory(ever=True) + unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return machine.peak_memory(ever=True) + machine.largest_resident(resource.RUSAGE_CHILDREN)

@@ -61,9 +61,14 @@ def peak_memory(ever: bool = False) -> int:
     Args:
         ever: since the process began, whatever was reset.
     """
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    since = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    since = largest_resident(resource.RUSAGE_SELF)
     return max(since, _earlier_peak) if ever else since
+
+
+def largest_resident(who: int) -> int:
+    """What the system has as the largest resident memory, in bytes: of `resource.RUSAGE_SELF` or RUSAGE_CHILDREN."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return unit * resource.getrusage(who).ru_maxrss
 
 
 def reset_peak_memory() -> None:

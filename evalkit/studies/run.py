@@ -42,7 +42,7 @@ def run(study: Study, words: Sequence[str]) -> int:
     check_data(planned)
     mini = planned.folder.name.endswith("@mini")
     ended: dict[str, Ended] = {}  # by the cell's mark
-    stages = planned.stages()
+    stages, pairs = planned.stages(), Pairs(task_files(planned))
     place = ranks.here()
     with place.notes():
         for number, stage in enumerate(stages, 1):
@@ -53,7 +53,7 @@ def run(study: Study, words: Sequence[str]) -> int:
                 ended |= zip(marks, sweep.end_all(planned.jobs, waiting), strict=True)
             if place.first:
                 outcomes = {cell.name: outcome(planned, cell.name, ended) for cell in study.cells}
-                found = report(study, outcomes, mini, Pairs(task_files(planned)))
+                found = report(study, outcomes, mini, pairs)
                 write(planned.folder, found, outcomes, words)
     if not place.first:
         return 0
