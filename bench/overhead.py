@@ -25,7 +25,7 @@ import torch
 from bench.memory import FILMS, SECONDS
 from bench.memory import __file__ as task_file
 from evalkit.config.parse import resolve
-from evalkit.features.extract import SourceFeatures
+from evalkit.features.feature_cache import SourceFeatures
 from evalkit.features.sources import sources
 from evalkit.features.writer import StoreWriter
 from evalkit.mini import film, world

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from evalkit.errors import UserError
 from evalkit.features import place
-from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor, SourceFeatures, unchanged
+from evalkit.features.extract import Cost, FeatureExtractor, unchanged
+from evalkit.features.feature_cache import FeatureCache, SourceFeatures
 from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source
 from evalkit.video.augment import AugmentedView

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evalkit.api import FeatureSpec
-from evalkit.features.extract import FeatureCache
+from evalkit.features.feature_cache import FeatureCache
 from evalkit.runtime import machine
 
 logger = logging.getLogger("evalkit")

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from evalkit.api import FeatureSpec
 from evalkit.features.codec import as_stored
-from evalkit.features.extract import FeatureCache, FeatureExtractor, Variant
+from evalkit.features.extract import FeatureExtractor, Variant
+from evalkit.features.feature_cache import FeatureCache
 from evalkit.features.forward import EncoderRunner
 from evalkit.features.key import FeatureKey, Identity, architecture
 from evalkit.features.sources import Source

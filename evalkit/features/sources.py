@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -70,3 +71,8 @@ def parts(example: Example, views: Views) -> tuple[Source, ...]:
 def sources(examples: Iterable[Example], views: Views = _ONE_CLIP) -> list[Source]:
     """The distinct parts of videos that examples ask about, in order of first appearance."""
     return list(dict.fromkeys(source for example in examples for source in parts(example, views)))
+
+
+def seed(source: Source) -> int:
+    """A number of the source's own, for what is drawn for it."""
+    return zlib.crc32(f"{source.video.name} {source.span}".encode("utf-8", "surrogateescape"))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evalkit.api import Example, Prediction
 from evalkit.features import extract
-from evalkit.features.extract import SourceFeatures
+from evalkit.features.feature_cache import SourceFeatures
 from evalkit.features.key import architecture, identify_ahead
 from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter, check_predictions

@@ -20,7 +20,7 @@ from evalkit.api import Adapter, Augment, Batch, Clip, EncoderOutput, Example, F
 from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures
-from evalkit.features.extract import FeatureCache
+from evalkit.features.feature_cache import FeatureCache
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.sources import Source
 from evalkit.features.store import Store

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from evalkit.api import Clip, Views
 from evalkit.features import extract
-from evalkit.features.extract import Cost, FeatureExtractor, SourceFeatures
+from evalkit.features.extract import Cost, FeatureExtractor
+from evalkit.features.feature_cache import SourceFeatures
 from evalkit.features.sources import Source, resolve_views
 from evalkit.pipeline import controls
 from evalkit.video.clips import Decoded, Failure, Request

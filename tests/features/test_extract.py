@@ -13,7 +13,7 @@ from evalkit.api import Clip, Example, FeatureSpec, Views
 from evalkit.errors import UserError
 from evalkit.features import extract
 from evalkit.features.codec import as_stored
-from evalkit.features.extract import SourceFeatures
+from evalkit.features.feature_cache import SourceFeatures
 from evalkit.features.forward import Arriving
 from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source, resolve_views, sources

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evalkit.api import Augment, Clip, FeatureSpec, Views
 from evalkit.features import extract
-from evalkit.features.extract import FeatureCache, SourceFeatures
+from evalkit.features.feature_cache import FeatureCache, SourceFeatures
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.sources import Source
 from evalkit.features.store import Store

@@ -10,7 +10,7 @@ import torch
 
 from evalkit.api import Clip, FeatureSpec, Views
 from evalkit.features import place as places
-from evalkit.features.extract import FeatureCache
+from evalkit.features.feature_cache import FeatureCache
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.store import Store
 from evalkit.runtime import machine

@@ -8,7 +8,8 @@ import torch
 from evalkit.api import Clip, Example, FeatureSpec, Views
 from evalkit.errors import UserError
 from evalkit.features import extract
-from evalkit.features.extract import Cost, FeatureCache, FeatureExtractor
+from evalkit.features.extract import Cost, FeatureExtractor
+from evalkit.features.feature_cache import FeatureCache
 from evalkit.features.key import FeatureKey, Identity
 from evalkit.features.sources import Source, parts, resolve_views, sources
 from evalkit.features.store import Store

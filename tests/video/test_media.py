@@ -12,7 +12,7 @@ import pytest
 from av.error import FFmpegError
 
 from evalkit.api import Clip, FeatureSpec, Views
-from evalkit.features.extract import FeatureCache
+from evalkit.features.feature_cache import FeatureCache
 from evalkit.features.key import FeatureKey, Identity, identify
 from evalkit.features.sources import Source
 from evalkit.video import media, parquet

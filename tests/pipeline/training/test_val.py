@@ -10,7 +10,8 @@ import torch
 from evalkit.api import Example, Views
 from evalkit.errors import UserError
 from evalkit.features.batches import FeatureSet, InMemoryFeatures
-from evalkit.features.extract import Cost, SourceFeatures
+from evalkit.features.extract import Cost
+from evalkit.features.feature_cache import SourceFeatures
 from evalkit.pipeline.training import fit
 from evalkit.pipeline.training.fit import split_val
 from evalkit.runtime.ranks import ALONE
