@@ -152,6 +152,7 @@ def files_in(place: Path, hidden: bool = False) -> Files:
             listed = [*map(media.path_of, remote.list_files(url))]
         except OSError as error:
             raise UserError(f"data.videos={url}: {error}") from error
+        media.index_together(listed)
         for path in listed:
             if media.is_container(path):
                 _add_members(files, path, hidden)
@@ -261,6 +262,8 @@ def _by_name(where: tuple[Path, ...]) -> dict[str, list[tuple[Path, Path]]]:
 def _listed(place: Path) -> Files:
     """The files in a place of `data.videos=`, which is looked into once."""
     known: dict[Path, Files] = places.listings()
+    if not known.keys() & {*places.named()}:
+        media.index_together(places.named())
     if place not in known:
         known[place] = files_in(place)
     return known[place]

@@ -18,7 +18,8 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from typing import Any
 import av
 from av.container import InputContainer
 
+from evalkit.errors import UserError
 from evalkit.video import parquet, remote, tar
 
 CONTAINERS = (".tar", ".parquet")
+INDEXED_TOGETHER = 16  # tars at URLs
 _INSIDE = re.compile(r"(?:(?<=\.tar)|(?<=\.parquet))/", re.IGNORECASE)
 # What a path that leads into a file, or is the text of a URL, gives where a file is looked for.
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -233,6 +236,22 @@ def members(container: Path) -> tuple[list[str], str]:
             return [*rows.names], rows.note
         index = _index(container, version)
         return index.names(), index.note
+
+
+def index_together(places: Sequence[Path]) -> None:
+    """Makes the indices of tars at URLs at the same time, since each waits for a header after the other.
+
+    What is wrong with one is said when its `members` are asked for.
+    """
+
+    def index(container: Path) -> None:
+        with contextlib.suppress(OSError, UserError):
+            members(container)
+
+    tars = [place for place in places if url_of(place) and place.suffix.lower() == ".tar"]
+    if len(tars) > 1:
+        with ThreadPoolExecutor(INDEXED_TOGETHER) as threads:
+            list(threads.map(index, tars))
 
 
 def _open_file(path: Path) -> Bytes:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from evalkit.api import Views
+from evalkit.datasets.videos import find_videos
 from evalkit.errors import UserError
 from evalkit.features.key import identify
-from evalkit.video import media, remote
+from evalkit.video import media, places, remote
 from evalkit.video.clips import Failure, read_clip
 from evalkit.video.decode import open_video
 from tests.video.packed import pack, served
@@ -93,3 +94,18 @@ def test_a_scheme_that_is_not_read_is_one_line() -> None:
     if importlib.util.find_spec("s3fs") is None:
         with pytest.raises(UserError, match=r"s3:// needs more: pip install 'evalkit\[s3\]'"):
             remote.check("s3://bucket")
+
+
+def test_tars_at_urls_are_indexed_at_the_same_time(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs a request a header, one after the other."""
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 4096)
+    for k, film in enumerate(sorted(films.iterdir())[:4]):
+        pack(tmp_path / f"shards/{k:03d}.tar", [film])
+    with served(tmp_path, latency=0.02) as (url, asked), places.searched(places.read_places(f"{url}/shards/*.tar")):
+        (name, *_) = {path.name for path in find_videos(tmp_path)["00"]}
+        assert name == "00.mp4" and set(find_videos(tmp_path)) == {"00", "01", "02", "03"}
+    of_tars = [path for path in asked if path.endswith(".tar")]
+    last_of_first = len(of_tars) - of_tars[::-1].index("/shards/000.tar")
+    assert {f"/shards/{k:03d}.tar" for k in range(4)} <= {*of_tars[: last_of_first - 1]}
