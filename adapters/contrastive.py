@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Training
+from evalkit.heads.contrastive import contrastive_loss
 from evalkit.heads.labels import best_classes
-from evalkit.heads.losses import clip_loss
 from evalkit.heads.optim import Trained
 from evalkit.pretraining.masks import token_grid, tube
 
-from ._ranked import numbered, ranked
+from ._ranked import ranked
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Settings(Training):
 class Contrastive(Trained):
     """Video and caption embeddings pulled together by a symmetric cross-entropy over the batch."""
 
-    trains_encoder = True
+    trains_encoder, divisible = True, True
     feature_spec = FeatureSpec("pooled")
 
     def __init__(self, encoder: nn.Module, task: Task, settings: Settings) -> None:
@@ -66,26 +66,21 @@ class Contrastive(Trained):
         _tune(encoder, settings.tune)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        videos = batch.features[:, 0].to(self.device)  # uint8 (B, T, C, H, W)
+        clips = batch.features[:, 0].to(self.device)  # uint8 (B, T, C, H, W)
         encoder: Any = self.encoder
-        video = F.normalize(encoder(videos, **self._masked(videos)).pooled, dim=-1)
         captions = [self._captions(example) for example in batch.examples]
-        right = [texts[0] for texts in captions]
-        wrong = [text for texts in captions for text in texts[1:]]
-        text = F.normalize(encoder.encode_text(right + wrong), dim=-1)
-        # What says the same of another video as of this one is no wrong answer, nor is what else is said of this one.
-        same = torch.tensor([[caption == other for other in right + wrong] for caption in right], device=video.device)
-        if not wrong:
-            rows = torch.tensor(numbered((example.video, example.span) for example in batch.examples)[0])
-            same |= (rows[:, None] == rows).to(same.device)
-        return clip_loss(video, text, self.log_scale, same)
+        words = [*(texts[0] for texts in captions), *(text for texts in captions for text in texts[1:])]
+        videos = [(str(example.video), example.span) for example in batch.examples]
+        video, text = encoder(clips, **self._masked(clips)).pooled, encoder.encode_text(words)
+        return contrastive_loss(video, text, self.log_scale, videos, words, self.ranks, batch.share)
 
     def _masked(self, videos: Tensor) -> dict[str, Any]:
         """What the encoder is told of the tokens that it leaves out."""
         if not self.mask_ratio or self.mask == "uniform":
             return {"mask_ratio": self.mask_ratio}
         encoder: Any = self.encoder
-        draw, grid = np.random.default_rng([self.seed % 2**64, self.global_step]), token_grid(videos, encoder.tubelet)
+        draw = np.random.default_rng([self.seed % 2**64, self.global_step, self.ranks.rank])
+        grid = token_grid(videos, encoder.tubelet)
         return {"masked": torch.stack([tube(grid, self.mask_ratio, draw) for _ in videos])}
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
@@ -21,10 +20,11 @@ from evalkit.api import Batch, Encoder, EncoderOutput, Example, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads import tuning
 from evalkit.heads.adapter import Training
-from evalkit.heads.losses import clip_loss
+from evalkit.heads.contrastive import contrastive_loss
 from evalkit.heads.optim import Trained
 from evalkit.pretraining import losses, masks
 from evalkit.pretraining.decoders import GlobalDecoder, LocalDecoder
+from evalkit.runtime.ranks import ALONE, Ranks
 
 MASKS = {"block": masks.block, "tube": masks.tube}
 
@@ -82,7 +82,7 @@ class MaskedDistillation(Trained):
         seed: of masks and orders.
     """
 
-    trains_encoder = True
+    trains_encoder, divisible = True, True
     scores_val = True
 
     def __init__(
@@ -98,7 +98,6 @@ class MaskedDistillation(Trained):
         self.encoder: Any = student
         self.teacher, self.local, self.whole = teacher, local, whole
         self.settings, self.seed = settings, seed
-        self.divisible = not settings.contrastive_weight  # whose loss is of the whole batch
         scale = torch.tensor(math.log(1 / settings.temperature))
         self.log_scale = nn.Parameter(scale, requires_grad=settings.contrastive_weight > 0)
 
@@ -109,8 +108,8 @@ class MaskedDistillation(Trained):
         return self
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        draw = np.random.default_rng([self.seed % 2**64, self.global_step, self.place[0]])
-        return self.loss(batch, [draw] * len(batch.examples) * batch.features.shape[1])
+        draw = np.random.default_rng([self.seed % 2**64, self.global_step, self.ranks.rank])
+        return self.loss(batch, [draw] * len(batch.examples) * batch.features.shape[1], self.ranks)
 
     def val_score(self, batch: Batch) -> float:
         """100 x (1 - loss / sum of the weights), which is the mean cosine in percent where all losses are cosines.
@@ -122,12 +121,13 @@ class MaskedDistillation(Trained):
         weights = self.settings.local_weight + self.settings.global_weight + self.settings.contrastive_weight
         return 100 * (1 - self.loss(batch, of_views).item() / weights)
 
-    def loss(self, batch: Batch, draws: Sequence[np.random.Generator]) -> Tensor:
+    def loss(self, batch: Batch, draws: Sequence[np.random.Generator], ranks: Ranks = ALONE) -> Tensor:
         """The weighted sum of the losses of a batch of uint8 video (B, V, T, C, H, W), a scalar.
 
         Args:
             batch: of examples; only the contrastive loss reads more of them than the video.
             draws: for each of the B V clips, what draws its mask and its order.
+            ranks: this process's place among those that have a part of the batch.
         """
         settings, encoder = self.settings, self.encoder
         video = batch.features.flatten(0, 1).to(self.device)
@@ -155,7 +155,7 @@ class MaskedDistillation(Trained):
             assert taught
             total = total + settings.global_weight * losses.cosine_distance(self.whole(visible), taught.pooled)
         if settings.contrastive_weight:
-            total = total + settings.contrastive_weight * self._contrastive(batch, seen.pooled)
+            total = total + settings.contrastive_weight * self._contrastive(batch, seen.pooled, ranks)
         return total
 
     def _taught(self, video: Tensor, grid: masks.Grid) -> EncoderOutput | None:
@@ -177,16 +177,12 @@ class MaskedDistillation(Trained):
             )
         return taught
 
-    def _contrastive(self, batch: Batch, pooled: Tensor) -> Tensor:
+    def _contrastive(self, batch: Batch, pooled: Tensor, ranks: Ranks) -> Tensor:
         """The symmetric cross-entropy of videos and their texts, of each example's first view."""
-        texts, encoder = [example.text for example in batch.examples], self.encoder
-        video = F.normalize(pooled.view(len(texts), -1, pooled.shape[-1])[:, 0], dim=-1)
-        text = F.normalize(encoder.encode_text(texts), dim=-1)
-        videos = [(example.video, example.span) for example in batch.examples]
-        same = [
-            [a == b or v == w for b, w in zip(texts, videos, strict=True)] for a, v in zip(texts, videos, strict=True)
-        ]
-        return clip_loss(video, text, self.log_scale, torch.tensor(same, device=video.device))
+        words = [example.text for example in batch.examples]
+        videos = [(str(example.video), example.span) for example in batch.examples]
+        video, text = pooled.view(len(words), -1, pooled.shape[-1])[:, 0], self.encoder.encode_text(words)
+        return contrastive_loss(video, text, self.log_scale, videos, words, ranks, batch.share)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         raise UserError(

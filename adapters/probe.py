@@ -103,7 +103,7 @@ class Probe(Adapter):
         return self(features.flatten(0, 1).to(self.device), within)
 
     def on_fit_start(self) -> None:
-        self.bank.share = self.place
+        self.bank.share = self.ranks.rank, self.ranks.size
 
     def training_step(self, batch: Batch, index: int) -> dict[str, Tensor]:
         """The sum of the probes' losses, and each probe's own (K,)."""

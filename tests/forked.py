@@ -80,7 +80,8 @@ class Forked:
 @contextlib.contextmanager
 def ranks(count: int, *words: str | Path, cwd: Path) -> Iterator[list[Forked]]:
     """So many processes of one script, as torchrun starts them."""
-    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(count)}
+    env |= {"LOCAL_WORLD_SIZE": str(count), "NODE_RANK": "0"}
     started = [
         Forked(*words, cwd=cwd, env={**env, "LOCAL_RANK": str(rank), "RANK": str(rank)}, group=True)
         for rank in range(count)

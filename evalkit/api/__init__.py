@@ -232,11 +232,13 @@ class Batch:
 
     Attributes:
         windows: of each example; empty where a video is one clip.
+        share: of a training batch that these examples are, where other processes have the rest; 0: they do not count.
     """
 
     examples: Sequence[Example]
     features: Tensor
     windows: Sequence[int] = ()
+    share: float = 1.0
 
     def to(self, device: Any) -> Batch:
         """The batch with its features on a device; Lightning calls this."""

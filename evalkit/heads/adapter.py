@@ -15,6 +15,7 @@ from torch import Tensor
 from evalkit.api import Batch, Example, FeatureSpec, Prediction
 from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
+from evalkit.runtime.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,15 @@ class Adapter(lightning.LightningModule, ABC):
         needs_video: `predict` is never called without features; False where it has a blind control (features=None).
         single_view: reads one view of a video; a run with several clips or crops is refused.
         closed_form: fitted by one call of `solve`, without a trainer. `epochs` is 1 then.
-        divisible: the loss is a mean over the examples of a batch, of which several processes may each take a part.
+        divisible: several processes may each take a part of a batch: the loss is a mean over its examples, or is that
+            of the whole (`contrastive_loss`).
         trains_encoder: the encoder is part of the module and changes while it is fitted: `training_step` gets uint8
             video (B, V, T, C, H, W) in place of features.
         scores_val: the epoch is chosen by `val_score`, in place of the task's score of what `predict` gives.
         feature_spec: which part of the encoder's output it reads.
         epochs: passes over the training examples; 0 for an adapter that is not fitted.
         batch_size: examples in one training step.
-        place: the number of this process among those that take a part of each batch, and how many they are.
+        ranks: this process's place among those that take a part of each batch.
         points: K, grid points that it trains together. Where K > 1, each trainable parameter has K as its first
             dimension, `training_step` returns {"loss": their sum, "losses": (K,)}, and `predict_all` and `select` are
             defined.
@@ -107,7 +109,7 @@ class Adapter(lightning.LightningModule, ABC):
     feature_spec: FeatureSpec = FeatureSpec()
     epochs: int = 0
     batch_size: int = 1
-    place: tuple[int, int] = (0, 1)
+    ranks: Ranks = ALONE
     points: int = 1
 
     @property

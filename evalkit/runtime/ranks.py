@@ -85,6 +85,53 @@ class Ranks:
             raise _ended(error) from error
         return values or []
 
+    def gather_all(self, value: T) -> list[T]:
+        """The values of all processes in order, in all.
+
+        Raises:
+            OtherEndedError: one of them has ended.
+        """
+        if self.size == 1:
+            return [value]
+        from torch import distributed
+
+        values: list[Any] = [None] * self.size
+        try:
+            distributed.all_gather_object(values, value)
+        except RuntimeError as error:
+            raise _ended(error) from error
+        return values
+
+    def rows(self, values: Tensor, sizes: Sequence[int], share: float) -> Tensor:
+        """The rows of all processes, one process after the other; the gradient goes to this one's own.
+
+        It is divided by this process's share of the batch, by which it is weighted where gradients are summed.
+
+        Args:
+            values: this process's rows, (n, D); those of a process with `share=0` do not count.
+            sizes: how many rows each process has.
+            share: of the batch that this process has.
+
+        Raises:
+            OtherEndedError: one of them has ended.
+        """
+        if self.size == 1:
+            return values
+        import torch
+        from torch import distributed
+
+        padded = values.new_zeros(max(sizes), values.shape[1])
+        padded[: sizes[self.rank]] = values.detach()[: sizes[self.rank]]
+        of_all = [torch.empty_like(padded) for _ in sizes]
+        try:
+            distributed.all_gather(of_all, padded)
+        except RuntimeError as error:
+            raise _ended(error) from error
+        parts = [part[:size] for part, size in zip(of_all, sizes, strict=True)]
+        own = values if share else values[:0]
+        parts[self.rank] = own.detach() + (own - own.detach()) / (share or 1.0)
+        return torch.cat(parts) + 0.0 * values.sum()  # a process without rows has gradients, too: of 0
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum of the tensors of all processes, in place; the same bits in each.
 

@@ -28,24 +28,23 @@ def part(batch: Sequence[int], ranks: Ranks) -> tuple[list[int], float]:
 class DividedSteps(Callback):
     """Sums losses and gradients of all processes, each weighted by its share of the batch.
 
-    With a loss that is a mean over examples, this is the loss and the gradient of the whole batch, but for the order in
-    which they are added. It comes before callbacks that look at either.
+    With a loss that is a mean over examples, or `contrastive_loss`, these are loss and gradient of the whole batch, but
+    for the order in which they are added. It comes before callbacks that look at either.
 
     Args:
         ranks: this process's place.
-        shares: of the batches of the present epoch.
         max_minutes: all stop after so many by the clock of the first; 0: no limit.
     """
 
-    def __init__(self, ranks: Ranks, shares: Sequence[float], max_minutes: float = 0.0) -> None:
-        self.ranks, self.shares = ranks, shares
+    def __init__(self, ranks: Ranks, max_minutes: float = 0.0) -> None:
+        self.ranks = ranks
         self.deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
         self.share = 1.0
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self.share = self.shares[batch_idx]
+        self.share = batch.share
 
     def on_after_backward(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         gradients = [value.grad for value in pl_module.parameters() if value.grad is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -102,15 +102,10 @@ class Alternating:
 
 
 class TrainingBatches:
-    """The training batches, or this process's part of each: in each epoch another order, and the next augmented view.
-
-    Attributes:
-        shares: of this process's part in each batch of the present epoch.
-    """
+    """The training batches, or this process's part of each; another order and the next augmented view an epoch."""
 
     def __init__(self, data: Examples, size: int, seed: int, ranks: Ranks = ALONE) -> None:
         self.data, self.ranks = data, ranks
-        self.shares: list[float] = []
         generator = torch.Generator().manual_seed(seed)
         kinds = [example.kind for example in data.examples]
         self.order: Any = (
@@ -138,8 +133,9 @@ class TrainingBatches:
         view = self.epoch % self.data.views
         self.epoch += 1
         divided = [part(batch, self.ranks) for batch in self.order]
-        self.shares[:] = [share for _, share in divided]
-        yield from self.data.batches([own for own, _ in divided], view)
+        batches = self.data.batches([own for own, _ in divided], view)
+        for batch, (_, share) in zip(batches, divided, strict=True):
+            yield replace(batch, share=share)
 
     def close(self) -> None:
         """Ends what still reads ahead, where an epoch was not finished."""

@@ -133,10 +133,10 @@ def fit(
     select = SelectOnVal(val, score, keep, points, finite.failures, ranks)
     cost = TrainingCost()
     batches = TrainingBatches(train, adapter.batch_size, spec.seed, ranks)
-    divided = [DividedSteps(ranks, batches.shares, spec.max_minutes)] if ranks.size > 1 else []
+    divided = [DividedSteps(ranks, spec.max_minutes)] if ranks.size > 1 else []
     if divided:
         torch.manual_seed(spec.seed + ranks.rank)  # so that no two drop the same
-    adapter.place = ranks.rank, ranks.size
+    adapter.ranks = ranks
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
         warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # a frozen part is meant to be
