@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.canary import inputs, outputs
+from evalkit.canary.examined import ExaminedEncoder, Unusable
 from evalkit.canary.finding import Finding
-from evalkit.canary.probe import Probe, Unusable
 from evalkit.canary.reference import device_of
 
 
-def training_mode(probe: Probe) -> Finding:
+def training_mode(probe: ExaminedEncoder) -> Finding:
     """No module is in training mode."""
     names = [name or type(module).__name__ for name, module in probe.encoder.named_modules() if module.training]
     if names:
@@ -31,13 +31,13 @@ def training_mode(probe: Probe) -> Finding:
     return Finding("training mode", "ok", "every module is in evaluation mode")
 
 
-def weights(probe: Probe) -> Finding:
+def weights(probe: ExaminedEncoder) -> Finding:
     """The weights look trained, all of them."""
     return probe.weight_stats.finding()
 
 
 # In this order; a check that does not apply gives None, and one that raises Unusable is the last.
-CHECKS: tuple[Callable[[Probe], Finding | None], ...] = (
+CHECKS: tuple[Callable[[ExaminedEncoder], Finding | None], ...] = (
     training_mode,
     weights,
     outputs.layout,
@@ -70,7 +70,7 @@ def examine(encoder: nn.Module, clips: Tensor, *, folder: Path | None = None, bu
     device = device_of(encoder)
     findings: list[Finding] = []
     with _state_restored(encoder, device), torch.inference_mode():
-        probe = Probe(encoder, clips[:2].to(device), folder, time.monotonic() + budget_s)
+        probe = ExaminedEncoder(encoder, clips[:2].to(device), folder, time.monotonic() + budget_s)
         for check in CHECKS:
             try:
                 finding = check(probe)

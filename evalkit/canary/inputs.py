@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.api import has_text
+from evalkit.canary.examined import SAME_HALF, ExaminedEncoder, Unusable, distance
 from evalkit.canary.finding import Finding, Outcome
-from evalkit.canary.probe import SAME_HALF, Probe, Unusable, distance
 from evalkit.canary.reference import REFERENCE, Reference, content
 from evalkit.errors import one_line
 
@@ -33,7 +33,7 @@ _COMMON = {  # mean and std that encoders are trained with
 }
 
 
-def reference(probe: Probe) -> Finding | None:
+def reference(probe: ExaminedEncoder) -> Finding | None:
     """Pooled of the record's film equals the record; None if there is no record.
 
     Raises:
@@ -62,7 +62,7 @@ def reference(probe: Probe) -> Finding | None:
     return Finding("reference", "failed", detail)
 
 
-def _cure(probe: Probe, record: Reference, expected: Tensor) -> str:
+def _cure(probe: ExaminedEncoder, record: Reference, expected: Tensor) -> str:
     """The change to the input that reproduces the record; empty if none does before the deadline."""
     video = record.video[None].to(probe.clips.device)
     for name, change in _changes(probe):
@@ -77,7 +77,7 @@ def _cure(probe: Probe, record: Reference, expected: Tensor) -> str:
     return ""
 
 
-def _changes(probe: Probe) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+def _changes(probe: ExaminedEncoder) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     """Inputs that the encoder may expect instead of the clip's: uint8 (B, T, C, H, W) to float."""
     clip = probe.clip
     yield "when fed BGR: reverse the channels", lambda video: clip.normalize(video.flip(2))
@@ -92,7 +92,7 @@ def _changes(probe: Probe) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     yield "with value_range (0, 255), mean 0 and std 1", raw.normalize
 
 
-def constant(probe: Probe) -> Finding:
+def constant(probe: ExaminedEncoder) -> Finding:
     """Unlike clips have unlike embeddings.
 
     Raises:
@@ -109,7 +109,7 @@ def constant(probe: Probe) -> Finding:
     return finding
 
 
-def frame_order(probe: Probe) -> Finding:
+def frame_order(probe: ExaminedEncoder) -> Finding:
     """Whether the order of frames changes the embedding; a fact about the encoder, never a failure.
 
     Raises:
@@ -126,7 +126,7 @@ def frame_order(probe: Probe) -> Finding:
     return Finding("frame order", "ok", f"{matters}: a clip shown backwards moves {moved:.2g} of the way to another")
 
 
-def value_range(probe: Probe) -> Finding | None:
+def value_range(probe: ExaminedEncoder) -> Finding | None:
     """Permuting the four quadrants changes pooled, unless the input scale is so large that positions vanish.
 
     None if there is a reference, which proves more.
@@ -151,14 +151,14 @@ def value_range(probe: Probe) -> Finding | None:
     return Finding("range", "ok", detail)
 
 
-def _permutation_distance(probe: Probe, video: Tensor) -> float:
+def _permutation_distance(probe: ExaminedEncoder, video: Tensor) -> float:
     """How far pooled moves when the quadrants of each frame change places; video is float (1, T, C, H, W)."""
     half = (video.shape[-2] // 2, video.shape[-1] // 2)
     pair = torch.cat([video, video.roll(half, (-2, -1))])
     return float(probe.pooled(pair, "range").diff(dim=0).norm())
 
 
-def colors(probe: Probe) -> Finding | None:
+def colors(probe: ExaminedEncoder) -> Finding | None:
     """A red film is nearer to the word red than a blue one, unless red and blue are swapped.
 
     None if there is a reference, no text tower, or no trained weights.
@@ -187,7 +187,7 @@ def colors(probe: Probe) -> Finding | None:
     return Finding("colors", "failed", f"text takes red for blue ({agreement:.2f}): the encoder may want BGR")
 
 
-def normalization(probe: Probe) -> Finding | None:
+def normalization(probe: ExaminedEncoder) -> Finding | None:
     """Mean, std and order of channels, which only a reference proves; None if there is one."""
     if probe.reference:
         return None

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from evalkit.api import EncoderOutput, pooled_dim
+from evalkit.canary.examined import ExaminedEncoder, Unusable, distance
 from evalkit.canary.finding import Finding
-from evalkit.canary.probe import Probe, Unusable, distance
 from evalkit.errors import UserError, one_line
 
 
-def layout(probe: Probe) -> Finding:
+def layout(probe: ExaminedEncoder) -> Finding:
     """Types and shapes of tokens and pooled.
 
     Raises:
@@ -30,7 +30,7 @@ def layout(probe: Probe) -> Finding:
     return Finding("layout", "ok", f"tokens {tokens} (B, T', S, D), pooled {pooled} (B, E)")
 
 
-def _input_error(probe: Probe, error: Exception) -> str:
+def _input_error(probe: ExaminedEncoder, error: Exception) -> str:
     """Why the encoder failed on (B, T, C, H, W): it may expect (B, C, T, H, W)."""
     video = probe.clip.normalize(probe.clips)
     try:
@@ -43,7 +43,7 @@ def _input_error(probe: Probe, error: Exception) -> str:
     )
 
 
-def _layout_error(probe: Probe, encoded: Any) -> str:
+def _layout_error(probe: ExaminedEncoder, encoded: Any) -> str:
     """The first deviation of an output from the layout that the encoder states; empty if there is none."""
     tokens, pooled = getattr(encoded, "tokens", None), getattr(encoded, "pooled", None)
     if not isinstance(tokens, Tensor) or not isinstance(pooled, Tensor):
@@ -61,7 +61,7 @@ def _layout_error(probe: Probe, encoded: Any) -> str:
     return ""
 
 
-def finite(probe: Probe) -> Finding:
+def finite(probe: ExaminedEncoder) -> Finding:
     """No NaN and no infinity in tokens and pooled.
 
     Raises:
@@ -76,7 +76,7 @@ def finite(probe: Probe) -> Finding:
     return Finding("finite", "ok", "no NaN, no infinity")
 
 
-def determinism(probe: Probe) -> Finding:
+def determinism(probe: ExaminedEncoder) -> Finding:
     """The same clip gives the same output twice.
 
     Raises:
@@ -94,7 +94,7 @@ def determinism(probe: Probe) -> Finding:
     return Finding("determinism", "ok", detail)
 
 
-def batch(probe: Probe) -> Finding:
+def batch(probe: ExaminedEncoder) -> Finding:
     """A clip gives the same output alone and in a batch."""
     if probe.repeat_distance > probe.tolerance:
         return Finding("batch", "unknown", "not measured: not even the same clip gives the same embedding")
@@ -107,7 +107,7 @@ def batch(probe: Probe) -> Finding:
     return Finding("batch", "ok", detail)
 
 
-def layers(probe: Probe) -> Finding | None:
+def layers(probe: ExaminedEncoder) -> Finding | None:
     """`layers=2` gives two layers of tokens, the last of them the tokens; None if the encoder takes no `layers`."""
     if "layers" not in inspect.signature(probe.encoder.forward).parameters:
         return None

@@ -10,7 +10,7 @@ from evalkit import plugins
 from evalkit.api import Task
 from evalkit.config.config import Config
 from evalkit.errors import UserError, one_line
-from evalkit.pipeline.checks import check_task
+from evalkit.pipeline.task_contract import check_task
 from evalkit.video import places
 
 

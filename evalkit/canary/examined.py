@@ -30,7 +30,7 @@ class Unusable(Exception):
         self.finding = finding
 
 
-class Probe:
+class ExaminedEncoder:
     """An encoder, two clips of the task, the deadline, and outputs that several checks share.
 
     Attributes:
