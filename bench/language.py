@@ -40,7 +40,7 @@ class Recorder(LanguageModel):
         super().__init__(model, tokenizer)
         self.asked: list[tuple[str, str]] = []
         self.answers: list[float] = []
-        self.prompts: list[str] = []
+        self.texts_asked: list[str] = []
         self.known: dict[tuple[str, str], tuple[Likelihood, float]] = {}  # and what lm-eval answers
 
     def loglikelihoods(self, continuations: Sequence[Continuation], tokens: Any = None) -> list[Likelihood]:
@@ -55,7 +55,7 @@ class Recorder(LanguageModel):
         return answers
 
     def generate(self, prompts: Sequence[str], *args: Any) -> list[tuple[str, bool]]:
-        self.prompts += prompts
+        self.texts_asked += prompts
         return super().generate(prompts, *args)
 
 
@@ -93,13 +93,13 @@ def likelihoods(file: str, root: str, most: str = "500", *scorers: str) -> None:
         off = 0.0
         for start in range(0, len(examples), BLOCK):
             some = examples[start : start + BLOCK]
-            reader.asked, reader.answers, reader.prompts = [], [], []
+            reader.asked, reader.answers, reader.texts_asked = [], [], []
             taken, predictions = timed(lambda: adapter.predict(some, None))  # noqa: B023
             seconds[0] += taken
             ours += [prediction.value for prediction in predictions]
-            if reader.prompts:
+            if reader.texts_asked:
                 settings = {"until": [], "max_gen_toks": SAID, "do_sample": False}
-                asked = [Instance("generate_until", {}, (p, settings), i) for i, p in enumerate(reader.prompts)]
+                asked = [Instance("generate_until", {}, (p, settings), i) for i, p in enumerate(reader.texts_asked)]
                 taken, texts = timed(lambda: theirs.generate_until(asked, disable_tqdm=True))  # noqa: B023
                 others += [named(text, len(e.choices)).value for text, e in zip(texts, some, strict=True)]
             else:
