@@ -79,7 +79,8 @@ class Evaluate(Callback):
             out = self.out or Path(trainer.default_root_dir) / "evalkit"
             with _undisturbed():
                 for task, *overrides in self.tasks:
-                    words = self.words | {word.partition("=")[0]: word.partition("=")[2] for word in overrides}
+                    words = {"encoder.name": f"{type(module).__name__}-step{trainer.global_step}"} | self.words
+                    words |= {word.partition("=")[0]: word.partition("=")[2] for word in overrides}
                     result = python.run(task, self.encoder(module), quiet=True, out=out, **words)
                     name = result.record["task"]["name"]
                     scores |= {f"evalkit/{name}/{metric}": v for metric, v in result.scores.items() if v is not None}

@@ -187,17 +187,21 @@ def test_a_run_from_python_is_that_of_the_command_line(
     assert list(found.scores) == ["top1", "top5"]
     module: Any = evalkit.load_encoder(tiny)
     module.train()
-    again = evalkit.run("folder", module, **words)
+    line = f"folder data.root='{words.pop('data')['root']}' encoder.name=step-3"
+    again = evalkit.run(line, module, **words)
     assert capsys.readouterr().out.endswith(f"{again.folder / 'result.json'}\n")
     assert again.record["scores"] == found.record["scores"]
     assert again.record["encoder"]["sha256"] == found.record["encoder"]["sha256"]
-    assert again.record["encoder"]["ckpt"] == "ViViT in memory"
+    assert again.record["encoder"]["ckpt"] == "ViViT in memory" and again.record["encoder"]["name"] == "step-3"
     assert module.training
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [({"adaptr": "knn"}, "unknown key 'adaptr'"), ({"encoder": {"heads": 3}}, "encoder.* has no effect on a module")],
+    [
+        ({"adaptr": "knn"}, "unknown key 'adaptr'"),
+        ({"encoder": {"heads": 3}}, "encoder.heads has no effect on a module"),
+    ],
 )
 def test_wrong_words_from_python_are_told(tiny: Path, words: dict[str, Any], told: str) -> None:
     module: Any = evalkit.load_encoder(tiny)

@@ -252,7 +252,7 @@ class Loading:
     Attributes:
         model: what the weights belong to, where nothing beside them says: a preset's name, a folder with config.json,
             or package.module:function
-        prefix: of the names of the encoder's weights in a training checkpoint, such as model.encoder.
+        prefix: of the names of the encoder's weights in a training checkpoint: model.encoder.; +vision. adds one
         tokenizer: of the text tower, where none lies beside the weights: a sentencepiece model, or a folder with a
             tokenizer as transformers saves it
         heads: attention heads, for weights that do not tell (facebookresearch's V-JEPA 2); 0: by their size

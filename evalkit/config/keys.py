@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings
 
 REQUIRED = inspect.Parameter.empty
-SPELLED = {"adapter_from": "adapter.from", "cache_also": "cache.also", "lm_precision": "lm.precision"}  # of options
+# Of options.
+SPELLED = {
+    "adapter_from": "adapter.from",
+    "cache_also": "cache.also",
+    "encoder_name": "encoder.name",
+    "lm_precision": "lm.precision",
+}
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
 _CHECK = {"task", "mini", "workers", "time_limit", "decoder"}
 

@@ -20,6 +20,7 @@ class Options:
         task: the benchmark: a name that `evalkit list tasks` shows, or a file such as ./my_task.py
         ckpt: the encoder: a name that `evalkit list encoders` shows, a folder or file, organization/model on the
             Hugging Face hub, random:NAME, or package.module:function
+        encoder_name: what results call the encoder; empty: the name of the checkpoint's folder or file
         adapter: what joins encoder and task: a name that `evalkit list adapters` shows; empty: the task's own
         mini: take the task's own miniature data, generated on first use
         lm: a causal language model for adapters that take one: a folder, GGUF file, hub id or http://HOST:PORT/v1#MODEL;
@@ -49,6 +50,7 @@ class Options:
 
     task: str
     ckpt: str
+    encoder_name: str = ""
     adapter: str = ""
     mini: bool = False
     lm: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,11 +42,13 @@ def run(task: str, ckpt: str | Path | nn.Module, *, quiet: bool = False, **words
 
         evalkit.run("egoschema", "demo", mini=True).scores
         evalkit.run("kinetics400", encoder, data={"root": "k400"}, adapter={"lr": 1e-3})
+        evalkit.run("kinetics400 data.root=k400 adapter.lr=1e-3", encoder)
 
     Args:
-        task: a benchmark, as `task=`.
+        task: a benchmark, as `task=`; other words of the command line may follow, as in a line of the callback.
         ckpt: as `ckpt=`; or an encoder as `evalkit.api.Encoder` describes it, of which a copy is scored: it stays as
-            it is, in training or not. Its result is known by the hash of its weights.
+            it is, in training or not. Its result is known by the hash of its weights, and called
+            `encoder={"name": ...}`.
         quiet: print nothing: no table, no progress, no notes. Handlers of the user's own, such as logging.basicConfig
             sets up, get the notes of the logger `evalkit` all the same.
         words: the other keys; those of a section as a dictionary.
@@ -67,16 +70,18 @@ def plan(task: str, ckpt: str | Path | nn.Module, **words: Any) -> config.Config
     Raises:
         UserError: a key or a value is wrong, or the module is no encoder.
     """
-    if isinstance(ckpt, nn.Module):
-        if not isinstance(ckpt, Encoder):
-            raise UserError(f"ckpt is a {type(ckpt).__name__}; wanted a torch module with .clip and .dim")
-        if "encoder" in words:
-            raise UserError("encoder.* has no effect on a module that is there already: leave it out")
+    if isinstance(ckpt, nn.Module) and not isinstance(ckpt, Encoder):
+        raise UserError(f"ckpt is a {type(ckpt).__name__}; wanted a torch module with .clip and .dim")
+    task, *line = shlex.split(task) if "=" in task else [task]
     given = {"task": task, "ckpt": f"{type(ckpt).__name__} in memory" if isinstance(ckpt, nn.Module) else ckpt}
+    given |= {word.partition("=")[0]: word.partition("=")[2] for word in line}
     for key, value in words.items():
         given |= (
             {f"{key}.{name}": setting for name, setting in value.items()}
             if isinstance(value, Mapping)
             else {key: value}
         )
+    idle = [key for key in given if key.startswith("encoder.") and key != "encoder.name"]
+    if idle and isinstance(ckpt, nn.Module):
+        raise UserError(f"{idle[0]} has no effect on a module that is there already: leave it out")
     return parse.resolve("run", [f"{key}={config.typed(value)}" for key, value in given.items()])

@@ -17,7 +17,7 @@ import evalkit
 from evalkit.api import Example, Prediction, Task
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
-from evalkit.config.options import Trainer
+from evalkit.config.options import Options, Trainer
 from evalkit.datasets.videos import relative_names
 from evalkit.errors import UserError
 from evalkit.features.extract import Cost
@@ -40,6 +40,10 @@ from evalkit.weights import trained_adapter
 
 logger = logging.getLogger("evalkit")
 
+# What many checkpoints are called, so that their folder tells more; and folders that tell nothing.
+WEIGHT_FILES = {"model", "pytorch_model", "open_clip_pytorch_model", "open_clip_model", "weights"}
+STATES = {"last", "best", "latest", "final", "checkpoint", "encoder"}
+CHECKPOINT_FOLDERS = {"checkpoints", "checkpoint", "ckpts", "ckpt", "weights"}
 # Settings that came later, with the value that all runs had before: left out, so that protocols are the same as then.
 LATER = {"template": "auto", "stop": "question", "lm_precision": "32"}
 
@@ -294,7 +298,7 @@ def _encoder(experiment: Experiment, config: Config, findings: Sequence[Finding]
     """The encoder's part of the record."""
     runner = experiment.encoder
     return {
-        "name": _encoder_name(config.options.ckpt),
+        "name": encoder_name(config.options),
         "ckpt": config.options.ckpt,
         "sha256": runner.sha256,
         "architecture": type(runner.module).__name__,
@@ -333,10 +337,21 @@ def _place(folder: Path | None) -> str:
     return str(folder.relative_to(home.parent))
 
 
-def _encoder_name(ckpt: str) -> str:
-    """A folder name for a checkpoint: its last part, as letters that any file system takes."""
-    path = Path(ckpt)
-    return path_name(path.parent.name if path.is_file() else path.name or ckpt)
+def encoder_name(options: Options) -> str:
+    """What a run calls its encoder: `encoder.name=`, else by the checkpoint, as letters that any file system takes.
+
+    A folder gives its name. A file of weights that all models call alike gives its folder's; one of training,
+    checkpoints/last.ckpt or epoch=9.ckpt, the run's folder and its own.
+    """
+    path = Path(options.ckpt).expanduser()
+    if options.encoder_name or not path.is_file():
+        return path_name(options.encoder_name or path.name or options.ckpt)
+    folders = [name for name in reversed(path.absolute().parent.parts) if name.lower() not in CHECKPOINT_FOLDERS]
+    if path.stem.lower() in WEIGHT_FILES:
+        return path_name(folders[0])
+    return path_name(
+        f"{folders[0]}-{path.stem}" if path.suffix == ".ckpt" or path.stem.lower() in STATES else path.stem
+    )
 
 
 def path_name(name: str) -> str:

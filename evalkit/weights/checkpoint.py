@@ -8,6 +8,7 @@ import logging
 import pickle
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> Weight
         path: the file.
         prefix: only the tensors whose names start so, the prefix removed; `model.encoder.` takes the encoder out of a
             training checkpoint. It may start with the part of the training state that holds them: `state_dict_ema.`
+            `+vision.` adds it to all names, for a model that wraps what was saved.
         trust: see `read_pickle`.
 
     Raises:
@@ -70,6 +72,8 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> Weight
     if not sets:
         raise UserError(f"cannot read weights {path}: it holds no state_dict (a mapping of names to tensors)")
     taken = _first_set(sets)
+    added = prefix[1:] if prefix.startswith("+") else ""
+    prefix = "" if added else prefix
     names = sets.get(taken, {})
     if prefix and not any(name.startswith(prefix) for name in names):  # it may say which set, too
         names = {f"{part}.{name}": value for part, weights in sets.items() for name, value in weights.items()}
@@ -81,7 +85,7 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> Weight
             kind = "quantized" if value.is_quantized else "without content" if value.is_meta else "sparse"
             raise UserError(f"cannot read weights {path}: {name[:200]} is {kind}; save the model with dense tensors")
     if not prefix:
-        return Weights(names)
+        return Weights({added + name: value for name, value in names.items()})
     selected = Weights({name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)})
     selected.prefix = prefix
     if selected and all(name.startswith(".") for name in selected):
@@ -244,24 +248,34 @@ def prefix_advice(missing: Collection[str], names: Collection[str], given: str =
         given: prefix that was taken off already.
         file: of the weights, where the user named its folder.
     """
-    prefix = shared_prefix(missing, names)
-    words = f"{f'ckpt={file} ' if file else ''}encoder.prefix={given}{prefix}"
-    return f"; give {words} (all names that the model wants start with {prefix} there)" if prefix else ""
+    key = f"{f'ckpt={file} ' if file else ''}encoder.prefix="
+    if prefix := shared_prefix(missing, names):
+        return f"; give {key}{given}{prefix} (all names that the model wants start with {prefix} there)"
+    if not given and (prefix := shared_prefix(names, missing)):
+        return f"; give {key}+{prefix} (the model's names start with {prefix}, and those in the file do not)"
+    return ""
 
 
 def raise_problems(problems: Sequence[str], source: object, advice: str = "") -> None:
-    """Raise UserError listing the first ten problems, if any.
+    """Raise UserError listing ten problems, if any: the first of what is missing and of what is unexpected in turn.
 
     Args:
         problems: one line each.
         source: the file or folder of the weights, for the message.
-        advice: what to do, after the first ten.
+        advice: what to do, after the ten.
 
     Raises:
-        UserError: there are problems; it lists the first ten and their number.
+        UserError: there are problems; it lists ten and their number.
     """
+    counts: Counter[str] = Counter()
+
+    def turn(problem: str) -> int:
+        kind = problem.partition(" ")[0]
+        counts[kind if kind in ("missing", "unexpected") else ""] += 1
+        return counts[kind if kind in ("missing", "unexpected") else ""]
+
     if problems:
-        listed = "; ".join(problem[:200] for problem in problems[:10])
+        listed = "; ".join(problem[:200] for problem in sorted(problems, key=turn)[:10])
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise UserError(f"weights of {source} do not fit the model ({len(problems)}): {listed}{advice}{more}")
 

@@ -15,6 +15,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def export(overrides: Sequence[str]) -> int:
         for entry in run.result["scores"]:
             if entry["value"] is None:
                 report(run, f"{entry['metric']} is undefined and left out")
-    runs = sorted(runs, key=timestamp, reverse=True)
+    runs = told_apart(sorted(runs, key=timestamp, reverse=True))
     written: set[Path] = set()
     for path, text in importlib.import_module(f"{__name__}.{name}").files(runs):
         file, content = out / path, text.encode("utf-8", "backslashreplace")  # a name may hold what no encoding has
@@ -105,6 +106,20 @@ def _count(n: int, what: str) -> str:
 def report(run: Run, message: str) -> None:
     """Reports on stderr that part of a run is left out."""
     logger.warning(f"{run.name}: {message}")
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs, with the first letters of the weights' hash after the name that several encoders have."""
+    weights: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        weights.setdefault(model_id(run), set()).add(run.result["encoder"]["sha256"] or "")
+    return [run if len(weights[model_id(run)]) == 1 else _with_hash(run) for run in runs]
+
+
+def _with_hash(run: Run) -> Run:
+    encoder = run.result["encoder"]
+    name = f"{encoder['name']}-{(encoder['sha256'] or 'none')[:8]}"
+    return replace(run, result={**run.result, "encoder": {**encoder, "name": name}})
 
 
 def defined(run: Run) -> list[Mapping[str, Any]]:

@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+from evalkit.leaderboard.runs import Run
 
 from evalkit.cli import main
 from evalkit.errors import UserError
@@ -109,3 +110,13 @@ def test_a_format_is_asked_for_and_what_was_written_is_counted(
         files = len(list((tmp_path / "out").rglob("*.csv")))
         shown = "1 file" if files == 1 else f"{files} files"
         assert capsys.readouterr().out.endswith(f": {shown} of {'2 runs' if number else '1 run'}\n")
+
+
+def test_different_weights_of_one_name_are_told_apart_by_their_hash() -> None:
+    def run_of(ckpt: str, name: str, sha256: str) -> Run:
+        return Run(Path(name), name, {"encoder": {"name": name, "ckpt": ckpt, "sha256": sha256}}, None)
+
+    runs = [run_of("a/vit.pt", "vit", "a" * 64), run_of("b/vit.pt", "vit", "b" * 64), run_of("demo", "demo", "c" * 64)]
+    runs.append(run_of("demo", "demo", "c" * 64))  # another task or seed
+    names = [run.result["encoder"]["name"] for run in exports.told_apart(runs)]
+    assert names == ["vit-aaaaaaaa", "vit-bbbbbbbb", "demo", "demo"]

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from evalkit.cli import main
+from evalkit.config.options import Options
 from evalkit.features.sources import Source
+from evalkit.pipeline.runner import encoder_name
 from evalkit.results import run_folder, validate
 from evalkit.video.workers import DecodePool
 from tests.given import DATA, real
@@ -264,3 +266,27 @@ def test_real_videos_are_probed_and_the_broken_ones_are_failures(tiny: Path, tmp
     assert {"broken_empty.mp4", "broken_text.mp4", "audio_only.mp4"} <= {**failed, **left_out}.keys()
     assert all(reason and "\n" not in reason for reason in {**failed, **left_out}.values())
     assert record["data"]["n_expected"] == sum(line.endswith(",test") for line in kept)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("hub/vit/model.safetensors", "vit"),
+        ("run.ckpt", "FOLDER-run"),
+        ("vjepa/vitl16.pt", "vitl16"),
+        ("seed1/checkpoints/epoch=9.ckpt", "seed1-epoch-9"),
+        ("seed1/checkpoints/last.ckpt", "seed1-last"),
+        ("seed2/best.pth", "seed2-best"),
+        ("hub/vit", "vit"),
+        ("organization/model", "model"),
+    ],
+)
+def test_an_encoder_is_called_by_what_tells_its_checkpoint_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if Path(file).suffix:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).touch()
+    assert encoder_name(Options("folder", file)) == name.replace("FOLDER", tmp_path.name)
+    assert encoder_name(Options("folder", file, encoder_name="mine / 2")) == "mine---2"

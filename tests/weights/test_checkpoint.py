@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from evalkit.errors import UserError
@@ -54,3 +55,16 @@ def test_a_pipe_in_place_of_a_configuration_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to("/dev/zero")
     with pytest.raises(UserError, match="it is no regular file"):
         checkpoint.read_json(tmp_path / "config.json")
+
+
+def test_a_prefix_that_the_file_lacks_is_advised_and_added(tmp_path: Path) -> None:
+    """Of a model that wraps what was saved; and the brother, a file that wraps what the model is."""
+    file, wanted = tmp_path / "inner.safetensors", {"vision.a.weight": torch.ones(2), "vision.b.weight": torch.zeros(3)}
+    save_file({name.removeprefix("vision."): value for name, value in wanted.items()}, file)
+    with pytest.raises(UserError, match=r"missing vision.a.weight; unexpected a.weight; .*; give encoder.prefix=\+vis"):
+        checkpoint.check_names(wanted, checkpoint.read_weights(file), file)
+    checkpoint.check_names(wanted, checkpoint.read_weights(file, prefix="+vision."), file)
+    save_file({f"net.{name}": value for name, value in wanted.items()}, file)
+    with pytest.raises(UserError, match=r"; give encoder.prefix=net. \(all names"):
+        checkpoint.check_names(wanted, checkpoint.read_weights(file), file)
+    checkpoint.check_names(wanted, checkpoint.read_weights(file, prefix="net."), file)
