@@ -29,7 +29,7 @@ from evalkit.pipeline.predict import Predictions, predict
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.task_data import meant_size, video_places
 from evalkit.pipeline.training.fit import fit_adapter
-from evalkit.results import provenance, run_folder, scores
+from evalkit.results import provenance, run_folder, scores, table
 from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
@@ -217,6 +217,8 @@ def write_run(
         Evidence(controls_predicted, on_val),
     )
     predicted.journal.remove()
+    for remark in filter(None, (table.collapsed(rows, task.classes or ()), table.tied(selection))):
+        logger.warning(remark)
     return written
 
 

@@ -1,9 +1,10 @@
-"""A result as text for a terminal or a pipe."""
+"""A result as text for a terminal or a pipe, and what a reader should know that no number says."""
 
 from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from textwrap import wrap
@@ -13,6 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from evalkit.errors import printable
+from evalkit.results.rows import Row
+
+FEWEST = 20  # answers, below which one answer for most of them may be chance
+MOST = 0.5  # of all answers that one may be
+TIMES = 3.0  # as often as it is right that it may be given
 
 
 def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
@@ -156,3 +162,46 @@ def interval(numbers: Sequence[float | None], sign: str = "", missing: str = "-"
     """A low and a high score: `54.3 to 59.1`; `missing` where one is None or NaN."""
     known = [decimal(number, sign, "") for number in numbers]
     return " to ".join(known) if all(known) else missing
+
+
+def collapsed(rows: Sequence[Row], names: Sequence[str] = ()) -> str:
+    """A line where one answer is given for most examples, and far more often than it is right; else empty.
+
+    Args:
+        rows: of the test examples; those whose target is no number, or that have no answer, do not count.
+        names: of the classes that the numbers stand for.
+    """
+    answers = [(_first(row.prediction), row.target) for row in rows if type(row.target) is int]
+    given = Counter(answer for answer, _ in answers if answer is not None)
+    if given.total() < FEWEST:
+        return ""
+    (answer, count), *_ = given.most_common(1)
+    right = sum(target == answer for _, target in answers)
+    if count < MOST * given.total() or count < TIMES * right:
+        return ""
+    name = printable(names[answer][:60]) if answer < len(names) else str(answer)
+    return (
+        f"{count:,} of {given.total():,} answers are {name!r}, which is right for {right:,}: the head has hardly "
+        "learned. See its scores on val (selection in result.json); more epochs or another adapter.lr may help"
+    )
+
+
+def tied(selection: Mapping[str, Any] | None) -> str:
+    """A line where several grid points are equally good on val, so that the first of them was taken; else empty."""
+    if not selection or selection.get("val_score") is None:
+        return ""
+    points, best = selection.get("grid_val_scores") or (), selection["val_score"]
+    count = sum(point == best for point in points)
+    of_val = f"{best:.1f} of {selection['n_val']:,} examples"
+    return (
+        f"{count} of {len(points)} grid points have the best score on val, {of_val}; the first of them was taken"
+        if count > 1
+        else ""
+    )
+
+
+def _first(prediction: Any) -> int | None:
+    """The number that is answered: of a list of classes, the first one."""
+    if isinstance(prediction, list | tuple) and prediction:
+        prediction = prediction[0]
+    return prediction if type(prediction) is int else None

@@ -3,9 +3,9 @@
 import csv
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
-from evalkit.leaderboard.runs import Run
 
 from evalkit.cli import main
 from evalkit.errors import UserError
@@ -18,6 +18,7 @@ from evalkit.results.run_folder import write
 from tests.leaderboard.test_export import ANSWERED, RANKS, SAID, save
 from tests.records import minimal_of, result_of, rows_of
 
+runs_of = importlib.import_module("evalkit.leaderboard.runs")
 exports = importlib.import_module("evalkit.leaderboard.exports")  # a folder of the repository is part of the package
 
 
@@ -113,10 +114,14 @@ def test_a_format_is_asked_for_and_what_was_written_is_counted(
 
 
 def test_different_weights_of_one_name_are_told_apart_by_their_hash() -> None:
-    def run_of(ckpt: str, name: str, sha256: str) -> Run:
-        return Run(Path(name), name, {"encoder": {"name": name, "ckpt": ckpt, "sha256": sha256}}, None)
+    def run_of(ckpt: str, name: str, sha256: str) -> Any:
+        return runs_of.Run(Path(name), name, {"encoder": {"name": name, "ckpt": ckpt, "sha256": sha256}}, None)
 
-    runs = [run_of("/a/vit.pt", "vit", "a" * 64), run_of("/b/vit.pt", "vit", "b" * 64), run_of("demo", "demo", "c" * 64)]
+    runs = [
+        run_of("/a/vit.pt", "vit", "a" * 64),
+        run_of("/b/vit.pt", "vit", "b" * 64),
+        run_of("demo", "demo", "c" * 64),
+    ]
     runs.append(run_of("demo", "demo", "c" * 64))  # another task or seed
     names = [run.result["encoder"]["name"] for run in exports.told_apart(runs)]
     assert names == ["vit-aaaaaaaa", "vit-bbbbbbbb", "demo", "demo"]
