@@ -40,7 +40,7 @@ evalkit scores pretrained video encoders.
   evalkit validate PATH ... [signers=FILE]                check results against all that can be derived again
   evalkit sign RUN key=FILE                               sign a result with an SSH key, for boards that take others'
   evalkit compare A B ... [all=true]                      is run B better than run A on the same samples, and how sure
-  evalkit power difference=2 [task=NAME ...]              how many samples it takes to see a difference
+  evalkit power difference=2 [task=NAME | samples=N]      how many samples it takes to see a difference
   evalkit leaderboard [results=results out=FILE]          results side by side, and beside what papers print; without
                                                           out= into README.md in the folder of the results
   evalkit export to=FORMAT [results=results out=FOLDER]   results as lm_eval, mteb, hf, eee, csv, ... have them

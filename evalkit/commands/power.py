@@ -25,12 +25,12 @@ def main(words: Sequence[str]) -> int:
 
 
 def report(words: Sequence[str]) -> str:
-    """What `evalkit power difference=2 [baseline=50] [correlation=0.5] [task=NAME ...]` prints.
+    """What `evalkit power difference=2 [baseline=50] [correlation=0.5] [samples=500 | task=NAME ...]` prints.
 
     Raises:
         UserError: a word is wrong, or the task's data are not there.
     """
-    known = {"difference": 2.0, "baseline": 50.0, "correlation": math.nan}
+    known = {"difference": 2.0, "baseline": 50.0, "correlation": math.nan, "samples": math.nan}
     rest = []
     for word in words:
         key, _, value = word.partition("=")
@@ -41,7 +41,7 @@ def report(words: Sequence[str]) -> str:
             known[key] = convert(value, float)
         except ValueError:
             raise UserError(f"{word}: expected a number") from None
-    difference, baseline, correlation = known.values()
+    difference, baseline, correlation, samples = known.values()
     if not 0 <= baseline < 100 or not 0 < difference <= 100 - baseline:
         room = f"{100 - difference:g} that" if 0 < difference < 100 else "below 100 that"
         raise UserError(
@@ -52,15 +52,18 @@ def report(words: Sequence[str]) -> str:
         raise UserError(f"difference={difference:g}: wanted at least {SMALLEST:g} percent points")
     if correlation < -1 or correlation > 1:
         raise UserError(f"correlation={correlation:g}: wanted -1 to 1")
+    if not math.isnan(samples) and (samples < 2 or not samples.is_integer() or rest):
+        why = "or task=, which counts them itself" if rest else "expected a whole number from 2"
+        raise UserError(f"samples={samples:g}: {why}")
     rows = [["correlation of the two", f"samples to see {difference:g} points"]]
     supposed = CORRELATIONS if math.isnan(correlation) else (correlation,)
     rows += [[f"{assumed:g}", f"{required_samples(difference, baseline, assumed):,}"] for assumed in supposed]
     lines = [
         f"two runs on the same samples, the worse at {baseline:g} %; 80 % power at 5 %; each sample of its own video"
     ]
-    if rest:
-        name, n, videos = _size(rest)
-        lines.append(f"{name}: {n:,} samples of {videos:,} videos")
+    if rest or samples > 0:
+        name, n, videos = _size(rest) if rest else ("", int(samples), int(samples))
+        lines += [f"{name}: {n:,} samples of {videos:,} videos"] if rest else []
         for count, what in {videos: "videos", n: "samples"}.items():
             rows[0].append(f"{count:,} {what} show")
             for row, assumed in zip(rows[1:], supposed, strict=True):
@@ -77,14 +80,19 @@ def _size(words: Sequence[str]) -> tuple[str, int, int]:
     """What the task of these words is called, its labeled test samples, and their videos."""
     for word in words:
         if "=" not in word or not word.startswith(("task=", "mini=", "data.", "config=")):
-            near = suggest(word.partition("=")[0], ["difference", "baseline", "correlation", "task", "mini"])
+            near = suggest(word.partition("=")[0], ["difference", "baseline", "correlation", "samples", "task", "mini"])
             raise UserError(
-                f"power takes difference=, baseline=, correlation=, task=, mini= and data.*, got {word}.{near}"
+                f"power takes difference=, baseline=, correlation=, samples=, task=, mini= and data.*, got {word}.{near}"
             )
     from evalkit.pipeline.task_data import load_task
 
     settled = parse.resolve("check", words)
-    task = load_task(settled)
+    try:
+        task = load_task(settled)
+    except UserError as error:
+        raise UserError(
+            f"{error}; or give power the number of its test samples, samples=500, in place of task="
+        ) from error
     labeled = [example for example in task.test if example.target is not None]
     if not labeled:
         raise UserError(f"task {settled.options.task}: no test sample has a public answer")

@@ -46,9 +46,18 @@ def test_the_command_prints_samples_and_what_a_task_can_show(capsys: pytest.Capt
     )
 
 
+def test_the_number_of_samples_stands_for_a_task_whose_data_are_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["power", "samples=5031", "correlation=0.5"]) == 0
+    assert f"{detectable_difference(5031, 50, 0.5):.1f} points" in capsys.readouterr().out
+    assert main(["power", "task=nextqa", "data.root=/nowhere"]) == 2
+    assert "or give power the number of its test samples, samples=500" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["samples=0.5"], "samples=0.5: expected a whole number from 2"),
+        (["samples=50", "task=egoschema"], "samples=50: or task=, which counts them itself"),
         (["diference=2"], "Did you mean 'difference'?"),
         (["difference=x"], "difference=x: expected a number"),
         (["diff=2"], "got diff=2. Did you mean 'difference'?"),
