@@ -82,7 +82,8 @@ def _size(words: Sequence[str]) -> tuple[str, int, int]:
         if "=" not in word or not word.startswith(("task=", "mini=", "data.", "config=")):
             near = suggest(word.partition("=")[0], ["difference", "baseline", "correlation", "samples", "task", "mini"])
             raise UserError(
-                f"power takes difference=, baseline=, correlation=, samples=, task=, mini= and data.*, got {word}.{near}"
+                "power takes difference=, baseline=, correlation=, samples=, task=, mini= and data.*, "
+                f"got {word}.{near}"
             )
     from evalkit.pipeline.task_data import load_task
 

@@ -137,8 +137,17 @@ def load(run: Path) -> dict[str, Any]:
         if not isinstance(record, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{run}: {_broken(RESULT, error)}") from error
+        below = _below(run) if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"{run}: {_broken(RESULT, error)}{below}") from error
     return record
+
+
+def _below(folder: Path) -> str:
+    """Words on the newest runs below a folder, down to OUT/ENCODER/TASK/RUN; empty if there are none."""
+    runs = sorted((file.parent for k in (1, 2, 3) for file in folder.glob("*/" * k + RESULT)), key=lambda run: run.name)
+    shown = ", ".join(str(run) for run in runs[:-4:-1])
+    count = f", the newest of {len(runs):,}" if len(runs) > 3 else ""
+    return f"; runs below it: {shown}{count}" if runs else ""
 
 
 def load_rows(run: Path) -> list[Row]:
