@@ -64,6 +64,8 @@ def check_run(experiment: Experiment, options: Options, trainer: Trainer, places
             f"adapter={options.adapter or experiment.adapter_name} ckpt={options.ckpt} out=FOLDER`, and give "
             "adapter.from=FOLDER"
         )
+    if experiment.needs_fit:
+        experiment.adapter.check_examples(len(task.train))  # and again, of those that are taken, before they are read
     for key in ("shots", "share"):
         value = getattr(trainer, key)
         if value != getattr(Trainer(), key) and not experiment.needs_fit:
