@@ -1,4 +1,7 @@
-"""V-JEPA 2's attentive classifier: self-attention over all tokens of a video, then one query; or many side by side."""
+"""V-JEPA 2's attentive classifier: self-attention over all tokens of a video, then one query; or many side by side.
+
+V-JEPA 1's, of which there are released files, is one query, and its further blocks, where it has any, follow that.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,8 @@ from evalkit.weights import checkpoint
 
 # Tokens that one classifier reads at a time: of four videos of eight clips of 2,048, as on each of the authors' GPUs.
 AT_ONCE = 4 * 8 * 2048
+# Of V-JEPA 1's classifiers alone: its query's attention has a map of its output, which its forward pass does not use.
+_LEFT_OUT = tuple(f"pooler.cross_attention_block.xattn.proj.{kind}" for kind in ("weight", "bias"))
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Settings(Training):
     Attributes:
         heads: attention heads, 16 in the authors' files, which do not say; 0 means 12 where they divide the width,
             else the next fewer.
-        blocks: in all: the query's, and before it those of self-attention.
+        blocks: in all: the query's, and before it those of self-attention; of a probe of V-JEPA 1 as many as it has.
         layers: of the encoder, whose tokens are read together: how many of the last ones; or which ones of V-JEPA 2,
             in brackets and counted from 0, each after its norm: the authors' for Diving48 are [17,19,21,23] of ViT-L
             and [24,29,34,39] of ViT-g.
@@ -46,7 +51,8 @@ class Settings(Training):
         weight_decay: of all weights.
         epochs: passes over the training examples.
         batch_size: examples in one training step.
-        probe: a file of classifiers that the authors trained, such as ssv2-vitl-16x2x3.pt; nothing is trained then.
+        probe: a file of classifiers that the authors trained, such as ssv2-vitl-16x2x3.pt, or of V-JEPA 1
+            k400-probe.pth.tar; nothing is trained then.
         head_index: which of the classifiers in that file, from 0, where it holds several.
     """
 
@@ -71,11 +77,12 @@ class AttentiveClassifier(nn.Module):
         classes: C.
         heads: attention heads, a divisor of dim.
         blocks: in all; the last is the query's.
+        query_first: the query's is the first, as in V-JEPA 1, and the others see its output alone.
     """
 
-    def __init__(self, dim: int, classes: int, heads: int, blocks: int) -> None:
+    def __init__(self, dim: int, classes: int, heads: int, blocks: int, query_first: bool = False) -> None:
         super().__init__()
-        self.pooler = _Pooler(dim, heads, blocks)
+        self.pooler = _Pooler(dim, heads, blocks, query_first)
         self.linear = nn.Linear(dim, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -85,8 +92,9 @@ class AttentiveClassifier(nn.Module):
 class _Pooler(nn.Module):
     """One vector (B, D) from tokens (B, N, D)."""
 
-    def __init__(self, dim: int, heads: int, blocks: int) -> None:
+    def __init__(self, dim: int, heads: int, blocks: int, query_first: bool) -> None:
         super().__init__()
+        self.query_first = query_first
         self.query_tokens = nn.Parameter(torch.empty(1, 1, dim))
         self.cross_attention_block = _Query(dim, heads)
         self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(blocks - 1))
@@ -102,9 +110,12 @@ class _Pooler(nn.Module):
                     value.data /= math.sqrt(2 * max(1, min(i, blocks - 1)))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        queries = self.query_tokens.expand(len(tokens), -1, -1)
+        if self.query_first:
+            tokens = self.cross_attention_block(queries, tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.cross_attention_block(self.query_tokens.expand(len(tokens), -1, -1), tokens)[:, 0]  # type: ignore[no-any-return]
+        return (tokens if self.query_first else self.cross_attention_block(queries, tokens))[:, 0]
 
 
 class _Block(nn.Module):
@@ -304,16 +315,21 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classif
             f"adapter=attentive_classifier reads the task's {clips} clips together, and its training views have one: "
             "use data.protocol=vjepa2"
         )
-    heads = attention_heads(encoder.dim, settings.heads)
+    heads, blocks = attention_heads(encoder.dim, settings.heads), settings.blocks
+    weights = _released(probe, settings.head_index) if probe else {}
+    query_first = _LEFT_OUT[0] in weights
+    if query_first:
+        blocks = 1 + len({name.split(".")[2] for name in weights if name.startswith("pooler.blocks.")})
+        weights = {name: value for name, value in weights.items() if name not in _LEFT_OUT}
     with torch.random.fork_rng(devices=[]):
-        head = AttentiveClassifier(encoder.dim, len(task.classes), heads, settings.blocks)
+        head = AttentiveClassifier(encoder.dim, len(task.classes), heads, blocks, query_first)
     if probe:
         if isinstance(layers, int) and layers > 1:
             raise UserError(
                 f"adapter.layers={layers}: the authors' classifiers of several layers read each after the encoder's "
                 "norm, and not the last ones: name them, as adapter.layers=[17,19,21,23] of ViT-L for Diving48"
             )
-        checkpoint.load_strictly(head, _released(probe, settings.head_index), probe)
+        checkpoint.load_strictly(head, weights, probe)
     elif settings.head_index is not None:
         raise UserError(f"adapter.head_index={settings.head_index} has no effect without adapter.probe=")
     return Classifiers(head, points, clips, layers, multi_label(task))
@@ -334,10 +350,10 @@ def _layers(encoder: Encoder, layers: int | Sequence[int]) -> int | tuple[int, .
 
 
 def _released(file: Path, index: int | None) -> dict[str, Tensor]:
-    """The weights of a classifier in a file that the authors' training wrote, which has one for each point of its grid.
+    """The weights of a classifier in a file that the authors' training wrote; V-JEPA 2's has one per point of its grid.
 
     Args:
-        file: .pt, with `classifiers`, a list of state dicts.
+        file: with `classifiers`, a list of state dicts, or of V-JEPA 1 `classifier`, one.
         index: which of them; None where there is one.
 
     Raises:
@@ -346,9 +362,13 @@ def _released(file: Path, index: int | None) -> dict[str, Tensor]:
     if not file.is_file():
         raise UserError(f"adapter.probe={file}: no such file")
     state = checkpoint.read_pickle(file)
-    heads = state.get("classifiers") if isinstance(state, dict) else None
+    held = state if isinstance(state, dict) else {}
+    heads = held.get("classifiers", [held["classifier"]] if "classifier" in held else None)
     if not isinstance(heads, list) or not heads or not all(isinstance(head, dict) for head in heads):
-        raise UserError(f"adapter.probe={file}: wanted `classifiers`, a list, as V-JEPA 2's evaluations write it")
+        raise UserError(
+            f"adapter.probe={file}: wanted `classifiers`, a list, as V-JEPA 2's evaluations write it, or `classifier`, "
+            "one, as V-JEPA 1's do"
+        )
     if (len(heads) > 1) if index is None else (index not in range(len(heads))):
         which = "add" if index is None else f"adapter.head_index={index} is none; use"
         raise UserError(

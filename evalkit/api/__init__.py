@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings as AdapterSettings
     from evalkit.heads.adapter import Training as Training
 
+Positions = Literal["auto", "rotary", "sincos", "sincos_uniform"]
 Sampling = Literal["uniform", "segments", "linspace", "middle", "fps", "dense"]
 
 
@@ -256,6 +257,7 @@ class Loading:
         tokenizer: of the text tower, where none lies beside the weights: a sentencepiece model, or a folder with a
             tokenizer as transformers saves it
         heads: attention heads, for weights that do not tell (facebookresearch's V-JEPA 2); 0: by their size
+        positions: of V-JEPA's files that do not tell: rotary is V-JEPA 2, sincos_uniform and sincos are V-JEPA 1
         trust: load a pickle that can run code, or a folder that names code of its own; only where you trust the maker
     """
 
@@ -263,6 +265,7 @@ class Loading:
     prefix: str = ""
     tokenizer: Path | None = None
     heads: Annotated[int, Ge(0)] = 0
+    positions: Positions = "auto"
     trust: bool = False
 
 

@@ -33,7 +33,10 @@ def main(words: list[str]) -> int:
     kind = cast(plugins.Kind, words[0].removesuffix("s"))
     if kind == "encoder":
         print_columns(_encoders())
-        print("\nckpt=NAME takes the published weights from the Hugging Face hub; ckpt=random:NAME makes random ones.")
+        print(
+            "\nckpt=NAME takes the published weights from the Hugging Face hub, or says which file they are; "
+            "ckpt=random:NAME makes random ones."
+        )
         return 0
     known = plugins.names(kind)
     print_columns([(name, plugins.summary(kind, name)) for name in known])
@@ -44,7 +47,7 @@ def _encoders() -> list[tuple[str, ...]]:
     """A row per encoder that `ckpt=` knows by name; read from configs/, so that nothing heavy is imported."""
     rows: list[tuple[str, ...]] = [("name", "family", "parameters", "clip", "text", "weights", "source")]
     for name, card in presets.cards().items():
-        license = card.license if card.hub else "none"
+        license = card.license if card.hub or card.url else "none"
         count = f"{card.parameters / 1e6:.1f} M"
         rows.append((name, card.family, count, card.clip, "text" if card.text else "-", license, card.source))
     for name, origin in plugins.names("encoder").items():

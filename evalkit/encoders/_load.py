@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
 from evalkit import demo
-from evalkit.api import Encoder, Loading
+from evalkit.api import Encoder, Loading, Positions
 from evalkit.encoders._frames import OPEN_CLIP_CONFIG
 from evalkit.encoders._spec import changes_of, read_pointer, read_preset, spec_of
 from evalkit.errors import UserError, one_line, suggest
@@ -30,10 +30,10 @@ def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder
 
     Args:
         ckpt: `demo`; the name of a preset in configs/, which stands for its model on the Hugging Face hub; a folder
-            that evalkit or transformers wrote; an official VideoPrism .npz or V-JEPA 2 .pt; a weights file with its
-            config.json or open_clip_config.json beside it, or with `model=`; `organization/model` on the hub;
-            `random:NAME` for a preset with random weights; `timm:NAME` or `open_clip:MODEL/TAG` of these libraries;
-            `package.module:function` or an entry point's name for your own.
+            that evalkit or transformers wrote; an official VideoPrism .npz, V-JEPA .pth.tar or V-JEPA 2 .pt; a weights
+            file with its config.json or open_clip_config.json beside it, or with `model=`; `organization/model` on the
+            hub; `random:NAME` for a preset with random weights; `timm:NAME` or `open_clip:MODEL/TAG` of these
+            libraries; `package.module:function` or an entry point's name for your own.
         seed: of random weights.
         settings: fields of `evalkit.api.Loading`, which are the keys of `encoder.*`; more are arguments for a function
             of your own, or of `random:NAME` the family's settings, and the clip's frames and size, in place of the
@@ -101,6 +101,10 @@ def _loading(settings: dict[str, Any]) -> Loading:
     loading = Loading(**settings)
     if type(loading.heads) is not int or not 0 <= loading.heads <= MAX_HEADS:
         raise UserError(f"encoder.heads={loading.heads!r:.60}: expected a whole number from 0 to {MAX_HEADS}")
+    if loading.positions not in get_args(Positions):
+        raise UserError(
+            f"encoder.positions={loading.positions!r:.60}: expected one of {', '.join(get_args(Positions))}"
+        )
     for name in ("model", "prefix", "tokenizer"):
         value = getattr(loading, name)
         if not isinstance(value, str) and not (name == "tokenizer" and (value is None or isinstance(value, Path))):
@@ -145,7 +149,11 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
         _refuse_ignored(f"a model of {family}", loading, "tokenizer")
         return library.pretrained_name(name, loading)
     if ckpt in presets():
-        hub = card(presets()[ckpt]).hub
+        published = card(presets()[ckpt])
+        if published.url:
+            file = published.url.rpartition("/")[2]
+            raise UserError(f"ckpt={ckpt}: its weights are on no hub: fetch {published.url} and give ckpt={file}")
+        hub = published.hub
         if not hub:
             raise UserError(
                 f"ckpt={ckpt} names a preset whose weights are not published: give a folder with weights, or "
@@ -191,7 +199,9 @@ def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module
         family: Any = module_and_factory("encoder", name)[0]
         # Lightning's own ending says nothing of the family; who gives a prefix and no model means a known layout.
         if path.suffix in getattr(family, "SUFFIXES", ()) and (path.suffix != ".ckpt" or loading.prefix):
-            _refuse_ignored(str(path), loading, *(("tokenizer",) if path.suffix == ".npz" else ("heads", "prefix")))
+            _refuse_ignored(
+                str(path), loading, *(("tokenizer",) if path.suffix == ".npz" else ("heads", "positions", "prefix"))
+            )
             return family.pretrained(path, loading)  # type: ignore[no-any-return]
     raise UserError(
         f"{path} does not say which model it belongs to: put its config.json beside it, or give encoder.model= (a "

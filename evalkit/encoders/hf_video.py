@@ -2,7 +2,8 @@
 
 VideoMAE: https://arxiv.org/abs/2203.12602, ViViT: https://arxiv.org/abs/2103.15691, TimeSformer:
 https://arxiv.org/abs/2102.05095. What is on top of an encoder is left out: classifiers, with VideoMAE's norm between
-mean and classifier; VideoMAE's decoder and mask token; ViViT's pooler, which no published weights have.
+mean and classifier, which adapter=own_head reads; VideoMAE's decoder and mask token; ViViT's pooler, which no published
+weights have.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, Loading
+from evalkit.encoders import _own_head
 from evalkit.encoders._tubelets import cover, last_states
 from evalkit.errors import UserError
 from evalkit.weights import huggingface
@@ -29,12 +31,14 @@ class Family:
 
     Attributes:
         model: its class in transformers.
+        classifier: the class with a classifier on it.
         left_out: pattern of weights that are not part of the encoder.
         clip: value range, mean, std and share as published.
         arguments: of its class.
     """
 
     model: str
+    classifier: str
     left_out: str
     clip: Clip
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -42,17 +46,24 @@ class Family:
 
 FAMILIES = {
     "videomae": Family(
-        "VideoMAEModel", r"(classifier|fc_norm|decoder|encoder_to_decoder)\.|mask_token$", replace(IMAGENET, frames=16)
+        "VideoMAEModel",
+        "VideoMAEForVideoClassification",
+        r"(classifier|fc_norm|decoder|encoder_to_decoder)\.|mask_token$",
+        replace(IMAGENET, frames=16),
     ),
     # Its processor in transformers maps pixels to -1..1, and then normalizes by 0.5 and 0.5 all the same.
     "vivit": Family(
         "VivitModel",
+        "VivitForVideoClassification",
         r"(classifier|(vivit\.)?pooler)\.",
         Clip(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), value_range=(-1.0, 1.0), share=224 / 256),
         {"add_pooling_layer": False},
     ),
     "timesformer": Family(
-        "TimesformerModel", r"classifier\.", Clip(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
+        "TimesformerModel",
+        "TimesformerForVideoClassification",
+        r"classifier\.",
+        Clip(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225)),
     ),
 }
 MODEL_TYPES = tuple(FAMILIES)
@@ -153,9 +164,11 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VideoTr
     family = FAMILIES[config.model_type]
     default = replace(family.clip, frames=config.num_frames, size=_pair(config.image_size)[0])
     clip = huggingface.read_clip(path, default, shift=family.clip.value_range[0])
-    return VideoTransformer(
-        clip, huggingface.load(getattr(transformers, family.model), path, family.left_out, weights, **family.arguments)
-    )
+    model = huggingface.load(getattr(transformers, family.model), path, family.left_out, weights, **family.arguments)
+    module = VideoTransformer(clip, model)
+    if weights is None:
+        _own_head.attach(module, path, family.classifier)
+    return module
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -1,10 +1,14 @@
-"""V-JEPA 2 (https://arxiv.org/abs/2506.09985): transformers' encoder, from a Hugging Face folder or the authors' .pt.
+"""V-JEPA 2 (https://arxiv.org/abs/2506.09985) and V-JEPA 1 (https://arxiv.org/abs/2404.08471): transformers' encoder.
 
-The authors' files (https://github.com/facebookresearch/vjepa2) hold a training state: `encoder`, its moving average
+V-JEPA 2 is read from a Hugging Face folder or the authors' .pt, V-JEPA 1 from its authors' .pth.tar. The authors' files
+(https://github.com/facebookresearch/vjepa2, .../jepa) hold a training state: `encoder`, its moving average
 `target_encoder`, `predictor`, `opt` and numbers. Their evaluations read `target_encoder`, and so does this where there
 is one, else `encoder`, which their torch.hub reads. Weights alone do as well, with or without `module.backbone.` before
-their names. V-JEPA 1 has the same names and other positions: its weights cannot be told apart, and give nonsense.
-Predictor and classifier are left out.
+their names. Predictor and classifier are left out.
+
+Both have weights of the same names and shapes. V-JEPA 1 adds a table of sines and cosines to its tokens, which its
+files hold as `pos_embed`; V-JEPA 2 turns queries and keys, and its code writes no table, but its published files still
+have one. `encoder.positions=` says which it is where the file does not.
 """
 
 from __future__ import annotations
@@ -13,12 +17,13 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, Loading
+from evalkit.encoders import _own_head, _sincos
 from evalkit.encoders._tubelets import cover, last_states, states_of
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface, peft_adapters
@@ -27,8 +32,10 @@ from evalkit.weights.huggingface import IMAGENET, Weights
 logger = logging.getLogger("evalkit")
 
 MODEL_TYPES = ("vjepa2",)
-SUFFIXES = (".pt", ".pth", ".ckpt")
-HEADS = {(1024, 24): 16, (1280, 32): 16, (1408, 40): 22}  # of the published models, by width and depth
+SUFFIXES = (".pt", ".pth", ".ckpt", ".tar")
+HEADS = {(1024, 24): 16, (1280, 32): 16, (1408, 40): 22}  # of the published V-JEPA 2, by width and depth
+SIZES_1 = {(1024, 24): (224,), (1280, 32): (224, 384)}  # pixels of the published V-JEPA 1, whose heads are as many
+FRAMES_1 = 16
 FIRST = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
 SHARE = 224 / 256  # of the shorter side: the authors' evaluations and transformers scale that of 256 pixels to 292
 _LEFT_OUT = r"(vjepa2\.)?predictor\.|(pooler|classifier)\."
@@ -40,14 +47,26 @@ class VJEPA2(nn.Module):
 
     Positions are rotations by a token's time, row and column, so T may be any number, and H and W any multiples of the
     patch, as in the authors' code. A video whose T is no multiple of the tubelet's depth holds its last frame.
+
+    Args:
+        clip: what the encoder sees.
+        model: transformers' encoder.
+        config: its configuration.
+        positions: of V-JEPA 1, the table (T', S, S, D) that is added to the tokens in place of rotations; it is
+            interpolated for other numbers of frames and other sizes, as in the authors' code.
     """
 
-    def __init__(self, clip: Clip, model: Any, config: Any) -> None:
+    positions: Tensor | None
+
+    def __init__(self, clip: Clip, model: Any, config: Any, positions: Tensor | None = None) -> None:
         super().__init__()
         self.clip, self.model, self.dim, self.named_layers = clip, model, config.hidden_size, len(model.layer)
         self.tubelet = (config.tubelet_size, config.patch_size, config.patch_size)
+        self.register_buffer("positions", positions)
         for block in model.layer:
             block.attention.grid_size = _ROW  # its own is the square that the model was trained on
+            if positions is not None:
+                block.attention.apply_rotary_embeddings = _unturned
 
     def forward(self, video: Tensor, layers: int | tuple[int, ...] = 1) -> EncoderOutput:
         """See the class; `layers` last layers' tokens come along where it is above 1.
@@ -56,26 +75,36 @@ class VJEPA2(nn.Module):
         """
         video, grid = cover(video, self.tubelet)
         x = self.model.embeddings(video)
+        if self.positions is not None:
+            x = x + _sincos.resized(self.positions, grid)
         time, row, column = torch.meshgrid(*(torch.arange(n, device=x.device) for n in grid), indexing="ij")
-        positions = ((time * _ROW + row) * _ROW + column).reshape(1, -1)  # which the blocks take apart again
+        places = ((time * _ROW + row) * _ROW + column).reshape(1, -1)  # which the blocks take apart again
         if isinstance(layers, tuple):
-            inner, last = states_of(self.model.layer, x, layers, positions)
+            inner, last = states_of(self.model.layer, x, layers, places)
             states = [self.model.layernorm(state) for state in (*inner, last)]
         else:
-            states = last_states(self.model.layer, x, layers, positions)
+            states = last_states(self.model.layer, x, layers, places)
             states[-1] = self.model.layernorm(states[-1])
         tokens = tuple(state.reshape(len(video), grid[0], -1, self.dim) for state in states)
         kept = tokens[:-1] if isinstance(layers, tuple) else tokens if layers > 1 else ()
         return EncoderOutput(tokens[-1], tokens[-1].mean((1, 2)), kept)
 
 
-def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "vjepa2", **config: Any) -> VJEPA2:
-    """V-JEPA 2's encoder with random weights.
+def encoder(
+    clip: Clip,
+    tokenizer: Path | None = None,
+    *,
+    model_type: str = "vjepa2",
+    positions: Literal["rotary", "sincos", "sincos_uniform"] = "rotary",
+    **config: Any,
+) -> VJEPA2:
+    """V-JEPA 2's encoder with random weights, or V-JEPA 1's.
 
     Args:
         clip: what the encoder sees.
         tokenizer: not used: the model has no text tower.
         model_type: vjepa2, the only one.
+        positions: rotary is V-JEPA 2, sincos_uniform V-JEPA 1 as published, sincos as its code has it by default.
         config: transformers' own names and values; the rest is the family's default.
 
     Raises:
@@ -84,19 +113,24 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, model_type: str = "vje
     if model_type not in MODEL_TYPES:
         raise ValueError(f"model_type={model_type!r}: wanted vjepa2")
     made = huggingface.make_config(model_type, config)
-    return VJEPA2(clip, _encoder_class()(made).encoder, made)
+    table = None
+    if positions != "rotary":
+        times, side = made.frames_per_clip // made.tubelet_size, made.crop_size // made.patch_size
+        table = _sincos.table(positions, made.hidden_size, times, side)
+    return VJEPA2(clip, _encoder_class()(made).encoder, made, table)
 
 
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
     """Load the encoder in a Hugging Face folder or a .pt file strictly.
 
     A folder's files state the clip. A .pt file does not: its clip is 64 frames of 256 pixels cut from 292, or of 384
-    cut from 438 where the file's name says 384, with ImageNet's mean and std; `clip.*` words change that in a run. The
-    model's size is read off its arrays, but for the heads: those of the published sizes, else `encoder.heads=`.
+    cut from 438 where the file's name says 384, with ImageNet's mean and std; `clip.*` words change that in a run. Of
+    V-JEPA 1 it is what the table of positions was made for, 16 frames of 224 pixels cut from 256. The model's size is
+    read off its arrays, but for the heads: those of the published sizes, else `encoder.heads=`.
 
     Raises:
-        UserError: weights are missing, unexpected or of another shape, the number of heads is not known, or the files
-            cannot be read.
+        UserError: weights are missing, unexpected or of another shape, the number of heads or whether they are V-JEPA
+            1's or 2's is not known, or the files cannot be read.
     """
     if path.is_file():
         return _from_file(path, loading)
@@ -104,7 +138,10 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
     default = replace(IMAGENET, frames=config.frames_per_clip, size=config.crop_size, share=SHARE)
     # Its processor scales the shorter side so, and cuts, whatever size the file states.
     clip = replace(huggingface.read_clip(path, default), resize="crop", share=SHARE, center="below")
-    return VJEPA2(clip, huggingface.load(_encoder_class(), path, _LEFT_OUT, weights).encoder, config)
+    module = VJEPA2(clip, huggingface.load(_encoder_class(), path, _LEFT_OUT, weights).encoder, config)
+    if weights is None:
+        _own_head.attach(module, path, "VJEPA2ForVideoClassification")
+    return module
 
 
 def _encoder_class() -> Any:
@@ -121,7 +158,7 @@ def _encoder_class() -> Any:
 
 
 def _from_file(path: Path, loading: Loading) -> VJEPA2:
-    weights = _read_weights(path, loading)
+    weights, mask_tokens = _read_weights(path, loading)
     patch, first = (weights.get(name) for name in FIRST)
     if patch is None or patch.ndim != 5 or first is None:
         start = checkpoint.shared_prefix(FIRST, weights)
@@ -134,16 +171,14 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
     heads = loading.heads or HEADS.get((dim, depth), 0)
     if not heads:
-        raise UserError(
-            f"{path} is {dim} wide and {depth} layers deep, no published size, and does not say how many attention "
-            "heads it has: encoder.heads="
-        )
+        raise UserError(_heads_not_known(path, dim, depth))
     if dim % heads:
         raise UserError(f"encoder.heads={heads}: {path} is {dim} wide, which is no multiple of that")
     size = 384 if "384" in path.name else 256
+    clip = replace(IMAGENET, frames=64, size=size, share=SHARE)
     with torch.device("meta"):  # a billion random numbers would only be overwritten
         module = encoder(
-            replace(IMAGENET, frames=64, size=size, share=SHARE),
+            clip,
             crop_size=size,
             frames_per_clip=64,
             patch_size=size_of_patch,
@@ -157,15 +192,90 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     renamed = _renamed(weights)
     checkpoint.check_names(module.model.state_dict(), renamed, path)
     checkpoint.check_finite(renamed, path)
+    positions = _positions(path, weights.get("pos_embed"), module, mask_tokens, loading.positions)
     module.to_empty(device="cpu")
     module.model.load_state_dict(renamed)
-    return module
+    if positions is None:
+        return module
+    if not loading.heads and (dim, depth) not in SIZES_1:
+        raise UserError(_heads_not_known(path, dim, depth))
+    frames, side = positions.shape[0] * depth_of_tubelet, positions.shape[1] * size_of_patch
+    return VJEPA2(replace(clip, frames=frames, size=side), module.model, module.model.config, positions)
 
 
-def _read_weights(path: Path, loading: Loading) -> checkpoint.Weights:
-    """Read the encoder's weights, by the authors' names, from their training state or from weights alone."""
+def _heads_not_known(path: Path, dim: int, depth: int) -> str:
+    return (
+        f"{path} is {dim} wide and {depth} layers deep, no published size, and does not say how many attention "
+        "heads it has: encoder.heads="
+    )
+
+
+def _positions(path: Path, stored: Tensor | None, module: VJEPA2, mask_tokens: int, stated: str) -> Tensor | None:
+    """The table (T', S, S, D) of V-JEPA 1's weights; None of V-JEPA 2's.
+
+    Args:
+        path: the file, for messages.
+        stored: its `pos_embed`.
+        module: the encoder, as V-JEPA 2.
+        mask_tokens: of the predictor in the file: two of V-JEPA 1, ten of the published V-JEPA 2.
+        stated: `encoder.positions`.
+
+    Raises:
+        UserError: it is not known which they are, or `stated` is what the table shows they are not.
+    """
+    size, patch = (module.dim, len(module.model.layer)), module.tubelet[1]
+    known = stored is not None and _sincos.recognize(stored)
+    if known and stored is not None:
+        kind, times, side = known
+        # The published files of V-JEPA 2 hold a table that nothing reads.
+        either = size in HEADS and side * patch not in SIZES_1.get(size, ())
+        if stated not in ("auto", kind) and not (stated == "rotary" and either):
+            raise UserError(
+                f"encoder.positions={stated}: the pos_embed of {path} is V-JEPA 1's table, {kind}, of {times} x {side} "
+                f"x {side} tokens; leave it out"
+            )
+        if stated == kind or not either:
+            return stored.float().reshape(times, side, side, module.dim)
+        if stated == "rotary" or mask_tokens > 2:
+            return None
+        raise UserError(
+            f"{path} may be V-JEPA 1 or V-JEPA 2, whose published files hold such a table of positions, too, and do "
+            f"not use it: give encoder.positions=rotary for V-JEPA 2, encoder.positions={kind} for V-JEPA 1"
+        )
+    if stored is not None:
+        unread = "is zero" if not stored.any() else "is no table of sines and cosines"
+        if stated.startswith("sincos") or (stored.any() and stated == "auto"):
+            raise UserError(
+                f"the pos_embed of {path} {unread}, which V-JEPA 1's is: give encoder.positions=rotary if these are "
+                "weights of V-JEPA 2, which uses none"
+            )
+        return None
+    if stated.startswith("sincos"):
+        kind = _sincos.KINDS[stated == "sincos_uniform"]
+        side = (384 if "384" in path.name else 224) // patch
+        return _sincos.table(kind, module.dim, FRAMES_1 // module.tubelet[0], side)
+    if stated == "auto" and size in SIZES_1 and mask_tokens <= 2:
+        raise UserError(
+            f"{path} holds no table of positions (pos_embed), so it may be V-JEPA 1 or V-JEPA 2: give "
+            "encoder.positions=rotary for V-JEPA 2, encoder.positions=sincos_uniform for the published V-JEPA 1"
+        )
+    if stated == "auto" and size not in HEADS:
+        logger.warning(
+            f"{path} holds no table of positions (pos_embed), as V-JEPA 2's code writes it, and is taken for V-JEPA 2: "
+            "encoder.positions=sincos_uniform or sincos means V-JEPA 1"
+        )
+    return None
+
+
+def _unturned(qk: Tensor, positions: object) -> Tensor:
+    """Queries or keys as they are, in place of transformers' rotation."""
+    return qk
+
+
+def _read_weights(path: Path, loading: Loading) -> tuple[checkpoint.Weights, int]:
+    """The encoder's weights, by the authors' names, from their training state or alone; the predictor's mask tokens."""
     if loading.prefix:
-        return checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust)
+        return checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust), 0
     state = checkpoint.read_pickle(path, trust=loading.trust)
     sets = checkpoint.weight_sets(state)
     if not sets:
@@ -182,9 +292,10 @@ def _read_weights(path: Path, loading: Loading) -> checkpoint.Weights:
             weights.prefix = f"{part}."
             logger.info(f"{path}: took {part}, and not {', '.join(others)}")
     peft_adapters.refuse_names(weights, path)
+    mask_tokens = sum(".mask_tokens." in f".{name}" for name in sets.get("predictor", ()))
     # What training in parallel, compiling and the authors' wrapper put before the names.
     named = {re.sub(r"^((module|_orig_mod)\.)*(backbone\.)?", "", name): value for name, value in weights.items()}
-    return checkpoint.Weights(named) if FIRST[0] in named else weights
+    return (checkpoint.Weights(named) if FIRST[0] in named else weights), mask_tokens
 
 
 def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -192,7 +303,7 @@ def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     changes = {"patch_embed.": "embeddings.patch_embeddings.", "blocks.": "layer.", "norm.": "layernorm."}
     renamed: dict[str, Tensor] = {}
     for name, value in weights.items():
-        if name == "pos_embed":  # kept in the published files although positions are rotations
+        if name == "pos_embed":  # read apart
             continue
         start = next((old for old in changes if name.startswith(old)), "")
         new = (changes.get(start, "") + name.removeprefix(start)).replace(".attn.", ".attention.")

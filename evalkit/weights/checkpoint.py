@@ -63,7 +63,7 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> Weight
             state = load_file(path)
         except (SafetensorError, OSError) as error:
             raise UserError(f"cannot read weights {path}: {_line(error)}") from error
-    elif path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
+    elif path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".tar"):
         state = read_pickle(path, trust=trust)
         state = state.state_dict() if isinstance(state, nn.Module) else state
     else:

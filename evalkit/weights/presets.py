@@ -21,7 +21,8 @@ class Card:
         text: whether it embeds text.
         license: of the published weights.
         source: where model and weights are described.
-        hub: the model on the Hugging Face hub that `ckpt=NAME` stands for; empty where no weights are published.
+        hub: the model on the Hugging Face hub that `ckpt=NAME` stands for; empty where there is none.
+        url: file of the published weights where they are on no hub; it is fetched by hand, and `ckpt=FILE` reads it.
     """
 
     family: str
@@ -31,6 +32,7 @@ class Card:
     license: str = ""
     source: str = ""
     hub: str = ""
+    url: str = ""
 
 
 def presets() -> dict[str, Path]:

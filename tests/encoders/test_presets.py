@@ -116,4 +116,6 @@ def test_a_preset_has_as_many_weights_as_its_card_says_and_a_text_tower_where_it
     module = built(name)
     assert sum(parameter.numel() for parameter in module.parameters()) == card.parameters
     assert api.has_text(module) == card.text
-    assert card.source.startswith("https://") and bool(card.license) == bool(card.hub or name == "vivit_demo")
+    assert card.source.startswith("https://") and bool(card.license) == bool(
+        card.hub or card.url or name == "vivit_demo"
+    )

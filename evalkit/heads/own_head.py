@@ -1,0 +1,81 @@
+"""The classifier that a checkpoint came with, and its labels as a data set's classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import nn
+
+from evalkit.api import FeatureSpec
+from evalkit.errors import UserError, nearest
+
+SHOWN = 3  # names in a message
+
+
+class OwnHead(NamedTuple):
+    """The classifier of a checkpoint.
+
+    Attributes:
+        module: class scores (B, C) from what `feature_spec` keeps of a clip (B, ...).
+        labels: names of the C classes, in their order.
+        feature_spec: which part of the encoder's output it reads.
+        joined: it reads the tokens of all clips of a video end to end, (B, N, D).
+    """
+
+    module: nn.Module
+    labels: tuple[str, ...]
+    feature_spec: FeatureSpec = FeatureSpec()
+    joined: bool = False
+
+
+def class_order(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """For each class of a data set its number among a checkpoint's labels, by name.
+
+    Case does not count, and underscores are spaces, as are the marks of SSv2's templates and Diving48's lists:
+    "Bending [something]" is "bending something", "['Inward', '35som']" is "Inward+35som". Nothing else is guessed.
+
+    Raises:
+        UserError: a name is missing on one side, or is there twice, or the labels are no names.
+    """
+    if unnamed := [label for label in labels if re.fullmatch(r"LABEL_\d+", label)]:
+        raise UserError(
+            f"adapter=own_head: the checkpoint does not name its {len(labels)} classes ({', '.join(unnamed[:SHOWN])}): "
+            "give adapter.labels=FILE, a text file with their names in its order, one in each line"
+        )
+    numbers: dict[str, int] = {}
+    for number, label in enumerate(labels):
+        if (same := numbers.setdefault(_plain(label), number)) != number:
+            raise UserError(f"adapter=own_head: labels {same} and {number} of the checkpoint are both {label!r}")
+    wanted = {_plain(name): name for name in classes}
+    absent = [name for plain, name in wanted.items() if plain not in numbers]
+    other = [labels[number] for plain, number in numbers.items() if plain not in wanted]
+    if absent or other:
+        parts = [
+            f"{len(names)} of its {count} {what} ({_listed(names, known)})"
+            for names, known, count, what in (
+                (other, classes, len(labels), "labels are no class of the data set"),
+                (absent, labels, len(classes), "classes are no label of the checkpoint"),
+            )
+            if names
+        ]
+        raise UserError(
+            f"adapter=own_head: {'; '.join(parts)}. If the order is another or names are spelled otherwise, give "
+            "adapter.labels=FILE, a text file with the data set's names in the checkpoint's order, one in each line"
+        )
+    return [numbers[_plain(name)] for name in classes]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"""[\s_[\]'",+]+""", " ", name).strip().casefold()
+
+
+def _listed(names: Sequence[str], known: Sequence[str]) -> str:
+    """The first names, each with the nearest one of the other side."""
+    spelled = {_plain(name): name for name in known}
+    shown = []
+    for name in names[:SHOWN]:
+        near = nearest(_plain(name), spelled)
+        shown.append(f"{name!r}, nearest {spelled[near]!r}" if near else repr(name))
+    return "; ".join([*shown, *(["..."] if len(names) > SHOWN else [])])
