@@ -112,7 +112,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> ZeroSho
         templates = TEMPLATES["none"]
     refuse_key_frames(task.test)
     several = any(isinstance(example.target, tuple | list) for example in task.test)
-    return ZeroShot(encoder, task.classes, several, templates, settings.question)
+    return ZeroShot(encoder, task.class_texts or task.classes, several, templates, settings.question)
 
 
 def _read(prompts: str) -> tuple[str, ...]:

@@ -179,6 +179,7 @@ class Task:
         controls: which controls apply: blind, shuffled, single_frame, option_order.
         chance: the headline's chance level, in the headline's unit (0..100 for rates).
         split: what the test examples are called in the benchmark.
+        fold: number of the split, where a benchmark has several and its score is their mean; 0 where it has one.
         sizes: how many examples its paper counts in `train`, `val` and `test`, as far as is known, and then its files.
         version: raised when numbers stop being comparable.
         license: of the data.
@@ -199,6 +200,7 @@ class Task:
     views: Views = Views()
     augment: Augment | None = None
     classes: tuple[str, ...] = ()
+    class_texts: tuple[str, ...] = ()
     protocol: str = ""
     adapter: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -206,6 +208,7 @@ class Task:
     controls: tuple[str, ...] = ()
     chance: float = 0.0
     split: str = "test"
+    fold: int = 0
     sizes: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
     version: int = 1
     license: str = ""

@@ -33,7 +33,7 @@ def read_kinetics(root: Path, classes: int) -> LabeledSplits:
 
     Args:
         root: folder with the lists and the clips.
-        classes: 400 or 600.
+        classes: 400, 600 or 700.
 
     Raises:
         UserError: names file and line of a row that is not as published.

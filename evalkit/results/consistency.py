@@ -149,6 +149,8 @@ def _asked(record: Mapping[str, Any]) -> dict[str, list[Any]]:
         "adapter": [adapter["name"], ""],
         "seed": [record["provenance"]["seed"]],
     }
+    if "fold" in record["task"]:
+        asked["data.fold"] = [record["task"]["fold"]]
     settings = record["encoder"].get("settings", {})
     asked |= {"precision": [settings["precision"]]} if "precision" in settings else {}
     asked |= {f"adapter.{key}": [value] for key, value in _settings(record).items()}

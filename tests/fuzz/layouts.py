@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.given import write
 from tests.tasks import (
     caption_files,
+    test_action_lists,
     test_answering,
     test_ava,
     test_behavior,
@@ -67,6 +68,7 @@ def _activitynet_captions(root: Path) -> Path:
 
 
 LAYOUTS: dict[str, Callable[[Path], Path]] = {
+    **test_action_lists.LAYOUTS,
     "activitynet": caption_files.activitynet,
     "activitynet_captions": _activitynet_captions,
     "activitynet_qa": test_answering.activitynet_qa,
