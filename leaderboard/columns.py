@@ -77,8 +77,14 @@ class Column:
 def adaptation(record: Mapping[str, Any]) -> str:
     """The adaptation of a run, as `evalkit.datasets.published` names it: frozen, mlap, finetune, zero-shot, ...
 
-    Predictions that evalkit did not make are `made elsewhere`, whatever made them.
+    Predictions that evalkit did not make are `made elsewhere`, whatever made them. What depends on the other examples
+    of the test is marked, and so never beside what does not, nor beside printed numbers.
     """
+    marked = ", transductive" if record["task"]["protocol"].get("transductive") else ""
+    return f"{_adaptation(record)}{marked}"
+
+
+def _adaptation(record: Mapping[str, Any]) -> str:
     adapter = record["adapter"]
     settings = adapter["settings"]
     if adapter["name"] == "predictions":

@@ -79,7 +79,7 @@ class Seeds:
         clusters = np.concatenate([fold.clusters + start for fold, start in zip(by_fold, starts, strict=False)])
         values: Any = None
         if all(isinstance(fold.values, np.ndarray) for fold in by_fold):
-            values = np.concatenate([fold.values * (total / len(by_fold) / len(fold.values)) for fold in by_fold])  # type: ignore[operator, arg-type]
+            values = np.concatenate([fold.values * (total / len(by_fold) / len(fold.values)) for fold in by_fold])  # type: ignore[arg-type]
         return Headline(values, clusters)
 
     @cached_property

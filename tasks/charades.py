@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import protocols
-from evalkit.datasets.charades import read_charades
+from evalkit.datasets.actions.charades import read_charades
 from evalkit.metrics import charades_map, pr_auc
 from evalkit.mini import classes
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from evalkit.api import Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.charades import read_charades
+from evalkit.datasets.actions.charades import read_charades
 from evalkit.datasets.miniature import miniature
 from evalkit.metrics import charades_map
 from evalkit.metrics.average_precision import chance_map

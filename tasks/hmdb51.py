@@ -32,17 +32,19 @@ def task(
     Args:
         root: folder with the lists and the clips.
         mini: the films of kinetics400's miniature, a class per motion; each split tests on another third of them.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
-            miniature.
+        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; of the miniature
+            only mveb.
         fold: number of the split.
     """
+    protocols.check_fold(protocol, fold)
+    mveb = protocol == "mveb"
     return protocols.classification(
         "hmdb51",
         classes.one_step(lambda step: step.action, fold=fold) if mini else _read(root, fold),
         protocol,
         mini,
-        fold=fold,
-        sizes={"train": 51 * 70, "test": 51 * 30},
+        fold=0 if mveb else fold,
+        sizes={"train": (3_568, 51 * 70) if mveb else 51 * 70, "test": 51 * 30},
         license="CC BY 4.0",
         source="https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database",
     )

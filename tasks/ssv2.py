@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import protocols
-from evalkit.datasets.ssv2 import read_ssv2
+from evalkit.datasets.actions.ssv2 import read_ssv2
 from evalkit.mini import classes
 
 

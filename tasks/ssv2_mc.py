@@ -7,8 +7,8 @@ from typing import Any
 
 from evalkit.api import Task, Views
 from evalkit.datasets import published
+from evalkit.datasets.actions.ssv2 import read_ssv2
 from evalkit.datasets.miniature import miniature
-from evalkit.datasets.ssv2 import read_ssv2
 from evalkit.metrics import top1_top5
 from evalkit.mini import classes
 

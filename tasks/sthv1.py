@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import protocols
-from evalkit.datasets.twentybn import read_twentybn
+from evalkit.datasets.actions.twentybn import read_twentybn
 from evalkit.mini import classes
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 from evalkit.api import Example
-from evalkit.datasets.files import LabeledSplits
+from evalkit.datasets.files import LabeledSplits, Span
 from evalkit.localization.key_frames import key_frame_name
 from evalkit.localization.spatiotemporal import BoxSplits
 from evalkit.mini import film, language, world
@@ -160,6 +160,36 @@ def _in_order(rng: random.Random) -> world.Story:
     story = world.with_other_actions(rng, world.story(rng, len(steps), 12.0, 4.0), steps)
     colored = zip(story.steps, rng.sample(ORDERED, len(steps)), strict=True)
     return replace(story, steps=tuple(replace(step, thing=replace(step.thing, color=color)) for step, color in colored))
+
+
+def verbs_and_nouns() -> LabeledSplits:
+    """The films of `one_step`, with two classes each: the motion, and the color after all motions."""
+    motions, colors = (one_step(label) for label in (lambda step: step.action, lambda step: step.thing.color))
+    train, test = (
+        [
+            replace(motion, target=(motion.target, len(motions.classes) + color.target))
+            for motion, color in zip(of_motion, of_color, strict=True)
+        ]
+        for of_motion, of_color in ((motions.train, colors.train), (motions.test, colors.test))
+    )
+    return motions._replace(train=train, test=test, classes=motions.classes + colors.classes)
+
+
+def last_step(span: Callable[[Span], Span], label: Callable[[str, str], str]) -> LabeledSplits:
+    """The films of `three_steps`, of each of which the last step is to be told.
+
+    Args:
+        span: what is seen of the film, from the start and end of that step in seconds.
+        label: the class of a motion and a color.
+    """
+    films = Films("three-steps", [_in_order(random.Random(f"three-steps {i}")) for i in range(FILMS)], fps=8)
+    last = [story.steps[-1] for story in films.stories]
+    labels = [label(step.action, step.thing.color) for step in last]
+    classes = tuple(sorted(set(labels)))
+    splits = _labeled(films, [classes.index(name) for name in labels], classes)
+    spans = dict(zip(films.paths, (span(story.times()[-1]) for story in films.stories), strict=True))
+    train, test = ([replace(e, span=spans[e.video]) for e in split] for split in (splits.train, splits.test))
+    return splits._replace(train=train, test=test)
 
 
 def _labeled(

@@ -156,7 +156,8 @@ def _asked(record: Mapping[str, Any]) -> dict[str, list[Any]]:
     asked |= {f"adapter.{key}": [value] for key, value in _settings(record).items()}
     if isinstance(protocol.get("views"), Mapping):
         asked |= {f"clip.{key}": [value] for key, value in protocol["views"].items()}
-        asked["trainer.shots"], asked["trainer.share"] = [protocol.get("shots", 0)], [protocol.get("share", 1.0)]
+        asked["trainer.shots"] = [0 if protocol.get("shots_prescribed") else protocol.get("shots", 0)]
+        asked["trainer.share"] = [protocol.get("share", 1.0)]
     return asked
 
 

@@ -12,6 +12,7 @@ from tests.tasks import (
     test_behavior,
     test_chimpact,
     test_classification,
+    test_epic_kitchens,
     test_zero_shot,
 )
 
@@ -82,6 +83,8 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "didemo": caption_files.didemo,
     "diving48": test_classification.diving,
     "egoschema": _egoschema,
+    "epic_kitchens": test_epic_kitchens.epic_kitchens,
+    "epic_kitchens_anticipation": test_epic_kitchens.epic_kitchens,
     "fly_vs_fly": test_behavior.fly_vs_fly,
     "folder": _folder,
     "kabr": test_behavior.kabr,
