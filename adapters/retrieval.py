@@ -43,6 +43,9 @@ class Settings(Training):
         pool: one vector of a view's tokens: attentive learns what to look at, mean is their mean, pooled the encoder's
             own vector, with whose own text tower training starts from the zero-shot similarity.
         dim: width of the vectors that are compared; 0 means the text model's.
+        dual_softmax: weigh each similarity by its softmax over all texts, or videos, of the test, at this temperature;
+            0: no. InternVideo2's code has it, at 1 for its CLIP. What one query finds depends on the others then, and
+            the result is marked transductive.
         temperature: the softmax's, at the start.
         lr: peak learning rate.
         weight_decay: of the matrices.
@@ -55,6 +58,7 @@ class Settings(Training):
     tune_text: bool = False
     pool: Pool = "attentive"
     dim: Annotated[int, Ge(0)] = 0
+    dual_softmax: Annotated[float, Ge(0)] = 0.0
     temperature: Annotated[float, Gt(0)] = 0.07
     lr: Annotated[float, Gt(0)] = 1e-3
     weight_decay: Annotated[float, Ge(0)] = 0.05
@@ -173,7 +177,8 @@ class Retrieval(Trained):
         apart: bool,
     ) -> None:
         super().__init__(settings)
-        self.apart = apart
+        self.apart, self.dual_softmax = apart, settings.dual_softmax
+        self.transductive = settings.dual_softmax > 0
         self.words, self.video, self.text = words.eval().requires_grad_(False), video, text
         self.feature_spec, self._frozen = feature_spec, dict(frozen)
         tuned = _used(words) if settings.tune_text else {}
@@ -226,7 +231,7 @@ class Retrieval(Trained):
 
     def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
         """The rank of each text's video, and of the video's best text; the nearest videos of each text beside them."""
-        return ranked(examples, predictions, self.apart)
+        return ranked(examples, predictions, self.apart, self.dual_softmax)
 
 
 def _same(keys: Iterable[Hashable]) -> Tensor:

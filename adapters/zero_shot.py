@@ -16,13 +16,19 @@ from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, AdapterSettings
 from evalkit.heads.labels import best_classes, refuse_key_frames
 
-# CLIP's own for Kinetics-700, 28 of them (https://github.com/openai/CLIP/blob/main/data/prompts.md).
+# CLIP's own for Kinetics-700, 28 of them, and for UCF101, 48 (https://github.com/openai/CLIP/blob/main/data/prompts.md);
+# Perception Encoder's code has the first for Kinetics and the second for UCF101 and HMDB51.
+_SHOWN = ("photo", "video", "example", "demonstration")
 _PERSON = ("", "a person ", *(f"a person {verb} " for verb in ("using", "doing", "during", "performing", "practicing")))
 TEMPLATES = {
     "none": ("{}",),
     "single": ("a video of {}.",),  # of VideoPrism's demonstration (https://github.com/google-deepmind/videoprism)
-    "clip": tuple(
-        f"a {what} of {who}{{}}." for what in ("photo", "video", "example", "demonstration") for who in _PERSON
+    "clip": tuple(f"a {what} of {who}{{}}." for what in _SHOWN for who in _PERSON),
+    "clip_ucf101": tuple(
+        f"a {what} of {one} person {verb}{{}}."
+        for verb in ("", "using ", "doing ", "during ", "performing ", "practicing ")
+        for one in ("a", "the")
+        for what in _SHOWN
     ),
 }
 TEXTS = 256  # embedded at a time
@@ -35,8 +41,9 @@ class Settings(AdapterSettings):
     """Settings of `adapter=zero_shot`.
 
     Attributes:
-        prompts: clip (CLIP's 28 for actions, averaged), single (a video of {}.), none, or a text file with a template
-            in each line, {} for the name. Choices are taken as they stand unless prompts is a file.
+        prompts: clip (CLIP's 28 for actions, averaged), clip_ucf101 (its 48 for UCF101, averaged), single (a video of
+            {}.), none, or a text file with a template in each line, {} for the name. Choices are taken as they stand
+            unless prompts is a file.
         question: of a question with choices, put it before each choice.
     """
 
@@ -112,7 +119,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> ZeroSho
         templates = TEMPLATES["none"]
     refuse_key_frames(task.test)
     several = any(isinstance(example.target, tuple | list) for example in task.test)
-    return ZeroShot(encoder, task.classes, several, templates, settings.question)
+    return ZeroShot(encoder, task.class_texts or task.classes, several, templates, settings.question)
 
 
 def _read(prompts: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class Cell:
     """One encoder under one protocol on one benchmark.
 
     Attributes:
-        seeds: its runs, one of each seed.
+        seeds: its runs, one of each seed, and of each fold where the benchmark has several.
         encoder: its name, with a suffix if several encoders share the name.
         mark: a letter if protocol or data differ from those of most of the column, else empty.
         ranks: 95 % interval of its rank, from 1; None if it is not ranked.
@@ -44,7 +44,7 @@ class Cell:
 
     @property
     def score(self) -> Mapping[str, Any] | None:
-        """The headline, as the mean over seeds; None if no example has a public answer."""
+        """The headline, as the mean over seeds and folds; None if no example has a public answer."""
         return self.seeds.score
 
 
@@ -77,8 +77,14 @@ class Column:
 def adaptation(record: Mapping[str, Any]) -> str:
     """The adaptation of a run, as `evalkit.datasets.published` names it: frozen, mlap, finetune, zero-shot, ...
 
-    Predictions that evalkit did not make are `made elsewhere`, whatever made them.
+    Predictions that evalkit did not make are `made elsewhere`, whatever made them. What depends on the other examples
+    of the test is marked, and so never beside what does not, nor beside printed numbers.
     """
+    marked = ", transductive" if record["task"]["protocol"].get("transductive") else ""
+    return f"{_adaptation(record)}{marked}"
+
+
+def _adaptation(record: Mapping[str, Any]) -> str:
     adapter = record["adapter"]
     settings = adapter["settings"]
     if adapter["name"] == "predictions":
@@ -144,9 +150,13 @@ def _names(runs: Iterable[Run]) -> dict[_Identity, str]:
 
 
 def _terms(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Protocol, data, task version and score function: two runs are comparable if these are equal."""
+    """Protocol, data, task version and score function: two runs are comparable if these are equal.
+
+    Runs of the folds of a benchmark, whose data differ, have equal terms.
+    """
     task = record["task"]
-    return (task["protocol_sha256"], record["data"]["fingerprint"], str(task["version"]), task["score"])
+    data = "folds" if "fold" in task else record["data"]["fingerprint"]
+    return (task["protocol_sha256"], data, str(task["version"]), task["score"])
 
 
 def _column(key: tuple[str, ...], runs: Sequence[Run], names: Mapping[_Identity, str]) -> Column:
@@ -202,7 +212,7 @@ def _differences(usual: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """A description of how two runs' terms differ."""
     differences = []
     data, task = other["data"], other["task"]
-    if data["fingerprint"] != usual["data"]["fingerprint"]:
+    if data["fingerprint"] != usual["data"]["fingerprint"] and "fold" not in task:
         differences.append(f"other data ({data['n_expected']:,} examples, {data['fingerprint'][:8]})")
     for key, word in (("version", "version"), ("score", "scored by")):
         if task[key] != usual["task"][key]:

@@ -79,6 +79,7 @@ def _row(column: Column, cell: Cell) -> dict[str, Any]:
         "difference": comparison and round(comparison.difference, 6),
         "verdict": comparison and comparison.verdict,
         "runs": cell.seeds.total,
+        "folds": " ".join(map(str, cell.seeds.folds)),
         "seeds": " ".join(map(str, cell.seeds.numbers)),
         "sd": None if cell.seeds.sd is None else round(cell.seeds.sd, 6),
         "finished": provenance["finished"],

@@ -23,8 +23,9 @@ line under [Runs](#runs). Rows are sorted by the first column in which they have
 wrong; *partial* gives the score if all that failed were right. A letter in round brackets: another protocol, or other
 data, than the rest of the column; what differs stands below the table."""
 SEEDS = """\
-Runs that differ in their seed alone share a cell: the mean of their scores with its interval, and the standard
-deviation (sd) over seeds. Controls, date and command are those of the newest."""
+Runs that differ in their seed alone, or in the official split (fold) of a benchmark with several, share a cell: the
+mean of their scores with its interval, and the standard deviation (sd) over them. Controls, date and command are those
+of the newest."""
 
 
 def render_markdown(runs: Sequence[Run], refused: Sequence[str] = (), others: Sequence[Score] = ()) -> str:
@@ -108,8 +109,8 @@ def _cell(cell: Cell, number: Mapping[str, int]) -> str:
     if score is None:
         return f"not scored{mark} {where}"
     text = f"**{_decimal(score['value'])}**{mark} {_span(score['ci95'])}".rstrip()
-    if cell.seeds.sd is not None:
-        text += f"<br>{len(cell.seeds.runs)} seeds, sd {_decimal(cell.seeds.sd)}"
+    if cell.seeds.pooled:
+        text += f"<br>{cell.seeds.pooled}" + (f", sd {_decimal(cell.seeds.sd)}" if cell.seeds.sd is not None else "")
     if cell.ranks:
         low, high = cell.ranks
         text += f"<br>rank {low}" + (f" to {high}" if high > low else "")

@@ -189,7 +189,7 @@ function render() {
 function score(column, cell) {
   const partial = cell.failed ? `partial, at most ${decimal(cell.bounds[1])}` : cell.sizes;
   const value = cell.value === null ? "not scored" : decimal(cell.value);
-  const seeds = cell.sd === null ? "" : `${cell.seeds} seeds, sd ${decimal(cell.sd)}`;
+  const seeds = cell.sd === null ? cell.pooled : `${cell.pooled}, sd ${decimal(cell.sd)}`;
   const told = [cell.encoder, column.title, value, range(cell.ci95), seeds, ranks(cell.ranks), partial,
     cell.mark && `differs: ${column.marks[cell.mark]}`];
   return el("button", { type: "button", class: "score", tabindex: -1,

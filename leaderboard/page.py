@@ -143,6 +143,7 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
         "ranks": cell.ranks,
         "times": cell.seeds.total,
         "seeds": len(cell.seeds.runs),
+        "pooled": cell.seeds.pooled,
         "sd": cell.seeds.sd,
         **{key: score[key] for key in unknown},
         "sizes": other_sizes(cell.seeds.worst.result),

@@ -18,7 +18,7 @@ async function show(index) {
   const { result } = run, { task, data, provenance } = result, { canary, ...encoder } = result.encoder;
   const { language_model, canary: measured, ...adapter } = result.adapter;
   const close = el("button", { type: "button", class: "plain", onclick: () => $("run").close() }, "Close");
-  const newest = cell.seeds > 1 ? `newest of ${cell.seeds} seeds, whose mean the board shows`
+  const newest = cell.seeds > 1 ? `newest of ${cell.pooled}, whose mean the board shows`
     : cell.times > 1 && `newest of ${cell.times}`;
   const where = [column.split, column.how, column.protocol, cell.name, newest];
   $("run").replaceChildren(

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from evalkit.api import Example, Task
+from evalkit.api import Task
 from evalkit.datasets import protocols
-from evalkit.datasets.files import (
-    LabeledSplits,
-    check_classes,
-    class_number,
-    find_file,
-    parsing_errors_at,
-    read_lines,
-    read_table,
-    time_span,
-)
-from evalkit.datasets.videos import find_videos, video_file
+from evalkit.datasets.actions.charades import read_charades
 from evalkit.metrics import charades_map, pr_auc
-from evalkit.mini import classes, world
+from evalkit.mini import classes
 
 CHUNK = 128 / 6  # seconds: the 128 frames at six a second that VideoGLUE's configuration names
 
@@ -47,7 +35,7 @@ def task(root: Path = Path("data/charades"), mini: bool = False, protocol: proto
     chunked = protocol == "videoglue_code" and not mini
     return protocols.classification(
         "charades",
-        classes.three_steps(_seen) if mini else _read(root, CHUNK if chunked else math.inf),
+        classes.three_steps(classes.seen) if mini else read_charades(root, CHUNK if chunked else math.inf),
         protocol,
         mini,
         score=pr_auc if chunked else charades_map,
@@ -55,68 +43,3 @@ def task(root: Path = Path("data/charades"), mini: bool = False, protocol: proto
         license="the data set's own, non-commercial",
         source="https://prior.allenai.org/projects/charades",
     )
-
-
-class Action(NamedTuple):
-    """A class, and when it happens, in seconds."""
-
-    number: int
-    start: float
-    end: float
-
-    @classmethod
-    def parse(cls, text: str) -> Action:
-        """As Charades writes it: `c092 11.90 21.20`; in seven actions of train the end stands first."""
-        name, *bounds = text.split()
-        start, end = sorted(map(float, bounds))
-        return cls(class_number(name.removeprefix("c"), 157), *time_span(start, end))
-
-
-def _seen(story: world.Story) -> set[str]:
-    return {word for step in story.steps for word in (step.thing.shape, step.action)}
-
-
-def _file(root: Path, name: str) -> Path:
-    return find_file(root, f"Charades_v1_{name}", f"Charades/Charades_v1_{name}")
-
-
-def _read(root: Path, chunk: float) -> LabeledSplits:
-    names = check_classes(root, [line.partition(" ")[2] for _, line in read_lines(_file(root, "classes.txt"))], 157)
-    videos = find_videos(root)
-    train, test = (
-        [
-            example
-            for name, seconds, actions in _rows(_file(root, f"{split}.csv"))
-            if actions or split == "test"
-            for example in _examples(name, video_file(videos, root / "Charades_v1_480", name), seconds, actions, chunk)
-        ]
-        for split in ("train", "test")
-    )
-    return LabeledSplits(train, test, names)
-
-
-def _rows(file: Path) -> Iterator[tuple[str, float, Sequence[Action]]]:
-    """Id, seconds and actions of each video."""
-    for where, row in read_table(file, ("id", "actions", "length")):
-        with parsing_errors_at(where):
-            actions = [Action.parse(text) for text in row["actions"].split(";") if text]
-            seconds = float(row["length"])
-            if not 0 < seconds < math.inf:
-                raise ValueError(f"length {seconds:g} s")
-            yield row["id"], seconds, actions
-
-
-def _examples(name: str, path: Path, seconds: float, actions: Sequence[Action], chunk: float) -> Iterator[Example]:
-    """The whole video, or as few chunks as cover it, evenly spaced."""
-    n = max(1, math.ceil(seconds / chunk))
-    if n == 1:
-        yield Example(name, path, _classes(actions))
-        return
-    for i in range(n):
-        start = i * (seconds - chunk) / (n - 1)
-        overlapping = [action for action in actions if action.start < start + chunk and action.end > start]
-        yield Example(f"{name}/{i}", path, _classes(overlapping), span=(start, start + chunk))
-
-
-def _classes(actions: Sequence[Action]) -> tuple[int, ...]:
-    return tuple(sorted({action.number for action in actions}))

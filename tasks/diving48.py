@@ -30,8 +30,8 @@ def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: proto
     Args:
         root: folder with the json files and the videos.
         mini: twelve-second films of the mini world, a class per order of a red, a green and a blue thing.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
-            miniature.
+        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; of the miniature
+            only mveb.
     """
     return protocols.classification(
         "diving48",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.api import Task
-from evalkit.datasets import kinetics, protocols
+from evalkit.datasets import protocols
+from evalkit.datasets.actions import kinetics
 from evalkit.mini import classes
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import Training as Training
 
 Positions = Literal["auto", "rotary", "sincos", "sincos_uniform"]
-Sampling = Literal["uniform", "segments", "linspace", "middle", "fps", "dense"]
+Sampling = Literal["uniform", "segments", "linspace", "middle", "fps", "dense", "leading"]
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,16 @@ class Views:
         its last frame;
       * `dense`: every `stride`-th frame of the source; clips start evenly spaced over the span (VideoGLUE); a span
         shorter than F x stride frames holds its last frame; where the span is a moment and has no length, frame number
-        F // 2 of each clip is the one shown then, and beyond the ends of the video stand its first and last frames.
+        F // 2 of each clip is the one shown then, and beyond the ends of the video stand its first and last frames;
+      * `leading`: of the span's T frames the first F of every (T // F)-th, so that 16 of 31 are the first 16 (MVEB);
+        a span shorter than F frames is shown again from its start.
 
     Attributes:
-        sampling: which frames: uniform, segments, linspace, middle, fps or dense.
+        sampling: which frames: uniform, segments, linspace, middle, fps, dense or leading.
         frames: frames in one clip; None means the encoder's own number.
         fps: frames per second, for `fps`.
         stride: step in source frames, for `dense`.
-        clips: temporal views, evenly spaced; for all but `fps` and `dense` the span is
-            cut into that many parts.
+        clips: temporal views, evenly spaced; for all but `fps` and `dense` the span is cut into that many parts.
         crops: spatial views: 1 is the center, 3 are start, center and end along the longer side.
         resize: `crop` scales the shorter side to `size` / `share` and cuts a square; `squash` scales both sides to
             `size`; `squash_crop` scales both to `size` / `share` and cuts; None means the encoder's own way.
@@ -175,21 +176,20 @@ class Task:
         protocol: the name of the protocol, where there are several.
         adapter: whose settings `settings` are, where the protocol has another adapter than its module names.
         settings: adapter settings that the protocol prescribes, by name.
-        mixture: weights by kind: each training batch is of examples of one kind, drawn by these; empty means that
-            batches are drawn from all examples.
+        mixture: weights by kind: each training batch is of examples of one kind, drawn by these; empty: of all.
         controls: which controls apply: blind, shuffled, single_frame, option_order.
         chance: the headline's chance level, in the headline's unit (0..100 for rates).
         split: what the test examples are called in the benchmark.
+        fold: number of the split, where a benchmark has several and its score is their mean; 0 where it has one.
+        shots: fit on so many examples of each class, drawn by the seed; 0: on all. `trainer.shots` goes before it.
         sizes: how many examples its paper counts in `train`, `val` and `test`, as far as is known, and then its files.
         version: raised when numbers stop being comparable.
         license: of the data.
         source: where data and protocol come from.
         published: headline numbers from papers, by the name of their row.
-        prepare_videos: makes or fetches the videos of the examples that it is given, just before they are read; None
-            where they are simply there.
-        quick_score: where `score` is slow, a function of the same kind and with the same headline that is not, and may
-            start in the background what `score` needs. It is called before anything is computed, and wherever the
-            headline alone is looked at; None means `score`.
+        prepare_videos: makes or fetches the videos of examples, just before they are read; None: they are there.
+        quick_score: where `score` is slow, a function of its kind and headline that is not, and may start in the
+            background what `score` needs; called first of all, and where the headline alone counts. None: `score`.
         submission: writes the official submission files into a folder from {id: prediction}; None where there is none.
     """
 
@@ -200,6 +200,7 @@ class Task:
     views: Views = Views()
     augment: Augment | None = None
     classes: tuple[str, ...] = ()
+    class_texts: tuple[str, ...] = ()
     protocol: str = ""
     adapter: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -207,6 +208,8 @@ class Task:
     controls: tuple[str, ...] = ()
     chance: float = 0.0
     split: str = "test"
+    fold: int = 0
+    shots: int = 0
     sizes: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
     version: int = 1
     license: str = ""

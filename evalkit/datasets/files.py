@@ -35,12 +35,13 @@ def same_split(name: str, other: str) -> bool:
 
 
 class LabeledSplits(NamedTuple):
-    """Labeled examples by split, as in `evalkit.api.Task`."""
+    """Labeled examples by split, as in `evalkit.api.Task`; `texts` are its `class_texts`."""
 
     train: Sequence[Example]
     test: Sequence[Example]
     classes: tuple[str, ...]
     prepare_videos: Callable[[Sequence[Example]], None] | None = None
+    texts: tuple[str, ...] = ()
 
 
 def read_table(

@@ -91,6 +91,8 @@ class Adapter(lightning.LightningModule, ABC):
         trains_encoder: the encoder is part of the module and changes while it is fitted: `training_step` gets uint8
             video (B, V, T, C, H, W) in place of features.
         scores_val: the epoch is chosen by `val_score`, in place of the task's score of what `predict` gives.
+        transductive: what it predicts of an example depends on the other examples of the test, as the record and the
+            board then say.
         feature_spec: which part of the encoder's output it reads.
         epochs: passes over the training examples; 0 for an adapter that is not fitted.
         batch_size: examples in one training step.
@@ -106,6 +108,7 @@ class Adapter(lightning.LightningModule, ABC):
     divisible: bool = False
     trains_encoder: bool = False
     scores_val: bool = False
+    transductive: bool = False
     feature_spec: FeatureSpec = FeatureSpec()
     epochs: int = 0
     batch_size: int = 1

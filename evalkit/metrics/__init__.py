@@ -12,7 +12,14 @@ from evalkit.metrics.average_precision import (
     pr_auc,
     top1_map,
 )
-from evalkit.metrics.classification import accuracy, macro_accuracy, top1_top5
+from evalkit.metrics.classification import (
+    accuracy,
+    class_mean_recall5,
+    macro_accuracy,
+    mini_verb_noun_accuracy,
+    top1_top5,
+    verb_noun_accuracy,
+)
 from evalkit.metrics.localization import activitynet_map, ava_map, thumos_map
 from evalkit.metrics.retrieval import mean_retrieval, retrieval
 from evalkit.metrics.text.captions import captions, captions_meteor
@@ -30,6 +37,7 @@ __all__ = [
     "captions_meteor",
     "chance_map",
     "charades_map",
+    "class_mean_recall5",
     "dense",
     "dense_by_video",
     "dense_by_video_meteor",
@@ -38,6 +46,7 @@ __all__ = [
     "foreground_map",
     "macro_accuracy",
     "mean_retrieval",
+    "mini_verb_noun_accuracy",
     "multilabel_map",
     "paragraph",
     "paragraph_meteor",
@@ -46,6 +55,7 @@ __all__ = [
     "thumos_map",
     "top1_map",
     "top1_top5",
+    "verb_noun_accuracy",
     "wups",
     "wups_untagged",
 ]

@@ -82,13 +82,75 @@ def _best_five(predictions: Sequence[Any], targets: Sequence[int]) -> list[Seque
     return best
 
 
+def class_mean_recall5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, float | list[float]]:
+    """Top-5 accuracy per class, averaged over the classes with examples: `recall@5`; and `top1`, `top5` over examples.
+
+    EPIC-KITCHENS' measure of what is anticipated (https://github.com/epic-kitchens/C2-Action-Anticipation). Arguments
+    are those of `top1_top5`.
+    """
+    best = _best_five(predictions, targets)
+    hits = [float(target in ranked) for ranked, target in zip(best, targets, strict=True)]
+    top1 = [float(target in ranked[:1]) for ranked, target in zip(best, targets, strict=True)]
+    return {"recall@5": _class_mean(hits, targets), "top1": top1, "top5": hits}
+
+
+def verb_noun_accuracy(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, list[float]]:
+    """Accuracy of EPIC-KITCHENS' 97 verbs and 300 nouns: `action`, where both are right, `verb` and `noun`.
+
+    Args:
+        predictions: a score of every class, the verbs' first.
+        targets: the class of the verb, and that of the noun.
+
+    Raises:
+        UserError: a prediction is not a list of numbers that is longer than the classes of its target.
+    """
+    return _verb_noun(predictions, targets, 97)
+
+
+def mini_verb_noun_accuracy(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict[str, list[float]]:
+    """`verb_noun_accuracy` of the miniature, which has nine verbs."""
+    return _verb_noun(predictions, targets, 9)
+
+
+def _verb_noun(predictions: Sequence[Any], targets: Sequence[Sequence[int]], verbs: int) -> dict[str, list[float]]:
+    right = [_verb_and_noun(p, list(t), verbs) for p, t in zip(predictions, targets, strict=True)]
+    return {
+        "action": [float(verb and noun) for verb, noun in right],
+        "verb": [float(verb) for verb, _ in right],
+        "noun": [float(noun) for _, noun in right],
+    }
+
+
+def _verb_and_noun(prediction: Any, target: list[int], verbs: int) -> tuple[bool, bool]:
+    """Whether the likeliest verb is right, and the likeliest noun; of equals the first."""
+    if is_failed(prediction):
+        return False, False
+    if isinstance(prediction, list | tuple) and list(prediction) == target:
+        return True, True
+    try:
+        scores = np.asarray(prediction, dtype=np.float64)
+        if scores.ndim != 1 or len(scores) <= max(target):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise UserError(
+            f"verb_noun_accuracy: prediction {prediction!r:.60} is not a list with a score of each verb and noun"
+        ) from None
+    return int(scores[:verbs].argmax()) == target[0], verbs + int(scores[verbs:].argmax()) == target[1]
+
+
 def macro_accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, float | list[float]]:
     """Accuracy per class, averaged over the classes with examples: `macro_accuracy`; and `top1` over examples.
 
     Arguments are those of `top1_top5`.
     """
     best = _best_five(predictions, targets)
-    hits = np.array([float(target in ranked[:1]) for ranked, target in zip(best, targets, strict=True)])
+    hits = [float(target in ranked[:1]) for ranked, target in zip(best, targets, strict=True)]
+    return {"macro_accuracy": _class_mean(hits, targets), "top1": hits}
+
+
+def _class_mean(values: Sequence[float], targets: Sequence[int]) -> float:
+    """The mean over classes of the mean of their examples' values in 0..1, in percent; NaN without examples."""
+    hits = np.array(values)
     order = np.argsort(targets, kind="stable")
     starts = np.unique(np.asarray(targets)[order], return_index=True)[1]
 
@@ -98,8 +160,7 @@ def macro_accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[s
         right = np.add.reduceat(drawn * hits[order, None].astype(np.float32), starts)
         return mean_over_classes(np.where(size > 0, right / np.maximum(size, 1), math.nan))
 
-    score = ReweightedScore(len(hits), of) if len(hits) else math.nan
-    return {"macro_accuracy": score, "top1": hits.tolist()}
+    return ReweightedScore(len(hits), of) if len(hits) else math.nan
 
 
 def mean_over_classes(values: Table) -> Table:

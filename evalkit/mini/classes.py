@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 from evalkit.api import Example
-from evalkit.datasets.files import LabeledSplits
+from evalkit.datasets.files import LabeledSplits, Span
 from evalkit.localization.key_frames import key_frame_name
 from evalkit.localization.spatiotemporal import BoxSplits
 from evalkit.mini import film, language, world
@@ -24,13 +24,35 @@ MIDDLE = 5.0  # second of a film's key frame
 Detected = tuple[float, float, float, float, float]
 
 
-def one_step(label: Callable[[world.Step], str], actions: Sequence[str] = world.ACTIONS) -> LabeledSplits:
-    """Ten-second films of one thing doing one of these actions, a class for each label."""
+def one_step(
+    label: Callable[[world.Step], str], actions: Sequence[str] = world.ACTIONS, fold: int = 1
+) -> LabeledSplits:
+    """Ten-second films of one thing doing one of these actions, a class for each label.
+
+    Args:
+        label: the class of a film.
+        actions: films of others are left out.
+        fold: 1, 2 or 3: the last third of the films is tested on, the second, or the first.
+    """
     films = Films("kinetics400", language.clips("kinetics400", FILMS), fps=8)
     steps = [story.steps[0] for story in films.stories]
     labels = [label(step) if step.action in actions else None for step in steps]
     classes = tuple(sorted({name for name in labels if name is not None}))
-    return _labeled(films, [None if name is None else classes.index(name) for name in labels], classes)
+    targets = [None if name is None else classes.index(name) for name in labels]
+    return _labeled(films, targets, classes, FILMS - fold * (FILMS - TRAIN))
+
+
+def still(label: Callable[[world.Step], str]) -> LabeledSplits:
+    """One frame from the middle of each film of `one_step`, a class for each label.
+
+    Args:
+        label: the class of a film.
+    """
+    splits = one_step(label, ALONE)
+    train, test = (
+        [replace(example, span=(MIDDLE, MIDDLE + 1 / 8)) for example in split] for split in (splits.train, splits.test)
+    )
+    return splits._replace(train=train, test=test)
 
 
 def three_steps(label: Callable[[world.Story], Set[str]]) -> LabeledSplits:
@@ -43,6 +65,11 @@ def three_steps(label: Callable[[world.Story], Set[str]]) -> LabeledSplits:
     labels = [label(story) for story in films.stories]
     classes = tuple(sorted(set().union(*labels)))
     return _labeled(films, [tuple(sorted(map(classes.index, names))) for names in labels], classes)
+
+
+def seen(story: world.Story) -> set[str]:
+    """The shapes and the motions of a story."""
+    return {word for step in story.steps for word in (step.thing.shape, step.action)}
 
 
 def in_order() -> LabeledSplits:
@@ -135,8 +162,42 @@ def _in_order(rng: random.Random) -> world.Story:
     return replace(story, steps=tuple(replace(step, thing=replace(step.thing, color=color)) for step, color in colored))
 
 
-def _labeled(films: Films, targets: Sequence[int | tuple[int, ...] | None], classes: tuple[str, ...]) -> LabeledSplits:
+def verbs_and_nouns() -> LabeledSplits:
+    """The films of `one_step`, with two classes each: the motion, and the color after all motions."""
+    motions, colors = (one_step(label) for label in (lambda step: step.action, lambda step: step.thing.color))
+    train, test = (
+        [
+            replace(motion, target=(motion.target, len(motions.classes) + color.target))
+            for motion, color in zip(of_motion, of_color, strict=True)
+        ]
+        for of_motion, of_color in ((motions.train, colors.train), (motions.test, colors.test))
+    )
+    return motions._replace(train=train, test=test, classes=motions.classes + colors.classes)
+
+
+def last_step(span: Callable[[Span], Span], label: Callable[[str, str], str]) -> LabeledSplits:
+    """The films of `three_steps`, of each of which the last step is to be told.
+
+    Args:
+        span: what is seen of the film, from the start and end of that step in seconds.
+        label: the class of a motion and a color.
+    """
+    films = Films("three-steps", [_in_order(random.Random(f"three-steps {i}")) for i in range(FILMS)], fps=8)
+    last = [story.steps[-1] for story in films.stories]
+    labels = [label(step.action, step.thing.color) for step in last]
+    classes = tuple(sorted(set(labels)))
+    splits = _labeled(films, [classes.index(name) for name in labels], classes)
+    spans = dict(zip(films.paths, (span(story.times()[-1]) for story in films.stories), strict=True))
+    train, test = ([replace(e, span=spans[e.video]) for e in split] for split in (splits.train, splits.test))
+    return splits._replace(train=train, test=test)
+
+
+def _labeled(
+    films: Films, targets: Sequence[int | tuple[int, ...] | None], classes: tuple[str, ...], first: int = TRAIN
+) -> LabeledSplits:
+    """Labeled films, those from `first` on tested; films without a target are left out."""
     examples = [Example(path.stem, path, target) for path, target in zip(films.paths, targets, strict=True)]
-    halves = examples[:TRAIN], examples[TRAIN:]
-    train, test = ([example for example in half if example.target is not None] for half in halves)
+    last = first + FILMS - TRAIN
+    parts = [*examples[:first], *examples[last:]], examples[first:last]
+    train, test = ([example for example in part if example.target is not None] for part in parts)
     return LabeledSplits(train, test, classes, films.prepare_videos)

@@ -45,7 +45,7 @@ WEIGHT_FILES = {"model", "pytorch_model", "open_clip_pytorch_model", "open_clip_
 STATES = {"last", "best", "latest", "final", "checkpoint", "encoder"}
 CHECKPOINT_FOLDERS = {"checkpoints", "checkpoint", "ckpts", "ckpt", "weights"}
 # Settings that came later, with the value that all runs had before: left out, so that protocols are the same as then.
-LATER = {"template": "auto", "stop": "question", "lm_precision": "32"}
+LATER = {"template": "auto", "stop": "question", "lm_precision": "32", "dual_softmax": 0.0}
 
 
 def run(config: Config, ranks: Ranks = ALONE) -> Path:
@@ -290,10 +290,15 @@ def _protocol(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
         "augment": asdict(experiment.augment) if experiment.augment else None,
         "adapter": experiment.adapter_name,
         "settings": {key: value for key, value in recorded(experiment.settings).items() if key != "lm"},
+        **({"transductive": True} if experiment.adapter.transductive else {}),
         **experiment.adapter.frozen,  # a language model by its weights, wherever it lies
-        **({"shots": trainer.shots} if trainer.shots else {}),
+        **({"shots": trainer.shots} if trainer.shots else _prescribed_shots(experiment.task)),
         **({"share": trainer.share} if trainer.share < 1 else {}),
     }
+
+
+def _prescribed_shots(task: Task) -> dict[str, Any]:
+    return {"shots": task.shots, "shots_prescribed": True} if task.shots else {}
 
 
 def _encoder(experiment: Experiment, config: Config, findings: Sequence[Finding]) -> dict[str, Any]:

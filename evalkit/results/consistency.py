@@ -149,12 +149,15 @@ def _asked(record: Mapping[str, Any]) -> dict[str, list[Any]]:
         "adapter": [adapter["name"], ""],
         "seed": [record["provenance"]["seed"]],
     }
+    if "fold" in record["task"]:
+        asked["data.fold"] = [record["task"]["fold"]]
     settings = record["encoder"].get("settings", {})
     asked |= {"precision": [settings["precision"]]} if "precision" in settings else {}
     asked |= {f"adapter.{key}": [value] for key, value in _settings(record).items()}
     if isinstance(protocol.get("views"), Mapping):
         asked |= {f"clip.{key}": [value] for key, value in protocol["views"].items()}
-        asked["trainer.shots"], asked["trainer.share"] = [protocol.get("shots", 0)], [protocol.get("share", 1.0)]
+        asked["trainer.shots"] = [0 if protocol.get("shots_prescribed") else protocol.get("shots", 0)]
+        asked["trainer.share"] = [protocol.get("share", 1.0)]
     return asked
 
 

@@ -66,7 +66,8 @@ def _asked(record: Mapping[str, Any]) -> str:
     asked = [{name: task.get(name) for name in names}, data["fingerprint"], data.get("published_size")]
     # What has neither has the hash that it had before they counted.
     sizes = {name: data[name] for name in ("size_differences", "expect") if name in data}
-    return digest([*asked, record["chance"], *([sizes] if sizes else [])])
+    fold = {"fold": task["fold"]} if "fold" in task else {}
+    return digest([*asked, record["chance"], *filter(None, (sizes, fold))])
 
 
 def _expected(salt: str, row: Row) -> str:

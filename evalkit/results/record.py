@@ -58,6 +58,7 @@ def record(
             "name": name,
             "version": task.version,
             "split": task.split,
+            **({"fold": task.fold} if task.fold else {}),
             "score": score,
             "quick_score": quick_score,
             "protocol": protocol,

@@ -41,7 +41,8 @@ def frame_indices(
             is shown (all others).
 
     Returns:
-        `views.clips` arrays of shape (frames,), each ascending; a frame may come twice.
+        `views.clips` arrays of shape (frames,), each ascending, except for `leading` frames of a short span; a frame
+        may come twice.
 
     Raises:
         ValueError: the span is empty, without being a moment of `dense` clips, or lies outside the video.
@@ -63,7 +64,10 @@ def frame_indices(
             starts = np.arange(min(total, count) + 1) * count // min(total, count)
             middles = (starts[:-1] + starts[1:] - 1) // 2
             indices = first + middles[np.minimum(clip * frames + step, len(middles) - 1)]
-        case "uniform" | "segments" | "linspace" | "middle":
+        case "leading" if drawn is None:
+            count, places = last - first + 1, clip * frames + step
+            indices = first + (places * (count // total) if count >= total else places % count)
+        case "uniform" | "segments" | "linspace" | "middle" | "leading":
             fixed = 0.5 if views.sampling == "segments" else 0.0
             within = fixed if drawn is None else _numbers(drawn, views.clips, frames)
             share = (clip * frames + step + within) / total

@@ -36,6 +36,15 @@ def test_clip_has_28_templates_for_actions() -> None:
     assert len(set(TEMPLATES["clip"])) == 28
     assert "a demonstration of a person practicing {}." in TEMPLATES["clip"]
     assert "a photo of {}." in TEMPLATES["clip"]
+    assert len(set(TEMPLATES["clip_ucf101"])) == 48
+    assert TEMPLATES["clip_ucf101"][:5] == (
+        "a photo of a person {}.",
+        "a video of a person {}.",
+        "a example of a person {}.",
+        "a demonstration of a person {}.",
+        "a photo of the person {}.",
+    )
+    assert TEMPLATES["clip_ucf101"][-1] == "a demonstration of the person practicing {}."
 
 
 @torch.inference_mode()
@@ -98,7 +107,7 @@ def test_a_template_without_a_place_for_the_name_is_refused(encoder: Any, tmp_pa
 
 
 def test_an_unknown_set_of_prompts_is_refused(encoder: Any) -> None:
-    with pytest.raises(UserError, match=r"adapter.prompts=clips: wanted none, single, clip, or a text file"):
+    with pytest.raises(UserError, match=r"adapter.prompts=clips: wanted none, single, clip, clip_ucf101, or a text"):
         make_adapter("zero_shot", encoder, task_of(), prompts="clips")
 
 

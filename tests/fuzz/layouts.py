@@ -6,11 +6,13 @@ from pathlib import Path
 from tests.given import write
 from tests.tasks import (
     caption_files,
+    test_action_lists,
     test_answering,
     test_ava,
     test_behavior,
     test_chimpact,
     test_classification,
+    test_epic_kitchens,
     test_zero_shot,
 )
 
@@ -67,6 +69,7 @@ def _activitynet_captions(root: Path) -> Path:
 
 
 LAYOUTS: dict[str, Callable[[Path], Path]] = {
+    **test_action_lists.LAYOUTS,
     "activitynet": caption_files.activitynet,
     "activitynet_captions": _activitynet_captions,
     "activitynet_qa": test_answering.activitynet_qa,
@@ -80,6 +83,8 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "didemo": caption_files.didemo,
     "diving48": test_classification.diving,
     "egoschema": _egoschema,
+    "epic_kitchens": test_epic_kitchens.epic_kitchens,
+    "epic_kitchens_anticipation": test_epic_kitchens.epic_kitchens,
     "fly_vs_fly": test_behavior.fly_vs_fly,
     "folder": _folder,
     "kabr": test_behavior.kabr,

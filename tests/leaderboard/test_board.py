@@ -90,6 +90,29 @@ def test_runs_that_differ_in_their_seed_alone_share_a_cell_of_their_mean(tmp_pat
     assert "| 4, of seeds 0, 1, 2 | 2026-02-04 |" in text and markdown.SEEDS in text
 
 
+def test_runs_of_the_official_splits_share_a_cell_of_their_mean(tmp_path: Path) -> None:
+    for fold, (size, of) in enumerate(((6, 10), (9, 10), (6, 20)), 1):
+        rows = [replace(row, id=f"{fold}{row.id}", video=f"{fold}{row.video}") for row in right(range(size), of)]
+
+        def of_fold(record: dict[str, Any], fold: int = fold) -> None:
+            record["task"]["fold"] = fold
+
+        put(tmp_path, rows, day=fold, edit=of_fold)
+        (cell,) = cells(tmp_path)
+    assert (cell["value"], cell["folds"], cell["seeds"], cell["n"], cell["videos"]) == (
+        "60.0",
+        "1 2 3",
+        "0",
+        "40",
+        "40",
+    )
+    assert (cell["sd"], cell["mark"]) == ("30.0", "") and float(cell["low"]) < 60 < float(cell["high"])
+    text = page(tmp_path)
+    assert "<br>3 folds, sd 30.0" in text and "| 3, of folds 1, 2, 3 |" in text and markdown.SEEDS in text
+    put(tmp_path / "one", right(range(5), 10), edit=lambda record: record["task"].update(fold=2))
+    assert "**50.0** (20.0 to 80.0)<br>fold 2 [1]" in page(tmp_path / "one")
+
+
 def test_a_mean_over_seeds_of_a_score_that_is_made_of_sums_has_its_interval(tmp_path: Path) -> None:
     several = [texts(8), [replace(row, prediction=row.target) for row in texts(8)]]
     for seed, rows in enumerate(several):

@@ -321,7 +321,7 @@ def test_chunks_of_charades_have_the_actions_that_overlap_them(tmp_path: Path) -
 
 # --- protocols --------------------------------------------------------------------------------------------------------
 
-PROTOCOLS = [name for name in get_args(protocols.Name) if name != "vjepa2"]
+PROTOCOLS = [name for name in get_args(protocols.Name) if name not in ("vjepa2", "mveb")]
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -381,7 +381,8 @@ def test_v_jepa_2_joins_clips_in_training_and_test_as_its_configurations_say(tmp
 
 def test_a_benchmark_that_v_jepa_2_has_not_is_told(tmp_path: Path) -> None:
     assert refusal("charades", charades(tmp_path), protocol="vjepa2") == (
-        "data.protocol=vjepa2 says nothing of charades, only of kinetics400, ssv2, diving48; use another, as videoglue"
+        "data.protocol=vjepa2 says nothing of charades, only of kinetics400, ssv2, diving48, "
+        "epic_kitchens_anticipation, imagenet, jester, coin; use another, as videoglue"
     )
 
 

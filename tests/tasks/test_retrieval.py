@@ -287,6 +287,20 @@ def test_a_zero_shot_run_scores_again_from_its_predictions(
     assert main(["validate", str(predictions.parent)]) == 0
 
 
+def test_the_dual_softmax_is_marked_in_the_result_and_has_a_column_of_its_own(
+    csv_of_films: Path, tiny: Path, tmp_path: Path
+) -> None:
+    for name, words in (("plain", []), ("dual", ["adapter.dual_softmax=0.01"])):
+        common = [f"data.root={csv_of_films}", f"ckpt={tiny}", "workers=1", "canary=false", "controls=false"]
+        assert main(["run", "task=retrieval", *common, *words, f"out={tmp_path / 'results' / name}"]) == 0
+    plain, dual = (result(tmp_path / "results" / name)["task"] for name in ("plain", "dual"))
+    assert dual["protocol"]["transductive"] is True and dual["protocol"]["settings"]["dual_softmax"] == 0.01
+    assert "transductive" not in plain["protocol"] and "dual_softmax" not in plain["protocol"]["settings"]
+    assert main(["leaderboard", f"results={tmp_path / 'results'}", f"out={tmp_path / 'board.md'}"]) == 0
+    text = (tmp_path / "board.md").read_text()
+    assert "<br>zero-shot<br>" in text and "<br>zero-shot, transductive<br>" in text
+
+
 def test_what_only_training_reads_is_refused_zero_shot(
     tiny: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,8 @@ def as_lists(clips: list[NDArray[np.int64]]) -> list[list[int]]:
         (Views("linspace"), 4, [[0, 33, 66, 99]]),
         (Views("linspace", clips=2), 2, [[0, 33], [66, 99]]),
         (Views("linspace"), 1, [[0]]),
+        (Views("leading"), 4, [[0, 25, 50, 75]]),
+        (Views("leading"), 64, [list(range(64))]),
         (Views("middle"), 4, [[12, 37, 62, 87]]),
         (Views("middle"), 3, [[16, 49, 82]]),
         (Views("fps", fps=1), 4, [[0, 10, 20, 30]]),
@@ -138,6 +140,17 @@ def test_a_gap_is_filled_by_the_frame_before_it() -> None:
     assert as_lists(frame_indices(times, 10.0, Views("uniform"), 10)) == [[0, 1, 2, 2, 2, 2, 2, 2, 2, 3]]
 
 
+def test_leading_frames_are_those_that_mveb_takes() -> None:
+    """As in its FramesCollator.resample_video."""
+    for count, wanted in ((31, 16), (100, 64), (127, 64), (10, 16), (16, 16), (300, 8)):
+        times, duration = constant(count, count / 10)
+        (clip,) = frame_indices(times, duration, Views("leading"), wanted)
+        step = max(1, count // wanted)
+        once = list(range(count))
+        theirs = (once * (wanted // count + 1))[:wanted] if count < wanted else once[::step][:wanted]
+        assert clip.tolist() == theirs
+
+
 @pytest.mark.parametrize("sampling", get_args(Sampling))
 def test_every_clip_has_its_frames_in_order_within_the_video(sampling: Sampling) -> None:
     rng = np.random.default_rng(1)
@@ -154,7 +167,9 @@ def test_every_clip_has_its_frames_in_order_within_the_video(sampling: Sampling)
         assert len(clips) == views.clips
         for clip in clips:
             assert clip.shape == (frames,)
-            assert (np.diff(clip) >= 0).all() and clip[0] >= 0 and clip[-1] < len(times)
+            assert clip.min() >= 0 and clip.max() < len(times)
+            again = sampling == "leading" and len(times) < frames * views.clips  # a short video is shown again
+            assert again or (np.diff(clip) >= 0).all()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from evalkit.api import Example, FeatureSpec
+from evalkit.api import Example, FeatureSpec, Task
 from evalkit.config.options import Trainer
 from evalkit.datasets.fewshot import few_shot, share_of
 from evalkit.errors import UserError
@@ -128,6 +128,8 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
     train, val = list(task.train), list(task.val)
     # Films that the task makes are made later.
     exists: Callable[[Path], bool] = (lambda video: True) if task.prepare_videos else media.exists
+    if task.shots and not trainer.shots:
+        train, val = _prescribed_shots(task, train, val, seed)
     if not val and not task.mixture:
         train, val = split_val(train, seed, exists=exists)
     known = {example.kind for example in val}
@@ -135,8 +137,9 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
         of_kind, held_out = split_val([example for example in train if example.kind == kind], seed, exists=exists)
         train = [example for example in train if example.kind != kind] + of_kind
         val += held_out
-    if trainer.shots and trainer.share < 1:
-        raise UserError(f"trainer.shots={trainer.shots} and trainer.share={trainer.share:g} are two sizes: give one")
+    shots = trainer.shots or task.shots
+    if shots and trainer.share < 1:
+        raise UserError(f"trainer.shots={shots} and trainer.share={trainer.share:g} are two sizes: give one")
     if trainer.shots:
         train = few_shot(train, task.classes, trainer.shots, seed)
         val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
@@ -144,6 +147,16 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
         train, val = (share_of(examples, task.classes, trainer.share, seed) for examples in (train, val))
     experiment.adapter.check_examples(len(train))
     return train, val
+
+
+def _prescribed_shots(
+    task: Task, train: Sequence[Example], val: Sequence[Example], seed: int
+) -> tuple[list[Example], list[Example]]:
+    """As many examples of each class as the task prescribes, drawn from all of train; and of what is left one each."""
+    drawn = few_shot(train, task.classes, task.shots, seed, at_most=True)
+    ids = {example.id for example in drawn}
+    left = [example for example in val or train if example.id not in ids]
+    return drawn, few_shot(left, task.classes, 1, seed, at_most=True) or drawn
 
 
 def _encode_shares(experiment: Experiment, train: Sequence[Example], val: Sequence[Example], seed: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evalkit.datasets.files import (
@@ -18,12 +18,38 @@ from evalkit.datasets.files import (
     time_span,
 )
 from evalkit.datasets.videos import find_videos, video_file
+from evalkit.errors import UserError
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
-SPLIT_NAMES = {"train": ("train",), "val": ("val", "validate", "validation")}  # as the published lists have them
+# As the published lists have them.
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 
 
-def read_kinetics(root: Path, classes: int) -> LabeledSplits:
+def read_subset(root: Path, classes: int, file: Path) -> LabeledSplits:
+    """Reads the clips that a list names, of train, and of val or of test where its csv is there.
+
+    Args:
+        root: as of `read_kinetics`.
+        classes: as of `read_kinetics`.
+        file: a text file with the name of a clip in each line, as <youtube_id>_<start>_<end> with six digits each.
+
+    Raises:
+        UserError: as `read_kinetics`; or a clip stands in none of the lists.
+    """
+    tested = ("val", "test") if (root / "test.csv").is_file() else ("val",)
+    splits = read_kinetics(root, classes, tested)
+    known = {example.id for example in (*splits.train, *splits.test)}
+    names = set()
+    for where, line in read_lines(file):
+        name = line.removesuffix(".mp4")
+        if name not in known:
+            raise UserError(f"{where}: clip {name!r:.80} is in none of the lists of train, {' and '.join(tested)}")
+        names.add(name)
+    train, test = ([example for example in split if example.id in names] for split in (splits.train, splits.test))
+    return splits._replace(train=train, test=test)
+
+
+def read_kinetics(root: Path, classes: int, tested: Sequence[str] = ("val",)) -> LabeledSplits:
     """Reads the clips of train and val with their classes.
 
     Each list is `train.csv` as published (or `annotations/train.csv`), or kinetics400_train_list_videos.txt, lines of
@@ -33,12 +59,13 @@ def read_kinetics(root: Path, classes: int) -> LabeledSplits:
 
     Args:
         root: folder with the lists and the clips.
-        classes: 400 or 600.
+        classes: 400, 600 or 700.
+        tested: the splits that are tested on, together.
 
     Raises:
         UserError: names file and line of a row that is not as published.
     """
-    rows = {split: list(_rows(root, split, classes)) for split in ("train", "val")}
+    rows = {split: list(_rows(root, split, classes)) for split in ("train", *tested)}
     names = check_classes(root, sorted({label for split in rows.values() for _, label in split}), classes)
     number = {label: i for i, label in enumerate(names)}
     examples = {}
@@ -47,7 +74,7 @@ def read_kinetics(root: Path, classes: int) -> LabeledSplits:
         examples[split] = labeled_examples(
             (path.stem, video_file(videos, (root / path).parent, path.name), number[label]) for path, label in members
         )
-    return LabeledSplits(examples["train"], examples["val"], names)
+    return LabeledSplits(examples["train"], [example for split in tested for example in examples[split]], names)
 
 
 def _rows(root: Path, split: str, classes: int) -> Iterator[tuple[Path, str]]:

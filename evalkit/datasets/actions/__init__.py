@@ -1,0 +1,1 @@
+"""Readers of the published files of action recognition, one for each layout."""

@@ -1,0 +1,65 @@
+"""COIN: 180 everyday tasks in instructional videos of minutes (https://arxiv.org/abs/1903.02874)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from evalkit.api import Task
+from evalkit.datasets import protocols
+from evalkit.datasets.files import (
+    LabeledSplits,
+    check_classes,
+    class_number,
+    find_file,
+    labeled_examples,
+    parsing_errors_at,
+    read_json,
+    video_name,
+)
+from evalkit.datasets.videos import find_videos, video_file
+from evalkit.mini import classes
+
+SPLIT = {"training": "train", "testing": "test"}
+
+
+def task(root: Path = Path("data/coin"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
+    """Names what a video shows how to do, by a frozen-backbone protocol.
+
+    Files as published: COIN.json, here or in annotations/, and the videos as <id>.mp4 in any folder there. The class of
+    a video is its `recipe_type`; its steps are not read. `protocol=vjepa2` is V-JEPA 2's
+    (https://arxiv.org/abs/2506.09985); all others are as Kinetics-400's.
+
+    Args:
+        root: folder with COIN.json and the videos.
+        mini: the films of kinetics400's miniature, a class per color.
+        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+            miniature.
+    """
+    return protocols.classification(
+        "coin",
+        classes.one_step(lambda step: step.thing.color, classes.ALONE) if mini else _read(root),
+        protocol,
+        mini,
+        sizes={"train": 9_030, "test": 2_797},
+        license="the data set's own, research only",
+        source="https://coin-dataset.github.io",
+    )
+
+
+def _read(root: Path) -> LabeledSplits:
+    file = find_file(root, "COIN.json", "annotations/COIN.json")
+    videos = find_videos(root)
+    rows: dict[str, list[tuple[str, Path, int]]] = {"train": [], "test": []}
+    by_number: dict[int, str] = {}
+    with parsing_errors_at(f"{file}: database"):
+        entries = dict(read_json(file, dict)["database"])
+    for name, entry in entries.items():
+        with parsing_errors_at(f"{file}, video {name}"):
+            number, label = class_number(entry["recipe_type"], 180), video_name(entry["class"])
+            if by_number.setdefault(number, label) != label:
+                raise ValueError(f"recipe_type {number} is {label} here and {by_number[number]} before")
+            rows[SPLIT[entry["subset"]]].append((name, video_file(videos, root / "videos", name), number))
+    names = check_classes(root, [by_number[number] for number in sorted(by_number)], 180)
+    texts = tuple(re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name) for name in names)
+    return LabeledSplits(labeled_examples(rows["train"]), labeled_examples(rows["test"]), names, texts=texts)

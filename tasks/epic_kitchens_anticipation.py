@@ -1,0 +1,117 @@
+"""EPIC-KITCHENS-100, anticipated: what will be done with what, one second ahead (https://arxiv.org/abs/2006.13256)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from evalkit.api import Example, Task
+from evalkit.datasets import protocols, published
+from evalkit.datasets.actions.epic_kitchens import LICENSE, SIZES, SOURCE, Action, read_epic_kitchens
+from evalkit.datasets.files import LabeledSplits, Span
+from evalkit.datasets.miniature import miniature
+from evalkit.metrics import class_mean_recall5
+from evalkit.mini import classes
+
+AHEAD = 1.0  # seconds between what is seen and what is predicted
+FRAME = 1 / 8  # seconds of the first frame, which is seen where nothing lies before
+SEEN = protocols.ANTICIPATION.frames or 0
+
+Protocol = Literal["official", "vjepa2"]
+What = Literal["action", "verb", "noun"]
+
+
+def task(
+    root: Path = Path("data/epic_kitchens"),
+    mini: bool = False,
+    protocol: Protocol = "official",
+    what: What = "action",
+) -> Task:
+    """Predicts an action before it begins, by class-mean recall at 5: each class of validation counts the same.
+
+    Files: those of task epic_kitchens. Under `official`, as the challenge has it, a clip ends one second before the
+    action's start, and all actions of validation count. Under `vjepa2`, as V-JEPA 2's code has it
+    (https://github.com/facebookresearch/vjepa2, evals/action_anticipation_frozen), it ends one second before the
+    action's END, so that most actions are seen before they are named, and those that train has not are left out: scores
+    of the two are far apart and never beside each other. 32 frames, eight a second, in both; a clip that would begin
+    before its video shows its last frame again, V-JEPA 2's its first.
+
+    What else differs from V-JEPA 2's code, under either name: its predictor, whose tokens of the future stand beside
+    the encoder's; three queries in one classifier, for which there are three runs here; its focal loss; its training
+    clips, drawn around the same moment; and that classes without an example in validation are never its answer.
+
+    Args:
+        root: folder with the csv files and the videos.
+        mini: the last of three things in the films of diving48's miniature, told by which two were there before; its
+            motion is a verb, its color a noun.
+        protocol: official or vjepa2: when a clip ends, and which actions count.
+        what: what is predicted: action (verb and noun together), verb or noun.
+    """
+    span = _before_start if protocol == "official" else _before_end
+    splits = classes.last_step(span, _LABEL[what]) if mini else _read(root, protocol, what)
+    facts: dict[str, Any] = {
+        "protocol": protocol if what == "action" else f"{protocol}, {what}",
+        "split": "validation",
+        "sizes": SIZES if protocol == "official" or what != "action" else {"train": SIZES["train"]},
+        "license": LICENSE,
+    }
+    if mini:
+        facts = miniature(facts) | protocols.MINI
+    elif protocol == "vjepa2":
+        facts = protocols.prescribed("vjepa2", "epic_kitchens_anticipation") | facts
+    else:
+        facts |= {"views": protocols.ANTICIPATION, "settings": {**protocols.PROBE, "epochs": 20}}
+    if not mini and what == "action" and protocol == "vjepa2":
+        facts["published"] = published.rows("epic_kitchens_anticipation", "recall@5", "frozen")
+    return Task(
+        train=splits.train,
+        test=splits.test,
+        classes=splits.classes,
+        prepare_videos=splits.prepare_videos,
+        score=class_mean_recall5,
+        chance=min(100.0, 500 / len(splits.classes)),
+        source=SOURCE,
+        **facts,
+    )
+
+
+def _before_start(action: Span) -> Span:
+    """The four seconds that end one second before an action's start, as far as they are in the video."""
+    return _seen(action[0] - AHEAD)
+
+
+def _before_end(action: Span) -> Span:
+    """The four seconds that end one second before an action's end."""
+    return _seen(action[1] - AHEAD)
+
+
+def _seen(end: float) -> Span:
+    end = max(end, FRAME)
+    return max(0.0, end - SEEN / protocols.ANTICIPATION.fps), end
+
+
+_LABEL: dict[What, Callable[[str, str], str]] = {
+    "action": lambda verb, noun: f"{verb} {noun}",
+    "verb": lambda verb, noun: verb,
+    "noun": lambda verb, noun: noun,
+}
+
+
+def _read(root: Path, protocol: Protocol, what: What) -> LabeledSplits:
+    actions = read_epic_kitchens(root)
+
+    def key(row: Action) -> tuple[int, int]:
+        return (row.verb if what != "noun" else 0, row.noun if what != "verb" else 0)
+
+    pairs = {(row.verb, row.noun) for row in actions.train}
+    tested = [row for row in actions.validation if protocol == "official" or (row.verb, row.noun) in pairs]
+    keys = sorted({key(row) for row in (*actions.train, *tested)})
+    number = {key: i for i, key in enumerate(keys)}
+    before = _before_start if protocol == "official" else _before_end
+
+    def examples(rows: Sequence[Action]) -> list[Example]:
+        return [Example(row.name, row.video, number[key(row)], before(row.span)) for row in rows]
+
+    names = tuple(_LABEL[what](actions.verbs[verb], actions.nouns[noun]) for verb, noun in keys)
+    return LabeledSplits(examples(actions.train), examples(tested), names)

@@ -1,0 +1,34 @@
+"""Kinetics-700: 700 human actions in ten-second clips (https://arxiv.org/abs/1907.06987)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evalkit.api import Task
+from evalkit.datasets import protocols
+from evalkit.datasets.actions import kinetics
+from evalkit.mini import classes
+
+
+def task(root: Path = Path("data/kinetics700"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
+    """Names the human action in a ten-second clip, 700 of them, by a frozen-backbone protocol.
+
+    Files: as kinetics400's, the list of val also as validate.csv; those of 2019 or of 2020
+    (https://arxiv.org/abs/2010.10864), whose clips differ and whose classes are the same. The protocol is
+    Kinetics-400's.
+
+    Args:
+        root: folder with the lists and the clips.
+        mini: the films of kinetics400's miniature, a class per motion of one thing.
+        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+            miniature.
+    """
+    return protocols.classification(
+        "kinetics700",
+        classes.one_step(lambda step: step.action, classes.ALONE) if mini else kinetics.read_kinetics(root, 700),
+        protocol,
+        mini,
+        split="val",
+        license="CC BY 4.0 (annotations)",
+        source="https://github.com/cvdfoundation/kinetics-dataset",
+    )

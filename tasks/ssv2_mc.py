@@ -1,0 +1,50 @@
+"""SSv2-MC: which of the 174 templates of Something-Something v2 tells a video, by words alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from evalkit.api import Task, Views
+from evalkit.datasets import published
+from evalkit.datasets.actions.ssv2 import read_ssv2
+from evalkit.datasets.miniature import miniature
+from evalkit.metrics import top1_top5
+from evalkit.mini import classes
+
+ADAPTER = "zero_shot"
+
+
+def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
+    """Names what is done with something by the nearest of 174 templates: zero-shot, over all of validation.
+
+    Files: those of task ssv2; train is not read from. Templates are without their brackets and stand alone, as the
+    options in InternVideo2's code (https://arxiv.org/abs/2403.15377): `adapter.prompts=none`. Perception Encoder's code
+    has no templates of prompts for it and falls back on ImageNet's, which are of photographs. Frames are taken
+    uniformly: InternVideo2's are clip.sampling=middle clip.frames=8, Perception Encoder's clip.sampling=linspace
+    clip.frames=8.
+
+    Args:
+        root: folder with the json files and the videos.
+        mini: the films of ssv2's miniature, a class per motion that is another one backwards.
+    """
+    splits = classes.one_step(lambda step: step.action, classes.REVERSIBLE) if mini else read_ssv2(root, train=False)
+    facts: dict[str, Any] = {
+        "split": "validation",
+        "sizes": {"test": 24_777},
+        "license": "the data set's own",
+        "published": published.rows("ssv2_mc", "top1", "zero-shot"),
+    }
+    return Task(
+        train=splits.train,
+        test=splits.test,
+        score=top1_top5,
+        views=Views("uniform"),
+        classes=splits.classes,
+        settings={"prompts": "none"},
+        controls=("shuffled", "single_frame"),
+        chance=100 / len(splits.classes),
+        source="https://www.qualcomm.com/developer/software/something-something-v-2-dataset",
+        prepare_videos=splits.prepare_videos,
+        **(miniature(facts) if mini else facts),
+    )
