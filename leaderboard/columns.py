@@ -83,7 +83,7 @@ def adaptation(record: Mapping[str, Any]) -> str:
     settings = adapter["settings"]
     if adapter["name"] == "predictions":
         return "made elsewhere"
-    if record["selection"] is None:  # nothing was fitted on the task
+    if record["selection"] is None and not settings.get("probe"):  # nothing was fitted on the task, here or before
         return "zero-shot"
     if shots := record["task"]["protocol"].get("shots"):  # papers print what all of the training data gives
         return f"{shots}-shot"
