@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from evalkit.datasets.training_data import in_words
 from evalkit.errors import UserError
 from evalkit.results.table import columns
 from evalkit.studies import cards
@@ -51,6 +52,8 @@ def describe(card: cards.Card) -> str:
     lines.append(
         f"weights    {card.gigabytes:.2g} GB, {preset.parameters:,} parameters, {preset.license}: {preset.hub}"
     )
+    if preset.trained_on:
+        lines.append(f"trained on {in_words(preset.trained_on)}")
     lines += [f"file       {key}= {place}" for key, place in card.files.items()]
     if card.minutes is not None:
         lines.append(f"computes   {card.clips:,} clips of {card.gflops:,.0f} GFLOP")

@@ -15,8 +15,14 @@ SOURCES = {
     "videoprism": "https://arxiv.org/abs/2402.13217v3",
     "videoprism-code": "https://github.com/google-deepmind/videoprism (README at d481d91)",
     "videoglue": "https://arxiv.org/abs/2307.03166v3",
+    "vjepa": "https://github.com/facebookresearch/jepa (README at 51c59d5)",
     "vjepa2": "https://arxiv.org/abs/2506.09985",
     "vjepa2-code": "https://github.com/facebookresearch/vjepa2 (README at c2963a4)",
+    "pe": "https://github.com/facebookresearch/perception_models (apps/pe/README.md at 3e352cc)",
+    "internvideo2": "https://github.com/OpenGVLab/InternVideo (InternVideo2 at 3965eef)",
+    "umt": "https://github.com/OpenGVLab/unmasked_teacher (at 4fb4049)",
+    "videomae": "https://github.com/MCG-NJU/VideoMAE (MODEL_ZOO.md)",
+    "videomaev2": "https://github.com/OpenGVLab/VideoMAEv2 (docs/MODEL_ZOO.md)",
 }
 
 # Ends of names of protocols that share task and metric with published numbers of something else: boxes that are given,

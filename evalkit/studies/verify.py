@@ -9,6 +9,7 @@ from typing import Any
 
 from evalkit.config.config import Config
 from evalkit.config.parse import resolve
+from evalkit.datasets import training_data
 from evalkit.errors import UserError
 from evalkit.launch import processes
 from evalkit.pipeline.task_data import data_root
@@ -70,6 +71,8 @@ def line(card: Card, words: Sequence[str]) -> list[str]:
                 f"{shlex.join(joined(card.run))}"
             )
     kept = dict(card.run)
+    if "ckpt" in given and card.preset.trained_on:  # the same weights, which a path does not tell
+        kept["trained_on"] = training_data.in_word(card.preset.trained_on)
     if given.get("mini") == "true":
         kept = {key: value for key, value in kept.items() if key in ("task", "adapter") or key.startswith("data.")}
         kept["ckpt"] = "demo"

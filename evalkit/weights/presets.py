@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ class Card:
         license: of the published weights.
         source: where model and weights are described.
         hub: the model on the Hugging Face hub that `ckpt=NAME` stands for; empty where no weights are published.
+        trained_on: what the published weights were trained on, as far as that is published: labels, captions, videos
+            or images of a data set, by the name of its task or its own (evalkit/datasets/training_data.py).
     """
 
     family: str
@@ -31,6 +35,7 @@ class Card:
     license: str = ""
     source: str = ""
     hub: str = ""
+    trained_on: Mapping[str, str] = field(default_factory=dict)
 
 
 def presets() -> dict[str, Path]:
@@ -72,3 +77,24 @@ def cards() -> dict[str, Card]:
     by_name = {name: card(file) for name, file in presets().items()}
     demo = replace(by_name["vivit_demo"], hub="inside evalkit")
     return {"demo": demo, **by_name}
+
+
+def trained_on(ckpt: str) -> dict[str, str] | None:
+    """What a checkpoint's weights were trained on, by the preset or the model of the hub that `ckpt=` names.
+
+    Random weights were trained on nothing; None where it is not known.
+    """
+    if ckpt.startswith("random:"):
+        return {}
+    known = _trained_on()
+    return known.get(ckpt) or known.get(ckpt.partition("@")[0])
+
+
+@functools.cache
+def _trained_on() -> dict[str, dict[str, str]]:
+    """By name of a preset and by its model on the hub, where it is published."""
+    known = {}
+    for name, preset in cards().items():
+        if preset.trained_on:
+            known[name] = known[preset.hub] = dict(preset.trained_on)
+    return known
