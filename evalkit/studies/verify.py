@@ -135,8 +135,8 @@ def verdict(card: Card, record: Mapping[str, Any]) -> tuple[str, bool]:
         examples += f" of {published[0]:,} published" if published else ""
     if failed := record["data"]["n_failed"]:
         examples += f", {failed:,} of which failed"
-    said = "; ".join(text for _, text in judged)
-    return f"{card.name}: {_WORDS[worst]}: {said}, on {examples} ({card.printed})", worst == 0
+    sentences = "; ".join(text for _, text in judged)
+    return f"{card.name}: {_WORDS[worst]}: {sentences}, on {examples} ({card.printed})", worst == 0
 
 
 _WORDS = ("reproduced", "cannot tell", "differs")

@@ -33,14 +33,14 @@ def test_a_task_is_touched_by_data_sets_that_share_videos_with_it(
 
 
 def test_a_word_says_what_of_which_data_sets_was_used() -> None:
-    said = training_data.parse("kinetics400:labels,webvid:captions, youcook2")
-    assert said == {"kinetics400": "labels", "webvid": "captions", "youcook2": "data"}
+    parsed = training_data.parse("kinetics400:labels,webvid:captions, youcook2")
+    assert parsed == {"kinetics400": "labels", "webvid": "captions", "youcook2": "data"}
     assert training_data.parse("none") == {} and training_data.parse("ssv2@mini:videos") == {"ssv2@mini": "videos"}
-    assert training_data.parse(training_data.in_word(said)) == said and training_data.in_word({}) == "none"
+    assert training_data.parse(training_data.in_word(parsed)) == parsed and training_data.in_word({}) == "none"
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("kinetcs400", "there is no task 'kinetcs400'. Did you mean 'kinetics400'?"),
         ("ssv2:label", "'ssv2:label': wanted the name of a data set, alone or with one of :labels, :captions, "),
@@ -49,10 +49,10 @@ def test_a_word_says_what_of_which_data_sets_was_used() -> None:
         ("ssv2,ssv2:labels", "ssv2 is given twice"),
     ],
 )
-def test_a_wrong_word_is_told(word: str, told: str) -> None:
+def test_a_wrong_word_is_told(word: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         training_data.parse(word)
-    assert str(caught.value).startswith(f"trained_on={word}: {told}")
+    assert str(caught.value).startswith(f"trained_on={word}: {message}")
 
 
 @pytest.mark.parametrize("name", sorted(presets.presets()))

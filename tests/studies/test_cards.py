@@ -136,7 +136,7 @@ row: V-JEPA 2 L
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "message"),
     [
         ("expected:", "expect:", "unknown key 'expect'. Known: run, expected"),
         ("row: V-JEPA 2 L\n", "", "the key 'row' is missing"),
@@ -148,14 +148,14 @@ row: V-JEPA 2 L
         ("# A test.", "a: [", "while parsing"),
     ],
 )
-def test_a_wrong_card_is_told(tmp_path: Path, before: str, after: str, told: str) -> None:
+def test_a_wrong_card_is_told(tmp_path: Path, before: str, after: str, message: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(CARD)
     assert cards.read(str(file)).expected == {"top1": 73.7}
     file.write_text(CARD.replace(before, after))
     with pytest.raises(UserError) as caught:
         cards.read(str(file))
-    assert str(caught.value).startswith(f"{file}: no card: {told}") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{file}: no card: {message}") and "\n" not in str(caught.value)
 
 
 def test_a_card_of_a_checkpoint_without_a_preset_names_one_of_its_shape(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def scored(card: cards.Card, *scores: tuple[str, float, float, float], **data: A
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "high", "told"),
+    ("value", "low", "high", "message"),
     [
         (73.5, 73.0, 74.1, "reproduced: top1 73.5 (73.0 to 74.1), -0.2 to the published 73.7"),
         (73.1, 72.6, 73.66, "reproduced: top1 73.1 (72.6 to 73.7), -0.6"),  # as the paper rounds
@@ -43,9 +43,9 @@ def scored(card: cards.Card, *scores: tuple[str, float, float, float], **data: A
         (40.0, 35.0, 45.0, "differs: top1 40.0"),  # no number of examples would mend it
     ],
 )
-def test_a_sentence_says_whether_the_number_is_reproduced(value: float, low: float, high: float, told: str) -> None:
+def test_a_sentence_says_whether_the_number_is_reproduced(value: float, low: float, high: float, message: str) -> None:
     sentence, reproduced = verify.verdict(CARD, scored(CARD, ("top1", value, low, high)))
-    assert sentence.startswith(f"vjepa2_large_ssv2: {told}") and reproduced == told.startswith("reproduced")
+    assert sentence.startswith(f"vjepa2_large_ssv2: {message}") and reproduced == message.startswith("reproduced")
     assert "\n" not in sentence and "https://github.com/facebookresearch/vjepa2" in sentence
 
 
@@ -100,9 +100,9 @@ def test_what_is_missing_is_told_at_once(
 ) -> None:
     monkeypatch.setattr(huggingface, "is_cached", lambda name: False)
     assert main(["verify", "vjepa2_large_ssv2", f"data.root={tmp_path / 'none'}"]) == 2
-    told = capsys.readouterr().err
-    assert f"missing: data set ssv2, not at {tmp_path / 'none'} (data.root=FOLDER); adapter.probe=FILE, publ" in told
-    assert "weights, 1.2 GB of facebook/vjepa2-vitl-fpc64-256 on the hub, or ckpt=PATH" in told
+    message = capsys.readouterr().err
+    assert f"missing: data set ssv2, not at {tmp_path / 'none'} (data.root=FOLDER); adapter.probe=FILE, publ" in message
+    assert "weights, 1.2 GB of facebook/vjepa2-vitl-fpc64-256 on the hub, or ckpt=PATH" in message
     assert main(["verify", "vjepa2_large_ssv2", f"data.root={tmp_path}", "adapter.probe=none.pt", "ckpt=a.pt"]) == 2
     assert capsys.readouterr().err.endswith(
         "missing: adapter.probe=none.pt, no such file, published at "
@@ -146,9 +146,10 @@ def test_the_line_is_run_and_its_result_judged(
 
 def test_a_card_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "vjepa2_large_ssv2", "--help"]) == 0
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     assert (
-        "evalkit run task=ssv2 ckpt=vjepa2_large data.protocol=vjepa2 adapter=attentive_classifier data.root=" in told
+        "evalkit run task=ssv2 ckpt=vjepa2_large data.protocol=vjepa2 adapter=attentive_classifier data.root="
+        in message
     )
-    assert "303,885,312 parameters, MIT" in told and "148,662 clips of 1,656 GFLOP" in told
+    assert "303,885,312 parameters, MIT" in message and "148,662 clips of 1,656 GFLOP" in message
     assert main(["verify"]) == 2 and "verify takes the name of one card, or list" in capsys.readouterr().err
