@@ -31,15 +31,15 @@ def parse(word: str) -> dict[str, str]:
     if word == NOTHING:
         return {}
     trained_on: dict[str, str] = {}
-    tasks = plugins.names("task")
+    known = {*plugins.names("task"), *(name for group in SHARED for name in group)}
     for part in word.split(","):
         name, colon, kind = part.strip().partition(":")
         if not _NAME.fullmatch(name) or (colon and kind not in KINDS):
             raise UserError(
                 f"trained_on={word}: {part!r}: wanted the name of a data set, alone or with one of :{', :'.join(KINDS)}"
             )
-        near = nearest(name, tasks)
-        if name.removesuffix(MINI) not in tasks and near:
+        near = nearest(name, known)
+        if name.removesuffix(MINI) not in known and near:
             raise UserError(f"trained_on={word}: there is no task {name!r}. Did you mean {near!r}?")
         if name in trained_on:
             raise UserError(f"trained_on={word}: {name} is given twice")

@@ -116,7 +116,11 @@ def test_different_weights_of_one_name_are_told_apart_by_their_hash() -> None:
     def run_of(ckpt: str, name: str, sha256: str) -> Run:
         return Run(Path(name), name, {"encoder": {"name": name, "ckpt": ckpt, "sha256": sha256}}, None)
 
-    runs = [run_of("/a/vit.pt", "vit", "a" * 64), run_of("/b/vit.pt", "vit", "b" * 64), run_of("demo", "demo", "c" * 64)]
+    runs = [
+        run_of("/a/vit.pt", "vit", "a" * 64),
+        run_of("/b/vit.pt", "vit", "b" * 64),
+        run_of("demo", "demo", "c" * 64),
+    ]
     runs.append(run_of("demo", "demo", "c" * 64))  # another task or seed
     names = [run.result["encoder"]["name"] for run in exports.told_apart(runs)]
     assert names == ["vit-aaaaaaaa", "vit-bbbbbbbb", "demo", "demo"]

@@ -135,7 +135,7 @@ def test_the_line_is_run_and_its_result_judged(
     assert capsys.readouterr().out.endswith("t2v_R@1 5.0, which says nothing of the published 50.1\n")
     assert lines == [
         ("task=msrvtt", "ckpt=videoprism_lvt_base", f"data.root={tmp_path}"),
-        ("task=msrvtt", "ckpt=weights", f"data.root={tmp_path}"),
+        ("task=msrvtt", "ckpt=weights", "trained_on=webli:captions", f"data.root={tmp_path}"),
         ("task=msrvtt", "ckpt=demo", "mini=true"),
     ]
     trained = verify.line(CARD, ["mini=true"])
