@@ -50,10 +50,10 @@ def describe(card: cards.Card) -> str:
     preset = card.preset
     lines = [card.title, "", line, "", f"published  {numbers} ({card.row}; {card.printed})", f"tolerance  {tolerance}"]
     lines.append(
-        f"weights    {card.gigabytes:.2g} GB, {preset.parameters:,} parameters, {preset.license}: {preset.hub}"
+        f"weights    {card.gigabytes:.2g} GB, {preset.parameters:,} parameters, {preset.license}: {card.weights}"
     )
-    if preset.trained_on:
-        lines.append(f"trained on {in_words(preset.trained_on)}")
+    if card.trained_on:
+        lines.append(f"trained on {in_words(card.trained_on)}")
     lines += [f"file       {key}= {place}" for key, place in card.files.items()]
     if card.minutes is not None:
         lines.append(f"computes   {card.clips:,} clips of {card.gflops:,.0f} GFLOP")

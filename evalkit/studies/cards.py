@@ -61,8 +61,19 @@ class Card:
 
     @property
     def preset(self) -> presets.Card:
-        """Parameters, license and training data of the checkpoint."""
+        """Parameters and license of the checkpoint."""
         return _preset(self.encoder)
+
+    @property
+    def weights(self) -> str:
+        """The model on the hub that has the weights."""
+        ckpt = self.run["ckpt"]
+        return self.preset.hub if ckpt == self.encoder else ckpt
+
+    @property
+    def trained_on(self) -> Mapping[str, str]:
+        """What the checkpoint was trained on, as far as that is published."""
+        return presets.trained_on(self.run["ckpt"]) or {}
 
     @property
     def gigabytes(self) -> float:
@@ -188,6 +199,6 @@ def table(read_cards: Sequence[Card]) -> list[tuple[str, ...]]:
         )
         mark = " (quoted)" if card.is_secondary else ""
         files = f" + {len(card.files)} file" if card.files else ""
-        weights = f"{card.gigabytes:.1f} GB{files}"
-        rows.append((card.name, card.task, weights, card.preset.license, numbers + mark, minutes))
+        size = f"{card.gigabytes:.1f} GB{files}"
+        rows.append((card.name, card.task, size, card.preset.license, numbers + mark, minutes))
     return rows

@@ -71,8 +71,8 @@ def line(card: Card, words: Sequence[str]) -> list[str]:
                 f"{shlex.join(joined(card.run))}"
             )
     kept = dict(card.run)
-    if "ckpt" in given and card.preset.trained_on:  # the same weights, which a path does not tell
-        kept["trained_on"] = training_data.in_word(card.preset.trained_on)
+    if "ckpt" in given and card.trained_on:  # the same weights, which a path does not tell
+        kept["trained_on"] = training_data.in_word(card.trained_on)
     if given.get("mini") == "true":
         kept = {key: value for key, value in kept.items() if key in ("task", "adapter") or key.startswith("data.")}
         kept["ckpt"] = "demo"
@@ -101,8 +101,8 @@ def missing_parts(card: Card, config: Config) -> list[str]:
             missing.append(f"{key}=FILE, published at {place}")
         elif not Path(given).expanduser().is_file():
             missing.append(f"{key}={given}, no such file, published at {place}")
-    if missing and config.options.ckpt == card.encoder and not huggingface.is_cached(card.preset.hub):
-        missing.append(f"weights, {card.gigabytes:.1f} GB of {card.preset.hub} on the hub, or ckpt=PATH")
+    if missing and config.options.ckpt == card.run["ckpt"] and not huggingface.is_cached(card.weights):
+        missing.append(f"weights, {card.gigabytes:.1f} GB of {card.weights} on the hub, or ckpt=PATH")
     return missing
 
 

@@ -26,6 +26,7 @@ class Card:
         hub: the model on the Hugging Face hub that `ckpt=NAME` stands for; empty where no weights are published.
         trained_on: what the published weights were trained on, as far as that is published: labels, captions, videos
             or images of a data set, by the name of its task or its own (evalkit/datasets/training_data.py).
+        others: other models of this shape on the hub, each with what it was trained on.
     """
 
     family: str
@@ -36,6 +37,7 @@ class Card:
     source: str = ""
     hub: str = ""
     trained_on: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def presets() -> dict[str, Path]:
@@ -95,6 +97,6 @@ def _trained_on() -> dict[str, dict[str, str]]:
     """By name of a preset and by its model on the hub, where it is published."""
     known = {}
     for name, preset in cards().items():
-        if preset.trained_on:
-            known[name] = known[preset.hub] = dict(preset.trained_on)
+        of_preset = {name: preset.trained_on, preset.hub: preset.trained_on, **preset.others}
+        known |= {key: dict(data_sets) for key, data_sets in of_preset.items() if key and data_sets}
     return known

@@ -57,12 +57,15 @@ def test_a_wrong_word_is_told(word: str, message: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(presets.presets()))
 def test_presets_name_data_sets_as_the_words_do(name: str) -> None:
-    trained_on = presets.card(presets.presets()[name]).trained_on
-    assert training_data.parse(training_data.in_word(trained_on)) == trained_on
+    card = presets.card(presets.presets()[name])
+    for trained_on in (card.trained_on, *card.others.values()):
+        assert training_data.parse(training_data.in_word(trained_on)) == trained_on
 
 
 def test_a_checkpoint_is_known_by_its_preset_or_its_model_on_the_hub() -> None:
     assert presets.trained_on("xclip_base") == {"wit": "captions", "kinetics400": "labels"}
     assert presets.trained_on("microsoft/xclip-base-patch32@main") == presets.trained_on("xclip_base")
     assert presets.trained_on("videomae_huge") == {"kinetics400": "labels"}
+    assert presets.trained_on("MCG-NJU/videomae-base-finetuned-ssv2") == {"ssv2": "labels"}
+    assert presets.trained_on("facebook/vjepa2-vitg-fpc64-384-ssv2") == presets.trained_on("vjepa2_giant_384")
     assert presets.trained_on("random:xclip_base") == {} and presets.trained_on("my/own") is None
