@@ -22,6 +22,9 @@ from evalkit.runtime import notes
 # Commands that take a configuration, each with the one whose keys it has: `--help` lists those that apply.
 WITH_KEYS = {"run": "run", "adapt": "adapt", "plan": "run", "canary": "canary", "check": "check"}
 
+# Commands of which `NAME --help` shows what stands in the file of that name.
+NAMED = ("study", "verify")
+
 USAGE = """\
 evalkit scores pretrained video encoders.
 
@@ -32,6 +35,8 @@ evalkit scores pretrained video encoders.
   evalkit sweep task=NAME ckpt=ENCODER adapter.lr=A,B ... a product of values; what differs in the adapter in one pass
   evalkit study NAME|FILE.yaml [key=value ...]            cells that are trained and scored, their costs, and a paper's
                                                           claims held against them; NAME --help shows its lines
+  evalkit verify NAME [data.root=FOLDER ...]              does a public checkpoint give its published number here?
+  evalkit verify list                                     all reference cards: what each needs and what is published
   evalkit canary ckpt=ENCODER [task=NAME ...]             is the encoder fed what it was trained on?
   evalkit check task=NAME data.root=FOLDER [...]          is all of a benchmark's data there, and does it decode?
   evalkit list tasks|encoders|adapters|suites|studies     what can be named
@@ -132,7 +137,7 @@ def _main(words: list[str]) -> int:
     commands = sorted(file.stem for file in (Path(__file__).parent / "commands").glob("[!_]*.py"))
     if command not in commands:
         raise UserError(f"unknown command {command!r}.{suggest(command, commands)} Known: {', '.join(commands)}")
-    if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command != "study" or len(rest) == 1):
+    if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command not in NAMED or len(rest) == 1):
         print(_usage(command), end="")
         return 0
     if command not in WITH_KEYS:

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from evalkit.datasets import training_data
 from evalkit.metrics.significance import rank_intervals
 from evalkit.results.table import encoder_name, language_model_of
+from evalkit.weights import presets
 
 from .runs import Run
 from .seeds import Seeds, pool_seeds
 
 MINI = "@mini"
+SEEN = "†"  # beside a score on data of the encoder's training
 ALONE = "none"  # the ckpt of a run without an encoder: a language model alone, which is asked in words
 
 
@@ -30,12 +33,14 @@ class Cell:
         encoder: its name, with a suffix if several encoders share the name.
         mark: a letter if protocol or data differ from those of most of the column, else empty.
         ranks: 95 % interval of its rank, from 1; None if it is not ranked.
+        seen: data sets that the encoder was trained on and that share videos with the benchmark; empty for none.
     """
 
     seeds: Seeds
     encoder: str
     mark: str
     ranks: tuple[int, int] | None
+    seen: str = ""
 
     @property
     def run(self) -> Run:
@@ -89,7 +94,7 @@ def _adaptation(record: Mapping[str, Any]) -> str:
     settings = adapter["settings"]
     if adapter["name"] == "predictions":
         return "made elsewhere"
-    if record["selection"] is None:  # nothing was fitted on the task
+    if record["selection"] is None and not settings.get("probe"):  # nothing was fitted on the task, here or before
         return "zero-shot"
     if shots := record["task"]["protocol"].get("shots"):  # papers print what all of the training data gives
         return f"{shots}-shot"
@@ -170,13 +175,20 @@ def _column(key: tuple[str, ...], runs: Sequence[Run], names: Mapping[_Identity,
     records = {_terms(pool.newest.result): pool.newest.result for pool in pools}
     ranks = _ranks(pools)
     cells = [
-        Cell(pool, names[identity], letters.get(terms, ""), ranks.get(pool.newest.name))
+        Cell(pool, names[identity], letters.get(terms, ""), ranks.get(pool.newest.name), _seen(pool.newest.result))
         for (identity, terms), pool in zip(same, pools, strict=True)
     ]
     cells.sort(key=lambda cell: (-_value(cell), cell.encoder, cell.mark))
     marks = {letter: _differences(records[usual], records[terms]) for terms, letter in letters.items()}
     task, split, protocol, adapted, metric = key
     return Column(task, split, protocol, adapted, metric, tuple(cells), marks)
+
+
+def _seen(record: Mapping[str, Any]) -> str:
+    """What the encoder has seen of the benchmark's videos; records that do not tell are known by their checkpoint."""
+    encoder = record["encoder"]
+    trained_on = encoder.get("trained_on", presets.trained_on(encoder["ckpt"]))
+    return training_data.in_words(training_data.seen(record["task"]["name"], trained_on or {}))
 
 
 def _value(cell: Cell) -> float:

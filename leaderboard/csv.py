@@ -61,6 +61,7 @@ def _row(column: Column, cell: Cell) -> dict[str, Any]:
         "version": task["version"],
         "mark": cell.mark,
         "differs": column.marks.get(cell.mark),
+        "trained_on": cell.seen,
         "metric": column.metric,
         "value": score["value"],
         "low": score["ci95"][0],

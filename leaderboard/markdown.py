@@ -9,7 +9,7 @@ from typing import Any
 from evalkit.datasets import published
 from evalkit.results.table import language_model_of
 
-from .columns import Cell, Column, build_columns
+from .columns import SEEN, Cell, Column, build_columns
 from .comparison import compare_published, other_sizes, sections
 from .other_tools import Score
 from .runs import Run
@@ -82,6 +82,12 @@ def _side_by_side(columns: Sequence[Column], number: Mapping[str, int]) -> list[
         for column in columns
         for letter, difference in column.marks.items()
     ]
+    marks += [
+        f"{SEEN} {_text(cell.encoder)} was trained on {_text(cell.seen)}, which shares videos with {_text(column.task)}"
+        for column in columns
+        for cell in column.cells
+        if cell.seen
+    ]
     return [_table([head, *rows, sizes, chance]), *(["\n".join(f"* {line}" for line in marks)] if marks else [])]
 
 
@@ -108,7 +114,8 @@ def _cell(cell: Cell, number: Mapping[str, int]) -> str:
     where = f"[{number[cell.run.name]}]"
     if score is None:
         return f"not scored{mark} {where}"
-    text = f"**{_decimal(score['value'])}**{mark} {_span(score['ci95'])}".rstrip()
+    seen = SEEN if cell.seen else ""
+    text = f"**{_decimal(score['value'])}**{seen}{mark} {_span(score['ci95'])}".rstrip()
     if cell.seeds.pooled:
         text += f"<br>{cell.seeds.pooled}" + (f", sd {_decimal(cell.seeds.sd)}" if cell.seeds.sd is not None else "")
     if cell.ranks:

@@ -175,6 +175,13 @@ function render() {
   $("board").querySelector(".score")?.setAttribute("tabindex", 0);
   const apart = shown.flatMap((column) => Object.entries(column.marks).map(([letter, differs]) =>
     el("li", null, `(${letter}) ${column.title}: ${differs}`)));
+  const seen = shown.flatMap((column) => board.cells
+    .filter((cell) => cell.column === column.index && cell.seen)
+    .map((cell) => el("li", null,
+      `${cell.encoder} was trained on ${cell.seen}, which shares videos with ${column.task}`)));
+  $("seen").hidden = !seen.length;
+  $("seen").querySelector("summary").textContent = `†: on data of the encoder's training (${seen.length})`;
+  $("seen").querySelector("ul").replaceChildren(...seen);
   $("marks").hidden = !apart.length;
   $("marks").querySelector("summary").textContent =
     `Letters: another protocol, or other data, than the rest of a column (${apart.length})`;
@@ -191,11 +198,11 @@ function score(column, cell) {
   const value = cell.value === null ? "not scored" : decimal(cell.value);
   const seeds = cell.sd === null ? cell.pooled : `${cell.pooled}, sd ${decimal(cell.sd)}`;
   const told = [cell.encoder, column.title, value, range(cell.ci95), seeds, ranks(cell.ranks), partial,
-    cell.mark && `differs: ${column.marks[cell.mark]}`];
+    cell.mark && `differs: ${column.marks[cell.mark]}`, cell.seen && `trained on ${cell.seen}`];
   return el("button", { type: "button", class: "score", tabindex: -1,
     "aria-label": told.filter(Boolean).join(", "), onclick: () => show(cell.index) },
     el("span", { class: "top" }, el("small", null, ranks(cell.ranks)),
-      el("span", null, cell.mark && `(${cell.mark}) `, el("b", null, value))),
+      el("span", null, cell.mark && `(${cell.mark}) `, el("b", null, value), cell.seen && "†")),
     el("small", null, range(cell.ci95)), seeds && el("small", null, seeds), glyph(column, cell),
     partial && el("small", { class: "partial" }, partial));
 }

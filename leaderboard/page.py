@@ -140,6 +140,7 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
         "name": cell.run.name,
         "encoder": cell.encoder,
         "mark": cell.mark,
+        "seen": cell.seen,
         "ranks": cell.ranks,
         "times": cell.seeds.total,
         "seeds": len(cell.seeds.runs),

@@ -69,7 +69,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 KNOWN = (
     "adapt, cache, canary, check, compare, doctor, export, leaderboard, list, plan, power, run, score, sign, study, "
-    "sweep, validate"
+    "sweep, validate, verify"
 )
 
 

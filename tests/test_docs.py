@@ -17,8 +17,10 @@ from evalkit.launch import cells, suite
 from evalkit.mini import language
 from evalkit.mini.film import write
 from evalkit.results import run_folder, validate
+from evalkit.studies import cards as reference_cards
 from evalkit.studies import files as study_files
 from evalkit.studies import plan as study_plan
+from evalkit.studies import verify
 
 ROOT = Path(__file__).parents[1]
 runs = pytest.mark.usefixtures("decoding_here")
@@ -36,6 +38,7 @@ DOCUMENTS = (
     "docs/studies.md",
     "docs/tasks.md",
     "docs/training.md",
+    "docs/verify.md",
 )
 
 
@@ -107,6 +110,17 @@ def test_every_line_of_the_documents_is_understood(line: str) -> None:
         suite.plan(suites.read(words[0].partition("=")[2]), words[1:])
     elif "my_encoder:make" not in line:  # that file is made in another test
         resolve(cast(Command, command), words)
+
+
+def test_the_cards_of_the_documents_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(re.findall(r"```yaml\n(.*?)```", text("docs/verify.md"), re.DOTALL)[0])
+    documents = "\n".join(map(text, ("README.md", "docs/commands.md", "docs/verify.md")))
+    lines = [shlex.split(line.split("  #")[0]) for line in re.findall(r"^ {4}evalkit verify (.*)$", documents, re.M)]
+    assert len(lines) >= 6
+    for name, *words in [*lines, ["./mine.yaml"]]:
+        if name != "list":
+            resolve("run", verify.line(reference_cards.read(name), [word for word in words if word != "--help"]))
 
 
 def test_the_studies_of_the_documents_can_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

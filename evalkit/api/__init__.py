@@ -14,6 +14,8 @@ from evalkit.api.clip import Center as Center
 from evalkit.api.clip import Clip as Clip
 from evalkit.api.clip import Interpolation as Interpolation
 from evalkit.api.clip import Resize as Resize
+from evalkit.api.loading import Loading as Loading
+from evalkit.api.loading import Positions as Positions
 from evalkit.errors import UserError as UserError
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings as AdapterSettings
     from evalkit.heads.adapter import Training as Training
 
-Positions = Literal["auto", "rotary", "sincos", "sincos_uniform"]
 Sampling = Literal["uniform", "segments", "linspace", "middle", "fps", "dense", "leading"]
 
 
@@ -247,29 +248,6 @@ class Batch:
     def to(self, device: Any) -> Batch:
         """The batch with its features on a device; Lightning calls this."""
         return replace(self, features=self.features.to(device, non_blocking=self.features.is_pinned()))
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How a checkpoint becomes an encoder: the keys of `encoder.*`.
-
-    Attributes:
-        model: what the weights belong to, where nothing beside them says: a preset's name, a folder with config.json,
-            or package.module:function
-        prefix: of the names of the encoder's weights in a training checkpoint: model.encoder.; +vision. adds one
-        tokenizer: of the text tower, where none lies beside the weights: a sentencepiece model, or a folder with a
-            tokenizer as transformers saves it
-        heads: attention heads, for weights that do not tell (facebookresearch's V-JEPA 2); 0: by their size
-        positions: of V-JEPA's files that do not tell: rotary is V-JEPA 2, sincos_uniform and sincos are V-JEPA 1
-        trust: load a pickle that can run code, or a folder that names code of its own; only where you trust the maker
-    """
-
-    model: str = ""
-    prefix: str = ""
-    tokenizer: Path | None = None
-    heads: Annotated[int, Ge(0)] = 0
-    positions: Positions = "auto"
-    trust: bool = False
 
 
 class EncoderOutput(NamedTuple):

@@ -1,4 +1,4 @@
-"""Files of configs/ that are called by their name: a paper's suites and studies."""
+"""Files of configs/ that are called by their name: a paper's suites and studies, reference cards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import evalkit
 
 
-def files(folder: Literal["suites", "studies"]) -> dict[str, Path]:
+def files(folder: Literal["suites", "studies", "cards"]) -> dict[str, Path]:
     """The files in a folder of configs/ by name."""
     folders = [Path(path) / "configs" / folder for path in evalkit.__path__]
     return {file.stem: file for place in folders for file in sorted(place.glob("*.yaml"))}

@@ -42,6 +42,8 @@ class Options:
         cache_also: cache folders of others, with commas between them: features that are stored there are read, and
             nothing is written there
         canary: put a few clips through the encoder first, and stop where it is not fed what it was trained on
+        trained_on: data sets that the encoder was trained on, as ssv2:labels,webvid:captions, or none; empty: as
+            its preset says; scores on them are marked
         trust: load a pickled checkpoint that can run code, or a folder that names code; only where you trust the maker
         controls: also score the task's controls, such as blind
         time_limit: seconds that decoding one video may take
@@ -69,6 +71,7 @@ class Options:
     cache: Literal["on", "off"] = "on"
     cache_also: str = ""
     canary: bool = True
+    trained_on: str = ""
     trust: bool = False
     controls: bool = True
     time_limit: Annotated[float, Gt(0)] = 120.0

@@ -203,7 +203,8 @@ def classification(
     else:
         metric = "mAP" if several else "top1"
         fields = prescribed(name, benchmark)
-        facts |= {"published": published.rows(benchmark, metric, fields["adapter"] or "frozen"), **fields}
+        adaptation = "finetune" if fields["adapter"] == "finetune" else "frozen"
+        facts |= {"published": published.rows(benchmark, metric, adaptation, protocol=name), **fields}
     return Task(
         train=splits.train,
         test=splits.test,

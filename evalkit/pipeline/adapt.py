@@ -7,9 +7,11 @@ from pathlib import Path
 
 from evalkit import encoders
 from evalkit.config.config import Config
+from evalkit.datasets import training_data
 from evalkit.errors import UserError
 from evalkit.pipeline import preflight
 from evalkit.pipeline.setup import Experiment, frozen_parts, prepare
+from evalkit.pipeline.trained_on import training_data_of
 from evalkit.pipeline.training.fit import fit_adapter
 from evalkit.results.schema import plain
 from evalkit.runtime.atomic import hidden_beside, rename
@@ -65,6 +67,8 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
             "config": config.to_yaml(),
             "frozen": frozen_parts(experiment.adapter, experiment.task, experiment.encoder.sha256),
         }
+        if experiment.adapter.saves_encoder:
+            record["trained_on"] = {**(training_data_of(config) or {}), **_trained_on(experiment)}
         trained_adapter.save_adapter(
             experiment.adapter, trained_adapter.adapter_folder(hidden, experiment.adapter_name), record
         )
@@ -84,6 +88,14 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
         rename(hidden, out)
     chosen = selection["chosen"]
     print(f"kept epoch {chosen['epoch']} of {chosen['epochs']}: {selection['val_score']:.1f} on val\n{out}")
+
+
+def _trained_on(experiment: Experiment) -> dict[str, str]:
+    """What of the task's data the encoder was trained on, as `evalkit.datasets.training_data` names it."""
+    used = {"contrastive": "captions", "masked_distillation": "videos"}.get(experiment.adapter_name, "labels")
+    mini = training_data.MINI if experiment.name.endswith(training_data.MINI) else ""
+    names = [f"{name}{mini}" for name in experiment.task.mixture or ()] or [experiment.name]
+    return dict.fromkeys(names, used)
 
 
 def _spec(config: Config) -> encoders.Spec:

@@ -28,6 +28,7 @@ from evalkit.pipeline.controls import controls_of, measure_control
 from evalkit.pipeline.predict import Predictions, predict
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.task_data import meant_size, video_places
+from evalkit.pipeline.trained_on import tell_seen, training_data_of
 from evalkit.pipeline.training.fit import fit_adapter
 from evalkit.results import provenance, run_folder, scores, table
 from evalkit.results.evidence import Evidence
@@ -73,6 +74,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
     task, cost, options, ranks = experiment.task, experiment.extractor.cost, config.options, experiment.ranks
     scores.reference(task.score)  # fails now rather than after hours
     controls = controls_of(experiment) if options.controls else []
+    trained_on = training_data_of(config)
     findings: list[Finding] = []
     if ranks.first:
         preflight.check_run(experiment, options, config.trainer, video_places(config))
@@ -80,6 +82,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
             findings = preflight.check_encoder(experiment, config)
         if line := plan.outlook(experiment, config, controls):
             logger.info(line)
+        tell_seen(experiment.name, trained_on)
     ranks.wait()
 
     selection = None
@@ -103,7 +106,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         predicted,
         name=experiment.name,
         protocol=_protocol(experiment, config.trainer),
-        encoder=_encoder(experiment, config, findings),
+        encoder=_encoder(experiment, config, findings, trained_on),
         adapter=adapter_record(
             experiment.adapter,
             experiment.adapter_name,
@@ -301,7 +304,9 @@ def _prescribed_shots(task: Task) -> dict[str, Any]:
     return {"shots": task.shots, "shots_prescribed": True} if task.shots else {}
 
 
-def _encoder(experiment: Experiment, config: Config, findings: Sequence[Finding]) -> dict[str, Any]:
+def _encoder(
+    experiment: Experiment, config: Config, findings: Sequence[Finding], trained_on: Mapping[str, str] | None
+) -> dict[str, Any]:
     """The encoder's part of the record."""
     runner = experiment.encoder
     return {
@@ -313,6 +318,7 @@ def _encoder(experiment: Experiment, config: Config, findings: Sequence[Finding]
         "parameters": sum(p.numel() for p in runner.module.parameters()),
         "settings": {**config.encoder, "precision": runner.precision, "batch": runner.batch},
         "canary": [finding._asdict() for finding in findings],
+        **({} if trained_on is None else {"trained_on": trained_on}),
     }
 
 

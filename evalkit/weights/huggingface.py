@@ -58,6 +58,13 @@ def fetch(name: str) -> Path:
     return folder
 
 
+def is_cached(name: str) -> bool:
+    """Whether a model of the hub is in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name.partition("@")[0], "config.json"), str)
+
+
 def is_hub_name(word: str) -> bool:
     """Whether a word looks like `organization/model`."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", word) is not None and not word.startswith(".")

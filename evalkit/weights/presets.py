@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ class Card:
         source: where model and weights are described.
         hub: the model on the Hugging Face hub that `ckpt=NAME` stands for; empty where there is none.
         url: file of the published weights where they are on no hub; it is fetched by hand, and `ckpt=FILE` reads it.
+        trained_on: what the published weights were trained on, as far as that is published: labels, captions, videos
+            or images of a data set, by the name of its task or its own (evalkit/datasets/training_data.py).
+        others: other models of this shape on the hub, each with what it was trained on.
     """
 
     family: str
@@ -33,6 +38,8 @@ class Card:
     source: str = ""
     hub: str = ""
     url: str = ""
+    trained_on: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def presets() -> dict[str, Path]:
@@ -74,3 +81,24 @@ def cards() -> dict[str, Card]:
     by_name = {name: card(file) for name, file in presets().items()}
     demo = replace(by_name["vivit_demo"], hub="inside evalkit")
     return {"demo": demo, **by_name}
+
+
+def trained_on(ckpt: str) -> dict[str, str] | None:
+    """What a checkpoint's weights were trained on, by the preset or the model of the hub that `ckpt=` names.
+
+    Random weights were trained on nothing; None where it is not known.
+    """
+    if ckpt.startswith("random:"):
+        return {}
+    known = _trained_on()
+    return known.get(ckpt) or known.get(ckpt.partition("@")[0])
+
+
+@functools.cache
+def _trained_on() -> dict[str, dict[str, str]]:
+    """By name of a preset and by its model on the hub, where it is published."""
+    known = {}
+    for name, preset in cards().items():
+        of_preset = {name: preset.trained_on, preset.hub: preset.trained_on, **preset.others}
+        known |= {key: dict(data_sets) for key, data_sets in of_preset.items() if key and data_sets}
+    return known

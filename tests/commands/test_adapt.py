@@ -204,6 +204,7 @@ def test_a_tuned_encoder_is_written_whole(tuned_folder: Path, words: list[str], 
     )
     assert record["status"] == "complete" and record["encoder"]["name"] == "tuned"
     assert record["adapter"]["settings"]["mask_ratio"] == 0.5
+    assert record["encoder"]["trained_on"] == {record["task"]["name"]: "captions"}
 
 
 @pytest.mark.parametrize("content", ["a file", "a folder"])

@@ -21,7 +21,7 @@ def test_every_number_is_of_a_task_that_exists_and_an_entry_of_its_score(monkeyp
     monkeypatch.setattr(module, "wordnet", lambda: None)
     entries = {("nextqa_open", ""): set(wups([], []))}  # the miniature, which needs no WordNet, has another score
     for number in numbers:
-        setting = number.note if number.note.startswith("data.") else ""
+        setting = number.setting
         if number.task != "videoglue" and (number.task, setting) not in entries:
             word, _, value = setting.removeprefix("data.").partition("=")
             task = make(number.task, mini=True, **({word: value} if word else {}))

@@ -24,7 +24,7 @@ def paper(protocol: str, adapter: str = "probe", parameters: int = 90_000_000, *
         record["adapter"] |= {"name": adapter, "settings": settings}
         record["encoder"]["parameters"] = parameters
         record["task"]["protocol"] |= {"shots": settings["shots"]} if "shots" in settings else {}
-        if adapter == "zero_shot":
+        if adapter == "zero_shot" or "probe" in settings:
             record["selection"] = None
 
     return edit
@@ -64,6 +64,22 @@ def test_a_printed_number_is_of_the_same_adaptation_and_of_no_other_encoder_unsa
 ) -> None:
     found = beside(tmp_path, encoder, 300, edit)
     assert (found["printed"], found["printed_of"], found["verdict"]) == (printed, of, verdict)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "settings", "printed"),
+    [
+        ("vjepa2", {}, ("85.1", "V-JEPA 2 L")),
+        ("vjepa2", {"probe": "released.pt"}, ("85.1", "V-JEPA 2 L")),  # a classifier that its authors have trained
+        ("videoglue", {}, ("84.2", "VideoPrism-B")),  # another encoder under the same protocol
+    ],
+)
+def test_a_number_of_one_protocol_stands_beside_that_protocol_alone(
+    tmp_path: Path, protocol: str, settings: dict[str, Any], printed: tuple[str, str]
+) -> None:
+    edit = paper(protocol, "attentive_classifier", **settings)
+    found = beside(tmp_path, "vjepa2_large", 300, edit)
+    assert (found["printed"], found["printed_of"]) == printed
 
 
 @pytest.mark.parametrize(

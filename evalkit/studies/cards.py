@@ -1,0 +1,204 @@
+"""Reference cards, configs/cards/NAME.yaml: a run line of a public checkpoint, and the number that is published for it.
+
+Read without torch, so that `evalkit verify list` is fast.
+"""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evalkit.config import named
+from evalkit.datasets import published
+from evalkit.errors import UserError, in_line, nearest
+from evalkit.runtime import bounded
+from evalkit.weights import presets
+
+MOST_BYTES = 100_000
+TFLOPS = 100  # that the minutes of a list are told by: a third of what an A100 does at most in bfloat16
+
+
+@dataclass(frozen=True)
+class Card:
+    """One file of configs/cards/.
+
+    Attributes:
+        name: the file's, without .yaml.
+        title: what is verified, in one line.
+        run: the words of the line of `evalkit run`, by key, without those of `files`.
+        expected: what is published for it, by metric, in the board's units; the first is the headline.
+        source: a key of `evalkit.datasets.published.SOURCES`.
+        row: the model, as published.csv names it.
+        encoder: the preset that has the checkpoint's shape and license; the line's ckpt unless the file says another.
+        files: where files are published that the line needs beside the checkpoint, by the key that takes each.
+        tolerance: how far a score may be from the published one, where the source says so; None takes the interval.
+        gflops: of the encoder for one clip, in 1e9 operations, two per multiply-add.
+        clips: that the encoder sees, of train and test; 0 where no published count tells.
+        parameters: published for the checkpoint; 0 where none is printed to three digits.
+    """
+
+    name: str
+    title: str
+    run: Mapping[str, str]
+    expected: Mapping[str, float]
+    source: str
+    row: str
+    encoder: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    tolerance: float | None = None
+    gflops: float = 0.0
+    clips: int = 0
+    parameters: int = 0
+
+    @property
+    def task(self) -> str:
+        """The benchmark."""
+        return self.run["task"]
+
+    @property
+    def preset(self) -> presets.Card:
+        """Parameters and license of the checkpoint."""
+        return _preset(self.encoder)
+
+    @property
+    def weights(self) -> str:
+        """The model on the hub that has the weights."""
+        ckpt = self.run["ckpt"]
+        return self.preset.hub if ckpt == self.encoder else ckpt
+
+    @property
+    def trained_on(self) -> Mapping[str, str]:
+        """What the checkpoint was trained on, as far as that is published."""
+        return presets.trained_on(self.run["ckpt"]) or {}
+
+    @property
+    def gigabytes(self) -> float:
+        """Size of the encoder's weights in float32."""
+        return self.preset.parameters * 4 / 1e9
+
+    @property
+    def minutes(self) -> float | None:
+        """Of the encoder's arithmetic on one GPU, at `TFLOPS`; None where the clips are not known."""
+        return self.gflops * self.clips / (TFLOPS * 1e3) / 60 if self.clips else None
+
+    @property
+    def printed(self) -> str:
+        """Where the number is published."""
+        where = published.SOURCES[self.source]
+        return f"{where}, as another text quotes it" if self.is_secondary else where
+
+    @property
+    def is_secondary(self) -> bool:
+        """Whether the number was read in another text than its source."""
+        return any(number.is_secondary for number in self.numbers)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the published number is that of a head which was trained on the task."""
+        return any(number.adaptation != "zero-shot" for number in self.numbers)
+
+    @property
+    def numbers(self) -> list[published.Number]:
+        """The rows of published.csv that the card expects."""
+        return [
+            number
+            for number in published.published_numbers()
+            if (number.source, number.row, number.task) == (self.source, self.row, self.task)
+            and self.expected.get(number.metric) == number.value
+        ]
+
+
+@functools.cache
+def _preset(name: str) -> presets.Card:
+    return presets.card(presets.presets()[name])
+
+
+def cards() -> dict[str, Path]:
+    """The files in configs/cards/ by name."""
+    return named.files("cards")
+
+
+def read(name: str) -> Card:
+    """The card of this name, or in this file.
+
+    Raises:
+        UserError: there is none, or a key of it is wrong.
+    """
+    import yaml
+
+    known = cards()
+    file = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else known.get(name)
+    if file is None or not file.is_file():
+        near = nearest(name, known)
+        hint = f"Did you mean {near!r}?" if near else "`evalkit verify list` shows all"
+        raise UserError(f"verify {name}: there is no such card. {hint}")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, of a hundred files
+    try:
+        text = bounded.read_bytes(file, MOST_BYTES).decode()
+        if file != known.get(file.stem):
+            bounded.check_yaml(text)
+        return _card(file, yaml.load(text, loader))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: no card: {in_line(error)[:300]}") from error
+
+
+def _card(file: Path, values: Any) -> Card:
+    """The card that a file's values describe.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: they describe none.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"wanted the keys {', '.join(_KEYS)}")
+    for key in values:
+        if key not in _KEYS:
+            raise ValueError(f"unknown key {key!r}. Known: {', '.join(_KEYS)}")
+    if missing := [key for key in _NEEDED if not values.get(key)]:
+        raise ValueError(f"the key {missing[0]!r} is missing")
+    words = shlex.split(values["run"])
+    if wrong := [word for word in words if "=" not in word]:
+        raise ValueError(f"run: expected words key=value, got {wrong[0]!r}")
+    line = dict(word.split("=", 1) for word in words)
+    encoder = values.get("encoder") or line.get("ckpt", "")
+    if encoder not in presets.presets():
+        raise ValueError(f"encoder: no preset named {encoder!r}")
+    if values["source"] not in published.SOURCES:
+        raise ValueError(f"source: {values['source']!r} is not one of {', '.join(published.SOURCES)}")
+    tolerance = values.get("tolerance")
+    return Card(
+        name=file.stem,
+        title=named.summary(file),
+        run={"task": line["task"], **line},
+        expected={str(metric): float(value) for metric, value in values["expected"].items()},
+        source=values["source"],
+        row=str(values["row"]),
+        encoder=encoder,
+        files={str(key): str(place) for key, place in (values.get("files") or {}).items()},
+        tolerance=None if tolerance is None else float(tolerance),
+        gflops=float(values.get("gflops", 0)),
+        clips=int(values.get("clips", 0)),
+        parameters=int(values.get("parameters", 0)),
+    )
+
+
+_NEEDED = ("run", "expected", "source", "row")
+_KEYS = (*_NEEDED, "encoder", "files", "tolerance", "gflops", "clips", "parameters")
+
+
+def table(read_cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """A row per card: what it needs, what is published, and minutes on one GPU."""
+    rows: list[tuple[str, ...]] = [("card", "data set", "weights", "license", "published", "minutes")]
+    for card in read_cards:
+        numbers = ", ".join(f"{metric} {value:g}" for metric, value in card.expected.items())
+        minutes = (
+            "-" if card.minutes is None else f"{card.minutes:,.0f}" if card.minutes >= 10 else f"{card.minutes:.1f}"
+        )
+        mark = " (quoted)" if card.is_secondary else ""
+        files = f" + {len(card.files)} file" if card.files else ""
+        size = f"{card.gigabytes:.1f} GB{files}"
+        rows.append((card.name, card.task, size, card.preset.license, numbers + mark, minutes))
+    return rows
