@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 
 from evalkit.api.clip import Center as Center
 from evalkit.api.clip import Clip as Clip
