@@ -1,17 +1,20 @@
-"""The task of a run, made from its words, and where its data lie."""
+"""The task of a run: made from its words, and checked to be one that can be run; and where its data lie."""
 
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 import traceback
 from pathlib import Path
 
 from evalkit import plugins
 from evalkit.api import Task
 from evalkit.config.config import Config
-from evalkit.errors import UserError, one_line
-from evalkit.pipeline.task_contract import check_task
+from evalkit.errors import UserError, names_file, one_line
 from evalkit.video import places
+
+logger = logging.getLogger("evalkit")
 
 
 def load_task(config: Config) -> Task:
@@ -80,3 +83,73 @@ def raised_at(error: Exception) -> str:
     """The file and line that raised an error."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(place.filename).name}, line {place.lineno}"
+
+
+def check_task(task: Task, name: str) -> None:
+    """Raises UserError where a task breaks a rule that every task keeps, now rather than after hours."""
+    for split in ("train", "val", "test"):
+        examples = getattr(task, split)
+        for example in examples:
+            for value in (example.id, example.text, example.kind, *example.choices):
+                if not isinstance(value, str):
+                    raise UserError(f"task {name}: {value!r:.60} of example {example.id!r:.60} in {split} is no text")
+                if not _is_unicode(value):
+                    raise UserError(
+                        f"task {name}: {value!a:.60} of example {example.id!a:.60} in {split} holds half of a "
+                        "character (a surrogate), which no text has: write the whole one"
+                    )
+        if blank := [e for e in examples if any(not choice.strip() for choice in e.choices)]:
+            logger.warning(
+                f"task {name}: {len(blank)} of {len(examples):,} examples in {split} have an option without text, as "
+                f"{blank[0].id!r:.60}; language models mostly find such an option likely"
+            )
+        ids = {example.id for example in examples}
+        if len(ids) != len(examples):
+            seen: set[str] = set()
+            twice = next(e.id for e in examples if e.id in seen or seen.add(e.id))  # type: ignore[func-returns-value]
+            raise UserError(f"task {name}: example id {twice!r} stands more than once in {split}")
+        for example in examples:
+            if not names_file(str(example.video)):
+                file = f"{str(example.video)!a:.200}"
+                raise UserError(
+                    f"task {name}: the video of {example.id!a:.100} in {split}: no file can be called {file}"
+                )
+        if split != "test" and any(example.target is None for example in examples):
+            raise UserError(f"task {name}: an example of {split} has no target to learn from")
+        if wrong_span := next((e for e in examples if e.span and not 0 <= e.span[0] <= e.span[1] < math.inf), None):
+            start, end = wrong_span.span or (0.0, 0.0)
+            raise UserError(
+                f"task {name}: span of example {wrong_span.id!r} of {split} is {start:g} to {end:g} s; wanted "
+                "0 <= start <= end"
+            )
+    targets = [example.target for example in task.test if example.target is not None]
+    if task.classes:
+        known = [e.target for e in (*task.train, *task.val, *task.test) if e.target is not None]
+        numbers = [n for t in known for n in (t if isinstance(t, tuple | list) else (t,))]
+        if wrong := [n for n in numbers if isinstance(n, int | float) and not _is_index(n, len(task.classes))]:
+            raise UserError(f"task {name}: target {wrong[0]} is no index of its {len(task.classes)} classes")
+    for example in (*task.train, *task.val, *task.test):
+        if example.choices and isinstance(example.target, int) and not _is_index(example.target, len(example.choices)):
+            raise UserError(
+                f"task {name}: target {example.target} of example {example.id!r} is no index of its "
+                f"{len(example.choices)} choices"
+            )
+    if targets:
+        try:
+            (task.quick_score or task.score)(targets[:100], targets[:100])  # whether it works, not its value
+        except UserError:
+            raise
+        except Exception as error:  # whatever a task's own code raises
+            raise UserError(f"task {name}: its score function fails: {one_line(error)}") from error
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_index(number: float, count: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < count

@@ -11,7 +11,7 @@ import pytest
 from evalkit.api import Example, Task
 from evalkit.errors import UserError
 from evalkit.metrics import accuracy
-from evalkit.pipeline.task_contract import check_task
+from evalkit.pipeline.task_data import check_task
 from tests.given import make, refusal, write
 
 SPANS = [(5, 2), (-1, 2), (0, math.inf), (math.nan, 2)]
