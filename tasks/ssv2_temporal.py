@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.api import Task
-from evalkit.datasets import videocon
+from evalkit.datasets.actions import videocon
 from evalkit.mini import classes
 
 ADAPTER = "zero_shot"
@@ -18,7 +18,7 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
 
     Files: eval_ssv2_temporal.csv as VideoCon publishes it (216 videos), and the videos as <id>.webm (or other) in any
     folder there. Frames are taken uniformly over the whole video. What is known of the papers' scores is in
-    evalkit/datasets/videocon.py.
+    evalkit/datasets/actions/videocon.py.
 
     Args:
         root: folder with the list and the videos.

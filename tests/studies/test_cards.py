@@ -16,7 +16,8 @@ from evalkit import encoders
 from evalkit.api import Views
 from evalkit.config.config import Config
 from evalkit.config.parse import resolve
-from evalkit.datasets import protocols, videocon
+from evalkit.datasets import protocols
+from evalkit.datasets.actions import videocon
 from evalkit.errors import UserError
 from evalkit.features.sources import resolve_views
 from evalkit.studies import cards, verify

@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 
 from evalkit.api import Task
-from evalkit.datasets.videocon import LISTS
+from evalkit.datasets.actions.videocon import LISTS
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import top1_map
 from evalkit.metrics.classification import accuracy
