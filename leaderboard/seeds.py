@@ -89,7 +89,8 @@ class Seeds:
         The interval is of the mean: videos are resampled, and an example's score is its mean over seeds. It is unknown
         if the headline is neither per example nor an `AdditiveScore`.
         """
-        headlines = [run.result["scores"][0] for run in self.runs if run.result["scores"]]
+        scored = [run for run in self.runs if run.result["scores"]]
+        headlines = [run.result["scores"][0] for run in scored]
         if len(headlines) < 2:
             return headlines[0] if headlines else None
         # The lower bound, where failures count as wrong, is the score itself.
@@ -101,8 +102,8 @@ class Seeds:
         elif values is not None:
             low, high = interval(values, clusters, seed=0)
             ends = 100 * low, 100 * high
-        tested = [next(run.result["scores"][0] for run in self.runs if _fold(run) == fold) for fold in self.folds]
-        sizes = {key: sum(each[key] for each in tested) for key in ("n", "n_clusters")} if tested else {}
+        tested = {_fold(run): run.result["scores"][0] for run in scored if _fold(run)}  # of each fold
+        sizes = {key: sum(each[key] for each in tested.values()) for key in ("n", "n_clusters")} if tested else {}
         return {**headlines[0], **sizes, "value": value, "ci95": list(map(rounded, ends)), "bounds": [value, upper]}
 
     @property

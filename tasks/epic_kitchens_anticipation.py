@@ -53,7 +53,7 @@ def task(
     facts: dict[str, Any] = {
         "protocol": protocol if what == "action" else f"{protocol}, {what}",
         "split": "validation",
-        "sizes": SIZES if protocol == "official" or what != "action" else {"train": SIZES["train"]},
+        "sizes": SIZES if protocol == "official" else {"train": SIZES["train"]},
         "license": LICENSE,
     }
     if mini:

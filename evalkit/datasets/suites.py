@@ -59,13 +59,15 @@ def read(name: str) -> Suite:
 
 
 def nearest_published(suite: Suite, adaptation: str, record: Mapping[str, Any]) -> tuple[str, str]:
-    """The published number of the nearest encoder that has one on this task, and its name; empty for a miniature.
+    """The published number of the nearest encoder that has one on this task, and its name.
+
+    Empty for a miniature, and for a score that depends on the other examples of the test.
 
     Rows of the same encoder go before those of its size, which stand where it has none in print.
     Where the run's splits have another size than published, the number is marked by `*`, and the name says so.
     """
     task, encoder = record["task"], record["encoder"]
-    if task["name"].endswith("@mini"):
+    if task["name"].endswith("@mini") or task.get("protocol", {}).get("transductive"):
         return "", ""
     protocol = task.get("protocol", {}).get("name") or ""
     known = published.rows(task["name"], record["scores"][0]["metric"], adaptation, task["split"], protocol)

@@ -6,6 +6,7 @@ import pytest
 
 from evalkit import plugins
 from evalkit.datasets.published import SOURCES, published_numbers, rows
+from evalkit.datasets.suites import Suite, nearest_published
 from evalkit.metrics import wups
 from tests.given import make
 
@@ -70,6 +71,15 @@ def test_rows_give_one_value_per_model() -> None:
     assert found["CLIP-B"] == 75.2  # and not the one of a share of the training data
     assert rows("egoschema", "accuracy", "zero-shot", "subset")["LongViViT"] == 56.8
     assert rows("egoschema", "accuracy", "zero-shot", "full")["LongViViT"] == 33.3
+
+
+def test_what_depends_on_the_rest_of_the_test_has_no_number_beside_it() -> None:
+    task = {"name": "msrvtt", "split": "1k-A", "protocol": {}}
+    record = {"task": task, "encoder": {"ckpt": "x", "parameters": 1}, "scores": [{"metric": "t2v_R@1"}]}
+    suite = Suite({}, sizes={1: [next(iter(rows("msrvtt", "t2v_R@1", "zero-shot", "1k-A")))]})
+    assert nearest_published(suite, "zero-shot", record)[0]
+    task["protocol"] = {"transductive": True}
+    assert nearest_published(suite, "zero-shot", record) == ("", "")
 
 
 def test_an_unknown_task_has_none() -> None:
