@@ -94,6 +94,8 @@ def _adaptation(record: Mapping[str, Any]) -> str:
     settings = adapter["settings"]
     if adapter["name"] == "predictions":
         return "made elsewhere"
+    if adapter["name"] == "own_head":  # of a checkpoint that was fine-tuned
+        return "finetune"
     if record["selection"] is None and not settings.get("probe"):  # nothing was fitted on the task, here or before
         return "zero-shot"
     if shots := record["task"]["protocol"].get("shots"):  # papers print what all of the training data gives

@@ -63,7 +63,7 @@ def task(
     else:
         facts |= {"views": protocols.ANTICIPATION, "settings": {**protocols.PROBE, "epochs": 20}}
     if not mini and what == "action" and protocol == "vjepa2":
-        facts["published"] = published.rows("epic_kitchens_anticipation", "recall@5", "frozen")
+        facts["published"] = published.rows("epic_kitchens_anticipation", "recall@5", "frozen", protocol=protocol)
     return Task(
         train=splits.train,
         test=splits.test,

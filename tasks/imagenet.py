@@ -50,7 +50,7 @@ def task(
         "split": "val",
         "sizes": {"train": 1_281_167, "test": 50_000},
         "license": "ImageNet's own, non-commercial",
-        "published": published.rows("imagenet", "top1", "frozen"),
+        "published": published.rows("imagenet", "top1", "frozen", protocol=protocol),
     }
     if mini:
         facts = miniature(facts) | protocols.MINI | {"controls": ()}

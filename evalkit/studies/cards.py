@@ -66,9 +66,9 @@ class Card:
 
     @property
     def weights(self) -> str:
-        """The model on the hub that has the weights."""
+        """The model on the hub that has the weights; an address where they are on no hub."""
         ckpt = self.run["ckpt"]
-        return self.preset.hub if ckpt == self.encoder else ckpt
+        return (self.preset.hub or self.preset.url) if ckpt == self.encoder else ckpt
 
     @property
     def trained_on(self) -> Mapping[str, str]:

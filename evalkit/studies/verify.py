@@ -76,7 +76,11 @@ def line(card: Card, words: Sequence[str]) -> list[str]:
     if given.get("mini") == "true":
         kept = {key: value for key, value in kept.items() if key in ("task", "adapter") or key.startswith("data.")}
         kept["ckpt"] = "demo"
-        if card.is_trained and not set(card.files) & set(given):
+        if kept.get("adapter") == "own_head" and "ckpt" not in given:
+            raise UserError(
+                f"verify {card.name}: mini=true needs ckpt=FOLDER, a checkpoint with a classifier of its own"
+            )
+        if card.is_trained and kept.get("adapter") != "own_head" and not set(card.files) & set(given):
             kept |= MINI
     return joined({**kept, **given})
 
@@ -101,8 +105,11 @@ def missing_parts(card: Card, config: Config) -> list[str]:
             missing.append(f"{key}=FILE, published at {place}")
         elif not Path(given).expanduser().is_file():
             missing.append(f"{key}={given}, no such file, published at {place}")
-    if missing and config.options.ckpt == card.run["ckpt"] and not huggingface.is_cached(card.weights):
-        missing.append(f"weights, {card.gigabytes:.1f} GB of {card.weights} on the hub, or ckpt=PATH")
+    if config.options.ckpt == card.run["ckpt"]:
+        if "://" in card.weights:
+            missing.append(f"ckpt=FILE, published at {card.weights}")
+        elif missing and not huggingface.is_cached(card.weights):
+            missing.append(f"weights, {card.gigabytes:.1f} GB of {card.weights} on the hub, or ckpt=PATH")
     return missing
 
 

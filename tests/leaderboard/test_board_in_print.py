@@ -24,7 +24,7 @@ def paper(protocol: str, adapter: str = "probe", parameters: int = 90_000_000, *
         record["adapter"] |= {"name": adapter, "settings": settings}
         record["encoder"]["parameters"] = parameters
         record["task"]["protocol"] |= {"shots": settings["shots"]} if "shots" in settings else {}
-        if adapter == "zero_shot" or "probe" in settings:
+        if adapter in ("zero_shot", "own_head") or "probe" in settings:
             record["selection"] = None
 
     return edit
@@ -54,6 +54,7 @@ def test_what_a_paper_prints_of_the_same_encoder_is_within_the_interval_or_diffe
         ("clip_base", paper("videoglue_finetune", "finetune", tune="adapters"), "80.2", "CLIP-B", "differs"),
         ("clip_base", paper("videoglue_finetune", "finetune", tune="all"), "81.0", "CLIP-B", "differs"),
         ("clip_base", paper("videoglue_finetune", "finetune", tune="lora"), "", "", ""),
+        ("clip_base", paper("videoglue", "own_head"), "81.0", "CLIP-B", "differs"),
         ("clip_base", paper("videoglue", shots=10), "", "", ""),
         ("videoprism_lvt_base", paper("videoglue", "zero_shot"), "69.2", "VideoPrism-LvT-B (public)", "differs"),
         ("mine", paper("videoprism"), "84.2", "VideoPrism-B", "another encoder"),
