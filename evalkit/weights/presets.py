@@ -97,7 +97,7 @@ def trained_on(ckpt: str) -> dict[str, str] | None:
 @functools.cache
 def _trained_on() -> dict[str, dict[str, str]]:
     """By name of a preset and by its model on the hub, where it is published."""
-    known = {}
+    known: dict[str, dict[str, str]] = {}
     for name, preset in cards().items():
         of_preset = {name: preset.trained_on, preset.hub: preset.trained_on, **preset.others}
         known |= {key: dict(data_sets) for key, data_sets in of_preset.items() if key and data_sets}
