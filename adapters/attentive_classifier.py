@@ -28,6 +28,7 @@ from evalkit.heads.adapter import Adapter, Training
 from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import attention_heads
 from evalkit.heads.labels import class_predictions, multi_hot, multi_label
+from evalkit.heads.own_head import class_order, read_labels
 from evalkit.weights import checkpoint
 
 # Tokens that one classifier reads at a time: of four videos of eight clips of 2,048, as on each of the authors' GPUs.
@@ -53,6 +54,8 @@ class Settings(Training):
         batch_size: examples in one training step.
         probe: a file of classifiers that the authors trained, such as ssv2-vitl-16x2x3.pt, or of V-JEPA 1
             k400-probe.pth.tar; nothing is trained then.
+        labels: a text file with the names of the probe's classes in its order, one in each line, where that is not the
+            data set's order.
         head_index: which of the classifiers in that file, from 0, where it holds several.
     """
 
@@ -66,6 +69,7 @@ class Settings(Training):
     epochs: Annotated[int, Ge(0)] = 20
     batch_size: Annotated[int, Gt(0)] = 32
     probe: Path | None = None
+    labels: Path | None = None
     head_index: int | None = None
 
 
@@ -330,6 +334,11 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classif
                 "norm, and not the last ones: name them, as adapter.layers=[17,19,21,23] of ViT-L for Diving48"
             )
         checkpoint.load_strictly(head, weights, probe)
+        if settings.labels:
+            order = class_order(read_labels(settings.labels, len(task.classes)), task.classes)
+            head.linear.weight.data, head.linear.bias.data = (value.data[order] for value in head.linear.parameters())
+    elif settings.labels:
+        raise UserError(f"adapter.labels={settings.labels} has no effect without adapter.probe=")
     elif settings.head_index is not None:
         raise UserError(f"adapter.head_index={settings.head_index} has no effect without adapter.probe=")
     return Classifiers(head, points, clips, layers, multi_label(task))

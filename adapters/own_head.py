@@ -12,7 +12,7 @@ from evalkit.api import Encoder, Example, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, AdapterSettings
 from evalkit.heads.labels import class_predictions, multi_label
-from evalkit.heads.own_head import OwnHead, class_order
+from evalkit.heads.own_head import OwnHead, class_order, read_labels
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,5 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classif
             "VideoMAE, ViViT, TimeSformer or V-JEPA 2, and this encoder has none: adapter=probe trains one"
         )
     several, head = multi_label(task), read()
-    labels = _read(settings.labels, len(head.labels)) if settings.labels else head.labels
+    labels = read_labels(settings.labels, len(head.labels)) if settings.labels else head.labels
     return Classifier(head, class_order(labels, task.classes), task.views.clips, several)
-
-
-def _read(file: Path, count: int) -> tuple[str, ...]:
-    try:
-        lines = file.expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"adapter.labels={file}: wanted a text file with a name in each line: {error}") from None
-    labels = tuple(line.strip() for line in lines if line.strip())
-    if len(labels) != count:
-        raise UserError(f"adapter.labels={file} has {len(labels)} names, and the checkpoint {count} classes")
-    return labels

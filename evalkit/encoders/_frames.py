@@ -19,6 +19,7 @@ logger = logging.getLogger("evalkit")
 # Frames of a clip where the model's files name none, as for every image model: VideoGLUE, whose tables have their rows,
 # gives a head 8 steps in time (https://arxiv.org/abs/2307.03166, tables 10 to 12); each frame is one.
 FRAMES = 8
+LIBRARIES = ("open_clip", "timm")  # optional packages, each with a family of its own here
 OPEN_CLIP_CONFIG = "open_clip_config.json"  # beside weights that open_clip saved
 # Of a setting's key, where packages of models take what they read or fetch; drop_path_rate is none of these.
 _READS = "pretrained|checkpoint|weights|load|cache|file|(?<!drop_)path|url|hf_|hub"

@@ -12,12 +12,12 @@ from torch import nn
 
 from evalkit import demo
 from evalkit.api import Encoder, Loading, Positions
-from evalkit.encoders._frames import OPEN_CLIP_CONFIG
+from evalkit.encoders._frames import LIBRARIES, OPEN_CLIP_CONFIG, library_backbone
 from evalkit.encoders._spec import changes_of, read_pointer, read_preset, spec_of
 from evalkit.errors import UserError, one_line, suggest
 from evalkit.plugins import hint_of_own_code, module_and_factory, names, names_function, own_encoder
 from evalkit.weights import checkpoint, huggingface, peft_adapters
-from evalkit.weights.presets import card, presets
+from evalkit.weights.presets import card, presets, read
 
 MAX_HEADS = 1024
 
@@ -153,6 +153,8 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
         if published.url:
             file = published.url.rpartition("/")[2]
             raise UserError(f"ckpt={ckpt}: its weights are on no hub: fetch {published.url} and give ckpt={file}")
+        if (library := str(read(presets()[ckpt])["encoder"])) in LIBRARIES:
+            library_backbone(library)  # before gigabytes are fetched
         hub = published.hub
         if not hub:
             raise UserError(

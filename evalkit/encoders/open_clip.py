@@ -80,7 +80,8 @@ def encoder(clip: Clip, tokenizer: Path | None = None, *, name: str, **settings:
         UserError: a setting names files or weights.
     """
     refuse_files(name, settings)
-    model = library_backbone("open_clip").create_model(name, pretrained_image=False, pretrained_text=False, **settings)
+    make, device = library_backbone("open_clip").create_model, torch.get_default_device()
+    model = make(name, device=device, pretrained_image=False, pretrained_text=False, **settings)
     return _assemble(name, model, clip)
 
 

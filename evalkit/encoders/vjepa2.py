@@ -1,6 +1,7 @@
-"""V-JEPA 2 (https://arxiv.org/abs/2506.09985) and V-JEPA 1 (https://arxiv.org/abs/2404.08471): transformers' encoder.
+"""V-JEPA 2 (https://arxiv.org/abs/2506.09985), 2.1 and 1 (https://arxiv.org/abs/2404.08471): transformers' encoder.
 
-V-JEPA 2 is read from a Hugging Face folder or the authors' .pt, V-JEPA 1 from its authors' .pth.tar. The authors' files
+V-JEPA 2 is read from a Hugging Face folder or the authors' .pt, 2.1 from the same authors' .pt, V-JEPA 1 from its
+authors' .pth.tar. The authors' files
 (https://github.com/facebookresearch/vjepa2, .../jepa) hold a training state: `encoder`, its moving average
 `target_encoder`, `predictor`, `opt` and numbers. Their evaluations read `target_encoder`, and so does this where there
 is one, else `encoder`, which their torch.hub reads. Weights alone do as well, with or without `module.backbone.` before
@@ -8,7 +9,9 @@ their names. Predictor and classifier are left out.
 
 Both have weights of the same names and shapes. V-JEPA 1 adds a table of sines and cosines to its tokens, which its
 files hold as `pos_embed`; V-JEPA 2 turns queries and keys, and its code writes no table, but its published files still
-have one. `encoder.positions=` says which it is where the file does not.
+have one. `encoder.positions=` says which it is where the file does not. V-JEPA 2.1 adds a learned vector to all tokens
+of a video, turns queries and keys in another way, and has a norm for each of four layers; its names tell. What it has
+for still images is left out: a frame is shown as a video, twice.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, Loading
-from evalkit.encoders import _own_head, _sincos
+from evalkit.encoders import _own_head
+from evalkit.encoders import _vjepa_positions as vjepa_positions
 from evalkit.encoders._tubelets import cover, last_states, states_of
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface, peft_adapters
@@ -36,6 +41,9 @@ SUFFIXES = (".pt", ".pth", ".ckpt", ".tar")
 HEADS = {(1024, 24): 16, (1280, 32): 16, (1408, 40): 22}  # of the published V-JEPA 2, by width and depth
 SIZES_1 = {(1024, 24): (224,), (1280, 32): (224, 384)}  # pixels of the published V-JEPA 1, whose heads are as many
 FRAMES_1 = 16
+HEADS_2_1 = {(768, 12): 12, (1024, 24): 16, (1408, 40): 22, (1664, 48): 26}
+NORMED_2_1 = {12: (2, 5, 8, 11), 24: (5, 11, 17, 23), 40: (9, 19, 29, 39), 48: (11, 23, 37, 47)}  # layers, by depth
+SIDES_2_1 = {14: 252 // 14, 16: 256 // 16}  # patches of the square that it was trained on first, by their size
 FIRST = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
 SHARE = 224 / 256  # of the shorter side: the authors' evaluations and transformers scale that of 256 pixels to 292
 _LEFT_OUT = r"(vjepa2\.)?predictor\.|(pooler|classifier)\."
@@ -54,19 +62,37 @@ class VJEPA2(nn.Module):
         config: its configuration.
         positions: of V-JEPA 1, the table (T', S, S, D) that is added to the tokens in place of rotations; it is
             interpolated for other numbers of frames and other sizes, as in the authors' code.
+        dense: it is V-JEPA 2.1. Layers that are named are those with a norm of their own then.
+
+    Raises:
+        ValueError: V-JEPA 2.1 has no such depth or patch.
     """
 
     positions: Tensor | None
 
-    def __init__(self, clip: Clip, model: Any, config: Any, positions: Tensor | None = None) -> None:
+    def __init__(
+        self, clip: Clip, model: Any, config: Any, positions: Tensor | None = None, dense: bool = False
+    ) -> None:
         super().__init__()
         self.clip, self.model, self.dim, self.named_layers = clip, model, config.hidden_size, len(model.layer)
         self.tubelet = (config.tubelet_size, config.patch_size, config.patch_size)
         self.register_buffer("positions", positions)
+        self.dense, depth = dense, len(model.layer)
+        if dense:
+            if depth not in NORMED_2_1 or config.patch_size not in SIDES_2_1:
+                raise ValueError(
+                    f"{depth} layers and patches of {config.patch_size} pixels: V-JEPA 2.1 has "
+                    f"{', '.join(map(str, NORMED_2_1))} layers, and patches of 14 or 16"
+                )
+            self.video_embedding = nn.Parameter(torch.zeros(1, 1, self.dim))
+            self.norms = nn.ModuleList(nn.LayerNorm(self.dim, config.layer_norm_eps) for _ in NORMED_2_1[depth][:-1])
         for block in model.layer:
             block.attention.grid_size = _ROW  # its own is the square that the model was trained on
             if positions is not None:
-                block.attention.apply_rotary_embeddings = _unturned
+                block.attention.apply_rotary_embeddings = vjepa_positions.unturned
+            elif dense:
+                turned = partial(vjepa_positions.turned, SIDES_2_1[config.patch_size])
+                block.attention.apply_rotary_embeddings = turned
 
     def forward(self, video: Tensor, layers: int | tuple[int, ...] = 1) -> EncoderOutput:
         """See the class; `layers` last layers' tokens come along where it is above 1.
@@ -76,18 +102,31 @@ class VJEPA2(nn.Module):
         video, grid = cover(video, self.tubelet)
         x = self.model.embeddings(video)
         if self.positions is not None:
-            x = x + _sincos.resized(self.positions, grid)
+            x = x + vjepa_positions.resized(self.positions, grid)
+        if self.dense:
+            x = x + self.video_embedding
         time, row, column = torch.meshgrid(*(torch.arange(n, device=x.device) for n in grid), indexing="ij")
         places = ((time * _ROW + row) * _ROW + column).reshape(1, -1)  # which the blocks take apart again
         if isinstance(layers, tuple):
             inner, last = states_of(self.model.layer, x, layers, places)
-            states = [self.model.layernorm(state) for state in (*inner, last)]
+            norms = [self._norm(number) for number in (*layers, len(self.model.layer) - 1)]
+            states = [norm(state) for norm, state in zip(norms, (*inner, last), strict=True)]
         else:
             states = last_states(self.model.layer, x, layers, places)
             states[-1] = self.model.layernorm(states[-1])
         tokens = tuple(state.reshape(len(video), grid[0], -1, self.dim) for state in states)
         kept = tokens[:-1] if isinstance(layers, tuple) else tokens if layers > 1 else ()
         return EncoderOutput(tokens[-1], tokens[-1].mean((1, 2)), kept)
+
+    def _norm(self, number: int) -> Any:
+        """The norm that follows the layer of this number where it is asked for by it."""
+        depth = len(self.model.layer)
+        if not self.dense or number == depth - 1:
+            return self.model.layernorm
+        if number not in NORMED_2_1[depth]:
+            normed = ", ".join(map(str, NORMED_2_1[depth]))
+            raise UserError(f"layer {number} of V-JEPA 2.1 has no norm: name layers of {normed}")
+        return self.norms[NORMED_2_1[depth].index(number)]
 
 
 def encoder(
@@ -96,15 +135,17 @@ def encoder(
     *,
     model_type: str = "vjepa2",
     positions: Literal["rotary", "sincos", "sincos_uniform"] = "rotary",
+    dense: bool = False,
     **config: Any,
 ) -> VJEPA2:
-    """V-JEPA 2's encoder with random weights, or V-JEPA 1's.
+    """V-JEPA 2's encoder with random weights, or V-JEPA 1's or 2.1's.
 
     Args:
         clip: what the encoder sees.
         tokenizer: not used: the model has no text tower.
         model_type: vjepa2, the only one.
         positions: rotary is V-JEPA 2, sincos_uniform V-JEPA 1 as published, sincos as its code has it by default.
+        dense: V-JEPA 2.1, which was trained on dense features, too.
         config: transformers' own names and values; the rest is the family's default.
 
     Raises:
@@ -116,8 +157,8 @@ def encoder(
     table = None
     if positions != "rotary":
         times, side = made.frames_per_clip // made.tubelet_size, made.crop_size // made.patch_size
-        table = _sincos.table(positions, made.hidden_size, times, side)
-    return VJEPA2(clip, _encoder_class()(made).encoder, made, table)
+        table = vjepa_positions.table(positions, made.hidden_size, times, side)
+    return VJEPA2(clip, _encoder_class()(made).encoder, made, table, dense)
 
 
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
@@ -169,16 +210,22 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
         )
     dim, _, depth_of_tubelet, size_of_patch, _ = patch.shape
     depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
-    heads = loading.heads or HEADS.get((dim, depth), 0)
+    dense = "video_mod_embed" in weights
+    heads = loading.heads or (HEADS_2_1 if dense else HEADS).get((dim, depth), 0)
     if not heads:
         raise UserError(_heads_not_known(path, dim, depth))
     if dim % heads:
         raise UserError(f"encoder.heads={heads}: {path} is {dim} wide, which is no multiple of that")
-    size = 384 if "384" in path.name else 256
+    if dense and (depth not in NORMED_2_1 or size_of_patch not in SIDES_2_1):
+        raise UserError(
+            f"{path} is {depth} layers deep and has patches of {size_of_patch} pixels, as no V-JEPA 2.1 has"
+        )
+    size = 384 if dense or "384" in path.name else 256
     clip = replace(IMAGENET, frames=64, size=size, share=SHARE)
     with torch.device("meta"):  # a billion random numbers would only be overwritten
         module = encoder(
             clip,
+            dense=dense,
             crop_size=size,
             frames_per_clip=64,
             patch_size=size_of_patch,
@@ -190,11 +237,16 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
             qkv_bias="blocks.0.attn.qkv.bias" in weights,
         )
     renamed = _renamed(weights)
-    checkpoint.check_names(module.model.state_dict(), renamed, path)
+    places = {name.removeprefix("model."): name for name in module.state_dict()}
+    checkpoint.check_names({name: module.state_dict()[place] for name, place in places.items()}, renamed, path)
     checkpoint.check_finite(renamed, path)
-    positions = _positions(path, weights.get("pos_embed"), module, mask_tokens, loading.positions)
+    if dense and loading.positions not in ("auto", "rotary"):
+        raise UserError(
+            f"encoder.positions={loading.positions}: {path} is V-JEPA 2.1, which has rotations; leave it out"
+        )
+    positions = None if dense else _positions(path, weights.get("pos_embed"), module, mask_tokens, loading.positions)
     module.to_empty(device="cpu")
-    module.model.load_state_dict(renamed)
+    module.load_state_dict({places[name]: value for name, value in renamed.items()})
     if positions is None:
         return module
     if not loading.heads and (dim, depth) not in SIZES_1:
@@ -224,7 +276,7 @@ def _positions(path: Path, stored: Tensor | None, module: VJEPA2, mask_tokens: i
         UserError: it is not known which they are, or `stated` is what the table shows they are not.
     """
     size, patch = (module.dim, len(module.model.layer)), module.tubelet[1]
-    known = stored is not None and _sincos.recognize(stored)
+    known = stored is not None and vjepa_positions.recognize(stored)
     if known and stored is not None:
         kind, times, side = known
         # The published files of V-JEPA 2 hold a table that nothing reads.
@@ -251,9 +303,9 @@ def _positions(path: Path, stored: Tensor | None, module: VJEPA2, mask_tokens: i
             )
         return None
     if stated.startswith("sincos"):
-        kind = _sincos.KINDS[stated == "sincos_uniform"]
+        kind = vjepa_positions.KINDS[stated == "sincos_uniform"]
         side = (384 if "384" in path.name else 224) // patch
-        return _sincos.table(kind, module.dim, FRAMES_1 // module.tubelet[0], side)
+        return vjepa_positions.table(kind, module.dim, FRAMES_1 // module.tubelet[0], side)
     if stated == "auto" and size in SIZES_1 and mask_tokens <= 2:
         raise UserError(
             f"{path} holds no table of positions (pos_embed), so it may be V-JEPA 1 or V-JEPA 2: give "
@@ -265,11 +317,6 @@ def _positions(path: Path, stored: Tensor | None, module: VJEPA2, mask_tokens: i
             "encoder.positions=sincos_uniform or sincos means V-JEPA 1"
         )
     return None
-
-
-def _unturned(qk: Tensor, positions: object) -> Tensor:
-    """Queries or keys as they are, in place of transformers' rotation."""
-    return qk
 
 
 def _read_weights(path: Path, loading: Loading) -> tuple[checkpoint.Weights, int]:
@@ -301,9 +348,14 @@ def _read_weights(path: Path, loading: Loading) -> tuple[checkpoint.Weights, int
 def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename weights to transformers' names, with queries, keys and values apart."""
     changes = {"patch_embed.": "embeddings.patch_embeddings.", "blocks.": "layer.", "norm.": "layernorm."}
+    if "video_mod_embed" in weights:
+        changes |= {"video_mod_embed": "video_embedding", "norms_block.3.": "layernorm.", "norms_block.": "norms."}
     renamed: dict[str, Tensor] = {}
     for name, value in weights.items():
-        if name == "pos_embed":  # read apart
+        # The positions are read apart; of V-JEPA 2.1 what still images pass through is left out.
+        if name == "pos_embed" or (
+            "video_mod_embed" in weights and re.match(r"patch_embed_img\.|img_mod_embed$", name)
+        ):
             continue
         start = next((old for old in changes if name.startswith(old)), "")
         new = (changes.get(start, "") + name.removeprefix(start)).replace(".attn.", ".attention.")

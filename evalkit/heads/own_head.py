@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
@@ -41,13 +42,13 @@ def class_order(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
     """
     if unnamed := [label for label in labels if re.fullmatch(r"LABEL_\d+", label)]:
         raise UserError(
-            f"adapter=own_head: the checkpoint does not name its {len(labels)} classes ({', '.join(unnamed[:SHOWN])}): "
+            f"the checkpoint does not name its {len(labels)} classes ({', '.join(unnamed[:SHOWN])}): "
             "give adapter.labels=FILE, a text file with their names in its order, one in each line"
         )
     numbers: dict[str, int] = {}
     for number, label in enumerate(labels):
         if (same := numbers.setdefault(_plain(label), number)) != number:
-            raise UserError(f"adapter=own_head: labels {same} and {number} of the checkpoint are both {label!r}")
+            raise UserError(f"labels {same} and {number} of the checkpoint are both {label!r}")
     wanted = {_plain(name): name for name in classes}
     absent = [name for plain, name in wanted.items() if plain not in numbers]
     other = [labels[number] for plain, number in numbers.items() if plain not in wanted]
@@ -61,10 +62,27 @@ def class_order(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
             if names
         ]
         raise UserError(
-            f"adapter=own_head: {'; '.join(parts)}. If the order is another or names are spelled otherwise, give "
-            "adapter.labels=FILE, a text file with the data set's names in the checkpoint's order, one in each line"
+            f"the checkpoint's labels are not the data set's classes: {'; '.join(parts)}. If the order is another or "
+            "names are spelled otherwise, give adapter.labels=FILE, a text file with the data set's names in the "
+            "checkpoint's order, one in each line"
         )
     return [numbers[_plain(name)] for name in classes]
+
+
+def read_labels(file: Path, count: int) -> tuple[str, ...]:
+    """The names of a checkpoint's classes in its order, from a text file with one in each line.
+
+    Raises:
+        UserError: the file cannot be read, or has not so many names.
+    """
+    try:
+        lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"adapter.labels={file}: wanted a text file with a name in each line: {error}") from None
+    labels = tuple(line.strip() for line in lines if line.strip())
+    if len(labels) != count:
+        raise UserError(f"adapter.labels={file} has {len(labels)} names, and the checkpoint {count} classes")
+    return labels
 
 
 def _plain(name: str) -> str:

@@ -73,6 +73,22 @@ def test_the_tokens_of_all_clips_are_joined_crop_by_crop(
         assert one.detail["probabilities"] == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
+def test_a_probe_of_another_order_of_classes_is_mapped_by_their_names(
+    tmp_path: Path, fixture: tuple[dict[str, Tensor], Tensor, Tensor]
+) -> None:
+    weights, tokens, logits = fixture
+    probe, labels = write(tmp_path / "probe.pt", weights), tmp_path / "labels.txt"
+    labels.write_text("C\ne\na\nb\nd\n")
+    with torch.no_grad():
+        found = make(FIVE, probe=probe, labels=labels, **AS_THEIRS)(tokens.view(2, 1, 4, 16, 48))[0, :, 0]
+    assert (found - logits[:, [2, 3, 0, 4, 1]]).abs().max() < 1e-5
+    assert "no effect without adapter.probe=" in refusal(FIVE, labels=labels)
+    labels.write_text("a\nb\nc\nd\nf\n")
+    assert "1 of its 5 labels are no class of the data set ('f')" in refusal(
+        FIVE, probe=probe, labels=labels, **AS_THEIRS
+    )
+
+
 CHANGES: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "missing pooler.blocks.0.attn.proj.bias": lambda weights: weights.pop("pooler.blocks.0.attn.proj.bias"),
     "unexpected pooler.blocks.2.norm1.bias": lambda weights: weights.update(

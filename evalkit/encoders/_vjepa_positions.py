@@ -1,8 +1,9 @@
-"""V-JEPA 1's table of positions: fixed sines and cosines of a token's time, row and column."""
+"""Positions of V-JEPA: version 1's table of fixed sines and cosines of time, row and column; 2.1's rotations."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -52,6 +53,36 @@ def resized(positions: Tensor, grid: tuple[int, int, int]) -> Tensor:
     if tuple(positions.shape[:3]) != grid:
         positions = F.interpolate(positions.movedim(-1, 0)[None], size=grid, mode="trilinear")[0].movedim(0, -1)
     return positions.reshape(1, -1, positions.shape[-1])
+
+
+def turned(side: int, qk: Tensor, places: Sequence[Tensor]) -> Tensor:
+    """Queries or keys (B, heads, N, D) after V-JEPA 2.1's rotations, as transformers' blocks of V-JEPA 2 ask for them.
+
+    A third of the width each is turned by time, row and column, in pairs of neighbors that share an angle; rows and
+    columns of any grid go from 0 to `side` - 1, those of the square that it was trained on first.
+
+    Args:
+        side: rows and columns of that square.
+        qk: queries or keys.
+        places: whole numbers from 0 of each token's time, row and column, (1, heads, N).
+    """
+    width = 2 * (qk.shape[-1] // 3 // 2)
+    speeds = 10_000.0 ** -(torch.arange(width // 2, dtype=qk.dtype, device=qk.device) / (width / 2))
+    parts = []
+    for axis, numbers in enumerate(places):
+        place = numbers.to(qk.dtype)
+        if axis and (last := place.max()) > 0:
+            place = place * (side - 1) / last
+        angles = (place[..., None] * speeds).repeat_interleave(2, -1)
+        part = qk[..., axis * width : (axis + 1) * width]
+        across = torch.stack([-part[..., 1::2], part[..., ::2]], -1).flatten(-2)
+        parts.append(part * angles.cos() + across * angles.sin())
+    return torch.cat([*parts, qk[..., 3 * width :]], -1)
+
+
+def unturned(qk: Tensor, places: object) -> Tensor:
+    """Queries or keys as they are, in place of transformers' rotation."""
+    return qk
 
 
 def _widths(kind: Kind, dim: int) -> tuple[int, int, int]:
