@@ -24,6 +24,7 @@ MINI = {"adapter.epochs": "1", "clip.frames": "8"}
 SAME_WEIGHTS = 0.01  # share by which the parameters of a checkpoint may differ from the card's
 # Words of the user's own beside a card's line: what is measured stays the same.
 _OF_THE_LINE = ("task", "adapter", "adapter.from", "lm", "lm.precision", "config", "suite")
+_SECTIONS = ("data", "clip", "adapter", "trainer")
 _OF_DATA = ("data.root", "data.videos", "data.expect")
 
 
@@ -63,10 +64,7 @@ def line(card: Card, words: Sequence[str]) -> list[str]:
         raise UserError("verify: a key is given twice")
     mini = given.get("mini") == "true"  # which verifies nothing
     for key in given:
-        of_protocol = key.partition(".")[0] in ("clip", "adapter", "trainer", "data") and key not in (
-            *_OF_DATA,
-            *card.files,
-        )
+        of_protocol = key.partition(".")[0] in _SECTIONS and key not in (*_OF_DATA, *card.files)
         if key in _OF_THE_LINE or (of_protocol and not mini):
             raise UserError(
                 f"verify {card.name}: {key}= would change what is verified; evalkit run takes it: evalkit run "
