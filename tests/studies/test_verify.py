@@ -142,6 +142,7 @@ def test_the_line_is_run_and_its_result_judged(
     assert "adapter.epochs=1" in trained and "data.protocol=vjepa2" in trained
     assert "adapter.epochs=1" not in verify.line(CARD, ["mini=true", "adapter.probe=p.pt", "ckpt=tiny.pt"])
     assert "adapter.epochs=1" not in verify.line(MSRVTT, ["mini=true"])
+    assert "clip.size=64" in verify.line(MSRVTT, ["mini=true", "clip.size=64"])  # which verifies nothing
 
 
 def test_a_card_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
