@@ -71,8 +71,8 @@ def turned(side: int, qk: Tensor, places: Sequence[Tensor]) -> Tensor:
     parts = []
     for axis, numbers in enumerate(places):
         place = numbers.to(qk.dtype)
-        if axis and (last := place.max()) > 0:
-            place = place * (side - 1) / last
+        if axis:
+            place = place * (side - 1) / place.max().clamp(min=1)
         angles = (place[..., None] * speeds).repeat_interleave(2, -1)
         part = qk[..., axis * width : (axis + 1) * width]
         across = torch.stack([-part[..., 1::2], part[..., ::2]], -1).flatten(-2)

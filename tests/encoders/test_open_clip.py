@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from evalkit.api import Clip, Loading, has_text
-from evalkit.encoders import load_encoder
+from evalkit.encoders import load_encoder, read_preset
 from evalkit.encoders.open_clip import pretrained_name
 from evalkit.errors import UserError
-from evalkit.weights import checkpoint
+from evalkit.weights import checkpoint, huggingface, presets
 from tests import saved
 from tests.encoders.test_processors import alike, shown
 from tests.saved import same
@@ -29,6 +29,20 @@ TINY = {
     "vision_cfg": {"image_size": 32, "layers": 3, "width": 64, "head_width": 32, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
 }
+
+TINY_PE = {  # Perception Encoder's trunk is timm's, and its frames' vectors come of attention to all tokens
+    "embed_dim": 16,
+    "vision_cfg": {
+        "image_size": 384,  # the trunk takes no other
+        "timm_model_name": "vit_pe_core_tiny_patch16_384",
+        "timm_model_pretrained": False,
+        "timm_pool": "map",
+        "timm_proj": None,
+    },
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    "custom_text": True,
+}
+PE_PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
 
 
 @pytest.fixture
@@ -97,13 +111,53 @@ def test_weights_are_required_and_get_the_activation_that_they_were_trained_with
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A tiny model as open_clip saves it; only where open_clip is installed."""
+    return write(tmp_path, TINY, {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "resize_mode": "squash"})
+
+
+def write(path: Path, model_cfg: dict[str, Any], preprocess: dict[str, Any]) -> Path:
     open_clip = real()
-    preprocess = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "resize_mode": "squash"}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": preprocess}))
+    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess}))
     torch.manual_seed(0)
-    model = open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False)
-    torch.save(model.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
-    return tmp_path
+    model = open_clip.create_model(f"local-dir:{path}", load_weights=False)
+    torch.save(model.state_dict(), path / "open_clip_pytorch_model.bin")
+    return path
+
+
+def test_a_perception_encoder_gives_what_open_clip_gives(tmp_path: Path) -> None:
+    open_clip = real()
+    encoder: Any = load_encoder(str(write(tmp_path, TINY_PE, PE_PREPROCESS)))
+    model = open_clip.create_model(f"local-dir:{tmp_path}").eval()
+    assert encoder.clip == Clip(8, 384, (0.5,) * 3, (0.5,) * 3, resize="squash")
+    assert (encoder.dim, encoder.pooled_dim) == (192, 16) and has_text(encoder)
+    video, texts = torch.randn(1, 2, 3, 384, 384), ["a red ring", "Two dogs"]
+    tokenize = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    with torch.no_grad():
+        encoded, frames = encoder(video, layers=2), video.flatten(0, 1)
+        assert same(encoded.pooled, model.encode_image(frames).mean(0, keepdim=True), 1e-5)
+        assert same(encoded.tokens.flatten(0, 1), model.visual.trunk.forward_features(frames)[:, 1:], 1e-5)
+        assert same(encoder(video).pooled, encoded.pooled, 1e-6) and len(encoded.layers) == 2
+        assert same(encoder.encode_text(texts), model.encode_text(tokenize(texts)), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "vision", "file"),  # billions of weights as the authors' table rounds them; GB of float32 on the hub
+    [("tiny", 0.01, 0), ("small", 0.02, 0.349), ("base", 0.09, 1.79), ("large", 0.32, 2.68), ("giant", 1.88, 0)],
+)
+def test_perception_encoders_are_as_large_as_published(name: str, vision: float, file: float) -> None:
+    real()
+    with torch.device("meta"):
+        module: Any = read_preset(f"pe_core_{name}").build()
+    towers = module.image.model
+    assert round(sum(value.numel() for value in towers.visual.parameters()) / 1e9, 2) == vision
+    total = sum(value.numel() for value in module.parameters())
+    assert total == presets.card(presets.presets()[f"pe_core_{name}"]).parameters
+    assert not file or total * 4 / 1e9 == pytest.approx(file, rel=0.01)
+
+
+def test_a_preset_of_the_package_fetches_nothing_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    monkeypatch.setattr(huggingface, "fetch", lambda name: pytest.fail(f"fetched {name}"))
+    assert saved.refusal("pe_core_base").endswith("pip install 'evalkit[open_clip]'")
 
 
 def test_the_real_package_gives_what_open_clip_gives(folder: Path) -> None:
