@@ -58,7 +58,7 @@ def definition(weights: dict[str, Tensor], video: Tensor, out_layers: list[int])
         block = f"blocks.{i}"
         qkv = linear(norm(x, weights, f"{block}.norm1", 1e-6), weights, f"{block}.attn.qkv").chunk(3, -1)
         heads = []
-        for q, k, v in zip(*(part.split(each, -1) for part in qkv), strict=True):
+        for q, k, v in zip(*(torch.split(part, each, -1) for part in qkv), strict=True):
             q, k = (
                 torch.cat(
                     [rotated(part[..., n * width : (n + 1) * width], place) for n, place in enumerate(places)]
