@@ -43,7 +43,8 @@ DOCUMENTS = (
 
 
 def text(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
+    """A document, in which a line that goes on in the next is one."""
+    return re.sub(r"\\\n\s*", "", (ROOT / name).read_text(encoding="utf-8"))
 
 
 LINES = [
@@ -51,10 +52,10 @@ LINES = [
     for name in ("README.md", "docs/commands.md", "docs/encoders.md")
     for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary|check|plan|sweep) .*)$", text(name), re.MULTILINE)
 ]
-LINES += [  # in blocks, where a launcher may stand before them, or a line may go on in the next
+LINES += [  # in blocks, where a launcher may stand before them
     line
     for block in re.findall(r"^```\n(.*?)^```", text("docs/scale.md"), re.DOTALL | re.MULTILINE)
-    for line in re.findall(r"^.*\bevalkit ((?:run|plan|sweep) .*)$", re.sub(r"\\\n\s*", "", block), re.MULTILINE)
+    for line in re.findall(r"^.*\bevalkit ((?:run|plan|sweep) .*)$", block, re.MULTILINE)
 ]
 
 
