@@ -4,15 +4,58 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import evalkit
+from evalkit.errors import UserError, nearest
+from evalkit.runtime import bounded
+
+Folder = Literal["suites", "studies", "cards"]
+KINDS: dict[Folder, str] = {"suites": "suite", "studies": "study", "cards": "card"}
+MOST_BYTES = 1_000_000  # of a file
 
 
-def files(folder: Literal["suites", "studies", "cards"]) -> dict[str, Path]:
+def files(folder: Folder) -> dict[str, Path]:
     """The files in a folder of configs/ by name."""
     folders = [Path(path) / "configs" / folder for path in evalkit.__path__]
     return {file.stem: file for place in folders for file in sorted(place.glob("*.yaml"))}
+
+
+def find(folder: Folder, name: str, words: str, hint: str = "") -> Path:
+    """The file of this name, or at this path.
+
+    Args:
+        folder: of configs/.
+        name: as typed.
+        words: that were typed, for the error.
+        hint: what else the error says where no name is near; the names that there are.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = files(folder)
+    file = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else known.get(name)
+    if file is None or not file.is_file():
+        near = nearest(name, known)
+        advice = f"Did you mean {near!r}?" if near else hint or f"Known: {', '.join(known)}"
+        raise UserError(f"{words}: there is no such {KINDS[folder]}. {advice}")
+    return file
+
+
+def values(file: Path, check: bool = True) -> Any:
+    """What a file holds; `check` refuses what would grow while it is read, as a stranger's file may.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large, or no text.
+        RecursionError, yaml.YAMLError: it is no yaml.
+    """
+    import yaml
+
+    text = bounded.read_bytes(file, MOST_BYTES).decode()
+    if check:
+        bounded.check_yaml(text)
+    return yaml.safe_load(text)
 
 
 def summary(file: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from evalkit.config import named
 from evalkit.datasets import published
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,10 @@ def read(name: str) -> Suite:
     """
     import yaml
 
-    known = suites()
-    file = Path(name).expanduser() if name.endswith(".yaml") else known.get(name)
-    if file is None or not file.is_file():
-        raise UserError(f"suite={name}: there is no such suite.{suggest(name, known)} Known: {', '.join(known)}")
+    file = named.find("suites", name, f"suite={name}")
     try:
-        return Suite(**yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, yaml.YAMLError) as error:
+        return Suite(**named.values(file))
+    except (TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file} is no suite: {' '.join(str(error).split())}; wanted cells, and rows, sizes") from error
 
 

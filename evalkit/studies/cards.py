@@ -14,11 +14,9 @@ from typing import Any
 
 from evalkit.config import named
 from evalkit.datasets import published
-from evalkit.errors import UserError, in_line, nearest
-from evalkit.runtime import bounded
+from evalkit.errors import UserError, in_line
 from evalkit.weights import presets
 
-MOST_BYTES = 100_000
 TFLOPS = 100  # that the minutes of a list are told by: a third of what an A100 does at most in bfloat16
 
 
@@ -130,17 +128,9 @@ def read(name: str) -> Card:
     """
     import yaml
 
-    known = cards()
-    file = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else known.get(name)
-    if file is None or not file.is_file():
-        near = nearest(name, known)
-        hint = f"Did you mean {near!r}?" if near else "`evalkit verify list` shows all"
-        raise UserError(f"verify {name}: there is no such card. {hint}")
+    file = named.find("cards", name, f"verify {name}", "`evalkit verify list` shows all")
     try:
-        text = bounded.read_bytes(file, MOST_BYTES).decode()
-        if file != known.get(file.stem):
-            bounded.check_yaml(text)
-        return _card(file, yaml.safe_load(text))
+        return _card(file, named.values(file, check=file != cards().get(file.stem)))  # there are many, to be listed
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file}: no card: {in_line(error)[:300]}") from error
 

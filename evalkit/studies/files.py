@@ -13,11 +13,9 @@ from typing import Any, Literal
 
 from evalkit.config import named
 from evalkit.errors import UserError, in_line, nearest
-from evalkit.runtime import bounded
 
 Kind = Literal["adapt", "run"]
 Words = Mapping[Kind, tuple[str, ...]]
-MOST_BYTES = 1_000_000
 # `{adapt}` in a line is the folder that the line before it trained, `{NAME.adapt}` that of another cell.
 PLACEHOLDER = re.compile(r"\{(?:([^{}]*)\.)?adapt\}")
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -134,16 +132,10 @@ def read(name: str) -> Study:
     """
     import yaml
 
-    known = studies()
-    file = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else known.get(name)
-    if file is None or not file.is_file():
-        near = nearest(name, known)
-        hint = f"Did you mean '{near}'?" if near else f"Known: {', '.join(known)}; or a file of your own, study.yaml"
-        raise UserError(f"study {name}: there is no such study. {hint}")
+    hint = f"Known: {', '.join(studies())}; or a file of your own, study.yaml"
+    file = named.find("studies", name, f"study {name}", hint)
     try:
-        text = bounded.read_bytes(file, MOST_BYTES).decode()
-        bounded.check_yaml(text)
-        values = yaml.safe_load(text)
+        values = named.values(file)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file}: not readable as yaml: {in_line(error)[:300]}") from error
     return _Reader(file).study(values)
