@@ -220,7 +220,9 @@ def write_run(
         Evidence(controls_predicted, on_val),
     )
     predicted.journal.remove()
-    for remark in filter(None, (table.collapsed(rows, task.classes or ()), table.tied(selection))):
+    for remark in filter(
+        None, (table.collapsed(rows, task.classes or (), selection is not None), table.tied(selection))
+    ):
         logger.warning(remark)
     return written
 

@@ -164,12 +164,13 @@ def interval(numbers: Sequence[float | None], sign: str = "", missing: str = "-"
     return " to ".join(known) if all(known) else missing
 
 
-def collapsed(rows: Sequence[Row], names: Sequence[str] = ()) -> str:
+def collapsed(rows: Sequence[Row], names: Sequence[str] = (), fitted: bool = True) -> str:
     """A line where one answer is given for most examples, and far more often than it is right; else empty.
 
     Args:
         rows: of the test examples; those whose target is no number, or that have no answer, do not count.
         names: of the classes that the numbers stand for.
+        fitted: by this run, so that more training may help.
     """
     answers = [(_first(row.prediction), row.target) for row in rows if type(row.target) is int]
     given = Counter(answer for answer, _ in answers if answer is not None)
@@ -180,9 +181,12 @@ def collapsed(rows: Sequence[Row], names: Sequence[str] = ()) -> str:
     if count < MOST * given.total() or count < TIMES * right:
         return ""
     name = printable(names[answer][:60]) if answer < len(names) else str(answer)
+    advice = (
+        ": the head has hardly learned. See its scores on val (selection in result.json); more epochs or another "
+        "adapter.lr may help"
+    )
     return (
-        f"{count:,} of {given.total():,} answers are {name!r}, which is right for {right:,}: the head has hardly "
-        "learned. See its scores on val (selection in result.json); more epochs or another adapter.lr may help"
+        f"{count:,} of {given.total():,} answers are {name!r}, which is right for {right:,}{advice if fitted else ''}"
     )
 
 

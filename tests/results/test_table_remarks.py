@@ -22,6 +22,8 @@ def test_answers_that_are_nearly_all_of_one_class_are_told(as_list: bool) -> Non
     answers: list[Any] = [2] * 94 + [0, 1, 3, 0, 1, 3]
     told = collapsed(rows([[a, 1] if as_list else a for a in answers], FOUR), ["run", "jump", "sit", "fall"])
     assert told.startswith("94 of 100 answers are 'sit', which is right for 25: the head has hardly learned.")
+    untrained = collapsed(rows(answers, FOUR), fitted=False)  # as letters of a language model, which no epoch changes
+    assert untrained == "94 of 100 answers are '2', which is right for 25"
 
 
 @pytest.mark.parametrize(

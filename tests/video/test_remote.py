@@ -15,8 +15,8 @@ from evalkit.video.clips import Failure, read_clip
 from evalkit.video.decode import open_video
 from tests.video.packed import pack, served
 
-pytest.importorskip("fsspec")
-pytest.importorskip("aiohttp")
+pytest.importorskip("fsspec", reason="needs fsspec: pip install 'evalkit[url]'")
+pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'evalkit[url]'")
 
 
 @pytest.fixture(autouse=True)

@@ -163,7 +163,7 @@ def predict(
         with torch.inference_mode():
             of_batch = adapter.predict_all(batch.examples, features)
         of_batches.append([check_predictions(adapter, some, len(batch.examples)) for some in of_batch])
-    shares = ranks.broadcast(ranks.gather(of_batches))
+    shares = ranks.gather_all(of_batches)
     for place in range(len(batches)):
         for of_point, some in zip(predictions, shares[place % ranks.size][place // ranks.size], strict=True):
             of_point += some
@@ -181,4 +181,4 @@ def val_score(adapter: Adapter, data: Examples, ranks: Ranks = ALONE) -> float:
     for batch in data.batches(ranks.share(batches)):
         with torch.inference_mode():
             total += adapter.val_score(batch) * len(batch.examples)
-    return sum(ranks.broadcast(ranks.gather(total))) / len(places)
+    return sum(ranks.gather_all(total)) / len(places)
