@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +38,23 @@ def load(file: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     """Load the model and the tokenizer of a GGUF file; quantized weights are as the file's numbers say, in `dtype`.
 
     Raises:
-        UserError: the package gguf is not installed, or the file is damaged, of a kind that transformers does not read,
+        UserError: the package gguf or accelerate is not installed, or the file is damaged, of a kind that transformers does not read,
             or does not hold exactly the weights of its model.
     """
     if not file.is_file():
         raise UserError("no such file")
-    if importlib.util.find_spec("gguf") is None:
-        raise UserError("a GGUF file needs the package gguf, which is not installed: pip install 'evalkit[gguf]'")
+    for package in ("gguf", "accelerate"):  # transformers asks for both
+        if importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"a GGUF file needs the package {package}, which is not installed: pip install 'evalkit[gguf]'"
+            )
     with file.open("rb") as opened:
         if opened.read(len(MAGIC)) != MAGIC:
             raise UserError("it does not begin as a GGUF file does: it is damaged, or of another kind")
     peft_adapters.refuse_folder(file.parent, str(file.parent))
     try:
-        with huggingface.quietly():
+        # transformers' progress bar of a GGUF file heeds none of its settings
+        with huggingface.quietly(), contextlib.redirect_stderr(io.StringIO()):
             return _load(file, dtype)
     except UserError:
         raise

@@ -73,7 +73,9 @@ def write(file: Path, model: Any, tokenizer: Any, weights: dict[str, Tensor]) ->
     return file
 
 
-def test_a_gguf_file_is_the_model_that_was_saved_and_its_folder_is_too(lm: Path, tmp_path: Path) -> None:
+def test_a_gguf_file_is_the_model_that_was_saved_and_its_folder_is_too(
+    lm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, tokenizer = load(str(lm))
     file = write(tmp_path / "model.gguf", model, tokenizer, tensors(model))
     ids = torch.tensor([[2, 17, 50, 99, 120]])
@@ -85,6 +87,7 @@ def test_a_gguf_file_is_the_model_that_was_saved_and_its_folder_is_too(lm: Path,
         assert off < (1e-5 if precision == "32" else 0.05)
     (likelihood,) = LanguageModel(*load(str(file))).loglikelihoods([Continuation(0, "What happens?", "a red ring")])
     assert likelihood.logprob < 0
+    assert capsys.readouterr().err == ""  # no progress bar of transformers'
 
 
 def test_tensors_that_are_missing_or_would_be_passed_over_are_told(lm: Path, tmp_path: Path) -> None:
