@@ -38,8 +38,8 @@ def load(file: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     """Load the model and the tokenizer of a GGUF file; quantized weights are as the file's numbers say, in `dtype`.
 
     Raises:
-        UserError: the package gguf or accelerate is not installed, or the file is damaged, of a kind that transformers does not read,
-            or does not hold exactly the weights of its model.
+        UserError: the package gguf or accelerate is not installed, or the file is damaged, of a kind that transformers
+            does not read, or does not hold exactly the weights of its model.
     """
     if not file.is_file():
         raise UserError("no such file")
