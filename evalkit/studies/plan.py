@@ -192,21 +192,23 @@ class _Planner:
             re.sub("\0(\\d+)\0", lambda number: str(folders[int(number[1])]), word)
             for word in shlex.split(PLACEHOLDER.sub(filled, line))
         ]
-        added = list(self.study.mini.get(kind, ())) + list(cell.mini.get(kind, ())) if self.mini else []
         common = self.study.words.get(kind, ())
-        task = next(
-            (w.removeprefix("task=") for w in (*reversed([*own, *added]), *common) if w.startswith("task=")), ""
-        )
-        task = display_name(task)
+        added = self.study.mini.get(kind, ()) if self.mini else ()
+        of_mini = cell.mini.get(kind, ()) if self.mini else ()
+        every = (*common, *own, *added, *of_mini)
+        task = display_name(next((w.removeprefix("task=") for w in reversed(every) if w.startswith("task=")), ""))
         # An encoder that was trained is as it is: what would make one is for lines that begin with their own.
-        ckpt = next((word for word in own if word.startswith("ckpt=")), "")
-        trained = ckpt.removeprefix("ckpt=") in map(str, folders) if ckpt else bool(before)
+        ckpt = next((word for word in (*reversed(of_mini), *own) if word.startswith("ckpt=")), "")
+        if ckpt in of_mini:
+            trained = not ckpt.startswith("ckpt=random:")
+        else:
+            trained = ckpt.removeprefix("ckpt=") in map(str, folders) if ckpt else bool(before)
         if trained and not ckpt:
             own.append(f"ckpt={before[-1].config.options.out}")
         settled: dict[str, str] = {}
-        for word in (*common, *own, *added):
+        for word in (*common, *own, *added, *of_mini):
             key = word.partition("=")[0]
-            if self._is_for(key, kind, task, trained and word not in own):
+            if self._is_for(key, kind, task, trained and word not in (*own, *of_mini)):
                 plain = self._plain(key, kind, task)
                 settled[plain] = plain + word[len(key) :]
         named = bool(ckpt) or trained

@@ -68,8 +68,16 @@ def run(study: Study, words: Sequence[str]) -> int:
 
 def describe(study: Study, words: Sequence[str]) -> str:
     """What a study asks: each cell with its lines, and where the data of its tasks are looked for."""
-    planned = plan(study, words)
-    lines = [study.title, *([study.source] if study.source else []), ""]
+    to_give = []
+    try:
+        planned = plan(study, words)
+    except UserError as error:  # perhaps no more is wrong than that a study of the user's encoder has none yet
+        to_give = ["ckpt=ENCODER is yours to name", ""]
+        try:
+            planned = plan(study, [*words, "ckpt=ENCODER"])
+        except UserError:
+            raise error from None
+    lines = [study.title, *([study.source] if study.source else []), "", *to_give]
     for cell in study.cells:
         lines.append(f"{cell.name}" + (f"  ({cell.group})" if cell.group else ""))
         lines += [f"  evalkit {shlex.join(one.words)}" for one in planned.adapts[cell.name]]

@@ -67,6 +67,15 @@ def test_the_words_of_the_miniature_count_and_make_no_other_encoder_of_a_trained
     assert "seed=5" in words_of(other.adapts["b"][0])
 
 
+def test_the_miniature_of_a_cell_begins_with_an_encoder_of_its_own(tmp_path: Path) -> None:
+    text = STUDY + "  - {name: e, adapt: 'ckpt={a.adapt} adapter.tune=2', mini: {adapt: ckpt=demo seed=7}}\n"
+    (of_e,) = planned(tmp_path, "mini=true", "ckpt=demo", text=text).adapts["e"]
+    assert {"ckpt=demo", "adapter.tune=2", "seed=7"} <= words_of(of_e)  # which is trained: no setting of another's
+    assert not {word for word in words_of(of_e) if word.startswith("encoder.")}
+    (of_e,) = planned(tmp_path, "ckpt=demo", text=text).adapts["e"]
+    assert of_e.config.options.ckpt.startswith(str(tmp_path / "out" / "study-mine" / "adapted"))
+
+
 def test_a_folder_is_known_by_its_configuration_and_by_the_files_that_it_names(tmp_path: Path) -> None:
     first = planned(tmp_path, "ckpt=demo").adapts["a"][0].config.options.out
     assert first.name.startswith("a-") and planned(tmp_path, "ckpt=demo").adapts["a"][0].config.options.out == first
@@ -120,6 +129,10 @@ def test_data_that_are_not_there_are_told_before_anything_is_run(tmp_path: Path)
     check_data(planned(tmp_path, "ckpt=demo", "mini=true"))
     told = describe(found.study, ["ckpt=demo"])
     assert "egoschema.data.root=data/egoschema  is not there; read by a\n" in told
+    without = describe(found.study, [])
+    assert "ckpt=ENCODER is yours to name\n" in without and "ckpt=ENCODER out=" in without
+    with pytest.raises(UserError, match="adapter.tune"):  # what else is wrong is told
+        describe(found.study, ["adapter.tune=nothing"])
 
 
 @pytest.mark.parametrize("name", files.studies())
