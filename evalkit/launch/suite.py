@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Sequence
 
@@ -103,10 +102,6 @@ def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
 def _means(suite: Suite, done: Sequence[tuple[str, Done]]) -> tuple[list[tuple[str, ...]], str]:
     """The stratified mean of each adaptation of which every task has a score, and the VideoGLUE score of all four.
 
-    The score takes one cost of each adaptation, though the layers that are trained differ from task to task. As the
-    papers print that of the classification head, it is the `adapter.trainable_flops` of the suite's first task,
-    kinetics400 in VideoGLUE's, in GFLOPs per clip (VideoPrism, table 17).
-
     Returns:
         Rows of the table, and a line that says why the four means have no score; empty where they have, or are not all
         there.
@@ -125,16 +120,15 @@ def _means(suite: Suite, done: Sequence[tuple[str, Done]]) -> tuple[list[tuple[s
         return nearest_row(suite, encoder, known)
 
     for adaptation in suite.cells:
-        of_task = {record["task"]["name"]: record for how, record in scored if how == adaptation}
-        values = {name: record["scores"][0]["value"] for name, record in of_task.items()}
-        if len(values) != sum(how == adaptation for how, _ in done) or None in values.values():
+        records = [outcome.record for how, outcome in done if how == adaptation]
+        of_adaptation = videoglue.mean_and_cost([record for record in records if record])
+        if of_adaptation is None or None in records:
             continue
-        mean = videoglue.stratified_mean({name.removesuffix("@mini"): value for name, value in values.items()})
+        mean, costs[adaptation] = of_adaptation
         rows.append(
             ("stratified mean", adaptation, "", decimal(mean), *[""] * 3, *in_print("stratified_mean", adaptation))
         )
         means[adaptation] = mean
-        costs[adaptation] = (of_task.get(first, {}).get("adapter", {}).get("trainable_flops") or math.nan) / 1e9
     if means.keys() != {*videoglue.ADAPTATIONS}:
         return rows, ""
     try:

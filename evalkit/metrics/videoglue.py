@@ -6,8 +6,9 @@ https://arxiv.org/abs/2307.03166, equation 3; VideoPrism's table 17 (https://arx
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from evalkit.errors import UserError
 
@@ -39,6 +40,32 @@ def stratified_mean(scores: Mapping[str, float]) -> float:
         raise UserError(f"VideoGLUE is taken over {', '.join(sorted(known))}; {named}")
     groups = [[scores[task] for task in tasks if task in scores] for tasks in GROUPS.values()]
     return fmean(fmean(group) for group in groups if group)
+
+
+def mean_and_cost(records: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """The stratified mean of one adaptation's runs, and what they train: GFLOPs of one clip.
+
+    The layers that are trained differ from task to task; as the papers print those of the classification head, the
+    `adapter.trainable_flops` of the first run count, which is Kinetics-400's in VideoGLUE's order.
+
+    Args:
+        records: of the runs (docs/results.md), in the order of the tasks; a miniature counts as its task.
+
+    Returns:
+        The mean in 0..100, and the cost, NaN where the first record has none. None where a run has no score.
+
+    Raises:
+        UserError: a task is in no group.
+    """
+    scores: dict[str, float] = {}
+    for record in records:
+        if not record["scores"] or record["scores"][0]["value"] is None:
+            return None
+        scores[record["task"]["name"].removesuffix("@mini")] = record["scores"][0]["value"]
+    if not records:
+        return None
+    flops = records[0]["adapter"].get("trainable_flops") or math.nan
+    return stratified_mean(scores), flops / 1e9
 
 
 def score(means: Mapping[str, float], costs: Mapping[str, float]) -> float:

@@ -117,20 +117,14 @@ def _sentences(study: Study, points: Sequence[Point], pairs: Pairs) -> list[str]
 
 
 def _videoglue(study: Study, outcomes: Mapping[str, Outcome]) -> list[str]:
-    """The stratified mean of each of VideoGLUE's adaptations and their score; nothing until all of them are there.
-
-    What an adaptation costs is the GFLOPs per clip of the layers that it trains on its cell's first task, as for
-    suite=videoglue_score.
-    """
+    """The stratified mean of each of VideoGLUE's adaptations and their score; nothing until all of them are there."""
     means: dict[str, float] = {}
     costs: dict[str, float] = {}
     for adaptation, name in study.videoglue.items():
-        records = [record for _, record in outcomes[name].runs]
-        scores = {r["task"]["name"].removesuffix("@mini"): r["scores"][0]["value"] for r in records if r["scores"]}
-        if not scores or outcomes[name].failure or None in scores.values():
+        of_cell = None if outcomes[name].failure else videoglue.mean_and_cost([r for _, r in outcomes[name].runs])
+        if of_cell is None:
             return []
-        means[adaptation] = videoglue.stratified_mean(scores)
-        costs[adaptation] = (records[0]["adapter"].get("trainable_flops") or math.nan) / 1e9
+        means[adaptation], costs[adaptation] = of_cell
     if not means:
         return []
     listed = ", ".join(
