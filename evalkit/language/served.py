@@ -210,12 +210,7 @@ class ServedModel:
                     continue
                 self._warn(error)
                 return {}
-            logprobs = choice.get("logprobs")
-            listed = logprobs.get("top_logprobs") if isinstance(logprobs, dict) else None
-            first = listed[0] if isinstance(listed, list) and listed else None
-            if not isinstance(first, dict):
-                return {}
-            return {str(token): float(value) for token, value in first.items() if type(value) in (int, float)}
+            return {token: float(v) for token, v in _first_likeliest(choice.get("logprobs")) if type(v) in (int, float)}
         return {}
 
     def _warn(self, reason: object) -> None:
@@ -343,6 +338,20 @@ def _cut(connected: socket.socket) -> None:
     """Ends a connection that another thread waits for."""
     with suppress(OSError):  # it has just ended
         connected.shutdown(socket.SHUT_RDWR)
+
+
+def _first_likeliest(logprobs: Any) -> list[tuple[str, Any]]:
+    """The likeliest tokens at the first place, with what a server says of each; none where it lists none.
+
+    Completions list them as `{"top_logprobs": [{token: value}]}`; llama.cpp's server as a chat does,
+    `{"content": [{"top_logprobs": [{"token": token, "logprob": value}]}]}`.
+    """
+    try:
+        if "content" in logprobs:
+            return [(str(one["token"]), one["logprob"]) for one in logprobs["content"][0]["top_logprobs"]]
+        return [(str(token), value) for token, value in logprobs["top_logprobs"][0].items()]
+    except (LookupError, TypeError, AttributeError):
+        return []
 
 
 def _logsumexp(values: Sequence[float]) -> float:

@@ -70,11 +70,12 @@ class Completions:
     Args:
         echo: it gives the log-probabilities of a prompt's tokens.
         logprobs: it gives those of the likeliest next tokens.
+        as_chat: these as a chat's, which is what llama.cpp's server does, and which passes over `echo`.
     """
 
-    def __init__(self, echo: bool = True, logprobs: bool = True) -> None:
+    def __init__(self, echo: bool = True, logprobs: bool = True, as_chat: bool = False) -> None:
         self.model = LanguageModel(*load("")).eval()
-        self.echo, self.logprobs, self.lock = echo, logprobs, threading.Lock()
+        self.echo, self.logprobs, self.as_chat, self.lock = echo, logprobs, as_chat, threading.Lock()
 
     @torch.no_grad()
     def __call__(self, body: dict[str, Any]) -> Reply:
@@ -94,15 +95,18 @@ class Completions:
         best = logprobs[-1].topk(body["logprobs"])
         names = [tokenizer.decode([token]) for token in best.indices.tolist()]
         next_tokens = dict(zip(names, best.values.tolist(), strict=True))
+        if self.as_chat:
+            listed = [{"token": token, "logprob": value} for token, value in next_tokens.items()]
+            return {**choice, "logprobs": {"content": [{**listed[0], "top_logprobs": listed}]}}
         if not body.get("echo"):
             return {**choice, "logprobs": {"tokens": names[:1], "top_logprobs": [next_tokens]}}
         offsets = [(start, end) for start, end in encoded["offset_mapping"]]
         values = [None, *logprobs[:-1].gather(1, torch.tensor(encoded["input_ids"])[1:, None])[:, 0].tolist()]
         tokens = [prompt[start:end] for start, end in offsets]
-        listed = {
+        echoed = {
             "tokens": [*tokens, *names[:1]],
             "token_logprobs": [*values, best.values[0].item()],
             "text_offset": [*(start for start, _ in offsets), len(prompt)],
             "top_logprobs": [None, *({} for _ in tokens)],
         }
-        return {"text": f"{prompt}{names[0]}", "finish_reason": "length", "logprobs": listed}
+        return {"text": f"{prompt}{names[0]}", "finish_reason": "length", "logprobs": echoed}

@@ -71,16 +71,18 @@ def test_every_scorer_answers_through_a_server_as_without_one(scorer: str) -> No
 def test_a_server_without_echo_weighs_letters_and_one_without_log_probabilities_says_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with serving(Completions(echo=False)) as server:
-        adapter = choice(server.address)
-        assert "gives only the likeliest next tokens, so that adapter.scorer=letter is used" in capsys.readouterr().err
-        assert adapter.frozen["scored_by"] == "letter" and "Options: A: a red ring grows B:" in adapter._asks(
-            QUESTIONS[0]
-        )
-        letters = choice("", scorer="letter").eval().predict(QUESTIONS, None)
-        for one, other in zip(adapter.predict(QUESTIONS, None), letters, strict=True):
-            assert one.value == other.value
-            assert one.detail["log_likelihood"] == pytest.approx(other.detail["log_likelihood"], abs=1e-4)
+    for says in (Completions(echo=False), Completions(as_chat=True)):
+        with serving(says) as server:
+            adapter = choice(server.address)
+            told = capsys.readouterr().err
+            assert "gives only the likeliest next tokens, so that adapter.scorer=letter is used" in told
+            assert adapter.frozen["scored_by"] == "letter" and "Options: A: a red ring grows B:" in adapter._asks(
+                QUESTIONS[0]
+            )
+            letters = choice("", scorer="letter").eval().predict(QUESTIONS, None)
+            for one, other in zip(adapter.predict(QUESTIONS, None), letters, strict=True):
+                assert one.value == other.value
+                assert one.detail["log_likelihood"] == pytest.approx(other.detail["log_likelihood"], abs=1e-4)
     with serving(Completions(echo=False, logprobs=False)) as server:
         adapter = choice(server.address)
         assert adapter.frozen["scored_by"] == "letter_said"
