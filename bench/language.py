@@ -28,6 +28,7 @@ from evalkit.adapters.multiple_choice import SAID, MultipleChoice, Scorer, Setti
 
 from evalkit import plugins
 from evalkit.api import Example
+from evalkit.errors import UserError
 from evalkit.language.causal_lm import Continuation, LanguageModel, Likelihood
 from evalkit.language.models import load
 from evalkit.language.served import ServedModel
@@ -236,7 +237,13 @@ def families() -> None:
             print(f"| {kind} | not built so small: {type(error).__name__} | | |", flush=True)
             continue
         cells = []
-        for join, measured in conformance(model, tokenizer).items():
+        try:
+            joins = conformance(model, tokenizer)
+        except UserError as error:
+            print(f"| {kind} | refused: {error} | | |", flush=True)
+            counts["refused"] = counts.get("refused", 0) + 3
+            continue
+        for join, measured in joins.items():
             off = max(measured.reference, measured.batch)
             good = off < 1e-3 and measured.generated and (join == "text" or measured.seen > 0)
             words = "refused" if measured.refusal else f"right ({off:.0e})" if good else f"WRONG ({off:.0e})"

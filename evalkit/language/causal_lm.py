@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.canary.finding import Finding
-from evalkit.errors import UserError
+from evalkit.errors import UserError, one_line
 from evalkit.language.continuations import Continuation as Continuation
 from evalkit.language.continuations import Generated, Row
 from evalkit.language.continuations import Likelihood as Likelihood
@@ -183,6 +183,9 @@ class LanguageModel(nn.Module):
             tokens: one row per prompt, as `visual_tokens` takes them; None for words alone.
             beams: width of the beam search.
             most: new tokens at most.
+
+        Raises:
+            UserError: the model searches no beams, or transformers cannot generate with it.
         """
         texts = [Generated("")] * len(prompts)
         ends = self.ends
@@ -193,15 +196,23 @@ class LanguageModel(nn.Module):
                 continue
             broken = BrokenRows(len(group))
             generate = self.lm.generate if self._generates_after(inputs) else self._generate_greedily
-            generated = generate(  # type: ignore[operator]
-                **inputs,
-                max_new_tokens=most,
-                num_beams=beams,
-                do_sample=False,
-                eos_token_id=ends,
-                pad_token_id=ends[0],
-                logits_processor=[broken],
-            )
+            try:
+                generated = generate(  # type: ignore[operator]
+                    **inputs,
+                    max_new_tokens=most,
+                    num_beams=beams,
+                    do_sample=False,
+                    eos_token_id=ends,
+                    pad_token_id=ends[0],
+                    logits_processor=[broken],
+                )
+            except (UserError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # transformers' own, of a kind of model with which its `generate` cannot go on
+                kind = type(self.lm).__name__
+                raise UserError(
+                    f"transformers generates no texts with {kind}: {one_line(error)}; take another lm="
+                ) from error
             given = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
             for i, ids, bad in zip(group, generated[:, given:].tolist(), broken.rows, strict=True):
                 length = next((n for n, token in enumerate(ids) if token in ends), len(ids))

@@ -33,6 +33,7 @@ SIZES = {
 }
 # Of families whose sizes depend on each other.
 MORE: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1]},
     "cpmant": {"prompt_types": 2, "prompt_length": 2, "segment_types": 2},
     "deepseek_v2": {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "num_key_value_heads": 4},
     "gemma3n_text": {

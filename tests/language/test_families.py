@@ -43,6 +43,14 @@ def test_a_model_that_sees_what_comes_later_is_refused(kind: str, lm: Path) -> N
     assert "\n" not in str(told.value)
 
 
+def test_a_model_that_transformers_does_not_generate_with_is_told_in_one_line(lm: Path) -> None:
+    """Of layers with a state alone: its cache has no length."""
+    reader = LanguageModel(tiny("bamba", attn_layer_indices=[]), _tokenizer(lm)).eval()
+    with pytest.raises(UserError, match="transformers generates no texts with BambaForCausalLM: ValueError: ") as told:
+        reader.generate(["What happens?"])
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize("kind", ["gemma3n_text", "gemma4_text"])
 def test_embeddings_of_each_layer_are_not_lost(kind: str, lm: Path) -> None:
     """A model that looks its tokens up in every layer reads no embeddings alone."""
