@@ -41,7 +41,7 @@ def render_page(opened: Opened, row: Row, place: Path, links: str = "") -> str:
 
 def document(title: str, body: str) -> str:
     """A page with this title and html."""
-    css = (Path(__file__).parent / "page.css").readescaped(encoding="utf-8")
+    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     return (
         f'{BEGIN}<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escaped(title)}</title>'
@@ -55,7 +55,8 @@ def escaped(text: object) -> str:
 
 
 def _section(title: str, html: str, name: str = "") -> str:
-    return f'<section{f' id="{name}"' if name else ""}><h2>{escaped(title)}</h2>{html}</section>'
+    mark = f' id="{name}"' if name else ""
+    return f"<section{mark}><h2>{escaped(title)}</h2>{html}</section>"
 
 
 def _part(part: Part) -> str:
