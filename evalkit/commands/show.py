@@ -39,7 +39,9 @@ def main(words: Sequence[str]) -> int:
     if alone := [key for key in given if "." not in key and suggest(key, OWN)]:
         raise UserError(f"unknown key {alone[0]!r}.{suggest(alone[0], OWN)}")
     if "sample" not in own and {"out", "encode"} & own.keys():
-        raise UserError(f"{min({'out', 'encode'} & own.keys())}= is of samples: name them, sample=ID or sample=first:20")
+        raise UserError(
+            f"{min({'out', 'encode'} & own.keys())}= is of samples: name them, sample=ID or sample=first:20"
+        )
     more = [f"{key}={value}" for key, value in given.items()]
     opened = open_run(Path(runs[0]), more, files)
     if "sample" not in own:
@@ -49,7 +51,9 @@ def main(words: Sequence[str]) -> int:
     if "out" not in own:
         print("\n\n".join(text.sample(opened, row) for row in chosen))
         return 0
-    from evalkit.show.write import write_pages  # imports torch
+    from evalkit.show.inside import Inside  # these import torch
+    from evalkit.show.write import write_pages
 
-    print(write_pages(opened, chosen, Path(own["out"]).expanduser()))
+    with Inside(opened, chosen, more, files, own.get("encode") == "true") as inside:
+        print(write_pages(opened, chosen, Path(own["out"]).expanduser(), inside))
     return 0

@@ -1,4 +1,4 @@
-"""A run read for looking at: its rows, what each scores, what controls said, and the task's texts where they are here."""
+"""A run read for looking at: its rows, what each scores, what controls said, and the task's texts where they are."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def open_run(path: Path, words: Sequence[str] = (), files: Sequence[Path] = ()) 
         raise UserError(f"{folder}: {PREDICTIONS} has two rows with one id; `evalkit validate` says more")
     if file_sha256(folder / PREDICTIONS) != record["data"]["predictions_sha256"]:
         remarks.append(f"{PREDICTIONS} was changed since the run: `evalkit validate {folder}` says more")
-    metric, values = "", [None] * len(rows)
+    metric = ""
+    values: list[float | None] = [None] * len(rows)
     try:
         metric, values = _by_sample(measure(resolve(record["task"]["score"], files), rows), rows)
     except Exception as error:  # whatever a score function raises of rows that it did not expect
@@ -153,7 +154,12 @@ def _kind(row: Row, example: Example | None) -> str:
     if type(value) is int:
         told = {"log_likelihood", "cosines", "similarity", "said"} & set(row.detail or {})
         return "question" if (example.choices if example else told) else "class"
-    if isinstance(value, list) and value and all(type(item) is int for item in value) and type(target) in (int, type(None)):
+    if (
+        isinstance(value, list)
+        and value
+        and all(type(item) is int for item in value)
+        and type(target) in (int, type(None))
+    ):
         return "class"
     if isinstance(value, list) and value and all(type(item) in (int, float) for item in value):
         return "classes"

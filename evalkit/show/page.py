@@ -5,37 +5,41 @@ The page has no scripts, and forbids all: texts of a result from elsewhere are s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 from evalkit.errors import UserError, in_line
 from evalkit.results.rows import Row
 from evalkit.show.clip import Seen, player, seen
+from evalkit.show.drawing import HeatMaps, escaped, heat_maps, legend, png, scatter
+from evalkit.show.inside import Inside
 from evalkit.show.opened import Opened
-from evalkit.show.picture import png
 from evalkit.show.sample import Cell, Part, parts, verdict
+
+T = TypeVar("T")
 
 BEGIN = "<!doctype html>\n<!-- made by evalkit show -->\n"
 POLICY = "default-src 'none'; img-src data:; media-src 'self' file: data:; style-src 'unsafe-inline'"
 SMALL = 112  # pixels of a frame, below which each is shown as a square
 
 
-def render_page(opened: Opened, row: Row, place: Path, links: str = "") -> str:
+def render_page(opened: Opened, row: Row, place: Path, inside: Inside, links: str = "") -> str:
     """The page of a sample.
 
     Args:
         opened: the run.
         row: of the sample.
         place: where the page will lie, from where it finds the video.
+        inside: where the head looks, and the map of features.
         links: html that leads to other samples.
     """
     how = verdict(opened, row)
     kind = how if how in ("right", "wrong", "failed") else "other"
     body = [f'<h1>{escaped(row.id)} <span class="{kind}">{escaped(how)}</span></h1>', *map(_part, parts(opened, row))]
     body += [f'<p class="soft">{escaped(remark)}</p>' for remark in opened.remarks]
-    body += [_clip(opened, row), _video(opened, row, place)]
+    body += [_clip(opened, row, inside), _video(opened, row, place), _map(opened, row, inside)]
     return document(f"{row.id}, {opened.record['encoder']['name']}", links + "\n".join(body))
 
 
@@ -47,11 +51,6 @@ def document(title: str, body: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escaped(title)}</title>'
         f"<style>\n{css}</style></head><body>\n{body}\n</body></html>\n"
     )
-
-
-def escaped(text: object) -> str:
-    """Text as html, in which surrogates, which no file of UTF-8 holds, are question marks."""
-    return escape(str(text).encode("utf-8", "replace").decode())
 
 
 def _section(title: str, html: str, name: str = "") -> str:
@@ -85,12 +84,12 @@ def _cell(cell: Cell) -> str:
 # --- the clip and its video ------------------------------------------------------------------------------------------
 
 
-def _clip(opened: Opened, row: Row) -> str:
+def _clip(opened: Opened, row: Row, inside: Inside) -> str:
     title = "The clip as the encoder saw it"
-    try:
-        clip = seen(opened, row.id)
-    except UserError as error:
-        return _section(title, f"<p>Its frames cannot be shown: {escaped(in_line(error))}</p>", "seen")
+    weights, why = _told(lambda: inside.attention(row))
+    clip, reason = _told(lambda: seen(opened, row.id))
+    if clip is None:
+        return _section(title, f"<p>Its frames cannot be shown: {reason}</p>", "seen")
     views = clip.views
     said = [
         f"{views.frames} frames of {views.size} x {views.size} pixels, sampling {views.sampling}, "
@@ -100,14 +99,30 @@ def _clip(opened: Opened, row: Row) -> str:
     ]
     if clip.windows > len(clip.clips):
         said.append(f"The first {len(clip.clips)} of {clip.windows:,} windows.")
-    figures = "".join(_figures(clip))
-    return _section(title, f'<p class="soft">{escaped(" ".join(said))}</p>{figures}', "seen")
+    heat = None if weights is None or clip.windows else heat_maps(weights)
+    if heat is not None:
+        looks = (
+            '<input type="checkbox" id="heat" checked> <label for="heat">Where the head looks: orange above an even '
+        )
+        looks += f"share, up to {heat.most:.2f} times that; in percent what each time step gets</label>"
+    else:
+        why = why or "the tokens lie on no square grid of the frame"
+        looks = f'<p class="soft">Where the head looks is not shown: {why}.</p>'
+    figures = "".join(_figures(clip, heat))
+    return _section(title, f'<p class="soft">{escaped(" ".join(said))}</p>{looks}{figures}', "seen")
 
 
-def _figures(clip: Seen) -> Sequence[str]:
-    """Each view's frames with their times."""
-    size = clip.views.size or 0
-    figures = []
+def _told(make: Callable[[], T]) -> tuple[T | None, str]:
+    """What is made; else None and why not, as html."""
+    try:
+        return make(), ""
+    except UserError as error:
+        return None, escaped(in_line(error))
+
+
+def _figures(clip: Seen, heat: HeatMaps | None) -> Iterator[str]:
+    """Each view's frames with their times, and what the head looks at laid over them."""
+    size, count = clip.views.size or 0, 0
     for number, decoded in enumerate(clip.clips, 1):
         for view, pixels in enumerate(decoded.pixels.permute(0, 1, 3, 4, 2).numpy()):
             temporal, crop = divmod(view, clip.views.crops)
@@ -115,25 +130,49 @@ def _figures(clip: Seen) -> Sequence[str]:
             names = [f"window {number}"] if clip.windows else []
             names += [f"clip {temporal + 1} of {clip.views.clips}"] if clip.views.clips > 1 else []
             names += [f"crop {crop + 1} of {clip.views.crops}"] if clip.views.crops > 1 else []
-            frames = "".join(
-                f'<div class="frame"><div class="look"><img src="{png(frame)}" alt="frame at {time:.2f} s"></div>'
-                f"<small><span>{time:.2f} s</span></small></div>"
-                for frame, time in zip(pixels, times, strict=True)
-            )
+            frames = []
+            for place, (frame, time) in enumerate(zip(pixels, times, strict=True)):
+                over = share = ""
+                if heat is not None:
+                    step = place * len(heat.shares[count]) // len(pixels)
+                    over = f'<img class="heat" src="{heat.pictures[count][step]}" alt="">'
+                    share = f'<span class="share">{heat.shares[count][step]:.0%}</span>'
+                frames.append(
+                    f'<div class="frame"><div class="look"><img src="{png(frame)}" alt="frame at {time:.2f} s">{over}'
+                    f"</div><small><span>{time:.2f} s</span>{share}</small></div>"
+                )
             caption = f"<figcaption>{', '.join(names)}</figcaption>" if names else ""
             kind = "frames small" if size < SMALL else "frames"
             style = f"--frame: {min(max(size, 80), 150)}px"
-            figures.append(f'<figure>{caption}<div class="{kind}" style="{style}">{frames}</div></figure>')
-    return figures
+            yield f'<figure>{caption}<div class="{kind}" style="{style}">{"".join(frames)}</div></figure>'
+            count += 1
 
 
 def _video(opened: Opened, row: Row, place: Path) -> str:
     example = opened.examples.get(row.id)
     if example is None:
         return _section("The video", f"<p>{escaped(row.video)}: the task's files are not here.</p>", "video")
-    try:
-        found = player(example, place)
-    except UserError as error:
-        return _section("The video", f"<p>{escaped(row.video)}: {escaped(in_line(error))}</p>", "video")
+    found, why = _told(lambda: player(example, place))
+    if found is None:
+        return _section("The video", f"<p>{escaped(row.video)}: {why}</p>", "video")
     element = f'<video controls muted preload="metadata" src="{escaped(found.source)}"></video>' if found.source else ""
     return _section("The video", f'{element}<p class="soft">{escaped(found.note)}</p>', "video")
+
+
+# --- the map of features ---------------------------------------------------------------------------------------------
+
+
+def _map(opened: Opened, row: Row, inside: Inside) -> str:
+    title = "Features of the test samples"
+    found, why = _told(inside.feature_map)
+    if found is None:
+        return _section(title, f"<p>They cannot be shown: {why}</p>", "map")
+    first, second = found.shares
+    note = f"{len(found.ids):,} of {found.asked:,} samples, what the head reads averaged to one vector each; principal "
+    note += f"components 1 and 2, {first:.0%} and {second:.0%} of the variance."
+    note += " Hollow: wrong or failed." if opened.kind in ("class", "question", "retrieval") or opened.whole else ""
+    if row.id not in found.ids:
+        note += " This sample has no stored features."
+    return _section(
+        title, f'{legend(found)}<div class="wide">{scatter(opened, found, row)}</div><p class="soft">{note}</p>', "map"
+    )

@@ -60,7 +60,9 @@ def config_of(run: Path, words: Sequence[str], files: Sequence[Path], task_alone
         words = [word for word in words if word.partition("=")[0] in known]
     for key, text in kept.items():
         if wanted := _only_by_word(key, text):
-            raise UserError(f"the run names {key}={text[:200]}, {wanted} only where you name it: add {key}={text[:200]}")
+            raise UserError(
+                f"the run names {key}={text[:200]}, {wanted} only where you name it: add {key}={text[:200]}"
+            )
     return resolve("check" if task_alone else "run", [*(f"{key}={text}" for key, text in kept.items()), *words])
 
 

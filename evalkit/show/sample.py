@@ -159,13 +159,13 @@ def _query(opened: Opened, row: Row, example: Example | None) -> list[Part]:
     found, detail = row.prediction, row.detail or {}
     if found is not None:
         rows += [
-            ("rank of its video", f"{found['t2v']:g}"),
-            ("rank of the best text of its video", f"{found['v2t']:g}"),
+            ("its rank", f"{found['t2v']:g}"),
+            ("its best text's rank", f"{found['v2t']:g}"),
         ]
     if "similarity" in detail:
         rows.append(("similarity", f"{detail['similarity']:.4f}"))
     made = [Part("query", rows)]
-    texts = {}
+    texts: dict[str, str] = {}
     for other in opened.examples.values():  # the first text about each video
         texts.setdefault(str(other.target if isinstance(other.target, str) else other.target[0]), other.text)
     near = [str(name) for name in detail.get("nearest", ())[:TOP]]

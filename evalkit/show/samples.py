@@ -32,7 +32,9 @@ def samples(opened: Opened, word: str) -> list[Row]:
         if opened.kind in ("classes", "text", "other") and not opened.whole:
             by = opened.metric or "its score"
             raise UserError(f"sample=wrong: by {by} no sample of this run is just right or wrong; sample=first:20 does")
-        return _some(opened, [row for row in rows if row.prediction is not None and opened.is_right(row) is False], "wrong")
+        return _some(
+            opened, [row for row in rows if row.prediction is not None and opened.is_right(row) is False], "wrong"
+        )
     if word.startswith("first:"):
         number = word.removeprefix("first:")
         if not number.isdecimal() or not 0 < int(number) <= MOST:

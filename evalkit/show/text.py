@@ -42,7 +42,9 @@ def sample(opened: Opened, row: Row) -> str:
 def _part(part: Part) -> Iterator[str]:
     rows = [[_text(cell) for cell in row] for row in part.rows]
     if part.head:
-        yield from columns([[part.title if i == 0 else t for i, t in enumerate(part.head)], *_aligned(rows)]).splitlines()
+        yield from columns(
+            [[part.title if i == 0 else t for i, t in enumerate(part.head)], *_aligned(rows)]
+        ).splitlines()
     elif part.rows and len(rows[0]) == 1:
         yield part.title
         yield from (f"  {line}" for (cell,) in rows for line in _folded(cell, ""))
@@ -50,8 +52,7 @@ def _part(part: Part) -> Iterator[str]:
         width = max(len(row[0]) for row in rows)
         for name, text in rows:
             before = f"{name:<{width}}  "
-            indents = {"initial_indent": before, "subsequent_indent": " " * len(before)}
-            yield from wrap(text, WIDTH, **indents, break_on_hyphens=False) or [before.strip()]
+            yield from _folded(before + text, " " * len(before)) if text else [before.strip()]
     if part.note:
         yield from _folded(part.note, "")
     if any(isinstance(cell, list) and any(word.shared for word in cell) for row in part.rows for cell in row):
@@ -115,26 +116,40 @@ def _where_wrong(opened: Opened) -> Iterator[str]:
     if opened.kind == "class" or (opened.kind == "text" and opened.whole):
         yield from _confused(opened)
         return
+    head: tuple[str, ...]
+    cells: list[tuple[str, ...]]
     if opened.kind == "question":
         rows = sorted(_wrong(opened), key=lambda row: -_margin(row))
         title, head = "surest wrong answers", ("right", "predicted", "by", "sample")
         cells = [
-            (short(opened, row.target, opened.examples.get(row.id)), short(opened, row.prediction, opened.examples.get(row.id)),
-             f"{_margin(row):.2f}", row.id) for row in rows[:MOST]
+            (
+                short(opened, row.target, opened.examples.get(row.id)),
+                short(opened, row.prediction, opened.examples.get(row.id)),
+                f"{_margin(row):.2f}",
+                row.id,
+            )
+            for row in rows[:MOST]
         ]
     elif opened.kind == "retrieval":
         rows = sorted((row for row in opened.rows if row.prediction), key=lambda row: -row.prediction["t2v"])
         title, head = "worst queries", ("rank", "text", "sample")
         cells = [
             (f"{row.prediction['t2v']:g}", opened.examples[row.id].text if row.id in opened.examples else "", row.id)
-            for row in rows[:MOST] if row.prediction["t2v"] > 1
+            for row in rows[:MOST]
+            if row.prediction["t2v"] > 1
         ]
     else:
         rows = worst_first(opened)
         title, head = f"worst by {opened.metric}", ("value", "predicted", "expected", "sample")
         cells = [
-            (f"{opened.values[opened.place[row.id]]:.1f}", short(opened, row.prediction, None), _expected(opened, row), row.id)
-            for row in rows[:MOST] if not opened.whole or opened.values[opened.place[row.id]] == 0
+            (
+                f"{opened.values[opened.place[row.id]]:.1f}",
+                short(opened, row.prediction, None),
+                _expected(opened, row),
+                row.id,
+            )
+            for row in rows[:MOST]
+            if not opened.whole or opened.values[opened.place[row.id]] == 0
         ]
     if cells:
         yield from ("", title)
@@ -172,7 +187,10 @@ def _fitted(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         widest = max(range(len(widths) - 1), key=lambda i: widths[i])
         widths[widest] -= 1
     cut = [
-        [cell if len(cell) <= w or i == len(row) - 1 else f"{cell[: w - 3]}..." for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        [
+            cell if len(cell) <= w or i == len(row) - 1 else f"{cell[: w - 3]}..."
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         for row in rows
     ]
     yield from (f"  {line}" for line in columns(cut).splitlines())

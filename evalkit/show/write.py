@@ -11,19 +11,22 @@ from evalkit.errors import UserError
 from evalkit.results.rows import Row
 from evalkit.runtime import atomic
 from evalkit.runtime.progress import track
+from evalkit.show.drawing import escaped
+from evalkit.show.inside import Inside
 from evalkit.show.opened import Opened
-from evalkit.show.page import BEGIN, document, escaped, render_page
+from evalkit.show.page import BEGIN, document, render_page
 from evalkit.show.sample import short, verdict
 
 INDEX = "index.html"
 
 
-def write_pages(opened: Opened, rows: Sequence[Row], out: Path) -> Path:
+def write_pages(opened: Opened, rows: Sequence[Row], out: Path, inside: Inside) -> Path:
     """Writes the samples' pages and returns the one to open.
 
     Args:
         opened: the run.
         rows: of the samples.
+        inside: of the run.
         out: a file that ends in .html for one sample; else a folder. Pages of an earlier call are replaced, no other
             file is.
 
@@ -33,7 +36,7 @@ def write_pages(opened: Opened, rows: Sequence[Row], out: Path) -> Path:
     if out.suffix.lower() in (".html", ".htm"):
         if len(rows) > 1:
             raise UserError(f"out={out}: {len(rows):,} samples have a page each: give a folder, as out={out.stem}")
-        _write(out, render_page(opened, rows[0], out))
+        _write(out, render_page(opened, rows[0], out, inside))
         return out
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file, and no .html: name a folder, or FILE.html for one sample")
@@ -44,7 +47,7 @@ def write_pages(opened: Opened, rows: Sequence[Row], out: Path) -> Path:
         around = [(names[place - 1], "before")] if place else []
         around += [(INDEX, "all samples"), *([(names[place + 1], "next")] if place + 1 < len(rows) else [])]
         links = "".join(f'<a href="{quote(name)}">{title}</a>' for name, title in around)
-        _write(out / names[place], render_page(opened, row, out / names[place], f"<nav>{links}</nav>"))
+        _write(out / names[place], render_page(opened, row, out / names[place], inside, f"<nav>{links}</nav>"))
     lines = [
         f'<tr><td><a href="{quote(name)}">{escaped(row.id)}</a></td><td>{escaped(verdict(opened, row))}</td>'
         f"<td>{escaped(short(opened, row.prediction, opened.examples.get(row.id))[:200])}</td></tr>"

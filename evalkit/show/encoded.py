@@ -1,0 +1,116 @@
+"""What lies inside of a run: its stored features, and where its head looks; for which its encoder is opened again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evalkit.api import Example
+from evalkit.config.config import Config
+from evalkit.errors import UserError
+from evalkit.features.extract import unchanged
+from evalkit.features.sources import parts
+from evalkit.pipeline.setup import Experiment, prepare
+from evalkit.show.opened import Opened
+from evalkit.show.rebuilt import config_of
+
+VARIANT = {"": unchanged}  # of the pixels: that which is scored
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A run's encoder and adapter, opened again.
+
+    Attributes:
+        experiment: as the run had it; the adapter is untrained where its weights were not kept.
+        encode: whether what is not stored is encoded now.
+    """
+
+    experiment: Experiment
+    encode: bool
+
+    def features(self, examples: Sequence[Example], label: str = "") -> Iterator[tuple[Example, Tensor]]:
+        """What the adapter reads of each example, (V, ...), of windows (windows, V, ...); those that are not stored are
+        left out unless they are to be encoded, and those that fail always.
+        """
+        reader, cache = self.experiment.reader, self.experiment.reader.cache
+        if self.encode and self.experiment.task.prepare_videos:
+            self.experiment.task.prepare_videos(examples)
+        views = reader.extractor.views
+        for example in examples:
+            wanted = parts(example, views)
+            keys = cache.keys(wanted, VARIANT) if cache else [b""] * len(wanted)
+            found = [
+                cache.find(source, VARIANT, key) if cache and key else None
+                for source, key in zip(wanted, keys, strict=True)
+            ]
+            if not all(found) and self.encode:
+                found = list(
+                    reader.extractor.encode(wanted, reader.keep, "", VARIANT, cache, keys if all(keys) else ())
+                )
+            features = [part.features[""] for part in found if part and part.features]
+            if len(features) == len(wanted):
+                yield example, torch.stack(features) if views.window else features[0]
+
+    def attention(self, example: Example) -> Tensor:
+        """Where the head looks for an example: weights (V, layers, T', S).
+
+        Raises:
+            UserError: there is no trained head, it has no attention to show, or the tokens are not stored.
+        """
+        experiment = self.experiment
+        if experiment.needs_fit:
+            raise UserError(
+                "the head that this run trained was not kept. `evalkit adapt config=RUN/config.yaml out=FOLDER` trains "
+                "it again; then add adapter.from=FOLDER"
+            )
+        if experiment.extractor.views.window:
+            raise UserError(f"adapter {experiment.adapter_name} reads a sequence of windows")
+        found = next(self.features([example]), None)
+        if found is None:
+            raise UserError("the tokens of this sample are not stored; encode=true encodes it")
+        weights = experiment.adapter.attention([example], found[1][None])
+        if weights is None:
+            raise UserError(f"adapter {experiment.adapter_name} has no attention over tokens to show")
+        return weights[0].float().cpu()
+
+
+def open_encoded(opened: Opened, words: Sequence[str], files: Sequence[Path], encode: bool) -> Encoded:
+    """The encoder of a run, with its adapter, on this machine.
+
+    Args:
+        opened: the run.
+        words: key=value of the user's, in place of the run's own: adapter.from=, ckpt=, device=.
+        files: of tasks of the user's own.
+        encode: encode what is not stored.
+
+    Raises:
+        UserError: it cannot be opened here, or has other weights than the run's.
+    """
+    if not opened.record["encoder"]["clip"]:
+        raise UserError("this run has no encoder")
+    if opened.task is None:
+        raise UserError("the task's files are not here")
+    return Encoded(experiment_of(config_of(opened.folder, words, files), opened.record), encode)
+
+
+def experiment_of(config: Config, record: Mapping[str, Any]) -> Experiment:
+    """Task, encoder and adapter as the run had them; the adapter untrained where its weights were not kept.
+
+    Raises:
+        UserError: a part cannot be made here, or the encoder's weights are not those of the run.
+    """
+    # Not as a run: an adapter that was trained for it comes from a folder now, and settings of training mean nothing.
+    experiment = prepare(replace(config, command="canary"))
+    ours, theirs = experiment.encoder.sha256, record["encoder"]["sha256"]
+    if ours != theirs:
+        with experiment:
+            raise UserError(
+                f"ckpt={config.options.ckpt} has other weights here ({ours[:12]}) than in the run ({str(theirs)[:12]})"
+            )
+    return experiment

@@ -1,0 +1,76 @@
+"""What lies inside of a run: where its head looks, and its features as a map; made once, where they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from evalkit.errors import UserError
+from evalkit.results.rows import Row
+from evalkit.show.encoded import Encoded, open_encoded
+from evalkit.show.feature_map import FeatureMap, feature_map
+from evalkit.show.opened import Opened
+
+
+class Inside:
+    """The encoder of a run, opened when it is first needed; a context manager that lets it go.
+
+    Args:
+        opened: the run.
+        chosen: the samples that are shown.
+        words: key=value of the user's, in place of the run's own: adapter.from=, ckpt=, device=.
+        files: of tasks of the user's own.
+        encode: encode what is not stored.
+    """
+
+    def __init__(
+        self, opened: Opened, chosen: Sequence[Row], words: Sequence[str], files: Sequence[Path], encode: bool
+    ) -> None:
+        self.opened, self.chosen, self.words, self.files, self.encode = opened, chosen, words, files, encode
+
+    def __enter__(self) -> Inside:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if isinstance(self.__dict__.get("_encoded"), Encoded):
+            self._encoded.experiment.__exit__(None)  # type: ignore[union-attr]
+
+    def attention(self, row: Row) -> Tensor:
+        """Where the head looks for a sample: weights (V, layers, T', S).
+
+        Raises:
+            UserError: that cannot be shown.
+        """
+        return self._opened().attention(self.opened.examples[row.id])
+
+    def feature_map(self) -> FeatureMap:
+        """The map of the run's test samples.
+
+        Raises:
+            UserError: that cannot be shown.
+        """
+        if isinstance(self._map, UserError):
+            raise self._map
+        return self._map
+
+    def _opened(self) -> Encoded:
+        if isinstance(self._encoded, UserError):
+            raise self._encoded
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> Encoded | UserError:
+        try:
+            return open_encoded(self.opened, self.words, self.files, self.encode)
+        except UserError as error:
+            return error
+
+    @cached_property
+    def _map(self) -> FeatureMap | UserError:
+        try:
+            return feature_map(self.opened, self._opened(), self.chosen)
+        except UserError as error:
+            return error
