@@ -41,8 +41,13 @@ class Seen:
     windows: int = 0
 
 
-def seen(opened: Opened, id: str) -> Seen:
+def seen(opened: Opened, id: str, pool: DecodePool) -> Seen:
     """The clips of a sample, uint8, before they are normalized; they are what the run gave to the encoder.
+
+    Args:
+        opened: the run.
+        id: of the sample.
+        pool: decodes them.
 
     Raises:
         UserError: they cannot be shown: the task or the video is not here, or the run read it otherwise.
@@ -68,13 +73,8 @@ def seen(opened: Opened, id: str) -> Seen:
         raise UserError(f"its clips have {needed / 1e9:.1f} GB of pixels; at most {MOST_BYTES / 1e9:.0f} GB are shown")
     if task.prepare_videos:
         task.prepare_videos([example])
-    options = config.options
-    pool = DecodePool(1, options.time_limit)
-    extractor = FeatureExtractor(views, pool, 1, Cost(), options.decoder, clip)
-    try:
-        clips = list(extractor.read(shown))
-    finally:
-        extractor.close()
+    extractor = FeatureExtractor(views, pool, 1, Cost(), config.options.decoder, clip)
+    clips = list(extractor.read(shown))
     if failed := next((clip for clip in clips if isinstance(clip, Failure)), None):
         raise UserError(failed.reason)
     return Seen([clip for clip in clips if isinstance(clip, Decoded)], views, len(sources) if views.window else 0)

@@ -1,4 +1,4 @@
-"""What lies inside of a run: where its head looks, and its features as a map; made once, where they are asked for."""
+"""What lies inside of a run: its clips, where its head looks, its features as a map; made where they are asked for."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from evalkit.errors import UserError
 from evalkit.results.rows import Row
+from evalkit.show.clip import Seen, seen
 from evalkit.show.encoded import Encoded, open_encoded
 from evalkit.show.feature_map import FeatureMap, feature_map
 from evalkit.show.opened import Opened
+from evalkit.video.workers import DecodePool
 
 
 class Inside:
@@ -30,13 +32,24 @@ class Inside:
         self, opened: Opened, chosen: Sequence[Row], words: Sequence[str], files: Sequence[Path], encode: bool
     ) -> None:
         self.opened, self.chosen, self.words, self.files, self.encode = opened, chosen, words, files, encode
+        # Its process starts with the first clip.
+        self._pool = DecodePool(1, opened.config.options.time_limit if opened.config else 0)
 
     def __enter__(self) -> Inside:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._pool.close()
         if isinstance(self.__dict__.get("_encoded"), Encoded):
             self._encoded.experiment.__exit__(None)  # type: ignore[union-attr]
+
+    def clip(self, row: Row) -> Seen:
+        """The clips of a sample as the encoder saw them.
+
+        Raises:
+            UserError: they cannot be shown.
+        """
+        return seen(self.opened, row.id, self._pool)
 
     def attention(self, row: Row) -> Tensor:
         """Where the head looks for a sample: weights (V, layers, T', S).

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from evalkit.errors import UserError, in_line
 from evalkit.results.rows import Row
-from evalkit.show.clip import Seen, player, seen
+from evalkit.show.clip import Seen, player
 from evalkit.show.drawing import HeatMaps, escaped, heat_maps, legend, png, scatter
 from evalkit.show.inside import Inside
 from evalkit.show.opened import Opened
@@ -87,7 +87,7 @@ def _cell(cell: Cell) -> str:
 def _clip(opened: Opened, row: Row, inside: Inside) -> str:
     title = "The clip as the encoder saw it"
     weights, why = _told(lambda: inside.attention(row))
-    clip, reason = _told(lambda: seen(opened, row.id))
+    clip, reason = _told(lambda: inside.clip(row))
     if clip is None:
         return _section(title, f"<p>Its frames cannot be shown: {reason}</p>", "seen")
     views = clip.views

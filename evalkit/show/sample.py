@@ -83,7 +83,7 @@ def parts(opened: Opened, row: Row) -> list[Part]:
 def _head(opened: Opened, row: Row, example: Example | None) -> list[tuple[str, str]]:
     task = opened.record["task"]
     rows = [
-        ("run", str(opened.folder)),
+        ("run", opened.folder.resolve().name),
         ("task", f"{task['name']}, {task['split']}"),
         ("encoder", f"{encoder_name(opened.record)}, {opened.record['adapter']['name']}"),
         ("video", shown(example.video) if example else row.video),

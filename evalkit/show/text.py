@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from textwrap import wrap
 
 from evalkit.errors import printable
@@ -47,12 +48,15 @@ def _part(part: Part) -> Iterator[str]:
         ).splitlines()
     elif part.rows and len(rows[0]) == 1:
         yield part.title
-        yield from (f"  {line}" for (cell,) in rows for line in _folded(cell, ""))
+        yield from (line for (cell,) in rows for line in _folded(f"  {cell}", "  "))
     else:
         width = max(len(row[0]) for row in rows)
         for name, text in rows:
             before = f"{name:<{width}}  "
-            yield from _folded(before + text, " " * len(before)) if text else [before.strip()]
+            lines = wrap(text, WIDTH - len(before), break_on_hyphens=False) or [""]
+            yield from (
+                f"{start}{line}".rstrip() for start, line in zip_longest([before], lines, fillvalue=" " * len(before))
+            )
     if part.note:
         yield from _folded(part.note, "")
     if any(isinstance(cell, list) and any(word.shared for word in cell) for row in part.rows for cell in row):
@@ -228,5 +232,5 @@ def _kinds_of_samples(opened: Opened) -> Iterator[str]:
         if name in by:
             yield from _folded(f"  {name:<8}  {len(by[name]):>6,}  {first(by[name])}")
     next_id = next(iter(by.get("wrong") or by.get("failed") or by.get("answered") or by["right"]))
-    yield from ("", *_folded(f"evalkit show RUN sample={printable(next_id)}   # or failed, wrong, first:20"))
-    yield "  out=FILE.html: with the clip as the encoder saw it, and the video"
+    yield from ("", f"evalkit show RUN {shlex.quote(f'sample={printable(next_id)}')}")
+    yield "  also sample=failed, wrong, first:20; out=FILE.html: with the clip and the video"
