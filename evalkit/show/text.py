@@ -233,4 +233,4 @@ def _kinds_of_samples(opened: Opened) -> Iterator[str]:
             yield from _folded(f"  {name:<8}  {len(by[name]):>6,}  {first(by[name])}")
     next_id = next(iter(by.get("wrong") or by.get("failed") or by.get("answered") or by["right"]))
     yield from ("", f"evalkit show RUN {shlex.quote(f'sample={printable(next_id)}')}")
-    yield "  also sample=failed, wrong, first:20; out=FILE.html: with the clip and the video"
+    yield "  or sample=failed, wrong, first:20; out=FILE.html: with the clip and the video"
