@@ -42,6 +42,9 @@ def main(words: Sequence[str]) -> int:
         raise UserError(
             f"{min({'out', 'encode'} & own.keys())}= is of samples: name them, sample=ID or sample=first:20"
         )
+    pages = [key for key in given if not key.startswith("data.")] + [key for key in own if key == "encode"]
+    if pages and "out" not in own:
+        raise UserError(f"{pages[0]}= is of what a page shows: name it, out=FILE.html")
     more = [f"{key}={value}" for key, value in given.items()]
     opened = open_run(Path(runs[0]), more, files)
     if "sample" not in own:

@@ -20,6 +20,8 @@ from evalkit.video.workers import DecodePool
 class Inside:
     """The encoder of a run, opened when it is first needed; a context manager that lets it go.
 
+    Entering raises UserError where the user's words about the encoder do not fit it.
+
     Args:
         opened: the run.
         chosen: the samples that are shown.
@@ -36,6 +38,8 @@ class Inside:
         self._pool = DecodePool(1, opened.config.options.time_limit if opened.config else 0)
 
     def __enter__(self) -> Inside:
+        if any(not word.startswith("data.") for word in self.words):  # else a mistyped word would go unseen
+            self._opened()
         return self
 
     def __exit__(self, *error: object) -> None:

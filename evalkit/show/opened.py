@@ -74,7 +74,7 @@ class Opened:
         if value is None or target is None:
             return False if target is not None else None
         if self.kind in ("class", "question"):
-            return bool((value[0] if isinstance(value, list) and value else value) == target)
+            return bool(self.answer(value) == target)
         if self.kind == "retrieval":
             return bool(value["t2v"] == 1)
         known = self.values[self.place[row.id]]
@@ -84,6 +84,12 @@ class Opened:
     def whole(self) -> bool:
         """Whether each sample is right or wrong by the metric, and nothing between."""
         return bool(self.metric) and {value for value in self.values if value is not None} <= {0.0, 100.0}
+
+    def answer(self, value: Any) -> Any:
+        """What a prediction says in the first place: the likeliest class of several, else the whole of it."""
+        if self.kind == "classes" and isinstance(value, list) and value:
+            return max(range(len(value)), key=lambda number: value[number] or 0)
+        return value[0] if self.kind == "class" and isinstance(value, list) and value else value
 
     def name(self, number: Any) -> str:
         """A class by its name, or by its number where that is not known."""
@@ -115,7 +121,9 @@ def open_run(path: Path, words: Sequence[str] = (), files: Sequence[Path] = ()) 
     metric = ""
     values: list[float | None] = [None] * len(rows)
     try:
-        metric, values = _by_sample(measure(resolve(record["task"]["score"], files), rows), rows)
+        metric, values = _by_sample(
+            measure(resolve(record["task"].get("quick_score") or record["task"]["score"], files), rows), rows
+        )
     except Exception as error:  # whatever a score function raises of rows that it did not expect
         remarks.append(f"no sample has a score of its own: {as_line(error)}")
     task = config = None

@@ -6,6 +6,7 @@ The page has no scripts, and forbids all: texts of a result from elsewhere are s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +17,7 @@ from evalkit.show.clip import Seen, player
 from evalkit.show.drawing import HeatMaps, escaped, heat_maps, legend, png, scatter
 from evalkit.show.inside import Inside
 from evalkit.show.opened import Opened
-from evalkit.show.sample import Cell, Part, parts, verdict
+from evalkit.show.sample import TOP, Cell, Part, own_video, parts, verdict
 
 T = TypeVar("T")
 
@@ -39,7 +40,12 @@ def render_page(opened: Opened, row: Row, place: Path, inside: Inside, links: st
     kind = how if how in ("right", "wrong", "failed") else "other"
     body = [f'<h1>{escaped(row.id)} <span class="{kind}">{escaped(how)}</span></h1>', *map(_part, parts(opened, row))]
     body += [f'<p class="soft">{escaped(remark)}</p>' for remark in opened.remarks]
-    body += [_clip(opened, row, inside), _video(opened, row, place), _map(opened, row, inside)]
+    body += [
+        _nearest(opened, row, inside),
+        _clip(opened, row, inside),
+        _video(opened, row, place),
+        _map(opened, row, inside),
+    ]
     return document(f"{row.id}, {opened.record['encoder']['name']}", links + "\n".join(body))
 
 
@@ -79,6 +85,27 @@ def _cell(cell: Cell) -> str:
     runs = groupby(cell, key=lambda word: word.shared)
     texts = [(shared, escaped(" ".join(word.text for word in words))) for shared, words in runs]
     return " ".join(f'<mark class="n{shared}">{text}</mark>' if shared > 1 else text for shared, text in texts)
+
+
+def _nearest(opened: Opened, row: Row, inside: Inside) -> str:
+    """The middle frames of the videos that are nearest to a query."""
+    if opened.kind != "retrieval" or not opened.examples:
+        return ""
+    by_video = {own_video(example.target): example.id for example in opened.examples.values()}
+    own = own_video(row.target)
+    frames = []
+    for place, name in enumerate((row.detail or {}).get("nearest", ())[:TOP], 1):
+        found = by_video.get(str(name))
+        clip, _ = _told(partial(inside.clip, opened.rows[opened.place[found]])) if found else (None, "")
+        if clip is not None:
+            pixels = clip.clips[0].pixels[0].permute(0, 2, 3, 1).numpy()
+            right = " right" if str(name) == own else ""
+            frames.append(
+                f'<div class="frame"><div class="look"><img src="{png(pixels[len(pixels) // 2])}" alt=""></div>'
+                f"<small>{place} {escaped(name)}{right}</small></div>"
+            )
+    strip = f'<div class="frames near" style="--frame: 110px">{"".join(frames)}</div>'
+    return _section("The nearest videos, a frame of each", strip, "near") if frames else ""
 
 
 # --- the clip and its video ------------------------------------------------------------------------------------------
@@ -155,7 +182,7 @@ def _video(opened: Opened, row: Row, place: Path) -> str:
     found, why = _told(lambda: player(example, place))
     if found is None:
         return _section("The video", f"<p>{escaped(row.video)}: {why}</p>", "video")
-    element = f'<video controls muted preload="metadata" src="{escaped(found.source)}"></video>' if found.source else ""
+    element = f'<video controls preload="metadata" src="{escaped(found.source)}"></video>' if found.source else ""
     return _section("The video", f'{element}<p class="soft">{escaped(found.note)}</p>', "video")
 
 

@@ -57,7 +57,7 @@ def config_of(run: Path, words: Sequence[str], files: Sequence[Path], task_alone
         task = next((word.partition("=")[2] for word in words if word.startswith("task=")), kept.get("task", ""))
         known = known_keys("check", task)
         kept = {key: text for key, text in kept.items() if key in known}
-        words = [word for word in words if word.partition("=")[0] in known]
+        words = [word for word in words if word.partition("=")[0] in known or word.startswith("data.")]
     for key, text in kept.items():
         if wanted := _only_by_word(key, text):
             raise UserError(

@@ -18,6 +18,7 @@ TOP = 5  # classes, and videos near a query
 N = 4  # longest n-gram that caption metrics count
 MOST_TEXT = 2_000  # characters of one text
 MOST_REFERENCES = 20
+MOST_EXPECTED, MOST_PREDICTED = 20, 10  # segments or boxes
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -154,8 +155,8 @@ def _question(opened: Opened, row: Row, example: Example | None) -> list[Part]:
 
 
 def _query(opened: Opened, row: Row, example: Example | None) -> list[Part]:
-    own = row.target[0] if isinstance(row.target, list) else row.target
-    rows = [("query", example.text[:MOST_TEXT] if example else row.id), ("its video", str(own))]
+    own = own_video(row.target)
+    rows = [("query", example.text[:MOST_TEXT] if example else row.id), ("its video", own)]
     found, detail = row.prediction, row.detail or {}
     if found is not None:
         rows += [
@@ -167,7 +168,7 @@ def _query(opened: Opened, row: Row, example: Example | None) -> list[Part]:
     made = [Part("query", rows)]
     texts: dict[str, str] = {}
     for other in opened.examples.values():  # the first text about each video
-        texts.setdefault(str(other.target if isinstance(other.target, str) else other.target[0]), other.text)
+        texts.setdefault(own_video(other.target), other.text)
     near = [str(name) for name in detail.get("nearest", ())[:TOP]]
     if near:
         nearest = [
@@ -176,6 +177,11 @@ def _query(opened: Opened, row: Row, example: Example | None) -> list[Part]:
         ]
         made.append(Part("nearest", nearest, "", ("", "rank", "video", "a text about it" if texts else "")))
     return made
+
+
+def own_video(target: Any) -> str:
+    """The name of the video that a text is about."""
+    return str(target[0] if isinstance(target, list | tuple) else target)
 
 
 def _caption(opened: Opened, row: Row, example: Example | None) -> list[Part]:
@@ -219,10 +225,33 @@ def marked(words: Sequence[str], shared: Sequence[set[tuple[str, ...]]]) -> list
 
 
 def _other(opened: Opened, row: Row, example: Example | None) -> list[Part]:
-    rows = [("expected", _json(row.target))] if row.target is not None else []
-    if row.prediction is not None:
-        rows.append(("predicted", _json(row.prediction)))
-    return [Part("answer", rows)] if rows else []
+    return [
+        *_regions("expected", row.target, MOST_EXPECTED),
+        *_regions("predicted", _likeliest_first(row.prediction), MOST_PREDICTED),
+    ]
+
+
+def _regions(title: str, value: Any, most: int) -> list[Part]:
+    """Segments, boxes or texts with their times, one per row; anything else as it is written."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not value or len({len(v) if isinstance(v, list) else -1 for v in value}) > 1:
+        return [Part(title, [(_json(value),)])]
+    if not isinstance(value[0], list):
+        return [Part(title, [(_json(value),)])]
+    rows = [("", *map(_cell, region)) for region in value[:most]]
+    note = f"{most} of {len(value):,} are shown." if len(value) > most else ""
+    return [Part(title, rows, note, ("", *("" for _ in value[0])))]
+
+
+def _likeliest_first(value: Any) -> Any:
+    """Regions with a score at their end, the highest first; anything else as it is."""
+    scored = isinstance(value, list) and all(isinstance(v, list) and v and type(v[-1]) in (int, float) for v in value)
+    return sorted(value, key=lambda region: -region[-1]) if scored else value
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else value[:MOST_TEXT] if isinstance(value, str) else _json(value)
 
 
 # --- controls and small words ----------------------------------------------------------------------------------------
@@ -235,7 +264,7 @@ def _controls(opened: Opened, row: Row, example: Example | None, controls: Mappi
         answers = [short(opened, answer, example) for answer in several]
         right = ""
         if opened.kind in ("class", "question") and row.target is not None:
-            hits = [(v[0] if isinstance(v, list) and v else v) == row.target for v in several]
+            hits = [opened.answer(v) == row.target for v in several]
             right = f"right in {sum(hits)} of {len(hits)} orders" if len(hits) > 1 else "right" if hits[0] else "wrong"
         rows.append((name, right, ", ".join(dict.fromkeys(answers))))
     return Part("controls", rows, "", ("control", "", "predicted"))
@@ -248,10 +277,8 @@ def short(opened: Opened, value: Any, example: Example | None) -> str:
     if opened.kind == "question":
         text = example.choices[value] if example and type(value) is int and 0 <= value < len(example.choices) else ""
         return f"{_letter(value)} {text[:MOST_TEXT]}".strip() if type(value) is int else str(value)
-    if opened.kind == "class":
-        return opened.name(value[0] if isinstance(value, list) and value else value)
-    if opened.kind == "classes" and isinstance(value, list) and value:
-        return opened.name(max(range(len(value)), key=lambda number: value[number] or 0))
+    if opened.kind in ("class", "classes"):
+        return opened.name(opened.answer(value))
     if opened.kind == "retrieval" and isinstance(value, Mapping):
         return f"rank {value['t2v']:g}"
     return value[:MOST_TEXT] if isinstance(value, str) else _json(value)

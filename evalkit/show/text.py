@@ -117,7 +117,7 @@ def _failures(opened: Opened) -> Iterator[str]:
 
 def _where_wrong(opened: Opened) -> Iterator[str]:
     """The most confused classes; of questions, queries and texts the worst."""
-    if opened.kind == "class" or (opened.kind == "text" and opened.whole):
+    if opened.kind in ("class", "classes") or (opened.kind == "text" and opened.whole):
         yield from _confused(opened)
         return
     head: tuple[str, ...]
@@ -169,17 +169,24 @@ def _confused(opened: Opened) -> Iterator[str]:
         if row.target is not None:
             right = _expected(opened, row)
             of[right] += 1
-            if row.prediction is not None and opened.is_right(row) is False:
+            if row.prediction is not None and _is_confused(opened, row):
                 pair = right, short(opened, row.prediction, None)
                 counted[pair] += 1
                 such_as.setdefault(pair, row.id)
     if counted:
-        yield from ("", "most confused classes" if opened.kind == "class" else "most frequent wrong answers")
+        title = {"class": "most confused classes", "classes": "likeliest class is none of those that are there"}
+        yield from ("", title.get(opened.kind, "most frequent wrong answers"))
         cells = [
             (f"{times:,} of {of[right]:,}", right, predicted, such_as[right, predicted])
             for (right, predicted), times in counted.most_common(MOST)
         ]
         yield from _fitted([("times", "right", "predicted", "such as"), *cells])
+
+
+def _is_confused(opened: Opened, row: Row) -> bool:
+    if opened.kind == "classes":
+        return opened.answer(row.prediction) not in (row.target if isinstance(row.target, list) else [row.target])
+    return opened.is_right(row) is False
 
 
 def _fitted(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -54,6 +54,18 @@ def test_the_frames_of_a_page_are_those_that_the_encoder_got(probed: Path, given
     assert re.findall(r"<span>(\d\.\d\d) s</span>", html)[:2] == ["0.00", "0.50"]
 
 
+def test_a_query_shows_a_frame_of_each_of_the_five_nearest_videos(searched: Path, tmp_path: Path) -> None:
+    row = run_folder.load_rows(searched)[0]
+    html = page(searched, tmp_path / "page.html", f"sample={row.id}")
+    near = html.partition('<section id="near">')[2].partition("</section>")[0]
+    frames = pictures(near)
+    assert len(frames) == 5 and len({frame.tobytes() for frame in frames}) == 5
+    assert all(Path(name).name in near for name in (row.detail or {})["nearest"][:5]) and near.count(" right<") <= 1
+    own = np.stack(pictures(html.partition('<section id="seen">')[2]))
+    place = (row.detail or {})["nearest"].index(row.target[0])
+    assert place >= 5 or np.array_equal(frames[place], own[2])  # of four frames the middle one
+
+
 def test_a_page_of_a_failed_sample_says_why_it_has_no_frames(probed: Path, tmp_path: Path) -> None:
     html = page(probed, tmp_path / "page.html", "sample=broken.mp4")
     assert 'class="failed">failed</span>' in html and not pictures(html)
@@ -104,12 +116,20 @@ def test_the_map_has_a_point_per_stored_sample_and_none_where_nothing_is_stored(
     row = next(row for row in run_folder.load_rows(probed) if row.prediction is not None)
     html = page(probed, tmp_path / "page.html", f"sample={row.id}")
     assert "6 of 7 samples" in html and html.count("<title>") == 1 + 6 and html.count('class="own"') == 2
-    assert "The head that this run trained was not kept" in html or "was not kept" in html
+    assert "the head that this run trained was not kept" in html and not pictures(html, "heat")
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "empty"))
     html = page(probed, tmp_path / "page.html", f"sample={row.id}")
     assert "features of 0 of 7 samples are stored" in html and "encode=true encodes" in html
     html = page(probed, tmp_path / "page.html", f"sample={row.id}", "encode=true")
     assert "6 of 7 samples" in html
+
+
+def test_words_that_the_encoder_does_not_take_write_no_page(
+    probed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for word, why in [("ckpt=demo", "has other weights here"), ("adapter.form=x", "unknown key 'adapter.form'")]:
+        assert why in told(capsys, "show", str(probed), "sample=first:1", f"out={tmp_path / 'a.html'}", word)
+    assert not (tmp_path / "a.html").exists()
 
 
 def test_where_a_trained_probe_looks_lies_over_its_frames(probed: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evalkit.cli import main
-from evalkit.metrics import accuracy, captions
+from evalkit.metrics import accuracy, activitynet_map, captions, multilabel_map
 from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from evalkit.show.rebuilt import config_of
@@ -68,7 +68,7 @@ def test_a_sample_shows_what_was_expected_and_predicted(probed: Path, shown: Cal
             continue
         right = row.prediction[0] == row.target
         assert told.startswith(f"{row.id}: {'right' if right else 'wrong'}\n") and fits(told)
-        (first, second), scores = row.prediction, row.detail["probabilities"]
+        (first, second), scores = row.prediction, (row.detail or {})["probabilities"]
         names = ("left", "right")
         lines = [line.split() for line in told.splitlines()]
         if right:
@@ -105,7 +105,7 @@ def test_a_query_shows_its_rank_and_the_five_nearest(searched: Path, shown: Call
     told = shown(searched, f"sample={row.id}")
     lines = [" ".join(line.split()) for line in told.splitlines()]
     assert f"its rank {row.prediction['t2v']:g}" in lines and "query film 1" in lines
-    for place, name in enumerate(row.detail["nearest"][:5], 1):
+    for place, name in enumerate((row.detail or {})["nearest"][:5], 1):
         sign = "right " if name == row.target[0] else ""
         assert any(line.startswith(f"{sign}{place} ") for line in lines)
     assert not any(line.startswith("6 ") for line in lines)
@@ -121,7 +121,7 @@ def test_a_question_shows_its_options_and_controls_where_its_task_is_named(
     row = next(row for row in run_folder.load_rows(asked) if row.prediction is not None and row.target is not None)
     told = shown(asked, f"task={world / 'my_task.py'}", f"sample={row.id}")
     assert "What happens?" in told and "a red circle moves left" in told
-    for number, score in enumerate(row.detail["log_likelihood"]):
+    for number, score in enumerate((row.detail or {})["log_likelihood"]):
         (line,) = (line for line in told.splitlines() if f" {'ABCD'[number]}  " in line and f"{score:.3f}" in line)
         assert line.startswith("predicted") == (number == row.prediction)
         assert ("right" in line[:16]) == (number == row.target)
@@ -166,12 +166,13 @@ def test_a_run_that_is_none_is_told_in_a_line(tmp_path: Path, capsys: pytest.Cap
         (["sample="], "sample=: wanted a value"),
         (["sample=a", "sample=b"], "sample is given twice"),
         (["sample=a", "encode=yes"], "encode=yes: wanted true or false"),
+        (["sample=a", "adapter.from=head"], "adapter.from= is of what a page shows: name it, out=FILE.html"),
     ]:
         assert why in told(capsys, "show", str(run), *words)
 
 
 def test_what_was_changed_and_what_is_not_here_is_told_beside_the_rest(
-    probed: Path, tmp_path: Path, shown: Callable[..., str]
+    probed: Path, labeled: Path, tmp_path: Path, shown: Callable[..., str]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(probed, run)
@@ -182,6 +183,11 @@ def test_what_was_changed_and_what_is_not_here_is_told_beside_the_rest(
     told = " ".join(shown(run).split())
     assert "predictions.jsonl was changed since the run" in told and "without the task's names" in told
     assert "moved.csv" in told and "failed, counted as wrong" in told
+    other = tmp_path / "other.csv"
+    other.write_text(labeled.read_text().replace("broken.mp4,left", "broken.mp4,right"))
+    told = " ".join(shown(probed, f"data.root={other}").split())
+    assert "are not those of the run" in told and "data.root=" in told
+    assert "unknown key 'data.rot'. Did you mean 'data.root'?" in " ".join(shown(probed, "data.rot=x").split())
     (run / "config.yaml").unlink()
     assert "config.yaml cannot be read" in " ".join(shown(run, "sample=brok").split())
 
@@ -225,3 +231,29 @@ def test_the_users_own_words_take_the_place_of_the_runs(probed: Path, tmp_path: 
     kept: Any = config_of(probed, [], [])
     assert kept.options.out == Path("results") and kept.adapter["epochs"] == 2
     assert kept.data["root"].name == "videos.csv"
+
+
+def test_several_classes_segments_and_failures_of_other_kinds_are_shown(
+    tmp_path: Path, shown: Callable[..., str]
+) -> None:
+    scores = [[0.9, 0.2, 0.1, 0.3, 0.4, 0.5, 0.05], [0.1, 0.9, 0.2, 0.3, 0.4, 0.5, 0.05]]
+    rows = [Row("a", "v", target=[1, 6], prediction=scores[0]), Row("b", "w", target=[1], prediction=scores[1])]
+    run = put(tmp_path, rows, task="charades", score=multilabel_map)
+    told = shown(run)
+    assert "likeliest class is none of those that are there" in told
+    assert ["1", "of", "1", "1,", "6", "0", "a"] in [line.split() for line in told.splitlines()]
+    lines = [line.split() for line in shown(run, "sample=a").splitlines()]
+    assert (
+        ["0", "0.900", "1"] in lines and ["right", "1", "0.200", "5"] in lines and ["right", "6", "0.050", "7"] in lines
+    )
+    segments = [[1.0, 5.0, "run", 0.1], [2.0, 3.0, "jump", 0.7]]
+    rows = [
+        Row("a", "v", target=[[1.0, 5.0, "run"]], prediction=segments),
+        *(Row(f"f{i}", f"v{i}.mp4", target=[], failure=f"no such file: v{i}.mp4") for i in range(3)),
+    ]
+    run = put(tmp_path / "segments", rows, task="tal", score=activitynet_map)
+    told = shown(run)
+    assert "  3  no such file: VIDEO  (f0, f1, f2)" in told  # what differs in the file's name alone is one
+    told = shown(run, "sample=a")
+    assert [line.split() for line in told.splitlines() if "jump" in line] == [["2", "3", "jump", "0.7"]]
+    assert told.index("jump") < told.index("0.1")
