@@ -15,6 +15,7 @@ from evalkit.config.config import Config
 from evalkit.errors import UserError
 from evalkit.features.extract import unchanged
 from evalkit.features.sources import parts
+from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.show.opened import Opened
 from evalkit.show.rebuilt import config_of
@@ -64,19 +65,22 @@ class Encoded:
             UserError: there is no trained head, it has no attention to show, or the tokens are not stored.
         """
         experiment = self.experiment
+        if experiment.extractor.views.window:
+            raise UserError(f"adapter {experiment.adapter_name} reads a sequence of windows")
+        own = type(experiment.adapter).attention is not Adapter.attention
+        if not own or experiment.adapter.feature_spec.what != "tokens":
+            raise UserError(f"adapter {experiment.adapter_name} has no attention over tokens to show")
         if experiment.needs_fit:
             raise UserError(
                 "the head that this run trained was not kept. `evalkit adapt config=RUN/config.yaml out=FOLDER` trains "
                 "it again; then add adapter.from=FOLDER"
             )
-        if experiment.extractor.views.window:
-            raise UserError(f"adapter {experiment.adapter_name} reads a sequence of windows")
         found = next(self.features([example]), None)
         if found is None:
             raise UserError("the tokens of this sample are not stored; encode=true encodes it")
         weights = experiment.adapter.attention([example], found[1][None])
         if weights is None:
-            raise UserError(f"adapter {experiment.adapter_name} has no attention over tokens to show")
+            raise UserError(f"adapter {experiment.adapter_name} shows no attention for such a sample")
         return weights[0].float().cpu()
 
 

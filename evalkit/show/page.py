@@ -120,8 +120,9 @@ def _clip(opened: Opened, row: Row, inside: Inside) -> str:
     views = clip.views
     said = [
         f"{views.frames} frames of {views.size} x {views.size} pixels, sampling {views.sampling}, "
-        f"{views.clips} x {views.crops} views, resize {views.resize}"
+        f"resize {views.resize}"
         + (f", share {views.share:g}" if views.share != 1 else "")
+        + (f", {views.clips} clips x {views.crops} crops" if views.clips * views.crops > 1 else "")
         + f"; before they are normalized. Read by {clip.clips[0].decoder}."
     ]
     if clip.windows > len(clip.clips):

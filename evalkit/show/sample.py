@@ -19,6 +19,8 @@ N = 4  # longest n-gram that caption metrics count
 MOST_TEXT = 2_000  # characters of one text
 MOST_REFERENCES = 20
 MOST_EXPECTED, MOST_PREDICTED = 20, 10  # segments or boxes
+# Of regions, by how many numbers stand before their label: seconds, or shares of the frame.
+BOUNDS = {2: ("from s", "to s"), 4: ("left", "top", "right", "bottom")}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -241,7 +243,10 @@ def _regions(title: str, value: Any, most: int) -> list[Part]:
         return [Part(title, [(_json(value),)])]
     rows = [("", *map(_cell, region)) for region in value[:most]]
     note = f"{most} of {len(value):,} are shown." if len(value) > most else ""
-    return [Part(title, rows, note, ("", *("" for _ in value[0])))]
+    number_of_bounds = next((place for place, cell in enumerate(value[0]) if isinstance(cell, str)), 0)
+    bounds = BOUNDS.get(number_of_bounds, ("",) * number_of_bounds)
+    rest = ("label", "score")[: len(value[0]) - number_of_bounds] if number_of_bounds else ("",) * len(value[0])
+    return [Part(title, rows, note, ("", *bounds, *rest))]
 
 
 def _likeliest_first(value: Any) -> Any:

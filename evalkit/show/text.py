@@ -35,17 +35,17 @@ def sample(opened: Opened, row: Row) -> str:
     """All that is known of one sample."""
     lines = [printable(f"{row.id}: {verdict(opened, row)}")]
     for part in parts(opened, row):
-        lines += ["", *_part(part)]
+        lines += ["", *part_lines(part)]
     lines += [part for remark in opened.remarks for part in ("", *_folded(remark, ""))]
     return "\n".join(lines)
 
 
-def _part(part: Part) -> Iterator[str]:
+def part_lines(part: Part) -> Iterator[str]:
+    """A part in lines that a screen takes."""
     rows = [[_text(cell) for cell in row] for row in part.rows]
     if part.head:
-        yield from columns(
-            [[part.title if i == 0 else t for i, t in enumerate(part.head)], *_aligned(rows)]
-        ).splitlines()
+        head = [part.title if place == 0 else title for place, title in enumerate(part.head)]
+        yield from columns(_aligned([head, *rows])).splitlines()
     elif part.rows and len(rows[0]) == 1:
         yield part.title
         yield from (line for (cell,) in rows for line in _folded(f"  {cell}", "  "))

@@ -12,7 +12,9 @@ from evalkit.cli import main
 from evalkit.metrics import accuracy, activitynet_map, captions, multilabel_map
 from evalkit.results import run_folder
 from evalkit.results.rows import Row
+from evalkit.show import text
 from evalkit.show.rebuilt import config_of
+from evalkit.show.sample import Part
 from tests import hostile
 from tests.hostile import EVIL, told
 from tests.leaderboard.boards import put
@@ -35,10 +37,10 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return show
 
 
-def fits(text: str) -> bool:
+def fits(printed: str) -> bool:
     """Whether a terminal of 80 columns shows it as it is; a command that is to be copied stays in one line."""
-    lines = [line for line in text.splitlines() if not line.startswith("evalkit show RUN ")]
-    return all(len(line) <= 80 for line in lines) and "\x1b" not in text
+    lines = [line for line in printed.splitlines() if not line.startswith("evalkit show RUN ")]
+    return all(len(line) <= 80 for line in lines) and "\x1b" not in printed
 
 
 def test_a_run_shows_its_table_its_failures_and_the_classes_it_confuses(
@@ -176,8 +178,8 @@ def test_what_was_changed_and_what_is_not_here_is_told_beside_the_rest(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(probed, run)
-    text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("videos.csv", "moved.csv"))
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("videos.csv", "moved.csv"))
     lines = (run / "predictions.jsonl").read_text().replace('"kind": ""', '"kind": "k"')
     (run / "predictions.jsonl").write_text(lines)
     told = " ".join(shown(run).split())
@@ -233,6 +235,14 @@ def test_the_users_own_words_take_the_place_of_the_runs(probed: Path, tmp_path: 
     assert kept.data["root"].name == "videos.csv"
 
 
+def test_long_texts_wrap_beside_their_scores(tmp_path: Path) -> None:
+    head, score = ("", "", "option", "log-likelihood"), "-123.456"
+    part = Part("options", [("predicted, right", "A", "a very long option " * 9, score)], "", head)
+    lines = list(text.part_lines(part))
+    assert fits("\n".join(lines)) and len(lines) > 3 and lines[1].endswith(score)
+    assert " ".join(" ".join(line[21:64] for line in lines[1:]).split()) == ("a very long option " * 9).strip()
+
+
 def test_several_classes_segments_and_failures_of_other_kinds_are_shown(
     tmp_path: Path, shown: Callable[..., str]
 ) -> None:
@@ -256,4 +266,5 @@ def test_several_classes_segments_and_failures_of_other_kinds_are_shown(
     assert "  3  no such file: VIDEO  (f0, f1, f2)" in told  # what differs in the file's name alone is one
     told = shown(run, "sample=a")
     assert [line.split() for line in told.splitlines() if "jump" in line] == [["2", "3", "jump", "0.7"]]
-    assert told.index("jump") < told.index("0.1")
+    assert told.index("jump") < told.index("0.1") and "from s  to s  label  score" in told
+    assert fits(shown(run)) and fits(told)
