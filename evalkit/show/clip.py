@@ -58,7 +58,7 @@ def seen(opened: Opened, id: str, pool: DecodePool) -> Seen:
     protocol = opened.record["task"]["protocol"].get("views")
     if not isinstance(protocol, dict) or not opened.record["encoder"]["clip"]:
         raise UserError("this run read no video")
-    clip = _clip(opened.record["encoder"]["clip"])
+    clip = clip_of(opened.record["encoder"]["clip"])
     views = resolve_views(task.views, clip, config.clip)
     now = plain(asdict(views))
     if apart := [key for key in protocol if protocol[key] != now.get(key)]:
@@ -80,7 +80,7 @@ def seen(opened: Opened, id: str, pool: DecodePool) -> Seen:
     return Seen([clip for clip in clips if isinstance(clip, Decoded)], views, len(sources) if views.window else 0)
 
 
-def _clip(stated: dict[str, Any]) -> Clip:
+def clip_of(stated: dict[str, Any]) -> Clip:
     """What an encoder sees, from a record, which may come from anywhere.
 
     Raises:

@@ -44,7 +44,7 @@ def part_lines(part: Part) -> Iterator[str]:
     """A part in lines that a screen takes."""
     rows = [[_text(cell) for cell in row] for row in part.rows]
     if part.head:
-        head = [part.title if place == 0 else title for place, title in enumerate(part.head)]
+        head = [_text(part.title if place == 0 else title) for place, title in enumerate(part.head)]
         yield from columns(_aligned([head, *rows])).splitlines()
     elif part.rows and len(rows[0]) == 1:
         yield part.title
@@ -58,7 +58,7 @@ def part_lines(part: Part) -> Iterator[str]:
                 f"{start}{line}".rstrip() for start, line in zip_longest([before], lines, fillvalue=" " * len(before))
             )
     if part.note:
-        yield from _folded(part.note, "")
+        yield from _folded(_text(part.note), "")
     if any(isinstance(cell, list) and any(word.shared for word in cell) for row in part.rows for cell in row):
         yield from _folded(f"[Brackets] hold shared n-grams of {MARKED} words and more.", "")
 

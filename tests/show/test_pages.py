@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from evalkit.api import Example
 from evalkit.cli import main
+from evalkit.errors import UserError
 from evalkit.metrics import accuracy
 from evalkit.results import run_folder
 from evalkit.results.rows import Row
-from evalkit.show.clip import player
+from evalkit.show.clip import clip_of, player
 from evalkit.show.drawing import heat_maps, png
 from evalkit.show.feature_map import main_directions, vector
 from tests.browser import MISSING, available, browser
@@ -205,8 +207,15 @@ def test_several_samples_have_a_page_each_and_nothing_else_is_overwritten(
 def hostile_run(folder: Path) -> Path:
     """A run whose every text tries to be a script."""
     rows = [
-        Row(HOSTILE, HOSTILE, HOSTILE, target=1, prediction=0, detail={"log_likelihood": [1.0, 2.0], "said": HOSTILE}),
-        Row("\ud800 half", "v", target=1, failure=HOSTILE),
+        Row(
+            HOSTILE,
+            HOSTILE,
+            HOSTILE,
+            target=1,
+            prediction=0,
+            detail={f"{HOSTILE}\x1b[2J": [1.0, 2.0], "said": f"{HOSTILE}\x1b[2J"},
+        ),
+        Row("\ud800 half\x1b[2J", "v", target=1, failure=f"{HOSTILE}\x1b[2J"),
     ]
 
     def edit(record: dict[str, object]) -> None:
@@ -224,8 +233,19 @@ def test_hostile_texts_are_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for html in pages:
         assert "<script" not in html and "<img src=x" not in html and "default-src 'none'" in html
     assert sum("&lt;script&gt;" in html for html in pages) == 3
-    assert main(["show", str(run), "sample=first:2"]) == 0
-    assert "\ud800" not in capsys.readouterr().out
+    for words in (["sample=first:2"], []):
+        assert main(["show", str(run), *words]) == 0
+        printed = capsys.readouterr().out
+        assert "\ud800" not in printed and "\x1b" not in printed and HOSTILE[:20] in printed
+
+
+@pytest.mark.parametrize(
+    "stated", [{"frames": 10**9}, {"size": "big"}, {"share": 0.0}, {"mean": [0.5]}, {"frames": True}]
+)
+def test_a_clip_that_no_encoder_has_is_refused(stated: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"encoder\.clip of result\.json is"):
+        clip_of({"frames": 4, "size": 32, **stated})
+    assert clip_of({"frames": 4, "size": 32, "mean": [0.5, 0.5, 0.5], "later": 1}).frames == 4
 
 
 @pytest.mark.skipif(not available(), reason=MISSING)
