@@ -24,6 +24,7 @@ from evalkit.show.rebuilt import config_of, task_of
 
 # What is asked of a sample, and so what can be shown of its answer.
 KINDS = ("class", "classes", "question", "retrieval", "text", "other")
+MOST_OPTIONS = 100  # of a question whose options are not here
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Opened:
     def kind(self) -> str:
         """What is asked of the samples, one of `KINDS`."""
         answered = (row for row in self.rows if row.prediction is not None)
-        return next((_kind(row, self.examples.get(row.id)) for row in answered), "other")
+        kinds = {_kind(row, self.examples.get(row.id)) for row in answered}
+        return kinds.pop() if len(kinds) == 1 else "other"
 
     def is_right(self, row: Row) -> bool | None:
         """Whether a sample is answered rightly; None where that cannot be said: it has no answer, or more or less."""
@@ -87,8 +89,8 @@ class Opened:
 
     def answer(self, value: Any) -> Any:
         """What a prediction says in the first place: the likeliest class of several, else the whole of it."""
-        if self.kind == "classes" and isinstance(value, list) and value:
-            return max(range(len(value)), key=lambda number: value[number] or 0)
+        if self.kind == "classes" and value and is_numbers(value):
+            return max(range(len(value)), key=lambda number: value[number])
         return value[0] if self.kind == "class" and isinstance(value, list) and value else value
 
     def name(self, number: Any) -> str:
@@ -154,24 +156,32 @@ def _by_sample(measured: Measured, rows: Sequence[Row]) -> tuple[str, list[float
 
 
 def _kind(row: Row, example: Example | None) -> str:
+    """Which of `KINDS` a row is of, by the types of all that is shown of it: others may have written it."""
     value, target = row.prediction, row.target
-    if isinstance(value, dict) and "t2v" in value:
-        return "retrieval"
+    single = type(target) in (int, type(None))
+    if isinstance(value, dict):
+        ranks = is_numbers([value.get("t2v"), value.get("v2t")])
+        return "retrieval" if ranks and isinstance(target, str | list) and target else "other"
     if isinstance(value, str):
-        return "text"
+        several = target if isinstance(target, list) else [target]
+        return "text" if target is None or all(isinstance(text, str) for text in several) else "other"
     if type(value) is int:
         told = {"log_likelihood", "cosines", "similarity", "said"} & set(row.detail or {})
-        return "question" if (example.choices if example else told) else "class"
-    if (
-        isinstance(value, list)
-        and value
-        and all(type(item) is int for item in value)
-        and type(target) in (int, type(None))
-    ):
+        options = len(example.choices) if example else MOST_OPTIONS if told else 0
+        if options and single and 0 <= value < options and 0 <= (target or 0) < options:
+            return "question"
+        return "class" if single and not options else "other"
+    if not isinstance(value, list) or not value or not is_numbers(value):
+        return "other"
+    if single and all(type(item) is int for item in value):
         return "class"
-    if isinstance(value, list) and value and all(type(item) in (int, float) for item in value):
-        return "classes"
-    return "other"
+    several = target if isinstance(target, list) else [target]
+    return "classes" if target is None or all(type(item) is int for item in several) else "other"
+
+
+def is_numbers(value: Any) -> bool:
+    """Whether it is a list of numbers."""
+    return isinstance(value, list) and all(type(item) in (int, float) for item in value)
 
 
 def worst_first(opened: Opened) -> list[Row]:

@@ -17,7 +17,7 @@ from evalkit.show.clip import Seen, player
 from evalkit.show.drawing import HeatMaps, escaped, heat_maps, legend, png, scatter
 from evalkit.show.inside import Inside
 from evalkit.show.opened import Opened
-from evalkit.show.sample import TOP, Cell, Part, own_video, parts, verdict
+from evalkit.show.sample import Cell, Part, nearest_videos, own_video, parts, verdict
 
 T = TypeVar("T")
 
@@ -94,12 +94,12 @@ def _nearest(opened: Opened, row: Row, inside: Inside) -> str:
     by_video = {own_video(example.target): example.id for example in opened.examples.values()}
     own = own_video(row.target)
     frames = []
-    for place, name in enumerate((row.detail or {}).get("nearest", ())[:TOP], 1):
-        found = by_video.get(str(name))
+    for place, name in enumerate(nearest_videos(row), 1):
+        found = by_video.get(name)
         clip, _ = _told(partial(inside.clip, opened.rows[opened.place[found]])) if found else (None, "")
         if clip is not None:
             pixels = clip.clips[0].pixels[0].permute(0, 2, 3, 1).numpy()
-            right = " right" if str(name) == own else ""
+            right = " right" if name == own else ""
             frames.append(
                 f'<div class="frame"><div class="look"><img src="{png(pixels[len(pixels) // 2])}" alt=""></div>'
                 f"<small>{place} {escaped(name)}{right}</small></div>"

@@ -11,7 +11,7 @@ from evalkit.api import Example
 from evalkit.metrics.text.tokenizer import tokenized
 from evalkit.results.rows import Row
 from evalkit.results.table import encoder_name
-from evalkit.show.opened import Opened
+from evalkit.show.opened import Opened, is_numbers
 from evalkit.video.media import shown
 
 TOP = 5  # classes, and videos near a query
@@ -121,15 +121,15 @@ def _classes(opened: Opened, row: Row, example: Example | None) -> list[Part]:
 
 def _several(opened: Opened, row: Row, example: Example | None) -> list[Part]:
     target = row.target if isinstance(row.target, list) else [row.target]
-    scores = row.prediction if isinstance(row.prediction, list) else []
-    order = sorted(range(len(scores)), key=lambda number: -(scores[number] or 0))
+    scores = row.prediction or []
+    order = sorted(range(len(scores)), key=lambda number: -scores[number])
     place = {number: rank for rank, number in enumerate(order, 1)}
     chosen = [*order[:TOP], *(number for number in target if number not in order[:TOP] and number is not None)]
     rows = [
         (
             _sign(False, number in target),
             opened.name(number),
-            f"{scores[number]:.3f}" if number in place and scores[number] is not None else "",
+            f"{scores[number]:.3f}" if number in place else "",
             str(place.get(number, "")),
         )
         for number in chosen
@@ -162,16 +162,16 @@ def _query(opened: Opened, row: Row, example: Example | None) -> list[Part]:
     found, detail = row.prediction, row.detail or {}
     if found is not None:
         rows += [
-            ("its rank", f"{found['t2v']:g}"),
-            ("its best text's rank", f"{found['v2t']:g}"),
+            ("its rank", _cell(found["t2v"])),
+            ("its best text's rank", _cell(found["v2t"])),
         ]
     if "similarity" in detail:
-        rows.append(("similarity", f"{detail['similarity']:.4f}"))
+        rows.append(("similarity", _cell(detail["similarity"])))
     made = [Part("query", rows)]
     texts: dict[str, str] = {}
     for other in opened.examples.values():  # the first text about each video
         texts.setdefault(own_video(other.target), other.text)
-    near = [str(name) for name in detail.get("nearest", ())[:TOP]]
+    near = nearest_videos(row)
     if near:
         nearest = [
             (_sign(False, name == own), str(place), name, texts.get(name, "")[:MOST_TEXT])
@@ -179,6 +179,12 @@ def _query(opened: Opened, row: Row, example: Example | None) -> list[Part]:
         ]
         made.append(Part("nearest", nearest, "", ("", "rank", "video", "a text about it" if texts else "")))
     return made
+
+
+def nearest_videos(row: Row) -> list[str]:
+    """The names of the videos that are nearest to a query, as many as are shown."""
+    names = (row.detail or {}).get("nearest")
+    return [str(name) for name in names[:TOP]] if isinstance(names, list) else []
 
 
 def own_video(target: Any) -> str:
@@ -243,10 +249,10 @@ def _regions(title: str, value: Any, most: int) -> list[Part]:
         return [Part(title, [(_json(value),)])]
     rows = [("", *map(_cell, region)) for region in value[:most]]
     note = f"{most} of {len(value):,} are shown." if len(value) > most else ""
-    number_of_bounds = next((place for place, cell in enumerate(value[0]) if isinstance(cell, str)), 0)
-    bounds = BOUNDS.get(number_of_bounds, ("",) * number_of_bounds)
-    rest = ("label", "score")[: len(value[0]) - number_of_bounds] if number_of_bounds else ("",) * len(value[0])
-    return [Part(title, rows, note, ("", *bounds, *rest))]
+    label = next((place for place, cell in enumerate(value[0]) if isinstance(cell, str)), 0)
+    named = (*BOUNDS[label], "label", "score") if label in BOUNDS else ()
+    head = ["", *(named[place] if place < len(named) else "" for place in range(len(value[0])))]
+    return [Part(title, rows, note, head)]
 
 
 def _likeliest_first(value: Any) -> Any:
@@ -256,7 +262,7 @@ def _likeliest_first(value: Any) -> Any:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else value[:MOST_TEXT] if isinstance(value, str) else _json(value)
+    return f"{value:.4g}" if isinstance(value, float) else value[:MOST_TEXT] if isinstance(value, str) else _json(value)
 
 
 # --- controls and small words ----------------------------------------------------------------------------------------
@@ -285,7 +291,7 @@ def short(opened: Opened, value: Any, example: Example | None) -> str:
     if opened.kind in ("class", "classes"):
         return opened.name(opened.answer(value))
     if opened.kind == "retrieval" and isinstance(value, Mapping):
-        return f"rank {value['t2v']:g}"
+        return f"rank {_cell(value.get('t2v'))}"
     return value[:MOST_TEXT] if isinstance(value, str) else _json(value)
 
 
@@ -305,8 +311,7 @@ def _values(detail: Mapping[str, Any]) -> list[Any]:
 def _scores(detail: Mapping[str, Any], count: int) -> tuple[list[str], str]:
     """A score of each of so many answers as text, and what it is; empty where they have none."""
     for name, value in detail.items():
-        numbers = isinstance(value, list) and all(type(item) in (int, float) for item in value)
-        if numbers and len(value) >= count > 0 and name != "tokens":
+        if is_numbers(value) and len(value) >= count > 0 and name != "tokens":
             return [f"{item:.3f}" for item in value], {"probabilities": "probability"}.get(name, name).replace("_", "-")
     return [], ""
 

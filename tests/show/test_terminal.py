@@ -6,13 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from evalkit.cli import main
 from evalkit.metrics import accuracy, activitynet_map, captions, multilabel_map
 from evalkit.results import run_folder
 from evalkit.results.rows import Row
+from evalkit.results.schema import plain
 from evalkit.show import text
+from evalkit.show.opened import Opened
 from evalkit.show.rebuilt import config_of
 from evalkit.show.sample import Part
 from tests import hostile
@@ -268,3 +272,33 @@ def test_several_classes_segments_and_failures_of_other_kinds_are_shown(
     assert [line.split() for line in told.splitlines() if "jump" in line] == [["2", "3", "jump", "0.7"]]
     assert told.index("jump") < told.index("0.1") and "from s  to s  label  score" in told
     assert fits(shown(run)) and fits(told)
+
+
+values: Any = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**9) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["t2v", "v2t", "a"]), inner),
+    max_leaves=6,
+)
+likely: Any = (
+    values
+    | st.lists(st.integers(0, 9), min_size=1, max_size=5)
+    | st.lists(st.floats(0, 1), max_size=5)
+    | st.fixed_dictionaries({"t2v": st.floats(1, 99), "v2t": st.floats(1, 99)})
+    | st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9), st.text(), st.floats(0, 1)).map(list), max_size=3)
+)
+details: Any = st.dictionaries(
+    st.sampled_from(["log_likelihood", "nearest", "similarity", "said", "probabilities"]), values
+)
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(st.lists(st.tuples(likely, likely, st.none() | details, likely), min_size=1, max_size=3))
+def test_whatever_a_result_holds_is_shown(samples: list[tuple[Any, Any, Any, Any]]) -> None:
+    """Rows as anybody may write them, of which no metric says anything: no traceback, no control character."""
+    rows = [Row(f"s{i}", "v", "", t, p, None, None, detail) for i, (t, p, detail, _) in enumerate(samples)]
+    controls = {f"s{i}": {"blind": plain(c), "option_order": plain(c)} for i, (*_, c) in enumerate(samples)}
+    opened = Opened(
+        Path("run"), result_of([Row("a", "v", target=1, prediction=1)]), rows, "", [None] * len(rows), controls
+    )
+    shown = [text.overview(opened), *(text.sample(opened, row) for row in rows)]
+    assert all(line.isprintable() for printed in shown for line in printed.split("\n"))
