@@ -14,7 +14,8 @@ from evalkit.api import Example
 from evalkit.config.config import Config
 from evalkit.errors import UserError
 from evalkit.features.extract import unchanged
-from evalkit.features.sources import parts
+from evalkit.features.feature_cache import SourceFeatures
+from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.show.opened import Opened
@@ -35,28 +36,32 @@ class Encoded:
     experiment: Experiment
     encode: bool
 
-    def features(self, examples: Sequence[Example], label: str = "") -> Iterator[tuple[Example, Tensor]]:
-        """What the adapter reads of each example, (V, ...), of windows (windows, V, ...); those that are not stored are
-        left out unless they are to be encoded, and those that fail always.
+    def features(self, examples: Sequence[Example]) -> Iterator[tuple[Example, Tensor]]:
+        """What the adapter reads of each example, (V, ...), of windows (windows, V, ...); each video is read once.
+
+        Those that are not stored are left out unless they are to be encoded, and those that fail always.
         """
-        reader, cache = self.experiment.reader, self.experiment.reader.cache
-        if self.encode and self.experiment.task.prepare_videos:
-            self.experiment.task.prepare_videos(examples)
-        views = reader.extractor.views
+        reader, task = self.experiment.reader, self.experiment.task
+        views, cache = reader.extractor.views, reader.cache
+        asking: dict[tuple[Source, ...], list[Example]] = {}
         for example in examples:
-            wanted = parts(example, views)
-            keys = cache.keys(wanted, VARIANT) if cache else [b""] * len(wanted)
-            found = [
-                cache.find(source, VARIANT, key) if cache and key else None
-                for source, key in zip(wanted, keys, strict=True)
-            ]
-            if not all(found) and self.encode:
-                found = list(
-                    reader.extractor.encode(wanted, reader.keep, "", VARIANT, cache, keys if all(keys) else ())
-                )
-            features = [part.features[""] for part in found if part and part.features]
-            if len(features) == len(wanted):
-                yield example, torch.stack(features) if views.window else features[0]
+            asking.setdefault(parts(example, views), []).append(example)
+        wanted = [source for sources in asking for source in sources]
+        if self.encode and task.prepare_videos:
+            task.prepare_videos(examples)
+        keys = cache.keys(wanted, VARIANT) if cache else [b""] * len(wanted)
+        found: Iterator[SourceFeatures | None]
+        if self.encode:
+            found = reader.extractor.encode(wanted, reader.keep, "encode", VARIANT, cache, keys)
+        else:
+            pairs = zip(wanted, keys, strict=True)
+            found = (cache.find(source, VARIANT, key) if cache and key else None for source, key in pairs)
+        for sources, about in asking.items():
+            each = [part.features[""] for part in (next(found, None) for _ in sources) if part and part.features]
+            if len(each) == len(sources):
+                features = torch.stack(each) if views.window else each[0]
+                yield from ((example, features) for example in about)
+        next(found, None)  # lets it flush
 
     def attention(self, example: Example) -> Tensor:
         """Where the head looks for an example: weights (V, layers, T', S).

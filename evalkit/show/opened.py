@@ -70,6 +70,10 @@ class Opened:
         kinds = {_kind(row, self.examples.get(row.id)) for row in answered}
         return kinds.pop() if len(kinds) == 1 else "other"
 
+    def kind_of(self, row: Row) -> str:
+        """What is asked of one sample: as of the others, unless what is expected of it is of no such type."""
+        return self.kind if _fits(self.kind, row.target) else "other"
+
     def is_right(self, row: Row) -> bool | None:
         """Whether a sample is answered rightly; None where that cannot be said: it has no answer, or more or less."""
         value, target = row.prediction, row.target
@@ -157,26 +161,31 @@ def _by_sample(measured: Measured, rows: Sequence[Row]) -> tuple[str, list[float
 
 def _kind(row: Row, example: Example | None) -> str:
     """Which of `KINDS` a row is of, by the types of all that is shown of it: others may have written it."""
-    value, target = row.prediction, row.target
-    single = type(target) in (int, type(None))
+    value, kind = row.prediction, "other"
     if isinstance(value, dict):
-        ranks = is_numbers([value.get("t2v"), value.get("v2t")])
-        return "retrieval" if ranks and isinstance(target, str | list) and target else "other"
-    if isinstance(value, str):
-        several = target if isinstance(target, list) else [target]
-        return "text" if target is None or all(isinstance(text, str) for text in several) else "other"
-    if type(value) is int:
+        kind = "retrieval" if is_numbers([value.get("t2v"), value.get("v2t")]) else "other"
+    elif isinstance(value, str):
+        kind = "text"
+    elif type(value) is int:
         told = {"log_likelihood", "cosines", "similarity", "said"} & set(row.detail or {})
         options = len(example.choices) if example else MOST_OPTIONS if told else 0
-        if options and single and 0 <= value < options and 0 <= (target or 0) < options:
-            return "question"
-        return "class" if single and not options else "other"
-    if not isinstance(value, list) or not value or not is_numbers(value):
-        return "other"
-    if single and all(type(item) is int for item in value):
-        return "class"
+        of_options = [value, row.target if type(row.target) is int else 0]
+        kind = "class" if not options else "question" if all(0 <= n < options for n in of_options) else "other"
+    elif value and is_numbers(value):
+        one_class = type(row.target) in (int, type(None)) and all(type(item) is int for item in value)
+        kind = "class" if one_class else "classes"
+    return kind if _fits(kind, row.target) else "other"
+
+
+def _fits(kind: str, target: Any) -> bool:
+    """Whether a target is as samples of a kind have them."""
     several = target if isinstance(target, list) else [target]
-    return "classes" if target is None or all(type(item) is int for item in several) else "other"
+    if target is None or kind == "other":
+        return True
+    if kind == "retrieval":
+        return isinstance(target, str) or several != []
+    kinds = {"text": str}.get(kind, int)
+    return (kind in ("classes", "text") or target is not several) and all(type(one) is kinds for one in several)
 
 
 def is_numbers(value: Any) -> bool:

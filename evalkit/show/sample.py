@@ -76,7 +76,7 @@ def parts(opened: Opened, row: Row) -> list[Part]:
         "retrieval": _query,
         "text": _caption,
         "other": _other,
-    }[opened.kind]
+    }[opened.kind_of(row)]
     made += answer(opened, row, example)
     if controls := opened.controls.get(row.id):
         made.append(_controls(opened, row, example, controls))
@@ -189,7 +189,7 @@ def nearest_videos(row: Row) -> list[str]:
 
 def own_video(target: Any) -> str:
     """The name of the video that a text is about."""
-    return str(target[0] if isinstance(target, list | tuple) else target)
+    return str(target[0] if isinstance(target, list | tuple) and target else target)
 
 
 def _caption(opened: Opened, row: Row, example: Example | None) -> list[Part]:
@@ -271,7 +271,7 @@ def _cell(value: Any) -> str:
 def _controls(opened: Opened, row: Row, example: Example | None, controls: Mapping[str, Any]) -> Part:
     rows = []
     for name, value in controls.items():
-        several = value if name == "option_order" and isinstance(value, list) else [value]
+        several = value if name == "option_order" and value and isinstance(value, list) else [value]
         answers = [short(opened, answer, example) for answer in several]
         right = ""
         if opened.kind in ("class", "question") and row.target is not None:
