@@ -17,7 +17,9 @@ from evalkit.features.extract import unchanged
 from evalkit.features.feature_cache import SourceFeatures
 from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter
+from evalkit.pipeline.predict import ask
 from evalkit.pipeline.setup import Experiment, prepare
+from evalkit.results.schema import plain
 from evalkit.show.opened import Opened
 from evalkit.show.rebuilt import config_of
 
@@ -63,8 +65,8 @@ class Encoded:
                 yield from ((example, features) for example in about)
         next(found, None)  # lets it flush
 
-    def attention(self, example: Example) -> Tensor:
-        """Where the head looks for an example: weights (V, layers, T', S).
+    def attention(self, example: Example) -> tuple[Tensor, Any]:
+        """Where the head looks for an example: weights (V, layers, T', S); and what it predicts, as a row holds it.
 
         Raises:
             UserError: there is no trained head, it has no attention to show, or the tokens are not stored.
@@ -80,13 +82,16 @@ class Encoded:
                 "the head that this run trained was not kept. `evalkit adapt config=RUN/config.yaml out=FOLDER` trains "
                 "it again; then add adapter.from=FOLDER"
             )
-        found = next(self.features([example]), None)
-        if found is None:
+        found = list(self.features([example]))
+        if not found:
             raise UserError("the tokens of this sample are not stored; encode=true encodes it")
-        weights = experiment.adapter.attention([example], found[1][None])
+        features = found[0][1][None]
+        weights = experiment.adapter.attention([example], features)
         if weights is None:
             raise UserError(f"adapter {experiment.adapter_name} shows no attention for such a sample")
-        return weights[0].float().cpu()
+        with torch.inference_mode():
+            predicted = ask(experiment.adapter, [example], features)
+        return weights[0].float().cpu(), plain(predicted[example.id].value)
 
 
 def open_encoded(opened: Opened, words: Sequence[str], files: Sequence[Path], encode: bool) -> Encoded:

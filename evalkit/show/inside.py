@@ -55,13 +55,14 @@ class Inside:
         """
         return seen(self.opened, row.id, self._pool)
 
-    def attention(self, row: Row) -> Tensor:
-        """Where the head looks for a sample: weights (V, layers, T', S).
+    def attention(self, row: Row) -> tuple[Tensor, bool]:
+        """Where the head looks for a sample, weights (V, layers, T', S); and whether it answers as the run's head did.
 
         Raises:
             UserError: that cannot be shown.
         """
-        return self._opened().attention(self.opened.examples[row.id])
+        weights, predicted = self._opened().attention(self.opened.examples[row.id])
+        return weights, bool(self.opened.answer(predicted) == self.opened.answer(row.prediction))
 
     def feature_map(self) -> FeatureMap:
         """The map of the run's test samples.

@@ -113,7 +113,7 @@ def _nearest(opened: Opened, row: Row, inside: Inside) -> str:
 
 def _clip(opened: Opened, row: Row, inside: Inside) -> str:
     title = "The clip as the encoder saw it"
-    weights, why = _told(lambda: inside.attention(row))
+    looked, why = _told(lambda: inside.attention(row))
     clip, reason = _told(lambda: inside.clip(row))
     if clip is None:
         return _section(title, f"<p>Its frames cannot be shown: {reason}</p>", "seen")
@@ -127,12 +127,14 @@ def _clip(opened: Opened, row: Row, inside: Inside) -> str:
     ]
     if clip.windows > len(clip.clips):
         said.append(f"The first {len(clip.clips)} of {clip.windows:,} windows.")
-    heat = None if weights is None or clip.windows else heat_maps(weights)
+    heat = None if looked is None or clip.windows else heat_maps(looked[0])
     if heat is not None:
         looks = (
             '<input type="checkbox" id="heat" checked> <label for="heat">Where the head looks: orange above an even '
         )
         looks += f"share, up to {heat.most:.2f} times that; in percent what each time step gets</label>"
+        if looked and not looked[1]:
+            looks += "<p>This head answers otherwise than the run's did, so it is another one.</p>"
     else:
         why = why or "the tokens lie on no square grid of the frame"
         looks = f'<p class="soft">Where the head looks is not shown: {why}.</p>'

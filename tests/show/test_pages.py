@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evalkit.api import Example
@@ -142,8 +143,14 @@ def test_where_a_trained_probe_looks_lies_over_its_frames(probed: Path, tmp_path
     over = pictures(html, "heat")
     assert len(over) == 4 and {picture.shape[2] for picture in over} == {4}
     shares = [int(share) for share in re.findall(r'class="share">(\d+)%', html)]
+    assert "answers otherwise" not in html
     steps = len(shares) // 2  # two frames make a time step
     assert abs(sum(shares[::2]) - 100) <= steps and shares[::2] == shares[1::2]
+    weights = load_file(head / "adapters/probe/adapter.safetensors")
+    turned = {name: -value if name.startswith("classify") else value for name, value in weights.items()}
+    save_file(turned, head / "adapters/probe/adapter.safetensors")
+    html = page(probed, tmp_path / "page.html", f"sample={row.id}", f"adapter.from={head}")
+    assert "This head answers otherwise than the run's did" in html
 
 
 def test_heat_is_where_attention_is_above_an_even_share() -> None:
