@@ -26,7 +26,7 @@ from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, Training
 from evalkit.heads.flops import trained_flops
-from evalkit.heads.head import attention_heads
+from evalkit.heads.head import attention_heads, recorded_weights
 from evalkit.heads.labels import class_predictions, multi_hot, multi_label
 from evalkit.heads.own_head import class_order, read_labels
 from evalkit.weights import checkpoint
@@ -151,6 +151,12 @@ class _Query(nn.Module):
         query = query + _attend(self.xattn["q"](query), keys, values, self.heads)
         return query + self.mlp(self.norm2(query))  # type: ignore[no-any-return]
 
+    def weights(self, query: Tensor, tokens: Tensor) -> Tensor:
+        """How much the query looks at each of the tokens (B, N): the mean over the heads."""
+        keys = self.xattn["kv"](self.norm1(tokens)).chunk(2, -1)[0]
+        q, k = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.xattn["q"](query), keys))
+        return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1).mean((1, 2))  # type: ignore[no-any-return]
+
 
 def _mlp(dim: int) -> nn.Sequential:
     layers = {"fc1": nn.Linear(dim, 4 * dim), "gelu": nn.GELU(), "fc2": nn.Linear(4 * dim, dim)}
@@ -272,6 +278,14 @@ class Classifiers(Adapter):
         """The predictions of each classifier."""
         assert features is not None
         return class_predictions(self(features), self.several)
+
+    @torch.no_grad()
+    def attention(self, examples: Sequence[Example], features: Tensor) -> Tensor:
+        """Where the query of the one classifier looks, (B, V, 1, T', S): at tokens that have looked at one another."""
+        query = self.classify.args[0].pooler.cross_attention_block
+        weights = torch.cat(recorded_weights([query], self, features))
+        weights = weights.view(len(features), -1, self.clips, features[0, 0, ..., 0].numel())  # (B, crops, clips, N)
+        return weights.transpose(1, 2).reshape(*features.shape[:2], -1, *features.shape[-3:-1]).sum(2, keepdim=True)
 
     def select(self, point: int) -> None:
         """Keeps one classifier."""

@@ -140,6 +140,18 @@ class Probe(Adapter):
         logits = self._scored(examples, features)
         return class_predictions(logits.unflatten(1, features.shape[:2]), self.several)
 
+    @torch.no_grad()
+    def attention(self, examples: Sequence[Example], features: Tensor) -> Tensor | None:
+        """Where the query of the one probe looks, (B, V, layers, T', S); boxes of a key frame are not asked about."""
+        if not self.bank.shape.heads or any(example.boxes is not None for example in examples):
+            return None
+        head = Head(self.bank.shape).to(self.device).eval()
+        head.load_state_dict(self.bank.state(0))
+        views = features.shape[1]
+        within = boxes.boxes(examples).to(self.device).repeat_interleave(views, 0) if self.bank.shape.boxed else None
+        weights = head.attention(features.flatten(0, 1).to(self.device).float(), within)
+        return None if weights is None else weights.view(-1, views, *weights.shape[1:])
+
     def select(self, point: int) -> None:
         """Keeps one probe."""
         self.bank, self.points = self.bank.alone(point), 1

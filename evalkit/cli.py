@@ -42,6 +42,8 @@ evalkit scores pretrained video encoders.
   evalkit list tasks|encoders|adapters|suites|studies     what can be named
   evalkit score RUN                                       score a result's predictions again
        or score task=NAME predictions=FILE [...]          score predictions made elsewhere, in the benchmark's format
+  evalkit show RUN [sample=ID out=FILE.html]              where a run is wrong, and single samples: answers, controls,
+                                                          and on a page the clip as the encoder saw it and the video
   evalkit validate PATH ... [signers=FILE]                check results against all that can be derived again
   evalkit sign RUN key=FILE                               sign a result with an SSH key, for boards that take others'
   evalkit compare A B ... [all=true]                      is run B better than run A on the same samples, and how sure
@@ -52,7 +54,7 @@ evalkit scores pretrained video encoders.
   evalkit cache [prune=GB]                                what is stored; prune= evicts what was used longest ago
   evalkit doctor                                          what this machine has, and what it lacks
 
-  task=./my_task.py beside score, validate, sign, compare, leaderboard, export: by this file of your own, which is run
+  task=./my_task.py beside score, show, validate, sign, compare, leaderboard, export: a file of your own, which is run
 
   evalkit run --help, evalkit run task=NAME --help        the keys that apply
   evalkit --version

@@ -67,7 +67,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _decoding_here() -> Iterator[None]:
+def in_this_process() -> Iterator[None]:
     from evalkit.video import clips
     from evalkit.video.clips import Decoded, Failure, Request
     from evalkit.video.workers import DecodePool
@@ -83,14 +83,14 @@ def _decoding_here() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def decoding_here() -> Iterator[None]:
     """Runs decode in the tests' own process: for files that are not about decoding processes, which start slowly."""
-    with _decoding_here():
+    with in_this_process():
         yield
 
 
 @pytest.fixture
 def decoded_here() -> Iterator[None]:
     """The same for a test in a file with others that need the processes."""
-    with _decoding_here():
+    with in_this_process():
         yield
 
 

@@ -149,7 +149,7 @@ LAYERS = (
     ("config", "weights", "features", "datasets", "localization", "results"),
     ("encoders", "language"),
     ("adapters", "mini", "pipeline"),
-    ("launch",),
+    ("launch", "show"),
     ("tasks", "demo", "commands", "callback", "studies"),
     ("cli", "leaderboard"),
 )

@@ -191,6 +191,13 @@ class Adapter(lightning.LightningModule, ABC):
         """The final predictions for a whole split, where one depends on the other examples, as a rank does."""
         return predictions
 
+    def attention(self, examples: Sequence[Example], features: Tensor) -> Tensor | None:
+        """Where it looks, for people: weights (B, V, layers, T', S) of tokens as `predict` takes them.
+
+        Each layer's sum to 1 over what is read together, a view or all clips. None where it has no attention to show.
+        """
+        return None
+
     def adapter_state(self) -> dict[str, Tensor]:
         """The tensors to write: trainable parameters, without those of an encoder, which is a checkpoint of its own."""
         trainable = {name: value for name, value in self.named_parameters() if value.requires_grad}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,17 @@ class Head(nn.Module):
             return self.classify(self.pool(tokens, query))  # type: ignore[no-any-return]
         return self.classify(self.pool(query, tokens[0])[:, 0])  # type: ignore[no-any-return]
 
+    @torch.no_grad()
+    def attention(self, features: Tensor, within: Tensor | None = None) -> Tensor | None:
+        """Where the query looks, for people: weights (B, layers, T', S) of `features` as `forward` takes them.
+
+        Those of each layer are the mean over its attention heads, and sum to 1. None of a linear probe, or of `roi`.
+        """
+        found = recorded_weights(
+            [part for part in self.modules() if isinstance(part, _Attention)], self, features, within
+        )
+        return torch.stack(found, 1).reshape(len(features), len(found), *features.shape[-3:-1]) if found else None
+
     def _placed(self, tokens: Tensor) -> Tensor:
         """The tokens with their learned positions in time, interpolated to as many as there are."""
         if self.positions is None:
@@ -161,6 +172,25 @@ class _Attention(nn.Module):
         attended, _ = self.attention(query, normed, normed, need_weights=False)
         attended = query + attended if self.residual else attended
         return attended if self.mlp is None else attended + self.mlp(attended)  # type: ignore[no-any-return]
+
+    def weights(self, query: Tensor, tokens: Tensor) -> Tensor:
+        """How much the query (B, 1, D) looks at each of the tokens (B, N, D): (B, N), the mean over the heads."""
+        normed = self.norm(tokens)
+        return self.attention(query, normed, normed, need_weights=True)[1][:, 0]  # type: ignore[no-any-return]
+
+
+def recorded_weights(blocks: Iterable[nn.Module], call: Callable[..., Any], *given: Any) -> list[Tensor]:
+    """What `weights` of each of the blocks gives of what it is called with, while `call` is made with `given`."""
+    found: list[Tensor] = []
+    hooks = [
+        block.register_forward_pre_hook(lambda block, words: found.append(block.weights(*words))) for block in blocks
+    ]
+    try:
+        call(*given)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def attention_heads(dim: int, asked: int = 0, most: int = 12, narrowest: int = 1) -> int:

@@ -115,7 +115,7 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
 def of_config(record: Mapping[str, Any], config: bytes) -> list[str]:
     """Where config.yaml says something else than the record, or than the command at its head."""
     try:
-        head, values = _read(config.decode())
+        head, values = read_config(config.decode())
     except ValueError as error:
         return [f"config.yaml: {in_line(error)}"]
     if not head.startswith("# evalkit "):
@@ -178,7 +178,7 @@ def _not_adapter(words: Sequence[str]) -> list[str]:
     return [printable(word) for word in words if not word.startswith("adapter.")]
 
 
-def _read(text: str) -> tuple[str, dict[str, Any]]:
+def read_config(text: str) -> tuple[str, dict[str, Any]]:
     """The first line of a config.yaml, and its values as they are written, by key.
 
     Raises:

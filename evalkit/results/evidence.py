@@ -118,6 +118,15 @@ def problems(
     return found or [*_selection(record["selection"], len(val))]
 
 
+def controls(run: Path) -> dict[str, dict[str, Any]]:
+    """By example id what each control predicted; empty where nothing is kept, or it is not as a run writes it."""
+    try:
+        test, _ = _parse(bounded.read_bytes(run / EVIDENCE).decode())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {line["id"]: line["controls"] for line in test}
+
+
 def _parse(content: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     lines: dict[str, list[dict[str, Any]]] = {"test": [], "val": []}
     shapes: set[tuple[Any, ...]] = set()  # keys and types of lines that fit the schema

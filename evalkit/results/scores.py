@@ -277,7 +277,7 @@ def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "
     """
     where, _, name = present(reference).rpartition(":")
     if where.endswith(".py"):
-        module = plugins.module_and_factory("task", str(_named(where, files)))[0]
+        module = plugins.module_and_factory("task", str(named_file(where, files)))[0]
     elif where.partition(".")[0] == "evalkit":
         if not _holds_scores(where) and (kind, where) != ("any", "evalkit.metrics.bootstrap"):
             raise UserError(f"score function {reference!r}: evalkit has no score functions in {where}")
@@ -298,7 +298,7 @@ def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "
     return function
 
 
-def _named(where: str, files: Sequence[Path]) -> Path:
+def named_file(where: str, files: Sequence[Path]) -> Path:
     """The one of the user's own files that a result means: of this path, or, where it was moved, of this name."""
     matches = [file for file in files if str(file) == where] or [
         file for file in files if file.name == Path(where).name

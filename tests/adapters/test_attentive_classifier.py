@@ -331,3 +331,31 @@ def test_a_protocol_of_joined_clips_runs_once_its_adapter_is_named(
     # Two views of two clips of eight films; two of val and two of test have six each.
     assert run["cost"]["encoder_forwards"] == 8 * 2 * 2 + 4 * 6
     assert run["adapter"]["trainable_flops"] > 0
+
+
+@torch.no_grad()
+def test_attention_is_what_the_values_of_each_crops_clips_are_weighed_by() -> None:
+    adapter = make(replace(TASK, views=TOGETHER), heads=1, blocks=1).eval()
+    draw = torch.Generator().manual_seed(1)
+    for parameter in adapter.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.3)
+    features = torch.randn(1, 6, 2, 4, 24, generator=draw)  # two clips of three crops
+    weights = adapter.attention([Example("a", Path("a"))], features)
+    assert weights.shape == (1, 6, 1, 2, 4)
+    p = adapter.adapter_state()
+    at = "pooler.cross_attention_block."
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (24,), p[f"{at}{name}.weight"], p[f"{at}{name}.bias"])
+
+    values = linear(f"{at}xattn.kv", norm("norm1", features)).chunk(2, -1)[1]
+    for crop in range(3):
+        of_crop = [crop, crop + 3]
+        assert float(weights[0, of_crop].sum()) == pytest.approx(1, abs=1e-5)
+        found = (weights[0, of_crop, 0][..., None] * values[0, of_crop]).sum((0, 1, 2))
+        query = p["pooler.query_tokens"][0, 0] + found
+        query = query + linear(f"{at}mlp.fc2", F.gelu(linear(f"{at}mlp.fc1", norm("norm2", query))))
+        assert torch.allclose(linear("linear", query), adapter(features)[0, 0, crop], atol=1e-4)
