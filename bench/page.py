@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from evalkit.leaderboard.page import render_page
+from evalkit.leaderboard.page.render import render_page
 from evalkit.leaderboard.runs import collect
 
 from bench.leaderboard import make

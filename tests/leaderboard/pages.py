@@ -14,7 +14,7 @@ from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from tests.leaderboard.boards import Edit, record_of
 
-_page = importlib.import_module("evalkit.leaderboard.page")
+_page = importlib.import_module("evalkit.leaderboard.page.render")
 _runs = importlib.import_module("evalkit.leaderboard.runs")
 
 

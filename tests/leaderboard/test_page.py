@@ -31,7 +31,9 @@ from tests.tasks.test_ava import ava
 
 pytestmark = pytest.mark.slow
 
-_page = importlib.import_module("evalkit.leaderboard.page")
+_page = importlib.import_module("evalkit.leaderboard.page.render")
+_samples = importlib.import_module("evalkit.leaderboard.page.samples")
+FOLDER = Path(__file__).parents[2] / "leaderboard/page"
 
 
 # --- what is in it ----------------------------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ def test_a_score_of_all_samples_together_tells_no_single_one_right_or_wrong(tmp_
     ],
 )
 def test_a_target_or_prediction_is_short(value: Any, shown: Any) -> None:
-    assert _page._short(value) == shown
+    assert _samples.short(value) == shown
 
 
 def test_what_papers_print_stands_in_its_column_and_beside_the_same_encoder(tmp_path: Path) -> None:
@@ -292,19 +294,19 @@ def test_key_frames_whose_seconds_are_not_known_have_no_picture(tmp_path: Path) 
 
 
 def test_the_page_holds_its_style_sheet_and_its_scripts() -> None:
-    folder, html = Path(__file__).parents[2] / "leaderboard", _page.template()
-    for name in ("page.css", *_page.SCRIPTS):
-        assert (folder / name).read_text() in html
-    assert set(_page.SCRIPTS) == {file.name for file in folder.glob("*.js")}
+    html = _page.template()
+    for file in (FOLDER / "page.css", *(FOLDER / "scripts" / name for name in _page.SCRIPTS)):
+        assert file.read_text() in html
+    assert set(_page.SCRIPTS) == {file.name for file in (FOLDER / "scripts").iterdir()}
     assert html.count("BOARD") == html.count("PACKED") == 1 and "PAGE_" not in html
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node (Debian: apt-get install nodejs)")
 def test_the_scripts_are_valid_javascript(tmp_path: Path) -> None:
-    folder = Path(__file__).parents[2] / "leaderboard"
+    scripts = [FOLDER / "scripts" / name for name in _page.SCRIPTS]
     whole = tmp_path / "page.js"
-    whole.write_text("".join((folder / name).read_text() for name in _page.SCRIPTS))
-    for file in (whole, *(folder / name for name in _page.SCRIPTS)):
+    whole.write_text("".join(file.read_text() for file in scripts))
+    for file in (whole, *scripts):
         ended = subprocess.run(["node", "--check", str(file)], capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
 

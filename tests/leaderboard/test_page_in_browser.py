@@ -20,7 +20,7 @@ from tests.records import rows_of
 
 pytestmark = pytest.mark.slow
 
-_page = importlib.import_module("evalkit.leaderboard.page")
+_page = importlib.import_module("evalkit.leaderboard.page.render")
 
 HOSTILE = '</script><script>window.hostile = 1</script><img src=x onerror="window.hostile = 1">'
 

@@ -20,8 +20,8 @@ from tests.leaderboard.pages import drawn, put, unpacked, write
 
 pytestmark = pytest.mark.slow
 
-_regions = importlib.import_module("evalkit.leaderboard.regions")
-LEADERBOARD = Path(__file__).parents[2] / "leaderboard"
+_regions = importlib.import_module("evalkit.leaderboard.page.regions")
+SCRIPTS = Path(__file__).parents[2] / "leaderboard/page/scripts"
 HOSTILE = '</script><img src=x onerror="window.hostile = 1">'
 
 SEGMENTS = [
@@ -95,7 +95,7 @@ def test_the_length_of_a_video_comes_from_the_task(tmp_path: Path) -> None:
 
 # --- its scripts, without a browser -----------------------------------------------------------------------------------
 
-# Elements as lists of tag, attributes and children, and what page.js has.
+# Elements as lists of tag, attributes and children, and what board.js has.
 STUB = """
 const make = (tag, attributes, ...children) => [tag, attributes ?? {}, children.flat(Infinity).filter(Boolean)];
 const el = (...all) => ({ el: make(...all) }), svg = el;
@@ -111,7 +111,7 @@ def test_what_is_reached_and_drawn_and_said(tmp_path: Path) -> None:
         return f"{json.dumps(pairs)}.map(([truth, found]) => reached(truth, found, {parts}))"
 
     (one, *_), (box, *_) = SEGMENTS, BOXES
-    script = f"""{STUB}{(LEADERBOARD / "page_regions.js").read_text()}
+    script = f"""{STUB}{(SCRIPTS / "regions.js").read_text()}
     const all = [{shares(SEGMENTS, 2)}, {shares(BOXES, 4)},
       overlap([2, 2], [2, 2], 2), overlap([2, 2], [3, 3], 2), overlap([0, 0, 0.5, 1], [0.25, 0, 0.75, 1], 4),
       timeline({json.dumps(one.target)}, {json.dumps(one.prediction)}, String, 8),
