@@ -26,7 +26,18 @@ from .regions import kind_of
 from .samples import pictures_of, prediction_rows, predictions_of, samples_of, task_of
 from .thumbnails import Picture, add_pictures, to_json
 
-SCRIPTS = ("board.js", "regions.js", "run.js", "start.js")  # one script element, in this order
+# One script element, in this order.
+SCRIPTS = (
+    "base.js",
+    "plot.js",
+    "board.js",
+    "regions.js",
+    "answers.js",
+    "classes.js",
+    "samples.js",
+    "run.js",
+    "start.js",
+)
 MAX_PAGE_BYTES = 20_000_000  # pictures are added up to this size
 
 
@@ -43,21 +54,25 @@ def render_page(
             key frames that boxes are drawn on, up to `MAX_PAGE_BYTES`; None for none.
     """
     columns = build_columns(runs)
-    cells: list[dict[str, Any]] = []
     samples: dict[str, dict[str, Any]] = {}  # of each task, by a name made of their hash
     pictures: dict[str, list[Picture]] = {}  # of each task
     packed: dict[str, str] = {}
-    in_order = [(index, column, cell) for index, column in enumerate(columns) for cell in column.cells]
-    for number, (index, column, cell) in enumerate(track(in_order, "page", len(in_order))):
-        rows = prediction_rows(cell.run)
-        task = task_of(cell.run)
-        task_samples = samples_of(task, rows, kind_of(cell.run.result))
+    in_order = [(cell, run) for column in columns for cell in column.cells for run in _newest_first(cell)]
+    shown: dict[int, list[dict[str, Any]]] = {}  # the runs of each cell, the newest first
+    for number, (cell, run) in enumerate(track(in_order, "page", len(in_order))):
+        rows, task = prediction_rows(run), task_of(run)
+        task_samples = samples_of(task, rows, run.result)
         name = f"samples-{hashlib.sha256(json.dumps(task_samples).encode()).hexdigest()[:16]}"
         samples[name] = task_samples
         if task is not None or name not in pictures:
-            pictures[name] = pictures_of(task, rows, kind_of(cell.run.result))
-        packed[f"run-{number}"] = _pack(predictions_of(cell.run, rows))
-        cells.append({"column": index, "samples": name, **_cell(column, cell)})
+            pictures[name] = pictures_of(task, rows, kind_of(run.result))
+        packed[f"run-{number}"] = _pack(predictions_of(run, rows, task))
+        shown.setdefault(id(cell), []).append({"id": f"run-{number}", "samples": name, **_run(run)})
+    cells = [
+        {"column": index, "runs": shown[id(cell)], **_cell(column, cell)}
+        for index, column in enumerate(columns)
+        for cell in column.cells
+    ]
     if videos is not None:
         used = sum(map(len, packed.values())) + sum(len(_pack(task_samples)) for task_samples in samples.values())
         packed |= add_pictures(samples, pictures, videos, MAX_PAGE_BYTES - used)
@@ -119,6 +134,19 @@ def _number(number: published.Number) -> dict[str, Any]:
     return {key: getattr(number, key) for key in ("row", "source", "table", "value", "note")}
 
 
+def _newest_first(cell: Cell) -> list[Run]:
+    """The runs of a cell: the one that finished last, then the others by fold and seed."""
+    return [cell.run, *(run for run in cell.seeds.runs if run is not cell.run)]
+
+
+def _run(run: Run) -> dict[str, Any]:
+    """What tells the runs of one cell apart, and their scores."""
+    record = run.result
+    value = record["scores"][0]["value"] if record["scores"] else None
+    place = {"seed": record["provenance"]["seed"], "fold": record["task"].get("fold")}
+    return {"name": run.name, "value": value, **place}
+
+
 def _cell(column: Column, cell: Cell) -> dict[str, Any]:
     record, comparison = cell.run.result, compare_published(column, cell)
     data, cost = record["data"], record["cost"]
@@ -126,7 +154,6 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
     score = cell.score or unknown
     forwards = cost["encoder_forwards"]
     return {
-        "name": cell.run.name,
         "encoder": cell.encoder,
         "mark": cell.mark,
         "seen": cell.seen,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -15,11 +16,13 @@ from evalkit import plugins
 from evalkit.api import Task
 from evalkit.config import keys
 from evalkit.config.values import convert
+from evalkit.metrics.bootstrap import AdditiveScore
 from evalkit.results import run_folder
 from evalkit.runtime import bounded
 
 from ..columns import MINI
 from ..runs import Run
+from .details import CAPTIONS, details_of, odd_tokens, view_of
 from .regions import kind_of, shorten
 from .thumbnails import Picture
 
@@ -35,11 +38,13 @@ def prediction_rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def samples_of(task: Task | None, rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
+def samples_of(task: Task | None, rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> dict[str, Any]:
     """The samples as all runs on them share them; questions, options and class names are added from the task.
 
     `regions` is the kind of what is drawn, where targets are segments or boxes; `seconds` the lengths of their videos.
+    `tokens` are those of captions' references, in the order in which all of them stand.
     """
+    kind = kind_of(record)
     samples: dict[str, Any] = {
         "ids": [row["id"] for row in rows],
         "videos": [row["video"] for row in rows],
@@ -48,6 +53,9 @@ def samples_of(task: Task | None, rows: Sequence[Mapping[str, Any]], kind: str) 
     }
     if kind:
         samples["regions"] = kind
+    if record["task"]["score"].partition(":")[2] in CAPTIONS:
+        samples["tokens"] = odd_tokens([text for row in rows for text in _short_texts(row["target"])])
+        samples["targets"] = ["\n".join(_short_texts(row["target"])) for row in rows]
     if task is not None:
         if task.classes:
             samples["classes"] = task.classes
@@ -69,20 +77,39 @@ def pictures_of(task: Task | None, rows: Sequence[Mapping[str, Any]], kind: str)
     return [Picture(row["video"], row["video"], file) for row, file in zip(rows, files, strict=True)]
 
 
-def predictions_of(run: Run, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A run's predictions, record and failures; `values`, 0..1 per sample, is None for a corpus-level headline."""
-    record, values = run.result, None
+def predictions_of(run: Run, rows: Sequence[Mapping[str, Any]], task: Task | None) -> dict[str, Any]:
+    """A run's predictions, record and failures; `values`, 0..1 per sample, is None for a corpus-level headline.
+
+    `each` is each sample's own part of a headline that is their mean, such as CIDEr, in percent; None of any other.
+    `view` is what `view_of` says, and beside it is what that view draws.
+    """
+    record = run.result
+    view = view_of(record, rows, task)
     headline = run.headline.values if record["scores"] else None
-    if isinstance(headline, np.ndarray):
-        rest = iter(headline.round(3).tolist())
-        values = [None if row["target"] is None else f"{next(rest):g}" for row in rows]
+    values = [f"{value:g}" for value in headline.round(3).tolist()] if isinstance(headline, np.ndarray) else None
     reasons = {failure["id"]: failure["reason"] for failure in record["data"]["failures"]}
     return {
         "result": {**record, "data": {**record["data"], "failures": []}},  # they are under `failures`
-        "values": values,
+        "values": _of_labeled(values, rows),
+        "each": _of_labeled(_parts_of_mean(headline), rows),
         "predictions": [_regions_or_short(row["prediction"], kind_of(record), True) for row in rows],
         "failures": {i: reasons[row["id"]] for i, row in enumerate(rows) if row["id"] in reasons},
+        "view": view,
+        **details_of(view, record, rows),
     }
+
+
+def _of_labeled(values: Sequence[Any] | None, rows: Sequence[Mapping[str, Any]]) -> list[Any] | None:
+    """A value for each sample from those of the labeled ones, None for the others."""
+    rest = iter(values or ())
+    return None if values is None else [None if row["target"] is None else next(rest) for row in rows]
+
+
+def _parts_of_mean(score: Any) -> list[float] | None:
+    if not isinstance(score, AdditiveScore) or score.parts.shape[1] != 2 or not (score.parts[:, 1] == 1).all():
+        return None
+    parts = 100 * score.parts[:, 0]
+    return [round(part, 1) for part in parts.tolist()] if math.isclose(parts.mean(), score, rel_tol=1e-9) else None
 
 
 def _regions_or_short(value: Any, kind: str, scored: bool) -> Any:
@@ -97,6 +124,12 @@ def short(value: Any) -> Any:
         top = sorted(range(len(value)), key=lambda i: -value[i])[:TOP_CLASSES]
         return {"best": [[i, f"{value[i]:.2f}"] for i in top]}
     return _text(value)
+
+
+def _short_texts(target: Any) -> list[str]:
+    """A caption's references for the page, each in one line."""
+    texts = target if isinstance(target, list) else [] if target is None else [target]
+    return [" ".join(_text(text).splitlines()) for text in texts]
 
 
 def _text(value: Any) -> str:

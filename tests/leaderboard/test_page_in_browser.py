@@ -215,8 +215,8 @@ def test_all_samples_can_be_reached(shown: Browser) -> None:
 
 @seen
 def test_the_front_holds_what_no_run_beats_in_both(shown: Browser) -> None:
-    names = "return [...$('pareto').querySelectorAll('.name')].map((one) => one.textContent)"
-    assert shown.run(names) == ["small", "middle", "large"]
+    names = "return [...$('pareto').querySelectorAll('.name')].map((one) => [one.textContent, one.matches('.behind')])"
+    assert shown.run(names) == [["small", False], ["middle", False], ["large", False], ["waste", True]]
     assert shown.run("return $('pareto').querySelectorAll('circle').length") == 4
     shown.run(put_value("cost", "flops", "change"))
     assert shown.run("return $('pareto').textContent") == "No run says what it costs."

@@ -1,0 +1,121 @@
+"""What a run keeps of each example beside its prediction, as the page draws it: likelihoods, neighbors, tokens.
+
+`view_of` says which of its views a run has: `classes` (a class per example), `options` (an answer among options),
+`retrieval`, `captions`, or none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evalkit.api import Task
+from evalkit.metrics.text.tokenizer import tokenized
+
+NEAREST = 5  # videos shown of a caption
+CAPTIONS = ("captions", "captions_meteor", "paragraph", "paragraph_meteor")  # score functions of texts
+WORDS = re.compile("[a-z0-9]+")  # what the browser takes for the tokens of a text, unless the page has others
+
+# Of a question, by the name that an adapter keeps them under: what the scores of its options are, whether their softmax
+# is each option's share, and decimals that are shown.
+OPTION_SCORES = {
+    "pmi": ("pointwise mutual information", True, 2),
+    "log_likelihood": ("log-likelihood", True, 2),
+    "cosines": ("cosine", False, 3),
+    "similarity": ("cosine", False, 3),
+}
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def view_of(record: Mapping[str, Any], rows: Rows, task: Task | None) -> str:
+    """Which view the predictions of a run have; empty where there is none for them."""
+    if record["task"]["score"].partition(":")[2] in CAPTIONS:
+        return "captions"
+    predictions = [row["prediction"] for row in rows if row["prediction"] is not None]
+    if predictions and all(isinstance(value, dict) and {"t2v", "v2t"} <= value.keys() for value in predictions):
+        return "retrieval"
+    if not all(row["target"] is None or isinstance(row["target"], int) for row in rows):
+        return ""
+    if predictions and all(_ranked(value) for value in predictions):
+        return "classes"
+    if not all(isinstance(value, int) for value in predictions):
+        return ""
+    if any(_option_scores(row) for row in rows) or (task and any(example.choices for example in task.test)):
+        return "options"
+    return "classes" if task and task.classes else ""
+
+
+def details_of(view: str, record: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
+    """What a run's view draws beside predictions.
+
+    Returns:
+        Of `options`: `scores`, what each option scores, with `scores_are`, what that is, and `shares`, whether their
+        softmax is each one's share. Of `classes`: `percent`, the probability of each of the likeliest. Of `retrieval`:
+        `ranks` of the right video and of the best text, and `nearest`, the places of the first samples of the nearest
+        videos. Of `captions`: `tokens`, by place, where they are not the text's `WORDS`.
+    """
+    if view == "options":
+        return _options(record, rows)
+    if view == "classes" and any("probabilities" in (row["detail"] or {}) for row in rows):
+        likely = ((row["detail"] or {}).get("probabilities") or () for row in rows)
+        return {"percent": [[round(100 * share) for share in shares] for shares in likely]}
+    if view == "retrieval":
+        first: dict[str, int] = {}
+        for i, row in enumerate(rows):
+            first.setdefault(_video_name(row["target"]), i)
+        found = {"ranks": [row["prediction"] and [row["prediction"][way] for way in ("t2v", "v2t")] for row in rows]}
+        if any("nearest" in (row["detail"] or {}) for row in rows):
+            names = ((row["detail"] or {}).get("nearest") or () for row in rows)
+            found["nearest"] = [[first.get(name, name) for name in near[:NEAREST]] for near in names]
+        return found
+    return {"tokens": odd_tokens([row["prediction"] for row in rows])} if view == "captions" else {}
+
+
+def odd_tokens(texts: Sequence[Any]) -> dict[int, str]:
+    """By place the tokens of each text, as BLEU and CIDEr count them, that are not just its `WORDS`."""
+    odd = {}
+    for i, text in enumerate(texts):
+        if isinstance(text, str) and (tokens := tokenized(text)) != " ".join(WORDS.findall(text.lower())):
+            odd[i] = tokens
+    return odd
+
+
+def _ranked(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(item, int) for item in value)
+
+
+def _option_scores(row: Mapping[str, Any]) -> tuple[str, list[float | None]] | None:
+    """What an adapter kept of each option of a row, and under which name."""
+    for name in OPTION_SCORES:
+        values = (row["detail"] or {}).get(name)
+        if isinstance(values, list) and len(values) > 1 and all(isinstance(v, float | int | None) for v in values):
+            return name, values
+    return None
+
+
+def _options(record: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
+    found = [_option_scores(row) for row in rows]
+    names = {name for name, _ in filter(None, found)}
+    if len(names) != 1:  # none was kept, or they cannot be told apart
+        return {}
+    (name,) = names
+    what, shares, digits = OPTION_SCORES[name]
+    scorer = record["adapter"]["settings"].get("scorer")
+    scores: list[Any] = []
+    for row, kept in zip(rows, found, strict=True):
+        values = kept[1] if kept else []
+        counts = (row["detail"] or {}).get("tokens")
+        if scorer == "likelihood_per_token" and counts:
+            values = [v / n if n and v is not None else None for v, n in zip(values, counts, strict=False)]
+        scores.append([None if value is None else round(value, digits) for value in values])
+    if scorer == "likelihood_per_token":
+        what += " per token"
+    elif scorer == "pmi" and name != "pmi":  # a result from before it was kept
+        what, shares = "log-likelihood (the answer is by PMI, which this result does not hold)", False
+    return {"scores": scores, "scores_are": what, "shares": shares}
+
+
+def _video_name(target: Any) -> str:
+    return str(target[0] if isinstance(target, list) and target else target)
