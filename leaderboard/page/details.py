@@ -77,8 +77,10 @@ def odd_tokens(texts: Sequence[Any]) -> dict[int, str]:
     """By place the tokens of each text, as BLEU and CIDEr count them, that are not just its `WORDS`."""
     odd = {}
     for i, text in enumerate(texts):
-        if isinstance(text, str) and (tokens := tokenized(text)) != " ".join(WORDS.findall(text.lower())):
-            odd[i] = tokens
+        if isinstance(text, str):
+            tokens = tokenized(text).split()  # as n-grams are counted: 1 1/2 is two
+            if tokens != WORDS.findall(text.lower()):
+                odd[i] = " ".join(tokens)
     return odd
 
 

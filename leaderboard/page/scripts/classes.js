@@ -248,9 +248,8 @@ function matrix(all, predicted, name, answered, only) {
   canvas.addEventListener("keydown", (event) => {
     const step = STEPS[event.key];
     if (step && !event.ctrlKey && !event.metaKey && !event.altKey) {
-      const { row, column } = cursor ?? { row: 0, column: -step[1] };
-      cursor = { row: Math.max(0, Math.min(size - 1, row + step[0])),
-        column: Math.max(0, Math.min(columns() - 1, column + step[1])) };
+      cursor = !cursor ? { row: 0, column: 0 } : { row: Math.max(0, Math.min(size - 1, cursor.row + step[0])),
+        column: Math.max(0, Math.min(columns() - 1, cursor.column + step[1])) };
       draw();
     } else if (event.key === "Enter") enter();
     else if (event.key === "Escape" && !back.hidden) look(null);

@@ -13,6 +13,7 @@ async function unpack(id) {  // what Python's zlib and base64 have packed, from 
 const MOST = 10;  // reasons of failures
 const ok = (canary) => canary.filter((check) => check.outcome === "ok").length;
 
+let keys = null;  // what they do in the run that is open
 let opened = 0;  // a run that takes long to unpack does not come over one that was opened after it
 
 async function show(index, which = 0) {
@@ -52,12 +53,15 @@ async function show(index, which = 0) {
         canary.map((check) => [`${check.check}: ${check.outcome}`, check.detail])),
       comparison(chosen, samples, own, (other) => { classes?.compare(other?.predicted ? other : null); list.compare(other); }),
       classes?.section, list.section));
-  $("run").onkeydown = list.key;
+  keys = list.key;
   if (!$("run").open) $("run").showModal();
   $("run").scrollTop = 0;
   close.focus({ preventScroll: true });
   history.replaceState(null, "", link(chosen));
 }
+document.addEventListener("keydown", (event) => {  // wherever the focus is, as on nothing after a click
+  if ($("run").open && !event.defaultPrevented) keys(event);
+});
 $("run").addEventListener("close", () => history.replaceState(null, "", "#"));
 
 function place({ seed, fold }) {  // of a run among those of its cell
