@@ -41,7 +41,7 @@ OPEN = "await show(board.cells.%s((cell) => board.columns[cell.column].task === 
 LATER = "while (!(%s)) await new Promise((done) => setTimeout(done))"
 STEPS = {
     "filter encoders": PUT % ("encoder", "encoder1", "encoder", "input"),
-    "sort by a task": "$('board').tHead.querySelectorAll('button')[3].click()",
+    "sort by a task": "$('board').querySelectorAll('th button')[3].click()",
     "open a run, its confusion matrix and classes": OPEN % ("findIndex", "task0"),
     "look closer at its matrix": "document.querySelector('canvas').dispatchEvent(new MouseEvent('click'))",
     "put another run beside it": f"{PUT % ('beside', '0', 'beside', 'change')}; "

@@ -35,7 +35,7 @@ function answer(samples, run, i) {
   if (ranks) return `its video: rank ${ranks[0]}; the video's best text: rank ${ranks[1]}`;
   const shares = Array.isArray(value) ? run.percent?.[i] ?? [] : [];
   if (!shares.length) return say(samples, value, i);
-  return value.map((number, k) => `${option(samples, number, i)}${shares[k] === undefined ? "" : ` ${shares[k]} %`}`).join(", ");
+  return value.map((number, k) => `${option(samples, number, i)}${shares[k] ? ` ${shares[k]} %` : ""}`).join(", ");
 }
 
 // The section, and what others do to it: `only` shows the samples of a class, `compare` another run beside it.
@@ -114,7 +114,7 @@ function samplesSection(samples, run, own) {
       caption: run.tokens?.[i], references: lines[i].map((_, k) => samples.tokens?.[starts[i] + k]) }));
     else if (!options) {
       if (view !== "retrieval") cells.push(el("div", { "data-name": "reference", class: "clamp" }, references[i]));
-      cells.push(el("div", { "data-name": "prediction", class: "clamp" }, answers[i]));
+      cells.push(el("div", { "data-name": view === "retrieval" ? "ranks" : "prediction", class: "clamp" }, answers[i]));
     } else if (name === "failed") cells.push(el("div", { "data-name": "prediction" }, answers[i]));
     const changed = other && change(i);
     if (other) cells.push(el("div", { "data-name": "other run", class: "clamp" },
