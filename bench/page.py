@@ -43,7 +43,9 @@ STEPS = {
     "filter encoders": PUT % ("encoder", "encoder1", "encoder", "input"),
     "sort by a task": "$('board').querySelectorAll('th button')[3].click()",
     "open a run, its confusion matrix and classes": OPEN % ("findIndex", "task0"),
-    "look closer at its matrix": "document.querySelector('canvas').dispatchEvent(new MouseEvent('click'))",
+    "look closer at its matrix": "const { left, top } = document.querySelector('canvas').getBoundingClientRect(); "
+    "document.querySelector('canvas').dispatchEvent("
+    "new MouseEvent('click', { clientX: left + 200, clientY: top + 200 }))",
     "put another run beside it": f"{PUT % ('beside', '0', 'beside', 'change')}; "
     + LATER % "$('sample-outcome').textContent.includes('better')",
     "filter its samples by text": PUT % ("sample-text", "12", "sample-text", "input"),

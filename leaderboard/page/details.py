@@ -1,7 +1,7 @@
 """What a run keeps of each example beside its prediction, as the page draws it: likelihoods, neighbors, tokens.
 
-`view_of` says which of its views a run has: `classes` (a class per example), `options` (an answer among options),
-`retrieval`, `captions`, or none.
+`view_of` says which of its views a run has: `classes` (a class per example), `labels` (several), `options` (an answer
+among options), `retrieval`, `captions`, or none.
 """
 
 from __future__ import annotations
@@ -11,11 +11,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.api import Task
+from evalkit.metrics import box_map, multilabel_map
 from evalkit.metrics.text.tokenizer import tokenized
 
 NEAREST = 5  # videos shown of a caption
 CAPTIONS = ("captions", "captions_meteor", "paragraph", "paragraph_meteor")  # score functions of texts
 WORDS = re.compile("[a-z0-9]+")  # what the browser takes for the tokens of a text, unless the page has others
+
+# Of mean average precisions over several classes per example: what the precision of one class is, and whether examples
+# with a class, and classes from which on, count.
+PRECISIONS = {
+    "multilabel_map": (multilabel_map, False, 0),
+    "foreground_map": (multilabel_map, False, 1),
+    "charades_map": (multilabel_map, True, 0),
+    "box_map": (box_map, False, 0),
+}
 
 # Of a question, by the name that an adapter keeps them under: what the scores of its options are, whether their softmax
 # is each option's share, and decimals that are shown.
@@ -31,11 +41,14 @@ Rows = Sequence[Mapping[str, Any]]
 
 def view_of(record: Mapping[str, Any], rows: Rows, task: Task | None) -> str:
     """Which view the predictions of a run have; empty where there is none for them."""
-    if record["task"]["score"].partition(":")[2] in CAPTIONS:
-        return "captions"
+    function = _function(record)
+    if function in CAPTIONS or function in PRECISIONS:
+        return "captions" if function in CAPTIONS else "labels"
     predictions = [row["prediction"] for row in rows if row["prediction"] is not None]
     if predictions and all(isinstance(value, dict) and {"t2v", "v2t"} <= value.keys() for value in predictions):
         return "retrieval"
+    if function == "top1_map":  # a class per example, in a list
+        return "classes"
     if not all(row["target"] is None or isinstance(row["target"], int) for row in rows):
         return ""
     if predictions and all(_ranked(value) for value in predictions):
@@ -52,15 +65,18 @@ def details_of(view: str, record: Mapping[str, Any], rows: Rows) -> dict[str, An
 
     Returns:
         Of `options`: `scores`, what each option scores, with `scores_are`, what that is, and `shares`, whether their
-        softmax is each one's share. Of `classes`: `percent`, the probability of each of the likeliest. Of `retrieval`:
-        `ranks` of the right video and of the best text, and `nearest`, the places of the first samples of the nearest
-        videos. Of `captions`: `tokens`, by place, where they are not the text's `WORDS`.
+        softmax is each one's share. Of `classes`: `percent`, the probability of each of the likeliest. Of `labels`:
+        `precisions`, [class, examples that have it, average precision in percent]. Of `retrieval`: `ranks` of the right
+        video and of the best text, and `nearest`, the places of the first samples of the nearest videos. Of `captions`:
+        `tokens`, by place, where they are not the text's `WORDS`.
     """
     if view == "options":
         return _options(record, rows)
     if view == "classes" and any("probabilities" in (row["detail"] or {}) for row in rows):
         likely = ((row["detail"] or {}).get("probabilities") or () for row in rows)
         return {"percent": [[round(100 * share) for share in shares] for shares in likely]}
+    if view == "labels":
+        return {"precisions": _precisions(_function(record), rows)}
     if view == "retrieval":
         first: dict[str, int] = {}
         for i, row in enumerate(rows):
@@ -82,6 +98,22 @@ def odd_tokens(texts: Sequence[Any]) -> dict[int, str]:
             if tokens != WORDS.findall(text.lower()):
                 odd[i] = " ".join(tokens)
     return odd
+
+
+def _function(record: Mapping[str, Any]) -> str:
+    return str(record["task"]["score"].partition(":")[2])
+
+
+def _precisions(function: str, rows: Rows) -> list[list[Any]]:
+    precision, with_a_class, first = PRECISIONS[function]
+    labeled = [row for row in rows if row["target"] is not None and (row["target"] or not with_a_class)]
+    found = []
+    for number in range(first, 1 + max((label for row in labeled for label in row["target"]), default=-1)):
+        has = [[0] if number in row["target"] else [] for row in labeled]
+        scores = [None if row["prediction"] is None else [float(row["prediction"][number])] for row in labeled]
+        if times := sum(map(len, has)):
+            found.append([number, times, round(precision(scores, has)["mAP"], 1)])
+    return found
 
 
 def _ranked(value: Any) -> bool:

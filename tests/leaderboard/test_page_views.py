@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evalkit.api import Score
+from evalkit.metrics import box_map, charades_map, foreground_map, multilabel_map
 from evalkit.metrics.bootstrap import AdditiveScore
 from evalkit.metrics.classification import top1_top5
 from evalkit.metrics.retrieval import retrieval
@@ -48,7 +50,8 @@ def record(score: str = "accuracy", **settings: Any) -> dict[str, Any]:
         ("retrieval", row(target=["v", 0], prediction={"t2v": 1.0, "v2t": 2.0}), "retrieval"),
         ("captions_meteor", row(target=["a cat"], prediction="a cat"), "captions"),
         ("exact_match", row(target=["a cat"], prediction="a cat"), ""),
-        ("charades_map", row(target=[1, 2], prediction=[0.5, 0.25, 0.125]), ""),
+        ("charades_map", row(target=[1, 2], prediction=[0.5, 0.25, 0.125]), "labels"),
+        ("top1_map", row(target=[1], prediction=[0.5, 0.25, 0.125]), "classes"),
         ("verb_noun_accuracy", row(target=[1, 2], prediction=[0.5, 0.25, 0.125]), ""),
     ],
 )
@@ -94,6 +97,22 @@ def test_the_likeliest_classes_have_their_probability(tmp_path: Path) -> None:
     put(tmp_path, rows, "ssv2@mini", score=top1_top5)
     run = unpacked(write(tmp_path), "run-0")
     assert (run["view"], run["percent"]) == ("classes", [[100, 0]] * 3)
+
+
+@pytest.mark.parametrize("score", [multilabel_map, foreground_map, charades_map, box_map])
+def test_the_mean_over_classes_of_their_average_precisions_is_the_score(score: Score) -> None:
+    generator = np.random.default_rng(0)
+    predictions = [*generator.random((60, 7)).round(2).tolist(), None, None]
+    targets = [np.flatnonzero(generator.random(7) < 0.2).tolist() for _ in range(60)] + [[2, 3], []]
+    targets = [[label for label in target if label != 5] for target in targets]  # which no example has
+    assert [] in targets
+    rows = [row(target=t, prediction=p) for t, p in zip(targets, predictions, strict=True)] + [row(target=None)]
+    found = _details.details_of("labels", record(score.__name__), rows)["precisions"]
+    first = 1 if score is foreground_map else 0
+    assert [number for number, *_ in found] == [number for number in range(first, 7) if number != 5]
+    assert [n for number, n, _ in found if number == 3] == [sum(3 in target for target in targets)]
+    headline = next(iter(score(predictions, targets).values()))
+    assert np.mean([precision for *_, precision in found]) == pytest.approx(headline, abs=0.05)
 
 
 def queries() -> list[Row]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.metrics.average_precision import charades_map
 from evalkit.metrics.classification import accuracy, top1_top5
 from evalkit.metrics.retrieval import retrieval
 from evalkit.metrics.text.captions import captions
@@ -66,9 +67,12 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = ["a red ball rolls up to the left", "a blue ring grows", "a green cross turns"]
     told = [Row(f"q{i}", f"v{i}", "", [text, "a dog"], texts[0]) for i, text in enumerate(texts)]
     put(results, told, "captions@mini", "one", score=captions)
+    for encoder, turn in (("one", 1), ("other", -1)):
+        labels = [Row(f"l{i}", f"v{i}", "", [i % 3], [0.1, 0.2, 0.3 + turn * (i % 3 == 2) / 9]) for i in range(9)]
+        put(results, labels, "charades@mini", encoder, score=charades_map)
     for number in range(3):
         put(results / str(number), rows_of(4 + number, 6 - number), "seeds@mini", "one", seed(number))
-    for number in range(TASKS - 5):
+    for number in range(TASKS - 6):
         put(results, rows_of(3, 1), f"task{number:02d}@mini", "one")
     file = folder / "board.html"
     file.write_text(write(results, videos))
@@ -107,7 +111,7 @@ def until(condition: str) -> str:
 
 def beside(other: str) -> str:
     """Script: chooses another run, or none."""
-    known = "$('sample-outcome').textContent.includes('better')"
+    known = "document.querySelector('.per-class thead').textContent.includes('beside')"
     return entered("beside", other) + until(known if other else f"!{known}")
 
 
@@ -220,6 +224,20 @@ def test_another_run_beside_shows_what_changed(shown: Browser) -> None:
     assert shown.run("return [...$('sample-outcome').options].length") == 4
 
 
+def test_each_of_several_classes_has_its_average_precision(shown: Browser) -> None:
+    shown.run(opened("charades@mini"))
+    rows = (
+        "return [...document.querySelectorAll('.per-class tbody tr')].map((one) => one.innerText.trim().split(/\\t/))"
+    )
+    assert [[cell for cell in row if cell] for row in shown.run(rows)] == [
+        ["class 0", "3", "33.3"],
+        ["class 1", "3", "33.3"],
+        ["class 2", "3", "100.0"],
+    ]
+    shown.run(beside("0"))
+    assert shown.run(rows)[0][-1] == "+66.7"  # of class 2, which is last there
+
+
 def test_a_query_shows_its_nearest_videos_and_which_is_right(shown: Browser) -> None:
     shown.run(opened("retrieval@mini"))
     shown.run(entered("sample-order", "worst"))
@@ -296,7 +314,7 @@ def test_samples_are_walked_by_keys(shown: Browser) -> None:
 def test_no_view_needs_scrolling_sideways(shown: Browser, width: int) -> None:
     shown.size(width)
     assert shown.run("return document.documentElement.scrollWidth") == width
-    for task in ("ssv2@mini", "retrieval@mini", "nextqa@mini", "captions@mini", "seeds@mini"):
+    for task in ("ssv2@mini", "retrieval@mini", "nextqa@mini", "captions@mini", "charades@mini", "seeds@mini"):
         shown.run(opened(task))
         if task == "ssv2@mini":
             shown.run(beside("0"))

@@ -56,9 +56,56 @@ const ORDERS = {
   many: ["most examples first", () => (a, b) => b.n - a.n || a.index - b.index],
 };
 
+// The average precision of each class, where an example may have several: [class, examples, precision].
+function precisionsSection(precisions, name) {
+  const table = el("div", { class: "wide per-class" });
+  let order = "low", other = null;
+  const all = precisions.map(([index, n, score]) => ({ index, n, score }));
+  function draw(most = FIRST) {
+    const difference = (one) => one.score - other.get(one.index);
+    const sorted = [...all].sort(order === "changed"
+      ? (a, b) => Math.abs(difference(b)) - Math.abs(difference(a)) || a.index - b.index : ORDERS[order][1](name));
+    const head = ["class", "examples", "average precision", "", other && "beside the other run"];
+    table.replaceChildren(el("table", null,
+      el("thead", null, el("tr", null, head.map((text) => text !== null && el("th", { scope: "col" }, text)))),
+      el("tbody", null, sorted.slice(0, most).map((one) => el("tr", null, el("th", { scope: "row" }, name(one.index)),
+        el("td", null, whole(one.n)), el("td", null, decimal(one.score)),
+        el("td", null, svg("svg", { class: "glyph", "aria-hidden": "true" },
+          svg("line", { class: "frame", x1: 0, x2: "100%", y1: "50%", y2: "50%" }),
+          svg("circle", { class: "dot", cx: percent(one.score / 100), cy: "50%", r: 3 }))),
+        other && changeCell(difference(one)))))), more(sorted, most, draw));
+  }
+  const { choice, offer } = ordering((chosen) => { order = chosen; draw(); }, "largest change first");
+  function compare(one) {  // {precisions}, or null for none
+    other = one && new Map(one.precisions.map(([index, , score]) => [index, score]));
+    order = offer(Boolean(other), order);
+    draw();
+  }
+  compare(null);
+  return { compare, section: el("section", { id: "classes" }, el("div", { class: "bar" }, el("h2", null, "Classes"), choice), table) };
+}
+
+const changeCell = (difference) => el("td", { class: difference > 0 ? "up" : difference < 0 ? "down" : null },
+  `${difference > 0 ? "+" : ""}${decimal(difference)}`);
+const more = (sorted, most, draw) => (sorted.length > most ? el("button", { type: "button", class: "plain",
+  onclick: () => draw(Infinity) }, `Show all ${whole(sorted.length)} classes`) : "");
+
+// A choice of the order of the classes; `offer` offers that by change, or not, and says what is chosen then.
+function ordering(choose, changed) {
+  const choice = el("select", { id: "class-order", "aria-label": "Order of the classes",
+    onchange: (event) => choose(event.target.value) });
+  function offer(compared, order) {
+    choice.replaceChildren(...[compared && ["changed", [changed]], ...Object.entries(ORDERS)].filter(Boolean)
+      .map(([key, [label]]) => el("option", { value: key }, label)));
+    choice.value = compared ? "changed" : order === "changed" ? "low" : order;
+    return choice.value;
+  }
+  return { choice, offer };
+}
+
 // The section; `only` shows the samples of one class, or of one taken for another, and `compare` draws the changes.
-function classesSection(samples, predicted, name, only) {
-  const { targets, videos } = samples, all = tally(targets, predicted, videos);
+function classesSection(videos, { right: targets, predicted }, name, only) {
+  const all = tally(targets, predicted, videos);
   if (!all.length) return null;
   const pairs = all.flatMap((one) => [...one.taken].filter(([answer]) => answer !== one.index)
     .map(([answer, times]) => ({ one, answer, times })))
@@ -92,27 +139,18 @@ function classesSection(samples, predicted, name, only) {
           svg("line", { class: "frame", x1: 0, x2: "100%", y1: "50%", y2: "50%" }),
           svg("line", { class: "interval", x1: x(one.ci95[0]), x2: x(one.ci95[1]), y1: "50%", y2: "50%" }),
           svg("circle", { class: "dot", cx: x(one.score), cy: "50%", r: 3 }))),
-        change && el("td", { class: change.difference > 0 ? "up" : change.difference < 0 ? "down" : null },
-          `${change.difference > 0 ? "+" : ""}${decimal(change.difference)}`),
+        change && changeCell(change.difference),
         change && el("td", null, `${whole(change.better)} / ${whole(change.worse)}`),
         el("td", null, worst ? `${answered(worst[0])} (${whole(worst[1])})` : "–"));
     };
     table.replaceChildren(el("table", null,
       el("thead", null, el("tr", null, head.map((text) => el("th", { scope: "col" }, text)))),
-      el("tbody", null, sorted.slice(0, most).map(row))),
-      sorted.length > most && el("button", { type: "button", class: "plain", onclick: () => draw(Infinity) },
-        `Show all ${whole(sorted.length)} classes`) || "");
+      el("tbody", null, sorted.slice(0, most).map(row))), more(sorted, most, draw));
   }
-  const choice = el("select", { id: "class-order", "aria-label": "Order of the classes", onchange: (event) => {
-    order = event.target.value;
-    draw();
-  } });
+  const { choice, offer } = ordering((chosen) => { order = chosen; draw(); }, "surest change first");
   function compare(one) {  // {predicted, title}, or null for none
     other = one;
-    order = other ? "changed" : order === "changed" ? "low" : order;
-    choice.replaceChildren(...[other && ["changed", ["surest change first"]], ...Object.entries(ORDERS)].filter(Boolean)
-      .map(([key, [label]]) => el("option", { value: key }, label)));
-    choice.value = order;
+    order = offer(Boolean(other), order);
     draw();
   }
   compare(null);

@@ -27,7 +27,9 @@ async function show(index, which = 0) {
     : cell.times > 1 && `newest of ${cell.times}`;
   const where = [column.split, column.how, column.protocol, chosen.name, newest];
   const own = read(samples, run), list = samplesSection(samples, run, own);
-  const classes = own.predicted && classesSection(samples, own.predicted, (number) => className(samples, number), list.only);
+  const name = (number) => className(samples, number);
+  const classes = own.predicted ? classesSection(samples.videos, own, name, list.only)
+    : run.precisions?.length ? precisionsSection(run.precisions, name) : null;
   const jump = (title, section) => section && el("button", { type: "button", class: "link",
     onclick: () => section.scrollIntoView() }, title);
   $("run").replaceChildren(
@@ -51,7 +53,10 @@ async function show(index, which = 0) {
         version: task.version, protocol_sha256: task.protocol_sha256, predictions_sha256: data.predictions_sha256 })),
       canary?.length && settings(`Canary: ${ok(canary)} of ${canary.length} ok`,
         canary.map((check) => [`${check.check}: ${check.outcome}`, check.detail])),
-      comparison(chosen, samples, own, (other) => { classes?.compare(other?.predicted ? other : null); list.compare(other); }),
+      comparison(chosen, samples, own, (other) => {
+        classes?.compare(other?.predicted || other?.precisions ? other : null);
+        list.compare(other);
+      }),
       classes?.section, list.section));
   keys = list.key;
   if (!$("run").open) $("run").showModal();
@@ -82,7 +87,7 @@ function comparison(chosen, samples, own, put) {
       said.textContent = "";
       return put(null);
     }
-    const theirs = { ...read(samples, await unpack(other.run.id)), title: other.title };
+    const run = await unpack(other.run.id), theirs = { ...read(samples, run), precisions: run.precisions, title: other.title };
     const known = own.outcome.map((one, i) => [one === "right", theirs.outcome[i] === "right"]);
     const times = (here, there) => whole(known.filter(([a, b]) => a === here && b === there).length);
     put(theirs);

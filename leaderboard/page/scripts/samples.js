@@ -14,9 +14,10 @@ function read(samples, run) {
     const value = values?.[i] ?? null;
     return value === null ? "unknown" : Number(value) === 1 ? "right" : Number(value) === 0 ? "wrong" : "part";
   });
-  const predicted = run.view === "classes" ? run.predictions.map((value) =>
-    (typeof value === "number" ? value : Array.isArray(value) ? value[0] : -1)) : null;
-  return { values, each: run.each, outcome, predicted, answers: ids.map((_, i) => run.failures[i] ?? answer(samples, run, i)) };
+  const first = (value) => (typeof value === "number" ? value : Array.isArray(value) ? value[0] : value?.best?.[0][0]);
+  const predicted = run.view === "classes" ? run.predictions.map((value) => first(value) ?? -1) : null;
+  const right = predicted && targets.map((value) => first(value) ?? null);  // a class, which may stand in a list
+  return { right, values, each: run.each, outcome, predicted, answers: ids.map((_, i) => run.failures[i] ?? answer(samples, run, i)) };
 }
 
 function option(samples, number, i) {  // its words, where the task has such
@@ -115,7 +116,7 @@ function samplesSection(samples, run, own) {
     else if (!options) {
       if (view !== "retrieval") cells.push(el("div", { "data-name": "reference", class: "clamp" }, references[i]));
       cells.push(el("div", { "data-name": view === "retrieval" ? "ranks" : "prediction", class: "clamp" }, answers[i]));
-    } else if (name === "failed") cells.push(el("div", { "data-name": "prediction" }, answers[i]));
+    } else if (name === "failed") cells.push(el("div", { "data-name": "prediction", class: "drawn" }, answers[i]));
     const changed = other && change(i);
     if (other) cells.push(el("div", { "data-name": "other run", class: "clamp" },
       changed !== null && el("b", { class: "tag" }, changed > 0 ? "better here" : changed < 0 ? "worse here" : "changed"),
@@ -152,7 +153,7 @@ function samplesSection(samples, run, own) {
   function filter() {
     const wanted = words(text.value), fitting = CHANGES[which.value]?.[1] ?? ((i) => outcome[i] === which.value);
     const fits = (i) => (!which.value || fitting(i)) && (!kind?.value || kinds[i] === kind.value)
-      && (!picked || (targets[i] === picked.target && (picked.answer === null || own.predicted[i] === picked.answer)));
+      && (!picked || (own.right[i] === picked.target && (picked.answer === null || own.predicted[i] === picked.answer)));
     found = [...ids.keys()].filter((i) => fits(i) && has(search[i], wanted));
     if (order.value) {
       const by = ORDERED[order.value][1];
