@@ -6,6 +6,7 @@ among options), `retrieval`, `captions`, or none.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -72,20 +73,19 @@ def details_of(view: str, record: Mapping[str, Any], rows: Rows) -> dict[str, An
     """
     if view == "options":
         return _options(record, rows)
-    if view == "classes" and any("probabilities" in (row["detail"] or {}) for row in rows):
-        likely = ((row["detail"] or {}).get("probabilities") or () for row in rows)
-        return {"percent": [[round(100 * share) for share in shares] for shares in likely]}
+    if view == "classes":
+        likely = [_listed(row, "probabilities", float | int) for row in rows]
+        return {"percent": [[round(100 * share) for share in shares] for shares in likely]} if any(likely) else {}
     if view == "labels":
         return {"precisions": _precisions(_function(record), rows)}
     if view == "retrieval":
         first: dict[str, int] = {}
         for i, row in enumerate(rows):
             first.setdefault(_video_name(row["target"]), i)
-        found = {"ranks": [row["prediction"] and [row["prediction"][way] for way in ("t2v", "v2t")] for row in rows]}
-        if any("nearest" in (row["detail"] or {}) for row in rows):
-            names = ((row["detail"] or {}).get("nearest") or () for row in rows)
-            found["nearest"] = [[first.get(name, name) for name in near[:NEAREST]] for near in names]
-        return found
+        ranks = [row["prediction"] and [row["prediction"][way] for way in ("t2v", "v2t")] for row in rows]
+        near = [_listed(row, "nearest", str)[:NEAREST] for row in rows]
+        places = [[first.get(name, name) for name in names] for names in near]
+        return {"ranks": ranks, **({"nearest": places} if any(near) else {})}
     return {"tokens": odd_tokens([row["prediction"] for row in rows])} if view == "captions" else {}
 
 
@@ -107,13 +107,27 @@ def _function(record: Mapping[str, Any]) -> str:
 def _precisions(function: str, rows: Rows) -> list[list[Any]]:
     precision, with_a_class, first = PRECISIONS[function]
     labeled = [row for row in rows if row["target"] is not None and (row["target"] or not with_a_class)]
+    classes = 1 + max((label for row in labeled for label in row["target"]), default=-1)
+    given = [row["prediction"] for row in labeled]
+    if any(scores is not None and len(scores) < classes for scores in given):
+        return []  # they are classes, which count as if they had been scored
     found = []
-    for number in range(first, 1 + max((label for row in labeled for label in row["target"]), default=-1)):
+    for number in range(first, classes):
         has = [[0] if number in row["target"] else [] for row in labeled]
-        scores = [None if row["prediction"] is None else [float(row["prediction"][number])] for row in labeled]
+        of_class = [None if scores is None else [_float(scores[number])] for scores in given]
         if times := sum(map(len, has)):
-            found.append([number, times, round(precision(scores, has)["mAP"], 1)])
+            found.append([number, times, round(precision(of_class, has)["mAP"], 1)])
     return found
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _listed(row: Mapping[str, Any], name: str, kind: Any) -> list[Any]:
+    """What a row keeps under this name, if it is a list of this kind; else, as nothing checks what is kept, none."""
+    values = (row["detail"] or {}).get(name)
+    return values if isinstance(values, list) and all(isinstance(value, kind) for value in values) else []
 
 
 def _ranked(value: Any) -> bool:
@@ -123,8 +137,8 @@ def _ranked(value: Any) -> bool:
 def _option_scores(row: Mapping[str, Any]) -> tuple[str, list[float | None]] | None:
     """What an adapter kept of each option of a row, and under which name."""
     for name in OPTION_SCORES:
-        values = (row["detail"] or {}).get(name)
-        if isinstance(values, list) and len(values) > 1 and all(isinstance(v, float | int | None) for v in values):
+        values = _listed(row, name, float | int | None)
+        if len(values) > 1:
             return name, values
     return None
 
@@ -140,7 +154,7 @@ def _options(record: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
     scores: list[Any] = []
     for row, kept in zip(rows, found, strict=True):
         values = kept[1] if kept else []
-        counts = (row["detail"] or {}).get("tokens")
+        counts = _listed(row, "tokens", int)
         if scorer == "likelihood_per_token" and counts:
             values = [v / n if n and v is not None else None for v, n in zip(values, counts, strict=False)]
         scores.append([None if value is None else round(value, digits) for value in values])

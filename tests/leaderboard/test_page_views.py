@@ -137,6 +137,24 @@ def test_neighbors_are_places_of_the_first_sample_of_each_video(tmp_path: Path) 
     assert [samples["targets"][place].split("\n")[0] for place in run["nearest"][12]] == [f"clip{i}" for i in range(5)]
 
 
+@pytest.mark.parametrize("kept", [None, 1, "x" * 9, {"a": 1}, [], [None, "x"], [[1], {}], [1, 2, 3]])
+def test_whatever_a_row_keeps_a_page_is_made_of_it(kept: Any) -> None:
+    names = (*_details.OPTION_SCORES, "probabilities", "nearest", "tokens")
+    detail = dict.fromkeys(names, kept)
+    found = {"t2v": 1.0, "v2t": None}
+    for score, one in (
+        ("accuracy", row(detail=detail)),
+        ("top1_top5", row(prediction=[0, 1], detail=detail)),
+        ("retrieval", row(target="v", prediction=found, detail=detail)),
+        ("charades_map", row(target=[1], prediction=[None, 0.5], detail=detail)),
+        ("charades_map", row(target=[1], prediction=[1], detail=detail)),  # a target, which is right
+    ):
+        for settings in ({}, {"scorer": "likelihood_per_token"}):
+            run = record(score, **settings)
+            view = _details.view_of(run, [one], None)
+            json.dumps(_details.details_of(view, run, [one]), allow_nan=False)
+
+
 def test_a_caption_has_its_own_score_where_the_headline_is_a_mean(tmp_path: Path) -> None:
     texts = ["a red ball rolls up to the left", "a blue ring grows", "a green cross turns"]
     rows = [Row(f"q{i}", f"v{i}", "", [text], texts[0]) for i, text in enumerate(texts)]

@@ -33,7 +33,7 @@ function say(samples, value, i) {  // a target or prediction in words
 }
 function answer(samples, run, i) {
   const value = run.predictions[i], ranks = run.ranks?.[i];
-  if (ranks) return `its video: rank ${ranks[0]}; the video's best text: rank ${ranks[1]}`;
+  if (ranks) return `its video: rank ${ranks[0] ?? "unknown"}; the video's best text: rank ${ranks[1] ?? "unknown"}`;
   const shares = Array.isArray(value) ? run.percent?.[i] ?? [] : [];
   if (!shares.length) return say(samples, value, i);
   return value.map((number, k) => `${option(samples, number, i)}${shares[k] ? ` ${shares[k]} %` : ""}`).join(", ");
@@ -52,7 +52,7 @@ function samplesSection(samples, run, own) {
   for (let i = 0, sum = 0; i < (lines?.length ?? 0); sum += lines[i++].length) starts.push(sum);
   const search = ids.map((id, i) =>
     [id, videos[i], kinds[i], texts?.[i], references[i], answers[i]].join("\n").toLowerCase());
-  const optional = (i) => view === "options" && (samples.options?.[i]?.length || run.scores?.[i]?.length);
+  const optional = (i) => view === "options" && (samples.options?.[i]?.length || optionScores(i));
   let other = null, picked = null, found = [], drawn = 0;
 
   const all = unique(kinds).filter(Boolean).sort();
@@ -128,12 +128,16 @@ function samplesSection(samples, run, own) {
       el("div", null, ids[i], el("small", { style: "display:block" },
         [videos[i], kinds[i]].filter((one) => one && one !== ids[i]).join(", "))),
       cells,
-      options && el("div", { class: "drawn" }, optionList({ words: samples.options?.[i], scores: run.scores?.[i]?.length
-        ? run.scores[i] : null, shares: run.shares, right: targets[i], answer: run.predictions[i] })),
+      options && el("div", { class: "drawn" }, optionList({ words: samples.options?.[i], scores: optionScores(i),
+        shares: run.shares, right: targets[i], answer: run.predictions[i] })),
       run.nearest?.[i]?.length > 0 && el("div", { class: "drawn" }, nearest(i)),
       parts && of(targets[i]).length + of(run.predictions[i]).length > 0 && el("div", { class: "drawn" },
         DRAWING[samples.regions](of(targets[i]), of(run.predictions[i]), (label) => say(samples, label, i), seconds?.[i],
           boxes && shown?.[ids[i]] && { jpeg: shown[ids[i]], aspect: aspects[videos[i]] })));
+  }
+  function optionScores(i) {  // what each option scores, if it is as many as there are options
+    const scores = run.scores?.[i] ?? [], many = samples.options?.[i]?.length ?? scores.length;
+    return scores.length === many && scores.some((score) => score !== null) ? scores : null;
   }
   function nearest(i) {
     const video = (of) => references[of].split("\n")[0], right = video(i);
