@@ -121,6 +121,8 @@ def test_many_tasks_stand_in_rows(shown: Browser) -> None:
     ]
     assert shown.run("return $('board').tBodies[0].rows.length") == TASKS
     assert shown.run("return $('board').scrollWidth") < 900
+    assert shown.run("return document.documentElement.scrollWidth") == 1280
+    assert shown.run("return $('board').getBoundingClientRect().right < $('forest').getBoundingClientRect().left")
     shown.run(
         "$('encoder').value = 'other'; $('encoder').dispatchEvent(new Event('input'))"
     )  # no other table meanwhile

@@ -1,4 +1,4 @@
-// --- how an answer is drawn: options with what each scores, nearest videos, captions with their n-grams ---------------
+// --- how an answer is drawn: options with what each scores, nearest videos, captions with their n-grams --------------
 
 const GRAMS = 4;  // of how many words the longest n-gram is that BLEU and CIDEr count
 const WORD = /[a-z0-9]+/g;  // as details.py has it
@@ -16,13 +16,15 @@ function optionList({ words, scores, shares, right, answer }) {
   const high = Math.max(...(scores ?? []).filter((score) => score !== null));
   const parts = !scores ? null : shares ? softmax(scores)
     : scores.map((score) => (score === null ? 0 : high > low ? (score - low) / (high - low) : 1));
-  const told = (score, i) => (score === null ? "none" : shares ? `${score}, ${Math.round(100 * parts[i])} %` : String(score));
+  const told = (score, i) => [String(score ?? "none"), shares && score !== null && `${Math.round(100 * parts[i])} %`]
+    .filter(Boolean).join(", ");
   return el("ol", { class: "options" }, Array.from({ length: many }, (_, i) =>
     el("li", { class: [i === right && "correct", i === answer && "answered"].filter(Boolean).join(" ") || null },
       el("span", { class: "signs" }, i === right && el("b", { class: "tag right" }, "right"),
         i === answer && el("b", { class: i === right ? "tag given" : "tag given off" }, "answered")),
       el("span", { class: "clamp" }, words?.[i] ?? `option ${i}`),
-      scores && el("span", { class: "share", style: `--share: ${percent(parts[i])}` }, el("small", null, told(scores[i], i))))));
+      scores && el("span", { class: "share", style: `--share: ${percent(parts[i])}` },
+        el("small", null, told(scores[i], i))))));
 }
 
 // The videos nearest to a text, the nearest first; then the right one, if it is not among them.
@@ -81,7 +83,7 @@ function covered(words, most) {
   return { levels, matches };
 }
 
-// A caption beside its references: an n-gram counts as often as the reference has it that has it most often, as in BLEU.
+// A caption beside its references: an n-gram counts as often as the reference that has it most often does, as in BLEU.
 function compareCaption(caption, references) {
   const lengths = Array.from({ length: GRAMS }, (_, i) => i + 1);
   const words = caption.map((token) => token.word), theirs = references.map((one) => one.map((token) => token.word));
@@ -116,7 +118,8 @@ function captionPair(caption, references, odd) {
   const ours = tokens(caption, odd.caption);
   const theirs = references.map((text, i) => tokens(text, odd.references[i]));
   const found = compareCaption(ours, theirs);
-  const counts = found.totals.map((total, i) => total > 0 && `${i + 1}: ${found.matches[i]} of ${total}`).filter(Boolean);
+  const counts = found.totals.map((total, i) => total > 0 && `${i + 1}: ${found.matches[i]} of ${total}`)
+    .filter(Boolean);
   return [
     el("div", { "data-name": "reference" }, el("div", { class: "clamp" }, references.map((text, i) =>
       el("div", null, marked(text, theirs[i], found.references[i]))))),

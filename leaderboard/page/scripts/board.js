@@ -10,6 +10,7 @@ const COSTS = {
   saved: ["kept for the backward pass of a training step, bytes", (x) => si(x) + "B"],
 };
 const PAPERS = 3;  // numbers in one cell
+const NARROW = 3;  // encoders of a table that leaves room beside it
 const state = { section: 0, encoder: [], task: [], printed: true, column: 0, sort: 0, down: true, cost: "parameters" };
 
 // --- the board's parts -----------------------------------------------------------------------------------------------
@@ -43,7 +44,7 @@ function columns() {
   const chosen = board.sections[state.section]?.columns ?? [];  // there is none where all was refused
   return chosen.map((i) => board.columns[i]).filter((column) => has(column.search, state.task));
 }
-function manyTasks() {  // more tasks than encoders, however both are filtered: a row per task then, which is not as wide
+function manyTasks() {  // more tasks than encoders, however both are filtered: a row per task is not as wide then
   const chosen = board.sections[state.section]?.columns ?? [];
   return chosen.length > unique(chosen.flatMap((i) => board.columns[i].cells.map((cell) => cell.encoder))).length;
 }
@@ -87,7 +88,7 @@ function render() {
     $("board").querySelector(`[data-by="${by}"]`)?.focus();
   };
   const measured = lines.filter((row) => !row.paper), printed = lines.filter((row) => row.paper);
-  const turned = manyTasks();
+  const turned = manyTasks(), anyPrinted = printed.length > 0;
   const each = (column, what) => unique(column.cells.map(what)).join(" / ");
   const size = (cell) => whole(cell.n) + (cell.n_clusters === null ? "" : ` (${whole(cell.n_clusters)})`);
   const chances = shown.map((column) => el("td", null, each(column, (cell) => decimal(cell.chance))));
@@ -100,17 +101,19 @@ function render() {
       el("small", null, [column.split, column.how].join(", ")),
       column.protocol && el("small", null, column.protocol),
       el("small", null, column.metric || "no public answers")));
-  const encoder = (row) => el("th", { scope: turned ? "col" : "row" }, row.name, row.note && el("small", null, row.note));
+  const encoder = (row) => el("th", { scope: turned ? "col" : "row" }, row.name,
+    row.note && el("small", null, row.note));
   const cell = (row, column) => el("td", null, (row.of.get(column.index) ?? []).map((one) =>
     (row.paper ? paper(column, one) : score(column, one))));
   const line = (head, cells) => el("tr", null, head, cells);
   const title = (text) => el("th", { scope: turned ? "col" : "row" }, text);
   $("board").classList.toggle("turned", turned);
+  $("both").classList.toggle("aside", turned && measured.length <= NARROW);
   $("board").replaceChildren(...(turned ? [
     el("thead", null, line(el("th", { scope: "col" }, "task"),
-      [measured.map(encoder), title("chance"), title("examples (videos)"), printed.length > 0 && title("papers print")])),
+      [measured.map(encoder), title("chance"), title("examples (videos)"), anyPrinted && title("papers print")])),
     el("tbody", null, shown.map((column, i) => line(task(column),
-      [measured.map((row) => cell(row, column)), chances[i], sizes[i], printed.length > 0 && papers(printed, column)])))]
+      [measured.map((row) => cell(row, column)), chances[i], sizes[i], anyPrinted && papers(printed, column)])))]
     : [
       el("thead", null, line(corner, shown.map(task))),
       el("tbody", null, lines.map((row) => el("tr", { class: row.paper && "printed" }, encoder(row),

@@ -1,4 +1,4 @@
-// --- classes: which are taken for which, how each scores, and what changed between two runs ---------------------------
+// --- classes: which are taken for which, how each scores, and what changed between two runs --------------------------
 
 const Z = 1.959964;  // of 95 %
 const LABELED = 40;  // classes of a matrix that has room for their names
@@ -82,7 +82,9 @@ function precisionsSection(precisions, name) {
     draw();
   }
   compare(null);
-  return { compare, section: el("section", { id: "classes" }, el("div", { class: "bar" }, el("h2", null, "Classes"), choice), table) };
+  const section = el("section", { id: "classes" },
+    el("div", { class: "bar" }, el("h2", null, "Classes"), choice), table);
+  return { section, compare };
 }
 
 const changeCell = (difference) => el("td", { class: difference > 0 ? "up" : difference < 0 ? "down" : null },
@@ -123,11 +125,12 @@ function classesSection(videos, { right: targets, predicted }, name, only) {
   let order = "low", other = null;
 
   function draw(most = FIRST) {
-    const changed = other && new Map(changes(targets, predicted, other.predicted).map((one, i) => [one.index, { ...one, i }]));
+    const changed = other && new Map(changes(targets, predicted, other.predicted)
+      .map((one, i) => [one.index, { ...one, i }]));
     const sorted = [...all].sort(order === "changed"
       ? (a, b) => changed.get(a.index).i - changed.get(b.index).i : ORDERS[order][1](name));
-    const head = ["class", "examples", "score", "95 % interval", changed && `beside ${other.title}`, changed && "better / worse",
-      "most often taken for"].filter(Boolean);
+    const compared = changed ? [`beside ${other.title}`, "better / worse"] : [];
+    const head = ["class", "examples", "score", "95 % interval", ...compared, "most often taken for"];
     const x = (share) => percent(share / 100);
     const row = (one) => {
       const [worst] = [...one.taken].filter(([answer]) => answer !== one.index).sort((a, b) => b[1] - a[1]);
@@ -157,9 +160,10 @@ function classesSection(videos, { right: targets, predicted }, name, only) {
   list.append(...pairs.slice(0, FIRST).map(pair));
   const section = el("section", { id: "classes" }, el("h2", null, "Classes"),
     el("div", { class: "pair" }, figure,
-      el("div", null, titled(pairs.length ? "Most often taken for another" : "No example is taken for another class", list))),
+      titled(pairs.length ? "Most often taken for another" : "No example is taken for another class", list)),
     el("div", { class: "bar" }, el("h3", null, "Each class"), choice),
-    el("p", { class: "soft" }, `Score: right by the first answer. The interval is Wilson's, over the class's videos.`), table);
+    el("p", { class: "soft" }, "Score: right by the first answer. The interval is Wilson's, over the class's videos."),
+    table);
   return { section, compare };
 }
 
@@ -199,12 +203,14 @@ function matrix(all, predicted, name, answered, only) {
   function layout() {
     const width = Math.max(240, Math.min(canvas.parentNode?.clientWidth || 560, 620)), named = size <= LABELED;
     const longest = Math.max(...order.map((one) => name(one.index).length), failed ? 6 : 0);
-    const gutter = named ? Math.min(150, width * 0.3, 16 + 6.5 * longest) : 4, cell = (width - gutter - 2) / columns();
-    return { width, height: Math.round(gutter + cell * size + 2), gutter, cell, named };
+    const gutter = named ? Math.min(150, width * 0.3, 16 + 6.5 * longest) : 4;
+    const cell = Math.min(48, (width - gutter - 2) / columns());
+    return { width: gutter + cell * columns() + 2, height: Math.round(gutter + cell * size + 2), gutter, cell, named };
   }
   function draw() {
     const { width, height, gutter, cell, named } = layout(), scale = window.devicePixelRatio || 1;
-    const style = getComputedStyle(document.documentElement), color = (key) => style.getPropertyValue(`--${key}`).trim();
+    const style = getComputedStyle(document.documentElement);
+    const color = (key) => style.getPropertyValue(`--${key}`).trim();
     [canvas.width, canvas.height] = [width * scale, height * scale];
     Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
     const pen = canvas.getContext("2d");
@@ -231,8 +237,8 @@ function matrix(all, predicted, name, answered, only) {
     if (cursor) {
       pen.strokeStyle = color("ink");
       pen.lineWidth = 2;
-      const side = Math.max(cell, 6);
-      pen.strokeRect(gutter + (cursor.column + 0.5) * cell - side / 2, gutter + (cursor.row + 0.5) * cell - side / 2, side, side);
+      const side = Math.max(cell, 6), edge = (place) => gutter + (place + 0.5) * cell - side / 2;
+      pen.strokeRect(edge(cursor.column), edge(cursor.row), side, side);
     }
     say();
   }
@@ -257,7 +263,8 @@ function matrix(all, predicted, name, answered, only) {
   function say() {
     const close = size <= LABELED ? "a click shows the samples of a cell" : "a click looks closer";
     if (!cursor) {
-      told.textContent = `Row: what is right; column: what was answered. Blue: right, orange: wrong. ${whole(order.length)} classes; ${close}.`;
+      told.textContent = "Row: what is right; column: what was answered. Blue: right, orange: wrong. "
+        + `${whole(order.length)} classes; ${close}.`;
       return;
     }
     const one = order[from.row + cursor.row], answer = answerAt(cursor.column), times = one.taken.get(answer) ?? 0;
@@ -301,5 +308,6 @@ function matrix(all, predicted, name, answered, only) {
   new ResizeObserver(([{ contentRect }]) => {
     if (contentRect.width !== width) [width] = [contentRect.width, draw()];
   }).observe(holder);
-  return { figure: el("figure", { class: "matrix" }, el("figcaption", null, el("b", null, "Confusion"), back, choice), holder, told), point };
+  const caption = el("figcaption", null, el("b", null, "Confusion"), back, choice);
+  return { figure: el("figure", { class: "matrix" }, caption, holder, told), point };
 }

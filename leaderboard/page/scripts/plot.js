@@ -69,8 +69,8 @@ function plot(points, { x, y, write = plain, log = false, steps = [], curves = [
   return made;
 }
 
-// Where the label of each point stands, in pixels, so that it covers no other label and no point: its left upper corner,
-// and where a line from the point ends if it is `far`; null where there is no room.
+// Where the label of each point stands, in pixels, so that it covers no other label and no point: its left upper
+// corner, and where a line from the point ends if it is `far`; null where there is no room.
 function arrange(points, labels, width, height) {
   const taken = points.map(({ x, y }) => [x - 5, y - 5, x + 5, y + 5]);
   const free = (box) => box[0] >= 0 && box[2] <= Math.max(width, box[2] - box[0]) && box[1] >= -8 && box[3] <= height

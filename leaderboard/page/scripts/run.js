@@ -40,7 +40,8 @@ async function show(index, which = 0) {
         `(${cell.mark}) unlike the rest of its column: ${column.marks[cell.mark]}`),
       cell.seen && el("div", { class: "soft" },
         `† trained on ${cell.seen}, which shares videos with ${column.task}`),
-      el("nav", { "aria-label": "Parts of this run" }, jump("Classes", classes?.section), jump("Samples", list.section))), close),
+      el("nav", { "aria-label": "Parts of this run" },
+        jump("Classes", classes?.section), jump("Samples", list.section))), close),
     el("div", null,
       cell.runs.length > 1 && el("div", { class: "bar seeds", role: "group", "aria-label": "Runs of this cell" },
         cell.runs.map((one, i) => el("button", { type: "button", class: "plain", "aria-pressed": String(i === which),
@@ -75,8 +76,10 @@ function place({ seed, fold }) {  // of a run among those of its cell
 
 // A choice among the other runs on the same samples; `put` gets what `read` says of the chosen one, with its title.
 function comparison(chosen, samples, own, put) {
-  const others = board.cells.flatMap((cell) => cell.runs.filter((run) => run.samples === chosen.samples && run !== chosen)
-    .map((run) => ({ run, cell, title: [cell.encoder, cell.runs.length > 1 && place(run)].filter(Boolean).join(", ") })));
+  const title = (cell, run) => [cell.encoder, cell.runs.length > 1 && place(run)].filter(Boolean).join(", ");
+  const others = board.cells.flatMap((cell) => cell.runs
+    .filter((run) => run.samples === chosen.samples && run !== chosen)
+    .map((run) => ({ run, cell, title: title(cell, run) })));
   if (!others.length) return null;
   const label = ({ run, cell, title }) => `${title}: ${board.columns[cell.column].how}, ${decimal(run.value)}`;
   others.sort((a, b) => (label(a) < label(b) ? -1 : 1));
@@ -87,12 +90,13 @@ function comparison(chosen, samples, own, put) {
       said.textContent = "";
       return put(null);
     }
-    const run = await unpack(other.run.id), theirs = { ...read(samples, run), precisions: run.precisions, title: other.title };
+    const run = await unpack(other.run.id);
+    const theirs = { ...read(samples, run), precisions: run.precisions, title: other.title };
     const known = own.outcome.map((one, i) => [one === "right", theirs.outcome[i] === "right"]);
     const times = (here, there) => whole(known.filter(([a, b]) => a === here && b === there).length);
     put(theirs);
-    said.textContent = own.values && theirs.values
-      ? `Right in both: ${times(true, true)}; here alone: ${times(true, false)}; there alone: ${times(false, true)}.` : "";
+    const alone = `here alone: ${times(true, false)}; there alone: ${times(false, true)}`;
+    said.textContent = own.values && theirs.values ? `Right in both: ${times(true, true)}; ${alone}.` : "";
   }
   return el("div", { class: "bar" }, el("label", null, "Beside another run on the same samples ",
     el("select", { id: "beside", onchange: choose }, el("option", { value: "" }, "none"),

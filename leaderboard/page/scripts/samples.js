@@ -17,7 +17,8 @@ function read(samples, run) {
   const first = (value) => (typeof value === "number" ? value : Array.isArray(value) ? value[0] : value?.best?.[0][0]);
   const predicted = run.view === "classes" ? run.predictions.map((value) => first(value) ?? -1) : null;
   const right = predicted && targets.map((value) => first(value) ?? null);  // a class, which may stand in a list
-  return { right, values, each: run.each, outcome, predicted, answers: ids.map((_, i) => run.failures[i] ?? answer(samples, run, i)) };
+  const answers = ids.map((_, i) => run.failures[i] ?? answer(samples, run, i));
+  return { right, values, each: run.each, outcome, predicted, answers };
 }
 
 function option(samples, number, i) {  // its words, where the task has such
@@ -98,7 +99,8 @@ function samplesSection(samples, run, own) {
       ...(other ? Object.entries(CHANGES).map(([key, [label, fits]]) => one(key, label, times(fits))) : []),
     ].filter(Boolean));
     which.value = [...which.options].some((one) => one.value === chosen) ? chosen : "";
-    const before = order.value, possible = Object.entries(ORDERED).filter(([key, [, by]]) => by && (key !== "change" || other));
+    const before = order.value;
+    const possible = Object.entries(ORDERED).filter(([key, [, by]]) => by && (key !== "change" || other));
     order.replaceChildren(el("option", { value: "" }, "as in the data"), ...possible.map(([key, [label]]) =>
       el("option", { value: key }, label)));
     order.value = possible.some(([key]) => key === before) ? before : "";
@@ -107,8 +109,8 @@ function samplesSection(samples, run, own) {
 
   function row(i) {
     const name = outcome[i], picture = pictures?.[videos[i]];
-    const score = own.each?.[i] ?? null;
-    const sign = name === "unknown" ? (score === null ? "" : decimal(score)) : name === "part" ? decimal(100 * values[i]) : OUTCOMES[name];
+    const score = name === "part" ? 100 * values[i] : own.each?.[i] ?? null;
+    const sign = name !== "unknown" && name !== "part" ? OUTCOMES[name] : score === null ? "" : decimal(score);
     const options = optional(i), cells = [];
     if (texts) cells.push(el("div", { "data-name": "asked", class: "clamp" }, texts[i]));
     if (lines && typeof run.predictions[i] === "string") cells.push(...captionPair(run.predictions[i], lines[i], {
@@ -119,11 +121,12 @@ function samplesSection(samples, run, own) {
     } else if (name === "failed") cells.push(el("div", { "data-name": "prediction", class: "drawn" }, answers[i]));
     const changed = other && change(i);
     if (other) cells.push(el("div", { "data-name": "other run", class: "clamp" },
-      changed !== null && el("b", { class: "tag" }, changed > 0 ? "better here" : changed < 0 ? "worse here" : "changed"),
+      changed !== null && el("b", { class: "tag" }, changed ? (changed > 0 ? "better here" : "worse here") : "changed"),
       changed !== null && " ", other.answers[i]));
     return el("li", { "data-outcome": name, tabindex: -1 },
       pictures && el("div", { class: "picture" }, picture
-        && el("img", { decoding: "async", src: `data:image/jpeg;base64,${picture}`, alt: `middle frame of ${videos[i]}` })),
+        && el("img", { decoding: "async", src: `data:image/jpeg;base64,${picture}`,
+          alt: `middle frame of ${videos[i]}` })),
       el("div", { class: name }, sign),
       el("div", null, ids[i], el("small", { style: "display:block" },
         [videos[i], kinds[i]].filter((one) => one && one !== ids[i]).join(", "))),
@@ -132,8 +135,8 @@ function samplesSection(samples, run, own) {
         shares: run.shares, right: targets[i], answer: run.predictions[i] })),
       run.nearest?.[i]?.length > 0 && el("div", { class: "drawn" }, nearest(i)),
       parts && of(targets[i]).length + of(run.predictions[i]).length > 0 && el("div", { class: "drawn" },
-        DRAWING[samples.regions](of(targets[i]), of(run.predictions[i]), (label) => say(samples, label, i), seconds?.[i],
-          boxes && shown?.[ids[i]] && { jpeg: shown[ids[i]], aspect: aspects[videos[i]] })));
+        DRAWING[samples.regions](of(targets[i]), of(run.predictions[i]), (label) => say(samples, label, i),
+          seconds?.[i], boxes && shown?.[ids[i]] && { jpeg: shown[ids[i]], aspect: aspects[videos[i]] })));
   }
   function optionScores(i) {  // what each option scores, if it is as many as there are options
     const scores = run.scores?.[i] ?? [], many = samples.options?.[i]?.length ?? scores.length;
@@ -156,8 +159,9 @@ function samplesSection(samples, run, own) {
   }
   function filter() {
     const wanted = words(text.value), fitting = CHANGES[which.value]?.[1] ?? ((i) => outcome[i] === which.value);
-    const fits = (i) => (!which.value || fitting(i)) && (!kind?.value || kinds[i] === kind.value)
-      && (!picked || (own.right[i] === picked.target && (picked.answer === null || own.predicted[i] === picked.answer)));
+    const chosen = (i) => !picked
+      || (own.right[i] === picked.target && (picked.answer === null || own.predicted[i] === picked.answer));
+    const fits = (i) => (!which.value || fitting(i)) && (!kind?.value || kinds[i] === kind.value) && chosen(i);
     found = [...ids.keys()].filter((i) => fits(i) && has(search[i], wanted));
     if (order.value) {
       const by = ORDERED[order.value][1];
@@ -168,10 +172,11 @@ function samplesSection(samples, run, own) {
     const asked = view === "options" && ids.some((_, i) => optional(i));
     const names = [pictures && " ", " ", "sample", texts && "asked", !asked && view !== "retrieval" && "reference",
       !asked && (view === "retrieval" ? "ranks" : "prediction"), other && other.title].filter(Boolean);
-    const shape = [pictures && "96px", "5.5rem", "minmax(7rem, 1fr)", texts && "2fr", !asked && view !== "retrieval" && "2fr",
-      !asked && "2fr", other && "2fr"].filter(Boolean);
+    const wide = [texts, !asked && view !== "retrieval", !asked, other].filter(Boolean).map(() => "2fr");
+    const shape = [pictures && "96px", "5.5rem", "minmax(7rem, 1fr)", ...wide].filter(Boolean);
     place.style.setProperty("--columns", shape.join(" "));
-    place.replaceChildren(el("li", { class: "head", "aria-hidden": "true" }, names.map((name) => el("div", null, name))));
+    const head = names.map((name) => el("div", null, name));
+    place.replaceChildren(el("li", { class: "head", "aria-hidden": "true" }, head));
     if (!found.length) place.append(el("li", { class: "none soft" }, "No sample is like that."));
     append();
   }
@@ -195,7 +200,8 @@ function samplesSection(samples, run, own) {
 
   // j and k go from sample to sample, as arrow keys do on one; Enter shows all of a long text.
   function key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || /^(input|select|textarea|canvas)$/i.test(event.target.tagName)) return;
+    const writing = /^(input|select|textarea|canvas)$/i.test(event.target.tagName);
+    if (event.ctrlKey || event.metaKey || event.altKey || writing) return;
     const here = document.activeElement.closest?.(".samples > li[data-outcome]"), step = STEPS[event.key]?.[0];
     if (step && (here || event.key === "j" || event.key === "k")) {
       const rows = [...place.querySelectorAll(":scope > li[data-outcome]")], at = rows.indexOf(here);
@@ -218,9 +224,12 @@ function samplesSection(samples, run, own) {
   new IntersectionObserver(([end]) => { if (end.isIntersecting && !more.hidden) append(); }, { rootMargin: "600px" })
     .observe(more);
   const legends = {
-    options: run.scores && `Beside each option: its ${run.scores_are}${run.shares ? ", and its share of all options by their softmax" : ""}.`,
-    captions: "Marked, the stronger the longer: n-grams of up to four words that caption and references share, counted as BLEU and CIDEr count them.",
-    retrieval: !run.nearest ? "This result does not hold which videos are nearest." : !pictures && !note && "evalkit leaderboard with videos=FOLDER shows a frame of each video.",
+    options: run.scores && `Beside each option: its ${run.scores_are}${
+      run.shares ? ", and its share of all options by their softmax" : ""}.`,
+    captions: `Marked, the stronger the longer: n-grams of up to ${GRAMS} words that caption and references share, as
+      BLEU and CIDEr count them.`,
+    retrieval: !run.nearest ? "This result does not hold which videos are nearest."
+      : !pictures && !note && "evalkit leaderboard with videos=FOLDER shows a frame of each video.",
   };
   const section = el("section", { id: "samples" }, el("h2", null, view === "retrieval" ? "Queries" : "Samples"),
     headline && !run.values && el("p", { class: "soft" },
@@ -232,9 +241,10 @@ function samplesSection(samples, run, own) {
     legends[view] && el("p", { class: "soft" }, legends[view]),
     note && el("p", { class: "soft" }, note),
     el("div", { class: "bar", role: "search", "aria-label": "Which samples" }, el("label", null, "Text ", text),
-      el("label", null, "Outcome ", which), kind && el("label", null, "Kind ", kind), el("label", null, "Order ", order),
-      chip, count),
-    el("p", { class: "soft keys-told" }, "j and k, or arrow keys: next and previous sample; Enter: all of its text; /: search; Escape: back."),
+      el("label", null, "Outcome ", which), kind && el("label", null, "Kind ", kind),
+      el("label", null, "Order ", order), chip, count),
+    el("p", { class: "soft keys-told" },
+      "j and k, or arrow keys: next and previous sample; Enter: all of its text; /: search; Escape: back."),
     place, more);
   compare(null);
   return { section, only, compare, key };
