@@ -68,8 +68,7 @@ def details_of(view: str, record: Mapping[str, Any], rows: Rows) -> dict[str, An
         Of `options`: `scores`, what each option scores, with `scores_are`, what that is, and `shares`, whether their
         softmax is each one's share. Of `classes`: `percent`, the probability of each of the likeliest. Of `labels`:
         `precisions`, [class, examples that have it, average precision in percent]. Of `retrieval`: `ranks` of the right
-        video and of the best text, and `nearest`, the places of the first samples of the nearest videos. Of `captions`:
-        `tokens`, by place, where they are not the text's `WORDS`.
+        video and of the best text, and `nearest`, the places of the first samples of the nearest videos.
     """
     if view == "options":
         return _options(record, rows)
@@ -86,7 +85,7 @@ def details_of(view: str, record: Mapping[str, Any], rows: Rows) -> dict[str, An
         near = [_listed(row, "nearest", str)[:NEAREST] for row in rows]
         places = [[first.get(name, name) for name in names] for names in near]
         return {"ranks": ranks, **({"nearest": places} if any(near) else {})}
-    return {"tokens": odd_tokens([row["prediction"] for row in rows])} if view == "captions" else {}
+    return {}
 
 
 def odd_tokens(texts: Sequence[Any]) -> dict[int, str]:

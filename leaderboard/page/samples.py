@@ -81,21 +81,23 @@ def predictions_of(run: Run, rows: Sequence[Mapping[str, Any]], task: Task | Non
     """A run's predictions, record and failures; `values`, 0..1 per sample, is None for a corpus-level headline.
 
     `each` is each sample's own part of a headline that is their mean, such as CIDEr, in percent; None of any other.
-    `view` is what `view_of` says, and beside it is what that view draws.
+    `view` is what `view_of` says, and beside it is what that view draws; `tokens` are those of captions.
     """
     record = run.result
     view = view_of(record, rows, task)
     headline = run.headline.values if record["scores"] else None
     values = [f"{value:g}" for value in headline.round(3).tolist()] if isinstance(headline, np.ndarray) else None
+    predictions = [_regions_or_short(row["prediction"], kind_of(record), True) for row in rows]
     reasons = {failure["id"]: failure["reason"] for failure in record["data"]["failures"]}
     return {
         "result": {**record, "data": {**record["data"], "failures": []}},  # they are under `failures`
         "values": _of_labeled(values, rows),
         "each": _of_labeled(_parts_of_mean(headline), rows),
-        "predictions": [_regions_or_short(row["prediction"], kind_of(record), True) for row in rows],
+        "predictions": predictions,
         "failures": {i: reasons[row["id"]] for i, row in enumerate(rows) if row["id"] in reasons},
         "view": view,
         **details_of(view, record, rows),
+        **({"tokens": odd_tokens(predictions)} if view == "captions" else {}),
     }
 
 

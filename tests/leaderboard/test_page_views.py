@@ -164,6 +164,21 @@ def test_a_caption_has_its_own_score_where_the_headline_is_a_mean(tmp_path: Path
     assert np.mean(run["each"]) == pytest.approx(run["result"]["scores"][0]["value"], abs=0.05)
 
 
+def test_tokens_are_those_of_the_text_that_is_shown(tmp_path: Path) -> None:
+    long = "a cat, " * 200
+    put(
+        tmp_path,
+        [Row(f"q{i}", f"v{i}", "", [long, "don't"], f"{i} {long}") for i in range(2)],
+        "c@mini",
+        score=captions,
+    )
+    html = write(tmp_path)
+    run, samples = unpacked(html, "run-0"), samples_of(html)
+    assert len(run["predictions"][0]) == 601 and run["predictions"][0].endswith("…")
+    assert run["tokens"] == {}  # its words, as it is cut
+    assert samples["tokens"] == {"1": "do n't", "3": "do n't"}
+
+
 def test_a_score_that_is_no_mean_has_no_parts() -> None:
     ones = np.ones(3)
     assert _samples._parts_of_mean(AdditiveScore(np.stack([ones, ones], 1), lambda sums: 50 * sums[..., 0])) is None
