@@ -125,7 +125,7 @@ def test_the_table_filters_encoders_and_tasks(shown: Browser) -> None:
     shown.run(put_value("encoder", "", "input") + put_value("task", "ssv2", "input"))
     assert encoders(shown) == ["small", "large"]
     assert shown.run("return $('board').tHead.rows[0].cells.length") == 2
-    assert shown.run("return $('count').textContent") == "2 encoders, 1 tasks"
+    assert shown.run("return $('count').textContent") == "2 encoders, 1 task"
 
 
 @seen

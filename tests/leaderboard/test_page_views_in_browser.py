@@ -327,3 +327,22 @@ def test_names_on_a_phone_are_whole(shown: Browser) -> None:
     shown.size(390)
     cut = "[...$('forest').querySelectorAll('.row > :first-child')].filter((one) => one.scrollWidth > one.clientWidth)"
     assert shown.run(f"return {cut}.length") == 0
+
+
+def test_what_papers_print_of_a_task_stands_in_one_cell(window: Browser, tmp_path: Path) -> None:
+    def of_a_paper(record: dict[str, Any]) -> None:
+        record["task"] |= {"split": "val", "protocol": {"name": "videoprism"}}
+
+    rows = [Row(f"q{i}", f"v{i}", target=0, prediction=[i % 2, 2, 3, 4, 5]) for i in range(20)]
+    for task in ("kinetics400", "ssv2"):
+        put(tmp_path / "results", rows, task, "mine", of_a_paper, top1_top5)
+    file = tmp_path / "board.html"
+    file.write_text(write(tmp_path / "results"))
+    window.size(1280)
+    window.open(file)
+    printed = window.run("return document.querySelector('.papers').innerText").split("\n")
+    assert printed[:2] == ["VideoPrism-g 87.2", "VideoMAEv2-B/DL 86.7"] and len(printed) == 4
+    assert printed[3].startswith("and ")
+    window.run("$('printed').click()")
+    assert window.run("return [document.querySelectorAll('.papers').length, $('board').rows[0].cells.length]") == [0, 4]
+    assert window.errors() == []

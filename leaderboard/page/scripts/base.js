@@ -20,6 +20,7 @@ const svg = (tag, attributes, ...children) => make("http://www.w3.org/2000/svg",
 const decimal = (x) => (x === null || x === undefined ? "–" : x.toFixed(1));
 const range = (pair) => (pair[0] === null || pair[1] === null ? "" : `${decimal(pair[0])} – ${decimal(pair[1])}`);
 const whole = (n) => n.toLocaleString("en");
+const many = (n, word) => `${whole(n)} ${word}${n === 1 ? "" : "s"}`;
 const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
 const has = (text, wanted) => wanted.every((word) => text.includes(word));
 const ranks = (pair) => (pair ? `rank ${pair[0]}${pair[1] > pair[0] ? ` – ${pair[1]}` : ""}` : "");

@@ -101,7 +101,7 @@ function render() {
       el("small", null, [column.split, column.how].join(", ")),
       column.protocol && el("small", null, column.protocol),
       el("small", null, column.metric || "no public answers")));
-  const encoder = (row) => el("th", { scope: turned ? "col" : "row" }, row.name,
+  const encoder = (row) => el("th", { scope: turned ? "col" : "row" }, turned ? breakable(row.name) : row.name,
     row.note && el("small", null, row.note));
   const cell = (row, column) => el("td", null, (row.of.get(column.index) ?? []).map((one) =>
     (row.paper ? paper(column, one) : score(column, one))));
@@ -134,7 +134,7 @@ function render() {
     `Letters: another protocol, or other data, than the rest of a column (${apart.length})`;
   $("marks").querySelector("ul").replaceChildren(...apart);
   $("with-printed").hidden = !shown.some((column) => column.printed.length);
-  $("count").textContent = `${lines.filter((row) => !row.paper).length} encoders, ${shown.length} tasks`;
+  $("count").textContent = `${many(measured.length, "encoder")}, ${many(shown.length, "task")}`;
   $("column").replaceChildren(...shown.map((column) => el("option", { value: column.index }, column.title)));
   $("column").value = state.column;
   one();
@@ -166,7 +166,7 @@ function papers(rows, column) {
   return el("td", { class: "papers" }, all.slice(0, PAPERS).map(([row, number]) =>
     el("div", { title: [row.note, `table ${number.table}`, number.note].filter(Boolean).join(", ") },
       el("small", null, row.name), " ", number.value.toFixed(1))),
-    all.length > PAPERS && el("small", null, `and ${all.length - PAPERS} more, below`));
+    all.length > PAPERS && el("small", null, `and ${all.length - PAPERS} more, under One task`));
 }
 
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], j: [1, 0], k: [-1, 0] };

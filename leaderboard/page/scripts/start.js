@@ -3,7 +3,7 @@
 const encoders = unique(board.cells.map((cell) => cell.encoder)).length;
 const tasks = unique(board.columns.map((column) => column.task)).length;
 const runs = board.cells.reduce((sum, cell) => sum + cell.runs.length, 0);
-$("summary").textContent = `${whole(runs)} runs of ${whole(encoders)} encoders on ${whole(tasks)} tasks`;
+$("summary").textContent = `${many(runs, "run")} of ${many(encoders, "encoder")} on ${many(tasks, "task")}`;
 $("section").replaceChildren(...board.sections.map((section, i) => el("option", { value: i }, section.title)));
 $("cost").replaceChildren(...Object.entries(COSTS).map(([name, [label]]) => el("option", { value: name }, label)));
 $("cost").value = state.cost;
