@@ -146,6 +146,8 @@ class MultipleChoice(Trained):
                 "log_likelihood": [round(logprob, 5) for logprob, _, _ in likelihoods[some]],
                 "tokens": [count for _, count, _ in likelihoods[some]],
             }
+            if self.scorer == "pmi":  # which nothing else in the row tells
+                detail["pmi"] = [round(value, 5) for value in values[some]]
             failures = [failure for *_, failure in likelihoods[some]]
             predictions.append(likeliest(values[some], range(len(options)), detail, failures))
         return predictions

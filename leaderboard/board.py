@@ -14,7 +14,7 @@ from evalkit.runtime import atomic
 from .csv import render_csv
 from .markdown import render_markdown
 from .other_tools import read_scores
-from .page import render_page
+from .page.render import render_page
 from .runs import collect
 
 logger = logging.getLogger("evalkit")

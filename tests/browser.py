@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
@@ -56,6 +57,10 @@ class Browser:
         self._devtools("Emulation.setDeviceMetricsOverride", screen)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._devtools("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def picture(self) -> bytes:
+        """What the viewport shows, as PNG."""
+        return base64.b64decode(_request(f"{self._session}/screenshot"))
 
     def errors(self) -> list[str]:
         """Console errors since the last call."""

@@ -163,17 +163,17 @@ def test_of_an_installed_plug_in_a_result_imports_no_more_than_it_does_itself(
 
 
 def test_a_page_makes_no_task_of_a_file_that_a_result_names(tmp_path: Path, mark: Path, evil_task: Path) -> None:
-    page = importlib.import_module("evalkit.leaderboard.page")
+    page = importlib.import_module("evalkit.leaderboard.page.samples")
     run = put(tmp_path / "results", "evalkit.metrics:accuracy")
     (found,), _ = collection.collect(run)
     found.result["task"]["name"] = str(evil_task)
-    assert page._task(found) is None and not mark.exists()
+    assert page.task_of(found) is None and not mark.exists()
 
 
 def test_a_configuration_of_a_result_is_read_as_plain_values(tmp_path: Path, mark: Path) -> None:
-    page = importlib.import_module("evalkit.leaderboard.page")
+    page = importlib.import_module("evalkit.leaderboard.page.samples")
     rows = rows_of(8, 4)
     code = f"data.root: !!python/object/apply:os.system ['touch {mark}']\n"
     run = run_folder.write(tmp_path / "results/demo/egoschema/run", result_of(rows), rows, code)
     (found,), refused = collection.collect(run)
-    assert not refused and page._task(found) is None and not mark.exists()
+    assert not refused and page.task_of(found) is None and not mark.exists()

@@ -14,7 +14,7 @@ from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from tests.leaderboard.boards import Edit, record_of
 
-_page = importlib.import_module("evalkit.leaderboard.page")
+_page = importlib.import_module("evalkit.leaderboard.page.render")
 _runs = importlib.import_module("evalkit.leaderboard.runs")
 
 
@@ -56,3 +56,8 @@ def drawn(html: str) -> Any:
 def unpacked(html: str, name: str) -> Any:
     """What is drawn when a run is opened."""
     return json.loads(zlib.decompress(base64.b64decode(script(html, name))))
+
+
+def samples_of(html: str) -> Any:
+    """The samples of the first cell's newest run."""
+    return unpacked(html, drawn(html)["cells"][0]["runs"][0]["samples"])

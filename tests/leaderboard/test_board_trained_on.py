@@ -10,7 +10,7 @@ import pytest
 
 from tests.leaderboard.boards import Edit, cells, lines, page, put, right
 
-render = importlib.import_module("evalkit.leaderboard.page")
+render = importlib.import_module("evalkit.leaderboard.page.render")
 runs = importlib.import_module("evalkit.leaderboard.runs")
 
 

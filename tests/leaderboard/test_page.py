@@ -5,7 +5,6 @@ import importlib
 import io
 import json
 import random
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,17 @@ from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from evalkit.video.decode import open_video
 from tests.given import make
+from tests.leaderboard import scripts
 from tests.leaderboard.boards import Edit
-from tests.leaderboard.pages import drawn, put, script, unpacked, write
+from tests.leaderboard.pages import drawn, put, samples_of, script, unpacked, write
 from tests.records import rows_of
 from tests.tasks.test_ava import ava
 
 pytestmark = pytest.mark.slow
 
-_page = importlib.import_module("evalkit.leaderboard.page")
+_page = importlib.import_module("evalkit.leaderboard.page.render")
+_samples = importlib.import_module("evalkit.leaderboard.page.samples")
+FOLDER = Path(__file__).parents[2] / "leaderboard/page"
 
 
 # --- what is in it ----------------------------------------------------------------------------------------------------
@@ -44,7 +46,7 @@ def test_a_cell_holds_the_records_headline_its_interval_chance_and_what_failed(t
     for key in ("value", "ci95", "bounds", "n", "n_clusters"):
         assert cell[key] == record["scores"][0][key]
     assert (cell["failed"], cell["chance"], cell["encoder"]) == (2, 20.0, "demo")
-    assert cell["name"] == folder.relative_to(tmp_path).as_posix()
+    assert cell["runs"][0]["name"] == folder.relative_to(tmp_path).as_posix()
 
 
 def test_a_cell_of_several_seeds_holds_their_mean_and_opens_the_newest_run(tmp_path: Path) -> None:
@@ -60,7 +62,7 @@ def test_a_cell_of_several_seeds_holds_their_mean_and_opens_the_newest_run(tmp_p
     assert cell["sd"] == pytest.approx(50 / 2**0.5)
     assert cell["ci95"][0] < 50 < cell["ci95"][1]
     assert unpacked(html, "run-0")["result"]["scores"][0]["value"] == 75.0
-    assert cell["name"].startswith("0/")
+    assert cell["runs"][0]["name"].startswith("0/")
 
 
 def test_every_sample_is_there_with_its_outcome(tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_every_sample_is_there_with_its_outcome(tmp_path: Path) -> None:
     put(tmp_path, rows)
     html = write(tmp_path)
     (cell,) = drawn(html)["cells"]
-    samples, run = unpacked(html, cell["samples"]), unpacked(html, "run-0")
+    samples, run = samples_of(html), unpacked(html, "run-0")
     assert samples["ids"] == [row.id for row in rows] and samples["videos"] == [row.video for row in rows]
     assert samples["targets"] == [1, 1, 1, 1, 1, 1, ""] and run["predictions"] == [1, 1, 1, 0, 0, "", 0]
     assert run["values"] == ["1", "1", "1", "0", "0", "0", None]
@@ -118,7 +120,7 @@ def test_a_score_of_all_samples_together_tells_no_single_one_right_or_wrong(tmp_
     ],
 )
 def test_a_target_or_prediction_is_short(value: Any, shown: Any) -> None:
-    assert _page._short(value) == shown
+    assert _samples.short(value) == shown
 
 
 def test_what_papers_print_stands_in_its_column_and_beside_the_same_encoder(tmp_path: Path) -> None:
@@ -159,9 +161,9 @@ def test_questions_and_options_come_from_the_task_where_its_examples_are_those_o
     put(tmp_path / "other", rows, "nextqa@mini")
     for results, known in ((tmp_path / "same", True), (tmp_path / "other", False)):
         html = write(results)
-        samples = unpacked(html, drawn(html)["cells"][0]["samples"])
+        samples = samples_of(html)
         assert ("texts" in samples, "options" in samples) == (known, known)
-    samples = unpacked(html := write(tmp_path / "same"), drawn(html)["cells"][0]["samples"])
+    samples = samples_of(write(tmp_path / "same"))
     assert samples["texts"][0] == task.test[0].text and samples["options"][0] == list(task.test[0].choices)
 
 
@@ -188,7 +190,7 @@ def videos_of(results: Path, *names: str) -> None:
 
 def pictures(html: str) -> tuple[dict[str, str], str]:
     """The pictures by video, and the note."""
-    samples = unpacked(html, drawn(html)["cells"][0]["samples"])
+    samples = samples_of(html)
     found = json.loads(script(html, samples["pictures"])) if "pictures" in samples else {}
     return found, samples.get("note", "")
 
@@ -265,7 +267,7 @@ def test_boxes_have_the_frame_at_their_second_in_its_shape(tmp_path: Path) -> No
     assert [(key, picture.size) for key, picture in small.items()] == [("v_0902", (240, 427)), ("v_0903", (240, 427))]
     levels = [np.asarray(picture.convert("L"), float).mean() for picture in small.values()]
     assert levels == pytest.approx([0, 50], abs=2)  # of the frames at 0 and at 1 second, and not of the middle one, 70
-    assert unpacked(html, drawn(html)["cells"][0]["samples"])["aspects"] == {"v.mp4": 0.5625}
+    assert samples_of(html)["aspects"] == {"v.mp4": 0.5625}
     assert note == "2 of 3 key frames have a picture: the video of no other was found by its name alone, or decodes."
 
 
@@ -292,19 +294,19 @@ def test_key_frames_whose_seconds_are_not_known_have_no_picture(tmp_path: Path) 
 
 
 def test_the_page_holds_its_style_sheet_and_its_scripts() -> None:
-    folder, html = Path(__file__).parents[2] / "leaderboard", _page.template()
-    for name in ("page.css", *_page.SCRIPTS):
-        assert (folder / name).read_text() in html
-    assert set(_page.SCRIPTS) == {file.name for file in folder.glob("*.js")}
+    html = _page.template()
+    for file in (FOLDER / "page.css", *(FOLDER / "scripts" / name for name in _page.SCRIPTS)):
+        assert file.read_text() in html
+    assert set(_page.SCRIPTS) == {file.name for file in (FOLDER / "scripts").iterdir()}
     assert html.count("BOARD") == html.count("PACKED") == 1 and "PAGE_" not in html
 
 
-@pytest.mark.skipif(not shutil.which("node"), reason="needs node (Debian: apt-get install nodejs)")
+@pytest.mark.skipif(not scripts.available(), reason=scripts.MISSING)
 def test_the_scripts_are_valid_javascript(tmp_path: Path) -> None:
-    folder = Path(__file__).parents[2] / "leaderboard"
+    files = [scripts.FOLDER / name for name in _page.SCRIPTS]
     whole = tmp_path / "page.js"
-    whole.write_text("".join((folder / name).read_text() for name in _page.SCRIPTS))
-    for file in (whole, *(folder / name for name in _page.SCRIPTS)):
+    whole.write_text("".join(file.read_text() for file in files))
+    for file in (whole, *files):
         ended = subprocess.run(["node", "--check", str(file)], capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
 

@@ -20,7 +20,7 @@ from tests.records import rows_of
 
 pytestmark = pytest.mark.slow
 
-_page = importlib.import_module("evalkit.leaderboard.page")
+_page = importlib.import_module("evalkit.leaderboard.page.render")
 
 HOSTILE = '</script><script>window.hostile = 1</script><img src=x onerror="window.hostile = 1">'
 
@@ -125,7 +125,7 @@ def test_the_table_filters_encoders_and_tasks(shown: Browser) -> None:
     shown.run(put_value("encoder", "", "input") + put_value("task", "ssv2", "input"))
     assert encoders(shown) == ["small", "large"]
     assert shown.run("return $('board').tHead.rows[0].cells.length") == 2
-    assert shown.run("return $('count').textContent") == "2 encoders, 1 tasks"
+    assert shown.run("return $('count').textContent") == "2 encoders, 1 task"
 
 
 @seen
@@ -215,8 +215,8 @@ def test_all_samples_can_be_reached(shown: Browser) -> None:
 
 @seen
 def test_the_front_holds_what_no_run_beats_in_both(shown: Browser) -> None:
-    names = "return [...$('pareto').querySelectorAll('.name')].map((one) => one.textContent)"
-    assert shown.run(names) == ["small", "middle", "large"]
+    names = "return [...$('pareto').querySelectorAll('.name')].map((one) => [one.textContent, one.matches('.behind')])"
+    assert shown.run(names) == [["small", False], ["middle", False], ["large", False], ["waste", True]]
     assert shown.run("return $('pareto').querySelectorAll('circle').length") == 4
     shown.run(put_value("cost", "flops", "change"))
     assert shown.run("return $('pareto').textContent") == "No run says what it costs."

@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,12 @@ from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from tests.browser import MISSING, Browser, available, browser
 from tests.given import make
-from tests.leaderboard.pages import drawn, put, unpacked, write
+from tests.leaderboard import scripts
+from tests.leaderboard.pages import put, samples_of, unpacked, write
 
 pytestmark = pytest.mark.slow
 
-_regions = importlib.import_module("evalkit.leaderboard.regions")
-LEADERBOARD = Path(__file__).parents[2] / "leaderboard"
+_regions = importlib.import_module("evalkit.leaderboard.page.regions")
 HOSTILE = '</script><img src=x onerror="window.hostile = 1">'
 
 SEGMENTS = [
@@ -48,7 +46,7 @@ def page_of(results: Path, rows: list[Row], score: Any) -> tuple[Any, Any]:
     """The samples and the run."""
     put(results, rows, score=score)
     html = write(results)
-    return unpacked(html, drawn(html)["cells"][0]["samples"]), unpacked(html, "run-0")
+    return samples_of(html), unpacked(html, "run-0")
 
 
 def test_segments_are_there_with_the_likeliest_first(tmp_path: Path) -> None:
@@ -89,39 +87,27 @@ def test_the_length_of_a_video_comes_from_the_task(tmp_path: Path) -> None:
 
     put(tmp_path, rows, "activitynet_tal@mini", edit=same, score=activitynet_map)
     html = write(tmp_path)
-    seconds = unpacked(html, drawn(html)["cells"][0]["samples"])["seconds"]
+    seconds = samples_of(html)["seconds"]
     assert seconds == pytest.approx([one.span[1] for one in task.test if one.span])
 
 
 # --- its scripts, without a browser -----------------------------------------------------------------------------------
 
-# Elements as lists of tag, attributes and children, and what page.js has.
-STUB = """
-const make = (tag, attributes, ...children) => [tag, attributes ?? {}, children.flat(Infinity).filter(Boolean)];
-const el = (...all) => ({ el: make(...all) }), svg = el;
-const percent = (share) => `${(100 * share).toFixed(3)}%`, whole = String;
-const unique = (values) => [...new Set(values)], round = (low, high) => [low, high];
-"""
 
-
-@pytest.mark.skipif(not shutil.which("node"), reason="needs node (Debian: apt-get install nodejs)")
+@pytest.mark.skipif(not scripts.available(), reason=scripts.MISSING)
 def test_what_is_reached_and_drawn_and_said(tmp_path: Path) -> None:
     def shares(rows: list[Row], parts: int) -> str:
         pairs = [[row.target, sorted(row.prediction or [], key=lambda region: -region[-1])] for row in rows]
         return f"{json.dumps(pairs)}.map(([truth, found]) => reached(truth, found, {parts}))"
 
     (one, *_), (box, *_) = SEGMENTS, BOXES
-    script = f"""{STUB}{(LEADERBOARD / "page_regions.js").read_text()}
-    const all = [{shares(SEGMENTS, 2)}, {shares(BOXES, 4)},
+    all_of_it = f"""[{shares(SEGMENTS, 2)}, {shares(BOXES, 4)},
       overlap([2, 2], [2, 2], 2), overlap([2, 2], [3, 3], 2), overlap([0, 0, 0.5, 1], [0.25, 0, 0.75, 1], 4),
       timeline({json.dumps(one.target)}, {json.dumps(one.prediction)}, String, 8),
       frame({json.dumps(box.target)}, {json.dumps(box.prediction)}, String),
-      frame({json.dumps(box.target)}, [], String, null, {{ jpeg: "abcd", aspect: 0.5 }})];
-    console.log(JSON.stringify(all));"""
-    file = tmp_path / "all.js"
-    file.write_text(script)
-    ended = subprocess.run(["node", str(file)], capture_output=True, text=True, check=True)
-    segments, boxes, same, other, half, line, picture, shown = json.loads(ended.stdout)
+      frame({json.dumps(box.target)}, [], String, null, {{ jpeg: "abcd", aspect: 0.5 }})]"""
+    found = scripts.evaluate(tmp_path, all_of_it, "regions.js")
+    segments, boxes, same, other, half, line, picture, shown = found
     assert segments == [1, 0.5, 0, 0, 0, None] and boxes == [1, 0]
     assert (same, other) == (1, 0) and half == pytest.approx(1 / 3)
     (_, attributes, lanes) = line["el"]

@@ -10,17 +10,28 @@ async function unpack(id) {  // what Python's zlib and base64 have packed, from 
   return JSON.parse(await new Response(stream).text());
 }
 
+const MOST = 10;  // reasons of failures
 const ok = (canary) => canary.filter((check) => check.outcome === "ok").length;
 
-async function show(index) {
-  const cell = board.cells[index], column = board.columns[cell.column];
-  const run = await unpack(`run-${index}`), samples = await unpack(cell.samples);
+let keys = null;  // what they do in the run that is open
+let opened = 0;  // a run that takes long to unpack does not come over one that was opened after it
+
+async function show(index, which = 0) {
+  const cell = board.cells[index], column = board.columns[cell.column], chosen = cell.runs[which], turn = ++opened;
+  const [run, samples] = await Promise.all([unpack(chosen.id), unpack(chosen.samples)]);
+  if (turn !== opened) return;
   const { result } = run, { task, data, provenance } = result, { canary, ...encoder } = result.encoder;
   const { language_model, canary: measured, ...adapter } = result.adapter;
   const close = el("button", { type: "button", class: "plain", onclick: () => $("run").close() }, "Close");
-  const newest = cell.seeds > 1 ? `newest of ${cell.pooled}, whose mean the board shows`
+  const newest = cell.runs.length > 1 ? `${which ? "one" : "newest"} of ${cell.pooled}, whose mean the board shows`
     : cell.times > 1 && `newest of ${cell.times}`;
-  const where = [column.split, column.how, column.protocol, cell.name, newest];
+  const where = [column.split, column.how, column.protocol, chosen.name, newest];
+  const own = read(samples, run), list = samplesSection(samples, run, own);
+  const name = (number) => className(samples, number);
+  const classes = own.predicted ? classesSection(samples.videos, own, name, list.only)
+    : run.precisions?.length ? precisionsSection(run.precisions, name) : null;
+  const jump = (title, section) => section && el("button", { type: "button", class: "link",
+    onclick: () => section.scrollIntoView() }, title);
   $("run").replaceChildren(
     el("header", null, el("div", null,
       el("h2", { id: "run-name" }, `${cell.encoder} on ${column.task}`),
@@ -28,8 +39,13 @@ async function show(index) {
       cell.mark && el("div", { class: "soft" },
         `(${cell.mark}) unlike the rest of its column: ${column.marks[cell.mark]}`),
       cell.seen && el("div", { class: "soft" },
-        `† trained on ${cell.seen}, which shares videos with ${column.task}`)), close),
+        `† trained on ${cell.seen}, which shares videos with ${column.task}`),
+      el("nav", { "aria-label": "Parts of this run" },
+        jump("Classes", classes?.section), jump("Samples", list.section))), close),
     el("div", null,
+      cell.runs.length > 1 && el("div", { class: "bar seeds", role: "group", "aria-label": "Runs of this cell" },
+        cell.runs.map((one, i) => el("button", { type: "button", class: "plain", "aria-pressed": String(i === which),
+          onclick: () => show(index, i) }, `${place(one)}: ${decimal(one.value)}`))),
       el("div", { class: "facts" }, scores(result), costs(result), beside(cell.beside), controls(result),
         failures(result, Object.values(run.failures)), sweep(result.selection)),
       settings("Configuration", flat({ adapter, encoder, protocol: task.protocol })),
@@ -38,13 +54,54 @@ async function show(index) {
         version: task.version, protocol_sha256: task.protocol_sha256, predictions_sha256: data.predictions_sha256 })),
       canary?.length && settings(`Canary: ${ok(canary)} of ${canary.length} ok`,
         canary.map((check) => [`${check.check}: ${check.outcome}`, check.detail])),
-      list(samples, run)));
+      comparison(chosen, samples, own, (other) => {
+        classes?.compare(other?.predicted || other?.precisions ? other : null);
+        list.compare(other);
+      }),
+      classes?.section, list.section));
+  keys = list.key;
   if (!$("run").open) $("run").showModal();
   $("run").scrollTop = 0;
   close.focus({ preventScroll: true });
-  history.replaceState(null, "", link(cell));
+  history.replaceState(null, "", link(chosen));
 }
+document.addEventListener("keydown", (event) => {  // wherever the focus is, as on nothing after a click
+  if ($("run").open && !event.defaultPrevented) keys(event);
+});
 $("run").addEventListener("close", () => history.replaceState(null, "", "#"));
+
+function place({ seed, fold }) {  // of a run among those of its cell
+  return [fold && `fold ${fold}`, `seed ${seed}`].filter(Boolean).join(", ");
+}
+
+// A choice among the other runs on the same samples; `put` gets what `read` says of the chosen one, with its title.
+function comparison(chosen, samples, own, put) {
+  const title = (cell, run) => [cell.encoder, cell.runs.length > 1 && place(run)].filter(Boolean).join(", ");
+  const others = board.cells.flatMap((cell) => cell.runs
+    .filter((run) => run.samples === chosen.samples && run !== chosen)
+    .map((run) => ({ run, cell, title: title(cell, run) })));
+  if (!others.length) return null;
+  const label = ({ run, cell, title }) => `${title}: ${board.columns[cell.column].how}, ${decimal(run.value)}`;
+  others.sort((a, b) => (label(a) < label(b) ? -1 : 1));
+  const said = el("output", { class: "soft", "aria-live": "polite" });
+  async function choose(event) {
+    const other = others[event.target.value];
+    if (!other) {
+      said.textContent = "";
+      return put(null);
+    }
+    const run = await unpack(other.run.id);
+    const theirs = { ...read(samples, run), precisions: run.precisions, title: other.title };
+    const known = own.outcome.map((one, i) => [one === "right", theirs.outcome[i] === "right"]);
+    const times = (here, there) => whole(known.filter(([a, b]) => a === here && b === there).length);
+    put(theirs);
+    const alone = `here alone: ${times(true, false)}; there alone: ${times(false, true)}`;
+    said.textContent = own.values && theirs.values ? `Right in both: ${times(true, true)}; ${alone}.` : "";
+  }
+  return el("div", { class: "bar" }, el("label", null, "Beside another run on the same samples ",
+    el("select", { id: "beside", onchange: choose }, el("option", { value: "" }, "none"),
+      others.map((one, i) => el("option", { value: i }, label(one))))), said);
+}
 
 function titled(title, ...children) {
   return el("div", null, el("h3", null, title), children);
@@ -153,99 +210,3 @@ function sweep(selection) {  // scores on val: of the grid over a setting that v
     el("div", { class: "small" }, plot(epochs, { x: "epoch", y: "val", curves: [epochs] }))));
   return parts;
 }
-
-// --- its samples -----------------------------------------------------------------------------------------------------
-
-const OUTCOMES = { right: "right", wrong: "wrong", part: "in part", failed: "failed", unknown: "not told" };
-
-function list(samples, run) {
-  const { ids, videos, kinds, targets, texts, options, classes, note, seconds, aspects } = samples;
-  const parts = PARTS[samples.regions], of = (value) => value?.regions ?? [];
-  const shown = samples.pictures ? JSON.parse($(samples.pictures).textContent) : null;
-  const boxes = samples.regions === "boxes", pictures = boxes ? null : shown;  // boxes are drawn on theirs
-  const [headline] = run.result.scores;
-
-  function option(number, i) {  // its words, where the task has such
-    const words = options?.[i]?.[number];
-    return classes?.[number] ?? (words === undefined ? String(number) : `${number}: ${words}`);
-  }
-  function say(value, i) {  // a target or prediction in words
-    if (typeof value === "number") return option(value, i);
-    if (Array.isArray(value)) return value.map((number) => option(number, i)).join(", ");
-    if (value.regions) return summary(value, parts, (label) => say(label, i));
-    return value.best ? value.best.map(([number, score]) => `${option(number, i)} ${score}`).join(", ") : value;
-  }
-  const values = run.values
-    ?? (parts && ids.map((_, i) => reached(of(targets[i]), of(run.predictions[i]), parts)));
-  const outcome = ids.map((_, i) => {
-    if (run.failures[i] !== undefined) return "failed";
-    const value = values?.[i] ?? null;
-    return value === null ? "unknown" : Number(value) === 1 ? "right" : Number(value) === 0 ? "wrong" : "part";
-  });
-  const answers = ids.map((_, i) => run.failures[i] ?? say(run.predictions[i], i));
-  const references = targets.map(say);
-  const search = ids.map((id, i) =>
-    [id, videos[i], kinds[i], texts?.[i], references[i], answers[i]].join("\n").toLowerCase());
-
-  const times = (name) => outcome.filter((one) => one === name).length;
-  const all = unique(kinds).filter(Boolean).sort();
-  const text = el("input", { type: "search", id: "sample-text", placeholder: "id or words", oninput: filter });
-  const which = el("select", { id: "sample-outcome", onchange: filter },
-    el("option", { value: "" }, `all (${whole(ids.length)})`), Object.keys(OUTCOMES).filter(times).map((name) =>
-      el("option", { value: name }, `${OUTCOMES[name]} (${whole(times(name))})`)));
-  const kind = all.length ? el("select", { id: "sample-kind", onchange: filter },
-    el("option", { value: "" }, "all"), all.map((name) => el("option", null, name))) : null;
-  const count = el("output", { id: "sample-count", class: "soft", "aria-live": "polite" });
-  const shape = [pictures && "96px", "5.5rem", "minmax(7rem, 1fr)", texts && "2fr", "2fr", "2fr"].filter(Boolean);
-  const place = el("ol", { class: "samples", style: `--columns: ${shape.join(" ")}` });
-  const more = el("button", { type: "button", class: "plain", onclick: append });
-  let found = [], drawn = 0;
-
-  function row(i) {
-    const name = outcome[i], picture = pictures?.[videos[i]];
-    const sign = name === "unknown" ? "" : name === "part" ? decimal(100 * values[i]) : OUTCOMES[name];
-    return el("li", { "data-outcome": name },
-      pictures && el("div", { class: "picture" }, picture
-        && el("img", { src: `data:image/jpeg;base64,${picture}`, alt: `middle frame of ${videos[i]}` })),
-      el("div", { class: name }, sign),
-      el("div", null, ids[i], el("small", { style: "display:block" },
-        [videos[i], kinds[i]].filter((one) => one && one !== ids[i]).join(", "))),
-      texts && el("div", { "data-name": "asked" }, texts[i]),
-      el("div", { "data-name": "reference" }, references[i]),
-      el("div", { "data-name": "prediction" }, answers[i]),
-      parts && of(targets[i]).length + of(run.predictions[i]).length > 0 && el("div", { class: "drawn" },
-        DRAWING[samples.regions](of(targets[i]), of(run.predictions[i]), (label) => say(label, i), seconds?.[i],
-          boxes && shown?.[ids[i]] && { jpeg: shown[ids[i]], aspect: aspects[videos[i]] })));
-  }
-  function append() {
-    place.append(...found.slice(drawn, drawn + MORE).map(row));
-    drawn = Math.min(drawn + MORE, found.length);
-    more.hidden = drawn >= found.length;
-    more.textContent = `Show ${Math.min(MORE, found.length - drawn)} more of ${whole(found.length - drawn)}`;
-  }
-  function filter() {
-    const wanted = words(text.value);
-    const fits = (i) => (!which.value || outcome[i] === which.value) && (!kind?.value || kinds[i] === kind.value);
-    found = [...ids.keys()].filter((i) => fits(i) && has(search[i], wanted));
-    count.textContent = `${whole(found.length)} of ${whole(ids.length)}`;
-    drawn = 0;
-    const names = [pictures && " ", " ", "sample", texts && "asked", "reference", "prediction"].filter(Boolean);
-    const head = names.map((name) => el("div", null, name));
-    place.replaceChildren(el("li", { class: "head", "aria-hidden": "true" }, head));
-    append();
-  }
-  filter();
-  new IntersectionObserver(([end]) => { if (end.isIntersecting && !more.hidden) append(); }, { rootMargin: "600px" })
-    .observe(more);
-  return el("section", null, el("h2", null, "Samples"),
-    headline && !run.values && el("p", { class: "soft" },
-      `${headline.metric} is of all examples together: no single one is right or wrong by it.`, parts && ` Here, right
-      means that the likeliest predicted ${samples.regions}, as many as are annotated, reach all of these with their
-      label and an IoU of at least ${IOU}; wrong, that they reach none.`),
-    parts && el("p", { class: "soft" }, LEGEND[samples.regions], boxes && !shown && !note && ` ${NO_PICTURES}`),
-    note && el("p", { class: "soft" }, note),
-    el("div", { class: "bar", role: "search", "aria-label": "Which samples" }, el("label", null, "Text ", text),
-      el("label", null, "Outcome ", which), kind && el("label", null, "Kind ", kind), count),
-    place, more);
-}
-

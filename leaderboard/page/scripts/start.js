@@ -2,7 +2,8 @@
 
 const encoders = unique(board.cells.map((cell) => cell.encoder)).length;
 const tasks = unique(board.columns.map((column) => column.task)).length;
-$("summary").textContent = `${whole(board.cells.length)} runs of ${whole(encoders)} encoders on ${whole(tasks)} tasks`;
+const runs = board.cells.reduce((sum, cell) => sum + cell.runs.length, 0);
+$("summary").textContent = `${many(runs, "run")} of ${many(encoders, "encoder")} on ${many(tasks, "task")}`;
 $("section").replaceChildren(...board.sections.map((section, i) => el("option", { value: i }, section.title)));
 $("cost").replaceChildren(...Object.entries(COSTS).map(([name, [label]]) => el("option", { value: name }, label)));
 $("cost").value = state.cost;
@@ -27,5 +28,7 @@ $("column").addEventListener("change", (event) => {
 $("cost").addEventListener("change", (event) => { state.cost = event.target.value; one(); });
 document.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
 render();
-const linked = board.cells.findIndex((cell) => link(cell) === location.hash);
-if (linked >= 0) show(linked);
+for (const [index, cell] of board.cells.entries()) {
+  const which = cell.runs.findIndex((run) => link(run) === location.hash);
+  if (which >= 0) show(index, which);
+}

@@ -1,8 +1,4 @@
-"use strict";
 const board = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
-const MORE = 100;  // samples drawn at a time
-const MOST = 10;  // reasons of failures
 
 // What a run costs, and how it is written.
 const COSTS = {
@@ -13,73 +9,9 @@ const COSTS = {
   memory: ["peak memory, bytes", (x) => si(x) + "B"],
   saved: ["kept for the backward pass of a training step, bytes", (x) => si(x) + "B"],
 };
+const PAPERS = 3;  // numbers in one cell
+const NARROW = 3;  // encoders of a table that leaves room beside it
 const state = { section: 0, encoder: [], task: [], printed: true, column: 0, sort: 0, down: true, cost: "parameters" };
-
-// --- elements: all text from results goes in as text, never as html --------------------------------------------------
-
-function make(space, tag, attributes, children) {
-  const made = document.createElementNS(space, tag);
-  for (const [name, value] of Object.entries(attributes ?? {})) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value);
-  }
-  made.append(...children.flat(Infinity).filter(Boolean));
-  return made;
-}
-const el = (tag, attributes, ...children) => make("http://www.w3.org/1999/xhtml", tag, attributes, children);
-const svg = (tag, attributes, ...children) => make("http://www.w3.org/2000/svg", tag, attributes, children);
-
-// --- words and numbers -----------------------------------------------------------------------------------------------
-
-const decimal = (x) => (x === null || x === undefined ? "–" : x.toFixed(1));
-const range = (pair) => (pair[0] === null || pair[1] === null ? "" : `${decimal(pair[0])} – ${decimal(pair[1])}`);
-const whole = (n) => n.toLocaleString("en");
-const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
-const has = (text, wanted) => wanted.every((word) => text.includes(word));
-const ranks = (pair) => (pair ? `rank ${pair[0]}${pair[1] > pair[0] ? ` – ${pair[1]}` : ""}` : "");
-const unique = (values) => [...new Set(values)];
-
-function si(x) {  // 1234567 -> 1.23 M
-  if (!x) return "0 ";
-  const power = Math.max(-3, Math.min(5, Math.floor(Math.log10(Math.abs(x)) / 3 + 1e-9)));
-  return `${Number((x / 1000 ** power).toPrecision(3))} ${["n", "µ", "m", "", "k", "M", "G", "T", "P"][power + 3]}`;
-}
-function plain(value) {
-  if (value === null || value === "") return "–";
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
-}
-function flat(value, name = "") {  // nested settings -> [[a.b, value], ...]
-  if (value === null || typeof value !== "object" || Array.isArray(value)) return [[name, value]];
-  return Object.entries(value).flatMap(([key, inner]) => flat(inner, name ? `${name}.${key}` : key));
-}
-
-// --- scales ----------------------------------------------------------------------------------------------------------
-
-function scale(values, log = false) {  // of numbers: where each lies, 0..1, and round numbers to write there
-  const known = values.filter((x) => x !== null && x !== undefined && (!log || x > 0));
-  let low = Math.min(...known), high = Math.max(...known);
-  if (log) [low, high] = [Math.log10(low), Math.log10(high)];
-  const pad = (high - low) * 0.06 || (log ? 0.3 : Math.abs(high) * 0.1 || 1);
-  [low, high] = [low - pad, high + pad];
-  const at = (x) => ((log ? Math.log10(x) : x) - low) / (high - low);
-  return { at, ticks: log ? decades(low, high) : round(low, high) };
-}
-function round(low, high) {
-  const raw = (high - low) / 5, ten = 10 ** Math.floor(Math.log10(raw));
-  const step = ten * [1, 2, 5, 10].find((n) => n * ten >= raw);
-  const first = Math.ceil(low / step);
-  const many = Math.floor(high / step) - first + 1;
-  return Array.from({ length: many }, (_, i) => Number(((first + i) * step).toPrecision(12)));
-}
-function decades(low, high) {
-  const wanted = high - low > 2.5 ? [1] : high - low > 1 ? [1, 3] : [1, 2, 3, 5, 7];
-  const found = [];
-  for (let power = Math.floor(low); power <= high; power++)
-    for (const n of wanted) if (Math.log10(n) + power >= low && Math.log10(n) + power <= high)
-      found.push(Number(`${n}e${power}`));
-  return found;
-}
-const percent = (share) => `${(100 * share).toFixed(3)}%`;
 
 // --- the board's parts -----------------------------------------------------------------------------------------------
 
@@ -95,7 +27,7 @@ for (const [i, column] of board.columns.entries()) {
   ]);
 }
 for (const [i, cell] of board.cells.entries()) cell.index = i;
-const link = (cell) => `#${encodeURIComponent(cell.name.toWellFormed())}`;
+const link = (run) => `#${encodeURIComponent(run.name.toWellFormed())}`;
 
 function glyph(column, { value, ci95, bounds, failed, chance, hollow }) {
   const x = (number) => percent(column.scale.at(number));
@@ -111,6 +43,10 @@ function glyph(column, { value, ci95, bounds, failed, chance, hollow }) {
 function columns() {
   const chosen = board.sections[state.section]?.columns ?? [];  // there is none where all was refused
   return chosen.map((i) => board.columns[i]).filter((column) => has(column.search, state.task));
+}
+function manyTasks() {  // more tasks than encoders, however both are filtered: a row per task is not as wide then
+  const chosen = board.sections[state.section]?.columns ?? [];
+  return chosen.length > unique(chosen.flatMap((i) => board.columns[i].cells.map((cell) => cell.encoder))).length;
 }
 const asked = (name) => has(name.toLowerCase(), state.encoder);
 
@@ -149,29 +85,40 @@ function render() {
     state.sort = by;
     if (by >= 0) state.column = by;
     render();
-    $("board").tHead.querySelector(`[data-by="${by}"]`).focus();
+    $("board").querySelector(`[data-by="${by}"]`)?.focus();
   };
+  const measured = lines.filter((row) => !row.paper), printed = lines.filter((row) => row.paper);
+  const turned = manyTasks(), anyPrinted = printed.length > 0;
   const each = (column, what) => unique(column.cells.map(what)).join(" / ");
   const size = (cell) => whole(cell.n) + (cell.n_clusters === null ? "" : ` (${whole(cell.n_clusters)})`);
-  $("board").replaceChildren(
-    el("thead", null, el("tr", null,
-      el("th", { scope: "col", "aria-sort": sorted(-1) },
-        el("button", { type: "button", "data-by": -1, onclick: sort(-1) }, el("b", null, "encoder"))),
-      shown.map((column) => el("th", { scope: "col", "aria-sort": sorted(column.index) },
-        el("button", { type: "button", "data-by": column.index, onclick: sort(column.index) },
-          el("b", null, column.task),
-          el("small", null, [column.split, column.how].join(", ")),
-          column.protocol && el("small", null, column.protocol),
-          el("small", null, column.metric || "no public answers")))))),
-    el("tbody", null, lines.map((row) => el("tr", { class: row.paper && "printed" },
-      el("th", { scope: "row" }, row.name, row.note && el("small", { style: "display:block" }, row.note)),
-      shown.map((column) => el("td", null, (row.of.get(column.index) ?? []).map((one) =>
-        (row.paper ? paper(column, one) : score(column, one)))))))),
-    el("tfoot", null,
-      el("tr", null, el("th", { scope: "row" }, "chance"),
-        shown.map((column) => el("td", null, each(column, (cell) => decimal(cell.chance))))),
-      el("tr", null, el("th", { scope: "row" }, "examples (videos)"),
-        shown.map((column) => el("td", null, each(column, size))))));
+  const chances = shown.map((column) => el("td", null, each(column, (cell) => decimal(cell.chance))));
+  const sizes = shown.map((column) => el("td", null, each(column, size)));
+  const corner = el("th", { scope: "col", "aria-sort": sorted(-1) },
+    el("button", { type: "button", "data-by": -1, onclick: sort(-1) }, el("b", null, "encoder")));
+  const task = (column) => el("th", { scope: turned ? "row" : "col", "aria-sort": sorted(column.index) },
+    el("button", { type: "button", "data-by": column.index, onclick: sort(column.index) },
+      el("b", null, breakable(column.task)),
+      el("small", null, [column.split, column.how].join(", ")),
+      column.protocol && el("small", null, column.protocol),
+      el("small", null, column.metric || "no public answers")));
+  const encoder = (row) => el("th", { scope: turned ? "col" : "row" }, turned ? breakable(row.name) : row.name,
+    row.note && el("small", null, row.note));
+  const cell = (row, column) => el("td", null, (row.of.get(column.index) ?? []).map((one) =>
+    (row.paper ? paper(column, one) : score(column, one))));
+  const line = (head, cells) => el("tr", null, head, cells);
+  const title = (text) => el("th", { scope: turned ? "col" : "row" }, text);
+  $("board").classList.toggle("turned", turned);
+  $("both").classList.toggle("aside", turned && measured.length <= NARROW);
+  $("board").replaceChildren(...(turned ? [
+    el("thead", null, line(el("th", { scope: "col" }, "task"),
+      [measured.map(encoder), title("chance"), title("examples (videos)"), anyPrinted && title("papers print")])),
+    el("tbody", null, shown.map((column, i) => line(task(column),
+      [measured.map((row) => cell(row, column)), chances[i], sizes[i], anyPrinted && papers(printed, column)])))]
+    : [
+      el("thead", null, line(corner, shown.map(task))),
+      el("tbody", null, lines.map((row) => el("tr", { class: row.paper && "printed" }, encoder(row),
+        shown.map((column) => cell(row, column))))),
+      el("tfoot", null, line(title("chance"), chances), line(title("examples (videos)"), sizes))]));
   $("board").querySelector(".score")?.setAttribute("tabindex", 0);
   const apart = shown.flatMap((column) => Object.entries(column.marks).map(([letter, differs]) =>
     el("li", null, `(${letter}) ${column.title}: ${differs}`)));
@@ -187,7 +134,7 @@ function render() {
     `Letters: another protocol, or other data, than the rest of a column (${apart.length})`;
   $("marks").querySelector("ul").replaceChildren(...apart);
   $("with-printed").hidden = !shown.some((column) => column.printed.length);
-  $("count").textContent = `${lines.filter((row) => !row.paper).length} encoders, ${shown.length} tasks`;
+  $("count").textContent = `${many(measured.length, "encoder")}, ${many(shown.length, "task")}`;
   $("column").replaceChildren(...shown.map((column) => el("option", { value: column.index }, column.title)));
   $("column").value = state.column;
   one();
@@ -212,8 +159,20 @@ function paper(column, number) {
     number.value.toFixed(1), glyph(column, { value: number.value, hollow: true }));
 }
 
+// What papers print of a task, the highest first, in one cell; the task's own figure has all of it.
+function papers(rows, column) {
+  const all = rows.flatMap((row) => (row.of.get(column.index) ?? []).map((number) => [row, number]));
+  all.sort(([, a], [, b]) => b.value - a.value);
+  return el("td", { class: "papers" }, all.slice(0, PAPERS).map(([row, number]) =>
+    el("div", { title: [row.note, `table ${number.table}`, number.note].filter(Boolean).join(", ") },
+      el("small", null, row.name), " ", number.value.toFixed(1))),
+    all.length > PAPERS && el("small", null, `and ${all.length - PAPERS} more, under One task`));
+}
+
+const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], j: [1, 0], k: [-1, 0] };
+
 function walk(event) {  // arrow keys: to the next cell in that direction that has a button
-  const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+  const step = event.ctrlKey || event.metaKey || event.altKey ? null : STEPS[event.key];
   if (!step) return;
   event.preventDefault();
   const [down, right] = step;
@@ -291,45 +250,3 @@ function against(column, cells) {  // scores over the chosen cost, with the runs
     points.some((point) => point.apart) && "Rings: another protocol, or other data, than the rest.",
   ].filter(Boolean).join(" ");
 }
-
-// Points {x, y, ci95, name, told, open, behind, apart, chosen}, lines through some (`curves`), and a front in `steps`.
-function plot(points, { x, y, write = plain, log = false, steps = [], curves = [], told = null }) {
-  const across = scale(points.map((point) => point.x), log);
-  const up = scale(points.flatMap((point) => [point.y, ...(point.ci95 ?? [])]));
-  const left = (point) => percent(across.at(point.x)), top = (value) => percent(1 - up.at(value));
-  const line = (name, x1, y1, x2, y2) => svg("line", { class: name, x1, y1, x2, y2 });
-  const text = (attributes, words) => svg("text", attributes, words);
-  const dots = points.length > 40 ? 2 : 5;  // a run of many epochs is a line
-
-  const corners = steps.slice(1).flatMap((point, i) => [
-    line("curve", left(steps[i]), top(steps[i].y), left(point), top(steps[i].y)),
-    line("curve", left(point), top(steps[i].y), left(point), top(point.y))]);
-  const segments = curves.flatMap((curve) => curve.slice(1).map((point, i) =>
-    line("curve", left(curve[i]), top(curve[i].y), left(point), top(point.y))));
-  const whiskers = points.filter((point) => point.ci95 && point.ci95[0] !== null).map((point) =>
-    line("whisker", left(point), top(point.ci95[0]), left(point), top(point.ci95[1])));
-  const names = points.filter((point) => point.name && !point.behind).map((point) => text(across.at(point.x) > 0.6
-    ? { class: "name", x: left(point), y: top(point.y), dx: -9, dy: -7, "text-anchor": "end" }
-    : { class: "name", x: left(point), y: top(point.y), dx: 9, dy: -7 }, point.name));
-
-  function dot(point) {
-    const say = () => { if (told) told.textContent = point.told; };
-    const open = (event) => {
-      if (event.key !== "Enter" && event.key !== " ") return;
-      event.preventDefault();
-      point.open();
-    };
-    const button = point.open && { tabindex: 0, role: "button", onclick: point.open, onkeydown: open };
-    const kinds = ["dot", ...["behind", "apart", "chosen"].filter((kind) => point[kind])];
-    return svg("circle", { class: kinds.join(" "), cx: left(point), cy: top(point.y), r: point.chosen ? 5 : dots,
-      "aria-label": point.told, onmouseenter: say, onfocus: say, ...button }, svg("title", null, point.told));
-  }
-  return el("div", { class: "plot" }, svg("svg", { role: "group", "aria-label": `${y} over ${x}` },
-    up.ticks.map((tick) => [line("rule", 0, top(tick), "100%", top(tick)),
-      text({ x: -8, y: top(tick), dy: 4, "text-anchor": "end" }, String(tick))]),
-    across.ticks.map((tick) =>
-      text({ x: percent(across.at(tick)), y: "100%", dy: 18, "text-anchor": "middle" }, write(tick))),
-    text({ x: "100%", y: "100%", dy: 36, "text-anchor": "end" }, x), text({ x: -40, y: 0, dy: -8 }, y),
-    corners, segments, whiskers, points.map(dot), names));
-}
-
