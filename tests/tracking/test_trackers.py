@@ -98,7 +98,7 @@ def test_mlflow_holds_it_in_a_local_file(sweep: Sweep, tmp_path: Path) -> None:
     (logged,) = client.search_runs([client.get_experiment_by_name("evalkit").experiment_id])
     assert logged.info.status == "FINISHED" and logged.info.run_name == "tiny-folder"
     assert {name: logged.data.metrics[name] for name in expected(run)} == pytest.approx(expected(run))
-    assert len(client.get_metric_history(logged.info.run_id, "fit/val/lr_0.001")) == 2
+    assert len(client.get_metric_history(logged.info.run_id, "fit/val.lr_0.001")) == 2
     assert logged.data.params["adapter.lr"] == "[0.001, 0.01]" and logged.data.tags["evalkit.group"][:6] == "sweep-"
     kept = client.download_artifacts(logged.info.run_id, "result.json")
     assert Path(kept).read_bytes() == (run / "result.json").read_bytes()
