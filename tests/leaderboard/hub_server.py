@@ -61,9 +61,8 @@ class Handler(BaseHTTPRequestHandler):
         if path.endswith("/resolve/main/README.md"):
             return self._card()
         if path.endswith("/preupload/main"):
-            files = [
-                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
-            ]
+            names = [file["path"] for file in json.loads(body)["files"]]
+            files = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
             return self._send(200, {"files": files})
         if path.endswith("/commit/main"):
             if token == "reader":
