@@ -257,6 +257,7 @@ def _card(target: Target) -> str:
     api = HfApi(token=_token())
     with TemporaryDirectory(prefix="evalkit-") as folder:
         try:
+            api.repo_info(target.repo)  # at once: the download would be tried for half a minute
             return Path(api.hf_hub_download(target.repo, CARD, local_dir=folder)).read_text(encoding="utf-8")
         except EntryNotFoundError:
             return ""

@@ -89,9 +89,15 @@ class Trackers:
 
     def close(self, done: bool) -> None:
         """Closes each tracker and says where it wrote; a run that is not done is marked as failed."""
-        self._each(lambda tracker: tracker.close(done))
-        for tracker in self.opened:
-            logger.info(f"logged: {tracker.name} {tracker.place()}")
+        places: list[str] = []
+
+        def end(tracker: Tracker) -> None:
+            tracker.close(done)
+            places.append(f"{tracker.name} {tracker.place()}")
+
+        self._each(end)
+        for place in places:
+            logger.info(f"logged: {place}")
         self.opened.clear()
 
     def _each(self, act: Callable[[Tracker], object]) -> None:
@@ -110,7 +116,7 @@ def check(options: Options) -> None:
     """Raises UserError where a tracker is not installed, or is to send its log and has no address to send it to."""
     for name in options.log:
         modules = MODULES[name]
-        if modules and not any(importlib.util.find_spec(module) for module in modules):
+        if modules and not any(_is_installed(module) for module in modules):
             raise UserError(f"log={name} needs the package {modules[0]}: pip install 'evalkit[{name}]'")
     if not options.log_online:
         return
@@ -126,6 +132,12 @@ def check(options: Options) -> None:
                 f"log.online=true: {name} is told by {' or '.join(ADDRESSES[name])} where to send its log, and that is "
                 "not set"
             )
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module can be imported; a folder of its name, such as the wandb/ of former runs, is none."""
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None
 
 
 @contextlib.contextmanager

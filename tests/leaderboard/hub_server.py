@@ -62,8 +62,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._card()
         if path.endswith("/preupload/main"):
             names = [file["path"] for file in json.loads(body)["files"]]
-            files = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
-            return self._send(200, {"files": files})
+            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            return self._send(200, {"files": modes})
         if path.endswith("/commit/main"):
             if token == "reader":
                 return self._send(403, {"error": "Forbidden: this token may not write"})

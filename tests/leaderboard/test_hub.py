@@ -38,7 +38,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     from huggingface_hub import constants
 
     server = Hub()
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)  # what HF_ENDPOINT sets at the import
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)  # these two are what HF_ENDPOINT sets at the import
+    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setenv("HF_TOKEN", "right")
     monkeypatch.chdir(tmp_path)
@@ -86,7 +88,7 @@ def test_a_headline_goes_to_the_models_page_as_a_pull_request(
     assert (repo, title, list(files)) == ("models", "Add 1 evalkit result", [".eval_results/egoschema.yaml"])
     (entry,) = yaml.safe_load(files[".eval_results/egoschema.yaml"])
     assert entry["dataset"] == {"id": "lmms-lab/egoschema", "task_id": "test"}
-    assert entry["value"] == pytest.approx(100 * 6 / 9) and entry["date"].isoformat() == "2026-02-01"
+    assert entry["value"] == pytest.approx(100 * 6 / 9) and str(entry["date"]) == "2026-02-01"
 
 
 def test_the_card_of_a_model_keeps_all_that_is_not_ours(hub: Hub, run: Path) -> None:
@@ -100,7 +102,7 @@ def test_the_card_of_a_model_keeps_all_that_is_not_ours(hub: Hub, run: Path) -> 
     assert [result["dataset"]["type"] for result in index["results"]] == ["cais/hle", "egoschema"]
     hub.card = card  # and once more: in place of what was there
     assert main([*PUSH, "as=model_index", "confirm=true"]) == 0
-    assert hub.commits[1:] == [] or hub.commits[1][2]["README.md"].decode() == card
+    assert hub.commits[1][2]["README.md"].decode() == card
 
 
 def test_a_model_without_a_card_gets_one(hub: Hub, run: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
     tracker = tools.Tracker("wandb", broken.fail, broken.fail, broken.fail, lambda: "nowhere")
     monkeypatch.setitem(tools.OPEN, "wandb", lambda start: tracker)
     monkeypatch.setitem(tools.OPEN, "mlflow", lambda start: broken.no_such_server)  # type: ignore[attr-defined]
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(trackers, "_is_installed", lambda module: True)
     run = sweep("log=wandb,mlflow")
     err = capsys.readouterr().err
     line = "log=wandb failed and is left out from here on: OSError: [Errno 28] No space left on device\n"
@@ -162,15 +162,21 @@ def test_what_cannot_be_logged_is_one_line_before_anything_is_done(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "_is_installed", lambda module: False)
     assert main([command, "task=kinetics400", "mini=true", "ckpt=demo", f"out={tmp_path}/out", *words]) == 2
     err = capsys.readouterr().err
     assert err.splitlines()[-1].startswith(f"evalkit: {message}") and "encode" not in err
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_former_runs_is_no_installed_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandb_of_before").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not trackers._is_installed("wandb_of_before") and trackers._is_installed("lightning")
+
+
 def test_what_may_be_sent_needs_an_address(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(trackers, "_is_installed", lambda module: True)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(["run", "task=kinetics400", "mini=true", "ckpt=demo", "log=mlflow", "log.online=true"]) == 2
     assert capsys.readouterr().err == (
