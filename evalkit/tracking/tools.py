@@ -6,6 +6,7 @@ on its use.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import json
 import logging
@@ -141,6 +142,7 @@ def open_wandb(start: Start) -> Tracker:
 
 def open_mlflow(start: Start) -> Tracker:
     """A run of MLflow: where MLFLOW_TRACKING_URI says, else in mlflow/mlflow.db with its artifacts beside it."""
+    import filelock
     import mlflow
 
     for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):
@@ -155,7 +157,9 @@ def open_mlflow(start: Start) -> Tracker:
         tags={"evalkit.run": start.run_id, **({"evalkit.group": start.group} if start.group else {})},
         artifact_location=None if folder is None else (folder / "artifacts").as_uri(),
     )
-    run_id = board.run_id
+    # Of several processes that begin at once, one makes the file of the database.
+    with contextlib.nullcontext() if folder is None else filelock.FileLock(folder / "mlflow.lock"):
+        run_id = board.run_id
     assert run_id
     mlflow.set_tracking_uri(before)  # the logger sets it for the whole process
     board.log_hyperparams({name: _text(value) for name, value in start.settings.items()})

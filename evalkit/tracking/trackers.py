@@ -77,14 +77,17 @@ class Trackers:
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Hands numbers to each tracker; those that are not finite are left out."""
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        finite = _finite(values)
         self.step = max(self.step, step)
         if finite:
             self._each(lambda tracker: tracker.log(finite, step))
 
-    def end(self, values: Mapping[str, float], files: Sequence[Path]) -> None:
-        """Hands over what came of the run: its numbers, as of the last step, and files that are kept beside them."""
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    def end(self, values: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """Hands over what came of the run: its numbers, as of the last step, and files that are kept beside them.
+
+        What is no finite number is left out.
+        """
+        finite = _finite(values)
         self._each(lambda tracker: tracker.end(finite, files, self.step))
 
     def close(self, done: bool) -> None:
@@ -228,8 +231,8 @@ def _columns(points: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     }
 
 
-def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a record by the names that trackers have them under.
+def numbers_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record has of numbers, by the names that trackers have them under; None and texts among them.
 
     `score/NAME` with the ends of its interval, `score/NAME_low` and `score/NAME_high`; `control/NAME`; `chance`;
     `data/n_failed` and the other counts; `cost/NAME`.
@@ -244,11 +247,13 @@ def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
     numbers |= {f"data/{key}": record["data"][key] for key in ("n_expected", "n_scored", "n_failed")}
     numbers |= {f"cost/{key}": value for key, value in record["cost"].items() if key != "training"}
     numbers |= {f"cost/training/{key}": value for key, value in record["cost"].get("training", {}).items()}
-    return {
-        name: float(value)
-        for name, value in numbers.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    return numbers
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers among values."""
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
 def end_run(trackers: Trackers, folder: Path, task: str) -> None:

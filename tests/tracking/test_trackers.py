@@ -115,6 +115,20 @@ def test_trackio_holds_it_in_its_own_file(sweep: Sweep, tmp_path: Path) -> None:
     assert {name for log in logs for name in log} >= CURVES
 
 
+def test_an_adaptation_is_logged_too(tmp_path: Path, tiny: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{film},{i % 2},{'test' if i < 4 else 'train'}" for i, film in enumerate(sorted(films.glob("*.mp4")))]
+    Path("videos.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    words = ["task=folder", "data.root=videos.csv", f"ckpt={tiny}", "canary=false", "workers=1", "adapter.epochs=2"]
+    assert main(["adapt", *words, "out=trained", "log=csv", "log.dir=elsewhere", "log.group=mine"]) == 0
+    (metrics,) = Path("elsewhere/csv/mine/tiny-folder").glob("*/metrics.csv")
+    *curve, last = csv.DictReader(metrics.read_text().splitlines())
+    (record,) = Path("trained").rglob("adapter.json")
+    selection = json.loads(record.read_text())["selection"]
+    assert [float(row["fit/val"]) for row in curve if row["fit/val"]] == selection["val_scores"]
+    assert float(last["fit/val_kept"]) == selection["val_score"] and float(last["cost/training/flops"]) > 0
+
+
 class Broken:
     """A tracker that fails at its third call, and counts them."""
 
