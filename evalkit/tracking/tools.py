@@ -150,15 +150,15 @@ def open_mlflow(start: Start) -> Tracker:
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     folder = None if address else start.make_folder("mlflow")
     before = mlflow.get_tracking_uri()
-    board = MLFlowLogger(
-        os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT),
-        run_name=start.name,
-        tracking_uri=address or f"sqlite:///{folder}/mlflow.db",
-        tags={"evalkit.run": start.run_id, **({"evalkit.group": start.group} if start.group else {})},
-        artifact_location=None if folder is None else (folder / "artifacts").as_uri(),
-    )
     # Of several processes that begin at once, one makes the file of the database.
     with contextlib.nullcontext() if folder is None else filelock.FileLock(folder / "mlflow.lock"):
+        board = MLFlowLogger(
+            os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT),
+            run_name=start.name,
+            tracking_uri=address or f"sqlite:///{folder}/mlflow.db",
+            tags={"evalkit.run": start.run_id, **({"evalkit.group": start.group} if start.group else {})},
+            artifact_location=None if folder is None else (folder / "artifacts").as_uri(),
+        )
         run_id = board.run_id
     assert run_id
     mlflow.set_tracking_uri(before)  # the logger sets it for the whole process
