@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,9 @@ from evalkit.launch import python
 
 class Evaluate(Callback):
     """Log `evalkit/<task>/<metric>` to the trainer's loggers, before the first step and every so often after it.
+
+    Beside each score stand the ends of its interval, `<metric>_low` and `<metric>_high`, and per task `n_failed` and
+    `wall_s`.
 
     Each time is a whole run of a copy of the encoder, whose record lies in `out`, so that `evalkit compare` takes any
     two of them. Randomness, the module, its mode and the number of threads are as they were afterwards: training goes
@@ -75,19 +78,36 @@ class Evaluate(Callback):
     def _score(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._scored = trainer.global_step  # of batches whose gradients are accumulated, several have one step
         scores: dict[str, float] = {}
+        beside: dict[str, float] = {}  # what is shown, but not monitored
         if trainer.is_global_zero:
             out = self.out or Path(trainer.default_root_dir) / "evalkit"
             with _undisturbed():
                 for task, *overrides in self.tasks:
-                    words = {"encoder.name": f"{type(module).__name__}-step{trainer.global_step}"} | self.words
+                    name = type(module).__name__
+                    words = {"encoder.name": f"{name}-step{trainer.global_step}", "log.group": name} | self.words
                     words |= {word.partition("=")[0]: word.partition("=")[2] for word in overrides}
                     result = python.run(task, self.encoder(module), quiet=True, out=out, **words)
-                    name = result.record["task"]["name"]
-                    scores |= {f"evalkit/{name}/{metric}": v for metric, v in result.scores.items() if v is not None}
+                    task_name = result.record["task"]["name"]
+                    scores |= _named(task_name, result.scores)
+                    beside |= _named(task_name, _beside(result.record))
             for logger in trainer.loggers:
-                logger.log_metrics(scores, step=trainer.global_step)
+                logger.log_metrics(scores | beside, step=trainer.global_step)
         scores = trainer.strategy.broadcast(scores)  # the others wait here, and then monitor the same
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in scores.items()})
+
+
+def _named(task: str, values: Mapping[str, float | None]) -> dict[str, float]:
+    return {f"evalkit/{task}/{name}": value for name, value in values.items() if value is not None}
+
+
+def _beside(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """The ends of each score's interval, the number of failed examples, and the seconds that scoring took."""
+    ends = {
+        f"{score['metric']}_{end}": value
+        for score in record["scores"]
+        for end, value in zip(("low", "high"), score["ci95"], strict=True)
+    }
+    return {**ends, "n_failed": record["data"]["n_failed"], "wall_s": record["cost"]["wall_s"]}
 
 
 @contextlib.contextmanager

@@ -51,10 +51,14 @@ evalkit scores pretrained video encoders.
   evalkit leaderboard [results=results out=FILE]          results side by side, and beside what papers print; without
                                                           out= into README.md in the folder of the results
   evalkit export to=FORMAT [results=results out=FOLDER]   results as lm_eval, mteb, hf, eee, csv, ... have them
+  evalkit push repo=OWNER/NAME [results=results ...]      results on the Hugging Face hub, as a pull request; shows what
+                                                          it would send, and confirm=true sends it
+  evalkit submit RUN to=FOLDER|OWNER/NAME [key=FILE]      a result as a pull request's files, for a board of others'
   evalkit cache [prune=GB]                                what is stored; prune= evicts what was used longest ago
   evalkit doctor                                          what this machine has, and what it lacks
 
-  task=./my_task.py beside score, show, validate, sign, compare, leaderboard, export: a file of your own, which is run
+  task=./my_task.py beside score, show, validate, sign, compare, leaderboard, export, push, submit: a file of your own,
+  which is run
 
   evalkit run --help, evalkit run task=NAME --help        the keys that apply
   evalkit --version

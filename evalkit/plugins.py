@@ -170,6 +170,11 @@ def display_name(name: str) -> str:
     return Path(name).stem if _is_path(name) else name
 
 
+def own_task_file(task: str) -> list[Path]:
+    """The file of a task that is a file of the user's own, else none."""
+    return [Path(task).expanduser().resolve()] if _is_path(task) else []
+
+
 def _is_path(name: str) -> bool:
     return name.endswith(".py")
 

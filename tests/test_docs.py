@@ -37,6 +37,7 @@ DOCUMENTS = (
     "docs/scale.md",
     "docs/studies.md",
     "docs/tasks.md",
+    "docs/trackers.md",
     "docs/training.md",
     "docs/verify.md",
 )
@@ -49,7 +50,7 @@ def text(name: str) -> str:
 
 LINES = [
     line
-    for name in ("README.md", "docs/commands.md", "docs/encoders.md")
+    for name in ("README.md", "docs/commands.md", "docs/encoders.md", "docs/trackers.md")
     for line in re.findall(r"^ {4}evalkit ((?:run|adapt|canary|check|plan|sweep) .*)$", text(name), re.MULTILINE)
 ]
 LINES += [  # in blocks, where a launcher may stand before them

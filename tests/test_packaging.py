@@ -146,7 +146,7 @@ def test_imports_are_read_in_every_form() -> None:
 LAYERS = (
     ("api", "errors"),
     ("runtime", "plugins", "video", "heads", "metrics", "canary", "pretraining"),
-    ("config", "weights", "features", "datasets", "localization", "results"),
+    ("config", "weights", "features", "datasets", "localization", "results", "tracking"),
     ("encoders", "language"),
     ("adapters", "mini", "pipeline"),
     ("launch", "show"),

@@ -19,6 +19,8 @@ from evalkit.config.keys import REQUIRED, known_keys
 from evalkit.config.options import Command, Options, Trainer
 from evalkit.errors import printable
 
+GROUP = "log.group"  # of no record: the same cell is the same run in whichever sweep
+
 
 @dataclass(frozen=True)
 class Config:
@@ -26,7 +28,7 @@ class Config:
 
     Attributes:
         command: `run`, `adapt` or `canary`.
-        words: as typed; not part of equality.
+        words: as typed, without `log.group`; not part of equality.
         options: the keys without a section, defaults included.
         encoder: fields of `evalkit.api.Loading`, or arguments for the user's own encoder; only what was set.
         data: arguments for the task's function, but for `mini`; only what was set.
@@ -57,7 +59,7 @@ class Config:
         return replace(self, words=tuple(words), adapter={**self.adapter, **settings}, points=())
 
     def to_yaml(self) -> str:
-        """The configuration with every key; `config=` on it gives an equal configuration.
+        """The configuration with every key but `log.group`; `config=` on it gives an equal configuration.
 
         Keys of encoder, data, clip and adapter that were not set stand as comments: as values, they would overrule what
         the task's protocol prescribes.
@@ -69,6 +71,8 @@ class Config:
             "# Keys that stand as comments were not set: as the task prescribes, else as shown.",
         ]
         for name, key in known_keys(self.command, self.options.task, self.options.adapter, self.options.ckpt).items():
+            if name == GROUP:
+                continue
             if key.section in ("", "trainer"):
                 value, mark = getattr(self.trainer if key.section else self.options, key.parameter), ""
             else:

@@ -27,6 +27,9 @@ SPELLED = {
     "cache_also": "cache.also",
     "encoder_name": "encoder.name",
     "lm_precision": "lm.precision",
+    "log_dir": "log.dir",
+    "log_group": "log.group",
+    "log_online": "log.online",
 }
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
 _CHECK = {"task", "mini", "workers", "time_limit", "decoder"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, Lt
 
 Command = Literal["run", "adapt", "canary", "check"]
+Tracker = Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"]
 SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
 
 
@@ -28,6 +29,12 @@ class Options:
         lm_precision: of the language model's weights and arithmetic; bf16 and 16 take half the memory
         adapter_from: folder of a trained adapter, written by `evalkit adapt`; empty: the checkpoint's own, if it has
             one; none: fit a new one
+        log: trackers that the run is shown in as well: csv, tensorboard, wandb, mlflow, trackio, with commas between
+            several
+        log_dir: folder of what trackers keep on this machine
+        log_group: what runs that belong together are grouped by in the trackers; a sweep, suite or study names its own
+        log_online: send what is logged, where the tracker is told to; else it stays on this machine, unless the
+            tracker's own environment variable says otherwise
         out: folder that the result, or the trained adapter, is written into
         seed: of everything random
         device: where to compute; auto: a GPU where there is one
@@ -58,6 +65,10 @@ class Options:
     lm: str = ""
     lm_precision: Literal["32", "bf16", "16"] = "32"
     adapter_from: str = ""
+    log: tuple[Tracker, ...] = ()
+    log_dir: Path = Path("logs")
+    log_group: str = field(default="", compare=False)
+    log_online: bool = False
     out: Path = Path("results")
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from evalkit import errors, plugins
-from evalkit.config.config import Config
+from evalkit.config.config import GROUP, Config
 from evalkit.config.keys import REQUIRED, Key, adapter_defaults, default_adapter, known_keys
 from evalkit.config.options import SECTIONS, Command, Options, Trainer
 from evalkit.config.values import OutOfBounds, convert, type_name
@@ -104,7 +104,8 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
         values["adapter"]["lm_precision"] = options.lm_precision
     trainer = Trainer(**values["trainer"])
     encoder, data, clip, adapter_settings = (values[section] for section in ("encoder", "data", "clip", "adapter"))
-    return Config(command, tuple(words), options, encoder, data, clip, adapter_settings, trainer)
+    typed = tuple(word for word in words if not word.startswith(f"{GROUP}="))
+    return Config(command, typed, options, encoder, data, clip, adapter_settings, trainer)
 
 
 def _parse(words: Sequence[str]) -> dict[str, _Given]:

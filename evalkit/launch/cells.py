@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
-from evalkit.config.config import Config
+from evalkit import plugins
+from evalkit.config.config import GROUP, Config
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError, nearest
 from evalkit.results import run_folder, validate
 
 logger = logging.getLogger("evalkit")
 
+LISTS = ("cache.also", "log")  # keys of which several values with commas between them are one
 Place = Literal["local", "slurm", "ray"]
 
 
@@ -59,6 +61,21 @@ class Cell(NamedTuple):
         return out.parent if self.config.command == "adapt" else out
 
 
+def grouped(planned: Sequence[Cell], name: str) -> list[Cell]:
+    """The cells as one group in the trackers of `log=`, named and told from other groups by a hash of their words."""
+    words = sorted(cell.config.words for cell in planned)
+    group = f"{name}-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}"
+    return [_in_group(cell, group) for cell in planned]
+
+
+def _in_group(cell: Cell, group: str) -> Cell:
+    options = cell.config.options
+    if not options.log or options.log_group:
+        return cell
+    config = replace(cell.config, options=replace(options, log_group=group))
+    return cell._replace(words=(*cell.words, f"{GROUP}={group}"), config=config)
+
+
 def adaptation(words: Sequence[str]) -> Cell:
     """The cell of `evalkit adapt` with these words.
 
@@ -85,8 +102,7 @@ def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
         if is_of_jobs(key):
             of_jobs[key] = value
             continue
-        # Folders with commas between them are one value.
-        values = [value] if key == "cache.also" else list(dict.fromkeys(split(value)))
+        values = [value] if key in LISTS else list(dict.fromkeys(split(value)))
         if len(values) > 1 and not all(values):
             raise UserError(f"{word}: a value between commas is empty")
         axes[key] = values
@@ -110,9 +126,8 @@ def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
         quoted = [f"{key}={','.join(map(_quoted, values))}" for key, values in grid.items()]
         cell_words = (*(word_of(word) for word in chosen), *quoted)
         common_settings = {key: value for key, value in base.adapter.items() if key not in varied}
-        settled = replace(
-            base, words=tuple(sorted(cell_words)), adapter=common_settings, points=settings if grid else ()
-        )
+        named = sorted(word for word in cell_words if not word.startswith(f"{GROUP}="))
+        settled = replace(base, words=tuple(named), adapter=common_settings, points=settings if grid else ())
         cells.append(Cell(cell_words, points, settled))
     return jobs, cells
 
@@ -178,7 +193,7 @@ def finished(cell: Cell) -> Path | None:
     if config.command == "adapt":
         return config.options.out if config.options.out.is_dir() and any(config.options.out.iterdir()) else None
     changed = max(map(last_change, named_files(config)), default=0.0)
-    task_files = [Path(config.options.task).expanduser().resolve()] if config.options.task.endswith(".py") else []
+    task_files = plugins.own_task_file(config.options.task)
     for record in sorted(config.options.out.glob(f"*/*/[!.]*-{cell.mark}*/{run_folder.RESULT}")):
         if record.stat().st_mtime < changed:
             continue
@@ -222,7 +237,7 @@ def _product(axes: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
 def word_of(word: str) -> str:
     """The word with its value quoted where it has commas, as `split` gives it back."""
     key, _, value = word.partition("=")
-    return word if key == "cache.also" else f"{key}={_quoted(value)}"
+    return word if key in LISTS else f"{key}={_quoted(value)}"
 
 
 def _quoted(value: str) -> str:

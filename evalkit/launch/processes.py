@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from evalkit.config.config import Config
+from evalkit.config.config import GROUP, Config
 from evalkit.config.options import Command
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
@@ -27,6 +27,7 @@ from evalkit.pipeline import runner, text_only
 from evalkit.results import run_folder
 from evalkit.results.table import table
 from evalkit.runtime import notes, parent, ranks
+from evalkit.tracking import trackers
 
 _PROGRAM = (
     # An interrupt while this imports, which takes seconds, ends it without a traceback.
@@ -44,6 +45,7 @@ def run(config: Config, quiet: bool = False) -> Path:
     Raises:
         UserError: something in the configuration, the data or the checkpoint that the user can mend.
     """
+    trackers.check(config.options)
     place = _place(config)
     with (place or ranks.ALONE).notes():
         if config.options.ckpt == text_only.CKPT and config.module is None:
@@ -62,6 +64,7 @@ def adapt(config: Config) -> Path:
     Raises:
         UserError: as `run`; or the folder is taken, or the task has no train split.
     """
+    trackers.check(config.options)
     place = _place(config)
     with (place or ranks.ALONE).notes():
         return adaptation.adapt(config, place) if place else _launch(config)
@@ -124,7 +127,8 @@ def _launch(config: Config) -> Path:
         path = json.dumps([str(folder) for folder in sys.path])
         command = "sweep" if config.points else config.command
         # -P: else a json.py in the current folder would be run.
-        words = ["-P", "-c", _PROGRAM, path, str(os.getpid()), place, shown, command, *config.words]
+        group = [f"{GROUP}={options.log_group}"] if options.log_group else []
+        words = ["-P", "-c", _PROGRAM, path, str(os.getpid()), place, shown, command, *config.words, *group]
         handlers = {number: signal.getsignal(number) for number in _HANDLED}
         try:
             elastic_launch(agent, sys.executable)(*words)

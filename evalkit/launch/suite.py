@@ -14,6 +14,7 @@ from evalkit.launch import cells, sweep
 from evalkit.launch.cells import Cell, Jobs
 from evalkit.launch.sweep import Done
 from evalkit.metrics import videoglue
+from evalkit.pipeline.runner import path_name
 from evalkit.results.table import columns, decimal, interval
 
 logger = logging.getLogger("evalkit")
@@ -31,7 +32,7 @@ def run(words: Sequence[str]) -> int:
     suite = read(name)
     jobs, planned = plan(suite, [word for word in words if not word.startswith("suite=")])
     logger.info(f"suite {name}: {len(planned)} passes")
-    done = sweep.run_all(jobs, [cell for _, cell in planned])
+    done = sweep.run_all(jobs, [cell for _, cell in planned], path_name(name))
     print(table(suite, list(zip((adaptation for adaptation, _ in planned), done, strict=True))))
     return 1 if any(outcome.failure for outcome in done) else 0
 

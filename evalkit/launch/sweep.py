@@ -15,6 +15,7 @@ from evalkit.launch.local import Ended
 from evalkit.results import plot, run_folder
 from evalkit.results.table import columns, decimal, interval
 from evalkit.runtime import ranks
+from evalkit.tracking import trackers
 
 logger = logging.getLogger("evalkit")
 
@@ -58,13 +59,20 @@ def sweep(words: Sequence[str]) -> int:
     return 1 if any(outcome.failure for outcome in done) else 0
 
 
-def run_all(jobs: Jobs, planned: Sequence[Cell]) -> list[Done]:
+def run_all(jobs: Jobs, planned: Sequence[Cell], name: str = "sweep") -> list[Done]:
     """What came of each cell; those that are finished already are not run again."""
-    return [_done(cell, end) for cell, end in zip(planned, end_all(jobs, planned), strict=True)]
+    return [_done(cell, end) for cell, end in zip(planned, end_all(jobs, planned, name), strict=True)]
 
 
-def end_all(jobs: Jobs, planned: Sequence[Cell]) -> list[Ended]:
-    """How each cell ended, wherever it ran."""
+def end_all(jobs: Jobs, planned: Sequence[Cell], name: str) -> list[Ended]:
+    """How each cell ended, wherever it ran; in trackers they are a group of this name.
+
+    Raises:
+        UserError: a tracker is not installed; nothing has been run then.
+    """
+    for cell in planned:
+        trackers.check(cell.config.options)
+    planned = cells.grouped(planned, name)
     if jobs.on == "slurm":
         from evalkit.launch import slurm
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from evalkit import encoders
 from evalkit.config.config import Config
 from evalkit.datasets import training_data
 from evalkit.errors import UserError
 from evalkit.pipeline import preflight
+from evalkit.pipeline.runner import tracked
 from evalkit.pipeline.setup import Experiment, frozen_parts, prepare
 from evalkit.pipeline.trained_on import training_data_of
 from evalkit.pipeline.training.fit import fit_adapter
@@ -53,9 +57,18 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
     if experiment.ranks.first and config.options.canary and not experiment.retuned:
         preflight.check_encoder(experiment, config)
     experiment.ranks.wait()
-    selection, _ = fit_adapter(experiment, config.trainer, config.options.seed)
-    if not experiment.ranks.first:
-        return
+    with tracked(config, experiment, datetime.now(UTC)) as experiment.trackers:
+        selection, fit_s = fit_adapter(experiment, config.trainer, config.options.seed)
+        if experiment.ranks.first:
+            _write(config, experiment, selection, out)
+            costs = {f"cost/training/{key}": value for key, value in (experiment.training or {}).items()}
+            numbers = {"fit/val_kept": selection["val_score"], "cost/fit_s": fit_s, **costs}
+            folder = trained_adapter.adapter_folder(out, experiment.adapter_name)
+            experiment.trackers.end(numbers, [folder / "adapter.json"])
+
+
+def _write(config: Config, experiment: Experiment, selection: Mapping[str, Any], out: Path) -> None:
+    """The folder of the adapter that was trained, and a line that says which epoch was kept."""
     with hidden_beside(out) as hidden:
         hidden.mkdir()
         record = {

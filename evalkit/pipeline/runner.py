@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,7 @@ from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
 from evalkit.runtime.ranks import ALONE, Ranks
+from evalkit.tracking import trackers
 from evalkit.video.decode import default_decoder
 from evalkit.video.media import shown
 from evalkit.weights import trained_adapter
@@ -71,8 +73,8 @@ def run(config: Config, ranks: Ranks = ALONE) -> Path:
 
 def _run(config: Config, experiment: Experiment, started: datetime, clock: float) -> Path | None:
     """The folder that was written; None in all but the first process."""
-    task, cost, options, ranks = experiment.task, experiment.extractor.cost, config.options, experiment.ranks
-    scores.reference(task.score)  # fails now rather than after hours
+    options, ranks = config.options, experiment.ranks
+    scores.reference(experiment.task.score)  # fails now rather than after hours
     controls = controls_of(experiment) if options.controls else []
     trained_on = training_data_of(config)
     findings: list[Finding] = []
@@ -84,7 +86,30 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
             logger.info(line)
         tell_seen(experiment.name, trained_on)
     ranks.wait()
+    with tracked(config, experiment, started) as experiment.trackers:
+        encoder = _encoder(experiment, config, findings, trained_on)
+        return _measure(config, experiment, controls, encoder, started, clock)
 
+
+def tracked(config: Config, experiment: Experiment, started: datetime) -> AbstractContextManager[trackers.Trackers]:
+    """The trackers of `log=` while the block runs; none in all but the first process."""
+    encoder = encoder_name(config.options)
+    names = {"task": experiment.name, "encoder": encoder, "adapter": experiment.adapter_name}
+    settings = trackers.settings_of(config, names, asdict(experiment.extractor.views), experiment.points)
+    run_id = run_folder.run_id(config.to_yaml(), started)
+    return trackers.start(config.options, f"{encoder}-{experiment.name}", run_id, settings, experiment.ranks.first)
+
+
+def _measure(
+    config: Config,
+    experiment: Experiment,
+    controls: Sequence[str],
+    encoder: Mapping[str, Any],
+    started: datetime,
+    clock: float,
+) -> Path | None:
+    """Fits, predicts, scores and writes; None in all but the first process."""
+    task, cost, options, ranks = experiment.task, experiment.extractor.cost, config.options, experiment.ranks
     selection = None
     if experiment.needs_fit:
         selection, cost.fit_s = fit_adapter(experiment, config.trainer, options.seed)
@@ -92,7 +117,6 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
     cost.add_counts(ranks.gather(cost)[1:])
     if not ranks.first:
         return None
-
     if len(predicted.failures) == len(task.test):
         example = task.test[0]
         reason = f"{shown(example.video)}: {predicted.failures[example.id]}"
@@ -100,13 +124,13 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
 
     views = experiment.extractor.views
     assert views.frames and views.size  # resolve_views() filled them in
-    return write_run(
+    folder = write_run(
         config,
         task,
         predicted,
         name=experiment.name,
         protocol=_protocol(experiment, config.trainer),
-        encoder=_encoder(experiment, config, findings, trained_on),
+        encoder=encoder,
         adapter=adapter_record(
             experiment.adapter,
             experiment.adapter_name,
@@ -123,6 +147,8 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         started=started,
         clock=clock,
     )
+    trackers.end_run(experiment.trackers, folder, options.task)
+    return folder
 
 
 def write_run(

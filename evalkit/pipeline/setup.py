@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
 from evalkit.runtime.machine import cores, threads
 from evalkit.runtime.ranks import ALONE, Ranks
+from evalkit.tracking.trackers import Trackers
 from evalkit.video.decode import default_decoder
 from evalkit.video.workers import DecodePool
 from evalkit.weights import checkpoint, trained_adapter
@@ -52,6 +53,7 @@ class Experiment:
         ranks: this process's place among those that share the run.
         on_val: id, target and prediction of each val example, by the adapter that was chosen; empty before fitting.
         training: what a step of its training cost, as `cost.training` of a record; None where it took no steps.
+        trackers: that are shown how fitting goes.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Experiment:
     ranks: Ranks = ALONE
     on_val: Sequence[tuple[str, Any, Any]] = ()
     training: Mapping[str, Any] | None = None
+    trackers: Trackers = field(default_factory=Trackers)
 
     def __enter__(self) -> Experiment:
         return self

@@ -29,7 +29,7 @@ from evalkit.language.reader import READER_SETTINGS
 from evalkit.pipeline import preflight
 from evalkit.pipeline.journal import Journal
 from evalkit.pipeline.predict import Predictions, ask
-from evalkit.pipeline.runner import adapter_record, recorded, write_run
+from evalkit.pipeline.runner import adapter_record, path_name, recorded, write_run
 from evalkit.pipeline.settings import TRAINING
 from evalkit.pipeline.setup import adapter_builder, find_device, grid_points
 from evalkit.pipeline.task_data import load_task
@@ -38,6 +38,7 @@ from evalkit.results.provenance import packages
 from evalkit.runtime.machine import threads
 from evalkit.runtime.progress import track
 from evalkit.runtime.ranks import ALONE
+from evalkit.tracking import trackers
 
 logger = logging.getLogger("evalkit")
 
@@ -97,39 +98,44 @@ def run(config: Config, size: int = 1) -> Path:
     display_name = plugins.display_name(options.task) + ("@mini" if options.mini else "")
     batch = (128 if device.type == "cuda" else 16) if options.batch == "auto" else options.batch
     journal = _journal(config, task, display_name, shown, settings, adapter, batch)
-    asking = time.monotonic()
-    predicted = _predict(task, adapter, batch, journal)
-    logger.info(f"{len(task.test):,} examples answered in {time.monotonic() - asking:.1f} s")
-    record = adapter_record(adapter, shown, settings, task)
-    model: Mapping[str, Any] = record.get("language_model", {})
-    return write_run(
-        config,
-        task,
-        predicted,
-        name=display_name,
-        protocol={
-            "name": task.protocol,
-            "adapter": shown,
-            "settings": {key: value for key, value in settings.items() if key != "lm"},
-            **adapter.frozen,
-        },
-        encoder={
-            "name": model.get("name") or shown,
-            "ckpt": CKPT,
-            "sha256": None,
-            "architecture": "none",
-            "clip": {},
-            "parameters": None,
-        },
-        adapter=record,
-        selection=None,
-        on_val=(),
-        cost=cost,
-        device=str(device),
-        decoder="none",
-        started=started,
-        clock=clock,
-    )
+    model: Mapping[str, Any] = adapter.describe_language_model(task.test[0]) or {}
+    encoder = str(model.get("name") or shown)
+    told = trackers.settings_of(config, {"task": display_name, "encoder": encoder, "adapter": shown}, {}, [settings])
+    run_id, run_name = run_folder.run_id(config.to_yaml(), started), f"{path_name(encoder)}-{display_name}"
+    with trackers.start(options, run_name, run_id, told, wanted=True) as tracking:
+        asking = time.monotonic()
+        predicted = _predict(task, adapter, batch, journal)
+        logger.info(f"{len(task.test):,} examples answered in {time.monotonic() - asking:.1f} s")
+        folder = write_run(
+            config,
+            task,
+            predicted,
+            name=display_name,
+            protocol={
+                "name": task.protocol,
+                "adapter": shown,
+                "settings": {key: value for key, value in settings.items() if key != "lm"},
+                **adapter.frozen,
+            },
+            encoder={
+                "name": encoder,
+                "ckpt": CKPT,
+                "sha256": None,
+                "architecture": "none",
+                "clip": {},
+                "parameters": None,
+            },
+            adapter=adapter_record(adapter, shown, settings, task),
+            selection=None,
+            on_val=(),
+            cost=cost,
+            device=str(device),
+            decoder="none",
+            started=started,
+            clock=clock,
+        )
+        trackers.end_run(tracking, folder, options.task)
+    return folder
 
 
 def _refuse_idle(config: Config, adapter: str) -> None:

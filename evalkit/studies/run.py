@@ -17,6 +17,7 @@ from evalkit.errors import UserError
 from evalkit.launch import sweep
 from evalkit.launch.cells import Cell
 from evalkit.launch.local import Ended
+from evalkit.pipeline.runner import path_name
 from evalkit.results import plot, run_folder
 from evalkit.results.table import columns
 from evalkit.runtime import atomic, ranks
@@ -50,7 +51,7 @@ def run(study: Study, words: Sequence[str]) -> int:
             waiting = [cell for cell in stage if not missing_folder(planned, cell, ended)]
             if waiting:
                 marks = [cell.mark for cell in waiting]
-                ended |= zip(marks, sweep.end_all(planned.jobs, waiting), strict=True)
+                ended |= zip(marks, sweep.end_all(planned.jobs, waiting, path_name(study.name)), strict=True)
             if place.first:
                 outcomes = {cell.name: outcome(planned, cell.name, ended) for cell in study.cells}
                 found = report(study, outcomes, mini, pairs)

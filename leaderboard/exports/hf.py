@@ -28,13 +28,29 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """A file per encoder and task, and one per encoder."""
     for (org, name), group in groupby(sorted(with_headline(runs), key=model_id), model_id):
         model_runs = list(group)
-        for run in model_runs:
-            yield f"{org}__{name}/.eval_results/{path_part(run.result['task']['name'])}.yaml", _yaml([_entry(run)])
-        index = [{"name": name, "results": [_result(run) for run in model_runs]}]
+        for path, text in eval_results(model_runs):
+            yield f"{org}__{name}/{path}", text
+        index = [{"name": name, "results": model_index(model_runs)}]
         yield f"{org}__{name}/model-index.yaml", _yaml({"model-index": index})
 
 
-def _entry(run: Run) -> dict[str, Any]:
+def eval_results(runs: Sequence[Run], dataset: str = "") -> Iterator[tuple[str, str]]:
+    """The files below .eval_results of a model, each with its path.
+
+    Args:
+        runs: of one model.
+        dataset: the benchmark's id on the hub; empty: evalkit's name of the task.
+    """
+    for run in with_headline(runs):
+        yield f".eval_results/{path_part(run.result['task']['name'])}.yaml", _yaml([_entry(run, dataset)])
+
+
+def model_index(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The results of a model's model-index."""
+    return [_result(run) for run in with_headline(runs)]
+
+
+def _entry(run: Run, dataset: str) -> dict[str, Any]:
     record, task, headline = run.result, run.result["task"], run.result["scores"][0]
     interval = "" if None in headline["ci95"] else " (95 % interval {:.1f} to {:.1f})".format(*headline["ci95"])
     failed = record["data"]["n_failed"]
@@ -46,7 +62,7 @@ def _entry(run: Run) -> dict[str, Any]:
         f"evalkit protocol {task['protocol_sha256'][:12]}",
     ]
     return {
-        "dataset": {"id": task["name"], "task_id": task["split"]},
+        "dataset": {"id": dataset or task["name"], "task_id": task["split"]},
         "value": headline["value"],
         "date": f"{timestamp(run):%Y-%m-%d}",
         "notes": "; ".join(notes),

@@ -24,7 +24,10 @@ from evalkit.features.sources import Source, parts, sources
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.training.examples import Examples
+from evalkit.pipeline.training.shown import Shown
 from evalkit.pipeline.training.trainer import DivergedError, TrainingCurve, TrainSpec, best_point, fit
+from evalkit.runtime.ranks import ALONE
+from evalkit.tracking.trackers import point_names
 from evalkit.video import media
 from evalkit.video.augment import AugmentedView, augmented_views
 from evalkit.video.media import shown, unpacked
@@ -60,7 +63,9 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         _encode_shares(experiment, train, val, seed)
     if not ranks.first and not divided:
         return _take_over(experiment)
-    spec = TrainSpec(experiment.device, seed, trainer.precision, trainer.max_minutes, *([ranks] if divided else []))
+    together = ranks if divided else ALONE
+    spec = TrainSpec(experiment.device, seed, trainer.precision, trainer.max_minutes, together)
+    names = point_names(experiment.points)
     curves: dict[int, TrainingCurve] = {}
     chosen, best = 0, None
     val_examples: Sequence[Example] = ()  # that the best was chosen on
@@ -83,10 +88,11 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
             read = (adapter.feature_spec, views)
         assert data
         counts = [len(split.examples) for split in data]
-        started = time.monotonic()
+        started, of_trackers = time.monotonic(), experiment.trackers.seconds
         try:
             keep = experiment.reader.keep if adapter.trains_encoder else None
-            fitted = fit(adapter, *data, task.quick_score or task.score, spec, keep)
+            onlooker = Shown(experiment.trackers.log, [names[k] for k in places]) if experiment.trackers else None
+            fitted = fit(adapter, *data, task.quick_score or task.score, replace(spec, shown=onlooker), keep)
             curves.update(zip(places, fitted.curves, strict=True))
             known = sorted(curves)
             chosen = known[best_point([curves[k] for k in known])]
@@ -95,7 +101,7 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         except DivergedError as error:
             curves.update(zip(places, error.curves, strict=True))
             origin = error.origin
-        seconds += time.monotonic() - started
+        seconds += time.monotonic() - started - (experiment.trackers.seconds - of_trackers)
     in_order = [curves[k] for k in range(len(experiment.points))]
     if best is None:
         raise DivergedError(in_order, origin)

@@ -23,6 +23,7 @@ from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.training.cost import TrainingCost
 from evalkit.pipeline.training.divided import DividedSteps
 from evalkit.pipeline.training.examples import Examples, TrainingBatches, predict, val_score
+from evalkit.pipeline.training.shown import ShowFit, Shown
 from evalkit.results.scores import headline as headline
 from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
@@ -42,6 +43,7 @@ class TrainSpec:
         precision: of the arithmetic, in Lightning's words.
         max_minutes: fitting stops after so many; 0: no limit.
         ranks: this process's place among those that each take a part of every batch.
+        shown: to whom fitting is shown while it goes on.
     """
 
     device: torch.device
@@ -49,6 +51,7 @@ class TrainSpec:
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     max_minutes: float = 0.0
     ranks: Ranks = ALONE
+    shown: Shown | None = None
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,13 @@ def fit(
             raise UserError(f"there are no {split} examples that could be decoded to fit the adapter on")
     device, points, ranks = spec.device, adapter.points, spec.ranks
     if adapter.closed_form:
-        return _solve(adapter.to(device).eval(), train, val, score)
+        solved = _solve(adapter.to(device).eval(), train, val, score)
+        if spec.shown:
+            spec.shown.val({k: curve.val_scores[0] for k, curve in enumerate(solved.curves)}, step=0, epoch=1)
+        return solved
     finite = _Finite(points)
     select = SelectOnVal(val, score, keep, points, finite.failures, ranks)
+    showing = [ShowFit(spec.shown, select.scores)] if spec.shown else []
     cost = TrainingCost()
     batches = TrainingBatches(train, adapter.batch_size, spec.seed, ranks)
     divided = [DividedSteps(ranks, spec.max_minutes)] if ranks.size > 1 else []
@@ -154,7 +161,7 @@ def fit(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[*divided, finite, select, _Progress(), cost],
+            callbacks=[*divided, finite, select, _Progress(), cost, *showing],
         )
         try:
             trainer.fit(adapter.train(), batches)
