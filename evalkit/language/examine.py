@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -75,7 +76,8 @@ def examine(lm: nn.Module) -> Traits:
     """Measure a model in evaluation mode on two sequences of seven tokens.
 
     Raises:
-        UserError: it does not read text by itself, or a token changes what is said before it: it is not causal.
+        UserError: it does not read text by itself, a token changes what is said before it (it is not causal), or what
+            is said depends on padding.
     """
     try:
         ids = _tokens(lm)
@@ -106,6 +108,12 @@ def examine(lm: nn.Module) -> Traits:
         except Exception:  # whatever a model raises of what it does not take
             return float("inf")
 
+    padded = differs(lambda: _padded(lm, ids), logits.new_zeros(()))
+    if tolerance < padded < math.inf:  # infinite where it does not read so much
+        raise UserError(
+            f"{type(lm).__name__} reads a text otherwise where a batch pads it: its logits move by {padded:.1%} of "
+            "their standard deviation, so that an answer would depend on the questions beside it; take another lm="
+        )
     off = {
         "inputs_embeds": differs(lambda: _embedded_logits(lm, ids), logits),
         "cache": differs(lambda: _continued(lm, ids), logits[[0, 0, 1], SHARED:]),
@@ -151,6 +159,15 @@ def _read(lm: nn.Module, **inputs: Tensor) -> Tensor:
     shape = next(iter(inputs.values())).shape[:2]
     mask = torch.ones(shape, dtype=torch.long, device=next(iter(inputs.values())).device)
     return lm(**inputs, attention_mask=mask, **options(lm, use_cache=False)).logits.float()  # type: ignore[no-any-return]
+
+
+def _padded(lm: nn.Module, ids: Tensor) -> Tensor:
+    """How far padding moves the logits (3 * LENGTH - SHARED, vocabulary) of a text beside a longer one."""
+    ids = ids.repeat(1, 3)
+    alone, mask = ids[1:, :-SHARED], torch.ones_like(ids)
+    mask[1, -SHARED:] = 0
+    beside = lm(input_ids=ids, attention_mask=mask, **options(lm, use_cache=False)).logits[1, :-SHARED].float()
+    return beside - _read(lm, input_ids=alone)[0]  # type: ignore[no-any-return]
 
 
 def _continued(lm: nn.Module, ids: Tensor) -> Tensor:

@@ -43,6 +43,13 @@ def test_a_model_that_sees_what_comes_later_is_refused(kind: str, lm: Path) -> N
     assert "\n" not in str(told.value)
 
 
+def test_a_model_whose_answers_depend_on_padding_is_refused(lm: Path) -> None:
+    """Reformer hashes what it reads into chunks of a batch's length."""
+    with pytest.raises(UserError, match="ReformerModelWithLMHead reads a text otherwise where a batch pads it") as told:
+        LanguageModel(tiny("reformer"), _tokenizer(lm))
+    assert "\n" not in str(told.value)
+
+
 def test_a_model_that_transformers_does_not_generate_with_is_told_in_one_line(lm: Path) -> None:
     """Of layers with a state alone: its cache has no length."""
     reader = LanguageModel(tiny("bamba", attn_layer_indices=[]), _tokenizer(lm)).eval()
