@@ -27,11 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, Loading
-from evalkit.encoders import _own_head
-from evalkit.encoders import _vjepa_positions as vjepa_positions
 from evalkit.encoders._tubelets import cover, last_states, states_of
+from evalkit.encoders.vjepa2 import positions as vjepa_positions
 from evalkit.errors import UserError
-from evalkit.weights import checkpoint, huggingface, peft_adapters
+from evalkit.weights import checkpoint, huggingface, own_head, peft_adapters
 from evalkit.weights.huggingface import IMAGENET, Weights
 
 logger = logging.getLogger("evalkit")
@@ -181,7 +180,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
     clip = replace(huggingface.read_clip(path, default), resize="crop", share=SHARE, center="below")
     module = VJEPA2(clip, huggingface.load(_encoder_class(), path, _LEFT_OUT, weights).encoder, config)
     if weights is None:
-        _own_head.attach(module, path, "VJEPA2ForVideoClassification")
+        own_head.attach(module, path, "VJEPA2ForVideoClassification")
     return module
 
 
