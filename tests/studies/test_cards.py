@@ -99,7 +99,9 @@ def gflops(encoder: str, frames: int, size: int) -> float:
         pytest.importorskip("open_clip", reason="needs evalkit[open_clip], which these models are of")
         return count() / 1e9
     inner = spec.settings.get("vision_config")
-    depth = "spatial_depth" if "spatial_depth" in spec.settings else "num_hidden_layers"
+    spec = replace(spec, settings={key: value for key, value in spec.settings.items() if key != "text"})
+    known = inner or spec.settings
+    depth = next(name for name in ("spatial_depth", "num_hidden_layers", "depth") if name in known)
     shallow = [{"vision_config": {**inner, depth: n}} if inner else {depth: n} for n in (1, 2)]
     one, two = (count(**settings) for settings in shallow)
     blocks = (inner or spec.settings)[depth]
