@@ -16,7 +16,7 @@ from evalkit.encoders import opengvlab, vjepa2
 from evalkit.encoders.opengvlab.model import resized
 from evalkit.errors import UserError
 from tests.encoders import opengvlab_files as files
-from tests.encoders.test_hf_image_text import clip_tokenizer
+from tests.encoders.tokenizers import clip_tokenizer
 from tests.saved import load, refusal, same, takes_batches_of_any_size_and_gives_the_same_every_time
 
 HEADS = files.HEADS
