@@ -202,7 +202,7 @@ def _flava() -> Any:
     from transformers import FlavaImageModel, FlavaTextModel
     from transformers.models.flava.modeling_flava import FlavaPreTrainedModel
 
-    class FLAVA(FlavaPreTrainedModel):
+    class FLAVA(FlavaPreTrainedModel):  # type: ignore[no-untyped-call]
         def __init__(self, config: Any) -> None:
             super().__init__(config)
             image, text = config.image_config, config.text_config
@@ -210,7 +210,7 @@ def _flava() -> Any:
             self.text_model = FlavaTextModel(text, add_pooling_layer=False)
             self.image_projection = nn.Linear(image.hidden_size, config.projection_dim)
             self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
-            self.post_init()
+            self.post_init()  # type: ignore[no-untyped-call]
 
     return FLAVA
 

@@ -77,9 +77,7 @@ def line(card: Card, words: Sequence[str]) -> list[str]:
         kept = {key: value for key, value in kept.items() if key in ("task", "adapter") or key.startswith("data.")}
         kept["ckpt"] = "demo"
         if kept.get("adapter") == "own_head" and "ckpt" not in given:
-            raise UserError(
-                f"verify {card.name}: mini=true needs ckpt=FOLDER, a checkpoint with a classifier of its own"
-            )
+            raise UserError(f"verify {card.name}: mini=true needs ckpt=PATH, a checkpoint with a classifier of its own")
         if card.is_trained and kept.get("adapter") != "own_head":
             kept |= MINI_FRAMES
             if not set(card.files) & set(given):

@@ -139,7 +139,7 @@ def gelu(x: Tensor, tanh: bool) -> Tensor:
 def block(x: Tensor, weights: Weights, name: str, internvideo2: bool) -> Tensor:
     ones = torch.ones(1)
     first = by_square(x, weights[f"{name}.norm1.weight"]) if internvideo2 else normed(x, weights, f"{name}.norm1", 1e-6)
-    query, key, value = through(first, weights, f"{name}.attn.qkv").split(DIM, -1)
+    query, key, value = through(first, weights, f"{name}.attn.qkv").chunk(3, -1)
     if internvideo2:
         query = by_square(query, weights[f"{name}.attn.q_norm.weight"])
         key = by_square(key, weights[f"{name}.attn.k_norm.weight"])
@@ -225,7 +225,9 @@ def mobileclip_gives(ids: list[int], weights: Weights) -> Tensor:
         layer = f"{start}transformer.{number}"
         first = normed(x, weights, f"{layer}.pre_norm_mha.0", 1e-5)
         parts = through(first, weights, f"{layer}.pre_norm_mha.1.qkv_proj").chunk(3, -1)
-        x = x + through(attended(*parts, heads=1, causal=True), weights, f"{layer}.pre_norm_mha.1.out_proj")
+        x = x + through(
+            attended(parts[0], parts[1], parts[2], 1, causal=True), weights, f"{layer}.pre_norm_mha.1.out_proj"
+        )
         inner = gelu(
             through(normed(x, weights, f"{layer}.pre_norm_ffn.0", 1e-5), weights, f"{layer}.pre_norm_ffn.1"), False
         )

@@ -74,7 +74,8 @@ class Block(nn.Module):
         norm: Any = nn.RMSNorm if internvideo2 else nn.LayerNorm
         self.norm1, self.attn, self.norm2 = norm(dim, 1e-6), Attention(dim, heads, internvideo2), norm(dim, 1e-6)
         self.mlp = MLP(dim, hidden, "tanh" if internvideo2 else "none")
-        self.ls1, self.ls2 = (Scale(dim), Scale(dim)) if internvideo2 else (nn.Identity(), nn.Identity())
+        scale: Any = Scale if internvideo2 else nn.Identity
+        self.ls1, self.ls2 = scale(dim), scale(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x)))
@@ -167,7 +168,8 @@ class VideoTransformer(nn.Module):
             self.register_buffer("table", sinusoid(places, dim), persistent=False)
         self.norm = nn.LayerNorm(dim, 1e-6) if norm else None
         self.pooled_dim = pooled if internvideo2 else dim
-        self.text, self.vision_proj = text, None
+        self.text: Any = text
+        self.vision_proj: Any = None
         if isinstance(text, towers.BERT):
             self.pool_norm = None if internvideo2 else nn.LayerNorm(dim, 1e-6)
             self.vision_proj = nn.Linear(self.pooled_dim, text.dim)
@@ -195,7 +197,7 @@ class VideoTransformer(nn.Module):
         states = last_states(self.blocks, x, layers)
         if self.norm is not None:
             states[-1] = self.norm(states[-1])
-        tokens = tuple(state[:, first.shape[1] :].unflatten(1, (grid[0], -1)) for state in states)
+        tokens = tuple(state[:, first.shape[1] :].reshape(len(state), grid[0], -1, self.dim) for state in states)
         pooled, frames = self._pooled(states[-1], tokens[-1])
         return EncoderOutput(tokens[-1], pooled, tokens if layers > 1 else (), frames)
 
@@ -268,7 +270,7 @@ def encoder(
 
 def attended(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Values (B, N, D) that queries attend to by keys, in as many heads."""
-    query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key, value))
+    query, key, value = (part.reshape(*part.shape[:2], heads, -1).transpose(1, 2) for part in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
@@ -283,10 +285,10 @@ def resized(positions: Tensor, of: tuple[int, int, int], grid: tuple[int, int, i
     """Positions (1, N, D) of one grid as those of another."""
     if of == grid:
         return positions
-    maps = positions[0].unflatten(0, of).movedim(-1, 1)  # (T', D, H', W')
+    maps = positions[0].reshape(*of, -1).movedim(-1, 1)  # (T', D, H', W')
     if of[1:] != grid[1:]:
         maps = F.interpolate(maps, grid[1:], mode="bicubic", align_corners=False)
     steps = maps.flatten(1).T[None]  # (1, D x H' x W', T')
     if of[0] != grid[0]:
         steps = F.interpolate(steps, grid[0], mode="linear", align_corners=False)
-    return steps[0].T.unflatten(1, (-1, *grid[1:])).movedim(1, -1).reshape(1, -1, positions.shape[-1])
+    return steps[0].T.reshape(grid[0], -1, *grid[1:]).movedim(1, -1).reshape(1, -1, positions.shape[-1])

@@ -31,6 +31,7 @@ SUFFIXES = (".pth", ".pt", ".bin")
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 3200: 25}  # by width
 SIZES = (224, 336, 384, 448)  # pixels that published positions were made for
 TUBES = 8  # in time, of the sines and cosines of VideoMAE v2 (16 frames in twos) and UMT (8 frames)
+TUBES_2 = 4  # of UMT's second stage
 TEXT_TOKENS = {"umt": 32, "internvideo2": 40}  # that the authors cut texts at
 LLAMA_TOKENS = 80
 LORA = 32 / 16  # alpha over rank, of InternVL-C's text tower
@@ -60,8 +61,8 @@ def recognizes(weights: Mapping[str, Tensor]) -> bool:
 def pretrained(path: Path, loading: Loading, weights: object = None) -> VideoTransformer:
     """Load the encoder of a released file strictly.
 
-    No file states its clip: 16 frames of VideoMAE v2, 8 of UMT and of InternVideo2 CLIP, of other InternVideo2 as many
-    as its positions were made for; 224 pixels, or what stored positions were made for, with ImageNet's mean and std.
+    No file states its clip: 16 frames of VideoMAE v2, 8 of UMT, 4 of its second stage, 8 of InternVideo2 CLIP, else as
+    many as its positions were made for; 224 pixels, or what stored positions were made for, with ImageNet's mean and std.
     With a text tower, frames are squashed to a square by bicubics, as in the authors' evaluations, else cut.
 
     Args:
@@ -195,7 +196,9 @@ def _settings(held: Mapping[str, Tensor], path: Path, loading: Loading) -> tuple
     kind = "internvideo2" if internvideo2 else "videomae_v2" if tubelet[0] > 1 else "umt"
     stored = vision.get("pos_embed")
     side = SIZES[0] // tubelet[1]
-    grid = (TUBES, side, side) if stored is None else _grid(stored.shape[1] - internvideo2, tubelet[1], path)
+    text = _text_settings(held, kind)
+    times = TUBES if text is None else TUBES_2
+    grid = (times, side, side) if stored is None else _grid(stored.shape[1] - internvideo2, tubelet[1], path)
     settings: dict[str, Any] = {
         "model_type": kind,
         "dim": dim,
@@ -209,7 +212,6 @@ def _settings(held: Mapping[str, Tensor], path: Path, loading: Loading) -> tuple
     }
     if internvideo2:
         settings["pooled"] = len(vision.get("clip_projector.cross_attn.proj.bias", ()))
-    text = _text_settings(held, kind)
     clip = replace(IMAGENET, frames=grid[0] * tubelet[0], size=grid[1] * tubelet[1])
     if text is not None or "vision_align.1.weight" in held:
         clip = replace(clip, resize="squash", interpolation="bicubic")

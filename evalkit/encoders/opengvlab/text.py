@@ -147,7 +147,7 @@ class MobileCLIP(nn.Module):
         ids = self._read(texts, padding=True, truncation=True, max_length=self.tokens, return_tensors="pt")["input_ids"]
         ids = ids.to(self.projection_layer.device)
         _check_ids(ids, self.embedding_layer.num_embeddings, self.tokenizer)
-        positions = self.positional_embedding.pos_embed.pos_embed[:, 0, : ids.shape[1]]  # type: ignore[index,union-attr]
+        positions = self.positional_embedding.pos_embed.pos_embed[:, 0, : ids.shape[1]]  # type: ignore[index]
         x = self.embedding_layer(ids) + positions
         for layer in self.transformer:
             x = layer(x)
@@ -231,8 +231,7 @@ def _word_pieces(place: Path | None, tokens: int, known: int) -> Any:
     Raises:
         UserError: there is none, or it cannot be read, or it is another model's.
     """
-    from tokenizers import Tokenizer
-    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers import BertWordPieceTokenizer, Tokenizer
 
     if place is not None and place.is_dir():
         place = next((file for name in ("vocab.txt", "tokenizer.json") if (file := place / name).is_file()), place)
