@@ -62,8 +62,8 @@ def pretrained(path: Path, loading: Loading, weights: object = None) -> VideoTra
     """Load the encoder of a released file strictly.
 
     No file states its clip: 16 frames of VideoMAE v2, 8 of UMT, 4 of its second stage, 8 of InternVideo2 CLIP, else as
-    many as its positions were made for; 224 pixels, or what stored positions were made for, with ImageNet's mean and std.
-    With a text tower, frames are squashed to a square by bicubics, as in the authors' evaluations, else cut.
+    many as its positions were made for; 224 pixels, or what stored positions were made for, with ImageNet's mean and
+    std. With a text tower, frames are squashed to a square by bicubics, as in the authors' evaluations, else cut.
 
     Args:
         path: the file.
