@@ -2,8 +2,8 @@
 
 Its own code lies beside its weights (auto_map), which evalkit never runs, and transformers has no such model; so it is
 written here, with modules named as in its files. A vision transformer over the patches of single frames, all of which
-attend to each other; queries and keys are turned by time, row and column. Every patch of a frame is seen: patches that a
-codec chooses are not supported.
+attend to each other; queries and keys are turned by time, row and column. Every patch of a frame is seen: those that
+a codec chooses are not supported.
 """
 
 from __future__ import annotations
