@@ -8,6 +8,7 @@ import logging
 import pickle
 import re
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -179,7 +180,8 @@ def read_outline(path: Path, *, trust: bool = False) -> dict[str, Tensor]:
         bounded.check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            sets = weight_sets(torch.load(path, map_location="meta", weights_only=not trust))
+            mapped = zipfile.is_zipfile(path)  # so that no value is read
+            sets = weight_sets(torch.load(path, map_location="meta", weights_only=not trust, mmap=mapped))
     except Exception:  # a damaged pickle raises almost anything
         return {}
     return sets.get(_first_set(sets), {}) if sets else {}
