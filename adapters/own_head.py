@@ -22,9 +22,12 @@ class Settings(AdapterSettings):
     Attributes:
         labels: a text file with the names of the checkpoint's classes in its order, one in each line, where it does not
             name them as the data set does.
+        subset: the checkpoint has labels that the data set has not, which are left out before the softmax: one of
+            Kinetics-710 on kinetics400.
     """
 
     labels: Path | None = None
+    subset: bool = False
 
 
 class Classifier(Adapter):
@@ -75,8 +78,9 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classif
     if read is None:
         raise UserError(
             "adapter=own_head needs a classifier (...ForVideoClassification) in a folder or hub name of transformers' "
-            "VideoMAE, ViViT, TimeSformer or V-JEPA 2, and this encoder has none: adapter=probe trains one"
+            "VideoMAE, ViViT, TimeSformer or V-JEPA 2, or in a file of VideoMAE v2, UMT or InternVideo2, and this "
+            "encoder has none: adapter=probe trains one"
         )
     several, head = multi_label(task), read()
     labels = read_labels(settings.labels, len(head.labels)) if settings.labels else head.labels
-    return Classifier(head, class_order(labels, task.classes), task.views.clips, several)
+    return Classifier(head, class_order(labels, task.classes, settings.subset), task.views.clips, several)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evalkit.heads.adapter import AdapterSettings as AdapterSettings
     from evalkit.heads.adapter import Training as Training
 
-Sampling = Literal["uniform", "segments", "linspace", "middle", "fps", "dense", "leading"]
+Sampling = Literal["uniform", "segments", "linspace", "middle", "interleaved", "fps", "dense", "leading"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class Views:
         Encoder and most video language models); the first where F is 1;
       * `middle`: of the span's T frames the middle one of those from k T // F to before (k + 1) T // F, the earlier of
         two (InternVideo2); a span shorter than F frames shows each once, and then its last;
+      * `interleaved`: of the span's T frames number (k C + c) T // (F C) in clip c of C, so that each clip covers the
+        span, and starts a C-th of a step after the one before (VideoMAE, UMT and InternVideo2 on SSv2);
       * `fps`: the frames shown at k / fps from the span's start (LongViViT); a span shorter than F / fps holds
         its last frame;
       * `dense`: every `stride`-th frame of the source; clips start evenly spaced over the span (VideoGLUE); a span
@@ -91,11 +93,12 @@ class Views:
         a span shorter than F frames is shown again from its start.
 
     Attributes:
-        sampling: which frames: uniform, segments, linspace, middle, fps, dense or leading.
+        sampling: which frames: uniform, segments, linspace, middle, interleaved, fps, dense or leading.
         frames: frames in one clip; None means the encoder's own number.
         fps: frames per second, for `fps`.
         stride: step in source frames, for `dense`.
-        clips: temporal views, evenly spaced; for all but `fps` and `dense` the span is cut into that many parts.
+        clips: temporal views, evenly spaced; but for `fps`, `dense` and `interleaved` the span is cut into as many
+            parts.
         crops: spatial views: 1 is the center, 3 are start, center and end along the longer side.
         resize: `crop` scales the shorter side to `size` / `share` and cuts a square; `squash` scales both sides to
             `size`; `squash_crop` scales both to `size` / `share` and cuts; None means the encoder's own way.

@@ -23,6 +23,7 @@ class Loading:
             tokenizer as transformers saves it
         heads: attention heads, for weights that do not tell (facebookresearch's V-JEPA 2); 0: by their size
         positions: of V-JEPA's files that do not tell: rotary is V-JEPA 2, sincos_uniform and sincos are V-JEPA 1
+        parts: files with the rest of an encoder that is published in several: [VISION.pt,TEXT.pth] (InternVideo2 CLIP)
         trust: load a pickle that can run code, or a folder that names code of its own; only where you trust the maker
     """
 
@@ -31,4 +32,5 @@ class Loading:
     tokenizer: Path | None = None
     heads: Annotated[int, Ge(0)] = 0
     positions: Positions = "auto"
+    parts: tuple[Path, ...] = ()
     trust: bool = False

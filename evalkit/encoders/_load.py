@@ -30,10 +30,11 @@ def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder
 
     Args:
         ckpt: `demo`; the name of a preset in configs/, which stands for its model on the Hugging Face hub; a folder
-            that evalkit or transformers wrote; an official VideoPrism .npz, V-JEPA .pth.tar or V-JEPA 2 .pt; a weights
-            file with its config.json or open_clip_config.json beside it, or with `model=`; `organization/model` on the
-            hub; `random:NAME` for a preset with random weights; `timm:NAME` or `open_clip:MODEL/TAG` of these
-            libraries; `package.module:function` or an entry point's name for your own.
+            that evalkit or transformers wrote; an official VideoPrism .npz, V-JEPA .pth.tar, V-JEPA 2 .pt, or file of
+            VideoMAE v2, UMT or InternVideo2; a weights file with its config.json or open_clip_config.json beside it, or
+            with `model=`; `organization/model` on the hub; `random:NAME` for a preset with random weights; `timm:NAME`
+            or `open_clip:MODEL/TAG` of these libraries; `package.module:function` or an entry point's name for your
+            own.
         seed: of random weights.
         settings: fields of `evalkit.api.Loading`, which are the keys of `encoder.*`; more are arguments for a function
             of your own, or of `random:NAME` the family's settings, and the clip's frames and size, in place of the
@@ -109,6 +110,10 @@ def _loading(settings: dict[str, Any]) -> Loading:
         value = getattr(loading, name)
         if not isinstance(value, str) and not (name == "tokenizer" and (value is None or isinstance(value, Path))):
             raise UserError(f"encoder.{name}={str(value)[:60]}: expected text")
+    parts = (loading.parts,) if isinstance(loading.parts, str | Path) else loading.parts
+    loading = replace(loading, parts=tuple(Path(part).expanduser() for part in parts))
+    if absent := [part for part in loading.parts if not part.is_file()]:
+        raise UserError(f"encoder.parts: no such file: {absent[0]}")
     if loading.tokenizer is None:
         return loading
     tokenizer = Path(loading.tokenizer).expanduser()
@@ -195,11 +200,22 @@ def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module
         module = spec_of(loading.model, loading.tokenizer).build() if values else _architecture(loading, via)
         checkpoint.load_strictly(module, weights, path)
         return module
+    outline: dict[str, torch.Tensor] | None = None
+    for name in names("encoder"):
+        known: Any = module_and_factory("encoder", name)[0]
+        # Names and shapes tell it, whatever lies beside.
+        if path.suffix in getattr(known, "SUFFIXES", ()) and hasattr(known, "recognizes"):
+            outline = checkpoint.read_outline(path, trust=loading.trust) if outline is None else outline
+            if known.recognizes(outline):
+                _refuse_ignored(str(path), loading, "heads", "prefix", "tokenizer", "parts")
+                return known.pretrained(path, loading)  # type: ignore[no-any-return]
     if (path.parent / "config.json").is_file() and path.suffix != ".npz":
         return _from_folder(path.parent, path, loading, via)
     for name in names("encoder"):
         family: Any = module_and_factory("encoder", name)[0]
         # Lightning's own ending says nothing of the family; who gives a prefix and no model means a known layout.
+        if hasattr(family, "recognizes"):
+            continue
         if path.suffix in getattr(family, "SUFFIXES", ()) and (path.suffix != ".ckpt" or loading.prefix):
             _refuse_ignored(
                 str(path), loading, *(("tokenizer",) if path.suffix == ".npz" else ("heads", "positions", "prefix"))

@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, Loading
-from evalkit.encoders import _own_head
 from evalkit.encoders._tubelets import cover, last_states
 from evalkit.errors import UserError
-from evalkit.weights import huggingface
+from evalkit.weights import huggingface, own_head
 from evalkit.weights.huggingface import IMAGENET, Weights
 
 
@@ -167,7 +166,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VideoTr
     model = huggingface.load(getattr(transformers, family.model), path, family.left_out, weights, **family.arguments)
     module = VideoTransformer(clip, model)
     if weights is None:
-        _own_head.attach(module, path, family.classifier)
+        own_head.attach(module, path, family.classifier)
     return module
 
 

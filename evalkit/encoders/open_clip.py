@@ -1,4 +1,4 @@
-"""Image-text encoders of the package open_clip, by their names there: ckpt=open_clip:ViT-B-16/laion2b_s34b_b88k.
+"""Image-text encoders of the package open_clip, CoCa among them: ckpt=open_clip:ViT-B-16/laion2b_s34b_b88k.
 
 https://github.com/mlfoundations/open_clip. An optional extra: pip install 'evalkit[open_clip]'. A name is a model and
 its weights' tag, `hf-hub:organization/model`, or a folder with open_clip_config.json and the weights. A file of
@@ -178,7 +178,7 @@ def _assemble(name: str, model: Any, clip: Clip | None = None) -> FrameEncoder:
     if not towers.depth:
         raise UserError(f"open_clip's {name} is no vision transformer, so evalkit cannot read its tokens")
     trunk = getattr(model.visual, "trunk", None)
-    width = trunk.num_features if trunk is not None else model.visual.ln_post.normalized_shape[0]
+    width = trunk.num_features if trunk is not None else model.visual.conv1.out_channels  # CoCa's last norm is narrower
     with torch.no_grad():  # what heads and projections there are differs from model to model
         pooled = model.encode_image(torch.zeros(1, 3, size, size)).shape[-1]
     return FrameEncoder(clip, towers, width, pooled, Texts(name, model))

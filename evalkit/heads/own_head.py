@@ -31,11 +31,16 @@ class OwnHead(NamedTuple):
     joined: bool = False
 
 
-def class_order(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
+def class_order(labels: Sequence[str], classes: Sequence[str], subset: bool = False) -> list[int]:
     """For each class of a data set its number among a checkpoint's labels, by name.
 
     Case does not count, and underscores are spaces, as are the marks of SSv2's templates and Diving48's lists:
     "Bending [something]" is "bending something", "['Inward', '35som']" is "Inward+35som". Nothing else is guessed.
+
+    Args:
+        labels: of the checkpoint.
+        classes: of the data set.
+        subset: the checkpoint may have labels that the data set has not.
 
     Raises:
         UserError: a name is missing on one side, or is there twice, or the labels are no names.
@@ -51,7 +56,7 @@ def class_order(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
             raise UserError(f"labels {same} and {number} of the checkpoint are both {label!r}")
     wanted = {_plain(name): name for name in classes}
     absent = [name for plain, name in wanted.items() if plain not in numbers]
-    other = [labels[number] for plain, number in numbers.items() if plain not in wanted]
+    other = [] if subset else [labels[number] for plain, number in numbers.items() if plain not in wanted]
     if absent or other:
         parts = [
             f"{len(names)} of its {count} {what} ({_listed(names, known)})"
@@ -65,6 +70,7 @@ def class_order(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
             f"the checkpoint's labels are not the data set's classes: {'; '.join(parts)}. If the order is another or "
             "names are spelled otherwise, give adapter.labels=FILE, a text file with the data set's names in the "
             "checkpoint's order, one in each line"
+            + ("" if absent else "; adapter.subset=true leaves the checkpoint's other labels out")
         )
     return [numbers[_plain(name)] for name in classes]
 

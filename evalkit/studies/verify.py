@@ -19,8 +19,8 @@ from evalkit.studies.cards import Card
 from evalkit.weights import huggingface
 
 WIDEST = 8.0  # points from the lower to the upper end of an interval, from which on nothing is confirmed
-# Of a head that is trained on a miniature: enough to see that the line runs.
-MINI = {"adapter.epochs": "1", "clip.frames": "8"}
+# On a miniature, enough to see that the line runs; V-JEPA takes any clip, and reads thousands of tokens of its own.
+MINI_FRAMES, MINI_VJEPA = {"clip.frames": "8"}, {"clip.size": "112"}
 SAME_WEIGHTS = 0.01  # share by which the parameters of a checkpoint may differ from the card's
 # Words of the user's own beside a card's line: what is measured stays the same.
 _OF_THE_LINE = ("task", "adapter", "adapter.from", "lm", "lm.precision", "config", "suite")
@@ -77,11 +77,13 @@ def line(card: Card, words: Sequence[str]) -> list[str]:
         kept = {key: value for key, value in kept.items() if key in ("task", "adapter") or key.startswith("data.")}
         kept["ckpt"] = "demo"
         if kept.get("adapter") == "own_head" and "ckpt" not in given:
-            raise UserError(
-                f"verify {card.name}: mini=true needs ckpt=FOLDER, a checkpoint with a classifier of its own"
-            )
-        if card.is_trained and kept.get("adapter") != "own_head" and not set(card.files) & set(given):
-            kept |= MINI
+            raise UserError(f"verify {card.name}: mini=true needs ckpt=PATH, a checkpoint with a classifier of its own")
+        if card.is_trained and kept.get("adapter") != "own_head":
+            kept |= MINI_FRAMES
+            if not set(card.files) & set(given):
+                kept["adapter.epochs"] = "1"
+            if "ckpt" in given and card.preset.family.startswith("vjepa2"):
+                kept |= MINI_VJEPA
     return joined({**kept, **given})
 
 
@@ -115,9 +117,11 @@ def missing_parts(card: Card, config: Config) -> list[str]:
 
 def mini_verdict(card: Card, record: Mapping[str, Any]) -> tuple[str, bool]:
     """What a miniature tells: that the line runs."""
-    score = record["scores"][0]
+    score, views, clip = record["scores"][0], record["task"]["protocol"]["views"], record["encoder"]["clip"]
+    seen, own = ((shape["frames"], shape["size"]) for shape in (views, clip))
+    smaller = "" if seen == own else f" on clips of {seen[0]} x {seen[1]} in place of its {own[0]} x {own[1]}"
     return (
-        f"{card.name}: the line runs on {record['task']['name']} with ckpt={record['encoder']['ckpt']}, "
+        f"{card.name}: the line runs on {record['task']['name']} with ckpt={record['encoder']['ckpt']}{smaller}, "
         f"{score['metric']} {score['value']:.1f}, which says nothing of the published "
         f"{next(iter(card.expected.values())):g}",
         True,

@@ -64,6 +64,9 @@ def frame_indices(
             starts = np.arange(min(total, count) + 1) * count // min(total, count)
             middles = (starts[:-1] + starts[1:] - 1) // 2
             indices = first + middles[np.minimum(clip * frames + step, len(middles) - 1)]
+        case "interleaved":
+            parts = clip if drawn is None else _numbers(drawn, views.clips, frames) * views.clips
+            indices = first + ((step * views.clips + parts) * (last - first + 1) // total).astype(np.int64)
         case "leading" if drawn is None:
             count, places = last - first + 1, clip * frames + step
             indices = first + (places * (count // total) if count >= total else places % count)

@@ -8,6 +8,7 @@ import logging
 import pickle
 import re
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ class Weights(dict[str, Tensor]):
     prefix = ""
 
 
-def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> Weights:
+def read_weights(path: Path, *, prefix: str = "", trust: bool = False, lora: bool = False) -> Weights:
     """Read tensors by name from a .safetensors file, or a .pt / .pth / .ckpt / .bin file.
 
     Args:
@@ -50,6 +51,7 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> Weight
             training checkpoint. It may start with the part of the training state that holds them: `state_dict_ema.`
             `+vision.` adds it to all names, for a model that wraps what was saved.
         trust: see `read_pickle`.
+        lora: what LoRA adds may lie beside the weights: who reads them adds it.
 
     Raises:
         UserError: the file is missing, damaged, of another kind, a pickle that would run code, or has no such prefix;
@@ -79,7 +81,8 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False) -> Weight
         names = {f"{part}.{name}": value for part, weights in sets.items() for name, value in weights.items()}
     elif not prefix:
         names = choose_set(sets, path)
-    peft_adapters.refuse_names(names, path)
+    if not lora:
+        peft_adapters.refuse_names(names, path)
     for name, value in names.items():
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             kind = "quantized" if value.is_quantized else "without content" if value.is_meta else "sparse"
@@ -166,6 +169,22 @@ def read_pickle(path: Path, *, trust: bool = False) -> Any:
         ) from error
     except Exception as error:  # a damaged pickle raises almost anything
         raise UserError(f"cannot read weights {path}: {type(error).__name__}: {_line(error)}") from error
+
+
+def read_outline(path: Path, *, trust: bool = False) -> dict[str, Tensor]:
+    """Names and shapes of a file's weights, in the set that is taken first; their values stay on disk.
+
+    Empty where the file cannot be read: who reads it in earnest says why.
+    """
+    try:
+        bounded.check_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mapped = zipfile.is_zipfile(path)  # so that no value is read
+            sets = weight_sets(torch.load(path, map_location="meta", weights_only=not trust, mmap=mapped))
+    except Exception:  # a damaged pickle raises almost anything
+        return {}
+    return sets.get(_first_set(sets), {}) if sets else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -113,6 +113,20 @@ def test_labels_without_names_are_given_in_a_file(tmp_path: Path) -> None:
     assert "wanted a text file with a name in each line" in refusal(encoder, labels=tmp_path / "none")
 
 
+def test_labels_beyond_the_data_sets_classes_are_left_out_on_request(tmp_path: Path) -> None:
+    path = folder(tmp_path, "timesformer")
+    encoder, fewer = load(path), replace(TASK, classes=CLASSES[:4])
+    told = refusal(encoder, fewer)
+    assert "2 of its 6 labels are no class of the data set" in told and "adapter.subset=true leaves" in told
+    inputs = video(path, encoder)
+    pooled = encoder(inputs).pooled[:, None]
+    adapter = make_adapter("own_head", encoder, fewer, subset=True)
+    assert same(adapter(pooled)[:, 0], reference(path, inputs)[:, :4], 1e-5)
+    missing = replace(TASK, classes=("f", "air drums"))
+    with pytest.raises(UserError, match="1 of its 2 classes are no label of the checkpoint"):
+        make_adapter("own_head", encoder, missing, subset=True)
+
+
 def test_names_that_do_not_match_and_checkpoints_without_a_head_are_refused(tmp_path: Path) -> None:
     path = folder(tmp_path, "timesformer")
     other = replace(TASK, classes=("f", "e", "air drums", "spinning something", "d", "c"))

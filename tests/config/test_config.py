@@ -263,8 +263,8 @@ def test_a_task_that_names_no_adapter_is_probed() -> None:
         (["seed=4294967296"], "seed=4294967296: expected a whole number below 2 to the 32nd"),
         (
             ["clip.sampling=unifrom"],
-            "clip.sampling=unifrom is not one of uniform, segments, linspace, middle, fps, dense, leading. "
-            "Did you mean 'uniform'?",
+            "clip.sampling=unifrom is not one of uniform, segments, linspace, middle, interleaved, fps, dense, "
+            "leading. Did you mean 'uniform'?",
         ),
         (["device=gpu"], "device=gpu is not one of auto, cpu, cuda, mps."),
         (["clip.crops=2"], "clip.crops=2 is not one of 1, 3."),

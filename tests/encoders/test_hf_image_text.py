@@ -1,4 +1,3 @@
-import string
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from evalkit.api import Clip, has_text
 from evalkit.encoders import Spec, load_encoder, read_preset
 from evalkit.errors import UserError
+from tests.encoders.tokenizers import bert_tokenizer, clip_tokenizer, gemma_tokenizer
 from tests.saved import (
     HALF,
     change,
@@ -47,9 +47,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "vision_config": {**TOWER, "num_patches": 16, "patch_size": 8},
         "text_config": {**WORDS, "vocab_size": 60, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1},
     },
+    "flava": {
+        "projection_dim": 10,
+        "image_config": {**IMAGE, "layer_norm_eps": 1e-5},
+        "text_config": {**WORDS, "hidden_size": 18, "vocab_size": 40},
+        "multimodal_config": TOWER,
+    },
 }
-NAMES = {"clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2"}
-EXTRA = {"clip": 1, "siglip": 0, "siglip2": 0}
+NAMES = {"clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2", "flava": "Flava"}
+EXTRA = {"clip": 1, "siglip": 0, "siglip2": 0, "flava": 1}
 # As beside the published weights, but for the size.
 PREPROCESSORS: dict[str, dict[str, Any]] = {
     "clip": {
@@ -75,13 +81,25 @@ PREPROCESSORS: dict[str, dict[str, Any]] = {
         "patch_size": 8,
         "rescale_factor": 1 / 255,
     },
+    "flava": {
+        "crop_size": 32,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "FlavaFeatureExtractor",
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "rescale_factor": 1 / 255,
+        "resample": 3,
+        "size": 32,
+    },
 }
 KINDS = sorted(SETTINGS)
-CLIPS = {"clip": (32, "crop"), "siglip": (35, "squash"), "siglip2": (32, "crop")}
+CLIPS = {"clip": (32, "crop"), "siglip": (35, "squash"), "siglip2": (32, "crop"), "flava": (32, "squash")}
 TEXTS = ["a ring", "A red ring grows, then a Blue circle moves left", "b"]
 PRESETS = [
     *("clip_base", "clip_base_32", "clip_large", "clip_large_336", "siglip_base", "siglip_so400m"),
-    *("siglip2_base", "siglip2_large", "siglip2_so400m"),
+    *("siglip2_base", "siglip2_large", "siglip2_so400m", "flava"),
 ]
 
 
@@ -90,18 +108,6 @@ def model(kind: str, name: str = "Model", **changes: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return getattr(transformers, NAMES[kind.split("_")[0]] + name)(config).eval()
-
-
-def clip_tokenizer(folder: Path) -> None:
-    letters = [*string.ascii_lowercase, ","]
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    transformers.CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[]).save_pretrained(folder)
-
-
-def gemma_tokenizer(folder: Path) -> None:
-    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", ",", *string.ascii_letters]
-    vocab = {piece: i for i, piece in enumerate(pieces)}
-    transformers.GemmaTokenizer(vocab=vocab, merges=[], add_bos_token=False, add_eos_token=True).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +119,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> dict[
     clip_tokenizer(made["clip"])
     transformers.SiglipTokenizer(str(vocabulary)).save_pretrained(made["siglip"])
     gemma_tokenizer(made["siglip2"])
+    bert_tokenizer(made["flava"])
     return made
 
 
@@ -139,6 +146,12 @@ def patches(images: Tensor) -> dict[str, Tensor]:
 def seen(folder: Path, kind: str, images: Tensor) -> Any:
     """What transformers' own image features are of images (N, 3, H, W), with the hidden states beside."""
     inputs = patches(images) if kind == "siglip2" else {"pixel_values": images, "interpolate_pos_encoding": True}
+    if kind == "flava":  # whose image features are those of every token, projected
+        whole = reference(folder, kind)
+        with torch.no_grad():
+            out = whole.image_model(**inputs, output_hidden_states=True)
+            out.pooler_output = whole.get_image_features(**inputs).pooler_output[:, 0]
+        return out
     with torch.no_grad():
         return reference(folder, kind).get_image_features(**inputs, output_hidden_states=True)
 
@@ -152,7 +165,7 @@ def test_it_gives_what_transformers_gives_of_pixels_scaled_as_the_folder_says(
     out = seen(folders[kind], kind, inputs.flatten(0, 1))
     encoded = encoder(inputs)
     assert (encoder.clip.frames, encoder.clip.size, encoder.clip.resize) == (8, *CLIPS[kind])
-    assert (encoder.dim, encoder.pooled_dim) == (24, 10 if kind == "clip" else 24)
+    assert (encoder.dim, encoder.pooled_dim) == (24, 10 if kind in ("clip", "flava") else 24)
     assert encoded.tokens.shape == (2, 8, 16, 24) and encoded.layers == ()
     assert same(encoded.tokens.flatten(0, 1), out.last_hidden_state[:, EXTRA[kind] :], 1e-6)
     assert same(encoded.frames.flatten(0, 1), out.pooler_output, 1e-6)
@@ -210,6 +223,8 @@ def test_texts_are_tokenized_and_embedded_as_the_family_was_trained(folders: dic
             [8, 1, *[0] * 10],
         ],
         "siglip": [],
+        # a word that is not there in letters is unknown: r, a
+        "flava": [[2, 5, 22, 32, 33, 34, 3], [2, 5, 22, 35, 36, 22, 32, 33, 34, 1, 31, 3], [2, 6, 3]],
     }[kind]
     if kind == "siglip":
         tokenizer = transformers.SiglipTokenizer(str(folders[kind] / "spiece.model"))
@@ -218,6 +233,7 @@ def test_texts_are_tokenized_and_embedded_as_the_family_was_trained(folders: dic
     for text, row, found in zip(TEXTS, rows, encoder.encode_text(TEXTS), strict=True):
         with torch.no_grad():
             wanted = reference(folders[kind], kind).get_text_features(torch.tensor([row])).pooler_output[0]
+        wanted = wanted[0] if kind == "flava" else wanted  # of every token
         assert same(found, wanted, 1e-6), text
 
 
@@ -280,6 +296,7 @@ def refusal_of_text(folder: Path, **settings: Any) -> str:
         ("clip", "text_model.encoder.layers.0.mlp.fc1.weight"),
         ("siglip", "vision_model.head.probe"),
         ("siglip2", "text_model.head.weight"),
+        ("flava", "text_projection.weight"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(folders: dict[str, Path], kind: str, name: str) -> None:
@@ -377,4 +394,5 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_states_its_models_clip(name: str) -> None:
     spec = read_preset(name)
-    assert spec.clip.size == spec.settings["vision_config"]["image_size"]
+    vision = spec.settings.get("vision_config") or spec.settings["image_config"]
+    assert spec.clip.size == vision["image_size"]

@@ -42,6 +42,37 @@ TINY_PE = {  # Perception Encoder's trunk is timm's, and its frames' vectors com
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
     "custom_text": True,
 }
+TINY_COCA = {  # tokens are wider than the frames' vectors, which attention pools
+    "embed_dim": 16,
+    "vision_cfg": {
+        "image_size": 32,
+        "layers": 2,
+        "width": 64,
+        "head_width": 32,
+        "patch_size": 8,
+        "attentional_pool": True,
+        "attn_pooler_heads": 2,
+        "output_tokens": True,
+    },
+    "text_cfg": {
+        "context_length": 76,
+        "vocab_size": 49408,
+        "width": 16,
+        "heads": 2,
+        "layers": 2,
+        "embed_cls": True,
+        "output_tokens": True,
+    },
+    "multimodal_cfg": {
+        "context_length": 76,
+        "vocab_size": 49408,
+        "width": 16,
+        "heads": 2,
+        "layers": 1,
+        "attn_pooler_heads": 2,
+    },
+    "custom_text": True,
+}
 PE_PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
 
 
@@ -137,6 +168,22 @@ def test_a_perception_encoder_gives_what_open_clip_gives(tmp_path: Path) -> None
         assert same(encoded.tokens.flatten(0, 1), model.visual.trunk.forward_features(frames)[:, 1:], 1e-5)
         assert same(encoder(video).pooled, encoded.pooled, 1e-6) and len(encoded.layers) == 2
         assert same(encoder.encode_text(texts), model.encode_text(tokenize(texts)), 1e-5)
+
+
+def test_coca_gives_what_open_clip_gives(tmp_path: Path) -> None:
+    open_clip = real()
+    encoder: Any = load_encoder(str(write(tmp_path, TINY_COCA, {})))
+    model = open_clip.create_model(f"local-dir:{tmp_path}").eval()
+    assert (encoder.dim, encoder.pooled_dim) == (64, 16) and has_text(encoder)
+    video, texts = torch.randn(1, 2, 3, 32, 32), ["a red ring", "Two dogs"]
+    tokenize = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    with torch.no_grad():
+        encoded, frames = encoder(video, layers=2), video.flatten(0, 1)
+        states = model.visual.forward_intermediates(frames, output_fmt="NLC")["image_intermediates"]
+        assert [same(f.flatten(0, 1), s, 1e-6) for f, s in zip(encoded.layers, states, strict=True)] == [True, True]
+        wanted = model.encode_image(frames)  # which open_clip normalizes
+        assert same(torch.nn.functional.normalize(encoded.frames[0], dim=-1), wanted, 1e-6)
+        assert same(encoder.encode_text(texts), model.encode_text(tokenize(texts)), 1e-6)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.api import Clip, Example, Task, Views
-from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder, vjepa2
+from evalkit.encoders import Spec, load_encoder, read_preset, save_encoder
+from evalkit.encoders.vjepa2 import model as vjepa2
 from evalkit.errors import UserError
 from evalkit.metrics.classification import top1_top5
 from evalkit.weights import checkpoint
@@ -244,13 +245,20 @@ def test_v_jepa_2_is_told_by_its_setting_or_its_predictor(
     assert not same(moved.tokens.flatten(1, 2), definition(random_weights(), torch.zeros(1), video()), 1e-3)
 
 
-def test_a_size_that_v_jepa_1_has_not_is_v_jepa_2s_and_the_log_says_so(
+def test_without_a_table_another_size_is_what_the_code_writes_so_and_the_log_says_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """V-JEPA 2's code writes no table, and V-JEPA 1's one for each part: of one alone it is not known what it is."""
     torch.save(wrong(), tmp_path / "mine.pt")
     with caplog.at_level(logging.WARNING, "evalkit"):
         assert load(tmp_path / "mine.pt", heads=HEADS).positions is None
     assert "holds no table of positions (pos_embed), as V-JEPA 2's code writes it" in caplog.text
+    half = predictor(2) | {"module.backbone.predictor_pos_embed": torch.zeros(1, 12, DIM)}
+    torch.save(released(wrong(), predictor=half), tmp_path / "half.pt")
+    told = refusal(tmp_path / "half.pt", heads=HEADS)
+    assert "holds no table of positions (pos_embed), so it may be V-JEPA 1 or V-JEPA 2" in told
+    assert load(tmp_path / "half.pt", heads=HEADS, positions="rotary").positions is None
+    assert load(tmp_path / "half.pt", heads=HEADS, positions="sincos").positions is not None
 
 
 def test_a_folder_of_the_one_does_not_load_as_the_other(tmp_path: Path) -> None:

@@ -98,9 +98,12 @@ def gflops(encoder: str, frames: int, size: int) -> float:
     if spec.family == "open_clip":  # whose models have names, and no settings
         pytest.importorskip("open_clip", reason="needs evalkit[open_clip], which these models are of")
         return count() / 1e9
-    inner = spec.settings.get("vision_config")
-    depth = "spatial_depth" if "spatial_depth" in spec.settings else "num_hidden_layers"
-    shallow = [{"vision_config": {**inner, depth: n}} if inner else {depth: n} for n in (1, 2)]
+    part = next((name for name in ("vision_config", "image_config") if name in spec.settings), "")
+    inner = spec.settings.get(part)
+    spec = replace(spec, settings={key: value for key, value in spec.settings.items() if key != "text"})
+    known = inner or spec.settings
+    depth = next(name for name in ("spatial_depth", "num_hidden_layers", "depth") if name in known)
+    shallow = [{part: {**inner, depth: n}} if inner else {depth: n} for n in (1, 2)]
     one, two = (count(**settings) for settings in shallow)
     blocks = (inner or spec.settings)[depth]
     return float(one + (blocks - 1) * (two - one)) / 1e9

@@ -27,6 +27,14 @@ def scored(card: cards.Card, *scores: tuple[str, float, float, float], **data: A
     }
 
 
+def mini(task: str, card: cards.Card, seen: tuple[int, int]) -> dict[str, Any]:
+    """A record of a miniature, by an encoder of 16 frames and 288 pixels, with frames and pixels that it saw."""
+    record = scored(card, (next(iter(card.expected)), 5.0, 1.0, 9.0))
+    views, clip = ({"frames": frames, "size": size} for frames, size in (seen, (16, 288)))
+    record["encoder"]["clip"] = clip
+    return {**record, "task": {"name": task, "protocol": {"views": views}}}
+
+
 @pytest.mark.parametrize(
     ("value", "low", "high", "message"),
     [
@@ -117,7 +125,7 @@ def test_the_line_is_run_and_its_result_judged(
     records: list[Mapping[str, Any]] = [
         scored(MSRVTT, ("t2v_R@1", 50.0, 47.0, 53.0), ("v2t_R@1", 49.0, 46.0, 52.0)),
         scored(MSRVTT, ("t2v_R@1", 40.0, 37.0, 43.0), ("v2t_R@1", 49.0, 46.0, 52.0)),
-        {**scored(MSRVTT, ("t2v_R@1", 5.0, 1.0, 9.0)), "task": {"name": "msrvtt@mini"}},
+        mini("msrvtt@mini", MSRVTT, (16, 288)),
     ]
     lines: list[tuple[str, ...]] = []
 
@@ -141,6 +149,8 @@ def test_the_line_is_run_and_its_result_judged(
     trained = verify.line(CARD, ["mini=true"])
     assert "adapter.epochs=1" in trained and "data.protocol=vjepa2" in trained
     assert "adapter.epochs=1" not in verify.line(CARD, ["mini=true", "adapter.probe=p.pt", "ckpt=tiny.pt"])
+    probed = verify.line(CARD, ["mini=true", "adapter.probe=p.pt", "ckpt=tiny.pt"])
+    assert {"clip.frames=8", "clip.size=112"} < set(probed) and "clip.size=112" not in trained
     assert "adapter.epochs=1" not in verify.line(MSRVTT, ["mini=true"])
     assert "clip.size=64" in verify.line(MSRVTT, ["mini=true", "clip.size=64"])  # which verifies nothing
 
@@ -154,3 +164,9 @@ def test_a_card_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert "303,885,312 parameters, MIT" in message and "148,662 clips of 1,656 GFLOP" in message
     assert main(["verify"]) == 2 and "verify takes the name of one card, or list" in capsys.readouterr().err
+
+
+def test_a_miniature_says_on_which_clips_the_line_ran_where_they_are_not_the_encoders_own() -> None:
+    sentence, ran = verify.mini_verdict(CARD, mini("ssv2@mini", CARD, (8, 112)))
+    assert ran and " on clips of 8 x 112 in place of its 16 x 288, top1 5.0, which says nothing of the" in sentence
+    assert "clips of" not in verify.mini_verdict(CARD, mini("ssv2@mini", CARD, (16, 288)))[0]

@@ -42,6 +42,8 @@ def as_lists(clips: list[NDArray[np.int64]]) -> list[list[int]]:
         (Views("leading"), 64, [list(range(64))]),
         (Views("middle"), 4, [[12, 37, 62, 87]]),
         (Views("middle"), 3, [[16, 49, 82]]),
+        (Views("interleaved"), 4, [[0, 25, 50, 75]]),
+        (Views("interleaved", clips=2), 3, [[0, 33, 66], [16, 50, 83]]),
         (Views("fps", fps=1), 4, [[0, 10, 20, 30]]),
         (Views("fps", fps=2, clips=3), 4, [[0, 5, 10, 15], [40, 45, 50, 55], [80, 85, 90, 95]]),
         (Views("dense", stride=2), 4, [[0, 2, 4, 6]]),
@@ -111,11 +113,26 @@ def test_frames_between_both_ends_and_middles_of_segments_are_those_of_the_publi
     assert clip.tolist() == middles + [middles[-1]] * (frames - len(middles))
 
 
-def test_three_ways_to_take_eight_of_three_hundred_frames() -> None:
+@pytest.mark.parametrize("count", [5, 37, 300])
+def test_interleaved_clips_are_those_of_the_published_code(count: int) -> None:
+    """As VideoMAE's and UMT's data sets on SSv2 do: all starts, sorted, and every C-th of them."""
+    times, duration = constant(count, 30)
+    found = as_lists(frame_indices(times, duration, Views("interleaved", clips=4), 8))
+    tick = count / 8
+    every = sorted(int(c * tick / 4 + tick * k) for c in range(4) for k in range(8))
+    assert found == [every[c::4] for c in range(4)]
+    drawn = as_lists(frame_indices(times, duration, Views("interleaved", clips=2), 4, drawn=random.Random(0)))
+    bounds = [k * count // 4 for k in range(5)]
+    assert all(bounds[k] <= frame <= bounds[k + 1] for clip in drawn for k, frame in enumerate(clip))
+
+
+def test_four_ways_to_take_eight_of_three_hundred_frames() -> None:
     times, duration = constant(300, 30)
     of = {
-        way: as_lists(frame_indices(times, duration, Views(way), 8))[0] for way in ("uniform", "segments", "linspace")
+        way: as_lists(frame_indices(times, duration, Views(way), 8))[0]
+        for way in ("uniform", "segments", "linspace", "middle")
     }
+    assert of["middle"] == [18, 55, 93, 130, 168, 205, 243, 280]  # InternVideo2
     assert of["linspace"] == [0, 42, 85, 128, 170, 213, 256, 299]
     assert of["uniform"][:2] == [0, 37] and of["uniform"][-1] == 262
     assert of["segments"][:2] == [18, 56] and of["segments"][-1] == 281

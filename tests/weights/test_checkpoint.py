@@ -68,3 +68,15 @@ def test_a_prefix_that_the_file_lacks_is_advised_and_added(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"; give encoder.prefix=net. \(all names"):
         checkpoint.check_names(wanted, checkpoint.read_weights(file), file)
     checkpoint.check_names(wanted, checkpoint.read_weights(file, prefix="net."), file)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_an_outline_has_names_and_shapes_and_no_values(tmp_path: Path, zipped: bool) -> None:
+    state = {"epoch": 3, "model": {"a.weight": torch.ones(2, 3)}, "optimizer": {"a": torch.ones(1)}}
+    torch.save(state, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    outline = checkpoint.read_outline(tmp_path / "x.pt")
+    assert {name: (tuple(value.shape), value.is_meta) for name, value in outline.items()} == {
+        "a.weight": ((2, 3), True)
+    }
+    (tmp_path / "x.pt").write_bytes(b"torn")
+    assert checkpoint.read_outline(tmp_path / "x.pt") == {}

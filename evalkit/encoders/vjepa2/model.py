@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,11 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, Loading
-from evalkit.encoders import _own_head
-from evalkit.encoders import _vjepa_positions as vjepa_positions
 from evalkit.encoders._tubelets import cover, last_states, states_of
+from evalkit.encoders.vjepa2 import positions as vjepa_positions
 from evalkit.errors import UserError
-from evalkit.weights import checkpoint, huggingface, peft_adapters
+from evalkit.weights import checkpoint, huggingface, own_head, peft_adapters
 from evalkit.weights.huggingface import IMAGENET, Weights
 
 logger = logging.getLogger("evalkit")
@@ -181,7 +181,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
     clip = replace(huggingface.read_clip(path, default), resize="crop", share=SHARE, center="below")
     module = VJEPA2(clip, huggingface.load(_encoder_class(), path, _LEFT_OUT, weights).encoder, config)
     if weights is None:
-        _own_head.attach(module, path, "VJEPA2ForVideoClassification")
+        own_head.attach(module, path, "VJEPA2ForVideoClassification")
     return module
 
 
@@ -199,7 +199,7 @@ def _encoder_class() -> Any:
 
 
 def _from_file(path: Path, loading: Loading) -> VJEPA2:
-    weights, mask_tokens = _read_weights(path, loading)
+    weights, predictor = _read_weights(path, loading)
     patch, first = (weights.get(name) for name in FIRST)
     if patch is None or patch.ndim != 5 or first is None:
         start = checkpoint.shared_prefix(FIRST, weights)
@@ -244,7 +244,7 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
         raise UserError(
             f"encoder.positions={loading.positions}: {path} is V-JEPA 2.1, which has rotations; leave it out"
         )
-    positions = None if dense else _positions(path, weights.get("pos_embed"), module, mask_tokens, loading.positions)
+    positions = None if dense else _positions(path, weights.get("pos_embed"), module, predictor, loading.positions)
     module.to_empty(device="cpu")
     module.load_state_dict({places[name]: value for name, value in renamed.items()})
     if positions is None:
@@ -262,20 +262,24 @@ def _heads_not_known(path: Path, dim: int, depth: int) -> str:
     )
 
 
-def _positions(path: Path, stored: Tensor | None, module: VJEPA2, mask_tokens: int, stated: str) -> Tensor | None:
+def _positions(
+    path: Path, stored: Tensor | None, module: VJEPA2, predictor: Collection[str], stated: str
+) -> Tensor | None:
     """The table (T', S, S, D) of V-JEPA 1's weights; None of V-JEPA 2's.
 
     Args:
         path: the file, for messages.
         stored: its `pos_embed`.
         module: the encoder, as V-JEPA 2.
-        mask_tokens: of the predictor in the file: two of V-JEPA 1, ten of the published V-JEPA 2.
+        predictor: names of the predictor's weights in the file: V-JEPA 1 has two mask tokens, the published V-JEPA 2
+            ten.
         stated: `encoder.positions`.
 
     Raises:
         UserError: it is not known which they are, or `stated` is what the table shows they are not.
     """
     size, patch = (module.dim, len(module.model.layer)), module.tubelet[1]
+    mask_tokens = sum(".mask_tokens." in f".{name}" for name in predictor)
     known = stored is not None and vjepa_positions.recognize(stored)
     if known and stored is not None:
         kind, times, side = known
@@ -306,7 +310,9 @@ def _positions(path: Path, stored: Tensor | None, module: VJEPA2, mask_tokens: i
         kind = vjepa_positions.KINDS[stated == "sincos_uniform"]
         side = (384 if "384" in path.name else 224) // patch
         return vjepa_positions.table(kind, module.dim, FRAMES_1 // module.tubelet[0], side)
-    if stated == "auto" and size in SIZES_1 and mask_tokens <= 2:
+    # V-JEPA 1's code always writes both tables, its encoder's and its predictor's, and V-JEPA 2's code neither.
+    stripped = any(name.endswith("predictor_pos_embed") for name in predictor)
+    if stated == "auto" and (size in SIZES_1 or stripped) and mask_tokens <= 2:
         raise UserError(
             f"{path} holds no table of positions (pos_embed), so it may be V-JEPA 1 or V-JEPA 2: give "
             "encoder.positions=rotary for V-JEPA 2, encoder.positions=sincos_uniform for the published V-JEPA 1"
@@ -319,10 +325,10 @@ def _positions(path: Path, stored: Tensor | None, module: VJEPA2, mask_tokens: i
     return None
 
 
-def _read_weights(path: Path, loading: Loading) -> tuple[checkpoint.Weights, int]:
-    """The encoder's weights, by the authors' names, from their training state or alone; the predictor's mask tokens."""
+def _read_weights(path: Path, loading: Loading) -> tuple[checkpoint.Weights, Collection[str]]:
+    """The encoder's weights, by the authors' names, from their training state or alone; names of the predictor's."""
     if loading.prefix:
-        return checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust), 0
+        return checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust), ()
     state = checkpoint.read_pickle(path, trust=loading.trust)
     sets = checkpoint.weight_sets(state)
     if not sets:
@@ -339,10 +345,9 @@ def _read_weights(path: Path, loading: Loading) -> tuple[checkpoint.Weights, int
             weights.prefix = f"{part}."
             logger.info(f"{path}: took {part}, and not {', '.join(others)}")
     peft_adapters.refuse_names(weights, path)
-    mask_tokens = sum(".mask_tokens." in f".{name}" for name in sets.get("predictor", ()))
     # What training in parallel, compiling and the authors' wrapper put before the names.
     named = {re.sub(r"^((module|_orig_mod)\.)*(backbone\.)?", "", name): value for name, value in weights.items()}
-    return (checkpoint.Weights(named) if FIRST[0] in named else weights), mask_tokens
+    return (checkpoint.Weights(named) if FIRST[0] in named else weights), sets.get("predictor", {})
 
 
 def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
