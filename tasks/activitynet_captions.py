@@ -47,7 +47,7 @@ def task(
             together, by densevid_eval's rule of 2018.
         frames: of a paragraph: first takes 256 at one a second from the start, uniform 256 over the whole video.
         segments: of dense: given, even, or a .json file of proposals, as tasks/youcook2_dense.py has them.
-        meteor: score METEOR, too, and SODA_c of dense, which needs evalkit[captions].
+        meteor: score METEOR, too, and SODA_c of dense, which needs video-evalkit[captions].
     """
     if what != "dense" and segments != "given":
         raise UserError(f"data.segments={segments} has no effect with data.what={what}: it is for dense")

@@ -22,7 +22,7 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = Fa
     Args:
         root: folder with the files and the videos.
         mini: three-minute films of the mini world, whose six steps are told in order.
-        meteor: score METEOR, too, which needs evalkit[captions].
+        meteor: score METEOR, too, which needs video-evalkit[captions].
     """
     return captioning_task(
         captions.whole() if mini else caption_files.msrvtt(root),

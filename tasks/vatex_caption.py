@@ -23,7 +23,7 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, meteor: bool = Fal
     Args:
         root: folder with the files and the clips.
         mini: three-minute films of the mini world, whose six steps are told in order.
-        meteor: score METEOR, too, which needs evalkit[captions].
+        meteor: score METEOR, too, which needs video-evalkit[captions].
     """
     return captioning_task(
         captions.several() if mini else caption_files.vatex(root),

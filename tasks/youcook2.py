@@ -24,7 +24,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = 
     Args:
         root: folder with the files and the videos.
         mini: the steps of three-minute films of the mini world.
-        meteor: score METEOR, too, which needs evalkit[captions].
+        meteor: score METEOR, too, which needs video-evalkit[captions].
     """
     splits = captions.steps() if mini else youcook2(root)
     return captioning_task(

@@ -23,7 +23,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str =
         mini: three-minute films of six steps of the mini world.
         segments: given, the annotated ones; even, each video in as many equal parts as training videos have on
             average; or a .json file of proposals, {"results": {video: [{"timestamp": [start, end]}, ...]}}.
-        meteor: score METEOR and SODA_c, too, which needs evalkit[captions].
+        meteor: score METEOR and SODA_c, too, which needs video-evalkit[captions].
     """
     return dense_captioning_task(
         captions.steps() if mini else youcook2(root),

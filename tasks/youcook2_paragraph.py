@@ -26,7 +26,7 @@ def task(
         root: folder with the files and the videos.
         mini: three-minute films of the mini world, whose six steps are told in order.
         frames: first takes 256 at one a second from the start, uniform 256 over the whole video.
-        meteor: score METEOR, too, which needs evalkit[captions].
+        meteor: score METEOR, too, which needs video-evalkit[captions].
     """
     return paragraph_task(
         captions.whole() if mini else youcook2(root).paragraphs(),

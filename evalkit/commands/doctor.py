@@ -5,30 +5,152 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import evalkit
 from evalkit import demo
-from evalkit.errors import UserError, one_line
+from evalkit.api import Data
+from evalkit.config import parse
+from evalkit.config.config import Config
+from evalkit.errors import DISTRIBUTION, UserError, install, one_line, suggest
+from evalkit.pipeline import task_data
+from evalkit.results.sizes import SPLITS, size_differences
+from evalkit.results.table import columns
 from evalkit.runtime import cache, filesystem
 from evalkit.runtime.machine import cores
+from evalkit.video.media import exists, shown
+from evalkit.weights import huggingface, presets
 
 
 def main(words: list[str]) -> int:
-    """0, after `report` was printed.
+    """Prints what is here; with `task=`, what a run needs of it: 1 where something is missing, else 0.
 
     Raises:
-        UserError: it takes nothing.
+        UserError: words without a task, or such as no run takes.
     """
-    if words:
-        raise UserError(f"doctor takes nothing, got {' '.join(words)}")
-    print(report())
-    return 0
+    if not words:
+        print(report())
+        return 0
+    if not any(word.startswith("task=") for word in words):
+        raise UserError(f"doctor takes nothing, or task=NAME and words of run, got {' '.join(words)}")
+    found = examine(words)
+    print(columns([(what, "missing" if wrong else "here", told) for what, told, wrong in found]))
+    missing = sum(wrong for _, _, wrong in found)
+    print(f"\n{missing} missing" if missing else "\nnothing is missing")
+    return 1 if missing else 0
+
+
+def examine(words: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """What a run of these words needs: what it is, what was found of it, and whether it is missing.
+
+    Raises:
+        UserError: no run takes the words.
+    """
+    given = {word.partition("=")[0] for word in words}
+    config = parse.resolve("run", [*words, *(() if "ckpt" in given else ("ckpt=demo",))], called="doctor")
+    stated = task_data.stated(config.options.task)
+    rows = [_needed(need, asked, config) for need, asked in (dict(stated.needs) | _libraries(config)).items()]
+    rows.append(("data", *_data(config, stated)))
+    if "ckpt" in given:
+        rows.append(("encoder", *_weights(config.options.ckpt)))
+    if config.options.lm:
+        rows.append(("language model", *_weights(config.options.lm)))
+    if config.options.adapter_from not in ("", "none"):
+        there = Path(config.options.adapter_from).expanduser().is_dir()
+        rows.append(("adapter", config.options.adapter_from + ("" if there else ": no such folder"), not there))
+    return rows
+
+
+def _needed(need: str, asked: str, config: Config) -> tuple[str, str, bool]:
+    """A row on an extra, or on WordNet; what another word would ask for is not missing."""
+    told = _wordnet() if need == "WordNet" else _extra(need)
+    if need == "captions" and "none" not in told:
+        told = _jre()
+    key, _, value = asked.partition("=")
+    section, _, name = key.partition(".")
+    optional = section == "data" and str(config.data.get(name, "")).lower() != value
+    missing = "none" in told.partition(":")[0]
+    what = f"{need} (with {asked})" if optional else need
+    return what, told, missing and not optional
+
+
+def _libraries(config: Config) -> dict[str, str]:
+    """Extras that the words ask for, beside the task's own: decoders, libraries of encoders, formats of files."""
+    options, videos = config.options, str(config.data.get("videos", ""))
+    family, _, name = options.ckpt.partition(":")
+    known = presets.presets()
+    built_by = family if name else presets.read(known[family])["encoder"] if family in known else ""
+    asked = {
+        options.decoder: options.decoder != "pyav",
+        built_by: built_by in ("timm", "open_clip"),
+        "gguf": options.lm.endswith(".gguf"),
+        "parquet": videos.endswith(".parquet"),
+        "s3": videos.startswith("s3://"),
+        "url": videos.startswith(("http://", "https://")),
+    }
+    return {extra: "" for extra, wanted in asked.items() if wanted}
+
+
+def _extra(name: str) -> str:
+    """The installed versions of an extra's packages; or what installs it."""
+    marker = re.compile(rf"extra == ['\"]{name.replace('_', '[_-]')}['\"]")  # metadata may have a hyphen for _
+    try:
+        lines = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return f"not known, as evalkit is not installed: {install(name)}"
+    needed = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if marker.search(line)]
+    found = {package: _package(package) for package in needed}
+    if any(told.startswith("none") for told in found.values()):
+        return f"none: {install(name)}"
+    return ", ".join(f"{package} {told}" for package, told in found.items())
+
+
+def _data(config: Config, stated: Data) -> tuple[str, bool]:
+    """What lies at `data.root=`, as far as the task's own files tell; no video is opened."""
+    if config.options.mini:
+        return "generated on first use", False
+    try:
+        task = task_data.load_task(config)
+    except UserError as error:
+        wanted = f"; it wants {', '.join(stated.files)}" if stated.files else ""
+        return f"{error}{wanted}{f', from {stated.source}' if stated.source else ''}", True
+    splits = {name: getattr(task, name) for name in SPLITS if getattr(task, name)}
+    counts = ", ".join(f"{name} {len(examples):,}" for name, examples in splits.items())
+    videos = dict.fromkeys(example.video for examples in splits.values() for example in examples)
+    absent = [] if task.prepare_videos else [video for video in videos if not exists(video)]
+    told = [f"examples: {counts}"]
+    told += [
+        f"{split['split']} has {split['examples']:,} and {split['published']:,} were published"
+        for split in size_differences(task)
+    ]
+    told += [f"{len(absent):,} of {len(videos):,} videos are not there, as {shown(absent[0])}"] if absent else []
+    return "; ".join(told), bool(absent or (len(told) > 1 and task_data.meant_size(config) is None))
+
+
+def _weights(word: str) -> tuple[str, bool]:
+    """What there is of a checkpoint, or of a language model, that a word names; nothing is loaded."""
+    path, cards = Path(word).expanduser(), presets.cards()
+    if word in ("demo", "none") or word.startswith(("random:", "http://", "https://")):
+        return word, False
+    if path.exists():
+        return f"{path}, {_size(sum(f.stat().st_size for f in ([path] if path.is_file() else path.rglob('*'))))}", False
+    if word in cards and not cards[word].hub:
+        place = cards[word].url
+        return f"{word}: {f'fetch {place} and give ckpt=FILE' if place else 'its weights are not published'}", True
+    hub = cards[word].hub if word in cards else word
+    if huggingface.is_hub_name(hub):
+        size = f", {4 * cards[word].parameters / 1e9:.1f} GB in float32" if word in cards else ""
+        cached = huggingface.is_cached(hub)
+        return f"{hub}: {'in the cache' if cached else f'will be fetched from the hub{size}'}", False
+    if ":" in word:  # a library's model, or a function of the user's own
+        return word, False
+    return f"{word}: no such file, folder or name.{suggest(word, cards)}", True
 
 
 def report() -> str:
@@ -100,7 +222,7 @@ def _library(module: str, *distributions: str) -> str:
         if not (installed := _package(name)).startswith("none"):
             importlib.import_module(module)  # a version alone does not show that it loads
             return f"{name} {installed}"
-    return f"none: only to match what it reads: pip install 'evalkit[{module}]'"
+    return f"none: only to match what it reads: {install(module)}"
 
 
 def _jre() -> str:
@@ -117,7 +239,7 @@ def _jre() -> str:
         ended = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=20)
         if ended.returncode == 0:
             return f"{ended.stderr.splitlines()[0]} ({source}: {path})"
-    return "none: METEOR needs one: pip install 'evalkit[captions]'"
+    return f"none: METEOR needs one: {install('captions')}"
 
 
 def _wordnet() -> str:

@@ -157,7 +157,7 @@ def test_perception_encoders_are_as_large_as_published(name: str, vision: float,
 def test_a_preset_of_the_package_fetches_nothing_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     monkeypatch.setattr(huggingface, "fetch", lambda name: pytest.fail(f"fetched {name}"))
-    assert saved.refusal("pe_core_base").endswith("pip install 'evalkit[open_clip]'")
+    assert saved.refusal("pe_core_base").endswith("pip install 'video-evalkit[open_clip]'")
 
 
 def test_the_real_package_gives_what_open_clip_gives(folder: Path) -> None:
@@ -257,5 +257,5 @@ def real() -> Any:
     except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
         pytest.skip(
             f"open_clip does not import here ({error}); it needs a torchvision built for this torch, which `make test` "
-            "does not install: pip install 'evalkit[open_clip]'"
+            "does not install: pip install 'video-evalkit[open_clip]'"
         )

@@ -219,5 +219,5 @@ def real() -> Any:
     except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
         pytest.skip(
             f"timm does not import here ({error}); it needs a torchvision built for this torch, which `make test` does "
-            "not install: pip install 'evalkit[timm]'"
+            "not install: pip install 'video-evalkit[timm]'"
         )

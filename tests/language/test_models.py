@@ -162,4 +162,4 @@ def test_gguf_files_are_told_apart_and_refused_in_one_line(copy: Path, tmp_path:
 def test_a_gguf_file_without_its_package_is_told_with_the_command(tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'evalkit[gguf]'" in refusal(tmp_path / "model.gguf")
+    assert "pip install 'video-evalkit[gguf]'" in refusal(tmp_path / "model.gguf")

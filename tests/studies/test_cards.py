@@ -96,7 +96,7 @@ def gflops(encoder: str, frames: int, size: int) -> float:
         return int(counter.get_total_flops())
 
     if spec.family == "open_clip":  # whose models have names, and no settings
-        pytest.importorskip("open_clip", reason="needs evalkit[open_clip], which these models are of")
+        pytest.importorskip("open_clip", reason="needs video-evalkit[open_clip], which these models are of")
         return count() / 1e9
     inner = spec.settings.get("vision_config")
     depth = "spatial_depth" if "spatial_depth" in spec.settings else "num_hidden_layers"

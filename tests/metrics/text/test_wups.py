@@ -212,7 +212,7 @@ def test_answers_of_nextqa_in_base_forms_score_as_published(full: WordNet) -> No
 def test_base_forms_are_the_official_ones_by_some_parts_of_speech(
     full: WordNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stem = pytest.importorskip("nltk.stem.porter", reason="needs evalkit[wups]").PorterStemmer().stem
+    stem = pytest.importorskip("nltk.stem.porter", reason="needs video-evalkit[wups]").PorterStemmer().stem
 
     def forms(word: str) -> set[tuple[str, ...]]:
         """What a word may become: the tagger's weights, which would tell, are not part of nltk."""
