@@ -50,7 +50,7 @@ evalkit scores pretrained video encoders.
                                                           out= into README.md in the folder of the results
   evalkit export to=FORMAT [results=results out=FOLDER]   results as lm_eval, mteb, hf, eee, csv, ... have them
   evalkit cache [prune=GB]                                what is stored; prune= evicts what was used longest ago
-  evalkit doctor                                          what this machine has, and what it lacks
+  evalkit doctor [task=NAME ...]                          what this machine has, and what it lacks for a run
 
   task=./my_task.py beside score, validate, sign, compare, leaderboard, export: by this file of your own, which is run
 
