@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from evalkit.api import Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.caption_files import activitynet
+from evalkit.datasets.caption_files import ACTIVITYNET_CAPTIONS_DATA, activitynet
 from evalkit.datasets.captions import FrameSampling, SegmentSplits, captioning_task, paragraph_task
 from evalkit.datasets.dense_captions import dense_captioning_task
 from evalkit.errors import UserError
@@ -22,6 +23,13 @@ SIZES = {
 UNTOLD = 32  # videos of val_1 that val_2 as published does not have
 # Of LongViViT, which tells no dense captions.
 PUBLISHED = {"segments": "CIDEr", "paragraph": "ROUGE-L"}
+
+
+DATA = replace(
+    ACTIVITYNET_CAPTIONS_DATA,
+    sizes=SIZES["segments"],
+    needs={"captions": "data.meteor=true"},
+)
 
 
 def task(
@@ -56,8 +64,8 @@ def task(
     facts: dict[str, Any] = {
         "split": "val_1",
         "sizes": SIZES[what] if segments == "given" else {"train": SIZES[what]["train"]},
-        "license": "MIT (annotations)",
-        "source": "https://cs.stanford.edu/people/ranjaykrishna/densevid",
+        "license": DATA.license,
+        "source": DATA.source,
         "published": {} if what == "dense" else published.rows("activitynet_captions", PUBLISHED[what], "fine-tuned"),
     }
     if what == "paragraph":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 
@@ -21,8 +21,8 @@ class Data:
         sizes: how many examples the splits have with the task's own settings, as `Task.sizes`.
         disk: how much space the videos take, and where that is known from.
         vanished: how many videos are not to be had any more, and where that is known from.
-        needs: extras of evalkit that the task needs, by name, or `WordNet`; each with the word of the command that
-            asks for it, empty where every run does.
+        needs: extras of evalkit that the task needs, by name, or `WordNet`; each with the words of the command that
+            ask for it, `mini=` or `data.*`, empty where every run does.
     """
 
     source: str = ""
@@ -32,3 +32,8 @@ class Data:
     disk: str = ""
     vanished: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
+
+    def counted(self) -> Iterator[tuple[str, str]]:
+        """Each split and how many examples it has, in words: of several published numbers all."""
+        for split, size in self.sizes.items():
+            yield split, " or ".join(f"{number:,}" for number in (size if isinstance(size, tuple) else (size,)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evalkit.api import Data
 from evalkit.commands import doctor
-from evalkit.config import parse
+from evalkit.config import keys, parse
 from evalkit.config.config import Config
 from evalkit.errors import DISTRIBUTION, UserError, install, suggest
 from evalkit.pipeline import task_data
@@ -36,7 +36,7 @@ def examine(words: Sequence[str]) -> list[tuple[str, str, bool]]:
     """
     given = {word.partition("=")[0] for word in words}
     config = parse.resolve("run", [*words, *(() if "ckpt" in given else ("ckpt=demo",))], called="doctor")
-    stated = task_data.stated(config.options.task)
+    stated = keys.stated_data(config.options.task)
     rows = [_needed(need, asked, config) for need, asked in (dict(stated.needs) | _libraries(config)).items()]
     rows.append(("data", *_data(config, stated)))
     if "ckpt" in given:
@@ -50,16 +50,21 @@ def examine(words: Sequence[str]) -> list[tuple[str, str, bool]]:
 
 
 def _needed(need: str, asked: str, config: Config) -> tuple[str, str, bool]:
-    """A row on an extra, or on WordNet; what another word would ask for is not missing."""
+    """A row on an extra, or on WordNet; what other words would ask for is not missing."""
     told = doctor.wordnet() if need == "WordNet" else _extra(need)
-    if need == "captions" and "none" not in told:
+    if need == "captions" and not told.startswith("none"):
         told = doctor.java()
-    key, _, value = asked.partition("=")
-    section, _, name = key.partition(".")
-    optional = section == "data" and str(config.data.get(name, "")).lower() != value
-    missing = "none" in told.partition(":")[0]
-    what = f"{need} (with {asked})" if optional else need
-    return what, told, missing and not optional
+    wanted = all(_holds(word, config) for word in asked.split())
+    return need if wanted else f"{need} (with {asked})", told, wanted and told.startswith("none")
+
+
+def _holds(word: str, config: Config) -> bool:
+    """Whether the configuration has the value that a word gives, by itself or as the task's default."""
+    key, _, value = word.partition("=")
+    if key == "mini":
+        return str(config.options.mini).lower() == value
+    default = keys.known_keys("check", config.options.task)[key].default
+    return str(config.data.get(key.removeprefix("data."), default)).lower() == value
 
 
 def _libraries(config: Config) -> dict[str, str]:
@@ -112,7 +117,7 @@ def _data(config: Config, stated: Data) -> tuple[str, bool]:
         for split in size_differences(task)
     ]
     told += [f"{len(absent):,} of {len(videos):,} videos are not there, as {shown(absent[0])}"] if absent else []
-    return "; ".join(told), bool(absent or (len(told) > 1 and task_data.meantdoctor.size(config) is None))
+    return "; ".join(told), bool(absent or (len(told) > 1 and task_data.meant_size(config) is None))
 
 
 def _weights(word: str) -> tuple[str, bool]:

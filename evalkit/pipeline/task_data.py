@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 from evalkit import plugins
-from evalkit.api import Data, Task
+from evalkit.api import Task
 from evalkit.config.config import Config
 from evalkit.errors import UserError, names_file, one_line
 from evalkit.video import places
@@ -50,15 +50,6 @@ def load_task(config: Config) -> Task:
     if meant not in (None, len(task.test)):
         raise UserError(f"data.expect={meant}: test of task {options.task} has {len(task.test):,} examples")
     return task
-
-
-def stated(task: str) -> Data:
-    """What a task states of its data, `DATA` in its module; of one that states nothing, nothing."""
-    module = plugins.module_and_factory("task", task)[0]
-    data = getattr(module, "DATA", Data())
-    if not isinstance(data, Data):
-        raise UserError(f"task {task}: DATA is a {type(data).__name__}; wanted an evalkit.api.Data")
-    return data
 
 
 def meant_size(config: Config) -> int | None:

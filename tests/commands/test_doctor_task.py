@@ -41,10 +41,14 @@ def test_java_that_does_not_run_is_missing_for_meteor(monkeypatch: pytest.Monkey
     assert rows("task=youcook2", "mini=true", "data.meteor=true")["captions"] == ("none: METEOR needs one", True)
 
 
-def test_wups_needs_a_tagger_and_wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wups_needs_a_tagger_and_wordnet_and_its_miniature_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", none)
     monkeypatch.setattr(doctor, "wordnet", lambda: "none: WUPS needs it")
-    found = rows("task=nextqa_open", "mini=true")
-    assert found["WordNet"] == ("none: WUPS needs it", True) and "wups" in found
+    found = rows("task=nextqa_open")
+    assert found["WordNet"] == ("none: WUPS needs it", True)
+    assert found["wups"] == (f"none: {install('wups')}", True)
+    assert not rows("task=nextqa_open", "data.tagger=false")["wups (with mini=false data.tagger=true)"][1]
+    assert not any(wrong for _, wrong in rows("task=nextqa_open", "mini=true").values())
 
 
 @pytest.mark.parametrize(
