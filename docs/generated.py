@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from evalkit import cli, plugins  # noqa: E402
-from evalkit.api import Views  # noqa: E402
+from evalkit.api import Sampling, Views  # noqa: E402
 from evalkit.config import keys  # noqa: E402
 from evalkit.config.config import typed  # noqa: E402
 from evalkit.config.values import type_name  # noqa: E402
@@ -75,15 +75,16 @@ def links(markdown: str) -> str:
 def lists(markdown: str) -> str:
     """The text with a blank line before each list, and what belongs to an item indented by two more blanks."""
     lines: list[str] = []
-    fenced = within = False
+    fenced = within = parted = False  # parted: a blank line stood in the item
     for line in markdown.splitlines():
         fenced ^= line.lstrip().startswith("```")
-        if line.startswith("* "):
-            if not within and lines and lines[-1].strip():
+        if line.startswith("* ") and not fenced:
+            if (parted or not within) and lines and lines[-1].strip():
                 lines.append("")
-            within = True
+            within, parted = True, False
         elif line.strip() and not line.startswith(" "):
             within = False
+        parted |= not line.strip()
         lines.append(f"  {line}" if within and line.startswith("  ") else line)
     return "\n".join(lines) + "\n"
 
@@ -111,7 +112,8 @@ def text(words: str) -> str:
     parts = re.split(r"(`[^`]*`|https?://[^\s,;)`'\"]*[\w/])", words)
     kept = {"`": str, "h": "<{}>".format}
     return "".join(
-        kept[part[0]](part) if number % 2 else re.sub(r"([<*_|\[\]])", r"\\\1", part) for number, part in enumerate(parts)
+        kept[part[0]](part) if number % 2 else re.sub(r"([*_|\[\]])", r"\\\1", part).replace("<", "&lt;")
+        for number, part in enumerate(parts)
     )
 
 
@@ -146,13 +148,18 @@ def _data(name: str) -> str:
         ("adapter", f"`{adapter}`: {text(plugins.summary('adapter', adapter))}"),
         ("protocols", ", ".join(f"`{one}`" for one in _choices(known)) or "one"),
     ]
-    parts = [f"# {name}", text(title), text(plugins.summary("task", name)), table(("", ""), _stated(facts))]
+    parts = [
+        f"# {name}",
+        text(title),
+        text(plugins.summary("task", name)),
+        table(("the data", "as stated"), _stated(facts)),
+    ]
     parts += [prose(make.__doc__), "## On disk", f"Below `data.root=`, by default `{root}`:"]
     parts += ["```\n" + tree(data.files) + "```", table(("file", "what it holds"), _files(data.files)), "## Try it"]
     words = f"task={name} data.root={root}"
     parts += [
         f"    evalkit doctor {words}    # what is missing, here and for this task\n"
-        f"    evalkit check {words}     # are all videos there, do they decode, are the splits of the published sizes?\n"
+        f"    evalkit check {words}     # are all videos there, and do they decode?\n"
         f"    evalkit run task={name} ckpt=demo mini=true    # on generated films, without any of it"
     ]
     parts += ["## Its keys", table(("key", "type", "default", "meaning"), _rows(known, "data"))]
@@ -194,10 +201,10 @@ def _all_data(tasks: Sequence[str]) -> str:
         sizes = ", ".join(f"{split} {size}" for split, size in data.counted())
         rows.append((f"[{name}]({name}.md)", text(plugins.summary("task", name)), sizes, data.license))
     return (
-        "# Data\n\nA page per benchmark: where its data are published and under which license, which files evalkit reads "
-        "and what they hold, how many examples are expected, and what is known to have vanished. "
-        "`evalkit list tasks NAME` prints the same, `evalkit doctor task=NAME data.root=FOLDER` says what is missing of it, "
-        "`evalkit check` decodes every video. What its makers do not say is *not stated*. evalkit downloads no data: "
+        "# Data\n\nA page per benchmark: where its data are published and under which license, which files evalkit "
+        "reads and what they hold, how many examples are expected, and what is known to have vanished. "
+        "`evalkit list tasks NAME` prints the same, `evalkit doctor task=NAME data.root=FOLDER` says what is missing, "
+        "and `evalkit check` decodes every video. What its makers do not say is *not stated*. evalkit downloads no data: "
         "licenses are yours to accept.\n\n" + table(("task", "what it asks", "examples", "license"), rows)
     )
 
@@ -217,8 +224,11 @@ def _keys() -> str:
     head = ("key", "type", "default", "meaning")
     known = keys.known_keys("run", "folder")
     parts = ["# All keys", "What `evalkit --help` prints:", "```\n" + cli.USAGE.rstrip() + "\n```"]
-    parts += ["`evalkit run task=NAME --help` prints the keys of one task and its adapter, of which these are all but those "
-              "of `data.*`, which stand on [each task's page](data/index.md).", "## Without a section"]  # fmt: skip
+    parts += [
+        "`evalkit run task=NAME --help` prints the keys of one task and its adapter. Those of `data.*` stand on "
+        "[each task's page](data/index.md), all others here.",
+        "## Without a section",
+    ]
     parts += [table(head, _rows(known, "")), "## encoder.*", table(head, _rows(known, "encoder"))]
     parts += ["## clip.*: in place of the task's own", table(head, _rows(known, "clip"))]
     parts += ["## trainer.*", table(head, _rows(known, "trainer")), "## data.* of every task"]
@@ -310,7 +320,9 @@ def _cards() -> str:
     for name in cards.cards():
         card = cards.read(name)
         expected = ", ".join(f"{metric} {value:g}" for metric, value in card.expected.items())
-        rows.append((f"`{name}`", f"`{' '.join(f'{k}={v}' for k, v in card.run.items())}`", expected, text(card.printed)))
+        rows.append(
+            (f"`{name}`", f"`{' '.join(f'{k}={v}' for k, v in card.run.items())}`", expected, text(card.printed))
+        )
     return (
         "# List of cards\n\nPublic checkpoints, the line that scores each, and the number that is published for it: "
         "`evalkit verify NAME data.root=FOLDER` runs the line and says whether the number comes out "
@@ -319,17 +331,23 @@ def _cards() -> str:
 
 
 def _views() -> str:
-    parts = ["# Frames and views", "A task says which frames and crops of a video make a clip (`evalkit.api.Views`); `clip.*` "
-             "takes others in their place."]  # fmt: skip
-    parts += ["![Which frames of a video of ten seconds each way of sampling shows](views.svg)"]
-    parts += ["Eight frames of a video of ten seconds at 30 frames a second, computed by evalkit's own sampling; `fps` at one "
-              "a second, `dense` with a stride of 16."]  # fmt: skip
+    parts = [
+        "# Frames and views",
+        "A task says which frames and crops of a video make a clip (`evalkit.api.Views`); `clip.*` takes others in their "
+        "place.",
+        "![Which frames of a video of ten seconds each way of sampling shows](views.svg)",
+        "Eight frames of a video of ten seconds at 30 frames a second, computed by evalkit's own sampling; `fps` at one "
+        "a second, `dense` with a stride of 16.",
+    ]
     doc = inspect.cleandoc(Views.__doc__ or "")
     ways = re.findall(r"^  \* `(\w+)`: (.*?)(?=^  \* |^$)", doc, re.MULTILINE | re.DOTALL)
     opening = re.search(r"With a span of .*?:", doc, re.DOTALL)
     parts += [text(" ".join(opening[0].split())) if opening else ""]
     parts += [table(("`clip.sampling=`", "frames"), [(f"`{way}`", text(" ".join(told.split()))) for way, told in ways])]
-    parts += ["## Keys", table(("key", "type", "default", "meaning"), _rows(keys.known_keys("check", "folder"), "clip"))]
+    parts += [
+        "## Keys",
+        table(("key", "type", "default", "meaning"), _rows(keys.known_keys("check", "folder"), "clip")),
+    ]
     parts += ["The views of each protocol stand on [Protocols](protocols.md)."]
     return "\n\n".join(parts) + "\n"
 
@@ -339,7 +357,7 @@ def _picture() -> str:
     rate, seconds, left, width = 30, 10, 90, 600
     times = np.arange(rate * seconds) / rate
     rows = []
-    for number, way in enumerate(get_args(keys.known_keys("check", "folder")["clip.sampling"].type.__args__[0])):
+    for number, way in enumerate(get_args(Sampling)):
         views = Views(way, frames=8, fps=1.0, stride=16 if way == "dense" else 1)
         y = 30 + 34 * number
         marks = "".join(
@@ -347,18 +365,21 @@ def _picture() -> str:
             for time in times[sampling.frame_indices(times, float(seconds), views, 8)[0]]
         )
         rows.append(
-            f'<text x="0" y="{y + 5}">{way}</text><line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="#888"/>'
-            + marks
+            f'<text x="0" y="{y + 5}">{way}</text>'
+            f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="#888"/>{marks}'
         )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 10} {34 * len(rows) + 20}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 10}" height="{34 * len(rows) + 20}" '
         f'font-family="sans-serif" font-size="15" fill="#666" role="img">{"".join(rows)}</svg>\n'
     )
 
 
 def _protocols(tasks: Sequence[str]) -> str:
-    parts = ["# Protocols", "How a paper does it, by name: `data.protocol=NAME`. The sources stand with each, and what they "
-             "leave open. The tables are computed from what a run takes."]  # fmt: skip
+    parts = [
+        "# Protocols",
+        "How a paper does it, by name: `data.protocol=NAME`. The sources stand with each, and what they leave open. The "
+        "tables are computed from what a run takes.",
+    ]
     doc = inspect.cleandoc(protocols.__doc__ or "").split("\n\n", 1)[1]
     parts += ["## Classification", text(doc)]
     head = ("benchmark", "frames", "step", "clips x crops", "size", "adapter", "settings", "augmentation")
@@ -372,7 +393,9 @@ def _protocols(tasks: Sequence[str]) -> str:
         parts += [f"## {title}", prose(f"x\n\n{inspect.cleandoc(module.__doc__ or '')}")]
     rows = [(f"`{name}`", *_looks(views)) for name, views in spatiotemporal.PROTOCOLS.items()]
     parts += [table(("ava, ava_kinetics", *head[1:5]), rows), "## Segments in time"]
-    windows = [(f"`{name}`", f"{length:.3g} s", f"{step:.3g} s") for name, (length, step) in segment_task.WINDOWS.items()]
+    windows = [
+        (f"`{name}`", f"{length:.3g} s", f"{step:.3g} s") for name, (length, step) in segment_task.WINDOWS.items()
+    ]
     parts += [text(segment_task.__doc__ or ""), table(("`data.windows=`", "length", "from one to the next"), windows)]
     parts += ["## Which task has which", table(("task", "`data.protocol=`"), [
         (f"[{name}](data/{name}.md)", ", ".join(f"`{one}`" for one in choices))
