@@ -40,7 +40,7 @@ fuzz: install
 
 # The variable silences a notice of the theme's about its successor.
 docs: install
-	$(BIN)/python docs/generated.py build
+	$(BIN)/python -m docs.made build
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file build/mkdocs.yml
 	@echo build/site/index.html
 

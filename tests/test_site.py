@@ -1,7 +1,6 @@
 """The documentation as a site: built strictly, and complete where it is made from the code."""
 
 import dataclasses
-import importlib.util
 import os
 import re
 import subprocess
@@ -13,30 +12,22 @@ from typing import Any, get_args
 
 import pytest
 
+import docs.made.__main__ as made
+from docs.made import text as made_text
 from evalkit import plugins
 from evalkit.api import Sampling, Task
 from tests.test_docs import DOCUMENTS, ROOT, text
 
 
 @pytest.fixture(scope="module")
-def generated() -> Any:
-    spec = importlib.util.spec_from_file_location("generated", ROOT / "docs/generated.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def pages(generated: Any) -> dict[str, str]:
-    made: dict[str, str] = generated.pages()
-    return made
+def pages() -> dict[str, str]:
+    return made.pages()
 
 
 @pytest.mark.slow
-def test_the_site_is_built_without_a_warning(generated: Any, tmp_path: Path) -> None:
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     """Links, anchors and pictures are checked, and that each page stands in the navigation."""
-    assert generated.main([str(tmp_path)]) == 0
+    assert made.main([str(tmp_path)]) == 0
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(tmp_path / "mkdocs.yml")]
     ended = subprocess.run(build, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True)
     assert ended.returncode == 0 and "WARNING" not in ended.stderr, ended.stderr
@@ -68,20 +59,20 @@ def test_the_picture_shows_each_way_of_sampling_with_eight_frames(pages: dict[st
     assert len([*picture.iter(f"{space}rect")]) == 8 * len(get_args(Sampling))
 
 
-def test_paths_become_a_tree(generated: Any) -> None:
+def test_paths_become_a_tree() -> None:
     files = {"a/b/x.csv": "", "a/b/y.csv, a/z.csv": "", "m.json": "", "c/": ""}
-    assert generated.tree(files) == "a/\n    b/\n        x.csv\n        y.csv\n    z.csv\nm.json\nc/\n"
+    assert made_text.tree(files) == "a/\n    b/\n        x.csv\n        y.csv\n    z.csv\nm.json\nc/\n"
 
 
-def test_text_is_no_markup_and_its_links_are_links(generated: Any) -> None:
-    assert generated.text("<id>_a*b `c_d` (https://x.org/a_b).") == "&lt;id>\\_a\\*b `c_d` (<https://x.org/a_b>)."
+def test_text_is_no_markup_and_its_links_are_links() -> None:
+    assert made_text.text("<id>_a*b `c_d` (https://x.org/a_b).") == "&lt;id>\\_a\\*b `c_d` (<https://x.org/a_b>)."
 
 
-def test_lists_are_as_pythons_markdown_wants_them(generated: Any) -> None:
+def test_lists_are_as_pythons_markdown_wants_them() -> None:
     """A blank line before, four blanks for what belongs to an item; code is left as it is."""
     written = "Text:\n* one\n  goes on\n\n      code\n\n  last\n* two\n\nNext:\n\n    * code\n"
     wanted = "Text:\n\n* one\n    goes on\n\n        code\n\n    last\n\n* two\n\nNext:\n\n    * code\n"
-    assert generated.lists(written) == wanted
+    assert made_text.lists(written) == wanted
 
 
 def test_the_readme_lists_every_extra() -> None:
