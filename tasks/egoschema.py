@@ -35,6 +35,7 @@ DATA = Data(
         "subset_answers.json": "{q_uid: 0 to 4}, 500 of them",
         "videos/Q_UID.mp4": "the videos, three minutes each",
     },
+    sizes={"test": ANSWERED},
 )
 
 

@@ -20,7 +20,7 @@ def main(words: list[str]) -> int:
         UserError: there is no such kind, or no such task.
     """
     kinds = ("tasks", "encoders", "adapters", "suites", "studies")
-    if len(words) == 2 and words[0] == "tasks":
+    if len(words) == 2 and words[0] == "tasks" and words[1] not in kinds:
         _print_task(words[1])
         return 0
     if len(words) != 1:
