@@ -120,7 +120,7 @@ def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) ->
     from importlib.metadata import version
 
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"evalkit {version('evalkit')}\n"
+    assert capsys.readouterr().out == f"evalkit {version('video-evalkit')}\n"
 
 
 def test_the_module_runs_as_the_command_does() -> None:

@@ -19,9 +19,14 @@ from evalkit.launch import cells, suite
 from tests.test_docs import DOCUMENTS, ROOT, text
 
 # Words that stand for whatever the reader has, and something that there is in their place.
-STANDS_FOR = {"task=NAME": "task=ssv2", "config=mine.yaml": "task=kinetics400 ckpt=demo", "tasks NAME": "tasks ssv2"}
+STANDS_FOR = {"task=NAME": "task=ssv2", "tasks NAME": "tasks ssv2"}
 # Files of the reader's own, and the documents that print them.
-OWN = {"my_task.py": "CONTRIBUTING.md", "my_adapter.py": "docs/adapters.md", "my_encoder.py": "docs/encoders.md"}
+OWN = {
+    "my_task.py": "CONTRIBUTING.md",
+    "my_adapter.py": "docs/adapters.md",
+    "my_encoder.py": "docs/encoders.md",
+    "mine.yaml": "docs/configuration.md",
+}
 LISTS = ("tasks", "encoders", "adapters", "suites", "studies")
 
 
@@ -45,7 +50,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """A folder that holds what the documents print to be saved."""
     monkeypatch.chdir(tmp_path)
     for name, document in OWN.items():
-        Path(name).write_text(re.findall(r"```python\n(.*?)```", text(document), re.DOTALL)[0])
+        Path(name).write_text(re.findall(r"```(?:python|yaml)\n(.*?)```", text(document), re.DOTALL)[0])
     yield
     sys.modules.pop("my_encoder", None)
 
@@ -75,6 +80,8 @@ def test_every_command_of_the_documents_is_understood(line: str, capsys: pytest.
         pass
     elif command == "sweep":
         cells.plan(words)
+    elif words[0].startswith("config="):
+        assert resolve("run", words).options.mini
     elif configured and not re.search(r"\b(task|ckpt)=\S+ .*\b(ckpt|task|data\.root)=", line) and command != "canary":
         assert not [word for word in words if "=" not in word]  # a part of a line, in a sentence
     elif words[0].startswith("suite="):

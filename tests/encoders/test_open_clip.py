@@ -76,7 +76,9 @@ def refusal(name: str) -> str:
 def test_without_the_package_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     for ckpt in ("open_clip:ViT-B-16/laion2b_s34b_b88k", "open_clip:RN50"):
-        with pytest.raises(UserError, match=r"needs open_clip, which is missing: pip install 'evalkit\[open_clip\]'$"):
+        with pytest.raises(
+            UserError, match=r"needs open_clip, which is missing: pip install 'video-evalkit\[open_clip\]'$"
+        ):
             load_encoder(ckpt)
 
 

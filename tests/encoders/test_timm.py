@@ -103,7 +103,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 def test_without_the_package_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     for ckpt in ("timm:vit_base_patch16_224.augreg_in21k", "timm:resnet50"):
-        with pytest.raises(UserError, match=r"needs timm, which is missing: pip install 'evalkit\[timm\]'$"):
+        with pytest.raises(UserError, match=r"needs timm, which is missing: pip install 'video-evalkit\[timm\]'$"):
             load_encoder(ckpt)
 
 

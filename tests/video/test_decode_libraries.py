@@ -134,7 +134,7 @@ def test_a_library_that_stumbles_or_sees_other_times_is_replaced_and_named(
 def test_a_library_that_is_not_there_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     decode.default_decoder.cache_clear()
-    with pytest.raises(UserError, match=r"^decoder=torchcodec: .*: pip install 'evalkit\[torchcodec\]'$"):
+    with pytest.raises(UserError, match=r"^decoder=torchcodec: .*: pip install 'video-evalkit\[torchcodec\]'$"):
         open_video(write_video(tmp_path / "plain.mp4", 2), "torchcodec")
 
 

@@ -154,7 +154,10 @@ def absent(error: Exception) -> Callable[[str], Any]:
 
 @pytest.mark.parametrize(
     ("error", "mend"),
-    [(ImportError(), r"pip install 'evalkit\[wups\]'"), (LookupError(), "python -c .*averaged_perceptron_tagger_eng")],
+    [
+        (ImportError(), r"pip install 'video-evalkit\[wups\]'"),
+        (LookupError(), "python -c .*averaged_perceptron_tagger_eng"),
+    ],
 )
 def test_without_nltks_tagger_one_line_says_what_to_do(
     error: Exception, mend: str, small: WordNet, monkeypatch: pytest.MonkeyPatch
