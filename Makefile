@@ -8,12 +8,13 @@
 # make board   the same, kept in leaderboard/results, with leaderboard/README.md
 # make bench   measure on an idle machine, tables in build/bench_*.md (about an hour); bench/README.md keeps them
 # make reference  SmolLM2-135M-Instruct (a GGUF file, 90 MB), lm-eval and llama.cpp into build/reference, for bench/language.py
+# make docs    the documentation as a site, build/site; links are checked
 # make fix     format and mend what ruff can
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: weights demo demo-all test quick check fuzz fix board bench reference install clean
+.PHONY: docs weights demo demo-all test quick check fuzz fix board bench reference install clean
 
 demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
@@ -36,6 +37,12 @@ SEED := 0
 
 fuzz: install
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.fuzz $(FUZZ) $(SEED)
+
+# The variable silences a notice of the theme's about its successor.
+docs: install
+	$(BIN)/python -m docs.made build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file build/mkdocs.yml
+	@echo build/site/index.html
 
 fix: install
 	$(BIN)/ruff check --fix .

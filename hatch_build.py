@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -14,4 +15,9 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version != "editable":
-            build_data["force_include"].update({folder: f"evalkit/{folder}" for folder in FOLDERS})
+            entries = [
+                entry.relative_to(self.root) for folder in FOLDERS for entry in Path(self.root, folder).iterdir()
+            ]
+            # What is forced knows no `exclude` of pyproject.toml, by which the source package has no results either.
+            wanted = [entry.as_posix() for entry in entries if entry.name not in ("results", "__pycache__")]
+            build_data["force_include"].update({name: f"evalkit/{name}" for name in wanted})

@@ -5,7 +5,7 @@
 captions.json holds {"gts": {id: [reference, ...]}, "res": {id: [caption]}}; for bench/README.md it is the 3,492
 captions of YouCook2's val split. Both score raw text: tokenize, then CIDEr, BLEU-1 to 4 and ROUGE-L; nothing is kept
 from one round to the next, and the fastest of three counts. METEOR is the same Java program on both sides, so it is
-left out. Needs evalkit[captions].
+left out. Needs video-evalkit[captions].
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     PYTHONPATH=. python bench/fanout.py
 
 One cell fails, and one is killed each time it begins. The sweep is given twice: the second one has nothing to do but
-the two that left no record. Ray is measured where it is installed (pip install 'evalkit[ray]').
+the two that left no record. Ray is measured where it is installed (pip install 'video-evalkit[ray]').
 """
 
 from __future__ import annotations

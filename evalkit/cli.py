@@ -55,7 +55,7 @@ evalkit scores pretrained video encoders.
                                                           it would send, and confirm=true sends it
   evalkit submit RUN to=FOLDER|OWNER/NAME [key=FILE]      a result as a pull request's files, for a board of others'
   evalkit cache [prune=GB]                                what is stored; prune= evicts what was used longest ago
-  evalkit doctor                                          what this machine has, and what it lacks
+  evalkit doctor [task=NAME ...]                          what this machine has, and what it lacks for a run
 
   task=./my_task.py beside score, show, validate, sign, compare, leaderboard, export, push, submit: a file of your own,
   which is run

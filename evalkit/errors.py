@@ -19,6 +19,14 @@ _RENAMED = {
 }
 
 
+DISTRIBUTION = "video-evalkit"  # what pip calls it: PyPI's `evalkit` is another project
+
+
+def install(extra: str) -> str:
+    """The command that installs one of evalkit's optional parts, a key of pyproject's optional-dependencies."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
 class UserError(Exception):
     """Something the user can mend; shown as one line, exit code 2, no traceback."""
 

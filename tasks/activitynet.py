@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from evalkit.api import Task, Views
 from evalkit.datasets import caption_files
+from evalkit.datasets.caption_files import ACTIVITYNET_CAPTIONS_DATA
 from evalkit.datasets.captions import retrieval_task
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
+
+
+DATA = replace(
+    ACTIVITYNET_CAPTIONS_DATA,
+    sizes={"train": 10_009, "test": 4_917},
+)
 
 
 def task(
@@ -37,9 +45,9 @@ def task(
         mini,
         views=Views("fps", fps=1.0) if frames == "first" else Views("uniform"),
         split=split,
-        sizes={"train": 10_009, "test": {"val_1": 4_917, "val_2": 4_885}[split]},
-        license="MIT (annotations)",
-        source="https://cs.stanford.edu/people/ranjaykrishna/densevid",
+        sizes=DATA.sizes if split == "val_1" else {**DATA.sizes, "test": 4_885},
+        license=DATA.license,
+        source=DATA.source,
         published=PUBLISHED[frames],
     )
 

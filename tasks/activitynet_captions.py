@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from evalkit.api import Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.caption_files import activitynet
+from evalkit.datasets.caption_files import ACTIVITYNET_CAPTIONS_DATA, activitynet
 from evalkit.datasets.captions import FrameSampling, SegmentSplits, captioning_task, paragraph_task
 from evalkit.datasets.dense_captions import dense_captioning_task
 from evalkit.errors import UserError
@@ -22,6 +23,13 @@ SIZES = {
 UNTOLD = 32  # videos of val_1 that val_2 as published does not have
 # Of LongViViT, which tells no dense captions.
 PUBLISHED = {"segments": "CIDEr", "paragraph": "ROUGE-L"}
+
+
+DATA = replace(
+    ACTIVITYNET_CAPTIONS_DATA,
+    sizes=SIZES["segments"],
+    needs={"captions": "data.meteor=true"},
+)
 
 
 def task(
@@ -47,7 +55,7 @@ def task(
             together, by densevid_eval's rule of 2018.
         frames: of a paragraph: first takes 256 at one a second from the start, uniform 256 over the whole video.
         segments: of dense: given, even, or a .json file of proposals, as tasks/youcook2_dense.py has them.
-        meteor: score METEOR, too, and SODA_c of dense, which needs evalkit[captions].
+        meteor: score METEOR, too, and SODA_c of dense, which needs video-evalkit[captions].
     """
     if what != "dense" and segments != "given":
         raise UserError(f"data.segments={segments} has no effect with data.what={what}: it is for dense")
@@ -56,8 +64,8 @@ def task(
     facts: dict[str, Any] = {
         "split": "val_1",
         "sizes": SIZES[what] if segments == "given" else {"train": SIZES[what]["train"]},
-        "license": "MIT (annotations)",
-        "source": "https://cs.stanford.edu/people/ranjaykrishna/densevid",
+        "license": DATA.license,
+        "source": DATA.source,
         "published": {} if what == "dense" else published.rows("activitynet_captions", PUBLISHED[what], "fine-tuned"),
     }
     if what == "paragraph":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Example, Task
+from evalkit.api import Data, Example, Task
 from evalkit.datasets import open_questions
 from evalkit.datasets.files import class_number, find_file, parsing_errors_at, read_table
 from evalkit.datasets.open_questions import IG_VLM, QuestionSplits, Row
@@ -15,6 +15,21 @@ from evalkit.mini.answers import one_step
 ADAPTER = "captioner"
 # By the number in its files; the first three are about these, the others free, by what is answered.
 KINDS = ("motion", "spatial", "temporal", "yes-no", "color", "object", "location", "number", "other")
+
+
+DATA = Data(
+    source="https://github.com/MILVLG/activitynet-qa",
+    license="Apache-2.0 (annotations)",
+    files={
+        "test_q.json": "[{video_name, question, question_id}]; or ActivityNet_QA.csv of IG-VLM, which is test",
+        "test_a.json": "[{question_id, answer, type}]",
+        "train_q.json, train_a.json": "the same; may be missing",
+        "val_q.json, val_a.json": "the same; may be missing",
+        "videos/v_ID.mp4": "the videos, in any folder there",
+    },
+    sizes={"train": 32_000, "val": 18_000, "test": 8_000},
+    vanished="the videos are ActivityNet's, on YouTube; which are left is not published with the questions",
+)
 
 
 def task(root: Path = Path("data/activitynet_qa"), mini: bool = False) -> Task:
@@ -33,9 +48,9 @@ def task(root: Path = Path("data/activitynet_qa"), mini: bool = False) -> Task:
         mini,
         score=exact_match,
         split="test",
-        sizes={"train": 32_000, "val": 18_000, "test": 8_000},
-        license="Apache-2.0 (annotations)",
-        source="https://github.com/MILVLG/activitynet-qa",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

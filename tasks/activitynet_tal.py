@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import published
 from evalkit.datasets.files import find_file
 from evalkit.localization.segment_task import Windows, labeled_splits, segment_task
@@ -14,6 +14,19 @@ from evalkit.mini.moments import moments
 ADAPTER = "localizer"
 # What VideoGLUE prints (table 12); the rest is G-TAD's own.
 SETTINGS = {"head": "gtad", "length": 100, "epochs": 10, "batch_size": 32}
+
+
+DATA = Data(
+    source="https://github.com/activitynet/ActivityNet",
+    license="MIT (annotations)",
+    files={
+        "activity_net.v1-3.min.json": "database: {ID: {subset, duration, annotations: [{segment: [start, end], "
+        "label}]}}; data.file= names another",
+        "videos/v_ID.mp4": "the videos, in any folder there, as v_<id>.mp4 or <id>.mp4",
+    },
+    sizes={"train": (10_002, 10_024), "test": 4_926},
+    vanished="VideoGLUE counts 10,002 of the 10,024 training videos; more have vanished since, and count as failed",
+)
 
 
 def task(
@@ -51,8 +64,8 @@ def task(
         mini,
         settings=SETTINGS,
         split="val",
-        sizes={"train": (10_002, 10_024), "test": 4_926},
-        license="MIT (annotations)",
-        source="https://github.com/activitynet/ActivityNet",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
         published=published.rows("activitynet_tal", "mAP", "frozen"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from evalkit.api import Example, Task
+from evalkit.api import Data, Example, Task
 from evalkit.datasets import behavior
 from evalkit.datasets.files import LabeledSplits, as_label_sets, find_file, parsing_errors_at, read_json
 from evalkit.datasets.videos import find_videos
@@ -14,6 +14,19 @@ from evalkit.mini import classes, world
 FPS = 30.0  # of the published mp4 files, whatever the camera's was
 NAMES = ("other", "attack", "investigation", "mount")
 SHOWN = ("red", "green", "blue")  # in the miniature
+
+
+DATA = Data(
+    source="https://data.caltech.edu/records/s0vdx-0k302",
+    license="CC BY 4.0",
+    files={
+        "task1_classic_classification/calms21_task1_train.json": "{annotator: {sequence: {annotations, metadata: "
+        "{vocab}}}}; also in data.root= itself",
+        "task1_classic_classification/calms21_task1_test.json": "the same",
+        "task1_videos_mp4/NAME.mp4": "the videos, in any folder there, NAME as the sequence",
+    },
+    sizes={"test": 262_107},
+)
 
 
 def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int = 16, test_step: int = 1) -> Task:
@@ -35,9 +48,9 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
         _mini() if mini else _read(root, {"train": train_step, "test": test_step}),
         mini,
         split="test",
-        sizes={"test": 262_107} if test_step == 1 else {},
-        license="CC BY 4.0",
-        source="https://data.caltech.edu/records/s0vdx-0k302",
+        sizes=DATA.sizes if test_step == 1 else {},
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import protocols
-from evalkit.datasets.actions.charades import read_charades
+from evalkit.datasets.actions.charades import CHARADES, read_charades
 from evalkit.metrics import charades_map, pr_auc
 from evalkit.mini import classes
 
 CHUNK = 128 / 6  # seconds: the 128 frames at six a second that VideoGLUE's configuration names
+
+
+DATA = replace(
+    CHARADES,
+    sizes={"train": 7_811, "test": (1_814, 1_863)},
+)
 
 
 def task(root: Path = Path("data/charades"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
@@ -39,7 +46,7 @@ def task(root: Path = Path("data/charades"), mini: bool = False, protocol: proto
         protocol,
         mini,
         score=pr_auc if chunked else charades_map,
-        sizes={} if chunked else {"train": 7_811, "test": (1_814, 1_863)},
-        license="the data set's own, non-commercial",
-        source="https://prior.allenai.org/projects/charades",
+        sizes={} if chunked else DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )

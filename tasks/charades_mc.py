@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evalkit.api import Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.actions.charades import read_charades
+from evalkit.datasets.actions.charades import CHARADES, read_charades
 from evalkit.datasets.miniature import miniature
 from evalkit.metrics import charades_map
 from evalkit.metrics.average_precision import chance_map
 from evalkit.mini import classes
 
 ADAPTER = "zero_shot"
+
+
+DATA = replace(
+    CHARADES,
+    sizes={"test": (1_814, 1_863)},
+)
 
 
 def task(root: Path = Path("data/charades"), mini: bool = False) -> Task:
@@ -30,8 +37,8 @@ def task(root: Path = Path("data/charades"), mini: bool = False) -> Task:
     splits = classes.three_steps(classes.seen) if mini else read_charades(root)
     facts: dict[str, Any] = {
         "split": "test",
-        "sizes": {"test": (1_814, 1_863)},
-        "license": "the data set's own, non-commercial",
+        "sizes": DATA.sizes,
+        "license": DATA.license,
         "published": published.rows("charades_mc", "mAP", "zero-shot"),
     }
     return Task(
@@ -43,7 +50,7 @@ def task(root: Path = Path("data/charades"), mini: bool = False) -> Task:
         settings={"prompts": "none"},
         controls=("shuffled", "single_frame"),
         chance=chance_map([example.target for example in splits.test], empty=False),
-        source="https://prior.allenai.org/projects/charades",
+        source=DATA.source,
         prepare_videos=splits.prepare_videos,
         **(miniature(facts) if mini else facts),
     )

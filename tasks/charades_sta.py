@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from evalkit.api import Example, Task, Views
+from evalkit.api import Data, Example, Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.captions import clean_text
 from evalkit.datasets.files import LabeledSplits, find_file, parsing_errors_at, read_lines, read_table, time_span
@@ -15,6 +15,18 @@ from evalkit.datasets.videos import find_videos, video_file
 from evalkit.mini import questions
 
 ADAPTER = "zero_shot"
+
+
+DATA = Data(
+    source="https://github.com/jiyanggao/TALL",
+    license="the data set's own, non-commercial",
+    files={
+        "charades_sta_test.txt": "lines `ID start end##sentence`",
+        "Charades_v1_test.csv": "columns id, length and others; also in Charades/",
+        "videos/ID.mp4": "the videos, in any folder there",
+    },
+    sizes={"test": 3_720},
+)
 
 
 def task(root: Path = Path("data/charades"), mini: bool = False) -> Task:
@@ -37,9 +49,9 @@ def task(root: Path = Path("data/charades"), mini: bool = False) -> Task:
         views=Views("uniform"),
         controls=("shuffled", "single_frame"),
         split="test",
-        sizes={"test": 3_720},
-        license="the data set's own, non-commercial",
-        source="https://github.com/jiyanggao/TALL",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
         published=published.rows("charades_sta", "accuracy", "zero-shot"),
     )
 

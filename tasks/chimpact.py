@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 from annotated_types import Gt
 
-from evalkit.api import Example, Task
+from evalkit.api import Data, Example, Task
 from evalkit.datasets import behavior
 from evalkit.datasets.files import LabeledSplits, class_number, find_file, parsing_errors_at, read_json
 from evalkit.datasets.videos import find_videos, video_file
@@ -46,6 +46,16 @@ Chimp_2018_07_11_c_clip_8000_9000 Chimp_2018_07_11_c_clip_16000_17000 Chimp_2018
 Chimp_2018_08_06_a_clip_6000_7000 Chimp_2018_08_06_a_clip_8000_9000 Natascha_2018_06_29_a_clip_14000_15000
 Natascha_2018_06_29_a_clip_17000_17712
 """
+
+
+DATA = Data(
+    source="https://github.com/ShirleyMaxx/ChimpACT",
+    license="CC BY-NC 4.0",
+    files={
+        "labels/NAME.json": "one of each clip: boxes and behaviors of every tenth frame",
+        "videos_full/NAME.mp4": "the clips",
+    },
+)
 
 
 def task(
@@ -87,9 +97,9 @@ def task(
         frames=frames,
         val=val,
         split="test",
-        sizes={},
-        license="CC BY-NC 4.0",
-        source="https://github.com/ShirleyMaxx/ChimpACT",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import protocols
 from evalkit.datasets.files import (
     LabeledSplits,
@@ -21,6 +21,18 @@ from evalkit.datasets.videos import find_videos, video_file
 from evalkit.mini import classes
 
 SPLIT = {"training": "train", "testing": "test"}
+
+
+DATA = Data(
+    source="https://coin-dataset.github.io",
+    license="the data set's own, research only",
+    files={
+        "COIN.json": "database: {ID: {recipe_type, class, subset: training or testing, ...}}; also in annotations/",
+        "videos/ID.mp4": "the videos, in any folder there",
+    },
+    sizes={"train": 9_030, "test": 2_797},
+    vanished="the videos are YouTube's; how many are left is not stated",
+)
 
 
 def task(root: Path = Path("data/coin"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
@@ -41,9 +53,9 @@ def task(root: Path = Path("data/coin"), mini: bool = False, protocol: protocols
         classes.one_step(lambda step: step.thing.color, classes.ALONE) if mini else _read(root),
         protocol,
         mini,
-        sizes={"train": 9_030, "test": 2_797},
-        license="the data set's own, research only",
-        source="https://coin-dataset.github.io",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

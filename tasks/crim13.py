@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import behavior
 from evalkit.datasets.files import LabeledSplits, as_label_sets, check_classes, parsing_errors_at, read_lines
 from evalkit.datasets.videos import files_under, find_videos
@@ -17,6 +17,19 @@ from evalkit.mini import classes
 FPS = 25.0
 HEADER = "Caltech Behavior Annotator - Annotation File"
 SHOWN = classes.REVERSIBLE  # in the miniature
+
+
+DATA = Data(
+    source="https://data.caltech.edu/records/4emt5-b0t10",
+    license="the data set's own",
+    files={
+        "CRIM13_train1/SESSION.txt": "annotations of the Caltech Behavior Annotator, as SESSION.txt, "
+        "SESSION_s.txt or SESSION_t.txt; the folders of the archives: CRIM13_train1, CRIM13_train2, CRIM13_test1, "
+        "CRIM13_test2",
+        "CRIM13_train1/SESSION_s.mp4": "the films, converted from SESSION_s.seq and SESSION_t.seq, beside their "
+        "annotations",
+    },
+)
 
 
 def task(
@@ -46,9 +59,9 @@ def task(
         _mini() if mini else _read(root, view, {"train": train_step, "test": test_step}),
         mini,
         split=view,
-        sizes={},
-        license="the data set's own",
-        source="https://data.caltech.edu/records/4emt5-b0t10",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Task, Views
+from evalkit.api import Data, Task, Views
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
 from evalkit.datasets.files import find_file, parsing_errors_at, read_json, video_name
 from evalkit.datasets.videos import Videos, find_videos, video_file
@@ -12,6 +12,20 @@ from evalkit.mini import captions
 
 ADAPTER = "retrieval"
 SECONDS = 30.0
+
+
+DATA = Data(
+    source="https://github.com/LisaAnne/LocalizingMoments",
+    license="BSD-2-Clause (annotations)",
+    files={
+        "test_data.json": "[{video, description, ...}]",
+        "train_data.json": "the same; may be missing, then nothing is trained",
+        "val_data.json": "the same",
+        "videos/NAME.mp4": "the videos, in any folder there, NAME as `video`; any ending",
+    },
+    sizes={"train": 8_395, "val": 1_065, "test": 1_004},
+    vanished="the videos are Flickr's; the files do not say how many are left",
+)
 
 
 def task(root: Path = Path("data/didemo"), mini: bool = False) -> Task:
@@ -31,9 +45,9 @@ def task(root: Path = Path("data/didemo"), mini: bool = False) -> Task:
         mini,
         views=Views("uniform"),
         split="test",
-        sizes={"train": 8_395, "val": 1_065, "test": 1_004},
-        license="BSD-2-Clause (annotations)",
-        source="https://github.com/LisaAnne/LocalizingMoments",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import protocols
 from evalkit.datasets.files import (
     LabeledSplits,
@@ -19,6 +19,18 @@ from evalkit.datasets.files import (
 )
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.mini import classes
+
+DATA = Data(
+    source="http://www.svcl.ucsd.edu/projects/resound/dataset.html",
+    license="the data set's own",
+    files={
+        "Diving48_vocab.json": "[[take-off, ...]]: 48 sequences of phases; all three files also in annotations/",
+        "Diving48_V2_train.json": "[{vid_name, label, start_frame, end_frame}]",
+        "Diving48_V2_test.json": "the same",
+        "videos/VID_NAME.mp4": "the videos, in any folder there",
+    },
+    sizes={"train": 15_027, "test": 1_970},
+)
 
 
 def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
@@ -38,9 +50,9 @@ def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: proto
         classes.in_order() if mini else _read(root),
         protocol,
         mini,
-        sizes={"train": 15_027, "test": 1_970},
-        license="the data set's own",
-        source="http://www.svcl.ucsd.edu/projects/resound/dataset.html",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Example, Task
+from evalkit.api import Data, Example, Task
 from evalkit.datasets.files import LabeledSplits, read_json, read_table
 from evalkit.datasets.open_questions import Row, json_rows
 from evalkit.datasets.videos import find_videos, video_file
@@ -24,6 +24,19 @@ logger = logging.getLogger("evalkit")
 ADAPTER = "multiple_choice"
 OPTIONS = 5
 ALL, ANSWERED = 5_031, 500  # questions, and those with a public answer
+
+
+DATA = Data(
+    source="https://github.com/egoschema/EgoSchema",
+    license="Ego4D license",
+    files={
+        "questions.json": "[{q_uid, question, option 0, ..., option 4}]; or a csv with the columns video_name, "
+        "question, a0, ..., a4",
+        "subset_answers.json": "{q_uid: 0 to 4}, 500 of them",
+        "videos/Q_UID.mp4": "the videos, three minutes each",
+    },
+    sizes={"test": ANSWERED},
+)
 
 
 def task(
@@ -53,10 +66,10 @@ def task(
         train=splits.train,
         controls=("blind", "shuffled", "single_frame", "option_order"),
         chance=100 / OPTIONS,
-        sizes={} if mini else {"test": ANSWERED if subset else ALL},
+        sizes={} if mini else DATA.sizes if subset else {"test": ALL},
         split="mini" if mini else "subset" if subset else "full",
-        license="Ego4D license; generated (Apache-2.0) for the miniature",
-        source="https://github.com/egoschema/EgoSchema",
+        license=f"{DATA.license}; generated (Apache-2.0) for the miniature",
+        source=DATA.source,
         published={} if mini else PUBLISHED,
         prepare_videos=splits.prepare_videos,
         submission=None if mini else functools.partial(submission, allow_holes=allow_holes),

@@ -8,11 +8,13 @@ from typing import Any
 
 from evalkit.api import Example, Task
 from evalkit.datasets import protocols, published
-from evalkit.datasets.actions.epic_kitchens import LICENSE, SIZES, SOURCE, Action, read_epic_kitchens
+from evalkit.datasets.actions.epic_kitchens import EPIC_KITCHENS, Action, read_epic_kitchens
 from evalkit.datasets.files import LabeledSplits
 from evalkit.datasets.miniature import miniature
 from evalkit.metrics import mini_verb_noun_accuracy, verb_noun_accuracy
 from evalkit.mini import classes, world
+
+DATA = EPIC_KITCHENS
 
 
 def task(root: Path = Path("data/epic_kitchens"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
@@ -30,7 +32,7 @@ def task(root: Path = Path("data/epic_kitchens"), mini: bool = False, protocol: 
             miniature.
     """
     splits = classes.verbs_and_nouns() if mini else _read(root)
-    facts: dict[str, Any] = {"split": "validation", "sizes": SIZES, "license": LICENSE}
+    facts: dict[str, Any] = {"split": "validation", "sizes": DATA.sizes, "license": DATA.license}
     if mini:
         facts = miniature(facts) | protocols.MINI
     else:
@@ -44,7 +46,7 @@ def task(root: Path = Path("data/epic_kitchens"), mini: bool = False, protocol: 
         prepare_videos=splits.prepare_videos,
         score=mini_verb_noun_accuracy if mini else verb_noun_accuracy,
         chance=100 / verbs / (len(splits.classes) - verbs),
-        source=SOURCE,
+        source=DATA.source,
         **facts,
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from evalkit.api import Example, Task
 from evalkit.datasets import protocols, published
-from evalkit.datasets.actions.epic_kitchens import LICENSE, SIZES, SOURCE, Action, read_epic_kitchens
+from evalkit.datasets.actions.epic_kitchens import EPIC_KITCHENS, Action, read_epic_kitchens
 from evalkit.datasets.files import LabeledSplits, Span
 from evalkit.datasets.miniature import miniature
 from evalkit.metrics import class_mean_recall5
@@ -20,6 +20,9 @@ SEEN = protocols.ANTICIPATION.frames or 0
 
 Protocol = Literal["official", "vjepa2"]
 What = Literal["action", "verb", "noun"]
+
+
+DATA = EPIC_KITCHENS
 
 
 def task(
@@ -53,8 +56,8 @@ def task(
     facts: dict[str, Any] = {
         "protocol": protocol if what == "action" else f"{protocol}, {what}",
         "split": "validation",
-        "sizes": SIZES if protocol == "official" else {"train": SIZES["train"]},
-        "license": LICENSE,
+        "sizes": DATA.sizes if protocol == "official" else {"train": DATA.sizes["train"]},
+        "license": DATA.license,
     }
     if mini:
         facts = miniature(facts) | protocols.MINI
@@ -71,7 +74,7 @@ def task(
         prepare_videos=splits.prepare_videos,
         score=class_mean_recall5,
         chance=min(100.0, 500 / len(splits.classes)),
-        source=SOURCE,
+        source=DATA.source,
         **facts,
     )
 

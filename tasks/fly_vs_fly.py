@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.api import Example, Task
+from evalkit.api import Data, Example, Task
 from evalkit.datasets import behavior
 from evalkit.datasets.files import LabeledSplits, find_file, parsing_errors_at, read_lines
 from evalkit.datasets.videos import find_videos
@@ -19,6 +19,20 @@ FPS = 30.0
 NAMES = ("lunge", "wing threat", "tussle", "wing extension", "circle", "copulation")
 LEFT_OUT = ("touch", "charge", "hold", "copulation attempt")  # too rare or of no interest: background
 SHOWN = ("circle", "cross")  # in the miniature
+
+
+DATA = Data(
+    source="https://data.caltech.edu/records/zrznw-w7386",
+    license="CC0 1.0",
+    files={
+        "train.txt": "lines of folders such as Aggression/movie1; yours to write, as no paper prints its division",
+        "test.txt": "the same",
+        "Aggression/movie1/movie1_actions.mat": "the bouts of both flies",
+        "Aggression/movie1/movie1_feat.mat": "features, whose NaN tell the frames that do not count",
+        "Aggression/movie1/movie1.mp4": "the film, converted from movie1.seq",
+    },
+    needs={"science": "mini=false"},
+)
 
 
 def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: int = 16, test_step: int = 1) -> Task:
@@ -46,9 +60,9 @@ def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: i
         else _read(root, {"train": train_step, "test": test_step}),
         mini,
         split="test",
-        sizes={},
-        license="CC0 1.0",
-        source="https://data.caltech.edu/records/zrznw-w7386",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from evalkit.api import Example, Task, Views
+from evalkit.api import Data, Example, Task, Views
 from evalkit.datasets.files import SPLIT_OF, read_table
 from evalkit.datasets.miniature import LICENSE
 from evalkit.datasets.videos import (
@@ -31,6 +31,17 @@ from evalkit.video import places
 logger = logging.getLogger("evalkit")
 
 SPLITS = ("train", "val", "test")
+
+
+DATA = Data(
+    source="your own",
+    license="your own",
+    files={
+        "videos.csv": "path,label[,split], paths relative to it; data.root= names the file",
+        "CLASS/x.mp4": "or without a csv: a folder per class, also train/CLASS/x.mp4 and CLASS/train/x.mp4; "
+        "data.root= names the folder",
+    },
+)
 
 
 def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float = 0.3, split_seed: int = 0) -> Task:
@@ -64,8 +75,8 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
         classes=tuple(labels),
         views=Views("uniform"),
         chance=100 / len(labels),
-        license=LICENSE if mini else "your own",
-        source="evalkit.mini" if mini else "your own",
+        license=LICENSE if mini else DATA.license,
+        source="evalkit.mini" if mini else DATA.source,
         prepare_videos=_films().prepare_videos if mini else None,
     )
 

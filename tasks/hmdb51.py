@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import protocols
 from evalkit.datasets.files import LabeledSplits, check_classes, labeled_examples, parsing_errors_at, read_lines
 from evalkit.datasets.videos import find_videos, video_file
@@ -14,6 +14,19 @@ from evalkit.mini import classes
 
 SPLITS = "testTrainMulti_7030_splits"
 PART = {"0": "", "1": "train", "2": "test"}
+
+
+DATA = Data(
+    source="https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database",
+    license="CC BY 4.0",
+    files={
+        "testTrainMulti_7030_splits/CLASS_test_split1.txt": "lines `NAME.avi 1`: 1 train, 2 test, 0 neither; of "
+        "each class and of splits 1 to 3",
+        "videos/CLASS/NAME.avi": "the clips, in any folder there",
+    },
+    sizes={"train": 51 * 70, "test": 51 * 30},
+    disk="2.1 GB, the size of a copy on the Hugging Face hub",
+)
 
 
 def task(
@@ -44,9 +57,9 @@ def task(
         protocol,
         mini,
         fold=0 if mveb else fold,
-        sizes={"train": (3_568, 51 * 70) if mveb else 51 * 70, "test": 51 * 30},
-        license="CC BY 4.0",
-        source="https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database",
+        sizes={**DATA.sizes, "train": (3_568, 51 * 70)} if mveb else DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

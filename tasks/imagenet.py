@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from evalkit.api import Task, Views
+from evalkit.api import Data, Task, Views
 from evalkit.datasets import protocols, published
 from evalkit.datasets.files import (
     LabeledSplits,
@@ -27,6 +27,19 @@ from evalkit.mini import classes
 
 HOMES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", ".")
 SYNSET = re.compile(r"n\d{8}")
+
+
+DATA = Data(
+    source="https://www.image-net.org/challenges/LSVRC/2012",
+    license="ImageNet's own, non-commercial",
+    files={
+        "LOC_synset_mapping.txt": "lines `synset name, other names`; without it classes are called by their synsets",
+        "LOC_val_solution.csv": "columns ImageId, PredictionString; or val in folders by synset",
+        "ILSVRC/Data/CLS-LOC/train/SYNSET/NAME.JPEG": "the images; also Data/CLS-LOC/train/ and train/",
+        "ILSVRC/Data/CLS-LOC/val/NAME.JPEG": "the same",
+    },
+    sizes={"train": 1_281_167, "test": 50_000},
+)
 
 
 def task(
@@ -48,8 +61,8 @@ def task(
     splits = _mini() if mini else _read(root)
     facts: dict[str, Any] = {
         "split": "val",
-        "sizes": {"train": 1_281_167, "test": 50_000},
-        "license": "ImageNet's own, non-commercial",
+        "sizes": DATA.sizes,
+        "license": DATA.license,
         "published": published.rows("imagenet", "top1", "frozen", protocol=protocol),
     }
     if mini:
@@ -66,7 +79,7 @@ def task(
         prepare_videos=splits.prepare_videos,
         score=top1_top5,
         chance=100 / len(splits.classes),
-        source="https://www.image-net.org/challenges/LSVRC/2012",
+        source=DATA.source,
         **facts,
     )
 

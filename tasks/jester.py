@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import protocols
 from evalkit.datasets.actions.twentybn import read_twentybn
 from evalkit.mini import classes
+
+DATA = Data(
+    source="https://www.qualcomm.com/developer/software/jester-dataset",
+    license="the data set's own",
+    files={
+        "jester-v1-labels.csv": "a name a line, 27; all three files also in labels/ or annotations/",
+        "jester-v1-train.csv": "lines `id;label`",
+        "jester-v1-validation.csv": "the same",
+        "videos/ID.mp4": "the videos, in any folder there, made of the folders of images; any ending",
+    },
+    sizes={"train": 118_562, "test": 14_787},
+)
 
 
 def task(root: Path = Path("data/jester"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
@@ -33,7 +45,7 @@ def task(root: Path = Path("data/jester"), mini: bool = False, protocol: protoco
         protocol,
         mini,
         split="validation",
-        sizes={"train": 118_562, "test": 14_787},
-        license="the data set's own",
-        source="https://www.qualcomm.com/developer/software/jester-dataset",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import behavior
 from evalkit.datasets.files import (
     LabeledSplits,
@@ -21,6 +21,18 @@ from evalkit.mini import classes
 FPS = 30.0
 COLUMNS = ("original_vido_id", "video_id", "frame_id", "path", "labels")
 STRIDE = 5
+
+
+DATA = Data(
+    source="https://huggingface.co/datasets/imageomics/KABR",
+    license="CC0 1.0",
+    files={
+        "annotation/classes.json": "{name: number}, 8",
+        "annotation/train.csv": "columns original_vido_id, video_id, frame_id, path, labels, with blanks between them",
+        "annotation/val.csv": "the same",
+        "dataset/video/ZG0001.1.mp4": "the videos, made of dataset/image/ZG0001.1/",
+    },
+)
 
 
 def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavior.CLIP_FRAMES * STRIDE) -> Task:
@@ -46,9 +58,9 @@ def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavio
         STRIDE,
         behavior.PROBE | {"lr": 5e-6, "eql_gamma": 0.9, "eql_lambda": 0.05},
         split="val",
-        sizes={},
-        license="CC0 1.0",
-        source="https://huggingface.co/datasets/imageomics/KABR",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

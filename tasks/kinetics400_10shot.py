@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Task, Views
+from evalkit.api import Data, Task, Views
 from evalkit.datasets.fewshot import few_shot
 from evalkit.datasets.files import (
     LabeledSplits,
@@ -19,6 +19,18 @@ from evalkit.datasets.miniature import miniature
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.metrics import top1_top5
 from evalkit.mini import classes
+
+DATA = Data(
+    source="https://github.com/google-deepmind/videoprism/tree/main/videoprism/colabs",
+    license="CC BY 4.0 (annotations)",
+    files={
+        "k400_train_10shot.json": "[{...}]: ten clips of each class, as VideoPrism's repository has it",
+        "k400_test_10shot.json": "the same, of Kinetics' test",
+        "train/NAME.mp4": "the clips, flat or in class folders",
+        "test/NAME.mp4": "the same",
+    },
+    sizes={"train": 4_000, "test": 4_000},
+)
 
 
 def task(root: Path = Path("data/kinetics400"), mini: bool = False) -> Task:
@@ -38,8 +50,8 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False) -> Task:
     splits = _mini() if mini else _read(root)
     facts: dict[str, Any] = {
         "split": "test",
-        "sizes": {"train": 4_000, "test": 4_000},
-        "license": "CC BY 4.0 (annotations)",
+        "sizes": DATA.sizes,
+        "license": DATA.license,
     }
     return Task(
         train=splits.train,
@@ -52,7 +64,7 @@ def task(root: Path = Path("data/kinetics400"), mini: bool = False) -> Task:
         else {"epochs": 5, "batch_size": 16, "lr": 1e-4, "weight_decay": 0.0},
         controls=("shuffled",),
         chance=100 / len(splits.classes),
-        source="https://github.com/google-deepmind/videoprism/tree/main/videoprism/colabs",
+        source=DATA.source,
         prepare_videos=splits.prepare_videos,
         **(miniature(facts) if mini else facts),
     )

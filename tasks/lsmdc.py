@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Task, Views
+from evalkit.api import Data, Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
 from evalkit.datasets.files import find_file, parsing_errors_at, read_lines
@@ -13,6 +13,20 @@ from evalkit.mini import captions
 
 ADAPTER = "retrieval"
 COLUMNS = 6  # clip, four times of its start and end, sentence
+
+
+DATA = Data(
+    source="https://sites.google.com/site/describingmovies",
+    license="the data set's own, research only",
+    files={
+        "LSMDC16_challenge_1000_publictect.csv": "six values with tabs between them: clip, four times, sentence; "
+        "no header",
+        "LSMDC16_annos_training.csv": "the same; may be missing, then nothing is trained",
+        "LSMDC16_annos_val.csv": "the same; may be missing",
+        "CLIP.avi": "the clips, in any folder there, such as 3009_BATTLE_LOS_ANGELES/",
+    },
+    sizes={"test": 1_000},
+)
 
 
 def task(root: Path = Path("data/lsmdc"), mini: bool = False) -> Task:
@@ -31,10 +45,10 @@ def task(root: Path = Path("data/lsmdc"), mini: bool = False) -> Task:
         mini,
         views=Views("uniform"),
         split="test",
-        sizes={"test": 1_000},
-        license="the data set's own, research only",
+        sizes=DATA.sizes,
+        license=DATA.license,
         published=published.rows("lsmdc", "t2v_R@1", "zero-shot"),
-        source="https://sites.google.com/site/describingmovies",
+        source=DATA.source,
     )
 
 

@@ -9,12 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from evalkit import plugins
-from evalkit.api import Example, Task
+from evalkit.api import Data, Example, Task
 from evalkit.datasets.miniature import LICENSE
 from evalkit.errors import UserError, suggest
 from evalkit.metrics.retrieval import mean_retrieval
 
 ADAPTER = "retrieval"
+
+
+DATA = Data(
+    source="https://arxiv.org/abs/2402.13217",
+    license="those of its tasks",
+    files={
+        "msrvtt/": "the folders of the tasks that data.of= names, called as those tasks' own data.root= below "
+        "data/; each as its task says",
+    },
+)
 
 
 def task(root: Path = Path("data"), of: str = "msrvtt:1,vatex:1", mini: bool = False) -> Task:
@@ -64,7 +74,7 @@ def task(root: Path = Path("data"), of: str = "msrvtt:1,vatex:1", mini: bool = F
         chance=sum(made.chance for made in tasks.values()) / len(tasks),
         split="mini" if mini else "test",
         license=LICENSE if mini else "; ".join(dict.fromkeys(made.license for made in tasks.values())),
-        source="https://arxiv.org/abs/2402.13217",
+        source=DATA.source,
         prepare_videos=prepare_videos if any(made.prepare_videos for made in tasks.values()) else None,
     )
 

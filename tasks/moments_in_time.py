@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import protocols
 from evalkit.datasets.files import (
     LabeledSplits,
@@ -19,6 +19,22 @@ from evalkit.datasets.files import (
 from evalkit.mini import classes
 
 FILES = {"trainingSet.csv": "training", "validationSet.csv": "validation"}  # and where the clips of each lie
+
+
+DATA = Data(
+    source="http://moments.csail.mit.edu",
+    license="the data set's own",
+    files={
+        "moments_categories.txt": "label,number, without a header: 339",
+        "trainingSet.csv": "path,label and two counts of votes, without a header",
+        "validationSet.csv": "the same",
+        "training/PATH": "the clips, under those paths",
+        "validation/PATH": "the same",
+    },
+    sizes={"train": (791_246, 791_297, 802_264), "test": (33_898, 33_900)},
+    vanished="VideoGLUE's table counts 791,246 clips of train and 33,898 of validation, its code 791,297 and "
+    "33,900; the list of train has 802,264",
+)
 
 
 def task(root: Path = Path("data/moments_in_time"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
@@ -40,9 +56,9 @@ def task(root: Path = Path("data/moments_in_time"), mini: bool = False, protocol
         protocol,
         mini,
         split="validation",
-        sizes={"train": (791_246, 791_297, 802_264), "test": (33_898, 33_900)},
-        license="the data set's own",
-        source="http://moments.csail.mit.edu",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

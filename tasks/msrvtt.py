@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from evalkit.api import Task, Views
 from evalkit.datasets import caption_files
+from evalkit.datasets.caption_files import MSRVTT_DATA
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
 from evalkit.datasets.files import find_file, parsing_errors_at, read_table
 from evalkit.datasets.videos import find_videos, video_file
@@ -22,6 +24,17 @@ PUBLISHED = {
 }
 
 SIZES = {"1k-A": {"train": 180_000, "test": 1_000}, "full": {"train": 130_260, "val": 9_940, "test": 59_800}}
+
+
+DATA = replace(
+    MSRVTT_DATA,
+    sizes=SIZES["1k-A"],
+    files={
+        "MSRVTT_JSFUSION_test.csv": "columns key, vid_key, video_id, sentence: the 1,000 of 1k-A",
+        "MSRVTT_train.9k.csv": "column video_id: what goes with 1k-A to train on; may be missing",
+        **MSRVTT_DATA.files,
+    },
+)
 
 
 def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1k-A", "full"] = "1k-A") -> Task:
@@ -48,9 +61,8 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1
         views=Views("uniform"),
         split=split,
         sizes=SIZES[split],
-        license="none stated; research use",
-        source="https://www.microsoft.com/en-us/research/publication/"
-        "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
+        license=DATA.license,
+        source=DATA.source,
         published=PUBLISHED[split],
     )
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import caption_files, published
+from evalkit.datasets.caption_files import MSRVTT_DATA
 from evalkit.datasets.captions import captioning_task
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
+
+
+DATA = replace(
+    MSRVTT_DATA,
+    sizes={"train": 6_513, "val": 497, "test": 2_990},
+    needs={"captions": "data.meteor=true"},
+)
 
 
 def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = False) -> Task:
@@ -22,7 +31,7 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = Fa
     Args:
         root: folder with the files and the videos.
         mini: three-minute films of the mini world, whose six steps are told in order.
-        meteor: score METEOR, too, which needs evalkit[captions].
+        meteor: score METEOR, too, which needs video-evalkit[captions].
     """
     return captioning_task(
         captions.whole() if mini else caption_files.msrvtt(root),
@@ -30,9 +39,8 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = Fa
         mini,
         settings={"max_tokens": 100} if mini else {},
         split="test",
-        sizes={"train": 6_513, "val": 497, "test": 2_990},
-        license="none stated; research use",
-        source="https://www.microsoft.com/en-us/research/publication/"
-        "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
         published=published.rows("msrvtt_caption", "CIDEr", "fine-tuned"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import open_questions, published
 from evalkit.datasets.open_questions import CLOSED, Split
 from evalkit.metrics import exact_match
@@ -16,6 +16,19 @@ PROMPT = (
     "question: who is talking to his family? answer: man. "
     "question: what is a woman doing? answer: talk. "
     "question: {question} answer:"
+)
+
+
+DATA = Data(
+    source="https://github.com/xudejing/video-question-answering",
+    license="none stated; research use",
+    files={
+        "train_qa.json": "[{id, video_id, question, answer}]; may be missing with adapter.answers=open",
+        "val_qa.json": "the same; also MSRVTT_QA.csv of IG-VLM, which is val",
+        "test_qa.json": "the same",
+        "videos/videoNUMBER.mp4": "the videos, in any folder there",
+    },
+    sizes=SIZES,
 )
 
 
@@ -39,7 +52,7 @@ def task(root: Path = Path("data/msrvtt_qa"), mini: bool = False, split: Split =
         settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
         split=split,
         sizes={**SIZES, "test": SIZES[split]},
-        license="none stated; research use",
-        source="https://github.com/xudejing/video-question-answering",
+        license=DATA.license,
+        source=DATA.source,
         published={} if split == "val" else published.rows("msrvtt_qa", "accuracy", "zero-shot"),
     )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from evalkit.api import Task, Views
+from evalkit.api import Data, Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
 from evalkit.datasets.files import find_file, parsing_errors_at, read_lines
@@ -17,6 +17,19 @@ logger = logging.getLogger("evalkit")
 
 ADAPTER = "retrieval"
 VIDEOS = {"test": 670, "train": 1_200, "val": 100}
+
+
+DATA = Data(
+    source="https://www.cs.utexas.edu/~ml/clamp/videoDescription",
+    license="the data set's own",
+    files={
+        "AllVideoDescriptions.txt": "lines `NAME_START_END sentence`",
+        "test_list.txt": "a clip's name a line, 670",
+        "train_list.txt": "the same, 1,200; may be missing",
+        "val_list.txt": "the same, 100; may be missing",
+        "videos/NAME.avi": "the clips, in any folder there",
+    },
+)
 
 
 def task(root: Path = Path("data/msvd"), mini: bool = False) -> Task:
@@ -35,9 +48,9 @@ def task(root: Path = Path("data/msvd"), mini: bool = False) -> Task:
         mini,
         views=Views("uniform"),
         split="test",
-        license="the data set's own",
+        license=DATA.license,
         published=published.rows("msvd", "t2v_R@1", "zero-shot"),
-        source="https://www.cs.utexas.edu/~ml/clamp/videoDescription",
+        source=DATA.source,
     )
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import open_questions, published
 from evalkit.datasets.files import find_file, parsing_errors_at, read_lines
 from evalkit.datasets.open_questions import CLOSED, Split
@@ -20,6 +20,20 @@ PROMPT = (
     "question: who is using a wrench on a pipe fitting? answer: man. "
     "question: who breaks an egg into a bowl? answer: woman. "
     "question: {question} answer:"
+)
+
+
+DATA = Data(
+    source="https://github.com/xudejing/video-question-answering",
+    license="none stated; research use",
+    files={
+        "train_qa.json": "[{id, video_id, question, answer}]; may be missing with adapter.answers=open",
+        "val_qa.json": "the same; also MSVD_QA.csv of IG-VLM, which is val",
+        "test_qa.json": "the same",
+        "youtube_mapping.txt": "lines `<YouTube's name>_<start>_<end> vid<number>`",
+        "videos/NAME.avi": "the videos, in any folder there, <YouTube's name>_<start>_<end>.avi",
+    },
+    sizes=SIZES,
 )
 
 
@@ -44,8 +58,8 @@ def task(root: Path = Path("data/msvd_qa"), mini: bool = False, split: Split = "
         settings=CLOSED if mini else {**CLOSED, "prompt": PROMPT},
         split=split,
         sizes={**SIZES, "test": SIZES[split]},
-        license="none stated; research use",
-        source="https://github.com/xudejing/video-question-answering",
+        license=DATA.license,
+        source=DATA.source,
         published={} if split == "val" else published.rows("msvd_qa", "accuracy", "zero-shot"),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from evalkit.api import Task, Views
+from evalkit.api import Data, Task, Views
 from evalkit.datasets.files import LabeledSplits
 from evalkit.datasets.multiple_choice import multiple_choice_task, read_nextqa
 from evalkit.mini import questions
@@ -14,6 +14,18 @@ ADAPTER = "multiple_choice"
 SIZES = {"val": 4_996, "test": 8_564}
 # Of val, from its own repository: the best model that it was published with, and people.
 PUBLISHED = {"HGA": 49.74, "human": 88.38}
+
+
+DATA = Data(
+    source="https://github.com/doc-doc/NExT-QA",
+    license="MIT (annotations)",
+    files={
+        "val.csv": "columns video, question, answer, qid, type, a0, ..., a4 and others; also in dataset/nextqa/",
+        "test.csv": "the same, with data.split=test",
+        "NExTVideo/1106/VIDEO.mp4": "the videos, in any folder there",
+    },
+    sizes={"test": SIZES["val"]},
+)
 
 
 def task(root: Path = Path("data/nextqa"), mini: bool = False, split: Literal["val", "test"] = "val") -> Task:
@@ -37,7 +49,7 @@ def task(root: Path = Path("data/nextqa"), mini: bool = False, split: Literal["v
         controls=("blind", "shuffled", "single_frame", "option_order"),
         split=split,
         sizes={"test": SIZES[split]},
-        license="MIT (annotations)",
-        source="https://github.com/doc-doc/NExT-QA",
+        license=DATA.license,
+        source=DATA.source,
         published=PUBLISHED if split == "val" else {},
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Example, Task, Views
+from evalkit.api import Data, Example, Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.files import LabeledSplits, class_number, find_file, parsing_errors_at, read_lines
 from evalkit.datasets.multiple_choice import multiple_choice_task, read_nextqa
@@ -14,6 +14,18 @@ from evalkit.mini import questions
 
 ADAPTER = "zero_shot"
 HARD = "nextqa-atphard.csv"
+
+
+DATA = Data(
+    source="https://github.com/StanfordVL/atp-video-language",
+    license="MIT (annotations)",
+    files={
+        "nextqa-atphard.csv": "VideoCon's 2,269 rows of val.csv; or atp-hard-ct4.txt beside val.csv, numbers of "
+        "its rows",
+        "videos/VIDEO.mp4": "the videos, in any folder there",
+    },
+    sizes={"test": 2_269},
+)
 
 
 def task(root: Path = Path("data/nextqa"), mini: bool = False) -> Task:
@@ -34,9 +46,9 @@ def task(root: Path = Path("data/nextqa"), mini: bool = False) -> Task:
         views=Views("uniform"),
         controls=("shuffled", "single_frame"),
         split="val",
-        sizes={"test": 2_269},
-        license="MIT (annotations)",
-        source="https://github.com/StanfordVL/atp-video-language",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
         published=published.rows("nextqa_atp_hard", "accuracy", "zero-shot"),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from evalkit.api import Example, Task
+from evalkit.api import Data, Example, Task
 from evalkit.datasets import open_questions, published
 from evalkit.datasets.files import find_file, read_json, read_table
 from evalkit.datasets.multiple_choice import KINDS
@@ -21,6 +21,21 @@ SIZES = {"train": 37_523, "val": 5_343, "test": 9_178}
 COLUMNS = ("video", "question", "answer", "qid", "type")
 SECOND_ANSWERS, ANSWERED_TWICE = "add_reference_answer_test.json", 4_632
 HGA = {"val": 21.48, "test": 25.18}  # the best model that it was published with, from its own repository
+
+
+DATA = Data(
+    source="https://github.com/doc-doc/NExT-OE",
+    license="MIT (annotations)",
+    files={
+        "val.csv": "columns video, question, answer, qid, type; all files also in dataset/nextqa/",
+        "test.csv": "the same, with data.split=test",
+        "add_reference_answer_test.json": "{video: {qid: second answer}}, with test.csv",
+        "train.csv": "as val.csv; may be missing",
+        "NExTVideo/1106/VIDEO.mp4": "the videos, in any folder there",
+    },
+    sizes={"train": SIZES["train"], "test": SIZES["val"]},
+    needs={"wups": "mini=false data.tagger=true", "WordNet": "mini=false"},
+)
 
 
 def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split = "val", tagger: bool = True) -> Task:
@@ -45,9 +60,9 @@ def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split
         mini,
         score=exact_match if mini else wups if tagger else wups_untagged,
         split=split,
-        sizes={"train": SIZES["train"], "test": SIZES[split]},
-        license="MIT (annotations)",
-        source="https://github.com/doc-doc/NExT-OE",
+        sizes={**DATA.sizes, "test": SIZES[split]},
+        license=DATA.license,
+        source=DATA.source,
         published={} if not tagger else {"HGA": HGA[split], **zero_shot},
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from evalkit.api import Task, Views
+from evalkit.api import Data, Task, Views
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, retrieval_task
 from evalkit.datasets.files import SPLIT_OF, read_table
 from evalkit.datasets.videos import listed_video
@@ -14,6 +14,15 @@ from evalkit.mini import captions
 
 ADAPTER = "retrieval"
 SPLITS = ("test", "train", "val")
+
+
+DATA = Data(
+    source="your own",
+    license="your own",
+    files={
+        "captions.csv": "path,caption[,split], a row for each caption, paths relative to it; data.root= names the file",
+    },
+)
 
 
 def task(root: Path = Path("data/captions.csv"), mini: bool = False) -> Task:
@@ -31,8 +40,8 @@ def task(root: Path = Path("data/captions.csv"), mini: bool = False) -> Task:
         mini,
         views=Views("uniform"),
         split="test",
-        license="your own",
-        source="evalkit.mini" if mini else "your own",
+        license=DATA.license,
+        source="evalkit.mini" if mini else DATA.source,
     )
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import protocols
-from evalkit.datasets.actions.ssv2 import read_ssv2
+from evalkit.datasets.actions.ssv2 import SSV2, read_ssv2
 from evalkit.mini import classes
+
+DATA = replace(
+    SSV2,
+    sizes={"train": 168_913, "test": 24_777},
+)
 
 
 def task(root: Path = Path("data/ssv2"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
@@ -29,7 +35,7 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False, protocol: protocols
         protocol,
         mini,
         split="validation",
-        sizes={"train": 168_913, "test": 24_777},
-        license="the data set's own",
-        source="https://www.qualcomm.com/developer/software/something-something-v-2-dataset",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )

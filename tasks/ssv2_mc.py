@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evalkit.api import Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.actions.ssv2 import read_ssv2
+from evalkit.datasets.actions.ssv2 import SSV2, read_ssv2
 from evalkit.datasets.miniature import miniature
 from evalkit.metrics import top1_top5
 from evalkit.mini import classes
 
 ADAPTER = "zero_shot"
+
+
+DATA = replace(
+    SSV2,
+    sizes={"test": 24_777},
+)
 
 
 def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
@@ -31,8 +38,8 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
     splits = classes.one_step(lambda step: step.action, classes.REVERSIBLE) if mini else read_ssv2(root, train=False)
     facts: dict[str, Any] = {
         "split": "validation",
-        "sizes": {"test": 24_777},
-        "license": "the data set's own",
+        "sizes": DATA.sizes,
+        "license": DATA.license,
         "published": published.rows("ssv2_mc", "top1", "zero-shot"),
     }
     return Task(
@@ -44,7 +51,7 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
         settings={"prompts": "none"},
         controls=("shuffled", "single_frame"),
         chance=100 / len(splits.classes),
-        source="https://www.qualcomm.com/developer/software/something-something-v-2-dataset",
+        source=DATA.source,
         prepare_videos=splits.prepare_videos,
         **(miniature(facts) if mini else facts),
     )

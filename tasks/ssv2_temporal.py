@@ -4,13 +4,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets.actions import videocon
+from evalkit.datasets.actions.videocon import VIDEOCON
 from evalkit.mini import classes
 
 ADAPTER = "zero_shot"
+
+
+DATA = replace(
+    VIDEOCON,
+    files={
+        "eval_ssv2_temporal.csv": "columns videopath, caption (with the template in quotes), match (0 or 1): 216 "
+        "videos, 18 templates",
+        "videos/ID.webm": "SSv2's videos, in any folder there; any ending",
+    },
+    sizes={"test": 216},
+)
 
 
 def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import protocols
 from evalkit.datasets.actions.twentybn import read_twentybn
 from evalkit.mini import classes
+
+DATA = Data(
+    source="https://arxiv.org/abs/1706.04261",
+    license="the data set's own",
+    files={
+        "something-something-v1-labels.csv": "a template a line, 174; all three files also in labels/ or annotations/",
+        "something-something-v1-train.csv": "lines `id;label`",
+        "something-something-v1-validation.csv": "the same",
+        "videos/ID.mp4": "the videos, in any folder there, made of the folders of images; any ending",
+    },
+)
 
 
 def task(root: Path = Path("data/sthv1"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
@@ -33,6 +44,6 @@ def task(root: Path = Path("data/sthv1"), mini: bool = False, protocol: protocol
         protocol,
         mini,
         split="validation",
-        license="the data set's own",
-        source="https://arxiv.org/abs/1706.04261",
+        license=DATA.license,
+        source=DATA.source,
     )

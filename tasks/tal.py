@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets.files import same_split
 from evalkit.errors import UserError
 from evalkit.localization.segment_task import Windows, labeled_splits, segment_task
@@ -12,6 +12,17 @@ from evalkit.localization.segments import read_segments
 from evalkit.mini.moments import moments
 
 ADAPTER = "localizer"
+
+
+DATA = Data(
+    source="your own",
+    license="your own",
+    files={
+        "segments.json": "database: {ID: {subset, duration, annotations: [{segment: [start, end], label}]}}; "
+        "data.root= names the file or its folder",
+        "ID.mp4": "the videos, in any folder beside the file; any ending",
+    },
+)
 
 
 def task(
@@ -46,4 +57,4 @@ def task(
         if same_split(train, test):
             raise UserError(f"data.train={train} is data.test too: nothing would be left to learn from")
         splits = labeled_splits(file.parent, read_segments(file), train, test, video_classes)
-    return segment_task(splits, windows, mini, split=test, license="your own", source="your own")
+    return segment_task(splits, windows, mini, split=test, license=DATA.license, source=DATA.source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Example, Task
+from evalkit.api import Data, Example, Task
 from evalkit.datasets import open_questions
 from evalkit.datasets.files import class_number, find_file, read_table
 from evalkit.datasets.open_questions import IG_VLM, QuestionSplits
@@ -15,6 +15,19 @@ from evalkit.mini.answers import one_step
 ADAPTER = "captioner"
 COLUMNS = ("gif_name", "question", "answer", "type", "vid_id")
 KINDS = ("object", "number", "color", "location")  # by the number in its files
+
+
+DATA = Data(
+    source="https://github.com/YunseokJANG/tgif-qa",
+    license="none stated; research use",
+    files={
+        "Test_frameqa_question.csv": "columns gif_name, question, answer, type, vid_id and others, with tabs; or "
+        "TGIF_FrameQA.csv of IG-VLM, which is test",
+        "Train_frameqa_question.csv": "the same; may be missing",
+        "gifs/GIF_NAME.gif": "the GIFs, in any folder there",
+    },
+    sizes={"test": 13_691},
+)
 
 
 def task(root: Path = Path("data/tgif_qa"), mini: bool = False) -> Task:
@@ -33,9 +46,9 @@ def task(root: Path = Path("data/tgif_qa"), mini: bool = False) -> Task:
         mini,
         score=exact_match,
         split="test",
-        sizes={"test": 13_691},
-        license="none stated; research use",
-        source="https://github.com/YunseokJANG/tgif-qa",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

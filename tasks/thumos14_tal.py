@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets.files import find_file
 from evalkit.localization.segment_task import Windows, labeled_splits, segment_task
 from evalkit.localization.segments import read_segments
@@ -13,6 +13,18 @@ from evalkit.mini.moments import moments
 
 ADAPTER = "localizer"
 SETTINGS = {"head": "actionformer", "length": 0, "segments": 200}  # as ActionFormer; its training is the head's own
+
+
+DATA = Data(
+    source="https://github.com/happyharrycn/actionformer_release",
+    license="none stated; research use",
+    files={
+        "thumos14.json": "database: {ID: {subset, duration, annotations: [{segment: [start, end], label}]}}, as "
+        "ActionFormer and OpenTAD have it; data.file= names another",
+        "videos/ID.mp4": "the videos, in any folder there",
+    },
+    sizes={"train": 200, "test": 213},
+)
 
 
 def task(
@@ -49,7 +61,7 @@ def task(
         score=thumos_map,
         settings=SETTINGS,
         split="test",
-        sizes={"train": 200, "test": 213},
-        license="none stated; research use",
-        source="https://github.com/happyharrycn/actionformer_release",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from evalkit.api import Task
+from evalkit.api import Data, Task
 from evalkit.datasets import protocols
 from evalkit.datasets.files import (
     LabeledSplits,
@@ -30,6 +30,20 @@ WITH_SOUND = (
     "SoccerPenalty StillRings SumoWrestling Surfing TableTennisShot Typing UnevenBars WallPushups WritingOnBoard"
 )
 SIZES = {1: (9_537, 3_783), 2: (9_586, 3_734), 3: (9_624, 3_696)}  # train and test of each split, 13,320 together
+
+
+DATA = Data(
+    source="https://www.crcv.ucf.edu/data/UCF101.php",
+    license="none stated; research use",
+    files={
+        "classInd.txt": "lines `number name`, 101; all files also in ucfTrainTestlist/",
+        "trainlist01.txt": "lines `CLASS/NAME.avi number`; so are trainlist02.txt and trainlist03.txt",
+        "testlist01.txt": "lines `CLASS/NAME.avi`; so are testlist02.txt and testlist03.txt",
+        "UCF-101/CLASS/NAME.avi": "the clips, in any folder there",
+    },
+    sizes=dict(zip(("train", "test"), SIZES[1], strict=True)),
+    disk="7.0 GB, the size of a copy on the Hugging Face hub",
+)
 
 
 def task(
@@ -62,8 +76,8 @@ def task(
         mini,
         fold=0 if mveb else fold,
         sizes={"train": train, "test": test},
-        license="none stated; research use",
-        source="https://www.crcv.ucf.edu/data/UCF101.php",
+        license=DATA.license,
+        source=DATA.source,
     )
 
 

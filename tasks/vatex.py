@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.api import Task, Views
 from evalkit.datasets import caption_files
+from evalkit.datasets.caption_files import VATEX_DATA
 from evalkit.datasets.captions import retrieval_task
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
+
+
+DATA = replace(
+    VATEX_DATA,
+    sizes={"train": 259_910, "val": 30_000, "test": 60_000},
+)
 
 
 def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "") -> Task:
@@ -32,8 +40,8 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "
         mini,
         views=Views("uniform"),
         split=test_list or "test",
-        sizes={} if test_list else {"train": 259_910, "val": 30_000, "test": 60_000},
-        license="CC BY 4.0 (annotations)",
-        source="https://eric-xw.github.io/vatex-website",
+        sizes={} if test_list else DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
         published={"CLIP-L": 45.2, "InternVideo-L": 49.5, "VideoPrism-B": 57.7, "VideoPrism-g": 62.5},
     )

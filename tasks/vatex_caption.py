@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import caption_files, published
+from evalkit.datasets.caption_files import VATEX_DATA
 from evalkit.datasets.captions import captioning_task
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
+
+
+DATA = replace(
+    VATEX_DATA,
+    sizes={"train": 25_991, "val": 3_000, "test": 6_000},
+    needs={"captions": "data.meteor=true"},
+)
 
 
 def task(root: Path = Path("data/vatex"), mini: bool = False, meteor: bool = False) -> Task:
@@ -23,7 +32,7 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, meteor: bool = Fal
     Args:
         root: folder with the files and the clips.
         mini: three-minute films of the mini world, whose six steps are told in order.
-        meteor: score METEOR, too, which needs evalkit[captions].
+        meteor: score METEOR, too, which needs video-evalkit[captions].
     """
     return captioning_task(
         captions.several() if mini else caption_files.vatex(root),
@@ -31,8 +40,8 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, meteor: bool = Fal
         mini,
         settings={"max_tokens": 100} if mini else {},
         split="test",
-        sizes={"train": 25_991, "val": 3_000, "test": 6_000},
-        license="CC BY 4.0 (annotations)",
-        source="https://eric-xw.github.io/vatex-website",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
         published=published.rows("vatex_caption", "CIDEr", "fine-tuned"),
     )

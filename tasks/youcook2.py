@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import published
-from evalkit.datasets.caption_files import youcook2
+from evalkit.datasets.caption_files import YOUCOOK2_DATA, youcook2
 from evalkit.datasets.captions import captioning_task
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
+
+
+DATA = replace(
+    YOUCOOK2_DATA,
+    sizes={"train": 10_337, "test": 3_492},
+    needs={"captions": "data.meteor=true"},
+)
 
 
 def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = False) -> Task:
@@ -24,7 +32,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = 
     Args:
         root: folder with the files and the videos.
         mini: the steps of three-minute films of the mini world.
-        meteor: score METEOR, too, which needs evalkit[captions].
+        meteor: score METEOR, too, which needs video-evalkit[captions].
     """
     splits = captions.steps() if mini else youcook2(root)
     return captioning_task(
@@ -32,8 +40,8 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = 
         meteor,
         mini,
         split="val",
-        sizes={"train": 10_337, "test": 3_492},
-        license="University of Michigan, non-commercial",
-        source="http://youcook2.eecs.umich.edu",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
         published=published.rows("youcook2", "CIDEr", "fine-tuned"),
     )

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.api import Task, Views
-from evalkit.datasets.caption_files import youcook2
+from evalkit.datasets.caption_files import YOUCOOK2_DATA, youcook2
 from evalkit.datasets.dense_captions import dense_captioning_task
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
+
+
+DATA = replace(
+    YOUCOOK2_DATA,
+    sizes={"train": 10_337, "test": 3_492},
+    needs={"captions": "data.meteor=true"},
+)
 
 
 def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str = "given", meteor: bool = False) -> Task:
@@ -23,7 +31,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str =
         mini: three-minute films of six steps of the mini world.
         segments: given, the annotated ones; even, each video in as many equal parts as training videos have on
             average; or a .json file of proposals, {"results": {video: [{"timestamp": [start, end]}, ...]}}.
-        meteor: score METEOR and SODA_c, too, which needs evalkit[captions].
+        meteor: score METEOR and SODA_c, too, which needs video-evalkit[captions].
     """
     return dense_captioning_task(
         captions.steps() if mini else youcook2(root),
@@ -32,7 +40,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str =
         mini,
         views=Views("uniform"),
         split="val",
-        sizes={"train": 10_337, "test": 3_492} if segments == "given" else {"train": 10_337},
-        license="University of Michigan, non-commercial",
-        source="http://youcook2.eecs.umich.edu",
+        sizes=DATA.sizes if segments == "given" else {"train": DATA.sizes["train"]},
+        license=DATA.license,
+        source=DATA.source,
     )

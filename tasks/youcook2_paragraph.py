@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.api import Task
 from evalkit.datasets import published
-from evalkit.datasets.caption_files import youcook2
+from evalkit.datasets.caption_files import YOUCOOK2_DATA, youcook2
 from evalkit.datasets.captions import FrameSampling, paragraph_task
 from evalkit.mini import captions
 
 ADAPTER = "captioner"
+
+
+DATA = replace(
+    YOUCOOK2_DATA,
+    sizes={"train": 1_333, "test": 457},
+    needs={"captions": "data.meteor=true"},
+    vanished="",
+)
 
 
 def task(
@@ -26,7 +35,7 @@ def task(
         root: folder with the files and the videos.
         mini: three-minute films of the mini world, whose six steps are told in order.
         frames: first takes 256 at one a second from the start, uniform 256 over the whole video.
-        meteor: score METEOR, too, which needs evalkit[captions].
+        meteor: score METEOR, too, which needs video-evalkit[captions].
     """
     return paragraph_task(
         captions.whole() if mini else youcook2(root).paragraphs(),
@@ -34,8 +43,8 @@ def task(
         meteor,
         mini,
         split="val",
-        sizes={"train": 1_333, "test": 457},
-        license="University of Michigan, non-commercial",
-        source="http://youcook2.eecs.umich.edu",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
         published=published.rows("youcook2_paragraph", "ROUGE-L", "fine-tuned"),
     )

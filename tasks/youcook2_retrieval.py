@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.api import Task, Views
-from evalkit.datasets.caption_files import youcook2
+from evalkit.datasets.caption_files import YOUCOOK2_DATA, youcook2
 from evalkit.datasets.captions import retrieval_task
 from evalkit.mini import captions
 
 ADAPTER = "retrieval"
+
+
+DATA = replace(
+    YOUCOOK2_DATA,
+    sizes={"train": 10_337, "test": 3_492},
+)
 
 
 def task(root: Path = Path("data/youcook2"), mini: bool = False) -> Task:
@@ -28,9 +35,9 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False) -> Task:
         mini,
         views=Views("uniform"),
         split="val",
-        sizes={"train": 10_337, "test": 3_492},
-        license="University of Michigan, non-commercial",
-        source="http://youcook2.eecs.umich.edu",
+        sizes=DATA.sizes,
+        license=DATA.license,
+        source=DATA.source,
         # LongViViT (https://arxiv.org/abs/2312.07395), table 2: zero-shot, R@1 of texts that search clips.
         published={"VideoCoCa-L": 18.9, "ImageViT-L": 18.2, "ShortViViT-L": 20.4},
     )

@@ -120,7 +120,7 @@ def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) ->
     from importlib.metadata import version
 
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"evalkit {version('evalkit')}\n"
+    assert capsys.readouterr().out == f"evalkit {version('video-evalkit')}\n"
 
 
 def test_the_module_runs_as_the_command_does() -> None:
@@ -170,7 +170,7 @@ def test_a_mistake_is_told_before_the_work_is_loaded(
         (["score"], "score takes the folder of one run, got nothing"),
         (["score", "a", "b"], "score takes the folder of one run, got a b"),
         (["validate"], "validate takes one or more paths of results, got nothing"),
-        (["doctor", "now"], "doctor takes nothing, got now"),
+        (["doctor", "now"], "doctor takes nothing, or task=NAME and words of run, got now"),
     ],
 )
 def test_a_mistaken_command_is_told_in_one_line(

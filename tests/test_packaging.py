@@ -20,12 +20,18 @@ FOLDERS = (*PLUG_INS, "configs")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    out = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source package, and the wheel that is built of it."""
+    out = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
     ended = subprocess.run(build, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    (file,) = out.glob("*.whl")
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> zipfile.ZipFile:
+    (file,) = built.glob("video_evalkit-*.whl")
     return zipfile.ZipFile(file)
 
 
@@ -44,7 +50,7 @@ def run(folder: Path, *words: str, path: Path | None = None) -> subprocess.Compl
 def test_the_wheel_holds_one_top_level_name(wheel: zipfile.ZipFile) -> None:
     top = {name.split("/")[0] for name in wheel.namelist()}
     assert {name for name in top if not name.endswith(".dist-info")} == {"evalkit"}
-    assert len(top) == 2 and all(name.startswith("evalkit") for name in top)
+    assert len(top) == 2 and any(name.startswith("video_evalkit-") for name in top)
 
 
 def test_the_wheel_holds_every_file_of_the_folders(wheel: zipfile.ZipFile) -> None:
@@ -53,6 +59,8 @@ def test_the_wheel_holds_every_file_of_the_folders(wheel: zipfile.ZipFile) -> No
         assert any(name.startswith(f"evalkit/{folder}/") for name in held), f"no {folder} in the wheel"
     inside = [file.relative_to(ROOT) for folder in FOLDERS for file in (ROOT / folder).rglob("*") if file.is_file()]
     inside += [file.relative_to(ROOT / "evalkit") for file in (ROOT / "evalkit").rglob("*") if file.is_file()]
+    left_out = ("__pycache__", "results")  # the board's own
+    inside = [file for file in inside if not (file.parts[0] == "leaderboard" and file.parts[1] in left_out)]
     wanted = [file for file in inside if "__pycache__" not in file.parts and not file.name.startswith(".")]
     missing = [str(file) for file in wanted if f"evalkit/{file.as_posix()}" not in held]
     assert not missing
@@ -71,14 +79,39 @@ def test_the_unpacked_wheel_runs_from_anywhere(unpacked: Path, tmp_path: Path) -
     assert listed.stdout == run(ROOT, "-m", "evalkit", "list", "tasks").stdout
 
 
+@pytest.mark.parametrize("package", ["*.whl", "*.tar.gz"])
+def test_a_fresh_environment_runs_what_is_installed_of_each_package(package: str, built: Path, tmp_path: Path) -> None:
+    """The environment sees what this one has of other packages, so that nothing is fetched, and not this checkout."""
+    fresh, (file,) = tmp_path / "fresh", built.glob(package)
+    assert run(tmp_path, "-m", "venv", "--without-pip", str(fresh)).returncode == 0
+    (site,) = fresh.glob("lib/python*/site-packages")
+    (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
+    ended = run(tmp_path, "-m", "pip", "--python", str(fresh / "bin/python"), "install", *options, str(file))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    env = {**os.environ, "PYTHONPATH": "", "EVALKIT_CACHE": str(tmp_path / "cache")}
+
+    def evalkit(*words: str) -> str:
+        command = [str(fresh / "bin/evalkit"), *words]
+        ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    assert evalkit("--version").startswith("evalkit 0.")
+    assert (site / "evalkit/tasks/youcook2.py").is_file()
+    assert evalkit("list", "tasks", "youcook2").startswith("youcook2: Captions each step")
+    if package == "*.whl":  # which is built of the other
+        assert "nothing is missing" in evalkit("doctor", "task=egoschema", "ckpt=demo", "mini=true", "decoder=decord")
+
+
 def test_an_editable_install_leaves_no_copies_of_the_folders(tmp_path: Path) -> None:
     """Imports take the checkout; searches and editors would find the copies, stale after the first edit."""
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--target")
     ended = run(tmp_path, "-m", "pip", "install", *options, str(tmp_path / "site"), "-e", str(ROOT))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     installed = {entry.name for entry in (tmp_path / "site").iterdir() if not entry.name.endswith(".dist-info")}
-    assert installed == {"_evalkit.pth", "bin"}
-    assert (tmp_path / "site/_evalkit.pth").read_text() == str(ROOT)
+    assert installed == {"_video_evalkit.pth", "bin"}
+    assert (tmp_path / "site/_video_evalkit.pth").read_text() == str(ROOT)
 
 
 @pytest.mark.parametrize("folder", PLUG_INS)

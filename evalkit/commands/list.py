@@ -1,8 +1,8 @@
-"""`evalkit list tasks|encoders|adapters|suites|studies`: what can be named."""
+"""`evalkit list tasks|encoders|adapters|suites|studies`: what can be named; `list tasks NAME`: one task's data."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import cast, get_args
 
 from evalkit import plugins
 from evalkit.config import named
@@ -14,12 +14,15 @@ from evalkit.weights import presets
 
 
 def main(words: list[str]) -> int:
-    """Prints the names of one kind, with a line on each.
+    """Prints the names of one kind, with a line on each; or all that is stated of one task.
 
     Raises:
-        UserError: there is no such kind.
+        UserError: there is no such kind, or no such task.
     """
     kinds = ("tasks", "encoders", "adapters", "suites", "studies")
+    if len(words) == 2 and words[0] == "tasks" and words[1] not in kinds:
+        _print_task(words[1])
+        return 0
     if len(words) != 1:
         raise UserError(f"list takes one of {', '.join(kinds)}, got {' '.join(words) or 'nothing'}")
     if words[0] not in kinds:
@@ -41,6 +44,31 @@ def main(words: list[str]) -> int:
     known = plugins.names(kind)
     print_columns([(name, plugins.summary(kind, name)) for name in known])
     return 0
+
+
+def _print_task(name: str) -> None:
+    """What a task states of its data, without any of it at hand."""
+    from evalkit.config import keys
+
+    data, known = keys.stated_data(name), keys.known_keys("check", name)
+    root = known["data.root"].default if "data.root" in known else ""
+    print(f"{plugins.display_name(name)}: {plugins.summary('task', name)}\n")
+    needs = [f"{extra} with {asked}" if asked else extra for extra, asked in data.needs.items()]
+    rows = [
+        ("source", data.source),
+        ("license", data.license),
+        ("examples", ", ".join(f"{split} {size}" for split, size in data.counted())),
+        ("disk", data.disk),
+        ("vanished", data.vanished),
+        ("adapter", keys.default_adapter(name)),
+        ("extras", ", ".join(needs) or "none"),
+        ("protocols", ", ".join(get_args(known["data.protocol"].type)) if "data.protocol" in known else "one"),
+    ]
+    print_columns([(what, told or "not stated") for what, told in rows])
+    if data.files:
+        print(f"\nfiles in data.root={root}")
+        print_columns([*data.files.items()])
+    print(f"\nevalkit check task={name}{f' data.root={root}' if root else ''}")
 
 
 def _encoders() -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from annotated_types import Gt
 
 from evalkit import plugins
-from evalkit.api import Loading, Views
+from evalkit.api import Data, Loading, Views
 from evalkit.config.options import Command, Options, Trainer
 from evalkit.errors import UserError
 from evalkit.weights import presets
@@ -130,6 +130,15 @@ def _preset_keys(ckpt: str) -> dict[str, Key]:
 def default_adapter(task: str) -> str:
     """The adapter that a task's module states as `ADAPTER`, else probe: known without making the task."""
     return str(getattr(plugins.module_and_factory("task", task)[0], "ADAPTER", "probe"))
+
+
+def stated_data(task: str) -> Data:
+    """What a task states of its data, `DATA` in its module; of one that states nothing, nothing."""
+    module = plugins.module_and_factory("task", task)[0]
+    data = getattr(module, "DATA", Data())
+    if not isinstance(data, Data):
+        raise UserError(f"task {task}: DATA is a {type(data).__name__}; wanted an evalkit.api.Data")
+    return data
 
 
 def settings_class(adapter: str) -> type[AdapterSettings]:

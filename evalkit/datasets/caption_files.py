@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evalkit.api import Data
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, Segment, SegmentedVideo, SegmentSplits, clean_text
 from evalkit.datasets.files import find_file, parsing_errors_at, read_json, read_lines, same_split, time_span
 from evalkit.datasets.videos import Videos, find_videos, is_video, video_file
@@ -15,6 +16,49 @@ FindVideo = Callable[[str], tuple[str, Path]]  # a video's name in the annotatio
 
 YOUCOOK2 = "youcookii_annotations_trainval.json"
 VATEX = ("vatex_training_v1.0.json", "vatex_validation_v1.0.json", "vatex_public_test_english_v1.1.json")
+MSRVTT_DATA = Data(
+    source="https://www.microsoft.com/en-us/research/publication/msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
+    license="none stated; research use",
+    files={
+        "MSRVTT_data.json": "videos: [{video_id, split: train, validate or test}]; sentences: [{video_id, caption}]",
+        "videos/VIDEO_ID.mp4": "the videos, in any folder there, as video0.mp4 to video9999.mp4",
+    },
+)
+VATEX_DATA = Data(
+    source="https://eric-xw.github.io/vatex-website",
+    license="CC BY 4.0 (annotations)",
+    files={
+        "vatex_training_v1.0.json": "[{videoID, enCap: [ten captions]}]; may be missing, then nothing is trained",
+        "vatex_validation_v1.0.json": "the same; may be missing, then a tenth of training is chosen on",
+        "vatex_public_test_english_v1.1.json": "the same; the test",
+        "videos/VIDEO_ID.mp4": "the videos, in any folder there, VIDEO_ID as in the files, <YouTube id>_<start>_<end>",
+    },
+    vanished="the clips are YouTube's, and the files do not say how many of them are left",
+)
+YOUCOOK2_DATA = Data(
+    source="http://youcook2.eecs.umich.edu",
+    license="University of Michigan, non-commercial",
+    files={
+        "youcookii_annotations_trainval.json": "database: {ID: {duration, subset: training or validation, "
+        "annotations: [{segment: [start, end], sentence}]}}",
+        "yc2_train.json, yc2_val.json": "in its place, as dense captioning has them: {ID: {duration, timestamps: "
+        "[[start, end]], sentences}}",
+        "videos/VIDEO.mp4": "the videos, in any folder there, as <id>.mp4 or v_<id>.mp4",
+    },
+    vanished="of val's 3,492 segments, copies on the Hugging Face hub hold 3,105 to 3,473",
+)
+ACTIVITYNET_CAPTIONS_DATA = Data(
+    source="https://cs.stanford.edu/people/ranjaykrishna/densevid",
+    license="MIT (annotations)",
+    files={
+        "train.json": "{v_ID: {duration, timestamps: [[start, end]], sentences}}; also train_modified.json; may "
+        "be missing, then nothing is trained",
+        "val_1.json": "the same, of one annotator",
+        "val_2.json": "the same videos, of another annotator",
+        "videos/v_ID.mp4": "the videos, in any folder there",
+    },
+    vanished="the videos are YouTube's; which are left is not published with the captions",
+)
 
 
 def msrvtt(root: Path) -> CaptionSplits:

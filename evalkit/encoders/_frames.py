@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, as_texts
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, install, one_line
 
 logger = logging.getLogger("evalkit")
 
@@ -148,6 +148,6 @@ def library_backbone(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise UserError(f"ckpt={name}: needs {error.name}, which is missing: pip install 'evalkit[{name}]'") from error
+        raise UserError(f"ckpt={name}: needs {error.name}, which is missing: {install(name)}") from error
     except Exception as error:  # of the package itself, or of a torchvision that was built for another torch
         raise UserError(f"ckpt={name}: the package cannot be imported: {one_line(error, 200)}") from error

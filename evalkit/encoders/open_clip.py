@@ -1,6 +1,6 @@
 """Image-text encoders of the package open_clip, CoCa among them: ckpt=open_clip:ViT-B-16/laion2b_s34b_b88k.
 
-https://github.com/mlfoundations/open_clip. An optional extra: pip install 'evalkit[open_clip]'. A name is a model and
+https://github.com/mlfoundations/open_clip. The extra open_clip brings it. A name is a model and
 its weights' tag, `hf-hub:organization/model`, or a folder with open_clip_config.json and the weights. A file of
 weights is read with that file beside it, or with the model's name: ckpt=FILE encoder.model=open_clip:ViT-B-16. Each
 frame's vector is its embedding beside the text's, not normalized.

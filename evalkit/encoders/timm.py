@@ -1,6 +1,6 @@
 """Image encoders of the package timm, by their names there: ckpt=timm:vit_base_patch16_224.augreg_in21k.
 
-https://github.com/huggingface/pytorch-image-models. An optional extra: pip install 'evalkit[timm]'. A name without a
+https://github.com/huggingface/pytorch-image-models. The extra timm brings it. A name without a
 tag stands for timm's default weights. Each frame's vector is what the model gives its classifier.
 """
 

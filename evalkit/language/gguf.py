@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, install, one_line
 from evalkit.weights import checkpoint, huggingface, peft_adapters
 
 MAGIC = b"GGUF"
@@ -45,9 +45,7 @@ def load(file: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
         raise UserError("no such file")
     for package in ("gguf", "accelerate"):  # transformers asks for both
         if importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"a GGUF file needs the package {package}, which is not installed: pip install 'evalkit[gguf]'"
-            )
+            raise UserError(f"a GGUF file needs the package {package}, which is not installed: {install('gguf')}")
     with file.open("rb") as opened:
         if opened.read(len(MAGIC)) != MAGIC:
             raise UserError("it does not begin as a GGUF file does: it is damaged, or of another kind")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, install, one_line
 from evalkit.launch import cells, local
 from evalkit.launch.cells import Cell, Jobs
 from evalkit.launch.local import Ended
@@ -34,7 +34,7 @@ def run_all(planned: Sequence[Cell], jobs: Jobs) -> list[Ended]:
     try:
         import ray
     except ModuleNotFoundError:
-        raise UserError("on=ray needs Ray: pip install 'evalkit[ray]'") from None
+        raise UserError(f"on=ray needs Ray: {install('ray')}") from None
     try:
         ray.init(address=address, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:

@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, install, one_line
 from evalkit.launch import cells, local
 from evalkit.launch.cells import Cell, Jobs
 from evalkit.launch.local import Ended
@@ -121,7 +121,7 @@ def _parameters(jobs: Jobs) -> tuple[dict[str, Any], bool]:
     try:
         from submitit.slurm.slurm import _get_default_parameters
     except ModuleNotFoundError:
-        raise UserError("on=slurm needs submitit: pip install 'evalkit[slurm]'") from None
+        raise UserError(f"on=slurm needs submitit: {install('slurm')}") from None
     settings = dict(jobs.settings)
     cluster = settings.pop("cluster", "slurm")
     if cluster not in ("slurm", "local"):

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-from evalkit.api import Example, Task, Views
+from evalkit.api import Data, Example, Task, Views
 from evalkit.datasets import protocols, published
 from evalkit.datasets.miniature import miniature
 from evalkit.metrics import ava_map, chance_map
@@ -65,6 +65,24 @@ class BoxSplits(NamedTuple):
     counted: int = 0
 
 
+AVA = Data(
+    source="https://research.google.com/ava",
+    license="CC BY 4.0 (annotations)",
+    files={
+        "ava_train_v2.2.csv": "video,second,left,top,right,bottom,action,person, without a header; sides as "
+        "shares of the frame",
+        "ava_val_v2.2.csv": "the same",
+        "ava_train_excluded_timestamps_v2.2.csv": "video,second: key frames that do not count",
+        "ava_val_excluded_timestamps_v2.2.csv": "the same",
+        "ava_action_list_v2.2_for_activitynet_2019.pbtxt": "the 60 actions that are scored; also in "
+        "ava_kinetics_v1_0/, or v2.1 of 2018",
+        "ava_val_predicted_boxes.csv": "detected persons, as SlowFast's: "
+        "video,second,left,top,right,bottom,,score; or data.detections=FILE, or data.boxes=truth",
+        "videos/ID.mp4": "the films, in any folder there, also .mkv and .webm; whole, or cut with data.start=900",
+    },
+)
+
+
 def task(
     benchmark: str,
     splits: BoxSplits,
@@ -84,9 +102,7 @@ def task(
         count: key frames of the split in the paper, with those without annotated boxes; 0 where that is not known.
     """
     truth = boxes == "truth"
-    facts: dict[str, Any] = dict(
-        split="val", license="CC BY 4.0 (annotations)", source="https://research.google.com/ava"
-    )
+    facts: dict[str, Any] = dict(split="val", license=AVA.license, source=AVA.source)
     if mini:
         facts = miniature(facts) | protocols.MINI
         facts |= {"views": replace(facts["views"], resize="squash"), "settings": facts["settings"] | {"head": "box"}}

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from evalkit.errors import DISTRIBUTION
 from evalkit.runtime import machine
 
 
@@ -80,13 +81,13 @@ def _git(folder: Path, *words: str) -> str | None:
 def packages() -> dict[str, str]:
     """The installed versions of evalkit and of what it depends on, by name; extras and what is absent are left out."""
     try:
-        needed = [line for line in requires("evalkit") or [] if "extra ==" not in line]
+        needed = [line for line in requires(DISTRIBUTION) or [] if "extra ==" not in line]
     except PackageNotFoundError:  # evalkit run from its folder, not installed
         return {}
     versions = {}
     for name in sorted(["evalkit", *(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed)]):
         try:
-            versions[name] = version(name)
+            versions[name] = version(DISTRIBUTION if name == "evalkit" else name)
         except PackageNotFoundError:  # not needed on this platform
             continue
     return versions

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit import plugins
 from evalkit.config.config import Config
 from evalkit.config.options import Options
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, install, one_line
 from evalkit.results import run_folder
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def check(options: Options) -> None:
     for name in options.log:
         modules = MODULES[name]
         if modules and not any(_is_installed(module) for module in modules):
-            raise UserError(f"log={name} needs the package {modules[0]}: pip install 'evalkit[{name}]'")
+            raise UserError(f"log={name} needs the package {modules[0]}: {install(name)}")
     if not options.log_online:
         return
     able = [name for name in options.log if name in ADDRESSES]

@@ -29,7 +29,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, install, one_line
 from evalkit.video.bitstream import Bitstream
 from evalkit.video.media import locate, open_container
 from evalkit.video.timeline import THREADS, DecodeError, Timeline, timeline, video_stream
@@ -281,7 +281,7 @@ def default_decoder(decoder: Decoder = "pyav") -> str:
         version = importlib.import_module(decoder).__version__
     except Exception as error:  # torchcodec raises RuntimeError where there is no FFmpeg
         raise UserError(
-            f"decoder={decoder}: it cannot be imported ({one_line(error, 200)}): pip install 'evalkit[{decoder}]'"
+            f"decoder={decoder}: it cannot be imported ({one_line(error, 200)}): {install(decoder)}"
         ) from error
     with contextlib.suppress(metadata.PackageNotFoundError):  # two distributions have the module decord
         if decoder == "decord" and metadata.version("decord2") == version:

@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, install, one_line
 
 MOST_GROUP_BYTES = 4 << 30  # of the videos of one row group, which are in memory together
 # Videos hardly compress; a file made to inflate does by a thousand.
@@ -44,9 +44,7 @@ class Rows:
             import pyarrow
             from pyarrow import parquet
         except ImportError as error:
-            raise UserError(
-                "reading videos from a parquet file needs pyarrow: pip install 'evalkit[parquet]'"
-            ) from error
+            raise UserError(f"reading videos from a parquet file needs pyarrow: {install('parquet')}") from error
         self._errors = (pyarrow.ArrowException, OSError, ValueError, KeyError, IndexError, MemoryError)
         try:
             self._file = parquet.ParquetFile(opened())

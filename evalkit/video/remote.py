@@ -11,19 +11,19 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, install, one_line
 
 logger = logging.getLogger("evalkit")
 
-# Schemes that are read, and what to install for them beside fsspec.
+# Schemes that are read, and what installs what reads them.
 SCHEMES = {
-    "http": "evalkit[url]",
-    "https": "evalkit[url]",
-    "s3": "evalkit[s3]",
-    "gs": "gcsfs",
-    "hf": "huggingface_hub",
-    "az": "adlfs",
-    "abfs": "adlfs",
+    "http": install("url"),
+    "https": install("url"),
+    "s3": install("s3"),
+    "gs": "pip install gcsfs",
+    "hf": "pip install huggingface_hub",
+    "az": "pip install adlfs",
+    "abfs": "pip install adlfs",
 }
 BLOCK_BYTES = 1 << 20  # of a file that are fetched at once; the block after is fetched meanwhile
 MOST_BLOCKS = 16  # of a file that are in memory
@@ -52,7 +52,7 @@ def check(url: str) -> None:
     try:
         _filesystem(url)
     except ImportError as error:
-        raise UserError(f"{scheme}:// needs more: pip install '{SCHEMES[scheme]}' ({one_line(error, 100)})") from error
+        raise UserError(f"{scheme}:// needs more: {SCHEMES[scheme]} ({one_line(error, 100)})") from error
 
 
 def is_below(url: str, places: tuple[str, ...]) -> bool:

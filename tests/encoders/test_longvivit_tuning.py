@@ -51,7 +51,7 @@ def test_lora_changes_nothing_at_the_start_and_is_a_product_of_low_rank_in_every
 
 
 def test_lora_gives_what_peft_gives_with_the_same_weights() -> None:
-    peft = pytest.importorskip("peft", reason="needs peft: pip install 'evalkit[dev]'")
+    peft = pytest.importorskip("peft", reason="needs peft: pip install 'video-evalkit[dev]'")
     plain, model = tiny(attention="factorized"), tiny(attention="factorized", lora=2)
     for block in plain.blocks:
         nn.init.constant_(block.temporal.alpha, 0.5)  # behind a shut gate the temporal maps count for nothing

@@ -107,7 +107,9 @@ def refusal(name: str) -> str:
 def test_without_the_package_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     for ckpt in ("open_clip:ViT-B-16/laion2b_s34b_b88k", "open_clip:RN50"):
-        with pytest.raises(UserError, match=r"needs open_clip, which is missing: pip install 'evalkit\[open_clip\]'$"):
+        with pytest.raises(
+            UserError, match=r"needs open_clip, which is missing: pip install 'video-evalkit\[open_clip\]'$"
+        ):
             load_encoder(ckpt)
 
 
@@ -204,7 +206,7 @@ def test_perception_encoders_are_as_large_as_published(name: str, vision: float,
 def test_a_preset_of_the_package_fetches_nothing_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     monkeypatch.setattr(huggingface, "fetch", lambda name: pytest.fail(f"fetched {name}"))
-    assert saved.refusal("pe_core_base").endswith("pip install 'evalkit[open_clip]'")
+    assert saved.refusal("pe_core_base").endswith("pip install 'video-evalkit[open_clip]'")
 
 
 def test_the_real_package_gives_what_open_clip_gives(folder: Path) -> None:
@@ -304,5 +306,5 @@ def real() -> Any:
     except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
         pytest.skip(
             f"open_clip does not import here ({error}); it needs a torchvision built for this torch, which `make test` "
-            "does not install: pip install 'evalkit[open_clip]'"
+            "does not install: pip install 'video-evalkit[open_clip]'"
         )

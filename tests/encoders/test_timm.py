@@ -103,7 +103,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 def test_without_the_package_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     for ckpt in ("timm:vit_base_patch16_224.augreg_in21k", "timm:resnet50"):
-        with pytest.raises(UserError, match=r"needs timm, which is missing: pip install 'evalkit\[timm\]'$"):
+        with pytest.raises(UserError, match=r"needs timm, which is missing: pip install 'video-evalkit\[timm\]'$"):
             load_encoder(ckpt)
 
 
@@ -219,5 +219,5 @@ def real() -> Any:
     except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
         pytest.skip(
             f"timm does not import here ({error}); it needs a torchvision built for this torch, which `make test` does "
-            "not install: pip install 'evalkit[timm]'"
+            "not install: pip install 'video-evalkit[timm]'"
         )

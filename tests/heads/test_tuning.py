@@ -112,7 +112,7 @@ def test_a_bottleneck_reads_what_the_mlp_reads_and_adds_to_what_it_gives() -> No
 
 
 def test_low_rank_terms_are_those_of_peft() -> None:
-    peft = pytest.importorskip("peft", reason="needs peft: pip install 'evalkit[dev]'")
+    peft = pytest.importorskip("peft", reason="needs peft: pip install 'video-evalkit[dev]'")
     encoder = make("vivit")
     theirs = copy.deepcopy(encoder.blocks)
     maps = ["attention.qkv", "attention.out", "mlp.0", "mlp.2"]

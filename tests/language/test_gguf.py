@@ -11,7 +11,7 @@ from evalkit.errors import UserError
 from evalkit.language.causal_lm import Continuation, LanguageModel
 from evalkit.language.models import load
 
-gguf: Any = pytest.importorskip("gguf", reason="needs the package gguf: pip install 'evalkit[gguf]'")
+gguf: Any = pytest.importorskip("gguf", reason="needs the package gguf: pip install 'video-evalkit[gguf]'")
 
 NAMES = {
     "self_attn.q_proj": "attn_q",

@@ -164,4 +164,4 @@ def test_a_gguf_file_without_its_package_is_told_with_the_command(tmp_path: Path
     for missing in ("gguf", "accelerate"):  # transformers reads such files by both
         monkeypatch.setattr("importlib.util.find_spec", lambda name, missing=missing: None if name == missing else name)
         message = refusal(tmp_path / "model.gguf")
-        assert f"the package {missing}, which is not installed: pip install 'evalkit[gguf]'" in message
+        assert f"the package {missing}, which is not installed: pip install 'video-evalkit[gguf]'" in message

@@ -177,7 +177,7 @@ def test_without_matplotlib_one_line_says_how_to_get_the_picture(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     message = plot.png([("a", [1e-2, 1e-4], [50.0, 100.0])], "adapter.lr", tmp_path / "x.png")
-    assert "pip install 'evalkit[plot]'" in message and "\n" not in message
+    assert "pip install 'video-evalkit[plot]'" in message and "\n" not in message
     assert not list(tmp_path.iterdir())
 
 

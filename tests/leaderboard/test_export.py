@@ -320,7 +320,7 @@ def test_coco_has_captions_and_their_references(exported: Callable[[str], dict[s
     files = exported("coco")
     said = parsed(files, "evalkit__demo/msrvtt_caption_results.json")
     assert said == [{"image_id": row.id, "caption": row.prediction or ""} for row in SAID]  # a failed one is empty
-    coco = pytest.importorskip("pycocotools.coco", reason="needs pycocotools: pip install evalkit[captions]")
+    coco = pytest.importorskip("pycocotools.coco", reason="needs pycocotools: pip install video-evalkit[captions]")
     truth = coco.COCO(tmp_path / "evalkit__demo/msrvtt_caption_annotations.json")
     found = truth.loadRes(str(tmp_path / "evalkit__demo/msrvtt_caption_results.json"))
     assert [one["caption"] for one in truth.imgToAnns["v0"]] == SAID[0].target

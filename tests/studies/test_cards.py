@@ -96,7 +96,7 @@ def gflops(encoder: str, frames: int, size: int) -> float:
         return int(counter.get_total_flops())
 
     if spec.family == "open_clip":  # whose models have names, and no settings
-        pytest.importorskip("open_clip", reason="needs evalkit[open_clip], which these models are of")
+        pytest.importorskip("open_clip", reason="needs video-evalkit[open_clip], which these models are of")
         return count() / 1e9
     part = next((name for name in ("vision_config", "image_config") if name in spec.settings), "")
     inner = spec.settings.get(part)

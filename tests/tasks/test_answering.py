@@ -107,7 +107,7 @@ def test_the_real_answers_of_the_published_model_get_its_score(
     predictions = [said[video][number] for video, number in (example.id.split("_") for example in task.test)]
     wordnet_is_here()
     if tagger:
-        nltk = pytest.importorskip("nltk", reason="needs evalkit[wups]")
+        nltk = pytest.importorskip("nltk", reason="needs video-evalkit[wups]")
         try:
             nltk.pos_tag(["dog"])
         except LookupError:

@@ -58,7 +58,7 @@ def test_csv_and_tensorboard_hold_curves_scores_and_the_record(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     event_accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator", reason="needs evalkit[tensorboard]"
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs video-evalkit[tensorboard]"
     )
     run = sweep("log=csv,tensorboard")
     record = run_folder.load(run)
@@ -82,7 +82,7 @@ def test_csv_and_tensorboard_hold_curves_scores_and_the_record(
 
 
 def test_wandb_holds_it_without_a_network(sweep: Sweep, tmp_path: Path) -> None:
-    pytest.importorskip("wandb", reason="needs evalkit[wandb], which make test does not install")
+    pytest.importorskip("wandb", reason="needs video-evalkit[wandb], which make test does not install")
     run = sweep("log=wandb")
     (log,) = tmp_path.glob("logs/wandb/offline-run-*/run-*.wandb")
     content = log.read_bytes()
@@ -92,7 +92,7 @@ def test_wandb_holds_it_without_a_network(sweep: Sweep, tmp_path: Path) -> None:
 
 
 def test_mlflow_holds_it_in_a_local_file(sweep: Sweep, tmp_path: Path) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="needs evalkit[mlflow], which make test does not install")
+    mlflow = pytest.importorskip("mlflow", reason="needs video-evalkit[mlflow], which make test does not install")
     run = sweep("log=mlflow")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/logs/mlflow/mlflow.db")
     (logged,) = client.search_runs([client.get_experiment_by_name("evalkit").experiment_id])
@@ -106,7 +106,7 @@ def test_mlflow_holds_it_in_a_local_file(sweep: Sweep, tmp_path: Path) -> None:
 
 
 def test_trackio_holds_it_in_its_own_file(sweep: Sweep, tmp_path: Path) -> None:
-    pytest.importorskip("trackio", reason="needs evalkit[trackio], which make test does not install")
+    pytest.importorskip("trackio", reason="needs video-evalkit[trackio], which make test does not install")
     run = sweep("log=trackio")
     look = "import json; from trackio.sqlite_storage import SQLiteStorage as s; (r,) = s.get_runs('evalkit'); "
     look += "print(json.dumps(s.get_logs('evalkit', r)))"  # its folder is that of its import
@@ -161,8 +161,11 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["log=wandb"], "log=wandb needs the package wandb: pip install 'evalkit[wandb]'"),
-        (["log=csv,tensorboard"], "log=tensorboard needs the package tensorboard: pip install 'evalkit[tensorboard]'"),
+        (["log=wandb"], "log=wandb needs the package wandb: pip install 'video-evalkit[wandb]'"),
+        (
+            ["log=csv,tensorboard"],
+            "log=tensorboard needs the package tensorboard: pip install 'video-evalkit[tensorboard]'",
+        ),
         (["log=csv", "log.online=true"], "log.online=true has no effect with log=csv: of the trackers wandb, mlflow"),
         (["log=wandbb"], "log=wandbb: expected a list [a,b], each one of csv, tensorboard, wandb, mlflow, trackio"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, install
 from evalkit.video import decode
 from evalkit.video.decode import open_video
 from tests.given import real
@@ -49,7 +49,7 @@ def tolerance(file: dict[str, Any]) -> float:
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_that_is_asked_for_shows_what_pyav_shows_in_real_videos(library: decode.Decoder) -> None:
     if library not in HERE:
-        pytest.skip(f"{library} is not here, or has no FFmpeg: pip install 'evalkit[{library}]' and apt install ffmpeg")
+        pytest.skip(f"{library} is not here, or has no FFmpeg: {install(library)} and apt install ffmpeg")
     read_by_it = 0
     for name in sorted(FILES.keys() - BROKEN.keys()):
         if FILES[name]["decoded"] > 150:
@@ -134,7 +134,7 @@ def test_a_library_that_stumbles_or_sees_other_times_is_replaced_and_named(
 def test_a_library_that_is_not_there_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     decode.default_decoder.cache_clear()
-    with pytest.raises(UserError, match=r"^decoder=torchcodec: .*: pip install 'evalkit\[torchcodec\]'$"):
+    with pytest.raises(UserError, match=r"^decoder=torchcodec: .*: pip install 'video-evalkit\[torchcodec\]'$"):
         open_video(write_video(tmp_path / "plain.mp4", 2), "torchcodec")
 
 

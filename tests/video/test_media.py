@@ -29,7 +29,7 @@ def frames(path: Path) -> np.ndarray:
 
 
 def write_parquet(file: Path, columns: dict[str, Any], **options: Any) -> Path:
-    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'evalkit[parquet]'")
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'video-evalkit[parquet]'")
     from pyarrow import parquet
 
     parquet.write_table(pyarrow.table(columns), file, **options)
@@ -87,7 +87,7 @@ def test_a_damaged_member_is_a_failure_and_the_next_is_read(tmp_path: Path, film
 
 
 def test_other_decoders_leave_what_is_no_file_to_pyav(containers: list[Path], films: Path) -> None:
-    pytest.importorskip("decord", reason="needs decord: pip install 'evalkit[decord]'")
+    pytest.importorskip("decord", reason="needs decord: pip install 'video-evalkit[decord]'")
     assert open_video(films / "00.mp4", "decord").decoder.startswith("decord")
     assert open_video(containers[0] / "00.mp4", "decord").decoder == f"PyAV {av.__version__} (in a tar)"
 
@@ -192,7 +192,7 @@ def test_a_parquet_file_that_would_become_far_larger_is_refused(
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1"])
 def test_what_is_no_parquet_is_one_line(tmp_path: Path, content: bytes) -> None:
-    pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'evalkit[parquet]'")
+    pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'video-evalkit[parquet]'")
     file = tmp_path / "x.parquet"
     file.write_bytes(content)
     with pytest.raises(OSError, match=r"x\.parquet: it cannot be read as parquet: .{1,400}$"):

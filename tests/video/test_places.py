@@ -138,7 +138,7 @@ def test_a_url_in_a_list_is_refused(tmp_path: Path, films: Path, url: str, capsy
 
 
 def test_a_url_in_a_list_is_read_below_what_the_user_named(tmp_path: Path, films: Path) -> None:
-    pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'evalkit[url]'")
+    pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'video-evalkit[url]'")
     with served(films) as (url, asked):
         csv = write_csv(tmp_path, [*ROWS, f"{url}/09.mp4,right,test"])
         task = load(f"data.root={csv}", f"data.videos={url}")
@@ -153,7 +153,7 @@ def test_a_url_in_a_list_is_read_below_what_the_user_named(tmp_path: Path, films
 def test_a_server_without_listings_is_asked_for_each_video(
     tmp_path: Path, films: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'evalkit[url]'")
+    pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'video-evalkit[url]'")
     csv = write_csv(tmp_path, ROWS)
     with served(films, listing=False) as (url, _):
         assert main(["check", "task=folder", f"data.root={csv}", f"data.videos={url}", "workers=1"]) == 0
@@ -161,7 +161,7 @@ def test_a_server_without_listings_is_asked_for_each_video(
 
 
 def test_tables_among_a_tasks_files_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'evalkit[parquet]'")
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'video-evalkit[parquet]'")
     from pyarrow import parquet
 
     parquet.write_table(pyarrow.table({"label": [1]}), tmp_path / "labels.parquet")

@@ -15,8 +15,8 @@ from evalkit.video.clips import Failure, read_clip
 from evalkit.video.decode import open_video
 from tests.video.packed import pack, served
 
-pytest.importorskip("fsspec", reason="needs fsspec: pip install 'evalkit[url]'")
-pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'evalkit[url]'")
+pytest.importorskip("fsspec", reason="needs fsspec: pip install 'video-evalkit[url]'")
+pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'video-evalkit[url]'")
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_a_scheme_that_is_not_read_is_one_line() -> None:
     with pytest.raises(UserError, match="file:// is none of the schemes that are read: http, https, s3, gs"):
         remote.check("file:///etc/passwd")
     if importlib.util.find_spec("s3fs") is None:
-        with pytest.raises(UserError, match=r"s3:// needs more: pip install 'evalkit\[s3\]'"):
+        with pytest.raises(UserError, match=r"s3:// needs more: pip install 'video-evalkit\[s3\]'"):
             remote.check("s3://bucket")
 
 

@@ -15,7 +15,7 @@ from evalkit.video.clips import Failure, read_clip
 from tests.video.packed import pack
 from tests.video.test_remote import frames
 
-pytest.importorskip("s3fs", reason="needs s3fs: pip install 'evalkit[s3]'")
+pytest.importorskip("s3fs", reason="needs s3fs: pip install 'video-evalkit[s3]'")
 pytest.importorskip("moto.server", reason="needs moto's server: pip install 'moto[server]'")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evalkit.api import Example
+from evalkit.api import Data, Example
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
@@ -19,6 +19,17 @@ from evalkit.datasets.files import (
     time_span,
 )
 from evalkit.datasets.videos import find_videos, video_file
+
+CHARADES = Data(
+    source="https://prior.allenai.org/projects/charades",
+    license="the data set's own, non-commercial",
+    files={
+        "Charades_v1_classes.txt": "lines `c000 name`, 157; this and the next two also in Charades/",
+        "Charades_v1_train.csv": "columns id, actions (`c092 11.90 21.20;...`), length and others",
+        "Charades_v1_test.csv": "the same",
+        "Charades_v1_480/ID.mp4": "the videos, in any folder there",
+    },
+)
 
 
 class Action(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from evalkit.api import Data
 from evalkit.datasets.files import (
     Span,
     check_classes,
@@ -19,8 +20,19 @@ from evalkit.datasets.files import (
 from evalkit.datasets.videos import Videos, find_videos, video_file
 
 VERBS, NOUNS = 97, 300
-SIZES = {"train": 67_217, "test": 9_668}
-LICENSE, SOURCE = "CC BY-NC 4.0", "https://github.com/epic-kitchens/epic-kitchens-100-annotations"
+EPIC_KITCHENS = Data(
+    source="https://github.com/epic-kitchens/epic-kitchens-100-annotations",
+    license="CC BY-NC 4.0",
+    files={
+        "EPIC_100_train.csv": "columns narration_id, participant_id, video_id, start_timestamp, stop_timestamp, "
+        "verb_class, noun_class and others; all four files also in annotations/",
+        "EPIC_100_validation.csv": "the same",
+        "EPIC_100_verb_classes.csv": "columns id, key: 97",
+        "EPIC_100_noun_classes.csv": "columns id, key: 300",
+        "P01/videos/P01_01.MP4": "the videos as <video_id>.MP4, in any folder there",
+    },
+    sizes={"train": 67_217, "test": 9_668},
+)
 COLUMNS = (
     "narration_id",
     "participant_id",

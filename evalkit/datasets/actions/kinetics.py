@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from evalkit.api import Data
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
@@ -20,6 +21,19 @@ from evalkit.datasets.files import (
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.errors import UserError
 
+KINETICS = Data(
+    source="https://github.com/cvdfoundation/kinetics-dataset",
+    license="CC BY 4.0 (annotations)",
+    files={
+        "train.csv": "label,youtube_id,time_start,time_end,split, with a header; also in annotations/; or "
+        "kinetics400_train_list_videos.txt, lines of `path number`, with label_map_k400.txt, a class a line (for "
+        "600 and 700 by their numbers)",
+        "val.csv": "the same; also validate.csv",
+        "train/NAME.mp4": "the clips, NAME as <youtube id>_<start>_<end> with six digits each, flat or in class "
+        "folders",
+        "val/NAME.mp4": "the same",
+    },
+)
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 # As the published lists have them.
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}

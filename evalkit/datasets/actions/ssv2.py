@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from evalkit.api import Data
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
@@ -15,6 +16,17 @@ from evalkit.datasets.files import (
     read_json,
 )
 from evalkit.datasets.videos import find_videos, video_file
+
+SSV2 = Data(
+    source="https://www.qualcomm.com/developer/software/something-something-v-2-dataset",
+    license="the data set's own",
+    files={
+        "labels/labels.json": "{template: number}, 174; also something-something-v2-labels.json or labels.json",
+        "labels/train.json": "[{id, template, ...}]; also something-something-v2-train.json",
+        "labels/validation.json": "the same; also something-something-v2-validation.json",
+        "videos/ID.webm": "the videos, in any folder there; any ending",
+    },
+)
 
 
 def read_ssv2(root: Path, train: bool = True) -> LabeledSplits:

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Example, Task, Views
+from evalkit.api import Data, Example, Task, Views
 from evalkit.datasets import published
 from evalkit.datasets.files import LabeledSplits, as_label_sets, check_classes, find_file, parsing_errors_at, read_table
 from evalkit.datasets.miniature import miniature
@@ -23,6 +23,10 @@ from evalkit.errors import UserError
 from evalkit.metrics.average_precision import top1_map
 
 LISTS = {"ssv2_temporal": (18, 216), "ssv2_events": (49, 588)}  # templates and videos
+VIDEOCON = Data(
+    source="https://github.com/Hritikbansal/videocon",
+    license="the data set's own",
+)
 
 
 def zero_shot_task(benchmark: str, splits: LabeledSplits, mini: bool) -> Task:
@@ -37,7 +41,7 @@ def zero_shot_task(benchmark: str, splits: LabeledSplits, mini: bool) -> Task:
     facts: dict[str, Any] = {
         "split": "val",
         "sizes": {"test": LISTS[benchmark][1]},
-        "license": "the data set's own",
+        "license": VIDEOCON.license,
         "published": published.rows(benchmark, "top1", "zero-shot"),
     }
     return Task(
@@ -48,7 +52,7 @@ def zero_shot_task(benchmark: str, splits: LabeledSplits, mini: bool) -> Task:
         classes=splits.classes,
         controls=("shuffled", "single_frame"),
         chance=100 / len(splits.classes),
-        source="https://github.com/Hritikbansal/videocon",
+        source=VIDEOCON.source,
         prepare_videos=splits.prepare_videos,
         **(miniature(facts) if mini else facts),
     )

@@ -39,7 +39,7 @@ def captions(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, fl
 
 
 def captions_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
-    """`captions` and `METEOR` 1.5, which needs evalkit[captions].
+    """`captions` and `METEOR` 1.5, which needs video-evalkit[captions].
 
     Raises:
         UserError: as `captions`, and if METEOR cannot run.

@@ -61,7 +61,7 @@ def dense(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float
 
 
 def dense_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
-    """`dense`, `METEOR` by the same rule, and `SODA_c`; needs evalkit[captions].
+    """`dense`, `METEOR` by the same rule, and `SODA_c`; needs video-evalkit[captions].
 
     SODA_c is the mean over the references of a video, as PDVC and those after it take it. SODA's own code leaves out
     videos without a prediction; here they are 0.
@@ -243,7 +243,7 @@ def dense_by_video(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[s
 
 
 def dense_by_video_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
-    """`dense_by_video`, `METEOR` and `SODA_c`; needs evalkit[captions].
+    """`dense_by_video`, `METEOR` and `SODA_c`; needs video-evalkit[captions].
 
     Raises:
         UserError: as `dense_by_video`, and if METEOR cannot run.

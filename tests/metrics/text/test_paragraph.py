@@ -27,7 +27,7 @@ def test_no_4_gram_goes_across_the_end_of_a_sentence() -> None:
 @real
 def test_real_paragraphs_score_as_in_pycocoevalcap() -> None:
     for module in ("bleu.bleu", "cider.cider", "rouge.rouge"):
-        pytest.importorskip(f"pycocoevalcap.{module}", reason="needs evalkit[captions]")
+        pytest.importorskip(f"pycocoevalcap.{module}", reason="needs video-evalkit[captions]")
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge

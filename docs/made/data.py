@@ -1,0 +1,74 @@
+"""A page on the data of each task, from what the task states."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+
+from docs.made.reference import choices, key_rows
+from docs.made.text import prose, table, text, tree
+from evalkit import plugins
+from evalkit.config import keys
+
+
+def data_page(name: str) -> str:
+    """The page of a task: what its data are, how they lie on disk, and how to see that they are all there."""
+    module, make = plugins.module_and_factory("task", name)
+    data, known = keys.stated_data(name), keys.known_keys("check", name)
+    title = inspect.cleandoc(module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    root = known["data.root"].default
+    sizes = ", ".join(f"{split} {size}" for split, size in data.counted())
+    needs = ", ".join(f"`{extra}`" + (f" with `{asked}`" if asked else "") for extra, asked in data.needs.items())
+    adapter = keys.default_adapter(name)
+    facts = [
+        ("source", f"<{data.source}>" if data.source.startswith("http") else data.source),
+        ("license", data.license),
+        ("examples", sizes),
+        ("size on disk", data.disk),
+        ("what has vanished", data.vanished),
+        ("extras", needs or "none"),
+        ("adapter", f"`{adapter}`: {text(plugins.summary('adapter', adapter))}"),
+        ("protocols", ", ".join(f"`{one}`" for one in choices(known)) or "one"),
+    ]
+    parts = [
+        f"# {name}",
+        text(title),
+        text(plugins.summary("task", name)),
+        table(("the data", "as stated"), _stated(facts)),
+    ]
+    parts += [prose(make.__doc__), "## On disk", f"Below `data.root=`, by default `{root}`:"]
+    parts += ["```\n" + tree(data.files) + "```", table(("file", "what it holds"), _files(data.files)), "## Try it"]
+    words = f"task={name} data.root={root}"
+    parts += [
+        f"    evalkit doctor {words}    # what is missing, here and for this task\n"
+        f"    evalkit check {words}     # are all videos there, and do they decode?\n"
+        f"    evalkit run task={name} ckpt=demo mini=true    # on generated films, without any of it"
+    ]
+    parts += ["## Its keys", table(("key", "type", "default", "meaning"), key_rows(known, "data"))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _stated(facts: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for what, told in facts:
+        yield what, told or "not stated"
+
+
+def _files(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, content in files.items():
+        yield ", ".join(f"`{one}`" for one in name.split(", ")), text(content)
+
+
+def data_index(tasks: Sequence[str]) -> str:
+    """The list of all tasks with their data."""
+    rows = []
+    for name in tasks:
+        data = keys.stated_data(name)
+        sizes = ", ".join(f"{split} {size}" for split, size in data.counted())
+        rows.append((f"[{name}]({name}.md)", text(plugins.summary("task", name)), sizes, data.license))
+    return (
+        "# Data\n\nA page per benchmark: where its data are published and under which license, which files evalkit "
+        "reads and what they hold, how many examples are expected, and what is known to have vanished. "
+        "`evalkit list tasks NAME` prints the same, `evalkit doctor task=NAME data.root=FOLDER` says what is missing, "
+        "and `evalkit check` decodes every video. What its makers do not say is *not stated*. evalkit downloads no "
+        "data: licenses are yours to accept.\n\n" + table(("task", "what it asks", "examples", "license"), rows)
+    )

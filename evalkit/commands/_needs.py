@@ -1,0 +1,141 @@
+"""`evalkit doctor task=NAME`: what a run needs of this machine, and whether it is here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+from evalkit.api import Data
+from evalkit.commands import doctor
+from evalkit.config import keys, parse
+from evalkit.config.config import Config
+from evalkit.errors import DISTRIBUTION, UserError, install, suggest
+from evalkit.pipeline import task_data
+from evalkit.results.sizes import SPLITS, size_differences
+from evalkit.results.table import columns
+from evalkit.video.media import exists, shown
+from evalkit.weights import huggingface, presets
+
+
+def main(words: Sequence[str]) -> int:
+    """Prints what a run of these words needs: 1 where something of it is missing, else 0."""
+    found = examine(words)
+    print(columns([(what, "missing" if wrong else "here", told) for what, told, wrong in found]))
+    missing = sum(wrong for _, _, wrong in found)
+    print(f"\n{missing} missing" if missing else "\nnothing is missing")
+    return 1 if missing else 0
+
+
+def examine(words: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """What a run of these words needs: what it is, what was found of it, and whether it is missing.
+
+    Raises:
+        UserError: no run takes the words.
+    """
+    given = {word.partition("=")[0] for word in words}
+    config = parse.resolve("run", [*words, *(() if "ckpt" in given else ("ckpt=demo",))], called="doctor")
+    stated = keys.stated_data(config.options.task)
+    rows = [_needed(need, asked, config) for need, asked in (dict(stated.needs) | _libraries(config)).items()]
+    rows.append(("data", *_data(config, stated)))
+    if "ckpt" in given:
+        rows.append(("encoder", *_weights(config.options.ckpt)))
+    if config.options.lm:
+        rows.append(("language model", *_weights(config.options.lm)))
+    if config.options.adapter_from not in ("", "none"):
+        there = Path(config.options.adapter_from).expanduser().is_dir()
+        rows.append(("adapter", config.options.adapter_from + ("" if there else ": no such folder"), not there))
+    return rows
+
+
+def _needed(need: str, asked: str, config: Config) -> tuple[str, str, bool]:
+    """A row on an extra, or on WordNet; what other words would ask for is not missing."""
+    told = doctor.wordnet() if need == "WordNet" else _extra(need)
+    if need == "captions" and not told.startswith("none"):
+        told = doctor.java()
+    wanted = all(_holds(word, config) for word in asked.split())
+    return need if wanted else f"{need} (with {asked})", told, wanted and told.startswith("none")
+
+
+def _holds(word: str, config: Config) -> bool:
+    """Whether the configuration has the value that a word gives, by itself or as the task's default."""
+    key, _, value = word.partition("=")
+    if key == "mini":
+        return str(config.options.mini).lower() == value
+    default = keys.known_keys("check", config.options.task)[key].default
+    return str(config.data.get(key.removeprefix("data."), default)).lower() == value
+
+
+def _libraries(config: Config) -> dict[str, str]:
+    """Extras that the words ask for, beside the task's own: decoders, libraries of encoders, formats of files."""
+    options, videos = config.options, str(config.data.get("videos", ""))
+    family, _, name = options.ckpt.partition(":")
+    known = presets.presets()
+    built_by = family if name else presets.read(known[family])["encoder"] if family in known else ""
+    asked = {
+        options.decoder: options.decoder != "pyav",
+        built_by: built_by in ("timm", "open_clip"),
+        "gguf": options.lm.endswith(".gguf"),
+        "parquet": videos.endswith(".parquet"),
+        "s3": videos.startswith("s3://"),
+        "url": videos.startswith(("http://", "https://")),
+    }
+    return {extra: "" for extra, wanted in asked.items() if wanted}
+
+
+def _extra(name: str) -> str:
+    """The installed versions of an extra's packages; or what installs it."""
+    marker = re.compile(rf"extra == ['\"]{name.replace('_', '[_-]')}['\"]")  # metadata may have a hyphen for _
+    try:
+        lines = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return f"not known, as evalkit is not installed: {install(name)}"
+    needed = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if marker.search(line)]
+    found = {package: doctor.package_version(package) for package in needed}
+    if any(told.startswith("none") for told in found.values()):
+        return f"none: {install(name)}"
+    return ", ".join(f"{package} {told}" for package, told in found.items())
+
+
+def _data(config: Config, stated: Data) -> tuple[str, bool]:
+    """What lies at `data.root=`, as far as the task's own files tell; no video is opened."""
+    if config.options.mini:
+        return "generated on first use", False
+    try:
+        task = task_data.load_task(config)
+    except UserError as error:
+        wanted = f"; it wants {', '.join(stated.files)}" if stated.files else ""
+        return f"{error}{wanted}{f', from {stated.source}' if stated.source else ''}", True
+    splits = {name: getattr(task, name) for name in SPLITS if getattr(task, name)}
+    counts = ", ".join(f"{name} {len(examples):,}" for name, examples in splits.items())
+    videos = dict.fromkeys(example.video for examples in splits.values() for example in examples)
+    absent = [] if task.prepare_videos else [video for video in videos if not exists(video)]
+    told = [f"examples: {counts}"]
+    told += [
+        f"{split['split']} has {split['examples']:,} and {split['published']:,} were published"
+        for split in size_differences(task)
+    ]
+    told += [f"{len(absent):,} of {len(videos):,} videos are not there, as {shown(absent[0])}"] if absent else []
+    return "; ".join(told), bool(absent or (len(told) > 1 and task_data.meant_size(config) is None))
+
+
+def _weights(word: str) -> tuple[str, bool]:
+    """What there is of a checkpoint, or of a language model, that a word names; nothing is loaded."""
+    path, cards = Path(word).expanduser(), presets.cards()
+    if word in ("demo", "none") or word.startswith(("random:", "http://", "https://")):
+        return word, False
+    if path.exists():
+        held = path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*"))
+        return f"{path}, {doctor.size(held)}", False
+    if word in cards and not cards[word].hub:
+        place = cards[word].url
+        return f"{word}: {f'fetch {place} and give ckpt=FILE' if place else 'its weights are not published'}", True
+    hub = cards[word].hub if word in cards else word
+    if huggingface.is_hub_name(hub):
+        size = f", {4 * cards[word].parameters / 1e9:.1f} GB in float32" if word in cards else ""
+        cached = huggingface.is_cached(hub)
+        return f"{hub}: {'in the cache' if cached else f'will be fetched from the hub{size}'}", False
+    if ":" in word:  # a library's model, or a function of the user's own
+        return word, False
+    return f"{word}: no such file, folder or name.{suggest(word, cards)}", True

@@ -1,0 +1,112 @@
+"""`evalkit doctor task=NAME`: what a run of these words lacks on this machine, by its exit code and a line each."""
+
+import csv
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from evalkit.cli import main
+from evalkit.commands import _needs, doctor
+from evalkit.errors import UserError, install
+from evalkit.weights import huggingface
+
+
+def rows(*words: str) -> dict[str, tuple[str, bool]]:
+    return {what: (told, wrong) for what, told, wrong in _needs.examine(words)}
+
+
+def none(name: str) -> str:
+    raise PackageNotFoundError(name)
+
+
+def test_a_miniature_with_the_embedded_encoder_lacks_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "task=egoschema", "ckpt=demo", "mini=true"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0].split()[:2] == ["data", "here"]
+    assert printed.endswith("nothing is missing\n")
+
+
+def test_what_meteor_needs_is_missing_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", none)
+    told, wrong = rows("task=youcook2", "mini=true", "data.meteor=true")["captions"]
+    assert wrong and told == f"none: {install('captions')}"
+    told, wrong = rows("task=youcook2", "mini=true")["captions (with data.meteor=true)"]
+    assert not wrong and told == f"none: {install('captions')}"
+
+
+def test_java_that_does_not_run_is_missing_for_meteor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: "1")
+    monkeypatch.setattr(doctor, "java", lambda: "none: METEOR needs one")
+    assert rows("task=youcook2", "mini=true", "data.meteor=true")["captions"] == ("none: METEOR needs one", True)
+
+
+def test_wups_needs_a_tagger_and_wordnet_and_its_miniature_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", none)
+    monkeypatch.setattr(doctor, "wordnet", lambda: "none: WUPS needs it")
+    found = rows("task=nextqa_open")
+    assert found["WordNet"] == ("none: WUPS needs it", True)
+    assert found["wups"] == (f"none: {install('wups')}", True)
+    assert not rows("task=nextqa_open", "data.tagger=false")["wups (with mini=false data.tagger=true)"][1]
+    assert not any(wrong for _, wrong in rows("task=nextqa_open", "mini=true").values())
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["decoder=torchcodec"], "torchcodec"),
+        (["ckpt=timm:vit_tiny_patch16_224"], "timm"),
+        (["ckpt=pe_core_base"], "open_clip"),
+        (["data.videos=s3://bucket/k400"], "s3"),
+        (["data.videos=https://host/k400"], "url"),
+        (["data.videos=clips/*.parquet"], "parquet"),
+    ],
+)
+def test_words_that_need_an_extra_ask_for_it(words: list[str], extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", none)
+    assert rows("task=kinetics400", *words)[extra] == (f"none: {install(extra)}", True)
+
+
+def test_data_are_read_as_far_as_their_lists_go_and_what_lacks_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "videos.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("path", "label", "split"), *((f"{n}.mp4", "ab"[n % 2], ("train", "test")[n // 4]) for n in range(6))]
+        )
+    words = ["doctor", "task=folder", f"data.root={tmp_path / 'videos.csv'}"]
+    for n in range(5):
+        (tmp_path / f"{n}.mp4").touch()
+    assert main(words) == 1
+    assert f"train 4, test 2; 1 of 6 videos are not there, as {tmp_path / '5.mp4'}" in capsys.readouterr().out
+    (tmp_path / "5.mp4").touch()
+    assert main(words) == 0
+
+
+def test_no_data_name_the_files_that_are_wanted_and_where_they_are_from(tmp_path: Path) -> None:
+    told, wrong = rows("task=youcook2", f"data.root={tmp_path}")["data"]
+    assert wrong and f"{tmp_path} has no youcookii_annotations_trainval.json" in told
+    assert "VIDEO.mp4" in told and "http://youcook2.eecs.umich.edu" in told
+
+
+def test_checkpoints_are_looked_for_and_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encoder(ckpt: str) -> tuple[str, bool]:
+        return rows("task=kinetics400", "mini=true", f"ckpt={ckpt}")["encoder"]
+
+    (tmp_path / "model.safetensors").write_bytes(bytes(2048))
+    assert encoder(str(tmp_path)) == (f"{tmp_path}, 2.0 KiB", False)
+    assert encoder("vjepa_large")[1] and "fetch https://" in encoder("vjepa_large")[0]
+    assert encoder("videoprizm_base") == (
+        "videoprizm_base: no such file, folder or name. Did you mean 'videoprism_base'?",
+        True,
+    )
+    monkeypatch.setattr(huggingface, "is_cached", lambda name: False)
+    told, wrong = encoder("videoprism_base")
+    assert not wrong and told == "google/videoprism-base-f16r288: will be fetched from the hub, 0.5 GB in float32"
+
+
+def test_words_that_no_run_takes_are_errors() -> None:
+    with pytest.raises(UserError, match="doctor takes nothing, or task=NAME"):
+        doctor.main(["ckpt=demo"])
+    with pytest.raises(UserError, match="unknown key 'metteor'"):
+        doctor.main(["task=youcook2", "metteor=true"])
