@@ -25,7 +25,6 @@ from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.training.examples import Examples
 from evalkit.pipeline.training.trainer import DivergedError, TrainingCurve, TrainSpec, best_point, fit
-from evalkit.video import media
 from evalkit.video.augment import AugmentedView, augmented_views
 from evalkit.video.media import shown, unpacked
 from evalkit.weights import trained_adapter
@@ -127,7 +126,7 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
     task = experiment.task
     train, val = list(task.train), list(task.val)
     # Films that the task makes are made later.
-    exists: Callable[[Path], bool] = (lambda video: True) if task.prepare_videos else media.exists
+    exists: Callable[[Path], bool] = (lambda video: True) if task.prepare_videos else experiment.extractor.pool.exists
     if task.shots and not trainer.shots:
         train, val = _prescribed_shots(task, train, val, seed)
     if not val and not task.mixture:
