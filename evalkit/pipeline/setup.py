@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from evalkit import encoders, plugins
-from evalkit.api import Augment, Encoder, FeatureSpec, Task, Views
+from evalkit.api import Augment, Encoder, FeatureSpec, Score, Task, Views
 from evalkit.config.config import Config
 from evalkit.config.keys import Key, adapter_defaults, adapter_keys, default_adapter, settings_class
 from evalkit.config.parse import check_value
@@ -184,6 +184,8 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
         raise
     if isinstance(runner.module, FeatureFiles):
         _check_features(runner.module, adapter, name, task)
+    if adapter.score:
+        task = _scored_by(task, adapter.score)
     if adapter.single_view and task.views.clips * task.views.crops != 1:
         raise UserError(f"adapter={name} reads one view per video: set clip.clips=1 clip.crops=1")
     swept = list(dict.fromkeys(key for point in config.points for key in point))
@@ -219,6 +221,13 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
         augment=augment,
         ranks=ranks,
     )
+
+
+def _scored_by(task: Task, score: Score) -> Task:
+    """The task with another score, which reads no targets: those that are not public stand as empty texts."""
+    test = [replace(example, target="") if example.target is None else example for example in task.test]
+    plain_task = replace(task, test=test, score=score, quick_score=None, submission=None)
+    return replace(plain_task, chance=1.0, controls=(), published={})  # the rank of vectors that are all alike
 
 
 def _without_videos(task: Task) -> Task:
