@@ -25,7 +25,10 @@ class Representation(Adapter):
     """Keeps the pooled vectors of all views, which the score is of."""
 
     feature_spec = FeatureSpec("pooled")
-    score = staticmethod(representation)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = representation
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The vectors of each example: of its views, and of its windows where it has some."""

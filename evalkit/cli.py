@@ -48,6 +48,7 @@ evalkit scores pretrained video encoders.
                                                           ckpt=features:FOLDER scores such files, of anybody
   evalkit canary ckpt=ENCODER [task=NAME ...]             is the encoder fed what it was trained on?
   evalkit check task=NAME data.root=FOLDER [...]          is all of a benchmark's data there, and does it decode?
+  evalkit init encoder|task|adapter NAME                  NAME.py, a working one of your own, and its test
   evalkit list tasks|encoders|adapters|suites|studies     what can be named
   evalkit score RUN                                       score a result's predictions again
        or score task=NAME predictions=FILE [...]          score predictions made elsewhere, in the benchmark's format

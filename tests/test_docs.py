@@ -33,6 +33,7 @@ DOCUMENTS = (
     "docs/adapters.md",
     "docs/commands.md",
     "docs/encoders.md",
+    "docs/features.md",
     "docs/results.md",
     "docs/scale.md",
     "docs/studies.md",

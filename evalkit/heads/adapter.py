@@ -107,11 +107,11 @@ class Adapter(lightning.LightningModule, ABC):
     needs_video: ClassVar[bool] = True
     single_view: ClassVar[bool] = False
     closed_form: ClassVar[bool] = False
-    score: ClassVar[Score | None] = None
     divisible: bool = False
     trains_encoder: bool = False
     scores_val: bool = False
     transductive: bool = False
+    score: Score | None = None
     feature_spec: FeatureSpec = FeatureSpec()
     epochs: int = 0
     batch_size: int = 1

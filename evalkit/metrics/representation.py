@@ -25,7 +25,7 @@ MOST, LEAST, OPERATIONS = 1_000, 100, 2e11  # draws of a bootstrap, and what the
 BLOCK = 1_024  # rows of similarities at a time
 
 
-def representation(predictions: Sequence[Any], targets: Sequence[Any]) -> Mapping[str, float | AdditiveScore]:
+def representation(predictions: Sequence[Any], targets: Sequence[Any]) -> Mapping[str, float]:
     """RankMe, the headline; LiDAR; alignment and uniformity, of which less is better.
 
     RankMe and uniformity are of the mean over a video's views. LiDAR and alignment compare the views of a video: NaN
@@ -49,7 +49,7 @@ def representation(predictions: Sequence[Any], targets: Sequence[Any]) -> Mappin
 
     n, width = means.shape
     spectrum = 10.0 * min(n, width) ** 3 + n * width * min(n, width)
-    scores: dict[str, float | AdditiveScore] = {
+    scores: dict[str, float] = {
         "rankme": weighted(lambda times: _rankme_of(means, times), rankme(means), spectrum),
         "lidar": math.nan,
         "alignment": math.nan,
@@ -85,10 +85,10 @@ def unpacked(prediction: Any) -> Array | None:
 def rankme(vectors: Array) -> float:
     """The effective rank of vectors (n, E): exp of the entropy of their singular values (Garrido et al. 2023).
 
-    As https://arxiv.org/abs/2210.02885 has it: p = sigma / |sigma|_1 + 1e-7, which sum to a bit more than 1; vectors are neither
-    centered nor normalized.
+    As https://arxiv.org/abs/2210.02885 has it: p = sigma / |sigma|_1 + 1e-7, which sum to a bit more than 1. Vectors
+    are neither centered nor normalized.
     """
-    return _effective_rank(np.linalg.svd(vectors, compute_uv=False))
+    return _effective_rank(np.asarray(np.linalg.svd(vectors, compute_uv=False), np.float64))
 
 
 def _rankme_of(vectors: Array, times: Array) -> float:
