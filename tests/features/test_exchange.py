@@ -1,6 +1,7 @@
 """Files of features that others wrote with plain numpy: what is read, what counts as failed, and what is refused."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,14 @@ def test_each_form_gives_back_what_was_written(form: tables.Form, dtype: str, tm
     assert np.array_equal(table.spans, columns["spans"], equal_nan=True)
     read = table.read("tokens", table.rows.tolist())
     assert read.dtype == getattr(torch, dtype) and np.array_equal(read.numpy(), array[columns["rows"]])
+
+
+def test_the_file_of_the_documents_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs/features.md").read_text(encoding="utf-8")
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], {})
+    features = FeatureFiles(tmp_path / "theirs")
+    assert features.tables[0].ids == ["video1", "video2"] and features.parts == {"pooled": (2,)}
 
 
 def test_compressed_and_fortran_arrays_are_read_too(tmp_path: Path) -> None:
