@@ -157,6 +157,8 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
     options = config.options
     default_decoder(options.decoder)  # fails now where it is not installed
     runner = load_runner(config, ranks)  # before mini films are made
+    if isinstance(runner.module, FeatureFiles):
+        runner.module.restore_random(options.seed)
     task = load_task(config)
     extractor = make_extractor(config, task.views, runner, ranks)
     task = replace(task, views=extractor.views)  # as they are read, whatever the task said

@@ -247,5 +247,10 @@ def test_a_manifest_that_says_nonsense_is_no_traceback(folder: Path) -> None:
         (folder / "manifest.json").write_text(content)
         with pytest.raises(UserError, match=r"manifest\.json"):
             FeatureFiles(folder)
+    for state in ("", "abc", "AAAA", 3):
+        (folder / "manifest.json").write_text(json.dumps({"random": {"seed": 0, "state": state}}))
+        with pytest.raises(UserError, match=r"random\.state"):
+            FeatureFiles(folder).restore_random(0)
+        FeatureFiles(folder).restore_random(1)
     (folder / "manifest.json").write_text(json.dumps({"task": 3, "views": [], "failures": {"a": 1}, "encoder": None}))
     assert run(folder)["status"] == "complete"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bisect
 import hashlib
 import itertools
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, FeatureSpec
 from evalkit.errors import UserError, printable
-from evalkit.features.exchange.tables import Part, Table, read_manifest, read_tables, read_texts
+from evalkit.features.exchange.tables import MANIFEST, Part, Table, read_manifest, read_tables, read_texts
 
 PREFIX = "features:"
 HASHED = 1 << 30  # bytes of a file up to which all of it is hashed; of a larger one, both ends
@@ -86,6 +87,23 @@ class FeatureFiles(nn.Module):
     def __str__(self) -> str:
         return f"ckpt={PREFIX}{self.folder}"
 
+    def restore_random(self, seed: int) -> None:
+        """Puts torch's random state where it was once the encoder was loaded with this seed, as its maker noted.
+
+        A head then begins with the weights that it has beside the encoder itself.
+
+        Raises:
+            UserError: what is noted is no such state.
+        """
+        noted = self.manifest.get("random")
+        if not isinstance(noted, Mapping) or noted.get("seed") != seed:
+            return
+        try:
+            state = base64.b64decode(str(noted.get("state")), validate=True)
+            torch.set_rng_state(torch.tensor([*state], dtype=torch.uint8))
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{self.folder / MANIFEST}: random.state is no state of torch's generator") from error
+
     @property
     def record(self) -> dict[str, Any]:
         """What a result says of the features: who made them, as far as is known, and how many ids were left out."""
@@ -144,7 +162,7 @@ class FeatureFiles(nn.Module):
             return StoredClip(**values)
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(
-                f"{self.folder / 'manifest.json'}: encoder.clip is no clip, with frames and size as in docs/features.md"
+                f"{self.folder / MANIFEST}: encoder.clip is no clip, with frames and size as in docs/features.md"
             ) from error
 
 

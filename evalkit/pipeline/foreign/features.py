@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -82,6 +83,7 @@ def write_features(config: Config) -> list[str]:
     runner = load_runner(config)
     if isinstance(runner.module, FeatureFiles):
         raise UserError(f"{runner.module} is in files already: evalkit features takes an encoder")
+    random_state = base64.b64encode(bytes(torch.get_rng_state().tolist())).decode()
     task = load_task(config)
     extractor = make_extractor(config, task.views, runner)
     task = replace(task, views=extractor.views)
@@ -100,6 +102,7 @@ def write_features(config: Config) -> list[str]:
             written = {split: _write_split(hidden, split, task, reader, options) for split in chosen}
             texts = _write_texts(hidden, embedding, task, reader) if embedding else 0
             record = _manifest(config, task, name, reader, written)
+            record["random"] = {"seed": options.seed, "state": random_state}
             (hidden / tables.MANIFEST).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             if out.exists():
                 out.rmdir()
