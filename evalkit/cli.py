@@ -20,7 +20,14 @@ from evalkit.runtime import notes
 # Everything else is imported with its command: `evalkit --help` must not wait for torch.
 
 # Commands that take a configuration, each with the one whose keys it has: `--help` lists those that apply.
-WITH_KEYS = {"run": "run", "adapt": "adapt", "plan": "run", "canary": "canary", "check": "check"}
+WITH_KEYS = {
+    "run": "run",
+    "adapt": "adapt",
+    "plan": "run",
+    "canary": "canary",
+    "check": "check",
+    "features": "features",
+}
 
 # Commands of which `NAME --help` shows what stands in the file of that name.
 NAMED = ("study", "verify")
@@ -37,8 +44,11 @@ evalkit scores pretrained video encoders.
                                                           claims held against them; NAME --help shows its lines
   evalkit verify NAME [data.root=FOLDER ...]              does a public checkpoint give its published number here?
   evalkit verify list                                     all reference cards: what each needs and what is published
+  evalkit features task=NAME ckpt=ENCODER out=FOLDER ...  an encoder's features in files for other programs, with ids;
+                                                          ckpt=features:FOLDER scores such files, of anybody
   evalkit canary ckpt=ENCODER [task=NAME ...]             is the encoder fed what it was trained on?
   evalkit check task=NAME data.root=FOLDER [...]          is all of a benchmark's data there, and does it decode?
+  evalkit init encoder|task|adapter NAME                  NAME.py, a working one of your own, and its test
   evalkit list tasks|encoders|adapters|suites|studies     what can be named
   evalkit score RUN                                       score a result's predictions again
        or score task=NAME predictions=FILE [...]          score predictions made elsewhere, in the benchmark's format

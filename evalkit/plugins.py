@@ -83,7 +83,7 @@ def shape_settings(family: str) -> dict[str, inspect.Parameter]:
 def names_function(word: str) -> bool:
     """Whether a word reads `package.module:function`, which is code to import; nothing is imported to tell."""
     module, _, attribute = word.partition(":")
-    if module == "random" or module in _found("encoder"):  # timm:NAME is a family's own model
+    if module in ("random", "features") or module in _found("encoder"):  # timm:NAME is a family's own model
         return False
     return all(part.isidentifier() for part in [*module.split("."), attribute])
 

@@ -119,6 +119,16 @@ def test_scores_are_logged_before_training_and_after_each_epoch(train: Train, cs
     assert compare(*runs[:2]).n == 4
 
 
+def test_features_are_scored_without_labels_too(train: Train, csv: Path) -> None:
+    line = f"folder data.root={csv} adapter=representation clip.crops=3"
+    callback = Evaluate([line], lambda module: module.backbone, 2, "epoch", workers=1, canary=False)
+    _, (head, *lines), _ = train(callback)
+    names = [f"evalkit/folder/{metric}" for metric in ("alignment", "lidar", "rankme", "uniformity")]
+    assert head == ",".join([*names, "step"]) and len(lines) == 2
+    before, after = ([float(value) for value in line.split(",")] for line in lines)
+    assert 1 < before[2] <= 4 and before[:4] != after[:4]  # of four videos
+
+
 def test_training_goes_on_as_it_would_have(train: Train, csv: Path) -> None:
     alone, _, _ = train()
     scored, _, _ = train(evaluate(csv))

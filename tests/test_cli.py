@@ -68,8 +68,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 KNOWN = (
-    "adapt, cache, canary, check, compare, doctor, export, leaderboard, list, plan, power, push, run, score, show, "
-    "sign, study, submit, sweep, validate, verify"
+    "adapt, cache, canary, check, compare, doctor, export, features, init, leaderboard, list, plan, power, push, run, "
+    "score, show, sign, study, submit, sweep, validate, verify"
 )
 
 

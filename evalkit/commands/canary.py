@@ -8,6 +8,8 @@ from evalkit import encoders
 from evalkit.api import Views
 from evalkit.canary import reference
 from evalkit.config.config import Config
+from evalkit.errors import UserError
+from evalkit.features.exchange.module import FeatureFiles
 from evalkit.features.sources import resolve_views
 from evalkit.pipeline import setup, task_data
 from evalkit.pipeline.preflight import DRAWN, examine_clips, sample_clips
@@ -28,6 +30,8 @@ def canary(config: Config) -> bool:
         UserError: there is no such encoder or task.
     """
     forward = setup.load_runner(config)
+    if isinstance(forward.module, FeatureFiles):
+        raise UserError(f"{forward.module} holds {forward.module.holds}: there is nothing to feed")
     if config.options.task:
         task = task_data.load_task(config)
         clips = sample_clips(setup.make_extractor(config, task.views, forward), task)

@@ -27,7 +27,7 @@ class Config:
     """Everything that a run or an adaptation was asked to do.
 
     Attributes:
-        command: `run`, `adapt` or `canary`.
+        command: `run`, `adapt`, `canary`, `check` or `features`.
         words: as typed, without `log.group`; not part of equality.
         options: the keys without a section, defaults included.
         encoder: fields of `evalkit.api.Loading`, or arguments for the user's own encoder; only what was set.

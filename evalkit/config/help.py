@@ -30,7 +30,7 @@ def print_keys(command: Command, words: list[str], called: str) -> int:
     if task:
         print()
         print(f"task {plugins.display_name(task)}: {plugins.summary('task', task)}")
-        if command in ("run", "adapt"):
+        if command in ("run", "adapt") or (adapter and command == "features"):
             adapter = adapter or keys.default_adapter(task)
             print(f"adapter {plugins.display_name(adapter)}: {plugins.summary('adapter', adapter)}")
     else:

@@ -13,7 +13,7 @@ from annotated_types import Gt
 
 from evalkit import plugins
 from evalkit.api import Data, Loading, Views
-from evalkit.config.options import Command, Options, Trainer
+from evalkit.config.options import OPTIONS, Command, Options, Trainer
 from evalkit.errors import UserError
 from evalkit.weights import presets
 
@@ -26,12 +26,15 @@ SPELLED = {
     "adapter_from": "adapter.from",
     "cache_also": "cache.also",
     "encoder_name": "encoder.name",
+    "form": "as",
     "lm_precision": "lm.precision",
     "log_dir": "log.dir",
     "log_group": "log.group",
     "log_online": "log.online",
 }
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
+_FEATURES = _CANARY | {"as", "split", "part", "adapter", "out", "encoder.name", "batch", "compile", "cache.also"}
+_FEATURES |= {"canary", "decoder"}
 _CHECK = {"task", "mini", "workers", "time_limit", "decoder"}
 
 
@@ -80,8 +83,10 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
     Raises:
         UserError: there is no such task or adapter, or it is broken.
     """
-    keys = _keys("", Options)
-    if command == "adapt":
+    keys = _keys("", OPTIONS.get(command, Options))
+    if command == "features":
+        keys = {name: key for name, key in keys.items() if name in _FEATURES}
+    if command in ("adapt", "features"):
         keys["out"] = keys["out"]._replace(default=REQUIRED)
     if command == "canary":
         keys["task"] = keys["task"]._replace(default="", meaning="take the clips from this task; empty: drawn ones")
@@ -102,10 +107,10 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
     if command in ("canary", "check"):
         return keys
     if task:
-        keys |= adapter_keys(adapter or default_adapter(task))
+        keys |= {} if command == "features" and not adapter else adapter_keys(adapter or default_adapter(task))
         for name in ("adapter.lm", "adapter.lm_precision"):  # the options lm and lm.precision set them
             keys.pop(name, None)
-    return keys | _keys("trainer", Trainer)
+    return keys if command == "features" else keys | _keys("trainer", Trainer)
 
 
 def _preset_keys(ckpt: str) -> dict[str, Key]:

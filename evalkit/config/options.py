@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, Lt
 
-Command = Literal["run", "adapt", "canary", "check"]
+Command = Literal["run", "adapt", "canary", "check", "features"]
 Tracker = Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"]
 SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
 
@@ -90,6 +90,23 @@ class Options:
 
 
 @dataclass(frozen=True)
+class FeatureOptions(Options):
+    """The keys without a section of `evalkit features`.
+
+    Attributes:
+        form: of the files: npz, safetensors, parquet; faiss is npz with an index of each split for search beside it
+        split: of the task, that features are made of
+        part: of the encoder's output: one vector a clip (float32), or every token (float16)
+        adapter: with a name, also the vectors of all texts that it embeds, as zero_shot and retrieval do
+        out: folder that the files are written into, which must be empty
+    """
+
+    form: Literal["npz", "safetensors", "parquet", "faiss"] = "npz"
+    split: Literal["all", "train", "val", "test"] = "all"
+    part: Literal["pooled", "frames", "tokens"] = "pooled"
+
+
+@dataclass(frozen=True)
 class Trainer:
     """How an adapter is fitted.
 
@@ -108,3 +125,7 @@ class Trainer:
     views: Annotated[int, Ge(0)] | Literal["task"] = "task"
     shots: Annotated[int, Ge(0)] = 0
     share: Annotated[float, Interval(gt=0, le=1)] = 1.0
+
+
+# Of commands that have more keys than a run.
+OPTIONS: dict[Command, type[Options]] = {"features": FeatureOptions}

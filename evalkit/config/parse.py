@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from evalkit import errors, plugins
 from evalkit.config.config import GROUP, Config
 from evalkit.config.keys import REQUIRED, Key, adapter_defaults, default_adapter, known_keys
-from evalkit.config.options import SECTIONS, Command, Options, Trainer
+from evalkit.config.options import OPTIONS, SECTIONS, Command, Options, Trainer
 from evalkit.config.values import OutOfBounds, convert, type_name
 from evalkit.errors import UserError
 from evalkit.runtime.bounded import MOST_VALUES, count_values
@@ -64,7 +64,7 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
             raise value.wrong(_unknown(name, known))
     needing = [(f"encoder {ckpt!r}", "encoder")]
     if task:
-        adapter = adapter or default_adapter(task)
+        adapter = adapter or ("" if command == "features" else default_adapter(task))
         needing += [(f"task {plugins.display_name(task)!r}", "data")]
         needing += [(f"adapter {plugins.display_name(adapter)!r}", "adapter")]
     for who, section in needing:
@@ -75,7 +75,7 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
     for name, key in known.items():
         if name in given:
             values[key.section][key.parameter] = _value(name, key, given[name])
-    options = Options(**{"task": "", "ckpt": ""} | values[""])
+    options = OPTIONS.get(command, Options)(**{"task": "", "ckpt": ""} | values[""])
     if options.trust and not plugins.own_encoder(ckpt):
         values["encoder"]["trust"] = True
     if options.mini and not task:

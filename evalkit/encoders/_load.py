@@ -15,6 +15,7 @@ from evalkit.api import Encoder, Loading, Positions
 from evalkit.encoders._frames import LIBRARIES, OPEN_CLIP_CONFIG, library_backbone
 from evalkit.encoders._spec import changes_of, read_pointer, read_preset, spec_of
 from evalkit.errors import UserError, one_line, suggest
+from evalkit.features.exchange.module import PREFIX, FeatureFiles
 from evalkit.plugins import hint_of_own_code, module_and_factory, names, names_function, own_encoder
 from evalkit.weights import checkpoint, huggingface, peft_adapters
 from evalkit.weights.presets import card, presets, read
@@ -33,8 +34,8 @@ def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder
             that evalkit or transformers wrote; an official VideoPrism .npz, V-JEPA .pth.tar, V-JEPA 2 .pt, or file of
             VideoMAE v2, UMT or InternVideo2; a weights file with its config.json or open_clip_config.json beside it, or
             with `model=`; `organization/model` on the hub; `random:NAME` for a preset with random weights; `timm:NAME`
-            or `open_clip:MODEL/TAG` of these libraries; `package.module:function` or an entry point's name for your
-            own.
+            or `open_clip:MODEL/TAG` of these libraries; `features:FOLDER` for the features of docs/features.md, which
+            are looked up and not computed; `package.module:function` or an entry point's name for your own.
         seed: of random weights.
         settings: fields of `evalkit.api.Loading`, which are the keys of `encoder.*`; more are arguments for a function
             of your own, or of `random:NAME` the family's settings, and the clip's frames and size, in place of the
@@ -135,6 +136,9 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
         return _from_folder(demo.FOLDER, None, loading, via)
     if ckpt == "none":
         raise UserError("ckpt=none is no encoder: only evalkit run and sweep take it, to ask a language model alone")
+    if ckpt.startswith(PREFIX):
+        _refuse_ignored("features", loading)
+        return FeatureFiles(Path(ckpt.removeprefix(PREFIX)).expanduser())
     if ckpt.startswith("random:"):
         _refuse_ignored("random weights", loading, "tokenizer")
         with torch.random.fork_rng():

@@ -147,7 +147,8 @@ def gather(
             continue
         if not good:
             row, done = of_source[0].features[""], (number + 1) * len(looks)
-            where = place.chosen(row, len(views), len(wanted), label, feature_cache, reader.saving, holders)
+            files = extractor.pool.stored
+            where = place.chosen(row, len(views), len(wanted), label, feature_cache, reader.saving, holders, files)
             if where == "memory":
                 held = torch.empty(len(views), *row.shape, dtype=row.dtype)
             elif where == "store" and feature_cache:

@@ -21,7 +21,7 @@ from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
 from evalkit.video.clips import Decoded, Failure, Request
 from evalkit.video.decode import Decoder
-from evalkit.video.workers import DecodePool
+from evalkit.video.workers import ClipReader
 
 logger = logging.getLogger("evalkit")
 
@@ -79,7 +79,7 @@ class FeatureExtractor:
 
     Attributes:
         views: frames and size resolved.
-        pool: the decoding processes, which live until `close`.
+        pool: the decoding processes, which live until `close`; or files that hold the features of all there is.
         batch: clips that are gathered before they are encoded.
         decoder: what reads the frames where it is exact.
         clip: the encoder's, for how it interpolates and centers.
@@ -87,7 +87,7 @@ class FeatureExtractor:
     """
 
     views: Views
-    pool: DecodePool
+    pool: ClipReader
     batch: int
     cost: Cost
     decoder: Decoder = "pyav"
@@ -137,7 +137,7 @@ class FeatureExtractor:
         with StoreWriter(feature_cache.store) if feature_cache else nullcontext() as writer:
             shown = track(there, label, len(wanted)) if label else there
             for waiting in self._batches(zip(wanted, keys, shown, strict=True)):
-                stored = sum(isinstance(clip, SourceFeatures) for _, _, clip in waiting)
+                stored = sum(self.pool.stored or isinstance(clip, SourceFeatures) for _, _, clip in waiting)
                 self.cost.cache_hits += stored
                 self.cost.cache_misses += len(waiting) - stored
                 kept = self._launch(waiting, keep, variants)
@@ -220,7 +220,7 @@ class FeatureExtractor:
         return (run[i : i + size] for i in range(0, len(run), size))
 
     def _request(self, group: Sequence[Source]) -> Request:
-        assert self.views.frames and self.views.size  # resolve() filled them in
+        assert self.views.frames is not None and self.views.size is not None  # resolve() filled them in
         first = group[0]
         windows = tuple(source.span for source in group if source.span) if self.views.window else ()
         return Request(
@@ -257,7 +257,7 @@ class FeatureExtractor:
                 parts = [variant(clip.pixels, seed(source)) for source, clip in good]
                 pixels = parts[0] if len(parts) == 1 else self.gather(parts)
                 kept[name] = Arriving(keep(pixels), parts)
-                self.cost.encoder_forwards += len(pixels)
+                self.cost.encoder_forwards += 0 if self.pool.stored else len(pixels)
         self.cost.encode_s += time.monotonic() - started
         return kept
 

@@ -78,6 +78,7 @@ def chosen(
     cache: FeatureCache | None,
     saving: Collection[str] = (),
     holders: int = 1,
+    files: bool = False,
 ) -> Place:
     """The place that so many rows are read from; a message says so, except for memory.
 
@@ -89,6 +90,7 @@ def chosen(
         cache: the features that are stored; None where none are.
         saving: settings of the adapter that make features smaller.
         holders: processes of this machine that hold as much, this one among them.
+        files: whether the features are there already, in files of the user's, which stand for the videos.
     """
     there, spec = room(cache, holders), cache.key.feature_spec if cache else None
     place = there.place(row, rows, spec)
@@ -96,6 +98,8 @@ def chosen(
     message = f"{label}: {_gigabytes(rows * row.nbytes)} of {kind}, {_gigabytes(there.free)} of memory free"
     if place == "store":
         logger.info(f"{message}: they are read from the store for every batch")
+    elif files and place == "videos":
+        logger.info(f"{message}: they are read from their files for every batch")
     elif place == "videos":
         how, mend = ("decoded", "") if kind == "video" else ("decoded and encoded", "; cache=on stores them")
         if spec:

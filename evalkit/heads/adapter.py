@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from evalkit.api import Batch, Example, FeatureSpec, Prediction
+from evalkit.api import Batch, Example, FeatureSpec, Prediction, Score
 from evalkit.canary.finding import Finding
 from evalkit.errors import UserError
 from evalkit.runtime.ranks import ALONE, Ranks
@@ -88,6 +88,8 @@ class Adapter(lightning.LightningModule, ABC):
         closed_form: fitted by one call of `solve`, without a trainer. `epochs` is 1 then.
         divisible: several processes may each take a part of a batch: the loss is a mean over its examples, or is that
             of the whole (`contrastive_loss`).
+        score: takes the place of the task's, for an adapter that measures features and predicts no target; targets that
+            are not public count, and controls are left out.
         trains_encoder: the encoder is part of the module and changes while it is fitted: `training_step` gets uint8
             video (B, V, T, C, H, W) in place of features.
         scores_val: the epoch is chosen by `val_score`, in place of the task's score of what `predict` gives.
@@ -109,6 +111,7 @@ class Adapter(lightning.LightningModule, ABC):
     trains_encoder: bool = False
     scores_val: bool = False
     transductive: bool = False
+    score: Score | None = None
     feature_spec: FeatureSpec = FeatureSpec()
     epochs: int = 0
     batch_size: int = 1

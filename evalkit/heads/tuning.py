@@ -40,6 +40,8 @@ def tuned_layers(encoder: Any) -> frozenset[str]:
     """
     try:
         return _reached(encoder, torch.device("meta"))
+    except UserError:
+        raise
     except Exception:  # whatever its code raises
         return _reached(encoder, next(encoder.parameters()).device)
 

@@ -21,6 +21,7 @@ from evalkit.metrics.classification import (
     verb_noun_accuracy,
 )
 from evalkit.metrics.localization import activitynet_map, ava_map, thumos_map
+from evalkit.metrics.representation import representation
 from evalkit.metrics.retrieval import mean_retrieval, retrieval
 from evalkit.metrics.text.captions import captions, captions_meteor
 from evalkit.metrics.text.dense import dense, dense_by_video, dense_by_video_meteor, dense_meteor
@@ -51,6 +52,7 @@ __all__ = [
     "paragraph",
     "paragraph_meteor",
     "pr_auc",
+    "representation",
     "retrieval",
     "thumos_map",
     "top1_map",

@@ -106,7 +106,7 @@ def outlook(experiment: Experiment, config: Config, controls: Sequence[str]) -> 
         config: of the run.
         controls: that the run scores.
     """
-    if experiment.ranks.size > 1:  # whose decoding processes have a part of the cores each
+    if experiment.stored or experiment.ranks.size > 1:  # whose decoding processes have a part of the cores each
         return ""
     cache, rng = experiment.reader.cache, random.Random(config.options.seed)
     splits = _splits(experiment, config)

@@ -26,11 +26,12 @@ from evalkit.errors import UserError
 from evalkit.features.extract import FeatureExtractor
 from evalkit.features.forward import EncoderRunner
 from evalkit.features.key import FeatureKey
+from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source, parts
 from evalkit.pipeline.setup import Experiment
 from evalkit.results.provenance import packages
 from evalkit.runtime import atomic, cache
-from evalkit.video.media import exists, is_container, shown
+from evalkit.video.media import is_container, shown
 
 logger = logging.getLogger("evalkit")
 
@@ -51,7 +52,8 @@ def check_run(experiment: Experiment, options: Options, trainer: Trainer, places
     task = experiment.task
     if not task.test:
         raise UserError(f"task {experiment.name} has no test examples")
-    if not task.prepare_videos and not any(exists(example.video) for example in task.test):
+    there = experiment.extractor.pool.exists
+    if not task.prepare_videos and not any(there(example.video) for example in task.test):
         looked = next((place for place in places if place.is_dir() or is_container(place)), None)
         found = f"; found there: {describe_files(looked)}" if looked else ""
         wanted = f"the first would be {shown(task.test[0].video)}{found}"
@@ -91,12 +93,19 @@ def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:
     Raises:
         UserError: the encoder is not fed, or does not answer, as its clip says; all reasons in one line.
     """
-    ckpt, runner = config.options.ckpt, experiment.encoder
-    clips = sample_clips(experiment.extractor, experiment.task)
+    if experiment.stored:  # there is nothing to look into
+        return []
+    return check_features(experiment.task, experiment.reader, config)
+
+
+def check_features(task: Task, reader: FeatureReader, config: Config) -> list[Finding]:
+    """As `check_encoder`, of the encoder and the clips of a reader."""
+    ckpt, runner = config.options.ckpt, reader.encoder
+    clips = sample_clips(reader.extractor, task)
     folder = encoders.folder_of(ckpt)
     examine = functools.partial(examine_clips, runner, clips, folder)
     own = config.module is not None or plugins.own_encoder(ckpt) is not None
-    feature_cache = None if own else experiment.reader.cache
+    feature_cache = None if own else reader.cache
     findings = _remembered(_identity(feature_cache.key, clips, folder), examine) if feature_cache else examine()
     if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")

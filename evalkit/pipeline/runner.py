@@ -21,6 +21,7 @@ from evalkit.config.config import Config
 from evalkit.config.options import Options, Trainer
 from evalkit.datasets.videos import relative_names
 from evalkit.errors import UserError
+from evalkit.features.exchange.module import PREFIX, FeatureFiles
 from evalkit.features.extract import Cost
 from evalkit.heads.adapter import Adapter
 from evalkit.heads.flops import trainable_flops
@@ -118,12 +119,10 @@ def _measure(
     if not ranks.first:
         return None
     if len(predicted.failures) == len(task.test):
-        example = task.test[0]
-        reason = f"{shown(example.video)}: {predicted.failures[example.id]}"
+        reason = f"{shown(task.test[0].video)}: {predicted.failures[task.test[0].id]}"
         raise UserError(f"none of the {len(task.test):,} test examples could be read; {reason}")
-
     views = experiment.extractor.views
-    assert views.frames and views.size  # resolve_views() filled them in
+    assert views.frames is not None and views.size is not None  # resolve_views() filled them in
     folder = write_run(
         config,
         task,
@@ -337,14 +336,15 @@ def _encoder(
 ) -> dict[str, Any]:
     """The encoder's part of the record."""
     runner = experiment.encoder
+    features = {"features": runner.module.record} if isinstance(runner.module, FeatureFiles) else {}
     return {
         "name": encoder_name(config.options),
         "ckpt": config.options.ckpt,
         "sha256": runner.sha256,
         "architecture": type(runner.module).__name__,
-        "clip": asdict(runner.module.clip),
+        "clip": asdict(runner.module.clip) if runner.module.clip.frames else {},
         "parameters": sum(p.numel() for p in runner.module.parameters()),
-        "settings": {**config.encoder, "precision": runner.precision, "batch": runner.batch},
+        "settings": {**config.encoder, "precision": runner.precision, "batch": runner.batch, **features},
         "canary": [finding._asdict() for finding in findings],
         **({} if trained_on is None else {"trained_on": trained_on}),
     }
@@ -384,7 +384,7 @@ def encoder_name(options: Options) -> str:
     A folder gives its name. A file of weights that all models call alike gives its folder's; one of training,
     checkpoints/last.ckpt or epoch=9.ckpt, the run's folder and its own.
     """
-    path = Path(options.ckpt).expanduser()
+    path = Path(options.ckpt.removeprefix(PREFIX)).expanduser()
     if options.encoder_name or not path.is_file():
         return path_name(options.encoder_name or path.name or options.ckpt)
     folders = [name for name in reversed(path.absolute().parent.parts) if name.lower() not in CHECKPOINT_FOLDERS]

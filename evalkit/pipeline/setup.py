@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import torch
 
 from evalkit import encoders, plugins
-from evalkit.api import Augment, Encoder, Task, Views
+from evalkit.api import Augment, Encoder, FeatureSpec, Score, Task, Views
 from evalkit.config.config import Config
 from evalkit.config.keys import Key, adapter_defaults, adapter_keys, default_adapter, settings_class
 from evalkit.config.parse import check_value
 from evalkit.errors import UserError, one_line
+from evalkit.features.exchange.module import FeatureFiles
+from evalkit.features.exchange.rows import stored_rows
 from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.forward import EncoderRunner
 from evalkit.features.reader import FeatureReader, open_feature_cache
@@ -32,6 +35,8 @@ from evalkit.tracking.trackers import Trackers
 from evalkit.video.decode import default_decoder
 from evalkit.video.workers import DecodePool
 from evalkit.weights import checkpoint, trained_adapter
+
+logger = logging.getLogger("evalkit")
 
 
 @dataclass
@@ -96,6 +101,11 @@ class Experiment:
         return self.encoder.device
 
     @property
+    def stored(self) -> bool:
+        """Whether the features were made elsewhere, and there are neither pixels nor an encoder."""
+        return self.extractor.pool.stored
+
+    @property
     def needs_fit(self) -> bool:
         """Whether a run has to fit the adapter first."""
         return self.adapter.epochs > 0 and self.fitted_from is None and not self.adapter.saves_encoder
@@ -150,9 +160,15 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
     options = config.options
     default_decoder(options.decoder)  # fails now where it is not installed
     runner = load_runner(config, ranks)  # before mini films are made
+    if isinstance(runner.module, FeatureFiles):
+        runner.module.restore_random(options.seed)
     task = load_task(config)
     extractor = make_extractor(config, task.views, runner, ranks)
     task = replace(task, views=extractor.views)  # as they are read, whatever the task said
+    display = plugins.display_name(options.task) + ("@mini" if options.mini else "")
+    if isinstance(runner.module, FeatureFiles):
+        pool = stored_rows(runner.module, task, display, task.views)
+        extractor, task = replace(extractor, pool=pool, gather=torch.cat), _without_videos(task)
     augment = _augment(task, config.trainer.views, options.task)
     boxes.check(task, task.views, augment)
 
@@ -165,7 +181,16 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
     points = grid_points(config, task, name, fitted_from)
     passes = grid_passes(points, settings_class(name).STACKABLE)
     build = adapter_builder(name, runner.module, task)
-    adapter = build([points[k] for k in passes[0]])
+    try:
+        adapter = build([points[k] for k in passes[0]])
+    except UserError as error:
+        if isinstance(runner.module, FeatureFiles):
+            raise UserError(f"{error}; {runner.module} holds {runner.module.holds}") from error
+        raise
+    if isinstance(runner.module, FeatureFiles):
+        _check_features(runner.module, adapter, name, task)
+    if adapter.score:
+        task = _scored_by(task, adapter.score)
     if adapter.single_view and task.views.clips * task.views.crops != 1:
         raise UserError(f"adapter={name} reads one view per video: set clip.clips=1 clip.crops=1")
     swept = list(dict.fromkeys(key for point in config.points for key in point))
@@ -188,7 +213,7 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
     if ranks.size > 1 and options.cache == "off" and not adapter.trains_encoder:
         raise UserError("several processes share what they encode through the cache: leave out cache=off")
     return Experiment(
-        name=plugins.display_name(options.task) + ("@mini" if options.mini else ""),
+        name=display,
         task=task,
         adapter_name=plugins.display_name(name),
         adapter=adapter,
@@ -201,6 +226,33 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
         augment=augment,
         ranks=ranks,
     )
+
+
+def _scored_by(task: Task, score: Score) -> Task:
+    """The task with another score, which reads no targets: those that are not public stand as empty texts."""
+    test = [replace(example, target="") if example.target is None else example for example in task.test]
+    plain_task = replace(task, test=test, score=score, quick_score=None, submission=None)
+    return replace(plain_task, chance=1.0, controls=(), published={})  # the rank of vectors that are all alike
+
+
+def _without_videos(task: Task) -> Task:
+    """The task of features that are there: no video is made, and training views are those of the test."""
+    if task.augment:
+        logger.info("features of augmented views are in no file: the adapter is fitted on the views of the test")
+    return replace(task, prepare_videos=None, augment=None)
+
+
+def _check_features(features: FeatureFiles, adapter: Adapter, name: str, task: Task) -> None:
+    """Raises UserError where files of features cannot serve an adapter."""
+    if adapter.trains_encoder:
+        raise UserError(f"adapter={name} trains the encoder; {features} holds {features.holds}")
+    features.check_spec(adapter.feature_spec)
+    splits = {table.split for table in features.tables}
+    if task.train and adapter.epochs > 0 and "train" not in splits:
+        raise UserError(
+            f"{features} holds features of {' and '.join(sorted(splits))}, and adapter={name} is fitted on train: make "
+            "them with `evalkit features split=all`"
+        )
 
 
 def grid_points(config: Config, task: Task, name: str, fitted_from: Path | None) -> list[dict[str, Any]]:
@@ -226,8 +278,16 @@ def _reader(config: Config, extractor: FeatureExtractor, runner: EncoderRunner, 
     options, spec = config.options, adapter.feature_spec
     if options.cache == "off" and options.cache_also:
         raise UserError("cache.also= has no effect with cache=off: leave one of them out")
-    if options.cache == "off" or adapter.trains_encoder:
+    if options.cache == "off" or adapter.trains_encoder or extractor.pool.stored:
         return FeatureReader(extractor, runner, spec)
+    return stored_reader(config, extractor, runner, spec)
+
+
+def stored_reader(
+    config: Config, extractor: FeatureExtractor, runner: EncoderRunner, spec: FeatureSpec
+) -> FeatureReader:
+    """The reader of a part of the encoder's output, with the cache of the words."""
+    options = config.options
     # What a function of the user's own was asked for may lie where no look at the module finds it.
     called = plugins.own_encoder(options.ckpt) is not None
     made_by = f" {options.ckpt} {sorted(plain(config.encoder).items())}" if called else ""

@@ -188,8 +188,8 @@ def rounded(number: float) -> float | None:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether less is more: of ranks, of the repetition R@4, and of shares of errors."""
-    return is_rank(metric) or metric == "R@4" or metric.endswith("_error")
+    """Whether less is more: of ranks, the repetition R@4, shares of errors, and distances of views."""
+    return is_rank(metric) or metric in ("R@4", "alignment", "uniformity") or metric.endswith("_error")
 
 
 def is_rank(metric: str) -> bool:

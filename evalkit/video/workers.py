@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
 
 from evalkit.runtime import machine
 from evalkit.runtime.processes import ProcessPool
+from evalkit.video import media
 from evalkit.video.clips import Decoded, Failure, Read, Request, read_clip
+
+
+class ClipReader(Protocol):
+    """What gives the clips of requests: decoding processes, or files in which all is there already.
+
+    Attributes:
+        stored: whether nothing is decoded or encoded.
+    """
+
+    stored: bool
+
+    def read(self, requests: Sequence[Request]) -> Iterator[Decoded | Failure]:
+        """The clips of each request, in order."""
+
+    def exists(self, video: Path) -> bool:
+        """Whether there is anything to read of a video."""
+
+    def close(self) -> None:
+        """Ends what is running."""
 
 
 class DecodePool:
@@ -20,6 +42,8 @@ class DecodePool:
         shared: bytes of shared memory for clips; None: by what is free. Of 0 they are copied through pipes.
         pinned: whether a GPU is to copy clips from there.
     """
+
+    stored = False
 
     def __init__(
         self,
@@ -47,6 +71,10 @@ class DecodePool:
         arguments = [(self._read, request) for request in requests]
         sizes = [*map(_bytes_of, requests)]
         return self._processes.map(_read, arguments, time_limit=self._time_limit, lost=Failure, sizes=sizes)
+
+    def exists(self, video: Path) -> bool:
+        """Whether the file is there."""
+        return media.exists(video)
 
     def close(self) -> None:
         """Ends the processes."""

@@ -28,7 +28,6 @@ from evalkit.pipeline.training.shown import Shown
 from evalkit.pipeline.training.trainer import DivergedError, TrainingCurve, TrainSpec, best_point, fit
 from evalkit.runtime.ranks import ALONE
 from evalkit.tracking.trackers import point_names
-from evalkit.video import media
 from evalkit.video.augment import AugmentedView, augmented_views
 from evalkit.video.media import shown, unpacked
 from evalkit.weights import trained_adapter
@@ -133,7 +132,7 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
     task = experiment.task
     train, val = list(task.train), list(task.val)
     # Films that the task makes are made later.
-    exists: Callable[[Path], bool] = (lambda video: True) if task.prepare_videos else media.exists
+    exists: Callable[[Path], bool] = (lambda video: True) if task.prepare_videos else experiment.extractor.pool.exists
     if task.shots and not trainer.shots:
         train, val = _prescribed_shots(task, train, val, seed)
     if not val and not task.mixture:

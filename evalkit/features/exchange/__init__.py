@@ -1,0 +1,1 @@
+"""Features in files that other programs read and write: the format, and an encoder that looks its output up there."""

@@ -1,0 +1,175 @@
+"""Scores of features without labels: RankMe, LiDAR, alignment and uniformity.
+
+A prediction is what `packed` makes of a video's vectors, one a view. Targets are not read. A video that failed has no
+vectors and no part in any of these: nothing says what it would have been.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.metrics.bootstrap import AdditiveScore, ReweightedScore
+
+Array = NDArray[np.float64]
+
+EPSILON = 1e-7  # added to each share of a spectrum, so that its logarithm exists: RankMe's
+DELTA = 1e-4  # added to the diagonal of the within-class covariance: LiDAR's
+ALPHA, T = 2.0, 2.0  # of alignment and of uniformity: their paper's
+MOST, LEAST, OPERATIONS = 1_000, 100, 2e11  # draws of a bootstrap, and what they may cost together
+BLOCK = 1_024  # rows of similarities at a time
+
+
+def representation(predictions: Sequence[Any], targets: Sequence[Any]) -> Mapping[str, float]:
+    """RankMe, the headline; LiDAR; alignment and uniformity, of which less is better.
+
+    RankMe and uniformity are of the mean over a video's views. LiDAR and alignment compare the views of a video: NaN
+    where there is one. All are NaN where fewer than two videos have vectors.
+    """
+    vectors = [unpacked(value) for value in predictions]
+    there = np.flatnonzero([one is not None for one in vectors])
+    known = [one for one in vectors if one is not None]
+    if len({one.shape for one in known}) > 1 or len(known) < 2:
+        return dict.fromkeys(("rankme", "lidar", "alignment", "uniformity"), math.nan)
+    views = np.stack(known)  # (n, V, E)
+    means = views.mean(1)
+
+    def weighted(of: Callable[[Array], float], value: float, cost: float) -> ReweightedScore:
+        draws = int(min(MOST, max(LEAST, OPERATIONS / cost)))
+
+        def each(times: NDArray[np.float32]) -> Array:
+            return np.array([of(draw) for draw in times[there].T.astype(np.float64)])
+
+        return ReweightedScore(len(predictions), each, draws, value)
+
+    n, width = means.shape
+    spectrum = 10.0 * min(n, width) ** 3 + n * width * min(n, width)
+    scores: dict[str, float] = {
+        "rankme": weighted(lambda times: _rankme_of(means, times), rankme(means), spectrum),
+        "lidar": math.nan,
+        "alignment": math.nan,
+    }
+    if views.shape[1] > 1:
+        cost = 12.0 * width**3 + views.size * width
+        scores["lidar"] = weighted(lambda times: lidar(views, times), lidar(views), cost)
+        parts = np.zeros((len(predictions), 2))
+        parts[there] = np.stack([_alignments(views), np.ones(n)], 1)
+        scores["alignment"] = AdditiveScore(parts, _ratio)
+
+    def uniform(times: NDArray[np.float32]) -> Array:
+        return uniformity(means, times[there].astype(np.float64))
+
+    draws = int(min(MOST, max(LEAST, OPERATIONS / n**2)))
+    scores["uniformity"] = ReweightedScore(len(predictions), uniform, draws, float(uniformity(means)[0]))
+    return scores
+
+
+def packed(vectors: NDArray[np.float32]) -> dict[str, Any]:
+    """Vectors (V, E) as a prediction, which json holds in a third more bytes than they have."""
+    return {"width": vectors.shape[1], "float32": base64.b64encode(vectors.astype("<f4").tobytes()).decode()}
+
+
+def unpacked(prediction: Any) -> Array | None:
+    """The vectors (V, E) of a prediction; None of anything else."""
+    if not isinstance(prediction, Mapping) or "float32" not in prediction:
+        return None
+    vectors = np.frombuffer(base64.b64decode(prediction["float32"]), "<f4").reshape(-1, int(prediction["width"]))
+    return vectors.astype(np.float64)
+
+
+def rankme(vectors: Array) -> float:
+    """The effective rank of vectors (n, E): exp of the entropy of their singular values (Garrido et al. 2023).
+
+    As https://arxiv.org/abs/2210.02885 has it: p = sigma / |sigma|_1 + 1e-7, which sum to a bit more than 1. Vectors
+    are neither centered nor normalized.
+    """
+    return _effective_rank(np.asarray(np.linalg.svd(vectors, compute_uv=False), np.float64))
+
+
+def _rankme_of(vectors: Array, times: Array) -> float:
+    """RankMe of vectors (n, E), each as often as it counts (n,): by the smaller matrix of products."""
+    rows = vectors * np.sqrt(times)[:, None]
+    products = rows.T @ rows if rows.shape[1] <= len(rows) else rows @ rows.T
+    return _effective_rank(np.sqrt(np.linalg.eigvalsh(products).clip(0)))
+
+
+def lidar(views: Array, times: Array | None = None) -> float:
+    """The effective rank of a linear discriminant analysis of views (n, V, E), a class a video (Thilak et al. 2023).
+
+    As https://arxiv.org/abs/2312.04000 has it: eigenvalues of Sw^-1/2 Sb Sw^-1/2, where Sb is the covariance of the
+    classes' means and Sw the mean covariance within them, plus 1e-4 on its diagonal; then as RankMe. Covariances are
+    means, without Bessel's correction.
+
+    Args:
+        views: of each video.
+        times: (n,), how often each counts; None: once.
+    """
+    times = np.ones(len(views)) if times is None else times
+    share = times / times.sum()
+    means = views.mean(1)
+    between = means - share @ means
+    within = ((views - means[:, None]) * np.sqrt(share / views.shape[1])[:, None, None]).reshape(-1, views.shape[2])
+    lower = np.linalg.cholesky(within.T @ within + DELTA * np.eye(views.shape[2]))
+    whitened = np.linalg.solve(lower, (between * np.sqrt(share)[:, None]).T)  # its eigenvalues are those of the above
+    return _effective_rank(np.linalg.eigvalsh(whitened @ whitened.T).clip(0))
+
+
+def alignment(views: Array) -> float:
+    """The mean squared distance of two views of a video, of views (n, V, E) of length 1 (Wang and Isola 2020).
+
+    As https://arxiv.org/abs/2005.10242 has it, with alpha = 2, over all pairs of views.
+    """
+    return float(_alignments(views).mean())
+
+
+def _alignments(views: Array) -> Array:
+    """Of each video."""
+    unit = _unit(views)
+    one, other = np.triu_indices(views.shape[1], 1)
+    distances = np.linalg.norm(unit[:, one] - unit[:, other], axis=-1)
+    return np.asarray((distances**ALPHA).mean(1))
+
+
+def uniformity(vectors: Array, times: Array | None = None) -> Array:
+    """The logarithm of the mean of exp(-2 d^2) over all pairs of vectors (n, E) of length 1 (Wang and Isola 2020).
+
+    As https://arxiv.org/abs/2005.10242 has it, with t = 2; no vector is paired with itself.
+
+    Args:
+        vectors: of each video.
+        times: (n, R), how often each counts in each of R draws; None: once, in one.
+
+    Returns:
+        (R,).
+    """
+    times = np.ones((len(vectors), 1)) if times is None else times
+    unit, total = _unit(vectors), np.zeros(times.shape[1])
+    for start in range(0, len(unit), BLOCK):
+        squares = 2 - 2 * unit[start : start + BLOCK] @ unit.T
+        near = np.exp(-T * squares.clip(0))
+        near[np.arange(len(near)), np.arange(start, start + len(near))] = 0
+        total += (times[start : start + BLOCK] * (near @ times)).sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw may hold one vector alone
+        return np.asarray(np.log(total / (times.sum(0) ** 2 - (times**2).sum(0))))
+
+
+def _unit(vectors: Array) -> Array:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12))
+
+
+def _effective_rank(spectrum: Array) -> float:
+    """The exponential of the entropy of a spectrum's shares; NaN where all of it is 0."""
+    total = spectrum.sum()
+    if not total:
+        return math.nan
+    shares = spectrum / total + EPSILON
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _ratio(sums: Array) -> Array:
+    return np.asarray(sums[..., 0] / sums[..., 1])
