@@ -51,8 +51,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.chdir(tmp_path)
     for name, document in OWN.items():
         Path(name).write_text(re.findall(r"```(?:python|yaml)\n(.*?)```", text(document), re.DOTALL)[0])
+    assert main(["init", "encoder", "my_network"]) == 0
     yield
-    sys.modules.pop("my_encoder", None)
+    for name in ("my_encoder", "my_network"):
+        sys.modules.pop(name, None)
 
 
 def test_commands_are_found_in_blocks_after_launchers_and_in_sentences() -> None:
