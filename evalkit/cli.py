@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import evalkit
-from evalkit.errors import UserError, check_word, in_line, on_screen, suggest
+from evalkit.errors import UserError, among, check_word, in_line, on_screen
 from evalkit.runtime import notes
 
 # Everything else is imported with its command: `evalkit --help` must not wait for torch.
@@ -24,6 +24,22 @@ WITH_KEYS = {"run": "run", "adapt": "adapt", "plan": "run", "canary": "canary", 
 
 # Commands of which `NAME --help` shows what stands in the file of that name.
 NAMED = ("study", "verify")
+
+# What other programs call a command.
+CALLED = {
+    **dict.fromkeys(("eval", "evaluate", "test", "start", "probe", "finetune"), "run"),
+    **dict.fromkeys(("train", "fit"), "adapt"),
+    **dict.fromkeys(("version", "-v", "-V"), "--version"),
+    **dict.fromkeys(("tasks", "datasets", "benchmarks"), "list tasks"),
+    **dict.fromkeys(("models", "encoders", "checkpoints"), "list encoders"),
+    "adapters": "list adapters",
+    **dict.fromkeys(("grid", "grid-search"), "sweep"),
+    **dict.fromkeys(("board", "table"), "leaderboard"),
+    **dict.fromkeys(("diff", "significance"), "compare"),
+    **dict.fromkeys(("estimate", "dry-run"), "plan"),
+    **dict.fromkeys(("download", "data"), "check"),
+    **dict.fromkeys(("env", "info"), "doctor"),
+}
 
 USAGE = """\
 evalkit scores pretrained video encoders.
@@ -136,7 +152,7 @@ def _main(words: list[str]) -> int:
     command, *rest = words
     commands = sorted(file.stem for file in (Path(__file__).parent / "commands").glob("[!_]*.py"))
     if command not in commands:
-        raise UserError(f"unknown command {command!r}.{suggest(command, commands)} Known: {', '.join(commands)}")
+        raise UserError(f"unknown command {command!r}.{_meant(words, commands)}")
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command not in NAMED or len(rest) == 1):
         print(_usage(command), end="")
         return 0
@@ -156,6 +172,23 @@ def _main(words: list[str]) -> int:
         cast(Any, WITH_KEYS[command]), rest, called=command
     )  # before torch loads: a mistyped key is reported at once
     return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(config))
+
+
+def _meant(words: list[str], commands: Sequence[str]) -> str:
+    """What to append where the first word is no command: the one that was probably meant."""
+    command, *rest = words
+    if command in CALLED:
+        return f" Did you mean 'evalkit {CALLED[command]}'?"
+    from evalkit import plugins
+
+    key, equals, _ = command.lstrip("-").partition("=")
+    if equals and key in ("task", "ckpt", "suite"):
+        return f" Did you mean 'evalkit run {command.lstrip('-')} ...'?"
+    if command.lstrip("-") == "task" and rest:
+        return f" Did you mean 'evalkit run task={rest[0]} ...'?"
+    if command in plugins.names("task"):
+        return f" Did you mean 'evalkit run task={command} ...'?"
+    return among(command, commands, "`evalkit --help` shows all")
 
 
 def _usage(command: str) -> str:

@@ -67,12 +67,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-KNOWN = (
-    "adapt, cache, canary, check, compare, doctor, export, leaderboard, list, plan, power, run, score, sign, study, "
-    "sweep, validate, verify"
-)
-
-
 def put_runner(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     """Puts a fake in place of the command's module, which takes its time to import."""
     module = ModuleType("evalkit.commands.run")
@@ -148,7 +142,7 @@ def test_a_mistake_is_told_before_the_work_is_loaded(
     monkeypatch.setitem(sys.modules, "evalkit.commands.run", None)  # importing it would fail
     assert mistake(capsys, "run", *WORDS, "lr=1") == "unknown key 'lr'. Did you mean 'adapter.lr'?"
     assert mistake(capsys, "run", "task=egoshema", "ckpt=demo") == (
-        "no task named 'egoshema'. Did you mean 'egoschema'? Known: egoschema, k400"
+        "no task named 'egoshema'. Did you mean 'egoschema'? `evalkit list tasks` shows all"
     )
     assert mistake(capsys, "run", *WORDS, "adapter.lr=fast") == "adapter.lr=fast: expected a number"
 
@@ -158,15 +152,18 @@ def test_a_mistake_is_told_before_the_work_is_loaded(
     [
         (
             ["validat"],
-            f"unknown command 'validat'. Did you mean 'validate'? Known: {KNOWN}",
+            "unknown command 'validat'. Did you mean 'validate'? `evalkit --help` shows all",
         ),
-        (["task=x"], f"unknown command 'task=x'. Known: {KNOWN}"),
+        (["task=x"], "unknown command 'task=x'. Did you mean 'evalkit run task=x ...'?"),
         (["list"], "list takes one of tasks, encoders, adapters, suites, studies, got nothing"),
         (
             ["list", "tasks", "adapters"],
             "list takes one of tasks, encoders, adapters, suites, studies, got tasks adapters",
         ),
-        (["list", "task"], "list task: not one of tasks, encoders, adapters, suites, studies. Did you mean 'tasks'?"),
+        (
+            ["list", "task"],
+            "list task: not one of tasks, encoders, adapters, suites, studies. Did you mean 'evalkit list tasks'?",
+        ),
         (["score"], "score takes the folder of one run, got nothing"),
         (["score", "a", "b"], "score takes the folder of one run, got a b"),
         (["validate"], "validate takes one or more paths of results, got nothing"),

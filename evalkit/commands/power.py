@@ -15,6 +15,7 @@ from evalkit.results.table import columns
 # Shown where none is given: what two runs have in common is not known before they are run.
 CORRELATIONS = (0.0, 0.3, 0.5, 0.7, 0.9)
 
+EXAMPLE = {"difference": "2", "baseline": "50", "correlation": "0.5", "samples": "500"}  # of a value
 SMALLEST = 0.001  # percent points; below, the numbers of samples are larger than any benchmark
 
 
@@ -40,7 +41,7 @@ def report(words: Sequence[str]) -> str:
         try:
             known[key] = convert(value, float)
         except ValueError:
-            raise UserError(f"{word}: expected a number") from None
+            raise UserError(f"{word}: expected a number, such as {key}={EXAMPLE[key]}") from None
     difference, baseline, correlation, samples = known.values()
     if not 0 <= baseline < 100 or not 0 < difference <= 100 - baseline:
         room = f"{100 - difference:g} that" if 0 < difference < 100 else "below 100 that"
@@ -53,7 +54,7 @@ def report(words: Sequence[str]) -> str:
     if correlation < -1 or correlation > 1:
         raise UserError(f"correlation={correlation:g}: wanted -1 to 1")
     if not math.isnan(samples) and (samples < 2 or not samples.is_integer() or rest):
-        why = "or task=, which counts them itself" if rest else "expected a whole number from 2"
+        why = f"leave it out, {rest[0]} counts them itself" if rest else "expected a whole number from 2"
         raise UserError(f"samples={samples:g}: {why}")
     rows = [["correlation of the two", f"samples to see {difference:g} points"]]
     supposed = CORRELATIONS if math.isnan(correlation) else (correlation,)

@@ -28,6 +28,7 @@ from evalkit.features.forward import EncoderRunner
 from evalkit.features.key import FeatureKey
 from evalkit.features.sources import Source, parts
 from evalkit.pipeline.setup import Experiment
+from evalkit.pipeline.training.fit import training_examples
 from evalkit.results.provenance import packages
 from evalkit.runtime import atomic, cache
 from evalkit.video.media import exists, is_container, shown
@@ -54,7 +55,7 @@ def check_run(experiment: Experiment, options: Options, trainer: Trainer, places
     if not task.prepare_videos and not any(exists(example.video) for example in task.test):
         looked = next((place for place in places if place.is_dir() or is_container(place)), None)
         found = f"; found there: {describe_files(looked)}" if looked else ""
-        wanted = f"the first would be {shown(task.test[0].video)}{found}"
+        wanted = f"the first would be {shown(task.test[0].video)}{found}; data.videos=FOLDER says where they lie"
         raise UserError(f"none of the videos of the {len(task.test):,} test examples is there, {wanted}")
     check_out(options.out)
     if experiment.needs_fit and not task.train:
@@ -65,7 +66,7 @@ def check_run(experiment: Experiment, options: Options, trainer: Trainer, places
             "adapter.from=FOLDER"
         )
     if experiment.needs_fit:
-        experiment.adapter.check_examples(len(task.train))  # and again, of those that are taken, before they are read
+        training_examples(experiment, trainer, options.seed)  # too few of them are told now
     for key in ("shots", "share"):
         value = getattr(trainer, key)
         if value != getattr(Trainer(), key) and not experiment.needs_fit:
@@ -74,6 +75,8 @@ def check_run(experiment: Experiment, options: Options, trainer: Trainer, places
 
 def check_out(out: Path) -> None:
     """Makes the folder of results; raises UserError if it cannot be written into."""
+    if out.is_file():
+        raise UserError(f"out={out} is a file; name a folder for the results, such as out={out.with_name('results')}")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):

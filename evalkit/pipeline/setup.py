@@ -27,7 +27,7 @@ from evalkit.pipeline.task_data import load_task, raised_at
 from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
 from evalkit.runtime.machine import cores, threads
-from evalkit.runtime.ranks import ALONE, Ranks
+from evalkit.runtime.ranks import ALONE, NEEDS_CACHE, Ranks
 from evalkit.video.decode import default_decoder
 from evalkit.video.workers import DecodePool
 from evalkit.weights import checkpoint, trained_adapter
@@ -183,7 +183,7 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
             f"adapter={name} trains the encoder on whole batches, which one process does: leave out devices="
         )
     if ranks.size > 1 and options.cache == "off" and not adapter.trains_encoder:
-        raise UserError("several processes share what they encode through the cache: leave out cache=off")
+        raise UserError(NEEDS_CACHE)
     return Experiment(
         name=plugins.display_name(options.task) + ("@mini" if options.mini else ""),
         task=task,

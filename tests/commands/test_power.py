@@ -57,7 +57,7 @@ def test_the_number_of_samples_stands_for_a_task_whose_data_are_elsewhere(capsys
     ("words", "told"),
     [
         (["samples=0.5"], "samples=0.5: expected a whole number from 2"),
-        (["samples=50", "task=egoschema"], "samples=50: or task=, which counts them itself"),
+        (["samples=50", "task=egoschema"], "samples=50: leave it out, task=egoschema counts them itself"),
         (["diference=2"], "Did you mean 'difference'?"),
         (["difference=x"], "difference=x: expected a number"),
         (["diff=2"], "got diff=2. Did you mean 'difference'?"),
