@@ -18,17 +18,20 @@ from evalkit.errors import UserError, one_line
 from evalkit.runtime import cache, filesystem
 from evalkit.runtime.machine import cores
 
+BROKEN = "  broken: "  # what a line of the report says of a part that is there and does not work
+
 
 def main(words: list[str]) -> int:
-    """0, after `report` was printed.
+    """1 where something is broken, else 0, after `report` was printed.
 
     Raises:
         UserError: it takes nothing.
     """
     if words:
         raise UserError(f"doctor takes nothing, got {' '.join(words)}")
-    print(report())
-    return 0
+    told = report()
+    print(told)
+    return 1 if BROKEN in told else 0
 
 
 def report() -> str:

@@ -67,6 +67,25 @@ def refuse_idle(given: Sequence[str], adapter: Adapter, settings: Mapping[str, A
     raise UserError(f"adapter.{idle[0]} has no effect: the adapter {why}")
 
 
+def refuse_other(given: Mapping[str, Any], stored: Mapping[str, Any], depends: Sequence[str], folder: Path) -> None:
+    """Raises UserError if a setting was given in another value than the one that an adapter's weights depend on.
+
+    Args:
+        given: the settings that the user gave.
+        stored: those that the adapter was trained with.
+        depends: names of those that its weights depend on, and whose shapes would not tell.
+        folder: of its weights.
+    """
+    other = [key for key in depends if key in given and key in stored and given[key] != stored[key]]
+    if other:
+        key = other[0]
+        was = "none" if stored[key] is None else stored[key]
+        raise UserError(
+            f"adapter.{key}={given[key]}: the adapter in {folder} was trained with adapter.{key}={was}: leave it out, "
+            "or train another with adapter.from=none"
+        )
+
+
 def refuse_grid(key: str, adapter: Adapter, points: Sequence[Mapping[str, Any]], fitted_from: Path | None) -> None:
     """Raises UserError if several grid points are given for an adapter of which a fit cannot choose one.
 

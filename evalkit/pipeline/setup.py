@@ -22,7 +22,7 @@ from evalkit.features.sources import resolve_views
 from evalkit.heads import boxes
 from evalkit.heads.adapter import Adapter
 from evalkit.language.served import is_address
-from evalkit.pipeline.settings import adapter_settings, grid_passes, refuse_grid, refuse_idle
+from evalkit.pipeline.settings import adapter_settings, grid_passes, refuse_grid, refuse_idle, refuse_other
 from evalkit.pipeline.task_data import load_task, raised_at
 from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
@@ -204,11 +204,14 @@ def grid_points(config: Config, task: Task, name: str, fitted_from: Path | None)
     """The settings of each grid point of an adapter; of one point where nothing is swept."""
     kind, defaults = settings_class(name), adapter_defaults(name)
     protocols = name == (task.adapter or default_adapter(config.options.task))  # `task.settings` are of that adapter
+    trained = _trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name)) if fitted_from else None
+    for given in (config.adapter, *config.points) if fitted_from and trained else ():
+        refuse_other(given, trained, kind.TRAINED_WITH, fitted_from)
     settings = adapter_settings(
         defaults,
         task.settings if protocols else {},
         config.adapter,
-        trained=_trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name)) if fitted_from else None,
+        trained=trained,
         inference=kind.INFERENCE_SETTINGS,
     )
     points = [{**settings, **point} for point in config.points or ({},)]

@@ -51,7 +51,7 @@ def fetch(name: str) -> Path:
         folder = Path(snapshot_download(model, revision=revision or None, allow_patterns=_FILES, etag_timeout=10))
     except Exception as error:  # the hub's, the network's, the disk's
         told = f", and the hub does not give it: {one_line(error, 200)}. Give"
-        if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE"):
+        if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1":
             told = ", nor in the cache of the hub, and HF_HUB_OFFLINE is set: unset it, give"
         mend = f"a local folder, or fetch it where there is a network: hf download {model}"
         raise UserError(f"{name}: no such file or folder here{told} {mend}") from error
