@@ -41,6 +41,9 @@ CALLED = {
     **dict.fromkeys(("env", "info"), "doctor"),
 }
 
+# Commands that keep what they have encoded and answered, so that they go on where they were interrupted.
+GOES_ON = ("run", "adapt", "sweep", "study", "verify")
+
 USAGE = """\
 evalkit scores pretrained video encoders.
 
@@ -72,6 +75,7 @@ evalkit scores pretrained video encoders.
 
   evalkit run --help, evalkit run task=NAME --help        the keys that apply
   evalkit --version
+  quiet=true, with any command: nothing but its result and errors; of a run, the result's path
 
 Try: evalkit run task=egoschema ckpt=demo mini=true
 """
@@ -87,14 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.set_threshold(100_000)  # an import makes a million objects that stay: looking through them is in vain
     _open_standard_streams()
     try:
-        with notes.on_stderr():
+        words, quiet = _quiet(words)
+        with notes.on_stderr(not quiet):
             code = _main(words)
         sys.stdout.flush()
         return code
     except UserError as error:
         return _failed(str(error), 2)
     except KeyboardInterrupt:
-        return _failed("interrupted", 130)
+        goes_on = words[:1] and words[0] in GOES_ON and "cache=off" not in words
+        return _failed("interrupted" + ("; the same command goes on from what is stored" if goes_on else ""), 130)
     except BrokenPipeError:  # the reader has seen enough, as `evalkit list tasks | head -1` has
         _discard_output()
         return 141
@@ -107,6 +113,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             of = f" for{where}" if where else ""
             return _failed(f"no space left{of}: free some, or point out= or EVALKIT_CACHE elsewhere", 2)
         return _failed(f"cannot read or write{where}: {error.strerror or in_line(error)}", 2)
+
+
+def _quiet(words: list[str]) -> tuple[list[str], bool]:
+    """The words without `quiet=`, which every command takes, and whether it is true.
+
+    Raises:
+        UserError: it is neither true nor false.
+    """
+    given = [word for word in words if word.startswith("quiet=")]
+    if wrong := [word for word in given if word not in ("quiet=true", "quiet=false")]:
+        raise UserError(f"{wrong[0]}: expected true or false. Did you mean quiet=true?")
+    return [word for word in words if word not in given], "quiet=true" in given[-1:]
 
 
 def _open_standard_streams() -> None:

@@ -1,7 +1,9 @@
 """The command line: which module does the work, what is printed where, and with which exit code."""
 
 import errno
+import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import evalkit
 from evalkit.cli import main
 from evalkit.errors import UserError
+from evalkit.runtime import notes
 
 TASK = '''
 from pathlib import Path
@@ -262,7 +265,33 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
 def test_an_interrupt_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     put_runner(monkeypatch, raising(KeyboardInterrupt()))
     assert main(["run", *WORDS]) == 130
+    assert capsys.readouterr() == ("", "evalkit: interrupted; the same command goes on from what is stored\n")
+    assert main(["run", *WORDS, "cache=off"]) == 130
     assert capsys.readouterr() == ("", "evalkit: interrupted\n")
+
+
+def test_a_quiet_command_shows_its_errors_and_no_notes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+
+    def run(config: Any) -> None:
+        shown.append(notes.are_shown())
+        logging.getLogger("evalkit").warning("a note")
+
+    put_runner(monkeypatch, run)
+    assert main(["run", "quiet=true", *WORDS]) == main(["run", *WORDS, "quiet=false"]) == 0
+    assert shown == [False, True] and capsys.readouterr() == ("", "a note\n")
+    assert main(["run", "quiet=true", "task=egoshema"]) == 2
+    assert "no task named 'egoshema'" in capsys.readouterr().err
+    assert mistake(capsys, "run", "quiet=yes") == "quiet=yes: expected true or false. Did you mean quiet=true?"
+
+
+def test_every_exit_code_is_documented() -> None:
+    """Those of the function that gives them, in the order of its docstring."""
+    table = (Path(__file__).parents[1] / "docs/commands.md").read_text().partition("| exit code |")[2]
+    told = [int(line.split("|")[1]) for line in table.partition("\n\n")[0].splitlines()[2:]]
+    assert told == [int(code) for code in re.findall(r"\b(\d+) \w", (main.__doc__ or "").partition("\n\n")[2])]
 
 
 def test_list_shows_names_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,7 @@ from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.training.fit import training_examples
 from evalkit.results.provenance import packages
 from evalkit.runtime import atomic, cache
+from evalkit.runtime.progress import phase
 from evalkit.video.media import exists, is_container, shown
 
 logger = logging.getLogger("evalkit")
@@ -100,7 +101,8 @@ def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:
     examine = functools.partial(examine_clips, runner, clips, folder)
     own = config.module is not None or plugins.own_encoder(ckpt) is not None
     feature_cache = None if own else experiment.reader.cache
-    findings = _remembered(_identity(feature_cache.key, clips, folder), examine) if feature_cache else examine()
+    with phase("canary: put two clips through the encoder"):
+        findings = _remembered(_identity(feature_cache.key, clips, folder), examine) if feature_cache else examine()
     if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
     for finding in findings:

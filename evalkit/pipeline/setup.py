@@ -27,6 +27,7 @@ from evalkit.pipeline.task_data import load_task, raised_at
 from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
 from evalkit.runtime.machine import cores, threads
+from evalkit.runtime.progress import phase
 from evalkit.runtime.ranks import ALONE, NEEDS_CACHE, Ranks
 from evalkit.video.decode import default_decoder
 from evalkit.video.workers import DecodePool
@@ -117,7 +118,8 @@ def load_runner(config: Config, ranks: Ranks = ALONE) -> EncoderRunner:
         torch.set_num_threads(options.threads or threads(ranks.local_size))
     encoder = config.module
     if encoder is None:
-        encoder = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
+        with phase(f"load the encoder {options.ckpt}"):
+            encoder = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
     digest = checkpoint.sha256(encoder)
     if options.compile:
         encoder.compile()

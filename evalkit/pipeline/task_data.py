@@ -13,6 +13,7 @@ from evalkit import plugins
 from evalkit.api import Task
 from evalkit.config.config import Config
 from evalkit.errors import UserError, names_file, one_line
+from evalkit.runtime.progress import phase
 from evalkit.video import places
 
 logger = logging.getLogger("evalkit")
@@ -31,7 +32,7 @@ def load_task(config: Config) -> Task:
     try:
         own = {"expect": meant, "videos": word}
         settings = {key: value for key, value in config.data.items() if own.get(key) is None}
-        with places.searched(named):
+        with places.searched(named), phase(f"read the data of {plugins.display_name(options.task)}"):
             task = plugins.factory("task", options.task)(**settings, **mini)
     except FileNotFoundError as error:
         raise UserError(f"task {options.task}: no file {error.filename}; data.root= says where its data lie") from error
