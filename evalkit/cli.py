@@ -179,7 +179,13 @@ def _main(words: list[str]) -> int:
     if {"--help", "-h"} & set(rest):
         from evalkit.config.help import print_keys
 
-        return print_keys(cast(Any, WITH_KEYS[command]), rest, called=command)
+        protocol, prescribed = "", {}
+        if WITH_KEYS[command] in ("run", "adapt") and any(word.startswith("task=") for word in rest):
+            from evalkit.pipeline.settings import prescribed_values
+
+            with contextlib.suppress(UserError):  # a key that is wrong is no reason to show none
+                protocol, prescribed = prescribed_values(rest)
+        return print_keys(cast(Any, WITH_KEYS[command]), rest, command, protocol, prescribed)
     if command == "run" and any(word.startswith("suite=") for word in rest):
         from evalkit.launch import suite
 

@@ -282,7 +282,7 @@ def test_a_quiet_command_shows_its_errors_and_no_notes(
     put_runner(monkeypatch, run)
     assert main(["run", "quiet=true", *WORDS]) == main(["run", *WORDS, "quiet=false"]) == 0
     assert shown == [False, True] and capsys.readouterr() == ("", "a note\n")
-    assert main(["run", "quiet=true", "task=egoshema"]) == 2
+    assert main(["run", "quiet=true", "task=egoshema", "ckpt=demo"]) == 2
     assert "no task named 'egoshema'" in capsys.readouterr().err
     assert mistake(capsys, "run", "quiet=yes") == "quiet=yes: expected true or false. Did you mean quiet=true?"
 

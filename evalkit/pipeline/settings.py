@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from evalkit import plugins
+from evalkit.api import Views
+from evalkit.config.config import Config
+from evalkit.config.keys import adapter_defaults, default_adapter, known_keys
+from evalkit.config.parse import resolve
+from evalkit.datasets import protocols
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, Training
+from evalkit.pipeline.task_data import load_task
 
 # Settings that only matter while an adapter is fitted.
 TRAINING = tuple(field.name for field in fields(Training))
@@ -99,3 +107,43 @@ def refuse_grid(key: str, adapter: Adapter, points: Sequence[Mapping[str, Any]],
     if fitted_from or adapter.trains_encoder or not fitted:
         why = "changes the encoder for those that follow" if adapter.trains_encoder else "is not fitted"
         raise UserError(f"adapter.{key} has several values, but the adapter {why}: give one")
+
+
+def prescribed_values(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The name of the protocol, and the value of each key of adapter.* and clip.* that it prescribes.
+
+    Both empty where the task's data are needed to tell, and are not there.
+
+    Args:
+        words: of a run; `ckpt=` may be missing.
+
+    Raises:
+        UserError: a word is wrong.
+    """
+    given = [word for word in words if "=" in word]
+    if not any(word.startswith("ckpt=") for word in given):
+        given.append("ckpt=demo")
+    config = resolve("run", given)
+    fields = _fields(config)
+    name = config.options.adapter or default_adapter(config.options.task)
+    settings = (
+        fields.get("settings", {}) if name == (fields.get("adapter") or default_adapter(config.options.task)) else {}
+    )
+    known = adapter_defaults(name)
+    values = {f"adapter.{key}": value for key, value in settings.items() if key in known}
+    views = asdict(fields["views"]) if "views" in fields else {}
+    values |= {f"clip.{key}": value for key, value in views.items() if value != getattr(Views(), key)}
+    return fields.get("protocol", ""), values
+
+
+def _fields(config: Config) -> Mapping[str, Any]:
+    """`protocol`, `views`, `adapter` and `settings` of the task."""
+    with contextlib.suppress(UserError, OSError):
+        task = load_task(config)
+        return {name: getattr(task, name) for name in ("protocol", "views", "adapter", "settings")}
+    name = plugins.display_name(config.options.task)
+    key = known_keys("run", config.options.task).get("data.protocol")
+    if key and get_args(key.type) == get_args(protocols.Name):
+        with contextlib.suppress(UserError, KeyError):
+            return protocols.prescribed(config.data.get("protocol", key.default), name)
+    return {}
