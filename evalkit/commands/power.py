@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from evalkit import plugins
 from evalkit.config import parse
 from evalkit.config.values import convert
 from evalkit.errors import UserError, suggest
@@ -77,6 +80,14 @@ def report(words: Sequence[str]) -> str:
     return "\n".join([*lines, "", columns(rows)])
 
 
+def _stated(task: str) -> int | None:
+    """How many test samples a task's module states, `DATA.sizes`; None where it states none, or has no miniature."""
+    module, function = plugins.module_and_factory("task", task)
+    sizes: Any = getattr(getattr(module, "DATA", None), "sizes", {}).get("test")
+    count = sizes[0] if isinstance(sizes, tuple) and sizes else sizes
+    return count if isinstance(count, int) and "mini" in inspect.signature(function).parameters else None
+
+
 def _size(words: Sequence[str]) -> tuple[str, int, int]:
     """What the task of these words is called, its labeled test samples, and their videos."""
     for word in words:
@@ -89,12 +100,16 @@ def _size(words: Sequence[str]) -> tuple[str, int, int]:
     from evalkit.pipeline.task_data import load_task
 
     settled = parse.resolve("check", words)
+    published: int | None = None
     try:
         task = load_task(settled)
     except UserError as error:
-        raise UserError(
-            f"{error}; or give power the number of its test samples, samples=500, in place of task="
-        ) from error
+        published = _stated(settled.options.task) if not settled.data else None
+        if published is None:
+            raise UserError(
+                f"{error}; or give power the number of its test samples, samples=500, in place of task="
+            ) from error
+        task = load_task(parse.resolve("check", [f"task={settled.options.task}", "mini=true"]))  # scored as it is
     labeled = [example for example in task.test if example.target is not None]
     if not labeled:
         raise UserError(f"task {settled.options.task}: no test sample has a public answer")
@@ -103,4 +118,6 @@ def _size(words: Sequence[str]) -> tuple[str, int, int]:
     metric, value = next(iter(task.score(targets, targets).items()))
     if isinstance(value, float):
         raise UserError(f"task {name}: {metric} is no share of samples that are right; power knows no other")
+    if published:
+        return f"{name} as published, each sample taken as of a video of its own", published, published
     return name, len(labeled), len({example.video for example in labeled})

@@ -39,7 +39,7 @@ from evalkit.runtime.progress import duration, phase
 from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.video.decode import default_decoder
 from evalkit.video.media import shown
-from evalkit.weights import trained_adapter
+from evalkit.weights import checkpoint, trained_adapter
 
 logger = logging.getLogger("evalkit")
 
@@ -331,7 +331,8 @@ def _encoder(
     experiment: Experiment, config: Config, findings: Sequence[Finding], trained_on: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """The encoder's part of the record."""
-    runner = experiment.encoder
+    runner, file = experiment.encoder, Path(config.options.ckpt).expanduser()
+    training = checkpoint.training_progress(file) if config.module is None else {}
     return {
         "name": encoder_name(config.options),
         "ckpt": config.options.ckpt,
@@ -341,6 +342,7 @@ def _encoder(
         "parameters": sum(p.numel() for p in runner.module.parameters()),
         "settings": {**config.encoder, "precision": runner.precision, "batch": runner.batch},
         "canary": [finding._asdict() for finding in findings],
+        **({"training": training} if training else {}),
         **({} if trained_on is None else {"trained_on": trained_on}),
     }
 

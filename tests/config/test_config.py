@@ -285,7 +285,8 @@ def test_a_task_that_names_no_adapter_is_probed() -> None:
         (
             ["qqq=1"],
             "unknown key 'qqq'. Known: task, ckpt, adapter, mini, lm, out, seed, device, devices, nodes, workers, "
-            "threads, batch, precision, compile, cache, canary, trained_on, trust, confirm, controls, time_limit, decoder",
+            "threads, batch, precision, compile, cache, canary, trained_on, trust, confirm, controls, time_limit, "
+            "decoder",
         ),
         (["batch=1", "batch=2"], "batch is given twice: batch=1 and batch=2"),
         (["batch"], "expected key=value, got 'batch'."),
