@@ -73,8 +73,7 @@ def load(source: str, *, precision: Precision = "32") -> tuple[nn.Module, Any]:
                 raise
             kind = "an encoder and a decoder" if config.is_encoder_decoder else "no causal language model"
             raise UserError(
-                f"{config.model_type} is {kind}, which transformers does not load as one that reads from left to right: "
-                "give one that does, such as Llama, Qwen or Gemma"
+                f"{config.model_type} is {kind}: give one that reads from left to right, such as Llama, Qwen or Gemma"
             ) from error
         return _checked(model, tokenizer)
     except UserError as error:

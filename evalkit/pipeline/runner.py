@@ -27,6 +27,7 @@ from evalkit.heads.flops import trainable_flops
 from evalkit.pipeline import plan, preflight
 from evalkit.pipeline.controls import controls_of, measure_control
 from evalkit.pipeline.predict import Predictions, predict
+from evalkit.pipeline.settings import used
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.task_data import meant_size, video_places
 from evalkit.pipeline.trained_on import tell_seen, training_data_of
@@ -222,7 +223,7 @@ def write_run(
         folder,
         result,
         rows,
-        chosen.to_yaml(),
+        chosen.to_yaml() + used(chosen, adapter["settings"], protocol.get("views", {})),
         lambda hidden: _submit(task, predicted, hidden),
         Evidence(controls_predicted, on_val),
     )

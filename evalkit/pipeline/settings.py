@@ -10,13 +10,14 @@ from typing import Any, get_args
 
 from evalkit import plugins
 from evalkit.api import Views
-from evalkit.config.config import Config
+from evalkit.config.config import Config, typed
 from evalkit.config.keys import adapter_defaults, default_adapter, known_keys
 from evalkit.config.parse import resolve
 from evalkit.datasets import protocols
-from evalkit.errors import UserError
+from evalkit.errors import UserError, printable
 from evalkit.heads.adapter import Adapter, Training
 from evalkit.pipeline.task_data import load_task
+from evalkit.results.consistency import USED
 
 # Settings that only matter while an adapter is fitted.
 TRAINING = tuple(field.name for field in fields(Training))
@@ -107,6 +108,21 @@ def refuse_grid(key: str, adapter: Adapter, points: Sequence[Mapping[str, Any]],
     if fitted_from or adapter.trains_encoder or not fitted:
         why = "changes the encoder for those that follow" if adapter.trains_encoder else "is not fitted"
         raise UserError(f"adapter.{key} has several values, but the adapter {why}: give one")
+
+
+def used(config: Config, settings: Mapping[str, Any], views: Mapping[str, Any]) -> str:
+    """Comments for the end of config.yaml: what a run used of the keys that were not set.
+
+    Args:
+        config: of the run.
+        settings: of the adapter, as its record has them.
+        views: of the task, resolved; empty where no video is read.
+    """
+    known = adapter_defaults(config.options.adapter or default_adapter(config.options.task))
+    values = {f"adapter.{key}": settings[key] for key in known if key in settings and key not in config.adapter}
+    values |= {f"clip.{key}": value for key, value in views.items() if value is not None and key not in config.clip}
+    lines = [f"# {key}: {printable(typed(value))}\n" for key, value in values.items() if key != "adapter.lm"]
+    return "".join([USED, *lines]) if lines else ""
 
 
 def prescribed_values(words: Sequence[str]) -> tuple[str, dict[str, Any]]:

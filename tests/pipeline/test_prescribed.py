@@ -1,9 +1,13 @@
 """What `--help` shows of a task: the values that its protocol has, not those of the adapter's signature."""
 
+from pathlib import Path
+
 import pytest
 
 from evalkit.cli import main
-from evalkit.pipeline.settings import prescribed_values
+from evalkit.config.parse import resolve
+from evalkit.pipeline.settings import prescribed_values, used
+from evalkit.results import consistency
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, str]:
@@ -36,3 +40,15 @@ def test_what_only_the_data_tell_is_left_open() -> None:
     assert prescribed_values(["task=egoschema", "data.root=/no/where"]) == ("", {})
     protocol, values = prescribed_values(["task=kinetics400", "data.protocol=vjepa2", "adapter=attentive_classifier"])
     assert protocol == "vjepa2" and values["adapter.blocks"] == 4 and values["clip.clips"] == 8
+
+
+def test_a_configuration_ends_in_what_was_used_and_is_the_same_without(tmp_path: Path) -> None:
+    config = resolve("run", ["task=folder", "ckpt=demo", "adapter.lr=0.5", "clip.frames=8"])
+    settings = {"head": "linear", "lr": 0.5, "epochs": 150, "from": "x"}
+    tail = used(config, settings, {"frames": 8, "size": 288, "fps": None})
+    assert tail == "# Of these, this run used:\n# adapter.head: linear\n# adapter.epochs: 150\n# clip.size: 288\n"
+    assert used(config, {}, {}) == ""
+    whole = config.to_yaml() + tail
+    assert consistency._stamp_of(whole.encode()) == consistency._stamp_of(config.to_yaml().encode())
+    (tmp_path / "config.yaml").write_text(whole)
+    assert resolve("run", [f"config={tmp_path / 'config.yaml'}"]) == config
