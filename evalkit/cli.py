@@ -179,7 +179,7 @@ def _main(words: list[str]) -> int:
     if {"--help", "-h"} & set(rest):
         from evalkit.config.help import print_keys
 
-        protocol, prescribed = "", {}
+        protocol, prescribed = "", dict[str, Any]()
         if WITH_KEYS[command] in ("run", "adapt") and any(word.startswith("task=") for word in rest):
             from evalkit.pipeline.settings import prescribed_values
 

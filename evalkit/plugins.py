@@ -256,10 +256,11 @@ def _meant(kind: Kind, name: str, known: list[str]) -> str:
     called = CALLED.get(kind, {}).get(letters(name))
     if called and called.split()[0].partition("=")[2] in known:
         return f" Did you mean {called}?"
-    place = Path(name).expanduser()
-    if name and place.with_name(f"{place.name}.py").is_file():
+    place = os.path.expanduser(name)  # os.path takes any name, also one that is too long
+    if name and os.path.isfile(f"{place}.py"):
         return f" Did you mean {kind}=./{name}.py?"
-    if kind == "task" and "folder" in known and (place.is_dir() or place.suffix in (".csv", ".tsv")) and place.exists():
+    is_table = place.endswith((".csv", ".tsv")) and os.path.isfile(place)
+    if kind == "task" and "folder" in known and (os.path.isdir(place) or is_table):
         return f" {name} holds data: task=folder data.root={name}"
     parts = name.split(",")
     if len(parts) > 1 and all(part in known for part in parts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def _meant(words: Sequence[str], place: int) -> str:
     return f" Did you mean 'ckpt={word}'?" if Path(word).suffix in (".pt", ".pth", ".ckpt", ".safetensors") else ""
 
 
-def called(name: str, known: Iterable[str]) -> str | None:
+def called(name: str, known: Collection[str]) -> str | None:
     """The key that other programs call so, where it is among those known."""
     key = CALLED.get(letters(name))
-    return key if key in known else None
+    return key if key is not None and key in known else None

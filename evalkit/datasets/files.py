@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ SPLIT_OF = {"train": "train", "training": "train", "val": "val", "validation": "
 SPLIT_OF |= {"test": "test", "testing": "test"}
 SPLIT_WORDS = {*SPLIT_OF, "dev", "eval"}
 
-MOST_LOOKED = 200  # folders in data.root in which its files may lie instead
+MOST_LOOKED = 200  # entries of data.root, in which its files may lie instead
 LONGEST_LINE = 1_000_000  # characters of a line of a list or table
 
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
@@ -323,12 +324,15 @@ def check_root(root: Path, wanted: str) -> None:
 
 def _elsewhere(root: Path, names: Sequence[str]) -> str:
     """Where the files that data.root lacks lie: in its parent, or in a folder of it; else what lies there."""
-    near = [root.parent, *sorted(place for place in root.iterdir() if place.is_dir())[:MOST_LOOKED]]
-    for place in near:
-        if any((place / name).is_file() for name in names):
+    try:
+        inside = {place.name: place.is_dir() for place in sorted(root.iterdir())[:MOST_LOOKED]}
+    except OSError:  # it may not be listed
+        return ""
+    for place in (root.parent, *(root / name for name, is_folder in inside.items() if is_folder)):
+        if any(os.path.isfile(place / name) for name in names):
             return f". Did you mean data.root={place}?"
-    there = sorted(place.name + "/" * place.is_dir() for place in root.iterdir())
-    return f"; found there: {', '.join(there[:4])}{', ...' if len(there) > 4 else ''}" if there else "; it is empty"
+    there = ", ".join(name + "/" * is_folder for name, is_folder in [*inside.items()][:4])
+    return f"; found there: {there}{', ...' if len(inside) > 4 else ''}" if there else "; it is empty"
 
 
 @contextmanager

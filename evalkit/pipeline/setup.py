@@ -206,9 +206,11 @@ def grid_points(config: Config, task: Task, name: str, fitted_from: Path | None)
     """The settings of each grid point of an adapter; of one point where nothing is swept."""
     kind, defaults = settings_class(name), adapter_defaults(name)
     protocols = name == (task.adapter or default_adapter(config.options.task))  # `task.settings` are of that adapter
-    trained = _trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name)) if fitted_from else None
-    for given in (config.adapter, *config.points) if fitted_from and trained else ():
-        refuse_other(given, trained, kind.TRAINED_WITH, fitted_from)
+    trained = None
+    if fitted_from:
+        trained = _trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name))
+        for given in (config.adapter, *config.points):
+            refuse_other(given, trained, kind.TRAINED_WITH, fitted_from)
     settings = adapter_settings(
         defaults,
         task.settings if protocols else {},
