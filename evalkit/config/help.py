@@ -49,7 +49,7 @@ def print_keys(
     print()
     print_columns(rows)
     if protocol:
-        print(f"\nDefaults of adapter.* and clip.* are what protocol {protocol} has, none of clip.* as the encoder.")
+        print(f"\nDefaults of adapter.* and clip.* are those of protocol {protocol}; none is the encoder's own.")
     elif task and command in ("run", "adapt"):
         print("\nAn adapter.* key that is not given is as the task prescribes, else its default.")
     return 0

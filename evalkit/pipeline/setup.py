@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from evalkit import encoders, plugins
-from evalkit.api import Augment, Encoder, Task, Views
+from evalkit.api import Augment, Clip, Encoder, Task, Views
 from evalkit.config.config import Config
 from evalkit.config.keys import Key, adapter_defaults, adapter_keys, default_adapter, settings_class
 from evalkit.config.parse import check_value
@@ -31,7 +32,9 @@ from evalkit.runtime.progress import phase
 from evalkit.runtime.ranks import ALONE, NEEDS_CACHE, Ranks
 from evalkit.video.decode import default_decoder
 from evalkit.video.workers import DecodePool
-from evalkit.weights import checkpoint, trained_adapter
+from evalkit.weights import checkpoint, huggingface, trained_adapter
+
+logger = logging.getLogger("evalkit")
 
 
 @dataclass
@@ -120,11 +123,24 @@ def load_runner(config: Config, ranks: Ranks = ALONE) -> EncoderRunner:
     if encoder is None:
         with phase(f"load the encoder {options.ckpt}"):
             encoder = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
+        if ranks.first:
+            _tell_assumed(options.ckpt, encoder.clip)
     digest = checkpoint.sha256(encoder)
     if options.compile:
         encoder.compile()
     batch = (128 if device.type == "cuda" else 16) if options.batch == "auto" else options.batch
     return EncoderRunner(encoder.to(device), digest, device, batch, options.batch == "auto", options.precision)
+
+
+def _tell_assumed(ckpt: str, clip: Clip) -> None:
+    """Says which mean and std an encoder of transformers is fed by where no file of its preprocessor states them."""
+    folder = encoders.folder_of(ckpt)
+    if not folder or not (folder / "config.json").is_file() or huggingface.preprocessor(folder):
+        return
+    if "encoder" not in checkpoint.read_json(folder / "config.json"):  # else it states its clip
+        logger.warning(
+            f"{folder}: no preprocessor's file there, so the family's mean {clip.mean} and std {clip.std} are assumed"
+        )
 
 
 def make_extractor(config: Config, views: Views, runner: EncoderRunner, ranks: Ranks = ALONE) -> FeatureExtractor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import pickle
@@ -26,8 +25,6 @@ from evalkit.weights import checkpoint, peft_adapters
 IMAGENET = Clip(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 # Pillow's filters by their numbers, which preprocessor files state.
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-logger = logging.getLogger("evalkit")
-
 MAX_SIDE = 16384  # pixels; no model takes more
 
 # Weights by a model's own names, from elsewhere than its folder; None means the folder's.
@@ -284,9 +281,9 @@ def read_clip(folder: Path, default: Clip, shift: float = 0.0) -> Clip:
     Raises:
         UserError: a file states something that no clip can express.
     """
-    (mean, std), (low, high) = (default.mean, default.std), default.value_range
-    if not (values := _preprocessor(folder)):
-        logger.warning(f"{folder}: no preprocessor's file there, so the family's mean {mean} and std {std} are assumed")
+    values = preprocessor(folder)
+    mean, std = default.mean, default.std
+    low, high = default.value_range
     try:
         square = _square(values, default)
         if not values.get("do_normalize", True):
@@ -378,7 +375,7 @@ def quietly() -> Iterator[None]:
             talk.enable_progress_bar()
 
 
-def _preprocessor(folder: Path) -> dict[str, Any]:
+def preprocessor(folder: Path) -> dict[str, Any]:
     """What the first preprocessor's file of a folder states, in transformers' own order; empty where there is none."""
     for name in ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
