@@ -1,6 +1,7 @@
 """Mean and std that no file of a model states are said to be assumed, once it is loaded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import VideoMAEConfig, VideoMAEModel
@@ -11,7 +12,12 @@ from tests.saved import IMAGENET, SQUARE, preprocessor, save
 
 
 def test_a_model_without_its_preprocessors_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shape = {"hidden_size": 12, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape: dict[str, Any] = {
+        "hidden_size": 12,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     model = VideoMAEModel(VideoMAEConfig(image_size=32, num_frames=4, patch_size=16, **shape))
     folder = save(tmp_path / "mae", model, preprocessor(SQUARE, IMAGENET))
     config = resolve("canary", [f"ckpt={folder}", "device=cpu"])
