@@ -49,6 +49,7 @@ class Settings(Training, ReaderSettings):
 
     COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"multiple_choice": (*READER_SETTINGS, "template")}
     INFERENCE_SETTINGS: ClassVar[tuple[str, ...]] = ("answers", "vocabulary", "max_tokens", "stop", "beams")
+    TRAINED_WITH: ClassVar[tuple[str, ...]] = ("temporal", "stride")
     TEXT_ONLY: ClassVar[bool] = True
 
     join: Join = "cross_attention"
@@ -176,6 +177,11 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Caption
     reader = open_reader(encoder, settings, settings.template, scratch)
     vocabulary: dict[str, int] = {}
     if settings.answers == "closed":
+        if settings.stop != Settings.stop:
+            raise UserError(
+                f"adapter.stop={settings.stop} has no effect with adapter.answers=closed, which are one token each: "
+                "leave it out, or give adapter.answers=open"
+            )
         if isinstance(reader, ServedModel):
             raise UserError(f"adapter.answers=closed: lm={settings.lm} does not give all its tokens; use answers=open")
         vocabulary = closed(reader, prompt, texts, settings.vocabulary)

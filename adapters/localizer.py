@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ class Settings(AdapterSettings):
         batch_size: videos in one training step; none means 16, and 2 where actionformer keeps the sequence.
         segments: candidates of a video that remain after soft-NMS.
     """
+
+    TRAINED_WITH: ClassVar[tuple[str, ...]] = ("length", "token_grid")
 
     head: Literal["gtad", "actionformer"] = "gtad"
     length: Annotated[int, Ge(0)] | None = None

@@ -66,6 +66,7 @@ class Settings(Training, ReaderSettings):
     # LongViViT's reader has learned to describe what happens, and EgoSchema, which has no training split, asks it how
     # likely the options are.
     COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"captioner": (*READER_SETTINGS, "template")}
+    TRAINED_WITH: ClassVar[tuple[str, ...]] = ("temporal", "stride")
     TEXT_ONLY: ClassVar[bool] = True
 
     scorer: Scorer = "likelihood"
@@ -275,6 +276,11 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Multipl
     if choice.scorer.startswith("letter") and most > len(LETTERS):
         raise UserError(
             f"adapter.scorer={choice.scorer}: a question has {most} options, for which there are no letters"
+        )
+    if settings.stop != Settings.stop and choice.scorer != "letter_said":
+        raise UserError(
+            f"adapter.stop={settings.stop} has no effect with adapter.scorer={choice.scorer}, which says nothing: "
+            "leave it out, or give adapter.scorer=letter_said"
         )
     if isinstance(reader, ServedModel):
         if choice.scorer != scorer:

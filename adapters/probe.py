@@ -50,6 +50,7 @@ class Settings(Training):
             a vector; auto is float16 for tokens and float32 for pooled vectors.
     """
 
+    TRAINED_WITH: ClassVar[tuple[str, ...]] = ("token_grid", "heads")
     STACKABLE: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "dropout", "label_smoothing")
 
     head: Literal["linear", "attentive", "mlap", "box", "roi"] = "attentive"

@@ -15,7 +15,18 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task, as_texts, has_text, pooled_dim
+from evalkit.api import (
+    Batch,
+    Encoder,
+    Example,
+    FeatureSpec,
+    Prediction,
+    Task,
+    as_texts,
+    check_text,
+    has_text,
+    pooled_dim,
+)
 from evalkit.demo import LANGUAGE_MODEL
 from evalkit.errors import UserError, one_line
 from evalkit.heads.adapter import Training
@@ -283,6 +294,8 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Retriev
             "this encoder embeds no text: adapter.text= a folder or hub id of a text model of transformers, such as "
             "sentence-transformers/all-MiniLM-L6-v2, and a pooler is trained to meet it"
         )
+    if not text:
+        check_text(encoder)
     if not (settings.train or text or settings.tune_text) and has_text(encoder):
         if pool != "attentive" or settings.dim:
             raise UserError("adapter.pool and adapter.dim have no effect zero-shot: adapter.train=true trains them")

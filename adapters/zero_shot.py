@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evalkit.api import Encoder, Example, FeatureSpec, Prediction, Task, has_text
+from evalkit.api import Encoder, Example, FeatureSpec, Prediction, Task, check_text, has_text
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter, AdapterSettings
 from evalkit.heads.labels import best_classes, refuse_key_frames
@@ -114,6 +114,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> ZeroSho
     prompts = settings.prompts
     if not has_text(encoder):
         raise UserError("adapter=zero_shot needs an encoder with a text tower; `evalkit list encoders` says which have")
+    check_text(encoder)
     templates = TEMPLATES.get(prompts) or _read(prompts)
     if not task.classes and prompts in TEMPLATES:
         templates = TEMPLATES["none"]

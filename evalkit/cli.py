@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import evalkit
-from evalkit.errors import UserError, check_word, in_line, on_screen, suggest
+from evalkit.errors import UserError, among, check_word, in_line, on_screen
 from evalkit.runtime import notes
 
 # Everything else is imported with its command: `evalkit --help` must not wait for torch.
@@ -31,6 +31,25 @@ WITH_KEYS = {
 
 # Commands of which `NAME --help` shows what stands in the file of that name.
 NAMED = ("study", "verify")
+
+# What other programs call a command.
+CALLED = {
+    **dict.fromkeys(("eval", "evaluate", "test", "start", "probe", "finetune"), "run"),
+    **dict.fromkeys(("train", "fit"), "adapt"),
+    **dict.fromkeys(("version", "-v", "-V"), "--version"),
+    **dict.fromkeys(("tasks", "datasets", "benchmarks"), "list tasks"),
+    **dict.fromkeys(("models", "encoders", "checkpoints"), "list encoders"),
+    "adapters": "list adapters",
+    **dict.fromkeys(("grid", "grid-search"), "sweep"),
+    **dict.fromkeys(("board", "table"), "leaderboard"),
+    **dict.fromkeys(("diff", "significance"), "compare"),
+    **dict.fromkeys(("estimate", "dry-run"), "plan"),
+    **dict.fromkeys(("download", "data"), "check"),
+    **dict.fromkeys(("env", "info"), "doctor"),
+}
+
+# Commands that keep what they have encoded and answered, so that they go on where they were interrupted.
+GOES_ON = ("run", "adapt", "sweep", "study", "verify")
 
 USAGE = """\
 evalkit scores pretrained video encoders.
@@ -72,6 +91,7 @@ evalkit scores pretrained video encoders.
 
   evalkit run --help, evalkit run task=NAME --help        the keys that apply
   evalkit --version
+  quiet=true, with any command: nothing but its result and errors; of a run, the result's path
 
 Try: evalkit run task=egoschema ckpt=demo mini=true
 """
@@ -87,14 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.set_threshold(100_000)  # an import makes a million objects that stay: looking through them is in vain
     _open_standard_streams()
     try:
-        with notes.on_stderr():
+        words, quiet = _quiet(words)
+        with notes.on_stderr(not quiet):
             code = _main(words)
         sys.stdout.flush()
         return code
     except UserError as error:
         return _failed(str(error), 2)
     except KeyboardInterrupt:
-        return _failed("interrupted", 130)
+        goes_on = words[:1] and words[0] in GOES_ON and "cache=off" not in words
+        return _failed("interrupted" + ("; the same command goes on from what is stored" if goes_on else ""), 130)
     except BrokenPipeError:  # the reader has seen enough, as `evalkit list tasks | head -1` has
         _discard_output()
         return 141
@@ -107,6 +129,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             of = f" for{where}" if where else ""
             return _failed(f"no space left{of}: free some, or point out= or EVALKIT_CACHE elsewhere", 2)
         return _failed(f"cannot read or write{where}: {error.strerror or in_line(error)}", 2)
+
+
+def _quiet(words: list[str]) -> tuple[list[str], bool]:
+    """The words without `quiet=`, which every command takes, and whether it is true.
+
+    Raises:
+        UserError: it is neither true nor false.
+    """
+    given = [word for word in words if word.startswith("quiet=")]
+    if wrong := [word for word in given if word not in ("quiet=true", "quiet=false")]:
+        raise UserError(f"{wrong[0]}: expected true or false. Did you mean quiet=true?")
+    return [word for word in words if word not in given], "quiet=true" in given[-1:]
 
 
 def _open_standard_streams() -> None:
@@ -152,7 +186,7 @@ def _main(words: list[str]) -> int:
     command, *rest = words
     commands = sorted(file.stem for file in (Path(__file__).parent / "commands").glob("[!_]*.py"))
     if command not in commands:
-        raise UserError(f"unknown command {command!r}.{suggest(command, commands)} Known: {', '.join(commands)}")
+        raise UserError(f"unknown command {command!r}.{_meant(words, commands)}")
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command not in NAMED or len(rest) == 1):
         print(_usage(command), end="")
         return 0
@@ -161,7 +195,13 @@ def _main(words: list[str]) -> int:
     if {"--help", "-h"} & set(rest):
         from evalkit.config.help import print_keys
 
-        return print_keys(cast(Any, WITH_KEYS[command]), rest, called=command)
+        protocol, prescribed = "", dict[str, Any]()
+        if WITH_KEYS[command] in ("run", "adapt") and any(word.startswith("task=") for word in rest):
+            from evalkit.pipeline.settings import prescribed_values
+
+            with contextlib.suppress(UserError):  # a key that is wrong is no reason to show none
+                protocol, prescribed = prescribed_values(rest)
+        return print_keys(cast(Any, WITH_KEYS[command]), rest, command, protocol, prescribed)
     if command == "run" and any(word.startswith("suite=") for word in rest):
         from evalkit.launch import suite
 
@@ -172,6 +212,23 @@ def _main(words: list[str]) -> int:
         cast(Any, WITH_KEYS[command]), rest, called=command
     )  # before torch loads: a mistyped key is reported at once
     return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(config))
+
+
+def _meant(words: list[str], commands: Sequence[str]) -> str:
+    """What to append where the first word is no command: the one that was probably meant."""
+    command, *rest = words
+    if command in CALLED:
+        return f" Did you mean 'evalkit {CALLED[command]}'?"
+    from evalkit import plugins
+
+    key, equals, _ = command.lstrip("-").partition("=")
+    if equals and key in ("task", "ckpt", "suite"):
+        return f" Did you mean 'evalkit run {command.lstrip('-')} ...'?"
+    if command.lstrip("-") == "task" and rest:
+        return f" Did you mean 'evalkit run task={rest[0]} ...'?"
+    if command in plugins.names("task"):
+        return f" Did you mean 'evalkit run task={command} ...'?"
+    return among(command, commands, "`evalkit --help` shows all")
 
 
 def _usage(command: str) -> str:

@@ -19,6 +19,9 @@ _RENAMED = {
 }
 
 
+MOST_LISTED = 20  # words that a message names, where none is near
+MOST_NAMED = 4  # that all begin as the word that was typed
+
 DISTRIBUTION = "video-evalkit"  # what pip calls it: PyPI's `evalkit` is another project
 
 
@@ -78,17 +81,68 @@ def _renamed(error: BaseException) -> str:
     return f" It is called {name!r} now." if name else ""
 
 
+def letters(word: str) -> str:
+    """The letters and digits of a word, in lower case: `Kinetics-400` and `kinetics400` have the same."""
+    return "".join(letter for letter in word.casefold() if letter.isalnum())
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant; None where no one is near."""
     from difflib import get_close_matches
 
     known = list(known)
-    begun = [candidate for candidate in known if len(word) > 2 and candidate.startswith(word)]  # diff= for difference=
+    spelled = next((candidate for candidate in known if letters(candidate) == letters(word) != ""), None)
+    lower = {candidate.casefold(): candidate for candidate in reversed(known)}
     # At difflib's own 0.6 `gpu` would be taken for `cpu`.
-    return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), begun[0] if len(begun) == 1 else None)
+    close = get_close_matches(word.casefold(), lower, n=1, cutoff=0.7)
+    begun = _begun(word, known)  # diff= for difference=
+    return spelled or (begun[0] if begun else None) or (lower[close[0]] if close else None)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """A sentence to append to an error, " Did you mean 'x'?", or nothing where no known word is near."""
-    near = nearest(word, known)
+    """A sentence to append to an error, " Did you mean 'x'?", or nothing where no known word is near.
+
+    Where several begin with the word, as kinetics400, kinetics600 and kinetics700 with `kinetics`, it names them.
+    """
+    known = list(known)
+    near, begun = nearest(word, known), _begun(word, known)
+    if 1 < len(begun) <= MOST_NAMED and near in begun and letters(near) != letters(word):
+        return f" Did you mean one of {', '.join(map(repr, begun))}?"
     return f" Did you mean {near!r}?" if near else ""
+
+
+def among(word: str, known: Iterable[str], every: str) -> str:
+    """What to append where a word is none of those known: the nearest; else all, or, of many, what shows them.
+
+    Args:
+        word: as typed.
+        known: what it may be.
+        every: how all are shown, such as "`evalkit list tasks` shows all".
+    """
+    known = list(known)
+    near = suggest(word, known)
+    if near or len(known) > MOST_LISTED:
+        return f"{near} {every}"
+    return f" Known: {', '.join(known) or 'none'}"
+
+
+def _begun(word: str, known: Iterable[str]) -> list[str]:
+    """The known words that begin with this one, the shortest first."""
+    word = letters(word)
+    begun = {candidate for candidate in known if len(word) > 2 and letters(candidate).startswith(word)}
+    return sorted(begun, key=lambda candidate: (len(candidate), candidate))
+
+
+def suggest_key(word: str, keys: Iterable[str], place: str) -> str:
+    """The same for a word of a command with few keys: the key as it is typed, or that of a place that was named alone.
+
+    Args:
+        word: as typed, `result=x` or a path alone.
+        keys: that the command has.
+        place: the key that takes a path.
+    """
+    key, equals, value = word.lstrip("-").partition("=")
+    near = nearest(key, keys)
+    if not equals:
+        return f" Did you mean '{place}={word}'?"
+    return f" Did you mean '{near}={value}'?" if near and (value or near != key) else ""

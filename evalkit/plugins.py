@@ -17,12 +17,44 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import evalkit
-from evalkit.errors import UserError, one_line, suggest
+from evalkit.errors import UserError, among, letters, nearest, one_line, suggest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 Kind = Literal["task", "adapter", "encoder"]
+
+# What the field calls tasks and adapters beside their names here, by its letters and digits, and the words for it.
+CALLED: dict[str, dict[str, str]] = {
+    "task": {
+        **{f"k{count}": f"task=kinetics{count}" for count in (400, 600, 700)},
+        **dict.fromkeys(
+            ("sthv2", "sthsthv2", "somethingv2", "somethingsomethingv2", "20bnsomethingsomethingv2"), "task=ssv2"
+        ),
+        **dict.fromkeys(("somethingsomething", "something", "sthsth", "ss2"), "task=ssv2"),
+        **dict.fromkeys(("somethingsomethingv1", "ssv1"), "task=sthv1"),
+        **dict.fromkeys(("mit", "momentsintimev1"), "task=moments_in_time"),
+        **dict.fromkeys(("ek100", "epic", "epickitchens100", "epic100"), "task=epic_kitchens"),
+        **dict.fromkeys(("anet", "activitynet13"), "task=activitynet"),
+        **dict.fromkeys(("ego", "egoschemasubset"), "task=egoschema"),
+        **dict.fromkeys(("in1k", "imagenet1k", "ilsvrc"), "task=imagenet"),
+        **dict.fromkeys(("thumos", "thumos14"), "task=thumos14_tal"),
+        **dict.fromkeys(("custom", "own", "classification", "videofolder", "imagefolder"), "task=folder"),
+        "next": "task=nextqa",
+    },
+    "adapter": {
+        **dict.fromkeys(("linear", "linearprobe", "linearhead", "lp"), "adapter=probe adapter.head=linear"),
+        **dict.fromkeys(("attentive", "attentiveprobe", "attention"), "adapter=probe adapter.head=attentive"),
+        **dict.fromkeys(("mlap", "map"), "adapter=probe adapter.head=mlap"),
+        **dict.fromkeys(("lora", "peft"), "adapter=finetune adapter.tune=lora"),
+        **dict.fromkeys(("full", "finetuning", "endtoend"), "adapter=finetune"),
+        **dict.fromkeys(("logreg", "logisticregression", "sklearn"), "adapter=logistic"),
+        **dict.fromkeys(("nearestneighbor", "nearestneighbors", "nn"), "adapter=knn"),
+        **dict.fromkeys(("clip", "zeroshotclassification"), "adapter=zero_shot"),
+        **dict.fromkeys(("caption", "captioning"), "adapter=captioner"),
+        **dict.fromkeys(("mcq", "qa", "mc"), "adapter=multiple_choice"),
+    },
+}
 
 
 def names(kind: Kind) -> dict[str, str]:
@@ -69,7 +101,9 @@ def module_and_factory(kind: Kind, name: str) -> tuple[ModuleType, Callable[...,
             gc.enable()
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise UserError(f"{kind} {name!r} is broken: {_origin(plug_in)}: no function named {attribute!r}")
+        near = nearest(attribute, [name for name, value in vars(module).items() if callable(value)])
+        mend = f"; call {near!r} so" if near else ""
+        raise UserError(f"{kind} {name!r} is broken: {_origin(plug_in)}: no function named {attribute!r}{mend}")
     return module, function
 
 
@@ -212,13 +246,31 @@ def _find(kind: Kind, name: str) -> Path | EntryPoint:
     if _is_path(name):
         file = Path(name).expanduser()
         if not file.is_file():
-            raise UserError(f"no {kind} file {name!r}")
+            there = sorted(str(near) for near in file.parent.glob("*.py")) if file.parent.is_dir() else []
+            near = suggest(str(file), there)
+            raise UserError(f"no {kind} file {name!r}{near and '.'}{near}")
         return file.resolve()
     plug_ins = _found(kind)
     if name not in plug_ins:
-        known = sorted(plug_ins)
-        raise UserError(f"no {kind} named {name!r}.{suggest(name, known)} Known: {', '.join(known) or 'none'}")
+        raise UserError(f"no {kind} named {name!r}.{_meant(kind, name, sorted(plug_ins))}")
     return plug_ins[name]
+
+
+def _meant(kind: Kind, name: str, known: list[str]) -> str:
+    """What to append where there is no plug-in of a name: what was probably meant, or how to see all."""
+    called = CALLED.get(kind, {}).get(letters(name))
+    if called and called.split()[0].partition("=")[2] in known:
+        return f" Did you mean {called}?"
+    place = os.path.expanduser(name)  # os.path takes any name, also one that is too long
+    if name and os.path.isfile(f"{place}.py"):
+        return f" Did you mean {kind}=./{name}.py?"
+    is_table = place.endswith((".csv", ".tsv")) and os.path.isfile(place)
+    if kind == "task" and "folder" in known and (os.path.isdir(place) or is_table):
+        return f" {name} holds data: task=folder data.root={name}"
+    parts = name.split(",")
+    if len(parts) > 1 and all(part in known for part in parts):
+        return f" A run takes one; evalkit sweep {kind}={name} runs each"
+    return among(name, known, f"`evalkit list {kind}s` shows all")
 
 
 def _load(kind: Kind, file: Path) -> ModuleType:

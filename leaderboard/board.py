@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, suggest_key
 from evalkit.results.scores import task_files
 from evalkit.results.signature import allowed
 from evalkit.runtime import atomic
@@ -43,12 +43,12 @@ def board(overrides: Sequence[str]) -> int:
         key, equals, value = override.partition("=")
         if key not in options or not value:
             known = ", ".join(f"{name}=" for name in (*options, "task", "signers"))
-            raise UserError(f"leaderboard takes {known}, got {override!r}." + (suggest(key, options) if value else ""))
+            raise UserError(f"leaderboard takes {known}, got {override!r}.{suggest_key(override, options, 'results')}")
         options[key] = value
     results = Path(options["results"])
     out = Path(options["out"]) if options["out"] else results / "README.md"
     if out.suffix not in (".md", ".csv", ".html"):
-        raise UserError(f"out={out}: wanted a file that ends in .md, .csv or .html")
+        raise UserError(f"out={out}: wanted a file that ends in .md, .csv or .html, such as out=board.md")
     videos = Path(options["videos"]) if options["videos"] else None
     if videos and not (out.suffix == ".html" and videos.is_dir()):
         why = "there is no such folder" if out.suffix == ".html" else "only a page shows them; give out=FILE.html"

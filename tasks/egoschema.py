@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.api import Data, Example, Task
-from evalkit.datasets.files import LabeledSplits, read_json, read_table
+from evalkit.datasets.files import LabeledSplits, check_root, read_json, read_table
 from evalkit.datasets.open_questions import Row, json_rows
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.errors import UserError
@@ -112,11 +112,10 @@ def _mini() -> LabeledSplits:
 
 
 def _official(root: Path, subset: bool) -> list[Example]:
-    if not root.is_dir():
-        raise UserError(
-            f"data.root={root} does not exist: wanted the folder with questions.json, subset_answers.json and videos/ "
-            "from https://github.com/egoschema/EgoSchema (mini=true needs none)"
-        )
+    check_root(
+        root,
+        "the folder with questions.json, subset_answers.json and videos/ from https://github.com/egoschema/EgoSchema",
+    )
     answers = _answers(root / "subset_answers.json")
     by_uid = _questions(root)
     if absent := [uid for uid in answers if uid not in by_uid]:
@@ -148,7 +147,7 @@ def _questions(root: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
         columns = ("video_name", "question", *(f"a{i}" for i in range(OPTIONS)))
         rows = read_table(tables[0], columns)
     else:
-        raise UserError(f"{root} has neither questions.json nor a csv of the questions")
+        raise UserError(f"data.root={root} has neither questions.json nor a csv of the questions")
     by_uid: dict[str, tuple[str, tuple[str, ...]]] = {}
     for where, row in rows:
         if absent := [name for name in columns if not (isinstance(row, dict) and isinstance(row.get(name), str))]:

@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 from evalkit.api import Data, Example, Task, Views
-from evalkit.datasets.files import SPLIT_OF, read_table
+from evalkit.datasets.files import SPLIT_OF, check_root, read_table
 from evalkit.datasets.miniature import LICENSE
 from evalkit.datasets.videos import (
     describe_files,
@@ -144,10 +144,8 @@ def _check_end(file: Path, labels: Sequence[str]) -> None:
 
 def _folders(root: Path) -> list[Row]:
     """The videos of CLASS/x, SPLIT/CLASS/x or CLASS/SPLIT/x."""
-    if not root.is_dir() and not places.named():
-        raise UserError(
-            f"data.root={root} does not exist: wanted a csv path,label[,split] or a folder of class folders"
-        )
+    if not places.named():
+        check_root(root, "a csv path,label[,split] or a folder of class folders")
     files: list[Path] = []
     passed_over: list[Path] = []
     inside = files_by_path(root)

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from evalkit.api import Data, Task
 from evalkit.datasets import protocols
-from evalkit.datasets.files import LabeledSplits, check_classes, labeled_examples, parsing_errors_at, read_lines
+from evalkit.datasets.files import (
+    LabeledSplits,
+    check_classes,
+    check_root,
+    labeled_examples,
+    parsing_errors_at,
+    read_lines,
+)
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.errors import UserError
 from evalkit.mini import classes
@@ -67,8 +74,8 @@ def _read(root: Path, fold: int) -> LabeledSplits:
     ending = f"_test_split{fold}.txt"
     folder = next((place for place in (root / SPLITS, root) if any(place.glob(f"*{ending}"))), None)
     if folder is None:
-        missing = "has no" if root.is_dir() else "does not exist: wanted a folder with"
-        raise UserError(f"data.root={root} {missing} {SPLITS}/CLASS{ending}")
+        check_root(root, f"a folder with {SPLITS}/CLASS{ending}")
+        raise UserError(f"data.root={root} has no {SPLITS}/CLASS{ending}")
     # By their names, not by those of the files, where climb_stairs_test_split1.txt stands before climb_test_split1.txt.
     names = check_classes(root, sorted(file.name.removesuffix(ending) for file in folder.glob(f"*{ending}")), 51)
     videos = find_videos(root)

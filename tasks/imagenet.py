@@ -13,6 +13,7 @@ from evalkit.datasets import protocols, published
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
+    check_root,
     find_file,
     labeled_examples,
     parsing_errors_at,
@@ -89,8 +90,7 @@ def _mini() -> LabeledSplits:
 
 
 def _read(root: Path) -> LabeledSplits:
-    if not root.is_dir():
-        raise UserError(f"data.root={root} does not exist: wanted a folder with train/ and val/, or ILSVRC/")
+    check_root(root, "a folder with train/ and val/, or ILSVRC/")
     home = next(folder for place in HOMES if (folder := root / place).is_dir())
     images: dict[str, dict[Path, Path]] = {"train": {}, "val": {}}
     for path, inside in files_by_path(home).items():

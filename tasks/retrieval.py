@@ -47,7 +47,8 @@ def task(root: Path = Path("data/captions.csv"), mini: bool = False) -> Task:
 
 def _read(file: Path) -> CaptionSplits:
     if not file.is_file():
-        raise UserError(f"data.root={file} does not exist: wanted a csv path,caption[,split]")
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise UserError(f"data.root={file} {what}: wanted a csv path,caption[,split]")
     texts: dict[str, list[str]] = {}
     videos: dict[str, Path] = {}
     split_of: dict[str, str] = {}

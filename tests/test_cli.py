@@ -1,7 +1,9 @@
 """The command line: which module does the work, what is printed where, and with which exit code."""
 
 import errno
+import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import evalkit
 from evalkit.cli import main
 from evalkit.errors import UserError
+from evalkit.runtime import notes
 
 TASK = '''
 from pathlib import Path
@@ -65,12 +68,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tasks" / "k400.py").write_text("def task():\n    '''Names an action.'''\n")
     monkeypatch.setattr(evalkit, "__path__", [evalkit.__path__[0], str(tmp_path)])
     return tmp_path
-
-
-KNOWN = (
-    "adapt, cache, canary, check, compare, doctor, export, features, init, leaderboard, list, plan, power, push, run, "
-    "score, show, sign, study, submit, sweep, validate, verify"
-)
 
 
 def put_runner(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
@@ -148,7 +145,7 @@ def test_a_mistake_is_told_before_the_work_is_loaded(
     monkeypatch.setitem(sys.modules, "evalkit.commands.run", None)  # importing it would fail
     assert mistake(capsys, "run", *WORDS, "lr=1") == "unknown key 'lr'. Did you mean 'adapter.lr'?"
     assert mistake(capsys, "run", "task=egoshema", "ckpt=demo") == (
-        "no task named 'egoshema'. Did you mean 'egoschema'? Known: egoschema, k400"
+        "no task named 'egoshema'. Did you mean 'egoschema'? `evalkit list tasks` shows all"
     )
     assert mistake(capsys, "run", *WORDS, "adapter.lr=fast") == "adapter.lr=fast: expected a number"
 
@@ -158,15 +155,18 @@ def test_a_mistake_is_told_before_the_work_is_loaded(
     [
         (
             ["validat"],
-            f"unknown command 'validat'. Did you mean 'validate'? Known: {KNOWN}",
+            "unknown command 'validat'. Did you mean 'validate'? `evalkit --help` shows all",
         ),
-        (["task=x"], f"unknown command 'task=x'. Known: {KNOWN}"),
+        (["task=x"], "unknown command 'task=x'. Did you mean 'evalkit run task=x ...'?"),
         (["list"], "list takes one of tasks, encoders, adapters, suites, studies, got nothing"),
         (
             ["list", "tasks", "adapters"],
             "list takes one of tasks, encoders, adapters, suites, studies, got tasks adapters",
         ),
-        (["list", "task"], "list task: not one of tasks, encoders, adapters, suites, studies. Did you mean 'tasks'?"),
+        (
+            ["list", "task"],
+            "list task: not one of tasks, encoders, adapters, suites, studies. Did you mean 'evalkit list tasks'?",
+        ),
         (["score"], "score takes the folder of one run, got nothing"),
         (["score", "a", "b"], "score takes the folder of one run, got a b"),
         (["validate"], "validate takes one or more paths of results, got nothing"),
@@ -265,7 +265,33 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
 def test_an_interrupt_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     put_runner(monkeypatch, raising(KeyboardInterrupt()))
     assert main(["run", *WORDS]) == 130
+    assert capsys.readouterr() == ("", "evalkit: interrupted; the same command goes on from what is stored\n")
+    assert main(["run", *WORDS, "cache=off"]) == 130
     assert capsys.readouterr() == ("", "evalkit: interrupted\n")
+
+
+def test_a_quiet_command_shows_its_errors_and_no_notes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+
+    def run(config: Any) -> None:
+        shown.append(notes.are_shown())
+        logging.getLogger("evalkit").warning("a note")
+
+    put_runner(monkeypatch, run)
+    assert main(["run", "quiet=true", *WORDS]) == main(["run", *WORDS, "quiet=false"]) == 0
+    assert shown == [False, True] and capsys.readouterr() == ("", "a note\n")
+    assert main(["run", "quiet=true", "task=egoshema", "ckpt=demo"]) == 2
+    assert "no task named 'egoshema'" in capsys.readouterr().err
+    assert mistake(capsys, "run", "quiet=yes") == "quiet=yes: expected true or false. Did you mean quiet=true?"
+
+
+def test_every_exit_code_is_documented() -> None:
+    """Those of the function that gives them, in the order of its docstring."""
+    table = (Path(__file__).parents[1] / "docs/commands.md").read_text().partition("| exit code |")[2]
+    told = [int(line.split("|")[1]) for line in table.partition("\n\n")[0].splitlines()[2:]]
+    assert told == [int(code) for code in re.findall(r"\b(\d+) \w", (main.__doc__ or "").partition("\n\n")[2])]
 
 
 def test_list_shows_names_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:

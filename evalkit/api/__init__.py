@@ -379,6 +379,18 @@ def has_text(encoder: object) -> bool:
     return callable(getattr(encoder, "encode_text", None)) and getattr(encoder, "text", True) is not None
 
 
+def check_text(encoder: Any) -> None:
+    """Embeds a text with an encoder that has a text tower: what it lacks, such as its tokenizer, is told now.
+
+    Raises:
+        UserError: as `encode_text`.
+    """
+    import torch
+
+    with torch.inference_mode():
+        encoder.encode_text(["a video"])
+
+
 def __getattr__(name: str) -> Any:
     """`Adapter`, `AdapterSettings` and `Training`, imported when they are first asked for: torch takes its time."""
     if name in ("Adapter", "AdapterSettings", "Training"):

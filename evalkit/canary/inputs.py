@@ -15,7 +15,7 @@ from evalkit.api import has_text
 from evalkit.canary.examined import SAME_HALF, ExaminedEncoder, Unusable, distance
 from evalkit.canary.finding import Finding, Outcome
 from evalkit.canary.reference import REFERENCE, Reference, content
-from evalkit.errors import one_line
+from evalkit.errors import UserError, one_line
 
 # Distance between unlike clips, relative to their norm: 0.2 and more if the input is right, 0.001 if pixels in 0..1 are
 # fed where 0..255 is expected.
@@ -176,6 +176,8 @@ def colors(probe: ExaminedEncoder) -> Finding | None:
     try:
         texts = F.normalize(probe.encoder.encode_text(["a red square", "a blue square"]).float(), dim=1)
         agreement = float(F.cosine_similarity(films[0] - films[1], texts[0] - texts[1], dim=0))
+    except UserError as error:  # it lacks its tokenizer, which says nothing of what it sees
+        return Finding("colors", "unknown", f"no text is embedded: {error}")
     except Exception as error:
         return Finding("colors", "failed", f"encode_text fails: {one_line(error, 200)}")
     least = 3 / math.sqrt(films.shape[1])  # what unrelated directions do not reach

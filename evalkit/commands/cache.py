@@ -22,7 +22,10 @@ def main(words: list[str]) -> int:
         except ValueError:
             limit = -1.0
         if len(words) != 1 or key != "prune" or limit < 0:
-            raise UserError(f"cache takes nothing or prune=GIGABYTES, got {' '.join(words)}")
+            raise UserError(
+                f"cache takes nothing or prune=GIGABYTES, got {' '.join(words)}: prune=10 leaves ten gigabytes, "
+                "prune=0 none"
+            )
         print(f"freed {store.prune(int(min(limit, 2**62))) / 1e9:.2f} GB")
     usage = store.usage()
     print(f"{store.folder}: {usage.bytes / 1e9:.2f} GB of {(store.limit or 0) / 1e9:g}, {usage.entries} features")

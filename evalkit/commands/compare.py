@@ -10,6 +10,7 @@ from typing import Any
 from evalkit.errors import UserError, suggest
 from evalkit.metrics.significance import holm
 from evalkit.results.compare import SHOWN, compare_runs, require_valid
+from evalkit.results.run_folder import below
 from evalkit.results.scores import lower_is_better, task_files
 from evalkit.results.table import columns, decimal, first, interval
 
@@ -32,7 +33,8 @@ def report(words: Sequence[str]) -> str:
         if "=" in path.name and not path.exists():
             raise UserError(f"compare takes runs and all=true, got {path}.{suggest(str(path), ['all=true'])}")
     if len(paths) < 2:
-        raise UserError(f"compare takes two or more runs, got {' '.join(words) or 'nothing'}")
+        there = below(paths[0]) if paths else ""
+        raise UserError(f"compare takes two or more runs, got {' '.join(words) or 'nothing'}{there}")
     a, *others = paths
     checked = {run: require_valid(run, files) for run in paths}
     comparisons = [compare_runs((a, b), (checked[a], checked[b])) for b in others]

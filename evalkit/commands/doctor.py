@@ -18,21 +18,24 @@ from evalkit.errors import UserError, install, one_line
 from evalkit.runtime import cache, filesystem
 from evalkit.runtime.machine import cores
 
+BROKEN = "  broken: "  # what a line of the report says of a part that is there and does not work
+
 
 def main(words: list[str]) -> int:
-    """Prints what is here; with `task=`, what a run needs of it: 1 where something is missing, else 0.
+    """Prints what is here; with `task=`, what a run needs of it: 1 where something is broken or missing, else 0.
 
     Raises:
         UserError: words without a task, or such as no run takes.
     """
-    if not words:
-        print(report())
-        return 0
-    if not any(word.startswith("task=") for word in words):
+    if words and not any(word.startswith("task=") for word in words):
         raise UserError(f"doctor takes nothing, or task=NAME and words of run, got {' '.join(words)}")
-    from evalkit.commands import _needs  # which imports what may be broken here
+    if words:
+        from evalkit.commands import _needs  # which imports what may be broken here
 
-    return _needs.main(words)
+        return _needs.main(words)
+    told = report()
+    print(told)
+    return 1 if BROKEN in told else 0
 
 
 def report() -> str:

@@ -8,9 +8,16 @@ from evalkit import plugins
 from evalkit.config import named
 from evalkit.config.help import print_columns
 from evalkit.datasets import suites
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, nearest
 from evalkit.studies import files
 from evalkit.weights import presets
+
+# What else the kinds are called, without the plural's s.
+CALLED = {
+    **dict.fromkeys(("dataset", "benchmark", "data", "eval"), "tasks"),
+    **dict.fromkeys(("model", "ckpt", "checkpoint", "backbone", "preset"), "encoders"),
+    **dict.fromkeys(("head", "probe"), "adapters"),
+}
 
 
 def main(words: list[str]) -> int:
@@ -26,7 +33,9 @@ def main(words: list[str]) -> int:
     if len(words) != 1:
         raise UserError(f"list takes one of {', '.join(kinds)}, got {' '.join(words) or 'nothing'}")
     if words[0] not in kinds:
-        raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{suggest(words[0], kinds)}")
+        near = CALLED.get(words[0].casefold().removesuffix("s")) or nearest(words[0], kinds)
+        hint = f" Did you mean 'evalkit list {near}'?" if near else ""
+        raise UserError(f"list {words[0]}: not one of {', '.join(kinds)}.{hint}")
     if words[0] == "suites":
         print_columns([(name, named.summary(file)) for name, file in suites.suites().items()])
         return 0

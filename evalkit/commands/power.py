@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from evalkit import plugins
 from evalkit.config import parse
 from evalkit.config.values import convert
 from evalkit.errors import UserError, suggest
@@ -15,6 +18,7 @@ from evalkit.results.table import columns
 # Shown where none is given: what two runs have in common is not known before they are run.
 CORRELATIONS = (0.0, 0.3, 0.5, 0.7, 0.9)
 
+EXAMPLE = {"difference": "2", "baseline": "50", "correlation": "0.5", "samples": "500"}  # of a value
 SMALLEST = 0.001  # percent points; below, the numbers of samples are larger than any benchmark
 
 
@@ -40,7 +44,7 @@ def report(words: Sequence[str]) -> str:
         try:
             known[key] = convert(value, float)
         except ValueError:
-            raise UserError(f"{word}: expected a number") from None
+            raise UserError(f"{word}: expected a number, such as {key}={EXAMPLE[key]}") from None
     difference, baseline, correlation, samples = known.values()
     if not 0 <= baseline < 100 or not 0 < difference <= 100 - baseline:
         room = f"{100 - difference:g} that" if 0 < difference < 100 else "below 100 that"
@@ -53,7 +57,7 @@ def report(words: Sequence[str]) -> str:
     if correlation < -1 or correlation > 1:
         raise UserError(f"correlation={correlation:g}: wanted -1 to 1")
     if not math.isnan(samples) and (samples < 2 or not samples.is_integer() or rest):
-        why = "or task=, which counts them itself" if rest else "expected a whole number from 2"
+        why = f"leave it out, {rest[0]} counts them itself" if rest else "expected a whole number from 2"
         raise UserError(f"samples={samples:g}: {why}")
     rows = [["correlation of the two", f"samples to see {difference:g} points"]]
     supposed = CORRELATIONS if math.isnan(correlation) else (correlation,)
@@ -76,6 +80,14 @@ def report(words: Sequence[str]) -> str:
     return "\n".join([*lines, "", columns(rows)])
 
 
+def _stated(task: str) -> int | None:
+    """How many test samples a task's module states, `DATA.sizes`; None where it states none, or has no miniature."""
+    module, function = plugins.module_and_factory("task", task)
+    sizes: Any = getattr(getattr(module, "DATA", None), "sizes", {}).get("test")
+    count = sizes[0] if isinstance(sizes, tuple) and sizes else sizes
+    return count if isinstance(count, int) and "mini" in inspect.signature(function).parameters else None
+
+
 def _size(words: Sequence[str]) -> tuple[str, int, int]:
     """What the task of these words is called, its labeled test samples, and their videos."""
     for word in words:
@@ -88,12 +100,16 @@ def _size(words: Sequence[str]) -> tuple[str, int, int]:
     from evalkit.pipeline.task_data import load_task
 
     settled = parse.resolve("check", words)
+    published: int | None = None
     try:
         task = load_task(settled)
     except UserError as error:
-        raise UserError(
-            f"{error}; or give power the number of its test samples, samples=500, in place of task="
-        ) from error
+        published = _stated(settled.options.task) if not settled.data else None
+        if published is None:
+            raise UserError(
+                f"{error}; or give power the number of its test samples, samples=500, in place of task="
+            ) from error
+        task = load_task(parse.resolve("check", [f"task={settled.options.task}", "mini=true"]))  # scored as it is
     labeled = [example for example in task.test if example.target is not None]
     if not labeled:
         raise UserError(f"task {settled.options.task}: no test sample has a public answer")
@@ -102,4 +118,6 @@ def _size(words: Sequence[str]) -> tuple[str, int, int]:
     metric, value = next(iter(task.score(targets, targets).items()))
     if isinstance(value, float):
         raise UserError(f"task {name}: {metric} is no share of samples that are right; power knows no other")
+    if published:
+        return f"{name} as published, each sample taken as of a video of its own", published, published
     return name, len(labeled), len({example.video for example in labeled})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.errors import UserError
-from evalkit.results.run_folder import RESULT, load
+from evalkit.results.run_folder import RESULT, below, load
 from evalkit.results.scores import task_files
 from evalkit.results.table import table
 from evalkit.results.validate import rescore
@@ -26,7 +26,8 @@ def main(words: list[str]) -> int:
         return 0
     runs, files = task_files(words)
     if len(runs) != 1:
-        raise UserError(f"score takes the folder of one run, got {' '.join(runs) or 'nothing'}")
+        there = "" if runs else below(Path("results"))
+        raise UserError(f"score takes the folder of one run, got {' '.join(runs) or 'nothing'}{there}")
     rescored = rescore(Path(runs[0]), files)
     print(table(rescored))
     return 1 if rescored["differences"] else 0

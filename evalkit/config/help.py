@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evalkit.config.options import Command
 
 
-def print_keys(command: Command, words: list[str], called: str) -> int:
+def print_keys(
+    command: Command, words: list[str], called: str, protocol: str = "", prescribed: Mapping[str, Any] | None = None
+) -> int:
     """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter.
 
     Args:
         command: whose keys.
         words: what stands after the command.
         called: the command that was typed.
+        protocol: name of the task's, where it is known.
+        prescribed: by key, what that prescribes in place of the keys' own defaults.
     """
     from evalkit import plugins
     from evalkit.config import keys
@@ -37,12 +41,16 @@ def print_keys(command: Command, words: list[str], called: str) -> int:
         print()
         print(f"With task=NAME, `evalkit {called} task=NAME --help` also shows the keys of data.* and adapter.*")
     rows = [("key", "type", "default", "meaning")]
+    prescribed = prescribed or {}
     for name, key in known.items():
-        default = "as the task" if key.section == "clip" else _default(key.default)
+        own = "as the task" if key.section == "clip" and not protocol else _default(key.default)
+        default = _default(prescribed[name]) if name in prescribed else own
         rows.append((name, type_name(key.type).removeprefix("one of "), default, key.meaning))
     print()
     print_columns(rows)
-    if task and command in ("run", "adapt"):
+    if protocol:
+        print(f"\nDefaults of adapter.* and clip.* are those of protocol {protocol}; none is the encoder's own.")
+    elif task and command in ("run", "adapt"):
         print("\nAn adapter.* key that is not given is as the task prescribes, else its default.")
     return 0
 

@@ -52,6 +52,7 @@ class Options:
         trained_on: data sets that the encoder was trained on, as ssv2:labels,webvid:captions, or none; empty: as
             its preset says; scores on them are marked
         trust: load a pickled checkpoint that can run code, or a folder that names code; only where you trust the maker
+        confirm: go on without asking where features fit nowhere, so that each epoch encodes them anew
         controls: also score the task's controls, such as blind
         time_limit: seconds that decoding one video may take
         decoder: what reads frames where it is exact, PyAV elsewhere; another than pyav only to match another pipeline
@@ -84,6 +85,7 @@ class Options:
     canary: bool = True
     trained_on: str = ""
     trust: bool = False
+    confirm: bool = False
     controls: bool = True
     time_limit: Annotated[float, Gt(0)] = 120.0
     decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"

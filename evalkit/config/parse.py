@@ -13,7 +13,9 @@ from evalkit import errors, plugins
 from evalkit.config.config import GROUP, Config
 from evalkit.config.keys import REQUIRED, Key, adapter_defaults, default_adapter, known_keys
 from evalkit.config.options import OPTIONS, SECTIONS, Command, Options, Trainer
-from evalkit.config.values import OutOfBounds, convert, type_name
+from evalkit.config.values import OutOfBounds, convert, meant, type_name
+from evalkit.config.words import RESUMES, pairs
+from evalkit.config.words import called as key_called
 from evalkit.errors import UserError
 from evalkit.runtime.bounded import MOST_VALUES, count_values
 
@@ -110,14 +112,9 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
 
 def _parse(words: Sequence[str]) -> dict[str, _Given]:
     given: dict[str, _Given] = {}
-    for word in words:
-        key, equals, value = word.partition("=")  # only the first: ckpt=/d/epoch=3-step=100.ckpt
-        if not (key and equals):
-            task = f" Did you mean 'task={word}'?" if word in plugins.names("task") else ""
-            raise UserError(f"expected key=value, got {word!r}.{task}")
-        errors.check_word(word)
+    for key, value in pairs(words):
         if key in given:
-            raise UserError(f"{key} is given twice: {key}={given[key].value} and {word}")
+            raise UserError(f"{key} is given twice: {key}={given[key].value} and {key}={value}")
         given[key] = _Given(value)
     return given
 
@@ -178,19 +175,29 @@ def _require(who: str, needed: Mapping[str, Key], given: Mapping[str, _Given], k
     for name, key in needed.items():
         if key.default is REQUIRED and name not in given:
             for other in given:  # tsak=egoschema is what should be mended
-                if other not in known and errors.nearest(other, [name]):
+                if other not in known and (key_called(other, [name]) or errors.nearest(other, [name])):
                     raise given[other].wrong(_unknown(other, [name]))
             raise UserError(f"{who} needs {name}=..." + (f" ({key.meaning.rstrip('.')})" if key.meaning else ""))
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    word = name.lstrip("-")
+    word, known = name.lstrip("-"), list(known)
+    if errors.letters(word) in RESUMES:
+        return (
+            f"unknown key {name!r}: leave it out; the same command goes on from what is stored, and writes a new result"
+        )
+    if word != name and word in known:
+        return f"unknown key {name!r}. Did you mean {word!r}, without dashes?"
+    if key := key_called(word, known):
+        return f"unknown key {name!r}. Did you mean {key!r}?"
     section, _, leaf = word.rpartition(".")
-    leaves = {key.rpartition(".")[2]: key for key in reversed(list(known))}  # of two sections the first
+    if word in SECTIONS and (of_section := [key for key in known if key.startswith(f"{word}.")]):
+        return f"unknown key {name!r}. Known: {', '.join(of_section)}"
+    leaves = {key.rpartition(".")[2]: key for key in reversed(known)}  # of two sections the first
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
     if section and siblings:  # the section's own name would make all of its keys look near
         near = errors.nearest(leaf, siblings)
-        key = leaves.get(leaf) or (near and siblings[near])
+        key = leaves.get(leaf) or (near and siblings[near]) or key_called(leaf, known)
     else:
         key = leaves.get(leaf) or errors.nearest(word, known) or leaves.get(errors.nearest(word, leaves) or "")
     if key:
@@ -215,14 +222,25 @@ def _value(name: str, key: Key, given: _Given) -> Any:
         raise given.wrong(f"{name}={shown}: expected {error}") from None
     except (ValueError, OverflowError):  # the latter of a whole number that no float holds
         if get_origin(key.type) is Literal:
-            known = [str(arg) for arg in get_args(key.type)]
-            message = f" is not one of {', '.join(known)}.{errors.suggest(str(given.value), known)}"
+            message = f" is not one of {', '.join(str(arg) for arg in get_args(key.type))}."
         else:
             message = f": expected {type_name(key.type)}"
             if given.file and type_name(key.type) in ("text", "a path"):
                 message += ", in quotes"  # tag: 001 is the number 1 in yaml
-        raise given.wrong(f"{name}={shown}{message}") from None
+        raise given.wrong(f"{name}={shown}{message}{_advice(name, key, given)}") from None
     most = LARGEST.get(name, 2**62)
     if isinstance(value, int | float) and value > most and (name in LARGEST or isinstance(value, int)):
         raise given.wrong(f"{name}={shown}: expected at most {most:,}")
     return value
+
+
+def _advice(name: str, key: Key, given: _Given) -> str:
+    """What to write in place of a value that does not fit; empty where that is open."""
+    if near := meant(given.value, key.type):
+        listed = get_origin(key.type) is Literal
+        return f" Did you mean {near!r}?" if listed else f". Did you mean {name}={near}?"
+    values = [value.strip() for value in str(given.value).strip("[]() ").split(",")]
+    kind = type_name(key.type)
+    if len(values) > 1 and all(values) and not given.file and kind.endswith("number") and "[" not in kind:
+        return f"; evalkit sweep tries several, {name}={','.join(values)}"
+    return ""

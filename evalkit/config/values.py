@@ -11,7 +11,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
-from evalkit.errors import names_file
+from evalkit.errors import letters, names_file, nearest
+
+# What is typed for a value of another spelling, by its letters and digits.
+TYPED = {
+    **dict.fromkeys(("yes", "y", "1", "on", "t", "enabled", "always"), ("true", "on")),
+    "0": ("false", "off", "cuda"),
+    **dict.fromkeys(("no", "n", "off", "f", "disabled", "none", "never"), ("false", "off")),
+    "true": ("true", "on"),
+    "false": ("false", "off"),
+    **dict.fromkeys(("gpu", "nvidia", "cuda0", "gpu0"), ("cuda",)),
+    **dict.fromkeys(("metal", "apple"), ("mps",)),
+    **dict.fromkeys(("fp16", "float16", "half", "f16"), ("16", "16-mixed", "float16")),
+    **dict.fromkeys(("fp32", "float32", "single", "full", "f32"), ("32", "32-true", "float32")),
+    **dict.fromkeys(("bfloat16", "brainfloat16"), ("bf16", "bf16-mixed")),
+}
 
 
 class OutOfBounds(ValueError):
@@ -97,6 +111,15 @@ def convert(value: Any, kind: Any) -> Any:
         except RuntimeError as error:  # ~nobody, who has no home
             raise ValueError from error
     raise ValueError
+
+
+def meant(value: Any, kind: Any) -> str | None:
+    """The value of a boolean or of a choice that was probably meant; None where that is open."""
+    allowed = [str(arg) for arg in get_args(kind)] if get_origin(kind) is Literal else []
+    if kind is bool:
+        allowed = ["true", "false"]
+    known = next((word for word in TYPED.get(letters(str(value)), ()) if word in allowed), None)
+    return known or (nearest(str(value), allowed) if allowed else None)
 
 
 def _bounded(value: Any, constraints: Iterable[Any]) -> Any:

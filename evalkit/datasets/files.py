@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ SPLIT_OF = {"train": "train", "training": "train", "val": "val", "validation": "
 SPLIT_OF |= {"test": "test", "testing": "test"}
 SPLIT_WORDS = {*SPLIT_OF, "dev", "eval"}
 
+MOST_LOOKED = 200  # entries of data.root, in which its files may lie instead
 LONGEST_LINE = 1_000_000  # characters of a line of a list or table
 
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
@@ -113,6 +115,10 @@ def _encoding_advice(error: Exception) -> str:
     if not isinstance(error, UnicodeDecodeError):
         return ""
     utf16 = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if error.object[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
+        return "; it is a spreadsheet or an archive: save its table as csv"
+    if not utf16 and b"\0" in error.object:
+        return "; it is no text: wanted a table as csv"
     return "; the file is in UTF-16: save it as UTF-8" if utf16 else "; wanted text: save it as UTF-8"
 
 
@@ -133,6 +139,8 @@ def _check_columns(
     file: Path, names: Sequence[str], columns: Sequence[str], optional: Sequence[str], delimiter: str
 ) -> None:
     """Raises UserError where the names of a header leave open which column is meant."""
+    if not any(names):
+        raise UserError(f"{file} is empty; wanted a table with the columns {','.join(columns)}")
     if absent := [name for name in columns if name not in names]:
         near = suggest(absent[0], [name for name in names if name.strip().isidentifier() and name not in columns])
         if "\0" in "".join(names):
@@ -141,6 +149,8 @@ def _check_columns(
             advice = f"; remove the blanks around {blank[0]!r}"
         else:
             advice = _separator_advice(names, delimiter) or (f".{near}" if near else "")
+            if not advice and any("/" in name or re.search(r"\.\w{2,4}$", name) for name in names):
+                advice = f"; its first line must name the columns: put {','.join([*columns, *optional])} above it"
         raise UserError(
             f"{file}: no column {absent[0]!r}; wanted {','.join(columns)}, found {','.join(names)[:80]!r}{advice}"
         )
@@ -297,12 +307,32 @@ def find_file(root: Path, *names: str) -> Path:
     Raises:
         UserError: the folder is missing, or has none of them.
     """
-    if not root.is_dir():
-        raise UserError(f"data.root={root} does not exist: wanted a folder with {names[0]}")
+    check_root(root, f"a folder with {names[0]}")
     existing = next((file for name in names if (file := root / name).is_file()), None)
     if existing is None:
-        raise UserError(f"data.root={root} has no {' or '.join(names)}")
+        raise UserError(f"data.root={root} has no {' or '.join(names)}{_elsewhere(root, names)}")
     return existing
+
+
+def check_root(root: Path, wanted: str) -> None:
+    """Raises UserError where data.root is no folder; `wanted` says which one."""
+    if root.is_file():
+        raise UserError(f"data.root={root} is a file: wanted {wanted}")
+    if not root.is_dir():
+        raise UserError(f"data.root={root} does not exist: wanted {wanted}")
+
+
+def _elsewhere(root: Path, names: Sequence[str]) -> str:
+    """Where the files that data.root lacks lie: in its parent, or in a folder of it; else what lies there."""
+    try:
+        inside = {place.name: place.is_dir() for place in sorted(root.iterdir())[:MOST_LOOKED]}
+    except OSError:  # it may not be listed
+        return ""
+    for place in (root.parent, *(root / name for name, is_folder in inside.items() if is_folder)):
+        if any(os.path.isfile(place / name) for name in names):
+            return f". Did you mean data.root={place}?"
+    there = ", ".join(name + "/" * is_folder for name, is_folder in [*inside.items()][:4])
+    return f"; found there: {there}{', ...' if len(inside) > 4 else ''}" if there else "; it is empty"
 
 
 @contextmanager

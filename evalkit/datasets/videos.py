@@ -113,7 +113,7 @@ def files_under(folder: Path, hidden: bool = False) -> list[Path]:
                         open_folders.append((entry.path, above | {identity}))
         except OSError as error:
             if place != str(folder) or folder.exists():
-                logger.warning(f"cannot read the folder {place}: {error.strerror}")
+                places.tell(f"cannot read the folder {place}: {error.strerror}")
         if links > MOST_LINKS:
             raise UserError(f"{folder}: more than {MOST_LINKS:,} links to folders, which point to one another")
     return sorted(files)
@@ -173,14 +173,14 @@ def _add_members(files: Files, container: Path, hidden: bool) -> None:
     try:
         names, note = media.members(container)
     except OSError as error:
-        logger.warning(f"left out, cannot be read: {in_line(error)}")
+        places.tell(f"left out, cannot be read: {in_line(error)}")
         return
     except UserError:
         if meant:
             raise
         return
     if note and meant:
-        logger.warning(f"{media.shown(container)}: {note}")
+        places.tell(f"{media.shown(container)}: {note}")
     folder = container.parent
     shown = (name for name in names if hidden or not any(map(is_hidden, name.split("/")[:-1])))
     files.packed.extend((container / name, folder / name) for name in shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from evalkit.weights import checkpoint, huggingface, peft_adapters
 from evalkit.weights.presets import card, presets, read
 
 MAX_HEADS = 1024
+WEIGHTS = (".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin", ".npz")  # endings of files that hold weights
 
 
 def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder:
@@ -173,10 +175,13 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
         return _from_folder(huggingface.fetch(hub), None, loading, via)
     if huggingface.is_hub_name(ckpt):
         return _from_folder(huggingface.fetch(ckpt), None, loading, via)
-    known = ["demo", *presets(), *(f"random:{name}" for name in presets()), *names("encoder")]
-    raise UserError(
-        f"ckpt={ckpt}: no such file or folder, and no such name.{hint_of_own_code(ckpt) or suggest(ckpt, known)}"
-    )
+    known = ["demo", *presets()]
+    random = [f"random:{name}" for name in presets()]
+    on_hub = re.search(r"^(?:hf[:/]+|hf-hub:|https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)([\w.-]+/[\w.-]+)", ckpt)
+    if on_hub:
+        raise UserError(f"ckpt={ckpt}: a model of the Hugging Face hub is named alone: ckpt={on_hub[1]}")
+    hint = hint_of_own_code(ckpt) or suggest(ckpt, random if ckpt.startswith("random") else known)
+    raise UserError(f"ckpt={ckpt}: no such file or folder, and no such name.{hint} `evalkit list encoders` shows all")
 
 
 def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> Any:
@@ -225,6 +230,9 @@ def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module
                 str(path), loading, *(("tokenizer",) if path.suffix == ".npz" else ("heads", "positions", "prefix"))
             )
             return family.pretrained(path, loading)  # type: ignore[no-any-return]
+    if path.suffix not in WEIGHTS:
+        mend = " unpack it first;" if path.suffix in (".zip", ".gz", ".tgz", ".xz", ".7z", ".rar") else ""
+        raise UserError(f"{path} is no checkpoint by its ending:{mend} wanted a folder, or {', '.join(WEIGHTS)}")
     raise UserError(
         f"{path} does not say which model it belongs to: put its config.json beside it, or give encoder.model= (a "
         "preset, a folder with config.json, or package.module:function)"
@@ -291,7 +299,11 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
         archives = sorted(folder.glob("*.npz"))
         if len(archives) == 1:
             return _from_file(archives[0], loading, via)
-        raise UserError(f"{folder} is no checkpoint that evalkit can read: it has no config.json, nor one .npz")
+        files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS and file.is_file())
+        of_file = f"; its weights alone are ckpt={files[0]} encoder.model=PRESET" if files else ""
+        raise UserError(
+            f"{folder} is no checkpoint that evalkit can read: it has no config.json, nor one .npz{of_file}"
+        )
     values = checkpoint.read_json(folder / "config.json")
     if "encoder" not in values:
         _refuse_ignored(str(folder), loading, *(("prefix", "tokenizer") if weights else ("tokenizer",)))

@@ -17,7 +17,7 @@ import evalkit
 from evalkit import demo
 from evalkit.api import Clip, Loading
 from evalkit.config.values import OutOfBounds, convert, type_name
-from evalkit.errors import UserError, in_line, suggest
+from evalkit.errors import UserError, among, in_line, suggest
 from evalkit.plugins import factory, names, shape_settings
 from evalkit.video.crop import check_clip
 from evalkit.weights import checkpoint
@@ -85,7 +85,7 @@ def read_preset(name: str, tokenizer: Path | None = None) -> Spec:
     """Read the specification in configs/NAME.yaml; a tokenizer that is given replaces its own."""
     known = presets()
     if name not in known:
-        raise UserError(f"no preset named {name!r}.{suggest(name, known)} Known: {', '.join(known)}")
+        raise UserError(f"no preset named {name!r}.{among(name, known, '`evalkit list encoders` shows all')}")
     values = read(known[name])
     default = Path(evalkit.__file__).parent / values["tokenizer"] if "tokenizer" in values else None
     return _parse(values, known[name], tokenizer or default)

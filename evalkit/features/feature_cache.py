@@ -15,6 +15,9 @@ from evalkit.features.key import FeatureKey, Identity, identify, identify_ahead
 from evalkit.features.sources import Source, seed
 from evalkit.features.store import Store
 from evalkit.features.writer import StoreWriter
+from evalkit.runtime.progress import phase, track
+
+MANY = 20_000  # sources whose keys take seconds to make
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,11 @@ class FeatureCache:
         """
         names = list(variants)
         wanted = list(wanted)
-        identify_ahead(source.video for source in wanted)
+        with phase("look at the files of the videos"):
+            identify_ahead(source.video for source in wanted)
         keys: list[bytes] = []
-        for video, of_video in itertools.groupby(wanted, lambda source: source.video):
+        looked_up = track(wanted, "look up", len(wanted)) if len(wanted) >= MANY else wanted
+        for video, of_video in itertools.groupby(looked_up, lambda source: source.video):
             try:
                 identity = identify(video)
             except OSError:  # decoding will say why

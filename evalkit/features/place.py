@@ -101,15 +101,29 @@ def chosen(
     elif files and place == "videos":
         logger.info(f"{message}: they are read from their files for every batch")
     elif place == "videos":
-        how, mend = ("decoded", "") if kind == "video" else ("decoded and encoded", "; cache=on stores them")
-        if spec:
-            size = stored_bytes(row, rows, spec)
-            free = f" on another disk: {_gigabytes(there.disk)} are free for them on this one"
-            mend = f"; EVALKIT_CACHE_GB= above {_gigabytes(size)} stores them{free if size > there.disk else ''}"
-            if smaller := _smaller(row, rows, there.store, spec, saving):
-                mend += f"; or {smaller}"
-        logger.warning(f"{message}: {sources} parts of videos are {how} again in each epoch{mend}")
+        how = "decoded" if kind == "video" else "decoded and encoded"
+        advice = "" if kind == "video" else f"; {instead(row, rows, spec, there, saving)}"
+        logger.warning(f"{message}: {sources} parts of videos are {how} again in each epoch{advice}")
     return place
+
+
+def instead(row: Tensor, rows: int, spec: FeatureSpec | None, there: Room, saving: Collection[str]) -> str:
+    """What to do so that features are encoded once, where they fit nowhere.
+
+    Args:
+        row: one of them.
+        rows: how many there are.
+        spec: of them; None where none are stored.
+        there: the room for them.
+        saving: settings of the adapter that make features smaller.
+    """
+    if spec is None:
+        return "cache=on stores them"
+    size = stored_bytes(row, rows, spec)
+    free = f" on another disk: {_gigabytes(there.disk)} are free for them on this one" if size > there.disk else ""
+    mend = f"EVALKIT_CACHE_GB= above {_gigabytes(size)} stores them{free}"
+    smaller = _smaller(row, rows, there.store, spec, saving)
+    return f"{mend}; or {smaller}" if smaller else mend
 
 
 def _smaller(row: Tensor, rows: int, room: int, spec: FeatureSpec, saving: Collection[str]) -> str:

@@ -30,12 +30,15 @@ class AdapterSettings:
         COMPATIBLE_ADAPTERS: names of other adapters whose trained weights this one loads, each with the settings of
             theirs that its weights depend on.
         INFERENCE_SETTINGS: settings that have no part in training, so that of a trained adapter the task's value holds.
+        TRAINED_WITH: settings that the weights were trained with though their shapes do not show it: of a trained
+            adapter, another value is refused.
         TEXT_ONLY: whether it also answers without an encoder (ckpt=none), which then has `dim` 0.
     """
 
     STACKABLE: ClassVar[tuple[str, ...]] = ()
     COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {}
     INFERENCE_SETTINGS: ClassVar[tuple[str, ...]] = ()
+    TRAINED_WITH: ClassVar[tuple[str, ...]] = ()
     TEXT_ONLY: ClassVar[bool] = False
 
 

@@ -60,13 +60,21 @@ def load(source: str, *, precision: Precision = "32") -> tuple[nn.Module, Any]:
                 f"a model is there, and no tokenizer ({' or '.join(TOKENIZERS)}); save the model's own beside it: "
                 "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
             )
-        huggingface.read_config(folder)  # refuses code, before the tokenizer is read
+        config = huggingface.read_config(folder)  # refuses code, before the tokenizer is read
         try:
             # By default, transformers asks at the terminal whether to run code that came with a model.
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # its own, tokenizers', sentencepiece's
             raise UserError(f"transformers cannot read its tokenizer: {one_line(error)}") from error
-        model = huggingface.load(AutoModelForCausalLM, folder, dtype=DTYPES[precision])
+        try:
+            model = huggingface.load(AutoModelForCausalLM, folder, dtype=DTYPES[precision])
+        except UserError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            kind = "an encoder and a decoder" if config.is_encoder_decoder else "no causal language model"
+            raise UserError(
+                f"{config.model_type} is {kind}: give one that reads from left to right, such as Llama, Qwen or Gemma"
+            ) from error
         return _checked(model, tokenizer)
     except UserError as error:
         raise UserError(f"lm={source}: {error}") from error

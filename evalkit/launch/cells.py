@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, cast, get_args
 from evalkit import plugins
 from evalkit.config.config import GROUP, Config
 from evalkit.config.parse import resolve
+from evalkit.config.words import pairs
 from evalkit.errors import UserError, nearest
 from evalkit.results import run_folder, validate
 
@@ -85,18 +86,19 @@ def adaptation(words: Sequence[str]) -> Cell:
     return Cell(("adapt", *words), (tuple(words),), resolve("adapt", words))
 
 
-def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
+def plan(words: Sequence[str], called: str = "sweep") -> tuple[Jobs, list[Cell]]:
     """Where the cells run, and the cells: one per combination of what is not `adapter.*`.
+
+    Args:
+        words: as typed.
+        called: the command that was typed.
 
     Raises:
         UserError: a word is wrong.
     """
     of_jobs: dict[str, str] = {}
     axes: dict[str, list[str]] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"expected key=value, got {word!r}")
+    for key, value in pairs(words):
         if key in axes or key in of_jobs:
             raise UserError(f"{key} is given twice")
         if is_of_jobs(key):
@@ -104,7 +106,7 @@ def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
             continue
         values = [value] if key in LISTS else list(dict.fromkeys(split(value)))
         if len(values) > 1 and not all(values):
-            raise UserError(f"{word}: a value between commas is empty")
+            raise UserError(f"{key}={value}: a value between commas is empty")
         axes[key] = values
     jobs = jobs_of(of_jobs)
     grid = {
@@ -119,7 +121,7 @@ def plan(words: Sequence[str]) -> tuple[Jobs, list[Cell]]:
     for chosen in _product(common):
         # In whatever order keys are given, points have the same numbers and the run the same name.
         points = tuple((*chosen, *varied_words) for varied_words in _product(dict(sorted(grid.items()))))
-        configs = [resolve("run", point, called="sweep") for point in points]
+        configs = [resolve("run", point, called=called) for point in points]
         varied = [key.removeprefix("adapter.") for key in grid]
         base = configs[0]
         settings = tuple({key: config.adapter[key] for key in varied} for config in configs)

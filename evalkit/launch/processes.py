@@ -17,10 +17,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+import torch
+
+from evalkit import plugins
 from evalkit.config.config import GROUP, Config
-from evalkit.config.options import Command
+from evalkit.config.keys import default_adapter
+from evalkit.config.options import Command, Options
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
+from evalkit.heads.adapter import Adapter
 from evalkit.launch import cells
 from evalkit.pipeline import adapt as adaptation
 from evalkit.pipeline import runner, text_only
@@ -105,6 +110,7 @@ def _launch(config: Config) -> Path:
         raise UserError(
             f"devices={options.devices}: other processes cannot load a module in memory; give its checkpoint"
         )
+    _refuse_devices(options, torch.cuda.device_count())
     # Not before: torch's agent takes a second to import.
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -144,6 +150,26 @@ def _launch(config: Config) -> Path:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
         return Path((Path(place) / "folder").read_text(encoding="utf-8"))
+
+
+def _refuse_devices(options: Options, gpus: int) -> None:
+    """Raises UserError where so many processes cannot share the run: now, rather than after each has started.
+
+    Args:
+        options: of the run.
+        gpus: how many torch sees.
+    """
+    count, cpus = options.devices, os.cpu_count() or 1
+    on_gpus = options.device == "cuda" or (options.device == "auto" and gpus > 0)
+    if on_gpus and count > gpus:
+        raise UserError(f"devices={count}: torch sees {gpus} GPUs here; give at most as many, or device=cpu")
+    if not on_gpus and count > cpus:
+        raise UserError(f"devices={count}: this machine has {cpus} cores and no GPU that is used; give at most as many")
+    name = options.adapter or default_adapter(options.task)
+    module, _ = plugins.module_and_factory("adapter", name)
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Adapter)]
+    if options.cache == "off" and not any(kind.trains_encoder for kind in kinds):
+        raise UserError(ranks.NEEDS_CACHE)
 
 
 def _reason(place: Path, codes: Mapping[int, int], count: int) -> str:

@@ -31,7 +31,7 @@ def run(words: Sequence[str]) -> int:
     name = next(word for word in words if word.startswith("suite=")).partition("=")[2]
     suite = read(name)
     jobs, planned = plan(suite, [word for word in words if not word.startswith("suite=")])
-    logger.info(f"suite {name}: {len(planned)} passes")
+    logger.info(f"suite {name}: passes: {len(planned)}")
     done = sweep.run_all(jobs, [cell for _, cell in planned], path_name(name))
     print(table(suite, list(zip((adaptation for adaptation, _ in planned), done, strict=True))))
     return 1 if any(outcome.failure for outcome in done) else 0
@@ -66,7 +66,7 @@ def plan(suite: Suite, words: Sequence[str]) -> tuple[Jobs, list[tuple[str, Cell
         for word in (*line, *of_all, *of_task):  # what is said last counts
             settled[word.partition("=")[0]] = word
         try:
-            jobs, of_line = cells.plan(list(settled.values()))
+            jobs, of_line = cells.plan(list(settled.values()), "run")
         except UserError as error:
             if not any(word.partition("=")[0] in str(error) for word in of_task):
                 raise

@@ -46,7 +46,8 @@ def sweep(words: Sequence[str]) -> int:
     jobs, planned = cells.plan(words)
     place = ranks.here()
     with place.notes():
-        logger.info(f"{len(planned)} passes, {sum(len(cell.points) for cell in planned)} grid points")
+        points = sum(len(cell.points) for cell in planned)
+        logger.info(f"passes: {len(planned)}, grid points: {points}")
         done = run_all(jobs, planned)
     if not place.first:
         return 1 if any(outcome.failure for outcome in done) else 0

@@ -18,6 +18,7 @@ from evalkit.pipeline.setup import Experiment, frozen_parts, prepare
 from evalkit.pipeline.trained_on import training_data_of
 from evalkit.pipeline.training.fit import fit_adapter
 from evalkit.results.schema import plain
+from evalkit.runtime import notes
 from evalkit.runtime.atomic import hidden_beside, rename
 from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.weights import trained_adapter
@@ -100,7 +101,9 @@ def _write(config: Config, experiment: Experiment, selection: Mapping[str, Any],
             out.rmdir()
         rename(hidden, out)
     chosen = selection["chosen"]
-    print(f"kept epoch {chosen['epoch']} of {chosen['epochs']}: {selection['val_score']:.1f} on val\n{out}")
+    if notes.are_shown():
+        print(f"kept epoch {chosen['epoch']} of {chosen['epochs']}: {selection['val_score']:.1f} on val")
+    print(out)
 
 
 def _trained_on(experiment: Experiment) -> dict[str, str]:

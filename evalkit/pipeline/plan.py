@@ -6,13 +6,14 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from torch import Tensor
 
 from evalkit.api import Example, FeatureSpec
 from evalkit.config.config import Config
+from evalkit.errors import UserError
 from evalkit.features import place
 from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.codec import pack
@@ -31,6 +32,7 @@ from evalkit.pipeline.training.trainer import TrainSpec
 from evalkit.results import scores
 from evalkit.results.rows import Row
 from evalkit.runtime import notes
+from evalkit.runtime.progress import is_terminal
 from evalkit.video.media import exists
 
 LOOKED_UP = 1_000  # parts whose keys are looked up, to tell which share of all is stored
@@ -98,8 +100,35 @@ def plan(config: Config) -> Plan:
         return _plan(experiment, config, phases)
 
 
-def outlook(experiment: Experiment, config: Config, controls: Sequence[str]) -> str:
-    """A line on what a long run is about to encode, store and take; empty for a short one, which shows it soon.
+class Outlook(NamedTuple):
+    """What a long run is about to do.
+
+    Attributes:
+        line: in words.
+        instead: how to encode once, where each epoch would encode anew; else empty.
+    """
+
+    line: str
+    instead: str = ""
+
+
+def confirm(outlook: Outlook, stdin: TextIO | None, stderr: TextIO | None) -> None:
+    """Asks whether to go on where each epoch will encode anew: at a terminal the user, elsewhere for `confirm=true`.
+
+    Raises:
+        UserError: the answer is no, or nobody can be asked.
+    """
+    mend = f"confirm=true goes on all the same, and {outlook.instead}"
+    if not (is_terminal(stdin) and is_terminal(stderr)):
+        raise UserError(f"nothing was begun, since each epoch would encode the videos again: {outlook.line}; {mend}")
+    assert stdin is not None and stderr is not None
+    print(f"Each epoch will encode the videos again; {outlook.instead}. Go on? [y/N]", file=stderr, flush=True)
+    if stdin.readline().strip().casefold() not in ("y", "yes"):
+        raise UserError(f"nothing was begun; {mend}")
+
+
+def outlook(experiment: Experiment, config: Config, controls: Sequence[str]) -> Outlook | None:
+    """What a long run is about to encode, store and take; None of a short one, which shows it soon.
 
     Args:
         experiment: that is to be run.
@@ -107,27 +136,34 @@ def outlook(experiment: Experiment, config: Config, controls: Sequence[str]) -> 
         controls: that the run scores.
     """
     if experiment.stored or experiment.ranks.size > 1:  # whose decoding processes have a part of the cores each
-        return ""
+        return None
     cache, rng = experiment.reader.cache, random.Random(config.options.seed)
     splits = _splits(experiment, config)
     needed = _needed(experiment, config, splits, controls)
     if sum(len(of_split.wanted) for of_split in needed) < LONG:  # before any file is looked at
-        return ""
+        return None
     parts_ = sum(len(of_split.wanted) * (1 - _stored(experiment, of_split, rng)) for of_split in needed)
     if parts_ < LONG:
-        return ""
+        return None
     sample = _sample(needed, rng)
     _make_films(experiment, splits, sample)
     pixels, rates = measure(experiment, sample)
     if rates is None:
-        return ""
-    readings = _readings(experiment, needed, {of.spec: _rows(experiment, of.spec, pixels[:1]) for of in needed}, rng)
+        return None
+    rows = {of.spec: _rows(experiment, of.spec, pixels[:1]) for of in needed}
+    readings = _readings(experiment, needed, rows, rng)
     seconds = sum(rates.seconds(reading, 1, 1, experiment.device.type != "cpu") for reading in readings)
     limit = f" of {cache.store.limit / 1e9:.0f} GB" if cache and cache.store.limit else ""
-    again = f", and each epoch encodes {readings[0].name} again" if readings[0].times > 1 else ""
-    return (
+    first, again, instead = needed[0], "", ""
+    if readings[0].times > 1:
+        again = f", and each epoch encodes {readings[0].name} again"
+        if first.spec:  # else the adapter trains the encoder, and there is nothing that could be stored
+            row, spec = rows[first.spec][0].contiguous(), first.spec if cache else None
+            instead = place.instead(row, len(first.wanted), spec, place.room(cache), experiment.reader.saving)
+    return Outlook(
         f"to encode: {parts_:,.0f} parts of videos, about {seconds / 3_600:.1f} h on this device; their features take "
-        f"{sum(reading.bytes for reading in readings) / 1e9:.3g} GB{limit}{again} (evalkit plan says more)"
+        f"{sum(reading.bytes for reading in readings) / 1e9:.3g} GB{limit}{again} (evalkit plan says more)",
+        instead,
     )
 
 

@@ -29,8 +29,10 @@ from evalkit.features.key import FeatureKey
 from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source, parts
 from evalkit.pipeline.setup import Experiment
+from evalkit.pipeline.training.fit import training_examples
 from evalkit.results.provenance import packages
 from evalkit.runtime import atomic, cache
+from evalkit.runtime.progress import phase
 from evalkit.video.media import is_container, shown
 
 logger = logging.getLogger("evalkit")
@@ -56,7 +58,7 @@ def check_run(experiment: Experiment, options: Options, trainer: Trainer, places
     if not task.prepare_videos and not any(there(example.video) for example in task.test):
         looked = next((place for place in places if place.is_dir() or is_container(place)), None)
         found = f"; found there: {describe_files(looked)}" if looked else ""
-        wanted = f"the first would be {shown(task.test[0].video)}{found}"
+        wanted = f"the first would be {shown(task.test[0].video)}{found}; data.videos=FOLDER says where they lie"
         raise UserError(f"none of the videos of the {len(task.test):,} test examples is there, {wanted}")
     check_out(options.out)
     if experiment.needs_fit and not task.train:
@@ -67,7 +69,7 @@ def check_run(experiment: Experiment, options: Options, trainer: Trainer, places
             "adapter.from=FOLDER"
         )
     if experiment.needs_fit:
-        experiment.adapter.check_examples(len(task.train))  # and again, of those that are taken, before they are read
+        training_examples(experiment, trainer, options.seed)  # too few of them are told now
     for key in ("shots", "share"):
         value = getattr(trainer, key)
         if value != getattr(Trainer(), key) and not experiment.needs_fit:
@@ -76,6 +78,8 @@ def check_run(experiment: Experiment, options: Options, trainer: Trainer, places
 
 def check_out(out: Path) -> None:
     """Makes the folder of results; raises UserError if it cannot be written into."""
+    if out.is_file():
+        raise UserError(f"out={out} is a file; name a folder for the results, such as out={out.with_name('results')}")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -106,7 +110,8 @@ def check_features(task: Task, reader: FeatureReader, config: Config) -> list[Fi
     examine = functools.partial(examine_clips, runner, clips, folder)
     own = config.module is not None or plugins.own_encoder(ckpt) is not None
     feature_cache = None if own else reader.cache
-    findings = _remembered(_identity(feature_cache.key, clips, folder), examine) if feature_cache else examine()
+    with phase("canary: put two clips through the encoder"):
+        findings = _remembered(_identity(feature_cache.key, clips, folder), examine) if feature_cache else examine()
     if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
     for finding in findings:

@@ -6,6 +6,7 @@ import inspect
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -28,6 +29,7 @@ from evalkit.heads.flops import trainable_flops
 from evalkit.pipeline import plan, preflight
 from evalkit.pipeline.controls import controls_of, measure_control
 from evalkit.pipeline.predict import Predictions, predict
+from evalkit.pipeline.settings import used
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.task_data import meant_size, video_places
 from evalkit.pipeline.trained_on import tell_seen, training_data_of
@@ -36,11 +38,12 @@ from evalkit.results import provenance, run_folder, scores, table
 from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
+from evalkit.runtime.progress import duration, phase
 from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.tracking import trackers
 from evalkit.video.decode import default_decoder
 from evalkit.video.media import shown
-from evalkit.weights import trained_adapter
+from evalkit.weights import checkpoint, trained_adapter
 
 logger = logging.getLogger("evalkit")
 
@@ -83,8 +86,12 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         preflight.check_run(experiment, options, config.trainer, video_places(config))
         if options.canary and not experiment.retuned:  # else it was checked when it was tuned, and is the same
             findings = preflight.check_encoder(experiment, config)
-        if line := plan.outlook(experiment, config, controls):
-            logger.info(line)
+        with phase("look at what is to be encoded"):
+            outlook = plan.outlook(experiment, config, controls)
+        if outlook:
+            logger.info(outlook.line)
+            if outlook.instead and not options.confirm:
+                plan.confirm(outlook, sys.stdin, sys.stderr)
         tell_seen(experiment.name, trained_on)
     ranks.wait()
     with tracked(config, experiment, started) as experiment.trackers:
@@ -194,7 +201,8 @@ def write_run(
     rows = _rows(task.test, predicted)
     if all(row.failure and "said" not in (row.detail or {}) for row in rows):  # a wrong answer is said
         raise UserError(f"none of the {len(rows):,} test examples was answered; {rows[0].id}: {rows[0].failure}")
-    scored = scores.scores(task.score, rows, options.seed)
+    with phase("score"):
+        scored = scores.scores(task.score, rows, options.seed)
     labeled = any(row.target is not None for row in rows)
     controls = [measure_control(name, task, of) for name, of in predicted.by_control.items() if name and labeled]
     cost.score_s = time.monotonic() - scoring
@@ -240,16 +248,30 @@ def write_run(
         folder,
         result,
         rows,
-        chosen.to_yaml(),
+        chosen.to_yaml() + used(chosen, adapter["settings"], protocol.get("views", {})),
         lambda hidden: _submit(task, predicted, hidden),
         Evidence(controls_predicted, on_val),
     )
     predicted.journal.remove()
+    logger.info(summary(cost, rows, time.monotonic() - clock))
     for remark in filter(
         None, (table.collapsed(rows, task.classes or (), selection is not None), table.tied(selection))
     ):
         logger.warning(remark)
     return written
+
+
+def summary(cost: Cost, rows: Sequence[Row], seconds: float) -> str:
+    """A line on a run that is done: how long it took, and what of that most; what was stored already; what failed."""
+    phases = {name: getattr(cost, f"{name}_s") for name in ("decode", "encode", "fit", "score")}
+    slow = sorted((name for name in phases if phases[name] >= 0.1), key=lambda name: -phases[name])
+    taken = "".join(f", {name} {duration(phases[name])}" for name in slow)
+    parts = [f"took {duration(seconds)}{taken}"]
+    if looked_up := cost.cache_hits + cost.cache_misses:
+        parts.append(f"{cost.cache_hits:,} of {looked_up:,} parts of videos were stored already")
+    if failed := [row for row in rows if row.failure]:
+        parts.append(f"{len(failed):,} of {len(rows):,} examples failed, first {failed[0].id}: {failed[0].failure}")
+    return "; ".join(parts)
 
 
 def _rows(examples: Sequence[Example], predicted: Predictions) -> list[Row]:
@@ -335,8 +357,9 @@ def _encoder(
     experiment: Experiment, config: Config, findings: Sequence[Finding], trained_on: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """The encoder's part of the record."""
-    runner = experiment.encoder
+    runner, file = experiment.encoder, Path(config.options.ckpt).expanduser()
     features = {"features": runner.module.record} if isinstance(runner.module, FeatureFiles) else {}
+    training = checkpoint.training_progress(file) if config.module is None else {}
     return {
         "name": encoder_name(config.options),
         "ckpt": config.options.ckpt,
@@ -346,6 +369,7 @@ def _encoder(
         "parameters": sum(p.numel() for p in runner.module.parameters()),
         "settings": {**config.encoder, "precision": runner.precision, "batch": runner.batch, **features},
         "canary": [finding._asdict() for finding in findings],
+        **({"training": training} if training else {}),
         **({} if trained_on is None else {"trained_on": trained_on}),
     }
 

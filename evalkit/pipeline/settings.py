@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from evalkit.errors import UserError
+from evalkit import plugins
+from evalkit.api import Views
+from evalkit.config.config import Config, typed
+from evalkit.config.keys import adapter_defaults, default_adapter, known_keys
+from evalkit.config.parse import resolve
+from evalkit.datasets import protocols
+from evalkit.errors import UserError, printable
 from evalkit.heads.adapter import Adapter, Training
+from evalkit.pipeline.task_data import load_task
+from evalkit.results.consistency import USED
 
 # Settings that only matter while an adapter is fitted.
 TRAINING = tuple(field.name for field in fields(Training))
@@ -67,6 +76,25 @@ def refuse_idle(given: Sequence[str], adapter: Adapter, settings: Mapping[str, A
     raise UserError(f"adapter.{idle[0]} has no effect: the adapter {why}")
 
 
+def refuse_other(given: Mapping[str, Any], stored: Mapping[str, Any], depends: Sequence[str], folder: Path) -> None:
+    """Raises UserError if a setting was given in another value than the one that an adapter's weights depend on.
+
+    Args:
+        given: the settings that the user gave.
+        stored: those that the adapter was trained with.
+        depends: names of those that its weights depend on, and whose shapes would not tell.
+        folder: of its weights.
+    """
+    other = [key for key in depends if key in given and key in stored and given[key] != stored[key]]
+    if other:
+        key = other[0]
+        was = "none" if stored[key] is None else stored[key]
+        raise UserError(
+            f"adapter.{key}={given[key]}: the adapter in {folder} was trained with adapter.{key}={was}: leave it out, "
+            "or train another with adapter.from=none"
+        )
+
+
 def refuse_grid(key: str, adapter: Adapter, points: Sequence[Mapping[str, Any]], fitted_from: Path | None) -> None:
     """Raises UserError if several grid points are given for an adapter of which a fit cannot choose one.
 
@@ -80,3 +108,58 @@ def refuse_grid(key: str, adapter: Adapter, points: Sequence[Mapping[str, Any]],
     if fitted_from or adapter.trains_encoder or not fitted:
         why = "changes the encoder for those that follow" if adapter.trains_encoder else "is not fitted"
         raise UserError(f"adapter.{key} has several values, but the adapter {why}: give one")
+
+
+def used(config: Config, settings: Mapping[str, Any], views: Mapping[str, Any]) -> str:
+    """Comments for the end of config.yaml: what a run used of the keys that were not set.
+
+    Args:
+        config: of the run.
+        settings: of the adapter, as its record has them.
+        views: of the task, resolved; empty where no video is read.
+    """
+    known = adapter_defaults(config.options.adapter or default_adapter(config.options.task))
+    values = {f"adapter.{key}": settings[key] for key in known if key in settings and key not in config.adapter}
+    values |= {f"clip.{key}": value for key, value in views.items() if value is not None and key not in config.clip}
+    lines = [f"# {key}: {printable(typed(value))}\n" for key, value in values.items() if key != "adapter.lm"]
+    return "".join([USED, *lines]) if lines else ""
+
+
+def prescribed_values(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The name of the protocol, and the value of each key of adapter.* and clip.* that it prescribes.
+
+    Both empty where the task's data are needed to tell, and are not there.
+
+    Args:
+        words: of a run; `ckpt=` may be missing.
+
+    Raises:
+        UserError: a word is wrong.
+    """
+    given = [word for word in words if "=" in word]
+    if not any(word.startswith("ckpt=") for word in given):
+        given.append("ckpt=demo")
+    config = resolve("run", given)
+    fields = _fields(config)
+    name = config.options.adapter or default_adapter(config.options.task)
+    settings = (
+        fields.get("settings", {}) if name == (fields.get("adapter") or default_adapter(config.options.task)) else {}
+    )
+    known = adapter_defaults(name)
+    values = {f"adapter.{key}": value for key, value in settings.items() if key in known}
+    views = asdict(fields["views"]) if "views" in fields else {}
+    values |= {f"clip.{key}": value for key, value in views.items() if value != getattr(Views(), key)}
+    return fields.get("protocol", ""), values
+
+
+def _fields(config: Config) -> Mapping[str, Any]:
+    """`protocol`, `views`, `adapter` and `settings` of the task."""
+    with contextlib.suppress(UserError, OSError):
+        task = load_task(config)
+        return {name: getattr(task, name) for name in ("protocol", "views", "adapter", "settings")}
+    name = plugins.display_name(config.options.task)
+    key = known_keys("run", config.options.task).get("data.protocol")
+    if key and get_args(key.type) == get_args(protocols.Name):
+        with contextlib.suppress(UserError, KeyError):
+            return protocols.prescribed(config.data.get("protocol", key.default), name)
+    return {}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from evalkit import encoders, plugins
-from evalkit.api import Augment, Encoder, FeatureSpec, Score, Task, Views
+from evalkit.api import Augment, Clip, Encoder, FeatureSpec, Score, Task, Views
 from evalkit.config.config import Config
 from evalkit.config.keys import Key, adapter_defaults, adapter_keys, default_adapter, settings_class
 from evalkit.config.parse import check_value
@@ -25,16 +25,17 @@ from evalkit.features.sources import resolve_views
 from evalkit.heads import boxes
 from evalkit.heads.adapter import Adapter
 from evalkit.language.served import is_address
-from evalkit.pipeline.settings import adapter_settings, grid_passes, refuse_grid, refuse_idle
+from evalkit.pipeline.settings import adapter_settings, grid_passes, refuse_grid, refuse_idle, refuse_other
 from evalkit.pipeline.task_data import load_task, raised_at
 from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
 from evalkit.runtime.machine import cores, threads
-from evalkit.runtime.ranks import ALONE, Ranks
+from evalkit.runtime.progress import phase
+from evalkit.runtime.ranks import ALONE, NEEDS_CACHE, Ranks
 from evalkit.tracking.trackers import Trackers
 from evalkit.video.decode import default_decoder
 from evalkit.video.workers import DecodePool
-from evalkit.weights import checkpoint, trained_adapter
+from evalkit.weights import checkpoint, huggingface, trained_adapter
 
 logger = logging.getLogger("evalkit")
 
@@ -130,12 +131,26 @@ def load_runner(config: Config, ranks: Ranks = ALONE) -> EncoderRunner:
         torch.set_num_threads(options.threads or threads(ranks.local_size))
     encoder = config.module
     if encoder is None:
-        encoder = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
+        with phase(f"load the encoder {options.ckpt}"):
+            encoder = encoders.load_encoder(options.ckpt, seed=options.seed, **config.encoder)
+        if ranks.first:
+            _tell_assumed(options.ckpt, encoder.clip)
     digest = checkpoint.sha256(encoder)
     if options.compile:
         encoder.compile()
     batch = (128 if device.type == "cuda" else 16) if options.batch == "auto" else options.batch
     return EncoderRunner(encoder.to(device), digest, device, batch, options.batch == "auto", options.precision)
+
+
+def _tell_assumed(ckpt: str, clip: Clip) -> None:
+    """Says which mean and std an encoder of transformers is fed by where no file of its preprocessor states them."""
+    folder = encoders.folder_of(ckpt)
+    if not folder or not (folder / "config.json").is_file() or huggingface.preprocessor(folder):
+        return
+    if "encoder" not in checkpoint.read_json(folder / "config.json"):  # else it states its clip
+        logger.warning(
+            f"{folder}: no preprocessor's file there, so the family's mean {clip.mean} and std {clip.std} are assumed"
+        )
 
 
 def make_extractor(config: Config, views: Views, runner: EncoderRunner, ranks: Ranks = ALONE) -> FeatureExtractor:
@@ -211,7 +226,7 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
             f"adapter={name} trains the encoder on whole batches, which one process does: leave out devices="
         )
     if ranks.size > 1 and options.cache == "off" and not adapter.trains_encoder:
-        raise UserError("several processes share what they encode through the cache: leave out cache=off")
+        raise UserError(NEEDS_CACHE)
     return Experiment(
         name=display,
         task=task,
@@ -259,11 +274,16 @@ def grid_points(config: Config, task: Task, name: str, fitted_from: Path | None)
     """The settings of each grid point of an adapter; of one point where nothing is swept."""
     kind, defaults = settings_class(name), adapter_defaults(name)
     protocols = name == (task.adapter or default_adapter(config.options.task))  # `task.settings` are of that adapter
+    trained = None
+    if fitted_from:
+        trained = _trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name))
+        for given in (config.adapter, *config.points):
+            refuse_other(given, trained, kind.TRAINED_WITH, fitted_from)
     settings = adapter_settings(
         defaults,
         task.settings if protocols else {},
         config.adapter,
-        trained=_trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name)) if fitted_from else None,
+        trained=trained,
         inference=kind.INFERENCE_SETTINGS,
     )
     points = [{**settings, **point} for point in config.points or ({},)]

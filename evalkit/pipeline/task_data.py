@@ -6,12 +6,14 @@ import inspect
 import logging
 import math
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 from evalkit import plugins
 from evalkit.api import Task
 from evalkit.config.config import Config
 from evalkit.errors import UserError, names_file, one_line
+from evalkit.runtime.progress import phase
 from evalkit.video import places
 
 logger = logging.getLogger("evalkit")
@@ -30,11 +32,14 @@ def load_task(config: Config) -> Task:
     try:
         own = {"expect": meant, "videos": word}
         settings = {key: value for key, value in config.data.items() if own.get(key) is None}
-        with places.searched(named):
+        with places.searched(named), phase(f"read the data of {plugins.display_name(options.task)}"):
             task = plugins.factory("task", options.task)(**settings, **mini)
     except FileNotFoundError as error:
         raise UserError(f"task {options.task}: no file {error.filename}; data.root= says where its data lie") from error
-    except UserError:
+    except UserError as error:
+        if "root" not in config.data and str(error).startswith("data.root="):  # which nobody has said
+            tried = " (or mini=true, which films its own)" if "mini" in parameters(options.task) else ""
+            raise UserError(f"{error}; say where it is, data.root=FOLDER{tried}") from error
         raise
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
@@ -52,16 +57,19 @@ def load_task(config: Config) -> Task:
     return task
 
 
+def parameters(task: str) -> Mapping[str, inspect.Parameter]:
+    """What a task's function takes."""
+    return inspect.signature(plugins.factory("task", task)).parameters
+
+
 def meant_size(config: Config) -> int | None:
     """How many test examples the user says are meant: `data.expect`, unless the task has such a parameter itself."""
-    parameters = inspect.signature(plugins.factory("task", config.options.task)).parameters
-    return None if "expect" in parameters else config.data.get("expect")
+    return None if "expect" in parameters(config.options.task) else config.data.get("expect")
 
 
 def _videos(config: Config) -> tuple[str | None, tuple[Path, ...]]:
     """`data.videos`, unless the task has such a parameter itself, and the places that it names."""
-    parameters = inspect.signature(plugins.factory("task", config.options.task)).parameters
-    word = None if "videos" in parameters else config.data.get("videos")
+    word = None if "videos" in parameters(config.options.task) else config.data.get("videos")
     return word, () if word is None else places.read_places(word)
 
 
@@ -74,8 +82,8 @@ def video_places(config: Config) -> tuple[Path, ...]:
 
 def data_root(config: Config) -> Path | None:
     """The folder or file that the task's data are read from; None where it has none, or is a miniature."""
-    parameters = inspect.signature(plugins.factory("task", config.options.task)).parameters
-    root = config.data.get("root", parameters["root"].default if "root" in parameters else None)
+    taken = parameters(config.options.task)
+    root = config.data.get("root", taken["root"].default if "root" in taken else None)
     return root if isinstance(root, Path) and not config.options.mini else None
 
 

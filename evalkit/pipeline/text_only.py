@@ -150,14 +150,15 @@ def _refuse_idle(config: Config, adapter: str) -> None:
     given = [f"{section}.{key}" for section in ("clip", "encoder") for key in getattr(config, section)]
     given += [f"data.{key}" for key in ("videos",) if config.data.get(key) is not None]
     given += [f"adapter.{key}" for key in config.adapter if key in IDLE_SETTINGS]
+    given += ["controls=true"] if "controls=true" in config.words else []
     defaults = Options(task="", ckpt="")
     given += [key for key in IDLE_OPTIONS if getattr(options, key) != getattr(defaults, key)]
     given += [f"trainer.{f.name}" for f in fields(Trainer) if getattr(config.trainer, f.name) != f.default]
     if given:
         key = {"adapter_from": "adapter.from", "encoder.trust": "trust"}.get(given[0], given[0])
         raise UserError(
-            f"{key} has no effect with ckpt=none: no video is read and nothing is trained, the language model answers "
-            "as it is; leave it out"
+            f"{key} has no effect with ckpt=none: no video is read, nothing is trained and no control is scored, the "
+            "language model answers as it is; leave it out"
         )
     if options.lm == "scratch":
         raise UserError("lm=scratch is trained on videos, and ckpt=none has none: give the folder of a language model")

@@ -17,6 +17,9 @@ from evalkit.errors import in_line, printable
 from evalkit.plugins import display_name
 from evalkit.results.evidence import alike
 
+# In config.yaml, before what a run used of the keys that nobody set; a run's folder is named by what stands above it.
+USED = "# Of these, this run used:\n"
+
 LONGEST_COMMAND = 200_000  # characters; Linux takes no longer word
 _STAMP = re.compile(r"(\d{8}T\d{6}Z)-([0-9a-f]{8})(-\d+)?")
 
@@ -42,8 +45,13 @@ def of_folder(run: Path, record: Mapping[str, Any], config: bytes) -> Iterator[s
     if f"{started.astimezone(UTC):%Y%m%dT%H%M%SZ}" != stamp[1]:
         yield f"provenance.started is {record['provenance']['started']}, but the folder's name says {stamp[1]}"
     # A pass over a grid is named by all of it, and config.yaml is that of the point that was chosen.
-    if _words(record)[:1] != ["sweep"] and hashlib.sha256(config).hexdigest()[:8] != stamp[2]:
+    if _words(record)[:1] != ["sweep"] and _stamp_of(config) != stamp[2]:
         yield f"config.yaml was changed: its sha256 does not begin with {stamp[2]}, as the folder's name says"
+
+
+def _stamp_of(config: bytes) -> str:
+    """What `run_id` made of a config.yaml: of all that stands before what the run used of other keys."""
+    return hashlib.sha256(config.partition(USED.encode())[0]).hexdigest()[:8]
 
 
 def of_selection(record: Mapping[str, Any]) -> Iterator[str]:

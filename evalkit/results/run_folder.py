@@ -137,12 +137,12 @@ def load(run: Path) -> dict[str, Any]:
         if not isinstance(record, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
-        below = _below(run) if isinstance(error, FileNotFoundError) else ""
-        raise UserError(f"{run}: {_broken(RESULT, error)}{below}") from error
+        there = below(run) if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"{run}: {_broken(RESULT, error)}{there}") from error
     return record
 
 
-def _below(folder: Path) -> str:
+def below(folder: Path) -> str:
     """Words on the newest runs below a folder, down to OUT/ENCODER/TASK/RUN; empty if there are none."""
     runs = sorted((file.parent for k in (1, 2, 3) for file in folder.glob("*/" * k + RESULT)), key=lambda run: run.name)
     shown = ", ".join(str(run) for run in runs[:-4:-1])
@@ -184,10 +184,11 @@ def runs(path: Path) -> list[Path]:
         below[:] = sorted(name for name in below if not name.startswith("."))  # hidden: runs that were not finished
         if RESULT in files or PREDICTIONS in files:
             folders.append(Path(folder))
-    for error in unreadable if path.exists() else ():
+    for error in unreadable if path.is_dir() else ():
         logger.warning(f"cannot read the folder {error.filename}: {error.strerror}")
     if not folders:
-        raise UserError(f"no run at or under {str(path)!r}: a run is a folder with {RESULT} in it")
+        missing = "" if path.exists() else ", which does not exist"
+        raise UserError(f"no run at or under {str(path)!r}{missing}: a run is a folder with {RESULT} in it")
     return folders
 
 

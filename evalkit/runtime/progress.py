@@ -1,23 +1,27 @@
-"""Progress of long work: a bar in a terminal, a note now and then where output is piped."""
+"""Progress of long work: a bar in a terminal; lines with the time, now and then, where output is piped."""
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import logging
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO, TypeVar
 
 from evalkit.runtime import notes
 
 T = TypeVar("T")
 
-EVERY = 15.0  # seconds between plain lines
+FIRST, EVERY = 2.0, 15.0  # seconds until the first plain line, and between those that follow
+SHOWN = 0.1  # seconds between changes of a bar
 
 logger = logging.getLogger("evalkit")
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
     """Whether a stream is a terminal; one that is not there, or is closed, is none."""
     return stream is not None and not getattr(stream, "closed", False) and stream.isatty()
 
@@ -30,31 +34,71 @@ def duration(seconds: float) -> str:
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """The items, with progress beside other notes: how many are done, and how many a second."""
-    started = noted = time.monotonic()
+    """The items, with progress beside other notes: how many are done, how many a second, and how long the rest takes.
 
-    def rate(done: int) -> str:
+    Where output is piped, lines come by the clock, not with the items: the first item may take minutes.
+    """
+    started, done = time.monotonic(), 0
+
+    def rate() -> str:
         return f"{done / max(time.monotonic() - started, 0.1):.2f} a second"
 
-    if notes.are_shown() and _is_terminal(sys.stderr):
+    if notes.are_shown() and is_terminal(sys.stderr):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         name, speed = TextColumn("{task.description:<28}"), TextColumn("{task.fields[rate]}")
         columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), speed)
         with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
-            bar = progress.add_task(label, total=total, rate="")
+            bar, changed = progress.add_task(label, total=total, rate=""), started
             for done, item in enumerate(items, 1):
                 yield item
-                progress.update(bar, completed=done, rate=rate(done))
+                if done == total or time.monotonic() - changed > SHOWN:
+                    changed = time.monotonic()
+                    progress.update(bar, completed=done, rate=rate())
         return
-    done = 0
-    for item in items:
-        yield item
-        done += 1
-        if time.monotonic() - noted > EVERY:
-            noted = time.monotonic()
-            left = (noted - started) / done * (total - done)
-            logger.info(f"{label}: {done} of {total}, {noted - started:.0f} s, {rate(done)}, {duration(left)} left")
-    taken = time.monotonic() - started
-    logger.info(f"{label}: {done} of {total} in {taken:.0f} s, {rate(done)}")
+
+    def so_far() -> str:
+        passed = time.monotonic() - started
+        left = f", {duration(passed / done * (total - done))} left" if done else ""
+        return f"{label}: {done:,} of {total:,}, {passed:.0f} s, {rate()}{left}"
+
+    with _lines(so_far):
+        for item in items:
+            yield item
+            done += 1
+    if total:
+        logger.info(f"{label}: {done:,} of {total:,} in {time.monotonic() - started:.0f} s, {rate()}")
+
+
+@contextlib.contextmanager
+def phase(label: str) -> Iterator[None]:
+    """Says, every now and then, that the block is still at it: for work whose end is not known; nothing if it is short.
+
+    Args:
+        label: of the work, such as `read the data of kinetics400`.
+    """
+    started = time.monotonic()
+    with _lines(lambda: f"{label}: {time.monotonic() - started:.0f} s so far"):
+        yield
+
+
+@contextlib.contextmanager
+def _lines(line: Callable[[], str]) -> Iterator[None]:
+    """Logs a line with the time of day by the clock while the block runs."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        wait = FIRST
+        while not ended.wait(wait):
+            logger.info(f"{time.strftime('%H:%M:%S')} {line()}")
+            wait = EVERY
+
+    # In this thread's context: whether its notes are shown counts for the lines, too.
+    teller = threading.Thread(target=contextvars.copy_context().run, args=(tell,), daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()

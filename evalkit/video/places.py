@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,10 @@ MOST_PLACES = 100_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
-_search: ContextVar[tuple[tuple[Path, ...], dict[Any, Any]]] = ContextVar("search", default=((), {}))
+_NOWHERE: tuple[tuple[Path, ...], dict[Any, Any]] = ((), {})  # while no task is made by `searched`
+_search: ContextVar[tuple[tuple[Path, ...], dict[Any, Any]]] = ContextVar("search", default=_NOWHERE)
+
+logger = logging.getLogger("evalkit")
 
 
 def named() -> tuple[Path, ...]:
@@ -34,6 +38,14 @@ def named() -> tuple[Path, ...]:
 def listings() -> dict[Any, Any]:
     """What was found in these places so far, so that they are listed once."""
     return _search.get()[1]
+
+
+def tell(message: str) -> None:
+    """Warns, and while one task is made only once, however many of its splits list the same place."""
+    told: set[str] = set() if _search.get() is _NOWHERE else _search.get()[1].setdefault("told", set())
+    if message not in told:
+        logger.warning(message)
+    told.add(message)
 
 
 @contextmanager

@@ -187,6 +187,24 @@ def read_outline(path: Path, *, trust: bool = False) -> dict[str, Tensor]:
     return sets.get(_first_set(sets), {}) if sets else {}
 
 
+# Where training checkpoints say how far they are; Lightning's names first.
+PROGRESS = {"epoch": ("epoch",), "step": ("global_step", "step", "iteration", "iter")}
+
+
+def training_progress(path: Path) -> dict[str, int]:
+    """`epoch` and `step` as a training checkpoint states them, without its tensors; empty where it states none."""
+    if path.suffix not in (".pt", ".pth", ".ckpt", ".bin", ".tar") or not path.is_file():
+        return {}
+    try:
+        bounded.check_archive(path)
+        state = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except Exception:  # whatever its pickle holds: it was read, or refused, as weights before
+        return {}
+    state = state if isinstance(state, dict) else {}
+    found = {name: next((state[key] for key in keys if key in state), None) for name, keys in PROGRESS.items()}
+    return {name: value for name, value in found.items() if type(value) is int and value >= 0}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file.
 

@@ -44,16 +44,17 @@ def fetch(name: str) -> Path:
         UserError: there is no such model, or the hub cannot be reached and the model is not in the local cache; or it
             is an adapter of PEFT.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     model, _, revision = name.partition("@")
     try:
         folder = Path(snapshot_download(model, revision=revision or None, allow_patterns=_FILES, etag_timeout=10))
     except Exception as error:  # the hub's, the network's, the disk's
-        raise UserError(
-            f"{name}: no such file or folder here, and the hub does not give it: {one_line(error, 200)}. Give a local "
-            f"folder, or fetch it where there is a network: hf download {model}"
-        ) from error
+        told = f", and the hub does not give it: {one_line(error, 200)}. Give"
+        if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1":
+            told = ", nor in the cache of the hub, and HF_HUB_OFFLINE is set: unset it, give"
+        mend = f"a local folder, or fetch it where there is a network: hf download {model}"
+        raise UserError(f"{name}: no such file or folder here{told} {mend}") from error
     peft_adapters.refuse_folder(folder, name)
     return folder
 
@@ -280,7 +281,7 @@ def read_clip(folder: Path, default: Clip, shift: float = 0.0) -> Clip:
     Raises:
         UserError: a file states something that no clip can express.
     """
-    values = _preprocessor(folder)
+    values = preprocessor(folder)
     mean, std = default.mean, default.std
     low, high = default.value_range
     try:
@@ -374,7 +375,7 @@ def quietly() -> Iterator[None]:
             talk.enable_progress_bar()
 
 
-def _preprocessor(folder: Path) -> dict[str, Any]:
+def preprocessor(folder: Path) -> dict[str, Any]:
     """What the first preprocessor's file of a folder states, in transformers' own order; empty where there is none."""
     for name in ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, suggest, suggest_key
 from evalkit.results.rows import Row
 from evalkit.results.scores import is_rank, measure, resolve, task_files
 from evalkit.results.table import language_model_of
@@ -62,7 +62,10 @@ def export(overrides: Sequence[str]) -> int:
     for override in overrides:
         key, equals, value = override.partition("=")
         if key not in options or not equals:
-            raise UserError(f"export takes to=, results=, out= and task=, got {override!r}.{suggest(key, options)}")
+            near = suggest_key(
+                override.replace("format=", "to="), options, "to" if override in formats() else "results"
+            )
+            raise UserError(f"export takes to=, results=, out= and task=, got {override!r}.{near}")
         options[key] = value
     name, known = options["to"].replace("-", "_"), formats()
     if not name:

@@ -42,6 +42,7 @@ def test_every_part_has_one_aligned_line() -> None:
     assert report["PyAV"].startswith(f"{version('av')}, FFmpeg ")
     assert report["decord"].startswith(("decord2 ", "decord ", "none: "))
     assert report["memory"].endswith("iB")
+    assert doctor.main([]) == 0
 
 
 def test_a_broken_part_takes_no_other_line_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +114,7 @@ def test_a_file_in_place_of_the_cache_is_told(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "file").touch()
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "file"))
     assert lines()["cache"] == f"broken: {tmp_path / 'file'} is a file; let EVALKIT_CACHE name a folder"
+    assert doctor.main([]) == 1
 
 
 def test_a_cache_that_may_not_be_looked_at_names_it_and_no_installation(monkeypatch: pytest.MonkeyPatch) -> None:

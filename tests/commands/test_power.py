@@ -1,6 +1,10 @@
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from evalkit import plugins
 from evalkit.cli import main
 from evalkit.metrics.bootstrap import mean
 from evalkit.metrics.power import detectable_difference, required_samples
@@ -57,7 +61,7 @@ def test_the_number_of_samples_stands_for_a_task_whose_data_are_elsewhere(capsys
     ("words", "told"),
     [
         (["samples=0.5"], "samples=0.5: expected a whole number from 2"),
-        (["samples=50", "task=egoschema"], "samples=50: or task=, which counts them itself"),
+        (["samples=50", "task=egoschema"], "samples=50: leave it out, task=egoschema counts them itself"),
         (["diference=2"], "Did you mean 'difference'?"),
         (["difference=x"], "difference=x: expected a number"),
         (["diff=2"], "got diff=2. Did you mean 'difference'?"),
@@ -73,3 +77,17 @@ def test_a_mistake_is_told_in_one_line(words: list[str], told: str, capsys: pyte
     assert main(["power", *words]) == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1
+
+
+def test_a_task_whose_size_is_published_needs_no_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = plugins.module_and_factory("task", "egoschema")[0]
+    monkeypatch.setattr(module, "DATA", SimpleNamespace(sizes={"test": (500, 5_031)}), raising=False)
+    assert main(["power", "task=egoschema"]) == 0
+    told = capsys.readouterr().out
+    assert "egoschema as published, each sample taken as of a video of its own: 500 samples of 500 videos" in told
+    assert main(["power", "task=egoschema", "data.root=nowhere"]) == 2  # which is meant
+    monkeypatch.setattr(module, "DATA", SimpleNamespace(sizes={}))
+    assert main(["power", "task=egoschema"]) == 2

@@ -247,14 +247,17 @@ def test_a_task_that_names_no_adapter_is_probed() -> None:
     [
         (["adapter.lr=fast"], "adapter.lr=fast: expected a number"),
         (["adapter.lr="], "adapter.lr=: expected a number"),
-        (["adapter.lr=1e-4,1e-3"], "adapter.lr=1e-4,1e-3: expected a number"),
+        (
+            ["adapter.lr=1e-4,1e-3"],
+            "adapter.lr=1e-4,1e-3: expected a number; evalkit sweep tries several, adapter.lr=1e-4,1e-3",
+        ),
         (["adapter.heads=2.5"], "adapter.heads=2.5: expected a whole number"),
         (["adapter.heads=1_0"], "adapter.heads=1_0: expected a whole number"),
         (["adapter.betas=1"], "adapter.betas=1: expected 2 values [a,b], each a number"),
         (["adapter.betas=1,b"], "adapter.betas=1,b: expected 2 values [a,b], each a number"),
         (["clip.frames=few"], "clip.frames=few: expected a whole number or none"),
-        (["controls=yes"], "controls=yes: expected true or false"),
-        (["mini=True"], "mini=True: expected true or false"),
+        (["controls=yes"], "controls=yes: expected true or false. Did you mean controls=true?"),
+        (["mini=True"], "mini=True: expected true or false. Did you mean mini=true?"),
         (["out="], "out=: expected a path"),
         (["batch=0"], "batch=0: expected a whole number above 0"),
         (["clip.fps=0"], "clip.fps=0: expected a number above 0"),
@@ -266,7 +269,7 @@ def test_a_task_that_names_no_adapter_is_probed() -> None:
             "clip.sampling=unifrom is not one of uniform, segments, linspace, middle, interleaved, fps, dense, "
             "leading. Did you mean 'uniform'?",
         ),
-        (["device=gpu"], "device=gpu is not one of auto, cpu, cuda, mps."),
+        (["device=gpu"], "device=gpu is not one of auto, cpu, cuda, mps. Did you mean 'cuda'?"),
         (["clip.crops=2"], "clip.crops=2 is not one of 1, 3."),
         (["lr=1"], "unknown key 'lr'. Did you mean 'adapter.lr'?"),
         (["--lr=1"], "unknown key '--lr'. Did you mean 'adapter.lr'?"),
@@ -282,7 +285,8 @@ def test_a_task_that_names_no_adapter_is_probed() -> None:
         (
             ["qqq=1"],
             "unknown key 'qqq'. Known: task, ckpt, adapter, mini, lm, log, out, seed, device, devices, nodes, workers, "
-            "threads, batch, precision, compile, cache, canary, trained_on, trust, controls, time_limit, decoder",
+            "threads, batch, precision, compile, cache, canary, trained_on, trust, confirm, controls, time_limit, "
+            "decoder",
         ),
         (["batch=1", "batch=2"], "batch is given twice: batch=1 and batch=2"),
         (["batch"], "expected key=value, got 'batch'."),
@@ -365,4 +369,4 @@ def test_a_word_that_is_a_task_is_recognized(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(evalkit, "__path__", [evalkit.__path__[0], str(tmp_path)])
     assert message(["egoschema", "ckpt=demo"]) == "expected key=value, got 'egoschema'. Did you mean 'task=egoschema'?"
     told = message(["task=egoshema", "ckpt=demo"])
-    assert told == "no task named 'egoshema'. Did you mean 'egoschema'? Known: egoschema"
+    assert told == "no task named 'egoshema'. Did you mean 'egoschema'? `evalkit list tasks` shows all"

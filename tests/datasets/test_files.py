@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.datasets.files import class_number, read_json, read_lines, read_table, time_span
+from evalkit.datasets.files import class_number, find_file, read_json, read_lines, read_table, time_span
 from evalkit.errors import UserError
 
 
@@ -214,3 +214,21 @@ def test_a_list_that_is_none_is_refused_at_its_line(tmp_path: Path, line: str) -
         UserError, match=r"list.txt, line 2 (has more than|holds a NUL).*, so it is no list, or damaged"
     ):
         list(read_lines(tmp_path / "list.txt"))
+
+
+def test_a_root_beside_the_data_is_told_with_theirs(tmp_path: Path) -> None:
+    (tmp_path / "k400/annotations").mkdir(parents=True)
+    (tmp_path / "k400/annotations/train.csv").touch()
+    names = ("train.csv", "annotations/train.csv")
+
+    def told(root: Path) -> str:
+        with pytest.raises(UserError) as caught:
+            find_file(root, *names)
+        return str(caught.value).partition("has no train.csv or annotations/train.csv")[2]
+
+    assert told(tmp_path) == f". Did you mean data.root={tmp_path / 'k400'}?"
+    (tmp_path / "k400/videos").mkdir()
+    assert told(tmp_path / "k400/videos") == f". Did you mean data.root={tmp_path / 'k400'}?"
+    (tmp_path / "k400/annotations/train.csv").unlink()
+    assert told(tmp_path) == "; found there: k400/"
+    assert told(tmp_path / "k400/videos") == "; it is empty"

@@ -130,6 +130,16 @@ def test_a_masked_model_is_refused_by_its_folder(copy: Path) -> None:
         assert "is not causal" in refusal(copy)
 
 
+def test_an_encoder_with_a_decoder_is_called_so(copy: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    shape: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 200}
+    T5ForConditionalGeneration(T5Config(**shape)).save_pretrained(copy)
+    told = refusal(copy)
+    assert "t5 is an encoder and a decoder: give one that reads from left to right, such as Llama" in told
+    assert len(told) < 300
+
+
 def test_half_precision_is_that_of_the_weights_and_likelihoods_are_near(lm: Path) -> None:
     asked = [Continuation(0, "What happens?", text) for text in ("a red ring grows", "a blue square")]
     whole = LanguageModel(*load(str(lm))).loglikelihoods(asked)

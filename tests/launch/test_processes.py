@@ -162,7 +162,9 @@ def test_what_processes_cannot_share_is_told(
     assert "nodes=2: evalkit starts processes on its own machine only" in capsys.readouterr().err
     assert main(["run", *words, "devices=2", "cache=off", "canary=false"]) == 2
     (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("evalkit: ")]
-    assert told == "evalkit: several processes share what they encode through the cache: leave out cache=off"
+    assert (
+        told == "evalkit: several processes share what they encode through the cache: leave out cache=off, or devices="
+    )
     with pytest.raises(UserError, match=r"^devices=2: other processes cannot load a module in memory"):
         module = cast(nn.Module, evalkit.load_encoder("random:vivit_demo"))
         evalkit.run("folder", module, data={"root": world / "videos.csv"}, devices=2)

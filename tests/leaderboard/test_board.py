@@ -320,7 +320,7 @@ def test_the_page_of_a_folder_is_its_readme_unless_told(tmp_path: Path, capsys: 
         (
             ["result=x"],
             "leaderboard takes results=, out=, others=, videos=, task=, signers=, got 'result=x'."
-            " Did you mean 'results'?",
+            " Did you mean 'results=x'?",
         ),
         (["results"], "leaderboard takes results=, out=, others=, videos=, task=, signers=, got 'results'"),
         (["results=nothing"], "no run at or under 'nothing'"),

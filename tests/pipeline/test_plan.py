@@ -1,5 +1,6 @@
 """What a run would take: its counts are those of the run, and what does not fit is said with what would."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ import torch
 
 from evalkit.cli import main
 from evalkit.commands import plan as command
+from evalkit.errors import UserError
 from evalkit.pipeline import plan, rates
 from evalkit.pipeline.plan import Plan
 from evalkit.pipeline.rates import Rates, Reading
 from evalkit.results import run_folder
+from evalkit.runtime import machine
 from tests.pipeline.tiny_world import probe_words, run, world
 
 __all__ = ["world"]
@@ -120,6 +123,50 @@ def test_a_long_run_says_in_a_line_what_it_is_about_to_encode(
     assert line.endswith(" GB of 50 GB (evalkit plan says more)")
     run(tmp_path / "again", *words)
     assert "to encode: " not in capsys.readouterr().err
+
+
+class Asked(io.StringIO):
+    """What a user types, or sees, at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_at_a_terminal_the_user_is_asked_before_each_epoch_encodes_anew() -> None:
+    outlook = plan.Outlook("to encode: 9 parts", "EVALKIT_CACHE_GB= above 70 GB stores them")
+    for answer in ("y\n", "Yes\n"):
+        plan.confirm(outlook, Asked(answer), seen := Asked())
+        assert seen.getvalue().endswith("EVALKIT_CACHE_GB= above 70 GB stores them. Go on? [y/N]\n")
+    for answer in ("n\n", "\n", ""):
+        with pytest.raises(
+            UserError, match=r"^nothing was begun; confirm=true goes on all the same, and EVALKIT_CACHE_"
+        ):
+            plan.confirm(outlook, Asked(answer), Asked())
+
+
+@pytest.mark.parametrize("stdin", [None, io.StringIO("y\n")])
+def test_where_nobody_can_be_asked_a_word_says_yes(stdin: io.StringIO | None) -> None:
+    with pytest.raises(UserError) as caught:
+        plan.confirm(plan.Outlook("to encode: 9 parts, about 30 h", "cache=on stores them"), stdin, Asked())
+    assert str(caught.value) == (
+        "nothing was begun, since each epoch would encode the videos again: to encode: 9 parts, about 30 h; "
+        "confirm=true goes on all the same, and cache=on stores them"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("decoding_here")
+def test_a_piped_run_that_would_encode_in_each_epoch_needs_confirm(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan, "LONG", 10)
+    monkeypatch.setattr(machine, "free_memory", lambda: 0)
+    monkeypatch.setenv("EVALKIT_CACHE_GB", "1e-6")
+    words = ["run", *words, f"out={tmp_path / 'out'}", "canary=false"]
+    assert main(words) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "and each epoch encodes train again" in told and "; confirm=true goes on all the same, and EVALKIT_C" in told
+    assert main([*words, "confirm=true"]) == 0
 
 
 @pytest.mark.slow

@@ -73,7 +73,8 @@ def test_a_run_that_can_read_nothing_is_an_error_and_no_score_of_zero(
     words = ["task=folder", f"data.root={tmp_path / 'videos.csv'}", f"ckpt={tiny}", "adapter.epochs=0", "workers=1"]
     out = tmp_path / "out"
     told = mistake(capsys, *words, f"out={out}")
-    assert told == f"none of the videos of the 4 test examples is there, the first would be {tmp_path / '0.mp4'}"
+    first = f"none of the videos of the 4 test examples is there, the first would be {tmp_path / '0.mp4'}; "
+    assert told == f"{first}data.videos=FOLDER says where they lie"
     for i in range(4):
         (tmp_path / f"{i}.mp4").write_bytes(b"no film at all")
     assert main(["run", *words, "canary=false", f"out={out}"]) == 2
@@ -107,8 +108,8 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"task": "foldr"}, "no task named 'foldr'. Did you mean 'folder'? Known: "),
-        ({"adapter": "prob"}, "no adapter named 'prob'. Did you mean 'probe'? Known: "),
+        ({"task": "foldr"}, "no task named 'foldr'. Did you mean 'folder'? `evalkit list tasks` shows all"),
+        ({"adapter": "prob"}, "no adapter named 'prob'. Did you mean 'probe'? `evalkit list adapters` shows all"),
         ({"ckptt": "demo"}, "unknown key 'ckptt'. Did you mean 'ckpt'?"),
         ({"adapter.lrr": "1"}, "unknown key 'adapter.lrr'. Did you mean 'adapter.lr'?"),
         ({"adapter.lr": "fast"}, "adapter.lr=fast: expected a number"),
@@ -122,7 +123,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ({"adapter.heads": "5"}, "adapter.heads=5 does not divide the encoder's width 24; use one of [1, 2, 3, 4, 6, "),
         ({"adapter": "multiple_choice"}, "adapter=multiple_choice needs questions with options; this task has none"),
         ({"adapter.from": "/no/where"}, "adapter.from=/no/where: no trained adapter probe there ("),
-        ({"out": __file__}, f"out={__file__}: cannot write there: "),
+        ({"out": __file__}, f"out={__file__} is a file; name a folder for the results, such as out="),
         ({"device": "mps"} if not torch.backends.mps.is_available() else {"device": "x"}, "device="),
     ],
 )

@@ -120,6 +120,8 @@ def test_a_changed_language_model_is_found_by_validation(blind: Path, tmp_path: 
         (["devices=2"], "devices has no effect with ckpt=none"),
         (["data.videos=/somewhere"], "data.videos has no effect with ckpt=none"),
         (["encoder.prefix=model"], "encoder.prefix has no effect with ckpt=none"),
+        (["controls=true"], "controls=true has no effect with ckpt=none: no video is read, nothing is trained and no"),
+        (["adapter.stop=line"], "adapter.stop=line has no effect with adapter.scorer=likelihood"),
         (["trust=true"], "trust has no effect with ckpt=none"),
         (["adapter=captioner", "lm=scratch"], "lm=scratch is trained on videos, and ckpt=none has none"),
         (["lm=no/such/folder"], "lm=no/such/folder: no such folder"),

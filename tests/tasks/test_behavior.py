@@ -276,7 +276,7 @@ def test_malformed_files_of_fly_vs_fly_are_told(roots: Callable[[str], Path]) ->
     write(root / "test.txt", "Courtship/movie8\n")
     assert refusal("fly_vs_fly", root) == f"{root}/test.txt, line 1: no folder {root}/Courtship/movie8"
     (root / "test.txt").unlink()
-    assert refusal("fly_vs_fly", root) == f"data.root={root} has no test.txt"
+    assert refusal("fly_vs_fly", root).startswith(f"data.root={root} has no test.txt")
 
 
 def test_classes_that_are_missing_or_two_annotations_of_one_session_are_told(roots: Callable[[str], Path]) -> None:

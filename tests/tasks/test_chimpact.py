@@ -180,7 +180,7 @@ def test_files_that_are_missing_or_no_json_or_named_otherwise_are_told(root: Pat
     write(file, text[:50])
     assert refusal("chimpact", root).startswith(f"cannot read {file} as JSON: ")
     file.unlink()
-    assert refusal("chimpact", root) == f"data.root={root} has no labels/{TEST}.json"
+    assert refusal("chimpact", root).startswith(f"data.root={root} has no labels/{TEST}.json")
     write(file, text)
     other = write(root / "labels" / "chimps.json", text)
     assert refusal("chimpact", root).startswith(f"{other}: not as published: ValueError")

@@ -141,7 +141,7 @@ def test_files_that_are_missing_are_told(ego: Callable[..., Path], tmp_path: Pat
     assert refusal("egoschema", root=root) == f"{root} has no subset_answers.json: add it, or say data.subset=false"
     assert [example.target for example in make("egoschema", root=root, subset=False).test] == [None] * 3
     (root / "questions.json").unlink()
-    assert refusal("egoschema", root=root) == f"{root} has neither questions.json nor a csv of the questions"
+    assert refusal("egoschema", root=root) == f"data.root={root} has neither questions.json nor a csv of the questions"
     (root / "questions.csv").write_bytes(b"video_name\xff\n")
     assert refusal("egoschema", root=root).startswith(f"cannot read {root / 'questions.csv'} as a table: ")
 

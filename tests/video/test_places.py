@@ -183,3 +183,15 @@ def test_a_task_that_does_not_look_there_is_told(
 def test_a_miniature_has_its_own_videos(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "task=folder", "mini=true", "data.videos=x"]) == 2
     assert "data.videos=x has no effect with mini=true" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_a_tar_is_told_once_for_all_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "x.tar").write_bytes(member("a.mp4", b"a" * 5000)[:-3000])
+    with places.searched(()):
+        for _split in ("train", "test"):
+            assert find_videos(tmp_path) == {"a": [tmp_path / "x.tar" / "a.mp4"]}
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "1 members past its end cannot be read"
+    ]
+    find_videos(tmp_path)  # of another task
+    assert len(caplog.records) == 2

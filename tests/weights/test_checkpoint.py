@@ -80,3 +80,21 @@ def test_an_outline_has_names_and_shapes_and_no_values(tmp_path: Path, zipped: b
     }
     (tmp_path / "x.pt").write_bytes(b"torn")
     assert checkpoint.read_outline(tmp_path / "x.pt") == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"epoch": 3, "global_step": 1_200, "state_dict": {"w": torch.ones(2)}}, {"epoch": 3, "step": 1_200}),
+        ({"model": {"w": torch.ones(2)}, "step": 7}, {"step": 7}),
+        ({"epoch": 1.5, "step": -1, "model": {}}, {}),
+        ({"w": torch.ones(2)}, {}),
+        ([1], {}),
+    ],
+)
+def test_a_training_checkpoint_says_how_far_it_was(state: object, told: dict[str, int], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "last.ckpt")
+    assert checkpoint.training_progress(tmp_path / "last.ckpt") == told
+    (tmp_path / "cut.ckpt").write_bytes((tmp_path / "last.ckpt").read_bytes()[:100])
+    for name in ("cut.ckpt", "gone.ckpt", "x.safetensors"):
+        assert checkpoint.training_progress(tmp_path / name) == {}

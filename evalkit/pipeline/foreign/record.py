@@ -55,7 +55,7 @@ def score_predictions(words: Sequence[str]) -> Path:
             known = "task=, data.*, mini=, config=, out= and name="
             raise UserError(f"score predictions=FILE takes {known}, got {word}.{near}")
         rest.append(word)
-    config = resolve("check", rest)
+    config = resolve("check", rest, called="score predictions=FILE")
     file = Path(given["predictions"]).expanduser()
     predictions = read_predictions(load_task(config), file)
     task = predictions.task
