@@ -14,7 +14,7 @@ from evalkit.launch import cells, sweep
 from evalkit.launch.cells import Cell, Jobs
 from evalkit.launch.sweep import Done
 from evalkit.metrics import videoglue
-from evalkit.pipeline.runner import path_name
+from evalkit.pipeline.described import path_name
 from evalkit.results.table import columns, decimal, interval
 
 logger = logging.getLogger("evalkit")

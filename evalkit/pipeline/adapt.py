@@ -13,9 +13,9 @@ from evalkit.config.config import Config
 from evalkit.datasets import training_data
 from evalkit.errors import UserError
 from evalkit.pipeline import preflight
+from evalkit.pipeline.described import training_data_of
 from evalkit.pipeline.runner import tracked
 from evalkit.pipeline.setup import Experiment, frozen_parts, prepare
-from evalkit.pipeline.trained_on import training_data_of
 from evalkit.pipeline.training.fit import fit_adapter
 from evalkit.results.schema import plain
 from evalkit.runtime import notes

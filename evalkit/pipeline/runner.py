@@ -15,24 +15,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import evalkit
 from evalkit.api import Example, Prediction, Task
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
-from evalkit.config.options import Options, Trainer
 from evalkit.datasets.videos import relative_names
 from evalkit.errors import UserError
-from evalkit.features.exchange.module import PREFIX, FeatureFiles
 from evalkit.features.extract import Cost
-from evalkit.heads.adapter import Adapter
 from evalkit.heads.flops import trainable_flops
 from evalkit.pipeline import plan, preflight
 from evalkit.pipeline.controls import controls_of, measure_control
+from evalkit.pipeline.described import (
+    adapter_record,
+    encoder_name,
+    encoder_record,
+    path_name,
+    place,
+    protocol_of,
+    recorded,
+    tell_seen,
+    training_data_of,
+)
 from evalkit.pipeline.predict import Predictions, predict
 from evalkit.pipeline.settings import used
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.task_data import meant_size, video_places
-from evalkit.pipeline.trained_on import tell_seen, training_data_of
 from evalkit.pipeline.training.fit import fit_adapter
 from evalkit.results import provenance, run_folder, scores, table
 from evalkit.results.evidence import Evidence
@@ -43,16 +49,8 @@ from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.tracking import trackers
 from evalkit.video.decode import default_decoder
 from evalkit.video.media import shown
-from evalkit.weights import checkpoint, trained_adapter
 
 logger = logging.getLogger("evalkit")
-
-# What many checkpoints are called, so that their folder tells more; and folders that tell nothing.
-WEIGHT_FILES = {"model", "pytorch_model", "open_clip_pytorch_model", "open_clip_model", "weights"}
-STATES = {"last", "best", "latest", "final", "checkpoint", "encoder"}
-CHECKPOINT_FOLDERS = {"checkpoints", "checkpoint", "ckpts", "ckpt", "weights"}
-# Settings that came later, with the value that all runs had before: left out, so that protocols are the same as then.
-LATER = {"template": "auto", "stop": "question", "lm_precision": "32", "dual_softmax": 0.0}
 
 
 def run(config: Config, ranks: Ranks = ALONE) -> Path:
@@ -95,7 +93,7 @@ def _run(config: Config, experiment: Experiment, started: datetime, clock: float
         tell_seen(experiment.name, trained_on)
     ranks.wait()
     with tracked(config, experiment, started) as experiment.trackers:
-        encoder = _encoder(experiment, config, findings, trained_on)
+        encoder = encoder_record(experiment, config, findings, trained_on)
         return _measure(config, experiment, controls, encoder, started, clock)
 
 
@@ -135,12 +133,12 @@ def _measure(
         task,
         predicted,
         name=experiment.name,
-        protocol=_protocol(experiment, config.trainer),
+        protocol=protocol_of(experiment, config.trainer),
         encoder=encoder,
         adapter=adapter_record(
             experiment.adapter,
             experiment.adapter_name,
-            {**recorded(experiment.settings), "from": _place(experiment.fitted_from)},
+            {**recorded(experiment.settings), "from": place(experiment.fitted_from)},
             task,
             trainable_flops=trainable_flops(experiment.adapter, experiment.encoder.module, views.frames, views.size),
         ),
@@ -332,93 +330,3 @@ def _quick_reference(task: Task) -> str | None:
         return scores.reference(inspect.unwrap(task.quick_score)) if task.quick_score else None
     except UserError:
         return None
-
-
-def _protocol(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
-    """All that decides what the number means: views, adapter and its settings, few-shot subset."""
-    return {
-        "name": experiment.task.protocol,
-        "views": asdict(experiment.extractor.views),
-        "augment": asdict(experiment.augment) if experiment.augment else None,
-        "adapter": experiment.adapter_name,
-        "settings": {key: value for key, value in recorded(experiment.settings).items() if key != "lm"},
-        **({"transductive": True} if experiment.adapter.transductive else {}),
-        **experiment.adapter.frozen,  # a language model by its weights, wherever it lies
-        **({"shots": trainer.shots} if trainer.shots else _prescribed_shots(experiment.task)),
-        **({"share": trainer.share} if trainer.share < 1 else {}),
-    }
-
-
-def _prescribed_shots(task: Task) -> dict[str, Any]:
-    return {"shots": task.shots, "shots_prescribed": True} if task.shots else {}
-
-
-def _encoder(
-    experiment: Experiment, config: Config, findings: Sequence[Finding], trained_on: Mapping[str, str] | None
-) -> dict[str, Any]:
-    """The encoder's part of the record."""
-    runner, file = experiment.encoder, Path(config.options.ckpt).expanduser()
-    features = {"features": runner.module.record} if isinstance(runner.module, FeatureFiles) else {}
-    training = checkpoint.training_progress(file) if config.module is None else {}
-    return {
-        "name": encoder_name(config.options),
-        "ckpt": config.options.ckpt,
-        "sha256": runner.sha256,
-        "architecture": type(runner.module).__name__,
-        "clip": asdict(runner.module.clip) if runner.module.clip.frames else {},
-        "parameters": sum(p.numel() for p in runner.module.parameters()),
-        "settings": {**config.encoder, "precision": runner.precision, "batch": runner.batch, **features},
-        "canary": [finding._asdict() for finding in findings],
-        **({"training": training} if training else {}),
-        **({} if trained_on is None else {"trained_on": trained_on}),
-    }
-
-
-def recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an adapter as protocol and record have them: without the usual values of later ones."""
-    return {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
-
-
-def adapter_record(
-    adapter: Adapter, name: str, settings: Mapping[str, Any], task: Task, **more: int | None
-) -> dict[str, Any]:
-    """The adapter's part of the record, with the language model that it asks, if any."""
-    language_model = adapter.describe_language_model(task.test[0])
-    return {
-        "name": name,
-        "settings": {**settings, **adapter.frozen},
-        "trainable_parameters": sum(value.numel() for value in trained_adapter.adapter_state(adapter).values()),
-        **({} if language_model is None else {"language_model": language_model}),
-        **({"canary": [finding._asdict() for finding in adapter.findings]} if adapter.findings else {}),
-        **more,
-    }
-
-
-def _place(folder: Path | None) -> str:
-    """Where an adapter came from; what evalkit ships is named within it, not by where it is installed."""
-    home = Path(evalkit.__file__).parent
-    if folder is None or not folder.is_relative_to(home):
-        return str(folder or "")
-    return str(folder.relative_to(home.parent))
-
-
-def encoder_name(options: Options) -> str:
-    """What a run calls its encoder: `encoder.name=`, else by the checkpoint, as letters that any file system takes.
-
-    A folder gives its name. A file of weights that all models call alike gives its folder's; one of training,
-    checkpoints/last.ckpt or epoch=9.ckpt, the run's folder and its own.
-    """
-    path = Path(options.ckpt.removeprefix(PREFIX)).expanduser()
-    if options.encoder_name or not path.is_file():
-        return path_name(options.encoder_name or path.name or options.ckpt)
-    folders = [name for name in reversed(path.absolute().parent.parts) if name.lower() not in CHECKPOINT_FOLDERS]
-    if path.stem.lower() in WEIGHT_FILES:
-        return path_name(folders[0])
-    return path_name(
-        f"{folders[0]}-{path.stem}" if path.suffix == ".ckpt" or path.stem.lower() in STATES else path.stem
-    )
-
-
-def path_name(name: str) -> str:
-    """A name as letters that any file system takes."""
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip(".") or "encoder"

@@ -11,13 +11,15 @@ from typing import Any, get_args
 from evalkit import plugins
 from evalkit.api import Views
 from evalkit.config.config import Config, typed
-from evalkit.config.keys import adapter_defaults, default_adapter, known_keys
-from evalkit.config.parse import resolve
+from evalkit.config.keys import Key, adapter_defaults, default_adapter, known_keys
+from evalkit.config.parse import check_value, resolve
 from evalkit.datasets import protocols
 from evalkit.errors import UserError, printable
 from evalkit.heads.adapter import Adapter, Training
+from evalkit.language.served import is_address
 from evalkit.pipeline.task_data import load_task
 from evalkit.results.consistency import USED
+from evalkit.weights import trained_adapter
 
 # Settings that only matter while an adapter is fitted.
 TRAINING = tuple(field.name for field in fields(Training))
@@ -163,3 +165,19 @@ def _fields(config: Config) -> Mapping[str, Any]:
         with contextlib.suppress(UserError, KeyError):
             return protocols.prescribed(config.data.get("protocol", key.default), name)
     return {}
+
+
+def trained_settings(folder: Path, compatible: Mapping[str, Sequence[str]], keys: Mapping[str, Key]) -> dict[str, Any]:
+    """The settings that an adapter was trained with; of another, compatible one, those that its weights depend on.
+
+    Raises:
+        UserError: one is of another type than its key, or out of its bounds.
+    """
+    stored = trained_adapter.adapter_settings(folder)
+    settings = {key: stored[key] for key in compatible.get(folder.name, stored) if key in stored}
+    if is_address(str(settings.get("lm", ""))):
+        raise UserError(f"{folder / 'adapter.json'} names a server as lm, which only your own words may")
+    for name, value in settings.items():
+        if key := keys.get(f"adapter.{name}"):
+            settings[name] = check_value(str(folder / "adapter.json"), f"adapter.{name}", key, value)
+    return settings

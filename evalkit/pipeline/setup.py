@@ -13,8 +13,7 @@ import torch
 from evalkit import encoders, plugins
 from evalkit.api import Augment, Clip, Encoder, FeatureSpec, Score, Task, Views
 from evalkit.config.config import Config
-from evalkit.config.keys import Key, adapter_defaults, adapter_keys, default_adapter, settings_class
-from evalkit.config.parse import check_value
+from evalkit.config.keys import adapter_defaults, adapter_keys, default_adapter, settings_class
 from evalkit.errors import UserError, one_line
 from evalkit.features.exchange.module import FeatureFiles
 from evalkit.features.exchange.rows import stored_rows
@@ -24,8 +23,14 @@ from evalkit.features.reader import FeatureReader, open_feature_cache
 from evalkit.features.sources import resolve_views
 from evalkit.heads import boxes
 from evalkit.heads.adapter import Adapter
-from evalkit.language.served import is_address
-from evalkit.pipeline.settings import adapter_settings, grid_passes, refuse_grid, refuse_idle, refuse_other
+from evalkit.pipeline.settings import (
+    adapter_settings,
+    grid_passes,
+    refuse_grid,
+    refuse_idle,
+    refuse_other,
+    trained_settings,
+)
 from evalkit.pipeline.task_data import load_task, raised_at
 from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
@@ -276,7 +281,7 @@ def grid_points(config: Config, task: Task, name: str, fitted_from: Path | None)
     protocols = name == (task.adapter or default_adapter(config.options.task))  # `task.settings` are of that adapter
     trained = None
     if fitted_from:
-        trained = _trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name))
+        trained = trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name))
         for given in (config.adapter, *config.points):
             refuse_other(given, trained, kind.TRAINED_WITH, fitted_from)
     settings = adapter_settings(
@@ -359,22 +364,6 @@ def frozen_parts(adapter: Adapter, task: Task, encoder_sha256: str) -> dict[str,
         return of_windows
     of_classes = {"classes": digest_of(task.classes)} if task.classes else {}
     return {"encoder": encoder_sha256, **of_classes, **of_windows}
-
-
-def _trained_settings(folder: Path, compatible: Mapping[str, Sequence[str]], keys: Mapping[str, Key]) -> dict[str, Any]:
-    """The settings that an adapter was trained with; of another, compatible one, those that its weights depend on.
-
-    Raises:
-        UserError: one is of another type than its key, or out of its bounds.
-    """
-    stored = trained_adapter.adapter_settings(folder)
-    settings = {key: stored[key] for key in compatible.get(folder.name, stored) if key in stored}
-    if is_address(str(settings.get("lm", ""))):
-        raise UserError(f"{folder / 'adapter.json'} names a server as lm, which only your own words may")
-    for name, value in settings.items():
-        if key := keys.get(f"adapter.{name}"):
-            settings[name] = check_value(str(folder / "adapter.json"), f"adapter.{name}", key, value)
-    return settings
 
 
 def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:

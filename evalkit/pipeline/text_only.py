@@ -27,9 +27,10 @@ from evalkit.features.key import architecture
 from evalkit.heads.adapter import Adapter
 from evalkit.language.reader import READER_SETTINGS
 from evalkit.pipeline import preflight
+from evalkit.pipeline.described import adapter_record, path_name, recorded
 from evalkit.pipeline.journal import Journal
 from evalkit.pipeline.predict import Predictions, ask
-from evalkit.pipeline.runner import adapter_record, path_name, recorded, write_run
+from evalkit.pipeline.runner import write_run
 from evalkit.pipeline.settings import TRAINING
 from evalkit.pipeline.setup import adapter_builder, find_device, grid_points
 from evalkit.pipeline.task_data import load_task

@@ -17,7 +17,7 @@ from evalkit.errors import UserError
 from evalkit.launch import sweep
 from evalkit.launch.cells import Cell
 from evalkit.launch.local import Ended
-from evalkit.pipeline.runner import path_name
+from evalkit.pipeline.described import path_name
 from evalkit.results import plot, run_folder
 from evalkit.results.table import columns
 from evalkit.runtime import atomic, ranks

@@ -17,7 +17,7 @@ from evalkit.metrics.bootstrap import interval, interval_of
 from evalkit.metrics.bootstrap import mean as mean_of
 from evalkit.metrics.classification import top1_top5
 from evalkit.metrics.text.captions import captions
-from evalkit.pipeline.runner import _place
+from evalkit.pipeline.described import place
 from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from evalkit.results.scores import measure
@@ -366,8 +366,8 @@ def test_what_other_tools_measured_has_a_section_of_its_own(tmp_path: Path) -> N
 
 
 def test_what_evalkit_ships_is_named_without_the_folder_that_it_lies_in(tmp_path: Path) -> None:
-    assert _place(ROOT / "evalkit/demo/adapters/multiple_choice") == "evalkit/demo/adapters/multiple_choice"
-    assert (_place(tmp_path), _place(None)) == (str(tmp_path), "")
+    assert place(ROOT / "evalkit/demo/adapters/multiple_choice") == "evalkit/demo/adapters/multiple_choice"
+    assert (place(tmp_path), place(None)) == (str(tmp_path), "")
 
 
 def test_the_repositorys_board_is_what_its_results_give() -> None:

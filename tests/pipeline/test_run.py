@@ -13,7 +13,7 @@ import pytest
 from evalkit.cli import main
 from evalkit.config.options import Options
 from evalkit.features.sources import Source
-from evalkit.pipeline.runner import encoder_name
+from evalkit.pipeline.described import encoder_name
 from evalkit.results import run_folder, validate
 from evalkit.video.workers import DecodePool
 from tests.given import DATA, real

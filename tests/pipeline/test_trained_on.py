@@ -8,7 +8,7 @@ import pytest
 
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
-from evalkit.pipeline.trained_on import tell_seen, training_data_of
+from evalkit.pipeline.described import tell_seen, training_data_of
 
 
 def of(*words: str) -> dict[str, str] | None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from evalkit.config.keys import adapter_keys
 from evalkit.errors import UserError
-from evalkit.pipeline.setup import _trained_settings
+from evalkit.pipeline.settings import trained_settings
 from evalkit.weights import trained_adapter
 from tests.adapters.test_captioner import captioner
 
@@ -23,7 +23,7 @@ def stored(folder: Path, settings: Any) -> Path:
 def test_settings_of_a_trained_adapter_are_checked_as_words_are(tmp_path: Path) -> None:
     keys = adapter_keys("captioner")
     good = {"latents": 3, "depth": 1, "lr": 1, "join": "prefix", "gate": False, "unknown": 1}
-    assert _trained_settings(stored(tmp_path, good), {}, keys) == {**good, "lr": 1.0}
+    assert trained_settings(stored(tmp_path, good), {}, keys) == {**good, "lr": 1.0}
     for name, value, told in (
         ("latents", "x", "latents=x: expected a whole number"),
         ("latents", 0, "latents=0: expected a whole number above 0"),
@@ -36,7 +36,7 @@ def test_settings_of_a_trained_adapter_are_checked_as_words_are(tmp_path: Path) 
         ("join", "prefi", "is not one of prefix, cross_attention. Did you mean 'prefix'?"),
     ):
         with pytest.raises(UserError) as caught:
-            _trained_settings(stored(tmp_path, {**good, name: value}), {}, keys)
+            trained_settings(stored(tmp_path, {**good, name: value}), {}, keys)
         assert str(caught.value).startswith(f"{tmp_path / 'adapter.json'}: ") and told in str(caught.value)
         assert len(str(caught.value)) < 1000
 

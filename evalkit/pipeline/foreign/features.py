@@ -29,7 +29,7 @@ from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline import preflight
-from evalkit.pipeline.runner import encoder_name
+from evalkit.pipeline.described import encoder_name
 from evalkit.pipeline.setup import adapter_builder, grid_points, load_runner, make_extractor, stored_reader
 from evalkit.pipeline.task_data import load_task
 from evalkit.plugins import display_name
