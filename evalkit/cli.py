@@ -184,14 +184,15 @@ def _main(words: list[str]) -> int:
         print(f"evalkit {evalkit.__version__}")
         return 0
     command, *rest = words
-    commands = sorted(file.stem for file in (Path(__file__).parent / "commands").glob("[!_]*.py"))
-    if command not in commands:
-        raise UserError(f"unknown command {command!r}.{_meant(words, commands)}")
+    rooms = {file.stem: file.parent.name for file in (Path(__file__).parent / "commands").glob("*/[!_]*.py")}
+    if command not in rooms:
+        raise UserError(f"unknown command {command!r}.{_meant(words, sorted(rooms))}")
+    module = f"evalkit.commands.{rooms[command]}.{command}"
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command not in NAMED or len(rest) == 1):
         print(_usage(command), end="")
         return 0
     if command not in WITH_KEYS:
-        return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(rest))
+        return cast(int, importlib.import_module(module).main(rest))
     if {"--help", "-h"} & set(rest):
         from evalkit.config.help import print_keys
 
@@ -211,7 +212,7 @@ def _main(words: list[str]) -> int:
     config = resolve(
         cast(Any, WITH_KEYS[command]), rest, called=command
     )  # before torch loads: a mistyped key is reported at once
-    return cast(int, importlib.import_module(f"evalkit.commands.{command}").main(config))
+    return cast(int, importlib.import_module(module).main(config))
 
 
 def _meant(words: list[str], commands: Sequence[str]) -> str:

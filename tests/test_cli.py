@@ -72,7 +72,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def put_runner(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     """Puts a fake in place of the command's module, which takes its time to import."""
-    module = ModuleType("evalkit.commands.run")
+    module = ModuleType("evalkit.commands.runs.run")
 
     def main(config: Any) -> int:
         run(config)
@@ -133,7 +133,7 @@ def test_work_gets_the_configuration_and_prints_for_itself(
     seen: list[Any] = []
     put_runner(monkeypatch, seen.append)
     if command == "adapt":
-        monkeypatch.setattr("evalkit.commands.adapt.adapt", seen.append)
+        monkeypatch.setattr("evalkit.commands.runs.adapt.adapt", seen.append)
     assert main([command, *WORDS, "adapter.lr=1e-4", "out=o"]) == 0
     assert (seen[0].command, seen[0].adapter, seen[0].options.out) == (command, {"lr": 1e-4}, Path("o"))
     assert capsys.readouterr() == ("", "")
@@ -142,7 +142,7 @@ def test_work_gets_the_configuration_and_prints_for_itself(
 def test_a_mistake_is_told_before_the_work_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "evalkit.commands.run", None)  # importing it would fail
+    monkeypatch.setitem(sys.modules, "evalkit.commands.runs.run", None)  # importing it would fail
     assert mistake(capsys, "run", *WORDS, "lr=1") == "unknown key 'lr'. Did you mean 'adapter.lr'?"
     assert mistake(capsys, "run", "task=egoshema", "ckpt=demo") == (
         "no task named 'egoshema'. Did you mean 'egoschema'? `evalkit list tasks` shows all"
@@ -316,9 +316,9 @@ def test_score_prints_the_table_of_the_scores(
 ) -> None:
     rescored = {"run": "r", "differences": []}
     monkeypatch.setattr(
-        "evalkit.commands.score.rescore", lambda run, files: rescored if run == Path("results/r") else 0
+        "evalkit.commands.results.score.rescore", lambda run, files: rescored if run == Path("results/r") else 0
     )
-    monkeypatch.setattr("evalkit.commands.score.table", lambda result: f"table of {result['run']}")
+    monkeypatch.setattr("evalkit.commands.results.score.table", lambda result: f"table of {result['run']}")
     assert main(["score", "results/r"]) == 0
     assert capsys.readouterr().out == "table of r\n"
 
@@ -327,7 +327,7 @@ def test_validate_prints_every_problem_and_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     problems = {Path("bad"): ["no scores", "no task"], Path("good"): []}
-    monkeypatch.setattr("evalkit.commands.validate.validate", lambda path, files: problems[path])
+    monkeypatch.setattr("evalkit.commands.results.validate.validate", lambda path, files: problems[path])
     assert main(["validate", "good"]) == 0
     assert capsys.readouterr().out == "good: ok\n"
     assert main(["validate", "bad", "good"]) == 1
@@ -335,7 +335,7 @@ def test_validate_prints_every_problem_and_fails(
 
 
 def test_doctor_prints_its_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("evalkit.commands.doctor.report", lambda: "all well")
+    monkeypatch.setattr("evalkit.commands.workspace.doctor.report", lambda: "all well")
     assert main(["doctor"]) == 0
     assert capsys.readouterr().out == "all well\n"
 

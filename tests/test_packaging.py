@@ -186,8 +186,8 @@ LAYERS = (
     ("tasks", "demo", "commands", "callback", "studies"),
     ("cli", "leaderboard"),
 )
-# A file per command, and per adapter, has no other place.
-CROWDED = {"adapters", "evalkit/commands"}
+# A file per adapter has no other place.
+CROWDED = {"adapters"}
 
 
 def test_every_import_leads_down_the_layers_and_packages_make_no_circle() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli import main
-from evalkit.commands.check import DataCheck, Split, _unseen, check, check_data, report
+from evalkit.commands.runs.check import DataCheck, Split, _unseen, check, check_data, report
 from evalkit.config.parse import resolve
 from evalkit.pipeline.task_data import load_task
 from tests.given import make, write

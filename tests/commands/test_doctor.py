@@ -13,7 +13,7 @@ import pytest
 
 import evalkit
 from evalkit import demo
-from evalkit.commands import doctor
+from evalkit.commands.workspace import doctor
 from evalkit.runtime import cache
 
 LABELS = [
@@ -154,7 +154,7 @@ def test_the_demo_encoder_is_told_with_its_size(tmp_path: Path, monkeypatch: pyt
 
 def test_the_doctor_runs_without_a_home() -> None:
     env = {"PATH": os.environ["PATH"], "EVALKIT_CACHE": "/nonexistent/cache"}
-    code = "from evalkit.commands import doctor; print(doctor.report())"
+    code = "from evalkit.commands.workspace import doctor; print(doctor.report())"
     root = Path(evalkit.__file__).parents[1]
     ended = subprocess.run([sys.executable, "-c", code], env=env, cwd=root, capture_output=True, text=True, check=True)
     assert "cache         /nonexistent/cache, holds 0.0 B" in ended.stdout

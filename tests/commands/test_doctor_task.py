@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli import main
-from evalkit.commands import _needs, doctor
+from evalkit.commands.workspace import _needs, doctor
 from evalkit.errors import UserError, install
 from evalkit.weights import huggingface
 

@@ -27,7 +27,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("decoding_here")]
 world = tiny_world.world
 
 # Its first weights come from torch's own generator, in the state in which loading the encoder left it.
-DRAWN = f"adapter={Path(evalkit_package.__file__).parent / 'commands/templates/own_adapter.py'} adapter.epochs=2"
+DRAWN = (
+    f"adapter={Path(evalkit_package.__file__).parent / 'commands/workspace/templates/own_adapter.py'} adapter.epochs=2"
+)
 
 RETRIEVAL = '''
 """Films by what is said of them; of each film two things."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from evalkit.cli import main
-from evalkit.commands import plan as command
+from evalkit.commands.runs import plan as command
 from evalkit.errors import UserError
 from evalkit.pipeline import plan, rates
 from evalkit.pipeline.plan import Plan

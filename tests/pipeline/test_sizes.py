@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from evalkit.api import Example, Task
-from evalkit.commands.check import DataCheck, Split, report
+from evalkit.commands.runs.check import DataCheck, Split, report
 from evalkit.config.parse import resolve
 from evalkit.datasets import suites
 from evalkit.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.commands import doctor
+from evalkit.commands.workspace import doctor
 from evalkit.runtime import filesystem
 
 

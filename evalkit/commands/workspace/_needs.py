@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from evalkit.api import Data
-from evalkit.commands import doctor
+from evalkit.commands.workspace import doctor
 from evalkit.config import keys, parse
 from evalkit.config.config import Config
 from evalkit.errors import DISTRIBUTION, UserError, install, suggest

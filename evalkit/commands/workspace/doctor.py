@@ -30,7 +30,7 @@ def main(words: list[str]) -> int:
     if words and not any(word.startswith("task=") for word in words):
         raise UserError(f"doctor takes nothing, or task=NAME and words of run, got {' '.join(words)}")
     if words:
-        from evalkit.commands import _needs  # which imports what may be broken here
+        from evalkit.commands.workspace import _needs  # which imports what may be broken here
 
         return _needs.main(words)
     told = report()
