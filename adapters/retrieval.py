@@ -295,7 +295,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Retriev
             "sentence-transformers/all-MiniLM-L6-v2, and a pooler is trained to meet it"
         )
     if not text:
-        check_text(encoder)
+        check_text(encoder, task.test[0].text)
     if not (settings.train or text or settings.tune_text) and has_text(encoder):
         if pool != "attentive" or settings.dim:
             raise UserError("adapter.pool and adapter.dim have no effect zero-shot: adapter.train=true trains them")

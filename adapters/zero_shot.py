@@ -96,13 +96,25 @@ class ZeroShot(Adapter):
     def _choice(self, example: Example, video: Tensor) -> Prediction:
         if not example.choices:
             raise UserError(f"adapter=zero_shot: example {example.id} has no choices, and its task no classes")
-        before = f"{example.text} " if self.question and example.text else ""
-        near = self._embed([before + choice for choice in example.choices]) @ video
+        near = self._embed(self._options(example)) @ video
         return Prediction(int(near.argmax()), {"cosines": [round(value, 6) for value in near.tolist()]})
+
+    def _options(self, example: Example) -> list[str]:
+        before = f"{example.text} " if self.question and example.text else ""
+        return [before + choice for choice in example.choices]
+
+    def texts(self, names: Sequence[str]) -> list[str]:
+        """Each of the names in each of the templates."""
+        return [template.replace("{}", name) for name in names for template in self.templates]
+
+    def check_text(self, example: Example) -> None:
+        """Embeds a text as it will be asked, where there is any: what the encoder lacks is told now."""
+        if names := self.classes or self._options(example):
+            check_text(self.encoder, self.texts(names[:1])[0])
 
     def _embed(self, names: Sequence[str]) -> Tensor:
         """Unit vectors (n, E) of names, each the mean over the templates."""
-        texts = [template.replace("{}", name) for name in names for template in self.templates]
+        texts = self.texts(names)
         parts = [self.encoder.encode_text(texts[at : at + TEXTS]) for at in range(0, len(texts), TEXTS)]
         each = F.normalize(torch.cat(parts).float(), dim=-1).view(len(names), len(self.templates), -1)
         return F.normalize(each.mean(1), dim=-1)
@@ -114,13 +126,14 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> ZeroSho
     prompts = settings.prompts
     if not has_text(encoder):
         raise UserError("adapter=zero_shot needs an encoder with a text tower; `evalkit list encoders` says which have")
-    check_text(encoder)
     templates = TEMPLATES.get(prompts) or _read(prompts)
     if not task.classes and prompts in TEMPLATES:
         templates = TEMPLATES["none"]
     refuse_key_frames(task.test)
     several = any(isinstance(example.target, tuple | list) for example in task.test)
-    return ZeroShot(encoder, task.class_texts or task.classes, several, templates, settings.question)
+    made = ZeroShot(encoder, task.class_texts or task.classes, several, templates, settings.question)
+    made.check_text(task.test[0])
+    return made
 
 
 def _read(prompts: str) -> tuple[str, ...]:

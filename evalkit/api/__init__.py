@@ -379,8 +379,8 @@ def has_text(encoder: object) -> bool:
     return callable(getattr(encoder, "encode_text", None)) and getattr(encoder, "text", True) is not None
 
 
-def check_text(encoder: Any) -> None:
-    """Embeds a text with an encoder that has a text tower: what it lacks, such as its tokenizer, is told now.
+def check_text(encoder: Any, text: str) -> None:
+    """Embeds a text of the task with an encoder's text tower: what it lacks, such as its tokenizer, is told now.
 
     Raises:
         UserError: as `encode_text`.
@@ -388,7 +388,7 @@ def check_text(encoder: Any) -> None:
     import torch
 
     with torch.inference_mode():
-        encoder.encode_text(["a video"])
+        encoder.encode_text([text])
 
 
 def __getattr__(name: str) -> Any:

@@ -230,7 +230,7 @@ OTHERS = [
     Mistake("sweep task=folder data.root=videos.csv ckpt=demo lr=1e-4,1e-3", "Did you mean 'adapter.lr'?"),
     Mistake("study unknown", "Known: longvivit_frames, longvivit_memory"),
     Mistake("study longvivit_memory", "give msrvtt.data.root=FOLDER, or mini=true"),
-    Mistake("verify kinetics400", "`evalkit verify list` shows all", "verify list"),
+    Mistake("verify my_encoder_on_ssv2", "`evalkit verify list` shows all", "verify list"),
     Mistake("canary", "canary needs ckpt=..."),
     Mistake("check task=folder data.root=videos.csv ckpt=demo", "unknown key 'ckpt'"),
     Mistake("adapt task=folder data.root=videos.csv ckpt=demo", "adapt needs out=..."),

@@ -43,9 +43,11 @@ def probed(
         given.extend(pixels.clone())
         return encode(self, pixels, *rest)
 
-    with pytest.MonkeyPatch.context() as patch, in_this_process():
-        patch.setattr(EncoderRunner, "encode", spy)
-        words = ["task=folder", f"data.root={labeled}", f"ckpt={tiny}", "adapter.epochs=2", "workers=1", "batch=1"]
+    words = ["task=folder", f"data.root={labeled}", f"ckpt={tiny}", "adapter.epochs=2", "workers=1", "batch=1"]
+    with in_this_process():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(EncoderRunner, "encode", spy)
+            run(tmp_path_factory.mktemp("spied"), *words, "controls=false", "cache=off")  # whatever others have stored
         return run(tmp_path_factory.mktemp("probed"), *words, "controls=false")
 
 

@@ -42,8 +42,9 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 def fits(printed: str) -> bool:
-    """Whether a terminal of 80 columns shows it as it is; a command that is to be copied stays in one line."""
+    """Whether a terminal of 80 columns shows it as it is; what is to be copied stays in one line: a command, a path."""
     lines = [line for line in printed.splitlines() if not line.startswith("evalkit show RUN ")]
+    lines = [line for line in lines if max(map(len, line.split()), default=0) < 40]
     return all(len(line) <= 80 for line in lines) and "\x1b" not in printed
 
 

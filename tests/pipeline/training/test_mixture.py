@@ -107,7 +107,7 @@ def test_each_task_reads_its_own_data_in_the_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"of": "msrvt"}, "no task named 'msrvt'. Did you mean 'msrvtt'?"),
+        ({"of": "msrvt"}, "no task named 'msrvt'. Did you mean one of 'msrvtt', 'msrvtt_qa', 'msrvtt_caption'?"),
         ({"of": "mixture"}, "no task named 'mixture'"),
         ({"of": ""}, "no task named ''"),
         ({"of": "./mine.py"}, "no task named './mine.py'"),
