@@ -61,7 +61,7 @@ def test_pooled_is_that_of_where_it_was_trained(encoder: Any) -> None:
     record = Path("canary.npz")
     if not record.is_file():
         pytest.skip("no canary.npz from where the network was trained: own_encoder.py says how to make it")
-    with np.load(record) as file:
+    with np.load(record, allow_pickle=False) as file:
         video, expected = torch.from_numpy(file["video"]), torch.from_numpy(file["pooled"])
     assert video.shape[0] == encoder.clip.frames and video.shape[1] == video.shape[2] == encoder.clip.size
     pooled = encoder(encoder.clip.normalize(video.permute(0, 3, 1, 2)[None])).pooled[0]
