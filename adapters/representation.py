@@ -33,7 +33,11 @@ class Representation(Adapter):
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The vectors of each example: of its views, and of its windows where it has some."""
         assert features is not None
-        return [Prediction(packed(of.flatten(0, -2).float().cpu().numpy())) for of in features]
+        vectors = (of.flatten(0, -2).float().cpu().numpy() for of in features)
+        return [
+            Prediction(packed(of, f"{example.video.name} {example.span}"))
+            for example, of in zip(examples, vectors, strict=True)
+        ]
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Representation:

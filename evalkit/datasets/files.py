@@ -358,7 +358,10 @@ def check_classes(root: Path, names: Sequence[str], expected: int) -> tuple[str,
         UserError: there are more or fewer than the benchmark has, or two of one name.
     """
     if len(set(names)) != expected or len(names) != expected:
-        raise UserError(f"data.root={root}: its files name {len(set(names))} classes; wanted {expected}")
+        raise UserError(
+            f"data.root={root}: its files name {len(set(names))} classes; wanted {expected}, as published (videos may "
+            "be missing); a few classes of your own are a task=folder, by a csv of path,label,split"
+        )
     return tuple(names)
 
 

@@ -48,7 +48,8 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
     """
     best = _best_five(predictions, targets)
     classes = len(set().union(*best))
-    if len(best) > 1 and 0 < classes <= 5 and all(len(ranked) == classes for ranked in best if ranked):
+    right = all(target in ranked for ranked, target in zip(best, targets, strict=True) if ranked)
+    if len(best) > 1 and 0 < classes <= 5 and right and all(len(ranked) == classes for ranked in best if ranked):
         _warn_every_class(classes)
     return {
         "top1": [float(target in ranked[:1]) for ranked, target in zip(best, targets, strict=True)],

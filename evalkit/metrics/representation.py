@@ -31,7 +31,8 @@ def representation(predictions: Sequence[Any], targets: Sequence[Any]) -> Mappin
     RankMe and uniformity are of the mean over a video's views. LiDAR and alignment compare the views of a video: NaN
     where there is one. All are NaN where fewer than two videos have vectors.
     """
-    vectors = [unpacked(value) for value in predictions]
+    once = _first_of_each(predictions)
+    vectors = [unpacked(value) if place in once else None for place, value in enumerate(predictions)]
     there = np.flatnonzero([one is not None for one in vectors])
     known = [one for one in vectors if one is not None]
     if len({one.shape for one in known}) > 1 or len(known) < 2:
@@ -69,9 +70,24 @@ def representation(predictions: Sequence[Any], targets: Sequence[Any]) -> Mappin
     return scores
 
 
-def packed(vectors: NDArray[np.float32]) -> dict[str, Any]:
-    """Vectors (V, E) as a prediction, which json holds in a third more bytes than they have."""
-    return {"width": vectors.shape[1], "float32": base64.b64encode(vectors.astype("<f4").tobytes()).decode()}
+def packed(vectors: NDArray[np.float32], part: str = "") -> dict[str, Any]:
+    """Vectors (V, E) as a prediction, which json holds in a third more bytes than they have.
+
+    Args:
+        vectors: of the views of a part of a video.
+        part: its name; several examples may ask about it, and it counts once.
+    """
+    encoded = base64.b64encode(vectors.astype("<f4").tobytes()).decode()
+    return {"width": vectors.shape[1], "part": part, "float32": encoded}
+
+
+def _first_of_each(predictions: Sequence[Any]) -> set[int]:
+    """Places of the predictions that are the first of their part of a video; those that name none are all of others."""
+    seen: dict[Any, int] = {}
+    for place, value in enumerate(predictions):
+        named = isinstance(value, Mapping) and value.get("part")
+        seen.setdefault((value["part"], value["float32"]) if named else place, place)
+    return {*seen.values()}
 
 
 def unpacked(prediction: Any) -> Array | None:

@@ -231,7 +231,12 @@ def _make_films(experiment: Experiment, splits: Splits, sample: Sequence[Source]
 
 
 def _rows(experiment: Experiment, spec: FeatureSpec | None, pixels: Sequence[Tensor]) -> Tensor:
-    """What is kept of each part of the sample, (n, V, ...); the pixels themselves where the encoder is trained."""
+    """What is kept of each part of the sample, (n, V, ...); the pixels themselves where the encoder is trained.
+
+    V is the fewest views of any part: an augmented one for training has one, where the test's has all crops and clips.
+    """
+    fewest = min(map(len, pixels))
+    pixels = [part[:fewest] for part in pixels]
     if spec is None:
         return torch.stack([*pixels])
     reader, batch = experiment.reader.reads(spec), max(1, experiment.extractor.batch // len(pixels[0]))
@@ -257,15 +262,16 @@ def _readings(
     room, readings = place.room(cache), []
     for name, spec, wanted, variants in needed:
         size, times, again = 0, 1, 0
+        of_part = 1 if wanted and wanted[0].look else views.clips * views.crops
         if spec in rows:
-            row = rows[spec][0].contiguous()
+            row = rows[spec][0]
+            row = row.repeat(-(-of_part // len(row)), *[1] * (row.ndim - 1))[:of_part].contiguous()
             size = pack(row, spec.layout if spec else "given")[0].nbytes * len(wanted) * len(variants)
             where = "memory" if name == "test" else room.place(row, len(wanted), spec if cache else None)
             times = max(1, experiment.adapter.epochs) if where == "videos" else 1
             again = experiment.adapter.epochs if where == "store" else 0
         stored = _stored(experiment, _Needed(name, spec, wanted, variants), rng)
-        clips = views.clips * views.crops * len(variants)
-        readings.append(Reading(name, len(wanted), clips, stored, size, times, again))
+        readings.append(Reading(name, len(wanted), of_part * len(variants), stored, size, times, again))
     return readings
 
 

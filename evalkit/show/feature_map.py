@@ -52,7 +52,7 @@ def feature_map(opened: Opened, encoded: Encoded, chosen: Sequence[Row]) -> Feat
         even = {round(place * (len(rows) - 1) / (MOST - 1)) for place in range(MOST)}
         rows = [row for place, row in enumerate(rows) if place in even or row.id in own]
     groups_of = {row.id: group(opened, row) for row in rows}
-    examples = [opened.examples[row.id] for row in rows]
+    examples = [opened.examples[row.id] for row in rows if row.id in opened.examples]
     vectors = {example.id: vector(features) for example, features in encoded.features(examples)}
     if len(vectors) < 3:
         raise UserError(

@@ -61,6 +61,8 @@ class Inside:
         Raises:
             UserError: that cannot be shown.
         """
+        if row.id not in self.opened.examples:
+            raise UserError(f"the task has no example {row.id!r}")
         weights, predicted = self._opened().attention(self.opened.examples[row.id])
         return weights, bool(self.opened.answer(predicted) == self.opened.answer(row.prediction))
 

@@ -272,7 +272,8 @@ def end_run(trackers: Trackers, folder: Path, task: str) -> None:
             runs, _ = importlib.import_module("evalkit.leaderboard.runs").collect(folder, plugins.own_task_file(task))
             if runs:
                 page = Path(place) / "page.html"
-                page.write_text(importlib.import_module("evalkit.leaderboard.page").render_page(runs), encoding="utf-8")
+                render = importlib.import_module("evalkit.leaderboard.page.render").render_page
+                page.write_text(render(runs), encoding="utf-8")
                 files.append(page)
         except Exception as error:  # the result stands without its page
             logger.warning(f"log: no page of {folder}: {one_line(error)}")

@@ -121,6 +121,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"rows": [*range(8), 9]}, "entry 8: rows has 9, and there are 9"),
     ({"views": [1] * 9}, "example 'c0' has views [1]; clip.clips=1 clip.crops=1 are 1 of each"),
     ({"spans": [[0.0, 1.0]] * 8}, "wanted an array `spans` (9, 2)"),
+    ({"spans": [[0.0, 1.0]] * 9}, "its span is 0 to 1 s, that of example 'c0' the whole video"),
+    ({"pooled": np.zeros((9, 4), np.longdouble)}, "wanted a float array `pooled` (rows, E); found float128 (9, 4)"),
 ]
 
 
@@ -133,6 +135,31 @@ def test_a_file_that_is_not_as_it_should_be_is_named_in_one_line(
     assert main(["run", f"task={task}", f"ckpt=features:{folder}", "adapter=knn", f"out={folder.parent / 'r'}"]) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("evalkit: ") and message in told
+
+
+def test_a_file_that_was_cut_off_or_lost_is_told(folder: Path) -> None:
+    rows = {"train": 30, "val": 6, "test": 9}
+    (folder / "manifest.json").write_text(json.dumps({"splits": {name: {"rows": n} for name, n in rows.items()}}))
+    FeatureFiles(folder)
+    save(folder / "train.npz", ids=[f"a{k}" for k in range(20)], pooled=vectors(20))
+    with pytest.raises(
+        UserError, match=r"manifest\.json says 30 rows of train, and its files have 20: a file is missing"
+    ):
+        FeatureFiles(folder)
+    (folder / "train.npz").unlink()
+    with pytest.raises(UserError, match="30 rows of train, and its files have 0"):
+        FeatureFiles(folder)
+    (folder / "test.npz").write_bytes((folder / "test.npz").read_bytes()[:300])
+    with pytest.raises(UserError, match=r"cannot read .*test\.npz as npz: .*; it is cut off or damaged"):
+        FeatureFiles(folder)
+
+
+def test_bytes_in_another_order_are_read(folder: Path) -> None:
+    with np.load(folder / "test.npz") as archive:
+        pooled = archive["pooled"]
+    save(folder / "test.npz", pooled=pooled.astype(">f4"))
+    (table,) = (table for table in FeatureFiles(folder).tables if table.split == "test")
+    assert np.array_equal(table.read("pooled", range(9)).numpy(), pooled)
 
 
 def test_pickles_are_never_read(folder: Path) -> None:

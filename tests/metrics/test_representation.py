@@ -116,6 +116,15 @@ def test_failed_videos_have_no_part_and_intervals_hold_the_score() -> None:
     assert [lower_is_better(entry["metric"]) for entry in whole] == [False, False, True, True]
 
 
+def test_a_video_that_several_examples_ask_about_counts_once() -> None:
+    x = views(10, 2, 4).astype(np.float32)
+    once = scores(representation, [Row(str(i), f"{i}.mp4", "", "", packed(one, f"{i}")) for i, one in enumerate(x)], 0)
+    often = [Row(f"{i}-{k}", f"{i}.mp4", "", "", packed(x[i], f"{i}")) for i in range(10) for k in range(1 + i % 3)]
+    assert [entry["value"] for entry in scores(representation, often, 0)] == [entry["value"] for entry in once]
+    alike = [Row(str(i), f"{i}.mp4", "", "", packed(x[0], f"{i}")) for i in range(10)]  # a collapsed encoder's
+    assert scores(representation, alike, 0)[0]["value"] == pytest.approx(1, abs=1e-3)
+
+
 def test_one_view_has_neither_lidar_nor_alignment() -> None:
     rows = [Row(str(i), f"{i}.mp4", "", "", packed(one)) for i, one in enumerate(views(12, 1, 4).astype(np.float32))]
     values = {entry["metric"]: entry["value"] for entry in scores(representation, rows, 0)}

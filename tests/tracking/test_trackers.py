@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,21 @@ class Broken:
         self.calls += 1
         if self.calls == 3:
             raise OSError(28, "No space left on device")
+
+
+def test_the_record_and_the_page_are_handed_over_at_the_end(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def end(values: object, files: Sequence[Path], step: int) -> None:
+        given.extend(file.name for file in files if file.suffix == ".json" or "<html" in file.read_text())
+
+    def nothing(*_: object) -> None:
+        pass
+
+    monkeypatch.setitem(tools.OPEN, "wandb", lambda start: tools.Tracker("wandb", nothing, end, nothing, lambda: ""))
+    monkeypatch.setattr(trackers, "_is_installed", lambda module: True)
+    sweep("log=wandb")
+    assert given == ["result.json", "page.html"]
 
 
 @pytest.mark.filterwarnings("error")

@@ -6,7 +6,7 @@ import base64
 import bisect
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class FeatureFiles(nn.Module):
         self.other_ids = 0
         heights = [len(next(iter(table.arrays.values()))) for table in self.tables]
         self.starts = [0, *itertools.accumulate(heights)][:-1]
+        self._check_rows(heights)
         self._texts = read_texts(folder)
         if self._texts:
             self.encode_text = self._encode_text
@@ -145,6 +146,18 @@ class FeatureFiles(nn.Module):
             )
         return torch.stack([self._texts[text] for text in texts]).float()
 
+    def _check_rows(self, heights: Sequence[int]) -> None:
+        """Raises UserError where the manifest says of a split that it has more rows, or fewer, than its files have."""
+        said = self.manifest.get("splits")
+        for split, of_split in said.items() if isinstance(said, Mapping) else ():
+            rows = of_split.get("rows") if isinstance(of_split, Mapping) else None
+            there = sum(n for table, n in zip(self.tables, heights, strict=True) if table.split == split)
+            if type(rows) is int and rows != there:
+                raise UserError(
+                    f"{self.folder}: {MANIFEST} says {rows:,} rows of {split}, and its files have {there:,}: a file is "
+                    "missing or cut off; get it again, or mend the manifest where so many are meant"
+                )
+
     def _clip(self) -> StoredClip:
         made_by = self.manifest.get("encoder")
         said = made_by.get("clip") if isinstance(made_by, Mapping) else None
@@ -167,11 +180,11 @@ class FeatureFiles(nn.Module):
 
 
 def _digest(file: Path) -> str:
-    """Of a file's bytes; of a large one, of both ends: an archive's has the checksum of each array."""
+    """Of a file's bytes; of a large npz, of both ends, where the checksum of each array stands."""
     with file.open("rb") as opened:
         size = opened.seek(0, 2)
         opened.seek(0)
-        if size <= HASHED:
+        if size <= HASHED or file.suffix != ".npz":
             return hashlib.file_digest(opened, "sha256").hexdigest()
         sha = hashlib.sha256(str(size).encode() + opened.read(1 << 20))
         opened.seek(size - (1 << 20))

@@ -155,11 +155,11 @@ def _of_part(features: FeatureFiles, example: Example, rows: Sequence[_Row], spa
     Raises:
         UserError: there are rows of other spans, where the example is of one, or not one for each view.
     """
-    found = [row for row in rows if row[0] is None or span is None or _same(row[0], span)]
+    found = [row for row in rows if row[0] is None or (span is not None and _same(row[0], span))]
     if views.window and any(row[0] is None for row in rows):
         raise UserError(f"{features}: example {example.id!r} is a sequence of windows: `spans` says which row is which")
     if rows and not found and not views.window:
-        shown, wanted = (f"{start:g} to {end:g} s" for start, end in (rows[0][0] or (0, 0), span or (0, 0)))
+        shown, wanted = (f"{one[0]:g} to {one[1]:g} s" if one else "the whole video" for one in (rows[0][0], span))
         raise UserError(f"{_where(features, rows[0])}: its span is {shown}, that of example {example.id!r} {wanted}")
     if not found:
         return []

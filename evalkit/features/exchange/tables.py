@@ -53,7 +53,7 @@ class Table:
     def read(self, part: Part, rows: Sequence[int]) -> Tensor:
         """The rows (N, ...) of a part."""
         array = self.arrays[part]
-        found = [array[row] if isinstance(array, Tensor) else torch.from_numpy(np.array(array[row])) for row in rows]
+        found = [array[row] if isinstance(array, Tensor) else torch.from_numpy(_native(array[row])) for row in rows]
         return torch.stack(found)
 
 
@@ -162,7 +162,8 @@ def _table(file: Path) -> Table:
     if not arrays:
         raise UserError(f"{file}: wanted an array `pooled`, `frames` or `tokens`; found {', '.join(sorted(content))}")
     for part, array in arrays.items():
-        floats = array.is_floating_point() if isinstance(array, Tensor) else array.dtype.kind == "f"
+        kind = array.dtype
+        floats = array.is_floating_point() if isinstance(array, Tensor) else kind.kind == "f" and kind.itemsize <= 8
         if not floats or array.ndim != DIMENSIONS[part] or 0 in array.shape[1:]:
             dims = {"pooled": "E", "frames": "T', E", "tokens": "T', S, D"}[part]
             raise UserError(f"{file}: wanted a float array `{part}` (rows, {dims}){_found(array)}")
@@ -190,6 +191,11 @@ def _table(file: Path) -> Table:
     )
 
 
+def _native(row: NDArray[Any]) -> NDArray[Any]:
+    """A copy of a row whose bytes are in this machine's order."""
+    return np.array(row, row.dtype.newbyteorder("="))
+
+
 def _integers(file: Path, content: Mapping[str, Any], name: str, count: int) -> NDArray[np.int64] | None:
     values = content.get(name)
     if values is None:
@@ -207,12 +213,18 @@ def _read_npz(file: Path) -> dict[str, Any]:
     """The arrays of an archive; large ones that are not compressed lie on the disk until they are read."""
     try:
         check_archive(file)
-        with np.load(file, allow_pickle=False) as archive, zipfile.ZipFile(file) as members:
+        with (
+            file.open("rb") as opened,  # which numpy would leave open where it is no archive
+            np.load(opened, allow_pickle=False) as archive,
+            zipfile.ZipFile(file) as members,
+        ):
             return {
                 name: _on_disk(file, members.getinfo(f"{name}.npy"), archive) if name in DIMENSIONS else archive[name]
                 for name in archive.files
             }
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, TypeError, SyntaxError) as error:
+    except (EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read {file} as npz: {one_line(error)}; it is cut off or damaged") from error
+    except (OSError, ValueError, KeyError, TypeError, SyntaxError) as error:
         raise UserError(
             f"cannot read {file} as npz: {one_line(error)}; ids are text, np.array(ids, dtype=str)"
         ) from error
