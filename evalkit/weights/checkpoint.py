@@ -74,8 +74,7 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False, lora: boo
     if not sets:
         raise UserError(f"cannot read weights {path}: it holds no state_dict (a mapping of names to tensors)")
     taken = _first_set(sets)
-    added = prefix[1:] if prefix.startswith("+") else ""
-    prefix = "" if added else prefix
+    prefix, _, added = prefix.partition("+")
     names = sets.get(taken, {})
     if prefix and not any(name.startswith(prefix) for name in names):  # it may say which set, too
         names = {f"{part}.{name}": value for part, weights in sets.items() for name, value in weights.items()}
@@ -89,9 +88,10 @@ def read_weights(path: Path, *, prefix: str = "", trust: bool = False, lora: boo
             raise UserError(f"cannot read weights {path}: {name[:200]} is {kind}; save the model with dense tensors")
     if not prefix:
         return Weights({added + name: value for name, value in names.items()})
-    selected = Weights({name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)})
+    found = {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
+    selected = Weights({added + name: value for name, value in found.items()})
     selected.prefix = prefix
-    if selected and all(name.startswith(".") for name in selected):
+    if found and all(name.startswith(".") for name in found):
         raise UserError(f"encoder.prefix={prefix}: every name goes on with a dot. Did you mean {prefix}.?")
     if not selected:
         names = sets.get(taken, names)
@@ -288,8 +288,8 @@ def prefix_advice(missing: Collection[str], names: Collection[str], given: str =
     key = f"{f'ckpt={file} ' if file else ''}encoder.prefix="
     if prefix := shared_prefix(missing, names):
         return f"; give {key}{given}{prefix} (all names that the model wants start with {prefix} there)"
-    if not given and (prefix := shared_prefix(names, missing)):
-        return f"; give {key}+{prefix} (the model's names start with {prefix}, and those in the file do not)"
+    if prefix := shared_prefix(names, missing):
+        return f"; give {key}{given}+{prefix} (the model's names start with {prefix}, and those in the file do not)"
     return ""
 
 

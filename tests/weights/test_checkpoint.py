@@ -98,3 +98,15 @@ def test_a_training_checkpoint_says_how_far_it_was(state: object, told: dict[str
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "last.ckpt").read_bytes()[:100])
     for name in ("cut.ckpt", "gone.ckpt", "x.safetensors"):
         assert checkpoint.training_progress(tmp_path / name) == {}
+
+
+def test_a_prefix_is_taken_off_and_another_put_before(tmp_path: Path) -> None:
+    """A wrapper's names begin otherwise than those of the module that training wrapped."""
+    torch.save({"state_dict": {"model.encoder.a.weight": torch.ones(1), "head.b": torch.ones(1)}}, tmp_path / "x.ckpt")
+    taken = checkpoint.read_weights(tmp_path / "x.ckpt", prefix="model.encoder.+net.")
+    assert [*taken] == ["net.a.weight"]
+    plain = checkpoint.read_weights(tmp_path / "x.ckpt", prefix="model.encoder.")
+    with pytest.raises(
+        UserError, match=r"give encoder\.prefix=model\.encoder\.\+net\. \(the model's names start with net"
+    ):
+        checkpoint.check_names({"net.a.weight": torch.ones(1)}, plain, "x")

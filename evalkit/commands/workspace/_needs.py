@@ -80,6 +80,7 @@ def _libraries(config: Config) -> dict[str, str]:
         "parquet": videos.endswith(".parquet"),
         "s3": videos.startswith("s3://"),
         "url": videos.startswith(("http://", "https://")),
+        **{tracker: tracker != "csv" for tracker in options.log},
     }
     return {extra: "" for extra, wanted in asked.items() if wanted}
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from evalkit.api import Clip, Loading
 from evalkit.encoders.opengvlab.model import VideoTransformer, encoder
-from evalkit.errors import UserError
+from evalkit.errors import UserError, one_line
 from evalkit.heads.own_head import OwnHead
 from evalkit.weights import checkpoint
 from evalkit.weights.checkpoint import Weights
@@ -83,7 +83,10 @@ def pretrained(path: Path, loading: Loading, weights: object = None) -> VideoTra
     if not any(name.startswith(_TEXT) for name in held):
         held = Weights({name: value for name, value in held.items() if not re.match(_BESIDE_TEXT, name)})
     classifier = {name: held.pop(name) for name in list(held) if re.match(rf"{_VISION}(head|fc_norm)\.", name)}
-    settings, clip = _settings(held, path, loading)
+    try:
+        settings, clip = _settings(held, path, loading)
+    except (LookupError, TypeError, ValueError) as error:  # an array that the sizes are read off is missing or none
+        raise UserError(f"{path} holds no whole model of its authors: {one_line(error)}") from error
     with torch.device("meta"):  # a billion random numbers would only be overwritten
         module = encoder(clip, loading.tokenizer, **settings)
     named = Weights({_own_name(name): value for name, value in held.items()})
@@ -92,8 +95,9 @@ def pretrained(path: Path, loading: Loading, weights: object = None) -> VideoTra
     module.to_empty(device="cpu")
     module.load_state_dict(named)
     module.recompute()
-    if {f"{_VISION}head.weight", f"{_VISION}fc_norm.weight"} <= classifier.keys():
-        module.own_head = partial(_own_head, classifier, 1e-5 if module.kind == "internvideo2" else 1e-6)  # type: ignore[assignment]
+    if any(name.startswith(f"{_VISION}head.") for name in classifier):
+        epsilon = 1e-5 if module.kind == "internvideo2" else 1e-6
+        module.own_head = partial(_own_head, classifier, epsilon, path)  # type: ignore[assignment]
     return module
 
 
@@ -285,18 +289,23 @@ def _own_name(name: str) -> str:
     return re.sub(r"^(text_encoder\.|(?=text_proj\.))", "text.", name)
 
 
-def _own_head(weights: Mapping[str, Tensor], epsilon: float) -> OwnHead:
-    """The classifier of a fine-tuned file: a norm and a linear map of pooled. No such file names its classes."""
-    classes, width = weights[f"{_VISION}head.weight"].shape
-    head = nn.Sequential(nn.LayerNorm(width, epsilon), nn.Linear(width, classes))
-    names = {"0.": "fc_norm.", "1.": "head."}
-    given = {
-        f"{own}{part}": weights[f"{_VISION}{name}{part}"].float()
-        for own, name in names.items()
-        for part in ("weight", "bias")
-    }
-    head.load_state_dict(given)
-    return OwnHead(head.eval(), tuple(f"LABEL_{number}" for number in range(classes)))
+def _own_head(weights: Mapping[str, Tensor], epsilon: float, path: Path) -> OwnHead:
+    """The classifier of a fine-tuned file: a norm and a linear map of pooled. No such file names its classes.
+
+    Raises:
+        UserError: weights of it are missing, unexpected, of another shape, NaN or infinite.
+    """
+    given = Weights({name.removeprefix(_VISION): value for name, value in weights.items()})
+    shape = given["head.weight"].shape if "head.weight" in given else ()
+    if len(shape) != 2:
+        raise UserError(f"{path}: head.weight is {tuple(shape) or 'missing'}, wanted (classes, width)")
+    classes, width = shape
+    head = nn.ModuleDict({"fc_norm": nn.LayerNorm(width, epsilon), "head": nn.Linear(width, classes)})
+    checkpoint.check_names(head.state_dict(), given, path)
+    checkpoint.check_finite(given, path)
+    head.load_state_dict({name: value.float() for name, value in given.items()})
+    layers = nn.Sequential(head["fc_norm"], head["head"])
+    return OwnHead(layers.eval(), tuple(f"LABEL_{number}" for number in range(classes)))
 
 
 def _listed(paths: Collection[Path]) -> str:
