@@ -35,6 +35,12 @@ from ..runs import Run, collect
 logger = logging.getLogger("evalkit")
 
 
+def by_precedence(runs: Sequence[Run]) -> list[Run]:
+    """The newest first; behind all others those whose scores depend on the other examples of the test."""
+    newest = sorted(runs, key=timestamp, reverse=True)
+    return sorted(newest, key=lambda run: bool(run.result["task"]["protocol"].get("transductive")))
+
+
 def formats() -> dict[str, str]:
     """The formats by name, with the first line of their docstring."""
     files = sorted(Path(__file__).parent.glob("[!_]*.py"))
@@ -44,7 +50,8 @@ def formats() -> dict[str, str]:
 def export(overrides: Sequence[str]) -> int:
     """Writes all runs under a folder in a format.
 
-    Of several runs with the same path, such as two of one encoder and task, the newest is written.
+    Of several runs with the same path, such as two of one encoder and task, the newest is written, and a transductive
+    one only where there is no other.
 
     Args:
         overrides: to=, the name of a format, where a hyphen counts as an underscore; results=, a run or a folder with
@@ -81,7 +88,7 @@ def export(overrides: Sequence[str]) -> int:
         for entry in run.result["scores"]:
             if entry["value"] is None:
                 report(run, f"{entry['metric']} is undefined and left out")
-    runs = told_apart(sorted(runs, key=timestamp, reverse=True))
+    runs = told_apart(by_precedence(runs))
     written: set[Path] = set()
     for path, text in importlib.import_module(f"{__name__}.{name}").files(runs):
         file, content = out / path, text.encode("utf-8", "backslashreplace")  # a name may hold what no encoding has
@@ -92,7 +99,7 @@ def export(overrides: Sequence[str]) -> int:
             except OSError as error:
                 raise UserError(f"out={out}: cannot write {path}: {error.strerror}") from error
         elif content != file.read_bytes():
-            logger.warning(f"{path}: an older run has the same place and is left out")
+            logger.warning(f"{path}: another run has the same place, and an older or transductive one is left out")
     if runs and not written:
         raise UserError(f"to={name}: none of {len(runs)} runs has a place in it. {known[name]}")
     print(f"{out}: {_count(len(written), 'file')} of {_count(len(runs), 'run')}")

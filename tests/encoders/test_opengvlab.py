@@ -81,6 +81,26 @@ def test_a_classifier_gives_what_the_definition_gives(tmp_path: Path, kind: str)
     assert encoder.norm is None and not any(name.startswith(("head", "fc_norm")) for name in encoder.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head.bias": None}, "missing head.bias"),
+        ({"head.bias": torch.zeros(4)}, "head.bias is (4,), wanted (3,)"),
+        ({"head.weight": torch.full((3, 48), float("nan"))}, "head.weight"),
+        ({"head.weight": torch.zeros(3)}, "head.weight is (3,), wanted (classes, width)"),
+        ({"head.extra": torch.zeros(3)}, "unexpected head.extra"),
+    ],
+)
+def test_a_classifier_that_is_not_whole_is_told(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    weights = dict(meanings(classes=True)["umt"]) | change
+    encoder = load(
+        files.save(tmp_path / "tuned.pth", {k: v for k, v in weights.items() if v is not None}, "model"), heads=HEADS
+    )
+    with pytest.raises(UserError) as told:
+        encoder.own_head()
+    assert message in str(told.value) and "\n" not in str(told.value)
+
+
 def test_stored_positions_of_umt_say_frames_and_size(tmp_path: Path) -> None:
     weights = files.masked(1, normed=False) | {"pos_embed": files.drawn(1, 2 * 24**2, files.DIM)}
     encoder = load(files.save(tmp_path / "res384.pth", weights, "model"), heads=HEADS)

@@ -73,15 +73,15 @@ def _libraries(config: Config) -> dict[str, str]:
     family, _, name = options.ckpt.partition(":")
     known = presets.presets()
     built_by = family if name else presets.read(known[family])["encoder"] if family in known else ""
-    asked = {
+    asked: dict[str, bool] = {
         options.decoder: options.decoder != "pyav",
         built_by: built_by in ("timm", "open_clip"),
         "gguf": options.lm.endswith(".gguf"),
         "parquet": videos.endswith(".parquet"),
         "s3": videos.startswith("s3://"),
         "url": videos.startswith(("http://", "https://")),
-        **{tracker: tracker != "csv" for tracker in options.log},
     }
+    asked |= {str(tracker): tracker != "csv" for tracker in options.log}
     return {extra: "" for extra, wanted in asked.items() if wanted}
 
 
