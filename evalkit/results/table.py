@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -129,9 +130,11 @@ def _grouped(failures: Sequence[Mapping[str, str]], most: int = 5) -> list[str]:
     """The reasons of failures, the most frequent first, each with the first ids that have it."""
     groups: dict[str, list[str]] = {}
     for failure in failures:
-        groups.setdefault(failure["reason"], []).append(failure["id"])
+        groups.setdefault(without_video(failure["reason"], failure["id"]), []).append(failure["id"])
     if not groups:
         return []
+    shown = {without_video(failure["reason"], failure["id"]): failure["reason"] for failure in failures}
+    groups = {reason if len(ids) > 1 else shown[reason]: ids for reason, ids in groups.items()}
     ranked = sorted(groups.items(), key=lambda group: -len(group[1]))
     width = len(f"{len(ranked[0][1]):,}")
     lines = ["", "failed (bounds: with all of them wrong, with all of them right)"]
@@ -139,6 +142,12 @@ def _grouped(failures: Sequence[Mapping[str, str]], most: int = 5) -> list[str]:
         lines.append(f"  {len(ids):{width},}  {reason}  ({first(ids)})")
     left = sum(len(ids) for _, ids in ranked[most:])
     return [*lines, f"  {left:{width},}  for {len(ranked) - most} other reasons"] if left else lines
+
+
+def without_video(reason: str, name: str) -> str:
+    """The reason of a failure without the video that it is of, so that equal reasons are seen to be equal."""
+    named = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "VIDEO", reason) if name else reason
+    return re.sub(r"\S+\.(?:mp4|webm|mkv|avi|mov|m4v|mpe?g|flv|wmv|ts)\b", "VIDEO", named)
 
 
 def first(ids: Sequence[str], most: int = 3) -> str:

@@ -11,7 +11,7 @@ from textwrap import wrap
 
 from evalkit.errors import printable
 from evalkit.results.rows import Row
-from evalkit.results.table import collapsed, columns, first, table, tied
+from evalkit.results.table import collapsed, columns, first, table, tied, without_video
 from evalkit.show.opened import Opened, worst_first
 from evalkit.show.sample import Cell, Part, parts, short, verdict
 
@@ -103,8 +103,7 @@ def _failures(opened: Opened) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     for row in opened.rows:
         if row.prediction is None:
-            reason = (row.failure or "no prediction").replace(row.video, "VIDEO") if row.video else row.failure
-            groups.setdefault(reason or "no prediction", []).append(row.id)
+            groups.setdefault(without_video(row.failure or "no prediction", row.video), []).append(row.id)
     if not groups:
         return
     yield from ("", "failed, counted as wrong")

@@ -56,6 +56,15 @@ def test_many_reasons_are_cut_to_the_most_frequent() -> None:
     assert tail[-1] == "   26  for 26 other reasons"
 
 
+def test_a_reason_that_names_the_video_of_each_is_one_reason() -> None:
+    names = [f"abseiling/v{i}_000001.mp4" for i in range(40)]
+    rows = rows_of(1, 0) + [Row(name, name, target=1, failure=f"no such file {name}") for name in names]
+    text = table(result_of(rows))
+    assert "  40  no such file VIDEO  (abseiling/v0_000001.mp4, " in text and "other reasons" not in text
+    one = [*rows_of(1, 0), Row("v", "v", target=1, failure="a.mp4: cut off at byte 3")]
+    assert "  1  a.mp4: cut off at byte 3  (v)" in table(result_of(one))
+
+
 def test_training_videos_that_are_missing_are_told_from_those_that_do_not_decode() -> None:
     result = result_of(rows_of(3, 1))
     reasons = ["no such file: /d/a.mp4", "no such file: /d/b.mp4", "the file is empty"]
