@@ -109,7 +109,7 @@ def examine(lm: nn.Module) -> Traits:
             return float("inf")
 
     padded = differs(lambda: _padded(lm, ids), logits.new_zeros(()))
-    if tolerance < padded < math.inf:  # infinite where it does not read so much
+    if max(tolerance, 1e-2) < padded < math.inf:  # ProphetNet's moves by 3e-3; infinite where it does not read so much
         raise UserError(
             f"{type(lm).__name__} reads a text otherwise where a batch pads it: its logits move by {padded:.1%} of "
             "their standard deviation, so that an answer would depend on the questions beside it; take another lm="
