@@ -110,3 +110,12 @@ def test_words_that_no_run_takes_are_errors() -> None:
         doctor.main(["ckpt=demo"])
     with pytest.raises(UserError, match="unknown key 'metteor'"):
         doctor.main(["task=youcook2", "metteor=true"])
+
+
+def test_what_other_words_would_ask_for_is_not_said_to_be_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_needs, "_extra", lambda name: "none: pip install it")
+    assert doctor.main(["task=youcook2", "mini=true", "ckpt=none"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("captions"))
+    assert line.split("  ")[1].strip() == "not needed" and "none: pip install it" in line

@@ -22,10 +22,15 @@ from evalkit.weights import huggingface, presets
 def main(words: Sequence[str]) -> int:
     """Prints what a run of these words needs: 1 where something of it is missing, else 0."""
     found = examine(words)
-    print(columns([(what, "missing" if wrong else "here", told) for what, told, wrong in found]))
+    print(columns([(what, _state(told, wrong), told) for what, told, wrong in found]))
     missing = sum(wrong for _, _, wrong in found)
     print(f"\n{missing} missing" if missing else "\nnothing is missing")
     return 1 if missing else 0
+
+
+def _state(told: str, wrong: bool) -> str:
+    """What the line of a need begins with; what is not here and only other words would ask for is no fault."""
+    return "missing" if wrong else "not needed" if told.startswith("none") and told != "none" else "here"
 
 
 def examine(words: Sequence[str]) -> list[tuple[str, str, bool]]:
