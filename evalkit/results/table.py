@@ -128,13 +128,15 @@ def encoder_name(record: Mapping[str, Any]) -> str:
 
 def _grouped(failures: Sequence[Mapping[str, str]], most: int = 5) -> list[str]:
     """The reasons of failures, the most frequent first, each with the first ids that have it."""
-    groups: dict[str, list[str]] = {}
+    alike: dict[str, list[Mapping[str, str]]] = {}
     for failure in failures:
-        groups.setdefault(without_video(failure["reason"], failure["id"]), []).append(failure["id"])
-    if not groups:
+        alike.setdefault(without_video(failure["reason"], failure["id"]), []).append(failure)
+    if not alike:
         return []
-    shown = {without_video(failure["reason"], failure["id"]): failure["reason"] for failure in failures}
-    groups = {reason if len(ids) > 1 else shown[reason]: ids for reason, ids in groups.items()}
+    groups = {
+        reason if len(some) > 1 else some[0]["reason"]: [failure["id"] for failure in some]
+        for reason, some in alike.items()
+    }
     ranked = sorted(groups.items(), key=lambda group: -len(group[1]))
     width = len(f"{len(ranked[0][1]):,}")
     lines = ["", "failed (bounds: with all of them wrong, with all of them right)"]

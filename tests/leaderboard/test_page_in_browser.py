@@ -13,7 +13,7 @@ from evalkit.metrics.classification import accuracy
 from evalkit.metrics.text.exact_match import exact_match
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores
-from tests.browser import MISSING, Browser, available, browser
+from tests.browser import MISSING, Browser, available
 from tests.leaderboard.boards import Edit
 from tests.leaderboard.pages import put, write
 from tests.records import rows_of
@@ -76,12 +76,6 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "board.html"
     file.write_text(write(results))
     return file
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as one:
-        yield one
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from evalkit.mini import film, language
 from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores
-from tests.browser import MISSING, Browser, available, browser
+from tests.browser import MISSING, Browser, available
 from tests.given import make
 from tests.leaderboard.boards import Edit
 from tests.leaderboard.pages import put, write
@@ -77,12 +77,6 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "board.html"
     file.write_text(write(results, videos))
     return file
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as one:
-        yield one
 
 
 @pytest.fixture
