@@ -1,11 +1,14 @@
 """The documents' commands and code, run."""
 
+import importlib
 import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from evalkit import plugins
 from evalkit.cli import main
@@ -17,6 +20,7 @@ from evalkit.studies import cards as reference_cards
 from evalkit.studies import files as study_files
 from evalkit.studies import plan as study_plan
 from evalkit.studies import verify
+from evalkit.weights import checkpoint
 
 ROOT = Path(__file__).parents[1]
 runs = pytest.mark.usefixtures("decoding_here")
@@ -65,6 +69,27 @@ def test_the_encoder_of_the_documents_runs_to_the_letter(tmp_path: Path, monkeyp
     (run,) = Path("results/my_encoder-make/kinetics400@mini").iterdir()
     assert validate.validate(run) == []
     assert run_folder.load(run)["encoder"]["settings"]["width"] == 64
+
+
+@runs
+def test_a_training_checkpoint_is_loaded_and_scored_from_python_as_documented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    module, snippet = re.findall(r"```python\n(.*?)```", text("docs/encoders.md"), re.DOTALL)
+    Path("my_encoder.py").write_text(module)
+    try:
+        written = importlib.import_module("my_encoder").make(64)
+        state = {f"model.encoder.{name}": value for name, value in written.state_dict().items()}
+        torch.save({"state_dict": state | {"model.head.weight": torch.zeros(3, 64)}}, "run.ckpt")
+        names: dict[str, Any] = {}
+        exec(snippet, names)
+    finally:
+        sys.modules.pop("my_encoder", None)
+    in_memory, of_file = (names[name].record["encoder"] for name in ("in_memory", "of_file"))
+    assert in_memory["sha256"] == of_file["sha256"] == checkpoint.sha256(written)
+    assert in_memory["name"] == "my_run" and of_file["settings"]["width"] == 64
 
 
 def test_contributing_is_under_fifty_lines_of_prose() -> None:

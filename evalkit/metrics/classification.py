@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import Draws, ReweightedScore, Table
+from evalkit.metrics.bootstrap import PERCENT, Draws, ReweightedScore, Table
 
 logger = logging.getLogger("evalkit")
 
@@ -161,7 +161,7 @@ def _class_mean(values: Sequence[float], targets: Sequence[int]) -> float:
         right = np.add.reduceat(drawn * hits[order, None].astype(np.float32), starts)
         return mean_over_classes(np.where(size > 0, right / np.maximum(size, 1), math.nan))
 
-    return ReweightedScore(len(hits), of) if len(hits) else math.nan
+    return ReweightedScore(len(hits), of, limits=PERCENT) if len(hits) else math.nan
 
 
 def mean_over_classes(values: Table) -> Table:
