@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from docs.made.__main__ import MADE, links, pages
 from evalkit import plugins
 from evalkit.cli import main
 from evalkit.config.parse import resolve
@@ -27,6 +28,7 @@ runs = pytest.mark.usefixtures("decoding_here")
 DOCUMENTS = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
     *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")),
+    "docs/made/README.md",
 )
 
 
@@ -133,8 +135,19 @@ def test_the_documents_name_every_task_and_adapter() -> None:
 
 
 def test_no_document_points_to_a_file_that_is_not_there() -> None:
-    made = [line.rpartition(" ")[2] for line in text("docs/mkdocs.yml").splitlines()]  # pages of the site alone
     for name in DOCUMENTS:
-        for target in re.findall(r"\]\(([\w./-]+)\)", text(name)):
-            on_site = name.startswith("docs/") and (target in made or target == "data/index.md")
-            assert on_site or ((ROOT / name).parent / target).exists(), f"{name}: {target}"
+        for target, anchor in re.findall(r"\]\((?!\w+:)([\w./-]*)(?:#([\w-]+))?\)", text(name)):
+            file = (ROOT / name).parent / target if target else ROOT / name
+            assert file.exists(), f"{name}: {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+                assert anchor in anchors, f"{name}: {target}#{anchor}"
+
+
+def test_links_to_pages_that_are_made_lead_there_on_the_site() -> None:
+    headings = re.findall(r"^## (\w+)$", text("docs/made/README.md"), re.MULTILINE)
+    assert {heading.lower() for heading in headings} == MADE.keys()
+    assert set(MADE.values()) <= pages().keys()
+    for name in DOCUMENTS:
+        assert "made/README" not in links(text(name)), name

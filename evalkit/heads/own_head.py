@@ -85,9 +85,9 @@ def _refuse_fewer(labels: Sequence[str], classes: Sequence[str]) -> NoReturn:
     if all(re.fullmatch(r"LABEL_\d+", label) for label in labels):
         which = f"which classes these are it does not say ({', '.join(labels[:SHOWN])})"
     raise UserError(
-        f"the checkpoint has {len(labels)} labels and the data set {len(classes)} classes: {which}. adapter=probe trains "
-        "a head for all classes on its encoder; for its own classifier, leave the videos of the other classes out of the "
-        "data"
+        f"the checkpoint has {len(labels)} labels and the data set {len(classes)} classes: {which}. adapter=probe "
+        "trains a head for all classes on its encoder; for its own classifier, leave the videos of the other classes "
+        "out of the data"
     )
 
 

@@ -41,8 +41,8 @@ def test_what_data_sets_write_around_names_is_not_part_of_them() -> None:
         (
             ["swim", "run"],
             ["swim", "running", "jump"],
-            "the checkpoint has 2 labels and the data set 3 classes: 2 of the classes are none of its labels ('running', "
-            "nearest 'run'; 'jump'). adapter=probe trains",
+            "the checkpoint has 2 labels and the data set 3 classes: 2 of the classes are none of its labels "
+            "('running', nearest 'run'; 'jump'). adapter=probe trains",
         ),
         (
             ["LABEL_0", "LABEL_1"],

@@ -62,7 +62,7 @@ def test_coverage_holds_near_the_top_where_most_samples_are_all_right(n: int, tr
 @pytest.mark.parametrize("n", [1, 2, 20, 500])
 def test_all_right_and_all_wrong_give_the_clopper_pearson_interval(n: int) -> None:
     for right in (n, 0):
-        exact = scipy.scipy.binomtest(right, n).proportion_ci(0.95, method="exact")
+        exact = scipy.binomtest(right, n).proportion_ci(0.95, method="exact")
         assert interval(np.full(n, right / n), range(n), seed=0) == pytest.approx((exact.low, exact.high), abs=1e-12)
 
 
