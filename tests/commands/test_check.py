@@ -9,7 +9,11 @@ import pytest
 from evalkit.cli import main
 from evalkit.commands.runs.check import DataCheck, Split, _unseen, check, check_data, report
 from evalkit.config.parse import resolve
+from evalkit.pipeline.runner import run
 from evalkit.pipeline.task_data import load_task
+from evalkit.results import validate
+from evalkit.results.run_folder import load
+from evalkit.results.table import table as result_table
 from tests.given import make, write
 from tests.localization.test_segment_task import own
 from tests.tasks.test_ava import BOX, ava
@@ -72,6 +76,28 @@ def test_spans_of_a_video_are_parts_and_not_videos(table: Path) -> None:
 
 
 @decoded_here
+def test_videos_that_are_trained_on_and_tested_are_in_the_record_and_its_table(
+    table: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """As a copy of another name where videos are known by their bytes, else as the same path."""
+    shutil.copy(table.parent / "01.mp4", table.parent / "07.mp4")
+    table.write_text(table.read_text() + "02.mp4,left,test\n")
+    common = [word for word in words(table) if not word.startswith("workers")] + [f"ckpt={tiny}", "adapter=knn"]
+    common += ["canary=false", "controls=false", "adapter.k=1"]
+    found = {}
+    for cache in ("on", "off"):
+        folder = run(resolve("run", [*common, f"cache={cache}", f"out={tmp_path / cache}"]))
+        record = found[cache] = load(folder)
+        assert validate.validate(folder) == []
+        videos = record["data"]["shared_videos"]["videos"]
+        assert f"WARNING {videos} test video" in " ".join(result_table(record).split())
+    first = found["on"]["data"]["shared_videos"]["first"]
+    pairs = [{name: Path(file).name for name, file in pair.items()} for pair in first]
+    assert pairs == [{"train": "01.mp4", "test": "07.mp4"}, {"train": "02.mp4", "test": "02.mp4"}]
+    assert found["off"]["data"]["shared_videos"]["videos"] == 1
+
+
+@decoded_here
 def test_files_of_equal_size_and_ends_are_told_apart_by_all_their_bytes(table: Path) -> None:
     content = bytearray((table.parent / "01.mp4").read_bytes() + bytes(64 << 10))
     for name, middle in (("01.mp4", 0), ("07.mp4", 1)):
@@ -93,9 +119,6 @@ def test_a_class_that_is_never_trained_on_is_named(table: Path) -> None:
 
 @decoded_here
 def test_the_fingerprint_is_the_one_of_results(table: Path, tiny: Path, tmp_path: Path) -> None:
-    from evalkit.pipeline.runner import run
-    from evalkit.results.run_folder import load
-
     own = [word for word in words(table) if not word.startswith("workers")]
     more = [f"ckpt={tiny}", "adapter.head=linear", "adapter.epochs=1", f"out={tmp_path / 'out'}", "canary=false"]
     record = load(run(resolve("run", [*own, *more])))

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
+from torch import nn
+
+from evalkit import encoders
 from evalkit.api import Data
 from evalkit.commands.workspace import doctor
 from evalkit.config import keys, parse
 from evalkit.config.config import Config
 from evalkit.errors import DISTRIBUTION, UserError, install, suggest
 from evalkit.pipeline import task_data
+from evalkit.plugins import own_encoder
 from evalkit.results.sizes import SPLITS, size_differences
-from evalkit.results.table import columns
+from evalkit.results.table import columns, count
+from evalkit.runtime.progress import phase
 from evalkit.video.media import exists, shown
 from evalkit.weights import huggingface, presets
 
@@ -45,7 +50,7 @@ def examine(words: Sequence[str]) -> list[tuple[str, str, bool]]:
     rows = [_needed(need, asked, config) for need, asked in (dict(stated.needs) | _libraries(config)).items()]
     rows.append(("data", *_data(config, stated)))
     if "ckpt" in given:
-        rows.append(("encoder", *_weights(config.options.ckpt)))
+        rows.append(("encoder", *_encoder(config)))
     if config.options.lm:
         rows.append(("language model", *_weights(config.options.lm)))
     if config.options.adapter_from not in ("", "none"):
@@ -124,6 +129,23 @@ def _data(config: Config, stated: Data) -> tuple[str, bool]:
     ]
     told += [f"{len(absent):,} of {len(videos):,} videos are not there, as {shown(absent[0])}"] if absent else []
     return "; ".join(told), bool(absent or (len(told) > 1 and task_data.meant_size(config) is None))
+
+
+def _encoder(config: Config) -> tuple[str, bool]:
+    """What there is of an encoder; one that is on this machine is loaded, as a run loads it."""
+    ckpt = config.options.ckpt
+    told, absent = _weights(ckpt)
+    here = Path(ckpt).expanduser().exists() or told.endswith("in the cache") or bool(own_encoder(ckpt))
+    if absent or not here:
+        return told, absent
+    try:
+        with phase(f"load the encoder {ckpt}"):
+            encoder = encoders.load_encoder(ckpt, seed=config.options.seed, **config.encoder)
+    except UserError as error:
+        return str(error), True
+    assert isinstance(encoder, nn.Module)
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    return f"{told}; its weights fit: {count(parameters)} parameters", False
 
 
 def _weights(word: str) -> tuple[str, bool]:
