@@ -24,6 +24,7 @@ Table = npt.NDArray[np.float64]
 Draws = npt.NDArray[np.float32]  # how often each example counts, in each of R draws: (N, R)
 
 LEVEL = 0.95
+ALIKE = 1e-7  # by how much draws differ that are equal but for rounding; results have six decimals
 PERCENT = (0.0, 100.0)  # the limits of most scores
 RESAMPLES = 10_000
 DRAWS_PER_CHUNK = 1_000_000  # numbers drawn at a time: flat memory, whatever the sizes are
@@ -235,7 +236,7 @@ def interval_of(
     """
     member, n = number_clusters(clusters)
     drawn = score.resample(member, n, seed, resamples or score.resamples)
-    if (drawn == drawn[0]).all() and (reached := score.reach(1 - _TAILS[0] ** (1 / n))):
+    if np.ptp(drawn) < ALIKE and (reached := score.reach(1 - _TAILS[0] ** (1 / n))):
         return reached
     return centered(drawn, float(score))
 

@@ -39,10 +39,10 @@ def test_what_data_sets_write_around_names_is_not_part_of_them() -> None:
         ),
         (["a", "b", "c"], ["a", "b"], "1 of its 3 labels are no class of the data set ('c'). If"),
         (
-            ["swim", "run"],
-            ["swim", "running", "jump"],
+            ["swim", "jogging"],
+            ["swim", "joging", "jump"],
             "the checkpoint has 2 labels and the data set 3 classes: 2 of the classes are none of its labels "
-            "('running', nearest 'run'; 'jump'). adapter=probe trains",
+            "('joging', nearest 'jogging'; 'jump'). adapter=probe trains",
         ),
         (
             ["LABEL_0", "LABEL_1"],

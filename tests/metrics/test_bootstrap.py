@@ -223,16 +223,16 @@ SENTENCES = ["a man runs", "a dog sits down", "two cars are racing", "she paints
         (metrics.captions, ["nothing"] * 12, [[text] for text in SENTENCES]),
         (metrics.paragraph, SENTENCES, [[text] for text in SENTENCES]),
         (metrics.macro_accuracy, [0, 1] * 6, [0, 1] * 6),
-        (metrics.top1_map, [[1.0, 0.0], [0.0, 1.0]] * 6, [0, 1] * 6),
+        (metrics.top1_map, [[1.0, 0.0], [0.0, 1.0]] * 6, [[0], [1]] * 6),
         (metrics.multilabel_map, [[1.0, 0.0], [0.0, 1.0]] * 6, [[0], [1]] * 6),
-        (metrics.class_mean_recall5, [[1.0, 0.0], [0.0, 1.0]] * 6, [0, 1] * 6),
+        (metrics.class_mean_recall5, [[0, 1], [1, 0]] * 6, [0, 1] * 6),
     ],
 )
 def test_scores_that_no_draw_changes_have_intervals(score: Any, predictions: list[Any], targets: list[Any]) -> None:
-    rows = [
-        Row(str(i), f"{i}.mp4", "", t, p, "lost" if p is None else None)
-        for i, (p, t) in enumerate(zip(predictions, targets, strict=True))
-    ]
+    rows = []
+    for i, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
+        video = target[0] if isinstance(target, tuple) else f"v{i}"
+        rows.append(Row(str(i), video, "", target, prediction, "lost" if prediction is None else None))
     for entry in scores(score, rows, 0):
         low, high = entry["ci95"]
         assert low is not None and low <= entry["value"] <= high, entry
