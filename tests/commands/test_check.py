@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.api import Example
 from evalkit.cli import main
 from evalkit.commands.runs.check import DataCheck, Split, _unseen, check, check_data, report
 from evalkit.config.parse import resolve
+from evalkit.features.duplicates import shared_videos
 from evalkit.pipeline.runner import run
 from evalkit.pipeline.task_data import load_task
 from evalkit.results import validate
@@ -76,25 +78,30 @@ def test_spans_of_a_video_are_parts_and_not_videos(table: Path) -> None:
 
 
 @decoded_here
-def test_videos_that_are_trained_on_and_tested_are_in_the_record_and_its_table(
+def test_a_video_that_is_trained_on_and_tested_is_in_the_record_and_its_table(
     table: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    """As a copy of another name where videos are known by their bytes, else as the same path."""
     shutil.copy(table.parent / "01.mp4", table.parent / "07.mp4")
-    table.write_text(table.read_text() + "02.mp4,left,test\n")
     common = [word for word in words(table) if not word.startswith("workers")] + [f"ckpt={tiny}", "adapter=knn"]
-    common += ["canary=false", "controls=false", "adapter.k=1"]
-    found = {}
-    for cache in ("on", "off"):
-        folder = run(resolve("run", [*common, f"cache={cache}", f"out={tmp_path / cache}"]))
-        record = found[cache] = load(folder)
-        assert validate.validate(folder) == []
-        videos = record["data"]["shared_videos"]["videos"]
-        assert f"WARNING {videos} test video" in " ".join(result_table(record).split())
-    first = found["on"]["data"]["shared_videos"]["first"]
-    pairs = [{name: Path(file).name for name, file in pair.items()} for pair in first]
-    assert pairs == [{"train": "01.mp4", "test": "07.mp4"}, {"train": "02.mp4", "test": "02.mp4"}]
-    assert found["off"]["data"]["shared_videos"]["videos"] == 1
+    common += ["adapter.k=1", "canary=false", "controls=false", f"out={tmp_path / 'out'}"]
+    folder = run(resolve("run", common))
+    record = load(folder)
+    assert validate.validate(folder) == []
+    first = [{"train": str(table.parent / "01.mp4"), "test": str(table.parent / "07.mp4")}]
+    assert record["data"]["shared_videos"] == {"videos": 1, "first": first}
+    assert f"WARNING 1 test video is in train, too, the first {first[0]['test']}: " in " ".join(
+        result_table(record).split()
+    )
+    assert "shared_videos" not in load(run(resolve("run", [*common, "cache=off"])))["data"]  # its bytes are not known
+
+
+def test_the_same_path_in_two_splits_is_found_without_opening_it() -> None:
+    def of(*names: str) -> list[Example]:
+        return [Example(str(i), Path(name)) for i, name in enumerate(names)]
+
+    splits = {"train": of("a.mp4", "b.mp4", "a.mp4"), "test": of("c.mp4", "a.mp4", "a.mp4")}
+    assert shared_videos(splits, by_path=True) == [("train", Path("a.mp4"), "test", Path("a.mp4"))]
+    assert shared_videos(splits) == []  # there are no such files
 
 
 @decoded_here

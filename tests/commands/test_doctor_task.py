@@ -102,7 +102,8 @@ def test_weights_on_this_machine_are_loaded_as_a_run_loads_them(tiny: Path, tmp_
     weights = load_file(tiny / "model.safetensors")
     shutil.copy(tiny / "config.json", tmp_path)
     name = min(weights)
-    save_file({**weights, "head.weight": weights.pop(name)}, tmp_path / "model.safetensors")
+    moved = weights.pop(name)
+    save_file({**weights, "head.weight": moved}, tmp_path / "model.safetensors")
     told, wrong = encoder(str(tmp_path))
     assert wrong and f"missing {name}" in told and "unexpected head.weight" in told
     state = {f"net.{name}": value for name, value in load_file(tiny / "model.safetensors").items()}
