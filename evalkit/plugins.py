@@ -122,6 +122,11 @@ def names_function(word: str) -> bool:
     return all(part.isidentifier() for part in [*module.split("."), attribute])
 
 
+def names_own_encoder(word: str) -> bool:
+    """Whether `own_encoder` would give a function for a word; nothing is imported to tell."""
+    return names_function(word) or not isinstance(_found("encoder").get(word, Path()), Path)
+
+
 def own_encoder(ckpt: str, key: str = "ckpt") -> Callable[..., Any] | None:
     """The function of the user's own encoder, from `package.module:function` or an entry point's name; else None.
 

@@ -19,7 +19,7 @@ from evalkit.api import Clip, Loading
 from evalkit.api.loading import READING
 from evalkit.config.values import OutOfBounds, convert, type_name
 from evalkit.errors import UserError, among, in_line, suggest
-from evalkit.plugins import factory, names, names_function, shape_settings
+from evalkit.plugins import factory, names, names_own_encoder, shape_settings
 from evalkit.video.crop import check_clip
 from evalkit.weights import checkpoint
 from evalkit.weights.huggingface import refuse_huge
@@ -161,7 +161,7 @@ def changes_of(ckpt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     What is built is named by `random:NAME`, or by `model` where `ckpt` is a file of weights; nothing is imported.
     """
     model = ckpt.removeprefix("random:") if ckpt.startswith("random:") else settings.get("model", "")
-    if isinstance(model, str) and names_function(model):
+    if isinstance(model, str) and names_own_encoder(model):
         return {key: value for key, value in settings.items() if key not in READING}
     preset = presets().get(model) if isinstance(model, str) else None
     if preset is None:

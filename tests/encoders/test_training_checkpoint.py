@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
@@ -118,6 +120,13 @@ def test_arguments_of_the_function_that_model_names_are_settings(own: Path) -> N
         load_encoder(own, model="own_model:mke", prefix="encoder.")
 
 
+def test_a_model_by_an_entry_points_name_takes_its_arguments(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("mine", "own_model:make", "evalkit.encoders")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: (point,) if group == point.group else ())
+    monkeypatch.syspath_prepend(".")
+    assert load_encoder(own, model="mine", prefix="encoder.", width=16, frames=12).clip.frames == 12
+
+
 def test_arguments_of_the_function_that_model_names_are_keys_with_types(own: Path) -> None:
     words = ["task=folder", "mini=true", f"ckpt={own}", "encoder.model=own_model:make", "encoder.prefix=encoder."]
     config = resolve("run", [*words, "encoder.frames=12", "encoder.heads=4"])
@@ -133,11 +142,11 @@ def test_arguments_of_the_function_that_model_names_are_keys_with_types(own: Pat
 
 def test_settings_of_the_preset_that_model_names_change_it(tmp_path: Path) -> None:
     small = {"frames": 8, "dim": 32}
-    written = load_encoder("random:vivit_demo", **small)
+    written: Any = load_encoder("random:vivit_demo", **small)
     torch.save(
         {"state_dict": {f"net.{name}": value for name, value in written.state_dict().items()}}, tmp_path / "a.ckpt"
     )
-    again = load_encoder(tmp_path / "a.ckpt", model="vivit_demo", prefix="net.", **small)
+    again: Any = load_encoder(tmp_path / "a.ckpt", model="vivit_demo", prefix="net.", **small)
     assert checkpoint.sha256(again) == checkpoint.sha256(written) and again.clip.frames == 8
     config = resolve("run", ["task=folder", "mini=true", "ckpt=a.ckpt", "encoder.model=vivit_demo", "encoder.dim=32"])
     assert config.encoder == {"model": "vivit_demo", "dim": 32} and config.built_by == ()
