@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from evalkit.cli import main
 from evalkit.commands.workspace import _needs, doctor
+from evalkit.demo import LANGUAGE_MODEL
 from evalkit.errors import UserError, install
 from evalkit.weights import huggingface
 
@@ -110,6 +111,17 @@ def test_weights_on_this_machine_are_loaded_as_a_run_loads_them(tiny: Path, tmp_
     torch.save({"state_dict": state}, tmp_path / "run.ckpt")
     assert not encoder(str(tmp_path / "run.ckpt"), f"encoder.model={tiny}", "encoder.prefix=net.")[1]
     assert "prefix=encoder.: no weight" in encoder(str(tmp_path / "run.ckpt"), "encoder.prefix=encoder.")[0]
+
+
+def test_a_language_model_on_this_machine_is_loaded_too(tmp_path: Path) -> None:
+    def language_model(folder: Path) -> tuple[str, bool]:
+        return rows("task=egoschema", "mini=true", f"lm={folder}")["language model"]
+
+    told, wrong = language_model(LANGUAGE_MODEL)
+    assert not wrong and told.endswith("; its weights fit: 0.5 M parameters")
+    shutil.copytree(LANGUAGE_MODEL, tmp_path / "lm", ignore=shutil.ignore_patterns("token*"))
+    told, wrong = language_model(tmp_path / "lm")
+    assert wrong and "a model is there, and no tokenizer" in told
 
 
 def test_checkpoints_that_are_elsewhere_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:

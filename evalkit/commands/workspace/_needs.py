@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
-
-from torch import nn
+from typing import Any
 
 from evalkit import encoders
 from evalkit.api import Data
@@ -15,8 +15,9 @@ from evalkit.commands.workspace import doctor
 from evalkit.config import keys, parse
 from evalkit.config.config import Config
 from evalkit.errors import DISTRIBUTION, UserError, install, suggest
+from evalkit.language import models as language_models
 from evalkit.pipeline import task_data
-from evalkit.plugins import own_encoder
+from evalkit.plugins import names_own_encoder
 from evalkit.results.sizes import SPLITS, size_differences
 from evalkit.results.table import columns, count
 from evalkit.runtime.progress import phase
@@ -50,9 +51,11 @@ def examine(words: Sequence[str]) -> list[tuple[str, str, bool]]:
     rows = [_needed(need, asked, config) for need, asked in (dict(stated.needs) | _libraries(config)).items()]
     rows.append(("data", *_data(config, stated)))
     if "ckpt" in given:
-        rows.append(("encoder", *_encoder(config)))
+        load_encoder = partial(encoders.load_encoder, config.options.ckpt, seed=config.options.seed, **config.encoder)
+        rows.append(("encoder", *_loaded(config.options.ckpt, load_encoder)))
     if config.options.lm:
-        rows.append(("language model", *_weights(config.options.lm)))
+        lm, precision = config.options.lm, config.options.lm_precision
+        rows.append(("language model", *_loaded(lm, lambda: language_models.load(lm, precision=precision)[0])))
     if config.options.adapter_from not in ("", "none"):
         there = Path(config.options.adapter_from).expanduser().is_dir()
         rows.append(("adapter", config.options.adapter_from + ("" if there else ": no such folder"), not there))
@@ -131,21 +134,18 @@ def _data(config: Config, stated: Data) -> tuple[str, bool]:
     return "; ".join(told), bool(absent or (len(told) > 1 and task_data.meant_size(config) is None))
 
 
-def _encoder(config: Config) -> tuple[str, bool]:
-    """What there is of an encoder; one that is on this machine is loaded, as a run loads it."""
-    ckpt = config.options.ckpt
-    told, absent = _weights(ckpt)
-    here = Path(ckpt).expanduser().exists() or told.endswith("in the cache") or bool(own_encoder(ckpt))
+def _loaded(word: str, load: Callable[[], Any]) -> tuple[str, bool]:
+    """What there is of a model that a word names; one that is on this machine is loaded, as a run loads it."""
+    told, absent = _weights(word)
+    here = Path(word).expanduser().exists() or told.endswith("in the cache") or names_own_encoder(word)
     if absent or not here:
         return told, absent
     try:
-        with phase(f"load the encoder {ckpt}"):
-            encoder = encoders.load_encoder(ckpt, seed=config.options.seed, **config.encoder)
+        with phase(f"load {word}"):
+            model = load()
     except UserError as error:
         return str(error), True
-    assert isinstance(encoder, nn.Module)
-    parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    return f"{told}; its weights fit: {count(parameters)} parameters", False
+    return f"{told}; its weights fit: {count(sum(value.numel() for value in model.parameters()))} parameters", False
 
 
 def _weights(word: str) -> tuple[str, bool]:
