@@ -52,7 +52,7 @@ def table(result: Mapping[str, Any]) -> str:
         head.add_row("language model", f"{language_model_of(result)}, {count(model['parameters'])} parameters")
     head.add_row("adapter", f"{adapter['name']}, {count(adapter['trainable_parameters'])} trainable")
     protocol = task["protocol"]
-    if views := protocol.get("views"):
+    if (views := protocol.get("views")) and views.get("frames"):  # of features that others made nobody may have said
         name = f"; protocol {protocol['name']}" if protocol.get("name") else ""
         head.add_row("clip", f"{views_in_words(views)}{name}")
     if protocol.get("transductive"):
@@ -123,17 +123,14 @@ def table(result: Mapping[str, Any]) -> str:
 
 def views_in_words(views: Mapping[str, Any]) -> str:
     """Which frames and crops a protocol's `views` show: `16 frames x 224, dense (stride 4), 4 clips x 3 crops`."""
-    sampling = str(views["sampling"])
-    detail = {"fps": f" ({views['fps']:g} a second)", "dense": f" (stride {views['stride']})"}.get(sampling, "")
-    shown = [f"{views['frames']} frames x {views['size']}, {sampling}{detail}"]
-    shown.append(f"{views['clips']} {'clip' if views['clips'] == 1 else 'clips'} x {_crops(views['crops'])}")
-    if window := views.get("window"):
-        shown.append(f"in windows of {window:g} s, one every {views.get('window_stride') or window:g} s")
+    known = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in views.items() if value}
+    sampling = known.get("sampling", "")
+    detail = {"fps": f" ({known.get('fps')} a second)", "dense": f" (stride {known.get('stride')})"}.get(sampling, "")
+    counts = [f"{known.get(name)} {name[:-1] if known.get(name) == '1' else name}" for name in ("clips", "crops")]
+    shown = [f"{known.get('frames')} frames x {known.get('size')}, {sampling}{detail}", " x ".join(counts)]
+    if window := known.get("window"):
+        shown.append(f"in windows of {window} s, one every {known.get('window_stride', window)} s")
     return ", ".join(shown)
-
-
-def _crops(crops: int) -> str:
-    return "1 crop" if crops == 1 else f"{crops} crops"
 
 
 def shared_in_words(data: Mapping[str, Any]) -> str:

@@ -36,12 +36,6 @@ from ..runs import Run, collect
 logger = logging.getLogger("evalkit")
 
 
-def by_precedence(runs: Sequence[Run]) -> list[Run]:
-    """The newest first; behind all others those whose scores depend on the other examples of the test."""
-    newest = sorted(runs, key=timestamp, reverse=True)
-    return sorted(newest, key=lambda run: bool(run.result["task"]["protocol"].get("transductive")))
-
-
 def formats() -> dict[str, str]:
     """The formats by name, with the first line of their docstring."""
     files = sorted(Path(__file__).parent.glob("[!_]*.py"))
@@ -91,7 +85,7 @@ def export(overrides: Sequence[str]) -> int:
         for entry in run.result["scores"]:
             if entry["value"] is None:
                 report(run, f"{entry['metric']} is undefined and left out")
-    runs = told_apart(by_precedence(runs))
+    runs = told_apart(sorted(runs, key=timestamp, reverse=True))
     written: set[Path] = set()
     for path, text in importlib.import_module(f"{__name__}.{name}").files(runs):
         file, content = out / path, text.encode("utf-8", "backslashreplace")  # a name may hold what no encoding has
@@ -102,7 +96,7 @@ def export(overrides: Sequence[str]) -> int:
             except OSError as error:
                 raise UserError(f"out={out}: cannot write {path}: {error.strerror}") from error
         elif content != file.read_bytes():
-            logger.warning(f"{path}: another run has the same place, and an older or transductive one is left out")
+            logger.warning(f"{path}: another run has the same place, and the older one is left out")
     if runs and not written:
         raise UserError(f"to={name}: none of {len(runs)} runs has a place in it. {known[name]}")
     print(f"{out}: {_count(len(written), 'file')} of {_count(len(runs), 'run')}")
