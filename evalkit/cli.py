@@ -31,6 +31,8 @@ WITH_KEYS = {
 
 # Commands of which `NAME --help` shows what stands in the file of that name.
 NAMED = ("study", "verify")
+# Commands that show below their lines of the usage what they know.
+KNOWING = ("export",)
 
 # What other programs call a command.
 CALLED = {
@@ -190,7 +192,7 @@ def _main(words: list[str]) -> int:
     module = f"evalkit.commands.{rooms[command]}.{command}"
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command not in NAMED or len(rest) == 1):
         print(_usage(command), end="")
-        return 0
+        return cast(int, importlib.import_module(module).main(["--help"])) if command in KNOWING else 0
     if command not in WITH_KEYS:
         return cast(int, importlib.import_module(module).main(rest))
     if {"--help", "-h"} & set(rest):

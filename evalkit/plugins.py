@@ -122,10 +122,19 @@ def names_function(word: str) -> bool:
     return all(part.isidentifier() for part in [*module.split("."), attribute])
 
 
-def own_encoder(ckpt: str) -> Callable[..., Any] | None:
+def names_own_encoder(word: str) -> bool:
+    """Whether `own_encoder` would give a function for a word; nothing is imported to tell."""
+    return names_function(word) or not isinstance(_found("encoder").get(word, Path()), Path)
+
+
+def own_encoder(ckpt: str, key: str = "ckpt") -> Callable[..., Any] | None:
     """The function of the user's own encoder, from `package.module:function` or an entry point's name; else None.
 
     It is imported, so the word must be the user's own: see `evalkit.load_encoder` for words from files.
+
+    Args:
+        ckpt: the word.
+        key: that it is given by, for errors.
 
     Raises:
         UserError: its module does not import, or has no such function.
@@ -136,7 +145,7 @@ def own_encoder(ckpt: str) -> Callable[..., Any] | None:
     module, _, attribute = ckpt.partition(":")
     if module.endswith(".py"):
         raise UserError(
-            f"ckpt={ckpt}: a function of your own is named without .py: ckpt={_module_of(module)}:{attribute}"
+            f"{key}={ckpt}: a function of your own is named without .py: {key}={_module_of(module)}:{attribute}"
         )
     sys.path.append(os.getcwd())  # the command's own path starts at its folder, not at the user's
     try:
@@ -145,15 +154,15 @@ def own_encoder(ckpt: str) -> Callable[..., Any] | None:
         if function is None:
             functions = [name for name, value in vars(imported).items() if callable(value)]
             missing = f"AttributeError: module {module!r} has no attribute {attribute!r}"
-            raise UserError(f"ckpt={ckpt}: {missing}.{suggest(attribute, functions)}")
+            raise UserError(f"{key}={ckpt}: {missing}.{suggest(attribute, functions)}")
     except UserError:
         raise
     except Exception as error:  # whatever the module's own code raises
-        raise UserError(f"ckpt={ckpt}: {one_line(error)}") from error
+        raise UserError(f"{key}={ckpt}: {one_line(error)}") from error
     finally:
         sys.path.pop()
     if not callable(function):
-        raise UserError(f"ckpt={ckpt}: {attribute} is a {type(function).__name__}; wanted a function")
+        raise UserError(f"{key}={ckpt}: {attribute} is a {type(function).__name__}; wanted a function")
     return function  # type: ignore[no-any-return]
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from evalkit import plugins
@@ -109,13 +111,18 @@ def _parts(name: str) -> list[str]:
     return [suite for suite in cells if cells[suite] < cells[name]]
 
 
+def title(file: Path) -> str:
+    """The first sentence of a suite's comment: what it is; what stands after it says how to run it."""
+    return re.split(r"\.(?= |$)", named.summary(file), maxsplit=1)[0]
+
+
 def sections(columns: Sequence[Column]) -> Iterator[tuple[str, list[Column]]]:
     """The columns of each suite, of no suite, and of miniatures, each under a title; a column may be in two suites."""
     real = [column for column in columns if not column.task.endswith(MINI)]
     for name, file in sorted(suites.suites().items()):
         members = [column for column in real if name in _suites_of(column)]
         if members and not any(all(part in _suites_of(column) for column in members) for part in _parts(name)):
-            yield f"{name}: {named.summary(file).partition(' Missing: ')[0].rstrip('.')}", members
+            yield f"{name}: {title(file)}", members
     if others := [column for column in real if not _suites_of(column)]:
         yield "Other tasks", others
     if minis := [column for column in columns if column.task.endswith(MINI)]:

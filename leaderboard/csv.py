@@ -62,6 +62,7 @@ def _row(column: Column, cell: Cell) -> dict[str, Any]:
         "mark": cell.mark,
         "differs": column.marks.get(cell.mark),
         "trained_on": cell.seen,
+        "in_train": worst["data"].get("shared_videos", {}).get("videos", 0),
         "metric": column.metric,
         "value": score["value"],
         "low": score["ci95"][0],

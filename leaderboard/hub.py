@@ -194,7 +194,10 @@ def _of_one_model(runs: Sequence[Run]) -> list[Run]:
     """
     names = {"/".join(model_id(run)) for run in told_apart(runs)}
     if len(names) > 1:
-        raise UserError(f"a model's page has the results of one encoder, and these are of {', '.join(sorted(names))}")
+        raise UserError(
+            f"a model's page has the results of one encoder, and these are of {', '.join(sorted(names))}: name the "
+            f"folder of one, such as results={runs[0].folder.parent.parent}"
+        )
     minis = [run.result["task"]["name"] for run in runs if run.result["task"]["name"].endswith("@mini")]
     if minis:
         raise UserError(f"{minis[0]} is a miniature, and says nothing on a model's page: push results of real data")

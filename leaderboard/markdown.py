@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evalkit.datasets import published
-from evalkit.results.table import language_model_of
+from evalkit.results.table import language_model_of, shared_in_words
 
 from .columns import SEEN, Cell, Column, build_columns
 from .comparison import compare_published, other_sizes, sections
@@ -17,11 +17,19 @@ from .runs import Run
 COLUMNS_PER_TABLE = 6  # more columns of a section go into further tables
 
 LEGEND = """\
+A row per encoder, a column per benchmark: its name, split and protocol, how the encoder was joined to it (frozen: a
+head learned on features of an encoder that stays as it is; zero-shot: nothing was learned), and what is measured.
 Each cell: the headline with its 95 % interval, resampled by video; the ranks that the run may have, at 95 %, among
 those of its column on the same examples (runs that do not differ significantly share ranks); and in square brackets its
 line under [Runs](#runs). Rows are sorted by the first column in which they have a score. A failed example counts as
 wrong; *partial* gives the score if all that failed were right. A letter in round brackets: another protocol, or other
 data, than the rest of the column; what differs stands below the table."""
+CONTROLS = """\
+The same run with less to go by: without the video (blind), with its frames in another order (shuffled), with one frame
+of it (single_frame), or with the options in another order (option_order). A score near one of the first three does not
+show that the video, its order or more than a frame was needed."""
+RUNS = """\
+Runs whose protocol and data (the first letters of hashes) are equal were measured alike, on the same examples."""
 SEEDS = """\
 Runs that differ in their seed alone, or in the official split (fold) of a benchmark with several, share a cell: the
 mean of their scores with its interval, and the standard deviation (sd) over them. Controls, date and command are those
@@ -125,6 +133,8 @@ def _cell(cell: Cell, number: Mapping[str, int]) -> str:
         text += f"<br>*{worst['status']}*: {failed:,} failed, at most {_decimal(score['bounds'][1])}"
     elif sizes := other_sizes(worst):
         text += f"<br>*{worst['status']}*: {sizes}"
+    if shared := shared_in_words(worst["data"]):
+        text += f"<br>*{shared}*"
     return f"{text} {where}"
 
 
@@ -189,7 +199,7 @@ def _control_table(columns: Sequence[Column], number: Mapping[str, int]) -> list
             [str(number[cell.run.name]), _text(column.task), _text(cell.encoder), score, chance, *control_values]
         )
     head = ["run", "task", "encoder", "score", "chance", *map(_text, names)]
-    return ["## Controls", _table([head, *rows])] if rows else []
+    return ["## Controls", CONTROLS, _table([head, *rows])] if rows else []
 
 
 def _run_table(columns: Sequence[Column], number: Mapping[str, int]) -> list[str]:
@@ -213,7 +223,7 @@ def _run_table(columns: Sequence[Column], number: Mapping[str, int]) -> list[str
                     _code(provenance["command"]),
                 ]
             )
-    return ["## Runs", _table([head, *rows])] if rows else []
+    return ["## Runs", RUNS, _table([head, *rows])] if rows else []
 
 
 def _commit(provenance: Mapping[str, Any]) -> str:

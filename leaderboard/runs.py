@@ -176,12 +176,12 @@ def _save_cached(file: Path, headline: Headline | None) -> None:
     entry: list[Any] = []
     if headline:
         values: Any = headline.values
-        of = ""
+        of, limits = "", None
         with contextlib.suppress(UserError):
             if isinstance(values, AdditiveScore):
-                values, of = values.parts, reference(values.of, "any")
+                values, of, limits = values.parts, reference(values.of, "any"), values.limits
         if not isinstance(values, AdditiveScore):
-            entry = [of, None if values is None else values.tolist(), headline.clusters.tolist()]
+            entry = [of, None if values is None else values.tolist(), headline.clusters.tolist(), limits]
     # Where the cache is full or read-only, the run is validated again the next time.
     with contextlib.suppress(OSError), hidden_beside(file) as hidden:
         hidden.write_text(json.dumps(entry))
@@ -194,10 +194,10 @@ def _load_cached(file: Path) -> tuple[Headline | None] | None:
         entry = json.loads(file.read_text())
         if not entry:
             return (None,)
-        of, stored, clusters = entry
+        of, stored, clusters, limits = entry
         values: Any = None if stored is None else np.array(stored)
         if of:
-            values = AdditiveScore(values, cast(Any, resolve(of, kind="any")))
+            values = AdditiveScore(values, cast(Any, resolve(of, kind="any")), limits and tuple(limits))
         return (Headline(values, np.array(clusters, np.intp)),)
     except (OSError, ValueError, UserError):
         return None

@@ -1,12 +1,16 @@
 """The documents' commands and code, run."""
 
+import importlib
 import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from docs.made.__main__ import MADE, links, pages
 from evalkit import plugins
 from evalkit.cli import main
 from evalkit.config.parse import resolve
@@ -17,12 +21,14 @@ from evalkit.studies import cards as reference_cards
 from evalkit.studies import files as study_files
 from evalkit.studies import plan as study_plan
 from evalkit.studies import verify
+from evalkit.weights import checkpoint
 
 ROOT = Path(__file__).parents[1]
 runs = pytest.mark.usefixtures("decoding_here")
 DOCUMENTS = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
     *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")),
+    "docs/made/README.md",
 )
 
 
@@ -67,6 +73,27 @@ def test_the_encoder_of_the_documents_runs_to_the_letter(tmp_path: Path, monkeyp
     assert run_folder.load(run)["encoder"]["settings"]["width"] == 64
 
 
+@runs
+def test_a_training_checkpoint_is_loaded_and_scored_from_python_as_documented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    module, snippet = re.findall(r"```python\n(.*?)```", text("docs/encoders.md"), re.DOTALL)
+    Path("my_encoder.py").write_text(module)
+    try:
+        written = importlib.import_module("my_encoder").make(64)
+        state = {f"model.encoder.{name}": value for name, value in written.state_dict().items()}
+        torch.save({"state_dict": state | {"model.head.weight": torch.zeros(3, 64)}}, "run.ckpt")
+        names: dict[str, Any] = {}
+        exec(snippet, names)
+    finally:
+        sys.modules.pop("my_encoder", None)
+    in_memory, of_file = (names[name].record["encoder"] for name in ("in_memory", "of_file"))
+    assert in_memory["sha256"] == of_file["sha256"] == checkpoint.sha256(written)
+    assert in_memory["name"] == "my_run" and of_file["settings"]["width"] == 64
+
+
 def test_contributing_is_under_fifty_lines_of_prose() -> None:
     prose = re.sub(r"```python\n.*?```", "", text("CONTRIBUTING.md"), flags=re.DOTALL)
     assert len(prose.splitlines()) < 50
@@ -108,8 +135,19 @@ def test_the_documents_name_every_task_and_adapter() -> None:
 
 
 def test_no_document_points_to_a_file_that_is_not_there() -> None:
-    made = [line.rpartition(" ")[2] for line in text("docs/mkdocs.yml").splitlines()]  # pages of the site alone
     for name in DOCUMENTS:
-        for target in re.findall(r"\]\(([\w./-]+)\)", text(name)):
-            on_site = name.startswith("docs/") and (target in made or target == "data/index.md")
-            assert on_site or ((ROOT / name).parent / target).exists(), f"{name}: {target}"
+        for target, anchor in re.findall(r"\]\((?!\w+:)([\w./-]*)(?:#([\w-]+))?\)", text(name)):
+            file = (ROOT / name).parent / target if target else ROOT / name
+            assert file.exists(), f"{name}: {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+                assert anchor in anchors, f"{name}: {target}#{anchor}"
+
+
+def test_links_to_pages_that_are_made_lead_there_on_the_site() -> None:
+    headings = re.findall(r"^## (\w+)$", text("docs/made/README.md"), re.MULTILINE)
+    assert {heading.lower() for heading in headings} == MADE.keys()
+    assert set(MADE.values()) <= pages().keys()
+    for name in DOCUMENTS:
+        assert "made/README" not in links(text(name)), name

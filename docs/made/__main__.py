@@ -29,6 +29,16 @@ AT_THE_TOP = {
     "security.md": "SECURITY.md",
     "changelog.md": "CHANGELOG.md",
 }
+# Pages that are made here, by their heading in docs/made/README.md, to which the documents link.
+MADE = {
+    "data": "data/index.md",
+    "keys": "keys.md",
+    "record": "record.md",
+    "views": "views.md",
+    "protocols": "protocols.md",
+    "encoders": "encoder-list.md",
+    "cards": "card-list.md",
+}
 
 
 def main(words: Sequence[str]) -> int:
@@ -51,7 +61,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def links(markdown: str) -> str:
-    """The text with links out of docs/ turned to where they lead on the site."""
+    """The text with links out of docs/, and to pages that are made, turned to where they lead on the site."""
+    for heading, page in MADE.items():
+        markdown = markdown.replace(f"](made/README.md#{heading})", f"]({page})")
     for name, file in AT_THE_TOP.items():
         markdown = markdown.replace(f"](../{file}", f"]({name}")
     return markdown

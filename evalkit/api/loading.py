@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+# How weights are read into the module of a function; other names are the function's parameters.
+READING = ("model", "prefix", "trust")
 Positions = Literal["auto", "rotary", "sincos", "sincos_uniform"]
 
 

@@ -15,6 +15,7 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from evalkit import plugins
 from evalkit.config.keys import REQUIRED, known_keys
 from evalkit.config.options import Command, Options, Trainer
 from evalkit.errors import printable
@@ -58,6 +59,12 @@ class Config:
         words += [f"adapter.{key}={typed(value)}" for key, value in settings.items()]
         return replace(self, words=tuple(words), adapter={**self.adapter, **settings}, points=())
 
+    @property
+    def built_by(self) -> tuple[str, ...]:
+        """The words that name a function of the user's own which builds the encoder; none where evalkit does."""
+        words = (self.options.ckpt, self.encoder.get("model", ""))
+        return tuple(word for word in words if plugins.own_encoder(word))
+
     def to_yaml(self) -> str:
         """The configuration with every key but `log.group`; `config=` on it gives an equal configuration.
 
@@ -70,7 +77,9 @@ class Config:
             "# " + printable(shlex.join(["evalkit", self.command, *self.words])),
             "# Keys that stand as comments were not set: as the task prescribes, else as shown.",
         ]
-        for name, key in known_keys(self.command, self.options.task, self.options.adapter, self.options.ckpt).items():
+        options = self.options
+        known = known_keys(self.command, options.task, options.adapter, options.ckpt, self.encoder.get("model", ""))
+        for name, key in known.items():
             if name == GROUP:
                 continue
             if key.section in ("", "trainer"):

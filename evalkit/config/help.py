@@ -28,7 +28,7 @@ def print_keys(
 
     chosen = dict(word.split("=", 1) for word in words if "=" in word)
     task, adapter = chosen.get("task", ""), chosen.get("adapter", "")
-    known = keys.known_keys(command, task, adapter, chosen.get("ckpt", ""))
+    known = keys.known_keys(command, task, adapter, chosen.get("ckpt", ""), chosen.get("encoder.model", ""))
     needed = " ".join(f"{name}=..." for name, key in known.items() if key.default is keys.REQUIRED)
     print(f"evalkit {called} {needed} [key=value ...] [config=file.yaml]")
     if task:

@@ -13,6 +13,7 @@ from annotated_types import Gt
 
 from evalkit import plugins
 from evalkit.api import Data, Loading, Views
+from evalkit.api.loading import READING
 from evalkit.config.options import OPTIONS, Command, Options, Trainer
 from evalkit.errors import UserError
 from evalkit.weights import presets
@@ -70,7 +71,7 @@ VIDEOS = Key(
 )
 
 
-def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = "") -> dict[str, Key]:
+def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = "", model: str = "") -> dict[str, Key]:
     """Every key that applies, by name, section by section.
 
     Args:
@@ -79,6 +80,7 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
         adapter: name of an adapter; empty means the task's own.
         ckpt: of the encoder; where it is a function of the user's own, encoder.* are its parameters, of `random:NAME`
             also the family's settings.
+        model: of `encoder.model`, likewise: what is built for the weights.
 
     Raises:
         UserError: there is no such task or adapter, or it is broken.
@@ -94,8 +96,7 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
     if command == "check":
         keys = {name: key for name, key in keys.items() if name in _CHECK}
     else:
-        keys |= _keys("encoder", plugins.own_encoder(ckpt) or Loading)
-        keys |= _preset_keys(ckpt)
+        keys |= _encoder_keys(ckpt, model)
         keys.pop("encoder.trust", None)  # the option `trust` sets it
     if task:
         keys |= _keys("data", plugins.factory("task", task))
@@ -113,10 +114,23 @@ def known_keys(command: Command, task: str = "", adapter: str = "", ckpt: str = 
     return keys if command == "features" else keys | _keys("trainer", Trainer)
 
 
-def _preset_keys(ckpt: str) -> dict[str, Key]:
-    """Of `random:NAME`: the clip's frames and size and the family's settings, each with the preset's value."""
-    preset = presets.presets().get(ckpt.removeprefix("random:"))
-    if not ckpt.startswith("random:") or preset is None:
+def _encoder_keys(ckpt: str, model: str) -> dict[str, Key]:
+    """How weights are read, and what is built for them: the parameters of a function, or a preset's settings."""
+    if function := plugins.own_encoder(ckpt):
+        return _keys("encoder", function)
+    keys = _keys("encoder", Loading)
+    if not model:
+        return keys | _preset_keys(ckpt.removeprefix("random:") if ckpt.startswith("random:") else "")
+    if function := plugins.own_encoder(model, "encoder.model"):
+        of_function = _keys("encoder", function)
+        return {**of_function, **{name: key for name, key in keys.items() if key.parameter in READING}}
+    return keys | _preset_keys(model)
+
+
+def _preset_keys(name: str) -> dict[str, Key]:
+    """The clip's frames and size and the family's settings, each with the preset's value; none of another name."""
+    preset = presets.presets().get(name)
+    if preset is None:
         return {}
     values = presets.read(preset)
     family = str(values["encoder"])

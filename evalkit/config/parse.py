@@ -56,11 +56,11 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
 
     general = known_keys(command)
     _require(called or command, {name: key for name, key in general.items() if key.section == ""}, given, set(general))
-    task, adapter, ckpt = (
+    task, adapter, ckpt, model = (
         _value(name, general[name], given[name]) if name in given and name in general else ""
-        for name in ("task", "adapter", "ckpt")
+        for name in ("task", "adapter", "ckpt", "encoder.model")
     )
-    known = known_keys(command, task, adapter, ckpt)
+    known = known_keys(command, task, adapter, ckpt, model)
     for name, value in given.items():
         if name not in known:
             raise value.wrong(_unknown(name, known))

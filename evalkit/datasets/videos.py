@@ -313,11 +313,14 @@ def video_file(videos: Videos, folder: Path, name: str, ending: str = ".mp4") ->
 
 
 def unused_videos(root: Path, examples: Iterable[Example]) -> list[Path]:
-    """The videos in a data set's root, or beside it where it is a file, that no example is about."""
+    """The videos in a data set's root that no example is about; of a list, those in the folders of its videos."""
     used = {os.path.abspath(example.video) for example in examples}
-    folder = root if root.is_dir() or media.is_container(root) or media.url_of(root) else root.parent
-    files = files_in(folder, hidden=True)
+    listed = not (root.is_dir() or media.is_container(root) or media.url_of(root))
+    files = files_in(root.parent if listed else root, hidden=True)
     unused = [path for path in files.whole if is_video(path) and os.path.abspath(path) not in used]
+    if listed:  # what else lies below a folder that a list is in is no matter of the list
+        folders = {os.path.dirname(path) for path in used}
+        unused = [path for path in unused if os.path.dirname(os.path.abspath(path)) in folders]
     linked = {os.path.realpath(path) for path in used} if unused else set()
     names = {os.path.basename(path) for path in used}  # a tar may lie beside what was unpacked of it
     return [path for path in unused if os.path.realpath(path) not in linked] + [

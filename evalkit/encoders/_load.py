@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import torch
@@ -40,8 +41,8 @@ def load_encoder(ckpt: str | Path, *, seed: int = 0, **settings: Any) -> Encoder
             are looked up and not computed; `package.module:function` or an entry point's name for your own.
         seed: of random weights.
         settings: fields of `evalkit.api.Loading`, which are the keys of `encoder.*`; more are arguments for a function
-            of your own, or of `random:NAME` the family's settings, and the clip's frames and size, in place of the
-            preset's.
+            of your own, `ckpt` or `model`, or of `random:NAME` and of a preset as `model` the family's settings, and
+            the clip's frames and size, in place of the preset's.
 
     Functions are imported where these arguments name them. Where a file in a folder names one, as an adapter's folder
     does that was trained on it, `trust=True` is needed too.
@@ -71,7 +72,7 @@ def _open(ckpt: str, seed: int, settings: dict[str, Any], via: tuple[Path, ...] 
             _refuse_code(ckpt, via)
         function = None if path.exists() else own_encoder(ckpt)
         if function:
-            encoder = _call(ckpt, function, settings)
+            encoder = _call(f"ckpt={ckpt}", function, settings)
         else:
             changes = changes_of(ckpt, settings)
             rest = {key: value for key, value in settings.items() if key not in changes}
@@ -151,7 +152,7 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
     if path.suffix == ".py" and (hint := hint_of_own_code(ckpt)):
         raise UserError(f"ckpt={ckpt}:{hint}")
     if path.is_file():
-        return _from_file(path, loading, via)
+        return _from_file(path, loading, via, changes)
     family, _, name = ckpt.partition(":")
     if name and family in names("encoder"):
         library: Any = module_and_factory("encoder", family)[0]
@@ -184,16 +185,18 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
     raise UserError(f"ckpt={ckpt}: no such file or folder, and no such name.{hint} `evalkit list encoders` shows all")
 
 
-def _call(ckpt: str, function: Callable[..., Any], settings: dict[str, Any]) -> Any:
+def _call(word: str, function: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
     try:
         return function(**settings)
     except UserError:
         raise
     except Exception as error:  # whatever the encoder's own code raises
-        raise UserError(f"ckpt={ckpt}: {one_line(error)}") from error
+        raise UserError(f"{word}: {one_line(error)}") from error
 
 
-def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
+def _from_file(
+    path: Path, loading: Loading, via: tuple[Path, ...], changes: Mapping[str, Any] = MappingProxyType({})
+) -> nn.Module:
     beside = (path.parent / OPEN_CLIP_CONFIG).is_file() and not (path.parent / "config.json").is_file()
     if loading.model.startswith("open_clip:") or (beside and not loading.model):
         _refuse_ignored("weights of open_clip", loading, "model", "prefix")
@@ -206,7 +209,7 @@ def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module
         values = checkpoint.read_json(folder / "config.json") if folder.is_dir() else {}
         if values and "encoder" not in values:
             return _family_of(values, folder).pretrained(folder, loading, weights)  # type: ignore[no-any-return]
-        module = spec_of(loading.model, loading.tokenizer).build() if values else _architecture(loading, via)
+        module = spec_of(loading.model, loading.tokenizer).build() if values else _architecture(loading, via, changes)
         checkpoint.load_strictly(module, weights, path)
         return module
     outline: dict[str, torch.Tensor] | None = None
@@ -239,15 +242,15 @@ def _from_file(path: Path, loading: Loading, via: tuple[Path, ...]) -> nn.Module
     )
 
 
-def _architecture(loading: Loading, via: tuple[Path, ...]) -> nn.Module:
-    """Build the encoder that `encoder.model=` names, a preset or a function, with random weights."""
+def _architecture(loading: Loading, via: tuple[Path, ...], changes: Mapping[str, Any]) -> nn.Module:
+    """Build the encoder that `encoder.model=` names, a preset or a function, as these settings say; random weights."""
     model = loading.model
     if model in presets():
-        return read_preset(model, loading.tokenizer).build()
+        return read_preset(model, loading.tokenizer).changed(changes).build()
     if via and not loading.trust:
         _refuse_code(model, via)
-    if function := own_encoder(model):
-        module = _call(model, function, {})
+    if function := own_encoder(model, "encoder.model"):
+        module = _call(f"encoder.model={model}", function, changes)
         if isinstance(module, nn.Module):
             return module
     raise UserError(

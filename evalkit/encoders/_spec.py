@@ -16,9 +16,10 @@ from torch import nn
 import evalkit
 from evalkit import demo
 from evalkit.api import Clip, Loading
+from evalkit.api.loading import READING
 from evalkit.config.values import OutOfBounds, convert, type_name
 from evalkit.errors import UserError, among, in_line, suggest
-from evalkit.plugins import factory, names, shape_settings
+from evalkit.plugins import factory, names, names_own_encoder, shape_settings
 from evalkit.video.crop import check_clip
 from evalkit.weights import checkpoint
 from evalkit.weights.huggingface import refuse_huge
@@ -155,9 +156,15 @@ def spec_of(
 
 
 def changes_of(ckpt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the settings given with `random:NAME`, those that change the preset: not what says how weights are read."""
-    preset = presets().get(ckpt.removeprefix("random:"))
-    if not ckpt.startswith("random:") or preset is None:
+    """Of the settings, those of the preset or function that is built, not those that say how weights are read.
+
+    What is built is named by `random:NAME`, or by `model` where `ckpt` is a file of weights; nothing is imported.
+    """
+    model = ckpt.removeprefix("random:") if ckpt.startswith("random:") else settings.get("model", "")
+    if isinstance(model, str) and names_own_encoder(model):
+        return {key: value for key, value in settings.items() if key not in READING}
+    preset = presets().get(model) if isinstance(model, str) else None
+    if preset is None:
         return {}
     known = shape_settings(str(read(preset)["encoder"]))
     loading = {field.name for field in fields(Loading)} - set(known)

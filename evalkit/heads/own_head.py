@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from torch import nn
 
 from evalkit.api import FeatureSpec
 from evalkit.errors import UserError, nearest
 
-SHOWN = 3  # names in a message
+SHOWN, MOST_SHOWN = 3, 10  # names in a message
 
 
 class OwnHead(NamedTuple):
@@ -43,8 +43,10 @@ def class_order(labels: Sequence[str], classes: Sequence[str], subset: bool = Fa
         subset: the checkpoint may have labels that the data set has not.
 
     Raises:
-        UserError: a name is missing on one side, or is there twice, or the labels are no names.
+        UserError: a name is missing on one side, or is there twice, or the labels are no names, or too few.
     """
+    if len(labels) < len(classes):
+        _refuse_fewer(labels, classes)
     if unnamed := [label for label in labels if re.fullmatch(r"LABEL_\d+", label)]:
         raise UserError(
             f"the checkpoint does not name its {len(labels)} classes ({', '.join(unnamed[:SHOWN])}): "
@@ -59,10 +61,10 @@ def class_order(labels: Sequence[str], classes: Sequence[str], subset: bool = Fa
     other = [] if subset else [labels[number] for plain, number in numbers.items() if plain not in wanted]
     if absent or other:
         parts = [
-            f"{len(names)} of its {count} {what} ({_listed(names, known)})"
-            for names, known, count, what in (
-                (other, classes, len(labels), "labels are no class of the data set"),
-                (absent, labels, len(classes), "classes are no label of the checkpoint"),
+            f"{len(names)} of {what} ({_listed(names, known)})"
+            for names, known, what in (
+                (other, classes, f"its {len(labels)} labels are no class of the data set"),
+                (absent, labels, f"the data set's {len(classes)} classes are no label of the checkpoint"),
             )
             if names
         ]
@@ -73,6 +75,20 @@ def class_order(labels: Sequence[str], classes: Sequence[str], subset: bool = Fa
             + ("" if absent else "; adapter.subset=true leaves the checkpoint's other labels out")
         )
     return [numbers[_plain(name)] for name in classes]
+
+
+def _refuse_fewer(labels: Sequence[str], classes: Sequence[str]) -> NoReturn:
+    """Says which classes a checkpoint of fewer labels can never answer; names in a file would not mend that."""
+    known = {_plain(label) for label in labels}
+    absent = [name for name in classes if _plain(name) not in known]
+    which = f"{len(absent)} of the classes are none of its labels ({_listed(absent, labels, MOST_SHOWN)})"
+    if all(re.fullmatch(r"LABEL_\d+", label) for label in labels):
+        which = f"which classes these are it does not say ({', '.join(labels[:SHOWN])})"
+    raise UserError(
+        f"the checkpoint has {len(labels)} labels and the data set {len(classes)} classes: {which}. adapter=probe "
+        "trains a head for all classes on its encoder; for its own classifier, leave the videos of the other classes "
+        "out of the data"
+    )
 
 
 def read_labels(file: Path, count: int) -> tuple[str, ...]:
@@ -95,11 +111,11 @@ def _plain(name: str) -> str:
     return re.sub(r"""[\s_[\]'",+]+""", " ", name).strip().casefold()
 
 
-def _listed(names: Sequence[str], known: Sequence[str]) -> str:
+def _listed(names: Sequence[str], known: Sequence[str], most: int = SHOWN) -> str:
     """The first names, each with the nearest one of the other side."""
     spelled = {_plain(name): name for name in known}
     shown = []
-    for name in names[:SHOWN]:
+    for name in names[:most]:
         near = nearest(_plain(name), spelled)
         shown.append(f"{name!r}, nearest {spelled[near]!r}" if near else repr(name))
-    return "; ".join([*shown, *(["..."] if len(names) > SHOWN else [])])
+    return "; ".join([*shown, *(["..."] if len(names) > most else [])])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import RESAMPLES, Draws, ReweightedScore, Table
+from evalkit.metrics.bootstrap import PERCENT, RESAMPLES, Draws, ReweightedScore, Table
 from evalkit.metrics.classification import accuracy, is_failed, mean_over_classes
 
 
@@ -231,7 +231,7 @@ def _over_classes(of_class: Callable[..., Table], scores: npt.NDArray[Any], trut
             np.stack([of_class(times, *class_row) for class_row in zip(scores, truth, strict=True)])
         )
 
-    return ReweightedScore(n, of, min(RESAMPLES, max(1_000, _MAX_OPERATIONS // (classes * n))))
+    return ReweightedScore(n, of, min(RESAMPLES, max(1_000, _MAX_OPERATIONS // (classes * n))), limits=PERCENT)
 
 
 def _sums(times: Draws, groups: npt.NDArray[np.intp], where: _Truth | None = None) -> Table:

@@ -24,6 +24,8 @@ Table = npt.NDArray[np.float64]
 Draws = npt.NDArray[np.float32]  # how often each example counts, in each of R draws: (N, R)
 
 LEVEL = 0.95
+ALIKE = 1e-7  # by how much draws differ that are equal but for rounding; results have six decimals
+PERCENT = (0.0, 100.0)  # the limits of most scores
 RESAMPLES = 10_000
 DRAWS_PER_CHUNK = 1_000_000  # numbers drawn at a time: flat memory, whatever the sizes are
 MAX_CACHED_BYTES = 32_000_000  # of draws that are kept for the next metric
@@ -42,7 +44,28 @@ class Clusters(NamedTuple):
     n: int
 
 
-class AdditiveScore(float):
+class _CorpusScore(float):
+    """A score over a whole split.
+
+    Attributes:
+        limits: the least and the largest that it can be, of any examples; None if unknown.
+    """
+
+    limits: tuple[float, float] | None = None
+
+    def reach(self, unseen: float) -> tuple[float, float] | None:
+        """The least and the largest score if a share of all videos, none of which was drawn, is all wrong or right.
+
+        Args:
+            unseen: the share, in 0..1.
+        """
+        if self.limits is None:
+            return None
+        low, high = self.limits
+        return self - (self - low) * unseen, self + (high - self) * unseen
+
+
+class AdditiveScore(_CorpusScore):
     """A corpus score, in percent, that is a function of sums over examples, so bootstrap resamples need no re-scoring.
 
     An example's summands are fixed by the whole split (as document frequencies are), so an interval, or the score of a
@@ -57,16 +80,18 @@ class AdditiveScore(float):
     of: Callable[[Table], Table]
     resamples = RESAMPLES
 
-    def __new__(cls, parts: npt.ArrayLike, of: Callable[[Table], Table]) -> AdditiveScore:
+    def __new__(
+        cls, parts: npt.ArrayLike, of: Callable[[Table], Table], limits: tuple[float, float] | None = None
+    ) -> AdditiveScore:
         parts = np.asarray(parts, np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):  # the sums may be 0
             score = super().__new__(cls, of(parts.sum(0)))
-        score.parts, score.of = parts, of
+        score.parts, score.of, score.limits = parts, of, limits
         return score
 
     def subset(self, indices: Indices) -> AdditiveScore:
         """The score of these examples."""
-        return AdditiveScore(self.parts[indices], self.of)
+        return AdditiveScore(self.parts[indices], self.of, self.limits)
 
     def by_cluster(self, member: Indices, n: int) -> Table:
         """(n, S), the summands of each cluster."""
@@ -77,7 +102,7 @@ class AdditiveScore(float):
         return bootstrap_sums(self.by_cluster(member, n), self.of, seed, resamples)
 
 
-class ReweightedScore(float):
+class ReweightedScore(_CorpusScore):
     """A corpus score that is no function of sums, but of integer example weights, as a bootstrap draws them.
 
     Attributes:
@@ -96,9 +121,10 @@ class ReweightedScore(float):
         of: Callable[[npt.NDArray[np.float32]], Table],
         resamples: int = RESAMPLES,
         value: float | None = None,
+        limits: tuple[float, float] | None = None,
     ) -> Self:
         score = super().__new__(cls, of(np.ones((examples, 1), np.float32))[0] if value is None else value)
-        score.examples, score.of, score.resamples = examples, of, resamples
+        score.examples, score.of, score.resamples, score.limits = examples, of, resamples, limits
         return score
 
     def subset(self, indices: Indices) -> ReweightedScore:
@@ -109,7 +135,7 @@ class ReweightedScore(float):
             weights[indices] = times
             return self.of(weights)
 
-        return ReweightedScore(len(indices), of, self.resamples)
+        return ReweightedScore(len(indices), of, self.resamples, limits=self.limits)
 
     def resample(self, member: Indices, n: int, seed: int, resamples: int) -> Table:
         """Bootstrap scores (resamples,), drawing n clusters with replacement; example i is in cluster `member[i]`."""
@@ -117,10 +143,15 @@ class ReweightedScore(float):
         return np.concatenate([self.of(times.T.astype(np.float32)[member]) for times in draws])
 
 
-def mean(values: npt.ArrayLike) -> AdditiveScore:
-    """The mean over examples, in percent, of values (N,), which may be above 1, as CIDEr is."""
+def mean(values: npt.ArrayLike, limits: tuple[float, float] | None = None) -> AdditiveScore:
+    """The mean over examples, in percent, of values (N,), which may be above 1, as CIDEr is, within `limits`."""
     values = np.asarray(values, np.float64)
-    return AdditiveScore(np.stack([values, np.ones_like(values)], 1), _mean)
+    return AdditiveScore(np.stack([values, np.ones_like(values)], 1), _mean, limits)
+
+
+def percentage(parts: npt.ArrayLike, wholes: npt.ArrayLike) -> AdditiveScore:
+    """In percent, the sum of the parts (N,), each at most its whole, of the sum of the wholes (N,)."""
+    return AdditiveScore(np.stack([parts, wholes], 1), _mean, PERCENT)
 
 
 def _mean(sums: Table) -> Table:
@@ -149,7 +180,8 @@ def average(scores: Sequence[AdditiveScore]) -> AdditiveScore:
         each = zip(scores, np.split(sums, ends, -1), strict=True)
         return np.asarray(sum(score.of(score_sums) for score, score_sums in each) / len(scores))
 
-    return AdditiveScore(np.concatenate([score.parts for score in scores], 1), of)
+    limits = scores[0].limits if all(score.limits == scores[0].limits for score in scores) else None
+    return AdditiveScore(np.concatenate([score.parts for score in scores], 1), of, limits)
 
 
 def interval(
@@ -189,8 +221,9 @@ def interval_of(
 ) -> tuple[float, float]:
     """The clustered 95 % bootstrap interval (low, high) of a corpus score; it contains the score.
 
-    The range of such a score is unknown, so if the bootstrap has no width (one video, or all draws are equal) the
-    interval is NaN rather than a claim of certainty; so it is if a draw gives NaN.
+    If the bootstrap has no width (one video, or all draws are equal) the interval is that of `interval`, which asks
+    what n videos may all have missed, within the limits of the score. Where these are unknown it is NaN rather than a
+    claim of certainty; so it is if a draw gives NaN.
 
     Args:
         score: of N examples, N >= 1.
@@ -201,7 +234,11 @@ def interval_of(
     Returns:
         low and high, within the range of the draws; NaN if unknown.
     """
-    return centered(score.resample(*number_clusters(clusters), seed, resamples or score.resamples), float(score))
+    member, n = number_clusters(clusters)
+    drawn = score.resample(member, n, seed, resamples or score.resamples)
+    if np.ptp(drawn) < ALIKE and (reached := score.reach(1 - _TAILS[0] ** (1 / n))):
+        return reached
+    return centered(drawn, float(score))
 
 
 def centered(drawn: Table, score: float) -> tuple[float, float]:

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import Draws, ReweightedScore, Table
+from evalkit.metrics.bootstrap import PERCENT, Draws, ReweightedScore, Table
 
 logger = logging.getLogger("evalkit")
 
 _WHOLE = frozenset({int})
+SURE = 20  # rankings that all hold the same five classes: then there are no others
 
 
 def accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, list[float]]:
@@ -49,7 +50,8 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
     best = _best_five(predictions, targets)
     classes = len(set().union(*best))
     right = all(target in ranked for ranked, target in zip(best, targets, strict=True) if ranked)
-    if len(best) > 1 and 0 < classes <= 5 and right and all(len(ranked) == classes for ranked in best if ranked):
+    few = classes < 5 or (classes == 5 and len(best) >= SURE)  # a few rankings of five may all leave out the same class
+    if len(best) > 1 and classes and few and right and all(len(ranked) == classes for ranked in best if ranked):
         _warn_every_class(classes)
     return {
         "top1": [float(target in ranked[:1]) for ranked, target in zip(best, targets, strict=True)],
@@ -161,7 +163,7 @@ def _class_mean(values: Sequence[float], targets: Sequence[int]) -> float:
         right = np.add.reduceat(drawn * hits[order, None].astype(np.float32), starts)
         return mean_over_classes(np.where(size > 0, right / np.maximum(size, 1), math.nan))
 
-    return ReweightedScore(len(hits), of) if len(hits) else math.nan
+    return ReweightedScore(len(hits), of, limits=PERCENT) if len(hits) else math.nan
 
 
 def mean_over_classes(values: Table) -> Table:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import RESAMPLES, Draws, Indices, ReweightedScore, Table, cluster_draws
+from evalkit.metrics.bootstrap import PERCENT, RESAMPLES, Draws, Indices, ReweightedScore, Table, cluster_draws
 from evalkit.metrics.classification import is_failed
 
 Flags = npt.NDArray[np.bool_]
@@ -307,7 +307,7 @@ def scores_of(ranking: Ranking, names: Sequence[str], summary: Callable[[Table],
     values = together.of(np.ones((ranking.examples, 1), np.float32))[:, 0].tolist()
     scores: dict[str, float] = {}
     for place, (name, value) in enumerate(zip(names, values, strict=True)):
-        score = _Score(ranking.examples, partial(_one_of, together, place), resamples, value)
+        score = _Score(ranking.examples, partial(_one_of, together, place), resamples, value, PERCENT)
         score.together, score.place = together, place
         scores[name] = score
     return scores

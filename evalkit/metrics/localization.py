@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evalkit.metrics.bootstrap import AdditiveScore, Indices, Table
+from evalkit.metrics.bootstrap import Indices, Table, percentage
 from evalkit.metrics.classification import mean_over_classes
 from evalkit.metrics.detection import Flags, Ranking, Read, Regions, pairs, rank, read_regions, scores_of
 
@@ -297,7 +297,7 @@ def _average_recall(read: Read, examples: int) -> dict[str, float]:
     recalled = recalled.cumsum(1)[:, :PROPOSALS]
     area = (recalled[:, 1:] + recalled[:, :-1]).sum(1) / 2 / PROPOSALS
     recalls = {f"AR@{n}": recalled[:, n - 1] for n in SHOWN_PROPOSALS} | {"AUC": area}
-    return {name: _share(values, annotated) for name, values in recalls.items()}
+    return {name: percentage(values, annotated) for name, values in recalls.items()}
 
 
 def error_kinds(predictions: Sequence[Any], targets: Sequence[Any], per_instance: int = 1) -> dict[str, int]:
@@ -347,9 +347,4 @@ def _errors(read: Read, hit: Flags, taken: Flags, examples: int) -> dict[str, fl
     missed = np.bincount(read.truth.example, ~taken, examples)
     of: dict[str, tuple[Any, Any]] = {name: (counts[:, k], counts.sum(1)) for k, name in enumerate(ERRORS, 1)}
     of["missed"] = missed, np.bincount(read.truth.example, minlength=examples)
-    return {f"{name}_error": _share(*parts) for name, parts in of.items()}
-
-
-def _share(parts: Table, wholes: Table | Indices) -> AdditiveScore:
-    """In percent, the sum of the parts (N,) of that of the wholes (N,)."""
-    return AdditiveScore(np.stack([parts, wholes], 1), lambda sums: 100 * sums[..., 0] / sums[..., 1])
+    return {f"{name}_error": percentage(*parts) for name, parts in of.items()}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import AdditiveScore, Draws, ReweightedScore, Table
+from evalkit.metrics.bootstrap import PERCENT, AdditiveScore, Draws, ReweightedScore, Table, percentage
 
 
 def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
@@ -44,11 +44,13 @@ def retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
         placed = np.minimum(ranks, last)
         for k in (1, 5, 10):
             hits = (ranks <= k).astype(np.float64)
-            metrics[f"{direction}_R@{k}"] = (
-                AdditiveScore(np.stack([100 * hits * is_query, is_query], 1), _ratio) if once else hits.tolist()
-            )
-        metrics[f"{direction}_median_rank"] = _median(placed[is_query > 0], np.flatnonzero(is_query), len(is_query))
-        metrics[f"{direction}_mean_rank"] = AdditiveScore(np.stack([placed * is_query, is_query], 1), _ratio)
+            metrics[f"{direction}_R@{k}"] = percentage(hits * is_query, is_query) if once else hits.tolist()
+        metrics[f"{direction}_median_rank"] = _median(
+            placed[is_query > 0], np.flatnonzero(is_query), len(is_query), last
+        )
+        metrics[f"{direction}_mean_rank"] = AdditiveScore(
+            np.stack([placed * is_query, is_query], 1), _ratio, limits=(1.0, last)
+        )
     return metrics
 
 
@@ -67,24 +69,31 @@ def mean_retrieval(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[s
         metrics = retrieval([predictions[i] for i in of_task], [targets[i] for i in of_task])
         for name, value in metrics.items():
             if "R@" in name:
-                sums = value.parts if isinstance(value, AdditiveScore) else [[100 * hit, 1] for hit in value]  # type: ignore[union-attr]
+                sums = value.parts if isinstance(value, AdditiveScore) else [[hit, 1] for hit in value]  # type: ignore[union-attr]
                 parts.setdefault(name, np.zeros((len(targets), 2 * len(places))))[of_task, 2 * k : 2 * k + 2] = sums
-    return {name: AdditiveScore(table, _mean_ratio) for name, table in parts.items()}
+    return {name: AdditiveScore(table, _mean_ratio, PERCENT) for name, table in parts.items()}
 
 
 def _mean_ratio(sums: Table) -> Table:
     """The mean over tasks of sum / count (..., 2 per task), without those of which no query was drawn."""
     hits, counts = sums[..., ::2], sums[..., 1::2]
     ratios = np.where(counts > 0, hits / np.maximum(counts, 1), 0)
-    return np.asarray(ratios.sum(-1) / (counts > 0).sum(-1))
+    return np.asarray(100 * ratios.sum(-1) / (counts > 0).sum(-1))
 
 
 def _ratio(sums: Table) -> Table:
     return np.asarray(sums[..., 0] / sums[..., 1])
 
 
-def _median(values: Table, places: npt.NDArray[np.intp], n: int) -> float:
-    """The median of values (M,) of the examples at these indices among n."""
+class _Median(ReweightedScore):
+    """A median, which a few examples do not move."""
+
+    def reach(self, unseen: float) -> tuple[float, float] | None:
+        return self.limits if unseen >= 0.5 else (float(self), float(self))
+
+
+def _median(values: Table, places: npt.NDArray[np.intp], n: int, last: float) -> float:
+    """The median of values (M,), in 1..last, of the examples at these indices among n."""
     if not len(values):
         return math.nan
     order = np.argsort(values, kind="stable")
@@ -96,7 +105,7 @@ def _median(values: Table, places: npt.NDArray[np.intp], n: int) -> float:
         middle = [np.minimum(before.sum(0), len(ranked) - 1) for before in (below < half, below <= half)]
         return np.where(half > 0, (ranked[middle[0]] + ranked[middle[1]]) / 2, math.nan)
 
-    return ReweightedScore(n, of)
+    return _Median(n, of, limits=(1.0, last))
 
 
 def _rank(prediction: Any, target: Any, direction: str) -> float:

@@ -16,12 +16,17 @@ from evalkit.config.config import Config
 from evalkit.config.options import Options, Trainer
 from evalkit.datasets import training_data
 from evalkit.encoders._spec import read_pointer
+from evalkit.features.duplicates import shared_videos
 from evalkit.features.exchange.module import PREFIX, FeatureFiles
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
+from evalkit.video.media import shown
 from evalkit.weights import checkpoint, presets, trained_adapter
 
 logger = logging.getLogger("evalkit")
+
+AT_HAND = 400_000  # videos, so many of which are known by their bytes once they are encoded
+MOST_PAIRS = 5  # of videos that two splits share, in the record
 
 # What many checkpoints are called, so that their folder tells more; and folders that tell nothing.
 WEIGHT_FILES = {"model", "pytorch_model", "open_clip_pytorch_model", "open_clip_model", "weights"}
@@ -119,6 +124,21 @@ def encoder_name(options: Options) -> str:
 def path_name(name: str) -> str:
     """A name as letters that any file system takes."""
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip(".") or "encoder"
+
+
+def shared_with_train(task: Task, identified: bool) -> dict[str, Any]:
+    """The test videos that train or val has, too, as the record holds them; empty where there are none.
+
+    Args:
+        task: that was fitted and tested.
+        identified: the run knows its videos by their bytes, so that copies under other names are found; else by path.
+    """
+    train = [*task.train, *task.val]
+    by_path = not identified or len({example.video for example in (*train, *task.test)}) > AT_HAND
+    pairs = shared_videos({"train": train, "test": task.test}, by_path)
+    videos = len({in_test for *_, in_test in pairs})
+    first = [{"train": shown(in_train), "test": shown(in_test)} for _, in_train, _, in_test in pairs[:MOST_PAIRS]]
+    return {"videos": videos, "first": first} if pairs else {}
 
 
 def training_data_of(config: Config) -> dict[str, str] | None:

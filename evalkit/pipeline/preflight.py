@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import evalkit
-from evalkit import encoders, plugins
+from evalkit import encoders
 from evalkit.api import Example, Task
 from evalkit.canary import checks, reference
 from evalkit.canary.finding import Finding
@@ -108,7 +108,7 @@ def check_features(task: Task, reader: FeatureReader, config: Config) -> list[Fi
     clips = sample_clips(reader.extractor, task)
     folder = encoders.folder_of(ckpt)
     examine = functools.partial(examine_clips, runner, clips, folder)
-    own = config.module is not None or plugins.own_encoder(ckpt) is not None
+    own = config.module is not None or bool(config.built_by)
     feature_cache = None if own else reader.cache
     with phase("canary: put two clips through the encoder"):
         findings = _remembered(_identity(feature_cache.key, clips, folder), examine) if feature_cache else examine()

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from evalkit.api import Example, Prediction, Task
@@ -32,6 +33,7 @@ from evalkit.pipeline.described import (
     place,
     protocol_of,
     recorded,
+    shared_with_train,
     tell_seen,
     training_data_of,
 )
@@ -143,6 +145,7 @@ def _measure(
             trainable_flops=trainable_flops(experiment.adapter, experiment.encoder.module, views.frames, views.size),
         ),
         selection=selection,
+        shared=shared_with_train(task, experiment.reader.cache is not None) if selection else {},
         on_val=experiment.on_val,
         cost=cost,
         training=experiment.training,
@@ -172,6 +175,7 @@ def write_run(
     started: datetime,
     clock: float,
     training: Mapping[str, Any] | None = None,
+    shared: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """Scores what was predicted, writes the run and returns its folder; the journal of the predictions is removed.
 
@@ -191,6 +195,7 @@ def write_run(
         started: when the run began.
         clock: monotonic time of that.
         training: what a step of training cost; None where there was none.
+        shared: test videos that train or val has, too, as the record holds them.
 
     Raises:
         UserError: the adapter answered no example at all.
@@ -232,6 +237,7 @@ def write_run(
             datetime.now(UTC),
         ),
         fitted=selection is not None,
+        shared=shared,
         expect=meant_size(config),
     )
     chosen = config.at(selection["chosen"].get("point", 0)) if selection else config

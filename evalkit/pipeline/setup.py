@@ -314,8 +314,7 @@ def stored_reader(
     """The reader of a part of the encoder's output, with the cache of the words."""
     options = config.options
     # What a function of the user's own was asked for may lie where no look at the module finds it.
-    called = plugins.own_encoder(options.ckpt) is not None
-    made_by = f" {options.ckpt} {sorted(plain(config.encoder).items())}" if called else ""
+    made_by = f" {options.ckpt} {sorted(plain(config.encoder).items())}" if config.built_by else ""
     cache = open_feature_cache(
         runner, extractor, spec, compiled=options.compile, made_by=made_by, also=options.cache_also
     )

@@ -64,8 +64,8 @@ def _asked(record: Mapping[str, Any]) -> str:
     task, data = record["task"], record["data"]
     names = ("name", "version", "split", "score", "quick_score", "published", "protocol_sha256")
     asked = [{name: task.get(name) for name in names}, data["fingerprint"], data.get("published_size")]
-    # What has neither has the hash that it had before they counted.
-    sizes = {name: data[name] for name in ("size_differences", "expect") if name in data}
+    # What has none of them has the hash that it had before they counted.
+    sizes = {name: data[name] for name in ("size_differences", "expect", "shared_videos") if name in data}
     fold = {"fold": task["fold"]} if "fold" in task else {}
     return digest([*asked, record["chance"], *filter(None, (sizes, fold))])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from evalkit.api import Task
@@ -27,6 +28,7 @@ def record(
     cost: Mapping[str, Any],
     provenance: Mapping[str, Any],
     fitted: bool = False,
+    shared: Mapping[str, Any] = MappingProxyType({}),
     expect: int | None = None,
 ) -> dict[str, Any]:
     """The values of result.json, in its shape (result.schema.json).
@@ -46,6 +48,7 @@ def record(
         cost: seconds, counts and bytes.
         provenance: command, versions, machine and times.
         fitted: whether the task's train and val were used.
+        shared: test videos that these have, too: how many, and the first of them.
         expect: test examples that the user says are meant; None where the published number is.
     """
     counts = tally(rows)
@@ -71,6 +74,7 @@ def record(
             "published_size": published_size(task, "test"),
             **({"size_differences": differences} if differences else {}),
             **({"expect": expect} if expect is not None else {}),
+            **({"shared_videos": shared} if shared else {}),
             **counts,
         },
         "scores": scores,

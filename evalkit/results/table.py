@@ -51,6 +51,14 @@ def table(result: Mapping[str, Any]) -> str:
     if model := adapter.get("language_model"):
         head.add_row("language model", f"{language_model_of(result)}, {count(model['parameters'])} parameters")
     head.add_row("adapter", f"{adapter['name']}, {count(adapter['trainable_parameters'])} trainable")
+    protocol = task["protocol"]
+    if (views := protocol.get("views")) and views.get("frames"):  # of features that others made nobody may have said
+        name = f"; protocol {protocol['name']}" if protocol.get("name") else ""
+        head.add_row("clip", f"{views_in_words(views)}{name}")
+    if protocol.get("transductive"):
+        temperature = adapter["settings"].get("dual_softmax")
+        how = f"dual softmax, temperature {temperature:g}" if temperature else "transductive"
+        head.add_row("scored by", f"{how}: what one query finds depends on all others of the test")
     if scorer := task["protocol"].get("scored_by"):
         head.add_row("scored by", f"{scorer}, as the server gives nothing else")
     head.add_row("status", status)
@@ -63,6 +71,9 @@ def table(result: Mapping[str, Any]) -> str:
         head.add_row("WARNING", f"{split['split']} has {numbers}: not comparable with published numbers")
     if differences and "expect" not in data:
         head.add_row("", f"data.expect={expected} says that the number is meant")
+    if shared := shared_in_words(data):
+        first_pair = data["shared_videos"]["first"][0]
+        head.add_row("WARNING", f"{shared}, the first {first_pair['test']}: `evalkit check` names them")
     if left_out := (result["selection"] or {}).get("undecodable"):
         missing = sum(video["reason"].startswith("no such file") for video in left_out)
         kinds = {"missing": missing, "undecodable": len(left_out) - missing}
@@ -108,6 +119,24 @@ def table(result: Mapping[str, Any]) -> str:
         lines += ["", "recomputed scores differ from the stored ones:", *(f"  {x}" for x in result["differences"])]
     # A file name may hold bytes that no encoding has; printing it must not fail.
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def views_in_words(views: Mapping[str, Any]) -> str:
+    """Which frames and crops a protocol's `views` show: `16 frames x 224, dense (stride 4), 4 clips x 3 crops`."""
+    known = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in views.items() if value}
+    sampling = known.get("sampling", "")
+    detail = {"fps": f" ({known.get('fps')} a second)", "dense": f" (stride {known.get('stride')})"}.get(sampling, "")
+    counts = [f"{known.get(name)} {name[:-1] if known.get(name) == '1' else name}" for name in ("clips", "crops")]
+    shown = [f"{known.get('frames')} frames x {known.get('size')}, {sampling}{detail}", " x ".join(counts)]
+    if window := known.get("window"):
+        shown.append(f"in windows of {window} s, one every {known.get('window_stride', window)} s")
+    return ", ".join(shown)
+
+
+def shared_in_words(data: Mapping[str, Any]) -> str:
+    """How many test videos were also trained on, of a record's `data`; empty for none."""
+    videos = data.get("shared_videos", {}).get("videos", 0)
+    return f"{videos:,} test {'videos are' if videos > 1 else 'video is'} in train, too" if videos else ""
 
 
 def language_model_of(record: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import itertools
 import json
 import logging
 import re
@@ -26,19 +27,13 @@ import numpy.typing as npt
 from evalkit.errors import UserError, suggest, suggest_key
 from evalkit.results.rows import Row
 from evalkit.results.scores import is_rank, measure, resolve, task_files
-from evalkit.results.table import language_model_of
+from evalkit.results.table import columns, language_model_of
 from evalkit.runtime import atomic
 from evalkit.weights.presets import cards
 
 from ..runs import Run, collect
 
 logger = logging.getLogger("evalkit")
-
-
-def by_precedence(runs: Sequence[Run]) -> list[Run]:
-    """The newest first; behind all others those whose scores depend on the other examples of the test."""
-    newest = sorted(runs, key=timestamp, reverse=True)
-    return sorted(newest, key=lambda run: bool(run.result["task"]["protocol"].get("transductive")))
 
 
 def formats() -> dict[str, str]:
@@ -50,13 +45,12 @@ def formats() -> dict[str, str]:
 def export(overrides: Sequence[str]) -> int:
     """Writes all runs under a folder in a format.
 
-    Of several runs with the same path, such as two of one encoder and task, the newest is written, and a transductive
-    one only where there is no other.
+    Of several runs with the same path, such as two of one encoder and task under one protocol, the newest is written.
 
     Args:
-        overrides: to=, the name of a format, where a hyphen counts as an underscore; results=, a run or a folder with
-            runs in it; out=, the folder to write into; task=, the file of a task of your own, by which its runs are
-            scored again.
+        overrides: --help, which shows the formats; or to=, the name of one, where a hyphen counts as an underscore;
+            results=, a run or a folder with runs in it; out=, the folder to write into; task=, the file of a task of
+            your own, by which its runs are scored again.
 
     Returns:
         The exit code: 1 if a run does not validate. Such runs are named and left out.
@@ -64,6 +58,9 @@ def export(overrides: Sequence[str]) -> int:
     Raises:
         UserError: an argument is wrong; there is no such format, no run, or none that has a place in the format.
     """
+    if "--help" in overrides:
+        print(f"\n{columns([('to=', 'files'), *formats().items()])}\n\ndocs/export.md has the columns of each.")
+        return 0
     options = {"to": "", "results": "results", "out": ""}
     overrides, files = task_files(overrides)
     for override in overrides:
@@ -88,7 +85,7 @@ def export(overrides: Sequence[str]) -> int:
         for entry in run.result["scores"]:
             if entry["value"] is None:
                 report(run, f"{entry['metric']} is undefined and left out")
-    runs = told_apart(by_precedence(runs))
+    runs = told_apart(sorted(runs, key=timestamp, reverse=True))
     written: set[Path] = set()
     for path, text in importlib.import_module(f"{__name__}.{name}").files(runs):
         file, content = out / path, text.encode("utf-8", "backslashreplace")  # a name may hold what no encoding has
@@ -99,7 +96,7 @@ def export(overrides: Sequence[str]) -> int:
             except OSError as error:
                 raise UserError(f"out={out}: cannot write {path}: {error.strerror}") from error
         elif content != file.read_bytes():
-            logger.warning(f"{path}: another run has the same place, and an older or transductive one is left out")
+            logger.warning(f"{path}: another run has the same place, and the older one is left out")
     if runs and not written:
         raise UserError(f"to={name}: none of {len(runs)} runs has a place in it. {known[name]}")
     print(f"{out}: {_count(len(written), 'file')} of {_count(len(runs), 'run')}")
@@ -130,6 +127,34 @@ def _with_hash(run: Run) -> Run:
     encoder = run.result["encoder"]
     name = f"{encoder['name']}-{(encoder['sha256'] or 'none')[:8]}"
     return replace(run, result={**run.result, "encoder": {**encoder, "name": name}})
+
+
+def task_names(runs: Sequence[Run]) -> list[str]:
+    """The name of each run's task, with what differs where an encoder has runs of one task under several protocols.
+
+    `kinetics400-videoglue` and `kinetics400-videoprism` by the protocols' names, `ssv2-probe` and `ssv2-knn` by the
+    adapters, `msrvtt` and `msrvtt-transductive`; where these are alike, by the first letters of the protocols' hashes.
+    """
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((model_id(run), run.result["encoder"]["sha256"], run.result["task"]["name"]), []).append(run)
+    names: dict[int, str] = {}
+    for (*_, task), group in groups.items():
+        traits = [_traits(run) for run in group]
+        several = [len({*values}) > 1 for values in zip(*traits, strict=True)]
+        labels = ["-".join(filter(None, [task, *itertools.compress(of_run, several)])) for of_run in traits]
+        hashes = [run.result["task"]["protocol_sha256"] for run in group]
+        for run, label, digest in zip(group, labels, hashes, strict=True):
+            alike = {other for other, same in zip(hashes, labels, strict=True) if same == label}
+            names[id(run)] = label if len(alike) == 1 else f"{label}-{digest[:8]}"
+    return [names[id(run)] for run in runs]
+
+
+def _traits(run: Run) -> tuple[str, str, str]:
+    """What a protocol is called by: its name, the adapter, and whether scores depend on the other examples."""
+    protocol = run.result["task"]["protocol"]
+    transductive = "transductive" if protocol.get("transductive") else ""
+    return str(protocol.get("name") or ""), run.result["adapter"]["name"], transductive
 
 
 def defined(run: Run) -> list[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..runs import Run
-from . import as_json, defined, fraction, model_id, path_part, report
+from . import as_json, defined, fraction, model_id, path_part, report, task_names
 
 _RECALL = {
     f"{way}_R@{k}": f"{retrieved}_retrieval_recall@{k}"
@@ -29,7 +29,7 @@ CAPTIONS = ("captioning", _WORDS)
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """A file per encoder and task, for the kinds of task that the format has."""
-    for run in runs:
+    for run, task in zip(runs, task_names(runs), strict=True):
         record = run.result
         kind, keys = _kind(record["adapter"], fitted=record["selection"] is not None)
         metrics: dict[str, float | None] = {}
@@ -62,7 +62,7 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
             "n_failed": record["data"]["n_failed"],
             "protocol_sha256": record["task"]["protocol_sha256"],
         }
-        yield f"{path_part(dataset)}_{pretrained}_{name}_en_{kind}.json", as_json(dump)
+        yield f"{path_part(task)}_{pretrained}_{name}_en_{kind}.json", as_json(dump)
 
 
 def _kind(adapter: Mapping[str, Any], fitted: bool) -> tuple[str, Mapping[str, str]]:

@@ -12,16 +12,15 @@ from evalkit.results.run_folder import load_rows
 from evalkit.results.scores import resolve
 
 from ..runs import Run
-from . import as_json, model_id, path_part
+from . import as_json, model_id, path_part, task_names
 
 RULES = (metrics.captions, metrics.captions_meteor)
 
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """Two files per run of a captioning task."""
-    for run in runs:
-        if resolve(run.result["task"]["score"], run.task_files) not in RULES:
-            continue
+    told = [run for run in runs if resolve(run.result["task"]["score"], run.task_files) in RULES]
+    for run, task in zip(told, task_names(told), strict=True):
         rows = load_rows(run.folder)
         captions = [{"image_id": row.id, "caption": row.prediction or ""} for row in rows]
         references = [
@@ -38,6 +37,6 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
                 {"id": i, "image_id": video, "caption": text} for i, (video, text) in enumerate(references, 1)
             ],
         }
-        stem = f"{'__'.join(model_id(run))}/{path_part(run.result['task']['name'])}"
+        stem = f"{'__'.join(model_id(run))}/{path_part(task)}"
         yield f"{stem}_results.json", as_json(captions)
         yield f"{stem}_annotations.json", as_json(annotations)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..runs import Run
-from . import defined, model_id, path_part, timestamp, with_headline
+from . import defined, model_id, path_part, task_names, timestamp, with_headline
 
 # Of the hub's kinds of tasks, by adapter; the others name what is seen.
 KINDS = {
@@ -25,7 +25,7 @@ KINDS = {
 
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
-    """A file per encoder and task, and one per encoder."""
+    """A file per encoder, task and protocol, and one per encoder."""
     for (org, name), group in groupby(sorted(with_headline(runs), key=model_id), model_id):
         model_runs = list(group)
         for path, text in eval_results(model_runs):
@@ -41,8 +41,9 @@ def eval_results(runs: Sequence[Run], dataset: str = "") -> Iterator[tuple[str, 
         runs: of one model.
         dataset: the benchmark's id on the hub; empty: evalkit's name of the task.
     """
-    for run in with_headline(runs):
-        yield f".eval_results/{path_part(run.result['task']['name'])}.yaml", _yaml([_entry(run, dataset)])
+    runs = [*with_headline(runs)]
+    for run, task in zip(runs, task_names(runs), strict=True):
+        yield f".eval_results/{path_part(task)}.yaml", _yaml([_entry(run, dataset)])
 
 
 def model_index(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -57,6 +58,7 @@ def _entry(run: Run, dataset: str) -> dict[str, Any]:
     notes = [
         f"{headline['metric']}{interval} of {headline['n']} examples, {headline['n_clusters']} videos",
         f"adapter {record['adapter']['name']}",
+        *([f"protocol {task['protocol']['name']}"] if task["protocol"].get("name") else []),
         *(f"{control['name']} {control['metric']} {control['value']}" for control in record["controls"]),
         *([f"{failed} failed examples count as wrong"] if failed else []),
         f"evalkit protocol {task['protocol_sha256'][:12]}",
@@ -73,6 +75,7 @@ def _result(run: Run) -> dict[str, Any]:
     task, adapter = run.result["task"], run.result["adapter"]["name"]
     settings = {
         "adapter": adapter,
+        "protocol": task["protocol"].get("name") or None,
         "protocol_sha256": task["protocol_sha256"],
         "fingerprint": run.result["data"]["fingerprint"],
     }

@@ -10,17 +10,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..runs import Run
-from . import as_json, defined, fraction, model_id, path_part, summary, timestamp, with_headline
+from . import as_json, defined, fraction, model_id, path_part, summary, task_names, timestamp, with_headline
 
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
-    """A file per encoder and task, and one per encoder."""
-    for run in with_headline(runs):
+    """A file per encoder, task and protocol, and one per encoder."""
+    runs = [*with_headline(runs)]
+    for run, task in zip(runs, task_names(runs), strict=True):
         record = run.result
         scores = {entry["metric"]: fraction(entry["metric"], entry["value"]) for entry in defined(run)}
         result = {
             "dataset_revision": record["data"]["fingerprint"],
-            "task_name": record["task"]["name"],
+            "task_name": task,
             "mteb_version": None,
             "scores": {
                 record["task"]["split"]: [
@@ -39,7 +40,7 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
         }
         revision = record["encoder"]["sha256"] or "no_revision_available"
         folder = f"results/{'__'.join(model_id(run))}/{revision}"
-        yield f"{folder}/{path_part(record['task']['name'])}.json", as_json(result)
+        yield f"{folder}/{path_part(task)}.json", as_json(result)
         yield f"{folder}/model_meta.json", as_json(_meta(run, revision))
 
 

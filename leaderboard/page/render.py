@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.datasets import published
+from evalkit.results.table import shared_in_words
 from evalkit.runtime.progress import track
 
 from ..columns import MINI, Cell, Column, build_columns
@@ -164,6 +165,7 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
         "sd": cell.seeds.sd,
         **{key: score[key] for key in unknown},
         "sizes": other_sizes(cell.seeds.worst.result),
+        "shared": shared_in_words(cell.seeds.worst.result["data"]),
         "failed": cell.seeds.worst.result["data"]["n_failed"],
         "chance": record["chance"],
         "device": record["provenance"]["device"],

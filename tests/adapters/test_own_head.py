@@ -123,7 +123,7 @@ def test_labels_beyond_the_data_sets_classes_are_left_out_on_request(tmp_path: P
     adapter = make_adapter("own_head", encoder, fewer, subset=True)
     assert same(adapter(pooled)[:, 0], reference(path, inputs)[:, :4], 1e-5)
     missing = replace(TASK, classes=("f", "air drums"))
-    with pytest.raises(UserError, match="1 of its 2 classes are no label of the checkpoint"):
+    with pytest.raises(UserError, match="1 of the data set's 2 classes are no label of the checkpoint"):
         make_adapter("own_head", encoder, missing, subset=True)
 
 

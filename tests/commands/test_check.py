@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.api import Example
 from evalkit.cli import main
 from evalkit.commands.runs.check import DataCheck, Split, _unseen, check, check_data, report
 from evalkit.config.parse import resolve
+from evalkit.features.duplicates import shared_videos
+from evalkit.pipeline.runner import run
 from evalkit.pipeline.task_data import load_task
+from evalkit.results import validate
+from evalkit.results.run_folder import load
+from evalkit.results.table import table as result_table
 from tests.given import make, write
 from tests.localization.test_segment_task import own
 from tests.tasks.test_ava import BOX, ava
@@ -72,6 +78,33 @@ def test_spans_of_a_video_are_parts_and_not_videos(table: Path) -> None:
 
 
 @decoded_here
+def test_a_video_that_is_trained_on_and_tested_is_in_the_record_and_its_table(
+    table: Path, tiny: Path, tmp_path: Path
+) -> None:
+    shutil.copy(table.parent / "01.mp4", table.parent / "07.mp4")
+    common = [word for word in words(table) if not word.startswith("workers")] + [f"ckpt={tiny}", "adapter=knn"]
+    common += ["adapter.k=1", "canary=false", "controls=false", f"out={tmp_path / 'out'}"]
+    folder = run(resolve("run", common))
+    record = load(folder)
+    assert validate.validate(folder) == []
+    first = [{"train": str(table.parent / "01.mp4"), "test": str(table.parent / "07.mp4")}]
+    assert record["data"]["shared_videos"] == {"videos": 1, "first": first}
+    assert f"WARNING 1 test video is in train, too, the first {first[0]['test']}: " in " ".join(
+        result_table(record).split()
+    )
+    assert "shared_videos" not in load(run(resolve("run", [*common, "cache=off"])))["data"]  # its bytes are not known
+
+
+def test_the_same_path_in_two_splits_is_found_without_opening_it() -> None:
+    def of(*names: str) -> list[Example]:
+        return [Example(str(i), Path(name)) for i, name in enumerate(names)]
+
+    splits = {"train": of("a.mp4", "b.mp4", "a.mp4"), "test": of("c.mp4", "a.mp4", "a.mp4")}
+    assert shared_videos(splits, by_path=True) == [("train", Path("a.mp4"), "test", Path("a.mp4"))]
+    assert shared_videos(splits) == []  # there are no such files
+
+
+@decoded_here
 def test_files_of_equal_size_and_ends_are_told_apart_by_all_their_bytes(table: Path) -> None:
     content = bytearray((table.parent / "01.mp4").read_bytes() + bytes(64 << 10))
     for name, middle in (("01.mp4", 0), ("07.mp4", 1)):
@@ -93,9 +126,6 @@ def test_a_class_that_is_never_trained_on_is_named(table: Path) -> None:
 
 @decoded_here
 def test_the_fingerprint_is_the_one_of_results(table: Path, tiny: Path, tmp_path: Path) -> None:
-    from evalkit.pipeline.runner import run
-    from evalkit.results.run_folder import load
-
     own = [word for word in words(table) if not word.startswith("workers")]
     more = [f"ckpt={tiny}", "adapter.head=linear", "adapter.epochs=1", f"out={tmp_path / 'out'}", "canary=false"]
     record = load(run(resolve("run", [*own, *more])))

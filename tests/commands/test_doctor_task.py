@@ -1,13 +1,17 @@
 """`evalkit doctor task=NAME`: what a run of these words lacks on this machine, by its exit code and a line each."""
 
 import csv
+import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from evalkit.cli import main
 from evalkit.commands.workspace import _needs, doctor
+from evalkit.demo import LANGUAGE_MODEL
 from evalkit.errors import UserError, install
 from evalkit.weights import huggingface
 
@@ -89,12 +93,38 @@ def test_no_data_name_the_files_that_are_wanted_and_where_they_are_from(tmp_path
     assert "VIDEO.mp4" in told and "http://youcook2.eecs.umich.edu" in told
 
 
-def test_checkpoints_are_looked_for_and_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def encoder(ckpt: str) -> tuple[str, bool]:
-        return rows("task=kinetics400", "mini=true", f"ckpt={ckpt}")["encoder"]
+def encoder(ckpt: str, *words: str) -> tuple[str, bool]:
+    return rows("task=kinetics400", "mini=true", f"ckpt={ckpt}", *words)["encoder"]
 
-    (tmp_path / "model.safetensors").write_bytes(bytes(2048))
-    assert encoder(str(tmp_path)) == (f"{tmp_path}, 2.0 KiB", False)
+
+def test_weights_on_this_machine_are_loaded_as_a_run_loads_them(tiny: Path, tmp_path: Path) -> None:
+    told, wrong = encoder(str(tiny))
+    assert not wrong and "KiB; its weights fit: " in told and told.endswith(" parameters")
+    weights = load_file(tiny / "model.safetensors")
+    shutil.copy(tiny / "config.json", tmp_path)
+    name = min(weights)
+    moved = weights.pop(name)
+    save_file({**weights, "head.weight": moved}, tmp_path / "model.safetensors")
+    told, wrong = encoder(str(tmp_path))
+    assert wrong and f"missing {name}" in told and "unexpected head.weight" in told
+    state = {f"net.{name}": value for name, value in load_file(tiny / "model.safetensors").items()}
+    torch.save({"state_dict": state}, tmp_path / "run.ckpt")
+    assert not encoder(str(tmp_path / "run.ckpt"), f"encoder.model={tiny}", "encoder.prefix=net.")[1]
+    assert "prefix=encoder.: no weight" in encoder(str(tmp_path / "run.ckpt"), "encoder.prefix=encoder.")[0]
+
+
+def test_a_language_model_on_this_machine_is_loaded_too(tmp_path: Path) -> None:
+    def language_model(folder: Path) -> tuple[str, bool]:
+        return rows("task=egoschema", "mini=true", f"lm={folder}")["language model"]
+
+    told, wrong = language_model(LANGUAGE_MODEL)
+    assert not wrong and told.endswith("; its weights fit: 0.5 M parameters")
+    shutil.copytree(LANGUAGE_MODEL, tmp_path / "lm", ignore=shutil.ignore_patterns("token*"))
+    told, wrong = language_model(tmp_path / "lm")
+    assert wrong and "a model is there, and no tokenizer" in told
+
+
+def test_checkpoints_that_are_elsewhere_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert encoder("vjepa_large")[1] and "fetch https://" in encoder("vjepa_large")[0]
     assert encoder("videoprizm_base") == (
         "videoprizm_base: no such file, folder or name. Did you mean 'videoprism_base'?",

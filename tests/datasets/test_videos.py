@@ -108,8 +108,16 @@ def test_unused_videos_are_those_of_no_example(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4", "deep/c.mkv", "notes.txt", "list.csv")
     (tmp_path / "again.mp4").symlink_to(tmp_path / "a.mp4")
     examples = [Example("a", tmp_path / "deep/../a.mp4")]
-    for root in (tmp_path, tmp_path / "list.csv"):
-        assert unused_videos(root, examples) == [tmp_path / "b.mp4", tmp_path / "deep/c.mkv"]
+    assert unused_videos(tmp_path, examples) == [tmp_path / "b.mp4", tmp_path / "deep/c.mkv"]
+    touch(tmp_path, "deep/list.csv")
+    assert unused_videos(tmp_path / "deep/list.csv", [Example("c", tmp_path / "deep/c.mkv")]) == []
+
+
+def test_of_a_list_the_unused_videos_are_those_beside_its_own(tmp_path: Path) -> None:
+    """What lies below the folder of a list, and is of other data, is no matter of the list."""
+    touch(tmp_path, "list.csv", "films/a.mp4", "films/b.mp4", "holiday/c.mp4", "d.mp4")
+    assert unused_videos(tmp_path / "list.csv", [Example("a", tmp_path / "films/a.mp4")]) == [tmp_path / "films/b.mp4"]
+    assert len(unused_videos(tmp_path, [Example("a", tmp_path / "films/a.mp4")])) == 3
 
 
 def test_folders_of_images_are_described_with_what_to_do(tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
 """Encoders that are taken out of training checkpoints."""
 
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from evalkit import load_encoder
+from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint
 from tests.encoders import test_hf_video
@@ -67,3 +73,82 @@ def test_a_training_checkpoint_of_a_transformers_model_needs_only_its_config(tmp
     assert checkpoint.sha256(load(tmp_path / "kept.safetensors", model=str(saved))) == known
     with pytest.raises(UserError, match=r"^encoder.prefix=model.encoder: .* Did you mean model.encoder.\?$"):
         load(file, model=str(saved), prefix="model.encoder")
+
+
+OWN = '''
+import torch
+from evalkit.api import Clip
+
+
+class Own(torch.nn.Module):
+    def __init__(self, frames, width):
+        super().__init__()
+        self.clip, self.dim = Clip(frames, 32, (0.5,) * 3, (0.5,) * 3), width
+        self.layer = torch.nn.Linear(3, width)
+
+
+def make(frames: int = 4, width: int = 8, heads: int = 2):
+    """An encoder.
+
+    Args:
+        frames: of a clip
+        heads: of attention
+    """
+    return Own(frames, width)
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A training checkpoint of an encoder whose function lies in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("own_model.py").write_text(OWN)
+    weights = {"encoder.layer.weight": torch.ones(16, 3), "encoder.layer.bias": torch.zeros(16)}
+    torch.save({"state_dict": weights}, "run.ckpt")
+    yield Path("run.ckpt")
+    sys.modules.pop("own_model", None)
+
+
+def test_arguments_of_the_function_that_model_names_are_settings(own: Path) -> None:
+    encoder = load_encoder(own, model="own_model:make", prefix="encoder.", width=16, frames=12)
+    assert encoder.clip.frames == 12 and encoder.dim == 16
+    with pytest.raises(
+        UserError, match=r"^encoder.model=own_model:make: TypeError: make\(\) got an .* argument 'depth'"
+    ):
+        load_encoder(own, model="own_model:make", prefix="encoder.", depth=3)
+    with pytest.raises(UserError, match="^encoder.model=own_model:mke: .* Did you mean 'make'"):
+        load_encoder(own, model="own_model:mke", prefix="encoder.")
+
+
+def test_a_model_by_an_entry_points_name_takes_its_arguments(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("mine", "own_model:make", "evalkit.encoders")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: (point,) if group == point.group else ())
+    monkeypatch.syspath_prepend(".")
+    assert load_encoder(own, model="mine", prefix="encoder.", width=16, frames=12).clip.frames == 12
+
+
+def test_arguments_of_the_function_that_model_names_are_keys_with_types(own: Path) -> None:
+    words = ["task=folder", "mini=true", f"ckpt={own}", "encoder.model=own_model:make", "encoder.prefix=encoder."]
+    config = resolve("run", [*words, "encoder.frames=12", "encoder.heads=4"])
+    assert config.encoder == {"model": "own_model:make", "prefix": "encoder.", "frames": 12, "heads": 4}
+    assert config.built_by == ("own_model:make",)
+    Path("again.yaml").write_text(config.to_yaml())
+    assert resolve("run", ["config=again.yaml"]) == config and "# encoder.width: 8" in config.to_yaml()
+    with pytest.raises(UserError, match="^encoder.frames=many: expected a whole number"):
+        resolve("run", [*words, "encoder.frames=many"])
+    with pytest.raises(UserError, match="^unknown key 'encoder.frame'. Did you mean 'encoder.frames'"):
+        resolve("run", [*words, "encoder.frame=12"])
+
+
+def test_settings_of_the_preset_that_model_names_change_it(tmp_path: Path) -> None:
+    small = {"frames": 8, "dim": 32}
+    written: Any = load_encoder("random:vivit_demo", **small)
+    torch.save(
+        {"state_dict": {f"net.{name}": value for name, value in written.state_dict().items()}}, tmp_path / "a.ckpt"
+    )
+    again: Any = load_encoder(tmp_path / "a.ckpt", model="vivit_demo", prefix="net.", **small)
+    assert checkpoint.sha256(again) == checkpoint.sha256(written) and again.clip.frames == 8
+    config = resolve("run", ["task=folder", "mini=true", "ckpt=a.ckpt", "encoder.model=vivit_demo", "encoder.dim=32"])
+    assert config.encoder == {"model": "vivit_demo", "dim": 32} and config.built_by == ()
+    with pytest.raises(UserError, match="^unknown setting 'dims' of an encoder of family .* Did you mean 'dim'"):
+        load_encoder(tmp_path / "a.ckpt", model="vivit_demo", prefix="net.", dims=32)

@@ -34,11 +34,22 @@ def test_what_data_sets_write_around_names_is_not_part_of_them() -> None:
         (
             ["jogging", "swimming"],
             ["joging", "swimming"],
-            "1 of its 2 labels are no class of the data set ('jogging', nearest 'joging'); 1 of its 2 classes are no "
-            "label of the checkpoint ('joging', nearest 'jogging'). If",
+            "1 of its 2 labels are no class of the data set ('jogging', nearest 'joging'); 1 of the data set's 2 "
+            "classes are no label of the checkpoint ('joging', nearest 'jogging'). If",
         ),
         (["a", "b", "c"], ["a", "b"], "1 of its 3 labels are no class of the data set ('c'). If"),
-        (["a"], ["a", "b"], "1 of its 2 classes are no label of the checkpoint ('b'). If"),
+        (
+            ["swim", "jogging"],
+            ["swim", "joging", "jump"],
+            "the checkpoint has 2 labels and the data set 3 classes: 2 of the classes are none of its labels "
+            "('joging', nearest 'jogging'; 'jump'). adapter=probe trains",
+        ),
+        (
+            ["LABEL_0", "LABEL_1"],
+            ["a", "b", "c"],
+            "the checkpoint has 2 labels and the data set 3 classes: which classes these are it does not say (LABEL_0, "
+            "LABEL_1). adapter=probe trains",
+        ),
         (
             ["P_q", "r", "s", "t"],
             ["p qr"],

@@ -113,6 +113,12 @@ def test_localization_stands_beside_the_numbers_of_its_layers(
     assert "Missing:" not in lines(page(tmp_path), "## ")[0]
 
 
+def test_the_title_of_a_suite_is_no_advice_for_who_runs_it() -> None:
+    for name, file in suites.suites().items():
+        title = comparison.title(file)
+        assert "=" not in title and "https://arxiv.org/abs/" in title and not title.endswith("."), (name, title)
+
+
 @pytest.mark.parametrize(("protocol", "printed"), [("videoglue", "21.1"), ("videoglue_truth", "")])
 def test_given_boxes_stand_beside_no_number_of_detected_ones(tmp_path: Path, protocol: str, printed: str) -> None:
     box = [0.1, 0.1, 0.5, 0.5, "sit"]

@@ -49,3 +49,23 @@ def test_a_score_on_data_of_the_encoders_training_has_a_sign_and_a_legend(tmp_pa
 def test_a_record_that_does_not_say_is_known_by_its_checkpoint(tmp_path: Path, ckpt: str, task: str, seen: str) -> None:
     put(tmp_path, right(range(3), 4), task, "mine", edit=lambda record: record["encoder"].update(ckpt=ckpt))
     assert [cell["trained_on"] for cell in cells(tmp_path)] == [seen]
+
+
+def test_test_videos_that_are_in_train_are_said_on_board_csv_and_page(tmp_path: Path) -> None:
+    def shared(record: dict[str, Any]) -> None:
+        record["data"]["shared_videos"] = {"videos": 2, "first": [{"train": "a.mp4", "test": "b.mp4"}]}
+
+    put(tmp_path, right(range(3), 4), "ssv2", "mine", edit=shared)
+    put(tmp_path, right(range(2), 4), "ssv2", "yours")
+    board = page(tmp_path)
+    assert (
+        "*2 test videos are in train, too*" in lines(board, "| mine |")[0]
+        and "train" not in lines(board, "| yours |")[0]
+    )
+    assert [cell["in_train"] for cell in cells(tmp_path)] == ["2", "0"]
+    html = render.render_page(*runs.collect(tmp_path))
+    shown = re.search(r'<script id="data" type="application/json">(.*?)</script>', html, re.DOTALL)
+    assert shown and [cell["shared"] for cell in json.loads(shown[1])["cells"]] == [
+        "2 test videos are in train, too",
+        "",
+    ]

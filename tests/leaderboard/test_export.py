@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -365,12 +364,3 @@ def test_a_table_of_latex_has_scores_with_intervals_and_escapes_what_latex_reads
     assert main(["export", "to=latex", f"results={tmp_path / 'r'}", f"out={tmp_path / 'out'}"]) == 0
     text = (tmp_path / "out/results.tex").read_text()
     assert r"\begin{tabular}{lccc}" in text and text.count(r" \\") == 4  # a row per benchmark below their names
-
-
-def test_a_transductive_run_takes_no_place_of_another() -> None:
-    def run(second: int, **protocol: bool) -> Any:
-        finished = f"2026-02-01T00:00:0{second}+00:00"
-        return SimpleNamespace(result={"provenance": {"finished": finished}, "task": {"protocol": protocol}})
-
-    older, newer, newest = run(1), run(2), run(3, transductive=True)
-    assert exports.by_precedence([older, newest, newer]) == [newer, older, newest]

@@ -211,7 +211,11 @@ def test_a_hub_that_does_not_answer_is_one_line(
         (["repo=a/b", "as=card"], "as=card: expected one of eval_results, model_index, dataset"),
         (["repo=a/b", "confirm=yes"], "confirm=yes: expected true, which sends, or false"),
         (["repo=a/b", "rsults=x"], "unknown word 'rsults=x': known are results=, repo=, as=, dataset=, confirm=. Did"),
-        (["repo=a/b"], "a model's page has the results of one encoder, and these are of evalkit/demo, local/other"),
+        (
+            ["repo=a/b"],
+            "a model's page has the results of one encoder, and these are of evalkit/demo, local/other: name the "
+            "folder of one, such as results=results/",
+        ),
         (["repo=a/b", "results=results/other"], "egoschema@mini is a miniature, and says nothing on a model's page"),
         (
             ["repo=a/b", "dataset=c/d", "as=dataset"],

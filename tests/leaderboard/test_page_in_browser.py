@@ -228,6 +228,21 @@ def test_a_sweep_is_drawn_over_each_of_its_settings(shown: Browser) -> None:
 
 
 @seen
+def test_test_videos_that_were_trained_on_are_named(window: Browser, tmp_path: Path) -> None:
+    def shared(record: dict[str, Any]) -> None:
+        record["data"]["shared_videos"] = {"videos": 3, "first": [{"train": "a.mp4", "test": "copies/b.mp4"}]}
+
+    put(tmp_path / "results", rows_of(9, 3), edit=shared)
+    (tmp_path / "board.html").write_text(write(tmp_path / "results"))
+    window.open(tmp_path / "board.html")
+    assert "3 test videos are in train, too" in window.run("return $('board').innerText")
+    window.run("await show(0)")
+    told = window.run("return $('run').innerText")
+    assert "3 of the test's videos were trained or chosen on, too." in told
+    assert "copies/b.mp4, in train as a.mp4" in told and window.errors() == []
+
+
+@seen
 def test_names_with_html_in_them_stay_text(shown: Browser) -> None:
     shown.run(put_value("section", "0", "change"))
     assert encoders(shown) == [HOSTILE]

@@ -4,8 +4,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evalkit import metrics
 from evalkit.metrics import bootstrap
-from evalkit.metrics.bootstrap import AdditiveScore, ReweightedScore, Table, difference, interval, interval_of, mean
+from evalkit.metrics.bootstrap import (
+    PERCENT,
+    AdditiveScore,
+    ReweightedScore,
+    Table,
+    average,
+    difference,
+    interval,
+    interval_of,
+    mean,
+    percentage,
+)
+from evalkit.results.rows import Row
+from evalkit.results.scores import scores
 
 scipy: Any = importlib.import_module("scipy.stats")  # comes with scikit-learn, without types
 
@@ -185,3 +199,49 @@ def test_a_ratio_of_sums_has_the_interval_of_the_statistic_itself() -> None:
 
 def test_sums_of_one_video_have_no_known_interval() -> None:
     assert np.isnan(interval_of(mean([2.0, 3.0]), ["one", "one"], seed=0)).all()
+
+
+def test_a_share_of_all_or_none_has_the_interval_of_clopper_and_pearson() -> None:
+    for hits in (np.ones(20), np.zeros(20)):
+        exact = scipy.binomtest(int(hits.sum()), 20).proportion_ci(method="exact")
+        expected = [100 * exact.low, 100 * exact.high]
+        assert interval_of(percentage(hits, np.ones(20)), range(20), seed=0) == pytest.approx(expected)
+        assert interval_of(mean(hits, PERCENT).subset(np.arange(20)), range(20), seed=0) == pytest.approx(expected)
+        assert interval_of(average([percentage(hits, np.ones(20))] * 2), range(20), seed=0) == pytest.approx(expected)
+
+
+SENTENCES = ["a man runs", "a dog sits down", "two cars are racing", "she paints a wall"] * 3
+
+
+@pytest.mark.parametrize(
+    ("score", "predictions", "targets"),
+    [
+        (metrics.retrieval, [{"t2v": 1, "v2t": 1}] * 12, [(f"v{i // 2}", i % 2) for i in range(12)]),
+        (metrics.retrieval, [None] * 12, [f"v{i}" for i in range(12)]),
+        (metrics.mean_retrieval, [None] * 12, [(f"{'ab'[i // 6]}/v{i}", 0) for i in range(12)]),
+        (metrics.captions, SENTENCES, [[text] for text in SENTENCES]),
+        (metrics.captions, ["nothing"] * 12, [[text] for text in SENTENCES]),
+        (metrics.paragraph, SENTENCES, [[text] for text in SENTENCES]),
+        (metrics.macro_accuracy, [0, 1] * 6, [0, 1] * 6),
+        (metrics.top1_map, [[1.0, 0.0], [0.0, 1.0]] * 6, [[0], [1]] * 6),
+        (metrics.multilabel_map, [[1.0, 0.0], [0.0, 1.0]] * 6, [[0], [1]] * 6),
+        (metrics.class_mean_recall5, [[0, 1], [1, 0]] * 6, [0, 1] * 6),
+    ],
+)
+def test_scores_that_no_draw_changes_have_intervals(score: Any, predictions: list[Any], targets: list[Any]) -> None:
+    rows = []
+    for i, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
+        video = target[0] if isinstance(target, tuple) else f"v{i}"
+        rows.append(Row(str(i), video, "", target, prediction, "lost" if prediction is None else None))
+    for entry in scores(score, rows, 0):
+        low, high = entry["ci95"]
+        assert low is not None and low <= entry["value"] <= high, entry
+        assert low < high or entry["metric"].endswith("median_rank"), entry
+
+
+def test_a_median_of_equal_values_is_moved_by_a_majority_alone() -> None:
+    """Of 100 queries that rank first, fewer than half of the world can be missing; of three, more."""
+    ranks = [{"t2v": 1, "v2t": 1}]
+    many, few = (metrics.retrieval(ranks * n, [f"v{i}" for i in range(n)])["t2v_median_rank"] for n in (100, 3))
+    assert interval_of(many, range(100), seed=0) == (1, 1)  # type: ignore[arg-type]
+    assert interval_of(few, range(3), seed=0) == (1, 3)  # type: ignore[arg-type]

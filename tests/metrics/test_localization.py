@@ -191,7 +191,8 @@ def test_the_interval_is_that_of_its_draws_and_clusters_are_drawn_whole() -> Non
     assert moved == pytest.approx(as_drawn + float(score) - np.median(as_drawn), abs=1e-9)
     low, high = interval_of(score, videos, 0)
     assert low < score < high and [low, high] == pytest.approx(np.quantile(moved, [0.025, 0.975]), abs=1.5)
-    assert all(map(math.isnan, interval_of(score, [0] * 30, 0)))
+    one_video = interval_of(score, [0] * 30, 0)
+    assert one_video == pytest.approx((0.025 * score, 100 - 0.025 * (100 - score)))
 
 
 def test_what_a_segment_does_wrong_is_told_by_kind() -> None:

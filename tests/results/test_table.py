@@ -1,3 +1,5 @@
+import pytest
+
 from evalkit.results.rows import Row
 from evalkit.results.table import table
 from tests.records import minimal_of, result_of, rows_of
@@ -71,3 +73,44 @@ def test_training_videos_that_are_missing_are_told_from_those_that_do_not_decode
     for left_out, shown in ((reasons, "2 missing and 1 undecodable"), (reasons[:2], "2 missing")):
         result["selection"] = {"undecodable": [{"video": "v", "reason": reason} for reason in left_out]}
         assert f"train    {shown} videos left out" in table(result)
+
+
+VIEWS = {
+    "sampling": "uniform",
+    "frames": 16,
+    "fps": 1.0,
+    "stride": 1,
+    "clips": 1,
+    "crops": 1,
+    "size": 224,
+    "window": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("views", "name", "shown"),
+    [
+        ({}, "", "16 frames x 224, uniform, 1 clip x 1 crop"),
+        (
+            {"sampling": "dense", "stride": 4, "clips": 4, "crops": 3},
+            "videoglue",
+            "16 frames x 224, dense (stride 4), 4 clips x 3 crops; protocol videoglue",
+        ),
+        ({"sampling": "fps", "frames": 256}, "", "256 frames x 224, fps (1 a second), 1 clip x 1 crop"),
+        ({"window": 4.0, "window_stride": 2.0}, "", "uniform, 1 clip x 1 crop, in windows of 4 s, one every 2 s"),
+    ],
+)
+def test_the_table_says_which_clip_was_shown(views: dict[str, object], name: str, shown: str) -> None:
+    result = result_of(rows_of(1, 1))
+    result["task"]["protocol"] |= {"views": VIEWS | views, "name": name}
+    (line,) = (line for line in table(result).splitlines() if line.startswith("clip "))
+    assert line.endswith(shown)
+
+
+def test_scores_that_depend_on_the_rest_of_the_test_are_marked() -> None:
+    result = result_of(rows_of(1, 1))
+    assert "depends" not in table(result)
+    result["task"]["protocol"]["transductive"] = True
+    assert "scored by  transductive: what one query finds depends on all others of the test" in table(result)
+    result["adapter"]["settings"]["dual_softmax"] = 0.01
+    assert "scored by  dual softmax, temperature 0.01: what one query finds" in table(result)

@@ -12,8 +12,8 @@ from evalkit.api import Clip, Example, Task
 from evalkit.config.config import Config
 from evalkit.datasets.videos import unused_videos
 from evalkit.errors import printable
+from evalkit.features.duplicates import shared_videos
 from evalkit.features.extract import Cost, FeatureExtractor
-from evalkit.features.key import identify
 from evalkit.features.sources import resolve_views, sources
 from evalkit.pipeline.task_data import load_task, meant_size, video_places
 from evalkit.plugins import display_name
@@ -91,7 +91,7 @@ def check_data(task: Task, config: Config) -> DataCheck:
     meant, every = meant_size(config) is not None, [e for split in examples.values() for e in split]
     unused = [path for place in video_places(config) for path in unused_videos(place, every)]
     return DataCheck(
-        splits, _shared(examples), _unseen(task), fingerprint(task.test), size_differences(task), meant, unused
+        splits, shared_videos(examples), _unseen(task), fingerprint(task.test), size_differences(task), meant, unused
     )
 
 
@@ -166,27 +166,6 @@ def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -
         missing,
         [(features.source.video, features.failure) for features in read if features.failure],
     )
-
-
-def _shared(examples: dict[str, Sequence[Example]]) -> list[tuple[str, Path, str, Path]]:
-    """Files of two splits that hold the same bytes: all of those with equal size and ends are read whole."""
-    alike: dict[tuple[int, str], list[tuple[str, Path]]] = {}
-    for name, split in examples.items():
-        for path in dict.fromkeys(example.video for example in split if exists(example.video)):
-            try:
-                identity = identify(path)
-            except OSError:  # it is among the undecodable, with its reason
-                continue
-            alike.setdefault((identity.size, identity.sha256), []).append((name, path))
-    shared = []
-    for group in alike.values():
-        if len({name for name, _ in group}) > 1:
-            of: dict[str, tuple[str, Path]] = {}
-            for name, path in group:
-                before = of.setdefault(identify(path, full=True).sha256, (name, path))
-                if before[0] != name:
-                    shared.append((*before, name, path))
-    return shared
 
 
 def _unseen(task: Task) -> list[str]:

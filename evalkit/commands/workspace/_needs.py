@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+from typing import Any
 
+from evalkit import encoders
 from evalkit.api import Data
 from evalkit.commands.workspace import doctor
 from evalkit.config import keys, parse
 from evalkit.config.config import Config
 from evalkit.errors import DISTRIBUTION, UserError, install, suggest
+from evalkit.language import models as language_models
 from evalkit.pipeline import task_data
+from evalkit.plugins import names_own_encoder
 from evalkit.results.sizes import SPLITS, size_differences
-from evalkit.results.table import columns
+from evalkit.results.table import columns, count
+from evalkit.runtime.progress import phase
 from evalkit.video.media import exists, shown
 from evalkit.weights import huggingface, presets
 
@@ -45,9 +51,11 @@ def examine(words: Sequence[str]) -> list[tuple[str, str, bool]]:
     rows = [_needed(need, asked, config) for need, asked in (dict(stated.needs) | _libraries(config)).items()]
     rows.append(("data", *_data(config, stated)))
     if "ckpt" in given:
-        rows.append(("encoder", *_weights(config.options.ckpt)))
+        load_encoder = partial(encoders.load_encoder, config.options.ckpt, seed=config.options.seed, **config.encoder)
+        rows.append(("encoder", *_loaded(config.options.ckpt, load_encoder)))
     if config.options.lm:
-        rows.append(("language model", *_weights(config.options.lm)))
+        lm, precision = config.options.lm, config.options.lm_precision
+        rows.append(("language model", *_loaded(lm, lambda: language_models.load(lm, precision=precision)[0])))
     if config.options.adapter_from not in ("", "none"):
         there = Path(config.options.adapter_from).expanduser().is_dir()
         rows.append(("adapter", config.options.adapter_from + ("" if there else ": no such folder"), not there))
@@ -124,6 +132,20 @@ def _data(config: Config, stated: Data) -> tuple[str, bool]:
     ]
     told += [f"{len(absent):,} of {len(videos):,} videos are not there, as {shown(absent[0])}"] if absent else []
     return "; ".join(told), bool(absent or (len(told) > 1 and task_data.meant_size(config) is None))
+
+
+def _loaded(word: str, load: Callable[[], Any]) -> tuple[str, bool]:
+    """What there is of a model that a word names; one that is on this machine is loaded, as a run loads it."""
+    told, absent = _weights(word)
+    here = Path(word).expanduser().exists() or told.endswith("in the cache") or names_own_encoder(word)
+    if absent or not here:
+        return told, absent
+    try:
+        with phase(f"load {word}"):
+            model = load()
+    except UserError as error:
+        return str(error), True
+    return f"{told}; its weights fit: {count(sum(value.numel() for value in model.parameters()))} parameters", False
 
 
 def _weights(word: str) -> tuple[str, bool]:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.metrics.bootstrap import AdditiveScore, Table, mean
+from evalkit.metrics.bootstrap import PERCENT, AdditiveScore, Table, mean
 from evalkit.metrics.text import meteor
 from evalkit.metrics.text.bleu import bleu, parts
-from evalkit.metrics.text.cider import cider
+from evalkit.metrics.text.cider import LIMITS, cider
 from evalkit.metrics.text.ngrams import Grams, N, count
 from evalkit.metrics.text.rouge import rouge_l
 from evalkit.metrics.text.texts import failed, generated, references
@@ -82,7 +82,7 @@ def _cider(grams: Grams, theirs: Sequence[Sequence[str]]) -> AdditiveScore:
         perfect = cider(count([several[0] for several in theirs], theirs))
         if (weightless := int((perfect == 0).sum())) and (values[perfect == 0] == 0).all():
             _warn_weightless(weightless, n)
-    return mean(values)
+    return mean(values, LIMITS)
 
 
 @cache
@@ -99,7 +99,7 @@ def _bleus(parts: Table) -> dict[str, AdditiveScore]:
     def of(n: int) -> Callable[[Table], Table]:
         return lambda sums: 100 * bleu(sums)[..., n - 1]
 
-    return {f"BLEU-{n}": AdditiveScore(parts, of(n)) for n in range(N, 0, -1)}
+    return {f"BLEU-{n}": AdditiveScore(parts, of(n), PERCENT) for n in range(N, 0, -1)}
 
 
 def undefined(n: int) -> AdditiveScore:

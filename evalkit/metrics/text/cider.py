@@ -13,6 +13,7 @@ from evalkit.metrics.bootstrap import Table
 from evalkit.metrics.text.ngrams import Grams, Ints, N, look_up
 
 SIGMA = 6.0
+LIMITS = (0.0, 1000.0)  # of CIDEr in percent
 
 
 def cider(grams: Grams, split: Ints | None = None) -> Table:

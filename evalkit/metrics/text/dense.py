@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evalkit.errors import UserError
-from evalkit.metrics.bootstrap import AdditiveScore, Table, mean
+from evalkit.metrics.bootstrap import PERCENT, AdditiveScore, Table, mean
 from evalkit.metrics.text import captions, meteor
 from evalkit.metrics.text.bleu import bleu, parts
 from evalkit.metrics.text.captions import undefined
-from evalkit.metrics.text.cider import cider
+from evalkit.metrics.text.cider import LIMITS, cider
 from evalkit.metrics.text.ngrams import Ints, N, count
 from evalkit.metrics.text.rouge import rouge_l
 from evalkit.metrics.text.texts import failed
@@ -74,7 +74,7 @@ def dense_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str
     metrics, pairs = _densevid(ours, theirs)
     sums = np.zeros((len(THRESHOLDS) * len(ours), meteor.FIELDS))
     np.add.at(sums, pairs.cell, meteor.parts(pairs.ours, pairs.theirs))
-    return {**metrics, "METEOR": _over_thresholds(meteor.score(sums)), "SODA_c": mean(_soda(ours, theirs))}
+    return {**metrics, "METEOR": _over_thresholds(meteor.score(sums)), "SODA_c": mean(_soda(ours, theirs), PERCENT)}
 
 
 def tiou(a: Event, b: Event) -> float:
@@ -97,16 +97,16 @@ def _densevid(ours: Sequence[Events], theirs: Sequence[Sequence[Events]]) -> tup
     videos, cells = len(ours), len(THRESHOLDS) * len(ours)
     size = np.maximum(np.bincount(pairs.cell, minlength=cells), 1)
 
-    def averaged(values: Any) -> AdditiveScore:
-        return _over_thresholds(np.bincount(pairs.cell, values, minlength=cells) / size)
+    def averaged(values: Any, limits: tuple[float, float] = PERCENT) -> AdditiveScore:
+        return _over_thresholds(np.bincount(pairs.cell, values, minlength=cells) / size, limits)
 
     grams = count(pairs.ours, pairs.theirs)
     sums = np.zeros((cells, 2 + 2 * N))
     np.add.at(sums, pairs.cell, parts(grams))
     alone = sum(len(events) for sets in theirs for events in sets) < 2
     metrics: dict[str, float] = {
-        "CIDEr": averaged(cider(grams, pairs.cell)),
-        "CIDEr-split": undefined(videos) if alone else averaged(cider(grams, pairs.cell // videos)),
+        "CIDEr": averaged(cider(grams, pairs.cell), LIMITS),
+        "CIDEr-split": undefined(videos) if alone else averaged(cider(grams, pairs.cell // videos), LIMITS),
     }
     metrics |= {f"BLEU-{n}": _over_thresholds(bleu(sums)[:, n - 1]) for n in range(N, 0, -1)}
     metrics["ROUGE-L"] = averaged([rouge_l(*pair) for pair in zip(pairs.ours, pairs.theirs, strict=True)])
@@ -184,9 +184,9 @@ def _in_order(gains: Sequence[Sequence[float]]) -> float:
     return before[-1]
 
 
-def _over_thresholds(values: Table) -> AdditiveScore:
+def _over_thresholds(values: Table, limits: tuple[float, float] = PERCENT) -> AdditiveScore:
     """The mean over videos, in percent, of values per cell (threshold x video)."""
-    return mean(np.asarray(values).reshape(len(THRESHOLDS), -1).mean(0))
+    return mean(np.asarray(values).reshape(len(THRESHOLDS), -1).mean(0), limits)
 
 
 def _events(metric: str, predictions: Sequence[Any], targets: Sequence[Any]) -> tuple[list[Events], list[list[Events]]]:
@@ -273,7 +273,7 @@ def _on_examples(value: float, places: Sequence[int], n: int) -> float:
         return value
     parts = np.zeros((n, value.parts.shape[1]))
     parts[list(places)] = value.parts
-    return AdditiveScore(parts, value.of)
+    return AdditiveScore(parts, value.of, value.limits)
 
 
 def _sentence(prediction: Any) -> str:

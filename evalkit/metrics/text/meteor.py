@@ -20,7 +20,7 @@ import numpy as np
 
 from evalkit.api import Score
 from evalkit.errors import UserError, install
-from evalkit.metrics.bootstrap import AdditiveScore, Table
+from evalkit.metrics.bootstrap import PERCENT, AdditiveScore, Table
 
 # How its parameters for English weigh precision, fragmentation and content words, and what its four kinds of match
 # (the word, its stem, a synonym, a paraphrase) count.
@@ -65,7 +65,7 @@ def meteor(generated: Sequence[str], references: Sequence[Sequence[str]]) -> Add
     Raises:
         UserError: as `start`, or the program failed.
     """
-    return AdditiveScore(parts(generated, references), _percent)
+    return AdditiveScore(parts(generated, references), _percent, PERCENT)
 
 
 def parts(generated: Sequence[str], references: Sequence[Sequence[str]]) -> Table:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.metrics.bootstrap import mean
+from evalkit.metrics.bootstrap import PERCENT, mean
 from evalkit.metrics.text import meteor
 from evalkit.metrics.text.captions import scored
 from evalkit.metrics.text.texts import failed, generated, references
@@ -69,5 +69,5 @@ def _scored(
     missing = [failed(prediction) for prediction in predictions]
     metrics = scored(ours, theirs, missing)
     each = zip(texts, missing, strict=True)
-    repeated = mean([1.0 if is_missing else repetition(text) for text, is_missing in each])
+    repeated = mean([1.0 if is_missing else repetition(text) for text, is_missing in each], PERCENT)
     return {"ROUGE-L": metrics.pop("ROUGE-L"), **metrics, "R@4": repeated}, ours, theirs

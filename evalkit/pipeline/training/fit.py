@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import logging
 import random
 import time
@@ -135,6 +135,11 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
     exists: Callable[[Path], bool] = (lambda video: True) if task.prepare_videos else experiment.extractor.pool.exists
     if task.shots and not trainer.shots:
         train, val = _prescribed_shots(task, train, val, seed)
+    if val and not any(exists(video) for video in dict.fromkeys(example.video for example in val)):
+        raise UserError(
+            f"none of the videos of the {len(val):,} examples to choose on is there, the first would be "
+            f"{shown(val[0].video)}; data.videos=FOLDER says where they lie"
+        )
     if not val and not task.mixture:
         train, val = split_val(train, seed, exists=exists)
     known = {example.kind for example in val}
@@ -214,25 +219,51 @@ def split_val(
         examples: to be split.
         seed: of the shuffle.
         share: of the videos, for val.
-        exists: whether a video is there; asked only of as many as it takes to fill val, and one more.
+        exists: whether a video is there; asked of all only where one of those that would be held out is missing.
 
     Raises:
-        UserError: val takes all videos that are there, so that none is left to learn from.
+        UserError: no video is there, or only one, which val takes, so that none is left to learn from.
     """
     videos = sorted({example.video for example in examples}, key=lambda video: (unpacked(video), video))
     random.Random(seed).shuffle(videos)
     count = max(1, round(share * len(videos)))
     # What is missing has nothing to choose on; it stays in train, which names it.
-    there = filter(exists, videos)
-    held_out = set(itertools.islice(there, count))
-    if held_out and next(there, None) is None:
+    there = videos
+    if not all(map(exists, videos[: count + 1])):
+        there = [video for video in videos if exists(video)]
+        count = max(1, round(share * len(there)))
+        _check_there(videos, there)
+    if len(there) == 1:
         raise UserError(
-            f"of {len(videos)} training videos {len(held_out)} are there, and as many, a tenth, at least one, are held "
-            f"out to choose the epoch on ({shown(min(held_out))}): none is left to learn from. Add videos to the train "
-            "split"
+            f"of {len(videos):,} training videos 1 is there ({shown(there[0])}), and a tenth, at least one, is held "
+            "out to choose the epoch on: none is left to learn from. Add videos to the train split"
         )
+    held_out = set(there[:count])
     train = [example for example in examples if example.video not in held_out]
     return train, [example for example in examples if example.video in held_out]
+
+
+def _check_there(videos: Sequence[Path], there: Sequence[Path]) -> None:
+    """Says where most of the training videos are missing.
+
+    Raises:
+        UserError: all are.
+    """
+    if not there:
+        raise UserError(
+            f"none of the {len(videos):,} training videos is there, the first would be {shown(min(videos))}; "
+            "data.videos=FOLDER says where they lie"
+        )
+    if 2 * len(there) < len(videos):
+        _warn_missing(len(there), len(videos))
+
+
+@functools.cache  # said once, though several steps of a run ask
+def _warn_missing(there: int, listed: int) -> None:
+    logger.warning(
+        f"of {listed:,} training videos {there:,} are there: the head learns from these, but for a tenth to choose on; "
+        "`evalkit check` names what is missing, data.videos=FOLDER says where else videos lie"
+    )
 
 
 def _training_views(experiment: Experiment, adapter: Adapter, seed: int) -> tuple[AugmentedView | None, ...]:

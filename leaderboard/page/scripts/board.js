@@ -141,7 +141,8 @@ function render() {
 }
 
 function score(column, cell) {
-  const partial = cell.failed ? `partial, at most ${decimal(cell.bounds[1])}` : cell.sizes;
+  const partial = [cell.failed ? `partial, at most ${decimal(cell.bounds[1])}` : cell.sizes, cell.shared]
+    .filter(Boolean).join("; ");
   const value = cell.value === null ? "not scored" : decimal(cell.value);
   const seeds = cell.sd === null ? cell.pooled : `${cell.pooled}, sd ${decimal(cell.sd)}`;
   const told = [cell.encoder, column.title, value, range(cell.ci95), seeds, ranks(cell.ranks), partial,

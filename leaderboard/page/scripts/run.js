@@ -47,7 +47,7 @@ async function show(index, which = 0) {
         cell.runs.map((one, i) => el("button", { type: "button", class: "plain", "aria-pressed": String(i === which),
           onclick: () => show(index, i) }, `${place(one)}: ${decimal(one.value)}`))),
       el("div", { class: "facts" }, scores(result), costs(result), beside(cell.beside), controls(result),
-        failures(result, Object.values(run.failures)), sweep(result.selection)),
+        shared(result), failures(result, Object.values(run.failures)), sweep(result.selection)),
       settings("Configuration", flat({ adapter, encoder, protocol: task.protocol })),
       languageModel(language_model, measured),
       settings("Provenance", flat({ ...provenance, fingerprint: data.fingerprint, score: task.score,
@@ -163,6 +163,11 @@ function beside(number) {
 function controls({ controls }) {
   return controls.length && titled("Controls", numbers(["", "metric", "score"],
     controls.map((one) => [one.name, one.metric, decimal(one.value)])));
+}
+function shared({ data: { shared_videos: same } }) {
+  return same && titled("Seen in training",
+    el("p", { class: "partial" }, `${whole(same.videos)} of the test's videos were trained or chosen on, too.`),
+    el("ul", null, same.first.map((pair) => el("li", null, `${pair.test}, in train as ${pair.train}`))));
 }
 function failures({ data, scores }, reasons) {
   const kinds = unique(reasons), times = (kind) => reasons.filter((reason) => reason === kind).length;
