@@ -262,12 +262,29 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
-def test_an_interrupt_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_says_so_and_what_is_stored(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path))
+    earlier = tmp_path / "features" / "earlier.data"
+    earlier.parent.mkdir()
+    earlier.touch()
+    os.utime(earlier, (1, 1))
     put_runner(monkeypatch, raising(KeyboardInterrupt()))
     assert main(["run", *WORDS]) == 130
-    assert capsys.readouterr() == ("", "evalkit: interrupted; the same command goes on from what is stored\n")
+    assert capfd.readouterr() == ("", "evalkit: interrupted before anything new was stored\n")
+
+    def run(config: Any) -> None:
+        (tmp_path / "journals").mkdir()
+        (tmp_path / "journals" / "of_this_run.jsonl").touch()
+        raise KeyboardInterrupt
+
+    put_runner(monkeypatch, run)
+    assert main(["run", *WORDS]) == 130
+    assert capfd.readouterr() == ("", "evalkit: interrupted; the same command goes on from what is stored\n")
+    put_runner(monkeypatch, raising(KeyboardInterrupt()))
     assert main(["run", *WORDS, "cache=off"]) == 130
-    assert capsys.readouterr() == ("", "evalkit: interrupted\n")
+    assert capfd.readouterr() == ("", "evalkit: interrupted\n")
 
 
 def test_a_quiet_command_shows_its_errors_and_no_notes(
