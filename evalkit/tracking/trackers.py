@@ -28,6 +28,7 @@ from evalkit.config.config import Config
 from evalkit.config.options import Options
 from evalkit.errors import UserError, install, one_line
 from evalkit.results import run_folder
+from evalkit.runtime.filesystem import check_writable
 
 if TYPE_CHECKING:
     from evalkit.tracking.tools import Tracker
@@ -48,6 +49,9 @@ ADDRESSES = {
     "mlflow": ("MLFLOW_TRACKING_URI",),
     "trackio": ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"),
 }
+
+# Those that write into `log.dir=`, and the variable by which a tool is told to write elsewhere.
+FOLDERS = {"csv": "", "tensorboard": "", "wandb": "WANDB_DIR", "mlflow": "MLFLOW_TRACKING_URI"}
 
 # Reports on the use of the tools, unless the user has said something about them.
 SILENT = {
@@ -116,11 +120,13 @@ class Trackers:
 
 
 def check(options: Options) -> None:
-    """Raises UserError where a tracker is not installed, or is to send its log and has no address to send it to."""
+    """Raises UserError where a tracker is not installed, cannot write its log, or has no address to send it to."""
     for name in options.log:
         modules = MODULES[name]
         if modules and not any(_is_installed(module) for module in modules):
             raise UserError(f"log={name} needs the package {modules[0]}: {install(name)}")
+    if any(name in FOLDERS and not os.environ.get(FOLDERS[name]) for name in options.log):
+        check_writable(options.log_dir.expanduser(), f"log.dir={options.log_dir}")
     if not options.log_online:
         return
     able = [name for name in options.log if name in ADDRESSES]

@@ -182,6 +182,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
             "log=tensorboard needs the package tensorboard: pip install 'video-evalkit[tensorboard]'",
         ),
         (["log=csv", "log.online=true"], "log.online=true has no effect with log=csv: of the trackers wandb, mlflow"),
+        (["log=csv", "log.dir=videos.csv/logs"], "log.dir=videos.csv/logs: cannot write there: Not a directory"),
         (["log=wandbb"], "log=wandbb: expected a list [a,b], each one of csv, tensorboard, wandb, mlflow, trackio"),
     ],
 )
@@ -195,6 +196,8 @@ def test_what_cannot_be_logged_is_one_line_before_anything_is_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(trackers, "_is_installed", lambda module: False)
+    monkeypatch.chdir(tmp_path)
+    Path("videos.csv").touch()
     assert main([command, "task=kinetics400", "mini=true", "ckpt=demo", f"out={tmp_path}/out", *words]) == 2
     err = capsys.readouterr().err
     assert err.splitlines()[-1].startswith(f"evalkit: {message}") and "encode" not in err
