@@ -32,6 +32,8 @@ def check_writable(folder: Path, given: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+    except FileExistsError as error:  # what `mkdir` says of a file
+        raise UserError(f"{given}: cannot write there: {os.strerror(errno.ENOTDIR)}") from error
     except OSError as error:
         raise UserError(f"{given}: cannot write there: {error.strerror}") from error
 
