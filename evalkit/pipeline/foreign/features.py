@@ -31,7 +31,8 @@ from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline import preflight
 from evalkit.pipeline.described import encoder_name
-from evalkit.pipeline.setup import adapter_builder, grid_points, load_runner, make_extractor, stored_reader
+from evalkit.pipeline.settings import grid_points
+from evalkit.pipeline.setup import adapter_builder, load_runner, make_extractor, stored_reader
 from evalkit.pipeline.task_data import load_task
 from evalkit.plugins import display_name
 from evalkit.results.schema import plain
