@@ -205,6 +205,8 @@ def _main(words: list[str]) -> int:
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command not in NAMED or len(rest) == 1):
         print(_usage(command), end="")
         return 0
+    if rooms[command] == "results":
+        _check_given(rest)
     if command not in WITH_KEYS:
         return cast(int, importlib.import_module(module).main(rest))
     if {"--help", "-h"} & set(rest):
@@ -227,6 +229,23 @@ def _main(words: list[str]) -> int:
         cast(Any, WITH_KEYS[command]), rest, called=command
     )  # before torch loads: a mistyped key is reported at once
     return cast(int, importlib.import_module(module).main(config))
+
+
+def _check_given(words: Sequence[str]) -> None:
+    """Raises UserError where a key has no value, or two of which one alone would count.
+
+    Files of several tasks may be given, and the name of a run's folder may have a =.
+    """
+    given: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or Path(word).exists():
+            continue
+        if not value:
+            raise UserError(f"{word}: wanted a value")
+        if key in given and key != "task":
+            raise UserError(f"{key} is given twice: {given[key]} and {word}")
+        given[key] = word
 
 
 def _meant(words: list[str], commands: Sequence[str]) -> str:

@@ -99,6 +99,25 @@ def test_a_mistaken_command_is_told_in_one_line(
     assert mistake(capsys, *words) == told
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["push", "repo=a/b", "repo=c/d"], "repo is given twice: repo=a/b and repo=c/d"),
+        (["export", "to=csv", "to=mteb"], "to is given twice: to=csv and to=mteb"),
+        (["leaderboard", "out=a.md", "out=b.md"], "out is given twice: out=a.md and out=b.md"),
+        (["compare", "a", "b", "all=true", "all=false"], "all is given twice: all=true and all=false"),
+        (["power", "difference=2", "difference=3"], "difference is given twice: difference=2 and difference=3"),
+        (["submit", "run", "to=board", "key="], "key=: wanted a value"),
+        (["export", "to=csv", "results="], "results=: wanted a value"),
+        (["score", "run", "task="], "task=: wanted a value"),
+    ],
+)
+def test_a_key_of_which_one_value_would_be_passed_over_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert mistake(capsys, *words) == told
+
+
 def test_a_quiet_command_shows_its_errors_and_no_notes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -225,8 +225,8 @@ OPEN: dict[str, Callable[[Start], Tracker]] = {
 
 
 def _path(start: Start) -> str:
-    """The name as a path, the group before it."""
-    return "/".join(re.sub(r"[^\w.@+-]", "-", part) for part in (start.group, start.name) if part)
+    """The name as a path, the group before it; neither leads out of its folder, or is hidden there."""
+    return "/".join(re.sub(r"[^\w.@+-]|^\.+", "-", part) for part in (start.group, start.name) if part)
 
 
 def _text(value: Any) -> Any:

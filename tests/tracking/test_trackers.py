@@ -246,3 +246,12 @@ def test_the_extras_are_called_as_the_trackers_are() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     assert trackers.MODULES.keys() == tools.OPEN.keys() == {"csv", *(extras.keys() & tools.OPEN.keys())}
+
+
+@pytest.mark.parametrize(
+    ("group", "path"), [("", "demo-task@mini"), ("..", "-/demo-task@mini"), ("../../x", "--..-x/demo-task@mini")]
+)
+def test_a_group_does_not_lead_out_of_the_folder_of_logs(group: str, path: str, tmp_path: Path) -> None:
+    start = tools.Start("demo-task@mini", "run", group, tmp_path, False, {"seed": 0})
+    tools.open_csv(start).close(True)
+    assert (tmp_path / "csv" / path / "run" / "hparams.yaml").is_file()
