@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit import plugins
-from evalkit.config.config import Config
+from evalkit.config.config import Config, typed
 from evalkit.config.options import Options
 from evalkit.errors import UserError, install, one_line
 from evalkit.results import run_folder
@@ -120,7 +120,14 @@ class Trackers:
 
 
 def check(options: Options) -> None:
-    """Raises UserError where a tracker is not installed, cannot write its log, or has no address to send it to."""
+    """Raises UserError where a tracker is not installed, cannot write its log, or has no address to send it to.
+
+    So it does where words are about trackers and none is asked for.
+    """
+    given = {"log.dir": options.log_dir, "log.group": options.log_group, "log.online": options.log_online}
+    usual = {"log.dir": Options.log_dir, "log.group": "", "log.online": False}
+    if idle := [f"{key}={typed(value)}" for key, value in given.items() if value != usual[key] and not options.log]:
+        raise UserError(f"{idle[0]} has no effect without a tracker: give log=csv or another, or leave it out")
     for name in options.log:
         modules = MODULES[name]
         if modules and not any(_is_installed(module) for module in modules):

@@ -183,6 +183,9 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
         ),
         (["log=csv", "log.online=true"], "log.online=true has no effect with log=csv: of the trackers wandb, mlflow"),
         (["log=csv", "log.dir=videos.csv/logs"], "log.dir=videos.csv/logs: cannot write there: Not a directory"),
+        (["log.dir=elsewhere"], "log.dir=elsewhere has no effect without a tracker: give log=csv or another"),
+        (["log.group=mine"], "log.group=mine has no effect without a tracker"),
+        (["log.online=true"], "log.online=true has no effect without a tracker"),
         (["log=wandbb"], "log=wandbb: expected a list [a,b], each one of csv, tensorboard, wandb, mlflow, trackio"),
     ],
 )
