@@ -179,6 +179,15 @@ def test_pickles_are_never_read(folder: Path) -> None:
     assert not (folder / "ran").exists()
 
 
+def test_a_folder_of_features_that_is_named_as_an_encoder_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", f"task={folder.parent / 'my_task.py'}", f"ckpt={folder}", "adapter=knn"]) == 2
+    assert (
+        f"ckpt={folder} holds files of features, and no encoder: give ckpt=features:{folder}" in capsys.readouterr().err
+    )
+
+
 def test_other_ids_alone_are_refused(folder: Path) -> None:
     for split in ("train", "val", "test"):
         save(folder / f"{split}.npz", ids=np.arange(30 if split == "train" else 6 if split == "val" else 9))
