@@ -9,13 +9,15 @@ import importlib
 import io
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import evalkit
 from evalkit.errors import UserError, among, check_word, in_line, on_screen
-from evalkit.runtime import notes
+from evalkit.runtime import cache, notes
+from evalkit.runtime.interrupt import EXIT_CODE, Interrupt
 
 # Everything else is imported with its command: `evalkit --help` must not wait for torch.
 
@@ -105,8 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 invalid result, 2 something to mend, 130 interrupted, 141 nobody reads what is printed.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    started = time.time()
+    interrupt = Interrupt(lambda: f"evalkit: {_interrupted(words, started)}")
     if argv is None:
         gc.set_threshold(100_000)  # an import makes a million objects that stay: looking through them is in vain
+        interrupt.handle()
     _open_standard_streams()
     try:
         words, quiet = _quiet(words)
@@ -117,8 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _failed(str(error), 2)
     except KeyboardInterrupt:
-        goes_on = words[:1] and words[0] in GOES_ON and "cache=off" not in words
-        return _failed("interrupted" + ("; the same command goes on from what is stored" if goes_on else ""), 130)
+        interrupt.say()
+        return EXIT_CODE
     except BrokenPipeError:  # the reader has seen enough, as `evalkit list tasks | head -1` has
         _discard_output()
         return 141
@@ -131,6 +136,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             of = f" for{where}" if where else ""
             return _failed(f"no space left{of}: free some, or point out= or EVALKIT_CACHE elsewhere", 2)
         return _failed(f"cannot read or write{where}: {error.strerror or in_line(error)}", 2)
+
+
+def _interrupted(words: Sequence[str], started: float) -> str:
+    """What is said of Ctrl-C, and of what the command has stored since this time, in seconds since the epoch."""
+    if not words or words[0] not in GOES_ON or "cache=off" in words:
+        return "interrupted"
+    if not cache.has_stored(started):
+        return "interrupted before anything new was stored"
+    return "interrupted; the same command goes on from what is stored"
 
 
 def _quiet(words: list[str]) -> tuple[list[str], bool]:
@@ -193,6 +207,8 @@ def _main(words: list[str]) -> int:
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command not in NAMED or len(rest) == 1):
         print(_usage(command), end="")
         return cast(int, importlib.import_module(module).main(["--help"])) if command in KNOWING else 0
+    if rooms[command] == "results":
+        _check_given(rest)
     if command not in WITH_KEYS:
         return cast(int, importlib.import_module(module).main(rest))
     if {"--help", "-h"} & set(rest):
@@ -215,6 +231,23 @@ def _main(words: list[str]) -> int:
         cast(Any, WITH_KEYS[command]), rest, called=command
     )  # before torch loads: a mistyped key is reported at once
     return cast(int, importlib.import_module(module).main(config))
+
+
+def _check_given(words: Sequence[str]) -> None:
+    """Raises UserError where a key has no value, or two of which one alone would count.
+
+    Files of several tasks may be given, and the name of a run's folder may have a =.
+    """
+    given: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or Path(word).exists():
+            continue
+        if not value:
+            raise UserError(f"{word}: wanted a value")
+        if key in given and key != "task":
+            raise UserError(f"{key} is given twice: {given[key]} and {word}")
+        given[key] = word
 
 
 def _meant(words: list[str], commands: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from evalkit.errors import UserError, suggest_key
 from evalkit.results.scores import task_files
 from evalkit.results.signature import allowed
 from evalkit.runtime import atomic
+from evalkit.runtime.filesystem import check_writable
 
 from .csv import render_csv
 from .markdown import render_markdown
@@ -56,6 +57,8 @@ def board(overrides: Sequence[str]) -> int:
     others = read_scores(Path(options["others"])) if options["others"] else ()
     if others and out.suffix == ".csv":
         raise UserError(f"others={options['others']}: a csv holds our own results alone; give out=FILE.md")
+    if options["out"]:
+        check_writable(out.absolute().parent, f"out={out}")  # now rather than after the runs were validated
     runs, refused = collect(results, files, signers)
     if out.suffix == ".html":
         text = render_page(runs, refused, others, videos)

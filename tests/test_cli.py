@@ -1,99 +1,19 @@
-"""The command line: which module does the work, what is printed where, and with which exit code."""
+"""The command line: which module does the work, and what is printed where."""
 
-import errno
 import logging
-import os
-import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-import evalkit
 from evalkit.cli import main
-from evalkit.errors import UserError
 from evalkit.runtime import notes
+from tests.cli import WORDS, mistake, put_runner
+from tests.cli import here as here  # which pytest finds by its name
 
-TASK = '''
-from pathlib import Path
-
-ADAPTER = "./head.py"
-
-
-def task(root: Path, mini: bool = False, subset: bool = True) -> None:
-    """Tells shapes apart.
-
-    Args:
-        root: folder of the videos.
-    """
-'''
-ADAPTER = '''
-from dataclasses import dataclass
-
-from evalkit.api import AdapterSettings
-
-
-@dataclass(frozen=True)
-class Settings(AdapterSettings):
-    """Settings.
-
-    Attributes:
-        lr: step size.
-    """
-
-    lr: float = 1e-3
-    betas: tuple[float, ...] = (0.9, 0.99)
-    top: int | None = None
-
-
-def adapter(encoder, task, points) -> None:
-    """Linear layer."""
-'''
-WORDS = ["task=./shapes.py", "ckpt=demo", "data.root=/d"]
 HEAVY = {"torch", "lightning", "omegaconf", "transformers", "numpy", "av", "decord"}
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with one task and one adapter, and a project whose only task is egoschema."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    (tmp_path / "shapes.py").write_text(TASK)
-    (tmp_path / "head.py").write_text(ADAPTER)
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "egoschema.py").write_text("def task():\n    '''Chooses one of five answers.'''\n")
-    (tmp_path / "tasks" / "k400.py").write_text("def task():\n    '''Names an action.'''\n")
-    monkeypatch.setattr(evalkit, "__path__", [evalkit.__path__[0], str(tmp_path)])
-    return tmp_path
-
-
-def put_runner(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
-    """Puts a fake in place of the command's module, which takes its time to import."""
-    module = ModuleType("evalkit.commands.runs.run")
-
-    def main(config: Any) -> int:
-        run(config)
-        return 0
-
-    vars(module).update(main=main)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
-def raising(error: BaseException) -> Any:
-    def work(*_: object) -> None:
-        raise error
-
-    return work
-
-
-def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("evalkit: ") and err.count("\n") == 1
-    return err.removeprefix("evalkit: ").removesuffix("\n")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "tasks"], ["list", "encoders"], ["run", "--help"]])
@@ -179,95 +99,23 @@ def test_a_mistaken_command_is_told_in_one_line(
     assert mistake(capsys, *words) == told
 
 
-def test_an_error_that_can_be_mended_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    put_runner(monkeypatch, raising(UserError("no such folder")))
-    assert mistake(capsys, "run", *WORDS) == "no such folder"
-
-
-def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    advice = "free some, or point out= or EVALKIT_CACHE elsewhere"
-    put_runner(monkeypatch, raising(OSError(errno.ENOSPC, "No space left on device", "/cache/x")))
-    assert mistake(capsys, "run", *WORDS) == f"no space left for /cache/x: {advice}"
-    put_runner(monkeypatch, raising(OSError(errno.ENOSPC, "No space left on device")))
-    assert mistake(capsys, "run", *WORDS) == f"no space left: {advice}"
-
-
-def test_memory_that_is_not_enough_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    put_runner(monkeypatch, raising(MemoryError("Unable to allocate 9 TiB")))
-    assert mistake(capsys, "run", *WORDS).startswith("not enough memory: fewer workers=, ")
-
-
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("words", "told"),
     [
-        (OSError(errno.EIO, "input/output error"), "cannot read or write: input/output error"),
-        (PermissionError(errno.EACCES, "Permission denied", "/r/x"), "cannot read or write /r/x: Permission denied"),
-        (
-            OSError(errno.EROFS, "Read-only file system", b"/r\xff"),
-            "cannot read or write b'/r\\xff': Read-only file system",
-        ),
-        (OSError("broken"), "cannot read or write: broken"),
+        (["push", "repo=a/b", "repo=c/d"], "repo is given twice: repo=a/b and repo=c/d"),
+        (["export", "to=csv", "to=mteb"], "to is given twice: to=csv and to=mteb"),
+        (["leaderboard", "out=a.md", "out=b.md"], "out is given twice: out=a.md and out=b.md"),
+        (["compare", "a", "b", "all=true", "all=false"], "all is given twice: all=true and all=false"),
+        (["power", "difference=2", "difference=3"], "difference is given twice: difference=2 and difference=3"),
+        (["submit", "run", "to=board", "key="], "key=: wanted a value"),
+        (["export", "to=csv", "results="], "results=: wanted a value"),
+        (["score", "run", "task="], "task=: wanted a value"),
     ],
 )
-def test_a_file_that_cannot_be_read_or_written_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, told: str
+def test_a_key_of_which_one_value_would_be_passed_over_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
-    put_runner(monkeypatch, raising(error))
-    assert mistake(capsys, "run", *WORDS) == told
-
-
-def test_a_message_is_one_printable_line_that_a_screen_holds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    put_runner(monkeypatch, raising(UserError("begin " + "x" * 10**6 + "\x1b[2J\udcff\nend")))
-    told = mistake(capsys, "run", *WORDS)
-    assert len(told) < 24 * 80 and told.isprintable()
-    assert told.startswith("begin xxx") and told.endswith(r"x\x1b[2J\udcff end")
-
-
-def test_another_failure_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    put_runner(monkeypatch, raising(RuntimeError("a fault of evalkit's own")))
-    with pytest.raises(RuntimeError, match="a fault"):
-        main(["run", *WORDS])
-
-
-@pytest.mark.parametrize(
-    ("redirected", "out", "err", "code"),
-    [
-        ("list suites >&-", "", "", 0),
-        ("--help <&- >&- 2>&-", "", "", 0),
-        ("list suites <&- >&-", "", "", 0),
-        ("rum 2>&-", "", "", 2),
-        ("--version >/dev/full", "", "evalkit: no space left: free some", 2),
-    ],
-)
-def test_a_stream_that_is_closed_or_full_gets_no_traceback(redirected: str, out: str, err: str, code: int) -> None:
-    command = f"{sys.executable} -m evalkit {redirected}"
-    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert (ended.stdout, ended.returncode) == (out, code)
-    assert ended.stderr.startswith(err) and ended.stderr.count("\n") == bool(err)
-
-
-def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    ended = subprocess.run(
-        [sys.executable, "-m", "evalkit", "--help"], stdout=writing, stderr=subprocess.PIPE, text=True
-    )
-    os.close(writing)
-    assert (ended.returncode, ended.stderr) == (141, "")
-
-
-def test_an_interrupt_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    put_runner(monkeypatch, raising(KeyboardInterrupt()))
-    assert main(["run", *WORDS]) == 130
-    assert capsys.readouterr() == ("", "evalkit: interrupted; the same command goes on from what is stored\n")
-    assert main(["run", *WORDS, "cache=off"]) == 130
-    assert capsys.readouterr() == ("", "evalkit: interrupted\n")
+    assert mistake(capsys, *words) == told
 
 
 def test_a_quiet_command_shows_its_errors_and_no_notes(
@@ -285,13 +133,6 @@ def test_a_quiet_command_shows_its_errors_and_no_notes(
     assert main(["run", "quiet=true", "task=egoshema", "ckpt=demo"]) == 2
     assert "no task named 'egoshema'" in capsys.readouterr().err
     assert mistake(capsys, "run", "quiet=yes") == "quiet=yes: expected true or false. Did you mean quiet=true?"
-
-
-def test_every_exit_code_is_documented() -> None:
-    """Those of the function that gives them, in the order of its docstring."""
-    table = (Path(__file__).parents[1] / "docs/commands.md").read_text().partition("| exit code |")[2]
-    told = [int(line.split("|")[1]) for line in table.partition("\n\n")[0].splitlines()[2:]]
-    assert told == [int(code) for code in re.findall(r"\b(\d+) \w", (main.__doc__ or "").partition("\n\n")[2])]
 
 
 def test_list_shows_names_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:

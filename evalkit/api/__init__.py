@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Gt
 
@@ -15,6 +15,13 @@ from evalkit.api.clip import Clip as Clip
 from evalkit.api.clip import Interpolation as Interpolation
 from evalkit.api.clip import Resize as Resize
 from evalkit.api.data import Data as Data
+from evalkit.api.encoder import Encoder as Encoder
+from evalkit.api.encoder import EncoderOutput as EncoderOutput
+from evalkit.api.encoder import FeatureSpec as FeatureSpec
+from evalkit.api.encoder import as_texts as as_texts
+from evalkit.api.encoder import check_text as check_text
+from evalkit.api.encoder import has_text as has_text
+from evalkit.api.encoder import pooled_dim as pooled_dim
 from evalkit.api.loading import Loading as Loading
 from evalkit.api.loading import Positions as Positions
 from evalkit.errors import UserError as UserError
@@ -253,142 +260,6 @@ class Batch:
     def to(self, device: Any) -> Batch:
         """The batch with its features on a device; Lightning calls this."""
         return replace(self, features=self.features.to(device, non_blocking=self.features.is_pinned()))
-
-
-class EncoderOutput(NamedTuple):
-    """An encoder's output, float.
-
-    Attributes:
-        tokens: (B, T', S, D), of the last layer, after its norm; without class tokens.
-        pooled: (B, E), one vector per clip; where the encoder embeds text, comparable with it by the cosine.
-        layers: where more than one layer was asked for, the tokens of the last ones, oldest first, each
-            (B, T', S, D) as its block gives it; the last of them is `tokens`. Where layers were asked for by their
-            numbers, those of each, after the encoder's norm.
-        frames: (B, T', E), one vector per frame, where the encoder embeds frames by themselves; else None.
-    """
-
-    tokens: Tensor
-    pooled: Tensor
-    layers: tuple[Tensor, ...] = ()
-    frames: Tensor | None = None
-
-    @property
-    def per_frame(self) -> Tensor:
-        """One vector per time step: `frames`, else the mean over each step's tokens (B, T', D)."""
-        return self.tokens.mean(2) if self.frames is None else self.frames
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """What is kept of an encoder's output for each clip. It is data, so that a stored feature is known by it.
-
-    Attributes:
-        what: `pooled` (E,); `frames`, one vector per time step (T', E); or `tokens` (T', S, D).
-        layers: tokens of the last so many layers, (layers, T', S, D) where more than one; or of the layers of these
-            numbers, counted from 0, each after the encoder's norm, as an encoder with `named_layers` gives them.
-        steps: of tokens: every n-th time step, from the middle of the first n; 0 means their mean over time, (1, S, D).
-        grid: of tokens: the mean over each field of a grid x grid division of the frame, (T', grid x grid, D); 0 keeps
-            all S, which must be a square, of whose side the grid is a divisor.
-        dtype: float16 halves the space; an attentive head reads it as well. int8 quarters it: what is read is float32,
-            and off by at most 1/254 of the largest magnitude in its vector (`Store.put`).
-    """
-
-    what: Literal["pooled", "frames", "tokens"] = "pooled"
-    layers: int | tuple[int, ...] = 1
-    steps: int = 1
-    grid: int = 0
-    dtype: Literal["float32", "float16", "int8"] = "float32"
-
-    @property
-    def layout(self) -> Literal["given", "int8"]:
-        """How the store is to hold what `take` gives."""
-        return "int8" if self.dtype == "int8" else "given"
-
-    def take(self, encoded: EncoderOutput) -> Tensor:
-        """The kept part (B, ...): float16, or float32, which is still to be rounded where int8 is kept.
-
-        Raises:
-            UserError: the grid does not divide the encoder's.
-        """
-        import torch
-
-        if self.what == "pooled":
-            features = encoded.pooled
-        elif self.what == "frames":
-            features = encoded.per_frame
-        else:
-            features = encoded.tokens if self.layers == 1 else torch.stack(encoded.layers, 1)
-            features = (
-                features[..., self.steps // 2 :: self.steps, :, :] if self.steps else features.mean(-3, keepdim=True)
-            )
-            features = self._pooled(features) if self.grid else features
-        return features.to(torch.float16 if self.dtype == "float16" else torch.float32)
-
-    def _pooled(self, tokens: Tensor) -> Tensor:
-        """Tokens (..., S, D) -> (..., grid x grid, D)."""
-        side = math.isqrt(tokens.shape[-2])
-        if side**2 != tokens.shape[-2]:
-            raise UserError(f"tokens kept on a grid of {self.grid}: the encoder's {tokens.shape[-2]} are no square")
-        if side % self.grid:
-            allowed = ", ".join(str(n) for n in range(1, side + 1) if side % n == 0)
-            raise UserError(f"tokens kept on a grid of {self.grid}: the encoder's are {side} x {side}; use {allowed}")
-        each = side // self.grid
-        fields = tokens.reshape(*tokens.shape[:-2], self.grid, each, self.grid, each, tokens.shape[-1])
-        return fields.mean((-4, -2)).flatten(-3, -2)
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """A backbone: float video (B, T, C, H, W), scaled as its clip says, in; tokens and one pooled vector out.
-
-    An encoder with a text tower also has `encode_text(texts: list[str]) -> Tensor (B, E)`. One that takes
-    `layers=k` beside the video gives the tokens of its last k layers in the same forward pass. One that has
-    `named_layers`, how many layers it has, takes a tuple of their numbers in place of k, too. One that has `tubelet`,
-    the frames, rows and columns of pixels of a token, takes uint8 video and `masked`, (B, T', S) bool, true where a
-    token is left out: tokens are (B, 1, kept, D) then, in the order of their places.
-
-    Attributes:
-        clip: what it sees.
-        dim: D, the width of the tokens. Where pooled has another width E, the encoder has `pooled_dim`, too.
-    """
-
-    clip: Clip
-    dim: int
-
-    def __call__(self, video: Tensor) -> EncoderOutput: ...
-
-
-def pooled_dim(encoder: Any) -> int:
-    """E, the width of an encoder's pooled vectors."""
-    return int(getattr(encoder, "pooled_dim", encoder.dim))
-
-
-def as_texts(texts: Sequence[str]) -> list[str]:
-    """Texts to embed, as a list.
-
-    Raises:
-        ValueError: it is one text, whose letters would be taken for texts, or none at all.
-    """
-    if isinstance(texts, str) or not texts:
-        raise ValueError(f"texts={texts!r}: wanted a list of at least one text")
-    return list(texts)
-
-
-def has_text(encoder: object) -> bool:
-    """Whether an encoder embeds text: it has `encode_text`, and its text tower, where it names one, is there."""
-    return callable(getattr(encoder, "encode_text", None)) and getattr(encoder, "text", True) is not None
-
-
-def check_text(encoder: Any, text: str) -> None:
-    """Embeds a text of the task with an encoder's text tower: what it lacks, such as its tokenizer, is told now.
-
-    Raises:
-        UserError: as `encode_text`.
-    """
-    import torch
-
-    with torch.inference_mode():
-        encoder.encode_text([text])
 
 
 def __getattr__(name: str) -> Any:

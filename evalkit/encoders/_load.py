@@ -18,6 +18,7 @@ from evalkit.encoders._frames import LIBRARIES, OPEN_CLIP_CONFIG, library_backbo
 from evalkit.encoders._spec import changes_of, read_pointer, read_preset, spec_of
 from evalkit.errors import UserError, one_line, suggest
 from evalkit.features.exchange.module import PREFIX, FeatureFiles
+from evalkit.features.exchange.tables import NAMES
 from evalkit.plugins import hint_of_own_code, module_and_factory, names, names_function, own_encoder
 from evalkit.weights import checkpoint, huggingface, peft_adapters
 from evalkit.weights.presets import card, presets, read
@@ -299,6 +300,8 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
             _refuse_ignored(str(folder), loading)
             library: Any = module_and_factory("encoder", "open_clip")[0]
             return library.pretrained_name(str(folder), loading)  # type: ignore[no-any-return]
+        if any(NAMES.fullmatch(file.name) for file in folder.iterdir()):
+            raise UserError(f"ckpt={folder} holds files of features, and no encoder: give ckpt={PREFIX}{folder}")
         archives = sorted(folder.glob("*.npz"))
         if len(archives) == 1:
             return _from_file(archives[0], loading, via)

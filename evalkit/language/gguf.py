@@ -14,7 +14,7 @@ from torch import nn
 from evalkit.errors import UserError, install, one_line
 from evalkit.weights import checkpoint, huggingface, peft_adapters
 
-MAGIC = b"GGUF"
+MAGIC, VERSIONS = b"GGUF", (2, 3)
 
 
 def find(place: Path) -> Path | None:
@@ -46,29 +46,53 @@ def load(file: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     for package in ("gguf", "accelerate"):  # transformers asks for both
         if importlib.util.find_spec(package) is None:
             raise UserError(f"a GGUF file needs the package {package}, which is not installed: {install('gguf')}")
-    with file.open("rb") as opened:
-        if opened.read(len(MAGIC)) != MAGIC:
-            raise UserError("it does not begin as a GGUF file does: it is damaged, or of another kind")
+    reader = _header(file)
     peft_adapters.refuse_folder(file.parent, str(file.parent))
     try:
         # transformers' progress bar of a GGUF file heeds none of its settings
         with huggingface.quietly(), contextlib.redirect_stderr(io.StringIO()):
-            return _load(file, dtype)
+            return _load(file, reader, dtype)
     except UserError:
         raise
     except Exception as error:  # gguf's, transformers', tokenizers', numpy's
-        if "cannot reshape array of size" in str(error):  # numpy's, of fewer bytes than a tensor has
-            raise UserError("the file is cut off: a tensor goes past its end; get it again") from error
         raise UserError(f"transformers cannot read this GGUF file: {one_line(error)}") from error
 
 
-def _load(file: Path, dtype: torch.dtype) -> tuple[nn.Module, Any]:
-    import transformers
+def _header(file: Path) -> Any:
+    """The reader of a file whose header is whole, and whose tensors lie within the file.
+
+    Raises:
+        UserError: it is no such file, or one of a version or of a byte order that is not read.
+    """
     from gguf import GGUFReader
+
+    with file.open("rb") as opened:
+        magic, version = opened.read(len(MAGIC)), opened.read(4)
+    if magic != MAGIC:
+        raise UserError("it does not begin as a GGUF file does: it is damaged, or of another kind")
+    number = int.from_bytes(version, "little")
+    if len(version) == 4 and number not in VERSIONS:
+        what = "of big-endian numbers" if int.from_bytes(version, "big") in VERSIONS else f"version {number}"
+        read = " and ".join(map(str, VERSIONS))
+        raise UserError(f"this GGUF file is {what}; versions {read} with little-endian numbers are read: convert it")
+    try:
+        reader = GGUFReader(file)
+        architecture = reader.fields["general.architecture"].contents()
+    except Exception as error:  # gguf's, numpy's, of whatever the bytes are taken for
+        if "cannot reshape array of size" in str(error):  # numpy's, of fewer bytes than a tensor has
+            raise UserError("the file is cut off: a tensor goes past its end; get it again") from error
+        size = f"{file.stat().st_size:,} bytes"
+        raise UserError(f"the header of this GGUF file ({size}) is damaged or cut off: get the file again") from error
+    if not isinstance(architecture, str):
+        raise UserError(f"general.architecture in its header is {architecture!r:.60}, no text: the file is damaged")
+    return reader
+
+
+def _load(file: Path, reader: Any, dtype: torch.dtype) -> tuple[nn.Module, Any]:
+    import transformers
 
     # Its functions are typed for other calls than these.
     auto: Any = transformers
-    reader = GGUFReader(file)
     numbers = {key: _value(field) for key, field in reader.fields.items() if len(field.data) == 1}
     # Before anything is made of them; blocks are layers.
     huggingface.refuse_huge({key.replace("block_count", "block_count (layers)"): n for key, n in numbers.items()})

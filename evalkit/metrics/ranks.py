@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -19,6 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from evalkit.runtime.arithmetic import map_on_cores
 
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 2048  # float32 similarities: 4 MB, small enough to stay in the cache
 MAX_WORKERS = 32  # threads, each with some 16 MB of buffers
@@ -59,11 +60,10 @@ def ranks(text: Tensor, video: Tensor, of: Tensor) -> Ranks:
     # A sum of d products, in any order, errs by d units of roundoff of the vectors' lengths; a few more for the bounds.
     error = (text.shape[1] + 16) * _longest(text) * _longest(video)
     columns, parts = video.float(), list(_parts(len(text), BLOCK_ROWS))
-    threads = torch.get_num_threads()
     free: SimpleQueue[_Worker] = SimpleQueue()
     workers = [
         _Worker(text, video, columns, of, to_video, to_best, error)
-        for _ in range(min(threads, MAX_WORKERS, len(parts)))
+        for _ in range(min(torch.get_num_threads(), MAX_WORKERS, len(parts)))
     ]
     for worker in workers:
         free.put(worker)
@@ -75,13 +75,8 @@ def ranks(text: Tensor, video: Tensor, of: Tensor) -> Ranks:
         finally:
             free.put(worker)
 
-    torch.set_num_threads(1)  # each core its own rows: threads that share every step wait for each other at its end
-    try:
-        with ThreadPoolExecutor(max(1, len(workers))) as pool:
-            for _ in pool.map(count, parts):
-                continue
-    finally:
-        torch.set_num_threads(threads)
+    for _ in map_on_cores(count, parts, MAX_WORKERS):
+        continue
     return Ranks(
         _ranks(to_video, [worker.t2v for worker in workers]), _ranks(to_best, [worker.v2t for worker in workers])
     )

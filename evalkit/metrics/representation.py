@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from evalkit.metrics.bootstrap import AdditiveScore, ReweightedScore
+from evalkit.runtime.arithmetic import map_on_cores
 
 Array = NDArray[np.float64]
 
@@ -40,24 +43,26 @@ def representation(predictions: Sequence[Any], targets: Sequence[Any]) -> Mappin
     views = np.stack(known)  # (n, V, E)
     means = views.mean(1)
 
-    def weighted(of: Callable[[Array], float], value: float, cost: float) -> ReweightedScore:
+    def weighted(of: Callable[[Tensor], float], value: float, cost: float) -> ReweightedScore:
         draws = int(min(MOST, max(LEAST, OPERATIONS / cost)))
 
         def each(times: NDArray[np.float32]) -> Array:
-            return np.array([of(draw) for draw in times[there].T.astype(np.float64)])
+            return np.array([*map_on_cores(of, torch.from_numpy(times[there].T.astype(np.float64)))])
 
         return ReweightedScore(len(predictions), each, draws, value)
 
-    n, width = means.shape
-    spectrum = 10.0 * min(n, width) ** 3 + n * width * min(n, width)
+    n, rank = len(means), min(means.shape)
+    of_means = _in_their_span(means)
     scores: dict[str, float] = {
-        "rankme": weighted(lambda times: _rankme_of(means, times), rankme(means), spectrum),
+        "rankme": weighted(lambda times: _rankme_of(of_means, times), rankme(means), rank**2 * (10.0 * rank + n)),
         "lidar": math.nan,
         "alignment": math.nan,
     }
     if views.shape[1] > 1:
-        cost = 12.0 * width**3 + views.size * width
-        scores["lidar"] = weighted(lambda times: lidar(views, times), lidar(views), cost)
+        of_views, width = _in_their_span(views), views.shape[2]
+        rank = of_views.shape[2]
+        cost = rank**2 * (12.0 * rank + n * views.shape[1])
+        scores["lidar"] = weighted(lambda times: _lidar_of(of_views, times, width), lidar(views), cost)
         parts = np.zeros((len(predictions), 2))
         parts[there] = np.stack([_alignments(views), np.ones(n)], 1)
         scores["alignment"] = AdditiveScore(parts, _ratio)
@@ -104,35 +109,46 @@ def rankme(vectors: Array) -> float:
     As https://arxiv.org/abs/2210.02885 has it: p = sigma / |sigma|_1 + 1e-7, which sum to a bit more than 1. Vectors
     are neither centered nor normalized.
     """
-    return _effective_rank(np.asarray(np.linalg.svd(vectors, compute_uv=False), np.float64))
+    return _effective_rank(torch.linalg.svdvals(torch.from_numpy(vectors)))
 
 
-def _rankme_of(vectors: Array, times: Array) -> float:
-    """RankMe of vectors (n, E), each as often as it counts (n,): by the smaller matrix of products."""
-    rows = vectors * np.sqrt(times)[:, None]
-    products = rows.T @ rows if rows.shape[1] <= len(rows) else rows @ rows.T
-    return _effective_rank(np.sqrt(np.linalg.eigvalsh(products).clip(0)))
+def _in_their_span(vectors: Array) -> Tensor:
+    """Vectors (..., E) in an orthonormal basis of what they span, (..., r): fewer numbers where they are few.
+
+    All that is asked of them here are their products, which are the same.
+    """
+    rows = torch.from_numpy(vectors).flatten(0, -2)
+    if len(rows) < rows.shape[1]:
+        rows = torch.linalg.qr(rows.T, mode="r").R.T
+    return rows.reshape(*vectors.shape[:-1], -1)
 
 
-def lidar(views: Array, times: Array | None = None) -> float:
+def _rankme_of(vectors: Tensor, times: Tensor) -> float:
+    """RankMe of vectors (n, r) in their span, each as often as it counts (n,)."""
+    rows = vectors * times.sqrt()[:, None]
+    return _effective_rank(torch.linalg.eigvalsh(rows.T @ rows).clamp(min=0).sqrt())
+
+
+def lidar(views: Array) -> float:
     """The effective rank of a linear discriminant analysis of views (n, V, E), a class a video (Thilak et al. 2023).
 
     As https://arxiv.org/abs/2312.04000 has it: eigenvalues of Sw^-1/2 Sb Sw^-1/2, where Sb is the covariance of the
     classes' means and Sw the mean covariance within them, plus 1e-4 on its diagonal; then as RankMe. Covariances are
     means, without Bessel's correction.
-
-    Args:
-        views: of each video.
-        times: (n,), how often each counts; None: once.
     """
-    times = np.ones(len(views)) if times is None else times
+    return _lidar_of(_in_their_span(views), torch.ones(len(views), dtype=torch.float64), views.shape[2])
+
+
+def _lidar_of(views: Tensor, times: Tensor, width: int) -> float:
+    """LiDAR of views (n, V, r) in their span, of a space so wide, each video as often as it counts (n,)."""
     share = times / times.sum()
     means = views.mean(1)
-    between = means - share @ means
-    within = ((views - means[:, None]) * np.sqrt(share / views.shape[1])[:, None, None]).reshape(-1, views.shape[2])
-    lower = np.linalg.cholesky(within.T @ within + DELTA * np.eye(views.shape[2]))
-    whitened = np.linalg.solve(lower, (between * np.sqrt(share)[:, None]).T)  # its eigenvalues are those of the above
-    return _effective_rank(np.linalg.eigvalsh(whitened @ whitened.T).clip(0))
+    between = (means - share @ means) * share.sqrt()[:, None]
+    within = ((views - means[:, None]) * (share / views.shape[1]).sqrt()[:, None, None]).flatten(0, 1)
+    lower = torch.linalg.cholesky(within.T @ within + DELTA * torch.eye(views.shape[2], dtype=torch.float64))
+    whitened = torch.linalg.solve_triangular(lower, between.T, upper=False)  # its squared singular values are wanted
+    products = whitened.T @ whitened if len(means) < len(lower) else whitened @ whitened.T
+    return _effective_rank(torch.linalg.eigvalsh(products).clamp(min=0), width)
 
 
 def alignment(views: Array) -> float:
@@ -178,13 +194,19 @@ def _unit(vectors: Array) -> Array:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12))
 
 
-def _effective_rank(spectrum: Array) -> float:
-    """The exponential of the entropy of a spectrum's shares; NaN where all of it is 0."""
+def _effective_rank(spectrum: Tensor, size: int = 0) -> float:
+    """The exponential of the entropy of a spectrum's shares; NaN where all of it is 0.
+
+    Args:
+        spectrum: all that is not 0 of it.
+        size: of the whole, with what is 0; 0 where that is all.
+    """
     total = spectrum.sum()
     if not total:
         return math.nan
     shares = spectrum / total + EPSILON
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    zeros = max(0, size - len(spectrum))
+    return math.exp(-float((shares * shares.log()).sum()) - zeros * EPSILON * math.log(EPSILON))
 
 
 def _ratio(sums: Array) -> Array:

@@ -20,6 +20,7 @@ from evalkit.pipeline.training.fit import fit_adapter
 from evalkit.results.schema import plain
 from evalkit.runtime import notes
 from evalkit.runtime.atomic import hidden_beside, rename
+from evalkit.runtime.filesystem import check_writable
 from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.weights import trained_adapter
 
@@ -40,6 +41,7 @@ def adapt(config: Config, ranks: Ranks = ALONE) -> Path:
     out = config.options.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out} exists and is not empty; nothing is overwritten: name another folder")
+    check_writable(out.absolute().parent, f"out={out}")  # now rather than after hours
     with prepare(config, ranks) as experiment:
         _adapt(config, experiment, out)
         ranks.wait()

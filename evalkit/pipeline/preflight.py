@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from evalkit.pipeline.setup import Experiment
 from evalkit.pipeline.training.fit import training_examples
 from evalkit.results.provenance import packages
 from evalkit.runtime import atomic, cache
+from evalkit.runtime.filesystem import check_writable
 from evalkit.runtime.progress import phase
 from evalkit.video.media import is_container, shown
 
@@ -80,12 +80,7 @@ def check_out(out: Path) -> None:
     """Makes the folder of results; raises UserError if it cannot be written into."""
     if out.is_file():
         raise UserError(f"out={out} is a file; name a folder for the results, such as out={out.with_name('results')}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"out={out}: cannot write there: {error.strerror}") from error
+    check_writable(out, f"out={out}")
 
 
 def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from evalkit import plugins
-from evalkit.api import Views
+from evalkit.api import Task, Views
 from evalkit.config.config import Config, typed
-from evalkit.config.keys import Key, adapter_defaults, default_adapter, known_keys
+from evalkit.config.keys import Key, adapter_defaults, adapter_keys, default_adapter, known_keys, settings_class
 from evalkit.config.parse import check_value, resolve
 from evalkit.datasets import protocols
 from evalkit.errors import UserError, printable
@@ -46,6 +46,29 @@ def adapter_settings(
     if trained is not None:
         prescribed = {**trained, **{key: prescribed[key] for key in inference if key in prescribed}}
     return {**defaults, **prescribed, **overrides}
+
+
+def grid_points(config: Config, task: Task, name: str, fitted_from: Path | None) -> list[dict[str, Any]]:
+    """The settings of each grid point of an adapter; of one point where nothing is swept."""
+    kind, defaults = settings_class(name), adapter_defaults(name)
+    protocols = name == (task.adapter or default_adapter(config.options.task))  # `task.settings` are of that adapter
+    trained = None
+    if fitted_from:
+        trained = trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name))
+        for given in (config.adapter, *config.points):
+            refuse_other(given, trained, kind.TRAINED_WITH, fitted_from)
+    settings = adapter_settings(
+        defaults,
+        task.settings if protocols else {},
+        config.adapter,
+        trained=trained,
+        inference=kind.INFERENCE_SETTINGS,
+    )
+    points = [{**settings, **point} for point in config.points or ({},)]
+    if unknown := {key for point in points for key in point} - defaults.keys():
+        source = fitted_from or f"task {config.options.task}"
+        raise UserError(f"{source}: adapter {name} has no setting {min(unknown)!r}")
+    return points
 
 
 def grid_passes(points: Sequence[Mapping[str, Any]], stackable: Collection[str]) -> list[list[int]]:

@@ -13,7 +13,7 @@ import torch
 from evalkit import encoders, plugins
 from evalkit.api import Augment, Clip, Encoder, FeatureSpec, Score, Task, Views
 from evalkit.config.config import Config
-from evalkit.config.keys import adapter_defaults, adapter_keys, default_adapter, settings_class
+from evalkit.config.keys import default_adapter, settings_class
 from evalkit.errors import UserError, one_line
 from evalkit.features.exchange.module import FeatureFiles
 from evalkit.features.exchange.rows import stored_rows
@@ -23,14 +23,7 @@ from evalkit.features.reader import FeatureReader, open_feature_cache
 from evalkit.features.sources import resolve_views
 from evalkit.heads import boxes
 from evalkit.heads.adapter import Adapter
-from evalkit.pipeline.settings import (
-    adapter_settings,
-    grid_passes,
-    refuse_grid,
-    refuse_idle,
-    refuse_other,
-    trained_settings,
-)
+from evalkit.pipeline.settings import grid_passes, grid_points, refuse_grid, refuse_idle
 from evalkit.pipeline.task_data import load_task, raised_at
 from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
@@ -273,29 +266,6 @@ def _check_features(features: FeatureFiles, adapter: Adapter, name: str, task: T
             f"{features} holds features of {' and '.join(sorted(splits))}, and adapter={name} is fitted on train: make "
             "them with `evalkit features split=all`"
         )
-
-
-def grid_points(config: Config, task: Task, name: str, fitted_from: Path | None) -> list[dict[str, Any]]:
-    """The settings of each grid point of an adapter; of one point where nothing is swept."""
-    kind, defaults = settings_class(name), adapter_defaults(name)
-    protocols = name == (task.adapter or default_adapter(config.options.task))  # `task.settings` are of that adapter
-    trained = None
-    if fitted_from:
-        trained = trained_settings(fitted_from, kind.COMPATIBLE_ADAPTERS, adapter_keys(name))
-        for given in (config.adapter, *config.points):
-            refuse_other(given, trained, kind.TRAINED_WITH, fitted_from)
-    settings = adapter_settings(
-        defaults,
-        task.settings if protocols else {},
-        config.adapter,
-        trained=trained,
-        inference=kind.INFERENCE_SETTINGS,
-    )
-    points = [{**settings, **point} for point in config.points or ({},)]
-    if unknown := {key for point in points for key in point} - defaults.keys():
-        source = fitted_from or f"task {config.options.task}"
-        raise UserError(f"{source}: adapter {name} has no setting {min(unknown)!r}")
-    return points
 
 
 def _reader(config: Config, extractor: FeatureExtractor, runner: EncoderRunner, adapter: Adapter) -> FeatureReader:

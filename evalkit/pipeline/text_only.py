@@ -31,8 +31,8 @@ from evalkit.pipeline.described import adapter_record, path_name, recorded
 from evalkit.pipeline.journal import Journal
 from evalkit.pipeline.predict import Predictions, ask
 from evalkit.pipeline.runner import write_run
-from evalkit.pipeline.settings import TRAINING
-from evalkit.pipeline.setup import adapter_builder, find_device, grid_points
+from evalkit.pipeline.settings import TRAINING, grid_points
+from evalkit.pipeline.setup import adapter_builder, find_device
 from evalkit.pipeline.task_data import load_task
 from evalkit.results import run_folder, schema, scores
 from evalkit.results.provenance import packages

@@ -132,6 +132,8 @@ def load(run: Path) -> dict[str, Any]:
     run = folder_of(run)
     if not run.exists():
         raise UserError(f"{run}: there is no such folder")
+    if not run.is_dir():
+        raise UserError(f"{run} is a file; name the folder of a run")
     try:
         record = parse(bounded.read_bytes(run / RESULT).decode())
         if not isinstance(record, dict):

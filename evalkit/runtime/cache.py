@@ -15,6 +15,23 @@ def folder() -> Path:
     return user_cache_path("evalkit", appauthor=False)
 
 
+def has_stored(since: float) -> bool:
+    """Whether anything that a run goes on from was stored: generated films, features or answers.
+
+    Args:
+        since: seconds since the epoch.
+    """
+    for kind in ("mini", "features", "journals"):
+        for root, _, files in os.walk(folder() / kind):
+            for name in files:
+                try:
+                    if os.lstat(os.path.join(root, name)).st_mtime >= since:
+                        return True
+                except FileNotFoundError:
+                    continue
+    return False
+
+
 def size() -> int:
     """Bytes in the cache's files; files that vanish meanwhile count as nothing."""
     total = 0

@@ -1,4 +1,4 @@
-"""Whether a folder's file system does what the store, journals and results rely on; shared ones may not."""
+"""Whether a folder can be written into, and its file system does what the store, journals and results rely on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,29 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from evalkit.errors import UserError
+
 # What flock says where there are no locks: Lustre without -o flock, NFS without its lock daemon, some FUSE.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 LINES, CLOCK_S = 64, 60.0
 ELSEWHERE = "let EVALKIT_CACHE name another folder"
+
+
+def check_writable(folder: Path, given: str) -> None:
+    """Makes a folder; raises UserError where nothing can be written into it.
+
+    Args:
+        folder: that something will be written into later.
+        given: the words that named it, such as `out=results`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileExistsError as error:  # what `mkdir` says of a file
+        raise UserError(f"{given}: cannot write there: {os.strerror(errno.ENOTDIR)}") from error
+    except OSError as error:
+        raise UserError(f"{given}: cannot write there: {error.strerror}") from error
 
 
 def problems(folder: Path) -> list[str]:

@@ -120,6 +120,8 @@ def open_run(path: Path, words: Sequence[str] = (), files: Sequence[Path] = ()) 
     if problems := violations(record):
         raise UserError(f"{folder}: {RESULT}: {problems[0]}")
     rows, remarks = load_rows(path), []
+    if not rows:
+        raise UserError(f"{folder}: {PREDICTIONS} is empty: there is no sample to show")
     if len({row.id for row in rows}) < len(rows):
         raise UserError(f"{folder}: {PREDICTIONS} has two rows with one id; `evalkit validate` says more")
     if file_sha256(folder / PREDICTIONS) != record["data"]["predictions_sha256"]:

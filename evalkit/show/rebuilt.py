@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,8 @@ def task_of(config: Config, record: Mapping[str, Any]) -> Task:
     Raises:
         UserError: its data are not here, or are not those of the run.
     """
-    task = load_task(config)
-    if fingerprint(task.test) != record["data"]["fingerprint"]:
+    task, found = _made(tuple(word for word in config.words if word.startswith(("task=", "mini=", "data.", "config="))))
+    if found != record["data"]["fingerprint"]:
         versions = (task.version, record["task"]["version"])
         of = "{} here and {} in the run".format(*versions) if len(set(versions)) > 1 else "the same version"
         raise UserError(
@@ -96,3 +97,10 @@ def task_of(config: Config, record: Mapping[str, Any]) -> Task:
             f"other annotations, videos or options ({of}); data.root= and data.* say which are meant"
         )
     return task
+
+
+@cache
+def _made(words: tuple[str, ...]) -> tuple[Task, str]:
+    """The task of these words, once for all runs that have them, and the fingerprint of its test examples."""
+    task = load_task(resolve("check", words))
+    return task, fingerprint(task.test)

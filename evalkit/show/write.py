@@ -10,6 +10,7 @@ from urllib.parse import quote
 from evalkit.errors import UserError
 from evalkit.results.rows import Row
 from evalkit.runtime import atomic
+from evalkit.runtime.filesystem import check_writable
 from evalkit.runtime.progress import track
 from evalkit.show.drawing import escaped
 from evalkit.show.inside import Inside
@@ -31,15 +32,17 @@ def write_pages(opened: Opened, rows: Sequence[Row], out: Path, inside: Inside) 
             file is.
 
     Raises:
-        UserError: several samples are to go into one file, or another file is in the way.
+        UserError: several samples are to go into one file, another file is in the way, or nothing can be written there.
     """
     if out.suffix.lower() in (".html", ".htm"):
         if len(rows) > 1:
             raise UserError(f"out={out}: {len(rows):,} samples have a page each: give a folder, as out={out.stem}")
+        check_writable(out.absolute().parent, f"out={out}")  # now rather than after the clips were decoded
         _write(out, render_page(opened, rows[0], out, inside))
         return out
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file, and no .html: name a folder, or FILE.html for one sample")
+    check_writable(out, f"out={out}")
     names = [_name(row.id) for row in rows]
     for name in (INDEX, *names):
         _check_free(out / name)

@@ -114,7 +114,7 @@ def open_wandb(start: Start) -> Tracker:
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         name=start.name,
         group=start.group or os.environ.get("WANDB_RUN_GROUP"),
-        dir=os.environ.get("WANDB_DIR", start.make_folder("wandb").parent),
+        dir=os.environ.get("WANDB_DIR") or start.make_folder("wandb").parent,
         mode=os.environ.get("WANDB_MODE", "online" if start.online else "offline"),
         config={"run": start.run_id, **start.settings},
         reinit="create_new",  # beside a run of the user's own, not in it
@@ -225,8 +225,8 @@ OPEN: dict[str, Callable[[Start], Tracker]] = {
 
 
 def _path(start: Start) -> str:
-    """The name as a path, the group before it."""
-    return "/".join(re.sub(r"[^\w.@+-]", "-", part) for part in (start.group, start.name) if part)
+    """The name as a path, the group before it; neither leads out of its folder, or is hidden there."""
+    return "/".join(re.sub(r"[^\w.@+-]|^\.+", "-", part) for part in (start.group, start.name) if part)
 
 
 def _text(value: Any) -> Any:

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit import plugins
-from evalkit.config.config import Config
+from evalkit.config.config import Config, typed
 from evalkit.config.options import Options
 from evalkit.errors import UserError, install, one_line
 from evalkit.results import run_folder
+from evalkit.runtime.filesystem import check_writable
 
 if TYPE_CHECKING:
     from evalkit.tracking.tools import Tracker
@@ -48,6 +49,9 @@ ADDRESSES = {
     "mlflow": ("MLFLOW_TRACKING_URI",),
     "trackio": ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"),
 }
+
+# Those that write into `log.dir=`, and the variable by which a tool is told to write elsewhere.
+FOLDERS = {"csv": "", "tensorboard": "", "wandb": "WANDB_DIR", "mlflow": "MLFLOW_TRACKING_URI"}
 
 # Reports on the use of the tools, unless the user has said something about them.
 SILENT = {
@@ -116,11 +120,20 @@ class Trackers:
 
 
 def check(options: Options) -> None:
-    """Raises UserError where a tracker is not installed, or is to send its log and has no address to send it to."""
+    """Raises UserError where a tracker is not installed, cannot write its log, or has no address to send it to.
+
+    So it does where words are about trackers and none is asked for.
+    """
+    given = {"log.dir": options.log_dir, "log.group": options.log_group, "log.online": options.log_online}
+    usual = {"log.dir": Options.log_dir, "log.group": "", "log.online": False}
+    if idle := [f"{key}={typed(value)}" for key, value in given.items() if value != usual[key] and not options.log]:
+        raise UserError(f"{idle[0]} has no effect without a tracker: give log=csv or another, or leave it out")
     for name in options.log:
         modules = MODULES[name]
         if modules and not any(_is_installed(module) for module in modules):
             raise UserError(f"log={name} needs the package {modules[0]}: {install(name)}")
+    if any(name in FOLDERS and not os.environ.get(FOLDERS[name]) for name in options.log):
+        check_writable(options.log_dir.expanduser(), f"log.dir={options.log_dir}")
     if not options.log_online:
         return
     able = [name for name in options.log if name in ADDRESSES]

@@ -359,3 +359,20 @@ def digest(weights: Mapping[str, Tensor]) -> str:
 
 def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def heads_not_known(path: Path, dim: int, depth: int, published: Collection[tuple[int, int]]) -> str:
+    """What is said of a file whose attention heads only its size could tell, where none of that size is published.
+
+    Args:
+        path: the file.
+        dim: its width.
+        depth: its layers.
+        published: widths and depths.
+    """
+    depths = sorted(layers for width, layers in published if width == dim)
+    known = f" ({' or '.join(map(str, depths))} layers are: get the file again if it lacks some)" if depths else ""
+    return (
+        f"{path} is {dim} wide and {depth} layers deep, no published size{known}, and does not say how many attention "
+        "heads it has: encoder.heads="
+    )

@@ -68,7 +68,7 @@ def is_cached(name: str) -> bool:
 
 def is_hub_name(word: str) -> bool:
     """Whether a word looks like `organization/model`."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", word) is not None and not word.startswith(".")
+    return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", word, re.ASCII) is not None and not word.startswith(".")
 
 
 def load(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,17 +9,14 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import yaml
 
-from evalkit import plugins
 from evalkit.api import Task
-from evalkit.config import keys
-from evalkit.config.values import convert
+from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import AdditiveScore
 from evalkit.results import run_folder
 from evalkit.runtime import bounded
+from evalkit.show import rebuilt
 
-from ..columns import MINI
 from ..runs import Run
 from .details import CAPTIONS, details_of, odd_tokens, view_of
 from .regions import kind_of, shorten
@@ -147,27 +143,11 @@ def _text(value: Any) -> str:
 
 
 def task_of(run: Run) -> Task | None:
-    """The run's task, rebuilt from its configuration; None unless its files are here and have the run's fingerprint.
+    """The run's task, made again; None unless its files are here and have the run's fingerprint.
 
-    Only installed tasks are built: a result from elsewhere must not name code to run.
+    Only installed tasks are made: a result from elsewhere must not name code to run.
     """
-    name, mini, _ = run.result["task"]["name"].partition(MINI)
-    if name not in plugins.names("task"):
-        return None
     try:
-        text = bounded.read_bytes(run.folder / run_folder.CONFIG).decode()
-        bounded.check_yaml(text)
-        config = yaml.safe_load(text)
-        data = {key: value for key, value in config.items() if key.startswith("data.")}
-        task, fingerprint = _build_task(name, bool(mini), json.dumps(data))
-    except Exception:  # a task's own code may raise anything if its files are missing
+        return rebuilt.task_of(rebuilt.config_of(run.folder, (), (), task_alone=True), run.result)
+    except UserError:  # its files are missing or are others, or it is the user's own
         return None
-    return task if fingerprint == run.result["data"]["fingerprint"] else None
-
-
-@functools.cache
-def _build_task(name: str, mini: bool, data: str) -> tuple[Task, str]:
-    known = keys.known_keys("check", name)
-    settings = {known[key].parameter: convert(value, known[key].type) for key, value in json.loads(data).items()}
-    task = plugins.factory("task", name)(**settings, **({"mini": True} if mini else {}))
-    return task, run_folder.fingerprint(task.test)

@@ -222,6 +222,15 @@ def test_a_taken_out_is_refused_and_untouched(
     assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
 
 
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_trained(
+    words: list[str], tiny: Path, lm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    told = mistake(capsys, "adapt", *words, f"ckpt={tiny}", f"lm={lm}", f"out={out}")
+    assert told == f"out={out}: cannot write there: Not a directory"
+
+
 def test_a_task_without_train_split_is_refused(
     words: list[str], tiny: Path, lm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

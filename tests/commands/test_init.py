@@ -75,12 +75,43 @@ def test_the_tests_that_are_written_pass_and_see_what_is_wrong(written: Path) ->
     [
         ([], "init takes a kind (encoder, task, adapter) and a name, got nothing"),
         (["tsak", "mine"], "init tsak: not one of encoder, task, adapter. Did you mean 'task'?"),
-        (["task", "my-task"], "wanted a name of letters, digits and _"),
-        (["task", "class"], "wanted a name of letters, digits and _"),
-        (["task", "ssv2"], "evalkit has one of this name"),
+        (
+            ["task", "my-task"],
+            "a name has letters, digits and _, does not begin with a digit and is no word of Python's; ",
+        ),
+        (["task", "my-task"], "; choose another, such as my_task\n"),
+        (["task", "class"], "is no word of Python's; choose another, such as my_class\n"),
+        (
+            ["task", "3d-shapes"],
+            "does not begin with a digit and is no word of Python's; choose another, such as my_3d_shapes",
+        ),
+        (["task", "schlüssel"], "choose another, such as schlussel\n"),
+        (["task", "日本"], "is no word of Python's; choose another\n"),
+        (["task", ""], "is no word of Python's; choose another\n"),
+        (["encoder", "__main__"], "begin with _ a meaning of their own; choose another, such as main\n"),
+        (["encoder", "__init__"], "begin with _ a meaning of their own; choose another, such as init\n"),
+        (
+            ["encoder", "conftest"],
+            "conftest.py would be run by pytest as a file of its own; choose another, such as my_conftest",
+        ),
+        (["task", "setup"], "setup.py would be run by pip as a file of its own; choose another, such as my_setup\n"),
+        (
+            ["encoder", "test_net"],
+            "test_net.py would be run by pytest as a file of its own; choose another, such as net\n",
+        ),
+        (
+            ["encoder", "net_test.py"],
+            "net_test.py would be run by pytest as a file of its own; choose another, such as net\n",
+        ),
+        (["task", "queue"], "in place of the module of this name; choose another, such as my_queue\n"),
+        (["task", "winreg"], "in place of the module of this name; choose another, such as my_winreg\n"),
+        (["adapter", "wandb"], "in place of the module of this name; choose another, such as my_wandb\n"),
+        (["adapter", "faiss"], "in place of the module of this name; choose another, such as my_faiss\n"),
+        (["task", "ssv2"], "evalkit has one of this name; choose another, such as my_ssv2\n"),
         (["encoder", "timm"], "evalkit has one of this name"),
         (["encoder", "random"], "evalkit has one of this name"),
-        (["encoder", "torch"], "Python has a module of this name"),
+        (["encoder", "torch"], "in place of the module of this name"),
+        (["encoder", "pluggy"], "Python has a module of this name ("),
         (["adapter", "taken"], "taken.py is there already; nothing is overwritten"),
         (["adapter", "taken.py"], "taken.py is there already; nothing is overwritten"),
         (["adapter", "tested"], "test_tested.py is there already"),
@@ -97,6 +128,16 @@ def test_what_cannot_be_written_is_told_in_one_line(
     for name in ("taken.py", "test_tested.py"):
         Path(name).write_text("mine")
     assert main(["init", *words]) == 2
-    assert told in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert told in err and err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["taken.py", "test_tested.py"]
     assert Path("taken.py").read_text() == "mine"
+
+
+def test_a_folder_of_data_takes_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python looks for a file before a folder without __init__.py."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("shapes").mkdir()
+    assert main(["init", "task", "shapes"]) == 0
+    assert Path("shapes.py").is_file()

@@ -288,7 +288,7 @@ def test_no_file_loads_as_a_model_of_another_family(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_told(tmp_path: Path, kind: str) -> None:
     weights, path = dict(meanings()[kind]), tmp_path / "x.pth"
     files.save(path, weights)
-    assert "48 wide, no published size, and does not say how many attention heads" in refusal(path)
+    assert "48 wide and 2 layers deep, no published size, and does not say how many attention heads" in refusal(path)
     assert "encoder.heads=5" in refusal(path, heads=5)
     assert "encoder.model=" not in refusal(path, heads=HEADS, positions="rotary")
     name = "blocks.1.mlp.fc2.weight"
@@ -300,6 +300,25 @@ def test_what_does_not_fit_is_told(tmp_path: Path, kind: str) -> None:
     ):
         files.save(path, changed)
         assert words in refusal(path, heads=HEADS)
+
+
+def test_a_file_without_its_last_layers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names and shapes are those of a whole one that is less deep."""
+    monkeypatch.setattr(opengvlab.released, "HEADS", {(files.DIM, 2): HEADS})
+    vision = files.masked(1, "vision_encoder.") | files.norm("vision_encoder.pool_norm", files.DIM)
+    weights = vision | files.bert(2, 1) | files.linear("vision_proj", files.DIM, 20)
+    path = files.save(tmp_path / "whole.pth", weights)
+    monkeypatch.setattr(opengvlab.released, "TEXT_DEPTHS", {("bert", 128): 2})
+    load(path)
+    short = {name: value for name, value in weights.items() if not name.startswith("vision_encoder.blocks.1.")}
+    told = refusal(files.save(tmp_path / "short.pth", short))
+    assert "48 wide and 1 layers deep, no published size (2 layers are: get the file again if it lacks some)" in told
+    monkeypatch.setattr(opengvlab.released, "TEXT_DEPTHS", {("bert", 128): 3})
+    told = refusal(path)
+    assert (
+        "its text tower is 2 layers deep, and those of its width that are published are 3: get the file again" in told
+    )
+    load(path, heads=HEADS)
 
 
 def test_positions_of_no_known_square_are_told(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """V-JEPA 1 gives what its published definition gives, and its weights are never taken for V-JEPA 2's."""
 
-import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -245,20 +244,28 @@ def test_v_jepa_2_is_told_by_its_setting_or_its_predictor(
     assert not same(moved.tokens.flatten(1, 2), definition(random_weights(), torch.zeros(1), video()), 1e-3)
 
 
-def test_without_a_table_another_size_is_what_the_code_writes_so_and_the_log_says_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """V-JEPA 2's code writes no table, and V-JEPA 1's one for each part: of one alone it is not known what it is."""
+def test_without_a_table_a_size_that_nobody_published_is_refused(tmp_path: Path) -> None:
+    """V-JEPA 2's code writes no table, but V-JEPA 1's encoder whose table was left out has none, either."""
     torch.save(wrong(), tmp_path / "mine.pt")
-    with caplog.at_level(logging.WARNING, "evalkit"):
-        assert load(tmp_path / "mine.pt", heads=HEADS).positions is None
-    assert "holds no table of positions (pos_embed), as V-JEPA 2's code writes it" in caplog.text
     half = predictor(2) | {"module.backbone.predictor_pos_embed": torch.zeros(1, 12, DIM)}
     torch.save(released(wrong(), predictor=half), tmp_path / "half.pt")
-    told = refusal(tmp_path / "half.pt", heads=HEADS)
-    assert "holds no table of positions (pos_embed), so it may be V-JEPA 1 or V-JEPA 2" in told
-    assert load(tmp_path / "half.pt", heads=HEADS, positions="rotary").positions is None
-    assert load(tmp_path / "half.pt", heads=HEADS, positions="sincos").positions is not None
+    for name in ("mine.pt", "half.pt"):
+        told = refusal(tmp_path / name, heads=HEADS)
+        assert "holds no table of positions (pos_embed), so it may be V-JEPA 1 or V-JEPA 2: give encoder.pos" in told
+        assert load(tmp_path / name, heads=HEADS, positions="rotary").positions is None
+        assert load(tmp_path / name, heads=HEADS, positions="sincos").positions is not None
+
+
+def test_the_published_size_that_is_v_jepa_2s_alone_needs_no_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vjepa2, "HEADS", PUBLISHED["HEADS"])
+    torch.save(wrong(), tmp_path / "vitg.pt")
+    assert load(tmp_path / "vitg.pt").positions is None
+    short = {name: value for name, value in wrong().items() if not name.startswith(f"blocks.{DEPTH - 1}.")}
+    torch.save(short, tmp_path / "cut.pt")
+    told = refusal(tmp_path / "cut.pt")
+    assert f"{DIM} wide and {DEPTH - 1} layers deep, no published size ({DEPTH} layers are: get the file again" in told
 
 
 def test_a_folder_of_the_one_does_not_load_as_the_other(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_every_layout_of_the_authors_gives_what_the_folder_gives(tmp_path: Path,
     path = folder(tmp_path)
     file = tmp_path / f"vitl{ending}"
     torch.save(LAYOUTS[layout](by_their_names(path)), file)
-    encoder = load(file, heads=2)
+    encoder = load(file, heads=2, positions="rotary")
     inputs = torch.randn(2, 6, 3, 32, 32)
     assert torch.equal(encoder(inputs).tokens, load(path)(inputs).tokens)
     assert (encoder.clip.mean, encoder.clip.std) == (load(path).clip.mean, load(path).clip.std)
@@ -253,14 +253,14 @@ def test_an_encoder_inside_another_training_state_is_found_by_its_prefix(tmp_pat
     weights = {f"model.encoder.{name}": value for name, value in by_their_names(path).items()}
     torch.save({"state_dict": weights | {"model.head.weight": torch.zeros(2)}}, tmp_path / "run.pt")
     inputs = torch.randn(1, 6, 3, 32, 32)
-    encoder = load(tmp_path / "run.pt", heads=2, prefix="model.encoder.")
+    encoder = load(tmp_path / "run.pt", heads=2, positions="rotary", prefix="model.encoder.")
     assert torch.equal(encoder(inputs).tokens, load(path)(inputs).tokens)
 
 
 @pytest.mark.parametrize(("name", "size"), [("vitl.pt", 256), ("vitg-384.pt", 384)])
 def test_a_file_does_not_state_its_clip_so_its_name_does(tmp_path: Path, name: str, size: int) -> None:
     torch.save(by_their_names(folder(tmp_path)), tmp_path / name)
-    clip = load(tmp_path / name, heads=2).clip
+    clip = load(tmp_path / name, heads=2, positions="rotary").clip
     assert (clip.frames, clip.size) == (64, size)
 
 
@@ -310,7 +310,7 @@ def test_the_authors_own_model_gives_the_same_tokens(tmp_path: Path, layout: str
             if name.startswith("encoder/")
         }
     torch.save(LAYOUTS[layout](weights), tmp_path / "fixture.pt")
-    encoder = load(tmp_path / "fixture.pt", heads=2)
+    encoder = load(tmp_path / "fixture.pt", heads=2, positions="rotary")
     with np.load(REFERENCE / "vjepa2_rope.io.npz") as arrays:
         inputs, wanted = torch.from_numpy(arrays["in/video_bcthw"]), torch.from_numpy(arrays["out/tokens"])
     found = encoder(inputs.transpose(1, 2)).tokens
@@ -330,5 +330,5 @@ def test_a_prefix_that_is_not_the_authors_is_told_and_following_that_loads(
     message = refusal(tmp_path / "run.pt", heads=2)
     told = re.search(r"encoder\.prefix=(\S+) the start", message)
     assert told and told[1].endswith(prefix)
-    encoder = load(tmp_path / "run.pt", heads=2, prefix=told[1])
+    encoder = load(tmp_path / "run.pt", heads=2, positions="rotary", prefix=told[1])
     assert checkpoint.sha256(encoder) == checkpoint.sha256(load(tmp_path / "model"))

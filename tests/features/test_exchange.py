@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from evalkit.api import Example, FeatureSpec, Task, Views
 from evalkit.cli import main
@@ -119,6 +121,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"ids": np.array([f"c{k}" for k in range(9)], object)}, "cannot read"),
     ({"ids": [f"d{k}" for k in range(9)], "views": [0] * 8}, "wanted an array `views` (9,)"),
     ({"rows": [*range(8), 9]}, "entry 8: rows has 9, and there are 9"),
+    ({"rows": np.array([*range(8), 2**63], np.uint64)}, "wanted an array `rows` (9,) of whole numbers from 0"),
     ({"views": [1] * 9}, "example 'c0' has views [1]; clip.clips=1 clip.crops=1 are 1 of each"),
     ({"spans": [[0.0, 1.0]] * 8}, "wanted an array `spans` (9, 2)"),
     ({"spans": [[0.0, 1.0]] * 9}, "its span is 0 to 1 s, that of example 'c0' the whole video"),
@@ -174,6 +177,15 @@ def test_pickles_are_never_read(folder: Path) -> None:
         with pytest.raises(UserError, match="test.npz"):
             FeatureFiles(folder)
     assert not (folder / "ran").exists()
+
+
+def test_a_folder_of_features_that_is_named_as_an_encoder_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", f"task={folder.parent / 'my_task.py'}", f"ckpt={folder}", "adapter=knn"]) == 2
+    assert (
+        f"ckpt={folder} holds files of features, and no encoder: give ckpt=features:{folder}" in capsys.readouterr().err
+    )
 
 
 def test_other_ids_alone_are_refused(folder: Path) -> None:
@@ -274,10 +286,85 @@ def test_a_manifest_that_says_nonsense_is_no_traceback(folder: Path) -> None:
         (folder / "manifest.json").write_text(content)
         with pytest.raises(UserError, match=r"manifest\.json"):
             FeatureFiles(folder)
-    for state in ("", "abc", "AAAA", 3):
+    for state in ("", "abc", "AAAA"):
         (folder / "manifest.json").write_text(json.dumps({"random": {"seed": 0, "state": state}}))
         with pytest.raises(UserError, match=r"random\.state"):
             FeatureFiles(folder).restore_random(0)
         FeatureFiles(folder).restore_random(1)
-    (folder / "manifest.json").write_text(json.dumps({"task": 3, "views": [], "failures": {"a": 1}, "encoder": None}))
+    (folder / "manifest.json").write_text(json.dumps({"task": None, "views": {}, "encoder": None, "notes": [1]}))
     assert run(folder)["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"task": "mine"}, "task: 'mine' is not of type 'object', 'null'"),
+        ({"task": {"name": 3}}, "task.name: 3 is not of type 'string', 'null'"),
+        ({"task": {"version": "1"}}, "task.version: '1' is not of type 'integer', 'null'"),
+        ({"encoder": "demo"}, "encoder: 'demo' is not of type"),
+        ({"encoder": {"clip": [8, 224]}}, "encoder.clip: [8, 224] is not of type"),
+        ({"encoder": {"sha256": 12}}, "encoder.sha256: 12 is not of type"),
+        ({"views": []}, "views: [] is not of type"),
+        ({"splits": {"test": {"rows": "9"}}}, "splits.test.rows: '9' is not of type"),
+        ({"splits": ["test"]}, "splits: ['test'] is not of type"),
+        ({"failures": {"c1": "gone"}}, "failures: {'c1': 'gone'} is not of type 'array', 'null'"),
+        ({"failures": ["c1"]}, "failures.0: 'c1' is not of type 'object'"),
+        ({"failures": [{"split": "test"}]}, "failures.0: 'id' is a required property"),
+        ({"failures": [{"split": "tset", "id": "c1"}]}, "failures.0.split: 'tset' is not one of"),
+        ({"random": 3}, "random: 3 is not of type"),
+        ({"random": {"seed": "0"}}, "random.seed: '0' is not of type"),
+        ({"views": {"frames": 8} | {str(k): k for k in range(100)}, "task": "x" * 500}, "xxx..."),
+    ],
+)
+def test_a_field_of_the_manifest_of_another_type_is_named(folder: Path, content: dict[str, Any], message: str) -> None:
+    (folder / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        FeatureFiles(folder)
+    told = str(error.value)
+    assert told.startswith(f"{folder / 'manifest.json'}: ") and message in told and len(told) < 400
+
+
+def test_a_split_that_is_there_whole_and_in_parts_is_told(folder: Path) -> None:
+    (folder / "test-00000.npz").write_bytes((folder / "test.npz").read_bytes())
+    task = Task([Example("c0", Path("c0.mp4"), 0)], top1_top5)
+    with pytest.raises(UserError) as error:
+        stored_rows(FeatureFiles(folder), task, "mine", Views(frames=1, size=1))
+    assert str(error.value).startswith(
+        f"{folder / 'test.npz'}, row 0: id 'c0' stands twice, first in test-00000.npz, row 0; all files of a split are "
+        "read, as its parts: remove those that are not meant"
+    )
+
+
+def test_what_is_no_array_or_of_another_type_is_named_in_every_form(tmp_path: Path) -> None:
+    ids, pooled = ["a", "b"], np.ones((2, 3), np.float32)
+
+    def refused() -> str:
+        with pytest.raises(UserError) as error:
+            FeatureFiles(tmp_path)
+        return str(error.value)
+
+    with zipfile.ZipFile(tmp_path / "test.npz", "w") as archive:
+        archive.writestr("ids.npy", "no array")
+    assert "wanted an array `ids` (n,) of text, one for each row; it has none" in refused()
+    np.savez(tmp_path / "test.npz", ids=ids, pooled=pooled)
+    np.savez(tmp_path / "texts.npz", texts=["x", "x"], pooled=pooled)
+    assert refused() == f"{tmp_path / 'texts.npz'}, row 1: the text 'x' stands twice"
+    (tmp_path / "texts.npz").unlink()
+    (tmp_path / "test.npz").unlink()
+
+    half = torch.ones(2, dtype=torch.bfloat16)
+    metadata = {"ids": json.dumps(ids)}
+    save_file({"pooled": torch.from_numpy(pooled), "views": half}, tmp_path / "test.safetensors", metadata)
+    assert "wanted an array `views` (2,) of whole numbers from 0; found float32" in refused()
+    (tmp_path / "test.safetensors").unlink()
+
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install 'video-evalkit[parquet]'")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pip install 'video-evalkit[parquet]'")
+    for values, kind in ((["1", "2"], "string"), ([1.0, 2.0], "double")):
+        parquet.write_table(pyarrow.table({"ids": ids, "pooled": values}), tmp_path / "test.parquet")
+        assert f"wanted a column `pooled` of lists of numbers; found {kind}" in refused()
+    none = pyarrow.table(
+        {"ids": pyarrow.array([], "string"), "pooled": pyarrow.array([], pyarrow.list_(pyarrow.float32()))}
+    )
+    parquet.write_table(none, tmp_path / "test.parquet")
+    assert "test.parquet" in refused()

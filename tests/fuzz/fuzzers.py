@@ -12,7 +12,7 @@ from typing import Any
 from evalkit import plugins
 from tests.fuzz.harness import Fuzzer, Input, command
 from tests.fuzz.values import TEXTS, mutated, text
-from tests.results import tampering
+from tests.results import edits
 
 COMMANDS = sorted(file.stem for file in (Path(plugins.__file__).parent / "commands").glob("[!_]*.py"))
 # Called as they are typed; of the others, which work for long, the words alone are settled.
@@ -33,7 +33,7 @@ OWN_WORDS = [
 
 def words(folder: Path) -> Fuzzer:
     """Words of every command, near to those that it takes."""
-    run = tampering.write(folder)
+    run = edits.write(folder)
     os.environ["EVALKIT_CACHE"] = str(folder / "cache")
 
     def draw(random: Random) -> Input:
@@ -184,7 +184,7 @@ def _load(name: str, root: Path) -> None:
 
 def results(folder: Path) -> Fuzzer:
     """Files of a result, mutated; read by every command that takes results."""
-    whole = tampering.write(folder / "whole")
+    whole = edits.write(folder / "whole")
     run = folder / "results" / whole.name
     commands = [
         ["validate", str(run)],

@@ -1,5 +1,6 @@
 """A GGUF file that gguf wrote: the model that transformers saved, weight for weight, or a line that says why not."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,26 @@ def test_tensors_that_are_missing_or_would_be_passed_over_are_told(lm: Path, tmp
 def test_a_file_that_is_cut_off_or_claims_too_much_is_told(lm: Path, tmp_path: Path) -> None:
     model, tokenizer = load(str(lm))
     whole = write(tmp_path / "whole.gguf", model, tokenizer, tensors(model)).read_bytes()
-    for k, content in enumerate((whole[: len(whole) // 2], whole[:3000], whole[:4] + b"\xff" * 40 + whole[44:])):
-        (tmp_path / f"{k}.gguf").write_bytes(content)
-        why = "the file is cut off: a tensor goes past its end" if k == 0 else "transformers cannot read this GGUF file"
-        with pytest.raises(UserError, match=f"lm=.*: {why}"):
-            load(str(tmp_path / f"{k}.gguf"))
+    damaged = r"the header of this GGUF file \([\d,]+ bytes\) is damaged or cut off: get the file again"
+    version = "this GGUF file is version 99; versions 2 and 3 with little-endian numbers are read"
+    for content, why in (
+        (whole[: len(whole) // 2], "the file is cut off: a tensor goes past its end"),
+        (whole[:3000], damaged),
+        (whole[:6], damaged),
+        (whole[:16] + struct.pack("<Q", 2**60) + whole[24:], damaged),  # so many entries
+        (whole[:24] + struct.pack("<Q", 2**62) + whole[32:], damaged),  # so long a name
+        (whole[:4] + struct.pack("<I", 99) + whole[8:], version),
+        (whole[:4] + struct.pack(">I", 3) + whole[8:], "this GGUF file is of big-endian numbers; versions"),
+        (whole.replace(b"llama", b"\xff" * 5, 1), damaged),
+        (whole.replace(b"general.architecture", b"general.architectura", 1), damaged),
+        (
+            whole.replace(b"token_embd.weight", b"token_embd.weigh\xff", 1),
+            damaged,
+        ),
+    ):
+        (tmp_path / "broken.gguf").write_bytes(content)
+        with pytest.raises(UserError, match=rf"lm=.*broken\.gguf: {why}"):
+            load(str(tmp_path / "broken.gguf"))
     model.config.num_hidden_layers = 10**9  # type: ignore[union-attr]
     file = write(tmp_path / "deep.gguf", model, tokenizer, tensors(model))
     with pytest.raises(UserError, match=r"block_count \(layers\)=1000000000: no model has so many"):

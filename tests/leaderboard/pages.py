@@ -32,7 +32,8 @@ def put(
     record["encoder"]["sha256"] = encoder.encode().hex()[:64].ljust(64, "0")
     edit(record)
     folder = results / re.sub(r"\W", "_", f"{encoder} {task}") / "run"
-    return run_folder.write(folder, record, rows, config or f"task: {task.partition('@')[0]}\n")
+    name, _, mini = task.partition("@")
+    return run_folder.write(folder, record, rows, config or f"task: {name}\n" + "mini: true\n" * bool(mini))
 
 
 def write(results: Path, videos: Path | None = None) -> str:

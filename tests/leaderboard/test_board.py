@@ -326,7 +326,7 @@ def test_the_page_of_a_folder_is_its_readme_unless_told(tmp_path: Path, capsys: 
         (["results=nothing"], "no run at or under 'nothing'"),
         (["results=.", "out=a.txt"], "out=a.txt: wanted a file that ends in .md, .csv or .html"),
         (["results=.", "others=demo"], "no score of mteb or lm-eval at or under 'demo'"),
-        (["results=.", "out=demo/egoschema@mini/run-1/result.json/a.md"], "cannot write there: "),
+        (["results=.", "out=demo/egoschema@mini/run-1/result.json/a.md"], "a.md: cannot write there: Not a directory"),
     ],
 )
 def test_what_is_wrong_is_one_line(

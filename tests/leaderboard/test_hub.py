@@ -208,6 +208,7 @@ def test_a_hub_that_does_not_answer_is_one_line(
     ("words", "message"),
     [
         (["repo=there"], "repo=there: expected OWNER/NAME, a repository of the hub that is there"),
+        (["repo=ä/b"], "repo=ä/b: expected OWNER/NAME, a repository of the hub that is there"),
         (["repo=a/b", "as=card"], "as=card: expected one of eval_results, model_index, dataset"),
         (["repo=a/b", "confirm=yes"], "confirm=yes: expected true, which sends, or false"),
         (["repo=a/b", "rsults=x"], "unknown word 'rsults=x': known are results=, repo=, as=, dataset=, confirm=. Did"),

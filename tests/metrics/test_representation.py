@@ -64,7 +64,7 @@ def plain_uniformity(z: np.ndarray[Any, Any]) -> float:
     return float(np.log(np.mean(pairs)))
 
 
-@pytest.mark.parametrize(("videos", "width"), [(40, 12), (10, 24)])
+@pytest.mark.parametrize(("videos", "width"), [(40, 12), (10, 24), (5, 24)])
 def test_each_is_what_its_paper_defines(videos: int, width: int) -> None:
     x = views(videos, 3, width)
     assert rankme(x[:, 0]) == pytest.approx(plain_rankme(x[:, 0]), abs=1e-6)
@@ -73,15 +73,17 @@ def test_each_is_what_its_paper_defines(videos: int, width: int) -> None:
     assert uniformity(x[:, 0])[0] == pytest.approx(plain_uniformity(x[:, 0]), abs=1e-6)
 
 
-def test_what_counts_twice_counts_as_two() -> None:
-    x = views(9, 2, 5)
+@pytest.mark.parametrize("width", [5, 24])
+def test_what_counts_twice_counts_as_two(width: int) -> None:
+    x = views(9, 2, width).astype(np.float32).astype(np.float64)
     times = np.array([2, 1, 0, 1, 3, 1, 1, 0, 1])
     drawn = np.repeat(x, times, axis=0)
-    assert lidar(x, times.astype(float)) == pytest.approx(plain_lidar(drawn), abs=1e-6)
     found = representation([packed(one.astype(np.float32)) for one in x], [0] * 9)
     weights = times.astype(np.float32)[:, None]
     of_rank: Any = found["rankme"]
     assert of_rank.of(weights)[0] == pytest.approx(plain_rankme(drawn.mean(1)), abs=1e-4)
+    of_classes: Any = found["lidar"]
+    assert of_classes.of(weights)[0] == pytest.approx(plain_lidar(drawn), abs=1e-4)
     pairs = [(i, j) for i in range(9) for j in range(9) if i != j]
     unit = x.mean(1) / np.linalg.norm(x.mean(1), axis=1, keepdims=True)
     near = [np.exp(-2 * ((unit[i] - unit[j]) ** 2).sum()) for i, j in pairs]

@@ -10,13 +10,14 @@ from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.results import signature
 from evalkit.results.validate import validate
-from tests.results import tampering
-from tests.results.tampering import FOUND, UNKNOWN, Files
+from tests.results import edits
+from tests.results.edits import Files
+from tests.results.tampering import FOUND, UNKNOWN
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tampering.write(tmp_path_factory.mktemp("recorded"))
+    return edits.write(tmp_path_factory.mktemp("recorded"))
 
 
 @pytest.fixture

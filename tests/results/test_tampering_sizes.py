@@ -15,8 +15,8 @@ from evalkit.results import run_folder, signature
 from evalkit.results.evidence import Evidence
 from evalkit.results.validate import validate
 from tests.records import result_of, rows_of
-from tests.results import tampering
-from tests.results.tampering import Files
+from tests.results import edits
+from tests.results.edits import Files
 
 collect = importlib.import_module("evalkit.leaderboard.runs").collect
 Edit = Callable[[dict[str, Any]], object]
@@ -124,7 +124,7 @@ def test_a_number_that_was_meant_cannot_be_changed_afterwards(tmp_path: Path) ->
 def test_what_is_taken_out_of_a_selection_or_the_settings_is_missed(
     tmp_path: Path, change: Callable[[Files], object], problem: str
 ) -> None:
-    files = Files(tampering.write(tmp_path))
+    files = Files(edits.write(tmp_path))
     change(files)
     files.write()
     assert any(problem in line for line in validate(files.run))
@@ -177,7 +177,7 @@ def test_a_folder_of_results_that_cannot_be_read_is_named(
     ],
 )
 def test_what_no_file_tells_of_a_selection_is_not_found(tmp_path: Path, change: Callable[[Files], object]) -> None:
-    files = Files(tampering.write(tmp_path))
+    files = Files(edits.write(tmp_path))
     change(files)
     files.write()
     assert validate(files.run) == []

@@ -182,6 +182,10 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
             "log=tensorboard needs the package tensorboard: pip install 'video-evalkit[tensorboard]'",
         ),
         (["log=csv", "log.online=true"], "log.online=true has no effect with log=csv: of the trackers wandb, mlflow"),
+        (["log=csv", "log.dir=videos.csv/logs"], "log.dir=videos.csv/logs: cannot write there: Not a directory"),
+        (["log.dir=elsewhere"], "log.dir=elsewhere has no effect without a tracker: give log=csv or another"),
+        (["log.group=mine"], "log.group=mine has no effect without a tracker"),
+        (["log.online=true"], "log.online=true has no effect without a tracker"),
         (["log=wandbb"], "log=wandbb: expected a list [a,b], each one of csv, tensorboard, wandb, mlflow, trackio"),
     ],
 )
@@ -195,6 +199,8 @@ def test_what_cannot_be_logged_is_one_line_before_anything_is_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(trackers, "_is_installed", lambda module: False)
+    monkeypatch.chdir(tmp_path)
+    Path("videos.csv").touch()
     assert main([command, "task=kinetics400", "mini=true", "ckpt=demo", f"out={tmp_path}/out", *words]) == 2
     err = capsys.readouterr().err
     assert err.splitlines()[-1].startswith(f"evalkit: {message}") and "encode" not in err
@@ -243,3 +249,12 @@ def test_the_extras_are_called_as_the_trackers_are() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     assert trackers.MODULES.keys() == tools.OPEN.keys() == {"csv", *(extras.keys() & tools.OPEN.keys())}
+
+
+@pytest.mark.parametrize(
+    ("group", "path"), [("", "demo-task@mini"), ("..", "-/demo-task@mini"), ("../../x", "--..-x/demo-task@mini")]
+)
+def test_a_group_does_not_lead_out_of_the_folder_of_logs(group: str, path: str, tmp_path: Path) -> None:
+    start = tools.Start("demo-task@mini", "run", group, tmp_path, False, {"seed": 0})
+    tools.open_csv(start).close(True)
+    assert (tmp_path / "csv" / path / "run" / "hparams.yaml").is_file()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
+import re
+import sys
+import unicodedata
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 from evalkit import plugins
-from evalkit.errors import UserError, suggest
+from evalkit.errors import DISTRIBUTION, UserError, suggest
 
 KINDS: tuple[plugins.Kind, ...] = ("encoder", "task", "adapter")
 TRY = {
@@ -44,12 +48,45 @@ def main(words: list[str]) -> int:
 
 def check_name(kind: plugins.Kind, name: str) -> None:
     """Raises UserError where a file of this name could not be imported, or would be taken for another."""
+    if not (reason := _reason(kind, name)):
+        return
+    near = next((other for other in _near(name) if not _reason(kind, other)), "")
+    raise UserError(f"init {kind} {name}: {reason}; choose another" + (f", such as {near}" if near else ""))
+
+
+def _reason(kind: plugins.Kind, name: str) -> str:
+    """Why a file cannot have this name; empty where it can."""
     if not name.isidentifier() or keyword.iskeyword(name) or not name.isascii():
-        raise UserError(
-            f"init {kind} {name}: wanted a name of letters, digits and _, which does not begin with a digit"
-        )
+        return "a name has letters, digits and _, does not begin with a digit and is no word of Python's"
+    if name.startswith("_"):
+        return "Python gives names that begin with _ a meaning of their own"
+    lower = name.lower()  # there are file systems on which Conftest.py is conftest.py
+    if lower in ("conftest", "setup") or lower.startswith("test_") or lower.endswith("_test"):
+        return f"{name}.py would be run by {'pip' if lower == 'setup' else 'pytest'} as a file of its own"
     if name in plugins.names(kind) or not plugins.names_function(f"{name}:{kind}"):
-        raise UserError(f"init {kind} {name}: evalkit has one of this name; choose another")
+        return "evalkit has one of this name"
+    if lower in {module.lower() for module in sys.stdlib_module_names} | _needed_modules():
+        return "it would be imported in place of the module of this name"
     spec = importlib.util.find_spec(name)
-    if spec and Path(spec.origin or "").parent != Path.cwd():
-        raise UserError(f"init {kind} {name}: Python has a module of this name ({spec.origin}); choose another")
+    if spec and spec.origin and Path(spec.origin).parent != Path.cwd():  # without an origin: a folder with no module
+        return f"Python has a module of this name ({spec.origin})"
+    return ""
+
+
+def _needed_modules() -> set[str]:
+    """Modules that evalkit imports where they are installed, by the packages and extras that it states."""
+    try:
+        stated = metadata(DISTRIBUTION)
+    except PackageNotFoundError:  # it was not installed
+        return set()
+    packages = {re.split(r"[^\w-]", need)[0].replace("-", "_").lower() for need in stated.get_all("Requires-Dist", [])}
+    extras = {extra.replace("-", "_") for extra in stated.get_all("Provides-Extra", [])}
+    return packages | {extra for extra in extras if any(package.startswith(extra) for package in packages)}
+
+
+def _near(name: str) -> list[str]:
+    """Names like this one that may be free, the nearest first."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"\W+", "_", plain).strip("_")
+    bare = re.sub(r"^test_|_test$", "", plain, flags=re.IGNORECASE)
+    return [bare, f"my_{bare}"] if bare else []

@@ -28,7 +28,9 @@ from evalkit.weights.checkpoint import Weights
 from evalkit.weights.huggingface import IMAGENET
 
 SUFFIXES = (".pth", ".pt", ".bin")
-HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 3200: 25}  # by width
+HEADS = {(384, 12): 6, (768, 12): 12, (1024, 24): 16, (1280, 32): 16, (1408, 40): 16, (3200, 48): 25}  # by width, depth
+# Layers of the text towers by kind and width; of BERT those that see the text alone.
+TEXT_DEPTHS = {("bert", 768): 9, ("bert", 1024): 19, ("mobileclip", 512): 12, ("llama", 4096): 32}
 SIZES = (224, 336, 384, 448)  # pixels that published positions were made for
 TUBES = 8  # in time, of the sines and cosines of VideoMAE v2 (16 frames in twos) and UMT (8 frames)
 TUBES_2 = 4  # of UMT's second stage
@@ -190,23 +192,28 @@ def _settings(held: Mapping[str, Tensor], path: Path, loading: Loading) -> tuple
             f"blocks.0.attn.q_bias or q_norm, and so on, found {', '.join(sorted(held)[:3])[:200] or 'nothing'}"
         )
     dim, _, *tubelet = patch.shape
-    heads = loading.heads or HEADS.get(dim, 0)
-    if not heads or dim % heads:
-        raise UserError(
-            f"{path} is {dim} wide, no published size, and does not say how many attention heads it has: encoder.heads="
-            if not heads
-            else f"encoder.heads={heads}: {path} is {dim} wide, which is no multiple of that"
-        )
+    depth = _layers(vision, "blocks.")
+    heads = loading.heads or HEADS.get((dim, depth), 0)
+    if not heads:
+        raise UserError(checkpoint.heads_not_known(path, dim, depth, HEADS))
+    if dim % heads:
+        raise UserError(f"encoder.heads={heads}: {path} is {dim} wide, which is no multiple of that")
     kind = "internvideo2" if internvideo2 else "videomae_v2" if tubelet[0] > 1 else "umt"
     stored = vision.get("pos_embed")
     side = SIZES[0] // tubelet[1]
     text = _text_settings(held, kind)
+    published = text and TEXT_DEPTHS.get((text["kind"], text["width"]))
+    if text and published and text["depth"] != published and not loading.heads:
+        raise UserError(
+            f"{path}: its text tower is {text['depth']} layers deep, and those of its width that are published are "
+            f"{published}: get the file again; where it is meant so, encoder.heads={heads} says that it is your own"
+        )
     times = TUBES if text is None else TUBES_2
     grid = (times, side, side) if stored is None else _grid(stored.shape[1] - internvideo2, tubelet[1], path)
     settings: dict[str, Any] = {
         "model_type": kind,
         "dim": dim,
-        "depth": _layers(vision, "blocks."),
+        "depth": depth,
         "heads": heads,
         "hidden": len(first),
         "tubelet": tuple(tubelet),

@@ -211,9 +211,10 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     dim, _, depth_of_tubelet, size_of_patch, _ = patch.shape
     depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
     dense = "video_mod_embed" in weights
-    heads = loading.heads or (HEADS_2_1 if dense else HEADS).get((dim, depth), 0)
+    published = HEADS_2_1 if dense else HEADS
+    heads = loading.heads or published.get((dim, depth), 0)
     if not heads:
-        raise UserError(_heads_not_known(path, dim, depth))
+        raise UserError(checkpoint.heads_not_known(path, dim, depth, published))
     if dim % heads:
         raise UserError(f"encoder.heads={heads}: {path} is {dim} wide, which is no multiple of that")
     if dense and (depth not in NORMED_2_1 or size_of_patch not in SIDES_2_1):
@@ -250,16 +251,9 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     if positions is None:
         return module
     if not loading.heads and (dim, depth) not in SIZES_1:
-        raise UserError(_heads_not_known(path, dim, depth))
+        raise UserError(checkpoint.heads_not_known(path, dim, depth, SIZES_1))
     frames, side = positions.shape[0] * depth_of_tubelet, positions.shape[1] * size_of_patch
     return VJEPA2(replace(clip, frames=frames, size=side), module.model, module.model.config, positions)
-
-
-def _heads_not_known(path: Path, dim: int, depth: int) -> str:
-    return (
-        f"{path} is {dim} wide and {depth} layers deep, no published size, and does not say how many attention "
-        "heads it has: encoder.heads="
-    )
 
 
 def _positions(
@@ -310,17 +304,13 @@ def _positions(
         kind = vjepa_positions.KINDS[stated == "sincos_uniform"]
         side = (384 if "384" in path.name else 224) // patch
         return vjepa_positions.table(kind, module.dim, FRAMES_1 // module.tubelet[0], side)
-    # V-JEPA 1's code always writes both tables, its encoder's and its predictor's, and V-JEPA 2's code neither.
+    # V-JEPA 1's code writes both tables, its encoder's and its predictor's, and V-JEPA 2's code neither: of an encoder
+    # alone only its size tells, and only that of a model that was published as V-JEPA 2 and not as V-JEPA 1.
     stripped = any(name.endswith("predictor_pos_embed") for name in predictor)
-    if stated == "auto" and (size in SIZES_1 or stripped) and mask_tokens <= 2:
+    if stated == "auto" and (size not in HEADS or size in SIZES_1 or stripped) and mask_tokens <= 2:
         raise UserError(
             f"{path} holds no table of positions (pos_embed), so it may be V-JEPA 1 or V-JEPA 2: give "
             "encoder.positions=rotary for V-JEPA 2, encoder.positions=sincos_uniform for the published V-JEPA 1"
-        )
-    if stated == "auto" and size not in HEADS:
-        logger.warning(
-            f"{path} holds no table of positions (pos_embed), as V-JEPA 2's code writes it, and is taken for V-JEPA 2: "
-            "encoder.positions=sincos_uniform or sincos means V-JEPA 1"
         )
     return None
 

@@ -6,7 +6,7 @@ import base64
 import bisect
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, FeatureSpec
 from evalkit.errors import UserError, printable
-from evalkit.features.exchange.tables import MANIFEST, Part, Table, read_manifest, read_tables, read_texts
+from evalkit.features.exchange.manifest import MANIFEST, read_manifest
+from evalkit.features.exchange.tables import Part, Table, read_tables, read_texts
 
 PREFIX = "features:"
 HASHED = 1 << 30  # bytes of a file up to which all of it is hashed; of a larger one, both ends
@@ -96,11 +97,11 @@ class FeatureFiles(nn.Module):
         Raises:
             UserError: what is noted is no such state.
         """
-        noted = self.manifest.get("random")
-        if not isinstance(noted, Mapping) or noted.get("seed") != seed:
+        noted = self.manifest.get("random") or {}
+        if noted.get("seed") != seed:
             return
         try:
-            state = base64.b64decode(str(noted.get("state")), validate=True)
+            state = base64.b64decode(noted.get("state") or "", validate=True)
             torch.set_rng_state(torch.tensor([*state], dtype=torch.uint8))
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{self.folder / MANIFEST}: random.state is no state of torch's generator") from error
@@ -108,10 +109,9 @@ class FeatureFiles(nn.Module):
     @property
     def record(self) -> dict[str, Any]:
         """What a result says of the features: who made them, as far as is known, and how many ids were left out."""
-        made_by = self.manifest.get("encoder")
-        known = {key: made_by.get(key) for key in ("name", "ckpt", "sha256")} if isinstance(made_by, Mapping) else {}
+        made_by = self.manifest.get("encoder") or {}
         return {
-            "made_by": known,
+            "made_by": {key: made_by.get(key) for key in ("name", "ckpt", "sha256")} if made_by else {},
             "parts": {part: [*shape] for part, shape in self.parts.items()},
             "other_ids": self.other_ids,
         }
@@ -148,25 +148,22 @@ class FeatureFiles(nn.Module):
 
     def _check_rows(self, heights: Sequence[int]) -> None:
         """Raises UserError where the manifest says of a split that it has more rows, or fewer, than its files have."""
-        said = self.manifest.get("splits")
-        for split, of_split in said.items() if isinstance(said, Mapping) else ():
-            rows = of_split.get("rows") if isinstance(of_split, Mapping) else None
+        for split, of_split in (self.manifest.get("splits") or {}).items():
+            rows = (of_split or {}).get("rows")
             there = sum(n for table, n in zip(self.tables, heights, strict=True) if table.split == split)
-            if type(rows) is int and rows != there:
+            if rows not in (None, there):
                 raise UserError(
                     f"{self.folder}: {MANIFEST} says {rows:,} rows of {split}, and its files have {there:,}: a file is "
                     "missing or cut off; get it again, or mend the manifest where so many are meant"
                 )
 
     def _clip(self) -> StoredClip:
-        made_by = self.manifest.get("encoder")
-        said = made_by.get("clip") if isinstance(made_by, Mapping) else None
+        said = (self.manifest.get("encoder") or {}).get("clip")
         if said is None:
             return StoredClip()
         try:
-            known = {field.name for field in fields(Clip)}
-            counts = (said["frames"], said["size"]) if isinstance(said, Mapping) else ()
-            if not counts or not said.keys() <= known or any(type(n) is not int or n < 1 for n in counts):
+            known, counts = {field.name for field in fields(Clip)}, (said["frames"], said["size"])
+            if not said.keys() <= known or any(type(n) is not int or n < 1 for n in counts):
                 raise TypeError
             values: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in said.items()

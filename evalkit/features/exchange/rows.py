@@ -14,8 +14,8 @@ import torch
 
 from evalkit.api import Example, Task, Views
 from evalkit.errors import UserError
+from evalkit.features.exchange.manifest import MANIFEST
 from evalkit.features.exchange.module import FeatureFiles
-from evalkit.features.exchange.tables import MANIFEST
 from evalkit.features.sources import parts
 from evalkit.video.clips import Decoded, Failure, Request
 
@@ -139,6 +139,8 @@ def _by_id(features: FeatureFiles) -> dict[tuple[str, str], list[_Row]]:
             before = seen.setdefault((table.split, id, span, view), where)
             if before != where:
                 advice = "" if table.views is not None else "; `views` (0, 1, ...) tells several views of one apart"
+                if not before.startswith(f"{table.file.name}, "):
+                    advice = f"; all files of a split are read, as its parts: remove those that are not meant{advice}"
                 raise UserError(f"{table.file}, row {entry}: id {id!r} stands twice, first in {before}{advice}")
             of_ids.setdefault((table.split, id), []).append((span, view, start + int(table.rows[entry])))
     return of_ids
@@ -183,20 +185,18 @@ def _where(features: FeatureFiles, row: _Row) -> str:
 
 def _check_manifest(features: FeatureFiles, task: Task, name: str, views: Views) -> None:
     """Raises UserError where the maker says that the features are of another task, split or clip than this run's."""
-    of_task, of_views = features.manifest.get("task"), features.manifest.get("views")
+    of_task, of_views = (features.manifest.get(part) or {} for part in ("task", "views"))
     file = features.folder / MANIFEST
-    if isinstance(of_task, Mapping):
-        run: dict[str, Any] = {"name": name, "version": task.version, "split": task.split, "fold": task.fold}
-        for key, value in run.items():
-            if of_task.get(key, value) != value:
-                raise UserError(f"{file}: made for a task of {key} {of_task[key]}; this run's is {value}")
-    if isinstance(of_views, Mapping):
-        for key, value in asdict(views).items():
-            if of_views.get(key, value) != value:
-                raise UserError(
-                    f"{file}: the features were made with clip.{key}={of_views[key]}; this run has {value}: make "
-                    f"others, or leave out clip.{key}"
-                )
+    run: dict[str, Any] = {"name": name, "version": task.version, "split": task.split, "fold": task.fold}
+    for key, value in run.items():
+        if of_task.get(key) not in (None, value):
+            raise UserError(f"{file}: made for a task of {key} {of_task[key]}; this run's is {value}")
+    for key, value in asdict(views).items():
+        if of_views.get(key, value) != value:
+            raise UserError(
+                f"{file}: the features were made with clip.{key}={of_views[key]}; this run has {value}: make "
+                f"others, or leave out clip.{key}"
+            )
 
 
 class _Failed(NamedTuple):
@@ -208,9 +208,9 @@ class _Failed(NamedTuple):
 
 def _failures(manifest: Mapping[str, Any]) -> dict[tuple[str, str], _Failed]:
     """The examples without features, by split and id, as the maker says."""
-    listed = manifest.get("failures")
-    entries = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
     return {
-        (str(of.get("split")), str(of.get("id"))): _Failed(str(of.get("reason")), of.get("missing") is True)
-        for of in entries
+        (of["split"], of["id"]): _Failed(
+            of.get("reason") or "its maker has no features of it", of.get("missing") is True
+        )
+        for of in manifest.get("failures") or ()
     }

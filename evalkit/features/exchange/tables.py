@@ -15,17 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evalkit.errors import UserError, install, one_line
-from evalkit.runtime.bounded import check_archive, read_bytes
+from evalkit.errors import UserError, install, one_line, printable
+from evalkit.runtime.bounded import check_archive
 
 Form = Literal["npz", "safetensors", "parquet"]
 Part = Literal["pooled", "frames", "tokens"]
 
-MANIFEST, TEXTS = "manifest.json", "texts.npz"
+TEXTS = "texts.npz"
 NAMES = re.compile(rf"(train|val|test)(-\d+)?\.({'|'.join(get_args(Form))})")
 # Dimensions of the array of each part: (rows, E), (rows, T', E), (rows, T', S, D).
 DIMENSIONS: dict[Part, int] = {"pooled": 2, "frames": 3, "tokens": 4}
 COLUMNS = ("ids", "spans", "views", "rows", "targets", "keys")
+
+_MOST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -131,25 +133,11 @@ def read_texts(folder: Path) -> dict[str, Tensor]:
     rows = torch.from_numpy(np.array(vectors))
     if not bool(rows.isfinite().all()):
         raise UserError(f"{file}, row {int((~rows.isfinite()).any(1).nonzero()[0])}: `pooled` holds NaN or infinity")
-    return dict(zip(texts.tolist(), rows, strict=True))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the maker says of the features; empty where nothing is said.
-
-    Raises:
-        UserError: it is no JSON object.
-    """
-    file = folder / MANIFEST
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(read_bytes(file, 1 << 30))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {file}: {one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: wanted a JSON object, found a {type(content).__name__}")
-    return content
+    names: list[str] = texts.tolist()
+    if len(set(names)) < len(names):
+        place = next(place for place, text in enumerate(names) if text in names[:place])
+        raise UserError(f"{file}, row {place}: the text {printable(names[place])[:80]!r} stands twice")
+    return dict(zip(names, rows, strict=True))
 
 
 def _table(file: Path) -> Table:
@@ -200,7 +188,7 @@ def _integers(file: Path, content: Mapping[str, Any], name: str, count: int) -> 
     values = content.get(name)
     if values is None:
         return None
-    if values.dtype.kind not in "iu" or values.shape != (count,) or (values < 0).any():
+    if values.dtype.kind not in "iu" or values.shape != (count,) or (values < 0).any() or (values > _MOST).any():
         raise UserError(f"{file}: wanted an array `{name}` ({count},) of whole numbers from 0{_found(values)}")
     return np.array(values, np.int64)
 
@@ -218,10 +206,13 @@ def _read_npz(file: Path) -> dict[str, Any]:
             np.load(opened, allow_pickle=False) as archive,
             zipfile.ZipFile(file) as members,
         ):
-            return {
+            content = {
                 name: _on_disk(file, members.getinfo(f"{name}.npy"), archive) if name in DIMENSIONS else archive[name]
                 for name in archive.files
             }
+            return {
+                name: array for name, array in content.items() if isinstance(array, np.ndarray)
+            }  # else of other files
     except (EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {file} as npz: {one_line(error)}; it is cut off or damaged") from error
     except (OSError, ValueError, KeyError, TypeError, SyntaxError) as error:
@@ -258,7 +249,12 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 it is no mapping
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"cannot read {file} as safetensors: {one_line(error)}") from error
-    return texts | {name: of if name in DIMENSIONS else of.numpy() for name, of in tensors.items()}
+    # numpy has no bfloat16, which features may be.
+    return texts | {name: of if name in DIMENSIONS else _numbers(of) for name, of in tensors.items()}
+
+
+def _numbers(tensor: Tensor) -> NDArray[Any]:
+    return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
 
 def _read_parquet(file: Path) -> dict[str, Any]:
@@ -271,6 +267,8 @@ def _read_parquet(file: Path) -> dict[str, Any]:
         for name in table.column_names:
             column = table[name].combine_chunks()
             if name in DIMENSIONS:
+                if not pyarrow.types.is_nested(column.type) or not len(column):
+                    raise UserError(f"{file}: wanted a column `{name}` of lists of numbers; found {column.type}")
                 lengths = np.diff(column.offsets) if hasattr(column, "offsets") else np.array([column.type.list_size])
                 if len(odd := np.flatnonzero(lengths != lengths[0])):
                     numbers = f"{lengths[odd[0]]} numbers, row 0 {lengths[0]}"

@@ -22,6 +22,7 @@ from evalkit.config.config import Config
 from evalkit.config.options import FeatureOptions
 from evalkit.errors import UserError, install
 from evalkit.features.exchange import tables
+from evalkit.features.exchange.manifest import MANIFEST
 from evalkit.features.exchange.module import FeatureFiles
 from evalkit.features.extract import unchanged
 from evalkit.features.feature_cache import SourceFeatures
@@ -30,11 +31,13 @@ from evalkit.features.sources import Source, parts
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline import preflight
 from evalkit.pipeline.described import encoder_name
-from evalkit.pipeline.setup import adapter_builder, grid_points, load_runner, make_extractor, stored_reader
+from evalkit.pipeline.settings import grid_points
+from evalkit.pipeline.setup import adapter_builder, load_runner, make_extractor, stored_reader
 from evalkit.pipeline.task_data import load_task
 from evalkit.plugins import display_name
 from evalkit.results.schema import plain
 from evalkit.runtime.atomic import hidden_beside, rename
+from evalkit.runtime.filesystem import check_writable
 from evalkit.video.media import exists
 
 logger = logging.getLogger("evalkit")
@@ -80,6 +83,7 @@ def write_features(config: Config) -> list[str]:
     out = options.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out} exists and is not empty; nothing is overwritten: name another folder")
+    check_writable(out.absolute().parent, f"out={out}")  # now rather than after hours
     runner = load_runner(config)
     if isinstance(runner.module, FeatureFiles):
         raise UserError(f"{runner.module} is in files already: evalkit features takes an encoder")
@@ -103,7 +107,7 @@ def write_features(config: Config) -> list[str]:
             texts = _write_texts(hidden, embedding, task, reader) if embedding else 0
             record = _manifest(config, task, name, reader, written)
             record["random"] = {"seed": options.seed, "state": random_state}
-            (hidden / tables.MANIFEST).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            (hidden / MANIFEST).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             if out.exists():
                 out.rmdir()
             rename(hidden, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -163,9 +164,11 @@ def fit(
             enable_model_summary=False,
             callbacks=[*divided, finite, select, _Progress(), cost, *showing],
         )
+        handler = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(adapter.train(), batches)
-        except SystemExit:  # what Lightning makes of Ctrl-C
+        except SystemExit:  # what Lightning makes of Ctrl-C, and then ignores it
+            signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
         finally:
             batches.close()
