@@ -27,7 +27,7 @@ from evalkit.weights import checkpoint
 from evalkit.weights.checkpoint import Weights
 from evalkit.weights.huggingface import IMAGENET
 
-SUFFIXES = (".pth", ".pt", ".bin")
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 3200: 25}  # by width
 SIZES = (224, 336, 384, 448)  # pixels that published positions were made for
 TUBES = 8  # in time, of the sines and cosines of VideoMAE v2 (16 frames in twos) and UMT (8 frames)
@@ -122,7 +122,9 @@ def _canonical(weights: Mapping[str, Tensor]) -> Weights:
             if name.startswith("transformer.") or name == "text_projection"
         }
     else:
-        named = {_VISION + re.sub(r"^(encoder|backbone)\.", "", name): value for name, value in weights.items()}
+        named = {
+            _VISION + re.sub(r"^(model\.)?((encoder|backbone)\.)?", "", name): value for name, value in weights.items()
+        }
     layer = rf"{_TEXT}bert\.encoder\.layer\.(\d+)\."
     of_videos = [int(match[1]) for name in named if (match := re.match(rf"{layer}crossattention\.", name))]
     deepest = min(of_videos, default=math.inf)
