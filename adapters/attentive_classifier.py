@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from evalkit.weights import checkpoint
 
 # Tokens that one classifier reads at a time: of four videos of eight clips of 2,048, as on each of the authors' GPUs.
 AT_ONCE = 4 * 8 * 2048
+QUERIES = ("verb", "noun", "action")  # of V-JEPA 2's classifiers of EPIC-KITCHENS, in their order
 # Of V-JEPA 1's classifiers alone: its query's attention has a map of its output, which its forward pass does not use.
 _LEFT_OUT = tuple(f"pooler.cross_attention_block.xattn.proj.{kind}" for kind in ("weight", "bias"))
 
@@ -56,10 +57,13 @@ class Settings(Training):
             k400-probe.pth.tar; nothing is trained then.
         labels: a text file with the names of the probe's classes in its order, one in each line, where that is not the
             data set's order.
+        test_classes: answer with classes alone that the test has examples of, as V-JEPA 2's code of EPIC-KITCHENS
+            does; which these are is told by the test's labels.
         head_index: which of the classifiers in that file, from 0, where it holds several.
     """
 
     STACKABLE: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
+    INFERENCE_SETTINGS: ClassVar[tuple[str, ...]] = ("test_classes",)
 
     heads: Annotated[int, Ge(0)] = 16
     blocks: Annotated[int, Gt(0)] = 4
@@ -70,6 +74,7 @@ class Settings(Training):
     batch_size: Annotated[int, Gt(0)] = 32
     probe: Path | None = None
     labels: Path | None = None
+    test_classes: bool = False
     head_index: int | None = None
 
 
@@ -181,6 +186,7 @@ class Classifiers(Adapter):
         clips: temporal views of a video, which are read together.
         layers: of the encoder, whose tokens are read together: as in `evalkit.api.FeatureSpec`.
         several: an example may have several classes, or none; each has a sigmoid of its own.
+        answers: the classes that are answered with; None means all.
     """
 
     divisible = True
@@ -192,9 +198,11 @@ class Classifiers(Adapter):
         clips: int,
         layers: int | tuple[int, ...],
         several: bool,
+        answers: Collection[int] | None = None,
     ) -> None:
         super().__init__()
         self.rates, self.clips, self.several = [(point.lr, point.weight_decay) for point in points], clips, several
+        self.answers = answers
         self.points, self.batch_size = len(points), points[0].batch_size
         self.epochs = 0 if points[0].probe else points[0].epochs
         self.feature_spec = FeatureSpec("tokens", layers, dtype="float16")
@@ -277,7 +285,11 @@ class Classifiers(Adapter):
     def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
         """The predictions of each classifier."""
         assert features is not None
-        return class_predictions(self(features), self.several)
+        logits = self(features)
+        if self.answers is not None:
+            others = [number for number in range(self.classes) if number not in self.answers]
+            logits[..., others] = -torch.inf
+        return class_predictions(logits, self.several)
 
     @torch.no_grad()
     def attention(self, examples: Sequence[Example], features: Tensor) -> Tensor:
@@ -334,7 +346,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classif
             "use data.protocol=vjepa2"
         )
     heads, blocks = attention_heads(encoder.dim, settings.heads), settings.blocks
-    weights = _released(probe, settings.head_index) if probe else {}
+    weights = _released(probe, settings.head_index, len(task.classes)) if probe else {}
     query_first = _LEFT_OUT[0] in weights
     if query_first:
         blocks = 1 + len({name.split(".")[2] for name in weights if name.startswith("pooler.blocks.")})
@@ -355,7 +367,16 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classif
         raise UserError(f"adapter.labels={settings.labels} has no effect without adapter.probe=")
     elif settings.head_index is not None:
         raise UserError(f"adapter.head_index={settings.head_index} has no effect without adapter.probe=")
-    return Classifiers(head, points, clips, layers, multi_label(task))
+    several = multi_label(task)
+    answers = None
+    if settings.test_classes:
+        answers = {example.target for example in task.test if isinstance(example.target, int)}
+        if not answers:
+            raise UserError(
+                "adapter.test_classes=true takes the one class of each test example, and this task has several, or "
+                "none that is public: leave it out"
+            )
+    return Classifiers(head, points, clips, layers, several, answers)
 
 
 def _layers(encoder: Encoder, layers: int | Sequence[int]) -> int | tuple[int, ...]:
@@ -372,12 +393,16 @@ def _layers(encoder: Encoder, layers: int | Sequence[int]) -> int | tuple[int, .
     return tuple(layers)
 
 
-def _released(file: Path, index: int | None) -> dict[str, Tensor]:
+def _released(file: Path, index: int | None, classes: int) -> dict[str, Tensor]:
     """The weights of a classifier in a file that the authors' training wrote; V-JEPA 2's has one per point of its grid.
+
+    That of EPIC-KITCHENS has three queries, each with a linear map of its own; it is as many classifiers, of which the
+    one with as many classes as the task counts.
 
     Args:
         file: with `classifiers`, a list of state dicts, or of V-JEPA 1 `classifier`, one.
         index: which of them; None where there is one.
+        classes: of the task.
 
     Raises:
         UserError: the file is missing, damaged or another; or which of its classifiers is meant is not known.
@@ -397,4 +422,28 @@ def _released(file: Path, index: int | None) -> dict[str, Tensor]:
         raise UserError(
             f"adapter.probe={file} holds {len(heads)} classifiers: {which} adapter.head_index=0 to {len(heads) - 1}"
         )
-    return {name.removeprefix("module."): value for name, value in heads[index or 0].items()}
+    weights = {name.removeprefix("module."): value for name, value in heads[index or 0].items()}
+    return _of_one_query(weights, classes, file) if "action_classifier.weight" in weights else weights
+
+
+def _of_one_query(weights: Mapping[str, Tensor], classes: int, file: Path) -> dict[str, Tensor]:
+    """Of a classifier with a query each for verb, noun and action, that of so many classes.
+
+    Raises:
+        UserError: there is none, or the file is not whole.
+    """
+    named = [name for name in QUERIES if f"{name}_classifier.weight" in weights]
+    counts = {name: len(weights[f"{name}_classifier.weight"]) for name in named}
+    queries = weights.get("pooler.query_tokens")
+    if queries is None or queries.ndim != 3 or queries.shape[1] != len(named) or classes not in counts.values():
+        told = ", ".join(f"{count:,} {name}s" for name, count in counts.items())
+        raise UserError(
+            f"adapter.probe={file} tells {told} apart, and this task has {classes:,} classes: data.what= says which "
+            "are anticipated, and the lists of data.root= are to be those that the authors had"
+        )
+    name = next(name for name, count in counts.items() if count == classes)
+    place = named.index(name)
+    others = tuple(f"{other}_classifier." for other in named if other != name)
+    kept = {key.replace(f"{name}_classifier.", "linear."): value for key, value in weights.items()}
+    kept["pooler.query_tokens"] = queries[:, place : place + 1]
+    return {key: value for key, value in kept.items() if not key.startswith(others)}
