@@ -100,13 +100,14 @@ def missing_parts(card: Card, config: Config) -> list[str]:
     root = data_root(config)
     if root is not None and not root.exists():
         missing.append(f"data set {card.task}, not at {root} (data.root=FOLDER)")
-    for key, place in card.files.items():
+    for word, (key, places) in zip(card.file_words, card.files.items(), strict=True):
         section, _, name = key.partition(".")
-        given = getattr(config, section).get(name)
+        given, place = getattr(config, section).get(name), " and ".join(places)
         if given is None:
-            missing.append(f"{key}=FILE, published at {place}")
-        elif not Path(given).expanduser().is_file():
-            missing.append(f"{key}={given}, no such file, published at {place}")
+            missing.append(f"{word}, published at {place}")
+        for path in given if isinstance(given, tuple) else [given] * (given is not None):
+            if not Path(path).expanduser().exists():
+                missing.append(f"{key}={path}, no such file, published at {place}")
     if config.options.ckpt == card.run["ckpt"]:
         if "://" in card.weights:
             missing.append(f"ckpt=FILE, published at {card.weights}")
