@@ -171,6 +171,15 @@ def test_all_real_charades_videos_with_an_action_are_trained_on(real_charades: P
     assert len(task.train) == task.sizes["train"] == 7_811 and all(example.target for example in task.train)
 
 
+@real
+def test_the_real_charades_rows_are_those_that_charades_mc_ranks_actions_for(real_charades: Path) -> None:
+    ranked, scored = make("charades_mc", real_charades), make("charades", real_charades)
+    assert [(e.id, e.target) for e in ranked.test] == [(e.id, e.target) for e in scored.test] and len(
+        ranked.test
+    ) == 199
+    assert not ranked.train and len(ranked.classes) == 157
+
+
 # --- what is made of them ---------------------------------------------------------------------------------------------
 
 
