@@ -119,9 +119,12 @@ class Card:
         ]
 
 
+_presets = functools.cache(presets.presets)
+
+
 @functools.cache
 def _preset(name: str) -> presets.Card:
-    return presets.card(presets.presets()[name])
+    return presets.card(_presets()[name])
 
 
 def cards() -> dict[str, Path]:
@@ -135,11 +138,20 @@ def read(name: str) -> Card:
     Raises:
         UserError: there is none, or a key of it is wrong.
     """
+    file = named.find("cards", name, f"verify {name}", "`evalkit verify list` shows all")
+    return _read(file, check=file != cards().get(file.stem))
+
+
+def every() -> list[Card]:
+    """All cards in configs/cards/, in the order of their names."""
+    return [_read(file, check=False) for file in cards().values()]
+
+
+def _read(file: Path, check: bool) -> Card:
     import yaml
 
-    file = named.find("cards", name, f"verify {name}", "`evalkit verify list` shows all")
     try:
-        return _card(file, named.values(file, check=file != cards().get(file.stem)))  # there are many, to be listed
+        return _card(file, named.values(file, check))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file}: no card: {in_line(error)[:300]}") from error
 
@@ -158,7 +170,7 @@ def _card(file: Path, values: Any) -> Card:
     if missing := [key for key in _NEEDED if not values.get(key)]:
         raise ValueError(f"the key {missing[0]!r} is missing")
     line = _line(values["run"])
-    encoder, known = values.get("encoder") or line["ckpt"], presets.presets()
+    encoder, known = values.get("encoder") or line["ckpt"], _presets()
     if encoder not in known:
         every = "`evalkit list encoders` shows all"
         raise ValueError(f"encoder: no preset named {encoder!r}.{among(str(encoder), known, every)}")

@@ -23,7 +23,7 @@ from evalkit.features.sources import resolve_views
 from evalkit.studies import cards, verify
 from evalkit.weights import presets
 
-ALL = {name: cards.read(name) for name in cards.cards()}
+ALL = {card.name: card for card in cards.every()}
 # Training and test videos as they are published, not counting what had vanished when a paper fetched them.
 VIDEOS = {
     "kinetics400": (246_534, 19_906),

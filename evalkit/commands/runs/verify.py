@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
     if names == ["list"]:
         if given:
             raise UserError(f"verify list takes no words, got {given[0]!r}")
-        print(columns(cards.table([cards.read(name) for name in cards.cards()])))
+        print(columns(cards.table(cards.every())))
         print(LEGEND)
         return 0
     card = cards.read(names[0])
