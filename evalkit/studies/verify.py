@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.config.config import Config
+from evalkit.config.keys import known_keys
 from evalkit.config.parse import resolve
 from evalkit.datasets import training_data
-from evalkit.errors import UserError
+from evalkit.errors import UserError, suggest
 from evalkit.launch import processes
 from evalkit.pipeline.task_data import data_root
 from evalkit.results import run_folder
@@ -65,6 +66,8 @@ def line(card: Card, words: Sequence[str]) -> list[str]:
     mini = given.get("mini") == "true"  # which verifies nothing
     for key in given:
         of_protocol = key.partition(".")[0] in _SECTIONS and key not in (*_OF_DATA, *card.files)
+        if of_protocol and key not in known_keys("run", card.task, card.run.get("adapter", ""), card.run["ckpt"]):
+            raise UserError(f"verify {card.name}: unknown key {key!r}.{suggest(key, (*_OF_DATA, *card.files))}")
         if key in _OF_THE_LINE or (of_protocol and not mini):
             raise UserError(
                 f"verify {card.name}: {key}= would change what is verified; evalkit run takes it: evalkit run "

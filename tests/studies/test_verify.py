@@ -96,6 +96,9 @@ def test_a_word_that_would_change_what_is_verified_is_refused(word: str) -> None
     with pytest.raises(UserError) as caught:
         verify.line(CARD, [word])
     assert f"{word.partition('=')[0]}= would change what is verified; evalkit run takes it" in str(caught.value)
+    for wrong, near in (("data.rot", "data.root"), ("adapter.prob", "adapter.probe")):
+        with pytest.raises(UserError, match=f"verify {CARD.name}: unknown key '{wrong}'. Did you mean '{near}'"):
+            verify.line(CARD, [f"{wrong}=x"])
     with pytest.raises(UserError, match="given twice"):
         verify.line(CARD, ["seed=1", "seed=1"])
     taken = ["data.root=x", "ckpt=here.pt", "adapter.probe=p.pt", "precision=bf16", "encoder.heads=16", "out=o"]
