@@ -282,12 +282,16 @@ def _family_of(values: dict[str, Any], folder: Path) -> Any:
             f"{folder / 'config.json'} does not describe an encoder: wanted evalkit's own encoder, clip, settings, or "
             "model_type as transformers writes it"
         )
-    if kind not in kinds:
+    if str(kind) not in kinds:
         raise UserError(
-            f"{folder / 'config.json'}: no encoder family reads model_type {kind!r}.{suggest(str(kind), kinds)} "
-            f"Known: {', '.join(sorted(kinds))}"
+            f"{folder / 'config.json'}: no encoder family reads model_type {str(kind)[:60]!r}."
+            f"{suggest(str(kind), kinds)} Known: {', '.join(sorted(kinds))}"
         )
-    return kinds[kind]
+    return kinds[str(kind)]
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS and file.is_file())
 
 
 def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
@@ -313,15 +317,15 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
         archives = sorted(folder.glob("*.npz"))
         if len(archives) == 1:
             return _from_file(archives[0], loading, via)
-        files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS and file.is_file())
+        files = _weights_in(folder)
         of_file = f"; its weights alone are ckpt={files[0]} encoder.model=PRESET" if files else ""
         raise UserError(
             f"{folder} is no checkpoint that evalkit can read: it has no config.json, nor one .npz{of_file}"
         )
     values = checkpoint.read_json(folder / "config.json")
     if "encoder" not in values:
-        if weights is None and values.get("model_type") not in _families():  # a model whose code lies beside it
-            files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS and file.is_file())
+        if weights is None and str(values.get("model_type")) not in _families():  # its code lies beside it
+            files = _weights_in(folder)
             if len(files) == 1 and _recognized(files[0], loading.trust):
                 return _from_file(files[0], loading, via)
         family = _family_of(values, folder)

@@ -347,3 +347,6 @@ def test_a_folder_of_no_known_kind_is_refused_as_before(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "videomae2", "auto_map": {}}))
     save_file({"model.blocks.0.attn.qkv.weight": files.drawn(6, 2)}, tmp_path / "model.safetensors")
     assert "no encoder family reads model_type 'videomae2'. Did you mean 'videomae'?" in refusal(tmp_path)
+    for kind in (["videomae"], {"a": 1}, 3):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        assert f"no encoder family reads model_type {str(kind)!r}." in refusal(tmp_path)
