@@ -122,6 +122,17 @@ def test_a_released_file_gives_what_the_released_code_gives(
     assert not any("predictor" in name for name in bare.state_dict())
 
 
+def test_what_of_a_training_state_is_left_out_is_said(
+    released: tuple[Path, dict[str, Tensor]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "evalkit")
+    load(released[0], heads=2)
+    assert caplog.messages[-1].endswith("vitl.pt: took target_encoder, and not predictor")
+    caplog.clear()
+    load(released[0], heads=2, ahead=AHEAD)
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize(("what", "classes"), [("verb", 3), ("noun", 5), ("action", 7)])
 def test_each_query_of_a_released_classifier_is_a_classifier(
     released: tuple[Path, dict[str, Tensor]], what: str, classes: int

@@ -386,7 +386,7 @@ def _read_weights(path: Path, loading: Loading) -> tuple[checkpoint.Weights, dic
         weights = checkpoint.Weights(checkpoint.choose_set(sets, path))
     else:
         weights = checkpoint.Weights(sets[part])
-        if others := sorted(sets.keys() - {part}):
+        if others := sorted(sets.keys() - {part, "predictor" if loading.ahead else part}):
             weights.prefix = f"{part}."
             logger.info(f"{path}: took {part}, and not {', '.join(others)}")
     peft_adapters.refuse_names(weights, path)
