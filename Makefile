@@ -13,15 +13,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LIBRARIES := build/libraries
 
 .PHONY: docs weights demo demo-all test quick check fuzz fix board bench reference install clean
 
 demo: install
 	$(BIN)/evalkit run task=egoschema ckpt=demo mini=true
 
-test: check
+test: check $(LIBRARIES)/installed
 	@echo 'every test, in two processes: films, training and whole runs included'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 8
+	@echo 'the tests of encoders of timm and open_clip, which are skipped without these packages'
+	OMP_NUM_THREADS=1 $(LIBRARIES)/bin/python -m pytest -k 'timm or open_clip or pe_core or coca' tests/studies/test_cards.py \
+	    tests/encoders/test_timm.py tests/encoders/test_open_clip.py tests/encoders/test_presets.py
 
 quick: install
 	@echo 'tests without films, training, whole runs and what was measured as slow, in two processes'
@@ -112,5 +116,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	-@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib evalkit tasks adapters leaderboard
 	@touch $@
 
+# torchvision, which timm and open_clip import, changes what transformers does: it is kept out of the other tests.
+$(LIBRARIES)/installed: $(VENV)/installed
+	$(PYTHON) -m venv $(LIBRARIES)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+	    $$($(LIBRARIES)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/tests.pth
+	$(LIBRARIES)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt open_clip_torch timm
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf $(VENV) $(LIBRARIES) .mypy_cache .ruff_cache .pytest_cache dist

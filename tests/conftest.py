@@ -1,6 +1,7 @@
 """What several test files stand on: a vocabulary, films, an encoder and a language model, all tiny and real."""
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,27 @@ from tests.processes import pytest_collection, pytest_configure, pytest_runtest_
 __all__ = ["pytest_collection", "pytest_configure", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 
 SLOW = {"films", "decoding_here", "java"}
+
+
+def operators_of_torchvision() -> Any:
+    """Two operators that torchvision's build for GPUs, which open_clip and timm import, lacks beside torch's for CPUs.
+
+    It finds none of its own then, and without these two refuses to be imported. Nothing here calls them.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None or "+cu" not in Path(found.origin).with_name("version.py").read_text():
+        return None
+    import torch
+
+    if torch.version.cuda:
+        return None
+    operators = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+    return operators
+
+
+OPERATORS = operators_of_torchvision()  # for as long as this is referred to
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,7 @@ V-JEPA 1's, of which there are released files, is one query, and its further blo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,11 +31,10 @@ from evalkit.heads.own_head import class_order, read_labels
 from evalkit.weights import checkpoint
 
 from .network import AttentiveClassifier
+from .released import UNUSED_OF_V_JEPA_1, released_weights
 
 # Tokens that one classifier reads at a time: of four videos of eight clips of 2,048, as on each of the authors' GPUs.
 AT_ONCE = 4 * 8 * 2048
-# Of V-JEPA 1's classifiers alone: its query's attention has a map of its output, which its forward pass does not use.
-_LEFT_OUT = tuple(f"pooler.cross_attention_block.xattn.proj.{kind}" for kind in ("weight", "bias"))
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,13 @@ class Settings(Training):
             k400-probe.pth.tar; nothing is trained then.
         labels: a text file with the names of the probe's classes in its order, one in each line, where that is not the
             data set's order.
+        test_classes: answer with classes alone that the test has examples of, as V-JEPA 2's code of EPIC-KITCHENS
+            does; which these are is told by the test's labels.
         head_index: which of the classifiers in that file, from 0, where it holds several.
     """
 
     STACKABLE: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
+    INFERENCE_SETTINGS: ClassVar[tuple[str, ...]] = ("test_classes",)
 
     heads: Annotated[int, Ge(0)] = 16
     blocks: Annotated[int, Gt(0)] = 4
@@ -71,6 +73,7 @@ class Settings(Training):
     batch_size: Annotated[int, Gt(0)] = 32
     probe: Path | None = None
     labels: Path | None = None
+    test_classes: bool = False
     head_index: int | None = None
 
 
@@ -86,6 +89,7 @@ class Classifiers(Adapter):
         clips: temporal views of a video, which are read together.
         layers: of the encoder, whose tokens are read together: as in `evalkit.api.FeatureSpec`.
         several: an example may have several classes, or none; each has a sigmoid of its own.
+        answers: the classes that are answered with; None means all.
     """
 
     divisible = True
@@ -97,9 +101,11 @@ class Classifiers(Adapter):
         clips: int,
         layers: int | tuple[int, ...],
         several: bool,
+        answers: Collection[int] | None = None,
     ) -> None:
         super().__init__()
         self.rates, self.clips, self.several = [(point.lr, point.weight_decay) for point in points], clips, several
+        self.answers = answers
         self.points, self.batch_size = len(points), points[0].batch_size
         self.epochs = 0 if points[0].probe else points[0].epochs
         self.feature_spec = FeatureSpec("tokens", layers, dtype="float16")
@@ -182,7 +188,11 @@ class Classifiers(Adapter):
     def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
         """The predictions of each classifier."""
         assert features is not None
-        return class_predictions(self(features), self.several)
+        logits = self(features)
+        if self.answers is not None:
+            others = [number for number in range(self.classes) if number not in self.answers]
+            logits[..., others] = -torch.inf
+        return class_predictions(logits, self.several)
 
     @torch.no_grad()
     def attention(self, examples: Sequence[Example], features: Tensor) -> Tensor:
@@ -239,11 +249,11 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classif
             "use data.protocol=vjepa2"
         )
     heads, blocks = attention_heads(encoder.dim, settings.heads), settings.blocks
-    weights = _released(probe, settings.head_index) if probe else {}
-    query_first = _LEFT_OUT[0] in weights
+    weights = released_weights(probe, settings.head_index, len(task.classes)) if probe else {}
+    query_first = UNUSED_OF_V_JEPA_1[0] in weights
     if query_first:
         blocks = 1 + len({name.split(".")[2] for name in weights if name.startswith("pooler.blocks.")})
-        weights = {name: value for name, value in weights.items() if name not in _LEFT_OUT}
+        weights = {name: value for name, value in weights.items() if name not in UNUSED_OF_V_JEPA_1}
     with torch.random.fork_rng(devices=[]):
         head = AttentiveClassifier(encoder.dim, len(task.classes), heads, blocks, query_first)
     if probe:
@@ -260,7 +270,16 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classif
         raise UserError(f"adapter.labels={settings.labels} has no effect without adapter.probe=")
     elif settings.head_index is not None:
         raise UserError(f"adapter.head_index={settings.head_index} has no effect without adapter.probe=")
-    return Classifiers(head, points, clips, layers, multi_label(task))
+    several = multi_label(task)
+    answers = None
+    if settings.test_classes:
+        answers = {example.target for example in task.test if isinstance(example.target, int)}
+        if not answers:
+            raise UserError(
+                "adapter.test_classes=true takes the one class of each test example, and this task has several, or "
+                "none that is public: leave it out"
+            )
+    return Classifiers(head, points, clips, layers, several, answers)
 
 
 def _layers(encoder: Encoder, layers: int | Sequence[int]) -> int | tuple[int, ...]:
@@ -275,31 +294,3 @@ def _layers(encoder: Encoder, layers: int | Sequence[int]) -> int | tuple[int, .
     if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < depth:
         raise UserError(f"{key}: wanted rising numbers from 0 to {depth - 1}, which is this encoder's last layer")
     return tuple(layers)
-
-
-def _released(file: Path, index: int | None) -> dict[str, Tensor]:
-    """The weights of a classifier in a file that the authors' training wrote; V-JEPA 2's has one per point of its grid.
-
-    Args:
-        file: with `classifiers`, a list of state dicts, or of V-JEPA 1 `classifier`, one.
-        index: which of them; None where there is one.
-
-    Raises:
-        UserError: the file is missing, damaged or another; or which of its classifiers is meant is not known.
-    """
-    if not file.is_file():
-        raise UserError(f"adapter.probe={file}: no such file")
-    state = checkpoint.read_pickle(file)
-    held = state if isinstance(state, dict) else {}
-    heads = held.get("classifiers", [held["classifier"]] if "classifier" in held else None)
-    if not isinstance(heads, list) or not heads or not all(isinstance(head, dict) for head in heads):
-        raise UserError(
-            f"adapter.probe={file}: wanted `classifiers`, a list, as V-JEPA 2's evaluations write it, or `classifier`, "
-            "one, as V-JEPA 1's do"
-        )
-    if (len(heads) > 1) if index is None else (index not in range(len(heads))):
-        which = "add" if index is None else f"adapter.head_index={index} is none; use"
-        raise UserError(
-            f"adapter.probe={file} holds {len(heads)} classifiers: {which} adapter.head_index=0 to {len(heads) - 1}"
-        )
-    return {name.removeprefix("module."): value for name, value in heads[index or 0].items()}

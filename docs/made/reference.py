@@ -136,11 +136,10 @@ def encoders_page() -> str:
 def cards_page() -> str:
     """Every reference card: its line, and what is published for it."""
     rows = []
-    for name in cards.cards():
-        card = cards.read(name)
+    for card in cards.every():
         expected = ", ".join(f"{metric} {value:g}" for metric, value in card.expected.items())
         rows.append(
-            (f"`{name}`", f"`{' '.join(f'{k}={v}' for k, v in card.run.items())}`", expected, text(card.printed))
+            (f"`{card.name}`", f"`{' '.join(f'{k}={v}' for k, v in card.run.items())}`", expected, text(card.printed))
         )
     return (
         "# List of cards\n\nPublic checkpoints, the line that scores each, and the number that is published for it: "

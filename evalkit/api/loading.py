@@ -25,6 +25,8 @@ class Loading:
             tokenizer as transformers saves it
         heads: attention heads, for weights that do not tell (facebookresearch's V-JEPA 2); 0: by their size
         positions: of V-JEPA's files that do not tell: rotary is V-JEPA 2, sincos_uniform and sincos are V-JEPA 1
+        ahead: of V-JEPA 2: its predictor adds the tokens of one time step, so many after the clip's end; 4 are a second
+            of clips of 8 frames a second (EPIC-KITCHENS); 0: none
         parts: files with the rest of an encoder that is published in several: [VISION.pt,TEXT.pth] (InternVideo2 CLIP)
         trust: load a pickle that can run code, or a folder that names code of its own; only where you trust the maker
     """
@@ -34,5 +36,6 @@ class Loading:
     tokenizer: Path | None = None
     heads: Annotated[int, Ge(0)] = 0
     positions: Positions = "auto"
+    ahead: Annotated[int, Ge(0)] = 0
     parts: tuple[Path, ...] = ()
     trust: bool = False

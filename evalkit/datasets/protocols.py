@@ -84,7 +84,10 @@ VJEPA2: dict[str, tuple[Views, dict[str, Any]]] = {
         Views("dense", 32, stride=2, clips=4, crops=3, resize="crop"),
         {"epochs": 100, "batch_size": 128, "layers": (17, 19, 21, 23), "weight_decay": 0.8},
     ),
-    "epic_kitchens_anticipation": (ANTICIPATION, {"epochs": 20, "batch_size": 128, "weight_decay": 1e-4}),
+    "epic_kitchens_anticipation": (
+        ANTICIPATION,
+        {"epochs": 20, "batch_size": 128, "weight_decay": 1e-4, "test_classes": True},
+    ),
     # A still, shown in each of 16 frames.
     "imagenet": (
         Views("uniform", 16, resize="crop", share=224 / 256),

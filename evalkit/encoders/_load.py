@@ -24,6 +24,7 @@ from evalkit.weights import checkpoint, huggingface, peft_adapters
 from evalkit.weights.presets import card, presets, read
 
 MAX_HEADS = 1024
+MAX_AHEAD = 1024
 WEIGHTS = (".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin", ".npz")  # endings of files that hold weights
 
 
@@ -107,6 +108,8 @@ def _loading(settings: dict[str, Any]) -> Loading:
     loading = Loading(**settings)
     if type(loading.heads) is not int or not 0 <= loading.heads <= MAX_HEADS:
         raise UserError(f"encoder.heads={loading.heads!r:.60}: expected a whole number from 0 to {MAX_HEADS}")
+    if type(loading.ahead) is not int or not 0 <= loading.ahead <= MAX_AHEAD:
+        raise UserError(f"encoder.ahead={loading.ahead!r:.60}: expected a whole number from 0 to {MAX_AHEAD}")
     if loading.positions not in get_args(Positions):
         raise UserError(
             f"encoder.positions={loading.positions!r:.60}: expected one of {', '.join(get_args(Positions))}"
@@ -174,7 +177,8 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
                 f"ckpt={ckpt} names a preset whose weights are not published: give a folder with weights, or "
                 f"ckpt=random:{ckpt} for random ones"
             )
-        return _from_folder(huggingface.fetch(hub), None, loading, via)
+        ahead = loading.ahead or read(presets()[ckpt])["settings"].get("ahead", 0)
+        return _from_folder(huggingface.fetch(hub), None, replace(loading, ahead=ahead), via)
     if huggingface.is_hub_name(ckpt):
         return _from_folder(huggingface.fetch(ckpt), None, loading, via)
     known = ["demo", *presets()]
@@ -213,15 +217,9 @@ def _from_file(
         module = spec_of(loading.model, loading.tokenizer).build() if values else _architecture(loading, via, changes)
         checkpoint.load_strictly(module, weights, path)
         return module
-    outline: dict[str, torch.Tensor] | None = None
-    for name in names("encoder"):
-        known: Any = module_and_factory("encoder", name)[0]
-        # Names and shapes tell it, whatever lies beside.
-        if path.suffix in getattr(known, "SUFFIXES", ()) and hasattr(known, "recognizes"):
-            outline = checkpoint.read_outline(path, trust=loading.trust) if outline is None else outline
-            if known.recognizes(outline):
-                _refuse_ignored(str(path), loading, "heads", "prefix", "tokenizer", "parts")
-                return known.pretrained(path, loading)  # type: ignore[no-any-return]
+    if known := _recognized(path, loading.trust):  # whatever lies beside
+        _refuse_ignored(str(path), loading, "heads", "prefix", "tokenizer", "parts")
+        return known.pretrained(path, loading)  # type: ignore[no-any-return]
     if (path.parent / "config.json").is_file() and path.suffix != ".npz":
         return _from_folder(path.parent, path, loading, via)
     for name in names("encoder"):
@@ -230,9 +228,8 @@ def _from_file(
         if hasattr(family, "recognizes"):
             continue
         if path.suffix in getattr(family, "SUFFIXES", ()) and (path.suffix != ".ckpt" or loading.prefix):
-            _refuse_ignored(
-                str(path), loading, *(("tokenizer",) if path.suffix == ".npz" else ("heads", "positions", "prefix"))
-            )
+            of_vjepa = ("heads", "positions", "prefix", "ahead")
+            _refuse_ignored(str(path), loading, *(("tokenizer",) if path.suffix == ".npz" else of_vjepa))
             return family.pretrained(path, loading)  # type: ignore[no-any-return]
     if path.suffix not in WEIGHTS:
         mend = " unpack it first;" if path.suffix in (".zip", ".gz", ".tgz", ".xz", ".7z", ".rar") else ""
@@ -260,24 +257,45 @@ def _architecture(loading: Loading, via: tuple[Path, ...], changes: Mapping[str,
     )
 
 
-def _family_of(values: dict[str, Any], folder: Path) -> Any:
-    """The family's module for a configuration of transformers, by its model_type."""
+def _families() -> dict[str, Any]:
+    """The modules of the families by the model_type of transformers' configurations that they read."""
     kinds: dict[str, Any] = {}
     for name in names("encoder"):
         module = module_and_factory("encoder", name)[0]
         kinds |= dict.fromkeys(getattr(module, "MODEL_TYPES", ()), module)
-    kind = values.get("model_type")
+    return kinds
+
+
+def _recognized(path: Path, trust: bool) -> Any:
+    """The module of the family whose names and shapes a file's weights have; None where they are of none."""
+    outline: dict[str, torch.Tensor] | None = None
+    for name in names("encoder"):
+        family: Any = module_and_factory("encoder", name)[0]
+        if path.suffix in getattr(family, "SUFFIXES", ()) and hasattr(family, "recognizes"):
+            outline = checkpoint.read_outline(path, trust=trust) if outline is None else outline
+            if family.recognizes(outline):
+                return family
+    return None
+
+
+def _family_of(values: dict[str, Any], folder: Path) -> Any:
+    """The family's module for a configuration of transformers, by its model_type."""
+    kinds, kind = _families(), values.get("model_type")
     if kind is None:
         raise UserError(
             f"{folder / 'config.json'} does not describe an encoder: wanted evalkit's own encoder, clip, settings, or "
             "model_type as transformers writes it"
         )
-    if kind not in kinds:
+    if str(kind) not in kinds:
         raise UserError(
-            f"{folder / 'config.json'}: no encoder family reads model_type {kind!r}.{suggest(str(kind), kinds)} "
-            f"Known: {', '.join(sorted(kinds))}"
+            f"{folder / 'config.json'}: no encoder family reads model_type {str(kind)[:60]!r}."
+            f"{suggest(str(kind), kinds)} Known: {', '.join(sorted(kinds))}"
         )
-    return kinds[kind]
+    return kinds[str(kind)]
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS and file.is_file())
 
 
 def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
@@ -305,16 +323,22 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
         archives = sorted(folder.glob("*.npz"))
         if len(archives) == 1:
             return _from_file(archives[0], loading, via)
-        files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS and file.is_file())
+        files = _weights_in(folder)
         of_file = f"; its weights alone are ckpt={files[0]} encoder.model=PRESET" if files else ""
         raise UserError(
             f"{folder} is no checkpoint that evalkit can read: it has no config.json, nor one .npz{of_file}"
         )
     values = checkpoint.read_json(folder / "config.json")
     if "encoder" not in values:
-        _refuse_ignored(str(folder), loading, *(("prefix", "tokenizer") if weights else ("tokenizer",)))
+        if weights is None and str(values.get("model_type")) not in _families():  # its code lies beside it
+            files = _weights_in(folder)
+            if len(files) == 1 and _recognized(files[0], loading.trust):
+                return _from_file(files[0], loading, via)
+        family = _family_of(values, folder)
+        taken = ("tokenizer", *getattr(family, "LOADING", ()), *(("prefix",) if weights else ()))
+        _refuse_ignored(str(folder), loading, *taken)
         given = checkpoint.read_weights(weights, prefix=loading.prefix, trust=loading.trust) if weights else None
-        return _family_of(values, folder).pretrained(folder, loading, given)  # type: ignore[no-any-return]
+        return family.pretrained(folder, loading, given)  # type: ignore[no-any-return]
     _refuse_ignored(str(folder), loading, "prefix", "tokenizer")
     spec, file = spec_of(str(folder), loading.tokenizer), weights or folder / "model.safetensors"
     if file.is_file():

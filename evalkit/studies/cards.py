@@ -6,6 +6,7 @@ Read without torch, so that `evalkit verify list` is fast.
 from __future__ import annotations
 
 import functools
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 from evalkit.config import named
 from evalkit.datasets import published
-from evalkit.errors import UserError, in_line
+from evalkit.errors import UserError, among, in_line
 from evalkit.weights import presets
 
 TFLOPS = 100  # that the minutes of a list are told by: a third of what an A100 does at most in bfloat16
@@ -32,7 +33,7 @@ class Card:
         source: a key of `evalkit.datasets.published.SOURCES`.
         row: the model, as published.csv names it.
         encoder: the preset that has the checkpoint's shape and license; the line's ckpt unless the file says another.
-        files: where files are published that the line needs beside the checkpoint, by the key that takes each.
+        files: where files are published that the line needs beside the checkpoint, by the key that takes it, or them.
         tolerance: how far a score may be from the published one, where the source says so; None takes the interval.
         gflops: of the encoder for one clip, in 1e9 operations, two per multiply-add.
         clips: that the encoder sees, of train and test; 0 where no published count tells.
@@ -46,7 +47,7 @@ class Card:
     source: str
     row: str
     encoder: str
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tolerance: float | None = None
     gflops: float = 0.0
     clips: int = 0
@@ -56,6 +57,14 @@ class Card:
     def task(self) -> str:
         """The benchmark."""
         return self.run["task"]
+
+    @property
+    def file_words(self) -> list[str]:
+        """What the user adds to the line for `files`: key=FILE, or key=[FILE,FILE]."""
+        return [
+            f"{key}=FILE" if len(places) == 1 else f"{key}=[{','.join(['FILE'] * len(places))}]"
+            for key, places in self.files.items()
+        ]
 
     @property
     def preset(self) -> presets.Card:
@@ -110,9 +119,12 @@ class Card:
         ]
 
 
+_presets = functools.cache(presets.presets)
+
+
 @functools.cache
 def _preset(name: str) -> presets.Card:
-    return presets.card(presets.presets()[name])
+    return presets.card(_presets()[name])
 
 
 def cards() -> dict[str, Path]:
@@ -126,11 +138,20 @@ def read(name: str) -> Card:
     Raises:
         UserError: there is none, or a key of it is wrong.
     """
+    file = named.find("cards", name, f"verify {name}", "`evalkit verify list` shows all")
+    return _read(file, check=file != cards().get(file.stem))
+
+
+def every() -> list[Card]:
+    """All cards in configs/cards/, in the order of their names."""
+    return [_read(file, check=False) for file in cards().values()]
+
+
+def _read(file: Path, check: bool) -> Card:
     import yaml
 
-    file = named.find("cards", name, f"verify {name}", "`evalkit verify list` shows all")
     try:
-        return _card(file, named.values(file, check=file != cards().get(file.stem)))  # there are many, to be listed
+        return _card(file, named.values(file, check))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file}: no card: {in_line(error)[:300]}") from error
 
@@ -148,30 +169,81 @@ def _card(file: Path, values: Any) -> Card:
             raise ValueError(f"unknown key {key!r}. Known: {', '.join(_KEYS)}")
     if missing := [key for key in _NEEDED if not values.get(key)]:
         raise ValueError(f"the key {missing[0]!r} is missing")
-    words = shlex.split(values["run"])
-    if wrong := [word for word in words if "=" not in word]:
-        raise ValueError(f"run: expected words key=value, got {wrong[0]!r}")
-    line = dict(word.split("=", 1) for word in words)
-    encoder = values.get("encoder") or line.get("ckpt", "")
-    if encoder not in presets.presets():
-        raise ValueError(f"encoder: no preset named {encoder!r}")
-    if values["source"] not in published.SOURCES:
+    line = _line(values["run"])
+    encoder, known = values.get("encoder") or line["ckpt"], _presets()
+    if encoder not in known:
+        every = "`evalkit list encoders` shows all"
+        raise ValueError(f"encoder: no preset named {encoder!r}.{among(str(encoder), known, every)}")
+    if str(values["source"]) not in published.SOURCES:
         raise ValueError(f"source: {values['source']!r} is not one of {', '.join(published.SOURCES)}")
-    tolerance = values.get("tolerance")
-    return Card(
+    card = Card(
         name=file.stem,
         title=named.summary(file),
-        run={"task": line["task"], **line},
-        expected={str(metric): float(value) for metric, value in values["expected"].items()},
+        run=line,
+        expected={str(metric): _number("expected", value) for metric, value in _mapping(values, "expected").items()},
         source=values["source"],
         row=str(values["row"]),
         encoder=encoder,
-        files={str(key): str(place) for key, place in (values.get("files") or {}).items()},
-        tolerance=None if tolerance is None else float(tolerance),
-        gflops=float(values.get("gflops", 0)),
-        clips=int(values.get("clips", 0)),
-        parameters=int(values.get("parameters", 0)),
+        files=_files(_mapping(values, "files")),
+        tolerance=None if values.get("tolerance") is None else _number("tolerance", values["tolerance"]),
+        gflops=_number("gflops", values.get("gflops", 0)),
+        clips=int(_number("clips", values.get("clips", 0))),
+        parameters=int(_number("parameters", values.get("parameters", 0))),
     )
+    if {number.metric for number in card.numbers} != set(card.expected):
+        raise ValueError(_unpublished(card))
+    return card
+
+
+def _unpublished(card: Card) -> str:
+    """What is wrong with the expected numbers of a card, which leaderboard/published.csv has not."""
+    known = [number for number in published.published_numbers() if number.source == card.source]
+    if card.row not in (rows := {number.row for number in known}):
+        return f"row: {card.source} has no model {card.row!r} in leaderboard/published.csv.{among(card.row, rows, '')}"
+    there = {n.metric: n.value for n in known if (n.row, n.task) == (card.row, card.task)}
+    printed = ", ".join(f"{metric} {value:g}" for metric, value in there.items())
+    expected = ", ".join(f"{metric} {value:g}" for metric, value in card.expected.items())
+    return (
+        f"expected: {expected} is not what leaderboard/published.csv has of {card.row} on {card.task}: "
+        f"{printed or 'nothing'}"
+    )
+
+
+def _line(run: object) -> dict[str, str]:
+    """The words of `run` by their keys, the task first.
+
+    Raises:
+        ValueError: they are none, or name no task or no checkpoint.
+    """
+    try:
+        words = shlex.split(run) if isinstance(run, str) else [str(run)]
+    except ValueError as error:
+        raise ValueError(f"run: {error}") from error
+    if wrong := [word for word in words if "=" not in word]:
+        raise ValueError(f"run: expected words key=value, got {wrong[0]!r}")
+    line = dict(word.split("=", 1) for word in words)
+    if absent := [key for key in ("task", "ckpt") if not line.get(key)]:
+        raise ValueError(f"run: it names no {absent[0]}: add {absent[0]}=NAME")
+    return {"task": line["task"], **line}
+
+
+def _mapping(values: Mapping[str, Any], key: str) -> Mapping[Any, Any]:
+    held = values.get(key) or {}
+    if not isinstance(held, Mapping):
+        raise ValueError(f"{key}: wanted names with values, {{name: value}}, got {held!r}")
+    return held
+
+
+def _files(places: Mapping[Any, Any]) -> dict[str, tuple[str, ...]]:
+    if wrong := [key for key in places if "." not in str(key)]:
+        raise ValueError(f"files: {wrong[0]!r} is no key of the line, such as adapter.probe")
+    return {str(key): tuple(map(str, place if isinstance(place, list) else [place])) for key, place in places.items()}
+
+
+def _number(key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{key}: {value!r} is no number from 0 on")
+    return float(value)
 
 
 _NEEDED = ("run", "expected", "source", "row")
@@ -187,7 +259,8 @@ def table(read_cards: Sequence[Card]) -> list[tuple[str, ...]]:
             "-" if card.minutes is None else f"{card.minutes:,.0f}" if card.minutes >= 10 else f"{card.minutes:.1f}"
         )
         mark = " (quoted)" if card.is_secondary else ""
-        files = f" + {len(card.files)} file" if card.files else ""
+        count = sum(map(len, card.files.values()))
+        files = f" + {count} file{'s' * (count > 1)}" if count else ""
         size = f"{card.gigabytes:.1f} GB{files}"
         rows.append((card.name, card.task, size, card.preset.license, numbers + mark, minutes))
     return rows

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.config.config import Config
+from evalkit.config.keys import known_keys
 from evalkit.config.parse import resolve
 from evalkit.datasets import training_data
-from evalkit.errors import UserError
+from evalkit.errors import UserError, suggest
 from evalkit.launch import processes
 from evalkit.pipeline.task_data import data_root
 from evalkit.results import run_folder
@@ -65,6 +66,8 @@ def line(card: Card, words: Sequence[str]) -> list[str]:
     mini = given.get("mini") == "true"  # which verifies nothing
     for key in given:
         of_protocol = key.partition(".")[0] in _SECTIONS and key not in (*_OF_DATA, *card.files)
+        if of_protocol and key not in known_keys("run", card.task, card.run.get("adapter", ""), card.run["ckpt"]):
+            raise UserError(f"verify {card.name}: unknown key {key!r}.{suggest(key, (*_OF_DATA, *card.files))}")
         if key in _OF_THE_LINE or (of_protocol and not mini):
             raise UserError(
                 f"verify {card.name}: {key}= would change what is verified; evalkit run takes it: evalkit run "
@@ -74,7 +77,8 @@ def line(card: Card, words: Sequence[str]) -> list[str]:
     if "ckpt" in given and card.trained_on:  # the same weights, which a path does not tell
         kept["trained_on"] = training_data.in_word(card.trained_on)
     if mini:
-        kept = {key: value for key, value in kept.items() if key in ("task", "adapter") or key.startswith("data.")}
+        starts = ("data.", "encoder.") if "ckpt" in given else ("data.",)
+        kept = {key: value for key, value in kept.items() if key in ("task", "adapter") or key.startswith(starts)}
         kept["ckpt"] = "demo"
         if kept.get("adapter") == "own_head" and "ckpt" not in given:
             raise UserError(f"verify {card.name}: mini=true needs ckpt=PATH, a checkpoint with a classifier of its own")
@@ -100,13 +104,14 @@ def missing_parts(card: Card, config: Config) -> list[str]:
     root = data_root(config)
     if root is not None and not root.exists():
         missing.append(f"data set {card.task}, not at {root} (data.root=FOLDER)")
-    for key, place in card.files.items():
+    for word, (key, places) in zip(card.file_words, card.files.items(), strict=True):
         section, _, name = key.partition(".")
-        given = getattr(config, section).get(name)
+        given, place = getattr(config, section).get(name), " and ".join(places)
         if given is None:
-            missing.append(f"{key}=FILE, published at {place}")
-        elif not Path(given).expanduser().is_file():
-            missing.append(f"{key}={given}, no such file, published at {place}")
+            missing.append(f"{word}, published at {place}")
+        for path in given if isinstance(given, tuple) else [given] * (given is not None):
+            if not Path(path).expanduser().exists():
+                missing.append(f"{key}={path}, no such file, published at {place}")
     if config.options.ckpt == card.run["ckpt"]:
         if "://" in card.weights:
             missing.append(f"ckpt=FILE, published at {card.weights}")

@@ -305,6 +305,6 @@ def real() -> Any:
         return importlib.import_module("open_clip")
     except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
         pytest.skip(
-            f"open_clip does not import here ({error}); it needs a torchvision built for this torch, which `make test` "
-            "does not install: pip install 'video-evalkit[open_clip]'"
+            f"open_clip does not import here ({error}); `make test` runs this in build/libraries, where it does: "
+            "pip install 'video-evalkit[open_clip]'"
         )

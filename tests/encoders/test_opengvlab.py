@@ -1,5 +1,6 @@
 """VideoMAE v2, UMT and InternVideo2 from files in their released layouts."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
@@ -334,3 +336,36 @@ def test_it_is_found_by_its_file_whatever_lies_beside(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"auto_map": {"AutoModel": "modeling.Code"}, "model_type": ""}')
     encoder: Any = load(path, heads=HEADS)
     assert encoder.kind == "internvideo2" and encoder.pos_embed.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", sorted(FRAMES))
+def test_a_folder_of_the_hub_gives_what_the_definition_gives_and_its_code_is_not_run(tmp_path: Path, kind: str) -> None:
+    weights = dict(meanings(classes=kind == "videomae_v2")[kind])
+    wrapped = {f"model.{name}": value for name, value in weights.items() if not name.startswith("head.")}
+    save_file(wrapped, tmp_path / "model.safetensors")
+    config = {
+        "model_type": "VideoMAEv2_Base",
+        "auto_map": {"AutoModel": "modeling_videomaev2.VideoMAEv2", "AutoConfig": "modeling_config.VideoMAEv2Config"},
+        "model_config": {"embed_dim": files.DIM, "num_classes": 0},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "modeling_videomaev2.py").write_text("raise SystemExit('this code ran')\n")
+    video = film(FRAMES[kind])
+    wanted = files.states(video, weights)
+    if kind == "internvideo2":
+        wanted = wanted[:, 1:]
+    elif "norm.weight" in weights:
+        wanted = files.normed(wanted, weights, "norm", 1e-6)
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        encoder = load(path, heads=HEADS)
+        assert encoder.kind == kind and not hasattr(encoder, "own_head")
+        assert same(encoder(video).tokens.flatten(1, 2), wanted, 1e-5)
+
+
+def test_a_folder_of_no_known_kind_is_refused_as_before(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "videomae2", "auto_map": {}}))
+    save_file({"model.blocks.0.attn.qkv.weight": files.drawn(6, 2)}, tmp_path / "model.safetensors")
+    assert "no encoder family reads model_type 'videomae2'. Did you mean 'videomae'?" in refusal(tmp_path)
+    for kind in (["videomae"], {"a": 1}, 3):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        assert f"no encoder family reads model_type {str(kind)!r}." in refusal(tmp_path)

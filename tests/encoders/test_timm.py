@@ -218,6 +218,6 @@ def real() -> Any:
         return importlib.import_module("timm")
     except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
         pytest.skip(
-            f"timm does not import here ({error}); it needs a torchvision built for this torch, which `make test` does "
-            "not install: pip install 'video-evalkit[timm]'"
+            f"timm does not import here ({error}); `make test` runs this in build/libraries, where it does: "
+            "pip install 'video-evalkit[timm]'"
         )

@@ -23,14 +23,16 @@ from evalkit.features.sources import resolve_views
 from evalkit.studies import cards, verify
 from evalkit.weights import presets
 
-ALL = {name: cards.read(name) for name in cards.cards()}
+ALL = {card.name: card for card in cards.every()}
 # Training and test videos as they are published, not counting what had vanished when a paper fetched them.
 VIDEOS = {
     "kinetics400": (246_534, 19_906),
     "moments_in_time": (802_264, 33_900),
     "ssv2": (168_913, 24_777),
+    "ssv2_mc": (0, 24_777),
     "diving48": (15_027, 1_970),
     "charades": (7_811, 1_863),
+    "epic_kitchens_anticipation": (67_217, 9_668),  # of which the few are left out that have an action of their own
     "msrvtt": (0, 1_000),
     "vatex": (0, 6_000),
     "activitynet": (0, 4_917),
@@ -43,14 +45,14 @@ VIDEOS = {
 @functools.cache
 def configured(name: str) -> Config:
     card = ALL[name]
-    return resolve("run", verify.line(card, ["data.root=x", *(f"{key}=x" for key in card.files)]))
+    return resolve("run", verify.line(card, ["data.root=x", *card.file_words]))
 
 
 def protocol(config: Config) -> dict[str, Any]:
     """The fields of the task that its protocol prescribes; of a task without one, its uniform views."""
-    task = config.options.task
-    if task in protocols.VIDEOGLUE:
-        return protocols.prescribed(config.data.get("protocol", "videoglue"), task)
+    task, name = config.options.task, config.data.get("protocol", "videoglue")
+    if task in (protocols.VJEPA2 if name == "vjepa2" else protocols.VIDEOGLUE):
+        return protocols.prescribed(name, task)
     return {"views": Views("uniform"), "adapter": ""}
 
 
@@ -149,10 +151,33 @@ row: V-JEPA 2 L
         ("expected:", "expect:", "unknown key 'expect'. Known: run, expected"),
         ("row: V-JEPA 2 L\n", "", "the key 'row' is missing"),
         ("ckpt=vjepa2_large", "vjepa2_large", "run: expected words key=value, got 'vjepa2_large'"),
-        ("ckpt=vjepa2_large", "ckpt=vjepa3", "encoder: no preset named 'vjepa3'"),
+        ("ckpt=vjepa2_large", "ckpt=vjepa3", "encoder: no preset named 'vjepa3'."),
         ("vjepa2-code", "memory", "source: 'memory' is not one of longvivit, "),
-        ("{top1: 73.7}", "{top1: many}", "could not convert string to float: 'many'"),
-        ("{top1: 73.7}", "73.7", "'float' object has no attribute 'items'"),
+        ("{top1: 73.7}", "{top1: many}", "expected: 'many' is no number from 0 on"),
+        ("{top1: 73.7}", "{top1: .nan}", "expected: nan is no number from 0 on"),
+        ("{top1: 73.7}", "73.7", "expected: wanted names with values, {name: value}, got 73.7"),
+        (
+            "{top1: 73.7}",
+            "{top1: 73.8}",
+            "expected: top1 73.8 is not what leaderboard/published.csv has of V-JEPA 2 L on ssv2: top1 73.7",
+        ),
+        (
+            "V-JEPA 2 L",
+            "V-JEPA 2 XL",
+            "row: vjepa2-code has no model 'V-JEPA 2 XL' in leaderboard/pub",
+        ),
+        ("task=ssv2 ", "", "run: it names no task: add task=NAME"),
+        ("ckpt=vjepa2_large", "", "run: it names no ckpt: add ckpt=NAME"),
+        ("task=ssv2 ckpt=vjepa2_large", "[1]", "run: expected words key=value, got '[1]'"),
+        ("row:", "tolerance: -1\nrow:", "tolerance: -1 is no number from 0 on"),
+        ("row:", "tolerance: half a point\nrow:", "tolerance: 'half a point' is no number from 0 on"),
+        ("row:", "clips: many\nrow:", "clips: 'many' is no number from 0 on"),
+        ("row:", "parameters: true\nrow:", "parameters: True is no number from 0 on"),
+        ("row:", "files: x.pt\nrow:", "files: wanted names with values, {name: value}, got 'x.pt'"),
+        ("row:", "files: {probe: x}\nrow:", "files: 'probe' is no key of the line, such as adapter.probe"),
+        ("# A test.", "- a list", "while parsing"),
+        ("task=ssv2", "task='ssv2", "run: No closing quotation"),
+        ("vjepa2-code", "[vjepa2-code]", "source: ['vjepa2-code'] is not one of longvivit, "),
         ("# A test.", "a: [", "while parsing"),
     ],
 )

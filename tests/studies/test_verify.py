@@ -96,6 +96,9 @@ def test_a_word_that_would_change_what_is_verified_is_refused(word: str) -> None
     with pytest.raises(UserError) as caught:
         verify.line(CARD, [word])
     assert f"{word.partition('=')[0]}= would change what is verified; evalkit run takes it" in str(caught.value)
+    for wrong, near in (("data.rot", "data.root"), ("adapter.prob", "adapter.probe")):
+        with pytest.raises(UserError, match=f"verify {CARD.name}: unknown key '{wrong}'. Did you mean '{near}'"):
+            verify.line(CARD, [f"{wrong}=x"])
     with pytest.raises(UserError, match="given twice"):
         verify.line(CARD, ["seed=1", "seed=1"])
     taken = ["data.root=x", "ckpt=here.pt", "adapter.probe=p.pt", "precision=bf16", "encoder.heads=16", "out=o"]
@@ -153,6 +156,26 @@ def test_the_line_is_run_and_its_result_judged(
     assert {"clip.frames=8", "clip.size=112"} < set(probed) and "clip.size=112" not in trained
     assert "adapter.epochs=1" not in verify.line(MSRVTT, ["mini=true"])
     assert "clip.size=64" in verify.line(MSRVTT, ["mini=true", "clip.size=64"])  # which verifies nothing
+
+
+def test_a_miniature_with_a_checkpoint_keeps_how_it_is_read() -> None:
+    card = cards.read("vjepa2_large_epic_kitchens_anticipation")
+    assert "encoder.ahead=4" in verify.line(card, ["mini=true", "ckpt=tiny.pt", "adapter.probe=p.pt"])
+    assert "encoder.ahead=4" not in verify.line(card, ["mini=true"])
+    assert "encoder.ahead=4" in verify.line(card, ["ckpt=vitl.pt", "adapter.probe=p.pt"])
+
+
+def test_each_of_several_files_that_one_key_takes_is_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "vision.bin").touch()
+    words = [f"data.root={tmp_path}", f"encoder.parts=[{tmp_path}/vision.bin,{tmp_path}/text.pt]"]
+    assert main(["verify", "internvideo2_clip_small_kinetics600", *words]) == 2
+    message = capsys.readouterr().err
+    assert f"missing: encoder.parts={tmp_path}/text.pt, no such file, published at https://hugg" in message
+    assert "; encoder.tokenizer=FILE, published at " in message and "; ckpt=FILE, published at " in message
+    assert main(["verify", "internvideo2_clip_small_kinetics600", f"data.root={tmp_path}"]) == 2
+    assert "missing: encoder.parts=[FILE,FILE], published at https://hugg" in capsys.readouterr().err
 
 
 def test_a_card_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,8 +155,9 @@ def test_the_real_charades_rows_give_the_targets_that_its_scorer_was_given(real_
     task = make("charades", real_charades)
     with np.load(ANNOTATIONS.parent / "expected" / "charades" / "expected_test200.npz") as arrays:
         ids, truth = arrays["ids"].tolist(), arrays["gt"]
-    assert [example.id for example in task.test] == ids
-    assert [example.target for example in task.test] == [tuple(np.flatnonzero(row).tolist()) for row in truth]
+    expected = list(zip(ids, [tuple(np.flatnonzero(row).tolist()) for row in truth], strict=True))
+    for same in (task, make("charades_mc", real_charades)):
+        assert [(example.id, example.target) for example in same.test] == expected
     assert sum(not example.target for example in task.test) == 8
 
 

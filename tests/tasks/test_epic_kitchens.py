@@ -63,7 +63,25 @@ def test_a_clip_ends_a_second_before_the_start_or_before_the_end(
     assert task.views == Views("fps", 32, fps=8.0, resize="crop") and task.score is class_mean_recall5
     names = ("verb3 noun2", "verb3 noun299", "verb96 noun2")
     assert task.classes == (names if protocol == "official" else names[1:])
+    assert task.version == (1 if protocol == "official" else 2)
+    assert [task.classes[e.target] for e in task.train] == ["verb3 noun299", "verb96 noun2"]
     assert task.sizes.get("test") == (9_668 if protocol == "official" else None)
+
+
+def test_classes_of_vjepa2_have_the_order_of_its_released_classifiers(tmp_path: Path) -> None:
+    file = epic_kitchens(tmp_path) / "EPIC_100_train.csv"
+    pairs = [(3, 299), (96, 2), (3, 2), (0, 0), (1, 1), (2, 5), (10, 20), (4, 7), (0, 11)]
+    rows = [row(str(i), "00:00:10.50", "00:00:13.00", verb, noun) for i, (verb, noun) in enumerate([*pairs, *pairs])]
+    write(tmp_path, {file.name: [HEADER, *rows]})
+    task = make("epic_kitchens_anticipation", tmp_path, protocol="vjepa2")
+    # What the authors' `set([(v, n) for v, n in zip(...)])` gives, whatever the names are.
+    order = [(0, 0), (1, 1), (10, 20), (3, 299), (3, 2), (2, 5), (96, 2), (4, 7), (0, 11)]
+    nouns = {7: "verb7"}
+    assert task.classes == tuple(f"verb{verb} {nouns.get(noun, f'noun{noun}')}" for verb, noun in order)
+    assert [e.target for e in task.train[: len(pairs)]] == [order.index(pair) for pair in pairs]
+    assert task.settings["test_classes"] is True
+    verbs = make("epic_kitchens_anticipation", tmp_path, protocol="vjepa2", what="verb")
+    assert verbs.classes == tuple(f"verb{number}" for number in sorted({verb for verb, _ in pairs}))
 
 
 def test_verbs_and_nouns_are_anticipated_by_themselves(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
     if names == ["list"]:
         if given:
             raise UserError(f"verify list takes no words, got {given[0]!r}")
-        print(columns(cards.table([cards.read(name) for name in cards.cards()])))
+        print(columns(cards.table(cards.every())))
         print(LEGEND)
         return 0
     card = cards.read(names[0])
@@ -44,7 +44,7 @@ def main(words: list[str]) -> int:
 def describe(card: cards.Card) -> str:
     """A card in words."""
     words = [f"{key}={value}" for key, value in card.run.items()]
-    line = shlex.join(["evalkit", "run", *words, "data.root=FOLDER", *(f"{key}=FILE" for key in card.files)])
+    line = shlex.join(["evalkit", "run", *words, "data.root=FOLDER", *card.file_words])
     numbers = ", ".join(f"{metric} {value:g}" for metric, value in card.expected.items())
     tolerance = "the interval of the score" if card.tolerance is None else f"{card.tolerance:g} points"
     preset = card.preset
@@ -54,7 +54,7 @@ def describe(card: cards.Card) -> str:
     )
     if card.trained_on:
         lines.append(f"trained on {in_words(card.trained_on)}")
-    lines += [f"file       {key}= {place}" for key, place in card.files.items()]
+    lines += [f"file       {key}= {place}" for key, places in card.files.items() for place in places]
     if card.minutes is not None:
         lines.append(f"computes   {card.clips:,} clips of {card.gflops:,.0f} GFLOP")
     return "\n".join(lines)

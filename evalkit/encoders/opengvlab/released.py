@@ -27,7 +27,7 @@ from evalkit.weights import checkpoint
 from evalkit.weights.checkpoint import Weights
 from evalkit.weights.huggingface import IMAGENET
 
-SUFFIXES = (".pth", ".pt", ".bin")
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 HEADS = {(384, 12): 6, (768, 12): 12, (1024, 24): 16, (1280, 32): 16, (1408, 40): 16, (3200, 48): 25}  # by width, depth
 # Layers of the text towers by kind and width; of BERT those that see the text alone.
 TEXT_DEPTHS = {("bert", 768): 9, ("bert", 1024): 19, ("mobileclip", 512): 12, ("llama", 4096): 32}
@@ -124,7 +124,9 @@ def _canonical(weights: Mapping[str, Tensor]) -> Weights:
             if name.startswith("transformer.") or name == "text_projection"
         }
     else:
-        named = {_VISION + re.sub(r"^(encoder|backbone)\.", "", name): value for name, value in weights.items()}
+        named = {
+            _VISION + re.sub(r"^(model\.)?((encoder|backbone)\.)?", "", name): value for name, value in weights.items()
+        }
     layer = rf"{_TEXT}bert\.encoder\.layer\.(\d+)\."
     of_videos = [int(match[1]) for name in named if (match := re.match(rf"{layer}crossattention\.", name))]
     deepest = min(of_videos, default=math.inf)

@@ -17,19 +17,21 @@ for still images is left out: a frame is shown as a video, twice.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, Loading
 from evalkit.encoders._tubelets import cover, last_states, states_of
+from evalkit.encoders.vjepa2 import names
 from evalkit.encoders.vjepa2 import positions as vjepa_positions
+from evalkit.encoders.vjepa2 import predictor as vjepa_predictor
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface, own_head, peft_adapters
 from evalkit.weights.huggingface import IMAGENET, Weights
@@ -37,6 +39,7 @@ from evalkit.weights.huggingface import IMAGENET, Weights
 logger = logging.getLogger("evalkit")
 
 MODEL_TYPES = ("vjepa2",)
+LOADING = ("ahead",)  # of `evalkit.api.Loading`, what a folder takes
 SUFFIXES = (".pt", ".pth", ".ckpt", ".tar")
 HEADS = {(1024, 24): 16, (1280, 32): 16, (1408, 40): 22}  # of the published V-JEPA 2, by width and depth
 SIZES_1 = {(1024, 24): (224,), (1280, 32): (224, 384)}  # pixels of the published V-JEPA 1, whose heads are as many
@@ -46,7 +49,8 @@ NORMED_2_1 = {12: (2, 5, 8, 11), 24: (5, 11, 17, 23), 40: (9, 19, 29, 39), 48: (
 SIDES_2_1 = {14: 252 // 14, 16: 256 // 16}  # patches of the square that it was trained on first, by their size
 FIRST = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
 SHARE = 224 / 256  # of the shorter side: the authors' evaluations and transformers scale that of 256 pixels to 292
-_LEFT_OUT = r"(vjepa2\.)?predictor\.|(pooler|classifier)\."
+_LEFT_OUT = r"(pooler|classifier)\."
+_PREDICTOR = r"(vjepa2\.)?predictor\.|"
 _ROW = 4096  # no video has so many patches in a row
 
 
@@ -63,6 +67,7 @@ class VJEPA2(nn.Module):
         positions: of V-JEPA 1, the table (T', S, S, D) that is added to the tokens in place of rotations; it is
             interpolated for other numbers of frames and other sizes, as in the authors' code.
         dense: it is V-JEPA 2.1. Layers that are named are those with a norm of their own then.
+        predictor: of V-JEPA 2; the tokens that it gives of a later time step are the last, tokens (B, T / 2 + 1, S, D).
 
     Raises:
         ValueError: V-JEPA 2.1 has no such depth or patch.
@@ -71,7 +76,13 @@ class VJEPA2(nn.Module):
     positions: Tensor | None
 
     def __init__(
-        self, clip: Clip, model: Any, config: Any, positions: Tensor | None = None, dense: bool = False
+        self,
+        clip: Clip,
+        model: Any,
+        config: Any,
+        positions: Tensor | None = None,
+        dense: bool = False,
+        predictor: vjepa_predictor.Predictor | None = None,
     ) -> None:
         super().__init__()
         self.clip, self.model, self.dim, self.named_layers = clip, model, config.hidden_size, len(model.layer)
@@ -86,6 +97,9 @@ class VJEPA2(nn.Module):
                 )
             self.video_embedding = nn.Parameter(torch.zeros(1, 1, self.dim))
             self.norms = nn.ModuleList(nn.LayerNorm(self.dim, config.layer_norm_eps) for _ in NORMED_2_1[depth][:-1])
+        self.predictor = predictor
+        for block in predictor.model.layer if predictor else ():
+            block.attention.grid_size = _ROW
         for block in model.layer:
             block.attention.grid_size = _ROW  # its own is the square that the model was trained on
             if positions is not None:
@@ -105,8 +119,7 @@ class VJEPA2(nn.Module):
             x = x + vjepa_positions.resized(self.positions, grid)
         if self.dense:
             x = x + self.video_embedding
-        time, row, column = torch.meshgrid(*(torch.arange(n, device=x.device) for n in grid), indexing="ij")
-        places = ((time * _ROW + row) * _ROW + column).reshape(1, -1)  # which the blocks take apart again
+        places = _places(torch.arange(grid[0], device=x.device), grid)
         if isinstance(layers, tuple):
             inner, last = states_of(self.model.layer, x, layers, places)
             norms = [self._norm(number) for number in (*layers, len(self.model.layer) - 1)]
@@ -115,6 +128,11 @@ class VJEPA2(nn.Module):
             states = last_states(self.model.layer, x, layers, places)
             states[-1] = self.model.layernorm(states[-1])
         tokens = tuple(state.reshape(len(video), grid[0], -1, self.dim) for state in states)
+        if self.predictor is not None:
+            if layers != 1:
+                raise UserError("encoder.ahead= gives a time step of the last layer alone: leave adapter.layers= out")
+            later = _places(torch.tensor([grid[0] + self.predictor.ahead], device=x.device), grid)
+            tokens = (torch.cat([tokens[0], self.predictor(tokens[0], places, later)], 1),)
         kept = tokens[:-1] if isinstance(layers, tuple) else tokens if layers > 1 else ()
         return EncoderOutput(tokens[-1], tokens[-1].mean((1, 2)), kept)
 
@@ -129,6 +147,13 @@ class VJEPA2(nn.Module):
         return self.norms[NORMED_2_1[depth].index(number)]
 
 
+def _places(times: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Positions (1, T' x S) of the tokens at these times, as numbers that the blocks take apart again."""
+    rows, columns = (torch.arange(n, device=times.device) for n in grid[1:])
+    time, row, column = torch.meshgrid(times, rows, columns, indexing="ij")
+    return ((time * _ROW + row) * _ROW + column).reshape(1, -1)
+
+
 def encoder(
     clip: Clip,
     tokenizer: Path | None = None,
@@ -136,6 +161,7 @@ def encoder(
     model_type: str = "vjepa2",
     positions: Literal["rotary", "sincos", "sincos_uniform"] = "rotary",
     dense: bool = False,
+    ahead: Annotated[int, Ge(0)] = 0,
     **config: Any,
 ) -> VJEPA2:
     """V-JEPA 2's encoder with random weights, or V-JEPA 1's or 2.1's.
@@ -146,19 +172,24 @@ def encoder(
         model_type: vjepa2, the only one.
         positions: rotary is V-JEPA 2, sincos_uniform V-JEPA 1 as published, sincos as its code has it by default.
         dense: V-JEPA 2.1, which was trained on dense features, too.
+        ahead: its predictor gives the tokens of a time step, too, so many after the clip's end; 0: it is left out.
         config: transformers' own names and values; the rest is the family's default.
 
     Raises:
-        TypeError, ValueError: there is no such name, or transformers does not take the value.
+        TypeError, ValueError: there is no such name, or transformers does not take the value; or it is V-JEPA 1 or 2.1,
+            with a predictor.
     """
     if model_type not in MODEL_TYPES:
         raise ValueError(f"model_type={model_type!r}: wanted vjepa2")
+    if ahead and (dense or positions != "rotary"):
+        raise ValueError(f"ahead={ahead}: wanted V-JEPA 2, of which alone the predictor is read")
     made = huggingface.make_config(model_type, config)
     table = None
     if positions != "rotary":
         times, side = made.frames_per_clip // made.tubelet_size, made.crop_size // made.patch_size
         table = vjepa_positions.table(positions, made.hidden_size, times, side)
-    return VJEPA2(clip, _encoder_class()(made).encoder, made, table, dense)
+    model = _model_class(ahead > 0)(made)
+    return VJEPA2(clip, model.encoder, made, table, dense, _predictor(model, ahead))
 
 
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
@@ -179,15 +210,17 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
     default = replace(IMAGENET, frames=config.frames_per_clip, size=config.crop_size, share=SHARE)
     # Its processor scales the shorter side so, and cuts, whatever size the file states.
     clip = replace(huggingface.read_clip(path, default), resize="crop", share=SHARE, center="below")
-    module = VJEPA2(clip, huggingface.load(_encoder_class(), path, _LEFT_OUT, weights).encoder, config)
+    left_out = _LEFT_OUT if loading.ahead else _PREDICTOR + _LEFT_OUT
+    model = huggingface.load(_model_class(loading.ahead > 0), path, left_out, weights)
+    module = VJEPA2(clip, model.encoder, config, predictor=_predictor(model, loading.ahead))
     if weights is None:
         own_head.attach(module, path, "VJEPA2ForVideoClassification")
     return module
 
 
-def _encoder_class() -> Any:
-    """Transformers' model class without the predictor, which is never run here."""
-    from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder, VJEPA2PreTrainedModel
+def _model_class(whole: bool) -> Any:
+    """Transformers' model class, with or without the predictor."""
+    from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder, VJEPA2Model, VJEPA2PreTrainedModel
 
     class VJEPA2EncoderModel(VJEPA2PreTrainedModel):  # type: ignore[no-untyped-call]
         def __init__(self, config: Any) -> None:
@@ -195,7 +228,11 @@ def _encoder_class() -> Any:
             self.encoder = VJEPA2Encoder(config)
             self.post_init()  # type: ignore[no-untyped-call]
 
-    return VJEPA2EncoderModel
+    return VJEPA2Model if whole else VJEPA2EncoderModel
+
+
+def _predictor(model: Any, ahead: int) -> vjepa_predictor.Predictor | None:
+    return vjepa_predictor.Predictor(model.predictor, ahead) if ahead else None
 
 
 def _from_file(path: Path, loading: Loading) -> VJEPA2:
@@ -221,12 +258,17 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
         raise UserError(
             f"{path} is {depth} layers deep and has patches of {size_of_patch} pixels, as no V-JEPA 2.1 has"
         )
+    if dense and loading.ahead:
+        raise UserError(f"encoder.ahead={loading.ahead}: {path} is V-JEPA 2.1, which takes none: leave it out")
+    predicting = names.stripped(predictor) if loading.ahead else {}
     size = 384 if dense or "384" in path.name else 256
     clip = replace(IMAGENET, frames=64, size=size, share=SHARE)
     with torch.device("meta"):  # a billion random numbers would only be overwritten
         module = encoder(
             clip,
             dense=dense,
+            ahead=loading.ahead,
+            **(vjepa_predictor.sizes(predicting, path) if loading.ahead else {}),
             crop_size=size,
             frames_per_clip=64,
             patch_size=size_of_patch,
@@ -237,7 +279,8 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
             mlp_ratio=(len(first) + 0.5) / dim,  # transformers cuts width times ratio to a whole number
             qkv_bias="blocks.0.attn.qkv.bias" in weights,
         )
-    renamed = _renamed(weights)
+    renamed = names.of_encoder(weights)
+    renamed |= {f"predictor.model.{name}": value for name, value in names.of_predictor(predicting).items()}
     places = {name.removeprefix("model."): name for name in module.state_dict()}
     checkpoint.check_names({name: module.state_dict()[place] for name, place in places.items()}, renamed, path)
     checkpoint.check_finite(renamed, path)
@@ -250,6 +293,8 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     module.load_state_dict({places[name]: value for name, value in renamed.items()})
     if positions is None:
         return module
+    if loading.ahead:
+        raise UserError(f"encoder.ahead={loading.ahead}: {path} is V-JEPA 1, which takes none: leave it out")
     if not loading.heads and (dim, depth) not in SIZES_1:
         raise UserError(checkpoint.heads_not_known(path, dim, depth, SIZES_1))
     frames, side = positions.shape[0] * depth_of_tubelet, positions.shape[1] * size_of_patch
@@ -315,10 +360,10 @@ def _positions(
     return None
 
 
-def _read_weights(path: Path, loading: Loading) -> tuple[checkpoint.Weights, Collection[str]]:
-    """The encoder's weights, by the authors' names, from their training state or alone; names of the predictor's."""
+def _read_weights(path: Path, loading: Loading) -> tuple[checkpoint.Weights, dict[str, Tensor]]:
+    """The encoder's weights, by the authors' names, from their training state or alone; and the predictor's."""
     if loading.prefix:
-        return checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust), ()
+        return checkpoint.read_weights(path, prefix=loading.prefix, trust=loading.trust), {}
     state = checkpoint.read_pickle(path, trust=loading.trust)
     sets = checkpoint.weight_sets(state)
     if not sets:
@@ -331,32 +376,9 @@ def _read_weights(path: Path, loading: Loading) -> tuple[checkpoint.Weights, Col
         weights = checkpoint.Weights(checkpoint.choose_set(sets, path))
     else:
         weights = checkpoint.Weights(sets[part])
-        if others := sorted(sets.keys() - {part}):
+        if others := sorted(sets.keys() - {part, "predictor" if loading.ahead else part}):
             weights.prefix = f"{part}."
             logger.info(f"{path}: took {part}, and not {', '.join(others)}")
     peft_adapters.refuse_names(weights, path)
-    # What training in parallel, compiling and the authors' wrapper put before the names.
-    named = {re.sub(r"^((module|_orig_mod)\.)*(backbone\.)?", "", name): value for name, value in weights.items()}
+    named = names.stripped(weights)
     return (checkpoint.Weights(named) if FIRST[0] in named else weights), sets.get("predictor", {})
-
-
-def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights to transformers' names, with queries, keys and values apart."""
-    changes = {"patch_embed.": "embeddings.patch_embeddings.", "blocks.": "layer.", "norm.": "layernorm."}
-    if "video_mod_embed" in weights:
-        changes |= {"video_mod_embed": "video_embedding", "norms_block.3.": "layernorm.", "norms_block.": "norms."}
-    renamed: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        # The positions are read apart; of V-JEPA 2.1 what still images pass through is left out.
-        if name == "pos_embed" or (
-            "video_mod_embed" in weights and re.match(r"patch_embed_img\.|img_mod_embed$", name)
-        ):
-            continue
-        start = next((old for old in changes if name.startswith(old)), "")
-        new = (changes.get(start, "") + name.removeprefix(start)).replace(".attn.", ".attention.")
-        if ".qkv." in new and len(value) % 3 == 0:
-            parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
-            renamed |= {new.replace(".qkv.", f".{part}."): piece for part, piece in parts}
-        else:
-            renamed[new] = value
-    return renamed
