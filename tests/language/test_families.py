@@ -112,7 +112,7 @@ def test_texts_longer_than_attention_windows_are_read_the_same_with_a_cache(kind
 @pytest.mark.parametrize("kind", ["moshi", "llama"])
 def test_a_model_whose_cache_forgets_what_its_layers_see_reads_what_is_in_its_window(kind: str, lm: Path) -> None:
     model, tokenizer = tiny(kind, sliding_window=24), _tokenizer(lm)
-    model.generation_config = GenerationConfig()
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # as a loaded one's is
     reader = LanguageModel(model, tokenizer).eval()
     assert (reader.traits.window, model.config.sliding_window) == (24, 24)
     prompt, options = "What happens with the ring?", ("it grows", "it turns green")
