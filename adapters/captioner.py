@@ -111,9 +111,12 @@ class Captioner(Trained):
         if not self.vocabulary:
             return [self._said(text) for text in self.reader.generate(prompts, tokens, self.beams, self.max_tokens)]
         assert isinstance(self.reader, LanguageModel)
-        likelihood = self.reader.next_token_logprobs(prompts, tokens)[:, list(self.vocabulary.values())]
-        answers = list(self.vocabulary)
-        return [likeliest(row, answers, {"log_likelihood": round(max(row), 5)}) for row in likelihood.tolist()]
+        logprobs, failures = self.reader.next_token_logprobs(prompts, tokens)
+        rows = logprobs[:, list(self.vocabulary.values())].tolist()
+        return [
+            likeliest(row, list(self.vocabulary), {"log_likelihood": round(max(row), 5)}, [failure])
+            for row, failure in zip(rows, failures, strict=True)
+        ]
 
     def _said(self, generated: Generated) -> Prediction:
         """What the model said, up to where it goes on to something else."""

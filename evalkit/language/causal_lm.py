@@ -170,6 +170,7 @@ class LanguageModel(nn.Module):
 
     forward = loss
 
+    @torch.no_grad()
     def generate(
         self, prompts: Sequence[str], tokens: Tensor | None = None, beams: int = 1, most: int = 32
     ) -> list[Generated]:
@@ -220,20 +221,25 @@ class LanguageModel(nn.Module):
                 texts[i] = Generated(None, failure=NO_TEXT) if bad else Generated(text, length < len(ids))
         return texts
 
-    def next_token_logprobs(self, prompts: Sequence[str], tokens: Tensor | None = None) -> Tensor:
+    @torch.no_grad()
+    def next_token_logprobs(self, prompts: Sequence[str], tokens: Tensor | None = None) -> tuple[Tensor, list[str]]:
         """Log-probabilities of the token after each prompt (B, vocabulary), float32; arguments as `generate`.
 
-        NaN after a prompt that is longer than the model reads.
+        NaN after a prompt that is longer than the model reads, with the reason; the others' reasons are empty.
         """
-        rows = [self.words.weight.new_full([self.words.num_embeddings], math.nan, dtype=torch.float32)] * len(prompts)
+        rows: dict[int, Tensor] = {}
+        failures = [""] * len(prompts)
         for group, inputs in self._equal_lengths(prompts, tokens):
-            if self._too_long(inputs["attention_mask"].shape[1], tokens is not None):
+            if failure := self._too_long(inputs["attention_mask"].shape[1], tokens is not None):
+                for i in group:
+                    failures[i] = failure
                 continue
             at = torch.arange(len(group), device=self.words.weight.device)
             logits = self._logits(inputs, at, torch.full_like(at, inputs["attention_mask"].shape[1] - 1))
-            for i, row in zip(group, logits.log_softmax(-1), strict=True):
-                rows[i] = row
-        return torch.stack(rows)
+            rows |= zip(group, logits.log_softmax(-1), strict=True)
+        some = next(iter(rows.values()), self.words.weight[:, 0].float())
+        unread = torch.full_like(some, math.nan)
+        return torch.stack([rows.get(i, unread) for i in range(len(prompts))]), failures
 
     def visual_tokens(self, tokens: Tensor | None) -> Tensor | None:
         """Visual tokens (B, P, W) that are joined with the words: here those given, of the word embeddings' width."""
@@ -367,7 +373,8 @@ class LanguageModel(nn.Module):
     def _too_long(self, length: int, with_video: bool) -> str:
         """Why the model does not read so many tokens; empty where it does."""
         config: Any = self.lm.config
-        most = getattr(config.get_text_config(), "max_position_embeddings", None) or length
+        limits = (getattr(config.get_text_config(), "max_position_embeddings", None), self.traits.window)
+        most = min((limit for limit in limits if limit), default=length)
         if length <= most:
             return ""
         what, fewer = ("video, prompt", "fewer adapter.latents, ") if with_video else ("prompt", "")

@@ -18,6 +18,9 @@ from evalkit.errors import UserError, one_line
 
 LENGTH = 7  # tokens of the sequences that are read
 SHARED = 4  # of these, those that the cache holds
+SHORT = 3  # tokens of an attention window that is shorter than what the cache holds
+# What configurations and layers call the tokens that a layer attends to.
+WINDOWS = ("sliding_window", "sliding_window_size", "attention_window_size", "attention_chunk_size")
 
 
 class Traits(NamedTuple):
@@ -27,12 +30,15 @@ class Traits(NamedTuple):
         embeddings: it reads `inputs_embeds` as the words that they are of; without, join=prefix is impossible.
         cache: several texts go on from one cached context, as if each was read with it from the start.
         rows: the last layer is computed at chosen positions alone, with the same logits.
+        window: the most tokens that it is given, where it reads what is beyond its attention window otherwise with a
+            cache than without; else None.
         findings: what the record of a run shows of it.
     """
 
     embeddings: bool
     cache: bool
     rows: bool
+    window: int | None
     findings: tuple[Finding, ...]
 
 
@@ -108,7 +114,8 @@ def examine(lm: nn.Module) -> Traits:
         except Exception:  # whatever a model raises of what it does not take
             return float("inf")
 
-    padded = differs(lambda: _padded(lm, ids), logits.new_zeros(()))
+    zero = logits.new_zeros(())
+    padded = differs(lambda: _padded(lm, ids), zero)
     if max(tolerance, 1e-2) < padded < math.inf:  # ProphetNet's moves by 3e-3; infinite where it does not read so much
         raise UserError(
             f"{type(lm).__name__} reads a text otherwise where a batch pads it: its logits move by {padded:.1%} of "
@@ -129,7 +136,38 @@ def examine(lm: nn.Module) -> Traits:
     for name, (same, other) in words.items():
         shown = f"logits {same if can[name] else other} (by {off[name]:.1e} of their standard deviation)"
         findings.append(Finding(name, "ok" if can[name] else "unknown", shown))
-    return Traits(can["inputs_embeds"], can["cache"], can["rows"], tuple(findings))
+    window = None
+    with _short_windows(lm) as shortest:
+        if shortest and can["cache"]:
+            beyond = differs(lambda: _continued(lm, ids) - _read(lm, input_ids=ids)[[0, 0, 1], SHARED:], zero)
+            window = shortest if tolerance < beyond < math.inf else None
+            same = f"differ with a cache: texts of more than {shortest:,} tokens fail" if window else "are the same"
+            shown = f"logits beyond an attention window {same} (by {beyond:.1e} of their standard deviation)"
+            findings.append(Finding("window", "unknown" if window else "ok", shown))
+    return Traits(can["inputs_embeds"], can["cache"], can["rows"], window, tuple(findings))
+
+
+@contextmanager
+def _short_windows(lm: nn.Module) -> Iterator[int]:
+    """Within the block, attention windows are of SHORT tokens; yields the shortest as it was before, 0 without any.
+
+    A text that is longer than the windows of real models, of 128 to 8,192 tokens, would take too long to read.
+    """
+    parts = [part for module in lm.modules() for part in (module, getattr(module, "config", None))]
+    settings = {id(part): vars(part) for part in parts if hasattr(part, "__dict__")}
+    windows = [
+        (values, name, size)
+        for values in settings.values()
+        for name in WINDOWS
+        if type(size := values.get(name)) is int and size > 0
+    ]
+    try:
+        for values, name, size in windows:
+            values[name] = min(size, SHORT)
+        yield min((size for *_, size in windows), default=0)
+    finally:
+        for values, name, size in windows:
+            values[name] = size
 
 
 def _tokens(lm: nn.Module) -> Tensor:

@@ -26,7 +26,7 @@ SIZES = {
     r"(num_experts|n_routed_experts|num_local_experts|moe_num_experts|num_routed_experts)": 4,
     r"(num_experts_per_tok|top_k_experts|moe_k|moe_top_k)": 2,
     r"(max_position_embeddings|n_positions|n_ctx|max_seq_len|seq_length)": 128,
-    r"(sliding_window|attention_window_size|window_size)": 8,
+    r"(sliding_window|sliding_window_size|attention_window_size|attention_chunk_size|window_size)": 8,
     r"(mamba_d_ssm|mamba_chunk_size|chunk_size)": 64,
     r"(mamba_n_heads|mamba_num_heads|n_mamba_heads)": 8,
     r"(pad|bos|eos|decoder_start)_token_id": 1,
@@ -102,13 +102,21 @@ def tiny(kind: str, **settings: Any) -> Any:
 
 
 def _shrunken(config: Any) -> dict[str, Any]:
+    """Smaller sizes, and windows of attention in one of two layers where the family knows them."""
     values: dict[str, Any] = {}
-    for name, value in config.to_dict().items():
+    settings = config.to_dict()
+    for name, value in settings.items():
         if isinstance(value, dict) and hasattr(part := getattr(config, name, None), "to_dict"):
             values[name] = _shrunken(part)
         elif name in ("layer_types", "mlp_layer_types", "layers_block_type") and isinstance(value, list):
             others = [kind for kind in value if kind != value[0]]
+            if not others and name == "layer_types" and "use_sliding_window" in settings:
+                others = ["sliding_attention"]
             values[name] = [value[0], others[0] if others else value[0]]
+        elif name == "use_sliding_window":
+            values[name] = True
+        elif name == "sliding_window" and not value:
+            values[name] = 8
         elif isinstance(value, int) and not isinstance(value, bool):
             small = next((small for pattern, small in SIZES.items() if re.fullmatch(pattern, name)), value)
             if value > small:
@@ -120,7 +128,7 @@ class Conformance(NamedTuple):
     """How a family does with one join.
 
     Attributes:
-        refusal: why it is not used so; empty where it is.
+        refusal: why it is not used so, or not for so long texts; empty where it is.
         reference: largest difference of a log-likelihood from that of a whole sequence, alone and without a cache.
         batch: largest difference from that of one text at a time.
         seen: smallest change that the video makes.
@@ -175,7 +183,10 @@ def _measured(reader: LanguageModel, tokens: Tensor | None) -> Conformance:
     def of(video: int) -> Tensor | None:
         return None if tokens is None else tokens[video : video + 1]
 
-    together = [likelihood.logprob for likelihood in reader.loglikelihoods(ASKED, tokens)]
+    likelihoods = reader.loglikelihoods(ASKED, tokens)
+    if failures := [likelihood.failure for likelihood in likelihoods if likelihood.failure]:
+        return Conformance(failures[0])
+    together = [likelihood.logprob for likelihood in likelihoods]
     singly = [reader.loglikelihoods([one._replace(video=0)], of(one.video))[0].logprob for one in ASKED]
     whole = []
     for video, context, text in ASKED:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from evalkit.errors import UserError
-from evalkit.language.causal_lm import LanguageModel
+from evalkit.language.causal_lm import Continuation, LanguageModel
+from evalkit.language.examine import traits
 from evalkit.language.models import load
 from evalkit.language.reader import VideoLanguageModel
 from tests.language.families import conformance, tiny
@@ -91,3 +93,43 @@ def test_a_prefix_has_the_width_of_words_and_cross_attention_that_of_layers(lm: 
         for join in ("prefix", "cross_attention")
     )
     assert (prefix.resampler.latents.shape, crossed.resampler.latents.shape) == ((3, 16), (3, 32))
+
+
+# Windows in each layer and in every other, chunks, another name for it. Texts are longer than the windows of 8 tokens.
+@pytest.mark.parametrize("kind", ["gemma2", "inkling_text", "llama4_text", "mistral", "phi3", "qwen2"])
+def test_texts_longer_than_attention_windows_are_read_the_same_with_a_cache(kind: str, lm: Path) -> None:
+    model, tokenizer = tiny(kind), _tokenizer(lm)
+    before = model.config.to_dict()
+    assert [finding.outcome for finding in traits(model).findings if finding.check == "window"] == ["ok"]
+    assert traits(model).window is None and model.config.to_dict() == before
+    for join, measured in conformance(model, tokenizer).items():
+        assert not measured.refusal, (join, measured.refusal)
+        assert measured.reference < 1e-4 and measured.batch < 1e-4 and measured.generated, (join, measured)
+
+
+# Layers of Moshi, and of a Llama whose configuration states a window, attend to all that came before; the caches keep
+# what is in the window.
+@pytest.mark.parametrize("kind", ["moshi", "llama"])
+def test_a_model_whose_cache_forgets_what_its_layers_see_reads_what_is_in_its_window(kind: str, lm: Path) -> None:
+    model, tokenizer = tiny(kind, sliding_window=24), _tokenizer(lm)
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # as a loaded one's is
+    reader = LanguageModel(model, tokenizer).eval()
+    assert (reader.traits.window, model.config.sliding_window) == (24, 24)
+    prompt, options = "What happens with the ring?", ("it grows", "it turns green")
+    asked = [Continuation(0, prompt, text) for text in options]
+    ids, texts = reader.prompts.split_options(prompt, options)
+    assert 8 < len(ids) + max(map(len, texts)) <= 24
+    for likelihood, text in zip(reader.loglikelihoods(asked), texts, strict=True):
+        with torch.no_grad():
+            logprobs = model(torch.tensor([ids + text]), use_cache=False).logits[0, len(ids) - 1 : -1].log_softmax(-1)
+        assert likelihood.logprob == pytest.approx(float(logprobs[range(len(text)), text].sum()), abs=1e-4)
+    assert reader.generate([prompt], most=2)[0].text is not None
+    longer = f"{prompt} {prompt} {prompt}"
+    failure = "the language model reads 24 tokens, and prompt and text have "
+    assert reader.loglikelihoods([Continuation(0, longer, options[0])])[0].failure.startswith(failure)
+    assert reader.generate([longer, prompt], most=2)[0].failure.startswith(failure)
+    logprobs, failures = reader.next_token_logprobs([longer, prompt])
+    assert logprobs.isnan().all(1).tolist() == [True, False]
+    assert failures[0].startswith(failure) and not failures[1]
+    with pytest.raises(UserError, match=failure):
+        reader.loss([Continuation(0, longer, options[0])], None)

@@ -35,7 +35,7 @@ def test_without_tokens_the_words_alone_are_read(join: Join) -> None:
         seen, blind = reader.loglikelihoods(ASKED, tokens()), reader.loglikelihoods(ASKED)
         assert blind == alone.loglikelihoods(ASKED)
         assert all(abs(one.logprob - other.logprob) > 1e-3 for one, other in zip(seen, blind, strict=True))
-        assert torch.equal(reader.next_token_logprobs(PROMPTS, None), alone.next_token_logprobs(PROMPTS, None))
+        assert torch.equal(reader.next_token_logprobs(PROMPTS, None)[0], alone.next_token_logprobs(PROMPTS, None)[0])
     assert reader.generate(PROMPTS, None, 1, 5) == alone.generate(PROMPTS, None, 1, 5)
 
 
@@ -60,10 +60,10 @@ def test_the_weights_have_the_names_that_the_embedded_captioner_was_saved_with()
 @torch.no_grad()
 def test_a_copy_of_a_reader_attends_to_its_own_tokens() -> None:
     reader = made("cross_attention")
-    before, other = reader.next_token_logprobs(PROMPTS, tokens()), copy.deepcopy(reader)
+    before, other = reader.next_token_logprobs(PROMPTS, tokens())[0], copy.deepcopy(reader)
     for weight in other.crossings.parameters():
         weight.zero_()
-    assert torch.equal(reader.next_token_logprobs(PROMPTS, tokens()), before)
-    blind = other.next_token_logprobs(PROMPTS, None)
-    assert torch.allclose(other.next_token_logprobs(PROMPTS, tokens()), blind, atol=1e-6)
+    assert torch.equal(reader.next_token_logprobs(PROMPTS, tokens())[0], before)
+    blind = other.next_token_logprobs(PROMPTS, None)[0]
+    assert torch.allclose(other.next_token_logprobs(PROMPTS, tokens())[0], blind, atol=1e-6)
     assert not torch.allclose(before, blind, atol=1e-3)
