@@ -68,6 +68,7 @@ SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 )
 COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".zip")
+LEFT_OUT_SHOWN = 5  # files of each reason, by name
 MOST_LINKS = 10_000  # to folders, of one data set: more are links that point to one another
 
 Videos = Mapping[str, Sequence[Path]]  # files by name without ending
@@ -341,9 +342,9 @@ def describe_files(root: Path) -> str:
     return (", ".join(shown) or "no file") + (advice if kinds["images"] and not kinds["videos"] else "") + unpack
 
 
-def report_left_out(reasons: Mapping[Path, str], most: int = 5) -> None:
+def report_left_out(reasons: Mapping[Path, str]) -> None:
     """Names files of a user's own folder that are no examples, the first of each reason, with their number."""
     for reason, count in Counter(reasons.values()).items():
         names = [str(path) for path, why in reasons.items() if why == reason]
-        more = f" and {count - most:,} more" if count > most else ""
-        logger.warning(f"left out, {reason}: {', '.join(names[:most])}{more}")
+        more = f" and {count - LEFT_OUT_SHOWN:,} more" if count > LEFT_OUT_SHOWN else ""
+        logger.warning(f"left out, {reason}: {', '.join(names[:LEFT_OUT_SHOWN])}{more}")

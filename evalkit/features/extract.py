@@ -124,11 +124,11 @@ class FeatureExtractor:
     ) -> Iterator[SourceFeatures]:
         """Each source's features in order. `keep` maps uint8 clips (N, T, C, H, W) to what is kept, (N, ...).
 
-        What the shelf holds is not decoded, and what it lacks is put there.
+        Features in the store are not decoded again; others are added to it.
 
         Args:
             label: of the progress on stderr; empty shows none.
-            keys: on the shelf, of each source, where they are known.
+            keys: of each source in the store, if they are known.
         """
         keys = keys or (feature_cache.keys(wanted, variants) if feature_cache else [b""] * len(wanted))
         there = self._there(wanted, variants, feature_cache, keys)

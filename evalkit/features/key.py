@@ -13,10 +13,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, is_dataclass
+from enum import Enum
 from pathlib import Path
+from types import BuiltinFunctionType, CellType, FunctionType, NoneType
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from evalkit.api import Clip, FeatureSpec, Views
 from evalkit.features.shards import FORMAT
@@ -216,13 +220,17 @@ def _digest(values: Mapping[str, Any]) -> bytes:
 
 
 def architecture(encoder: nn.Module) -> str:
-    """Hash an encoder's modules, their plain attributes, and their source files.
+    """Hash an encoder's modules, their attributes, buffers that no checkpoint holds, and their source files.
 
     Heads, a norm's epsilon or a wrapper's own code change the output at equal weights; so may each line of the files
     in which the modules' classes are written, except torch's. The origin of the weights does not count.
     """
     digest = hashlib.sha256()
     files = set()
+    saved = encoder.state_dict().keys()
+    for name, buffer in encoder.named_buffers():
+        if name not in saved:
+            digest.update(f"{name} {_text(buffer)}\n".encode())
     for name, module in encoder.named_modules():
         kind = type(module)
         texts = {key: _text(value) for key, value in vars(module).items() if key not in _COMMON}
@@ -241,23 +249,55 @@ def architecture(encoder: nn.Module) -> str:
 
 # Attributes that do not change the output: the mode, which is always evaluation, and the origin of the weights.
 _IGNORED = {"training", "name_or_path", "_name_or_path"}
-# And those of every module.
-_COMMON = {*vars(nn.Module()), *_IGNORED}
+# And those of every module; compilation is a part of the key of its own.
+_COMMON = {*vars(nn.Module()), "_compiled_call_impl", *_IGNORED}
+
+
+# Values whose repr says all of them.
+_SIMPLE = (bool, int, float, complex, str, bytes, NoneType, Enum, range, torch.dtype, np.generic)
 
 
 def _text(value: Any) -> str:
-    """A plain value as text; empty for anything else, such as a tensor, a path or a function."""
-    if isinstance(value, bool | int | float | str | None):
+    """A value as text, the same in every process; empty for an object of an unknown kind, such as a path or a hook."""
+    if isinstance(value, _SIMPLE):
         return repr(value)
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        data = value.contiguous().flatten().view(torch.uint8).numpy() if value.numel() else b""
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(data).hexdigest()}"
+    if isinstance(value, np.ndarray):
+        return (
+            ""
+            if value.dtype.hasobject
+            else f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+        )
+    if isinstance(value, slice):
+        return f"slice {_text((value.start, value.stop, value.step))}"
+    if isinstance(value, functools.partial):
+        return f"partial {_text((value.func, value.args, value.keywords))}"
+    if isinstance(value, FunctionType | BuiltinFunctionType):
+        return _function_text(value)
     if isinstance(value, tuple | list):
-        parts = [_text(item) for item in value]
-        return f"[{', '.join(parts)}]" if all(parts) else ""
+        return f"[{', '.join(map(_text, value))}]" if any(map(_text, value)) or not value else ""
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(_text, value)))}}}"
     if is_dataclass(value) and not isinstance(value, type):
         value = vars(value)
     if isinstance(value, Mapping):
         texts = [(str(key), _text(item)) for key, item in sorted(value.items(), key=str) if key not in _IGNORED]
         return str([(key, text) for key, text in texts if text])
     return ""
+
+
+def _function_text(function: FunctionType | BuiltinFunctionType) -> str:
+    """A function by its name, and, except torch's, by its code and the values that it brings along."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    if isinstance(function, BuiltinFunctionType) or name.partition(".")[0] == "torch":
+        return name
+    code, cells = function.__code__, function.__closure__ or ()
+    bound = [*(function.__defaults__ or ()), *(cell.cell_contents for cell in cells if cell != CellType())]
+    values = [*code.co_consts, *(value for value in bound if isinstance(value, (*_SIMPLE, Tensor, np.ndarray)))]
+    return f"{name} {code.co_code.hex()} {code.co_names} {_text(values)}"
 
 
 def _plain(value: Any) -> Any:

@@ -169,19 +169,18 @@ def _persons(frames: KeyFrames, key: KeyFrame) -> dict[tuple[Any, ...], list[int
     return classes
 
 
-def _split_train(
-    annotated: Sequence[Annotated], classes: Sequence[str], seed: int = 0
-) -> tuple[list[Example], list[Example]]:
-    """An example per annotated box of nine tenths of the videos, and the key frames of the others.
+def _split_train(annotated: Sequence[Annotated], classes: Sequence[str]) -> tuple[list[Example], list[Example]]:
+    """An example per annotated box of nine tenths of the videos, and the key frames of the others, drawn by seed 0.
+
+    Of videos that are not there, none is held out while there are others.
 
     Args:
         annotated: the files of train.
         classes: by id less one.
-        seed: of the choice; of videos that are not there, none is held out while there are others.
     """
     places = [{key: file.place(key) for key in file.boxes} for file in annotated]
     paths = sorted({path for of_file in places for path, _ in of_file.values()})
-    random.Random(seed).shuffle(paths)
+    random.Random(0).shuffle(paths)
     count = max(1, round(_HELD_OUT * len(paths))) if len(paths) > 1 else 0
     held_out = {*itertools.islice(filter(Path.is_file, paths), count)}
     train, val = [], []

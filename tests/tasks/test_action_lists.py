@@ -13,7 +13,7 @@ from evalkit import plugins
 from evalkit.api import Views
 from evalkit.datasets import protocols
 from evalkit.datasets.videos import VIDEO_ENDINGS
-from tests.given import ANNOTATIONS, make, real, refusal
+from tests.given import ANNOTATIONS, make, real, refusal, refusal_of_row
 from tests.tasks.test_classification import charades, something, write
 
 MAPS = ANNOTATIONS / "label_maps"
@@ -332,9 +332,7 @@ BROKEN = [
 @pytest.mark.parametrize(("name", "file", "row", "told"), BROKEN)
 def test_a_malformed_row_is_told_with_file_and_line(name: str, file: str, row: str, told: str, tmp_path: Path) -> None:
     root = LAYOUTS[name](tmp_path)
-    with (root / file).open("a") as lines:
-        lines.write(row + "\n")
-    assert refusal(name, root).startswith(f"{root / file}, {told}")
+    assert refusal_of_row(name, root, file, row).startswith(f"{root / file}, {told}")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from evalkit import load_encoder
 from evalkit.language.models import check_prompt
 from evalkit.mini import language
-from evalkit.pipeline.training.trainer import headline
+from evalkit.results.scores import headline
 from tests.given import ANNOTATIONS, linked, make, make_adapter, real, refusal, wordnet_is_here, write
 
 NEXT = ANNOTATIONS / "nextqa"

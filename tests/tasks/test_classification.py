@@ -14,7 +14,7 @@ from evalkit.api import Augment, Views
 from evalkit.config.keys import adapter_defaults
 from evalkit.datasets import protocols
 from evalkit.metrics.average_precision import charades_map, pr_auc
-from tests.given import ANNOTATIONS, make, real, refusal
+from tests.given import ANNOTATIONS, make, real, refusal, refusal_of_row
 
 MAPS = ANNOTATIONS / "label_maps"
 BENCHMARKS = ["kinetics400", "kinetics600", "moments_in_time", "ssv2", "diving48", "charades"]
@@ -253,9 +253,7 @@ BROKEN = [
 @pytest.mark.parametrize(("name", "file", "row", "told"), BROKEN)
 def test_a_malformed_row_is_told_with_file_and_line(name: str, file: str, row: str, told: str, tmp_path: Path) -> None:
     root = ROOTS[name](tmp_path)
-    with (root / file).open("a") as lines:
-        lines.write(row + "\n")
-    assert refusal(name, root).startswith(f"{root / file}, {told}")
+    assert refusal_of_row(name, root, file, row).startswith(f"{root / file}, {told}")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evalkit.api import Task
-from evalkit.pipeline.training.trainer import headline
+from evalkit.results.scores import headline
 from evalkit.results.sizes import size_differences
 from tests.given import ANNOTATIONS, make, real, refusal
 

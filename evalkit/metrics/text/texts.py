@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from evalkit.errors import UserError
+from evalkit.metrics.classification import is_failed
 
 
 def generated(metric: str, predictions: Sequence[Any]) -> list[str]:
@@ -15,7 +15,7 @@ def generated(metric: str, predictions: Sequence[Any]) -> list[str]:
     Raises:
         UserError: a prediction is no text.
     """
-    return ["" if failed(p) else _texts(metric, "prediction", p)[0] for p in predictions]
+    return ["" if is_failed(p) else _texts(metric, "prediction", p)[0] for p in predictions]
 
 
 def references(metric: str, targets: Sequence[Any]) -> list[tuple[str, ...]]:
@@ -25,11 +25,6 @@ def references(metric: str, targets: Sequence[Any]) -> list[tuple[str, ...]]:
         UserError: a target is neither.
     """
     return [_texts(metric, "target", target) for target in targets]
-
-
-def failed(prediction: Any) -> bool:
-    """Whether a prediction is that of a failed example: None or NaN."""
-    return prediction is None or (isinstance(prediction, float) and math.isnan(prediction))
 
 
 def _texts(metric: str, role: str, value: Any) -> tuple[str, ...]:

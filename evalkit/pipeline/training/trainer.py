@@ -24,7 +24,7 @@ from evalkit.pipeline.training.cost import TrainingCost
 from evalkit.pipeline.training.divided import DividedSteps
 from evalkit.pipeline.training.examples import Examples, TrainingBatches, predict, val_score
 from evalkit.pipeline.training.shown import ShowFit, Shown
-from evalkit.results.scores import headline as headline
+from evalkit.results.scores import headline
 from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
 from evalkit.runtime.ranks import ALONE, Ranks

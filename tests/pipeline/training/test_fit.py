@@ -23,7 +23,8 @@ from evalkit.metrics import accuracy, top1_top5
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.training.examples import Examples, predict
 from evalkit.pipeline.training.fit import fit_adapter, split_val
-from evalkit.pipeline.training.trainer import DivergedError, Fitted, TrainingCurve, TrainSpec, fit, headline
+from evalkit.pipeline.training.trainer import DivergedError, Fitted, TrainingCurve, TrainSpec, fit
+from evalkit.results.scores import headline
 from evalkit.weights import trained_adapter
 from tests.given import make_adapter, make_grid
 
