@@ -105,7 +105,7 @@ class Captioner(Trained):
         return loss_origin(self.reader, self._lesson(batch.examples), batch) or super().loss_origin(batch)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
-        """What the model says of each video; or the likeliest of the answers that it may choose from."""
+        """The generated text for each video, or the likeliest of a fixed set of answers."""
         tokens = None if features is None else features[:, 0]
         prompts = [self._asks(example) for example in examples]
         if not self.vocabulary:
@@ -116,7 +116,7 @@ class Captioner(Trained):
         return [likeliest(row, answers, {"log_likelihood": round(max(row), 5)}) for row in likelihood.tolist()]
 
     def _said(self, generated: Generated) -> Prediction:
-        """What the model said, up to where it goes on to something else."""
+        """The generated text, cut where the model starts something new."""
         if generated.text is None:
             return failed(generated.failure)
         text, stopped = cut(generated.text, self.stop)

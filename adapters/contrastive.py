@@ -75,7 +75,7 @@ class Contrastive(Trained):
         return contrastive_loss(video, text, self.log_scale, videos, words, self.ranks, batch.share)
 
     def _masked(self, videos: Tensor) -> dict[str, Any]:
-        """What the encoder is told of the tokens that it leaves out."""
+        """The arguments that tell the encoder which tokens to leave out."""
         if not self.mask_ratio or self.mask == "uniform":
             return {"mask_ratio": self.mask_ratio}
         encoder: Any = self.encoder

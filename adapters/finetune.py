@@ -104,7 +104,7 @@ class Finetune(Trained):
         return self.head(self.encoder(video).tokens, within)  # type: ignore[no-any-return]
 
     def _boxes(self, examples: Sequence[Example], views: int) -> Tensor | None:
-        """The boxes (B V, 4) of examples in all their views; None where the head asks with none."""
+        """The boxes (B V, 4) of examples in all their views; None if the head uses no boxes."""
         boxed = self.head.shape.boxed
         return boxes.boxes(examples).to(self.device).repeat_interleave(views, 0) if boxed else None
 

@@ -115,7 +115,7 @@ class MultipleChoice(Trained):
         return loss_origin(self.reader, self._lesson(batch.examples), batch) or super().loss_origin(batch)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
-        """The option that the scorer prefers, of equals the first; none where a letter was to be said and was not."""
+        """The option with the best score, the first of several; None if a letter should be generated and was not."""
         tokens = None if features is None else features[:, 0]
         if self.scorer == "letter_said":
             most = SAID if self.reader.template.name == "none" else SAID_IN_CHAT
@@ -164,7 +164,7 @@ class MultipleChoice(Trained):
         return predictions
 
     def _lesson(self, examples: Sequence[Example]) -> list[Continuation]:
-        """What is right of each example, as the scorer will ask about it."""
+        """The right answer of each example, in the form that the scorer uses."""
         lesson = []
         for i, example in enumerate(examples):
             texts = self._texts(example)

@@ -227,7 +227,7 @@ class Retrieval(Trained):
             return F.normalize(self.text(vectors.float()), dim=-1)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """The symmetric cross-entropy of CLIP; what is right for another caption of the batch is no negative of it."""
+        """CLIP's symmetric cross-entropy; captions of the same video in a batch are not used as negatives."""
         video = self.videos(batch.features)
         text = self.texts([example.text for example in batch.examples])
         same = _same(map(video_name, batch.examples)) | _same(example.text for example in batch.examples)

@@ -108,7 +108,7 @@ class ZeroShot(Adapter):
         return [template.replace("{}", name) for name in names for template in self.templates]
 
     def check_text(self, example: Example) -> None:
-        """Embeds a text as it will be asked, where there is any: what the encoder lacks is told now."""
+        """Embeds one text, if there is any, so that missing parts, such as a tokenizer, are reported early."""
         if names := self.classes or self._options(example):
             check_text(self.encoder, self.texts(names[:1])[0])
 

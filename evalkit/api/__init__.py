@@ -1,4 +1,4 @@
-"""The words that every part of evalkit shares: what a task, a clip and an encoder are."""
+"""The types that all packages of evalkit share: tasks, examples, clips, encoders, batches and predictions."""
 
 from __future__ import annotations
 
@@ -31,11 +31,10 @@ Sampling = Literal["uniform", "segments", "linspace", "middle", "interleaved", "
 
 @dataclass(frozen=True)
 class Augment:
-    """How the views that an adapter is trained on differ from one another.
+    """Augmentation of training views.
 
-    What a view shows depends on the video's name, the span, the number of the view and the run's seed alone, so that
-    each distinct view is decoded and encoded once. It is one crop, and one clip unless `all_clips`, whatever `Views`
-    says for the test.
+    A view depends only on the video's name, the span, the number of the view and the run's seed, so each distinct view
+    is decoded and encoded once. A view has one crop, and one clip unless `all_clips`, whatever `Views` is for the test.
 
     Attributes:
         views: k, distinct views of each training clip; epoch e trains on view e mod k.
@@ -131,7 +130,7 @@ class Example:
     Attributes:
         id: unique in its split.
         video: path of the file.
-        target: what is right; None where the answer is not public.
+        target: the right answer; None if it is not public.
         span: start and end in seconds, equal for a moment, as a key frame is; None means the whole video. With windows,
             the stretch that they cover.
         text: a question, or a caption.
@@ -170,7 +169,7 @@ class Task:
     `DATA = Data(...)`: what of it is known without the files.
 
     Attributes:
-        test: scored once, after everything is chosen.
+        test: scored once, after all choices are made.
         score: a module-level function of (predictions, targets), both in the order of the labeled test examples.
             Its first entry is the headline, of which more is better. A prediction of None stands for a failed example
             and counts as wrong; a target put in place of a prediction counts as right.
@@ -185,11 +184,11 @@ class Task:
         mixture: weights by kind: each training batch is of examples of one kind, drawn by these; empty: of all.
         controls: which controls apply: blind, shuffled, single_frame, option_order.
         chance: the headline's chance level, in the headline's unit (0..100 for rates).
-        split: what the test examples are called in the benchmark.
+        split: the benchmark's name of the split that is tested.
         fold: number of the split, where a benchmark has several and its score is their mean; 0 where it has one.
         shots: fit on so many examples of each class, drawn by the seed; 0: on all. `trainer.shots` goes before it.
-        sizes: how many examples its paper counts in `train`, `val` and `test`, as far as is known, and then its files.
-        version: raised when numbers stop being comparable.
+        sizes: the published number of examples in `train`, `val` and `test`, by the paper and then by the files.
+        version: raised when scores stop being comparable.
         license: of the data.
         source: where data and protocol come from.
         published: headline numbers from papers, by the name of their row.
@@ -227,7 +226,7 @@ class Task:
 
 
 class Prediction(NamedTuple):
-    """What an adapter says of one example: the value that is scored, and what else is worth keeping (JSON) or None."""
+    """An adapter's prediction for one example: the value that is scored, and details to keep as JSON, or None."""
 
     value: Any
     detail: dict[str, Any] | None = None
@@ -235,7 +234,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples and what the adapter kept of their videos: features (B, V, ...), one row per example, V views each.
+    """Examples and the features of their videos: (B, V, ...), one row per example, with V views each.
 
     An adapter that trains the encoder gets uint8 video (B, V, T, C, H, W) instead while it is fitted. Where a video is
     a sequence of windows, features are (B, windows, V, ...), with zeros after the last window of a shorter one.
@@ -280,7 +279,7 @@ class EncoderOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What is kept of an encoder's output for each clip. It is data, so that a stored feature is known by it.
+    """Which part of an encoder's output is kept for each clip; part of the key of a stored feature.
 
     Attributes:
         what: `pooled` (E,); `frames`, one vector per time step (T', E); or `tokens` (T', S, D).
@@ -375,12 +374,12 @@ def as_texts(texts: Sequence[str]) -> list[str]:
 
 
 def has_text(encoder: object) -> bool:
-    """Whether an encoder embeds text: it has `encode_text`, and its text tower, where it names one, is there."""
+    """Whether an encoder can embed text: it has `encode_text`, and its `text` attribute, if any, is not None."""
     return callable(getattr(encoder, "encode_text", None)) and getattr(encoder, "text", True) is not None
 
 
 def check_text(encoder: Any, text: str) -> None:
-    """Embeds a text of the task with an encoder's text tower: what it lacks, such as its tokenizer, is told now.
+    """Embeds a text with an encoder's text tower, so that missing parts, such as its tokenizer, are reported early.
 
     Raises:
         UserError: as `encode_text`.
@@ -392,7 +391,7 @@ def check_text(encoder: Any, text: str) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """`Adapter`, `AdapterSettings` and `Training`, imported when they are first asked for: torch takes its time."""
+    """Imports `Adapter`, `AdapterSettings` and `Training` on first use, because importing torch is slow."""
     if name in ("Adapter", "AdapterSettings", "Training"):
         from evalkit.heads import adapter
 

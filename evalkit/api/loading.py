@@ -1,4 +1,4 @@
-"""What the user says of a checkpoint: the keys of `encoder.*`."""
+"""Options for loading a checkpoint: the keys of `encoder.*`."""
 
 from __future__ import annotations
 

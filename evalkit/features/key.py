@@ -1,4 +1,4 @@
-"""Keys of stored features: the digest of everything that changes a feature."""
+"""Keys of stored features: a digest of everything that affects a feature."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ADDED = (("clip", Clip(), ("share", "interpolation", "center")), ("views", Views
 
 @dataclass(frozen=True)
 class Identity:
-    """Content of a video, independent of where it lies.
+    """Content of a video, independent of its location.
 
     Attributes:
         size: in bytes.
@@ -54,7 +54,7 @@ class Identity:
 
 
 def identify(path: Path, full: bool = False) -> Identity:
-    """Identify a video by its size and some of its bytes: a copy, and what is packed into a tar, is the same video.
+    """Identify a video by its size and some of its bytes, so that a copy, also in a tar, is the same video.
 
     Hashed are the first and last 16 KiB and eight blocks of 4 KiB that lie evenly between them, of a video of up to
     64 KiB all. A video that is encoded again, cut, or given another title differs there in practice. One in which bytes
@@ -85,7 +85,7 @@ def identify(path: Path, full: bool = False) -> Identity:
 
 
 def identify_ahead(videos: Iterable[Path]) -> None:
-    """Identify some videos, many at once where each waits for a server or a shared disk; each is then known."""
+    """Identify videos in advance, many at once if each waits for a server or a shared disk."""
 
     def ask(video: Path) -> None:
         with contextlib.suppress(OSError):  # who asks for it alone will be told
@@ -104,7 +104,7 @@ def identify_ahead(videos: Iterable[Path]) -> None:
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """What differs once a file is replaced or written to; None if that was so lately that it may not differ.
+    """File status that changes when a file is replaced or written; None if the last change is too recent to tell.
 
     Whoever sets a file's modification time back changes its status, and with that the time of the change.
     """
@@ -131,7 +131,7 @@ def _of_url(path: Path, version: str) -> Identity:
 
 
 def _of_row(media: Media, container: str, row: int) -> Identity:
-    """Of a row of a parquet file, whose whole row group must be read for it: it is kept in the cache folder."""
+    """Identity of a row of a parquet file, kept in the cache folder because it requires reading a whole row group."""
     file = cache.folder() / "rows" / f"{hashlib.sha256(container.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
     with contextlib.suppress(OSError), open(file, "rb", buffering=0) as stored:
         record = os.pread(stored.fileno(), ROW_BYTES, ROW_BYTES * row)
@@ -151,7 +151,7 @@ def _of_row(media: Media, container: str, row: int) -> Identity:
 
 
 def _sampled(size: int) -> list[tuple[int, int]]:
-    """Offset and count of what is hashed of so many bytes."""
+    """Offsets and lengths of the parts of a file of this size that are hashed."""
     between = size - 2 * END_BYTES - BLOCKS * BLOCK_BYTES
     if between <= 0:
         return [(0, size)] if size else []
@@ -161,7 +161,7 @@ def _sampled(size: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """Everything that changes a stored feature. A task's texts do not: one feature serves every question.
+    """Everything that affects a stored feature. Texts do not: all questions about a clip share its feature.
 
     Attributes:
         video: the source of the frames.

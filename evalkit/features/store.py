@@ -329,7 +329,7 @@ class Store:
 
 
 class _Other(Store):
-    """A store that is only read, and of which nothing is marked as used."""
+    """A store that is only read; reading does not mark its shards as used."""
 
     def _touch(self, name: str) -> None:
         pass

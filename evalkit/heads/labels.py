@@ -106,7 +106,7 @@ def key_frame_predictions(
     several: bool,
     points: int = 1,
 ) -> list[list[Prediction]]:
-    """For each of K classifiers, what is predicted of the boxes of each key frame, which share its features.
+    """The predictions of each of K classifiers for the boxes of each key frame, which share its features.
 
     That is [left, top, right, bottom, class name, score] of the 50 likeliest pairs of box and class, best first, by the
     probability of the class times the score of the box; nothing where there is no box.

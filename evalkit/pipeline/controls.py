@@ -74,7 +74,7 @@ def measure_control(name: str, task: Task, predicted: Mapping[str, Prediction]) 
 def cyclic(
     adapter: Adapter, examples: Sequence[Example], features: Tensor, straight: Mapping[str, Prediction]
 ) -> dict[str, Prediction]:
-    """Predictions under every cyclic order of the options, as a list of indices into the options as they stand."""
+    """Predictions under every cyclic order of the options, as a list of indices into the original options."""
     orders = max(len(example.choices) for example in examples)
     values = {example.id: [straight[example.id].value] for example in examples}
     for shift in range(1, orders):

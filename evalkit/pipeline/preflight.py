@@ -131,7 +131,7 @@ def _identity(key: FeatureKey, clips: Tensor, folder: Path | None) -> str:
 
 
 def _remembered(name: str, examine: Callable[[], list[Finding]]) -> list[Finding]:
-    """What was found under this name before; else what is found now, which is kept unless something failed."""
+    """The findings saved under this name, or new ones, which are saved unless a check failed."""
     file = cache.folder() / "canary" / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or damaged
         return [Finding(*fields) for fields in json.loads(file.read_text(encoding="utf-8"))]

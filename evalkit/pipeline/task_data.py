@@ -1,4 +1,4 @@
-"""The task of a run: made from its words, and checked to be one that can be run; and where its data lie."""
+"""Builds the task of a run from its options, checks it, and locates its data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("evalkit")
 
 
 def load_task(config: Config) -> Task:
-    """The task that the words ask for.
+    """Builds the task that the options name.
 
     Raises:
         UserError: its data are not there or not as they should be, or its own code fails.
@@ -58,7 +58,7 @@ def load_task(config: Config) -> Task:
 
 
 def parameters(task: str) -> Mapping[str, inspect.Parameter]:
-    """What a task's function takes."""
+    """The parameters of a task's function."""
     return inspect.signature(plugins.factory("task", task)).parameters
 
 
@@ -74,7 +74,7 @@ def _videos(config: Config) -> tuple[str | None, tuple[Path, ...]]:
 
 
 def video_places(config: Config) -> tuple[Path, ...]:
-    """Where the task's videos lie: what `data.videos` names, else its root; none for a miniature."""
+    """Where the task's videos are: `data.videos`, or else its root; nowhere for a miniature."""
     _, named = _videos(config)
     root = data_root(config)
     return named or ((root,) if root else ())

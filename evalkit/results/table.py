@@ -202,7 +202,7 @@ def collapsed(rows: Sequence[Row], names: Sequence[str] = (), fitted: bool = Tru
 
 
 def tied(selection: Mapping[str, Any] | None) -> str:
-    """A line where several grid points are equally good on val, so that the first of them was taken; else empty."""
+    """A note that several grid points tie on val, so the first of them was taken; else empty."""
     if not selection or selection.get("val_score") is None:
         return ""
     points, best = selection.get("grid_val_scores") or (), selection["val_score"]

@@ -58,7 +58,7 @@ def _decoded(pixels: NDArray[np.uint8], *rest: Any) -> Decoded:
 
 @dataclass(frozen=True)
 class Failure:
-    """A sample without clips, and the reason in one line."""
+    """A sample that could not be decoded, and the reason in one line."""
 
     reason: str
 

@@ -107,7 +107,7 @@ class FeatureFiles(nn.Module):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a result says of the features: who made them, as far as is known, and how many ids were left out."""
+        """The result's entry on the features: their origin, as far as it is known, and the number of ignored ids."""
         made_by = self.manifest.get("encoder")
         known = {key: made_by.get(key) for key in ("name", "ckpt", "sha256")} if isinstance(made_by, Mapping) else {}
         return {
@@ -118,7 +118,7 @@ class FeatureFiles(nn.Module):
 
     @property
     def holds(self) -> str:
-        """What is there, in words, and what is not."""
+        """A description of the available and missing features."""
         texts = f"{len(self._texts):,} texts" if self._texts else "no texts (texts.npz)"
         return f"features ({', '.join(self.parts)}), {texts} and no encoder"
 

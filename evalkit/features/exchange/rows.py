@@ -74,7 +74,7 @@ class StoredRows:
 
 
 def stored_rows(features: FeatureFiles, task: Task, name: str, views: Views) -> StoredRows:
-    """Finds the features of each part of a video that a task's examples ask about.
+    """Finds the features of each part of a video that a task's examples need.
 
     Ids that are none of the task's are counted and told. What two examples ask about together, a part of a video, is
     served by the rows of either.

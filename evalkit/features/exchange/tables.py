@@ -135,7 +135,7 @@ def read_texts(folder: Path) -> dict[str, Tensor]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the maker says of the features; empty where nothing is said.
+    """The manifest of the features; empty if there is none.
 
     Raises:
         UserError: it is no JSON object.

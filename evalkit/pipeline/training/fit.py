@@ -157,7 +157,7 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
 def _prescribed_shots(
     task: Task, train: Sequence[Example], val: Sequence[Example], seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """As many examples of each class as the task prescribes, drawn from all of train; and of what is left one each."""
+    """The prescribed number of examples per class, drawn from all of train, and one of the rest per class as val."""
     drawn = few_shot(train, task.classes, task.shots, seed, at_most=True)
     ids = {example.id for example in drawn}
     left = [example for example in val or train if example.id not in ids]
@@ -165,7 +165,7 @@ def _prescribed_shots(
 
 
 def _encode_shares(experiment: Experiment, train: Sequence[Example], val: Sequence[Example], seed: int) -> None:
-    """Stores what each process encodes of train and val, so that the first finds all that it fits on."""
+    """Encodes and stores this process's share of train and val, so that the first process can read everything."""
     for spec, of_train, of_val in training_sources(experiment, train, val, seed):
         reader = experiment.reader.reads(spec)
         reader.store_share([*of_train, *of_val], {"": unchanged}, experiment.ranks, "encode train and val")
@@ -192,7 +192,7 @@ def training_sources(
 
 
 def _take_over(experiment: Experiment) -> tuple[dict[str, Any], float]:
-    """Waits for the adapter that the first process fits, and puts it in place."""
+    """Waits for the adapter trained by the first process, and uses it."""
     nothing: tuple[dict[str, Any], float, int, dict[str, Tensor] | Adapter] = {}, 0.0, 0, {}
     record, seconds, chosen, learned = experiment.ranks.broadcast(nothing)
     settings = experiment.points[chosen]
@@ -236,7 +236,7 @@ def split_val(
 
 
 def _training_views(experiment: Experiment, adapter: Adapter, seed: int) -> tuple[AugmentedView | None, ...]:
-    """The augmented views of a training clip that an adapter is fitted on; None stands for the plain ones."""
+    """The augmented views that an adapter is trained on; None stands for the unaugmented view."""
     augment = experiment.augment
     if not augment:
         return (None,)
@@ -287,7 +287,7 @@ def _read(
 
 
 def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
-    """Says which training videos were left out.
+    """Logs which training videos were left out.
 
     Raises:
         UserError: all of them were, with the first reason.

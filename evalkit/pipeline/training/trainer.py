@@ -56,7 +56,7 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """How one grid point went: the headline of each epoch on val, and the epoch kept (from 1); or why it failed.
+    """The training curve of a grid point: the headline on val by epoch, the best epoch (from 1), or its failure.
 
     Attributes:
         predictions: of the val examples at the epoch kept.
@@ -69,13 +69,13 @@ class TrainingCurve:
 
     @property
     def best(self) -> float | None:
-        """The score of the epoch kept; None where the point failed."""
+        """The score of the best epoch; None if the point failed."""
         return None if self.failure else self.val_scores[self.best_epoch - 1]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fitting chose: the course of each grid point, the place of the one that is best, and what a step costs.
+    """The result of training: the curve of each grid point, the index of the best one, and the cost of a step.
 
     Attributes:
         cost: as `cost.training` of a record; None where nothing was trained in steps.
@@ -186,7 +186,7 @@ def fit(
 
 
 def _release(trainer: lightning.Trainer, adapter: Adapter) -> None:
-    """Gives back what only training needs: gradients and the optimizer's means, three times the weights."""
+    """Frees the memory that only training needs: gradients and optimizer state, three times the weights."""
     adapter.zero_grad(set_to_none=True)
     for optimizer in trainer.optimizers:  # which the trainer, in circles with its parts, would keep
         optimizer.state.clear()
@@ -209,7 +209,7 @@ def _solve(adapter: Adapter, train: Examples, val: Examples, score: Score) -> Fi
 
 
 def best_point(curves: Sequence[TrainingCurve]) -> int:
-    """The place of the course with the best score, of equals the first; no score is worse than any."""
+    """The index of the curve with the best score, the first in case of ties; NaN is worse than any score."""
     scores = [-math.inf if curve.best is None or math.isnan(curve.best) else curve.best for curve in curves]
     return max((k for k, curve in enumerate(curves) if not curve.failure), key=lambda k: scores[k])
 
@@ -270,7 +270,7 @@ class SelectOnVal(Callback):
         pl_module.train()
 
     def restore(self, adapter: Adapter, chosen: int) -> None:
-        """Puts the remembered weights of a point back; of several, only that one is left."""
+        """Restores the saved weights of a point, and drops all other points."""
         for name, value in _weights(adapter, chosen, len(self.scores)).items():
             value.copy_(self.best[chosen][name])
         self.best.clear()
