@@ -1,4 +1,4 @@
-"""EPIC-KITCHENS-100: what is done with what in the kitchen, seen from the head (https://arxiv.org/abs/2006.13256)."""
+"""EPIC-KITCHENS-100: verbs and nouns of egocentric kitchen actions (https://arxiv.org/abs/2006.13256)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def task(root: Path = Path("data/epic_kitchens"), mini: bool = False, protocol: 
     Args:
         root: folder with the csv files and the videos.
         mini: the films of kinetics400's miniature: a verb per motion, a noun per color.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     splits = classes.verbs_and_nouns() if mini else _read(root)

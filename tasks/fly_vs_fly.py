@@ -48,8 +48,8 @@ def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: i
     Args:
         root: folder with the two lists and the movies' folders.
         mini: the films of diving48's miniature, two shapes, of which a film may have none.
-        train_step: frames from one example of train to the next.
-        test_step: frames from one example of test to the next; only 1 counts all, as the papers do.
+        train_step: distance in frames between train examples.
+        test_step: distance in frames between test examples; only 1 tests all frames, as the papers do.
     """
     return behavior.behavior_task(
         "fly_vs_fly",

@@ -49,7 +49,7 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
 
     With a csv, paths are relative to its folder and `split` is train, val or test. Folders are CLASS/x.mp4, or with
     splits train/CLASS/x.mp4 or CLASS/train/x.mp4. Without splits a seeded share of each class is test. What else lies
-    in a folder is named. Frames are taken uniformly over the whole video.
+    in a folder is named. Frames are sampled uniformly from the whole video.
 
     Args:
         root: the csv, or a folder with one folder of videos per class.

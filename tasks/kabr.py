@@ -48,7 +48,7 @@ def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavio
 
     Args:
         root: folder with annotation/ and the videos.
-        mini: the films of kinetics400's miniature, a class per color.
+        mini: the films of kinetics400's miniature, one class per color.
         step: frames from one example to the next.
     """
     return behavior.behavior_task(

@@ -28,7 +28,7 @@ def task(root: Path = Path("data/kinetics700"), mini: bool = False, protocol: pr
     Args:
         root: folder with the lists and the clips.
         mini: the films of kinetics400's miniature, a class per motion of one thing.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     return protocols.classification(

@@ -1,4 +1,4 @@
-"""LSMDC: clips of films, and what their audio description says of each (https://arxiv.org/abs/1605.03705)."""
+"""LSMDC: film clips with sentences from their audio description (https://arxiv.org/abs/1605.03705)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MSVD-QA: short questions made of the captions of MSVD (https://github.com/xudejing/video-question-answering)."""
+"""MSVD-QA: questions generated from MSVD's captions (https://github.com/xudejing/video-question-answering)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def task(root: Path = Path("data/msvd_qa"), mini: bool = False, split: Split = "
 
     Args:
         root: folder with the files and the videos.
-        mini: ten-second films of the mini world, asked for color and shape.
+        mini: generated ten-second films with questions about color and shape.
         split: test, which papers report, or val.
     """
     return open_questions.open_question_task(

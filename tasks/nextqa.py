@@ -33,7 +33,7 @@ def task(root: Path = Path("data/nextqa"), mini: bool = False, split: Literal["v
 
     Files as published: val.csv or test.csv, here or in dataset/nextqa/, and the videos as <video>.mp4 in any folder
     there, such as NExTVideo/1106/. Scores are also given for causal, temporal and descriptive questions, as its own
-    scorer does. Frames are taken uniformly over the whole video. The train split is not read.
+    scorer does. Frames are sampled uniformly from the whole video. The train split is not read.
 
     Args:
         root: folder with the csv files and the videos.

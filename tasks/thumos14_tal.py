@@ -1,4 +1,4 @@
-"""THUMOS14: when which of 20 actions happens in a long video of sports (http://crcv.ucf.edu/THUMOS14)."""
+"""THUMOS14: localizing 20 actions in long sports videos (http://crcv.ucf.edu/THUMOS14)."""
 
 from __future__ import annotations
 

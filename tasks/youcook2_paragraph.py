@@ -1,4 +1,4 @@
-"""YouCook2 as summaries: a whole recipe in one paragraph (https://arxiv.org/abs/1703.09788)."""
+"""YouCook2 summaries: a whole recipe in one paragraph (https://arxiv.org/abs/1703.09788)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def task(
 
     Args:
         root: folder with the files and the videos.
-        mini: three-minute films of the mini world, whose six steps are told in order.
+        mini: generated three-minute films with captions of their six steps in order.
         frames: first takes 256 at one a second from the start, uniform 256 over the whole video.
-        meteor: score METEOR, too, which needs video-evalkit[captions].
+        meteor: also score METEOR, which needs video-evalkit[captions].
     """
     return paragraph_task(
         captions.whole() if mini else youcook2(root).paragraphs(),
