@@ -124,7 +124,7 @@ def submit(words: Sequence[str]) -> int:
         _write(to, content)
         return 0
     if not is_hub_name(options["to"]):
-        raise UserError(f"to={options['to']}: there is no such folder, and it is no OWNER/NAME of the hub")
+        raise UserError(f"to={options['to']}: there is no such folder, and it is not an OWNER/NAME of the hub")
     title = f"Add {record['encoder']['name']} on {record['task']['name']}"
     _send(Target("to", options["to"], "dataset"), content, title, options["confirm"] == "true")
     return 0

@@ -154,7 +154,7 @@ def _questions(root: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
             raise UserError(f"{where}: no {absent[0]!r}; wanted {', '.join(columns)}")
         uid, text, *options = (row[name] for name in columns)
         if uid in by_uid:
-            raise UserError(f"{where}: {uid} stands there twice")
+            raise UserError(f"{where}: {uid} appears twice")
         by_uid[uid] = text, tuple(options)
     return by_uid
 

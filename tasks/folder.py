@@ -122,7 +122,7 @@ def _csv(file: Path) -> list[Row]:
         if folder:
             raise UserError(f"{where}: {video} is a folder; wanted a video file; in it: {describe_files(video)}")
         if video.resolve() in seen:
-            raise UserError(f"{where}: {path} stands there twice")
+            raise UserError(f"{where}: {path} appears twice")
         seen.add(video.resolve())
         rows.append((path, video, label, split))
     if len({bool(split) for *_, split in rows}) > 1:

@@ -55,6 +55,6 @@ def task(
         if not file.is_file():
             raise UserError(f"data.root={root}: wanted a json file in ActivityNet's layout; there is no {file}")
         if same_split(train, test):
-            raise UserError(f"data.train={train} is data.test too: nothing would be left to learn from")
+            raise UserError(f"data.train={train} is data.test too: nothing would be left for training")
         splits = labeled_splits(file.parent, read_segments(file), train, test, video_classes)
     return segment_task(splits, windows, mini, split=test, license=DATA.license, source=DATA.source)

@@ -88,7 +88,7 @@ def converted_video(videos: Videos, wanted: Path, raw: Path, fps: float) -> Path
     """
     if wanted.stem not in videos and raw.exists():
         raise UserError(
-            f"{raw}: no decoder reads it; convert it and its like to {wanted}, each frame once, {fps:g} a second"
+            f"{raw}: no decoder reads it; convert all such files to {wanted}, each frame once, {fps:g} a second"
         )
     return video_file(videos, wanted.parent, wanted.stem)
 

@@ -145,7 +145,7 @@ def prescribed(name: Name, benchmark: str) -> dict[str, Any]:
 def _vjepa2(benchmark: str) -> dict[str, Any]:
     if benchmark not in VJEPA2:
         raise UserError(
-            f"data.protocol=vjepa2 says nothing of {benchmark}, only of {', '.join(VJEPA2)}; use another, as videoglue"
+            f"data.protocol=vjepa2 does not cover {benchmark}, only {', '.join(VJEPA2)}; use another, such as videoglue"
         )
     views, settings = VJEPA2[benchmark]
     augment = Augment(
@@ -168,8 +168,8 @@ def _vjepa2(benchmark: str) -> dict[str, Any]:
 def _mveb(benchmark: str) -> dict[str, Any]:
     if benchmark not in MVEB_TASKS:
         raise UserError(
-            f"data.protocol=mveb is not to be had of {benchmark}, only of {', '.join(MVEB_TASKS)}: MVEB has it not, or "
-            "cross-validates within a part of its test split; use another, as videoglue"
+            f"data.protocol=mveb is not available for {benchmark}, only for {', '.join(MVEB_TASKS)}: MVEB does not "
+            "have it, or cross-validates within a part of its test split; use another, such as videoglue"
         )
     return MVEB
 

@@ -149,7 +149,7 @@ def spec_of(
         pointer = read_pointer(file, via)
         return spec_of(pointer["ckpt"], via=(*via, file), settings=pointer["settings"])
     if folder is None or not (folder / "config.json").is_file():
-        raise UserError(f"ckpt={ckpt} is no checkpoint that evalkit wrote, so a trained copy of it cannot be written")
+        raise UserError(f"ckpt={ckpt} is not a checkpoint that evalkit wrote, so a trained copy cannot be saved")
     default = next((path for path in (folder / "tokenizer.model", folder / "tokenizer") if path.exists()), None)
     return _parse(checkpoint.read_json(folder / "config.json"), folder / "config.json", tokenizer or default)
 

@@ -133,7 +133,7 @@ def read_tokenizer(place: Path | None) -> Any:
     )
     if padding is None:
         raise UserError(
-            f"{place} is no tokenizer of CLIP, SigLIP or FLAVA: it has none of <pad>, </s>, <|endoftext|>, [PAD]"
+            f"{place} is not a tokenizer of CLIP, SigLIP or FLAVA: it has none of <pad>, </s>, <|endoftext|>, [PAD]"
         )
     tokenizer.pad_token = padding
     return tokenizer

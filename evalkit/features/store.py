@@ -369,7 +369,7 @@ def open_default(also: str = "") -> Store:
         also: other cache folders, as `other_stores` reads them.
 
     Raises:
-        UserError: the variable is no number above 0, or a cache folder cannot be used.
+        UserError: the variable is not a number above 0, or a cache folder cannot be used.
     """
     gigabytes = os.environ.get("EVALKIT_CACHE_GB", "50")
     try:

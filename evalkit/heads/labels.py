@@ -39,7 +39,7 @@ def multi_label(task: Task) -> bool:
         for example in known:
             if wrong := [index for index in example.target if index not in range(len(task.classes))]:
                 raise UserError(
-                    f"example {example.id!r}: target {wrong[0]!r} is no index of the task's {len(task.classes)} classes"
+                    f"example {example.id!r}: target {wrong[0]!r} is not an index of its {len(task.classes)} classes"
                 )
     return several
 

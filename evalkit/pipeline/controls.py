@@ -54,7 +54,7 @@ def controls_of(experiment: Experiment) -> list[str]:
     if unknown := set(controls) - {*VARIANTS, *ASKED_AGAIN}:
         raise UserError(f"task {experiment.name}: no control named {min(unknown)!r}")
     if pixels := [*pixel_variants(controls, experiment.extractor.views)] if experiment.stored else []:
-        logger.info(f"controls left out, which change pixels, of which features have none: {', '.join(pixels)}")
+        logger.info(f"controls that change pixels left out, because there are only features: {', '.join(pixels)}")
         controls = [name for name in controls if name not in pixels]
     if "blind" in controls and experiment.adapter.needs_video:
         logger.warning(f"control blind left out: adapter {experiment.adapter_name} has no answer without a video")

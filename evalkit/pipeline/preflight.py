@@ -113,7 +113,7 @@ def check_features(task: Task, reader: FeatureReader, config: Config) -> list[Fi
     with phase("canary: put two clips through the encoder"):
         findings = _remembered(_identity(feature_cache.key, clips, folder), examine) if feature_cache else examine()
     if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
-        raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
+        raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false continues anyway)")
     for finding in findings:
         if finding.outcome == "warning":
             logger.warning(f"canary: {finding.check}: {finding.detail}")

@@ -294,7 +294,7 @@ def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "
     if not isinstance(function, FunctionType) or not (exported or function.__module__ == module.__name__):
         raise UserError(f"score function {reference!r}: {where} defines no function {name!r}")
     if kind == "score" and where.partition(".")[0] == "evalkit" and not _scores(function):
-        raise UserError(f"score function {reference!r}: it is no function of (predictions, targets)")
+        raise UserError(f"score function {reference!r}: it is not a function of (predictions, targets)")
     return function
 
 

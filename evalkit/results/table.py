@@ -179,7 +179,7 @@ def collapsed(rows: Sequence[Row], names: Sequence[str] = (), fitted: bool = Tru
     """A line where one answer is given for most examples, and far more often than it is right; else empty.
 
     Args:
-        rows: of the test examples; those whose target is no number, or that have no answer, do not count.
+        rows: of the test examples; those whose target is not a number, or that have no answer, do not count.
         names: of the classes that the numbers stand for.
         fitted: by this run, so that more training may help.
     """

@@ -85,7 +85,7 @@ class Trackers:
     def end(self, values: Mapping[str, Any], files: Sequence[Path]) -> None:
         """Hands over what came of the run: its numbers, as of the last step, and files that are kept beside them.
 
-        What is no finite number is left out.
+        What is not a finite number is left out.
         """
         finite = _finite(values)
         self._each(lambda tracker: tracker.end(finite, files, self.step))
@@ -131,10 +131,7 @@ def check(options: Options) -> None:
         )
     for name in able:
         if name != "wandb" and not any(os.environ.get(variable) for variable in ADDRESSES[name]):
-            raise UserError(
-                f"log.online=true: {name} is told by {' or '.join(ADDRESSES[name])} where to send its log, and that is "
-                "not set"
-            )
+            raise UserError(f"log.online=true: {name} needs an address; set {' or '.join(ADDRESSES[name])}")
 
 
 def _is_installed(module: str) -> bool:

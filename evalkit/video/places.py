@@ -80,7 +80,7 @@ def read_places(word: str) -> tuple[Path, ...]:
             found += [Path(path) for path in paths if os.path.isdir(path) or media.is_container(Path(path))]
             if paths and not found:
                 raise UserError(
-                    f"data.videos={word}: {paths[0]} is no folder, .tar or .parquet" + how_to_unpack(Path(paths[0]))
+                    f"data.videos={word}: {paths[0]} is not a folder, .tar or .parquet" + how_to_unpack(Path(paths[0]))
                 )
             if not paths and "*" not in word:
                 raise UserError(f"data.videos={word}: there is no {text}")

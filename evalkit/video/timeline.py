@@ -357,5 +357,5 @@ def _recount(path: Path, line: Timeline) -> Timeline:
         in_order = pts == [stamp for _, stamp in decoded]
         return line._replace(pts=pts, end=pts[-1] + gap, counted=not in_order, promised=promised)
     if not rate or len(decoded) > len(line.pts) or (whole and len(decoded) < len(line.pts)):
-        raise DecodeError(f"no telling when its frames are shown ({len(decoded)} frames in {len(line.pts)} packets)")
+        raise DecodeError(f"cannot tell when its frames are shown ({len(decoded)} frames in {len(line.pts)} packets)")
     return line._replace(tick=1 / rate)

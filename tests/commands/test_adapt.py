@@ -224,7 +224,7 @@ def test_an_encoder_of_ones_own_cannot_be_tuned_into_a_checkpoint(
         f"from evalkit.encoders import load_encoder\n\ndef make():\n    return load_encoder({str(tiny)!r})\n"
     )
     told = mistake(capsys, "adapt", *words, "ckpt=my_tower:make", "adapter=contrastive", "out=out")
-    assert told.startswith("ckpt=my_tower:make is no checkpoint that evalkit wrote, so a trained copy of it cannot be")
+    assert told.startswith("ckpt=my_tower:make is not a checkpoint that evalkit wrote, so a trained copy cannot be")
     assert not (tmp_path / "out").exists()
 
 

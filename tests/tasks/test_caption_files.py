@@ -174,7 +174,7 @@ BROKEN: list[tuple[str, Callable[[Path], Path], str, Any, str]] = [
         msrvtt,
         "MSRVTT_data.json",
         {"videos": [{"video_id": "a", "split": "test"}] * 2, "sentences": [{"video_id": "a", "caption": "x"}]},
-        "video 2: .*video a stands there twice",
+        "video 2: .*video a appears twice",
     ),
     *[
         (

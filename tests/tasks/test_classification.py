@@ -379,8 +379,8 @@ def test_v_jepa_2_joins_clips_in_training_and_test_as_its_configurations_say(tmp
 
 def test_a_benchmark_that_v_jepa_2_has_not_is_told(tmp_path: Path) -> None:
     assert refusal("charades", charades(tmp_path), protocol="vjepa2") == (
-        "data.protocol=vjepa2 says nothing of charades, only of kinetics400, ssv2, diving48, "
-        "epic_kitchens_anticipation, imagenet, jester, coin; use another, as videoglue"
+        "data.protocol=vjepa2 does not cover charades, only kinetics400, ssv2, diving48, "
+        "epic_kitchens_anticipation, imagenet, jester, coin; use another, such as videoglue"
     )
 
 

@@ -99,7 +99,7 @@ BROKEN_QUESTIONS = [
     ([question("a", q_uid=...)], "question 1: no 'q_uid'; wanted q_uid, question, option 0, "),
     ([question("a", **{"option 2": 7})], "question 1: no 'option 2'; wanted q_uid, question, option 0, "),
     ([question("a"), "b"], "question 2: no 'q_uid'; wanted q_uid, question, option 0, "),
-    ([question("a"), question("a")], "question 2: a stands there twice"),
+    ([question("a"), question("a")], "question 2: a appears twice"),
 ]
 
 

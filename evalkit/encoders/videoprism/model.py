@@ -227,7 +227,7 @@ def encoder(
     from transformers.models.videoprism import modeling_videoprism as blocks
 
     if clip.size % patch:
-        raise UserError(f"clip.size={clip.size} is no multiple of the patch's {patch} pixels")
+        raise UserError(f"clip.size={clip.size} is not a multiple of the patch's {patch} pixels")
     if dim % heads or pooler % heads:
         raise UserError(f"dim={dim} and pooler={pooler} must be multiples of heads={heads}")
     if (auxiliary_depth or classes or text) and not pooler:

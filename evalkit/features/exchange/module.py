@@ -103,7 +103,7 @@ class FeatureFiles(nn.Module):
             state = base64.b64decode(str(noted.get("state")), validate=True)
             torch.set_rng_state(torch.tensor([*state], dtype=torch.uint8))
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{self.folder / MANIFEST}: random.state is no state of torch's generator") from error
+            raise UserError(f"{self.folder / MANIFEST}: random.state is not a state of torch's generator") from error
 
     @property
     def record(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class FeatureFiles(nn.Module):
             if type(rows) is int and rows != there:
                 raise UserError(
                     f"{self.folder}: {MANIFEST} says {rows:,} rows of {split}, and its files have {there:,}: a file is "
-                    "missing or cut off; get it again, or mend the manifest where so many are meant"
+                    "missing or truncated; get it again, or correct the manifest"
                 )
 
     def _clip(self) -> StoredClip:
@@ -175,7 +175,7 @@ class FeatureFiles(nn.Module):
             return StoredClip(**values)
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(
-                f"{self.folder / MANIFEST}: encoder.clip is no clip, with frames and size as in docs/features.md"
+                f"{self.folder / MANIFEST}: encoder.clip is not a clip, with frames and size as in docs/features.md"
             ) from error
 
 

@@ -86,7 +86,7 @@ def stored_rows(features: FeatureFiles, task: Task, name: str, views: Views) -> 
         views: resolved.
 
     Raises:
-        UserError: the files were made for something else, a row stands there twice, or an example has other views or
+        UserError: the files were made for something else, a row appears twice, or an example has other views or
             another span than the task's.
     """
     _check_manifest(features, task, name, views)
@@ -139,7 +139,7 @@ def _by_id(features: FeatureFiles) -> dict[tuple[str, str], list[_Row]]:
             before = seen.setdefault((table.split, id, span, view), where)
             if before != where:
                 advice = "" if table.views is not None else "; `views` (0, 1, ...) tells several views of one apart"
-                raise UserError(f"{table.file}, row {entry}: id {id!r} stands twice, first in {before}{advice}")
+                raise UserError(f"{table.file}, row {entry}: id {id!r} appears twice, first in {before}{advice}")
             of_ids.setdefault((table.split, id), []).append((span, view, start + int(table.rows[entry])))
     return of_ids
 

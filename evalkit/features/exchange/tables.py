@@ -138,7 +138,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of the features; empty if there is none.
 
     Raises:
-        UserError: it is no JSON object.
+        UserError: it is not a JSON object.
     """
     file = folder / MANIFEST
     if not file.is_file():

@@ -34,7 +34,7 @@ def captions(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, fl
         targets: a text, or several, of which each is a reference.
 
     Raises:
-        UserError: a prediction or a target is no text.
+        UserError: a prediction or a target is not text.
     """
     return scored(*_tokenized("captions", predictions, targets), [is_failed(prediction) for prediction in predictions])
 

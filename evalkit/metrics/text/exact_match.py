@@ -17,7 +17,7 @@ def exact_match(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str,
         targets: the right answer, or several, any of which is right.
 
     Raises:
-        UserError: a prediction or a target is no text.
+        UserError: a prediction or a target is not text.
     """
     theirs = [{_normalized(text) for text in several} for several in references("exact_match", targets)]
     ours = [_normalized(text) for text in generated("exact_match", predictions)]

@@ -31,7 +31,7 @@ def paragraph(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
         targets: a text, or several, of which each is a reference.
 
     Raises:
-        UserError: a prediction or a target is no text.
+        UserError: a prediction or a target is not text.
     """
     return _scored("paragraph", predictions, targets)[0]
 

@@ -13,7 +13,7 @@ def generated(metric: str, predictions: Sequence[Any]) -> list[str]:
     """The text of each prediction: empty for a failed one (None or NaN), the first text for a target in its place.
 
     Raises:
-        UserError: a prediction is no text.
+        UserError: a prediction is not text.
     """
     return ["" if is_failed(p) else _texts(metric, "prediction", p)[0] for p in predictions]
 
@@ -32,4 +32,4 @@ def _texts(metric: str, role: str, value: Any) -> tuple[str, ...]:
         return (value,)
     if isinstance(value, list | tuple) and value and all(isinstance(text, str) for text in value):
         return tuple(value)
-    raise UserError(f"{metric}: {role} {repr(value)[:60]} is no text; wanted a text or a list of texts")
+    raise UserError(f"{metric}: {role} {repr(value)[:60]} is not text; wanted a text or a list of texts")

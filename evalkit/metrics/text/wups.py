@@ -84,7 +84,7 @@ def _scored(
                 values.append(float(not is_failed(prediction)))
                 continue
             if not isinstance(prediction, str):
-                raise UserError(f"{metric}: prediction {repr(prediction)[:60]} is no text")
+                raise UserError(f"{metric}: prediction {repr(prediction)[:60]} is not text")
             ours = words(prediction)
             compared = [words(answer) for answer in answers]
             values.append(

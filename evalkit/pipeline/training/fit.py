@@ -227,9 +227,9 @@ def split_val(
     held_out = set(itertools.islice(there, count))
     if held_out and next(there, None) is None:
         raise UserError(
-            f"of {len(videos)} training videos {len(held_out)} are there, and as many, a tenth, at least one, are held "
-            f"out to choose the epoch on ({shown(min(held_out))}): none is left to learn from. Add videos to the train "
-            "split"
+            f"{len(held_out)} of {len(videos)} training videos are there, and all of them are held out for validation, "
+            f"which takes a tenth, at least one ({shown(min(held_out))}): none is left for training. Add videos to the "
+            "train split"
         )
     train = [example for example in examples if example.video not in held_out]
     return train, [example for example in examples if example.video in held_out]
@@ -281,7 +281,7 @@ def _read(
         last = failed[-1]  # those of val come last
         raise UserError(
             f"none of the {len({e.video for e in val})} videos to choose on could be read; {shown(last.source.video)}: "
-            f"{last.failure}; mend or remove it"
+            f"{last.failure}; repair or remove it"
         )
     return (splits[0], splits[1]), failed
 

@@ -91,7 +91,7 @@ class DivergedError(UserError):
 
     Args:
         curves: of the grid points.
-        origin: what a loss that is no number came from, where that is not the training.
+        origin: what a loss that is not a number came from, where that is not the training.
     """
 
     def __init__(self, curves: list[TrainingCurve], origin: str = "") -> None:
@@ -171,7 +171,7 @@ def fit(
             batches.close()
             cost.close()
     if not any(select.scores):
-        raise UserError(f"trainer.max_minutes={spec.max_minutes:g} were over before the first epoch was: give it more")
+        raise UserError(f"trainer.max_minutes={spec.max_minutes:g} ended before the first epoch did: increase it")
     curves = [
         TrainingCurve(scores, epoch, finite.failures.get(k), predictions)
         for k, (scores, epoch, predictions) in enumerate(
@@ -279,7 +279,7 @@ class SelectOnVal(Callback):
 
 
 class _Finite(Callback):
-    """Records the points whose loss is no number; stops where all are."""
+    """Records the points whose loss is not a number; stops where all are."""
 
     def __init__(self, points: int) -> None:
         self.points = points
@@ -295,7 +295,7 @@ class _Finite(Callback):
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        """Asks where a loss that is no number comes from, while the weights are still those that gave it."""
+        """Asks where a loss that is not a number comes from, while the weights are still those that gave it."""
         if self.points == 1 and not bool(loss.isfinite().all()) and self.batch is not None:
             assert isinstance(pl_module, Adapter)
             self.origin = pl_module.loss_origin(self.batch)

@@ -29,7 +29,7 @@ def test_val_takes_no_video_that_is_missing_where_others_are_there() -> None:
 
 def test_val_that_leaves_nothing_to_learn_from_is_told_before_anything_is_encoded() -> None:
     rows = [Example(str(i), Path(f"{i // 3}.mp4")) for i in range(6)]
-    with pytest.raises(UserError, match=r"^of 1 training videos 1 are there.*held out .*\(0.mp4\): none is left"):
+    with pytest.raises(UserError, match=r"^1 of 1 training videos are there.*held out .*\(0.mp4\): none is left"):
         split_val(rows[:3], 0)
     with pytest.raises(UserError, match=r"^of 2 training videos 1 are there.*\(1.mp4\)"):
         split_val(rows, 0, exists=lambda video: video == Path("1.mp4"))
