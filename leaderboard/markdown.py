@@ -17,15 +17,14 @@ from .runs import Run
 COLUMNS_PER_TABLE = 6  # more columns of a section go into further tables
 
 LEGEND = """\
-Each cell: the headline with its 95 % interval, resampled by video; the ranks that the run may have, at 95 %, among
-those of its column on the same examples (runs that do not differ significantly share ranks); and in square brackets its
-line under [Runs](#runs). Rows are sorted by the first column in which they have a score. A failed example counts as
-wrong; *partial* gives the score if all that failed were right. A letter in round brackets: another protocol, or other
-data, than the rest of the column; what differs stands below the table."""
+Each cell shows the headline score with its 95 % interval (resampling videos), the possible ranks of the run, at 95 %, among
+runs of its column on the same examples (runs without a significant difference share ranks), and in square brackets its line
+under [Runs](#runs). Rows are sorted by their score in the first column that has one. Failed examples count as wrong; after
+*partial* is the score if all of them were right. A letter in round brackets marks another protocol or other data than in the
+rest of the column; the differences are listed below the table."""
 SEEDS = """\
-Runs that differ in their seed alone, or in the official split (fold) of a benchmark with several, share a cell: the
-mean of their scores with its interval, and the standard deviation (sd) over them. Controls, date and command are those
-of the newest."""
+Runs that differ only in their seed, or in the official split (fold) of a benchmark, share a cell with the mean of their
+scores, its interval, and their standard deviation (sd). Controls, date and command are those of the newest run."""
 
 
 def render_markdown(runs: Sequence[Run], refused: Sequence[str] = (), others: Sequence[Score] = ()) -> str:

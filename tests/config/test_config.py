@@ -305,7 +305,7 @@ def test_a_mistaken_word_is_told_in_one_line(words: list[str], told: str) -> Non
         (
             [],
             "run needs task=... "
-            "(the benchmark: a name that `evalkit list tasks` shows, or a file such as ./my_task.py)",
+            "(the benchmark: a name from `evalkit list tasks`, or a file such as ./my_task.py)",
         ),
         (
             ["task=./shapes.py"],
@@ -323,7 +323,7 @@ def test_a_missing_key_is_told_with_its_meaning(words: list[str], told: str) -> 
 
 
 def test_adapt_needs_a_folder_to_write_into() -> None:
-    told = "adapt needs out=... (folder that the result, or the trained adapter, is written into)"
+    told = "adapt needs out=... (output folder for the result or the trained adapter)"
     assert message(WORDS, "adapt") == told
     assert resolve("adapt", [*WORDS, "out=trained"]).options.out == Path("trained")
 
