@@ -17,14 +17,15 @@ from .runs import Run
 COLUMNS_PER_TABLE = 6  # more columns of a section go into further tables
 
 LEGEND = """\
-Each cell shows the headline score with its 95 % interval (resampling videos), the possible ranks of the run, at 95 %, among
-runs of its column on the same examples (runs without a significant difference share ranks), and in square brackets its line
-under [Runs](#runs). Rows are sorted by their score in the first column that has one. Failed examples count as wrong; after
-*partial* is the score if all of them were right. A letter in round brackets marks another protocol or other data than in the
-rest of the column; the differences are listed below the table."""
+Each cell shows the headline score with its 95 % interval (resampling videos), the possible ranks of the run, at 95
+%, among runs of its column on the same examples (runs without a significant difference share ranks), and in square
+brackets its line under [Runs](#runs). Rows are sorted by their score in the first column that has one. Failed
+examples count as wrong; after *partial* is the score if all of them were right. A letter in round brackets marks
+another protocol or other data than in the rest of the column; the differences are listed below the table."""
 SEEDS = """\
-Runs that differ only in their seed, or in the official split (fold) of a benchmark, share a cell with the mean of their
-scores, its interval, and their standard deviation (sd). Controls, date and command are those of the newest run."""
+Runs that differ only in their seed, or in the official split (fold) of a benchmark, share a cell with the mean of
+their scores, its interval, and their standard deviation (sd). Controls, date and command are those of the newest
+run."""
 
 
 def render_markdown(runs: Sequence[Run], refused: Sequence[str] = (), others: Sequence[Score] = ()) -> str:

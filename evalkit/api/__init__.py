@@ -37,16 +37,16 @@ class Augment:
     is decoded and encoded once. A view has one crop, and one clip unless `all_clips`, whatever `Views` is for the test.
 
     Attributes:
-        views: k, distinct views of each training clip; epoch e trains on view e mod k.
-        area: smallest and largest share of the frame that is cut out before it is scaled to a square, the same part of
-            each frame; (1, 1) leaves the frame as it is and takes the center, as the test does with one crop.
-        aspect: smallest and largest ratio of its width to its height, drawn evenly on a logarithmic scale.
-        flip: mirror half of the views left to right.
+        views: number k of distinct views of each training clip; epoch e trains on view e mod k.
+        area: smallest and largest area of the random crop as a share of the frame, the same for all frames; (1, 1)
+            takes the center crop instead, as in a test with one crop.
+        aspect: smallest and largest ratio of the crop's width to its height, uniform on a logarithmic scale.
+        flip: mirror half of the views horizontally.
         time: draw the clip's start (`dense`, `fps`), or a moment within each segment (`uniform`, `segments`).
-        all_clips: a view has all clips of `Views`, for an adapter that reads them together, each with a start in its
-            own part of the span and a crop of its own.
-        randaugment: RandAugment's magnitude, 0 to 10, and the standard deviation that each operation's own is drawn
-            with (evalkit/video/randaugment.py); None for no operations.
+        all_clips: a view has all clips of `Views`, for an adapter that reads them together; each has its own crop and a
+            random start in its own part of the span.
+        randaugment: RandAugment's magnitude, 0 to 10, and its standard deviation per operation
+            (evalkit/video/randaugment.py); None for no RandAugment.
 
     Raises:
         ValueError: there is no view, or the bounds are none.
@@ -73,41 +73,41 @@ class Augment:
 
 @dataclass(frozen=True)
 class Views:
-    """How a task cuts clips from a video: which frames, and which crops of them.
+    """How a task samples clips from a video: which frames, and which crops.
 
-    With a span of duration d (the whole video where an example states none) and F frames, a clip holds:
-      * `uniform`: the frame shown at k d / F, k = 0 .. F-1 (the start of each of F equal segments; VideoPrism);
-      * `segments`: the frame shown in the middle of each of F equal segments (TSN; VideoGLUE on SSv2);
-      * `linspace`: of the span's T frames number k (T - 1) // (F - 1), the first and the last among them (Perception
-        Encoder and most video language models); the first where F is 1;
-      * `middle`: of the span's T frames the middle one of those from k T // F to before (k + 1) T // F, the earlier of
-        two (InternVideo2); a span shorter than F frames shows each once, and then its last;
-      * `interleaved`: of the span's T frames number (k C + c) T // (F C) in clip c of C, so that each clip covers the
-        span, and starts a C-th of a step after the one before (VideoMAE, UMT and InternVideo2 on SSv2);
-      * `fps`: the frames shown at k / fps from the span's start (LongViViT); a span shorter than F / fps holds
-        its last frame;
-      * `dense`: every `stride`-th frame of the source; clips start evenly spaced over the span (VideoGLUE); a span
-        shorter than F x stride frames holds its last frame; where the span is a moment and has no length, frame number
-        F // 2 of each clip is the one shown then, and beyond the ends of the video stand its first and last frames;
-      * `leading`: of the span's T frames the first F of every (T // F)-th, so that 16 of 31 are the first 16 (MVEB);
-        a span shorter than F frames is shown again from its start.
+    With a span of duration d (the whole video if an example has none) and F frames, a clip contains:
+      * `uniform`: the frames shown at k d / F, k = 0 .. F-1 (the start of each of F equal segments; VideoPrism);
+      * `segments`: the frame in the middle of each of F equal segments (TSN; VideoGLUE on SSv2);
+      * `linspace`: of the span's T frames, number k (T - 1) // (F - 1), including the first and the last (Perception
+        Encoder and most video language models); only the first if F is 1;
+      * `middle`: of the span's T frames, the middle one of frames k T // F up to (k + 1) T // F - 1, the earlier of two
+        (InternVideo2); if the span has fewer than F frames, each once and then the last one repeated;
+      * `interleaved`: of the span's T frames, number (k C + c) T // (F C) in clip c of C: each clip covers the span and
+        starts 1/C of a step after the previous one (VideoMAE, UMT and InternVideo2 on SSv2);
+      * `fps`: the frames shown at k / fps from the span's start (LongViViT); a span shorter than F / fps repeats its
+        last frame;
+      * `dense`: every `stride`-th frame of the source, with clips starting evenly spaced over the span (VideoGLUE); a
+        span shorter than F x stride frames repeats its last frame. If the span is a single moment, frame F // 2 of each
+        clip is the one shown then, and the first and last frames are repeated beyond the ends of the video;
+      * `leading`: of the span's T frames, the first F of every (T // F)-th, so 16 of 31 are the first 16 (MVEB); a span
+        shorter than F frames is repeated from its start.
 
     Attributes:
-        sampling: which frames: uniform, segments, linspace, middle, interleaved, fps, dense or leading.
-        frames: frames in one clip; None means the encoder's own number.
+        sampling: how frames are chosen: uniform, segments, linspace, middle, interleaved, fps, dense or leading.
+        frames: frames per clip; None means the encoder's default.
         fps: frames per second, for `fps`.
         stride: step in source frames, for `dense`.
-        clips: temporal views, evenly spaced; but for `fps`, `dense` and `interleaved` the span is cut into as many
-            parts.
+        clips: temporal views, evenly spaced; except for `fps`, `dense` and `interleaved`, the span is divided into this
+            many parts.
         crops: spatial views: 1 is the center, 3 are start, center and end along the longer side.
-        resize: `crop` scales the shorter side to `size` / `share` and cuts a square; `squash` scales both sides to
-            `size`; `squash_crop` scales both to `size` / `share` and cuts; None means the encoder's own way.
-        size: height and width in pixels; None means the encoder's own size.
-        share: with a cut, the square's side as a share of what is scaled, above 0 and up to 1: 0.875 scales the shorter
-            side to 256 pixels where `size` is 224. 1 with `resize` None means the encoder's own.
-        window: seconds; an example's span is then a sequence of windows of this length, each of which is sampled,
-            encoded and stored by itself (evalkit.video.sampling.windows). None means that the span is one clip.
-        window_stride: seconds from the start of one window to that of the next; None means `window`.
+        resize: `crop` scales the shorter side to `size` / `share` and crops a square; `squash` scales both sides to
+            `size`; `squash_crop` scales both to `size` / `share` and crops; None means the encoder's default.
+        size: height and width in pixels; None means the encoder's default.
+        share: for crops, the crop's side as a share of the scaled side, above 0 and up to 1: 0.875 scales the shorter
+            side to 256 pixels for a `size` of 224. 1 with `resize` None means the encoder's default.
+        window: length in seconds of the windows that an example's span is divided into, each of which is sampled,
+            encoded and stored separately (evalkit.video.sampling.windows). None means one clip for the whole span.
+        window_stride: seconds from the start of one window to the next; None means `window`.
     """
 
     sampling: Sampling = "uniform"

@@ -304,8 +304,7 @@ def test_a_mistaken_word_is_told_in_one_line(words: list[str], told: str) -> Non
     [
         (
             [],
-            "run needs task=... "
-            "(the benchmark: a name from `evalkit list tasks`, or a file such as ./my_task.py)",
+            "run needs task=... (the benchmark: a name from `evalkit list tasks`, or a file such as ./my_task.py)",
         ),
         (
             ["task=./shapes.py"],
