@@ -66,9 +66,9 @@ def data_index(tasks: Sequence[str]) -> str:
         sizes = ", ".join(f"{split} {size}" for split, size in data.counted())
         rows.append((f"[{name}]({name}.md)", text(plugins.summary("task", name)), sizes, data.license))
     return (
-        "# Data\n\nEach benchmark has a page: where its data are published and under which license, which files evalkit "
+        "# Data\n\nEach benchmark has a page: where its data are published, under which license, which files evalkit "
         "reads and what they contain, how many examples are expected, and what is no longer available. "
-        "`evalkit list tasks NAME` prints the same, `evalkit doctor task=NAME data.root=FOLDER` lists what is missing, "
+        "`evalkit list tasks NAME` prints the same, `evalkit doctor task=NAME data.root=FOLDER` lists missing files, "
         "and `evalkit check` decodes every video. *Not stated* means that the authors do not say. evalkit downloads no "
         "data, because you have to accept the licenses yourself.\n\n"
         + table(("task", "description", "examples", "license"), rows)

@@ -1,4 +1,4 @@
-"""Temporal action localization: what happens when, in long videos that are read window by window."""
+"""Temporal action localization in long videos, which are read window by window."""
 
 from __future__ import annotations
 
