@@ -5,9 +5,9 @@ prints the same epochs and views. `videoglue_code` follows the released configur
 (https://github.com/tensorflow/models/tree/master/official/projects/videoglue) where they differ: SSv2 is trained for
 60,000 steps (91 epochs), and Charades is divided into clips and scored by PR-AUC. Neither includes RandAugment, MixUp
 and CutMix, which table 10 lists for Kinetics-400 and SSv2 but the code only uses for fine-tuning, nor Diving48's
-additional L2 penalty of 5e-5. Both are tested on 224-pixel crops of a shorter side of 256, as in the code; the papers do
-not state the size before the crop. The papers search learning rate and weight decay, starting from the values here, in
-4e-5 to 2.5e-3 and 1e-6 to 1e-4.
+additional L2 penalty of 5e-5. Both are tested on 224-pixel crops of a shorter side of 256, as in the code; the papers
+do not state the size before the crop. The papers search learning rate and weight decay, starting from the values here,
+in 4e-5 to 2.5e-3 and 1e-6 to 1e-4.
 
 `videoprism` and `videoprism_8x252` (with as many FLOPs as VideoGLUE) are VideoPrism's: `videoglue` with frames of 288
 and 252 pixels (https://arxiv.org/abs/2402.13217, appendix E.1). The step between the 8 frames is not stated, so it is
@@ -22,19 +22,19 @@ augmentation of Charades, which is not in table 10.
 pixels there). Its grid is lr 1e-4, 3e-4, 1e-3, 3e-3, 5e-3 by weight_decay 0.01, 0.1, 0.4, 0.8 (Diving48 and Jester: lr
 1e-4, 3e-4, 1e-3, weight_decay 0.8; ImageNet: lr 5e-4, 1e-3, 2e-3, weight_decay 5e-4, 1e-3, 2e-3, 4e-3, 8e-3). For
 ViT-g, SSv2 uses 64 frames with a stride of 2 (clip.frames=64 clip.stride=2), and Diving48 other layers
-(adapter.layers=[24,29,34,39]). For encoders other than V-JEPA 2, use the last layers: adapter.layers=4. Differences from
-its code: RandAugment, random erasing and warm-up are omitted; 16 frames are every fourth of 64, while the code spreads
-them so that the last of the 64 is included; and test clips are evenly spaced, while the code draws each within its part
-of the video.
+(adapter.layers=[24,29,34,39]). For encoders other than V-JEPA 2, use the last layers: adapter.layers=4. Differences
+from its code: RandAugment, random erasing and warm-up are omitted; 16 frames are every fourth of 64, while the code
+spreads them so that the last of the 64 is included; and test clips are evenly spaced, while the code draws each within
+its part of the video.
 
 `mveb` is the leaderboard of that name (https://github.com/embeddings-benchmark/mteb at a905523d0), for
 adapter=logistic: eight training examples per class, drawn by the seed; the encoder's number of frames, by `leading`
 sampling; one vector per video, the mean token if the encoder has no pooled vector; scikit-learn's LogisticRegression
-with C=1. Its score is the mean of ten draws: `evalkit sweep ... seed=0,1,2,3,4,5,6,7,8,9`, whose runs share a cell of the
-leaderboard. MVEB draws other examples, and stops after 100 iterations, while evalkit continues to the optimum. MVEB uses
-subsets: the 51 classes with sound of UCF101's split 1, HMDB51's split 1, all of Diving48 version 2, and 3,973 and 3,995
-clips of Kinetics-400, whose list is not published: `data.subset=FILE`. For SSv2, Kinetics-600 and Kinetics-700 it
-cross-validates within a part of the test split, which is not supported.
+with C=1. Its score is the mean of ten draws: `evalkit sweep ... seed=0,1,2,3,4,5,6,7,8,9`, whose runs share a cell of
+the leaderboard. MVEB draws other examples, and stops after 100 iterations, while evalkit continues to the optimum.
+MVEB uses subsets: the 51 classes with sound of UCF101's split 1, HMDB51's split 1, all of Diving48 version 2, and
+3,973 and 3,995 clips of Kinetics-400, whose list is not published: `data.subset=FILE`. For SSv2, Kinetics-600 and
+Kinetics-700 it cross-validates within a part of the test split, which is not supported.
 """
 
 from __future__ import annotations
