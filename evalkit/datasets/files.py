@@ -323,7 +323,7 @@ def check_root(root: Path, wanted: str) -> None:
 
 
 def _elsewhere(root: Path, names: Sequence[str]) -> str:
-    """Where the files that data.root lacks lie: in its parent, or in a folder of it; else what lies there."""
+    """Where files missing in data.root are: in its parent or in a subfolder; else what data.root contains."""
     try:
         inside = {place.name: place.is_dir() for place in sorted(root.iterdir())[:MOST_LOOKED]}
     except OSError:  # it may not be listed

@@ -31,7 +31,7 @@ class QuestionSplits(NamedTuple):
 
 
 def open_question_task(splits: QuestionSplits, mini: bool = False, **facts: Any) -> Task:
-    """An open-ended question answering task; frames are taken uniformly over the whole video.
+    """An open-ended question answering task; frames are sampled uniformly from the whole video.
 
     Args:
         splits: the questions.

@@ -75,7 +75,7 @@ Videos = Mapping[str, Sequence[Path]]  # files by name without ending
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video by its name; `._x.mp4` is what macOS keeps beside x.mp4."""
+    """Whether a file is a video, by its name; `._x.mp4` is a metadata file of macOS."""
     return path.suffix.lower() in VIDEO_ENDINGS and not path.name.startswith("._")
 
 
@@ -85,7 +85,7 @@ def is_hidden(folder: str) -> bool:
 
 
 def files_under(folder: Path, hidden: bool = False) -> list[Path]:
-    """The files under a folder in order of paths; links to folders are followed, but into no folder they lie in.
+    """The files in a folder and its subfolders, sorted by path; links are followed, except to parent folders.
 
     A folder that cannot be read is named by a warning.
 
@@ -246,7 +246,7 @@ def listed_video(folder: Path, name: str) -> Path:
 
 
 def folder_of(place: Path) -> Path:
-    """The folder that a place is, or that a container lies in."""
+    """The folder itself, or the folder of a container."""
     return place.parent if media.is_container(place) and not place.is_dir() else place
 
 
@@ -271,7 +271,7 @@ def _listed(place: Path) -> Files:
 
 
 def relative_names(examples: Sequence[Example]) -> list[str]:
-    """The name of each example's video within the folder that holds all of them, not by where that lies.
+    """The name of each example's video, relative to their common folder.
 
     A member of a container is called as if that were unpacked, so that a data set has the same names in files and in
     tars; unless two videos would then have one name.
@@ -314,7 +314,7 @@ def video_file(videos: Videos, folder: Path, name: str, ending: str = ".mp4") ->
 
 
 def unused_videos(root: Path, examples: Iterable[Example]) -> list[Path]:
-    """The videos in a data set's root, or beside it where it is a file, that no example is about."""
+    """The videos in a data set's root, or beside it if it is a file, that no example uses."""
     used = {os.path.abspath(example.video) for example in examples}
     folder = root if root.is_dir() or media.is_container(root) or media.url_of(root) else root.parent
     files = files_in(folder, hidden=True)
@@ -327,7 +327,7 @@ def unused_videos(root: Path, examples: Iterable[Example]) -> list[Path]:
 
 
 def describe_files(root: Path) -> str:
-    """What lies in a place, by kind, in words for an error: `3 videos (a.mp4), 240 images (v1/00001.jpg)`."""
+    """The contents of a folder by kind, for an error message: `3 videos (a.mp4), 240 images (v1/00001.jpg)`."""
     kinds: dict[str, list[Path]] = {"videos": [], "images": [], "other files": []}
     files = files_in(root)
     for path in [*files.whole, *(packed for packed, _ in files.packed)]:

@@ -126,7 +126,7 @@ def _loading(settings: dict[str, Any]) -> Loading:
 
 
 def _refuse_ignored(what: str, loading: Loading, *names: str) -> None:
-    """Refuse settings other than `names`, which would be ignored: whoever gives one means other weights."""
+    """Refuse settings other than `names`, because they would have no effect on these weights."""
     for field in fields(loading):
         value = getattr(loading, field.name)
         if value != field.default and field.name not in ("trust", *names):

@@ -165,7 +165,7 @@ def changes_of(ckpt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_encoder(module: nn.Module, spec: Spec, folder: Path) -> None:
-    """Write a checkpoint folder that `ckpt=` takes: config.json, model.safetensors (fp16) and tokenizer.model."""
+    """Write a checkpoint folder that `ckpt=` accepts: config.json, model.safetensors (fp16) and tokenizer.model."""
     checkpoint.save(module, folder / "model.safetensors", torch.float16)
     if spec.tokenizer is not None:
         if spec.tokenizer.is_dir():

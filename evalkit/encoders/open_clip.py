@@ -50,7 +50,7 @@ class Towers(nn.Module):
 
 
 class Texts:
-    """Texts -> embeddings (B, E), by the text tower that lies among the towers' weights."""
+    """Texts -> embeddings (B, E), by the text tower."""
 
     def __init__(self, name: str, model: Any) -> None:
         self.name, self.model = name, model

@@ -147,7 +147,7 @@ def _clip_of(
 def _read(
     file: Path, classes: Sequence[str], excluded: Iterable[KeyFrame], seconds: tuple[float, float] | None
 ) -> tuple[dict[KeyFrame, list[Any]], dict[KeyFrame, dict[tuple[Any, ...], list[int]]]]:
-    """The boxes of a file with the indices of their classes, and the persons; it is said how many there are."""
+    """The boxes of a file with class indices and persons; logs their number."""
     frames = read_key_frames(file, {number + 1: number for number in range(len(classes))}, {*excluded}, seconds)
     if not frames.boxes:
         raise UserError(f"{file}: no key frame in it")
@@ -260,7 +260,7 @@ def _key_frame(
 
 
 def _detections_file(root: Path, boxes: Boxes, given: Path | None) -> Path | None:
-    """The file of detected persons that is given, or that lies in the folder under its usual name; else None.
+    """The given file of detected persons, or the one with the usual name in the folder; else None.
 
     Raises:
         UserError: one is given that is not there, or where the annotated boxes are asked for.

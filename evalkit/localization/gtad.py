@@ -167,7 +167,7 @@ class GTAD(nn.Module):
 
 
 class _GCNeXt(nn.Module):
-    """A block over (B, C, T): steps beside each other, steps that are alike, and the input, added."""
+    """A block over (B, C, T) that adds features of adjacent steps, features of similar steps, and the input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

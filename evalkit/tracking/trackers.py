@@ -1,4 +1,4 @@
-"""What a run tells the trackers of `log=`: its configuration, curves while they come, and in the end all that it found.
+"""Logs a run to the trackers of `log=`: its configuration, its training curves, and finally its results.
 
 A tracker is beside the record, never in its way: one that fails is left out from then on with a warning, and the run
 goes on. Nothing of them is imported where `log=` is not given.

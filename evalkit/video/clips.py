@@ -97,7 +97,7 @@ def read_clip(
     clip: Clip = _PLAIN,
     windows: tuple[Span, ...] = (),
 ) -> Decoded | Failure:
-    """The clips of one sample, decoded in this process; a `Failure` for whatever is wrong with file or span.
+    """The clips of one sample, decoded in this process; a `Failure` if anything is wrong with the file or span.
 
     Args:
         video: path of the file.

@@ -47,7 +47,7 @@ class StampRestarts:
 
 
 def one_after_another(decoded: list[tuple[int, int | None]], restarts: list[int], usual: int) -> list[int]:
-    """Ticks at which decoded frames start, ascending; empty if their stamps do not tell.
+    """Ticks at which decoded frames start, ascending; empty if their time stamps do not determine them.
 
     Args:
         decoded: number of its packet, and presentation tick, of each frame, in the order of decoding.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Layout(NamedTuple):
-    """Where the rows (B x T', kept, D) of a block's input lie in the video.
+    """The positions in the video of the rows (B x T', kept, D) of a block's input.
 
     Attributes:
         steps: T'.

@@ -176,7 +176,7 @@ class ViViT(nn.Module):
 
 
 def _unmasked(masked: Tensor) -> Tensor:
-    """The places (B, rows, kept), in order, that are not masked (B, rows, N).
+    """The indices (B, rows, kept), in order, of tokens that are not masked (B, rows, N).
 
     Raises:
         UserError: the rows have different numbers of them.
