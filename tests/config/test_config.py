@@ -308,7 +308,7 @@ def test_a_mistaken_word_is_told_in_one_line(words: list[str], told: str) -> Non
         ),
         (
             ["task=./shapes.py"],
-            "run needs ckpt=... (the encoder: a name that `evalkit list encoders` shows, a folder or file, "
+            "run needs ckpt=... (the encoder: a name from `evalkit list encoders`, a folder or file, "
             "organization/model on the Hugging Face hub, random:NAME, or package.module:function)",
         ),
         (["tsak=./shapes.py"], "unknown key 'tsak'. Did you mean 'task'?"),

@@ -226,7 +226,7 @@ def test_a_clip_of_hmdb51_that_is_neither_is_in_no_split(tmp_path: Path) -> None
 def test_folders_of_images_are_refused_with_what_to_make_of_them(tmp_path: Path) -> None:
     LAYOUTS["jester"](tmp_path)
     (tmp_path / "20bn-jester-v1" / "1001").mkdir(parents=True)
-    assert refusal("jester", tmp_path).startswith(f"{tmp_path}/20bn-jester-v1/1001: no decoder reads it; convert it")
+    assert refusal("jester", tmp_path).startswith(f"{tmp_path}/20bn-jester-v1/1001: no decoder reads it; convert all")
     made = tmp_path / "mine" / "1001.webm"
     made.parent.mkdir()
     made.touch()

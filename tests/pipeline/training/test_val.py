@@ -31,7 +31,7 @@ def test_val_that_leaves_nothing_to_learn_from_is_told_before_anything_is_encode
     rows = [Example(str(i), Path(f"{i // 3}.mp4")) for i in range(6)]
     with pytest.raises(UserError, match=r"^1 of 1 training videos are there.*held out .*\(0.mp4\): none is left"):
         split_val(rows[:3], 0)
-    with pytest.raises(UserError, match=r"^of 2 training videos 1 are there.*\(1.mp4\)"):
+    with pytest.raises(UserError, match=r"^1 of 2 training videos are there.*\(1.mp4\)"):
         split_val(rows, 0, exists=lambda video: video == Path("1.mp4"))
     assert [len(part) for part in split_val(rows, 0)] == [3, 3]
     assert split_val(rows, 0, exists=lambda video: False) == (rows, [])  # where they are named
@@ -51,5 +51,5 @@ def test_val_of_which_nothing_can_be_read_names_it(monkeypatch: pytest.MonkeyPat
         ranks=ALONE,
     )
     rows = [Example(str(i), Path(f"{i}.mp4")) for i in range(5)]
-    with pytest.raises(UserError, match=r"^none of the 1 videos to choose on could be read; 4.mp4: is broken; mend or"):
+    with pytest.raises(UserError, match=r"^none of the 1 videos to choose on could be read; 4.mp4: is broken; repair or"):
         fit._read(experiment, rows[:4], rows[4:], (None,))
