@@ -44,8 +44,7 @@ class Settings(Training):
     Attributes:
         heads: attention heads, 16 in the authors' files, which do not state them; 0 means 12 if that divides the width,
             else the next smaller divisor.
-        blocks: number of blocks: self-attention blocks and a final block with the query; for a V-JEPA 1 probe, as many
-            as it has.
+        blocks: self-attention blocks plus a final block with the query; for a V-JEPA 1 probe, as many as it has.
         layers: encoder layers whose tokens are read together: the number of last layers; or, for V-JEPA 2, layer
             numbers in brackets, counted from 0, each after its norm: for Diving48 the authors use [17,19,21,23] of
             ViT-L and [24,29,34,39] of ViT-g.
@@ -55,8 +54,7 @@ class Settings(Training):
         batch_size: examples per training step.
         probe: a file of classifiers released by the authors, such as ssv2-vitl-16x2x3.pt, or k400-probe.pth.tar of
             V-JEPA 1; nothing is trained then.
-        labels: a text file with the probe's class names in its order, one per line, if that differs from the data set's
-            order.
+        labels: a text file with the probe's class names in its order, one per line, if the data set's order differs.
         head_index: index of the classifier in that file, from 0, if it has several.
     """
 
