@@ -36,7 +36,7 @@ def task(
     windows: Windows = "videoglue",
     video_classes: Path | None = None,
 ) -> Task:
-    """Localizes activities by average mAP over tIoU 0.5 to 0.95, as VideoPrism and VideoGLUE do with G-TAD.
+    """Localizes activities with G-TAD, scored by average mAP over tIoU 0.5 to 0.95.
 
     Files as published: activity_net.v1-3.min.json, and the videos as v_<id>.mp4 or <id>.mp4 in any folder there. The
     subset training is used for training, validation is scored. Videos that are no longer available are expected and

@@ -18,7 +18,7 @@ DATA = EPIC_KITCHENS
 
 
 def task(root: Path = Path("data/epic_kitchens"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Names the verb and the noun of an action, which is right where both are: one of 97, and one of 300.
+    """Classifies the verb (of 97) and the noun (of 300) of an action, which is right if both are.
 
     Files as published: EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_verb_classes.csv and
     EPIC_100_noun_classes.csv, here or in annotations/, and the videos as <video_id>.MP4 in any folder there, such as

@@ -46,7 +46,7 @@ DATA = Data(
 def task(
     root: Path = Path("data/imagenet"), mini: bool = False, protocol: Literal["still", "vjepa2"] = "still"
 ) -> Task:
-    """Names what a photograph shows, 1,000 classes, from a clip in which each frame is that photograph.
+    """Classifies an image, of 1,000 classes, from a clip that repeats it in each frame.
 
     Files as published: the images in ILSVRC/Data/CLS-LOC/train/<synset>/ and val/, or in train/<synset>/ and val/;
     LOC_synset_mapping.txt, without which classes are called by their synsets; LOC_val_solution.csv, or val in folders

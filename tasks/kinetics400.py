@@ -25,7 +25,7 @@ def task(
     protocol: protocols.Name = "videoglue",
     subset: Path | None = None,
 ) -> Task:
-    """Names the human action in a ten-second clip, by a frozen-backbone protocol.
+    """Classifies a human action in a ten-second clip, by a frozen-backbone protocol.
 
     Files: train.csv and val.csv as published, or lists of path and number; the clips in train/ and val/, flat or in
     class folders (evalkit/datasets/actions/kinetics.py has the details). Val is what the papers report. VideoGLUE

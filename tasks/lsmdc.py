@@ -30,7 +30,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/lsmdc"), mini: bool = False) -> Task:
-    """Finds 1,000 clips of films by their sentences, and sentences by their clips.
+    """Retrieves 1,000 film clips by sentence, and sentences by clip.
 
     Files as published, their values separated by tabs: LSMDC16_challenge_1000_publictect.csv and, without which there
     is no such split, LSMDC16_annos_training.csv and LSMDC16_annos_val.csv; the clips as <clip>.avi in any folder there,

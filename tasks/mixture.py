@@ -1,4 +1,4 @@
-"""Several retrieval tasks as one: trained on by turns, scored by the mean of their scores."""
+"""Several retrieval tasks combined: trained alternately, scored by their mean."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data"), of: str = "msrvtt:1,vatex:1", mini: bool = False) -> Task:
-    """Finds videos by captions, and captions by videos, in several retrieval tasks at once.
+    """Retrieves videos by caption, and captions by video, in several retrieval tasks at once.
 
     For VideoPrism's first stage (https://arxiv.org/abs/2402.13217): each training batch is of one task, drawn by the
     weights. Each task is made as by its own defaults, of its folder or file in `root`. Val and test are those of all

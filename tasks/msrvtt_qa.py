@@ -33,7 +33,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/msrvtt_qa"), mini: bool = False, split: Split = "test") -> Task:
-    """Answers questions about videos of MSR-VTT, as VideoPrism does: the likeliest of 250 answers of one token.
+    """Answers questions about videos of MSR-VTT with the likeliest of 250 single-token answers.
 
     Files: train_qa.json, val_qa.json and test_qa.json as published; of val also IG-VLM's MSRVTT_QA.csv; the
     videos as video<number>.mp4, in any folder there. An answer that is none of the 250 counts as wrong. VideoPrism

@@ -38,7 +38,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/msvd_qa"), mini: bool = False, split: Split = "test") -> Task:
-    """Answers questions about videos of MSVD, as VideoPrism does: the likeliest of 250 answers of one token.
+    """Answers questions about videos of MSVD with the likeliest of 250 single-token answers.
 
     Files: train_qa.json, val_qa.json, test_qa.json and youtube_mapping.txt as published; of val also IG-VLM's
     MSVD_QA.csv; the videos by their names in that mapping, <YouTube's name>_<start>_<end>.avi, in any folder there. An

@@ -1,4 +1,4 @@
-"""SSv2-Temporal: 18 templates of Something-Something v2 that need time to be told
+"""SSv2-Temporal: 18 templates of Something-Something v2 that require temporal information
 (https://arxiv.org/abs/1907.08340).
 """
 

@@ -33,7 +33,7 @@ def task(
     windows: Windows = "videoglue",
     video_classes: Path | None = None,
 ) -> Task:
-    """Localizes your own classes in time, by average mAP over tIoU 0.5 to 0.95.
+    """Localizes your own classes in time, scored by average mAP over tIoU 0.5 to 0.95.
 
     The file is in ActivityNet's layout: {"database": {"<id>": {"subset": "training", "duration": 93.1, "annotations":
     [{"segment": [12.0, 20.5], "label": "jump"}, ...]}, ...}}, in seconds. A video is <id> with any ending, in any

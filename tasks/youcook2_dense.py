@@ -21,7 +21,7 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str = "given", meteor: bool = False) -> Task:
-    """Captions the segments of each video, scored over videos by densevid_eval's rule of 2018.
+    """Captions the segments of each video, scored by densevid_eval's 2018 rules.
 
     Files as tasks/youcook2.py has them. An example is one segment, told from frames uniformly over it; training is on
     annotated segments. With given segments Recall and Precision say nothing of the model.

@@ -25,7 +25,7 @@ DATA = replace(
 def task(
     root: Path = Path("data/youcook2"), mini: bool = False, frames: FrameSampling = "first", meteor: bool = False
 ) -> Task:
-    """Captions a whole recipe in a paragraph, as LongViViT does (https://arxiv.org/abs/2312.07395, table 3).
+    """Summarizes a whole recipe in a paragraph, as LongViViT (https://arxiv.org/abs/2312.07395, table 3).
 
     Files as tasks/youcook2.py has them. The reference is the sentences of all steps, one paragraph per video. LongViViT
     sees 256 frames at one a second; six of ten videos are longer, and what it does with their rest, and which program

@@ -134,7 +134,13 @@ def test_a_csv_of_ones_own_has_a_row_per_caption(tmp_path: Path) -> None:
 
 
 BROKEN: list[tuple[str, Callable[[Path], Path], str, Any, str]] = [
-    ("msrvtt", msrvtt, "MSRVTT_JSFUSION_test.csv", "key,vid_key,video_id,sentence\nret0,m,v, \n", "line 2: .* not text"),
+    (
+        "msrvtt",
+        msrvtt,
+        "MSRVTT_JSFUSION_test.csv",
+        "key,vid_key,video_id,sentence\nret0,m,v, \n",
+        "line 2: .* not text",
+    ),
     ("msrvtt", msrvtt, "MSRVTT_JSFUSION_test.csv", "key,video_id,sentence\nret0,v,x\n", "no column 'vid_key'"),
     ("msrvtt", msrvtt, "MSRVTT_train.9k.csv", "video_id\nvideo1\nvideo404\n", "line 3: .*video404"),
     ("msrvtt", msrvtt, "MSRVTT_data.json", {"videos": []}, "MSRVTT_data.json: not as published: KeyError: 'sentences'"),

@@ -51,5 +51,7 @@ def test_val_of_which_nothing_can_be_read_names_it(monkeypatch: pytest.MonkeyPat
         ranks=ALONE,
     )
     rows = [Example(str(i), Path(f"{i}.mp4")) for i in range(5)]
-    with pytest.raises(UserError, match=r"^none of the 1 videos to choose on could be read; 4.mp4: is broken; repair or"):
+    with pytest.raises(
+        UserError, match=r"^none of the 1 videos to choose on could be read; 4.mp4: is broken; repair or"
+    ):
         fit._read(experiment, rows[:4], rows[4:], (None,))
