@@ -66,7 +66,7 @@ def video_name(example: Example) -> str:
 
 
 def numbered(keys: Iterable[Hashable]) -> tuple[list[int], list[int]]:
-    """The number of each key, from 0, and the place at which each number first stands."""
+    """Numbers equal keys, from 0 in order of appearance; also returns the first position of each number."""
     numbers: dict[Hashable, int] = {}
     rows = [numbers.setdefault(key, len(numbers)) for key in keys]
     places = dict(zip(reversed(rows), reversed(range(len(rows))), strict=True))

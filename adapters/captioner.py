@@ -32,19 +32,19 @@ class Settings(Training, ReaderSettings):
     """Settings of `adapter=captioner`.
 
     Attributes:
-        prompt: what stands before the text, with the example's own {question}; other examples of question and answer
-            may stand in it.
-        template: none asks in plain text, chat in the language model's own chat template, auto in that if it has one.
-        answers: open is what the model says; closed the likeliest of the most frequent training answers of one token.
-        vocabulary: so many of them; VideoPrism's 250 of 100 to 2,000 was best on val.
-        max_tokens: of what the model says.
-        stop: where that ends beside the model's own end: question, before the next question that a base model would go
-            on with; line, at the end of its first line; none, nowhere.
-        beams: kept while it searches what to say; 1 is greedy.
+        prompt: text before the answer, with {question} for the example's question; it may contain example questions and
+            answers.
+        template: none uses plain text, chat the language model's chat template, auto the chat template if there is one.
+        answers: open is the generated text; closed is the likeliest of the most frequent single-token training answers.
+        vocabulary: the number of such answers; VideoPrism's 250 was best on val among 100 to 2,000.
+        max_tokens: maximum number of generated tokens.
+        stop: where generation stops besides the model's end token: question, where a base model starts the next
+            question; line, after the first line; none, nowhere.
+        beams: beams of the search; 1 is greedy decoding.
         lr: peak learning rate.
-        weight_decay: of the matrices.
+        weight_decay: weight decay of the matrices.
         epochs: passes over the training examples.
-        batch_size: examples in one training step.
+        batch_size: examples per training step.
     """
 
     COMPATIBLE_ADAPTERS: ClassVar[Mapping[str, Sequence[str]]] = {"multiple_choice": (*READER_SETTINGS, "template")}
@@ -105,7 +105,7 @@ class Captioner(Trained):
         return loss_origin(self.reader, self._lesson(batch.examples), batch) or super().loss_origin(batch)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
-        """What the model says of each video; or the likeliest of the answers that it may choose from."""
+        """The generated text for each video, or the likeliest of a fixed set of answers."""
         tokens = None if features is None else features[:, 0]
         prompts = [self._asks(example) for example in examples]
         if not self.vocabulary:
@@ -119,7 +119,7 @@ class Captioner(Trained):
         ]
 
     def _said(self, generated: Generated) -> Prediction:
-        """What the model said, up to where it goes on to something else."""
+        """The generated text, cut where the model starts something new."""
         if generated.text is None:
             return failed(generated.failure)
         text, stopped = cut(generated.text, self.stop)
@@ -156,12 +156,12 @@ def closed(reader: LanguageModel, prompt: str, answers: Iterable[str], most: int
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Captioner:
-    """Tells what is in a video in words, by a small language model that reads the encoder's tokens.
+    """Describes videos or answers questions with a small language model that reads the encoder's tokens.
 
     LongViViT (https://arxiv.org/abs/2312.07395, section 3.2): join=cross_attention, temporal=mean, a frozen language
-    model. VideoPrism (https://arxiv.org/abs/2402.13217, appendix G): join=prefix, latents=256, depth=1, greedy, 32
-    tokens; for questions with answers=closed too. Only what stands between encoder and language model is trained, by
-    the likelihood of the task's texts.
+    model. VideoPrism (https://arxiv.org/abs/2402.13217, appendix G): join=prefix, latents=256, depth=1, greedy
+    decoding, 32 tokens; for questions also answers=closed. Only the modules between encoder and language model are
+    trained, on the likelihood of the task's texts.
     """
     (settings,) = points
     prompt = settings.prompt

@@ -31,15 +31,15 @@ class Settings(Training):
 
     Attributes:
         tune: all; a number n for the last n layers of the video tower; text for the text tower; head for its
-            projection; and, with the patch, adapters, lora or temporal for what the encoder has of these.
-        mask: uniform, another draw in each step (or clip, where attention is joint), or tube, the same places in all
-            steps.
-        mask_ratio: share of the tokens left out while training.
-        temperature: the softmax's, at the start.
+            projection; or adapters, lora or temporal, together with the patch embedding, if the encoder has them.
+        mask: uniform draws other tokens in each time step (or clip, if attention is joint); tube masks the same
+            positions in all steps.
+        mask_ratio: share of the tokens left out during training.
+        temperature: initial temperature of the softmax.
         lr: peak learning rate.
-        weight_decay: of the matrices.
+        weight_decay: weight decay of the matrices.
         epochs: passes over the training examples.
-        batch_size: videos in one training step.
+        batch_size: videos per training step.
     """
 
     tune: str = "all"
@@ -75,7 +75,7 @@ class Contrastive(Trained):
         return contrastive_loss(video, text, self.log_scale, videos, words, self.ranks, batch.share)
 
     def _masked(self, videos: Tensor) -> dict[str, Any]:
-        """What the encoder is told of the tokens that it leaves out."""
+        """The arguments that tell the encoder which tokens to leave out."""
         if not self.mask_ratio or self.mask == "uniform":
             return {"mask_ratio": self.mask_ratio}
         encoder: Any = self.encoder

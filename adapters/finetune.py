@@ -31,20 +31,20 @@ class Settings(Training):
 
     Attributes:
         tune: all, adapters or lora.
-        width: of the adapters' bottleneck.
-        rank: of lora's terms.
-        head: attentive or box, which are the probe's; auto is box where the test asks about the boxes of key frames.
-        heads: attention heads of the probe; 0 means 12 where they divide the width, else the next fewer.
+        width: width of the bottleneck adapters.
+        rank: rank of LoRA.
+        head: attentive or box, as in adapter=probe; auto is box if the test has boxes in key frames.
+        heads: attention heads of the probe; 0 means 12 if that divides the width, else the next smaller divisor.
         lr: peak learning rate.
-        weight_decay: of the matrices.
+        weight_decay: weight decay of the matrices.
         epochs: passes over the training examples.
-        batch_size: examples in one training step.
+        batch_size: examples per training step.
         dropout: before the classifier.
         label_smoothing: of the cross-entropy.
-        mixup: alpha of MixUp while training; 0 for none.
-        cutmix: alpha of CutMix while training; 0 for none. With both, each batch is mixed by one of them.
-        temporal_positions: the probe learns positions in time and adds them to the tokens, for encoders that embed
-            frames by themselves, as in VideoGLUE.
+        mixup: alpha of MixUp in training; 0 for none.
+        cutmix: alpha of CutMix in training; 0 for none. With both, each batch uses one of them.
+        temporal_positions: the probe learns temporal position embeddings and adds them to the tokens, as in VideoGLUE
+            for image encoders.
     """
 
     tune: Literal["all", "adapters", "lora"] = "all"
@@ -104,7 +104,7 @@ class Finetune(Trained):
         return self.head(self.encoder(video).tokens, within)  # type: ignore[no-any-return]
 
     def _boxes(self, examples: Sequence[Example], views: int) -> Tensor | None:
-        """The boxes (B V, 4) of examples in all their views; None where the head asks with none."""
+        """The boxes (B V, 4) of examples in all their views; None if the head uses no boxes."""
         boxed = self.head.shape.boxed
         return boxes.boxes(examples).to(self.device).repeat_interleave(views, 0) if boxed else None
 

@@ -21,8 +21,8 @@ class Settings(AdapterSettings):
     """Settings of `adapter=knn`.
 
     Attributes:
-        k: neighbors that vote.
-        temperature: of the votes; the lower, the more the nearest count.
+        k: number of neighbors.
+        temperature: temperature of the votes; the lower, the more the nearest neighbors count.
     """
 
     STACKABLE: ClassVar[tuple[str, ...]] = ("k", "temperature")

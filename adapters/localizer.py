@@ -31,19 +31,18 @@ class Settings(AdapterSettings):
 
     Attributes:
         head: gtad (https://arxiv.org/abs/1911.11462) or actionformer (https://arxiv.org/abs/2202.07925).
-        length: steps that the sequence of a video is rescaled to; 0 keeps it, one step per window, for actionformer;
-            none means 100 for gtad and 192 for actionformer.
-        layers: of the encoder, the last ones, whose tokens a learned query reads in turn, as MLAP's does; 1 takes the
+        length: steps that a video's sequence is rescaled to; 0 keeps one step per window, for actionformer; none means
+            100 for gtad and 192 for actionformer.
+        layers: number of the encoder's last layers whose tokens a learned query reads in turn, as in MLAP; 1 uses the
             pooled vector of each window.
-        token_grid: with layers above 1, the query reads the means over time of a window's tokens, and over a grid of so
-            many by so many fields of the frame; 0 reads those of all places.
-        lr: peak learning rate; none means as the head was published: 4e-3 for gtad, 1e-3 for actionformer, and 1e-4
-            where it keeps the sequence.
-        weight_decay: of the matrices; none means 1e-4 for gtad, 0.05 for actionformer.
-        epochs: passes over the training videos; none means 10 for gtad, 15 for actionformer, 35 where it keeps the
-            sequence.
-        batch_size: videos in one training step; none means 16, and 2 where actionformer keeps the sequence.
-        segments: candidates of a video that remain after soft-NMS.
+        token_grid: with several layers, the query reads tokens averaged over time and over a grid of this many by this
+            many cells; 0 reads all tokens.
+        lr: peak learning rate; none means the head's published one: 4e-3 for gtad, 1e-3 for actionformer, 1e-4 for
+            actionformer without rescaling.
+        weight_decay: weight decay of the matrices; none means 1e-4 for gtad, 0.05 for actionformer.
+        epochs: passes over the training videos; none means 10 for gtad, 15 for actionformer, 35 without rescaling.
+        batch_size: videos per training step; none means 16, or 2 for actionformer without rescaling.
+        segments: segments per video that are kept after soft-NMS.
     """
 
     TRAINED_WITH: ClassVar[tuple[str, ...]] = ("length", "token_grid")

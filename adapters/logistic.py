@@ -21,9 +21,9 @@ class Settings(AdapterSettings):
     """Settings of `adapter=logistic`.
 
     Attributes:
-        c: how much the losses count beside the penalty, which is half of the squared weights.
-        standardize: center each feature and divide it by its deviation over the training examples first, so that one C
-            is as good for one encoder as for another.
+        c: inverse regularization strength, as in scikit-learn.
+        standardize: first center each feature and divide it by its standard deviation over the training examples, so
+            that one C suits different encoders.
     """
 
     STACKABLE: ClassVar[tuple[str, ...]] = ("c",)

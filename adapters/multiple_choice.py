@@ -48,19 +48,19 @@ class Settings(Training, ReaderSettings):
     """Settings of `adapter=multiple_choice`.
 
     Attributes:
-        scorer: likelihood is the sum over an option's tokens, likelihood_per_token their mean, pmi the sum less that
-            without video and question (https://arxiv.org/abs/2104.08315); letter is the likelihood of the option's
-            letter after all options, letter_said the letter that the model says, none where it says another thing;
-            yes is the likelihood of yes after question and option (FrozenBiLM, https://arxiv.org/abs/2206.08155).
-        prompt: what stands between video and answer, with {question}, and {options} or {option}, where it has them;
-            empty means the scorer's own.
-        template: none asks in plain text, chat in the language model's own chat template, auto in that if it has one.
-        stop: where what the model says ends, of letter_said: question, before the next question that a base model would
-            go on with; line, at the end of its first line; none, nowhere.
+        scorer: likelihood sums the log-probabilities of an option's tokens, likelihood_per_token averages them, pmi
+            subtracts the sum without video and question (https://arxiv.org/abs/2104.08315); letter is the likelihood of
+            the option's letter after all options, letter_said the letter that the model generates, if any; yes is the
+            likelihood of yes after question and option (FrozenBiLM, https://arxiv.org/abs/2206.08155).
+        prompt: text between video and answer, with {question}, and {options} or {option} if needed; empty means the
+            scorer's default.
+        template: none uses plain text, chat the language model's chat template, auto the chat template if there is one.
+        stop: where generation stops for letter_said: question, where a base model starts the next question; line, after
+            the first line; none, nowhere.
         lr: peak learning rate.
-        weight_decay: of the matrices.
+        weight_decay: weight decay of the matrices.
         epochs: passes over the training examples.
-        batch_size: examples in one training step.
+        batch_size: examples per training step.
     """
 
     # LongViViT's reader has learned to describe what happens, and EgoSchema, which has no training split, asks it how
@@ -115,7 +115,7 @@ class MultipleChoice(Trained):
         return loss_origin(self.reader, self._lesson(batch.examples), batch) or super().loss_origin(batch)
 
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
-        """The option that the scorer prefers, of equals the first; none where a letter was to be said and was not."""
+        """The option with the best score, the first of several; None if a letter should be generated and was not."""
         tokens = None if features is None else features[:, 0]
         if self.scorer == "letter_said":
             most = SAID if self.reader.template.name == "none" else SAID_IN_CHAT
@@ -164,7 +164,7 @@ class MultipleChoice(Trained):
         return predictions
 
     def _lesson(self, examples: Sequence[Example]) -> list[Continuation]:
-        """What is right of each example, as the scorer will ask about it."""
+        """The right answer of each example, in the form that the scorer uses."""
         lesson = []
         for i, example in enumerate(examples):
             texts = self._texts(example)
@@ -257,12 +257,11 @@ def _letters(line: str) -> set[str]:
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> MultipleChoice:
-    """Answers multiple choice with a small frozen language model that reads the encoder's tokens.
+    """Answers multiple-choice questions with a small frozen language model that reads the encoder's tokens.
 
     LongViViT's video-to-text recipe (https://arxiv.org/abs/2312.07395, section 3.2): frozen encoder, temporal pooling,
-    Perceiver resampler, frozen language model. Only what stands between is trained, by the log-likelihood of what is
-    right in the scorer's own words. What the literature calls similarity of video and text is adapter=contrastive or
-    zero_shot.
+    Perceiver resampler, frozen language model. Only the modules in between are trained, on the log-likelihood of the
+    right answer in the scorer's format. For similarity of video and text, use adapter=contrastive or zero_shot.
     """
     (settings,) = points
     scorer = settings.scorer

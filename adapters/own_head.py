@@ -20,10 +20,10 @@ class Settings(AdapterSettings):
     """Settings of `adapter=own_head`.
 
     Attributes:
-        labels: a text file with the names of the checkpoint's classes in its order, one in each line, where it does not
-            name them as the data set does.
-        subset: the checkpoint has labels that the data set has not, which are left out before the softmax: one of
-            Kinetics-710 on kinetics400.
+        labels: a text file with the checkpoint's class names in its order, one per line, if its own names differ from
+            the data set's.
+        subset: ignore labels that the data set does not have, before the softmax: for a Kinetics-710 checkpoint on
+            kinetics400.
     """
 
     labels: Path | None = None
@@ -66,7 +66,7 @@ class Classifier(Adapter):
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classifier:
-    """Classifies as the fine-tuned checkpoint does, with its own classifier; nothing is trained.
+    """Classifies with a fine-tuned checkpoint's own classifier; nothing is trained.
 
     Raises:
         UserError: the task has no classes or the checkpoint no classifier, or their names do not match.

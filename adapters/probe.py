@@ -29,25 +29,25 @@ class Settings(Training):
 
     Attributes:
         head: linear, attentive, mlap, box or roi.
-        heads: attention heads of the attentive probe; 0 means 12 where they divide the width, else the next fewer; for
-            roi, whose heads are as wide as the tokens each, 6.
-        layers: of the encoder, the last ones, that the query of mlap or box passes through, each with an attention and
-            an MLP; 0 means 4 for mlap, and for box the last one without an MLP.
+        heads: attention heads of the attentive probe; 0 means 12 if that divides the width, else the next smaller
+            divisor; for roi, whose heads are each as wide as the tokens, 6.
+        layers: number of the encoder's last layers that the query of mlap or box passes through, each with attention
+            and MLP; 0 means 4 for mlap, and for box the last layer without an MLP.
         lr: peak learning rate.
-        weight_decay: of the matrices.
+        weight_decay: weight decay of the matrices.
         epochs: passes over the training examples.
-        batch_size: examples in one training step.
+        batch_size: examples per training step.
         dropout: before the classifier.
         label_smoothing: of the cross-entropy.
-        eql_gamma: of the equalization loss for few common and many rare classes: the share of the examples of other
-            classes, drawn anew in each step, that say nothing against a rare class; 0 is the plain cross-entropy.
-        eql_lambda: share of the training examples below which a class is rare.
-        temporal_positions: the attentive probe learns positions in time and adds them to the tokens, for encoders that
-            embed frames by themselves, as in VideoGLUE.
-        token_grid: the attentive probe reads the means of the tokens over a grid of so many by so many fields of the
-            frame, which take less space; 0 reads all tokens.
-        stored: how features are held: float32, float16, or int8, whose error is at most 1/254 of the largest number in
-            a vector; auto is float16 for tokens and float32 for pooled vectors.
+        eql_gamma: of the equalization loss for long-tailed classes: the share of examples of other classes, drawn in
+            each step, that are not used as negatives of a rare class; 0 is the plain cross-entropy.
+        eql_lambda: a class is rare if its share of the training examples is below this.
+        temporal_positions: the attentive probe learns temporal position embeddings and adds them to the tokens, as in
+            VideoGLUE for image encoders.
+        token_grid: the attentive probe reads tokens averaged over a grid of this many by this many cells, which saves
+            memory; 0 reads all tokens.
+        stored: how features are stored: float32, float16, or int8 with an error of at most 1/254 of a vector's largest
+            value; auto is float16 for tokens and float32 for pooled vectors.
     """
 
     TRAINED_WITH: ClassVar[tuple[str, ...]] = ("token_grid", "heads")
@@ -178,25 +178,24 @@ class Probe(Adapter):
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Probe:
     """Classifies with a linear or attentive probe on the frozen encoder.
 
-    The attentive head is VideoGLUE's as its code has it (https://arxiv.org/abs/2307.03166): LayerNorm, one
-    cross-attention layer with one learned query, dropout, a linear classifier. Its paper has an MLP after the
-    attention, and MLAP passes the query so through the encoder's last four layers: that is `mlap`, and with layers=1
-    the paper's head for the last layer (evalkit/heads/bank.py says what the MLP is). The code's is the default, since
-    all of it is known; the FLOPs that the paper prints fit either. The linear head is LayerNorm and a linear classifier
-    on the pooled vector.
+    The default attentive head is that of VideoGLUE's code (https://arxiv.org/abs/2307.03166): LayerNorm, one
+    cross-attention layer with a learned query, dropout and a linear classifier. VideoGLUE's paper adds an MLP after the
+    attention, and its MLAP passes the query through the encoder's last four layers: that is `mlap`, which with layers=1
+    is the paper's head for the last layer (evalkit/heads/bank.py says which MLP is used). The code's head is the
+    default because it is completely known; the FLOPs printed in the paper fit either. The linear head is LayerNorm and
+    a linear classifier on the pooled vector.
 
-    The heads `box` and `roi` are for tasks that ask about a box: what is in it takes the place of the learned query, as
-    the papers have it for localization in space and time. They print one layer of 12 heads and 768 numbers, and not how
-    the box is pooled: with `box` it is the mean over time and over the box. VideoGLUE's code has another head, `roi`:
-    the largest of what RoIAlign gives of the mean over time, and six heads of another kind (evalkit/heads/roi.py).
-    With layers=4 (MLAP), the content of the box passes through the last four layers, and what each finds is added to
-    it (evalkit/heads/bank.py).
+    The heads `box` and `roi` are for tasks about a box: the content of the box replaces the learned query, as in the
+    papers on spatiotemporal localization. These state one layer of 12 heads and width 768, but not how the box is
+    pooled; `box` averages over time and over the box. `roi` is the head of VideoGLUE's code: the maximum over RoIAlign
+    of the temporal mean, and six heads of another kind (evalkit/heads/roi.py). With layers=4 (MLAP), the content of the
+    box passes through the last four layers, and the output of each is added to it (evalkit/heads/bank.py).
 
-    A key frame with several boxes is encoded once, and each of its boxes asked about; what is said of a box counts as
-    much as its detector's score.
+    A key frame with several boxes is encoded once for all of them. The score of a box is multiplied by its detection
+    score.
 
-    A task whose targets are tuples or lists of class indices may have several classes in one example: then each class
-    has a sigmoid in place of the softmax over all, and is trained by its own cross-entropy.
+    If targets are tuples or lists of class indices, the task is multi-label: each class then has a sigmoid and its own
+    cross-entropy instead of the softmax.
 
     Raises:
         UserError: the task has no classes, its targets are of two kinds, or a setting does not fit.

@@ -41,7 +41,7 @@ class Representation(Adapter):
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Representation:
-    """Scores the features themselves, by no label: RankMe, LiDAR, alignment and uniformity (evalkit/metrics).
+    """Scores the features themselves without labels: RankMe, LiDAR, alignment and uniformity (evalkit/metrics).
 
     RankMe (https://arxiv.org/abs/2210.02885), LiDAR (https://arxiv.org/abs/2312.04000; its classes are videos),
     alignment and uniformity (https://arxiv.org/abs/2005.10242) of the pooled vectors of the test videos. Examples

@@ -48,20 +48,20 @@ class Settings(Training):
     """Settings of `adapter=retrieval`.
 
     Attributes:
-        train: train although the encoder embeds text.
-        text: the text model: demo, or a local folder or hub id of one of transformers; empty means the encoder's own.
-        tune_text: train the text model, too.
-        pool: one vector of a view's tokens: attentive learns what to look at, mean is their mean, pooled the encoder's
-            own vector, with whose own text tower training starts from the zero-shot similarity.
-        dim: width of the vectors that are compared; 0 means the text model's.
-        dual_softmax: weigh each similarity by its softmax over all texts, or videos, of the test, at this temperature;
-            0: no. InternVideo2's code has it, at 1 for its CLIP. What one query finds depends on the others then, and
-            the result is marked transductive.
-        temperature: the softmax's, at the start.
+        train: train even if the encoder embeds text.
+        text: the text model: demo, or a local folder or hub id of a transformers model; empty means the encoder's own.
+        tune_text: also train the text model.
+        pool: pooling of a view's tokens: attentive is learned, mean averages them, pooled is the encoder's own vector,
+            with which training starts from the zero-shot similarity if the encoder has a text tower.
+        dim: dimension of the embeddings; 0 means the text model's.
+        dual_softmax: temperature at which each similarity is multiplied by its softmax over all texts, or videos, of
+            the test; 0: off. InternVideo2's code uses it, at 1 for its CLIP. Rankings then depend on the other queries,
+            and the result is marked transductive.
+        temperature: initial temperature of the softmax.
         lr: peak learning rate.
-        weight_decay: of the matrices.
+        weight_decay: weight decay of the matrices.
         epochs: passes over the training captions.
-        batch_size: captions in one training step.
+        batch_size: captions per training step.
     """
 
     train: bool = False
@@ -227,7 +227,7 @@ class Retrieval(Trained):
             return F.normalize(self.text(vectors.float()), dim=-1)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """The symmetric cross-entropy of CLIP; what is right for another caption of the batch is no negative of it."""
+        """CLIP's symmetric cross-entropy; captions of the same video in a batch are not used as negatives."""
         video = self.videos(batch.features)
         text = self.texts([example.text for example in batch.examples])
         same = _same(map(video_name, batch.examples)) | _same(example.text for example in batch.examples)
@@ -275,12 +275,12 @@ def _used(words: nn.Module) -> dict[str, Tensor]:
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Retrieval:
-    """Finds videos by their captions, and captions by their videos.
+    """Retrieves videos by caption, and captions by video.
 
-    Zero-shot where the encoder embeds text: its own vectors, those of several views averaged. Else, or where one of the
-    next three settings says so, a pooler and projections are trained over the frozen encoder and a frozen text model by
-    the symmetric loss of CLIP with a learned temperature, on the task's train split. With tune_text=true the text model
-    is trained too, which is LiT as in VideoPrism (https://arxiv.org/abs/2402.13217, appendix F).
+    Zero-shot if the encoder embeds text, with its own vectors, averaged over views. Otherwise, or if one of the first
+    three settings asks for it, a pooler and projections are trained on top of the frozen encoder and a frozen text
+    model, with CLIP's symmetric loss and a learned temperature, on the task's train split. With tune_text=true the text
+    model is trained too, which is LiT as in VideoPrism (https://arxiv.org/abs/2402.13217, appendix F).
 
     Raises:
         UserError: the task has no captions, or there is no text model.

@@ -20,8 +20,8 @@ class Settings(AdapterSettings):
     """Settings of `adapter=ridge`.
 
     Attributes:
-        alpha: weight of the penalty, lambda.
-        standardize: center each feature and divide it by its deviation over the training examples first.
+        alpha: regularization strength.
+        standardize: first center each feature and divide it by its standard deviation over the training examples.
     """
 
     STACKABLE: ClassVar[tuple[str, ...]] = ("alpha",)

@@ -35,15 +35,15 @@ class Settings(AdapterSettings):
     """Settings of `adapter=segments_to_lm`.
 
     Attributes:
-        captioner: folder of a captioner that evalkit adapt wrote for this encoder, on a task of short clips.
-        lm: any causal language model of transformers: a local folder, a GGUF file or a hub id; or a served one,
-            http://HOST/v1#MODEL; empty means the embedded one.
-        lm_precision: of the language model's weights and arithmetic.
-        template: none asks in plain text, chat in the language model's own chat template, auto in that if it has one.
-        question: what the captioner is asked of each segment.
-        max_tokens: of each caption.
-        prompt: what stands before an option, with {captions} and {question}; and with {options} for a server that gives
-            only the likeliest next tokens, so that letters are weighed.
+        captioner: folder of a captioner that `evalkit adapt` trained for this encoder on a task of short clips.
+        lm: any causal language model of transformers: a local folder, a GGUF file or a hub id; or a model server,
+            http://HOST/v1#MODEL; empty means the one that evalkit ships.
+        lm_precision: precision of the language model.
+        template: none uses plain text, chat the language model's chat template, auto the chat template if there is one.
+        question: the captioner's prompt for each segment.
+        max_tokens: maximum number of tokens of a caption.
+        prompt: text before an option, with {captions} and {question}; with {options} for a server that returns only the
+            likeliest next tokens, so that letters are scored.
     """
 
     captioner: Path | None = None
@@ -137,11 +137,11 @@ class SegmentsToLM(Adapter):
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> SegmentsToLM:
-    """Answers multiple choice from captions of a video's segments, which a language model reads without the video.
+    """Answers multiple-choice questions from captions of a video's segments, with a language model that sees no video.
 
-    LongViViT's modular baseline (https://arxiv.org/abs/2312.07395, section 6.3): captions of segments of 16 seconds,
-    and a language model that puts them together, there Bard. The segments are the task's clips: for one in every 16
-    seconds of three minutes, clip.sampling=fps clip.fps=1 clip.frames=16 clip.clips=12. Nothing is trained.
+    LongViViT's modular baseline (https://arxiv.org/abs/2312.07395, section 6.3): captions of 16-second segments,
+    combined by a language model (Bard in the paper). The segments are the task's clips; for consecutive segments of a
+    three-minute video, use clip.sampling=fps clip.fps=1 clip.frames=16 clip.clips=12. Nothing is trained.
     """
     (settings,) = points
     captioner = settings.captioner

@@ -41,10 +41,10 @@ class Settings(AdapterSettings):
     """Settings of `adapter=zero_shot`.
 
     Attributes:
-        prompts: clip (CLIP's 28 for actions, averaged), clip_ucf101 (its 48 for UCF101, averaged), single (a video of
-            {}.), none, or a text file with a template in each line, {} for the name. Choices are taken as they stand
-            unless prompts is a file.
-        question: of a question with choices, put it before each choice.
+        prompts: clip (CLIP's 28 action prompts, averaged), clip_ucf101 (its 48 for UCF101, averaged), single (a video
+            of {}.), none, or a text file with one template per line, with {} for the class name. Options of a question
+            are used without a prompt unless prompts is a file.
+        question: put a question before each of its options.
     """
 
     prompts: str = "clip"
@@ -108,7 +108,7 @@ class ZeroShot(Adapter):
         return [template.replace("{}", name) for name in names for template in self.templates]
 
     def check_text(self, example: Example) -> None:
-        """Embeds a text as it will be asked, where there is any: what the encoder lacks is told now."""
+        """Embeds one text, if there is any, so that missing parts, such as a tokenizer, are reported early."""
         if names := self.classes or self._options(example):
             check_text(self.encoder, self.texts(names[:1])[0])
 
@@ -121,7 +121,7 @@ class ZeroShot(Adapter):
 
 
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> ZeroShot:
-    """Predict without training: the class or option whose text embedding is nearest to the video's."""
+    """Predicts without training the class or option whose text embedding is most similar to the video's."""
     (settings,) = points
     prompts = settings.prompts
     if not has_text(encoder):

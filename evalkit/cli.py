@@ -56,61 +56,60 @@ CALLED = {
 GOES_ON = ("run", "adapt", "sweep", "study", "verify")
 
 USAGE = """\
-evalkit scores pretrained video encoders.
+evalkit evaluates pretrained video encoders.
 
-  evalkit run task=NAME ckpt=ENCODER [key=value ...]      score an encoder on a task; writes a result
-  evalkit run suite=NAME ckpt=ENCODER [...]               the same on every task of a paper, in one table
-  evalkit plan task=NAME ckpt=ENCODER [key=value ...]     what a run would encode, store and take, before it is begun
-  evalkit adapt task=NAME ckpt=ENCODER out=FOLDER [...]   train an adapter; adapter.from=FOLDER or ckpt= takes it
-  evalkit sweep task=NAME ckpt=ENCODER adapter.lr=A,B ... a product of values; what differs in the adapter in one pass
-  evalkit study NAME|FILE.yaml [key=value ...]            cells that are trained and scored, their costs, and a paper's
-                                                          claims held against them; NAME --help shows its lines
-  evalkit verify NAME [data.root=FOLDER ...]              does a public checkpoint give its published number here?
-  evalkit verify list                                     all reference cards: what each needs and what is published
-  evalkit features task=NAME ckpt=ENCODER out=FOLDER ...  an encoder's features in files for other programs, with ids;
-                                                          ckpt=features:FOLDER scores such files, of anybody
-  evalkit canary ckpt=ENCODER [task=NAME ...]             is the encoder fed what it was trained on?
-  evalkit check task=NAME data.root=FOLDER [...]          is all of a benchmark's data there, and does it decode?
-  evalkit init encoder|task|adapter NAME                  NAME.py, a working one of your own, and its test
-  evalkit list tasks|encoders|adapters|suites|studies     what can be named
-  evalkit score RUN                                       score a result's predictions again
-       or score task=NAME predictions=FILE [...]          score predictions made elsewhere, in the benchmark's format
-  evalkit show RUN [sample=ID out=FILE.html]              where a run is wrong, and single samples: answers, controls,
-                                                          and on a page the clip as the encoder saw it and the video
-  evalkit validate PATH ... [signers=FILE]                check results against all that can be derived again
-  evalkit sign RUN key=FILE                               sign a result with an SSH key, for boards that take others'
-  evalkit compare A B ... [all=true]                      is run B better than run A on the same samples, and how sure
-  evalkit power difference=2 [task=NAME | samples=N]      how many samples it takes to see a difference
-  evalkit leaderboard [results=results out=FILE]          results side by side, and beside what papers print; without
-                                                          out= into README.md in the folder of the results
-  evalkit export to=FORMAT [results=results out=FOLDER]   results as lm_eval, mteb, hf, eee, csv, ... have them
-  evalkit push repo=OWNER/NAME [results=results ...]      results on the Hugging Face hub, as a pull request; shows what
-                                                          it would send, and confirm=true sends it
-  evalkit submit RUN to=FOLDER|OWNER/NAME [key=FILE]      a result as a pull request's files, for a board of others'
-  evalkit cache [prune=GB]                                what is stored; prune= evicts what was used longest ago
-  evalkit doctor [task=NAME ...]                          what this machine has, and what it lacks for a run
+  evalkit run task=NAME ckpt=ENCODER [key=value ...]      evaluate an encoder on a task and save the result
+  evalkit run suite=NAME ckpt=ENCODER [...]               evaluate it on all tasks of a paper, in one table
+  evalkit plan task=NAME ckpt=ENCODER [key=value ...]     estimate the time, memory and disk space of a run
+  evalkit adapt task=NAME ckpt=ENCODER out=FOLDER [...]   train an adapter and save it, for adapter.from= or ckpt=
+  evalkit sweep task=NAME ckpt=ENCODER adapter.lr=A,B ... run all combinations of values; adapter settings in one pass
+  evalkit study NAME|FILE.yaml [key=value ...]            run a paper's experiments and test its claims; NAME --help
+                                                          shows its runs
+  evalkit verify NAME [data.root=FOLDER ...]              reproduce a published score of a public checkpoint
+  evalkit verify list                                     list all reference cards
+  evalkit features task=NAME ckpt=ENCODER out=FOLDER ...  export features to files; ckpt=features:FOLDER evaluates them
+  evalkit canary ckpt=ENCODER [task=NAME ...]             check that an encoder gets the input it was trained on
+  evalkit check task=NAME data.root=FOLDER [...]          check that a benchmark's videos are there and decode
+  evalkit init encoder|task|adapter NAME                  write a template, NAME.py, and its test
+  evalkit list tasks|encoders|adapters|suites|studies     list available names
+  evalkit score RUN                                       recompute a result's scores from its predictions
+       or score task=NAME predictions=FILE [...]          score predictions of another program
+  evalkit show RUN [sample=ID out=FILE.html]              show a run's errors, or single samples with answers, controls
+                                                          and the frames that the encoder saw
+  evalkit validate PATH ... [signers=FILE]                check results by recomputing everything possible
+  evalkit sign RUN key=FILE                               sign a result with an SSH key
+  evalkit compare A B ... [all=true]                      test whether run B is better than run A on the same samples
+  evalkit power difference=2 [task=NAME | samples=N]      compute how many samples detect a difference
+  evalkit leaderboard [results=results out=FILE]          compare all results, with published scores; out= defaults to
+                                                          README.md in the folder of the results
+  evalkit export to=FORMAT [results=results out=FOLDER]   convert results to lm_eval, mteb, hf, eee, csv, ...
+  evalkit push repo=OWNER/NAME [results=results ...]      open a pull request with results on the Hugging Face hub;
+                                                          prints it only, unless confirm=true
+  evalkit submit RUN to=FOLDER|OWNER/NAME [key=FILE]      prepare a pull request with a result for a leaderboard
+  evalkit cache [prune=GB]                                show the cache; prune= removes the least recently used
+  evalkit doctor [task=NAME ...]                          show what this machine has, and what a run still needs
 
-  task=./my_task.py beside score, show, validate, sign, compare, leaderboard, export, push, submit: a file of your own,
-  which is run
+  With score, show, validate, sign, compare, leaderboard, export, push and submit, task=./my_task.py names a task file
+  of your own, which is then run.
 
-  evalkit run --help, evalkit run task=NAME --help        the keys that apply
+  evalkit run --help, evalkit run task=NAME --help        list the options that apply
   evalkit --version
-  quiet=true, with any command: nothing but its result and errors; of a run, the result's path
+  quiet=true, with any command: print only the result and errors; of a run, the path of the result
 
 Try: evalkit run task=egoschema ckpt=demo mini=true
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code after doing what the words say.
+    """Runs a command and returns its exit code.
 
-    0 done, 1 invalid result, 2 something to mend, 130 interrupted, 141 nobody reads what is printed.
+    0 success, 1 finished with a problem, 2 an error to fix, 130 interrupted, 141 output closed early.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     started = time.time()
     interrupt = Interrupt(lambda: f"evalkit: {_interrupted(words, started)}")
     if argv is None:
-        gc.set_threshold(100_000)  # an import makes a million objects that stay: looking through them is in vain
+        gc.set_threshold(100_000)  # imports create a million permanent objects, which need no garbage collection
         interrupt.handle()
     _open_standard_streams()
     try:

@@ -187,7 +187,7 @@ def _column(key: tuple[str, ...], runs: Sequence[Run], names: Mapping[_Identity,
 
 
 def _seen(record: Mapping[str, Any]) -> str:
-    """What the encoder has seen of the benchmark's videos; records that do not tell are known by their checkpoint."""
+    """The encoder's training data that share videos with the benchmark; by its checkpoint if the record lacks them."""
     encoder = record["encoder"]
     trained_on = encoder.get("trained_on", presets.trained_on(encoder["ckpt"]))
     return training_data.in_words(training_data.seen(record["task"]["name"], trained_on or {}))

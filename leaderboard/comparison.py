@@ -1,4 +1,4 @@
-"""Measured scores beside published numbers, and columns grouped by the suite of a paper.
+"""Comparison with published scores, and grouping of columns by the suites of papers.
 
 for title, columns in sections(build_columns(runs)): ...
 """
@@ -24,7 +24,7 @@ PROTOCOL_PARAMETERS = ("protocol", "windows", "what")  # of a task, whose value 
 
 @dataclass(frozen=True)
 class PublishedComparison:
-    """A published number beside a measured one.
+    """Comparison of a measured score with a published one.
 
     Attributes:
         published: the number.

@@ -95,7 +95,7 @@ def push(words: Sequence[str]) -> int:
 
 
 def submit(words: Sequence[str]) -> int:
-    """Puts a run's files where a board takes results: into a folder, or a pull request to a data set of the hub.
+    """Submits a run's files to a leaderboard: into a folder, or as a pull request to a data set on the hub.
 
     Args:
         words: the run; to=, a folder that is there or OWNER/NAME; key=FILE, to sign it first; confirm=true, without
@@ -124,7 +124,7 @@ def submit(words: Sequence[str]) -> int:
         _write(to, content)
         return 0
     if not is_hub_name(options["to"]):
-        raise UserError(f"to={options['to']}: there is no such folder, and it is no OWNER/NAME of the hub")
+        raise UserError(f"to={options['to']}: there is no such folder, and it is not an OWNER/NAME of the hub")
     title = f"Add {record['encoder']['name']} on {record['task']['name']}"
     _send(Target("to", options["to"], "dataset"), content, title, options["confirm"] == "true")
     return 0
@@ -137,7 +137,7 @@ def files_of(run: Path, record: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def with_index(card: str, results: Sequence[Mapping[str, Any]], name: str) -> str:
-    """A model's card with these results in the model-index of its front matter, in place of those of the same.
+    """A model card with these results in its model-index, replacing earlier results of the same tasks.
 
     Args:
         card: README.md as it is; empty where there is none.

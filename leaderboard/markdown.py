@@ -17,23 +17,23 @@ from .runs import Run
 COLUMNS_PER_TABLE = 6  # more columns of a section go into further tables
 
 LEGEND = """\
-A row per encoder, a column per benchmark: its name, split and protocol, how the encoder was joined to it (frozen: a
-head learned on features of an encoder that stays as it is; zero-shot: nothing was learned), and what is measured.
-Each cell: the headline with its 95 % interval, resampled by video; the ranks that the run may have, at 95 %, among
-those of its column on the same examples (runs that do not differ significantly share ranks); and in square brackets its
-line under [Runs](#runs). Rows are sorted by the first column in which they have a score. A failed example counts as
-wrong; *partial* gives the score if all that failed were right. A letter in round brackets: another protocol, or other
-data, than the rest of the column; what differs stands below the table."""
+Each row is an encoder, each column a benchmark: its name, split and protocol, how the encoder is used (frozen: a head
+is trained on its features; zero-shot: nothing is trained), and the metric. Each cell shows the headline score with its
+95 % interval (resampling videos), the possible ranks of the run, at 95 %, among runs of its column on the same examples
+(runs without a significant difference share ranks), and in square brackets its line under [Runs](#runs). Rows are
+sorted by their score in the first column that has one. Failed examples count as wrong; after *partial* is the score if
+all of them were right. A letter in round brackets marks another protocol or other data than in the rest of the column;
+the differences are listed below the table."""
 CONTROLS = """\
-The same run with less to go by: without the video (blind), with its frames in another order (shuffled), with one frame
-of it (single_frame), or with the options in another order (option_order). A score near one of the first three does not
-show that the video, its order or more than a frame was needed."""
+The same run with less information: without the video (blind), with shuffled frames (shuffled), with a single frame
+(single_frame), or with the options in another order (option_order). A score near one of the first three does not show
+that the video, its order or more than a frame was needed."""
 RUNS = """\
-Runs whose protocol and data (the first letters of hashes) are equal were measured alike, on the same examples."""
+Runs with equal hashes of protocol and data (their first letters are shown) were measured alike, on the same examples."""
 SEEDS = """\
-Runs that differ in their seed alone, or in the official split (fold) of a benchmark with several, share a cell: the
-mean of their scores with its interval, and the standard deviation (sd) over them. Controls, date and command are those
-of the newest."""
+Runs that differ only in their seed, or in the official split (fold) of a benchmark, share a cell with the mean of
+their scores, its interval, and their standard deviation (sd). Controls, date and command are those of the newest
+run."""
 
 
 def render_markdown(runs: Sequence[Run], refused: Sequence[str] = (), others: Sequence[Score] = ()) -> str:

@@ -68,7 +68,7 @@ def _mteb(file: Path, values: Mapping[str, Any]) -> Iterator[Score]:
     meta, folder = file.with_name("model_meta.json"), file.resolve().parent.parent.name
     encoder = read_json(meta, dict)["name"] if meta.is_file() else folder.replace("__", "/", 1)
     if "/" not in encoder and not meta.is_file():
-        raise ValueError(f"no model_meta.json beside it, and {folder!r} is no organization__model: whose scores?")
+        raise ValueError(f"no model_meta.json beside it, and {folder!r} is not an organization__model: whose scores?")
     source = " ".join(["mteb", *filter(None, [values.get("mteb_version")])])
     for split, subsets in values["scores"].items():
         for subset in subsets:

@@ -1,4 +1,4 @@
-"""ActivityNet Captions: videos of about two minutes and a paragraph about each (https://arxiv.org/abs/1705.00754)."""
+"""ActivityNet Captions: two-minute videos, each with a paragraph (https://arxiv.org/abs/1705.00754)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def task(
     split: Literal["val_1", "val_2"] = "val_1",
     frames: Literal["uniform", "first"] = "uniform",
 ) -> Task:
-    """Finds a video by the paragraph of all its sentences, and the paragraph by the video.
+    """Retrieves videos by paragraph descriptions, and paragraphs by video.
 
     Files as published: val_1.json, val_2.json (two annotators' sentences), train.json, without which there is no train
     split, and the videos as v_<id>.mp4 in any folder there. VideoPrism does not say which of the two it searches; val_1
@@ -35,7 +35,7 @@ def task(
 
     Args:
         root: folder with the files and the videos.
-        mini: three-minute films of the mini world; a paragraph tells their six steps.
+        mini: generated three-minute films with paragraphs about their six steps.
         split: val_1 or val_2.
         frames: uniform takes them over the whole video, as most papers do; first takes one a second from its start, as
             LongViViT (https://arxiv.org/abs/2312.07395).

@@ -1,4 +1,4 @@
-"""ActivityNet Captions: what happens in everyday videos, part by part or in all (https://arxiv.org/abs/1705.00754)."""
+"""ActivityNet Captions: segments of everyday videos with sentences (https://arxiv.org/abs/1705.00754)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def task(
 
     Args:
         root: folder with the files and the videos.
-        mini: three-minute films of six steps of the mini world.
+        mini: generated three-minute films of six steps.
         what: segments by themselves, with CIDEr; one paragraph, with ROUGE-L; or dense, the segments of a video
             together, by densevid_eval's rule of 2018.
         frames: of a paragraph: first takes 256 at one a second from the start, uniform 256 over the whole video.

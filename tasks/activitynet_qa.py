@@ -1,4 +1,4 @@
-"""ActivityNet-QA: questions that people wrote about videos of two minutes (https://arxiv.org/abs/1906.02467)."""
+"""ActivityNet-QA: human-written questions about two-minute videos (https://arxiv.org/abs/1906.02467)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/activitynet_qa"), mini: bool = False) -> Task:
-    """Answers questions about motion, place, time and content of a video, by exact match as its own scorer.
+    """Answers questions about motion, space, time and content of a video, scored by exact match.
 
     Files: test_q.json and test_a.json as published, and those of train and val, which may be missing; or IG-VLM's
     ActivityNet_QA.csv, which is test, three of whose questions begin with a number that is not theirs; the videos as
@@ -41,7 +41,7 @@ def task(root: Path = Path("data/activitynet_qa"), mini: bool = False) -> Task:
 
     Args:
         root: folder with the files and the videos.
-        mini: ten-second films of the mini world, asked for color, shape and action.
+        mini: generated ten-second films with questions about color, shape and action.
     """
     return open_questions.open_question_task(
         one_step() if mini else _read(root),

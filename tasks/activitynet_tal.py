@@ -1,4 +1,4 @@
-"""ActivityNet 1.3: when which of 200 activities happens in a long video (http://activity-net.org)."""
+"""ActivityNet 1.3: localizing 200 activities in long videos (http://activity-net.org)."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def task(
     windows: Windows = "videoglue",
     video_classes: Path | None = None,
 ) -> Task:
-    """Localizes activities by average mAP over tIoU 0.5 to 0.95, as VideoPrism and VideoGLUE do with G-TAD.
+    """Localizes activities with G-TAD, scored by average mAP over tIoU 0.5 to 0.95.
 
-    Files as published: activity_net.v1-3.min.json, and the videos as v_<id>.mp4 or <id>.mp4 in any folder there.
-    training is learned from and validation is scored. Videos that have vanished are expected, and count as failed. The
-    1,732 segments that end after their video are cut there to learn from, and scored as they are, as the official
-    evaluation does.
+    Files as published: activity_net.v1-3.min.json, and the videos as v_<id>.mp4 or <id>.mp4 in any folder there. The
+    subset training is used for training, validation is scored. Videos that are no longer available are expected and
+    count as failed. The 1,732 segments that end after their video are cut for training and left unchanged for scoring,
+    as in the official evaluation.
 
-    VideoGLUE's two statements of a window differ: its README has 16 frames at 15 a second, one after another
+    VideoGLUE describes its windows in two ways: its README has adjacent windows of 16 frames at 15 fps
     (`windows=videoglue`, the default, as G-TAD's own features have it), its table 12 a clip of 16 s
     (`windows=videoglue_table12`). Whether it takes the classes of a video from a file, as G-TAD's code does with CUHK's
     (cuhk_val_simp_share.json), is printed nowhere.
 
     Args:
         root: folder with the file and the videos.
-        mini: 48-second films of the mini world in which three things happen, with nothing before, between and after.
+        mini: generated 48-second films with three events and nothing before, between or after them.
         file: the name of the json; of ActivityNet's layout.
         windows: videoglue, videoglue_table12, or thumos (16 frames of 30 a second, every fourth).
         video_classes: a file in the layout of CUHK's, {"class": [name, ...], "results": {id: [score, ...], ...}}, whose
-            two likeliest classes each candidate gets; without it they are the head's own.
+            two likeliest classes each segment gets; by default, the head predicts them.
     """
     return segment_task(
         moments()

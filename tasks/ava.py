@@ -1,4 +1,4 @@
-"""AVA: what each person of a film does, in key frames a second apart (https://arxiv.org/abs/1705.08421)."""
+"""AVA: the actions of each person in films, one key frame per second (https://arxiv.org/abs/1705.08421)."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ def task(
     version: Literal["v2.2", "v2.1"] = "v2.2",
     start: Annotated[float, Ge(0)] = 0.0,
 ) -> Task:
-    """Says what each person does in key frames of films, of 80 actions, 60 of which are scored.
+    """Classifies each person's actions in key frames of films; 60 of 80 actions are scored.
 
     Files as published: ava_val_v2.2.csv, ava_train_v2.2.csv, the files of excluded timestamps beside them
     (ava_val_excluded_timestamps_v2.2.csv), the official list of scored actions
     (ava_action_list_v2.2_for_activitynet_2019.pbtxt), and the films as <id>.mp4, .mkv or .webm in any folder there.
     `evalkit score task=ava predictions=FILE` needs ava_val and the list alone.
 
-    The test asks about detected persons, of whom a csv tells with video,second,left,top,right,bottom,,score in each
-    row, as SlowFast's does. What is the papers' and what is chosen here, evalkit/localization/spatiotemporal.py says.
+    The test uses detected persons from a csv with rows of video,second,left,top,right,bottom,,score, such as
+    SlowFast's. evalkit/localization/spatiotemporal.py says which parts of the protocol are the papers' and which are
+    chosen here.
 
     Args:
         root: folder with the csv files, the list, and the films.
-        mini: the films of chimpact's miniature, two things side by side; what is detected is a little beside them, and
-            here and there nothing, or what is not there.
-        protocol: frames and their size, as evalkit/localization/spatiotemporal.py has them; not of the miniature.
-        boxes: detections, or truth for the annotated boxes, which is a protocol of its own.
+        mini: the films of chimpact's miniature, two objects side by side; simulated detections are shifted, and some
+            are missing or false.
+        protocol: defines frames and their size (evalkit/localization/spatiotemporal.py); not used by the miniature.
+        boxes: detections, or truth for the annotated boxes, which is a separate protocol.
         detections: csv of detected persons; by default ava_val_predicted_boxes.csv in root, where it is there.
-        threshold: detected persons with lower scores are left out.
+        threshold: detections with lower scores are dropped.
         version: of the annotations.
         start: second of the film at which the files start: 0 for whole films, 900 for the usual cut of 15 minutes.
     """

@@ -1,4 +1,4 @@
-"""AVA-Kinetics: AVA's actions in films and in clips of Kinetics-700 (https://arxiv.org/abs/2005.00214)."""
+"""AVA-Kinetics: AVA's actions in films and in Kinetics-700 clips (https://arxiv.org/abs/2005.00214)."""
 
 from __future__ import annotations
 
@@ -40,25 +40,26 @@ def task(
     threshold: Annotated[float, Interval(ge=0, le=1)] = 0.2,
     start: Annotated[float, Ge(0)] = 0.0,
 ) -> Task:
-    """Says what each person does in key frames of films and of clips of Kinetics-700, by AVA's actions.
+    """Classifies each person's AVA actions in key frames of films and Kinetics-700 clips.
 
     Files as published, in root or in ava_kinetics_v1_0/ there: kinetics_val_v1.0.csv and kinetics_train_v1.0.csv, and
     those of task=ava. The clips of Kinetics are <id>_000012_000022.mp4, with the seconds at which they start and end,
     or whole videos as <id>.mp4, in any folder. `evalkit score task=ava_kinetics predictions=FILE` needs the two files
     of val and the list of actions alone.
 
-    The test asks about detected persons, of whom a csv tells with video,second,left,top,right,bottom,,score in each
-    row, as SlowFast's does. What is the papers' and what is chosen here, evalkit/localization/spatiotemporal.py says.
+    The test uses detected persons from a csv with rows of video,second,left,top,right,bottom,,score, such as
+    SlowFast's. evalkit/localization/spatiotemporal.py says which parts of the protocol are the papers' and which are
+    chosen here.
 
     Args:
         root: folder with the csv files, the list, and the films.
-        mini: the films of chimpact's miniature, two things side by side; what is detected is a little beside them, and
-            here and there nothing, or what is not there.
-        protocol: frames and their size, as evalkit/localization/spatiotemporal.py has them; not of the miniature.
-        boxes: detections, or truth for the annotated boxes, which is a protocol of its own.
+        mini: the films of chimpact's miniature, two objects side by side; simulated detections are shifted, and some
+            are missing or false.
+        protocol: defines frames and their size (evalkit/localization/spatiotemporal.py); not used by the miniature.
+        boxes: detections, or truth for the annotated boxes, which is a separate protocol.
         detections: csv of detected persons; those of films and of clips; by default
             ava_val_predicted_boxes.csv in root, where it is there.
-        threshold: detected persons with lower scores are left out.
+        threshold: detections with lower scores are dropped.
         start: second of the film at which AVA's files start: 0 for whole films, 900 for the usual cut of 15 minutes.
     """
     if mini:

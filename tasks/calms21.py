@@ -1,4 +1,4 @@
-"""CalMS21: what two mice do to each other, seen from above (https://arxiv.org/abs/2104.02710)."""
+"""CalMS21: interactions of two mice, seen from above (https://arxiv.org/abs/2104.02710)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int = 16, test_step: int = 1) -> Task:
-    """Finds attack, investigation and mounting of two mice, frame by frame, as VideoPrism does.
+    """Classifies attack, investigation and mounting of two mice, frame by frame.
 
     Files as published, of task 1, which alone has videos: task1_classic_classification/calms21_task1_train.json and
     _test.json, and the mp4 files of task1_videos_mp4, in any folder there. Each frame has one behavior, or none; all
@@ -40,8 +40,8 @@ def task(root: Path = Path("data/calms21"), mini: bool = False, train_step: int 
     Args:
         root: folder with the json files and the videos.
         mini: the films of kinetics400's miniature, three colors and all others as background.
-        train_step: frames from one example of train to the next.
-        test_step: frames from one example of test to the next; only 1 counts all, as the papers do.
+        train_step: distance in frames between train examples.
+        test_step: distance in frames between test examples; only 1 tests all frames, as the papers do.
     """
     return behavior.behavior_task(
         "calms21",

@@ -1,4 +1,4 @@
-"""Charades: which of 157 actions happen in half a minute at home (https://arxiv.org/abs/1604.01753)."""
+"""Charades: 157 actions in 30-second videos at home (https://arxiv.org/abs/1604.01753)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/charades"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Finds the actions of a household video, any number of them, by a frozen-backbone protocol.
+    """Multi-label classification of household actions, by a frozen-backbone protocol.
 
     Files as published: Charades_v1_train.csv, Charades_v1_test.csv and Charades_v1_classes.txt, here or in Charades/,
     and the videos as <id>.mp4 in any folder there. An action that a video has twice counts once. Videos without any
@@ -36,7 +36,7 @@ def task(root: Path = Path("data/charades"), mini: bool = False, protocol: proto
     Args:
         root: folder with the csv files and the videos.
         mini: the films of diving48's miniature, a class for each shape and each motion.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     chunked = protocol == "videoglue_code" and not mini

@@ -1,4 +1,4 @@
-"""Charades-MC: which of Charades' 157 actions tell a video, by words alone."""
+"""Charades-MC: zero-shot classification of Charades' 157 actions by their names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/charades"), mini: bool = False) -> Task:
-    """Ranks 157 actions by how near their names are to a household video, any number of which are right: zero-shot.
+    """Ranks 157 household actions by the similarity of their names to a video: zero-shot, multi-label.
 
     Files: those of task charades. Names stand alone, as the options in InternVideo2's code
     (https://arxiv.org/abs/2403.15377): `adapter.prompts=none`. The score is Charades' mAP; `mAP_all_videos` counts

@@ -1,4 +1,4 @@
-"""Charades-STA: moments of a video at home, and the sentences that tell them (https://arxiv.org/abs/1705.02101)."""
+"""Charades-STA: sentences that describe moments of household videos (https://arxiv.org/abs/1705.02101)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/charades"), mini: bool = False) -> Task:
-    """Finds the sentence of a moment among all sentences of its video, as VideoPrism does: zero-shot.
+    """Finds the sentence that describes a moment, among all sentences of its video: zero-shot.
 
     Files as published: charades_sta_test.txt (`<id> <start> <end>##<sentence>`), Charades_v1_test.csv, here or in
     Charades/, and the videos as <id>.mp4 in any folder there. Frames are taken uniformly over the moment, which ends

@@ -1,4 +1,4 @@
-"""ChimpACT: what each chimpanzee of a group does, in boxes that are given (https://arxiv.org/abs/2310.16447)."""
+"""ChimpACT: behaviors of each chimpanzee of a group, in given boxes (https://arxiv.org/abs/2310.16447)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def task(
     train_step: int = EACH,
     test_step: int = 1,
 ) -> Task:
-    """Finds the behaviors of each chimpanzee, of 23, in the boxes that are given, as VideoPrism does.
+    """Multi-label classification of 23 behaviors of each chimpanzee, in given boxes.
 
     Files as published: labels/NAME.json and videos_full/NAME.mp4, one of each for a clip. Every tenth frame is labeled
     by hand; between two of them a box and its behaviors are those of the authors' tools/create_coco_format.py

@@ -1,4 +1,4 @@
-"""COIN: 180 everyday tasks in instructional videos of minutes (https://arxiv.org/abs/1903.02874)."""
+"""COIN: 180 everyday tasks in instructional videos (https://arxiv.org/abs/1903.02874)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/coin"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Names what a video shows how to do, by a frozen-backbone protocol.
+    """Classifies the task that an instructional video shows, by a frozen-backbone protocol.
 
     Files as published: COIN.json, here or in annotations/, and the videos as <id>.mp4 in any folder there. The class of
     a video is its `recipe_type`; its steps are not read. `protocol=vjepa2` is V-JEPA 2's
@@ -44,8 +44,8 @@ def task(root: Path = Path("data/coin"), mini: bool = False, protocol: protocols
 
     Args:
         root: folder with COIN.json and the videos.
-        mini: the films of kinetics400's miniature, a class per color.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        mini: the films of kinetics400's miniature, one class per color.
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     return protocols.classification(

@@ -1,4 +1,4 @@
-"""CRIM13: what two mice do in ten minutes, seen from above or from the side (CVPR 2012)."""
+"""CRIM13: behaviors of two mice, seen from above or from the side (CVPR 2012)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def task(
     train_step: int = 16,
     test_step: int = 1,
 ) -> Task:
-    """Finds twelve behaviors of two mice, frame by frame, as VideoPrism does.
+    """Classifies twelve behaviors of two mice, frame by frame.
 
     Files as published, the archives unpacked in their folders, CRIM13_train1, _train2, _test1 and _test2: annotations
     as the Caltech Behavior Annotator writes them, SESSION.txt, SESSION_s.txt or SESSION_t.txt in any folder of a split;
@@ -51,8 +51,8 @@ def task(
         root: folder with the folders of the archives.
         mini: the films of kinetics400's miniature, six motions and all others as background.
         view: of the camera: side or top.
-        train_step: frames from one example of train to the next.
-        test_step: frames from one example of test to the next; only 1 counts all.
+        train_step: distance in frames between train examples.
+        test_step: distance in frames between test examples; only 1 tests all frames.
     """
     return behavior.behavior_task(
         "crim13",

@@ -29,7 +29,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/didemo"), mini: bool = False) -> Task:
-    """Finds a video by all descriptions of its moments in one paragraph, and the paragraph by the video.
+    """Retrieves videos by a paragraph of all their moment descriptions, and paragraphs by video.
 
     Files as published: test_data.json and, without which there is no such split, train_data.json and val_data.json
     (lists of {video, description}), and the videos by the names that stand there, whatever their ending, in any folder.
@@ -38,7 +38,7 @@ def task(root: Path = Path("data/didemo"), mini: bool = False) -> Task:
 
     Args:
         root: folder with the files and the videos.
-        mini: three-minute films of the mini world; a paragraph tells their six steps.
+        mini: generated three-minute films with paragraphs about their six steps.
     """
     return retrieval_task(
         captions.whole() if mini else _read(root),

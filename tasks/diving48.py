@@ -34,7 +34,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Names a dive by its phases, which only their order and motion tell, by a frozen-backbone protocol.
+    """Classifies dives by their phases, which requires order and motion, by a frozen-backbone protocol.
 
     Files as published: Diving48_V2_train.json, Diving48_V2_test.json and Diving48_vocab.json, here or in annotations/,
     and the videos as <vid_name>.mp4 in any folder there. A video is one dive: start_frame and end_frame are its whole.
@@ -42,8 +42,8 @@ def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: proto
     Args:
         root: folder with the json files and the videos.
         mini: twelve-second films of the mini world, a class per order of a red, a green and a blue thing.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; of the miniature
-            only mveb.
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); the miniature
+            supports only mveb.
     """
     return protocols.classification(
         "diving48",

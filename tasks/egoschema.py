@@ -49,9 +49,9 @@ def task(
 
     Files as https://github.com/egoschema/EgoSchema gives them: questions.json, or a csv with the columns video_name,
     question, a0 .. a4; subset_answers.json with the answers of 500; videos/<q_uid>.mp4. The 4,531 questions without a
-    public answer get predictions and never a score. Frames are taken uniformly over the whole video. Accuracy depends
-    by ten points and more on how options are scored, so the scorer is part of the protocol. Zero-shot only: there is
-    no train split, but the miniature has one.
+    public answer get predictions and never a score. Frames are sampled uniformly from the whole video. Accuracy depends
+    by ten points and more on how options are scored, so the scorer is part of the protocol. Zero-shot only: there is no
+    train split, but the miniature has one.
 
     Args:
         root: folder with the official files.
@@ -154,7 +154,7 @@ def _questions(root: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
             raise UserError(f"{where}: no {absent[0]!r}; wanted {', '.join(columns)}")
         uid, text, *options = (row[name] for name in columns)
         if uid in by_uid:
-            raise UserError(f"{where}: {uid} stands there twice")
+            raise UserError(f"{where}: {uid} appears twice")
         by_uid[uid] = text, tuple(options)
     return by_uid
 

@@ -1,4 +1,4 @@
-"""EPIC-KITCHENS-100: what is done with what in the kitchen, seen from the head (https://arxiv.org/abs/2006.13256)."""
+"""EPIC-KITCHENS-100: verbs and nouns of egocentric kitchen actions (https://arxiv.org/abs/2006.13256)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATA = EPIC_KITCHENS
 
 
 def task(root: Path = Path("data/epic_kitchens"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Names the verb and the noun of an action, which is right where both are: one of 97, and one of 300.
+    """Classifies the verb (of 97) and the noun (of 300) of an action, which is right if both are.
 
     Files as published: EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_verb_classes.csv and
     EPIC_100_noun_classes.csv, here or in annotations/, and the videos as <video_id>.MP4 in any folder there, such as
@@ -28,7 +28,7 @@ def task(root: Path = Path("data/epic_kitchens"), mini: bool = False, protocol: 
     Args:
         root: folder with the csv files and the videos.
         mini: the films of kinetics400's miniature: a verb per motion, a noun per color.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     splits = classes.verbs_and_nouns() if mini else _read(root)

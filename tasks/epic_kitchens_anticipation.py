@@ -1,4 +1,4 @@
-"""EPIC-KITCHENS-100, anticipated: what will be done with what, one second ahead (https://arxiv.org/abs/2006.13256)."""
+"""EPIC-KITCHENS-100 action anticipation, one second ahead (https://arxiv.org/abs/2006.13256)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def task(
     protocol: Protocol = "official",
     what: What = "action",
 ) -> Task:
-    """Predicts an action before it begins, by class-mean recall at 5: each class of validation counts the same.
+    """Predicts an action before it begins, scored by class-mean recall at 5.
 
     Files: those of task epic_kitchens. Under `official`, as the challenge has it, a clip ends one second before the
     action's start, and all actions of validation count. Under `vjepa2`, as V-JEPA 2's code has it

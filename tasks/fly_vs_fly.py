@@ -1,4 +1,4 @@
-"""Fly-vs-Fly: what two fruit flies do in aggression and courtship (ECCV 2014)."""
+"""Fly-vs-Fly: aggression and courtship of two fruit flies (ECCV 2014)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: int = 16, test_step: int = 1) -> Task:
-    """Finds six behaviors of two flies, any number at a time, frame by frame, as VideoPrism does.
+    """Multi-label classification of six behaviors of two flies, frame by frame.
 
     Files as published: the folder of each movie, such as Aggression/movie1, with movie1_actions.mat, whose bouts of
     both flies are read, and movie1_feat.mat, whose features tell the valid frames: those where none is NaN are
@@ -48,8 +48,8 @@ def task(root: Path = Path("data/fly_vs_fly"), mini: bool = False, train_step: i
     Args:
         root: folder with the two lists and the movies' folders.
         mini: the films of diving48's miniature, two shapes, of which a film may have none.
-        train_step: frames from one example of train to the next.
-        test_step: frames from one example of test to the next; only 1 counts all, as the papers do.
+        train_step: distance in frames between train examples.
+        test_step: distance in frames between test examples; only 1 tests all frames, as the papers do.
     """
     return behavior.behavior_task(
         "fly_vs_fly",

@@ -49,7 +49,7 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
 
     With a csv, paths are relative to its folder and `split` is train, val or test. Folders are CLASS/x.mp4, or with
     splits train/CLASS/x.mp4 or CLASS/train/x.mp4. Without splits a seeded share of each class is test. What else lies
-    in a folder is named. Frames are taken uniformly over the whole video.
+    in a folder is named. Frames are sampled uniformly from the whole video.
 
     Args:
         root: the csv, or a folder with one folder of videos per class.
@@ -122,7 +122,7 @@ def _csv(file: Path) -> list[Row]:
         if folder:
             raise UserError(f"{where}: {video} is a folder; wanted a video file; in it: {describe_files(video)}")
         if video.resolve() in seen:
-            raise UserError(f"{where}: {path} stands there twice")
+            raise UserError(f"{where}: {path} appears twice")
         seen.add(video.resolve())
         rows.append((path, video, label, split))
     if len({bool(split) for *_, split in rows}) > 1:

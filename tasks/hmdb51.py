@@ -42,7 +42,7 @@ def task(
     protocol: protocols.Name = "videoglue",
     fold: protocols.Fold = 1,
 ) -> Task:
-    """Names the human action in a clip of a few seconds, in one of three official splits.
+    """Classifies a human action in a short clip, in one of three official splits.
 
     Files as published: testTrainMulti_7030_splits/CLASS_test_split1.txt and so on, of lines `NAME.avi 1` (1 train, 2
     test, 0 neither), and the clips by these names in any folder. The published score is the mean over the three splits:
@@ -51,9 +51,9 @@ def task(
 
     Args:
         root: folder with the lists and the clips.
-        mini: the films of kinetics400's miniature, a class per motion; each split tests on another third of them.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; of the miniature
-            only mveb.
+        mini: the films of kinetics400's miniature, one class per motion; each split tests on a different third.
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); the miniature
+            supports only mveb.
         fold: number of the split.
     """
     protocols.check_fold(protocol, fold)

@@ -1,4 +1,4 @@
-"""ImageNet-1K: 1,000 classes of photographs, each shown to a video encoder as a clip that stands still."""
+"""ImageNet-1K: 1,000 classes of images, each shown to a video encoder as a still clip."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ DATA = Data(
 def task(
     root: Path = Path("data/imagenet"), mini: bool = False, protocol: Literal["still", "vjepa2"] = "still"
 ) -> Task:
-    """Names what a photograph shows, 1,000 classes, from a clip in which each frame is that photograph.
+    """Classifies an image, of 1,000 classes, from a clip that repeats it in each frame.
 
     Files as published: the images in ILSVRC/Data/CLS-LOC/train/<synset>/ and val/, or in train/<synset>/ and val/;
     LOC_synset_mapping.txt, without which classes are called by their synsets; LOC_val_solution.csv, or val in folders
@@ -55,7 +55,7 @@ def task(
 
     Args:
         root: folder with the files and the images.
-        mini: a frame from the middle of the films of kinetics400's miniature, a class per color.
+        mini: a frame from the middle of the films of kinetics400's miniature, one class per color.
         protocol: still: as many frames as the encoder takes, an attentive probe of 20 epochs; vjepa2: V-JEPA 2's, 16
             frames of a crop of 224 / 256, adapter=attentive_classifier.
     """

@@ -1,4 +1,4 @@
-"""Jester: 27 gestures of the hand before a webcam, which their motion tells (ICCV workshops 2019)."""
+"""Jester: 27 hand gestures in front of a webcam (ICCV workshops 2019)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/jester"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Names the gesture in a clip of three seconds, by a frozen-backbone protocol.
+    """Classifies a hand gesture in a three-second clip, by a frozen-backbone protocol.
 
     Files as published: jester-v1-labels.csv, jester-v1-train.csv and jester-v1-validation.csv (`id;label`), here or in
     labels/ or annotations/. The clips, folders of images such as 20bn-jester-v1/34870, must be made videos,
@@ -33,8 +33,8 @@ def task(root: Path = Path("data/jester"), mini: bool = False, protocol: protoco
 
     Args:
         root: folder with the lists and the videos.
-        mini: the films of kinetics400's miniature, a class per motion that is another one backwards.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        mini: the films of kinetics400's miniature, one class per motion that, played backwards, is another class.
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     return protocols.classification(

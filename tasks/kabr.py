@@ -1,4 +1,4 @@
-"""KABR: what giraffes and zebras do, seen from a drone (WACV workshops 2024)."""
+"""KABR: behaviors of giraffes and zebras, seen from a drone (WACV workshops 2024)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavior.CLIP_FRAMES * STRIDE) -> Task:
-    """Names what an animal does, one of eight behaviors with rare ones among them, as VideoPrism does.
+    """Classifies eight behaviors of an animal, some of them rare.
 
     Files as published: annotation/train.csv, annotation/val.csv and annotation/classes.json. The videos, folders of
     images such as dataset/image/ZG0001.1, must be made mp4 files, dataset/video/ZG0001.1.mp4; without loss by
@@ -48,7 +48,7 @@ def task(root: Path = Path("data/kabr"), mini: bool = False, step: int = behavio
 
     Args:
         root: folder with annotation/ and the videos.
-        mini: the films of kinetics400's miniature, a class per color.
+        mini: the films of kinetics400's miniature, one class per color.
         step: frames from one example to the next.
     """
     return behavior.behavior_task(

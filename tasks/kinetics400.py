@@ -25,7 +25,7 @@ def task(
     protocol: protocols.Name = "videoglue",
     subset: Path | None = None,
 ) -> Task:
-    """Names the human action in a ten-second clip, by a frozen-backbone protocol.
+    """Classifies a human action in a ten-second clip, by a frozen-backbone protocol.
 
     Files: train.csv and val.csv as published, or lists of path and number; the clips in train/ and val/, flat or in
     class folders (evalkit/datasets/actions/kinetics.py has the details). Val is what the papers report. VideoGLUE
@@ -34,8 +34,8 @@ def task(
     Args:
         root: folder with the lists and the clips.
         mini: ten-second films of the mini world, a class per motion.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; of the miniature
-            only mveb.
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); the miniature
+            supports only mveb.
         subset: of protocol=mveb, a text file with the name of each of its clips, of train and of val (or test.csv),
             such as 0wR5jVB-WPk_000417_000427.
     """

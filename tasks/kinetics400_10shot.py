@@ -1,4 +1,4 @@
-"""Kinetics-400 from ten clips of each class, by VideoPrism's lists (https://github.com/google-deepmind/videoprism)."""
+"""Kinetics-400 with ten training clips per class, by VideoPrism's lists (https://github.com/google-deepmind/videoprism)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/kinetics400"), mini: bool = False) -> Task:
-    """Names the human action in a clip after ten examples of each, as VideoPrism's demonstration does.
+    """Classifies a human action after training on ten examples per class, as VideoPrism's demonstration.
 
     Files: k400_train_10shot.json and k400_test_10shot.json, ten clips of each class in both, as VideoPrism's repository
     has them; the clips in train/ and test/, flat or in class folders. The test is of Kinetics' own test split, so that

@@ -20,7 +20,7 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/kinetics600"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Names the human action in a ten-second clip, 600 of them, by a frozen-backbone protocol.
+    """Classifies 600 human actions in ten-second clips, by a frozen-backbone protocol.
 
     Files: as kinetics400's, the list of val also as validate.csv. No paper here probes it: the protocol is
     Kinetics-400's.
@@ -28,7 +28,7 @@ def task(root: Path = Path("data/kinetics600"), mini: bool = False, protocol: pr
     Args:
         root: folder with the lists and the clips.
         mini: the films of kinetics400's miniature, a class per shape.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     return protocols.classification(

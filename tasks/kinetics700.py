@@ -19,7 +19,7 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/kinetics700"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Names the human action in a ten-second clip, 700 of them, by a frozen-backbone protocol.
+    """Classifies 700 human actions in ten-second clips, by a frozen-backbone protocol.
 
     Files: as kinetics400's, the list of val also as validate.csv; those of 2019 or of 2020
     (https://arxiv.org/abs/2010.10864), whose clips differ and whose classes are the same. The protocol is
@@ -28,7 +28,7 @@ def task(root: Path = Path("data/kinetics700"), mini: bool = False, protocol: pr
     Args:
         root: folder with the lists and the clips.
         mini: the films of kinetics400's miniature, a class per motion of one thing.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     return protocols.classification(

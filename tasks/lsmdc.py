@@ -1,4 +1,4 @@
-"""LSMDC: clips of films, and what their audio description says of each (https://arxiv.org/abs/1605.03705)."""
+"""LSMDC: film clips with sentences from their audio description (https://arxiv.org/abs/1605.03705)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/lsmdc"), mini: bool = False) -> Task:
-    """Finds 1,000 clips of films by their sentences, and sentences by their clips.
+    """Retrieves 1,000 film clips by sentence, and sentences by clip.
 
     Files as published, their values separated by tabs: LSMDC16_challenge_1000_publictect.csv and, without which there
     is no such split, LSMDC16_annos_training.csv and LSMDC16_annos_val.csv; the clips as <clip>.avi in any folder there,

@@ -1,4 +1,4 @@
-"""Several retrieval tasks as one: trained on by turns, scored by the mean of their scores."""
+"""Several retrieval tasks combined: trained alternately, scored by their mean."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data"), of: str = "msrvtt:1,vatex:1", mini: bool = False) -> Task:
-    """Finds videos by captions, and captions by videos, in several retrieval tasks at once.
+    """Retrieves videos by caption, and captions by video, in several retrieval tasks at once.
 
     For VideoPrism's first stage (https://arxiv.org/abs/2402.13217): each training batch is of one task, drawn by the
     weights. Each task is made as by its own defaults, of its folder or file in `root`. Val and test are those of all
@@ -45,7 +45,7 @@ def task(root: Path = Path("data"), of: str = "msrvtt:1,vatex:1", mini: bool = F
     for name in weights:
         module, make = plugins.module_and_factory("task", name)
         if getattr(module, "ADAPTER", "") != ADAPTER:
-            raise UserError(f"data.of={of}: {name} is no retrieval task")
+            raise UserError(f"data.of={of}: {name} is not a retrieval task")
         default = inspect.signature(make).parameters["root"].default
         tasks[name] = make(mini=True) if mini else make(root / Path(default).name)
     views = {name: made.views for name, made in tasks.items()}
@@ -83,7 +83,7 @@ def _weights(of: str) -> dict[str, float]:
     """The weight of each task by its name.
 
     Raises:
-        UserError: a name is unknown or given twice, or a weight is no number above 0.
+        UserError: a name is unknown or given twice, or a weight is not a number above 0.
     """
     weights: dict[str, float] = {}
     known = [name for name in plugins.names("task") if name != "mixture"]

@@ -38,16 +38,16 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/moments_in_time"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Names what happens in a three-second clip, by a frozen-backbone protocol.
+    """Classifies the event in a three-second clip, by a frozen-backbone protocol.
 
     Files as published: moments_categories.txt (label,number), trainingSet.csv and validationSet.csv (path, label and
-    two counts of votes, without a header), and the clips in training/ and validation/ under those paths. Validation is
-    what the papers report.
+    two counts of votes, without a header), and the clips in training/ and validation/ under those paths. Papers report
+    the validation split.
 
     Args:
         root: folder with the lists and the clips.
-        mini: the films of kinetics400's miniature, a class per color.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        mini: the films of kinetics400's miniature, one class per color.
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     return protocols.classification(

@@ -38,7 +38,7 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/msrvtt"), mini: bool = False, split: Literal["1k-A", "full"] = "1k-A") -> Task:
-    """Finds videos of MSR-VTT by their captions, and captions by their videos.
+    """Retrieves videos of MSR-VTT by caption, and captions by video.
 
     Files: MSRVTT_JSFUSION_test.csv (1,000 videos, one caption each) for 1k-A; MSRVTT_data.json (videos with their
     split, and sentences) for full and, with MSRVTT_train.9k.csv, for training on the 9,000 videos that go with 1k-A;

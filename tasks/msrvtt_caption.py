@@ -1,4 +1,4 @@
-"""MSR-VTT as captions: videos of ten to thirty seconds from the web, told in a sentence (CVPR 2016)."""
+"""MSR-VTT captioning: one sentence for a web video of ten to thirty seconds (CVPR 2016)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def task(root: Path = Path("data/msrvtt"), mini: bool = False, meteor: bool = Fa
 
     Args:
         root: folder with the files and the videos.
-        mini: three-minute films of the mini world, whose six steps are told in order.
-        meteor: score METEOR, too, which needs video-evalkit[captions].
+        mini: generated three-minute films with captions of their six steps in order.
+        meteor: also score METEOR, which needs video-evalkit[captions].
     """
     return captioning_task(
         captions.whole() if mini else caption_files.msrvtt(root),

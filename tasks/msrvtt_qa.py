@@ -1,4 +1,4 @@
-"""MSRVTT-QA: short questions made of the captions of MSR-VTT (https://github.com/xudejing/video-question-answering)."""
+"""MSRVTT-QA: questions generated from MSR-VTT's captions (https://github.com/xudejing/video-question-answering)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/msrvtt_qa"), mini: bool = False, split: Split = "test") -> Task:
-    """Answers questions about videos of MSR-VTT, as VideoPrism does: the likeliest of 250 answers of one token.
+    """Answers questions about videos of MSR-VTT with the likeliest of 250 single-token answers.
 
     Files: train_qa.json, val_qa.json and test_qa.json as published; of val also IG-VLM's MSRVTT_QA.csv; the
     videos as video<number>.mp4, in any folder there. An answer that is none of the 250 counts as wrong. VideoPrism
@@ -42,7 +42,7 @@ def task(root: Path = Path("data/msrvtt_qa"), mini: bool = False, split: Split =
 
     Args:
         root: folder with the files and the videos.
-        mini: ten-second films of the mini world, asked for color and shape.
+        mini: generated ten-second films with questions about color and shape.
         split: test, which papers report, or val.
     """
     return open_questions.open_question_task(

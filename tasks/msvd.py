@@ -33,7 +33,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/msvd"), mini: bool = False) -> Task:
-    """Finds clips of MSVD by each of their captions, and captions by their clips, of which a clip's best counts.
+    """Retrieves clips by each of their captions, and captions by clip, counting the best of a clip.
 
     Files as published: AllVideoDescriptions.txt (`NAME_START_END sentence`), the lists test_list.txt (670 clips) and,
     without which there is no such split, train_list.txt and val_list.txt, and the clips as <name>.avi in any folder
@@ -41,7 +41,7 @@ def task(root: Path = Path("data/msvd"), mini: bool = False) -> Task:
 
     Args:
         root: folder with the files and the clips.
-        mini: three-minute films of the mini world, with two captions each.
+        mini: generated three-minute films with two captions each.
     """
     return retrieval_task(
         captions.several() if mini else _read(root),

@@ -1,4 +1,4 @@
-"""MSVD-QA: short questions made of the captions of MSVD (https://github.com/xudejing/video-question-answering)."""
+"""MSVD-QA: questions generated from MSVD's captions (https://github.com/xudejing/video-question-answering)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/msvd_qa"), mini: bool = False, split: Split = "test") -> Task:
-    """Answers questions about videos of MSVD, as VideoPrism does: the likeliest of 250 answers of one token.
+    """Answers questions about videos of MSVD with the likeliest of 250 single-token answers.
 
     Files: train_qa.json, val_qa.json, test_qa.json and youtube_mapping.txt as published; of val also IG-VLM's
     MSVD_QA.csv; the videos by their names in that mapping, <YouTube's name>_<start>_<end>.avi, in any folder there. An
@@ -48,7 +48,7 @@ def task(root: Path = Path("data/msvd_qa"), mini: bool = False, split: Split = "
 
     Args:
         root: folder with the files and the videos.
-        mini: ten-second films of the mini world, asked for color and shape.
+        mini: generated ten-second films with questions about color and shape.
         split: test, which papers report, or val.
     """
     return open_questions.open_question_task(

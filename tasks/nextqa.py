@@ -1,4 +1,4 @@
-"""NExT-QA: why, how, and what before what, asked with five answers (https://arxiv.org/abs/2105.08276)."""
+"""NExT-QA: five-way multiple choice about cause and time (https://arxiv.org/abs/2105.08276)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/nextqa"), mini: bool = False, split: Literal["val", "test"] = "val") -> Task:
-    """Chooses one of five answers to a question about cause, time or content of a video of everyday life.
+    """Chooses one of five answers to a question about cause, time or content of an everyday video.
 
     Files as published: val.csv or test.csv, here or in dataset/nextqa/, and the videos as <video>.mp4 in any folder
     there, such as NExTVideo/1106/. Scores are also given for causal, temporal and descriptive questions, as its own
-    scorer does. Frames are taken uniformly over the whole video. The train split is not read.
+    scorer does. Frames are sampled uniformly from the whole video. The train split is not read.
 
     Args:
         root: folder with the csv files and the videos.

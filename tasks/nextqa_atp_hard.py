@@ -29,12 +29,12 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/nextqa"), mini: bool = False) -> Task:
-    """Chooses the answer, of five, whose words are nearest to the video: zero-shot.
+    """Chooses among five answers by the similarity of text and video: zero-shot.
 
     Files: nextqa-atphard.csv as VideoCon publishes it (2,269 rows of NExT-QA's val.csv), or atp-hard-ct4.txt as its
     makers do (the numbers of rows of val.csv, the first is 0) beside val.csv; and the videos as tasks/nextqa.py has
-    them. Frames are taken uniformly over the whole video. How VideoPrism puts question and answer into one sentence is
-    not published: here the question stands before the answer (adapter.question=).
+    them. Frames are sampled uniformly from the whole video. How VideoPrism puts question and answer into one sentence
+    is not published: here the question stands before the answer (adapter.question=).
 
     Args:
         root: folder with the files and the videos.

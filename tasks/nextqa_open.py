@@ -1,4 +1,4 @@
-"""NExT-QA as open questions: why, how, and what before what (https://arxiv.org/abs/2105.08276)."""
+"""NExT-QA with open-ended questions about cause and time (https://arxiv.org/abs/2105.08276)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split = "val", tagger: bool = True) -> Task:
-    """Answers open questions about cause, time or content of a video of everyday life, scored by WUPS.
+    """Answers open-ended questions about cause, time or content of everyday videos, scored by WUPS.
 
     Files as published: val.csv; or test.csv and add_reference_answer_test.json, which has a second answer to half of
     it; train.csv, which may be missing; all here or in dataset/nextqa/; the videos as <video>.mp4 in any folder there.
@@ -49,7 +49,7 @@ def task(root: Path = Path("data/nextqa_open"), mini: bool = False, split: Split
 
     Args:
         root: folder with the files and the videos; not multiple choice's, whose files have the same names.
-        mini: ten-second films of the mini world, asked for color, shape and action.
+        mini: generated ten-second films with questions about color, shape and action.
         split: val or test.
         tagger: find base forms by nltk's tagger, as its own scorer does; without it WUPS-untagged is scored, which
             needs WordNet alone and is 0.2 to 0.4 points higher.

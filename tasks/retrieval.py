@@ -1,4 +1,4 @@
-"""Your own videos with captions: a csv `path,caption[,split]`."""
+"""Text-video retrieval on your own videos: a csv `path,caption[,split]`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/captions.csv"), mini: bool = False) -> Task:
-    """Finds your own videos by their captions, and captions by their videos: a csv `path,caption[,split]`.
+    """Retrieves your own videos by caption, and captions by video: a csv `path,caption[,split]`.
 
     Paths are relative to the csv's folder; a video with several captions has a row for each. `split` is train, val or
-    test; without it everything is test. Frames are taken uniformly over the whole video.
+    test; without it everything is test. Frames are sampled uniformly from the whole video.
 
     Args:
         root: the csv.
-        mini: three-minute films of the mini world, with two captions each.
+        mini: generated three-minute films with two captions each.
     """
     return retrieval_task(
         captions.several() if mini else _read(root),

@@ -1,4 +1,4 @@
-"""Something-Something v2: 174 ways to do something with something (https://arxiv.org/abs/1706.04261)."""
+"""Something-Something v2: 174 interactions with objects (https://arxiv.org/abs/1706.04261)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/ssv2"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Names what is done with something, which motion and order tell, by a frozen-backbone protocol.
+    """Classifies an interaction with an object, by motion and order, by a frozen-backbone protocol.
 
     Files as published: labels/train.json, labels/validation.json and labels/labels.json, or these as
-    something-something-v2-train.json and so on, and the videos as <id>.webm (or .mp4) in any folder there. Validation
-    is what the papers report.
+    something-something-v2-train.json and so on, and the videos as <id>.webm (or .mp4) in any folder there. Papers
+    report the validation split.
 
     Args:
         root: folder with the json files and the videos.
-        mini: the films of kinetics400's miniature, a class per motion that is another one backwards.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        mini: the films of kinetics400's miniature, one class per motion that, played backwards, is another class.
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     return protocols.classification(

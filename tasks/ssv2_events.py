@@ -1,4 +1,4 @@
-"""SSv2-Events: 49 templates of Something-Something v2 with two events or more (https://arxiv.org/abs/2301.02074)."""
+"""SSv2-Events: 49 templates of Something-Something v2 with several events (https://arxiv.org/abs/2301.02074)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
-    """Names which of 49 sequences of events is shown, by words alone: zero-shot.
+    """Classifies which of 49 sequences of events is shown: zero-shot, by text.
 
     Files: eval_ssv2_events.csv as VideoCon publishes it (588 videos), and the videos as <id>.webm (or other) in any
-    folder there. Frames are taken uniformly over the whole video. What is known of the papers' scores is in
-    evalkit/datasets/actions/videocon.py.
+    folder there. Frames are sampled uniformly from the whole video. evalkit/datasets/actions/videocon.py says what is
+    known about the papers' scores.
 
     Args:
         root: folder with the list and the videos.

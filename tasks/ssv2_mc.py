@@ -1,4 +1,4 @@
-"""SSv2-MC: which of the 174 templates of Something-Something v2 tells a video, by words alone."""
+"""SSv2-MC: zero-shot classification of the 174 templates of Something-Something v2."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
-    """Names what is done with something by the nearest of 174 templates: zero-shot, over all of validation.
+    """Classifies an interaction with an object by the most similar of 174 templates: zero-shot.
 
     Files: those of task ssv2; train is not read from. Templates are without their brackets and stand alone, as the
     options in InternVideo2's code (https://arxiv.org/abs/2403.15377): `adapter.prompts=none`. Perception Encoder's code
@@ -33,7 +33,7 @@ def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
 
     Args:
         root: folder with the json files and the videos.
-        mini: the films of ssv2's miniature, a class per motion that is another one backwards.
+        mini: the films of ssv2's miniature, one class per motion that, played backwards, is another class.
     """
     splits = classes.one_step(lambda step: step.action, classes.REVERSIBLE) if mini else read_ssv2(root, train=False)
     facts: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""SSv2-Temporal: 18 templates of Something-Something v2 that need time to be told
+"""SSv2-Temporal: 18 templates of Something-Something v2 that require temporal information
 (https://arxiv.org/abs/1907.08340).
 """
 
@@ -27,15 +27,15 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/ssv2"), mini: bool = False) -> Task:
-    """Names which of 18 things is done with something, by words alone: zero-shot.
+    """Classifies which of 18 interactions with an object is shown: zero-shot, by text.
 
     Files: eval_ssv2_temporal.csv as VideoCon publishes it (216 videos), and the videos as <id>.webm (or other) in any
-    folder there. Frames are taken uniformly over the whole video. What is known of the papers' scores is in
-    evalkit/datasets/actions/videocon.py.
+    folder there. Frames are sampled uniformly from the whole video. evalkit/datasets/actions/videocon.py says what is
+    known about the papers' scores.
 
     Args:
         root: folder with the list and the videos.
-        mini: the films of ssv2's miniature, a class per motion that is another one backwards.
+        mini: the films of ssv2's miniature, one class per motion that, played backwards, is another class.
     """
     return videocon.zero_shot_task(
         "ssv2_temporal",

@@ -1,4 +1,4 @@
-"""Something-Something v1: 174 ways to do something with something (https://arxiv.org/abs/1706.04261)."""
+"""Something-Something v1: 174 interactions with objects (https://arxiv.org/abs/1706.04261)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DATA = Data(
 
 
 def task(root: Path = Path("data/sthv1"), mini: bool = False, protocol: protocols.Name = "videoglue") -> Task:
-    """Names what is done with something in the first edition of SSv2, by a frozen-backbone protocol, SSv2's.
+    """Classifies an interaction with an object in the first version of SSv2, by SSv2's protocol.
 
     Files as published: something-something-v1-labels.csv, -train.csv and -validation.csv (`id;label`), here or in
     labels/ or annotations/. The clips, folders of images such as 20bn-something-something-v1/100218, must be made
@@ -32,8 +32,8 @@ def task(root: Path = Path("data/sthv1"), mini: bool = False, protocol: protocol
 
     Args:
         root: folder with the lists and the videos.
-        mini: the films of kinetics400's miniature, a class per motion that is another one backwards.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; not of the
+        mini: the films of kinetics400's miniature, one class per motion that, played backwards, is another class.
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); not used by the
             miniature.
     """
     return protocols.classification(

@@ -33,7 +33,7 @@ def task(
     windows: Windows = "videoglue",
     video_classes: Path | None = None,
 ) -> Task:
-    """Localizes your own classes in time, by average mAP over tIoU 0.5 to 0.95.
+    """Localizes your own classes in time, scored by average mAP over tIoU 0.5 to 0.95.
 
     The file is in ActivityNet's layout: {"database": {"<id>": {"subset": "training", "duration": 93.1, "annotations":
     [{"segment": [12.0, 20.5], "label": "jump"}, ...]}, ...}}, in seconds. A video is <id> with any ending, in any
@@ -55,6 +55,6 @@ def task(
         if not file.is_file():
             raise UserError(f"data.root={root}: wanted a json file in ActivityNet's layout; there is no {file}")
         if same_split(train, test):
-            raise UserError(f"data.train={train} is data.test too: nothing would be left to learn from")
+            raise UserError(f"data.train={train} is data.test too: nothing would be left for training")
         splits = labeled_splits(file.parent, read_segments(file), train, test, video_classes)
     return segment_task(splits, windows, mini, split=test, license=DATA.license, source=DATA.source)

@@ -1,4 +1,4 @@
-"""TGIF-QA's FrameQA: questions about animated GIFs that a frame may answer (https://arxiv.org/abs/1704.04497)."""
+"""TGIF-QA's FrameQA: questions about a frame of an animated GIF (https://arxiv.org/abs/1704.04497)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def task(root: Path = Path("data/tgif_qa"), mini: bool = False) -> Task:
 
     Args:
         root: folder with the files and the GIFs.
-        mini: ten-second films of the mini world, asked for color, shape and action.
+        mini: generated ten-second films with questions about color, shape and action.
     """
     return open_questions.open_question_task(
         one_step() if mini else _read(root),

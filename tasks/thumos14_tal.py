@@ -1,4 +1,4 @@
-"""THUMOS14: when which of 20 actions happens in a long video of sports (http://crcv.ucf.edu/THUMOS14)."""
+"""THUMOS14: localizing 20 actions in long sports videos (http://crcv.ucf.edu/THUMOS14)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def task(
     windows: Windows = "thumos",
     video_classes: Path | None = None,
 ) -> Task:
-    """Localizes actions by average mAP over tIoU 0.3 to 0.7, by ActionFormer on windows of 16 frames, every fourth.
+    """Localizes actions with ActionFormer, scored by average mAP over tIoU 0.3 to 0.7.
 
     The file is in the layout that ActionFormer (subsets validation and test) and OpenTAD (training and validation)
     share: validation's 200 videos are learned from, and test's 213 are scored. Repeated annotations are one and

@@ -52,7 +52,7 @@ def task(
     protocol: protocols.Name = "videoglue",
     fold: protocols.Fold = 1,
 ) -> Task:
-    """Names the human action in a clip of a few seconds, in one of three official splits.
+    """Classifies a human action in a short clip, in one of three official splits.
 
     Files as published: classInd.txt, trainlist01.txt, testlist01.txt and so on to 03, here or in ucfTrainTestlist/, and
     the clips by the names that stand there, in any folder. The published score is the mean over the three splits:
@@ -61,9 +61,9 @@ def task(
 
     Args:
         root: folder with the lists and the clips.
-        mini: the films of kinetics400's miniature, a class per color; each split tests on another third of them.
-        protocol: frames, views, augmentation and training: as evalkit/datasets/protocols.py has them; of the miniature
-            only mveb.
+        mini: the films of kinetics400's miniature, one class per color; each split tests on a different third.
+        protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); the miniature
+            supports only mveb.
         fold: number of the split.
     """
     protocols.check_fold(protocol, fold)

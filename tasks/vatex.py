@@ -21,7 +21,7 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "") -> Task:
-    """Finds clips by their English captions, of which each has ten, and captions by their clips.
+    """Retrieves clips by English captions, ten for each clip, and captions by clip.
 
     Files as published: vatex_training_v1.0.json, vatex_validation_v1.0.json, vatex_public_test_english_v1.1.json (lists
     of {videoID, enCap}), and the clips as <videoID>.mp4 in any folder there; without a file of training there is no
@@ -31,7 +31,7 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, test_list: str = "
 
     Args:
         root: folder with the files and the clips.
-        mini: three-minute films of the mini world, with two captions each.
+        mini: generated three-minute films with two captions each.
         test_list: a text file in that folder with the videoID of each clip that is searched, from any of the three
             files; empty means the whole public test.
     """

@@ -1,4 +1,4 @@
-"""VATEX as captions: ten-second clips of Kinetics-600, told in a sentence (https://arxiv.org/abs/1904.03493)."""
+"""VATEX captioning: one sentence for a ten-second clip of Kinetics-600 (https://arxiv.org/abs/1904.03493)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def task(root: Path = Path("data/vatex"), mini: bool = False, meteor: bool = Fal
 
     Args:
         root: folder with the files and the clips.
-        mini: three-minute films of the mini world, whose six steps are told in order.
-        meteor: score METEOR, too, which needs video-evalkit[captions].
+        mini: generated three-minute films with captions of their six steps in order.
+        meteor: also score METEOR, which needs video-evalkit[captions].
     """
     return captioning_task(
         captions.several() if mini else caption_files.vatex(root),

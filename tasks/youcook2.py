@@ -1,4 +1,4 @@
-"""YouCook2: what is done in each step of a recipe (https://arxiv.org/abs/1703.09788)."""
+"""YouCook2: sentences for the steps of a recipe (https://arxiv.org/abs/1703.09788)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False, meteor: bool = 
 
     Args:
         root: folder with the files and the videos.
-        mini: the steps of three-minute films of the mini world.
-        meteor: score METEOR, too, which needs video-evalkit[captions].
+        mini: the steps of generated three-minute films.
+        meteor: also score METEOR, which needs video-evalkit[captions].
     """
     splits = captions.steps() if mini else youcook2(root)
     return captioning_task(

@@ -1,4 +1,4 @@
-"""YouCook2 as dense captions: steps of a recipe, found and told (https://arxiv.org/abs/1703.09788)."""
+"""YouCook2 dense captioning: localizing and describing the steps of a recipe (https://arxiv.org/abs/1703.09788)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/youcook2"), mini: bool = False, segments: str = "given", meteor: bool = False) -> Task:
-    """Captions the segments of each video, scored over videos by densevid_eval's rule of 2018.
+    """Captions the segments of each video, scored by densevid_eval's 2018 rules.
 
     Files as tasks/youcook2.py has them. An example is one segment, told from frames uniformly over it; training is on
     annotated segments. With given segments Recall and Precision say nothing of the model.
 
     Args:
         root: folder with the files and the videos.
-        mini: three-minute films of six steps of the mini world.
+        mini: generated three-minute films of six steps.
         segments: given, the annotated ones; even, each video in as many equal parts as training videos have on
             average; or a .json file of proposals, {"results": {video: [{"timestamp": [start, end]}, ...]}}.
         meteor: score METEOR and SODA_c, too, which needs video-evalkit[captions].

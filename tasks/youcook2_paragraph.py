@@ -1,4 +1,4 @@
-"""YouCook2 as summaries: a whole recipe in one paragraph (https://arxiv.org/abs/1703.09788)."""
+"""YouCook2 summaries: a whole recipe in one paragraph (https://arxiv.org/abs/1703.09788)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATA = replace(
 def task(
     root: Path = Path("data/youcook2"), mini: bool = False, frames: FrameSampling = "first", meteor: bool = False
 ) -> Task:
-    """Captions a whole recipe in a paragraph, as LongViViT does (https://arxiv.org/abs/2312.07395, table 3).
+    """Summarizes a whole recipe in a paragraph, as LongViViT (https://arxiv.org/abs/2312.07395, table 3).
 
     Files as tasks/youcook2.py has them. The reference is the sentences of all steps, one paragraph per video. LongViViT
     sees 256 frames at one a second; six of ten videos are longer, and what it does with their rest, and which program
@@ -33,9 +33,9 @@ def task(
 
     Args:
         root: folder with the files and the videos.
-        mini: three-minute films of the mini world, whose six steps are told in order.
+        mini: generated three-minute films with captions of their six steps in order.
         frames: first takes 256 at one a second from the start, uniform 256 over the whole video.
-        meteor: score METEOR, too, which needs video-evalkit[captions].
+        meteor: also score METEOR, which needs video-evalkit[captions].
     """
     return paragraph_task(
         captions.whole() if mini else youcook2(root).paragraphs(),

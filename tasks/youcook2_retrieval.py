@@ -1,4 +1,4 @@
-"""YouCook2: steps of recipes on video, found by their sentence (https://arxiv.org/abs/1703.09788)."""
+"""YouCook2 retrieval: steps of recipes by their sentences (https://arxiv.org/abs/1703.09788)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA = replace(
 
 
 def task(root: Path = Path("data/youcook2"), mini: bool = False) -> Task:
-    """Finds the clip of one step of a recipe by its sentence, and the sentence by the clip.
+    """Retrieves the clip of a recipe step by its sentence, and the sentence by clip.
 
     Files: youcookii_annotations_trainval.json as published, or yc2_train.json and yc2_val.json as dense captioning has
     them, and the videos as <id>.mp4 or v_<id>.mp4 in any folder there. The clips are the annotated segments of val:
@@ -28,7 +28,7 @@ def task(root: Path = Path("data/youcook2"), mini: bool = False) -> Task:
 
     Args:
         root: folder with the files and the videos.
-        mini: the halves of three-minute films of the mini world, each told in a sentence.
+        mini: the halves of generated three-minute films, each with a sentence.
     """
     return retrieval_task(
         captions.parts() if mini else youcook2(root).segments(),

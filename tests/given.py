@@ -1,7 +1,10 @@
 """What several test files are given: tasks by name, a tiny encoder, and the real files that lie beside the project."""
 
+import contextlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,37 @@ def refusal(name: str, *root: Path, **settings: Any) -> str:
         make(name, *root, **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def evalkit(command: str, *words: str) -> Path:
+    """Runs a command; the path that it prints last."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main([command, *words]) == 0
+    return Path(printed.getvalue().splitlines()[-1])
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The error of a command, which is the last line that it prints."""
+    capsys.readouterr()  # forgets what was printed before
+    assert main(words) == 2
+    return capsys.readouterr().err.splitlines()[-1].removeprefix("evalkit: ")
+
+
+def raising(number: int) -> Callable[..., Any]:
+    """A function that fails with an error of the operating system."""
+
+    def call(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def refusal_of_row(name: str, root: Path, file: str, row: str) -> str:
+    """Why there is no such task once a row is appended to one of its files."""
+    with (root / file).open("a") as lines:
+        lines.write(row + "\n")
+    return refusal(name, root)
 
 
 def linked(folder: Path, source: str) -> Path:

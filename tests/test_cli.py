@@ -194,7 +194,7 @@ def test_help_of_a_task_lists_the_keys_that_apply(capsys: pytest.CaptureFixture[
     assert "adapter.betas a list [a,b], each a number [0.9,0.99]" in lines
     assert "adapter.top a whole number or none none" in lines
     assert "clip.sampling uniform, segments, linspace, as the task" in "\n".join(lines)
-    assert "seed a whole number 0 of everything random" in lines
+    assert "seed a whole number 0 seed of all random numbers" in lines
     assert max(map(len, told.splitlines())) <= 100
 
 

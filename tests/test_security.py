@@ -184,7 +184,7 @@ def test_folders_that_point_in_a_circle_are_one_line(tmp_path: Path) -> None:
 
 
 def test_what_is_read_of_a_pointer_to_train_it_further_runs_nothing(tmp_path: Path, mark: Path, evil: str) -> None:
-    with pytest.raises(UserError, match="is no checkpoint that evalkit wrote"):
+    with pytest.raises(UserError, match="is not a checkpoint that evalkit wrote"):
         encoders.spec_of(str(pointer(tmp_path / "model", ckpt=f"{evil}:make")))
     assert not mark.exists()
 

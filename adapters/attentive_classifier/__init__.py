@@ -42,23 +42,22 @@ class Settings(Training):
     """Settings of `adapter=attentive_classifier`.
 
     Attributes:
-        heads: attention heads, 16 in the authors' files, which do not say; 0 means 12 where they divide the width,
-            else the next fewer.
-        blocks: in all: the query's, and before it those of self-attention; of a probe of V-JEPA 1 as many as it has.
-        layers: of the encoder, whose tokens are read together: how many of the last ones; or which ones of V-JEPA 2,
-            in brackets and counted from 0, each after its norm: the authors' for Diving48 are [17,19,21,23] of ViT-L
-            and [24,29,34,39] of ViT-g.
-        lr: first learning rate.
-        weight_decay: of all weights.
+        heads: attention heads, 16 in the authors' files, which do not state them; 0 means 12 if that divides the width,
+            else the next smaller divisor.
+        blocks: self-attention blocks plus a final block with the query; for a V-JEPA 1 probe, as many as it has.
+        layers: encoder layers whose tokens are read together: the number of last layers; or, for V-JEPA 2, layer
+            numbers in brackets, counted from 0, each after its norm: for Diving48 the authors use [17,19,21,23] of
+            ViT-L and [24,29,34,39] of ViT-g.
+        lr: initial learning rate.
+        weight_decay: weight decay of all weights.
         epochs: passes over the training examples.
-        batch_size: examples in one training step.
-        probe: a file of classifiers that the authors trained, such as ssv2-vitl-16x2x3.pt, or of V-JEPA 1
-            k400-probe.pth.tar; nothing is trained then.
-        labels: a text file with the names of the probe's classes in its order, one in each line, where that is not the
-            data set's order.
-        test_classes: answer with classes alone that the test has examples of, as V-JEPA 2's code of EPIC-KITCHENS
-            does; which these are is told by the test's labels.
-        head_index: which of the classifiers in that file, from 0, where it holds several.
+        batch_size: examples per training step.
+        probe: a file of classifiers released by the authors, such as ssv2-vitl-16x2x3.pt, or k400-probe.pth.tar of
+            V-JEPA 1; nothing is trained then.
+        labels: a text file with the probe's class names in its order, one per line, if the data set's order differs.
+        test_classes: predict only classes that have test examples, as V-JEPA 2's code does on EPIC-KITCHENS; this uses
+            the test labels.
+        head_index: index of the classifier in that file, from 0, if it has several.
     """
 
     STACKABLE: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")

@@ -25,7 +25,7 @@ def data_page(name: str) -> str:
         ("license", data.license),
         ("examples", sizes),
         ("size on disk", data.disk),
-        ("what has vanished", data.vanished),
+        ("no longer available", data.vanished),
         ("extras", needs or "none"),
         ("adapter", f"`{adapter}`: {text(plugins.summary('adapter', adapter))}"),
         ("protocols", ", ".join(f"`{one}`" for one in choices(known)) or "one"),
@@ -34,17 +34,17 @@ def data_page(name: str) -> str:
         f"# {name}",
         text(title),
         text(plugins.summary("task", name)),
-        table(("the data", "as stated"), _stated(facts)),
+        table(("property", "value"), _stated(facts)),
     ]
     parts += [prose(make.__doc__), "## On disk", f"Below `data.root=`, by default `{root}`:"]
-    parts += ["```\n" + tree(data.files) + "```", table(("file", "what it holds"), _files(data.files)), "## Try it"]
+    parts += ["```\n" + tree(data.files) + "```", table(("file", "contents"), _files(data.files)), "## Try it"]
     words = f"task={name} data.root={root}"
     parts += [
-        f"    evalkit doctor {words}    # what is missing, here and for this task\n"
+        f"    evalkit doctor {words}    # what is missing on this machine and in the data\n"
         f"    evalkit check {words}     # are all videos there, and do they decode?\n"
-        f"    evalkit run task={name} ckpt=demo mini=true    # on generated films, without any of it"
+        f"    evalkit run task={name} ckpt=demo mini=true    # on generated films, without data"
     ]
-    parts += ["## Its keys", table(("key", "type", "default", "meaning"), key_rows(known, "data"))]
+    parts += ["## Options", table(("key", "type", "default", "meaning"), key_rows(known, "data"))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -66,9 +66,10 @@ def data_index(tasks: Sequence[str]) -> str:
         sizes = ", ".join(f"{split} {size}" for split, size in data.counted())
         rows.append((f"[{name}]({name}.md)", text(plugins.summary("task", name)), sizes, data.license))
     return (
-        "# Data\n\nA page per benchmark: where its data are published and under which license, which files evalkit "
-        "reads and what they hold, how many examples are expected, and what is known to have vanished. "
-        "`evalkit list tasks NAME` prints the same, `evalkit doctor task=NAME data.root=FOLDER` says what is missing, "
-        "and `evalkit check` decodes every video. What its makers do not say is *not stated*. evalkit downloads no "
-        "data: licenses are yours to accept.\n\n" + table(("task", "what it asks", "examples", "license"), rows)
+        "# Data\n\nEach benchmark has a page: where its data are published, under which license, which files evalkit "
+        "reads and what they contain, how many examples are expected, and what is no longer available. "
+        "`evalkit list tasks NAME` prints the same, `evalkit doctor task=NAME data.root=FOLDER` lists missing files, "
+        "and `evalkit check` decodes every video. *Not stated* means that the authors do not say. evalkit downloads no "
+        "data, because you have to accept the licenses yourself.\n\n"
+        + table(("task", "description", "examples", "license"), rows)
     )

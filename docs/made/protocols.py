@@ -24,11 +24,11 @@ def views_page() -> str:
     """Which frames and crops each way of sampling shows, with a picture."""
     parts = [
         "# Frames and views",
-        "A task says which frames and crops of a video make a clip (`evalkit.api.Views`); `clip.*` takes others in "
-        "their place.",
-        "![Which frames of a video of ten seconds each way of sampling shows](views.svg)",
-        "Eight frames of a video of ten seconds at 30 frames a second, computed by evalkit's own sampling; `fps` at "
-        "one a second, `dense` with a stride of 16.",
+        "A task defines which frames and crops of a video make a clip (`evalkit.api.Views`); the options `clip.*` "
+        "override it.",
+        "![The frames of a ten-second video chosen by each sampling method](views.svg)",
+        "Eight frames of a ten-second video at 30 fps, computed by evalkit's own sampling code; `fps` at one frame "
+        "per second, `dense` with a stride of 16.",
     ]
     doc = inspect.cleandoc(Views.__doc__ or "")
     ways = re.findall(r"^  \* `(\w+)`: (.*?)(?=^  \* |^$)", doc, re.MULTILINE | re.DOTALL)
@@ -39,7 +39,7 @@ def views_page() -> str:
         "## Keys",
         table(("key", "type", "default", "meaning"), key_rows(keys.known_keys("check", "folder"), "clip")),
     ]
-    parts += ["The views of each protocol stand on [Protocols](protocols.md)."]
+    parts += ["[Protocols](protocols.md) lists the views of each protocol."]
     return "\n\n".join(parts) + "\n"
 
 
@@ -69,8 +69,8 @@ def protocols_page(tasks: Sequence[str]) -> str:
     """What each protocol is, in the words of its module, and what it prescribes for which benchmark."""
     parts = [
         "# Protocols",
-        "How a paper does it, by name: `data.protocol=NAME`. The sources stand with each, and what they leave open. "
-        "The tables are computed from what a run takes.",
+        "`data.protocol=NAME` selects the evaluation protocol of a paper. Each is described with its source and the "
+        "details that the source leaves open. The tables are generated from the code.",
     ]
     doc = inspect.cleandoc(protocols.__doc__ or "").split("\n\n", 1)[1]
     parts += ["## Classification", text(doc)]

@@ -62,7 +62,7 @@ def record_page() -> str:
     schema = json.loads((ROOT / "evalkit/results/result.schema.json").read_text(encoding="utf-8"))
     parts = ["# Fields of a result", f"`result.json`, from its schema, which is shipped as "
              f"`evalkit/results/result.schema.json`. {schema['description']}"]  # fmt: skip
-    parts += ["What the numbers mean stands on [Results](results.md). A field in *italics* need not be there."]
+    parts += ["[Results](results.md) explains the numbers. Fields in *italics* are optional."]
     required = schema["required"]
     rows = [(_field(name, required), _kind(value, schema), _meaning(value, schema))
             for name, value in schema["properties"].items()]  # fmt: skip
@@ -127,9 +127,9 @@ def encoders_page() -> str:
         words = "yes" if card.text else ""
         rows.append((source, text(card.family), count, card.clip, words, card.license, place, text(trained)))
     return (
-        "# List of encoders\n\nThe names that `ckpt=` knows, as `evalkit list encoders` prints them; "
-        "`ckpt=random:NAME` has random weights. [Encoders](encoders.md) says what else `ckpt=` takes. Where nothing "
-        "stands under *trained on*, it is not published.\n\n" + table(head, rows)
+        "# List of encoders\n\nThe names that `ckpt=` accepts, as `evalkit list encoders` prints them; "
+        "`ckpt=random:NAME` uses random weights. [Encoders](encoders.md) lists what else `ckpt=` accepts. An empty "
+        "entry under *trained on* means that the training data are not published.\n\n" + table(head, rows)
     )
 
 
@@ -142,7 +142,7 @@ def cards_page() -> str:
             (f"`{card.name}`", f"`{' '.join(f'{k}={v}' for k, v in card.run.items())}`", expected, text(card.printed))
         )
     return (
-        "# List of cards\n\nPublic checkpoints, the line that scores each, and the number that is published for it: "
-        "`evalkit verify NAME data.root=FOLDER` runs the line and says whether the number comes out "
-        "([Reference cards](verify.md)).\n\n" + table(("card", "line", "published", "source"), rows)
+        "# List of cards\n\nPublic checkpoints, the command that evaluates each, and its published score: "
+        "`evalkit verify NAME data.root=FOLDER` runs the command and compares the scores "
+        "([Reference cards](verify.md)).\n\n" + table(("card", "command", "published", "source"), rows)
     )

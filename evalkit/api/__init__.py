@@ -1,4 +1,4 @@
-"""The words that every part of evalkit shares: what a task, a clip and an encoder are."""
+"""The types that all packages of evalkit share: tasks, examples, clips, encoders, batches and predictions."""
 
 from __future__ import annotations
 
@@ -38,23 +38,22 @@ Sampling = Literal["uniform", "segments", "linspace", "middle", "interleaved", "
 
 @dataclass(frozen=True)
 class Augment:
-    """How the views that an adapter is trained on differ from one another.
+    """Augmentation of training views.
 
-    What a view shows depends on the video's name, the span, the number of the view and the run's seed alone, so that
-    each distinct view is decoded and encoded once. It is one crop, and one clip unless `all_clips`, whatever `Views`
-    says for the test.
+    A view depends only on the video's name, the span, the number of the view and the run's seed, so each distinct view
+    is decoded and encoded once. A view has one crop, and one clip unless `all_clips`, whatever `Views` is for the test.
 
     Attributes:
-        views: k, distinct views of each training clip; epoch e trains on view e mod k.
-        area: smallest and largest share of the frame that is cut out before it is scaled to a square, the same part of
-            each frame; (1, 1) leaves the frame as it is and takes the center, as the test does with one crop.
-        aspect: smallest and largest ratio of its width to its height, drawn evenly on a logarithmic scale.
-        flip: mirror half of the views left to right.
+        views: number k of distinct views of each training clip; epoch e trains on view e mod k.
+        area: smallest and largest area of the random crop as a share of the frame, the same for all frames; (1, 1)
+            takes the center crop instead, as in a test with one crop.
+        aspect: smallest and largest ratio of the crop's width to its height, uniform on a logarithmic scale.
+        flip: mirror half of the views horizontally.
         time: draw the clip's start (`dense`, `fps`), or a moment within each segment (`uniform`, `segments`).
-        all_clips: a view has all clips of `Views`, for an adapter that reads them together, each with a start in its
-            own part of the span and a crop of its own.
-        randaugment: RandAugment's magnitude, 0 to 10, and the standard deviation that each operation's own is drawn
-            with (evalkit/video/randaugment.py); None for no operations.
+        all_clips: a view has all clips of `Views`, for an adapter that reads them together; each has its own crop and a
+            random start in its own part of the span.
+        randaugment: RandAugment's magnitude, 0 to 10, and its standard deviation per operation
+            (evalkit/video/randaugment.py); None for no RandAugment.
 
     Raises:
         ValueError: there is no view, or the bounds are none.
@@ -81,41 +80,41 @@ class Augment:
 
 @dataclass(frozen=True)
 class Views:
-    """How a task cuts clips from a video: which frames, and which crops of them.
+    """How a task samples clips from a video: which frames, and which crops.
 
-    With a span of duration d (the whole video where an example states none) and F frames, a clip holds:
-      * `uniform`: the frame shown at k d / F, k = 0 .. F-1 (the start of each of F equal segments; VideoPrism);
-      * `segments`: the frame shown in the middle of each of F equal segments (TSN; VideoGLUE on SSv2);
-      * `linspace`: of the span's T frames number k (T - 1) // (F - 1), the first and the last among them (Perception
-        Encoder and most video language models); the first where F is 1;
-      * `middle`: of the span's T frames the middle one of those from k T // F to before (k + 1) T // F, the earlier of
-        two (InternVideo2); a span shorter than F frames shows each once, and then its last;
-      * `interleaved`: of the span's T frames number (k C + c) T // (F C) in clip c of C, so that each clip covers the
-        span, and starts a C-th of a step after the one before (VideoMAE, UMT and InternVideo2 on SSv2);
-      * `fps`: the frames shown at k / fps from the span's start (LongViViT); a span shorter than F / fps holds
-        its last frame;
-      * `dense`: every `stride`-th frame of the source; clips start evenly spaced over the span (VideoGLUE); a span
-        shorter than F x stride frames holds its last frame; where the span is a moment and has no length, frame number
-        F // 2 of each clip is the one shown then, and beyond the ends of the video stand its first and last frames;
-      * `leading`: of the span's T frames the first F of every (T // F)-th, so that 16 of 31 are the first 16 (MVEB);
-        a span shorter than F frames is shown again from its start.
+    With a span of duration d (the whole video if an example has none) and F frames, a clip contains:
+      * `uniform`: the frames shown at k d / F, k = 0 .. F-1 (the start of each of F equal segments; VideoPrism);
+      * `segments`: the frame in the middle of each of F equal segments (TSN; VideoGLUE on SSv2);
+      * `linspace`: of the span's T frames, number k (T - 1) // (F - 1), including the first and the last (Perception
+        Encoder and most video language models); only the first if F is 1;
+      * `middle`: of the span's T frames, the middle one of frames k T // F up to (k + 1) T // F - 1, the earlier of two
+        (InternVideo2); if the span has fewer than F frames, each once and then the last one repeated;
+      * `interleaved`: of the span's T frames, number (k C + c) T // (F C) in clip c of C: each clip covers the span and
+        starts 1/C of a step after the previous one (VideoMAE, UMT and InternVideo2 on SSv2);
+      * `fps`: the frames shown at k / fps from the span's start (LongViViT); a span shorter than F / fps repeats its
+        last frame;
+      * `dense`: every `stride`-th frame of the source, with clips starting evenly spaced over the span (VideoGLUE); a
+        span shorter than F x stride frames repeats its last frame. If the span is a single moment, frame F // 2 of each
+        clip is the one shown then, and the first and last frames are repeated beyond the ends of the video;
+      * `leading`: of the span's T frames, the first F of every (T // F)-th, so 16 of 31 are the first 16 (MVEB); a span
+        shorter than F frames is repeated from its start.
 
     Attributes:
-        sampling: which frames: uniform, segments, linspace, middle, interleaved, fps, dense or leading.
-        frames: frames in one clip; None means the encoder's own number.
+        sampling: how frames are chosen: uniform, segments, linspace, middle, interleaved, fps, dense or leading.
+        frames: frames per clip; None means the encoder's default.
         fps: frames per second, for `fps`.
         stride: step in source frames, for `dense`.
-        clips: temporal views, evenly spaced; but for `fps`, `dense` and `interleaved` the span is cut into as many
-            parts.
+        clips: temporal views, evenly spaced; except for `fps`, `dense` and `interleaved`, the span is divided into this
+            many parts.
         crops: spatial views: 1 is the center, 3 are start, center and end along the longer side.
-        resize: `crop` scales the shorter side to `size` / `share` and cuts a square; `squash` scales both sides to
-            `size`; `squash_crop` scales both to `size` / `share` and cuts; None means the encoder's own way.
-        size: height and width in pixels; None means the encoder's own size.
-        share: with a cut, the square's side as a share of what is scaled, above 0 and up to 1: 0.875 scales the shorter
-            side to 256 pixels where `size` is 224. 1 with `resize` None means the encoder's own.
-        window: seconds; an example's span is then a sequence of windows of this length, each of which is sampled,
-            encoded and stored by itself (evalkit.video.sampling.windows). None means that the span is one clip.
-        window_stride: seconds from the start of one window to that of the next; None means `window`.
+        resize: `crop` scales the shorter side to `size` / `share` and crops a square; `squash` scales both sides to
+            `size`; `squash_crop` scales both to `size` / `share` and crops; None means the encoder's default.
+        size: height and width in pixels; None means the encoder's default.
+        share: for crops, the crop's side as a share of the scaled side, above 0 and up to 1: 0.875 scales the shorter
+            side to 256 pixels for a `size` of 224. 1 with `resize` None means the encoder's default.
+        window: length in seconds of the windows that an example's span is divided into, each of which is sampled,
+            encoded and stored separately (evalkit.video.sampling.windows). None means one clip for the whole span.
+        window_stride: seconds from the start of one window to the next; None means `window`.
     """
 
     sampling: Sampling = "uniform"
@@ -138,7 +137,7 @@ class Example:
     Attributes:
         id: unique in its split.
         video: path of the file.
-        target: what is right; None where the answer is not public.
+        target: the right answer; None if it is not public.
         span: start and end in seconds, equal for a moment, as a key frame is; None means the whole video. With windows,
             the stretch that they cover.
         text: a question, or a caption.
@@ -177,7 +176,7 @@ class Task:
     `DATA = Data(...)`: what of it is known without the files.
 
     Attributes:
-        test: scored once, after everything is chosen.
+        test: scored once, after all choices are made.
         score: a module-level function of (predictions, targets), both in the order of the labeled test examples.
             Its first entry is the headline, of which more is better. A prediction of None stands for a failed example
             and counts as wrong; a target put in place of a prediction counts as right.
@@ -192,11 +191,11 @@ class Task:
         mixture: weights by kind: each training batch is of examples of one kind, drawn by these; empty: of all.
         controls: which controls apply: blind, shuffled, single_frame, option_order.
         chance: the headline's chance level, in the headline's unit (0..100 for rates).
-        split: what the test examples are called in the benchmark.
+        split: the benchmark's name of the split that is tested.
         fold: number of the split, where a benchmark has several and its score is their mean; 0 where it has one.
         shots: fit on so many examples of each class, drawn by the seed; 0: on all. `trainer.shots` goes before it.
-        sizes: how many examples its paper counts in `train`, `val` and `test`, as far as is known, and then its files.
-        version: raised when numbers stop being comparable.
+        sizes: the published number of examples in `train`, `val` and `test`, by the paper and then by the files.
+        version: raised when scores stop being comparable.
         license: of the data.
         source: where data and protocol come from.
         published: headline numbers from papers, by the name of their row.
@@ -234,7 +233,7 @@ class Task:
 
 
 class Prediction(NamedTuple):
-    """What an adapter says of one example: the value that is scored, and what else is worth keeping (JSON) or None."""
+    """An adapter's prediction for one example: the value that is scored, and details to keep as JSON, or None."""
 
     value: Any
     detail: dict[str, Any] | None = None
@@ -242,7 +241,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples and what the adapter kept of their videos: features (B, V, ...), one row per example, V views each.
+    """Examples and the features of their videos: (B, V, ...), one row per example, with V views each.
 
     An adapter that trains the encoder gets uint8 video (B, V, T, C, H, W) instead while it is fitted. Where a video is
     a sequence of windows, features are (B, windows, V, ...), with zeros after the last window of a shorter one.
@@ -263,7 +262,7 @@ class Batch:
 
 
 def __getattr__(name: str) -> Any:
-    """`Adapter`, `AdapterSettings` and `Training`, imported when they are first asked for: torch takes its time."""
+    """Imports `Adapter`, `AdapterSettings` and `Training` on first use, because importing torch is slow."""
     if name in ("Adapter", "AdapterSettings", "Training"):
         from evalkit.heads import adapter
 

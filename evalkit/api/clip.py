@@ -1,4 +1,4 @@
-"""What one encoder sees of a video."""
+"""The input clip of an encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Center = Literal["nearest", "below"]
 
 @dataclass(frozen=True)
 class Clip:
-    """What one encoder sees of a video, as it was trained.
+    """The input that an encoder was trained on: frames, size, normalization and resizing.
 
     Attributes:
         frames: frames in one clip.

@@ -1,4 +1,4 @@
-"""What a task states of its data: where they are published, and what of them lies on disk."""
+"""The description of a task's data: where they are published, and their files on disk."""
 
 from __future__ import annotations
 

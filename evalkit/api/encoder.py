@@ -39,7 +39,7 @@ class EncoderOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What is kept of an encoder's output for each clip. It is data, so that a stored feature is known by it.
+    """Which part of an encoder's output is kept for each clip; part of the key of a stored feature.
 
     Attributes:
         what: `pooled` (E,); `frames`, one vector per time step (T', E); or `tokens` (T', S, D).
@@ -134,12 +134,12 @@ def as_texts(texts: Sequence[str]) -> list[str]:
 
 
 def has_text(encoder: object) -> bool:
-    """Whether an encoder embeds text: it has `encode_text`, and its text tower, where it names one, is there."""
+    """Whether an encoder can embed text: it has `encode_text`, and its `text` attribute, if any, is not None."""
     return callable(getattr(encoder, "encode_text", None)) and getattr(encoder, "text", True) is not None
 
 
 def check_text(encoder: Any, text: str) -> None:
-    """Embeds a text of the task with an encoder's text tower: what it lacks, such as its tokenizer, is told now.
+    """Embeds a text with an encoder's text tower, so that missing parts, such as its tokenizer, are reported early.
 
     Raises:
         UserError: as `encode_text`.

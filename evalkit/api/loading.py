@@ -1,4 +1,4 @@
-"""What the user says of a checkpoint: the keys of `encoder.*`."""
+"""Options for loading a checkpoint: the keys of `encoder.*`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ Positions = Literal["auto", "rotary", "sincos", "sincos_uniform"]
 
 @dataclass(frozen=True)
 class Loading:
-    """How a checkpoint becomes an encoder: the keys of `encoder.*`.
+    """How a checkpoint is loaded as an encoder: the options `encoder.*`.
 
     Attributes:
-        model: what the weights belong to, where nothing beside them says: a preset's name, a folder with config.json,
-            or package.module:function
-        prefix: of the names of the encoder's weights in a training checkpoint: model.encoder.; +vision. adds one
-        tokenizer: of the text tower, where none lies beside the weights: a sentencepiece model, or a folder with a
-            tokenizer as transformers saves it
-        heads: attention heads, for weights that do not tell (facebookresearch's V-JEPA 2); 0: by their size
-        positions: of V-JEPA's files that do not tell: rotary is V-JEPA 2, sincos_uniform and sincos are V-JEPA 1
-        ahead: of V-JEPA 2: its predictor adds the tokens of one time step, so many after the clip's end; 4 are a second
-            of clips of 8 frames a second (EPIC-KITCHENS); 0: none
-        parts: files with the rest of an encoder that is published in several: [VISION.pt,TEXT.pth] (InternVideo2 CLIP)
-        trust: load a pickle that can run code, or a folder that names code of its own; only where you trust the maker
+        model: architecture of the weights, if no file beside them states it: a preset's name, a folder with
+            config.json, or package.module:function
+        prefix: prefix of the encoder's weights in a training checkpoint, such as model.encoder.; +vision. adds a prefix
+        tokenizer: tokenizer of the text tower, if it is not in the checkpoint: a sentencepiece model, or a folder saved
+            by transformers
+        heads: attention heads, if the weights do not determine them (facebookresearch's V-JEPA 2); 0: by the model's
+            size
+        positions: position embeddings of a V-JEPA file that does not state them: rotary is V-JEPA 2, sincos_uniform and
+            sincos are V-JEPA 1
+        ahead: V-JEPA 2's predictor adds the tokens of one time step, this many steps after the clip's end; 4 are one
+            second of clips at 8 frames per second (EPIC-KITCHENS); 0: none
+        parts: files with the other parts of an encoder published in several files: [VISION.pt,TEXT.pth] (InternVideo2
+            CLIP)
+        trust: load a pickle that can run code, or a folder that names code; only if you trust its author
     """
 
     model: str = ""

@@ -55,7 +55,7 @@ CHECKS: tuple[Callable[[ExaminedEncoder], Finding | None], ...] = (
 
 
 def examine(encoder: nn.Module, clips: Tensor, *, folder: Path | None = None, budget_s: float = 20.0) -> list[Finding]:
-    """Run all checks on an encoder; whatever it raises becomes a finding.
+    """Runs all checks on an encoder; any exception becomes a finding.
 
     Four clips are encoded in any case, and while time is left at most eight more, or where a record disagrees as many
     as there are common mistakes. The encoder is used in the mode that it is in, on its own device; its mode, its

@@ -34,7 +34,7 @@ _COMMON = {  # mean and std that encoders are trained with
 
 
 def reference(probe: ExaminedEncoder) -> Finding | None:
-    """Pooled of the record's film equals the record; None if there is no record.
+    """Compares the encoder's pooled output of the reference video with the reference; None without one.
 
     Raises:
         Unusable: the encoder fails on the film.
@@ -190,7 +190,7 @@ def colors(probe: ExaminedEncoder) -> Finding | None:
 
 
 def normalization(probe: ExaminedEncoder) -> Finding | None:
-    """Mean, std and order of channels, which only a reference proves; None if there is one."""
+    """Warns that mean, std and channel order can only be verified with a reference; None if there is one."""
     if probe.reference:
         return None
     return Finding(

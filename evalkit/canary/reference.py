@@ -75,7 +75,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def write_reference(encoder: Any, path: Path) -> None:
-    """Write a film and this encoder's embedding of it, so that a later input mismatch with the same weights is found.
+    """Writes a reference: a video and this encoder's embedding of it, to detect input mismatches with the same weights.
 
     The record holds the present output of this encoder. To prove that evalkit feeds a model as it was trained, write
     the record where it was trained, with its own preprocessing. `video` is any uint8 RGB film (T, H, W, 3) of the
@@ -118,7 +118,7 @@ def read_reference(path: Path) -> Reference:
 
 
 def find_reference(encoder: nn.Module, folder: Path | None) -> Reference | Finding | None:
-    """Read the record beside a checkpoint, or evalkit's own if the encoder holds the shipped weights.
+    """Reads the reference beside a checkpoint, or evalkit's own for the weights that it ships.
 
     Args:
         encoder: whose weights are compared with the shipped ones, whatever code holds them.

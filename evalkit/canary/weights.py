@@ -13,7 +13,7 @@ from evalkit.canary.finding import Finding
 
 
 class WeightStats(NamedTuple):
-    """Statistics that tell trained weights from random ones.
+    """Statistics that distinguish trained weights from random ones.
 
     Attributes:
         random_like: names of the matrices whose largest singular value is no larger than that of random numbers.

@@ -178,8 +178,8 @@ def settings_class(adapter: str) -> type[AdapterSettings]:
         )
     if inspect.get_annotations(settings) and "__dataclass_fields__" not in vars(settings):
         raise UserError(
-            f"adapter {adapter!r} is broken: its class `Settings` is no dataclass, so that its fields are no keys: put "
-            "@dataclass(frozen=True) above it"
+            f"adapter {adapter!r} is broken: its class `Settings` is not a dataclass, so its fields are not options: "
+            "put @dataclass(frozen=True) above it"
         )
     return settings
 

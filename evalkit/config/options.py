@@ -15,47 +15,45 @@ SECTIONS = ("encoder", "data", "clip", "adapter", "trainer")
 
 @dataclass(frozen=True)
 class Options:
-    """The keys without a section.
+    """The options without a section.
 
     Attributes:
-        task: the benchmark: a name that `evalkit list tasks` shows, or a file such as ./my_task.py
-        ckpt: the encoder: a name that `evalkit list encoders` shows, a folder or file, organization/model on the
-            Hugging Face hub, random:NAME, or package.module:function
-        encoder_name: what results call the encoder; empty: the name of the checkpoint's folder or file
-        adapter: what joins encoder and task: a name that `evalkit list adapters` shows; empty: the task's own
-        mini: take the task's own miniature data, generated on first use
-        lm: a causal language model for adapters that take one: a folder, GGUF file, hub id or http://HOST:PORT/v1#MODEL;
-            empty: the adapter's own; ckpt=none asks it alone, without video
-        lm_precision: of the language model's weights and arithmetic; bf16 and 16 take half the memory
+        task: the benchmark: a name from `evalkit list tasks`, or a file such as ./my_task.py
+        ckpt: the encoder: a name from `evalkit list encoders`, a folder or file, organization/model on the Hugging Face
+            hub, random:NAME, or package.module:function
+        encoder_name: the encoder's name in results; empty: the name of the checkpoint's folder or file
+        adapter: the head that connects encoder and task: a name from `evalkit list adapters`; empty: the task's default
+        mini: use the task's generated miniature data set
+        lm: causal language model for adapters that use one: a folder, GGUF file, hub id or http://HOST:PORT/v1#MODEL;
+            empty: the adapter's default; with ckpt=none it is evaluated alone, without video
+        lm_precision: precision of the language model; bf16 and 16 need half the memory
         adapter_from: folder of a trained adapter, written by `evalkit adapt`; empty: the checkpoint's own, if it has
-            one; none: fit a new one
-        log: trackers that the run is shown in as well: csv, tensorboard, wandb, mlflow, trackio, with commas between
-            several
-        log_dir: folder of what trackers keep on this machine
-        log_group: what runs that belong together are grouped by in the trackers; a sweep, suite or study names its own
-        log_online: send what is logged, where the tracker is told to; else it stays on this machine, unless the
-            tracker's own environment variable says otherwise
-        out: folder that the result, or the trained adapter, is written into
-        seed: of everything random
-        device: where to compute; auto: a GPU where there is one
-        devices: processes on this machine that share the run, each with a GPU, or with its part of the cores
-        nodes: machines that share the run, with so many devices each; srun or torchrun starts evalkit on them
-        workers: processes that decode; 0: one per core
-        threads: of the encoder's arithmetic on a CPU; 0: OMP_NUM_THREADS if that is set, else one per core
-        batch: clips encoded at once; auto: many, and half as many each time the memory does not suffice
-        precision: of the encoder's arithmetic; bf16 and 16 are faster on a GPU and move the features slightly
-        compile: let torch compile the encoder, which takes a minute once and then makes it faster
-        cache: on stores what was encoded and takes it from there; off encodes anew and stores nothing
-        cache_also: cache folders of others, with commas between them: features that are stored there are read, and
-            nothing is written there
-        canary: put a few clips through the encoder first, and stop where it is not fed what it was trained on
-        trained_on: data sets that the encoder was trained on, as ssv2:labels,webvid:captions, or none; empty: as
-            its preset says; scores on them are marked
-        trust: load a pickled checkpoint that can run code, or a folder that names code; only where you trust the maker
-        confirm: go on without asking where features fit nowhere, so that each epoch encodes them anew
-        controls: also score the task's controls, such as blind
-        time_limit: seconds that decoding one video may take
-        decoder: what reads frames where it is exact, PyAV elsewhere; another than pyav only to match another pipeline
+            one; none: train a new one
+        log: experiment trackers: csv, tensorboard, wandb, mlflow, trackio, separated by commas
+        log_dir: folder for the trackers' local files
+        log_group: name of the group of runs in the trackers; sweeps, suites and studies set their own
+        log_online: upload logs; otherwise they stay on this machine, unless a tracker's environment variable says
+            otherwise
+        out: output folder for the result or the trained adapter
+        seed: seed of all random numbers
+        device: where to compute; auto: a GPU if there is one
+        devices: processes on this machine that share the run, each with a GPU or a part of the cores
+        nodes: machines that share the run, each with this many devices; started by srun or torchrun
+        workers: decoding processes; 0: one per core
+        threads: threads of the encoder on a CPU; 0: OMP_NUM_THREADS if set, else one per core
+        batch: clips per forward pass; auto: start large and halve it when memory runs out
+        precision: precision of the encoder; bf16 and 16 are faster on a GPU and change features slightly
+        compile: compile the encoder with torch.compile, which takes about a minute and makes it faster
+        cache: on stores features and reuses them; off encodes everything and stores nothing
+        cache_also: other users' cache folders, separated by commas, to read features from; nothing is written there
+        canary: check a few clips first, and stop if the encoder does not get the input it was trained on
+        trained_on: data sets that the encoder was trained on, such as ssv2:labels,webvid:captions, or none; empty: as
+            in its preset; scores on them are marked
+        trust: load a pickled checkpoint that can run code, or a folder that names code; only if you trust its author
+        confirm: continue without asking if features fit nowhere and each epoch must encode them again
+        controls: also run the task's controls, such as blind
+        time_limit: seconds allowed for decoding one video
+        decoder: decoder to use where it is exact, with PyAV elsewhere; change it only to match another pipeline
     """
 
     task: str
@@ -93,14 +91,15 @@ class Options:
 
 @dataclass(frozen=True)
 class FeatureOptions(Options):
-    """The keys without a section of `evalkit features`.
+    """The options without a section of `evalkit features`.
 
     Attributes:
-        form: of the files: npz, safetensors, parquet; faiss is npz with an index of each split for search beside it
-        split: of the task, that features are made of
-        part: of the encoder's output: one vector a clip (float32), or every token (float16)
-        adapter: with a name, also the vectors of all texts that it embeds, as zero_shot and retrieval do
-        out: folder that the files are written into, which must be empty
+        form: file format: npz, safetensors, parquet; faiss is npz with a search index per split
+        split: split of the task to encode
+        part: part of the encoder's output: one vector per clip (float32), one per time step (float16), or all tokens
+            (float16)
+        adapter: if given, also write the embeddings of all texts that this adapter uses (zero_shot, retrieval)
+        out: output folder, which must be empty
     """
 
     form: Literal["npz", "safetensors", "parquet", "faiss"] = "npz"
@@ -110,15 +109,15 @@ class FeatureOptions(Options):
 
 @dataclass(frozen=True)
 class Trainer:
-    """How an adapter is fitted.
+    """How an adapter is trained.
 
     Attributes:
-        precision: of the arithmetic, in Lightning's words
-        max_minutes: stop fitting after this many minutes; 0: no limit
-        views: augmented views of each training clip, one per epoch in turn; 0: none, fit on the views of the test;
-            task: as the task says
-        shots: fit on so many examples of each class, drawn by the seed, and choose on as many of val; 0: on all
-        share: fit on this share of the examples of each class, at least one, drawn by the seed, and choose on this
+        precision: precision of training, in Lightning's terms
+        max_minutes: stop training after this many minutes; 0: no limit
+        views: augmented views of each training clip, one per epoch in turn; 0: train on the test views; task: as in the
+            task
+        shots: train on this many examples of each class, drawn by the seed, and select on as many of val; 0: on all
+        share: train on this share of the examples of each class, at least one, drawn by the seed, and select on this
             share of val
     """
 

@@ -153,7 +153,7 @@ def _as_text(value: Any) -> Any:
 
 
 def _read_text(file: str) -> str:
-    """A file's text, which is no larger than a configuration, nor does it stand for more.
+    """The text of a configuration file, with limits on its size, also after expanding aliases.
 
     Raises:
         ValueError: it is larger, or its aliases, which may stand for others, make more values; or it is a pipe with a
@@ -206,7 +206,7 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 
 def check_value(file: str, name: str, key: Key, value: Any) -> Any:
-    """A value from a file as its key declares it; the key's default is taken as it is.
+    """A value from a file, converted to its option's type; the default is used unchanged.
 
     Raises:
         UserError: it is of another type, or out of its bounds.
@@ -235,7 +235,7 @@ def _value(name: str, key: Key, given: _Given) -> Any:
 
 
 def _advice(name: str, key: Key, given: _Given) -> str:
-    """What to write in place of a value that does not fit; empty where that is open."""
+    """Advice on a value that does not fit; empty if there is none."""
     if near := meant(given.value, key.type):
         listed = get_origin(key.type) is Literal
         return f" Did you mean {near!r}?" if listed else f". Did you mean {name}={near}?"

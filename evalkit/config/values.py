@@ -123,7 +123,7 @@ def meant(value: Any, kind: Any) -> str | None:
 
 
 def _bounded(value: Any, constraints: Iterable[Any]) -> Any:
-    """The value, once it is within its bounds; what is no number has none, and other metadata says nothing.
+    """The value, once it is within its bounds; what is not a number has none, and other metadata says nothing.
 
     Raises:
         OutOfBounds: it breaks one.

@@ -1,1 +1,1 @@
-"""What several tasks share: published annotation files, examples made of them, protocols, published numbers."""
+"""Code shared by several tasks: readers of annotation files, examples, protocols, published scores."""

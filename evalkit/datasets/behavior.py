@@ -1,15 +1,15 @@
-"""Animal behavior, frame by frame: VideoPrism's protocol, and a clip around each labeled frame.
+"""Animal behavior, frame by frame: VideoPrism's protocol, with a clip around each labeled frame.
 
-Learning rate, dropout, frames, loss, and that the mean leaves the background out are VideoPrism's (appendix E.1 of
-https://arxiv.org/abs/2402.13217), which says no more. Where SciVid, by some of its authors and partly on its data
-(https://github.com/google-deepmind/scivid), says how Fly-vs-Fly and CalMS21 were prepared, that is done for all: a clip
-has the label of its middle frame, each class a sigmoid of its own, the background too, every frame of test counts, and
-of train every 16th is read, since the clips between show the same frames.
+Learning rate, dropout, frames, loss, and the exclusion of the background class from the mean are VideoPrism's (appendix
+E.1 of https://arxiv.org/abs/2402.13217), which states nothing else. SciVid, by some of the same authors and partly on
+the same data (https://github.com/google-deepmind/scivid), describes how Fly-vs-Fly and CalMS21 were prepared; all tasks
+follow it here: a clip has the label of its middle frame, each class including the background has a sigmoid, every test
+frame counts, and every 16th train frame is used, since the clips in between show the same frames.
 
-What neither prints is chosen here: one view of the whole frame, squashed to the encoder's square, since a center crop
-would cut animals off; the same for training, without augmentation; batch 256 and weight decay 1e-5, as VideoGLUE; 50
-epochs, which on CalMS21 is near the 1.28 M training clips of SciVid; near the ends of a video the clip is its first or
-last 16 frames.
+Choices made here, where neither paper is explicit: one view of the whole frame, squashed to the encoder's square, since
+a center crop would cut animals off; the same view for training, without augmentation; batch size 256 and weight decay
+1e-5, as in VideoGLUE; 50 epochs, which on CalMS21 is close to SciVid's 1.28 M training clips; near the ends of a video,
+the clip is its first or last 16 frames.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def converted_video(videos: Videos, wanted: Path, raw: Path, fps: float) -> Path
     """
     if wanted.stem not in videos and raw.exists():
         raise UserError(
-            f"{raw}: no decoder reads it; convert it and its like to {wanted}, each frame once, {fps:g} a second"
+            f"{raw}: no decoder reads it; convert all such files to {wanted}, each frame once, {fps:g} a second"
         )
     return video_file(videos, wanted.parent, wanted.stem)
 

@@ -82,7 +82,7 @@ def msrvtt(root: Path) -> CaptionSplits:
         with parsing_errors_at(f"{file}, video {number}"):
             name = entry["video_id"]
             if name in captions:
-                raise ValueError(f"video {name} stands there twice")
+                raise ValueError(f"video {name} appears twice")
             captions[name] = []  # filled below
             video = video_file(videos, root / "videos", name)
             splits[entry["split"]].append(CaptionedVideo(name, video, captions[name]))
@@ -130,7 +130,7 @@ def _clips(file: Path, videos: Videos) -> dict[str, CaptionedVideo]:
         with parsing_errors_at(f"{file}, clip {number}"):
             name = entry["videoID"]
             if name in clips:
-                raise ValueError(f"clip {name} stands there twice")
+                raise ValueError(f"clip {name} appears twice")
             if not (isinstance(entry["enCap"], list) and entry["enCap"]):
                 raise ValueError(f"clip {name} has enCap={entry['enCap']!r:.60}; wanted a list of captions")
             texts = [clean_text(text) for text in entry["enCap"]]

@@ -201,10 +201,10 @@ def clean_text(value: Any, name: str = "caption") -> str:
         name: what the text is, for the error.
 
     Raises:
-        ValueError: the value is no text, or blank.
+        ValueError: the value is not text, or blank.
     """
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} {value!r} is no text")
+        raise ValueError(f"{name} {value!r} is not text")
     return value.strip()
 
 

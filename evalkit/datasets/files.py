@@ -118,7 +118,7 @@ def _encoding_advice(error: Exception) -> str:
     if error.object[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
         return "; it is a spreadsheet or an archive: save its table as csv"
     if not utf16 and b"\0" in error.object:
-        return "; it is no text: wanted a table as csv"
+        return "; it is not text: wanted a table as csv"
     return "; the file is in UTF-16: save it as UTF-8" if utf16 else "; wanted text: save it as UTF-8"
 
 
@@ -126,7 +126,7 @@ def _quotes_advice(error: Exception) -> str:
     """What to do about quotes that do not close; empty for other errors."""
     if not re.search("expected after|end of data", str(error)):
         return ""
-    return "; a value with quotes in it stands in quotes, and each of its own quotes twice"
+    return "; put a value that contains quotes in quotes, and double the quotes in it"
 
 
 def _separator_advice(values: Sequence[str], delimiter: str) -> str:
@@ -155,7 +155,7 @@ def _check_columns(
             f"{file}: no column {absent[0]!r}; wanted {','.join(columns)}, found {','.join(names)[:80]!r}{advice}"
         )
     if twice := [name for i, name in enumerate(names) if name and name in names[:i]]:
-        raise UserError(f"{file}: column {twice[0]!r} stands there twice; rename or remove one")
+        raise UserError(f"{file}: column {twice[0]!r} appears twice; rename or remove one")
     known = [*columns, *optional]
     absent = [name for name in optional if name not in names]
     for name in names:
@@ -185,7 +185,7 @@ def _check_row(
         raise UserError(f"{where}: remove the blanks before the quotes of {apart[0][:60]!r}: they make them its own")
     refuse_nul(where, values)
     if header and [value.strip().strip("\ufeff") for value in values] == list(names):
-        raise UserError(f"{where}: the header stands there again, as of two tables in one file; remove it")
+        raise UserError(f"{where}: the header is repeated, as if two tables were joined; remove it")
     if swallowed := [line for line in lines[1:] if len(line.split(delimiter)) >= len(values)]:
         raise UserError(
             f"{where}: a quote opens there, and what follows up to the next is one value, with a line that looks like "
@@ -196,7 +196,7 @@ def _check_row(
 def refuse_nul(where: str, values: Sequence[str]) -> None:
     """Raises UserError where a value of a row holds a NUL character, which no table has."""
     if "\0" in "".join(values):
-        raise UserError(f"{where}: it holds a NUL character, so the file is damaged: get it again")
+        raise UserError(f"{where}: it holds a NUL character, so the file is damaged: download it again")
 
 
 def read_json(file: Path, kind: type[Kind]) -> Kind:
@@ -237,7 +237,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-        raise ValueError(f"the key {twice!r} stands there twice in one place; remove one")
+        raise ValueError(f"the key {twice!r} appears twice in one place; remove one")
     return values
 
 
@@ -257,7 +257,7 @@ def class_number(value: Any, count: int) -> int:
     """The number of one of so many classes, of a number or its digits.
 
     Raises:
-        ValueError: it is no whole number, or there is no such class.
+        ValueError: it is not a whole number, or there is no such class.
     """
     digits = isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value)
     whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
@@ -270,7 +270,7 @@ def video_name(value: Any) -> str:
     """The name of a video, as an entry of a list states it.
 
     Raises:
-        ValueError: it is no text, or an empty one.
+        ValueError: it is not text, or an empty one.
     """
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"video {value!r}: wanted the name of a file")
@@ -290,7 +290,7 @@ def read_lines(file: Path) -> Iterator[tuple[str, str]]:
                 number += 1
                 if len(line) > LONGEST_LINE or "\0" in line:
                     wrong = "holds a NUL character" if "\0" in line else f"has more than {LONGEST_LINE:,} characters"
-                    raise UserError(f"{file}, line {number} {wrong}, so it is no list, or damaged: get it again")
+                    raise UserError(f"{file}, line {number} {wrong}: it is not a list, or damaged; download it again")
                 if line.strip():
                     yield f"{file}, line {number}", line.strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -315,7 +315,7 @@ def find_file(root: Path, *names: str) -> Path:
 
 
 def check_root(root: Path, wanted: str) -> None:
-    """Raises UserError where data.root is no folder; `wanted` says which one."""
+    """Raises UserError where data.root is not a folder; `wanted` says which one."""
     if root.is_file():
         raise UserError(f"data.root={root} is a file: wanted {wanted}")
     if not root.is_dir():
@@ -323,7 +323,7 @@ def check_root(root: Path, wanted: str) -> None:
 
 
 def _elsewhere(root: Path, names: Sequence[str]) -> str:
-    """Where the files that data.root lacks lie: in its parent, or in a folder of it; else what lies there."""
+    """Where files missing in data.root are: in its parent or in a subfolder; else what data.root contains."""
     try:
         inside = {place.name: place.is_dir() for place in sorted(root.iterdir())[:MOST_LOOKED]}
     except OSError:  # it may not be listed

@@ -1,4 +1,4 @@
-"""Facts that a task's generated miniature has in place of the benchmark's."""
+"""Task fields that differ between a generated miniature and its benchmark."""
 
 from __future__ import annotations
 

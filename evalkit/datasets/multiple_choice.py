@@ -52,7 +52,7 @@ def read_nextqa(root: Path, *names: str) -> list[Example]:
         with parsing_errors_at(where):
             name = f"{row['video']}_{row['qid']}"
             if name in examples:
-                raise ValueError(f"question {name} stands there twice")
+                raise ValueError(f"question {name} appears twice")
             examples[name] = Example(
                 name,
                 video_file(videos, root / "NExTVideo", row["video"]),

@@ -31,7 +31,7 @@ class QuestionSplits(NamedTuple):
 
 
 def open_question_task(splits: QuestionSplits, mini: bool = False, **facts: Any) -> Task:
-    """An open-ended question answering task; frames are taken uniformly over the whole video.
+    """An open-ended question answering task; frames are sampled uniformly from the whole video.
 
     Args:
         splits: the questions.
@@ -53,7 +53,7 @@ def question(name: Any, path: Path, text: Any, answers: Sequence[Any], kind: str
     """The example of a question; any of the answers is right.
 
     Raises:
-        ValueError: the question or an answer is no text, or blank.
+        ValueError: the question or an answer is not text, or blank.
     """
     targets = tuple(clean_text(answer, "answer") for answer in answers)
     return Example(str(name), path, targets, text=clean_text(text, "question"), kind=kind)
@@ -67,14 +67,14 @@ def read_questions(rows: Iterable[tuple[str, Row]], parse: Callable[[Row], Examp
         parse: makes the example of a row.
 
     Raises:
-        UserError: names the place of a row that is not as published, or whose question stands there twice.
+        UserError: names the place of a row that is not as published, or whose question appears twice.
     """
     examples: dict[str, Example] = {}
     for where, row in rows:
         with parsing_errors_at(where):
             example = parse(row)
             if example.id in examples:
-                raise ValueError(f"question {example.id} stands there twice")
+                raise ValueError(f"question {example.id} appears twice")
             examples[example.id] = example
     return list(examples.values())
 

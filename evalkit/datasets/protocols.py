@@ -1,39 +1,40 @@
 """Classification protocols of the papers: frames, views, augmentation and training, by name.
 
-`videoglue` is tables 10 to 12 of https://arxiv.org/abs/2307.03166, and the default: its epochs and views are what both
-papers print. `videoglue_code` is the released configurations of frozen encoders
-(https://github.com/tensorflow/models/tree/master/official/projects/videoglue), where they differ: SSv2 is trained for
-60,000 steps, 91 epochs; Charades is cut into clips and scored by PR-AUC. Both leave out RandAugment, MixUp and CutMix,
-which table 10 names for Kinetics-400 and SSv2 and which the code has for fine-tuning alone, and Diving48's additional
-L2 of 5e-5. Both are tested on 224 pixels of a shorter side of 256, as in the code; the papers print no size before the
-crop. They search learning rate and weight decay from the values here, in 4e-5 to 2.5e-3 and 1e-6 to 1e-4.
+`videoglue`, the default, is VideoGLUE's protocol in tables 10 to 12 of https://arxiv.org/abs/2307.03166; VideoPrism
+prints the same epochs and views. `videoglue_code` follows the released configurations for frozen encoders
+(https://github.com/tensorflow/models/tree/master/official/projects/videoglue) where they differ: SSv2 is trained for
+60,000 steps (91 epochs), and Charades is divided into clips and scored by PR-AUC. Neither includes RandAugment, MixUp
+and CutMix, which table 10 lists for Kinetics-400 and SSv2 but the code only uses for fine-tuning, nor Diving48's
+additional L2 penalty of 5e-5. Both are tested on 224-pixel crops of a shorter side of 256, as in the code; the papers
+do not state the size before the crop. The papers search learning rate and weight decay, starting from the values here,
+in 4e-5 to 2.5e-3 and 1e-6 to 1e-4.
 
-`videoprism` and `videoprism_8x252` (with as many operations as VideoGLUE's) are VideoPrism's: `videoglue` on frames of
-288 and 252 pixels (https://arxiv.org/abs/2402.13217, appendix E.1). The step between the 8 frames is not printed; it is
-VideoGLUE's, as is the share of the frame that is cut out.
+`videoprism` and `videoprism_8x252` (with as many FLOPs as VideoGLUE) are VideoPrism's: `videoglue` with frames of 288
+and 252 pixels (https://arxiv.org/abs/2402.13217, appendix E.1). The step between the 8 frames is not stated, so it is
+VideoGLUE's; so is the crop share.
 
-`videoglue_finetune` is VideoGLUE's end-to-end rows, for adapter=finetune: its augmentation is table 10's, with
-RandAugment, MixUp and CutMix for Kinetics-400 and SSv2. The code's stochastic depth of 0.2 is left out, and so is its
-strong augmentation of Charades, which table 10 has not.
+`videoglue_finetune` is VideoGLUE's end-to-end fine-tuning, for adapter=finetune. Its augmentation is table 10's, with
+RandAugment, MixUp and CutMix for Kinetics-400 and SSv2. It omits the code's stochastic depth of 0.2 and its strong
+augmentation of Charades, which is not in table 10.
 
-`vjepa2` is V-JEPA 2's attentive classifier, for adapter=attentive_classifier, as its configurations for ViT-L have it
-(https://github.com/facebookresearch/vjepa2/tree/main/configs/eval/vitl), on frames of the encoder's own size, there of
-256 pixels. Its grid is lr 1e-4, 3e-4, 1e-3, 3e-3, 5e-3 by weight_decay 0.01, 0.1, 0.4, 0.8 (Diving48 and Jester: lr
+`vjepa2` is V-JEPA 2's attentive classifier, for adapter=attentive_classifier, as in its configurations for ViT-L
+(https://github.com/facebookresearch/vjepa2/tree/main/configs/eval/vitl), with frames of the encoder's own size (256
+pixels there). Its grid is lr 1e-4, 3e-4, 1e-3, 3e-3, 5e-3 by weight_decay 0.01, 0.1, 0.4, 0.8 (Diving48 and Jester: lr
 1e-4, 3e-4, 1e-3, weight_decay 0.8; ImageNet: lr 5e-4, 1e-3, 2e-3, weight_decay 5e-4, 1e-3, 2e-3, 4e-3, 8e-3). For
-ViT-g, SSv2 has 64 frames, every second: clip.frames=64 clip.stride=2; and Diving48 other layers:
-adapter.layers=[24,29,34,39]. An encoder that is no V-JEPA 2 gives its last ones: adapter.layers=4. What differs from
-its code: RandAugment, random erasing and warm-up are left out; 16 frames are every fourth of 64, where the code spreads
-them so that the last of the 64 is one; and test clips are evenly spaced, where the code draws each within its part of
-the video.
+ViT-g, SSv2 uses 64 frames with a stride of 2 (clip.frames=64 clip.stride=2), and Diving48 other layers
+(adapter.layers=[24,29,34,39]). For encoders other than V-JEPA 2, use the last layers: adapter.layers=4. Differences
+from its code: RandAugment, random erasing and warm-up are omitted; 16 frames are every fourth of 64, while the code
+spreads them so that the last of the 64 is included; and test clips are evenly spaced, while the code draws each within
+its part of the video.
 
-`mveb` is the board of that name (https://github.com/embeddings-benchmark/mteb at a905523d0), for adapter=logistic:
-eight training examples of each class, drawn by the seed; as many frames as the encoder takes, by `leading` sampling;
-one vector per video, the mean token where the encoder has no pooled vector of its own; scikit-learn's
-LogisticRegression with C=1. Its score is the mean of ten draws: `evalkit sweep ... seed=0,1,2,3,4,5,6,7,8,9`, whose
-runs are one cell of the board. Its draws are others, and it stops after 100 iterations, where this one goes on to the
-optimum. It has subsets of its own: of UCF101's split 1 the 51 classes with sound, of HMDB51 split 1, of Diving48
-version 2 all; of Kinetics-400 3,973 and 3,995 clips, whose list is not published with it: `data.subset=FILE`. Of
-SSv2, Kinetics-600 and Kinetics-700 it cross-validates within a part of the test split, which is not done here.
+`mveb` is the leaderboard of that name (https://github.com/embeddings-benchmark/mteb at a905523d0), for
+adapter=logistic: eight training examples per class, drawn by the seed; the encoder's number of frames, by `leading`
+sampling; one vector per video, the mean token if the encoder has no pooled vector; scikit-learn's LogisticRegression
+with C=1. Its score is the mean of ten draws: `evalkit sweep ... seed=0,1,2,3,4,5,6,7,8,9`, whose runs share a cell of
+the leaderboard. MVEB draws other examples, and stops after 100 iterations, while evalkit continues to the optimum.
+MVEB uses subsets: the 51 classes with sound of UCF101's split 1, HMDB51's split 1, all of Diving48 version 2, and
+3,973 and 3,995 clips of Kinetics-400, whose list is not published: `data.subset=FILE`. For SSv2, Kinetics-600 and
+Kinetics-700 it cross-validates within a part of the test split, which is not supported.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def prescribed(name: Name, benchmark: str) -> dict[str, Any]:
 def _vjepa2(benchmark: str) -> dict[str, Any]:
     if benchmark not in VJEPA2:
         raise UserError(
-            f"data.protocol=vjepa2 says nothing of {benchmark}, only of {', '.join(VJEPA2)}; use another, as videoglue"
+            f"data.protocol=vjepa2 does not cover {benchmark}, only {', '.join(VJEPA2)}; use another, such as videoglue"
         )
     views, settings = VJEPA2[benchmark]
     augment = Augment(
@@ -171,8 +172,8 @@ def _vjepa2(benchmark: str) -> dict[str, Any]:
 def _mveb(benchmark: str) -> dict[str, Any]:
     if benchmark not in MVEB_TASKS:
         raise UserError(
-            f"data.protocol=mveb is not to be had of {benchmark}, only of {', '.join(MVEB_TASKS)}: MVEB has it not, or "
-            "cross-validates within a part of its test split; use another, as videoglue"
+            f"data.protocol=mveb is not available for {benchmark}, only for {', '.join(MVEB_TASKS)}: MVEB does not "
+            "have it, or cross-validates within a part of its test split; use another, such as videoglue"
         )
     return MVEB
 

@@ -58,7 +58,7 @@ class Number(NamedTuple):
 
     @property
     def setting(self) -> str:
-        """The setting of the task that the number is of, as `data.what=paragraph`; empty where there is none."""
+        """The task's setting that the number refers to, such as `data.what=paragraph`; empty if there is none."""
         return self.note.partition("; ")[0] if self.note.startswith("data.") else ""
 
     @property

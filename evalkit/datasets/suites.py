@@ -52,7 +52,8 @@ def read(name: str) -> Suite:
     try:
         return Suite(**named.values(file))
     except (TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{file} is no suite: {' '.join(str(error).split())}; wanted cells, and rows, sizes") from error
+        why = " ".join(str(error).split())
+        raise UserError(f"{file} is not a suite: {why}; wanted cells, and rows, sizes") from error
 
 
 def nearest_published(suite: Suite, adaptation: str, record: Mapping[str, Any]) -> tuple[str, str]:

@@ -68,13 +68,14 @@ SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 )
 COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".zip")
+LEFT_OUT_SHOWN = 5  # files of each reason, by name
 MOST_LINKS = 10_000  # to folders, of one data set: more are links that point to one another
 
 Videos = Mapping[str, Sequence[Path]]  # files by name without ending
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video by its name; `._x.mp4` is what macOS keeps beside x.mp4."""
+    """Whether a file is a video, by its name; `._x.mp4` is a metadata file of macOS."""
     return path.suffix.lower() in VIDEO_ENDINGS and not path.name.startswith("._")
 
 
@@ -84,7 +85,7 @@ def is_hidden(folder: str) -> bool:
 
 
 def files_under(folder: Path, hidden: bool = False) -> list[Path]:
-    """The files under a folder in order of paths; links to folders are followed, but into no folder they lie in.
+    """The files in a folder and its subfolders, sorted by path; links are followed, except to parent folders.
 
     A folder that cannot be read is named by a warning.
 
@@ -245,7 +246,7 @@ def listed_video(folder: Path, name: str) -> Path:
 
 
 def folder_of(place: Path) -> Path:
-    """The folder that a place is, or that a container lies in."""
+    """The folder itself, or the folder of a container."""
     return place.parent if media.is_container(place) and not place.is_dir() else place
 
 
@@ -270,7 +271,7 @@ def _listed(place: Path) -> Files:
 
 
 def relative_names(examples: Sequence[Example]) -> list[str]:
-    """The name of each example's video within the folder that holds all of them, not by where that lies.
+    """The name of each example's video, relative to their common folder.
 
     A member of a container is called as if that were unpacked, so that a data set has the same names in files and in
     tars; unless two videos would then have one name.
@@ -313,7 +314,7 @@ def video_file(videos: Videos, folder: Path, name: str, ending: str = ".mp4") ->
 
 
 def unused_videos(root: Path, examples: Iterable[Example]) -> list[Path]:
-    """The videos in a data set's root that no example is about; of a list, those in the folders of its videos."""
+    """The videos in a data set's folder that no example uses; of a list, those in the folders of its videos."""
     used = {os.path.abspath(example.video) for example in examples}
     listed = not (root.is_dir() or media.is_container(root) or media.url_of(root))
     files = files_in(root.parent if listed else root, hidden=True)
@@ -329,7 +330,7 @@ def unused_videos(root: Path, examples: Iterable[Example]) -> list[Path]:
 
 
 def describe_files(root: Path) -> str:
-    """What lies in a place, by kind, in words for an error: `3 videos (a.mp4), 240 images (v1/00001.jpg)`."""
+    """The contents of a folder by kind, for an error message: `3 videos (a.mp4), 240 images (v1/00001.jpg)`."""
     kinds: dict[str, list[Path]] = {"videos": [], "images": [], "other files": []}
     files = files_in(root)
     for path in [*files.whole, *(packed for packed, _ in files.packed)]:
@@ -344,9 +345,9 @@ def describe_files(root: Path) -> str:
     return (", ".join(shown) or "no file") + (advice if kinds["images"] and not kinds["videos"] else "") + unpack
 
 
-def report_left_out(reasons: Mapping[Path, str], most: int = 5) -> None:
+def report_left_out(reasons: Mapping[Path, str]) -> None:
     """Names files of a user's own folder that are no examples, the first of each reason, with their number."""
     for reason, count in Counter(reasons.values()).items():
         names = [str(path) for path, why in reasons.items() if why == reason]
-        more = f" and {count - most:,} more" if count > most else ""
-        logger.warning(f"left out, {reason}: {', '.join(names[:most])}{more}")
+        more = f" and {count - LEFT_OUT_SHOWN:,} more" if count > LEFT_OUT_SHOWN else ""
+        logger.warning(f"left out, {reason}: {', '.join(names[:LEFT_OUT_SHOWN])}{more}")

@@ -134,7 +134,7 @@ def refuse_files(name: str, settings: Any) -> None:
 def with_filter(clip: Clip, config: Mapping[str, Any], source: str) -> Clip:
     """The clip with the filter of a package's evaluation transforms: bicubic where they draw or name another."""
     if {config.get("crop_mode"), config.get("resize_mode")} & {"border", "longest"}:
-        logger.warning(f"{source} was trained on whole frames with borders, of which evalkit shows the central square")
+        logger.warning(f"{source} was trained on padded whole frames; here it sees the central square of a frame")
     named = config.get("interpolation", clip.interpolation)
     return replace(clip, interpolation="bilinear" if named == "bilinear" else "bicubic")
 

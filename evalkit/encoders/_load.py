@@ -131,7 +131,7 @@ def _loading(settings: dict[str, Any]) -> Loading:
 
 
 def _refuse_ignored(what: str, loading: Loading, *names: str) -> None:
-    """Refuse settings other than `names`, which would be ignored: whoever gives one means other weights."""
+    """Refuse settings other than `names`, because they would have no effect on these weights."""
     for field in fields(loading):
         value = getattr(loading, field.name)
         if value != field.default and field.name not in ("trust", *names):
@@ -142,7 +142,7 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
     if ckpt == "demo":
         return _from_folder(demo.FOLDER, None, loading, via)
     if ckpt == "none":
-        raise UserError("ckpt=none is no encoder: only evalkit run and sweep take it, to ask a language model alone")
+        raise UserError("ckpt=none has no encoder: only evalkit run and sweep accept it, for a language model alone")
     if ckpt.startswith(PREFIX):
         _refuse_ignored("features", loading)
         return FeatureFiles(Path(ckpt.removeprefix(PREFIX)).expanduser())
@@ -233,7 +233,7 @@ def _from_file(
             return family.pretrained(path, loading)  # type: ignore[no-any-return]
     if path.suffix not in WEIGHTS:
         mend = " unpack it first;" if path.suffix in (".zip", ".gz", ".tgz", ".xz", ".7z", ".rar") else ""
-        raise UserError(f"{path} is no checkpoint by its ending:{mend} wanted a folder, or {', '.join(WEIGHTS)}")
+        raise UserError(f"{path} does not end as a checkpoint does:{mend} wanted a folder, or {', '.join(WEIGHTS)}")
     raise UserError(
         f"{path} does not say which model it belongs to: put its config.json beside it, or give encoder.model= (a "
         "preset, a folder with config.json, or package.module:function)"
@@ -326,7 +326,7 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
         files = _weights_in(folder)
         of_file = f"; its weights alone are ckpt={files[0]} encoder.model=PRESET" if files else ""
         raise UserError(
-            f"{folder} is no checkpoint that evalkit can read: it has no config.json, nor one .npz{of_file}"
+            f"{folder} is not a checkpoint that evalkit can read: it has no config.json, nor one .npz{of_file}"
         )
     values = checkpoint.read_json(folder / "config.json")
     if "encoder" not in values:

@@ -150,7 +150,7 @@ def spec_of(
         pointer = read_pointer(file, via)
         return spec_of(pointer["ckpt"], via=(*via, file), settings=pointer["settings"])
     if folder is None or not (folder / "config.json").is_file():
-        raise UserError(f"ckpt={ckpt} is no checkpoint that evalkit wrote, so a trained copy of it cannot be written")
+        raise UserError(f"ckpt={ckpt} is not a checkpoint that evalkit wrote, so a trained copy cannot be saved")
     default = next((path for path in (folder / "tokenizer.model", folder / "tokenizer") if path.exists()), None)
     return _parse(checkpoint.read_json(folder / "config.json"), folder / "config.json", tokenizer or default)
 
@@ -172,7 +172,7 @@ def changes_of(ckpt: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_encoder(module: nn.Module, spec: Spec, folder: Path) -> None:
-    """Write a checkpoint folder that `ckpt=` takes: config.json, model.safetensors (fp16) and tokenizer.model."""
+    """Write a checkpoint folder that `ckpt=` accepts: config.json, model.safetensors (fp16) and tokenizer.model."""
     checkpoint.save(module, folder / "model.safetensors", torch.float16)
     if spec.tokenizer is not None:
         if spec.tokenizer.is_dir():

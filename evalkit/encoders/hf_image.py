@@ -54,7 +54,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> FrameEn
 
 
 def _architecture(model_type: str) -> tuple[Any, dict[str, Any]]:
-    """The model's class in transformers, and the class's arguments beside the configuration."""
+    """The model's class in transformers, and its arguments besides the configuration."""
     import transformers
 
     if model_type not in MODEL_TYPES:

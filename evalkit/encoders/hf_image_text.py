@@ -36,7 +36,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 
 class PatchTower(ImageTower):
-    """NaFlex (SigLIP 2) called with square images: it takes patches row by row, and the grid's shape."""
+    """NaFlex (SigLIP 2) for square images: converts them to rows of patches and the grid's shape."""
 
     def inputs(self, images: Tensor) -> dict[str, Any]:
         count, channels, height, width = images.shape
@@ -133,7 +133,7 @@ def read_tokenizer(place: Path | None) -> Any:
     )
     if padding is None:
         raise UserError(
-            f"{place} is no tokenizer of CLIP, SigLIP or FLAVA: it has none of <pad>, </s>, <|endoftext|>, [PAD]"
+            f"{place} is not a tokenizer of CLIP, SigLIP or FLAVA: it has none of <pad>, </s>, <|endoftext|>, [PAD]"
         )
     tokenizer.pad_token = padding
     return tokenizer

@@ -73,7 +73,7 @@ class VideoTransformer(nn.Module):
 
     pooled (B, D) is the class token's state, or for VideoMAE, which has none, the mean of the tokens. T and H, W may
     differ from the clip's where H and W are multiples of the patch: positions are interpolated, by VideoMAE and ViViT
-    linearly, by TimeSformer to the nearest. A video whose T is no multiple of the tubelet's depth holds its last frame.
+    linearly, by TimeSformer to the nearest. If T is not a multiple of the tubelet's depth, the last frame is repeated.
     """
 
     def __init__(self, clip: Clip, model: Any) -> None:

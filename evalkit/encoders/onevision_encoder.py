@@ -165,7 +165,7 @@ def encoder(
 
 
 def pretrained(path: Path, loading: Loading, weights: Weights = None) -> OneVisionEncoder:
-    """Load the encoder in its Hugging Face folder strictly; code that lies there is not run.
+    """Load the encoder from its Hugging Face folder strictly, without running code in it.
 
     Raises:
         UserError: weights are missing, unexpected or of another shape, or the files cannot be read.

@@ -50,7 +50,7 @@ class Towers(nn.Module):
 
 
 class Texts:
-    """Texts -> embeddings (B, E), by the text tower that lies among the towers' weights."""
+    """Texts -> embeddings (B, E), by the text tower."""
 
     def __init__(self, name: str, model: Any) -> None:
         self.name, self.model = name, model
@@ -176,7 +176,7 @@ def _assemble(name: str, model: Any, clip: Clip | None = None) -> FrameEncoder:
         clip = with_filter(clip, config, f"open_clip's {name}")
     towers = Towers(model, size)
     if not towers.depth:
-        raise UserError(f"open_clip's {name} is no vision transformer, so evalkit cannot read its tokens")
+        raise UserError(f"open_clip's {name} is not a vision transformer, so evalkit cannot read its tokens")
     trunk = getattr(model.visual, "trunk", None)
     width = trunk.num_features if trunk is not None else model.visual.conv1.out_channels  # CoCa's last norm is narrower
     with torch.no_grad():  # what heads and projections there are differs from model to model

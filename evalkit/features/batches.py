@@ -49,11 +49,11 @@ class InMemoryFeatures:
 
 @dataclass(frozen=True)
 class StreamedFeatures:
-    """Features that are read again for every batch: from the shelf, and what it lacks from the videos.
+    """Features that are read again for every batch: from the store, and from the videos where it lacks them.
 
     Attributes:
         sources: of each row.
-        keys: of each row on the shelf; none without a shelf.
+        keys: of each row in the store; empty without a store.
         pin: batches lie in page-locked memory, from which a GPU takes them while the CPU goes on.
     """
 
@@ -180,7 +180,7 @@ def _filled(
     feature_cache: FeatureCache,
     keys: Sequence[bytes],
 ) -> Iterator[SourceFeatures]:
-    """Each source in order, encoded where the shelf lacks it; what is there is not read now and has no features."""
+    """Each source in order, encoded if the store lacks it; stored ones are not read now and have no features."""
     stored = [feature_cache.holds(key) for key in keys]
     missing = [i for i, there in enumerate(stored) if not there]
     encodings = extractor.encode(

@@ -1,4 +1,4 @@
-"""From examples to what an adapter keeps of their videos: decode in workers, encode once, in the examples' order."""
+"""From examples to features: decoding in worker processes, encoding each clip once, in the examples' order."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ WAITING = 64  # sources at most, so that what was found does not fill the memory
 
 
 def unchanged(pixels: Tensor, seed: int) -> Tensor:
-    """The clip itself."""
+    """The unchanged clip."""
     return pixels
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """How clips are read and encoded in one run.
+    """Reads and encodes the clips of a run.
 
     Attributes:
         views: frames and size resolved.
@@ -124,11 +124,11 @@ class FeatureExtractor:
     ) -> Iterator[SourceFeatures]:
         """Each source's features in order. `keep` maps uint8 clips (N, T, C, H, W) to what is kept, (N, ...).
 
-        What the shelf holds is not decoded, and what it lacks is put there.
+        Features in the store are not decoded again; others are added to it.
 
         Args:
             label: of the progress on stderr; empty shows none.
-            keys: on the shelf, of each source, where they are known.
+            keys: of each source in the store, if they are known.
         """
         keys = keys or (feature_cache.keys(wanted, variants) if feature_cache else [b""] * len(wanted))
         there = self._there(wanted, variants, feature_cache, keys)
@@ -177,7 +177,7 @@ class FeatureExtractor:
         feature_cache: FeatureCache | None,
         keys: Sequence[bytes],
     ) -> Iterator[Decoded | Failure | SourceFeatures]:
-        """What is stored of each source, in order; else its clips."""
+        """The stored features of each source, in order, or its decoded clips."""
         stored = [bool(feature_cache and feature_cache.holds(source_keys)) for source_keys in keys]
         clips = self._timed(self.read([source for source, known in zip(wanted, stored, strict=True) if not known]))
         read: dict[int, SourceFeatures | None] = {}
@@ -289,7 +289,7 @@ class FeatureExtractor:
 
 
 def _each_of(clip: Decoded, count: int) -> Iterator[Decoded]:
-    """The clips of each of so many sources that were read together."""
+    """Splits the clips of several sources that were read together."""
     views, clips = len(clip.pixels) // count, len(clip.times) // count
     for i in range(count):
         pixels, times = clip.pixels[i * views : (i + 1) * views], clip.times[i * clips : (i + 1) * clips]

@@ -1,4 +1,4 @@
-"""The stored features of one encoder: the key of each source, what is found under it, and what is put there."""
+"""The stored features of one encoder: the keys of sources, and reading and writing their features."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class SourceFeatures:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Where the features of one encoder, kept one way, are stored.
+    """The stored features of one encoder and one `FeatureSpec`.
 
     Attributes:
-        key: all that changes a feature but for the video, the span and the variant.
+        key: everything that affects a feature except the video, the span and the variant.
     """
 
     store: Store
@@ -52,7 +52,7 @@ class FeatureCache:
         return replace(self, key=replace(self.key, feature_spec=spec))
 
     def keys(self, wanted: Iterable[Source], variants: Iterable[str]) -> list[bytes]:
-        """Of each source, a key per variant and one for what decoded it, end to end; none where there is no such file.
+        """The concatenated keys of each source: one per variant, and one for its decoder; empty if the file is missing.
 
         A file is looked at once for all its sources that follow one another.
         """
@@ -80,11 +80,11 @@ class FeatureCache:
         return b"".join(key.digest_of(video, source.span, text) for text in [*texts, f"decoder{shown}"])
 
     def holds(self, keys: bytes) -> bool:
-        """Whether all seems to be there, by the store's index, which only `find` can confirm."""
+        """Whether the store's index has all keys; only `find` can confirm that the features are intact."""
         return bool(keys) and all(key in self.store for key in _each(keys))
 
     def find(self, source: Source, variants: Iterable[str], keys: bytes) -> SourceFeatures | None:
-        """What is stored of a source; None where any part of it is missing or damaged."""
+        """The stored features of a source; None if any of them is missing or damaged."""
         *feature_keys, decoder = _each(keys)
         stored = self.store.find(_each(keys))
         if len(stored) <= len(feature_keys):
@@ -93,7 +93,7 @@ class FeatureCache:
         return SourceFeatures(source, features, decoder=bytes(stored[decoder].tolist()).decode() or None)
 
     def put(self, encoding: SourceFeatures, keys: bytes, writer: StoreWriter) -> SourceFeatures:
-        """Has what was encoded stored, and gives it as `find` will."""
+        """Stores encoded features, and returns them as `find` will."""
         *feature_keys, decoder = _each(keys)
         stored = {
             name: writer.put(key, feature, self.key.feature_spec.layout)
@@ -110,5 +110,5 @@ def _with_views(key: FeatureKey, views: Views) -> FeatureKey:
 
 
 def _each(keys: bytes) -> list[bytes]:
-    """Keys of 32 bytes that lie end to end."""
+    """Splits concatenated keys of 32 bytes."""
     return [keys[at : at + 32] for at in range(0, len(keys), 32)]

@@ -1,4 +1,4 @@
-"""In-memory index of a store: the places in its shards where a key may lie."""
+"""In-memory index of a store: where in its shards a key may be."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Index:
         self._recent: dict[int, int] = {}  # place by prefix: those not sorted in yet
 
     def candidates(self, key: bytes) -> Iterator[tuple[str, int]]:
-        """Shards and byte offsets where a key may lie, as far as is known the newest first."""
+        """Shards and byte offsets where a key may be, newest first as far as known."""
         prefix = key_prefix(key)
         if prefix in self._recent:
             yield self._location(self._recent[prefix])

@@ -1,4 +1,4 @@
-"""Keys of stored features: the digest of everything that changes a feature."""
+"""Keys of stored features: a digest of everything that affects a feature."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, is_dataclass
+from enum import Enum
 from pathlib import Path
+from types import BuiltinFunctionType, CellType, FunctionType, NoneType
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from evalkit.api import Clip, FeatureSpec, Views
 from evalkit.features.shards import FORMAT
@@ -38,7 +42,7 @@ ADDED = (("clip", Clip(), ("share", "interpolation", "center")), ("views", Views
 
 @dataclass(frozen=True)
 class Identity:
-    """Content of a video, independent of where it lies.
+    """Content of a video, independent of its location.
 
     Attributes:
         size: in bytes.
@@ -50,7 +54,7 @@ class Identity:
 
 
 def identify(path: Path, full: bool = False) -> Identity:
-    """Identify a video by its size and some of its bytes: a copy, and what is packed into a tar, is the same video.
+    """Identify a video by its size and some of its bytes, so that a copy, also in a tar, is the same video.
 
     Hashed are the first and last 16 KiB and eight blocks of 4 KiB that lie evenly between them, of a video of up to
     64 KiB all. A video that is encoded again, cut, or given another title differs there in practice. One in which bytes
@@ -81,7 +85,7 @@ def identify(path: Path, full: bool = False) -> Identity:
 
 
 def identify_ahead(videos: Iterable[Path]) -> None:
-    """Identify some videos, many at once where each waits for a server or a shared disk; each is then known."""
+    """Identify videos in advance, many at once if each waits for a server or a shared disk."""
 
     def ask(video: Path) -> None:
         with contextlib.suppress(OSError):  # who asks for it alone will be told
@@ -100,7 +104,7 @@ def identify_ahead(videos: Iterable[Path]) -> None:
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """What differs once a file is replaced or written to; None if that was so lately that it may not differ.
+    """File status that changes when a file is replaced or written; None if the last change is too recent to tell.
 
     Whoever sets a file's modification time back changes its status, and with that the time of the change.
     """
@@ -127,7 +131,7 @@ def _of_url(path: Path, version: str) -> Identity:
 
 
 def _of_row(media: Media, container: str, row: int) -> Identity:
-    """Of a row of a parquet file, whose whole row group must be read for it: it is kept in the cache folder."""
+    """Identity of a row of a parquet file, kept in the cache folder because it requires reading a whole row group."""
     file = cache.folder() / "rows" / f"{hashlib.sha256(container.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
     with contextlib.suppress(OSError), open(file, "rb", buffering=0) as stored:
         record = os.pread(stored.fileno(), ROW_BYTES, ROW_BYTES * row)
@@ -147,7 +151,7 @@ def _of_row(media: Media, container: str, row: int) -> Identity:
 
 
 def _sampled(size: int) -> list[tuple[int, int]]:
-    """Offset and count of what is hashed of so many bytes."""
+    """Offsets and lengths of the parts of a file of this size that are hashed."""
     between = size - 2 * END_BYTES - BLOCKS * BLOCK_BYTES
     if between <= 0:
         return [(0, size)] if size else []
@@ -157,7 +161,7 @@ def _sampled(size: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """Everything that changes a stored feature. A task's texts do not: one feature serves every question.
+    """Everything that affects a stored feature. Texts do not: all questions about a clip share its feature.
 
     Attributes:
         video: the source of the frames.
@@ -216,13 +220,17 @@ def _digest(values: Mapping[str, Any]) -> bytes:
 
 
 def architecture(encoder: nn.Module) -> str:
-    """Hash an encoder's modules, their plain attributes, and their source files.
+    """Hash an encoder's modules, their attributes, buffers that no checkpoint holds, and their source files.
 
     Heads, a norm's epsilon or a wrapper's own code change the output at equal weights; so may each line of the files
     in which the modules' classes are written, except torch's. The origin of the weights does not count.
     """
     digest = hashlib.sha256()
     files = set()
+    saved = encoder.state_dict().keys()
+    for name, buffer in encoder.named_buffers():
+        if name not in saved:
+            digest.update(f"{name} {_text(buffer)}\n".encode())
     for name, module in encoder.named_modules():
         kind = type(module)
         texts = {key: _text(value) for key, value in vars(module).items() if key not in _COMMON}
@@ -241,23 +249,55 @@ def architecture(encoder: nn.Module) -> str:
 
 # Attributes that do not change the output: the mode, which is always evaluation, and the origin of the weights.
 _IGNORED = {"training", "name_or_path", "_name_or_path"}
-# And those of every module.
-_COMMON = {*vars(nn.Module()), *_IGNORED}
+# And those of every module; compilation is a part of the key of its own.
+_COMMON = {*vars(nn.Module()), "_compiled_call_impl", *_IGNORED}
+
+
+# Values whose repr says all of them.
+_SIMPLE = (bool, int, float, complex, str, bytes, NoneType, Enum, range, torch.dtype, np.generic)
 
 
 def _text(value: Any) -> str:
-    """A plain value as text; empty for anything else, such as a tensor, a path or a function."""
-    if isinstance(value, bool | int | float | str | None):
+    """A value as text, the same in every process; empty for an object of an unknown kind, such as a path or a hook."""
+    if isinstance(value, _SIMPLE):
         return repr(value)
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        data = value.contiguous().flatten().view(torch.uint8).numpy() if value.numel() else b""
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(data).hexdigest()}"
+    if isinstance(value, np.ndarray):
+        return (
+            ""
+            if value.dtype.hasobject
+            else f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+        )
+    if isinstance(value, slice):
+        return f"slice {_text((value.start, value.stop, value.step))}"
+    if isinstance(value, functools.partial):
+        return f"partial {_text((value.func, value.args, value.keywords))}"
+    if isinstance(value, FunctionType | BuiltinFunctionType):
+        return _function_text(value)
     if isinstance(value, tuple | list):
-        parts = [_text(item) for item in value]
-        return f"[{', '.join(parts)}]" if all(parts) else ""
+        return f"[{', '.join(map(_text, value))}]" if any(map(_text, value)) or not value else ""
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(_text, value)))}}}"
     if is_dataclass(value) and not isinstance(value, type):
         value = vars(value)
     if isinstance(value, Mapping):
         texts = [(str(key), _text(item)) for key, item in sorted(value.items(), key=str) if key not in _IGNORED]
         return str([(key, text) for key, text in texts if text])
     return ""
+
+
+def _function_text(function: FunctionType | BuiltinFunctionType) -> str:
+    """A function by its name, and, except torch's, by its code and the values that it brings along."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    if isinstance(function, BuiltinFunctionType) or name.partition(".")[0] == "torch":
+        return name
+    code, cells = function.__code__, function.__closure__ or ()
+    bound = [*(function.__defaults__ or ()), *(cell.cell_contents for cell in cells if cell != CellType())]
+    values = [*code.co_consts, *(value for value in bound if isinstance(value, (*_SIMPLE, Tensor, np.ndarray)))]
+    return f"{name} {code.co_code.hex()} {code.co_names} {_text(values)}"
 
 
 def _plain(value: Any) -> Any:

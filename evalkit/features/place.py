@@ -1,4 +1,4 @@
-"""Where features are read from while an adapter is fitted: memory, the store, or the videos, encoded in each epoch."""
+"""Where training reads features from: memory, the store, or the videos, which are then encoded in each epoch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Place = Literal["memory", "store", "videos"]
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes that there are for features.
+    """Available space for features, in bytes.
 
     Attributes:
         free: of memory.
@@ -48,14 +48,14 @@ class Room:
         return self.disk if self.limit is None else min(self.limit, self.disk)
 
     def place(self, row: Tensor, rows: int, spec: FeatureSpec | None) -> Place:
-        """Where so many rows like this one are read from; pixels, which are in no store, have no `spec`."""
+        """Where this many rows of this size are read from; pixels are never stored and have no `spec`."""
         if rows * row.nbytes <= self.memory:
             return "memory"
         return "store" if spec and stored_bytes(row, rows, spec) <= self.store else "videos"
 
 
 def room(cache: FeatureCache | None, holders: int = 1) -> Room:
-    """What there is now.
+    """The space that is available now.
 
     Args:
         cache: the features that are stored; None where none are.
@@ -66,7 +66,7 @@ def room(cache: FeatureCache | None, holders: int = 1) -> Room:
 
 
 def stored_bytes(row: Tensor, rows: int, spec: FeatureSpec) -> int:
-    """Bytes of so many rows like this one, as they lie on the disk."""
+    """Size on disk of this many rows of this shape, in bytes."""
     return rows * (_int8_bytes(row.shape) if spec.layout == "int8" else row.nbytes)
 
 
@@ -80,7 +80,7 @@ def chosen(
     holders: int = 1,
     files: bool = False,
 ) -> Place:
-    """The place that so many rows are read from; a message says so, except for memory.
+    """Chooses where this many rows are read from; logs the choice unless it is memory.
 
     Args:
         row: one of them.
@@ -108,7 +108,7 @@ def chosen(
 
 
 def instead(row: Tensor, rows: int, spec: FeatureSpec | None, there: Room, saving: Collection[str]) -> str:
-    """What to do so that features are encoded once, where they fit nowhere.
+    """Advice on avoiding repeated encoding if features fit nowhere.
 
     Args:
         row: one of them.
@@ -127,7 +127,7 @@ def instead(row: Tensor, rows: int, spec: FeatureSpec | None, there: Room, savin
 
 
 def _smaller(row: Tensor, rows: int, room: int, spec: FeatureSpec, saving: Collection[str]) -> str:
-    """The settings under which the features lose the least and fit, and what they take then; empty where none are."""
+    """The settings with which the features fit and lose the least, and their size; empty if there are none."""
     shapes: dict[str, tuple[int, ...]] = {"": row.shape}
     if spec.what == "tokens" and not spec.grid and "token_grid" in saving:
         side = math.isqrt(row.shape[-2])

@@ -1,4 +1,4 @@
-"""Reads the features of one adapter: a part of an encoder's output, from the cache where it is there."""
+"""Reads the features that one adapter needs, from the cache if possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parts of which videos are read for a task's examples, and how: what is decoded and encoded once."""
+"""The distinct parts of videos that a task's examples need, each decoded and encoded once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ONE_CLIP = Views()
 
 
 class Source(NamedTuple):
-    """A part of a video that is decoded and encoded once, however many examples ask about it.
+    """A part of a video that is decoded and encoded once, however many examples use it.
 
     Attributes:
         look: an augmented view of it; None means the task's plain views.
@@ -52,7 +52,7 @@ def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> 
 
 
 def parts(example: Example, views: Views) -> tuple[Source, ...]:
-    """The parts of a video that an example asks about: one, or its windows.
+    """The parts of a video that an example needs: one, or its windows.
 
     Raises:
         UserError: there are windows, and the example has no span for them, or one of too many.
@@ -69,10 +69,10 @@ def parts(example: Example, views: Views) -> tuple[Source, ...]:
 
 
 def sources(examples: Iterable[Example], views: Views = _ONE_CLIP) -> list[Source]:
-    """The distinct parts of videos that examples ask about, in order of first appearance."""
+    """The distinct parts of videos that examples need, in order of first appearance."""
     return list(dict.fromkeys(source for example in examples for source in parts(example, views)))
 
 
 def seed(source: Source) -> int:
-    """A number of the source's own, for what is drawn for it."""
+    """A random seed derived from the source's name and span."""
     return zlib.crc32(f"{source.video.name} {source.span}".encode("utf-8", "surrogateescape"))

@@ -329,7 +329,7 @@ class Store:
 
 
 class _Other(Store):
-    """A store that is only read, and of which nothing is marked as used."""
+    """A store that is only read; reading does not mark its shards as used."""
 
     def _touch(self, name: str) -> None:
         pass
@@ -369,7 +369,7 @@ def open_default(also: str = "") -> Store:
         also: other cache folders, as `other_stores` reads them.
 
     Raises:
-        UserError: the variable is no number above 0, or a cache folder cannot be used.
+        UserError: the variable is not a number above 0, or a cache folder cannot be used.
     """
     gigabytes = os.environ.get("EVALKIT_CACHE_GB", "50")
     try:

@@ -27,12 +27,12 @@ class AdapterSettings:
 
     Attributes of the class:
         STACKABLE: settings in which grid points of one training pass may differ; empty: every point is a pass.
-        COMPATIBLE_ADAPTERS: names of other adapters whose trained weights this one loads, each with the settings of
-            theirs that its weights depend on.
-        INFERENCE_SETTINGS: settings that have no part in training, so that of a trained adapter the task's value holds.
-        TRAINED_WITH: settings that the weights were trained with though their shapes do not show it: of a trained
-            adapter, another value is refused.
-        TEXT_ONLY: whether it also answers without an encoder (ckpt=none), which then has `dim` 0.
+        COMPATIBLE_ADAPTERS: names of other adapters whose trained weights can be loaded, each with those of its
+            settings that the weights depend on.
+        INFERENCE_SETTINGS: settings that do not affect training; a trained adapter takes the task's value for them.
+        TRAINED_WITH: settings that the weights depend on although their shapes do not show it; a trained adapter
+            refuses other values.
+        TEXT_ONLY: whether it also works without an encoder (ckpt=none), whose `dim` is then 0.
     """
 
     STACKABLE: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +60,7 @@ class Training(AdapterSettings):
 
 
 def check_predictions(adapter: Adapter, predictions: object, count: int) -> Sequence[Prediction]:
-    """The predictions, which are a list of so many `Prediction`.
+    """Checks that predictions are a list of this many `Prediction`.
 
     Raises:
         UserError: they are something else.
@@ -86,23 +86,23 @@ class Adapter(lightning.LightningModule, ABC):
     `epochs`; one with a closed-form solution sets `closed_form` and defines `solve`.
 
     Attributes:
-        needs_video: `predict` is never called without features; False where it has a blind control (features=None).
-        single_view: reads one view of a video; a run with several clips or crops is refused.
+        needs_video: `predict` is never called without features; False if it supports the blind control (features=None).
+        single_view: reads one view of a video; several clips or crops are refused.
         closed_form: fitted by one call of `solve`, without a trainer. `epochs` is 1 then.
-        divisible: several processes may each take a part of a batch: the loss is a mean over its examples, or is that
-            of the whole (`contrastive_loss`).
-        score: takes the place of the task's, for an adapter that measures features and predicts no target; targets that
-            are not public count, and controls are left out.
-        trains_encoder: the encoder is part of the module and changes while it is fitted: `training_step` gets uint8
-            video (B, V, T, C, H, W) in place of features.
-        scores_val: the epoch is chosen by `val_score`, in place of the task's score of what `predict` gives.
-        transductive: what it predicts of an example depends on the other examples of the test, as the record and the
-            board then say.
+        divisible: several processes may each train on a part of a batch, because the loss is a mean over examples or is
+            computed over the whole batch (`contrastive_loss`).
+        score: replaces the task's score, for an adapter that measures features and predicts no targets; examples
+            without a public target count, and there are no controls.
+        trains_encoder: the encoder is part of the module and is trained; `training_step` gets uint8 video
+            (B, V, T, C, H, W) instead of features.
+        scores_val: the best epoch is chosen by `val_score` instead of the task's score.
+        transductive: its prediction for an example depends on the other test examples; the record and the leaderboard
+            then say so.
         feature_spec: which part of the encoder's output it reads.
-        epochs: passes over the training examples; 0 for an adapter that is not fitted.
+        epochs: passes over the training examples; 0 for an adapter that is not trained.
         batch_size: examples in one training step.
-        ranks: this process's place among those that take a part of each batch.
-        points: K, grid points that it trains together. Where K > 1, each trainable parameter has K as its first
+        ranks: the rank of this process among those that share each batch.
+        points: K, the number of grid points trained together. Where K > 1, each trainable parameter has K as its first
             dimension, `training_step` returns {"loss": their sum, "losses": (K,)}, and `predict_all` and `select` are
             defined.
     """
@@ -123,11 +123,11 @@ class Adapter(lightning.LightningModule, ABC):
 
     @property
     def frozen(self) -> Mapping[str, str]:
-        """SHA-256 by name of frozen parts that the trained weights belong to and do not contain."""
+        """Names and SHA-256 of frozen parts that the trained weights belong to but do not contain."""
         return {}
 
     def describe_language_model(self, example: Example) -> dict[str, Any] | None:
-        """What the record holds of the language model that is asked, with the prompt of an example; None without one.
+        """The record's description of the language model, with the prompt of an example; None without one.
 
         Its keys are those of `adapter.language_model` in result.schema.json.
         """
@@ -135,12 +135,12 @@ class Adapter(lightning.LightningModule, ABC):
 
     @property
     def findings(self) -> Sequence[Finding]:
-        """What was measured of a frozen part, such as a language model, before it was used; for the record."""
+        """Findings of checks on a frozen part, such as a language model, for the record."""
         return ()
 
     @property
     def saves_encoder(self) -> bool:
-        """Whether a trained encoder is written as a checkpoint of its own; False where `adapter_state` contains it."""
+        """Whether a trained encoder is saved as a separate checkpoint; False if `adapter_state` contains it."""
         return self.trains_encoder
 
     @abstractmethod
@@ -148,20 +148,20 @@ class Adapter(lightning.LightningModule, ABC):
         """One prediction per example.
 
         Args:
-            examples: B of them, without looking at their targets.
-            features: (B, V, ...), V views of each, as `feature_spec` says; None for the blind control.
+            examples: B examples, whose targets must not be used.
+            features: (B, V, ...), V views of each, as in `feature_spec`; None for the blind control.
         """
 
     def training_step(self, batch: Batch, index: int) -> Any:
-        """The loss of a batch: a scalar; of K > 1 points, {"loss": their sum, "losses": (K,)}."""
+        """The loss of a batch: a scalar, or for K > 1 points {"loss": their sum, "losses": (K,)}."""
         raise UserError(f"adapter {type(self).__name__} has epochs={self.epochs} and no training_step()")
 
     def val_score(self, batch: Batch) -> float:
-        """How good it is on a batch of val, of which more is better; batches weigh as many examples as they have."""
+        """The score on a val batch, higher is better; batches are weighted by their number of examples."""
         raise UserError(f"adapter {type(self).__name__} has scores_val=True and no val_score()")
 
     def loss_origin(self, batch: Batch) -> str:
-        """Where a loss that is NaN or infinite comes from, before its gradients are applied; empty if unknown."""
+        """The cause of a NaN or infinite loss, before its gradients are applied; empty if unknown."""
         broken = [example.id for example, row in zip(batch.examples, batch.features, strict=True) if _is_broken(row)]
         if broken:
             return f"the features of example {broken[0]} hold NaN or infinity"
@@ -169,7 +169,7 @@ class Adapter(lightning.LightningModule, ABC):
         return f"the trained weights {names[0]} hold NaN or infinity, try a lower adapter.lr" if names else ""
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and its schedule if any, as of any LightningModule."""
+        """The optimizer, and its schedule if any, as in any LightningModule."""
         raise UserError(f"adapter {type(self).__name__} has epochs={self.epochs} and no configure_optimizers()")
 
     def predict_all(self, examples: Sequence[Example], features: Tensor | None) -> list[list[Prediction]]:
@@ -190,33 +190,33 @@ class Adapter(lightning.LightningModule, ABC):
         raise UserError(f"adapter {type(self).__name__} has closed_form=True and no solve()")
 
     def check_examples(self, count: int) -> None:
-        """Raises UserError where so many training examples are too few; called before any of them is read."""
+        """Raises UserError if this many training examples are too few; called before any of them is read."""
         return None
 
     def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-        """The final predictions for a whole split, where one depends on the other examples, as a rank does."""
+        """The final predictions for a whole split, if they depend on the other examples, as ranks do."""
         return predictions
 
     def attention(self, examples: Sequence[Example], features: Tensor) -> Tensor | None:
-        """Where it looks, for people: weights (B, V, layers, T', S) of tokens as `predict` takes them.
+        """Attention weights (B, V, layers, T', S) over the tokens, for visualization.
 
-        Each layer's sum to 1 over what is read together, a view or all clips. None where it has no attention to show.
+        The weights of a layer sum to 1 over the tokens read together: a view, or all clips. None without attention.
         """
         return None
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """The tensors to write: trainable parameters, without those of an encoder, which is a checkpoint of its own."""
+        """The tensors to save: trainable parameters, except the encoder's, which is saved as a checkpoint."""
         trainable = {name: value for name, value in self.named_parameters() if value.requires_grad}
         return {name: value for name, value in trainable.items() if not name.startswith("encoder.")}
 
     @torch.no_grad()
     def load_adapter_state(self, weights: Mapping[str, Tensor]) -> None:
-        """Copies tensors with the names and shapes of `adapter_state` back, from any float dtype."""
+        """Loads tensors with the names and shapes of `adapter_state`, of any float dtype."""
         for name, value in self.adapter_state().items():
             value.copy_(weights[name])
 
     def flops(self, encoder: Any, video: Tensor) -> int | None:
-        """Operations of one clip in the layers that are trained, two per multiply-add; None where not counted.
+        """FLOPs of one clip in the trained layers, two per multiply-add; None if not counted.
 
         Args:
             encoder: called as the encoder, on the device `meta`: its output has shapes and no values.

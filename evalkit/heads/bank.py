@@ -1,4 +1,4 @@
-"""Many probes for the price of one: K heads trained together over the same frozen features.
+"""A bank of probes: K heads trained together on the same frozen features, at about the cost of one.
 
 Linear and attentive heads whose points differ in learning rate, weight decay, dropout, label smoothing and seed share
 one forward and backward pass; nothing of one head reaches another, so each ends as it would alone. A single probe is a
@@ -164,7 +164,7 @@ class Bank(nn.Module):
             return torch.baddbmm(p["bias"][:, None], vectors, p["weight"].mT)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Each head's mean loss (K,); their sum is what is differentiated.
+        """Each head's mean loss (K,); backpropagate their sum.
 
         Args:
             logits: (K, B, C).
@@ -205,7 +205,7 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def load(self, k: int, state: Mapping[str, Tensor]) -> None:
-        """Puts parameters as `state` gives them, of any float dtype, into the k-th head."""
+        """Loads parameters as `state` returns them, of any float dtype, into the k-th head."""
         for parameter, value in self._split(state).items():
             self.stacked[parameter][k] = value
 
@@ -242,7 +242,7 @@ class Bank(nn.Module):
         return queries
 
     def _attend(self, i: int, queries: Tensor, tokens: Tensor) -> Tensor:
-        """What the i-th attention says (K, B, D) to queries (K, B, D), or (K, 1, D) that the whole batch shares."""
+        """Output of the i-th attention (K, B, D) for queries (K, B, D), or (K, 1, D) shared by the whole batch."""
         p = {part: self.stacked[f"{part}{i}"] for part in _ATTENTION}
         k, b, h, d = len(self.points), len(tokens), self.shape.heads, self.shape.dim
         query = torch.baddbmm(p["query_bias"][:, None], queries, p["query_weight"].mT)

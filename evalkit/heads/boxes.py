@@ -1,4 +1,4 @@
-"""Boxes of examples in the frame, and the encoder's tokens that lie in them."""
+"""Boxes of examples in the frame, and the encoder's tokens inside them."""
 
 from __future__ import annotations
 

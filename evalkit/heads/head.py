@@ -1,4 +1,4 @@
-"""A probe of torch's own modules: it gives its features a gradient, and costs what the papers count."""
+"""A probe built from torch's own modules: it passes gradients to its features and has the FLOPs that papers count."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def attention(self, features: Tensor, within: Tensor | None = None) -> Tensor | None:
-        """Where the query looks, for people: weights (B, layers, T', S) of `features` as `forward` takes them.
+        """The query's attention weights (B, layers, T', S) over `features`, for visualization.
 
         Those of each layer are the mean over its attention heads, and sum to 1. None of a linear probe, or of `roi`.
         """
@@ -152,7 +152,7 @@ class QueryPool(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention of a query (B, 1, D) to tokens (B, N, D), and a transformer's MLP after it where there is one.
+    """Attention of a query (B, 1, D) to tokens (B, N, D), optionally followed by a transformer's MLP.
 
     With `residual`, what the attention finds is added to the query.
     """

@@ -39,7 +39,7 @@ def multi_label(task: Task) -> bool:
         for example in known:
             if wrong := [index for index in example.target if index not in range(len(task.classes))]:
                 raise UserError(
-                    f"example {example.id!r}: target {wrong[0]!r} is no index of the task's {len(task.classes)} classes"
+                    f"example {example.id!r}: target {wrong[0]!r} is not an index of its {len(task.classes)} classes"
                 )
     return several
 
@@ -106,7 +106,7 @@ def key_frame_predictions(
     several: bool,
     points: int = 1,
 ) -> list[list[Prediction]]:
-    """For each of K classifiers, what is predicted of the boxes of each key frame, which share its features.
+    """The predictions of each of K classifiers for the boxes of each key frame, which share its features.
 
     That is [left, top, right, bottom, class name, score] of the 50 likeliest pairs of box and class, best first, by the
     probability of the class times the score of the box; nothing where there is no box.

@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from evalkit.heads.adapter import Adapter, Training
 from evalkit.heads.bank import Bank
 
+MAX_NORM = 1.0  # of one head's gradient, as the trainer clips that of other adapters
+
 
 class Trained(Adapter):
     """An adapter that `adamw` trains, with the rate, decay, epochs and batch size of its settings."""
@@ -71,18 +73,17 @@ class StackedAdamW(Optimizer):
         bank: on its device.
         steps: in all; one number for every head, or one per head: a head that has done its own stays as it is.
         warmup: share of the steps.
-        clip: largest norm of one head's gradient.
 
     Attributes:
         diverged: (K,) the first step, from 1, at which a head's gradient was not finite; 0 where there was none.
     """
 
-    def __init__(self, bank: Bank, steps: int | Sequence[int], warmup: float = 0.05, clip: float = 1.0) -> None:
+    def __init__(self, bank: Bank, steps: int | Sequence[int], warmup: float = 0.05) -> None:
         trained = [p for p in bank.parameters() if p.requires_grad]
         decayed = [p for p in trained if p[0].ndim > 1]
         others = [p for p in trained if p[0].ndim <= 1]
         super().__init__([{"params": decayed, "decay": True}, {"params": others, "decay": False}], {})
-        self.points, self.warmup, self.clip = bank.points, warmup, clip
+        self.points, self.warmup = bank.points, warmup
         self.total = [steps] * len(bank.points) if isinstance(steps, int) else list(steps)
         self.done, self.count = 0, torch.zeros((), device=trained[0].device)  # steps; the kernel wants a tensor
         self.diverged = torch.zeros(len(bank.points), dtype=torch.int64, device=trained[0].device)
@@ -102,7 +103,7 @@ class StackedAdamW(Optimizer):
         norms = torch._foreach_norm([grad for stacks in grads for stack in stacks for grad in stack])
         norm = sum(torch.stack(norms).square().view(-1, len(self.points)).unbind()).sqrt()  # type: ignore[union-attr]
         self.diverged.masked_fill_((self.diverged == 0) & ~norm.isfinite(), self.done)
-        divisors = ((norm + 1e-6) / self.clip).clamp(min=1).float().unbind()  # the kernel wants no other dtype
+        divisors = ((norm + 1e-6) / MAX_NORM).clamp(min=1).float().unbind()  # the kernel wants no other dtype
         for group, stacks in zip(self.param_groups, grads, strict=True):
             # Head by head: the fused kernel takes one learning rate, but reads and writes memory once, where
             # element-wise operations over the stack do so nine times.

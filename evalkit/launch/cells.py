@@ -63,7 +63,7 @@ class Cell(NamedTuple):
 
 
 def grouped(planned: Sequence[Cell], name: str) -> list[Cell]:
-    """The cells as one group in the trackers of `log=`, named and told from other groups by a hash of their words."""
+    """Names the cells as one group in the trackers of `log=`, by a hash of their options."""
     words = sorted(cell.config.words for cell in planned)
     group = f"{name}-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}"
     return [_in_group(cell, group) for cell in planned]
@@ -87,7 +87,7 @@ def adaptation(words: Sequence[str]) -> Cell:
 
 
 def plan(words: Sequence[str], called: str = "sweep") -> tuple[Jobs, list[Cell]]:
-    """Where the cells run, and the cells: one per combination of what is not `adapter.*`.
+    """The launcher and the cells: one per combination of options other than `adapter.*`.
 
     Args:
         words: as typed.
@@ -169,7 +169,7 @@ def unknown_key(jobs: Jobs, key: str, known: Sequence[str]) -> UserError:
 
 
 def split(value: str) -> list[str]:
-    """The parts of a value between commas that are outside brackets and quotes; quotes are taken off."""
+    """Splits a value at commas outside brackets and quotes, and removes the quotes."""
     parts, depth, quote = [""], 0, ""
     for letter in value:
         if quote:
@@ -208,7 +208,7 @@ def finished(cell: Cell) -> Path | None:
 
 
 def named_files(config: Config) -> list[Path]:
-    """The files and folders that a cell's words name, by the rules by which they are read.
+    """The files and folders that a cell's options refer to.
 
     A name that is none must not be looked up: a folder `probe` in the working folder is not the adapter, and an empty
     path would be the working folder itself.

@@ -57,7 +57,7 @@ def run_all(planned: Sequence[Cell], count: int) -> list[Ended]:
 
 
 def run(cell: Cell) -> Ended:
-    """Runs a cell in this process unless it is finished already; whatever goes wrong ends this cell alone."""
+    """Runs a cell in this process unless it is finished already; an error ends only this cell."""
     try:
         begin = processes.adapt if cell.config.command == "adapt" else processes.run
         return Ended(cells.finished(cell) or begin(cell.config))

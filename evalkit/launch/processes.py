@@ -45,7 +45,7 @@ _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def run(config: Config, quiet: bool = False) -> Path:
-    """Scores an encoder on a task, prints the table unless told to be quiet, and returns the run's folder.
+    """Evaluates an encoder on a task, prints the table unless quiet, and returns the run's folder.
 
     Raises:
         UserError: something in the configuration, the data or the checkpoint that the user can mend.

@@ -68,7 +68,7 @@ def plan(task: str, ckpt: str | Path | nn.Module, **words: Any) -> config.Config
     """The checked configuration that `run` would use.
 
     Raises:
-        UserError: a key or a value is wrong, or the module is no encoder.
+        UserError: a key or a value is wrong, or the module is not an encoder.
     """
     if isinstance(ckpt, nn.Module) and not isinstance(ckpt, Encoder):
         raise UserError(f"ckpt is a {type(ckpt).__name__}; wanted a torch module with .clip and .dim")

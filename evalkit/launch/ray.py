@@ -1,4 +1,4 @@
-"""Cells of a sweep as tasks of a Ray cluster (https://docs.ray.io), which puts each where there is room for it."""
+"""Runs the cells of a sweep as tasks of a Ray cluster (https://docs.ray.io)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_all(planned: Sequence[Cell], jobs: Jobs) -> list[Ended]:
 
 
 def _settings(jobs: Jobs) -> tuple[str, dict[str, float]]:
-    """The cluster's address, and what each task takes of its resources.
+    """The cluster's address, and the resources of each task.
 
     Raises:
         UserError: a key or its value is wrong.

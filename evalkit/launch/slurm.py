@@ -84,14 +84,14 @@ class CellJob:
             atomic.write(Path(outcome), json.dumps(content).encode())
 
     def checkpoint(self, *args: Any) -> Any:
-        """What submitit submits again: the same, which goes on from the features and predictions that are stored."""
+        """The job to resubmit: the same, which resumes from stored features and predictions."""
         from submitit.core.utils import DelayedSubmission
 
         return DelayedSubmission(self, *args)
 
 
 def minutes(text: str) -> int:
-    """A time limit as sbatch takes it, in minutes, rounded up: 90, 90:00, 1:30:00, 1-12, 1-12:30.
+    """A time limit in sbatch's format, in minutes, rounded up: 90, 90:00, 1:30:00, 1-12, 1-12:30.
 
     Raises:
         UserError: it is none.
@@ -193,7 +193,7 @@ def _submit(alike: Sequence[Cell], folder: Path, parameters: Mapping[str, Any], 
 
 
 def _under_way(folder: Path, cell: Cell, on_cluster: bool) -> Any:
-    """The job that a cell has been given to and that has not ended; None where there is none."""
+    """The unfinished job of a cell; None if there is none."""
     import submitit
 
     try:

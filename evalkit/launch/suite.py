@@ -1,4 +1,4 @@
-"""`evalkit run suite=NAME`: one encoder on every task of a paper, and its printed numbers beside what was measured."""
+"""`evalkit run suite=NAME`: one encoder on every task of a paper, beside the published scores."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def table(suite: Suite, done: Sequence[tuple[str, Done]]) -> str:
 
 
 def _means(suite: Suite, done: Sequence[tuple[str, Done]]) -> tuple[list[tuple[str, ...]], str]:
-    """The stratified mean of each adaptation of which every task has a score, and the VideoGLUE score of all four.
+    """The stratified mean of each adaptation with scores on all tasks, and the VideoGLUE score of all four.
 
     Returns:
         Rows of the table, and a line that says why the four means have no score; empty where they have, or are not all

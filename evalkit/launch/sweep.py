@@ -183,7 +183,7 @@ def _is_number(value: object) -> bool:
 
 
 def _shared(done: Sequence[Done]) -> set[str]:
-    """The words that need no telling: those of every cell, and those whose columns tell them."""
+    """Options that need not be shown: those of every cell, and those with a column of their own."""
     words = set.intersection(*(set(outcome.cell.words) for outcome in done))
     return words | {
         word for outcome in done for word in outcome.cell.words if word.partition("=")[0] in ("task", "ckpt")

@@ -147,7 +147,7 @@ def _clip_of(
 def _read(
     file: Path, classes: Sequence[str], excluded: Iterable[KeyFrame], seconds: tuple[float, float] | None
 ) -> tuple[dict[KeyFrame, list[Any]], dict[KeyFrame, dict[tuple[Any, ...], list[int]]]]:
-    """The boxes of a file with the indices of their classes, and the persons; it is said how many there are."""
+    """The boxes of a file with class indices and persons; logs their number."""
     frames = read_key_frames(file, {number + 1: number for number in range(len(classes))}, {*excluded}, seconds)
     if not frames.boxes:
         raise UserError(f"{file}: no key frame in it")
@@ -169,19 +169,18 @@ def _persons(frames: KeyFrames, key: KeyFrame) -> dict[tuple[Any, ...], list[int
     return classes
 
 
-def _split_train(
-    annotated: Sequence[Annotated], classes: Sequence[str], seed: int = 0
-) -> tuple[list[Example], list[Example]]:
-    """An example per annotated box of nine tenths of the videos, and the key frames of the others.
+def _split_train(annotated: Sequence[Annotated], classes: Sequence[str]) -> tuple[list[Example], list[Example]]:
+    """An example per annotated box of nine tenths of the videos, and the key frames of the others, drawn by seed 0.
+
+    Of videos that are not there, none is held out while there are others.
 
     Args:
         annotated: the files of train.
         classes: by id less one.
-        seed: of the choice; of videos that are not there, none is held out while there are others.
     """
     places = [{key: file.place(key) for key in file.boxes} for file in annotated]
     paths = sorted({path for of_file in places for path, _ in of_file.values()})
-    random.Random(seed).shuffle(paths)
+    random.Random(0).shuffle(paths)
     count = max(1, round(_HELD_OUT * len(paths))) if len(paths) > 1 else 0
     held_out = {*itertools.islice(filter(Path.is_file, paths), count)}
     train, val = [], []
@@ -261,7 +260,7 @@ def _key_frame(
 
 
 def _detections_file(root: Path, boxes: Boxes, given: Path | None) -> Path | None:
-    """The file of detected persons that is given, or that lies in the folder under its usual name; else None.
+    """The given file of detected persons, or the one with the usual name in the folder; else None.
 
     Raises:
         UserError: one is given that is not there, or where the annotated boxes are asked for.

@@ -13,6 +13,7 @@ from evalkit.localization.soft_nms import Candidates
 
 _NEIGHBORS = 3  # in the graph, a step itself among them
 _GROUPS = 4  # of the first convolution
+_INNER_GROUPS = 32  # of a block's
 _CONTEXT = 0.5  # by which a segment is extended on each side before it is sampled, as a share of its length
 _MOST_STEPS = 400  # whose samples are weighted by 4.6 GB of numbers, which grow with the cube
 _EPSILON = 1e-6  # added to probabilities of which the logarithm is taken
@@ -166,21 +167,22 @@ class GTAD(nn.Module):
 
 
 class _GCNeXt(nn.Module):
-    """A block over (B, C, T): steps beside each other, steps that are alike, and the input, added."""
+    """A block over (B, C, T) that adds features of adjacent steps, features of similar steps, and the input."""
 
-    def __init__(self, width: int, narrow: int = 128, groups: int = 32) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
+        narrow = 128
         self.temporal = nn.Sequential(
             nn.Conv1d(width, narrow, 1),
             nn.ReLU(),
-            nn.Conv1d(narrow, narrow, 3, padding=1, groups=groups),
+            nn.Conv1d(narrow, narrow, 3, padding=1, groups=_INNER_GROUPS),
             nn.ReLU(),
             nn.Conv1d(narrow, width, 1),
         )
         self.semantic = nn.Sequential(
             nn.Conv2d(2 * width, narrow, 1),
             nn.ReLU(),
-            nn.Conv2d(narrow, narrow, 1, groups=groups),
+            nn.Conv2d(narrow, narrow, 1, groups=_INNER_GROUPS),
             nn.ReLU(),
             nn.Conv2d(narrow, width, 1),
         )
@@ -191,11 +193,11 @@ class _GCNeXt(nn.Module):
         return torch.relu(nodes + self.temporal(nodes) + self.semantic(pairs).amax(-1))
 
 
-def neighbors(nodes: Tensor, count: int = _NEIGHBORS) -> Tensor:
-    """The steps (B, T, count) of nodes (B, C, T) that are nearest to each by Euclidean distance, itself among them."""
+def neighbors(nodes: Tensor) -> Tensor:
+    """The steps (B, T, 3) of nodes (B, C, T) that are nearest to each by Euclidean distance, itself among them."""
     squares = (nodes**2).sum(1)
     distances = squares[:, :, None] + squares[:, None] - 2 * nodes.mT @ nodes
-    return distances.topk(count, largest=False).indices
+    return distances.topk(_NEIGHBORS, largest=False).indices
 
 
 def _gather(nodes: Tensor, index: Tensor) -> Tensor:

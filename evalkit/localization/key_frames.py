@@ -76,7 +76,7 @@ def read_label_map(file: Path) -> dict[int, str]:
         if not (name and number and item[2] == "}"):
             raise UserError(f'{where}: not as published: wanted item {{ name: "..." id: 1 }}')
         if int(number[1]) in names or name[1] in names.values():
-            raise UserError(f"{where}: id {number[1]} or name {name[1]!r} stands there twice")
+            raise UserError(f"{where}: id {number[1]} or name {name[1]!r} appears twice")
         names[int(number[1])] = name[1]
     if not names:
         raise UserError(f'{file}: no action in it; wanted lines of item {{ name: "..." id: 1 }}')
@@ -120,7 +120,7 @@ def read_detections(file: Path, actions: Mapping[int, str]) -> KeyFrames:
     those that its heap keeps. Boxes without an area are kept, as it reads them. A key frame may be at any second.
 
     Raises:
-        UserError: as `read_key_frames`, and where a row has no score or one that is no number.
+        UserError: as `read_key_frames`, and where a row has no score or one that is not a number.
     """
     return _read(file, actions, (), None, scored=True)
 

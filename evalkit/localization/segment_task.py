@@ -1,4 +1,4 @@
-"""Temporal action localization: what happens when, in long videos that are read window by window."""
+"""Temporal action localization in long videos, which are read window by window."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def read_video_classes(file: Path, videos: Collection[str], classes: Collection[
         results = content["results"]
         entries = {name.removeprefix("v_"): results[name] for name in results}
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(f"{file}: the class {repeated[0]!r} stands there twice, and would have two scores")
+        raise UserError(f"{file}: the class {repeated[0]!r} appears twice, and would have two scores")
     if missing := sorted({*classes} - {*names}):
         near = suggest(missing[0], names)
         raise UserError(f"{file}: {len(missing)} of {len(classes)} classes are not in it, first {missing[0]!r}.{near}")

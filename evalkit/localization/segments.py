@@ -69,7 +69,7 @@ def read_segments(file: Path, drop_repeated: bool = False) -> LabeledVideos:
 
     Raises:
         UserError: the file is missing or names video and annotation that are not as published: a segment that starts
-            before 0 or ends before it starts, a number that is none, a label that is no text, a length of 0.
+            before 0 or ends before it starts, a number that is none, a label that is not text, a length of 0.
     """
     with parsing_errors_at(str(file)):
         entries = list(read_json(file, dict)["database"].items())
@@ -139,7 +139,7 @@ def read_segment_predictions(
             others.append(name)
             continue
         if bare in predictions:
-            raise UserError(f"{file}, video {name}: it stands there twice")
+            raise UserError(f"{file}, video {name}: it appears twice")
         if not isinstance(results, list):
             raise UserError(f"{file}, video {name}: a {type(results).__name__}; wanted a list of segments")
         segments: list[Segment] = []
@@ -149,7 +149,7 @@ def read_segment_predictions(
                 start, end, label = _segment(result)
                 score = _number(result["score"], "score")
             if label not in labels:
-                raise UserError(f"{where}: label {label!r} is no class.{suggest(label, labels)}")
+                raise UserError(f"{where}: label {label!r} is not a class.{suggest(label, labels)}")
             segments.append([start, end, label, score])
         predictions[bare] = segments
     return predictions, others

@@ -1,21 +1,21 @@
-"""AVA and AVA-Kinetics: who does what where in key frames, as the two papers score it with a frozen encoder.
+"""AVA and AVA-Kinetics: actions of persons in key frames, with the two papers' protocols for frozen encoders.
 
 VideoGLUE (https://arxiv.org/abs/2307.03166, tables 10 to 12 and its code) and VideoPrism
-(https://arxiv.org/abs/2402.13217, appendix E.1) agree: 16 frames, every fourth of the film, with the key frame in their
-middle; trained on annotated boxes, 50 epochs in batches of 256, each of 80 classes a sigmoid of its own; tested on
-detected boxes, whose scores multiply the probabilities; frame mAP at IoU 0.5 over the 60 classes of the official list.
-`videoglue` has frames of 256 pixels, `videoprism` of 288, `videoprism_8x288` 8 of these. The search for learning rate
-and weight decay starts where it does for classification; dropout of 0.5 is the code's. `videoglue_finetune` is
-`videoglue` for adapter=finetune; the papers' lower rate of each earlier layer (decay of 0.75) is left out.
+(https://arxiv.org/abs/2402.13217, appendix E.1) agree: 16 frames, every fourth of the film, with the key frame in the
+middle; training on annotated boxes for 50 epochs with a batch size of 256 and a sigmoid for each of 80 classes; testing
+on detected boxes, whose scores multiply the probabilities; frame mAP at IoU 0.5 over the 60 classes of the official
+list. `videoglue` uses frames of 256 pixels, `videoprism` of 288, and `videoprism_8x288` only 8 of them. Learning rate
+and weight decay are the starting values of the search, as for classification; the dropout of 0.5 is from the code.
+`videoglue_finetune` is `videoglue` for adapter=finetune, without the papers' layer-wise learning rate decay of 0.75.
 
-What is chosen here: frames are squashed to a square, so that no box is cut off (the code scales the shorter side and
-takes the center). Training has no augmentation (table 10: mirrored, scaled by 0.5 to 2, and colors), which would move
-the boxes. Each box is a training example, where the code takes up to 32 of a key frame together, and its loss is the
-mean over classes, not their sum. A tenth of the training videos, the same in every run, is held out to choose on, with
-annotated boxes, and scored as the test is. The step between 8 frames is not printed; it is that between 16.
+Choices made here: frames are squashed to a square, so that no box is cut off, while the code crops the center. Training
+has no augmentation (table 10: flips, scales of 0.5 to 2, and color), which would move the boxes. Each box is a training
+example, while the code groups up to 32 boxes of a key frame, and the loss is the mean over classes, not their sum. A
+fixed tenth of the training videos is held out for validation, with annotated boxes, and scored like the test. The step
+between 8 frames is not stated, so it is that between 16.
 
-Key frames without an annotated box are in no file of annotations, and in no score: the official evaluation and
-VideoGLUE's leave out what is detected there. The papers' numbers of key frames, 210,634 and 57,371 of AVA, count them.
+Key frames without annotated boxes are in no annotation file and do not count: the official evaluation and VideoGLUE's
+ignore detections there. The papers' numbers of AVA's key frames, 210,634 and 57,371, include them.
 """
 
 from __future__ import annotations

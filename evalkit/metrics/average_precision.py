@@ -128,7 +128,7 @@ def pr_auc(predictions: Sequence[Any], targets: Sequence[Sequence[int]]) -> dict
     above = np.searchsorted(thresholds, np.clip(scores, -1, 1), "left")  # how many thresholds each score is above
 
     def area(times: Draws, above: npt.NDArray[np.intp], truth: _Truth) -> Table:
-        """Of one class. From the highest threshold down, as far as some example lies between two."""
+        """The area of one class, from the highest threshold down, skipping thresholds with no example in between."""
         positives = times[truth].sum(0, dtype=np.float64)
         more_hits, more = _sums(times, -above, truth), _sums(times, -above)
         if above.min() == 0:  # what failed is above none of them

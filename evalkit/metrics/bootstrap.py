@@ -103,7 +103,7 @@ class AdditiveScore(_CorpusScore):
 
 
 class ReweightedScore(_CorpusScore):
-    """A corpus score that is no function of sums, but of integer example weights, as a bootstrap draws them.
+    """A corpus score that is not a function of sums, but of integer example weights, as a bootstrap draws them.
 
     Attributes:
         examples: N.

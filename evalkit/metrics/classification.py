@@ -1,4 +1,4 @@
-"""Accuracies. A score function takes (predictions, targets) in the same order and returns {metric: value}.
+"""Accuracy metrics. A score function takes (predictions, targets) in the same order and returns {metric: value}.
 
 A value is a list of one number per example in 0..1, whose mean in percent is the score, or one float over the whole
 split, in percent, preferably an `AdditiveScore` or a `ReweightedScore` (evalkit/metrics/bootstrap.py), which have

@@ -115,7 +115,7 @@ def key_frames(label: Callable[[world.Step], Set[str]], truth: bool = False) -> 
 
 
 def _key_frame(things: Sequence[Example], classes: Sequence[str], given: bool) -> Example:
-    """One example of the things of a film, each of which has its box."""
+    """One example for each object of a film, with its box."""
     name = key_frame_name((things[0].video.stem, MIDDLE))
     placed = [(thing.box, thing.target) for thing in things if thing.box]
     target = [[*box, classes[c]] for box, own in placed for c in own]
@@ -124,7 +124,7 @@ def _key_frame(things: Sequence[Example], classes: Sequence[str], given: bool) -
 
 
 def _detected(rng: random.Random, boxes: Sequence[tuple[float, float, float, float]]) -> list[Detected]:
-    """Boxes with edges a little beside the true ones; one in 25 is missed, and some are where nothing is, unlikely."""
+    """Simulated detections: boxes with shifted edges; one in 25 is missing, and some are false with a low score."""
     detected: list[Detected] = []
     for left, top, right, bottom in boxes:
         wide, tall = (right - left) / 10, (bottom - top) / 10

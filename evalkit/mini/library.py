@@ -30,7 +30,7 @@ class Films:
 
     @property
     def paths(self) -> list[Path]:
-        """Paths of the stories' mp4 files, whether they are there yet or not."""
+        """Paths of the stories' mp4 files, which may not exist yet."""
         folder = cache.folder() / "mini" / f"v{world.VERSION}" / self.name
         return [folder / f"{i:05d}.mp4" for i in range(len(self.stories))]
 

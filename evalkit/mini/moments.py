@@ -1,4 +1,4 @@
-"""The mini world in long films: now and then a thing does something, and between that there is nothing to be seen."""
+"""Long films of the mini world: single events with nothing in between."""
 
 from __future__ import annotations
 

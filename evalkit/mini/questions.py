@@ -1,4 +1,4 @@
-"""The mini world for multiple choice: the films of EgoSchema's miniature, and sentences of which one is right."""
+"""Multiple-choice questions about the films of EgoSchema's miniature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evalkit adapt`: an adapter that is trained on a task's train split, in a folder that `ckpt=` takes."""
+"""`evalkit adapt`: trains an adapter on a task's train split and saves it in a folder that `ckpt=` accepts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
 
 
 def _write(config: Config, experiment: Experiment, selection: Mapping[str, Any], out: Path) -> None:
-    """The folder of the adapter that was trained, and a line that says which epoch was kept."""
+    """Writes the trained adapter; returns its folder and a line that says which epoch was kept."""
     with hidden_beside(out) as hidden:
         hidden.mkdir()
         record = {

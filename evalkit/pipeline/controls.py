@@ -54,7 +54,7 @@ def controls_of(experiment: Experiment) -> list[str]:
     if unknown := set(controls) - {*VARIANTS, *ASKED_AGAIN}:
         raise UserError(f"task {experiment.name}: no control named {min(unknown)!r}")
     if pixels := [*pixel_variants(controls, experiment.extractor.views)] if experiment.stored else []:
-        logger.info(f"controls left out, which change pixels, of which features have none: {', '.join(pixels)}")
+        logger.info(f"controls that change pixels left out, because there are only features: {', '.join(pixels)}")
         controls = [name for name in controls if name not in pixels]
     if "blind" in controls and experiment.adapter.needs_video:
         logger.warning(f"control blind left out: adapter {experiment.adapter_name} has no answer without a video")
@@ -74,7 +74,7 @@ def measure_control(name: str, task: Task, predicted: Mapping[str, Prediction]) 
 def cyclic(
     adapter: Adapter, examples: Sequence[Example], features: Tensor, straight: Mapping[str, Prediction]
 ) -> dict[str, Prediction]:
-    """Predictions under every cyclic order of the options, as a list of indices into the options as they stand."""
+    """Predictions under every cyclic order of the options, as a list of indices into the original options."""
     orders = max(len(example.choices) for example in examples)
     values = {example.id: [straight[example.id].value] for example in examples}
     for shift in range(1, orders):

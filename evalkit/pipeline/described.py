@@ -1,4 +1,4 @@
-"""What a record says was measured: the protocol, the encoder with its name and training data, the adapter."""
+"""Descriptions for the record: the protocol, the encoder with its name and training data, the adapter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LATER = {"template": "auto", "stop": "question", "lm_precision": "32", "dual_sof
 
 
 def protocol_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:
-    """All that decides what the number means: views, adapter and its settings, few-shot subset."""
+    """Everything that defines the score: views, adapter and its settings, few-shot subset."""
     return {
         "name": experiment.task.protocol,
         "views": asdict(experiment.extractor.views),
@@ -105,7 +105,7 @@ def place(folder: Path | None) -> str:
 
 
 def encoder_name(options: Options) -> str:
-    """What a run calls its encoder: `encoder.name=`, else by the checkpoint, as letters that any file system takes.
+    """The encoder's name in a run: `encoder.name=`, or derived from the checkpoint, safe for any file system.
 
     A folder gives its name. A file of weights that all models call alike gives its folder's; one of training,
     checkpoints/last.ckpt or epoch=9.ckpt, the run's folder and its own.
@@ -122,7 +122,7 @@ def encoder_name(options: Options) -> str:
 
 
 def path_name(name: str) -> str:
-    """A name as letters that any file system takes."""
+    """A name made safe for any file system."""
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip(".") or "encoder"
 
 
@@ -142,7 +142,7 @@ def shared_with_train(task: Task, identified: bool) -> dict[str, Any]:
 
 
 def training_data_of(config: Config) -> dict[str, str] | None:
-    """What of which data sets the encoder was trained on; None where that is not known.
+    """The data sets that the encoder was trained on, and what was used of each; None if unknown.
 
     Raises:
         UserError: `trained_on=` is wrong.
@@ -159,7 +159,7 @@ def tell_seen(task: str, trained_on: Mapping[str, str] | None) -> None:
 
 
 def _of_checkpoint(ckpt: str, via: tuple[Path, ...] = ()) -> dict[str, str] | None:
-    """What a checkpoint was trained on; of an encoder that `evalkit adapt` trained, also the task of that."""
+    """The training data of a checkpoint; for an encoder trained by `evalkit adapt`, including that task."""
     folder = encoders.folder_of(ckpt)
     if folder is None or ckpt == "demo":
         return presets.trained_on(ckpt)

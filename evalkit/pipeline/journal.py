@@ -1,4 +1,4 @@
-"""What a run has predicted so far, on disk: the same run, started again after a kill, goes on from there.
+"""The predictions of a run so far, saved to disk so that a killed run can be resumed.
 
 A journal is a file of entries: a line break, a checksum, a blank, and [kind, {example id: what was found}] as JSON.
 Each is written as soon as it is found, and a torn or damaged one is as if it had never been written. A power cut may
@@ -22,7 +22,7 @@ DAYS = 30
 
 
 class Journal:
-    """The journal of one run, in the cache folder; where that cannot be written, nothing is kept.
+    """The journal of one run, in the cache folder; if that cannot be written, nothing is saved.
 
     The same run may be at work twice at once: both write the same.
 
@@ -50,7 +50,7 @@ class Journal:
                     self.known.setdefault(kind, {}).update(entries)
 
     def add(self, kind: str, entries: Mapping[str, Any]) -> None:
-        """Writes what was found of some examples; unless JSON would give it back as something else.
+        """Saves the predictions of some examples, unless JSON would change their values.
 
         Raises:
             OSError: the disk is full; what was written before still counts.
@@ -74,7 +74,7 @@ class Journal:
             self.path = None
 
     def remove(self) -> None:
-        """Ends the journal, once what was found is written elsewhere."""
+        """Deletes the journal, once its contents are saved elsewhere."""
         if self.path is not None:
             with suppress(OSError):
                 self.path.unlink()

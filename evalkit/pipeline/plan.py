@@ -205,7 +205,7 @@ def _splits(experiment: Experiment, config: Config) -> Splits:
 
 
 def _needed(experiment: Experiment, config: Config, splits: Splits, controls: Sequence[str]) -> list[_Needed]:
-    """What is read, split by split; features that several grid points read alike are there once."""
+    """The sources to read, split by split; features shared by several grid points appear once."""
     train, val = splits
     sampling, video = experiment.extractor.views, experiment.adapter.trains_encoder
     needed = []
@@ -231,7 +231,7 @@ def _make_films(experiment: Experiment, splits: Splits, sample: Sequence[Source]
 
 
 def _rows(experiment: Experiment, spec: FeatureSpec | None, pixels: Sequence[Tensor]) -> Tensor:
-    """What is kept of each part of the sample, (n, V, ...); the pixels themselves where the encoder is trained.
+    """The features of each part of the sample, (n, V, ...); the pixels if the encoder is trained.
 
     V is the fewest views of any part: an augmented one for training has one, where the test's has all crops and clips.
     """

@@ -82,7 +82,7 @@ class Predictions:
 
 
 def predict(experiment: Experiment, controls: Sequence[str], seed: int) -> Predictions:
-    """Predictions of all test examples; each video is decoded once, however many examples and controls ask about it.
+    """Predictions for all test examples; each video is decoded once for all examples and controls.
 
     What the same run predicted before it was killed is taken from its journal. Of several processes each decodes,
     encodes and predicts its share, in the batches in which one process would, and the first gets all.
@@ -219,6 +219,6 @@ def _journal(experiment: Experiment, keys: Mapping[int, Sequence[bytes]], seed: 
 
 
 def ask(adapter: Adapter, examples: Sequence[Example], features: Tensor | None) -> dict[str, Prediction]:
-    """The adapter's predictions of some examples by id; features as `Adapter.predict` takes them."""
+    """The adapter's predictions for some examples by id; features as in `Adapter.predict`."""
     predictions = check_predictions(adapter, adapter.predict(examples, features), len(examples))
     return {example.id: prediction for example, prediction in zip(examples, predictions, strict=True)}

@@ -108,7 +108,7 @@ def check_features(task: Task, reader: FeatureReader, config: Config) -> list[Fi
     with phase("canary: put two clips through the encoder"):
         findings = _remembered(_identity(feature_cache.key, clips, folder), examine) if feature_cache else examine()
     if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
-        raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false goes on all the same)")
+        raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false continues anyway)")
     for finding in findings:
         if finding.outcome == "warning":
             logger.warning(f"canary: {finding.check}: {finding.detail}")
@@ -126,7 +126,7 @@ def _identity(key: FeatureKey, clips: Tensor, folder: Path | None) -> str:
 
 
 def _remembered(name: str, examine: Callable[[], list[Finding]]) -> list[Finding]:
-    """What was found under this name before; else what is found now, which is kept unless something failed."""
+    """The findings saved under this name, or new ones, which are saved unless a check failed."""
     file = cache.folder() / "canary" / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or damaged
         return [Finding(*fields) for fields in json.loads(file.read_text(encoding="utf-8"))]

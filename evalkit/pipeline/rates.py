@@ -142,7 +142,7 @@ def _clip_bytes(experiment: Experiment) -> int:
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """How long this takes."""
+    """The seconds that a call takes."""
     started = time.monotonic()
     work()
     return time.monotonic() - started

@@ -279,7 +279,7 @@ def summary(cost: Cost, rows: Sequence[Row], seconds: float) -> str:
 
 
 def _rows(examples: Sequence[Example], predicted: Predictions) -> list[Row]:
-    """A row per example, its video named within the folder that holds all of them, not by where that lies."""
+    """A row per example; videos are named relative to their common folder."""
     root = os.path.commonpath([example.video.absolute().parent for example in examples])
     rows = []
     for example, video in zip(examples, relative_names(examples), strict=True):
@@ -305,7 +305,7 @@ def _rows(examples: Sequence[Example], predicted: Predictions) -> list[Row]:
 
 
 def _is_nan(prediction: Prediction) -> bool:
-    """Whether a number of the prediction is no number, so that the rest of it is chance; details may be infinite."""
+    """Whether a prediction contains NaN, which makes it meaningless; details may be infinite."""
     return _has(prediction.value, lambda number: not math.isfinite(number)) or _has(prediction.detail, math.isnan)
 
 
@@ -320,7 +320,7 @@ def _has(value: Any, wrong: Callable[[float], bool]) -> bool:
 
 
 def _submit(task: Task, predicted: Predictions, folder: Path) -> None:
-    """Writes the official submission files; where that fails the run is kept and the reason told."""
+    """Writes the official submission files; if that fails, the run is kept and the reason is logged."""
     if task.submission is None:
         return
     answers = {e.id: predicted.scored[e.id].value if e.id in predicted.scored else None for e in task.test}

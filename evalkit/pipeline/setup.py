@@ -115,13 +115,13 @@ class Experiment:
         return self.fitted_from is not None and self.adapter.trains_encoder and not self.adapter.saves_encoder
 
     def use(self, adapter: Adapter, settings: dict[str, Any]) -> None:
-        """Puts another adapter, and the features that it reads, in place of the present one."""
+        """Replaces the adapter, and the features that it reads."""
         self.adapter, self.settings = adapter, settings
         self.reader = self.reader.reads(adapter.feature_spec)
 
 
 def load_runner(config: Config, ranks: Ranks = ALONE) -> EncoderRunner:
-    """The encoder that the words ask for, on this process's device, ready for clips."""
+    """Loads the encoder that the options name on this process's device."""
     options = config.options
     torch.manual_seed(options.seed)
     device = find_device(options.device, ranks)
@@ -141,7 +141,7 @@ def load_runner(config: Config, ranks: Ranks = ALONE) -> EncoderRunner:
 
 
 def _tell_assumed(ckpt: str, clip: Clip) -> None:
-    """Says which mean and std an encoder of transformers is fed by where no file of its preprocessor states them."""
+    """Warns that mean and std of a transformers encoder are assumed, if no preprocessor file states them."""
     folder = encoders.folder_of(ckpt)
     if not folder or not (folder / "config.json").is_file() or huggingface.preprocessor(folder):
         return
@@ -152,7 +152,7 @@ def _tell_assumed(ckpt: str, clip: Clip) -> None:
 
 
 def make_extractor(config: Config, views: Views, runner: EncoderRunner, ranks: Ranks = ALONE) -> FeatureExtractor:
-    """How the task's clips are read for this encoder, the user's `clip.*` words in place of either's."""
+    """The clip reader for this task and encoder; the user's `clip.*` options override both."""
     options = config.options
     views = resolve_views(views, runner.module.clip, config.clip)
     workers = options.workers or max(1, cores() // ranks.local_size)
@@ -161,7 +161,7 @@ def make_extractor(config: Config, views: Views, runner: EncoderRunner, ranks: R
 
 
 def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
-    """Task, encoder and adapter from their names, the adapter's trained weights in place where there are any.
+    """Builds task, encoder and adapter from their names, and loads the adapter's trained weights, if any.
 
     Args:
         config: of the run.
@@ -242,14 +242,14 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
 
 
 def _scored_by(task: Task, score: Score) -> Task:
-    """The task with another score, which reads no targets: those that are not public stand as empty texts."""
+    """The task with another score, which uses no targets; targets that are not public become empty texts."""
     test = [replace(example, target="") if example.target is None else example for example in task.test]
     plain_task = replace(task, test=test, score=score, quick_score=None, submission=None)
     return replace(plain_task, chance=1.0, controls=(), published={})  # the rank of vectors that are all alike
 
 
 def _without_videos(task: Task) -> Task:
-    """The task of features that are there: no video is made, and training views are those of the test."""
+    """The task for precomputed features: no videos are generated, and training uses the test views."""
     if task.augment:
         logger.info("features of augmented views are in no file: the adapter is fitted on the views of the test")
     return replace(task, prepare_videos=None, augment=None)
@@ -292,7 +292,7 @@ def stored_reader(
 
 
 def adapter_builder(name: str, encoder: Encoder, task: Task) -> Callable[[Sequence[Mapping[str, Any]]], Adapter]:
-    """Makes an untrained adapter for grid points of one pass, from the random state of now each time."""
+    """Returns a function that builds an untrained adapter for grid points, always from the current random state."""
     make, kind = plugins.factory("adapter", name), settings_class(name)
     random_state = torch.get_rng_state()
 
@@ -352,7 +352,7 @@ def _trained_adapter(config: Config, names: Sequence[str]) -> Path | None:
 
 
 def find_device(word: str, ranks: Ranks) -> torch.device:
-    """The device that `device=` asks for, of this process; raises UserError where there is none."""
+    """The device of this process that `device=` selects; raises UserError if there is none."""
     word = ("cuda" if torch.cuda.is_available() else "cpu") if word == "auto" else word
     if word == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch sees no GPU here; use device=cpu or auto")

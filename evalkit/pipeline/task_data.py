@@ -1,4 +1,4 @@
-"""The task of a run: made from its words, and checked to be one that can be run; and where its data lie."""
+"""Builds the task of a run from its options, checks it, and locates its data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("evalkit")
 
 
 def load_task(config: Config) -> Task:
-    """The task that the words ask for.
+    """Builds the task that the options name.
 
     Raises:
         UserError: its data are not there or not as they should be, or its own code fails.
@@ -35,7 +35,7 @@ def load_task(config: Config) -> Task:
         with places.searched(named), phase(f"read the data of {plugins.display_name(options.task)}"):
             task = plugins.factory("task", options.task)(**settings, **mini)
     except FileNotFoundError as error:
-        raise UserError(f"task {options.task}: no file {error.filename}; data.root= says where its data lie") from error
+        raise UserError(f"task {options.task}: no file {error.filename}; set data.root= to its folder") from error
     except UserError as error:
         if "root" not in config.data and str(error).startswith("data.root="):  # which nobody has said
             tried = " (or mini=true, which films its own)" if "mini" in parameters(options.task) else ""
@@ -58,7 +58,7 @@ def load_task(config: Config) -> Task:
 
 
 def parameters(task: str) -> Mapping[str, inspect.Parameter]:
-    """What a task's function takes."""
+    """The parameters of a task's function."""
     return inspect.signature(plugins.factory("task", task)).parameters
 
 
@@ -74,7 +74,7 @@ def _videos(config: Config) -> tuple[str | None, tuple[Path, ...]]:
 
 
 def video_places(config: Config) -> tuple[Path, ...]:
-    """Where the task's videos lie: what `data.videos` names, else its root; none for a miniature."""
+    """Where the task's videos are: `data.videos`, or else its root; nowhere for a miniature."""
     _, named = _videos(config)
     root = data_root(config)
     return named or ((root,) if root else ())
@@ -100,7 +100,7 @@ def check_task(task: Task, name: str) -> None:
         for example in examples:
             for value in (example.id, example.text, example.kind, *example.choices):
                 if not isinstance(value, str):
-                    raise UserError(f"task {name}: {value!r:.60} of example {example.id!r:.60} in {split} is no text")
+                    raise UserError(f"task {name}: {value!r:.60} of example {example.id!r:.60} in {split} is not text")
                 if not _is_unicode(value):
                     raise UserError(
                         f"task {name}: {value!a:.60} of example {example.id!a:.60} in {split} holds half of a "
@@ -115,7 +115,7 @@ def check_task(task: Task, name: str) -> None:
         if len(ids) != len(examples):
             seen: set[str] = set()
             twice = next(e.id for e in examples if e.id in seen or seen.add(e.id))  # type: ignore[func-returns-value]
-            raise UserError(f"task {name}: example id {twice!r} stands more than once in {split}")
+            raise UserError(f"task {name}: example id {twice!r} appears more than once in {split}")
         for example in examples:
             if not names_file(str(example.video)):
                 file = f"{str(example.video)!a:.200}"
@@ -135,11 +135,11 @@ def check_task(task: Task, name: str) -> None:
         known = [e.target for e in (*task.train, *task.val, *task.test) if e.target is not None]
         numbers = [n for t in known for n in (t if isinstance(t, tuple | list) else (t,))]
         if wrong := [n for n in numbers if isinstance(n, int | float) and not _is_index(n, len(task.classes))]:
-            raise UserError(f"task {name}: target {wrong[0]} is no index of its {len(task.classes)} classes")
+            raise UserError(f"task {name}: target {wrong[0]} is not an index of its {len(task.classes)} classes")
     for example in (*task.train, *task.val, *task.test):
         if example.choices and isinstance(example.target, int) and not _is_index(example.target, len(example.choices)):
             raise UserError(
-                f"task {name}: target {example.target} of example {example.id!r} is no index of its "
+                f"task {name}: target {example.target} of example {example.id!r} is not an index of its "
                 f"{len(example.choices)} choices"
             )
     if targets:

@@ -1,4 +1,4 @@
-"""`evalkit run ckpt=none`: a language model alone answers a task's questions; there is no encoder, no video is opened.
+"""`evalkit run ckpt=none`: a language model answers a task's questions without an encoder or videos.
 
 It is the blind baseline: what the questions and options give away, which every encoder's score stands beside.
 """
@@ -51,7 +51,7 @@ IDLE_OPTIONS = ("adapter_from", "devices", "nodes", "workers", "precision", "com
 
 
 class NoEncoder(nn.Module):
-    """What an adapter is given in place of an encoder: its tokens have no width, and it is never called."""
+    """Replaces the encoder for an adapter: its tokens have width 0, and it is never called."""
 
     clip = Clip()
     dim = 0
@@ -169,7 +169,7 @@ def _refuse_idle(config: Config, adapter: str) -> None:
 
 
 def _predict(task: Task, adapter: Adapter, size: int, journal: Journal) -> Predictions:
-    """Predictions of all test examples, so many at a time; those of a run that was cut short are in the journal."""
+    """Predictions for all test examples, in batches; those of an interrupted run are read from its journal."""
     predicted = Predictions({"": {}}, {}, {}, journal)
     predicted.tell_known(len(task.test))
 
@@ -191,7 +191,7 @@ def _predict(task: Task, adapter: Adapter, size: int, journal: Journal) -> Predi
 def _journal(
     config: Config, task: Task, name: str, adapter_name: str, settings: Mapping[str, Any], adapter: Adapter, batch: int
 ) -> Journal:
-    """The journal that is named by all that decides what this run predicts; none with cache=off."""
+    """The journal, named by everything that affects the predictions; None with cache=off."""
     if config.options.cache == "off":
         return Journal("")
     identity = {

@@ -81,7 +81,7 @@ class GlobalDecoder(nn.Module):
 def sinusoids(grid: Grid, width: int) -> Tensor:
     """Fixed positions (N, width) of a grid's tokens, row by row: sines and cosines of step, row and column.
 
-    A third of the width each; where it is no multiple of six, the last values are zero.
+    A third of the width each; where it is not a multiple of six, the last values are zero.
     """
     rates = 10000.0 ** -(torch.arange(width // 6) / max(1, width // 6))
     positions = torch.zeros(*grid, width)

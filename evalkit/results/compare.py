@@ -1,4 +1,4 @@
-"""Which of several runs of one task is better, and how sure that is: differences on the same samples, clustered.
+"""Compares two runs of one task on the same samples: differences with intervals and p-values, clustered by video.
 
 A difference's interval is a paired bootstrap of the videos: both runs are scored on the same draw. Its p-value is that
 of an exchange test: if the runs were equally good, either could have given any video's answers, so that the two are
@@ -29,7 +29,7 @@ SHOWN = 10  # changed samples, of each kind
 
 
 class Difference(NamedTuple):
-    """How far b is above a by one metric, in its own unit; NaN stands for what is unknown.
+    """The difference b - a of one metric, in its own unit; NaN if unknown.
 
     Attributes:
         low: of the 95 % interval.

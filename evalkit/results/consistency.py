@@ -201,7 +201,7 @@ def read_config(text: str) -> tuple[str, dict[str, Any]]:
     values: dict[str, Any] = {}
     for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
         if not isinstance(key, yaml.ScalarNode):
-            raise ValueError("a key is no text")
+            raise ValueError("a key is not text")
         if key.value in values:
             raise ValueError(f"{key.value} is given twice")
         values[key.value] = _plain(value)

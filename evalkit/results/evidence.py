@@ -1,4 +1,4 @@
-"""What a run keeps beside its predictions so that more of its record can be derived again: evidence.jsonl.
+"""evidence.jsonl: data that a run saves with its predictions so that more of its record can be verified.
 
 A line per test example, in order: its id, a hash of what was expected of the run there (task, data and the example's
 own video, kind and target), why it failed if it did, and what each control predicted. Then a line per val example: its

@@ -1,4 +1,4 @@
-"""What was predicted for each test example: the lines of predictions.jsonl."""
+"""The predictions for each test example: the lines of predictions.jsonl."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Row:
 
     Attributes:
         id: unique in the run.
-        video: what the intervals are clustered by; the same text for all examples of one video.
+        video: the name of the video, by which intervals are clustered.
         kind: scores are also given per kind; empty means none.
-        target: what is right; None where the answer is not public.
-        prediction: what the task's score function takes; None means failed, or not predicted.
-        failure: one line on why there is no prediction; None where there is one.
+        target: the right answer; None if it is not public.
+        prediction: the value that the task's score function takes; None if it failed or was not predicted.
+        failure: the reason for a missing prediction, in one line; None if there is a prediction.
         decoder: what decoded the video, where it was not the default.
         detail: anything worth keeping, such as the log-likelihood of each option.
 
@@ -79,7 +79,7 @@ _SHAPES: set[tuple[str | type, ...]] = set()
 
 
 def tally(rows: Sequence[Row]) -> dict[str, Any]:
-    """What result.json's `data` says of the rows: n_expected, n_scored, n_failed and failures [{id, reason}].
+    """The counts in result.json's `data`: n_expected, n_scored, n_failed and failures [{id, reason}].
 
     An example without a public answer counts as scored when it has a prediction; `n` of a score counts labeled ones.
     """

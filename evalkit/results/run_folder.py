@@ -40,7 +40,7 @@ def run_id(config_yaml: str, started: datetime) -> str:
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """Hash of what is asked and where: ids, files' names, spans, boxes, texts, options, targets; not of the pixels."""
+    """Hash of the examples: ids, file names, spans, boxes, texts, options and targets, but not the pixels."""
     digest = hashlib.sha256()
     for e in examples:
         # What has no box has the hash that it had before there were boxes.

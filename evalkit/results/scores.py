@@ -102,7 +102,7 @@ def scores(score: Score, rows: Sequence[Row], seed: int, measured: Measured | No
 
 
 def measure(score: Score, rows: Sequence[Row]) -> Measured:
-    """What the labeled rows score by each metric, failed ones wrong; nothing where no row has a target.
+    """The value of each metric on the labeled rows, with failed ones wrong; empty if no row has a target.
 
     Raises:
         UserError: as `scores`.
@@ -121,7 +121,7 @@ def _measure(
     must_be: float,
     where: npt.NDArray[np.bool_],
 ) -> Measured:
-    """What the score function returns, checked; values of examples are `must_be` at `where`."""
+    """The checked return value of the score function; per-example values must be `must_be` at `where`."""
     returned = score(predictions, targets)
     name = f"score function {getattr(score, '__module__', '?')}:{getattr(score, '__qualname__', score)}"
     if not isinstance(returned, Mapping) or not returned:
@@ -188,17 +188,17 @@ def rounded(number: float) -> float | None:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether less is more: of ranks, the repetition R@4, shares of errors, and distances of views."""
+    """Whether a lower value is better: ranks, the repetition R@4, error shares, and distances between views."""
     return is_rank(metric) or metric in ("R@4", "alignment", "uniformity") or metric.endswith("_error")
 
 
 def is_rank(metric: str) -> bool:
-    """Whether a metric is a place, of which the lower is better; all others are rates in percent."""
+    """Whether a metric is a rank, which is not a rate in percent."""
     return metric.endswith("_rank")
 
 
 class Unverified(UserError):
-    """The score function is in a task's file that the user did not name, so that it is not run."""
+    """The score function is in a task file that the user did not name, so it is not run."""
 
 
 def task_files(words: Sequence[str]) -> tuple[list[str], list[Path]]:
@@ -251,7 +251,7 @@ def reference(function: Callable[..., Any], kind: Literal["score", "any"] = "sco
 
 
 def present(reference: str) -> str:
-    """The name that results give a score function today, from the one that a result has, be it old or new."""
+    """The current name of a score function, given its name in an old or new result."""
     where, _, name = reference.rpartition(":")
     if _FORMER_MODULES.fullmatch(where):
         where = metrics.__name__
@@ -294,7 +294,7 @@ def resolve(reference: str, files: Sequence[Path] = (), kind: Literal["score", "
     if not isinstance(function, FunctionType) or not (exported or function.__module__ == module.__name__):
         raise UserError(f"score function {reference!r}: {where} defines no function {name!r}")
     if kind == "score" and where.partition(".")[0] == "evalkit" and not _scores(function):
-        raise UserError(f"score function {reference!r}: it is no function of (predictions, targets)")
+        raise UserError(f"score function {reference!r}: it is not a function of (predictions, targets)")
     return function
 
 

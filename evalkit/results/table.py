@@ -208,7 +208,7 @@ def collapsed(rows: Sequence[Row], names: Sequence[str] = (), fitted: bool = Tru
     """A line where one answer is given for most examples, and far more often than it is right; else empty.
 
     Args:
-        rows: of the test examples; those whose target is no number, or that have no answer, do not count.
+        rows: of the test examples; those whose target is not a number, or that have no answer, do not count.
         names: of the classes that the numbers stand for.
         fitted: by this run, so that more training may help.
     """
@@ -231,7 +231,7 @@ def collapsed(rows: Sequence[Row], names: Sequence[str] = (), fitted: bool = Tru
 
 
 def tied(selection: Mapping[str, Any] | None) -> str:
-    """A line where several grid points are equally good on val, so that the first of them was taken; else empty."""
+    """A note that several grid points tie on val, so the first of them was taken; else empty."""
     if not selection or selection.get("val_score") is None:
         return ""
     points, best = selection.get("grid_val_scores") or (), selection["val_score"]

@@ -1,4 +1,4 @@
-"""Whether a result is what it says: schema, hashes, counts, and its scores computed again."""
+"""Validates results: schema, hashes, counts, and recomputed scores."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def rescore(run: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def validate(path: Path, files: Sequence[Path] = ()) -> list[str]:
-    """What is wrong with a run, or with every run under a folder: one line each, empty when all is well.
+    """The problems of a run, or of every run in a folder, one line each; empty if there are none.
 
     Checks result.json against the schema, the hashes, the counts and ids of predictions.jsonl, that config.yaml, the
     command, the times and the choice of a grid point agree with it, and that scores, controls and the score on val are
@@ -91,7 +91,7 @@ class Checked(NamedTuple):
 
 
 def check(run: Path, files: Sequence[Path] = ()) -> Checked:
-    """One run, its folder or its result.json, and what is wrong with it: see `validate`."""
+    """Checks one run, given its folder or its result.json; see `validate`."""
     run = folder_of(run)
     try:
         record = load(run)

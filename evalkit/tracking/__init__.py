@@ -1,1 +1,1 @@
-"""Trackers of experiments beside the record: csv, TensorBoard, Weights & Biases, MLflow, Trackio."""
+"""Experiment trackers: csv, TensorBoard, Weights & Biases, MLflow, Trackio."""

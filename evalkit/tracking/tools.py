@@ -25,7 +25,7 @@ LONGEST_TEXT = 1_000_000  # characters of a file that TensorBoard shows as text
 
 @dataclass(frozen=True)
 class Start:
-    """What a tracker is told of a run at its start.
+    """The data that a tracker gets at the start of a run.
 
     Attributes:
         name: encoder and task.
@@ -141,7 +141,7 @@ def open_wandb(start: Start) -> Tracker:
 
 
 def open_mlflow(start: Start) -> Tracker:
-    """A run of MLflow: where MLFLOW_TRACKING_URI says, else in mlflow/mlflow.db with its artifacts beside it."""
+    """A run of MLflow: at MLFLOW_TRACKING_URI, or in mlflow/mlflow.db with artifacts beside it."""
     import filelock
     import mlflow
 

@@ -1,4 +1,4 @@
-"""What a run tells the trackers of `log=`: its configuration, curves while they come, and in the end all that it found.
+"""Logs a run to the trackers of `log=`: its configuration, its training curves, and finally its results.
 
 A tracker is beside the record, never in its way: one that fails is left out from then on with a warning, and the run
 goes on. Nothing of them is imported where `log=` is not given.
@@ -89,7 +89,7 @@ class Trackers:
     def end(self, values: Mapping[str, Any], files: Sequence[Path]) -> None:
         """Hands over what came of the run: its numbers, as of the last step, and files that are kept beside them.
 
-        What is no finite number is left out.
+        What is not a finite number is left out.
         """
         finite = _finite(values)
         self._each(lambda tracker: tracker.end(finite, files, self.step))
@@ -144,10 +144,7 @@ def check(options: Options) -> None:
         )
     for name in able:
         if name != "wandb" and not any(os.environ.get(variable) for variable in ADDRESSES[name]):
-            raise UserError(
-                f"log.online=true: {name} is told by {' or '.join(ADDRESSES[name])} where to send its log, and that is "
-                "not set"
-            )
+            raise UserError(f"log.online=true: {name} needs an address; set {' or '.join(ADDRESSES[name])}")
 
 
 def _is_installed(module: str) -> bool:

@@ -34,7 +34,7 @@ class AugmentedView(NamedTuple):
         return replace(views, clips=views.clips if self.augment.all_clips else 1, crops=1)
 
     def of(self, video: Path, span: tuple[float, float] | None) -> str:
-        """The view as text for its feature key: names what is drawn, and the bounds; the video's folder is left out."""
+        """The view as text for its feature key: the random draws and their bounds, without the video's folder."""
         return f"{self._name(video, span)}, {self.augment}"
 
     def stream(

@@ -21,7 +21,7 @@ AV1_SEQUENCE, AV1_FRAMES = 1, (3, 6)
 
 
 class Bitstream:
-    """Reads packets of one video stream; made once per stream, since PyAV copies what is asked of a stream."""
+    """Parses packets of one video stream; created once per stream, because PyAV copies a stream's properties."""
 
     def __init__(self, stream: VideoStream) -> None:
         context = stream.codec_context
@@ -125,7 +125,7 @@ class Bitstream:
         return b""
 
     def leads_nowhere(self, packet: bytes) -> bool:
-        """Whether no other frame refers to this packet's one, so that it may be skipped; False for other than H.264."""
+        """Whether no other frame refers to this packet's frame, so it may be skipped; False unless H.264."""
         if self.codec != "h264":
             return False
         heads = [packet[at] for at, _ in self._units(packet)]

@@ -58,7 +58,7 @@ def _decoded(pixels: NDArray[np.uint8], *rest: Any) -> Decoded:
 
 @dataclass(frozen=True)
 class Failure:
-    """A sample without clips, and the reason in one line."""
+    """A sample that could not be decoded, and the reason in one line."""
 
     reason: str
 
@@ -97,7 +97,7 @@ def read_clip(
     clip: Clip = _PLAIN,
     windows: tuple[Span, ...] = (),
 ) -> Decoded | Failure:
-    """The clips of one sample, decoded in this process; a `Failure` for whatever is wrong with file or span.
+    """The clips of one sample, decoded in this process; a `Failure` if anything is wrong with the file or span.
 
     Args:
         video: path of the file.

@@ -229,7 +229,7 @@ class Video:
 
     @functools.cached_property
     def _damage(self) -> str:
-        """The frames that do not decode, in one line; decodes the whole file to tell."""
+        """Describes the frames that do not decode, in one line, by decoding the whole file."""
         count = len(self._line.pts)
         good = {index for index, _ in self._from_start(range(count))}
         tally = f"({len(good)} of {count} decoded)"
@@ -334,7 +334,7 @@ def _seek(container: InputContainer, stream: VideoStream, cut: int, dts: int) ->
 
 
 def _frames(stream: VideoStream, packets: Iterable[Packet[Any]], cuts: Mapping[int, int]) -> Iterator[VideoFrame]:
-    """Decoded frames; after damage, none until the next cut, since they would depend on what is missing."""
+    """Decoded frames; after damage, none until the next clean cut, because they would depend on missing frames."""
     resume = False  # at the next cut
     try:
         for packet in packets:

@@ -1,4 +1,4 @@
-"""Where the bytes of a video lie, by its path, and how they are read there; nothing is extracted or downloaded whole.
+"""Locates and reads the bytes of a video by its path, without extracting archives or downloading whole files.
 
     videos/a.mp4                    a file
     shards/000.tar/run/a.mp4        a member of a tar
@@ -120,7 +120,7 @@ class Media:
 
 
 def locate(path: Path) -> Media:
-    """Where the bytes of a video lie.
+    """Locates the bytes of a video.
 
     Raises:
         FileNotFoundError: nowhere: there is no such file, member, row or object.
@@ -145,7 +145,7 @@ def locate(path: Path) -> Media:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a video's file, member, row or object; also where it then cannot be read."""
+    """Whether a video's file, archive member, parquet row or object exists, readable or not."""
     try:
         locate(path)
     except FileNotFoundError:
@@ -182,7 +182,7 @@ def open_container(path: Path) -> InputContainer:
 
 
 def url_of(path: Path) -> str | None:
-    """The URL that a path stands for, or None: `/s3:/bucket/a.mp4` is s3://bucket/a.mp4, also below a folder."""
+    """The URL that a path represents, or None: `/s3:/bucket/a.mp4` is s3://bucket/a.mp4, also below a folder."""
     text = str(path)
     for match in _URL.finditer(text):
         if not os.path.lexists(text[: match.end(1) + 1]):  # a folder may be called so
@@ -191,13 +191,13 @@ def url_of(path: Path) -> str | None:
 
 
 def path_of(url: str) -> Path:
-    """The path that stands for a URL; `url_of` gives it back."""
+    """The path that represents a URL; the inverse of `url_of`."""
     scheme, _, rest = url.partition("://")
     return Path(f"/{scheme.lower()}:/{rest}")
 
 
 def shown(path: Path) -> str:
-    """A video's path for people: of a URL, what is after its `?` left out, which may be a secret."""
+    """A video's path for messages; a URL without its query string, which may contain a secret."""
     url = url_of(path)
     return url.partition("?")[0] if url else str(path)
 
@@ -218,13 +218,13 @@ def container_of(path: Path) -> tuple[Path, str] | None:
 
 
 def unpacked(path: Path) -> Path:
-    """The path that a video would have if its container were unpacked where it lies: `000.tar/a.mp4` is `a.mp4`."""
+    """The path that a video would have if its container were unpacked: `000.tar/a.mp4` is `a.mp4`."""
     parts = container_of(path)
     return parts[0].parent / parts[1] if parts else path
 
 
 def members(container: Path) -> tuple[list[str], str]:
-    """The names of all videos and other files in a container, in its order; and what is wrong with it, or "".
+    """The names of all files in a container, in order; and a description of damage, or "".
 
     Raises:
         OSError: it cannot be read at all.

@@ -1,4 +1,4 @@
-"""Where a data set's videos lie, as the user's `data.videos=` says: folders, tars, parquet files, URLs.
+"""The locations in `data.videos=`: folders, tars, parquet files, URLs.
 
 Only these words may name a URL. A task does not see them: `evalkit.datasets.videos` looks there while the task is made.
 """
@@ -36,7 +36,7 @@ def named() -> tuple[Path, ...]:
 
 
 def listings() -> dict[Any, Any]:
-    """What was found in these places so far, so that they are listed once."""
+    """The listings of these locations so far, so that each is listed once."""
     return _search.get()[1]
 
 
@@ -80,7 +80,7 @@ def read_places(word: str) -> tuple[Path, ...]:
             found += [Path(path) for path in paths if os.path.isdir(path) or media.is_container(Path(path))]
             if paths and not found:
                 raise UserError(
-                    f"data.videos={word}: {paths[0]} is no folder, .tar or .parquet" + how_to_unpack(Path(paths[0]))
+                    f"data.videos={word}: {paths[0]} is not a folder, .tar or .parquet" + how_to_unpack(Path(paths[0]))
                 )
             if not paths and "*" not in word:
                 raise UserError(f"data.videos={word}: there is no {text}")
@@ -134,7 +134,7 @@ def expected(name: str, places: tuple[Path, ...]) -> Path:
 
 
 def _without_braces(word: str) -> list[str]:
-    """The words that `{a,b}` and `{000..012}` stand for, as in a shell."""
+    """Expands `{a,b}` and `{000..012}` as a shell does."""
     match = _BRACES.search(word)
     if not match:
         return [word]

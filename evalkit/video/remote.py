@@ -56,7 +56,7 @@ def check(url: str) -> None:
 
 
 def is_below(url: str, places: tuple[str, ...]) -> bool:
-    """Whether a URL lies under one of some others, `..` counted out in any spelling."""
+    """Whether a URL is below one of several others, after resolving `..` in any spelling."""
     if ".." in unquote(url).replace("\\", "/").split("/"):
         return False
     return any(url == place or url.startswith(place.rstrip("/") + "/") for place in places)
@@ -80,7 +80,7 @@ def info(url: str) -> tuple[int, str]:
 
 
 def list_files(url: str) -> list[str]:
-    """The URLs of all files below one; empty where there is no listing, as on most web servers.
+    """The URLs of all files below a URL; empty if the server cannot list files, as most web servers.
 
     Raises:
         OSError: the server does not answer.
@@ -96,7 +96,7 @@ def list_files(url: str) -> list[str]:
 
 
 def expand(url: str) -> list[str]:
-    """The URLs that a pattern with `*` stands for."""
+    """The URLs that match a pattern with `*`."""
     system = _filesystem(url)
     found = _patiently(url, lambda: system.glob(_inner(url)))
     return sorted(str(system.unstrip_protocol(name)) for name in found)
@@ -161,7 +161,7 @@ class Blocks:
 
 @functools.lru_cache(maxsize=2)
 def open_url(url: str, size: int, version: str) -> Blocks:
-    """The file at a URL; the last ones stay open, so that what is read again of them is not fetched again."""
+    """Opens the file at a URL; recent files stay open so that their blocks are not fetched again."""
     return Blocks(url, size)
 
 

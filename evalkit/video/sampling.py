@@ -93,7 +93,7 @@ def frame_indices(
 
 
 def windows(span: tuple[float, float], length: float, stride: float) -> list[tuple[float, float]]:
-    """Start and end in seconds of each window of a span: as many as lie wholly within it, or the span if none does.
+    """Start and end in seconds of each window that fits completely into a span; the span itself if none does.
 
     Args:
         span: start and end in seconds.
@@ -123,7 +123,7 @@ def _around(times: NDArray[np.float64], duration: float, moment: float, frames: 
 
 
 def _clamped(duration: float, span: tuple[float, float] | None, window: bool) -> tuple[float, float]:
-    """Start and end in seconds of the span, ended with the video; raises ValueError if it lies outside."""
+    """Start and end of the span in seconds, clipped to the video; raises ValueError if it is outside."""
     start, end = (0.0, duration) if span is None else span
     where = f"span {start:g} .. {end:g} s"
     if not 0 <= start < end:

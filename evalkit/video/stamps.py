@@ -8,9 +8,6 @@ from collections import deque
 # A frame is shown after at most so many that are stored after it (H.264, HEVC).
 REORDERED = 16
 
-# Presentation and decoding tick of each packet, and whether decoding starts there, in the order of storage.
-Stored = list[tuple[int | None, int | None, bool]]
-
 
 class StampRestarts:
     """Where time stamps start anew, as where one file was appended to another; packets come one at a time.
@@ -49,16 +46,8 @@ class StampRestarts:
         self.count += 1
 
 
-def stamp_restarts(stored: Stored, longest_pause: float) -> list[int]:
-    """The numbers of `StampRestarts` for packets that are at hand."""
-    restarts = StampRestarts(longest_pause)
-    for packet in stored:
-        restarts.add(*packet)
-    return restarts.numbers
-
-
 def one_after_another(decoded: list[tuple[int, int | None]], restarts: list[int], usual: int) -> list[int]:
-    """Ticks at which decoded frames start, ascending; empty if their stamps do not tell.
+    """Ticks at which decoded frames start, ascending; empty if their time stamps do not determine them.
 
     Args:
         decoded: number of its packet, and presentation tick, of each frame, in the order of decoding.

@@ -63,7 +63,7 @@ class Index:
 
         Raises:
             FileNotFoundError: there is no such member.
-            OSError: it is no file with content of its own in the tar.
+            OSError: it is not a file with content of its own in the tar.
         """
         wanted = os.fsencode(name)
         digest = np.uint64(_hash(wanted))
@@ -85,7 +85,7 @@ class Index:
 
 
 def load(place: str, version: str, opened: Callable[[], Any]) -> Index:
-    """The index of a tar, from the cache folder; made and kept there where it is missing.
+    """The index of a tar, from the cache folder, where it is created if missing.
 
     Args:
         place: path or URL of the tar.
@@ -167,7 +167,7 @@ def _safe(name: bytes) -> bytes | None:
 
 
 def _members(read_at: Callable[[int, int], bytes], size: int) -> Any:
-    """Name, offset and size of each member that is no folder; `LINK`, `SPARSE` or `PAST_END` in place of some sizes.
+    """Name, offset and size of each member that is not a folder; the size may be `LINK`, `SPARSE` or `PAST_END`.
 
     Raises:
         ValueError: what follows is no header of a tar; of those before all were given.

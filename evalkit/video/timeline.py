@@ -154,14 +154,14 @@ class Packets:
 
     @cached_property
     def counted(self) -> bool:
-        """Whether the packets do not tell when frames are shown: times are missing, repeated, or those of storage."""
+        """Whether the packets have no usable presentation times: they are missing, repeated, or in storage order."""
         # AVI stores no presentation times; those that FFmpeg gives are the order of storage.
         stamps = {pts for pts, _ in self.frames if pts is not None}
         return self.format_name == "avi" or self.unclear or len(stamps) < len(self.frames)
 
     @cached_property
     def starts(self) -> list[int]:
-        """Ticks at which frames start, ascending; 0, 1, 2, ... if the packets do not tell."""
+        """Ticks at which frames start, ascending; 0, 1, 2, ... if the packets have no usable times."""
         if self.counted:
             return list(range(len(self.frames)))
         return sorted(pts for pts, _ in self.frames if pts is not None)
@@ -288,7 +288,7 @@ def from_packets(packets: Packets) -> Timeline:
 
 
 def end_tick(packets: Packets) -> int:
-    """The tick at which the last shown frame ends; the number of frames if the packets do not tell."""
+    """The tick at which the last shown frame ends; the number of frames if the packets have no usable times."""
     if packets.counted:
         return len(packets.frames)
     _, duration = max((pts, duration) for pts, duration in packets.frames if pts is not None)
@@ -326,7 +326,7 @@ def clean_cuts(packets: Packets) -> dict[int, int]:
 
 
 def _recount(path: Path, line: Timeline) -> Timeline:
-    """The timeline of a stream whose packets do not tell when frames are shown, from decoding it once.
+    """The timeline of a stream without usable packet times, from decoding it once.
 
     Raises:
         DecodeError: decoding does not tell either.
@@ -357,5 +357,5 @@ def _recount(path: Path, line: Timeline) -> Timeline:
         in_order = pts == [stamp for _, stamp in decoded]
         return line._replace(pts=pts, end=pts[-1] + gap, counted=not in_order, promised=promised)
     if not rate or len(decoded) > len(line.pts) or (whole and len(decoded) < len(line.pts)):
-        raise DecodeError(f"no telling when its frames are shown ({len(decoded)} frames in {len(line.pts)} packets)")
+        raise DecodeError(f"cannot tell when its frames are shown ({len(decoded)} frames in {len(line.pts)} packets)")
     return line._replace(tick=1 / rate)

@@ -13,7 +13,7 @@ from evalkit.video.clips import Decoded, Failure, Read, Request, read_clip
 
 
 class ClipReader(Protocol):
-    """What gives the clips of requests: decoding processes, or files in which all is there already.
+    """A source of clips: decoding processes, or files with precomputed features.
 
     Attributes:
         stored: whether nothing is decoded or encoded.
@@ -25,10 +25,10 @@ class ClipReader(Protocol):
         """The clips of each request, in order."""
 
     def exists(self, video: Path) -> bool:
-        """Whether there is anything to read of a video."""
+        """Whether a video can be read."""
 
     def close(self) -> None:
-        """Ends what is running."""
+        """Ends all processes."""
 
 
 class DecodePool:

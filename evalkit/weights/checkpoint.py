@@ -117,7 +117,7 @@ def weight_sets(state: Any, part: str = "") -> dict[str, dict[str, Tensor]]:
 
 
 def choose_set(sets: Mapping[str, dict[str, Tensor]], path: Path) -> dict[str, Tensor]:
-    """The set of weights that is meant where nobody says which; the log says which were not taken.
+    """The default set of weights in a file; logs which sets are ignored.
 
     Raises:
         UserError: none goes before the others.
@@ -139,7 +139,7 @@ def _first_set(sets: Collection[str]) -> str:
 
 
 def shared_prefix(wanted: Collection[str], names: Collection[str]) -> str:
-    """What stands before the wanted names in most of the names; empty where they are not there, or as they are."""
+    """The common prefix of the wanted names in a file; empty if there is none or they are missing."""
     counts: dict[str, int] = {}
     for name in names:
         parts = name.split(".")
@@ -172,7 +172,7 @@ def read_pickle(path: Path, *, trust: bool = False) -> Any:
 
 
 def read_outline(path: Path, *, trust: bool = False) -> dict[str, Tensor]:
-    """Names and shapes of a file's weights, in the set that is taken first; their values stay on disk.
+    """Names and shapes of a file's default set of weights; values are not read.
 
     Empty where the file cannot be read: who reads it in earnest says why.
     """
@@ -256,7 +256,7 @@ def check_finite(weights: Mapping[str, Tensor], source: object) -> None:
 
 
 def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: object) -> None:
-    """Check that names and shapes of weights are those wanted, and that what is trained as floats is stored as floats.
+    """Check the names and shapes of weights, and that floating-point weights are stored as floats.
 
     Raises:
         UserError: names what is missing, unexpected, of another shape or no floats: the first ten and the count.
@@ -281,7 +281,7 @@ def check_names(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], sou
 
 
 def prefix_advice(missing: Collection[str], names: Collection[str], given: str = "", file: Path | None = None) -> str:
-    """Words on the prefix that names share before those that are missing; empty where there is none.
+    """Advice on a prefix shared by the names that are missing; empty if there is none.
 
     Args:
         missing: names of the model.
@@ -298,7 +298,7 @@ def prefix_advice(missing: Collection[str], names: Collection[str], given: str =
 
 
 def raise_problems(problems: Sequence[str], source: object, advice: str = "") -> None:
-    """Raise UserError listing ten problems, if any: the first of what is missing and of what is unexpected in turn.
+    """Raise UserError if there are problems, listing ten: missing and unexpected names in turn.
 
     Args:
         problems: one line each.
@@ -322,7 +322,7 @@ def raise_problems(problems: Sequence[str], source: object, advice: str = "") ->
 
 
 def refuse_oversized(make: Callable[[], Any], stored: int, source: object) -> None:
-    """Refuse a model that is far larger than its weights, before memory is taken for it.
+    """Refuse a model that is far larger than its weights file, before allocating memory.
 
     Args:
         make: makes the model.

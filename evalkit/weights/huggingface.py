@@ -164,7 +164,7 @@ def read_config(folder: Path, **changes: Any) -> Any:
 
 
 def refuse_huge(values: Mapping[str, Any], least: int = -(2**31)) -> None:
-    """Refuse a configuration with numbers that no model has, before anything is made of it.
+    """Refuse a configuration with implausibly large numbers, before building a model.
 
     Args:
         values: the configuration.
@@ -204,7 +204,7 @@ def refuse_code(values: Mapping[str, Any], folder: Path) -> None:
 
 @contextmanager
 def without_code() -> Iterator[None]:
-    """Keep what other packages read inside the block from running code that came with a model, whatever its files say.
+    """Context in which other packages cannot run code that comes with a model.
 
     open_clip hands transformers what a model's open_clip_config.json has as `tokenizer_kwargs`, which may say that its
     code is trusted; older versions of timm read pickles that run code.
@@ -376,7 +376,7 @@ def quietly() -> Iterator[None]:
 
 
 def preprocessor(folder: Path) -> dict[str, Any]:
-    """What the first preprocessor's file of a folder states, in transformers' own order; empty where there is none."""
+    """The contents of a folder's first preprocessor file, in transformers' order; empty if there is none."""
     for name in ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
             values = checkpoint.read_json(folder / name)

@@ -21,7 +21,7 @@ _NAMES = re.compile(r"(^|\.)(base_layer|lora_[AB]|lora_embedding_[AB]|lora_magni
 
 
 def refuse_folder(folder: Path, name: str) -> None:
-    """Refuse a folder that holds a PEFT adapter, alone or beside its base's weights.
+    """Refuse a folder with a PEFT adapter, with or without its base model's weights.
 
     Args:
         folder: local.
@@ -74,7 +74,7 @@ def refuse_names(names: Iterable[object], source: object) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none that can be read."""
+    """The object in a JSON file; empty if it cannot be read."""
     try:
         values = json.loads(bounded.read_bytes(file).decode())
     except (OSError, ValueError, RecursionError):

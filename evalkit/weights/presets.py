@@ -1,4 +1,4 @@
-"""Encoder presets in configs/: read without torch, so that listing them is fast."""
+"""Encoder presets in configs/, read without torch so that listing them is fast."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def presets() -> dict[str, Path]:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Read a preset's file: encoder, clip, settings, card, and tokenizer where there is one.
+    """Read a preset's file: encoder, clip, settings, card, and tokenizer, if any.
 
     Raises:
         UserError: it is no preset.

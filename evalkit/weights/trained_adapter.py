@@ -51,7 +51,7 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
     """
     settings = checkpoint.read_json(folder / "adapter.json").get("settings")
     if not isinstance(settings, dict):
-        raise UserError(f"{folder / 'adapter.json'} has no settings, so it is no adapter that evalkit wrote")
+        raise UserError(f"{folder / 'adapter.json'} has no settings, so it is not an adapter that evalkit wrote")
     return {FORMER_SETTINGS.get(str(name), str(name)): value for name, value in settings.items()}
 
 
@@ -67,7 +67,7 @@ def restore_adapter(
         advice: what to do where a frozen part is another.
 
     Raises:
-        UserError: the files are damaged, the shapes differ, a weight is no number, or a frozen part is not the one it
+        UserError: the files are damaged, the shapes differ, a weight is NaN, or a frozen part is not the one it
             was trained with.
     """
     record = checkpoint.read_json(folder / "adapter.json")

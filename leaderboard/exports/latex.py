@@ -1,4 +1,4 @@
-"""A paper's table, results.tex: encoders beside benchmarks and adaptations, by LaTeX's package booktabs.
+"""A LaTeX table of encoders by benchmarks and adaptations, results.tex, with booktabs.
 
 Scores are the board's headlines with their 95 % intervals; the best of a column is bold.
 """

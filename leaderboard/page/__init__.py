@@ -1,1 +1,1 @@
-"""The leaderboard as one html file: what is in it, what it looks like (page.html, page.css) and does (scripts/)."""
+"""The leaderboard as one html file: its data, its layout (page.html, page.css) and its behavior (scripts/)."""

@@ -1,4 +1,4 @@
-"""What a run keeps of each example beside its prediction, as the page draws it: likelihoods, neighbors, tokens.
+"""Details of each prediction that the web page draws: likelihoods, neighbors, tokens.
 
 `view_of` says which of its views a run has: `classes` (a class per example), `labels` (several), `options` (an answer
 among options), `retrieval`, `captions`, or none.
@@ -41,7 +41,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def view_of(record: Mapping[str, Any], rows: Rows, task: Task | None) -> str:
-    """Which view the predictions of a run have; empty where there is none for them."""
+    """The view for the predictions of a run; empty if there is none."""
     function = _function(record)
     if function in CAPTIONS or function in PRECISIONS:
         return "captions" if function in CAPTIONS else "labels"
@@ -62,7 +62,7 @@ def view_of(record: Mapping[str, Any], rows: Rows, task: Task | None) -> str:
 
 
 def details_of(view: str, record: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
-    """What a run's view draws beside predictions.
+    """The details that a run's view draws.
 
     Returns:
         Of `options`: `scores`, what each option scores, with `scores_are`, what that is, and `shares`, whether their
@@ -134,7 +134,7 @@ def _ranked(value: Any) -> bool:
 
 
 def _option_scores(row: Mapping[str, Any]) -> tuple[str, list[float | None]] | None:
-    """What an adapter kept of each option of a row, and under which name."""
+    """The score of each option of a row, and its kind."""
     for name in OPTION_SCORES:
         values = _listed(row, name, float | int | None)
         if len(values) > 1:

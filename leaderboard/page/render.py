@@ -141,7 +141,7 @@ def _newest_first(cell: Cell) -> list[Run]:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    """What tells the runs of one cell apart, and their scores."""
+    """The differences between the runs of a cell, and their scores."""
     record = run.result
     value = record["scores"][0]["value"] if record["scores"] else None
     place = {"seed": record["provenance"]["seed"], "fold": record["task"].get("fold")}

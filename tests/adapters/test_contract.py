@@ -230,7 +230,7 @@ def test_settings_that_are_no_dataclass_are_told(tmp_path: Path, monkeypatch: py
     source = BROKEN.format(method="predict(self, examples, features): return []")
     code = source.replace("@dataclass(frozen=True)\n", "")
     Path("plain.py").write_text(code.replace("'''No settings.'''", "width: int = 1"))
-    with pytest.raises(UserError, match=r"`Settings` is no dataclass.* put @dataclass\(frozen=True\) above it"):
+    with pytest.raises(UserError, match=r"`Settings` is not a dataclass.* put @dataclass\(frozen=True\) above it"):
         settings_class("./plain.py")
 
 
@@ -238,5 +238,5 @@ def test_settings_of_records_in_former_spelling_are_read(tmp_path: Path) -> None
     (tmp_path / "adapter.json").write_text('{"settings": {"standardise": false, "lambdas": 1}}')
     assert trained_adapter.adapter_settings(tmp_path) == {"standardize": False, "lambdas": 1}
     (tmp_path / "adapter.json").write_text("{}")
-    with pytest.raises(UserError, match=r"adapter\.json has no settings, so it is no adapter that evalkit wrote"):
+    with pytest.raises(UserError, match=r"adapter\.json has no settings, so it is not an adapter that evalkit wrote"):
         trained_adapter.adapter_settings(tmp_path)

@@ -1,7 +1,5 @@
 """An encoder is tuned and scored by one command; what was trained is saved small and comes back."""
 
-import contextlib
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,6 @@ from torch import Tensor
 
 from evalkit import encoders
 from evalkit.api import Adapter, Batch, Example, Task, Views
-from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.sources import sources
@@ -26,7 +23,7 @@ from evalkit.pipeline.training import examples
 from evalkit.results import run_folder, validate
 from evalkit.video.clips import Decoded, read_clip
 from evalkit.weights import checkpoint, trained_adapter
-from tests.given import make_adapter
+from tests.given import evalkit, make_adapter, mistake
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
@@ -67,20 +64,6 @@ def words(tmp_path_factory: pytest.TempPathFactory, films: Path, tiny: Path) -> 
     file = tmp_path_factory.mktemp("ways") / "ways.csv"
     file.write_text("\n".join(["path,label,split", *rows]))
     return ["task=folder", f"data.root={file}", f"ckpt={tiny}", "adapter=finetune", "workers=1"]
-
-
-def evalkit(command: str, *words: str) -> Path:
-    """Runs a command; the path that it prints last."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        assert main([command, *words]) == 0
-    return Path(printed.getvalue().splitlines()[-1])
-
-
-def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    capsys.readouterr()
-    assert main(words) == 2
-    return capsys.readouterr().err.splitlines()[-1].removeprefix("evalkit: ")
 
 
 def test_the_papers_protocol_tunes_with_its_augmentation_and_the_result_says_so(

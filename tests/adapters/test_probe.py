@@ -112,7 +112,7 @@ def test_a_probe_learns_which_of_several_classes_are_there() -> None:
     ("targets", "settings", "told"),
     [
         (((0,), 1), {}, "example '1' has the target 1, others have lists of class indices: wanted one kind"),
-        (((0,), (1, 3)), {}, "example '1': target 3 is no index of the task's 3 classes"),
+        (((0,), (1, 3)), {}, "example '1': target 3 is not an index of its 3 classes"),
         (((0,),), {"label_smoothing": 0.1}, "adapter.label_smoothing is of the softmax"),
     ],
 )

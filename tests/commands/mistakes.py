@@ -144,7 +144,7 @@ DATA = [
         "run task=folder ckpt=demo data.root=columns.csv", "no column 'path'; wanted path,label, found 'file,class"
     ),
     Mistake("run task=folder ckpt=demo data.root=empty.csv", "empty.csv is empty; wanted a table with the columns"),
-    Mistake("run task=folder ckpt=demo data.root=films/00.mp4", "it is no text: wanted a table as csv"),
+    Mistake("run task=folder ckpt=demo data.root=films/00.mp4", "it is not text: wanted a table as csv"),
     Mistake(
         "run task=folder ckpt=demo data.root=absent.csv",
         "data.videos=FOLDER says where they lie",
@@ -170,7 +170,7 @@ DATA = [
     Mistake(
         "run task=folder ckpt=weights.zip data.root=videos.csv", "unpack it first; wanted a folder, or .safetensors"
     ),
-    Mistake("run task=folder ckpt=notes.txt data.root=videos.csv", "notes.txt is no checkpoint by its ending"),
+    Mistake("run task=folder ckpt=notes.txt data.root=videos.csv", "notes.txt does not end as a checkpoint does"),
     Mistake("run task=folder ckpt=my_encoder.py data.root=videos.csv", "name its function, ckpt=my_encoder:FUNCTION"),
     Mistake("run task=folder ckpt=my_encoder:bulid data.root=videos.csv", "Did you mean 'build'?"),
     Mistake("run task=folder ckpt=MCG-NJU/videomae-base data.root=videos.csv", "HF_HUB_OFFLINE is set: unset it"),

@@ -1,8 +1,6 @@
 """`evalkit adapt` writes a folder that `ckpt=` and `adapter.from=` take, and nothing else changes."""
 
-import contextlib
 import hashlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.results import run_folder
 from evalkit.weights import checkpoint
+from tests.given import evalkit, mistake
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
@@ -49,20 +48,6 @@ def words(tmp_path_factory: pytest.TempPathFactory, films: Path) -> list[str]:
     file = tmp_path_factory.mktemp("task") / "my_task.py"
     file.write_text(TASK)
     return [f"task={file}", f"data.root={films}", "workers=1", "canary=false"]
-
-
-def evalkit(command: str, *words: str) -> Path:
-    """Runs a command; the path that it prints last."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        assert main([command, *words]) == 0
-    return Path(printed.getvalue().splitlines()[-1])
-
-
-def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    capsys.readouterr()
-    assert main(words) == 2
-    return capsys.readouterr().err.splitlines()[-1].removeprefix("evalkit: ")
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -248,7 +233,7 @@ def test_an_encoder_of_ones_own_cannot_be_tuned_into_a_checkpoint(
         f"from evalkit.encoders import load_encoder\n\ndef make():\n    return load_encoder({str(tiny)!r})\n"
     )
     told = mistake(capsys, "adapt", *words, "ckpt=my_tower:make", "adapter=contrastive", "out=out")
-    assert told.startswith("ckpt=my_tower:make is no checkpoint that evalkit wrote, so a trained copy of it cannot be")
+    assert told.startswith("ckpt=my_tower:make is not a checkpoint that evalkit wrote, so a trained copy cannot be")
     assert not (tmp_path / "out").exists()
 
 

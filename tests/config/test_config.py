@@ -304,12 +304,11 @@ def test_a_mistaken_word_is_told_in_one_line(words: list[str], told: str) -> Non
     [
         (
             [],
-            "run needs task=... "
-            "(the benchmark: a name that `evalkit list tasks` shows, or a file such as ./my_task.py)",
+            "run needs task=... (the benchmark: a name from `evalkit list tasks`, or a file such as ./my_task.py)",
         ),
         (
             ["task=./shapes.py"],
-            "run needs ckpt=... (the encoder: a name that `evalkit list encoders` shows, a folder or file, "
+            "run needs ckpt=... (the encoder: a name from `evalkit list encoders`, a folder or file, "
             "organization/model on the Hugging Face hub, random:NAME, or package.module:function)",
         ),
         (["tsak=./shapes.py"], "unknown key 'tsak'. Did you mean 'task'?"),
@@ -323,7 +322,7 @@ def test_a_missing_key_is_told_with_its_meaning(words: list[str], told: str) -> 
 
 
 def test_adapt_needs_a_folder_to_write_into() -> None:
-    told = "adapt needs out=... (folder that the result, or the trained adapter, is written into)"
+    told = "adapt needs out=... (output folder for the result or the trained adapter)"
     assert message(WORDS, "adapt") == told
     assert resolve("adapt", [*WORDS, "out=trained"]).options.out == Path("trained")
 

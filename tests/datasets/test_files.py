@@ -34,8 +34,8 @@ def refused(file: Path, text: str, **settings: Any) -> str:
         ("a.mp4,cat\nb.mp4,d\0g\n", ", line 3: it holds a NUL character, so the file is damaged"),
         ("a.mp4,cat\nb\0.mp4,dog\n", ", line 3: it holds a NUL character, so the file is damaged"),
         (f"a.mp4,cat\nb.mp4,{'x,' * 600_000}", ", line 3: not readable as a table: a line of more than 1,000,000 char"),
-        ("a.mp4,cat\npath,label\nb.mp4,dog\n", ", line 3: the header stands there again, as of two tables in one file"),
-        ("a.mp4,cat\n\ufeffpath,label\nb.mp4,dog\n", ", line 3: the header stands there again"),
+        ("a.mp4,cat\npath,label\nb.mp4,dog\n", ", line 3: the header is repeated, as if two tables were joined"),
+        ("a.mp4,cat\n\ufeffpath,label\nb.mp4,dog\n", ", line 3: the header is repeated"),
     ],
 )
 def test_a_broken_row_is_an_error_at_its_first_line(tmp_path: Path, rows: str, told: str) -> None:
@@ -65,7 +65,7 @@ def test_a_column_that_is_nearly_an_optional_one_is_refused(tmp_path: Path, name
 @pytest.mark.parametrize(
     ("header", "told"),
     [
-        ("path,label,label", ": column 'label' stands there twice; rename or remove one"),
+        ("path,label,label", ": column 'label' appears twice; rename or remove one"),
         (
             "path,label,Label",
             ": unknown column 'Label', near 'label': if it holds that, rename it to 'label', else to another name",
@@ -168,7 +168,7 @@ def test_columns_that_are_simply_more_are_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands there twice"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' appears twice"),
         ('{"a": [1, 2', "perhaps cut off"),
         ('{"a": "tex', "perhaps cut off"),
         ("", "perhaps cut off"),
@@ -211,7 +211,7 @@ def test_a_class_is_a_whole_number_or_its_digits(value: Any, number: int) -> Non
 def test_a_list_that_is_none_is_refused_at_its_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(f"first\n{line}\n")
     with pytest.raises(
-        UserError, match=r"list.txt, line 2 (has more than|holds a NUL).*, so it is no list, or damaged"
+        UserError, match=r"list.txt, line 2 (has more than|holds a NUL).*: it is not a list, or damaged"
     ):
         list(read_lines(tmp_path / "list.txt"))
 

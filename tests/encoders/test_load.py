@@ -137,7 +137,7 @@ def test_a_name_that_is_nothing_is_answered_with_the_nearest() -> None:
         ),
         (
             '{"encoder": "longvivit", "clip": {"size": 50}, "settings": {}}',
-            "clip.size=50 is no multiple of the tubelet's",
+            "clip.size=50 is not a multiple of the tubelet's",
         ),
         (
             '{"encoder": "longvivit", "clip": {}, "settings": {"width": 3}}',

@@ -259,7 +259,7 @@ def test_a_random_encoder_of_the_giants_kind_is_saved_and_loaded(tmp_path: Path,
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"patch": 5}, "no multiple of the patch"),
+        ({"patch": 5}, "not a multiple of the patch"),
         ({"heads": 3}, "multiples of heads=3"),
         ({"classes": 4}, "want a pooler"),
     ],

@@ -1,7 +1,7 @@
 """A head is trained alike on features in memory, from the store and from the videos, and on the views it should be."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.training import fit, trainer
 from evalkit.pipeline.training.examples import Examples, TrainingBatches
 from evalkit.pipeline.training.fit import fit_adapter
+from evalkit.results.scores import headline
 from evalkit.runtime import machine
 from evalkit.video.augment import augmented_views
 from evalkit.weights import trained_adapter
@@ -125,18 +126,26 @@ def test_a_store_too_small_for_the_features_is_told_and_the_videos_are_read_inst
     assert experiment.extractor.cost.encoder_forwards > 7 * 2 + 4 * 2
 
 
+def before_each_score(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Acts while a head is fitted, whenever val is scored."""
+
+    def scored(*args: Any) -> float:
+        act()
+        return headline(*args)
+
+    monkeypatch.setattr(trainer, "headline", scored)
+
+
 def test_what_was_evicted_is_encoded_again(
     words: list[str], full: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     record, learned, _ = fitted(*words)
-    headline = trainer.headline
 
-    def evicting(*args: Any) -> float:
+    def evict() -> None:
         for file in (tmp_path / "cache" / "features").iterdir():
             file.unlink()
-        return headline(*args)
 
-    monkeypatch.setattr(trainer, "headline", evicting)
+    before_each_score(monkeypatch, evict)
     again, found, experiment = fitted(*words)
     assert again == record and same(found, learned)
     assert experiment.extractor.cost.encoder_forwards > 0
@@ -146,14 +155,12 @@ def test_what_is_damaged_while_a_head_is_fitted_is_encoded_again(
     words: list[str], full: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     record, learned, _ = fitted(*words)
-    headline = trainer.headline
 
-    def damaging(*args: Any) -> float:
+    def damage() -> None:
         for data in (tmp_path / "cache" / "features").glob("*.data"):
             data.write_bytes(bytes(data.stat().st_size))
-        return headline(*args)
 
-    monkeypatch.setattr(trainer, "headline", damaging)
+    before_each_score(monkeypatch, damage)
     again, found, experiment = fitted(*words)
     assert again == record and same(found, learned)
     assert experiment.extractor.cost.encoder_forwards > 0
@@ -166,13 +173,7 @@ def test_a_video_that_vanishes_while_a_head_is_fitted_is_told_in_one_line(
     own.mkdir()
     for film in films.glob("*.mp4"):
         (own / film.name).write_bytes(film.read_bytes())
-    headline = trainer.headline
-
-    def removing(*args: Any) -> float:
-        (own / "03.mp4").unlink()
-        return headline(*args)
-
-    monkeypatch.setattr(trainer, "headline", removing)
+    before_each_score(monkeypatch, (own / "03.mp4").unlink)
     with pytest.raises(UserError, match=r"03\.mp4: .*no such file.*, though it could be decoded before$") as caught:
         fitted(*[f"data.root={own}" if word.startswith("data.root") else word for word in words], "cache=off")
     assert "\n" not in str(caught.value)

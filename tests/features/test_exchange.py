@@ -111,7 +111,7 @@ def test_missing_ids_and_nan_count_as_wrong_and_others_are_counted(
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"ids": [f"c{k % 8}" for k in range(9)]}, "test.npz, row 8: id 'c0' stands twice, first in test.npz, row 0"),
+    ({"ids": [f"c{k % 8}" for k in range(9)]}, "test.npz, row 8: id 'c0' appears twice, first in test.npz, row 0"),
     ({"pooled": np.zeros((7, 4), np.float32)}, "test.npz, row 7: 9 ids, and rows of `pooled` 7"),
     ({"pooled": np.zeros((9, 5), np.float32)}, "row 0 of `pooled` has shape (4,), those of test.npz (5,)"),
     ({"pooled": np.zeros((9, 2, 4), np.float32)}, "wanted a float array `pooled` (rows, E); found float32 (9, 2, 4)"),

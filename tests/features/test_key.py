@@ -1,13 +1,15 @@
+import functools
 import itertools
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -213,6 +215,51 @@ def test_what_a_module_keeps_to_itself_changes_its_architecture() -> None:
 
     assert architecture(Own("mean")) != architecture(Own("max"))
     assert architecture(Own("mean")) == architecture(Own("mean").train())
+
+
+@pytest.mark.parametrize(
+    ("value", "other"),
+    [
+        (torch.zeros(3), torch.ones(3)),
+        (np.zeros(3), np.ones(3)),
+        (np.int64(3), np.int64(4)),
+        ({3, 7}, {3, 11}),
+        (torch.float32, torch.float16),
+        ([3, torch.float32], [3, torch.float16]),
+        (nn.functional.relu, nn.functional.gelu),
+        (functools.partial(nn.functional.gelu, approximate="none"), functools.partial(nn.functional.gelu)),
+        (lambda x: x + 1, lambda x: x + 2),
+        (slice(0, 2), slice(0, 3)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_attributes_of_any_plain_kind_and_functions_change_an_architecture(value: Any, other: Any) -> None:
+    assert architecture(Block(kept=value)) == architecture(Block(kept=value)) != architecture(Block(kept=other))
+
+
+def test_a_buffer_that_no_checkpoint_holds_changes_an_architecture_and_a_saved_one_does_not() -> None:
+    def hashed(value: float, persistent: bool) -> str:
+        block = Block()
+        block.register_buffer("mean", torch.full((3,), value), persistent=persistent)
+        return architecture(block)
+
+    assert hashed(0.5, False) != hashed(0.4, False)
+    assert hashed(0.5, True) == hashed(0.4, True)
+
+
+def test_functions_made_alike_differ_by_the_values_that_they_bring_along() -> None:
+    def scaled(gain: float) -> Callable[[float], float]:
+        return lambda x: gain * x
+
+    assert architecture(Block(act=scaled(2))) == architecture(Block(act=scaled(2)))
+    assert architecture(Block(act=scaled(2))) != architecture(Block(act=scaled(3)))
+
+
+def test_a_function_that_holds_itself_has_a_hash() -> None:
+    def countdown(n: int) -> int:
+        return countdown(n - 1) if n else 0
+
+    assert architecture(Block(count=countdown)) == architecture(Block(count=countdown))
 
 
 def test_a_digest_with_another_video_span_and_variant_is_that_of_the_key_that_has_them() -> None:

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,7 @@ from evalkit.features.shards import SLOT
 from evalkit.features.store import Store, open_default
 from evalkit.features.writer import StoreWriter
 from tests.features.entries import files, fill, key, right, tensor
-
-
-def raising(number: int) -> Callable[..., Any]:
-    def call(*_: Any, **__: Any) -> Any:
-        raise OSError(number, os.strerror(number))
-
-    return call
-
+from tests.given import raising
 
 # --- locks -----------------------------------------------------------------------------------------------------------
 

@@ -248,7 +248,7 @@ def test_a_wrong_word_is_told_before_anything_is_run(words: list[str], told: str
 
 def test_a_file_that_is_no_suite_is_refused(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("tasks: [a]\n")
-    with pytest.raises(UserError, match="is no suite: .*tasks.*; wanted cells"):
+    with pytest.raises(UserError, match="is not a suite: .*tasks.*; wanted cells"):
         read(str(tmp_path / "wrong.yaml"))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from evalkit.api import Task
 from evalkit.metrics.classification import accuracy
 from evalkit.results import run_folder
 from evalkit.results.rows import Row
@@ -34,6 +35,15 @@ def put(
     folder = results / re.sub(r"\W", "_", f"{encoder} {task}") / "run"
     name, _, mini = task.partition("@")
     return run_folder.write(folder, record, rows, config or f"task: {name}\n" + "mini: true\n" * bool(mini))
+
+
+def on_data_of(task: Task) -> Edit:
+    """Makes a record that of a run on the examples of a task."""
+
+    def edit(record: dict[str, Any]) -> None:
+        record["data"]["fingerprint"] = run_folder.fingerprint(task.test)
+
+    return edit
 
 
 def write(results: Path, videos: Path | None = None) -> str:

@@ -242,4 +242,4 @@ def test_submit_needs_a_run_and_a_place(run: Path, tmp_path: Path, capsys: pytes
     assert main(["submit", "to=a/b"]) == 2
     assert "submit takes one run and to=FOLDER or to=OWNER/NAME; got to=a/b" in capsys.readouterr().err
     assert main(["submit", str(run), f"to={tmp_path}/none/there"]) == 2
-    assert "there is no such folder, and it is no OWNER/NAME of the hub" in capsys.readouterr().err
+    assert "there is no such folder, and it is not an OWNER/NAME of the hub" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from evalkit.video.decode import open_video
 from tests.given import make
 from tests.leaderboard import scripts
 from tests.leaderboard.boards import Edit
-from tests.leaderboard.pages import drawn, put, samples_of, script, unpacked, write
+from tests.leaderboard.pages import drawn, on_data_of, put, samples_of, script, unpacked, write
 from tests.records import rows_of
 from tests.tasks.test_ava import ava
 
@@ -154,10 +154,7 @@ def test_questions_and_options_come_from_the_task_where_its_examples_are_those_o
     task = make("nextqa", mini=True)
     rows = [Row(one.id, one.video.name, one.kind, one.target, 0) for one in task.test]
 
-    def same(record: dict[str, Any]) -> None:
-        record["data"]["fingerprint"] = run_folder.fingerprint(task.test)
-
-    put(tmp_path / "same", rows, "nextqa@mini", edit=same)
+    put(tmp_path / "same", rows, "nextqa@mini", edit=on_data_of(task))
     put(tmp_path / "other", rows, "nextqa@mini")
     for results, known in ((tmp_path / "same", True), (tmp_path / "other", False)):
         html = write(results)
@@ -252,11 +249,8 @@ def key_frames(root: Path) -> Path:
     task = make("ava", root / "ava", start=902)
     rows = [Row(e.id, e.video.name, e.kind, e.target, []) for e in task.test]
 
-    def same(record: dict[str, Any]) -> None:
-        record["data"]["fingerprint"] = run_folder.fingerprint(task.test)
-
     config = f"task: ava\ndata.root: {root / 'ava'}\ndata.start: 902\n"
-    put(root / "results", rows, "ava", edit=same, score=ava_map, config=config)
+    put(root / "results", rows, "ava", edit=on_data_of(task), score=ava_map, config=config)
     return root / "results"
 
 

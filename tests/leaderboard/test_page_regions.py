@@ -10,12 +10,11 @@ import pytest
 
 from evalkit.metrics import activitynet_map, ava_map
 from evalkit.metrics.text.exact_match import exact_match
-from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from tests.browser import MISSING, Browser, available, browser
 from tests.given import make
 from tests.leaderboard import scripts
-from tests.leaderboard.pages import put, samples_of, unpacked, write
+from tests.leaderboard.pages import on_data_of, put, samples_of, unpacked, write
 
 pytestmark = pytest.mark.slow
 
@@ -82,10 +81,7 @@ def test_the_length_of_a_video_comes_from_the_task(tmp_path: Path) -> None:
     task = make("activitynet_tal", mini=True)
     rows = [Row(one.id, one.video.name, one.kind, [[*one.target[0]]], []) for one in task.test]
 
-    def same(record: dict[str, Any]) -> None:
-        record["data"]["fingerprint"] = run_folder.fingerprint(task.test)
-
-    put(tmp_path, rows, "activitynet_tal@mini", edit=same, score=activitynet_map)
+    put(tmp_path, rows, "activitynet_tal@mini", edit=on_data_of(task), score=activitynet_map)
     html = write(tmp_path)
     seconds = samples_of(html)["seconds"]
     assert seconds == pytest.approx([one.span[1] for one in task.test if one.span])

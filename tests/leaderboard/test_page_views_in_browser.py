@@ -11,13 +11,12 @@ from evalkit.metrics.classification import accuracy, top1_top5
 from evalkit.metrics.retrieval import retrieval
 from evalkit.metrics.text.captions import captions
 from evalkit.mini import film, language
-from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores
 from tests.browser import MISSING, Browser, available
 from tests.given import make
 from tests.leaderboard.boards import Edit
-from tests.leaderboard.pages import put, write
+from tests.leaderboard.pages import on_data_of, put, write
 from tests.leaderboard.test_page_views import queries
 from tests.records import rows_of
 
@@ -56,10 +55,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scored = {"log_likelihood": [-1.0, -2.0, -3.0, None, -4.0], "tokens": [1] * 5}
     rows = [Row(e.id, e.video.name, e.kind, e.target, 0, detail=scored) for e in task.test]
 
-    def same(record: dict[str, Any]) -> None:
-        record["data"]["fingerprint"] = run_folder.fingerprint(task.test)
-
-    put(results, rows, "nextqa@mini", "one", same)
+    put(results, rows, "nextqa@mini", "one", edit=on_data_of(task))
     put(results, queries(), "retrieval@mini", "one", score=retrieval)
     videos.mkdir()
     for i in range(6):  # of the seventh there is none

@@ -55,7 +55,7 @@ def test_a_label_map_names_actions_by_either_id(tmp_path: Path) -> None:
         ("", "no action in it"),
         ('item { name: "a" }', "line 1: not as published"),
         (f'{MAP}item {{\n  name: "c"\n', "line 9: not as published"),
-        (f'{MAP}item {{\n  name: "c"\n  id: 3\n}}', "line 9: id 3 or name 'c' stands there twice"),
+        (f'{MAP}item {{\n  name: "c"\n  id: 3\n}}', "line 9: id 3 or name 'c' appears twice"),
     ],
 )
 def test_a_malformed_label_map_is_told_with_its_line(tmp_path: Path, text: str, why: str) -> None:

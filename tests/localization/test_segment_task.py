@@ -116,7 +116,7 @@ def test_the_two_likeliest_classes_of_a_video_come_from_a_file(tmp_path: Path) -
         ({"results": {"b": [0.1, 0.7, -1], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: ValueError: 3 scores"),
         ({"results": {"b": ["x", 1, 1], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: ValueError"),
         ({"results": 3}, "not as published: TypeError"),
-        ({"class": ["swim", "jump", "swim"]}, "the class 'swim' stands there twice"),
+        ({"class": ["swim", "jump", "swim"]}, "the class 'swim' appears twice"),
     ],
 )
 def test_a_file_of_classes_that_is_not_so_is_told(changed: Any, told: str, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_predictions_of_other_videos_are_told_and_the_prefix_of_ids_is_taken_off
 @pytest.mark.parametrize(
     ("result", "why"),
     [
-        ({"segment": [1, 2], "label": "jumpin", "score": 0.5}, "label 'jumpin' is no class. Did you mean 'jumping'?"),
+        ({"segment": [1, 2], "label": "jumpin", "score": 0.5}, "'jumpin' is not a class. Did you mean 'jumping'?"),
         ({"segment": [3, 2], "label": "jumping", "score": 0.5}, "segment from 3 to 2 s"),
         ({"segment": [1, 2, 3], "label": "jumping", "score": 0.5}, "wanted [start, end] in seconds"),
         ({"segment": [1, 2], "label": "jumping"}, "KeyError: 'score'"),

@@ -213,7 +213,7 @@ def test_what_a_segment_does_wrong_is_told_by_kind() -> None:
         "background": 1,
         "missed": 3,
     }
-    shares = activitynet_map(predictions, targets)  # the two most likely ones of "a", which stands there twice
+    shares = activitynet_map(predictions, targets)  # the two most likely ones of "a", which appears twice
     assert (shares["double_error"], shares["wrong_label_error"], shares["missed_error"]) == (50.0, 0.0, 75.0)
     assert [name for name in shares if name.endswith("_error")][-1] == "missed_error"
 

@@ -1,14 +1,13 @@
 """Journals on a file system that other machines use: torn entries, and disks that fail."""
 
 import errno
-import os
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from evalkit.pipeline.journal import Journal
+from tests.given import raising
 
 
 def test_entries_that_writers_tear_into_one_another_count_only_where_they_are_whole(
@@ -47,14 +46,10 @@ def test_a_journal_that_cannot_be_read_or_written_is_done_without(
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path))
     first = Journal("name")
     first.add("", {"a": [1, None, None]})
-
-    def fail(*_: Any, **__: Any) -> Any:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(Path, "read_bytes", raising(number))
     second = Journal("name")
     assert second.known == {}
-    monkeypatch.setattr("builtins.open", fail)
+    monkeypatch.setattr("builtins.open", raising(number))
     second.add("", {"b": [1, None, None]})
     second.add("", {"c": [1, None, None]})
     monkeypatch.undo()

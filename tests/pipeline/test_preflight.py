@@ -118,7 +118,7 @@ def test_a_run_stops_before_it_encodes_and_says_how_to_go_on(
     words = ["run", "task=kinetics400", "mini=true", f"ckpt={faults}:bgr", f"out={tmp_path / 'out'}"]
     assert main(words) == 2
     told = capsys.readouterr().err
-    assert "evalkit: the canary stops this run: reference: " in told and "(canary=false goes on all the same)" in told
+    assert "evalkit: the canary stops this run: reference: " in told and "(canary=false continues anyway)" in told
     assert not list((tmp_path / "out").rglob("result.json"))
 
 

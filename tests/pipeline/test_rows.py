@@ -1,4 +1,4 @@
-"""From what was predicted to the rows of a run: a prediction that is no number is a failure."""
+"""From what was predicted to the rows of a run: a prediction that is not a number is a failure."""
 
 from pathlib import Path
 from typing import Any

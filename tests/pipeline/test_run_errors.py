@@ -89,7 +89,7 @@ def test_a_task_whose_data_are_missing_says_so_in_one_line(
     task = tmp_path / "lost.py"
     task.write_text("from pathlib import Path\n\n\ndef task(root: Path = Path('none.csv')):\n    root.open()\n")
     assert main(["run", f"task={task}", f"ckpt={tiny}", f"data.root={tmp_path / 'x.csv'}"]) == 2
-    told = f"evalkit: task {task}: no file {tmp_path / 'x.csv'}; data.root= says where its data lie\n"
+    told = f"evalkit: task {task}: no file {tmp_path / 'x.csv'}; set data.root= to its folder\n"
     assert capsys.readouterr().err == told
 
 
@@ -205,7 +205,7 @@ def break_ckpt(how: str, folder: Path) -> tuple[str, str]:
     if how == "empty":
         for file in folder.iterdir():
             file.unlink()
-        return str(folder), f"{folder} is no checkpoint that evalkit can read: it has no config.json"
+        return str(folder), f"{folder} is not a checkpoint that evalkit can read: it has no config.json"
     if how == "no weights":
         weights.unlink()
         return str(folder), f"no weights at {weights}"

@@ -5,12 +5,12 @@ import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from evalkit.cli import main
 from evalkit.results import run_folder
+from tests.given import raising
 from tests.pipeline import tiny_world
 from tests.pipeline.tiny_world import probe_words, run
 
@@ -23,13 +23,6 @@ world = tiny_world.world
 def sound(tmp_path_factory: pytest.TempPathFactory, world: Path, tiny: Path) -> bytes:
     """What is predicted where all works."""
     return (run(tmp_path_factory.mktemp("sound"), *probe_words(world, tiny)) / "predictions.jsonl").read_bytes()
-
-
-def raising(number: int) -> Callable[..., Any]:
-    def call(*_: Any, **__: Any) -> Any:
-        raise OSError(number, os.strerror(number))
-
-    return call
 
 
 def no_locks(patch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_other_commands_say_who_takes_it(tmp_path: Path, capsys: pytest.CaptureF
     for command in ("canary", "adapt"):
         given = [] if command == "canary" else ["task=egoschema", "mini=true", f"out={tmp_path / 'a'}"]
         assert main([command, "ckpt=none", *given]) == 2
-        assert "ckpt=none is no encoder: only evalkit run and sweep take it" in capsys.readouterr().err
+        assert "ckpt=none has no encoder: only evalkit run and sweep accept it" in capsys.readouterr().err
 
 
 def test_a_task_of_classes_has_no_answer_in_words(tmp_path: Path) -> None:

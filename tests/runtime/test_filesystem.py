@@ -4,21 +4,13 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from evalkit.commands.workspace import doctor
 from evalkit.runtime import filesystem
-
-
-def raising(number: int) -> Callable[..., Any]:
-    def call(*_: Any, **__: Any) -> Any:
-        raise OSError(number, os.strerror(number))
-
-    return call
+from tests.given import raising
 
 
 def test_a_sound_folder_has_no_problem_and_stays_as_it_was(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from evalkit import plugins
 from evalkit.api import Views
 from evalkit.datasets import protocols
 from evalkit.datasets.videos import VIDEO_ENDINGS
-from tests.given import ANNOTATIONS, make, real, refusal
+from tests.given import ANNOTATIONS, make, real, refusal, refusal_of_row
 from tests.tasks.test_classification import charades, something, write
 
 MAPS = ANNOTATIONS / "label_maps"
@@ -226,7 +226,7 @@ def test_a_clip_of_hmdb51_that_is_neither_is_in_no_split(tmp_path: Path) -> None
 def test_folders_of_images_are_refused_with_what_to_make_of_them(tmp_path: Path) -> None:
     LAYOUTS["jester"](tmp_path)
     (tmp_path / "20bn-jester-v1" / "1001").mkdir(parents=True)
-    assert refusal("jester", tmp_path).startswith(f"{tmp_path}/20bn-jester-v1/1001: no decoder reads it; convert it")
+    assert refusal("jester", tmp_path).startswith(f"{tmp_path}/20bn-jester-v1/1001: no decoder reads it; convert all")
     made = tmp_path / "mine" / "1001.webm"
     made.parent.mkdir()
     made.touch()
@@ -332,9 +332,7 @@ BROKEN = [
 @pytest.mark.parametrize(("name", "file", "row", "told"), BROKEN)
 def test_a_malformed_row_is_told_with_file_and_line(name: str, file: str, row: str, told: str, tmp_path: Path) -> None:
     root = LAYOUTS[name](tmp_path)
-    with (root / file).open("a") as lines:
-        lines.write(row + "\n")
-    assert refusal(name, root).startswith(f"{root / file}, {told}")
+    assert refusal_of_row(name, root, file, row).startswith(f"{root / file}, {told}")
 
 
 @pytest.mark.parametrize(

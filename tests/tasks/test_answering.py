@@ -11,7 +11,7 @@ import torch
 from evalkit import load_encoder
 from evalkit.language.models import check_prompt
 from evalkit.mini import language
-from evalkit.pipeline.training.trainer import headline
+from evalkit.results.scores import headline
 from tests.given import ANNOTATIONS, linked, make, make_adapter, real, refusal, wordnet_is_here, write
 
 NEXT = ANNOTATIONS / "nextqa"
@@ -215,9 +215,9 @@ def next_rows(folder: Path) -> Path:
 QA = {"id": 1, "video_id": 2, "question": "who", "answer": "man"}
 BROKEN: list[tuple[str, Any, str, Any, str]] = [
     ("msrvtt_qa", xu, "test_qa.json", [QA, {"id": 2}], "question 2: not as published: KeyError"),
-    ("msrvtt_qa", xu, "test_qa.json", [{**QA, "answer": " "}], "question 1: .*answer ' ' is no text"),
+    ("msrvtt_qa", xu, "test_qa.json", [{**QA, "answer": " "}], "question 1: .*answer ' ' is not text"),
     ("msrvtt_qa", xu, "test_qa.json", [{**QA, "question": ""}], "question 1: not as published: IndexError"),
-    ("msrvtt_qa", xu, "train_qa.json", [QA, QA], "question 2: .*question 1 stands there twice"),
+    ("msrvtt_qa", xu, "train_qa.json", [QA, QA], "question 2: .*question 1 appears twice"),
     ("msrvtt_qa", xu, "test_qa.json", {}, "wanted a JSON list"),
     ("msvd_qa", xu, "test_qa.json", [{**QA, "video_id": 9}], "question 1: .*vid9"),
     ("msvd_qa", xu, "youtube_mapping.txt", "abc vid2\nabc\n", "youtube_mapping.txt, line 2: "),
@@ -249,7 +249,7 @@ BROKEN: list[tuple[str, Any, str, Any, str]] = [
         next_rows,
         "val.csv",
         "video,question,answer,qid,type\n1,why,,0,CW\n",
-        "line 2: .*answer '' is no text",
+        "line 2: .*answer '' is not text",
     ),
 ]
 

@@ -12,7 +12,7 @@ from evalkit import plugins
 from evalkit.api import Augment, Views
 from evalkit.config.keys import adapter_defaults
 from evalkit.metrics.average_precision import charades_map, pr_auc
-from tests.given import ANNOTATIONS, make, real, refusal
+from tests.given import ANNOTATIONS, make, real, refusal, refusal_of_row
 
 MAPS = ANNOTATIONS / "label_maps"
 BENCHMARKS = ["kinetics400", "kinetics600", "moments_in_time", "ssv2", "diving48", "charades"]
@@ -252,9 +252,7 @@ BROKEN = [
 @pytest.mark.parametrize(("name", "file", "row", "told"), BROKEN)
 def test_a_malformed_row_is_told_with_file_and_line(name: str, file: str, row: str, told: str, tmp_path: Path) -> None:
     root = ROOTS[name](tmp_path)
-    with (root / file).open("a") as lines:
-        lines.write(row + "\n")
-    assert refusal(name, root).startswith(f"{root / file}, {told}")
+    assert refusal_of_row(name, root, file, row).startswith(f"{root / file}, {told}")
 
 
 @pytest.mark.parametrize(
@@ -336,8 +334,8 @@ def test_v_jepa_2_joins_clips_in_training_and_test_as_its_configurations_say(tmp
 
 def test_a_benchmark_that_v_jepa_2_has_not_is_told(tmp_path: Path) -> None:
     assert refusal("charades", charades(tmp_path), protocol="vjepa2") == (
-        "data.protocol=vjepa2 says nothing of charades, only of kinetics400, ssv2, diving48, "
-        "epic_kitchens_anticipation, imagenet, jester, coin; use another, as videoglue"
+        "data.protocol=vjepa2 does not cover charades, only kinetics400, ssv2, diving48, "
+        "epic_kitchens_anticipation, imagenet, jester, coin; use another, such as videoglue"
     )
 
 

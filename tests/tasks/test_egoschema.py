@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evalkit.api import Task
-from evalkit.pipeline.training.trainer import headline
+from evalkit.results.scores import headline
 from evalkit.results.sizes import size_differences
 from tests.given import ANNOTATIONS, make, real, refusal
 
@@ -99,7 +99,7 @@ BROKEN_QUESTIONS = [
     ([question("a", q_uid=...)], "question 1: no 'q_uid'; wanted q_uid, question, option 0, "),
     ([question("a", **{"option 2": 7})], "question 1: no 'option 2'; wanted q_uid, question, option 0, "),
     ([question("a"), "b"], "question 2: no 'q_uid'; wanted q_uid, question, option 0, "),
-    ([question("a"), question("a")], "question 2: a stands there twice"),
+    ([question("a"), question("a")], "question 2: a appears twice"),
 ]
 
 

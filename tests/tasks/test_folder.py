@@ -68,7 +68,7 @@ def test_class_folders_give_every_video_its_folders_name(tmp_path: Path) -> None
             ["path,label", "a.mp4,cat", "b.mp4,cat"],
             "data.root={}: found 1 class(es) in 2 videos; wanted at least two",
         ),
-        (["path,label,split", "a.mp4,cat,train", "a.mp4,cat,test"], "{}, line 3: a.mp4 stands there twice"),
+        (["path,label,split", "a.mp4,cat,train", "a.mp4,cat,test"], "{}, line 3: a.mp4 appears twice"),
         (["path,label"], "data.root={}: found 0 class(es) in 0 videos; wanted at least two"),
     ],
 )
@@ -256,7 +256,7 @@ def test_a_row_that_names_a_folder_of_frames_says_what_is_wanted(tmp_path: Path)
 
 def test_one_file_by_two_paths_stands_there_twice(tmp_path: Path) -> None:
     told = refusal("folder", root=table(tmp_path / "videos.csv", "path,label", "a.mp4,cat", "./a.mp4,dog"))
-    assert told.endswith("line 3: ./a.mp4 stands there twice")
+    assert told.endswith("line 3: ./a.mp4 appears twice")
 
 
 def test_a_split_may_be_written_as_the_name_of_a_folder_of_it(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_list_that_is_missing_or_of_no_use_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "layout"), [("ssv2", something), ("moments_in_time", moments)])
 def test_a_task_that_mveb_has_not_is_told(name: str, layout: Any, tmp_path: Path) -> None:
-    told = f"data.protocol=mveb is not to be had of {name}, only of {', '.join(MVEB_TASKS)}: "
+    told = f"data.protocol=mveb is not available for {name}, only for {', '.join(MVEB_TASKS)}: "
     assert refusal(name, layout(tmp_path), protocol="mveb").startswith(told)
     assert refusal(name, mini=True, protocol="mveb").startswith(told)
 

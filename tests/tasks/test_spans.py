@@ -97,11 +97,11 @@ def test_proposals_and_tasks_of_ones_own_are_held_to_it_too(tmp_path: Path, span
 def test_a_class_of_a_task_of_ones_own_is_a_whole_number_of_them(target: Any) -> None:
     good = Example("1", Path("a.mp4"), 0)
     task = Task([good, replace(good, id="2", target=target)], accuracy, classes=("a", "b"))
-    with pytest.raises(UserError, match="is no index of its 2 classes"):
+    with pytest.raises(UserError, match="is not an index of its 2 classes"):
         check_task(task, "mine")
 
 
 def test_a_right_answer_is_one_of_the_choices() -> None:
     example = Example("1", Path("a.mp4"), 2, choices=("a", "b"))
-    with pytest.raises(UserError, match="^task mine: target 2 of example '1' is no index of its 2 choices$"):
+    with pytest.raises(UserError, match="^task mine: target 2 of example '1' is not an index of its 2 choices$"):
         check_task(Task([example], accuracy), "mine")

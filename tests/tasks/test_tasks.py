@@ -10,8 +10,7 @@ import pytest
 from evalkit import plugins
 from evalkit.api import Example, Task
 from evalkit.config.keys import REQUIRED, _keys, adapter_defaults, default_adapter, known_keys, settings_class
-from evalkit.pipeline.training.trainer import headline
-from evalkit.results.scores import reference, resolve
+from evalkit.results.scores import headline, reference, resolve
 from tests.given import make, refusal
 
 TASKS, ADAPTERS = list(plugins.names("task")), list(plugins.names("adapter"))

@@ -176,7 +176,7 @@ def test_videos_of_nextqa_are_found_in_the_folders_of_vidor(tmp_path: Path) -> N
         (question(9, ""), "ValueError"),
         (question(9, 1, "XX"), "KeyError: 'X'"),
         (question(9, 1, ""), "KeyError: ''"),
-        (question(2), "ValueError: question 4010069381_2 stands there twice"),
+        (question(2), "ValueError: question 4010069381_2 appears twice"),
     ],
 )
 def test_a_malformed_question_is_told_with_file_and_line(row: list[object], told: str, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_moment_is_asked_among_all_sentences_of_its_video(tmp_path: Path) -> N
     [
         ("AO8RW 0.0 6.9 a person sits.", "ValueError: not enough values"),
         ("AO8RW 0.0##a person sits.", "ValueError: not enough values"),
-        ("AO8RW 0.0 6.9##", "ValueError: caption '' is no text"),
+        ("AO8RW 0.0 6.9##", "ValueError: caption '' is not text"),
         ("AO8RW 0.0 end##a person sits.", "ValueError: could not convert"),
         ("AO8RW 34.0 39.0##a person sits.", "ValueError: no moment from 34.0 to 39.0 s in a video of 33 s"),
         ("AO8RW nan 6.9##a person sits.", "ValueError: no span from nan to 6.9 s"),

@@ -217,9 +217,7 @@ def test_what_may_be_sent_needs_an_address(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(trackers, "_is_installed", lambda module: True)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(["run", "task=kinetics400", "mini=true", "ckpt=demo", "log=mlflow", "log.online=true"]) == 2
-    assert capsys.readouterr().err == (
-        "evalkit: log.online=true: mlflow is told by MLFLOW_TRACKING_URI where to send its log, and that is not set\n"
-    )
+    assert capsys.readouterr().err == ("evalkit: log.online=true: mlflow needs an address; set MLFLOW_TRACKING_URI\n")
 
 
 def test_a_group_changes_no_cell_and_reaches_other_processes() -> None:

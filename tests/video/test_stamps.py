@@ -4,8 +4,10 @@ import math
 
 import pytest
 
-from evalkit.video.stamps import Stored, mean_gap, one_after_another, stamp_restarts
+from evalkit.video.stamps import StampRestarts, mean_gap, one_after_another
 
+# Presentation and decoding tick of each packet, and whether decoding starts there, in the order of storage.
+Stored = list[tuple[int | None, int | None, bool]]
 # Two groups of four with B frames: presentation and decoding tick, whether decoding starts there.
 PART: Stored = [(10, 0, True), (40, 10, False), (20, 20, False), (30, 30, False), (50, 40, True), (60, 50, False)]
 
@@ -30,7 +32,10 @@ def later(stored: Stored, ticks: int) -> Stored:
     ],
 )
 def test_stamps_start_anew_where_they_cannot_go_on(stored: Stored, pause: float, restarts: list[int]) -> None:
-    assert stamp_restarts(stored, pause) == restarts
+    found = StampRestarts(pause)
+    for packet in stored:
+        found.add(*packet)
+    assert found.numbers == restarts
 
 
 def test_frames_are_shown_in_the_order_of_decoding_and_parts_one_after_the_other() -> None:

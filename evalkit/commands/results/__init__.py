@@ -1,1 +1,1 @@
-"""Commands that read results, and bring them to others."""
+"""Commands that read, compare and publish results."""

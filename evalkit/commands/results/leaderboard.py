@@ -1,4 +1,4 @@
-"""`evalkit leaderboard [results=results out=results/README.md]`: results side by side, and beside what papers print."""
+"""`evalkit leaderboard [results=results out=results/README.md]`: compares all results, with published scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many samples it takes to see a difference between two runs, and what difference a task can show."""
+"""How many samples detect a difference between two runs, and which difference a task can detect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evalkit push results=... repo=OWNER/NAME [as=...] [confirm=true]`: results on the Hugging Face hub."""
+"""`evalkit push results=... repo=OWNER/NAME [as=...] [confirm=true]`: opens a pull request on the Hugging Face hub."""
 
 from __future__ import annotations
 

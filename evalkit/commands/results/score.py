@@ -1,4 +1,4 @@
-"""`evalkit score RUN`: scores a result's predictions again; with predictions=FILE, those that were made elsewhere."""
+"""`evalkit score RUN`: recomputes a result's scores; with predictions=FILE, scores those of another program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evalkit sign RUN key=FILE`: signs a result with an SSH key, for boards that take results from others."""
+"""`evalkit sign RUN key=FILE`: signs a result with an SSH key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evalkit submit RUN to=FOLDER|OWNER/NAME [key=FILE] [confirm=true]`: a result for a board that takes others'."""
+"""`evalkit submit RUN to=FOLDER|OWNER/NAME [key=FILE] [confirm=true]`: prepares a result for a leaderboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evalkit validate PATH ... [signers=FILE]`: checks results against the schema and all that can be derived again."""
+"""`evalkit validate PATH ... [signers=FILE]`: checks results by recomputing everything possible."""
 
 from __future__ import annotations
 

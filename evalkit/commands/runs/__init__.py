@@ -1,1 +1,1 @@
-"""Commands that encode, train and score, or say what that would take."""
+"""Commands that encode, train and score, or estimate the cost."""

@@ -1,4 +1,4 @@
-"""`evalkit adapt`: trains an adapter on a task's train split and writes a folder that `ckpt=` takes."""
+"""`evalkit adapt`: trains an adapter on a task's train split and saves it in a folder that `ckpt=` accepts."""
 
 from __future__ import annotations
 

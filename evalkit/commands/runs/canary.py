@@ -1,4 +1,4 @@
-"""`evalkit canary`: is the encoder fed what it was trained on?"""
+"""`evalkit canary`: checks that an encoder gets the input it was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evalkit features task=NAME ckpt=ENCODER out=FOLDER`: an encoder's features in files that other programs read."""
+"""`evalkit features task=NAME ckpt=ENCODER out=FOLDER`: exports an encoder's features to files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evalkit plan task=NAME ckpt=ENCODER`: what a run would read, store and take, measured on a sample of its videos."""
+"""`evalkit plan task=NAME ckpt=ENCODER`: estimates the cost of a run from a sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evalkit run task=NAME ckpt=ENCODER`: scores an encoder on a task."""
+"""`evalkit run task=NAME ckpt=ENCODER`: evaluates an encoder on a task."""
 
 from __future__ import annotations
 

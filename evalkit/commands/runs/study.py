@@ -1,4 +1,4 @@
-"""`evalkit study NAME|FILE.yaml [key=value ...]`: a study's cells, trained and scored, and what they say."""
+"""`evalkit study NAME|FILE.yaml [key=value ...]`: runs a study's experiments and tests its claims."""
 
 from __future__ import annotations
 

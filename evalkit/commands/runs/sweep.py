@@ -1,4 +1,4 @@
-"""`evalkit sweep task=NAME ckpt=ENCODER adapter.lr=A,B ...`: a product of values, each run once."""
+"""`evalkit sweep task=NAME ckpt=ENCODER adapter.lr=A,B ...`: runs all combinations of values."""
 
 from __future__ import annotations
 

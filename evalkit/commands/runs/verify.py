@@ -1,4 +1,4 @@
-"""`evalkit verify NAME [data.root=FOLDER ...]`: a public checkpoint's published number, measured again."""
+"""`evalkit verify NAME [data.root=FOLDER ...]`: reproduces a public checkpoint's published score."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Commands about this machine and what can be named here."""
+"""Commands about this machine and the available names."""

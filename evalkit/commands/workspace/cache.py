@@ -1,4 +1,4 @@
-"""`evalkit cache [prune=GB]`: what is stored, and evicting what was used longest ago."""
+"""`evalkit cache [prune=GB]`: shows the cache, and removes the least recently used."""
 
 from __future__ import annotations
 

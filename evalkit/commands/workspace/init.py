@@ -1,4 +1,4 @@
-"""`evalkit init encoder|task|adapter NAME`: a working file of one's own, with a test, in the current folder."""
+"""`evalkit init encoder|task|adapter NAME`: writes a template and its test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evalkit list tasks|encoders|adapters|suites|studies`: what can be named; `list tasks NAME`: one task's data."""
+"""`evalkit list tasks|encoders|adapters|suites|studies`: lists names; `list tasks NAME`: one task's data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reader of EPIC-KITCHENS-100's annotations: what is done with what, and when."""
+"""Reader of EPIC-KITCHENS-100's annotations: verbs, nouns and times of actions."""
 
 from __future__ import annotations
 

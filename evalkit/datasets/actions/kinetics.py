@@ -40,7 +40,7 @@ SPLIT_NAMES = {"train": ("train",), "val": ("val", "validate", "validation"), "t
 
 
 def read_subset(root: Path, classes: int, file: Path) -> LabeledSplits:
-    """Reads the clips that a list names, of train, and of val or of test where its csv is there.
+    """Reads the listed clips from train, and from val or test if its csv exists.
 
     Args:
         root: as of `read_kinetics`.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Layout(NamedTuple):
-    """Where the rows (B x T', kept, D) of a block's input lie in the video.
+    """The positions in the video of the rows (B x T', kept, D) of a block's input.
 
     Attributes:
         steps: T'.
@@ -58,7 +58,7 @@ class TemporalAttention(nn.Module):
             index = layout.kept[..., None].expand_as(h)
             present = torch.zeros(*h.shape[:2], layout.places, dtype=torch.bool, device=h.device)
             present = present.scatter(2, layout.kept, True).transpose(1, 2).flatten(0, 1)  # (B x places, T')
-            # An empty step sees itself: a softmax over nothing is no number in some kernels. It is dropped again below.
+            # An empty step sees itself: a softmax over nothing is NaN in some kernels. It is dropped again below.
             mask = (present[:, None] | torch.eye(layout.steps, dtype=torch.bool, device=h.device))[:, None]
             h = h.new_zeros(*h.shape[:2], layout.places, h.shape[-1]).scatter(2, index, h)
         h = self.attention(h.transpose(1, 2).flatten(0, 1), mask).unflatten(0, (-1, layout.places)).transpose(1, 2)

@@ -28,7 +28,7 @@ class ViViT(nn.Module):
 
     The video is float, scaled as `clip.normalize` does, or uint8 pixels, which are then scaled here.
     T may be any number from 1 to 256 and H, W any multiple of the tubelet's: positions are interpolated. A video whose
-    T is no multiple of the tubelet's depth holds its last frame, and so does one shorter than the longest tube.
+    T is not a multiple of the tubelet's depth holds its last frame, and so does one shorter than the longest tube.
 
     With `mask_ratio` > 0 that share of the tubelets, drawn at random for each video, is left out: of the whole clip
     with joint attention (tokens (B, 1, kept, D)), of each step with the others (tokens (B, T', kept, D)), of each
@@ -73,7 +73,7 @@ class ViViT(nn.Module):
             self.patch = nn.ModuleList(nn.Linear(tube.values, dim) for tube in tubes)
         else:
             if clip.size % h or clip.size % w:
-                raise UserError(f"clip.size={clip.size} is no multiple of the tubelet's {h} x {w} pixels")
+                raise UserError(f"clip.size={clip.size} is not a multiple of the tubelet's {h} x {w} pixels")
             self.patch = nn.Linear(self.tubes[0].values, dim)
         self.image_patch = nn.Linear(self.image_tube.values, dim) if image_path else None
         if not tubes:
@@ -176,7 +176,7 @@ class ViViT(nn.Module):
 
 
 def _unmasked(masked: Tensor) -> Tensor:
-    """The places (B, rows, kept), in order, that are not masked (B, rows, N).
+    """The indices (B, rows, kept), in order, of tokens that are not masked (B, rows, N).
 
     Raises:
         UserError: the rows have different numbers of them.

@@ -44,7 +44,7 @@ class Tube:
         """Fixed positions (T', H', W', D) for a grid of boxes: sines and cosines of each box's center.
 
         TubeViT's (https://arxiv.org/abs/2212.03229): a third of the width each for frame, row and column,
-        counted in frames and pixels, with wavelengths from 2 pi to 10000 x 2 pi. Where the width is no multiple of
+        counted in frames and pixels, with wavelengths from 2 pi to 10000 x 2 pi. Where the width is not a multiple of
         six, the last values are zero.
         """
         rates = 10000.0 ** -(torch.arange(dim // 6, device=like.device) / (dim // 6))

@@ -190,7 +190,7 @@ def _layout(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[st
 
 
 def _sizes(layout: Mapping[str, _Array], arrays: Mapping[str, NDArray[Any]]) -> dict[str, int]:
-    """Length of each axis by majority over the arrays, so that one wrong array is told from the others."""
+    """Length of each axis by majority over the arrays, to detect single wrong arrays."""
     votes: dict[str, Counter[int]] = defaultdict(Counter)
     for name, held in layout.items():
         if name in arrays and arrays[name].ndim == len(held.axes):

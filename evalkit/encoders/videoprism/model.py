@@ -130,7 +130,7 @@ class VideoPrism(nn.Module):
         return EncoderOutput(tokens, _length_one(pooled), last, single)
 
     def _visible(self, video: Tensor, masked: Tensor) -> Tensor:
-        """Tokens (B, 1, kept, D) of a video of which some are masked (B, T, S)."""
+        """The unmasked tokens (B, 1, kept, D) of a video, given a mask (B, T, S)."""
         vision, kept = self.vision, ~masked
         x = vision.spatial_embeddings(video, True)  # (B T, S, D)
         x = vision.layernorm1(_over_kept(vision.spatial_layers, x, kept.flatten(0, 1)))
@@ -227,7 +227,7 @@ def encoder(
     from transformers.models.videoprism import modeling_videoprism as blocks
 
     if clip.size % patch:
-        raise UserError(f"clip.size={clip.size} is no multiple of the patch's {patch} pixels")
+        raise UserError(f"clip.size={clip.size} is not a multiple of the patch's {patch} pixels")
     if dim % heads or pooler % heads:
         raise UserError(f"dim={dim} and pooler={pooler} must be multiples of heads={heads}")
     if (auxiliary_depth or classes or text) and not pooler:
@@ -306,7 +306,7 @@ def _attend(
 
 
 def _over_kept(layers: Iterable[nn.Module], x: Tensor, kept: Tensor) -> Tensor:
-    """What layers make of the kept ones of each row of tokens (R, N, D), as if no others were there; the rest is zero.
+    """Applies layers to the kept tokens of each row (R, N, D) only; the output for the others is zero.
 
     Rows are cut to as many tokens as the fullest one keeps; shorter ones are padded with zeros that no token sees.
     """

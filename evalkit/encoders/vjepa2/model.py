@@ -58,7 +58,7 @@ class VJEPA2(nn.Module):
     """Video (B, T, 3, H, W), scaled as its clip says -> tokens (B, T / 2, S, D) and their mean, pooled (B, D).
 
     Positions are rotations by a token's time, row and column, so T may be any number, and H and W any multiples of the
-    patch, as in the authors' code. A video whose T is no multiple of the tubelet's depth holds its last frame.
+    patch, as in the authors' code. A video whose T is not a multiple of the tubelet's depth holds its last frame.
 
     Args:
         clip: what the encoder sees.
@@ -253,7 +253,7 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     if not heads:
         raise UserError(checkpoint.heads_not_known(path, dim, depth, published))
     if dim % heads:
-        raise UserError(f"encoder.heads={heads}: {path} is {dim} wide, which is no multiple of that")
+        raise UserError(f"encoder.heads={heads}: {path} is {dim} wide, which is not a multiple of that")
     if dense and (depth not in NORMED_2_1 or size_of_patch not in SIDES_2_1):
         raise UserError(
             f"{path} is {depth} layers deep and has patches of {size_of_patch} pixels, as no V-JEPA 2.1 has"
@@ -338,7 +338,7 @@ def _positions(
             f"not use it: give encoder.positions=rotary for V-JEPA 2, encoder.positions={kind} for V-JEPA 1"
         )
     if stored is not None:
-        unread = "is zero" if not stored.any() else "is no table of sines and cosines"
+        unread = "is zero" if not stored.any() else "is not a table of sines and cosines"
         if stated.startswith("sincos") or (stored.any() and stated == "auto"):
             raise UserError(
                 f"the pos_embed of {path} {unread}, which V-JEPA 1's is: give encoder.positions=rotary if these are "

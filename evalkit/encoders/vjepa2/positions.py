@@ -81,7 +81,7 @@ def turned(side: int, qk: Tensor, places: Sequence[Tensor]) -> Tensor:
 
 
 def unturned(qk: Tensor, places: object) -> Tensor:
-    """Queries or keys as they are, in place of transformers' rotation."""
+    """Unchanged queries or keys, replacing transformers' rotation."""
     return qk
 
 

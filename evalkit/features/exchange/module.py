@@ -104,11 +104,11 @@ class FeatureFiles(nn.Module):
             state = base64.b64decode(noted.get("state") or "", validate=True)
             torch.set_rng_state(torch.tensor([*state], dtype=torch.uint8))
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{self.folder / MANIFEST}: random.state is no state of torch's generator") from error
+            raise UserError(f"{self.folder / MANIFEST}: random.state is not a state of torch's generator") from error
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a result says of the features: who made them, as far as is known, and how many ids were left out."""
+        """The result's entry on the features: their origin, as far as it is known, and the number of ignored ids."""
         made_by = self.manifest.get("encoder") or {}
         return {
             "made_by": {key: made_by.get(key) for key in ("name", "ckpt", "sha256")} if made_by else {},
@@ -118,7 +118,7 @@ class FeatureFiles(nn.Module):
 
     @property
     def holds(self) -> str:
-        """What is there, in words, and what is not."""
+        """A description of the available and missing features."""
         texts = f"{len(self._texts):,} texts" if self._texts else "no texts (texts.npz)"
         return f"features ({', '.join(self.parts)}), {texts} and no encoder"
 
@@ -154,7 +154,7 @@ class FeatureFiles(nn.Module):
             if rows not in (None, there):
                 raise UserError(
                     f"{self.folder}: {MANIFEST} says {rows:,} rows of {split}, and its files have {there:,}: a file is "
-                    "missing or cut off; get it again, or mend the manifest where so many are meant"
+                    "missing or truncated; get it again, or correct the manifest"
                 )
 
     def _clip(self) -> StoredClip:
@@ -172,7 +172,7 @@ class FeatureFiles(nn.Module):
             return StoredClip(**values)
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(
-                f"{self.folder / MANIFEST}: encoder.clip is no clip, with frames and size as in docs/features.md"
+                f"{self.folder / MANIFEST}: encoder.clip is not a clip, with frames and size as in docs/features.md"
             ) from error
 
 

@@ -74,7 +74,7 @@ class StoredRows:
 
 
 def stored_rows(features: FeatureFiles, task: Task, name: str, views: Views) -> StoredRows:
-    """Finds the features of each part of a video that a task's examples ask about.
+    """Finds the features of each part of a video that a task's examples need.
 
     Ids that are none of the task's are counted and told. What two examples ask about together, a part of a video, is
     served by the rows of either.
@@ -86,7 +86,7 @@ def stored_rows(features: FeatureFiles, task: Task, name: str, views: Views) -> 
         views: resolved.
 
     Raises:
-        UserError: the files were made for something else, a row stands there twice, or an example has other views or
+        UserError: the files were made for something else, a row appears twice, or an example has other views or
             another span than the task's.
     """
     _check_manifest(features, task, name, views)
@@ -140,8 +140,8 @@ def _by_id(features: FeatureFiles) -> dict[tuple[str, str], list[_Row]]:
             if before != where:
                 advice = "" if table.views is not None else "; `views` (0, 1, ...) tells several views of one apart"
                 if not before.startswith(f"{table.file.name}, "):
-                    advice = f"; all files of a split are read, as its parts: remove those that are not meant{advice}"
-                raise UserError(f"{table.file}, row {entry}: id {id!r} stands twice, first in {before}{advice}")
+                    advice = f"; all files of a split are read as its parts: remove those that do not belong{advice}"
+                raise UserError(f"{table.file}, row {entry}: id {id!r} appears twice, first in {before}{advice}")
             of_ids.setdefault((table.split, id), []).append((span, view, start + int(table.rows[entry])))
     return of_ids
 

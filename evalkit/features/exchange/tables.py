@@ -136,7 +136,7 @@ def read_texts(folder: Path) -> dict[str, Tensor]:
     names: list[str] = texts.tolist()
     if len(set(names)) < len(names):
         place = next(place for place, text in enumerate(names) if text in names[:place])
-        raise UserError(f"{file}, row {place}: the text {printable(names[place])[:80]!r} stands twice")
+        raise UserError(f"{file}, row {place}: the text {printable(names[place])[:80]!r} appears twice")
     return dict(zip(names, rows, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Probes without epochs on frozen features, a whole grid at once: ridge and logistic regression, nearest neighbors.
+"""Closed-form probes on frozen features, for a whole grid at once: ridge, logistic regression, nearest neighbors.
 
     points = logistic(train, labels, [0.01, 0.1, 1.0], classes=50)
     best = (points.predict(val) == val_labels).double().mean(1).argmax()   # the caller chooses, on val

@@ -1,4 +1,4 @@
-"""Features and targets of probes without epochs: what is accepted, and in which shape it is computed with."""
+"""Checks and conversions of features and targets for closed-form probes."""
 
 from __future__ import annotations
 

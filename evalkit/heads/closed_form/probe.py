@@ -1,4 +1,4 @@
-"""Adapters around probes that are fitted at once: every point of a grid, on one vector per example.
+"""Adapters around closed-form probes, which are fitted on one vector per example for all grid points at once.
 
 An example's vector is the mean of its views' pooled vectors, float32. For a linear probe that is the mean of the views'
 scores; for neighbors, one training example has one vote.

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from evalkit.metrics.bootstrap import PERCENT, AdditiveScore, Table, mean
+from evalkit.metrics.classification import is_failed
 from evalkit.metrics.text import meteor
 from evalkit.metrics.text.bleu import bleu, parts
 from evalkit.metrics.text.cider import LIMITS, cider
 from evalkit.metrics.text.ngrams import Grams, N, count
 from evalkit.metrics.text.rouge import rouge_l
-from evalkit.metrics.text.texts import failed, generated, references
+from evalkit.metrics.text.texts import generated, references
 from evalkit.metrics.text.tokenizer import tokenized
 
 logger = logging.getLogger("evalkit")
@@ -33,9 +34,9 @@ def captions(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, fl
         targets: a text, or several, of which each is a reference.
 
     Raises:
-        UserError: a prediction or a target is no text.
+        UserError: a prediction or a target is not text.
     """
-    return scored(*_tokenized("captions", predictions, targets), [failed(prediction) for prediction in predictions])
+    return scored(*_tokenized("captions", predictions, targets), [is_failed(prediction) for prediction in predictions])
 
 
 def captions_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
@@ -47,7 +48,7 @@ def captions_meteor(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[
     meteor.start()
     ours, theirs = _tokenized("captions_meteor", predictions, targets)
     return {
-        **scored(ours, theirs, [failed(prediction) for prediction in predictions]),
+        **scored(ours, theirs, [is_failed(prediction) for prediction in predictions]),
         "METEOR": meteor.meteor(ours, theirs),
     }
 

@@ -68,7 +68,7 @@ LETTER, DIGIT, MARK, SYMBOL, DROPPED = "\u00e9", "0", "\u0301", "\u00a7", "\0"
 
 
 def kind(character: str) -> str:
-    """The character that stands for all of the kind of this one."""
+    """The character that represents this character's kind."""
     kinds = zip((LETTER, MARK, SYMBOL), _BOUNDS, strict=True)
     found = next((of for of, bounds in kinds if bisect_right(bounds, ord(character)) % 2), DROPPED)
     return DIGIT if found == LETTER and unicodedata.category(character) == "Nd" else found

@@ -17,13 +17,13 @@ import numpy as np
 
 from evalkit.errors import UserError
 from evalkit.metrics.bootstrap import PERCENT, AdditiveScore, Table, mean
+from evalkit.metrics.classification import is_failed
 from evalkit.metrics.text import captions, meteor
 from evalkit.metrics.text.bleu import bleu, parts
 from evalkit.metrics.text.captions import undefined
 from evalkit.metrics.text.cider import LIMITS, cider
 from evalkit.metrics.text.ngrams import Ints, N, count
 from evalkit.metrics.text.rouge import rouge_l
-from evalkit.metrics.text.texts import failed
 from evalkit.metrics.text.tokenizer import tokenized
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
@@ -195,7 +195,7 @@ def _events(metric: str, predictions: Sequence[Any], targets: Sequence[Any]) -> 
     for sets, target in zip(theirs, targets, strict=True):
         if not all(sets):
             raise UserError(f"{metric}: target {repr(target)[:60]} has no event; wanted at least one")
-    ours = [[] if failed(p) else _sets(metric, "prediction", p)[0][:MAX_EVENTS] for p in predictions]
+    ours = [[] if is_failed(p) else _sets(metric, "prediction", p)[0][:MAX_EVENTS] for p in predictions]
     return ours, theirs
 
 

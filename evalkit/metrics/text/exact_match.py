@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.metrics.text.texts import failed, generated, references
+from evalkit.metrics.classification import is_failed
+from evalkit.metrics.text.texts import generated, references
 
 
 def exact_match(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, list[float]]:
@@ -16,11 +17,11 @@ def exact_match(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str,
         targets: the right answer, or several, any of which is right.
 
     Raises:
-        UserError: a prediction or a target is no text.
+        UserError: a prediction or a target is not text.
     """
     theirs = [{_normalized(text) for text in several} for several in references("exact_match", targets)]
     ours = [_normalized(text) for text in generated("exact_match", predictions)]
-    missing = [failed(prediction) for prediction in predictions]
+    missing = [is_failed(prediction) for prediction in predictions]
     each = zip(ours, theirs, missing, strict=True)
     return {"accuracy": [float(text in answers and not is_missing) for text, answers, is_missing in each]}
 

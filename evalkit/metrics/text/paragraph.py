@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from evalkit.metrics.bootstrap import PERCENT, mean
+from evalkit.metrics.classification import is_failed
 from evalkit.metrics.text import meteor
 from evalkit.metrics.text.captions import scored
-from evalkit.metrics.text.texts import failed, generated, references
+from evalkit.metrics.text.texts import generated, references
 
 _END = re.compile(r"[.!?]+(?:\s+|$)")
 
@@ -30,7 +31,7 @@ def paragraph(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, f
         targets: a text, or several, of which each is a reference.
 
     Raises:
-        UserError: a prediction or a target is no text.
+        UserError: a prediction or a target is not text.
     """
     return _scored("paragraph", predictions, targets)[0]
 
@@ -66,7 +67,7 @@ def _scored(
     texts = generated(metric, predictions)
     ours = [letters(text) for text in texts]
     theirs = [[letters(text) for text in several] for several in references(metric, targets)]
-    missing = [failed(prediction) for prediction in predictions]
+    missing = [is_failed(prediction) for prediction in predictions]
     metrics = scored(ours, theirs, missing)
     each = zip(texts, missing, strict=True)
     repeated = mean([1.0 if is_missing else repetition(text) for text, is_missing in each], PERCENT)

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from evalkit.errors import UserError, install
-from evalkit.metrics.text.texts import failed
+from evalkit.metrics.classification import is_failed
 from evalkit.metrics.text.tokenizer import tokenized
 from evalkit.metrics.text.wordnet import wordnet
 
@@ -80,11 +80,11 @@ def _scored(
     for prediction, target in zip(predictions, targets, strict=True):
         kind, answers = _target(metric, target)
         for values, least in zip(metrics.values(), (0.0, 0.9), strict=True):
-            if failed(prediction) or prediction == target:
-                values.append(float(not failed(prediction)))
+            if is_failed(prediction) or prediction == target:
+                values.append(float(not is_failed(prediction)))
                 continue
             if not isinstance(prediction, str):
-                raise UserError(f"{metric}: prediction {repr(prediction)[:60]} is no text")
+                raise UserError(f"{metric}: prediction {repr(prediction)[:60]} is not text")
             ours = words(prediction)
             compared = [words(answer) for answer in answers]
             values.append(

@@ -82,7 +82,7 @@ def _sorted_out(file: Path, task: Task, pairs: Iterable[tuple[str, str, Any]], c
     others: list[str] = []
     for where, name, value in pairs:
         if name in values:
-            raise UserError(f"{where}: {name} stands there twice")
+            raise UserError(f"{where}: {name} appears twice")
         if name not in examples:
             others.append(name)
             continue
@@ -224,10 +224,10 @@ def _ranks(task: Task, file: Path) -> _Read:
         )
     for kind, names in (("texts", rows), ("videos", columns)):
         if len({*names}) != len(names):
-            raise UserError(f"{file}: an id stands twice in `{kind}`")
+            raise UserError(f"{file}: an id appears twice in `{kind}`")
     if not np.isfinite(matrix).all():
         row, column = np.argwhere(~np.isfinite(matrix))[0].tolist()
-        raise UserError(f"{file}: the similarity of text {rows[row]!r} and video {columns[column]!r} is no number")
+        raise UserError(f"{file}: the similarity of text {rows[row]!r} and video {columns[column]!r} is not a number")
     if absent := [name for name in videos if name not in {*columns}]:
         raise UserError(f"{file}: {len(absent)} of {len(videos)} videos are missing, first {absent[0]!r}")
     place, column, number = ({name: i for i, name in enumerate(names)} for names in (rows, columns, videos))

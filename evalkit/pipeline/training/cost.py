@@ -36,7 +36,7 @@ class _Kept:
 
 
 class SavedBytes:
-    """Counts the bytes that autograd keeps for the backward pass of what is computed inside.
+    """Context that counts the bytes that autograd saves for the backward pass.
 
     Each storage counts once; parameters and buffers are not counted, nor what autograd let go of again. What fused
     attention notes beside its inputs and its output differs from kernel to kernel: it counts as one float per query
@@ -194,7 +194,7 @@ class TrainingCost(Callback):
         self.hooks = None
 
     def record(self) -> dict[str, Any] | None:
-        """What `cost.training` of a record holds; None where no step was taken."""
+        """The value of `cost.training` in a record; None if no step was taken."""
         if not self.times:
             return None
         of_device = self.device.type == "cuda"

@@ -1,4 +1,4 @@
-"""Training steps that several processes share: each takes a part of every batch, and all take the same step."""
+"""Data-parallel training: each process takes a part of every batch, and all take the same step."""
 
 from __future__ import annotations
 

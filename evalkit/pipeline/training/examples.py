@@ -22,7 +22,7 @@ PREDICT_BATCH = 64
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples whose features are at hand.
+    """Examples together with their features.
 
     Attributes:
         examples: those that could be decoded.
@@ -146,7 +146,7 @@ class TrainingBatches:
 def predict(
     adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None, ranks: Ranks = ALONE
 ) -> list[list[Any]]:
-    """The values that each grid point of the adapter predicts for examples at hand; `keep` as in `fit`.
+    """The predictions of each grid point of the adapter; `keep` as in `fit`.
 
     Of several processes each predicts its share, and all get all values.
     """
@@ -174,7 +174,7 @@ def predict(
 
 
 def val_score(adapter: Adapter, data: Examples, ranks: Ranks = ALONE) -> float:
-    """The mean over examples at hand of what the adapter says of its own batches; the same in all processes."""
+    """The mean over examples of the adapter's own `val_score`; the same in all processes."""
     places = range(len(data.examples))
     batches = [places[i : i + PREDICT_BATCH] for i in places[::PREDICT_BATCH]]
     total = 0.0

@@ -162,7 +162,7 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
 def _prescribed_shots(
     task: Task, train: Sequence[Example], val: Sequence[Example], seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """As many examples of each class as the task prescribes, drawn from all of train; and of what is left one each."""
+    """The prescribed number of examples per class, drawn from all of train, and one of the rest per class as val."""
     drawn = few_shot(train, task.classes, task.shots, seed, at_most=True)
     ids = {example.id for example in drawn}
     left = [example for example in val or train if example.id not in ids]
@@ -170,7 +170,7 @@ def _prescribed_shots(
 
 
 def _encode_shares(experiment: Experiment, train: Sequence[Example], val: Sequence[Example], seed: int) -> None:
-    """Stores what each process encodes of train and val, so that the first finds all that it fits on."""
+    """Encodes and stores this process's share of train and val, so that the first process can read everything."""
     for spec, of_train, of_val in training_sources(experiment, train, val, seed):
         reader = experiment.reader.reads(spec)
         reader.store_share([*of_train, *of_val], {"": unchanged}, experiment.ranks, "encode train and val")
@@ -197,7 +197,7 @@ def training_sources(
 
 
 def _take_over(experiment: Experiment) -> tuple[dict[str, Any], float]:
-    """Waits for the adapter that the first process fits, and puts it in place."""
+    """Waits for the adapter trained by the first process, and uses it."""
     nothing: tuple[dict[str, Any], float, int, dict[str, Tensor] | Adapter] = {}, 0.0, 0, {}
     record, seconds, chosen, learned = experiment.ranks.broadcast(nothing)
     settings = experiment.points[chosen]
@@ -235,8 +235,8 @@ def split_val(
         _check_there(videos, there)
     if len(there) == 1:
         raise UserError(
-            f"of {len(videos):,} training videos 1 is there ({shown(there[0])}), and a tenth, at least one, is held "
-            "out to choose the epoch on: none is left to learn from. Add videos to the train split"
+            f"1 of {len(videos):,} training videos is there ({shown(there[0])}), and validation takes a tenth, at least "
+            "one: none is left for training. Add videos to the train split"
         )
     held_out = set(there[:count])
     train = [example for example in examples if example.video not in held_out]
@@ -267,7 +267,7 @@ def _warn_missing(there: int, listed: int) -> None:
 
 
 def _training_views(experiment: Experiment, adapter: Adapter, seed: int) -> tuple[AugmentedView | None, ...]:
-    """The augmented views of a training clip that an adapter is fitted on; None stands for the plain ones."""
+    """The augmented views that an adapter is trained on; None stands for the unaugmented view."""
     augment = experiment.augment
     if not augment:
         return (None,)
@@ -312,13 +312,13 @@ def _read(
         last = failed[-1]  # those of val come last
         raise UserError(
             f"none of the {len({e.video for e in val})} videos to choose on could be read; {shown(last.source.video)}: "
-            f"{last.failure}; mend or remove it"
+            f"{last.failure}; repair or remove it"
         )
     return (splits[0], splits[1]), failed
 
 
 def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
-    """Says which training videos were left out.
+    """Logs which training videos were left out.
 
     Raises:
         UserError: all of them were, with the first reason.

@@ -1,4 +1,4 @@
-"""How fitting goes, told to trackers while it does: losses by step, and the score of each epoch on val."""
+"""Logs training to trackers while it runs: the loss by step, and the score of each epoch on val."""
 
 from __future__ import annotations
 

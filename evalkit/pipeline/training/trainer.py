@@ -25,7 +25,7 @@ from evalkit.pipeline.training.cost import TrainingCost
 from evalkit.pipeline.training.divided import DividedSteps
 from evalkit.pipeline.training.examples import Examples, TrainingBatches, predict, val_score
 from evalkit.pipeline.training.shown import ShowFit, Shown
-from evalkit.results.scores import headline as headline
+from evalkit.results.scores import headline
 from evalkit.runtime.machine import give_back_memory
 from evalkit.runtime.progress import track
 from evalkit.runtime.ranks import ALONE, Ranks
@@ -57,7 +57,7 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """How one grid point went: the headline of each epoch on val, and the epoch kept (from 1); or why it failed.
+    """The training curve of a grid point: the headline on val by epoch, the best epoch (from 1), or its failure.
 
     Attributes:
         predictions: of the val examples at the epoch kept.
@@ -70,13 +70,13 @@ class TrainingCurve:
 
     @property
     def best(self) -> float | None:
-        """The score of the epoch kept; None where the point failed."""
+        """The score of the best epoch; None if the point failed."""
         return None if self.failure else self.val_scores[self.best_epoch - 1]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fitting chose: the course of each grid point, the place of the one that is best, and what a step costs.
+    """The result of training: the curve of each grid point, the index of the best one, and the cost of a step.
 
     Attributes:
         cost: as `cost.training` of a record; None where nothing was trained in steps.
@@ -92,7 +92,7 @@ class DivergedError(UserError):
 
     Args:
         curves: of the grid points.
-        origin: what a loss that is no number came from, where that is not the training.
+        origin: what a loss that is not a number came from, where that is not the training.
     """
 
     def __init__(self, curves: list[TrainingCurve], origin: str = "") -> None:
@@ -174,7 +174,7 @@ def fit(
             batches.close()
             cost.close()
     if not any(select.scores):
-        raise UserError(f"trainer.max_minutes={spec.max_minutes:g} were over before the first epoch was: give it more")
+        raise UserError(f"trainer.max_minutes={spec.max_minutes:g} ended before the first epoch did: increase it")
     curves = [
         TrainingCurve(scores, epoch, finite.failures.get(k), predictions)
         for k, (scores, epoch, predictions) in enumerate(
@@ -189,7 +189,7 @@ def fit(
 
 
 def _release(trainer: lightning.Trainer, adapter: Adapter) -> None:
-    """Gives back what only training needs: gradients and the optimizer's means, three times the weights."""
+    """Frees the memory that only training needs: gradients and optimizer state, three times the weights."""
     adapter.zero_grad(set_to_none=True)
     for optimizer in trainer.optimizers:  # which the trainer, in circles with its parts, would keep
         optimizer.state.clear()
@@ -212,7 +212,7 @@ def _solve(adapter: Adapter, train: Examples, val: Examples, score: Score) -> Fi
 
 
 def best_point(curves: Sequence[TrainingCurve]) -> int:
-    """The place of the course with the best score, of equals the first; no score is worse than any."""
+    """The index of the curve with the best score, the first in case of ties; NaN is worse than any score."""
     scores = [-math.inf if curve.best is None or math.isnan(curve.best) else curve.best for curve in curves]
     return max((k for k, curve in enumerate(curves) if not curve.failure), key=lambda k: scores[k])
 
@@ -273,7 +273,7 @@ class SelectOnVal(Callback):
         pl_module.train()
 
     def restore(self, adapter: Adapter, chosen: int) -> None:
-        """Puts the remembered weights of a point back; of several, only that one is left."""
+        """Restores the saved weights of a point, and drops all other points."""
         for name, value in _weights(adapter, chosen, len(self.scores)).items():
             value.copy_(self.best[chosen][name])
         self.best.clear()
@@ -282,7 +282,7 @@ class SelectOnVal(Callback):
 
 
 class _Finite(Callback):
-    """Records the points whose loss is no number; stops where all are."""
+    """Records the points whose loss is not a number; stops where all are."""
 
     def __init__(self, points: int) -> None:
         self.points = points
@@ -298,7 +298,7 @@ class _Finite(Callback):
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        """Asks where a loss that is no number comes from, while the weights are still those that gave it."""
+        """Asks where a loss that is not a number comes from, while the weights are still those that gave it."""
         if self.points == 1 and not bool(loss.isfinite().all()) and self.batch is not None:
             assert isinstance(pl_module, Adapter)
             self.origin = pl_module.loss_origin(self.batch)

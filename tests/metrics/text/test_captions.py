@@ -166,7 +166,7 @@ def test_emoji_accents_and_spaces_score_as_in_pycocoevalcap() -> None:
 
 @pytest.mark.parametrize("prediction", [3, [], ["a", 3], {"a": "b"}])
 def test_what_is_no_text_is_refused_in_one_line(prediction: Any) -> None:
-    with pytest.raises(UserError, match=r"captions: prediction .* is no text; wanted a text or a list of texts"):
+    with pytest.raises(UserError, match=r"captions: prediction .* is not text; wanted a text or a list of texts"):
         captions([prediction], ["a dog"])
-    with pytest.raises(UserError, match=r"captions: target .* is no text"):
+    with pytest.raises(UserError, match=r"captions: target .* is not text"):
         captions(["a dog"], [prediction])

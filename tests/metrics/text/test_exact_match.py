@@ -21,5 +21,5 @@ def test_a_failed_answer_is_wrong_even_where_nothing_is_right_and_its_bounds_are
 
 
 def test_an_answer_that_is_no_text_is_refused() -> None:
-    with pytest.raises(UserError, match="exact_match: prediction 2 is no text"):
+    with pytest.raises(UserError, match="exact_match: prediction 2 is not text"):
         exact_match([2], json.loads('["2"]'))

@@ -14,7 +14,7 @@ from evalkit.metrics.text import meteor
 from evalkit.metrics.text.captions import captions_meteor
 from evalkit.metrics.text.paragraph import paragraph_meteor
 from evalkit.pipeline.task_data import load_task
-from evalkit.pipeline.training.trainer import headline
+from evalkit.results.scores import headline
 from tests.given import DATA, real
 
 ROOT = Path(__file__).parents[3]

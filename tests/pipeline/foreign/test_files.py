@@ -155,7 +155,7 @@ def test_a_matrix_in_another_order_has_its_ids(tmp_path: Path) -> None:
         (CHOICE, "p.json", {"a": True}, "answer True; wanted"),
         (CHOICE, "p.json", {"a": {"prediction": 1, "answer": 2}}, "another split?"),
         (CHOICE, "p.json", [{"q_uid": "a"}], "entry 1: {'q_uid': 'a'}; wanted q_uid and answer"),
-        (CHOICE, "p.json", [{"q_uid": "a", "answer": 1}] * 2, "entry 2: a stands there twice"),
+        (CHOICE, "p.json", [{"q_uid": "a", "answer": 1}] * 2, "entry 2: a appears twice"),
         (CHOICE, "p.json", {"x": 1}, "no prediction for this task, whose ids are like 'a'; it has 'x'"),
         (CHOICE, "p.json", "[", "as JSON"),
         (CHOICE, "p.json", "3", "found a int"),
@@ -180,9 +180,9 @@ def test_what_is_not_in_the_format_is_told_in_one_line(
     [
         (lambda matrix: {"similarity": matrix[:2]}, "3 texts x 3 videos, found float64 of 2 x 3"),
         (lambda matrix: {"other": matrix}, "found none"),
-        (lambda matrix: {"similarity": np.where(np.eye(3), np.nan, matrix)}, "text 'a' and video 'a' is no number"),
+        (lambda matrix: {"similarity": np.where(np.eye(3), np.nan, matrix)}, "text 'a' and video 'a' is not a number"),
         (lambda matrix: {"sims": matrix, "videos": np.array(["a", "b", "z"])}, "1 of 3 videos are missing, first 'c'"),
-        (lambda matrix: {"sims": matrix, "texts": np.array(["a", "a", "b"])}, "an id stands twice in `texts`"),
+        (lambda matrix: {"sims": matrix, "texts": np.array(["a", "a", "b"])}, "an id appears twice in `texts`"),
         (lambda matrix: {"similarity": np.array([[{}]], object)}, "as npz"),
     ],
 )

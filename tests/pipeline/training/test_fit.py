@@ -23,7 +23,8 @@ from evalkit.metrics import accuracy, top1_top5
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.training.examples import Examples, predict
 from evalkit.pipeline.training.fit import fit_adapter, split_val
-from evalkit.pipeline.training.trainer import DivergedError, Fitted, TrainingCurve, TrainSpec, fit, headline
+from evalkit.pipeline.training.trainer import DivergedError, Fitted, TrainingCurve, TrainSpec, fit
+from evalkit.results.scores import headline
 from evalkit.weights import trained_adapter
 from tests.given import make_adapter, make_grid
 
@@ -140,7 +141,7 @@ def test_a_limit_within_the_first_epoch_keeps_what_was_learned_until_then() -> N
 
 
 def test_a_limit_shorter_than_one_step_is_told() -> None:
-    with pytest.raises(UserError, match=r"^trainer.max_minutes=1e-09 were over before the first epoch was: give it mo"):
+    with pytest.raises(UserError, match=r"^trainer.max_minutes=1e-09 ended before the first epoch did: increase it"):
         fitted(Walker(batch_size=1), examples(8), examples(2, prefix="v"), max_minutes=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""Where a loss that is no number comes from: the step, the example, and which part of the model."""
+"""Where a loss that is not a number comes from: the step, the example, and which part of the model."""
 
 from dataclasses import replace
 from typing import Any

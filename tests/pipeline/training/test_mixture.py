@@ -115,7 +115,7 @@ def test_each_task_reads_its_own_data_in_the_root(tmp_path: Path) -> None:
         ({"of": "msrvtt:0"}, "the weight of msrvtt is '0'; expected a number above 0"),
         ({"of": "msrvtt:many"}, "the weight of msrvtt is 'many'; expected a number above 0"),
         ({"of": "msrvtt:nan"}, "the weight of msrvtt is 'nan'; expected a number above 0"),
-        ({"of": "kinetics400"}, "kinetics400 is no retrieval task"),
+        ({"of": "kinetics400"}, "kinetics400 is not a retrieval task"),
     ],
 )
 def test_what_cannot_be_mixed_is_told(settings: dict[str, Any], message: str) -> None:

@@ -31,9 +31,9 @@ def test_val_takes_no_video_that_is_missing_where_others_are_there() -> None:
 
 def test_val_that_leaves_nothing_to_learn_from_is_told_before_anything_is_encoded() -> None:
     rows = [Example(str(i), Path(f"{i // 3}.mp4")) for i in range(6)]
-    with pytest.raises(UserError, match=r"^of 1 training videos 1 is there \(0.mp4\).*held out .*: none is left"):
+    with pytest.raises(UserError, match=r"^1 of 1 training videos is there \(0.mp4\).*validation.*: none is left"):
         split_val(rows[:3], 0)
-    with pytest.raises(UserError, match=r"^of 2 training videos 1 is there \(1.mp4\)"):
+    with pytest.raises(UserError, match=r"^1 of 2 training videos is there \(1.mp4\)"):
         split_val(rows, 0, exists=lambda video: video == Path("1.mp4"))
     assert [len(part) for part in split_val(rows, 0)] == [3, 3]
     with pytest.raises(UserError, match=r"^none of the 2 training videos is there, the first would be 0.mp4; data.vid"):
@@ -80,5 +80,7 @@ def test_val_of_which_nothing_can_be_read_names_it(monkeypatch: pytest.MonkeyPat
         ranks=ALONE,
     )
     rows = [Example(str(i), Path(f"{i}.mp4")) for i in range(5)]
-    with pytest.raises(UserError, match=r"^none of the 1 videos to choose on could be read; 4.mp4: is broken; mend or"):
+    with pytest.raises(
+        UserError, match=r"^none of the 1 videos to choose on could be read; 4.mp4: is broken; repair or"
+    ):
         fit._read(experiment, rows[:4], rows[4:], (None,))
