@@ -29,7 +29,8 @@ The same run with less information: without the video (blind), with shuffled fra
 (single_frame), or with the options in another order (option_order). A score near one of the first three does not show
 that the video, its order or more than a frame was needed."""
 RUNS = """\
-Runs with equal hashes of protocol and data (their first letters are shown) were measured alike, on the same examples."""
+Runs with equal hashes of protocol and data (their first letters are shown) were measured alike, on the same
+examples."""
 SEEDS = """\
 Runs that differ only in their seed, or in the official split (fold) of a benchmark, share a cell with the mean of
 their scores, its interval, and their standard deviation (sd). Controls, date and command are those of the newest

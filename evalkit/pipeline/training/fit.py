@@ -235,8 +235,8 @@ def split_val(
         _check_there(videos, there)
     if len(there) == 1:
         raise UserError(
-            f"1 of {len(videos):,} training videos is there ({shown(there[0])}), and validation takes a tenth, at least "
-            "one: none is left for training. Add videos to the train split"
+            f"1 of {len(videos):,} training videos is there ({shown(there[0])}), and validation takes a tenth, at "
+            "least one: none is left for training. Add videos to the train split"
         )
     held_out = set(there[:count])
     train = [example for example in examples if example.video not in held_out]
