@@ -31,10 +31,10 @@ WITH_KEYS = {
     "features": "features",
 }
 
-# Commands of which `NAME --help` shows what stands in the file of that name.
+# Commands of which `COMMAND NAME --help` describes the file of that name.
 NAMED = ("study", "verify")
-# Commands that show below their lines of the usage what they know.
-KNOWING = ("export",)
+# Commands that print a list of what they support below their usage.
+LISTING = ("export",)
 
 # What other programs call a command.
 CALLED = {
@@ -205,7 +205,7 @@ def _main(words: list[str]) -> int:
     module = f"evalkit.commands.{rooms[command]}.{command}"
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command not in NAMED or len(rest) == 1):
         print(_usage(command), end="")
-        return cast(int, importlib.import_module(module).main(["--help"])) if command in KNOWING else 0
+        return cast(int, importlib.import_module(module).main(["--help"])) if command in LISTING else 0
     if rooms[command] == "results":
         _check_given(rest)
     if command not in WITH_KEYS:

@@ -40,8 +40,8 @@ def likeliest(
     broken = [score for score in scores if math.isnan(score) or score == math.inf]
     if not broken and scores and max(scores) > -math.inf:
         return Prediction(answers[scores.index(max(scores))], detail)
-    told = f"{broken[0]} as the score of {len(broken)} of" if broken else "no chance to any of"
-    return failed(f"the language model gives {told} {len(scores)} answers", detail)
+    problem = f"{broken[0]} as the score of {len(broken)} of" if broken else "no chance to any of"
+    return failed(f"the language model gives {problem} {len(scores)} answers", detail)
 
 
 def failed(reason: str, detail: dict[str, Any] | None = None) -> Prediction:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from evalkit.canary.finding import Finding
 from evalkit.errors import UserError, one_line
+from evalkit.language.context_length import ContextLength
 from evalkit.language.continuations import Continuation as Continuation
 from evalkit.language.continuations import Generated, Row
 from evalkit.language.continuations import Likelihood as Likelihood
@@ -44,6 +45,7 @@ class LanguageModel(nn.Module):
     Attributes:
         vocabulary: hash of the tokens.
         traits: what was measured of the model.
+        context_length: how many tokens it reads.
         join: how the model reads visual tokens; here before the words.
         prompts: token ids of what is asked, in a template.
 
@@ -58,6 +60,7 @@ class LanguageModel(nn.Module):
         pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
         self.vocabulary = hashlib.sha256(repr(pieces).encode()).hexdigest()  # plain, so that `architecture` tells it
         self.traits = traits(lm)
+        self.context_length = ContextLength(lm.config, self.traits.window)
         self.join: Join = VisualPrefix()
 
     @property
@@ -126,7 +129,8 @@ class LanguageModel(nn.Module):
         logprobs = [0.0] * len(continuations)
         asked: dict[tuple[int, ...], list[Row]] = {}
         rows = self.prompts.rows(continuations, visual is not None)
-        failures = [self._too_long(row.length + self.join.positions(visual), visual is not None) for row in rows]
+        more = self.join.positions(visual)
+        failures = [self.context_length.failure(row.length + more, visual is not None) for row in rows]
         for row, failure in zip(rows, failures, strict=True):
             if failure:
                 logprobs[row.place] = math.nan
@@ -135,16 +139,17 @@ class LanguageModel(nn.Module):
         alone: list[Row] = []
         by_length: dict[int, list[list[Row]]] = {}  # equal lengths, so that nothing stands between context and text
         for group in asked.values():
-            sharing = [row for row in group if not self._is_long(row)]
-            if self.traits.cache and len(sharing) > 1 and len(group[0].context) > 1:
-                by_length.setdefault(len(group[0].context), []).append(sharing)
-                group = [row for row in group if self._is_long(row)]
+            context = len(group[0].context)
+            sharing = [row for row in group if self._goes_on(row, visual)]
+            if self.traits.cache and len(sharing) > 1 and context > 1:
+                by_length.setdefault(context, []).append(sharing)
+                group = [row for row in group if not self._goes_on(row, visual)]
             alone += group
         for batch in self._batches(alone, visual):
             inputs, starts = self._inputs(batch, visual)
             self._score(inputs, batch, starts, logprobs)
         for length, groups in by_length.items():
-            most = max(1, MOST_POSITIONS // (length + self.join.positions(visual)))
+            most = max(1, MOST_POSITIONS // (length + more))
             for start in range(0, len(groups), most):
                 self._score_after_contexts(groups[start : start + most], visual, logprobs)
         counts = [len(row.text) for row in rows]
@@ -162,7 +167,8 @@ class LanguageModel(nn.Module):
         rows = self.prompts.rows(continuations, visual is not None)
         if end:
             rows = [row._replace(text=[*row.text, self.eos]) for row in rows]
-        if failure := self._too_long(max(row.length for row in rows) + self.join.positions(visual), visual is not None):
+        longest = max(row.length for row in rows) + self.join.positions(visual)
+        if failure := self.context_length.failure(longest, visual is not None):
             raise UserError(failure)
         inputs, starts = self._inputs(rows, visual)
         at, targets = self._texts(rows, starts)
@@ -191,7 +197,8 @@ class LanguageModel(nn.Module):
         texts = [Generated("")] * len(prompts)
         ends = self.ends
         for group, inputs in self._equal_lengths(prompts, tokens):
-            if failure := self._too_long(inputs["attention_mask"].shape[1] + most, tokens is not None):
+            length = inputs["attention_mask"].shape[1]
+            if failure := self.context_length.failure(length + most, tokens is not None, length):
                 for i in group:
                     texts[i] = Generated(None, failure=failure)
                 continue
@@ -230,7 +237,7 @@ class LanguageModel(nn.Module):
         rows: dict[int, Tensor] = {}
         failures = [""] * len(prompts)
         for group, inputs in self._equal_lengths(prompts, tokens):
-            if failure := self._too_long(inputs["attention_mask"].shape[1], tokens is not None):
+            if failure := self.context_length.failure(inputs["attention_mask"].shape[1], tokens is not None):
                 for i in group:
                     failures[i] = failure
                 continue
@@ -250,9 +257,11 @@ class LanguageModel(nn.Module):
         """Tokens whose logits are computed at once."""
         return max(1, MOST_LOGITS // (4 * self.words.num_embeddings))
 
-    def _is_long(self, row: Row) -> bool:
-        """Whether the logits of a text alone are too many for one pass."""
-        return len(row.text) > self._most_scored
+    def _goes_on(self, row: Row, visual: Tensor | None) -> bool:
+        """Whether a text can go on from its cached context, with all of its logits in one pass."""
+        read = len(row.context) + self.join.positions(visual) - 1  # the last token of neither is read
+        fits = len(row.text) <= self._most_scored
+        return fits and not self.context_length.crosses(read, read + len(row.text))
 
     def _batches(self, rows: Sequence[Row], visual: Tensor | None) -> Iterator[list[Row]]:
         """Yield rows of similar length, as many as fit into one pass, the longest first."""
@@ -261,7 +270,7 @@ class LanguageModel(nn.Module):
             longest = (batch or [row])[0].length + more
             full = (len(batch) + 1) * longest > MOST_POSITIONS or scored + len(row.text) > self._most_scored
             padded = len(batch) * longest >= FEW_POSITIONS and row.length + more < LEAST_FILLED * longest
-            if batch and (full or padded):
+            if batch and (full or padded or self.context_length.crosses(row.length + more - 1, longest - 1)):
                 yield batch
                 batch, scored = [], 0
             batch.append(row)
@@ -369,19 +378,6 @@ class LanguageModel(nn.Module):
         """Float32 logits (M, vocabulary) of these positions."""
         logits = self._run(inputs, rows, columns).logits
         return (logits[0] if self.traits.rows else logits[rows, columns]).float()  # type: ignore[no-any-return]
-
-    def _too_long(self, length: int, with_video: bool) -> str:
-        """Why the model does not read so many tokens; empty where it does."""
-        config: Any = self.lm.config
-        limits = (getattr(config.get_text_config(), "max_position_embeddings", None), self.traits.window)
-        most = min((limit for limit in limits if limit), default=length)
-        if length <= most:
-            return ""
-        what, fewer = ("video, prompt", "fewer adapter.latents, ") if with_video else ("prompt", "")
-        return (
-            f"the language model reads {most:,} tokens, and {what} and text have {length:,}: give {fewer}a shorter "
-            "adapter.prompt, or another lm"
-        )
 
 
 def _of(visual: Tensor | None, rows: Sequence[Row]) -> Tensor | None:

@@ -96,7 +96,7 @@ class ServedModel:
         self.findings: tuple[Finding, ...] = ()
         self._over = threading.Event()  # ends the requests of a call that has failed, or was interrupted
         self._sockets: set[socket.socket] = set()  # in use
-        self._reasons: set[str] = set()  # those that were told
+        self._reasons: set[str] = set()  # those that were logged
         self.tells: Tells = "echo" if self._has_echo() else "letters" if self._next_tokens(PROBE) else "nothing"
 
     @property
@@ -256,7 +256,7 @@ class ServedModel:
                 reason = f"{type(error).__name__}: {in_line(error)[:200]}" if str(error) else type(error).__name__
                 continue
             if status in RETRIED:
-                reason = f"HTTP {status}: {self._told(content)}"
+                reason = f"HTTP {status}: {self._message(content)}"
                 with_after = headers.get("Retry-After", "")
                 if with_after.isascii() and with_after.isdigit():
                     wait = min(max(wait, float(with_after)), LONGEST_WAIT_S)
@@ -268,11 +268,11 @@ class ServedModel:
                 )
             if status in (401, 403, 404):
                 raise UserError(
-                    f"lm={self.base}#{self.name}: HTTP {status}: {self._told(content)}; wanted a server with "
+                    f"lm={self.base}#{self.name}: HTTP {status}: {self._message(content)}; wanted a server with "
                     f"{self._path}/completions that knows this model, and its key, if any, in {KEY}"
                 )
             if status != 200:
-                raise Refused(status, f"HTTP {status}: {self._told(content)}")
+                raise Refused(status, f"HTTP {status}: {self._message(content)}")
             return self._choice(content)
         raise UserError(f"lm={self.base}#{self.name} does not answer, asked {TRIES} times: {reason}")
 
@@ -285,16 +285,16 @@ class ServedModel:
             pass
         raise UserError(
             f"lm={self.base}#{self.name}: the reply is no completion as OpenAI's interface gives it: "
-            f"{self._told(content)!r}"
+            f"{self._message(content)!r}"
         )
 
-    def _told(self, content: bytes) -> str:
+    def _message(self, content: bytes) -> str:
         """What a server said, as the start of a line, without the key."""
         text = content[:2000].decode("utf-8", "replace")
         try:
-            told: Any = json.loads(content)
-            told = told.get("error", told.get("message", told))
-            text = str(told.get("message", told) if isinstance(told, dict) else told)
+            reply: Any = json.loads(content)
+            error = reply.get("error", reply.get("message", reply))
+            text = str(error.get("message", error) if isinstance(error, dict) else error)
         except (ValueError, AttributeError, RecursionError):
             pass
         return in_line(text.replace(self._key, "***") if self._key else text)[:200]

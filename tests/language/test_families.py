@@ -15,7 +15,7 @@ from evalkit.language.causal_lm import Continuation, LanguageModel
 from evalkit.language.examine import traits
 from evalkit.language.models import load
 from evalkit.language.reader import VideoLanguageModel
-from tests.language.families import conformance, tiny
+from tests.language.families import ASKED, CONTEXTS, conformance, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -133,3 +133,23 @@ def test_a_model_whose_cache_forgets_what_its_layers_see_reads_what_is_in_its_wi
     assert failures[0].startswith(failure) and not failures[1]
     with pytest.raises(UserError, match=failure):
         reader.loss([Continuation(0, longer, options[0])], None)
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
+def test_a_text_is_read_alike_beside_one_beyond_which_the_rotary_embedding_changes(kind: str, lm: Path) -> None:
+    """Some of the texts, and some contexts without their texts, are of at most 14 tokens."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [64.0] * 4, "factor": 4.0, "rope_theta": 10_000.0}
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 14, **factors}
+    model = tiny(kind, rope_parameters=rope, original_max_position_embeddings=14, sliding_window=None)
+    tokenizer = _tokenizer(lm)
+    for value in model.parameters():
+        value.data *= 3  # so that positions are seen
+    reader = LanguageModel(model, tokenizer)
+    lengths = [row.length - 1 for row in reader.prompts.rows(ASKED, False)]
+    assert reader.context_length.original == 14 and min(lengths) <= 14 < max(lengths)
+    for join, measured in conformance(model, tokenizer).items():
+        assert measured.reference < 1e-3 and measured.batch < 1e-3, (join, measured)
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]  # as a loaded one's is
+    short, long = (text.failure for text in reader.generate(["What happens in it?", " ".join(CONTEXTS)], most=14))
+    assert short.startswith("the language model changes its rotary embedding beyond 14 tokens, and a text after ")
+    assert not long
