@@ -8,18 +8,19 @@ from typing import TypeVar
 
 import torch
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def map_on_cores(function: Callable[[T], R], items: Iterable[T], most: int | None = None) -> Iterator[R]:
-    """What the function makes of each item, in their order; torch computes each in one thread.
+    """Applies a function to each item in a thread pool, in order; torch computes each item in one thread.
 
-    Threads that share every step of a small product wait for each other at its end, for many times what it takes.
+    If all threads shared each small product instead, waiting for each other would take many times the product itself.
 
     Args:
-        function: of an item; it computes with torch, and may be at several items at once.
-        items: as many at once as torch has threads.
-        most: of them at once.
+        function: computes one item with torch; called from several threads at once.
+        items: computed as many at a time as torch has threads.
+        most: upper limit on the number of threads; None for no further limit.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
