@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import torch
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def map_on_cores(function: Callable[[T], R], items: Iterable[T], most: int | None = None) -> Iterator[R]:
