@@ -84,8 +84,9 @@ class Evaluate(Callback):
             with _undisturbed():
                 for task, *overrides in self.tasks:
                     name = type(module).__name__
-                    words = {"encoder.name": f"{name}-step{trainer.global_step}", "log.group": name} | self.words
-                    words |= {word.partition("=")[0]: word.partition("=")[2] for word in overrides}
+                    given = self.words | {word.partition("=")[0]: word.partition("=")[2] for word in overrides}
+                    group = {"log.group": name} if given.get("log") else {}
+                    words = {"encoder.name": f"{name}-step{trainer.global_step}"} | group | given
                     result = python.run(task, self.encoder(module), quiet=True, out=out, **words)
                     task_name = result.record["task"]["name"]
                     scores |= _named(task_name, result.scores)

@@ -116,7 +116,12 @@ def _launch(config: Config) -> Path:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
+    # The agent has a level of its own.
+    for name in (
+        "torch.distributed.elastic",
+        "torch.distributed.elastic.agent.server.api",
+        "torch.distributed.launcher",
+    ):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     agent = LaunchConfig(
         min_nodes=1,

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from evalkit.metrics.bootstrap import AdditiveScore, ReweightedScore
-from evalkit.runtime.arithmetic import map_on_cores
 
 Array = NDArray[np.float64]
 
-EPSILON = 1e-7  # added to each share of a spectrum, so that its logarithm exists: RankMe's
-DELTA = 1e-4  # added to the diagonal of the within-class covariance: LiDAR's
 ALPHA, T = 2.0, 2.0  # of alignment and of uniformity: their paper's
 MOST, LEAST, OPERATIONS = 1_000, 100, 2e11  # draws of a bootstrap, and what they may cost together
 BLOCK = 1_024  # rows of similarities at a time
@@ -34,6 +29,8 @@ def representation(predictions: Sequence[Any], targets: Sequence[Any]) -> Mappin
     RankMe and uniformity are of the mean over a video's views. LiDAR and alignment compare the views of a video: NaN
     where there is one. All are NaN where fewer than two videos have vectors.
     """
+    from evalkit.metrics import effective_rank  # which imports torch
+
     once = _first_of_each(predictions)
     vectors = [unpacked(value) if place in once else None for place, value in enumerate(predictions)]
     there = np.flatnonzero([one is not None for one in vectors])
@@ -43,26 +40,18 @@ def representation(predictions: Sequence[Any], targets: Sequence[Any]) -> Mappin
     views = np.stack(known)  # (n, V, E)
     means = views.mean(1)
 
-    def weighted(of: Callable[[Tensor], float], value: float, cost: float) -> ReweightedScore:
-        draws = int(min(MOST, max(LEAST, OPERATIONS / cost)))
+    def weighted(rank: effective_rank.RankMe | effective_rank.LiDAR) -> ReweightedScore:
+        draws = int(min(MOST, max(LEAST, OPERATIONS / rank.operations)))
+        return ReweightedScore(len(predictions), lambda times: rank.of_draws(times[there]), draws, rank.value)
 
-        def each(times: NDArray[np.float32]) -> Array:
-            return np.array([*map_on_cores(of, torch.from_numpy(times[there].T.astype(np.float64)))])
-
-        return ReweightedScore(len(predictions), each, draws, value)
-
-    n, rank = len(means), min(means.shape)
-    of_means = _in_their_span(means)
+    n = len(means)
     scores: dict[str, float] = {
-        "rankme": weighted(lambda times: _rankme_of(of_means, times), rankme(means), rank**2 * (10.0 * rank + n)),
+        "rankme": weighted(effective_rank.RankMe(means)),
         "lidar": math.nan,
         "alignment": math.nan,
     }
     if views.shape[1] > 1:
-        of_views, width = _in_their_span(views), views.shape[2]
-        rank = of_views.shape[2]
-        cost = rank**2 * (12.0 * rank + n * views.shape[1])
-        scores["lidar"] = weighted(lambda times: _lidar_of(of_views, times, width), lidar(views), cost)
+        scores["lidar"] = weighted(effective_rank.LiDAR(views))
         parts = np.zeros((len(predictions), 2))
         parts[there] = np.stack([_alignments(views), np.ones(n)], 1)
         scores["alignment"] = AdditiveScore(parts, _ratio)
@@ -101,54 +90,6 @@ def unpacked(prediction: Any) -> Array | None:
         return None
     vectors = np.frombuffer(base64.b64decode(prediction["float32"]), "<f4").reshape(-1, int(prediction["width"]))
     return vectors.astype(np.float64)
-
-
-def rankme(vectors: Array) -> float:
-    """The effective rank of vectors (n, E): exp of the entropy of their singular values (Garrido et al. 2023).
-
-    As https://arxiv.org/abs/2210.02885 has it: p = sigma / |sigma|_1 + 1e-7, which sum to a bit more than 1. Vectors
-    are neither centered nor normalized.
-    """
-    return _effective_rank(torch.linalg.svdvals(torch.from_numpy(vectors)))
-
-
-def _in_their_span(vectors: Array) -> Tensor:
-    """Vectors (..., E) in an orthonormal basis of what they span, (..., r): fewer numbers where they are few.
-
-    All that is asked of them here are their products, which are the same.
-    """
-    rows = torch.from_numpy(vectors).flatten(0, -2)
-    if len(rows) < rows.shape[1]:
-        rows = torch.linalg.qr(rows.T, mode="r").R.T
-    return rows.reshape(*vectors.shape[:-1], -1)
-
-
-def _rankme_of(vectors: Tensor, times: Tensor) -> float:
-    """RankMe of vectors (n, r) in their span, each as often as it counts (n,)."""
-    rows = vectors * times.sqrt()[:, None]
-    return _effective_rank(torch.linalg.eigvalsh(rows.T @ rows).clamp(min=0).sqrt())
-
-
-def lidar(views: Array) -> float:
-    """The effective rank of a linear discriminant analysis of views (n, V, E), a class a video (Thilak et al. 2023).
-
-    As https://arxiv.org/abs/2312.04000 has it: eigenvalues of Sw^-1/2 Sb Sw^-1/2, where Sb is the covariance of the
-    classes' means and Sw the mean covariance within them, plus 1e-4 on its diagonal; then as RankMe. Covariances are
-    means, without Bessel's correction.
-    """
-    return _lidar_of(_in_their_span(views), torch.ones(len(views), dtype=torch.float64), views.shape[2])
-
-
-def _lidar_of(views: Tensor, times: Tensor, width: int) -> float:
-    """LiDAR of views (n, V, r) in their span, of a space so wide, each video as often as it counts (n,)."""
-    share = times / times.sum()
-    means = views.mean(1)
-    between = (means - share @ means) * share.sqrt()[:, None]
-    within = ((views - means[:, None]) * (share / views.shape[1]).sqrt()[:, None, None]).flatten(0, 1)
-    lower = torch.linalg.cholesky(within.T @ within + DELTA * torch.eye(views.shape[2], dtype=torch.float64))
-    whitened = torch.linalg.solve_triangular(lower, between.T, upper=False)  # its squared singular values are wanted
-    products = whitened.T @ whitened if len(means) < len(lower) else whitened @ whitened.T
-    return _effective_rank(torch.linalg.eigvalsh(products).clamp(min=0), width)
 
 
 def alignment(views: Array) -> float:
@@ -192,21 +133,6 @@ def uniformity(vectors: Array, times: Array | None = None) -> Array:
 
 def _unit(vectors: Array) -> Array:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12))
-
-
-def _effective_rank(spectrum: Tensor, size: int = 0) -> float:
-    """The exponential of the entropy of a spectrum's shares; NaN where all of it is 0.
-
-    Args:
-        spectrum: all that is not 0 of it.
-        size: of the whole, with what is 0; 0 where that is all.
-    """
-    total = spectrum.sum()
-    if not total:
-        return math.nan
-    shares = spectrum / total + EPSILON
-    zeros = max(0, size - len(spectrum))
-    return math.exp(-float((shares * shares.log()).sum()) - zeros * EPSILON * math.log(EPSILON))
 
 
 def _ratio(sums: Array) -> Array:

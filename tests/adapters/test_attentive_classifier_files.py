@@ -201,7 +201,7 @@ def test_a_released_file_of_named_layers_gives_what_the_released_code_gives(
     head, _, _ = fixture
     weights, video, _ = authors_encoder()
     torch.save({"target_encoder": weights}, tmp_path / "vitl.pt")
-    encoder: Any = load_encoder(str(tmp_path / "vitl.pt"), heads=2)
+    encoder: Any = load_encoder(str(tmp_path / "vitl.pt"), heads=2, positions="rotary")
     probe = write(tmp_path / "probe.pt", head)
     task = replace(FIVE, views=TOGETHER)
     classifiers = make_adapter("attentive_classifier", encoder, task, heads=2, blocks=2, layers=named, probe=probe)

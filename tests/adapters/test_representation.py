@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from evalkit.cli import main
-from evalkit.metrics.representation import alignment, lidar, rankme, uniformity
+from evalkit.metrics.effective_rank import LiDAR, RankMe
+from evalkit.metrics.representation import alignment, uniformity
 from evalkit.results import run_folder, validate
 from tests.pipeline import tiny_world
 from tests.pipeline.tiny_world import run
@@ -32,8 +33,8 @@ def test_a_run_scores_the_features_of_all_views_and_is_a_record_like_any_other(
     assert main(["features", *given, f"out={out}", "clip.crops=3", "canary=false"]) == 0
     with np.load(out / "test-00000.npz") as file:
         views = file["pooled"].astype(np.float64).reshape(-1, 3, file["pooled"].shape[1])
-    assert values["rankme"] == pytest.approx(rankme(views.mean(1)), abs=1e-5)
-    assert values["lidar"] == pytest.approx(lidar(views), abs=1e-5)
+    assert values["rankme"] == pytest.approx(RankMe(views.mean(1)).value, abs=1e-5)
+    assert values["lidar"] == pytest.approx(LiDAR(views).value, abs=1e-5)
     assert values["alignment"] == pytest.approx(alignment(views), abs=1e-5)
     assert values["uniformity"] == pytest.approx(float(uniformity(views.mean(1))[0]), abs=1e-5)
     board = tmp_path / "board.csv"

@@ -8,7 +8,8 @@ import pytest
 
 from evalkit.metrics import representation
 from evalkit.metrics.bootstrap import interval_of
-from evalkit.metrics.representation import alignment, lidar, packed, rankme, uniformity, unpacked
+from evalkit.metrics.effective_rank import LiDAR, RankMe
+from evalkit.metrics.representation import alignment, packed, uniformity, unpacked
 from evalkit.results.rows import Row
 from evalkit.results.scores import lower_is_better, scores
 
@@ -67,8 +68,8 @@ def plain_uniformity(z: np.ndarray[Any, Any]) -> float:
 @pytest.mark.parametrize(("videos", "width"), [(40, 12), (10, 24), (5, 24)])
 def test_each_is_what_its_paper_defines(videos: int, width: int) -> None:
     x = views(videos, 3, width)
-    assert rankme(x[:, 0]) == pytest.approx(plain_rankme(x[:, 0]), abs=1e-6)
-    assert lidar(x) == pytest.approx(plain_lidar(x), abs=1e-6)
+    assert RankMe(x[:, 0]).value == pytest.approx(plain_rankme(x[:, 0]), abs=1e-6)
+    assert LiDAR(x).value == pytest.approx(plain_lidar(x), abs=1e-6)
     assert alignment(x) == pytest.approx(plain_alignment(x), abs=1e-6)
     assert uniformity(x[:, 0])[0] == pytest.approx(plain_uniformity(x[:, 0]), abs=1e-6)
 
@@ -96,13 +97,13 @@ def test_what_counts_twice_counts_as_two(width: int) -> None:
 
 def test_extremes_are_as_they_should_be() -> None:
     alike = np.ones((20, 2, 6))
-    assert rankme(alike[:, 0]) == pytest.approx(1, abs=1e-4)
+    assert RankMe(alike[:, 0]).value == pytest.approx(1, abs=1e-4)
     assert uniformity(alike[:, 0])[0] == pytest.approx(0) and alignment(alike) == 0
     every = np.repeat(np.eye(6)[:, None], 2, 1)
-    assert rankme(every[:, 0]) == pytest.approx(6, abs=1e-4)
-    assert lidar(every) == pytest.approx(5, abs=1e-4)  # around their mean they span one dimension less
+    assert RankMe(every[:, 0]).value == pytest.approx(6, abs=1e-4)
+    assert LiDAR(every).value == pytest.approx(5, abs=1e-4)  # around their mean they span one dimension less
     assert uniformity(every[:, 0])[0] == pytest.approx(-4)
-    assert np.isnan(rankme(np.zeros((3, 2))))
+    assert np.isnan(RankMe(np.zeros((3, 2))).value)
 
 
 def test_failed_videos_have_no_part_and_intervals_hold_the_score() -> None:
