@@ -74,13 +74,13 @@ def measure_control(name: str, task: Task, predicted: Mapping[str, Prediction]) 
 def cyclic(
     adapter: Adapter, examples: Sequence[Example], features: Tensor, straight: Mapping[str, Prediction]
 ) -> dict[str, Prediction]:
-    """Predictions under every cyclic order of the options, as a list of indices into the original options."""
-    orders = max(len(example.choices) for example in examples)
+    """Predictions under each cyclic order of the options: lists of indices into the original options."""
     values = {example.id: [straight[example.id].value] for example in examples}
-    for shift in range(1, orders):
-        shifts = [shift % len(e.choices) for e in examples]  # one with fewer options comes round again
-        turned = [replace(e, choices=e.choices[n:] + e.choices[:n]) for e, n in zip(examples, shifts, strict=True)]
-        for example, n, prediction in zip(examples, shifts, adapter.predict(turned, features), strict=True):
+    for shift in range(1, max(len(example.choices) for example in examples)):
+        rows = [row for row, example in enumerate(examples) if shift < len(example.choices)]
+        some = [examples[row] for row in rows]
+        turned = [replace(e, choices=e.choices[shift:] + e.choices[:shift]) for e in some]
+        for example, prediction in zip(some, adapter.predict(turned, features[rows]), strict=True):
             choice = prediction.value
-            values[example.id].append(None if choice is None else (choice + n) % len(example.choices))
+            values[example.id].append(None if choice is None else (choice + shift) % len(example.choices))
     return {key: Prediction(value) for key, value in values.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
 import shlex
 import sys
@@ -168,16 +169,20 @@ def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -
     return float(value) if np.ndim(value) == 0 else 100 * float(np.mean(value))  # type: ignore[arg-type]
 
 
+# Orders of the options that are scored; of examples with 2 to 10 options all are alike in number after 2,520.
+MOST_ORDERS = 5040
+
+
 def control(name: str, score: Score, values: Sequence[Any], targets: Sequence[Any]) -> tuple[str, float]:
     """The headline's name, and a control's score by it, from its predictions of the labeled examples; None is wrong.
 
-    A prediction of `option_order` is a list, of which each place is an order of the options: the score is the mean of
-    theirs.
+    A prediction of `option_order` is a list with one entry per order of the options. The score is the mean over orders,
+    in which all orders of an example have the same weight.
     """
     metric = next(iter(score(targets[:2], targets[:2])))
     if name != "option_order":
         return metric, headline(score, values, targets)
-    orders = max((len(value) for value in values if value is not None), default=1)
+    orders = min(MOST_ORDERS, math.lcm(*{len(value) for value in values if value is not None}))
     turns = [[None if value is None else value[k % len(value)] for value in values] for k in range(orders)]
     return metric, sum(headline(score, turn, targets) for turn in turns) / orders
 
