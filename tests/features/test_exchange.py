@@ -330,8 +330,8 @@ def test_a_split_that_is_there_whole_and_in_parts_is_told(folder: Path) -> None:
     with pytest.raises(UserError) as error:
         stored_rows(FeatureFiles(folder), task, "mine", Views(frames=1, size=1))
     assert str(error.value).startswith(
-        f"{folder / 'test.npz'}, row 0: id 'c0' stands twice, first in test-00000.npz, row 0; all files of a split are "
-        "read, as its parts: remove those that are not meant"
+        f"{folder / 'test.npz'}, row 0: id 'c0' appears twice, first in test-00000.npz, row 0; all files of a split "
+        "are read as its parts: remove those that do not belong"
     )
 
 
@@ -348,7 +348,7 @@ def test_what_is_no_array_or_of_another_type_is_named_in_every_form(tmp_path: Pa
     assert "wanted an array `ids` (n,) of text, one for each row; it has none" in refused()
     np.savez(tmp_path / "test.npz", ids=ids, pooled=pooled)
     np.savez(tmp_path / "texts.npz", texts=["x", "x"], pooled=pooled)
-    assert refused() == f"{tmp_path / 'texts.npz'}, row 1: the text 'x' stands twice"
+    assert refused() == f"{tmp_path / 'texts.npz'}, row 1: the text 'x' appears twice"
     (tmp_path / "texts.npz").unlink()
     (tmp_path / "test.npz").unlink()
 
