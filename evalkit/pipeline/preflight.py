@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import logging
@@ -15,7 +14,7 @@ from torch import Tensor
 
 import evalkit
 from evalkit import encoders
-from evalkit.api import Example, Task
+from evalkit.api import Example, FeatureSpec, Task
 from evalkit.canary import checks, reference
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
@@ -23,8 +22,8 @@ from evalkit.config.options import Options, Trainer
 from evalkit.datasets.videos import describe_files
 from evalkit.errors import UserError
 from evalkit.features.extract import FeatureExtractor
+from evalkit.features.feature_cache import FeatureCache
 from evalkit.features.forward import EncoderRunner
-from evalkit.features.key import FeatureKey
 from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source, parts
 from evalkit.pipeline.setup import Experiment
@@ -86,8 +85,9 @@ def check_out(out: Path) -> None:
 def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:
     """The canary's findings with clips of the task; warnings are shown on stderr.
 
-    What was found of the same weights and clips before, where nothing failed, is taken from the cache folder; not of an
-    encoder of the user's own, whose code may do what no look at the module shows, nor with cache=off.
+    What was found of the same weights and videos before, where nothing failed, is taken from the cache folder, with no
+    video decoded; not of an encoder of the user's own, whose code may do what no look at the module shows, nor with
+    cache=off.
 
     Raises:
         UserError: the encoder is not fed, or does not answer, as its clip says; all reasons in one line.
@@ -99,14 +99,17 @@ def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:
 
 def check_features(task: Task, reader: FeatureReader, config: Config) -> list[Finding]:
     """As `check_encoder`, of the encoder and the clips of a reader."""
-    ckpt, runner = config.options.ckpt, reader.encoder
-    clips = sample_clips(reader.extractor, task)
+    ckpt, extractor = config.options.ckpt, reader.extractor
+    sampled = sample_sources(extractor, task)
     folder = encoders.folder_of(ckpt)
-    examine = functools.partial(examine_clips, runner, clips, folder)
+
+    def examine() -> list[Finding]:
+        return examine_clips(reader.encoder, clips_of(extractor, sampled), folder)
+
     own = config.module is not None or bool(config.built_by)
     feature_cache = None if own else reader.cache
     with phase("canary: put two clips through the encoder"):
-        findings = _remembered(_identity(feature_cache.key, clips, folder), examine) if feature_cache else examine()
+        findings = _remembered(_identity(feature_cache, sampled, folder), examine) if feature_cache else examine()
     if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
         raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false continues anyway)")
     for finding in findings:
@@ -115,14 +118,16 @@ def check_features(task: Task, reader: FeatureReader, config: Config) -> list[Fi
     return findings
 
 
-def _identity(key: FeatureKey, clips: Tensor, folder: Path | None) -> str:
-    """A hash of all that the canary's findings depend on, its own code included."""
+def _identity(feature_cache: FeatureCache, sampled: Sequence[Source], folder: Path | None) -> str:
+    """A hash of all that the canary's findings depend on, its own code included.
+
+    Encoder, videos, and the way from one to the other are those of a stored feature, whatever part an adapter reads.
+    """
     code = sorted((Path(evalkit.__file__).parent / "canary").glob("*.py"))
     record = [folder / reference.REFERENCE] if folder and (folder / reference.REFERENCE).is_file() else []
-    parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in [*code, *record]]
-    parts += [key.weights, key.architecture, repr(key.clip), key.precision, repr(packages())]
-    parts += [hashlib.sha256(clips.numpy().tobytes()).hexdigest()]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in [*code, *record]]
+    keys = feature_cache.keeping(FeatureSpec()).keys(sampled, [""])
+    return hashlib.sha256(repr((hashes, packages(), keys)).encode()).hexdigest()
 
 
 def _remembered(name: str, examine: Callable[[], list[Finding]]) -> list[Finding]:
@@ -144,7 +149,12 @@ def examine_clips(runner: EncoderRunner, clips: Tensor, folder: Path | None) -> 
 
 
 def sample_clips(extractor: FeatureExtractor, task: Task) -> Tensor:
-    """The first clips of the task that decode, uint8 (2, T, C, H, W), of the split that is nearest to training."""
+    """The first clips of the task that decode, uint8 (2, T, C, H, W); films that are drawn where too few do."""
+    return clips_of(extractor, sample_sources(extractor, task))
+
+
+def sample_sources(extractor: FeatureExtractor, task: Task) -> list[Source]:
+    """The first parts of videos of the task, 8 at most, of the split that is nearest to training."""
     examples: Sequence[Example] = next((split for split in (task.train, task.val, task.test) if split), ())
     wanted: dict[Source, Example] = {}
     for example in examples:
@@ -153,7 +163,12 @@ def sample_clips(extractor: FeatureExtractor, task: Task) -> Tensor:
         wanted |= dict.fromkeys(parts(example, extractor.views)[:TRIES], example)
     if task.prepare_videos:
         task.prepare_videos([*wanted.values()])
-    clips = extractor.sample([*wanted][:TRIES], CLIPS)
+    return [*wanted][:TRIES]
+
+
+def clips_of(extractor: FeatureExtractor, sampled: Sequence[Source]) -> Tensor:
+    """The first clips of these that decode, uint8 (2, T, C, H, W); films that are drawn where too few do."""
+    clips = extractor.sample(sampled, CLIPS)
     assert extractor.views.frames and extractor.views.size  # resolve() filled them in
     for index in DRAWN[len(clips) :]:
         clips.append(reference.film(extractor.views.frames, extractor.views.size, index))

@@ -11,13 +11,14 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_killed_run_leaves_nothing_that_changes_the_next(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # One kill while a head is fitted; tests/pipeline/test_run.py has one while features are encoded, bench/README.md
-    # fifty.
+    # fifty, with a larger encoder.
     def start(table: Path, home: Path, workers: int) -> Forked:
-        words = [word for word in killed.words(table, home, workers) if not word.startswith("adapter.epochs")]
-        return Forked(*words, "adapter.epochs=200", env={"EVALKIT_CACHE": str(home / "cache")}, group=True)
+        words = [word for word in killed.words(table, home, workers) if not word.startswith(("ckpt", "adapter.epochs"))]
+        more = [f"ckpt={tiny}", "adapter.epochs=200"]
+        return Forked(*words, *more, env={"EVALKIT_CACHE": str(home / "cache")}, group=True)
 
     monkeypatch.setattr(killed, "start", start)
     assert killed.main(1, [1]) == 0

@@ -1,11 +1,14 @@
 """The canary at work: alone, and before a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from evalkit.cli import main
+from evalkit.features.extract import FeatureExtractor
+from evalkit.features.sources import Source
 from evalkit.results import run_folder, validate
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
@@ -134,13 +137,23 @@ def test_what_the_canary_found_is_in_the_result_and_known_the_next_time(
     findings = run_folder.load(run)["encoder"]["canary"]
     found = {one["check"]: one["outcome"] for one in findings}
     assert found["layout"] == found["determinism"] == "ok" and found["weights"] == "warning"
-    # The same weights and clips are not examined again; clips of another length are.
+    # The same weights and videos are not examined again, nor decoded for it; clips of another length are.
     monkeypatch.setattr("evalkit.canary.checks.CHECKS", ())
+    sample = FeatureExtractor.sample
+    sampled: list[list[Tensor]] = []
+
+    def counted(self: FeatureExtractor, wanted: Sequence[Source], count: int) -> list[Tensor]:
+        sampled.append(sample(self, wanted, count))
+        return sampled[-1]
+
+    monkeypatch.setattr(FeatureExtractor, "sample", counted)
     for more, known in ([], True), (["clip.frames=2"], False), (["cache=off"], False):
         out = tmp_path / f"again{len(list(tmp_path.iterdir()))}"
         assert main(["run", "task=folder", *words[:-1], f"out={out}", "adapter=knn", "adapter.k=1", *more]) == 0
         (again,) = [path.parent for path in out.rglob("result.json")]
         assert run_folder.load(again)["encoder"]["canary"] == (findings if known else [])
+        assert bool(sampled) != known
+        sampled.clear()
 
 
 def test_the_canary_takes_clips_of_a_task_and_refuses_keys_that_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:
