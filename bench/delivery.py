@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 PYTHONPATH=. python bench/delivery.py [workers]
 
 First the way alone: clips that cost nothing to make, read and copied once to a buffer that stands for the device, in
-turn, the median of several rounds. Then real decoding, with an encoder that costs nothing, against workers that decode as
-much and hand nothing over.
+turn, the median of several rounds. Then real decoding, with an encoder that costs nothing, against workers that decode
+as much and hand nothing over.
 """
 
 from __future__ import annotations
