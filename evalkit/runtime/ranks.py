@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NEEDS_CACHE = "several processes share what they encode through the cache: leave out cache=off, or devices="
-
 # All processes are there within this time, or the run does not begin.
 MEETING = timedelta(minutes=10)
 # One may wait for as long as another fits an adapter; one that is gone ends the wait at once.
