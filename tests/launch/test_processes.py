@@ -14,6 +14,7 @@ from evalkit.pipeline.training.divided import part
 from evalkit.results import run_folder, validate
 from evalkit.runtime import ranks
 from evalkit.runtime.ranks import Ranks
+from tests import forked
 from tests.forked import launch_forked
 from tests.pipeline.tiny_world import probe_words, run, scored, world
 
@@ -170,6 +171,33 @@ def test_a_process_that_is_killed_ends_the_run_with_its_reason_and_the_next_goes
     assert main(["run", *words]) == 0
     record = run_folder.load(Path(capsys.readouterr().out.splitlines()[-1]).parent)
     assert record["cost"]["cache_hits"] >= 8 and record["status"] == "complete"
+
+
+LEAVING = '''
+"""A process of two that meets the other, ends as an interpreter does, and writes whether it is in a group still."""
+
+import atexit
+import os
+from pathlib import Path
+
+from torch import distributed
+
+from evalkit.runtime import ranks
+
+place = ranks.here()
+assert place.gather_all(place.rank) == [0, 1] and distributed.is_initialized()
+atexit._run_exitfuncs()
+Path(os.environ["RANK"]).write_text(str(distributed.is_initialized()))
+'''
+
+
+def test_a_process_leaves_its_group_before_the_interpreter_ends(tmp_path: Path) -> None:
+    """Else a thread of the group may ask for the interpreter when it is gone, and abort a process that was done."""
+    script = tmp_path / "leaving.py"
+    script.write_text(LEAVING)
+    with forked.ranks(2, script, cwd=tmp_path) as processes:
+        assert [process.wait() for process in processes] == [0, 0]
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["False", "False"]
 
 
 def test_what_processes_cannot_share_is_told(
