@@ -151,7 +151,7 @@ def killed(kills: int) -> int:
         print(f"The two processes of an undisturbed run last {lasts:.1f} s.\n")
         print("| killed, of two | after, s | it ended, s later, and said | run again with | encoded again | scores |")
         print("|---|---|---|---|---|---|", flush=True)
-        for kill in range(kills):
+        for kill in rng.sample(range(kills), kills):  # so that some of them are moments of the whole run, too
             cache, rank, count = home / f"cache-{kill}", kill % 2, 1 + kill % 3
             process = start([*words, f"out={home / f'out-{kill}'}"], cache, 2)
             ranks = ranks_of(process, 2)
