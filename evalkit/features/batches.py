@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from evalkit.features.extract import Cost, FeatureExtractor, unchanged
 from evalkit.features.feature_cache import FeatureCache, SourceFeatures
 from evalkit.features.reader import FeatureReader
 from evalkit.features.sources import Source
+from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.video.augment import AugmentedView
 from evalkit.video.media import shown
 
@@ -117,9 +119,12 @@ def gather(
     looks: Sequence[AugmentedView | None],
     label: str,
     video: bool = False,
-    holders: int = 1,
+    ranks: Ranks = ALONE,
+    divided: bool = False,
 ) -> FeatureSet:
     """The features of sources, or their uint8 video.
+
+    Without a store, each of several processes encodes its share and hands it to the others; all call this at once then.
 
     Args:
         reader: of the features.
@@ -127,15 +132,18 @@ def gather(
         looks: the augmented views of each, a row each; None is the plain views, which are one row.
         label: of the progress.
         video: give uint8 video, for an adapter that trains the encoder.
-        holders: processes of this machine that hold as much, this one among them.
+        ranks: this process's place.
+        divided: all processes need the features; else the first alone does, and the others get none.
     """
     feature_cache, extractor = reader.cache, reader.extractor
+    sharing = ALONE if feature_cache else ranks
     if video:  # it stays on the CPU
         extractor = replace(extractor, gather=torch.cat)
     keep = _pixels if video else reader.keep
     views = [source._replace(look=look) for source in wanted for look in looks]
     keys = feature_cache.keys(views, _PLAIN) if feature_cache else []
-    encodings = extractor.encode(views, keep, label, _PLAIN, feature_cache, keys)
+    encode = partial(extractor.encode, keep=keep, label=label, variants=_PLAIN, feature_cache=feature_cache, keys=keys)
+    encodings = _exchanged(extractor, views, encode, sharing)
     held: Tensor | None = None
     first: dict[Source, int] = {}
     good: list[int] = []
@@ -148,14 +156,16 @@ def gather(
         if not good:
             row, done = of_source[0].features[""], (number + 1) * len(looks)
             files = extractor.pool.stored
+            holders = ranks.local_size if divided else 1
             where = place.chosen(row, len(views), len(wanted), label, feature_cache, reader.saving, holders, files)
-            if where == "memory":
+            where = sharing.broadcast(where)
+            if where == "memory" and (divided or ranks.first):
                 held = torch.empty(len(views), *row.shape, dtype=row.dtype)
             elif where == "store" and feature_cache:
                 encodings = _filled(extractor, views[done:], keep, label, feature_cache, keys[done:])
-            else:
+            elif where == "videos":
                 keep, feature_cache = _pixels if video else replace(reader, cache=None).keep, None
-                encodings = extractor.check(views[done:], label)
+                encodings = _exchanged(extractor, views[done:], partial(extractor.check, label=label), sharing)
         first[source] = len(good)
         if held is not None:
             for i, encoding in enumerate(of_source, len(good)):
@@ -170,6 +180,32 @@ def gather(
         first,
         failed,
     )
+
+
+def _exchanged(
+    extractor: FeatureExtractor,
+    wanted: Sequence[Source],
+    read: Callable[[list[Source]], Iterator[SourceFeatures]],
+    ranks: Ranks,
+) -> Iterator[SourceFeatures]:
+    """What `read` gives of each source, in order: in each process of its share, and of the others' from them."""
+    if ranks.size == 1:
+        yield from read([*wanted])
+        return
+    groups = extractor.groups(wanted)
+    own = read([source for group in ranks.share(groups) for source in group])
+    for start in range(0, len(groups), ranks.size):
+        together = groups[start : start + ranks.size]
+        count = len(together[ranks.rank]) if ranks.rank < len(together) else 0
+        share = [_alone(encoding) for encoding in itertools.islice(own, count)]
+        for of_process in ranks.gather_all(share):
+            yield from of_process
+    next(own, None)  # lets it flush
+
+
+def _alone(encoding: SourceFeatures) -> SourceFeatures:
+    """The same without the rest of its batch, which a view would take along to another process."""
+    return replace(encoding, features={name: row.clone() for name, row in encoding.features.items()})
 
 
 def _filled(

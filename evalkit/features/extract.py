@@ -207,8 +207,10 @@ class FeatureExtractor:
             else:  # one of the windows may be at fault
                 yield from self.pool.read([self._request([source]) for source in group])
 
-    def groups(self, wanted: Iterable[Source]) -> list[list[Source]]:
+    def groups(self, wanted: Sequence[Source]) -> list[list[Source]]:
         """The sources in order, those in one list that are read together."""
+        if not self.views.window and not any(source.look for source in wanted):
+            return [[source] for source in wanted]  # in a moment, though there be a million
         return [group for _, run in itertools.groupby(wanted, self._together) for group in self._divided([*run])]
 
     def _together(self, source: Source) -> Source:

@@ -19,13 +19,10 @@ from typing import cast
 
 import torch
 
-from evalkit import plugins
 from evalkit.config.config import GROUP, Config
-from evalkit.config.keys import default_adapter
 from evalkit.config.options import Command, Options
 from evalkit.config.parse import resolve
 from evalkit.errors import UserError
-from evalkit.heads.adapter import Adapter
 from evalkit.launch import cells
 from evalkit.pipeline import adapt as adaptation
 from evalkit.pipeline import runner, text_only
@@ -149,7 +146,7 @@ def _launch(config: Config) -> Path:
             sys.exit(128 + error.sigval)
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-            raise UserError(_reason(Path(place), codes, options.devices)) from None
+            raise UserError(_reason(Path(place), codes, options)) from None
         finally:
             if threading.current_thread() is threading.main_thread():  # else the agent has set none
                 for number, handler in handlers.items():
@@ -170,28 +167,23 @@ def _refuse_devices(options: Options, gpus: int) -> None:
         raise UserError(f"devices={count}: torch sees {gpus} GPUs here; give at most as many, or device=cpu")
     if not on_gpus and count > cpus:
         raise UserError(f"devices={count}: this machine has {cpus} cores and no GPU that is used; give at most as many")
-    name = options.adapter or default_adapter(options.task)
-    module, _ = plugins.module_and_factory("adapter", name)
-    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Adapter)]
-    if options.cache == "off" and not any(kind.trains_encoder for kind in kinds):
-        raise UserError(ranks.NEEDS_CACHE)
 
 
-def _reason(place: Path, codes: Mapping[int, int], count: int) -> str:
+def _reason(place: Path, codes: Mapping[int, int], options: Options) -> str:
     """Why a process ended: in its own words if it left any; else by the exit codes.
 
     Those that the agent ended, because another had, have SIGTERM.
     """
     for told in sorted(place.glob("reason-*")):
         return told.read_text(encoding="utf-8")
+    count = options.devices
     rank, code = min(codes.items(), key=lambda ended: (ended[1] >= 0, ended[1] == -signal.SIGTERM, ended))
     if code >= 0:
         return f"process {rank} of {count} ended with exit code {code}"
     memory = " (out of memory?)" if code == -signal.SIGKILL else ""
-    return (
-        f"process {rank} of {count} was killed by signal {-code}, {signal.Signals(-code).name}{memory}; the same "
-        "command, with any devices=, goes on from what is stored"
-    )
+    again = "the same command, with any devices=, "
+    again += "goes on from what is stored" if options.cache == "on" else "begins anew, since cache=off stores nothing"
+    return f"process {rank} of {count} was killed by signal {-code}, {signal.Signals(-code).name}{memory}; {again}"
 
 
 def run_rank(words: Sequence[str]) -> None:

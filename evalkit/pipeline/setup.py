@@ -29,7 +29,7 @@ from evalkit.results.schema import digest as digest_of
 from evalkit.results.schema import plain
 from evalkit.runtime.machine import cores, threads
 from evalkit.runtime.progress import phase
-from evalkit.runtime.ranks import ALONE, NEEDS_CACHE, Ranks
+from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.tracking.trackers import Trackers
 from evalkit.video.decode import default_decoder
 from evalkit.video.workers import DecodePool
@@ -223,8 +223,6 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
         raise UserError(
             f"adapter={name} trains the encoder on whole batches, which one process does: leave out devices="
         )
-    if ranks.size > 1 and options.cache == "off" and not adapter.trains_encoder:
-        raise UserError(NEEDS_CACHE)
     return Experiment(
         name=display,
         task=task,

@@ -6,6 +6,7 @@ speak through torch.distributed: gloo for what lies in memory, NCCL for what lie
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import socket
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-
-NEEDS_CACHE = "several processes share what they encode through the cache: leave out cache=off, or devices="
 
 # All processes are there within this time, or the run does not begin.
 MEETING = timedelta(minutes=10)
@@ -207,11 +206,20 @@ def here() -> Ranks:
             world_size=size,
             timeout=WAITING,
         )
+        atexit.register(_leave)
         names: list[Any] = [None] * size
         distributed.all_gather_object(names, os.environ.get("SLURMD_NODENAME") or socket.gethostname())
     except (RuntimeError, ValueError) as error:
         raise UserError(f"process {rank} of {size} does not meet the others: {str(error).splitlines()[0]}") from error
     return Ranks(rank, size, names[:rank].count(names[rank]), names.count(names[rank]))
+
+
+def _leave() -> None:
+    """Ends the threads of the process group, one of which may ask for an interpreter that is gone, and abort."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def place_in(environment: Mapping[str, str]) -> tuple[int, int, str] | None:

@@ -188,7 +188,7 @@ DATA = [
     ),
     Mistake(f"{OWN} out=/proc/results", "out=/proc/results: cannot write there"),
     Mistake(f"{OWN} devices=1000", "devices=1000: this machine has"),
-    Mistake(f"{OWN} devices=2 cache=off", "leave out cache=off"),
+    Mistake(f"{OWN} nodes=2", "nodes=2: evalkit starts processes on its own machine only"),
     Mistake(f"{OWN} adapter.from=nowhere", "adapter.from=nowhere: no trained adapter probe there"),
 ]
 

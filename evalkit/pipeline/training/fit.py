@@ -6,6 +6,7 @@ import functools
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +40,9 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     """Fits every grid point on train, and leaves in the experiment the adapter that is best on val, its settings, what
     it predicts of val, and what a step of its training cost.
 
-    Of several processes each encodes its share of the videos; then all fit together, each on a part of every batch,
-    where the adapter's loss allows it, else the first one fits, and the others take over the adapter.
+    Of several processes each encodes its share of the videos, into the store or, without one, for the others; then all
+    fit together, each on a part of every batch, where the adapter's loss allows it, else the first one fits, and the
+    others take over the adapter.
 
     Args:
         experiment: with an adapter that is to be fitted.
@@ -61,6 +63,8 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     if ranks.size > 1 and experiment.reader.cache:
         _encode_shares(experiment, train, val, seed)
     if not ranks.first and not divided:
+        if not experiment.reader.cache:  # the first gets this process's share as it reads
+            deque(_passes(experiment, train, val, seed, divided), maxlen=0)
         return _take_over(experiment)
     together = ranks if divided else ALONE
     spec = TrainSpec(experiment.device, seed, trainer.precision, trainer.max_minutes, together)
@@ -68,24 +72,10 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
     curves: dict[int, TrainingCurve] = {}
     chosen, best = 0, None
     val_examples: Sequence[Example] = ()  # that the best was chosen on
-    read: Any = None  # which features of the encoder's output, and which views of train, `data` has
-    data: tuple[Examples, Examples] | None = None  # of train and of val
     counts = [0, 0]  # of train and of val, those that could be read
     seconds, origin = 0.0, ""
-    for places in experiment.passes:
-        points = [experiment.points[k] for k in places]
-        if len(experiment.passes) > 1:
-            experiment.use(experiment.build(points), points[0])
-        adapter = experiment.adapter
-        views = _training_views(experiment, adapter, seed)
-        if read != (adapter.feature_spec, views):  # mostly all points read the same
-            data = None  # its memory is given back before others are read
-            data, failed = _read(experiment, train, val, views)
-            there = {example.kind for example in data[0].examples}
-            mixture = {kind: weight for kind, weight in task.mixture.items() if kind in there}
-            data = replace(data[0], mixture=mixture), data[1]
-            read = (adapter.feature_spec, views)
-        assert data
+    for places, data, undecodable in _passes(experiment, train, val, seed, divided):
+        adapter, failed = experiment.adapter, undecodable
         counts = [len(split.examples) for split in data]
         started, of_trackers = time.monotonic(), experiment.trackers.seconds
         try:
@@ -100,6 +90,7 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         except DivergedError as error:
             curves.update(zip(places, error.curves, strict=True))
             origin = error.origin
+        del data  # its memory is given back before others are read
         seconds += time.monotonic() - started - (experiment.trackers.seconds - of_trackers)
     in_order = [curves[k] for k in range(len(experiment.points))]
     if best is None:
@@ -125,6 +116,31 @@ def fit_adapter(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[di
         ranks.broadcast((record, seconds, chosen, learned))
         best.to(experiment.device)
     return record, seconds
+
+
+def _passes(
+    experiment: Experiment, train: Sequence[Example], val: Sequence[Example], seed: int, divided: bool
+) -> Iterator[tuple[Sequence[int], tuple[Examples, Examples], list[SourceFeatures]]]:
+    """For each pass of fitting, whose adapter is put into the experiment: the places of its grid points, train and val
+    with their features, and the sources that could not be decoded.
+    """
+    read: Any = None  # which features of the encoder's output, and which views of train, `data` has
+    data: tuple[Examples, Examples] | None = None  # of train and of val
+    failed: list[SourceFeatures] = []
+    for places in experiment.passes:
+        points = [experiment.points[k] for k in places]
+        if len(experiment.passes) > 1:
+            experiment.use(experiment.build(points), points[0])
+        views = _training_views(experiment, experiment.adapter, seed)
+        if read != (experiment.adapter.feature_spec, views):  # mostly all points read the same
+            data = None
+            data, failed = _read(experiment, train, val, views, divided)
+            there = {example.kind for example in data[0].examples}
+            mixture = {kind: weight for kind, weight in experiment.task.mixture.items() if kind in there}
+            data = replace(data[0], mixture=mixture), data[1]
+            read = (experiment.adapter.feature_spec, views)
+        assert data
+        yield places, data, failed
 
 
 def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tuple[list[Example], list[Example]]:
@@ -276,21 +292,24 @@ def _training_views(experiment: Experiment, adapter: Adapter, seed: int) -> tupl
 
 
 def _read(
-    experiment: Experiment, train: Sequence[Example], val: Sequence[Example], views: Sequence[AugmentedView | None]
+    experiment: Experiment,
+    train: Sequence[Example],
+    val: Sequence[Example],
+    views: Sequence[AugmentedView | None],
+    divided: bool = False,
 ) -> tuple[tuple[Examples, Examples], list[SourceFeatures]]:
     """Train and val with the features that the adapter reads, and the sources that could not be decoded."""
     sampling, reader = experiment.extractor.views, experiment.reader
     ranks, cost = experiment.ranks, Cost()
-    if ranks.size > 1:
+    if shared := ranks.size > 1 and reader.cache:
         reader = replace(reader, extractor=replace(reader.extractor, cost=cost))
-    holders = ranks.local_size if ranks.size > 1 and experiment.adapter.divisible else 1
     splits = []
     failed: list[SourceFeatures] = []
     total = 0
     for name, examples, looks in (("train", train, views), ("val", val, (None,))):
         wanted = sources(examples, sampling)
         video = experiment.adapter.trains_encoder
-        rows, index, undecodable = gather(reader, wanted, looks, f"encode {name}", video, holders)
+        rows, index, undecodable = gather(reader, wanted, looks, f"encode {name}", video, ranks, divided)
         known = [e for e in examples if all(source in index for source in parts(e, sampling))]
         splits.append(Examples(known, rows, index, len(looks), sampling))
         if sampling.window:  # one of its windows speaks for a video
@@ -303,11 +322,9 @@ def _read(
             total += len(wanted)
         failed += undecodable
     report_failures(failed, total)
-    total_cost = experiment.extractor.cost
-    if ranks.size > 1 and reader.cache:  # what was found stored or not was counted when the shares were encoded
+    if shared:  # what was found stored or not was counted when the shares were encoded
+        total_cost = experiment.extractor.cost
         total_cost += replace(cost, cache_hits=0, cache_misses=0)
-    elif ranks.first:  # all processes read the same
-        total_cost += cost
     if val and not splits[1].examples:
         last = failed[-1]  # those of val come last
         raise UserError(
