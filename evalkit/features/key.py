@@ -293,9 +293,10 @@ def _text(value: Any, around: tuple[int, ...] = ()) -> str:
         return f"[{', '.join(items)}]" if any(items) or not items else ""
     if isinstance(value, set | frozenset):
         return f"{{{', '.join(sorted(map(text, value)))}}}"
-    if is_dataclass(value) or isinstance(value, SimpleNamespace | Namespace):
-        slots = not hasattr(value, "__dict__")
-        value = {field.name: getattr(value, field.name) for field in fields(value)} if slots else vars(value)
+    if isinstance(value, SimpleNamespace | Namespace) or (is_dataclass(value) and hasattr(value, "__dict__")):
+        value = vars(value)
+    elif is_dataclass(value):  # with slots
+        value = {field.name: getattr(value, field.name, None) for field in fields(value)}
     if isinstance(value, Mapping):
         texts = [(str(key), text(item)) for key, item in sorted(value.items(), key=_name) if key not in _IGNORED]
         return str([(key, text) for key, text in texts if text])
@@ -315,7 +316,7 @@ def _tensor_text(value: Tensor) -> str:
         entries = value.detach().to_sparse().coalesce()
         return f"sparse {tuple(value.shape)} {_tensor_text(entries.indices())} {_tensor_text(entries.values())}"
     value = value.detach().cpu().resolve_conj().resolve_neg()
-    data = value.contiguous().flatten().view(torch.uint8).numpy() if value.numel() else b""
+    data: Any = value.contiguous().flatten().view(torch.uint8).numpy() if value.numel() else b""
     return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(data).hexdigest()}"
 
 

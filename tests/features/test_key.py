@@ -290,13 +290,14 @@ def test_what_a_function_brings_along_counts_however_it_holds_it() -> None:
     def after(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return functools.wraps(function)(lambda x: function(x))
 
-    for make, one, two in (
+    cases: list[tuple[Callable[[Any], Any], Any, Any]] = [
         (by_key, 2.0, 3.0),
         (of_pair, (2.0, 0.0), (3.0, 0.0)),
         (after, torch.sin, torch.cos),
         (after, lambda x: x + 1, lambda x: x + 2),
-    ):
-        first, again, other = (architecture(Block(act=make(value))) for value in (one, one, two))  # type: ignore[operator]
+    ]
+    for make, one, two in cases:
+        first, again, other = (architecture(Block(act=make(value))) for value in (one, one, two))
         assert first == again != other
     within = [lambda x: (lambda y: y + 1)(x), lambda x: (lambda y: y + 2)(x)]
     assert len({architecture(Block(act=function)) for function in within}) == 2
