@@ -6,14 +6,14 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from evalkit.api import Example
-from evalkit.features.key import Identity, identify
+from evalkit.features.key import identify
 from evalkit.video.media import exists
 
 Pair = tuple[str, Path, str, Path]  # two splits, and a file of each
 
 
 def shared_videos(splits: Mapping[str, Sequence[Example]], by_path: bool = False) -> list[Pair]:
-    """Files of two splits that hold the same bytes: all of those with equal size and ends are read whole.
+    """Files of two splits that hold the same bytes: different ones with equal size and ends are read whole.
 
     Args:
         splits: examples by the name of their split; each file is compared with those of the splits before.
@@ -32,8 +32,9 @@ def shared_videos(splits: Mapping[str, Sequence[Example]], by_path: bool = False
     for identified, group in alike.items():
         if len({name for name, _ in group}) > 1:
             of: dict[Hashable, tuple[str, Path]] = {}
+            differ = not by_path and len({path for _, path in group}) > 1
             for name, path in group:
-                content = identify(path, full=True) if isinstance(identified, Identity) else identified
+                content = identify(path, full=True) if differ else identified
                 before = of.setdefault(content, (name, path))
                 if before[0] != name:
                     pairs.append((*before, name, path))

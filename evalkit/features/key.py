@@ -9,13 +9,14 @@ import inspect
 import json
 import os
 import time
+from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from types import BuiltinFunctionType, CellType, FunctionType, NoneType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, NoneType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -257,47 +258,81 @@ _COMMON = {*vars(nn.Module()), "_compiled_call_impl", *_IGNORED}
 _SIMPLE = (bool, int, float, complex, str, bytes, NoneType, Enum, range, torch.dtype, np.generic)
 
 
-def _text(value: Any) -> str:
-    """A value as text, the same in every process; empty for an object of an unknown kind, such as a path or a hook."""
+def _text(value: Any, around: tuple[int, ...] = ()) -> str:
+    """A value as text, the same in every process; empty for an object of an unknown kind, such as a path or a hook.
+
+    Args:
+        value: of an attribute of a module.
+        around: identities of the containers and functions that hold it; one of them within itself says nothing more.
+    """
     if isinstance(value, _SIMPLE):
         return repr(value)
     if isinstance(value, Tensor):
-        value = value.detach().cpu().resolve_conj().resolve_neg()
-        data = value.contiguous().flatten().view(torch.uint8).numpy() if value.numel() else b""
-        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(data).hexdigest()}"
+        return _tensor_text(value)
     if isinstance(value, np.ndarray):
         return (
             ""
             if value.dtype.hasobject
             else f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
         )
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if id(value) in around:
+        return ""
+    text = functools.partial(_text, around=(*around, id(value)))
     if isinstance(value, slice):
-        return f"slice {_text((value.start, value.stop, value.step))}"
+        return f"slice {text((value.start, value.stop, value.step))}"
     if isinstance(value, functools.partial):
-        return f"partial {_text((value.func, value.args, value.keywords))}"
+        return f"partial {text((value.func, value.args, value.keywords))}"
+    if isinstance(value, MethodType):
+        return f"method {text(value.__func__)} {text(value.__self__)}"
     if isinstance(value, FunctionType | BuiltinFunctionType):
-        return _function_text(value)
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_text, value))}]" if any(map(_text, value)) or not value else ""
+        return _function_text(value, text)
+    if isinstance(value, tuple | list | deque):
+        items = [*map(text, value)]
+        return f"[{', '.join(items)}]" if any(items) or not items else ""
     if isinstance(value, set | frozenset):
-        return f"{{{', '.join(sorted(map(_text, value)))}}}"
-    if is_dataclass(value) and not isinstance(value, type):
+        return f"{{{', '.join(sorted(map(text, value)))}}}"
+    if isinstance(value, SimpleNamespace | Namespace) or (is_dataclass(value) and hasattr(value, "__dict__")):
         value = vars(value)
+    elif is_dataclass(value):  # with slots
+        value = {field.name: getattr(value, field.name, None) for field in fields(value)}
     if isinstance(value, Mapping):
-        texts = [(str(key), _text(item)) for key, item in sorted(value.items(), key=str) if key not in _IGNORED]
+        texts = [(str(key), text(item)) for key, item in sorted(value.items(), key=_name) if key not in _IGNORED]
         return str([(key, text) for key, text in texts if text])
     return ""
 
 
-def _function_text(function: FunctionType | BuiltinFunctionType) -> str:
-    """A function by its name, and, except torch's, by its code and the values that it brings along."""
+def _name(item: tuple[Any, Any]) -> str:
+    return str(item[0])
+
+
+def _tensor_text(value: Tensor) -> str:
+    if value.is_meta:
+        return f"{value.dtype} {tuple(value.shape)}"
+    if value.is_nested:
+        return f"nested {[*map(_tensor_text, value.unbind())]}"
+    if value.layout is not torch.strided:
+        entries = value.detach().to_sparse().coalesce()
+        return f"sparse {tuple(value.shape)} {_tensor_text(entries.indices())} {_tensor_text(entries.values())}"
+    value = value.detach().cpu().resolve_conj().resolve_neg()
+    data: Any = value.contiguous().flatten().view(torch.uint8).numpy() if value.numel() else b""
+    return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(data).hexdigest()}"
+
+
+def _function_text(function: FunctionType | BuiltinFunctionType, text: Callable[[Any], str]) -> str:
+    """A function by its name, and, except torch's, by its code and the values that it brings along, as `text` says."""
     name = f"{function.__module__}.{function.__qualname__}"
     if isinstance(function, BuiltinFunctionType) or name.partition(".")[0] == "torch":
         return name
-    code, cells = function.__code__, function.__closure__ or ()
-    bound = [*(function.__defaults__ or ()), *(cell.cell_contents for cell in cells if cell != CellType())]
-    values = [*code.co_consts, *(value for value in bound if isinstance(value, (*_SIMPLE, Tensor, np.ndarray)))]
-    return f"{name} {code.co_code.hex()} {code.co_names} {_text(values)}"
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    bound = [*(function.__defaults__ or ()), *cells, function.__kwdefaults__]
+    return f"{name} {_code_text(function.__code__, text)} {[*map(text, bound)]}"
+
+
+def _code_text(code: CodeType, text: Callable[[Any], str]) -> str:
+    constants = [_code_text(each, text) if isinstance(each, CodeType) else text(each) for each in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def _plain(value: Any) -> Any:

@@ -243,7 +243,7 @@ def interval_of(
 
 def centered(drawn: Table, score: float) -> tuple[float, float]:
     """The 95 % interval of a score from draws shifted so that their median is the score; see the top of this file."""
-    if np.isnan(drawn).any() or (drawn == drawn[0]).all():
+    if np.isnan(drawn).any() or np.ptp(drawn) < ALIKE:
         return math.nan, math.nan
     low, high = np.quantile(drawn, _TAILS) + score - np.median(drawn)
     return float(max(low, min(score, drawn.min()))), float(min(high, max(score, drawn.max())))

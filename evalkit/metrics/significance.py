@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.metrics.bootstrap import (
+    ALIKE,
     DRAWS_PER_CHUNK,
     LEVEL,
     RESAMPLES,
@@ -48,7 +49,7 @@ def paired_bootstrap(
     drawn = better.resample(member, n, seed, resamples or better.resamples)
     low, high = centered(drawn, better)
     if n < MIN_CLUSTERS or math.isnan(low):
-        return low, high, 1.0 if not np.any(drawn) else math.nan
+        return low, high, 1.0 if (np.abs(drawn) < ALIKE).all() else math.nan
     return low, high, _mid_p(drawn - np.median(drawn), better)
 
 

@@ -171,6 +171,13 @@ def read_pickle(path: Path, *, trust: bool = False) -> Any:
         raise UserError(f"cannot read weights {path}: {type(error).__name__}: {_line(error)}") from error
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds weights, and all files of weights that an index in it names."""
+    named = {name for index in folder.glob("*.index.json") for name in read_json(index)["weight_map"].values()}
+    held = {file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".npz")}
+    return bool(held) and named <= held
+
+
 def read_outline(path: Path, *, trust: bool = False) -> dict[str, Tensor]:
     """Names and shapes of a file's default set of weights; values are not read.
 

@@ -60,10 +60,12 @@ def fetch(name: str) -> Path:
 
 
 def is_cached(name: str) -> bool:
-    """Whether a model of the hub is in the local cache."""
+    """Whether a model of the hub, with all of its weights, is in the local cache; `name` as of `fetch`."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(name.partition("@")[0], "config.json"), str)
+    model, _, revision = name.partition("@")
+    config = try_to_load_from_cache(model, "config.json", revision=revision or None)
+    return isinstance(config, str) and checkpoint.is_whole(Path(config).parent)
 
 
 def is_hub_name(word: str) -> bool:

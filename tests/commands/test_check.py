@@ -11,6 +11,7 @@ from evalkit.cli import main
 from evalkit.commands.runs.check import DataCheck, Split, _unseen, check, check_data, report
 from evalkit.config.parse import resolve
 from evalkit.features.duplicates import shared_videos
+from evalkit.features.key import Identity, identify
 from evalkit.pipeline.runner import run
 from evalkit.pipeline.task_data import load_task
 from evalkit.results import validate
@@ -102,6 +103,26 @@ def test_the_same_path_in_two_splits_is_found_without_opening_it() -> None:
     splits = {"train": of("a.mp4", "b.mp4", "a.mp4"), "test": of("c.mp4", "a.mp4", "a.mp4")}
     assert shared_videos(splits, by_path=True) == [("train", Path("a.mp4"), "test", Path("a.mp4"))]
     assert shared_videos(splits) == []  # there are no such files
+
+
+def test_of_a_file_in_two_splits_no_more_than_its_ends_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, copy = tmp_path / "film.mp4", tmp_path / "copy.mp4"
+    film.write_bytes(bytes(1 << 18))
+    shutil.copy(film, copy)
+    whole: list[Path] = []
+
+    def noted(path: Path, full: bool = False) -> Identity:
+        whole.extend([path] * full)
+        return identify(path, full)
+
+    monkeypatch.setattr("evalkit.features.duplicates.identify", noted)
+    train, test = [Example("1", film)], [Example("2", film)]
+    assert shared_videos({"train": train, "test": test}) == [("train", film, "test", film)] and not whole
+    test.append(Example("3", copy))  # which may differ between its ends
+    pairs = [("train", film, "test", film), ("train", film, "test", copy)]
+    assert shared_videos({"train": train, "test": test}) == pairs and whole == [film, film, copy]
 
 
 @decoded_here

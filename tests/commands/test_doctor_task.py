@@ -1,6 +1,7 @@
 """`evalkit doctor task=NAME`: what a run of these words lacks on this machine, by its exit code and a line each."""
 
 import csv
+import json
 import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -122,6 +123,34 @@ def test_a_language_model_on_this_machine_is_loaded_too(tmp_path: Path) -> None:
     shutil.copytree(LANGUAGE_MODEL, tmp_path / "lm", ignore=shutil.ignore_patterns("token*"))
     told, wrong = language_model(tmp_path / "lm")
     assert wrong and "a model is there, and no tokenizer" in told
+
+
+def test_what_does_not_fit_into_memory_is_not_loaded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_needs, "free_memory", lambda: 3 << 10)
+    for told, wrong in (
+        encoder(str(tiny)),
+        rows("task=egoschema", "mini=true", f"lm={LANGUAGE_MODEL}")["language model"],
+    ):
+        assert not wrong and told.endswith("; not loaded: 3.0 KiB of memory are free")
+
+
+def test_a_model_of_the_hub_is_cached_once_all_of_its_weights_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = tmp_path / "models--some--model"
+    folder = model / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("0" * 40)
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = {"weight_map": {"a": names[0], "b": names[1]}}
+    cached = []
+    for name, content in [("config.json", {}), ("model.safetensors.index.json", index), (names[0], {}), (names[1], {})]:
+        (folder / name).write_text(json.dumps(content))
+        cached.append(huggingface.is_cached("some/model"))
+    assert cached == [False, False, False, True]
+    assert huggingface.is_cached(f"some/model@{'0' * 40}") and not huggingface.is_cached(f"some/model@{'1' * 40}")
 
 
 def test_checkpoints_that_are_elsewhere_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:

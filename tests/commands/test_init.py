@@ -111,6 +111,7 @@ def test_the_tests_that_are_written_pass_and_see_what_is_wrong(written: Path) ->
         (["encoder", "timm"], "evalkit has one of this name"),
         (["encoder", "random"], "evalkit has one of this name"),
         (["encoder", "torch"], "in place of the module of this name"),
+        (["encoder", "Evalkit"], "in place of the module of this name"),
         (["encoder", "pluggy"], "Python has a module of this name ("),
         (["adapter", "taken"], "taken.py is there already; nothing is overwritten"),
         (["adapter", "taken.py"], "taken.py is there already; nothing is overwritten"),

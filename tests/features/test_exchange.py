@@ -295,6 +295,13 @@ def test_a_manifest_that_says_nonsense_is_no_traceback(folder: Path) -> None:
     assert run(folder)["status"] == "complete"
 
 
+@pytest.mark.parametrize("beside", [{"rows": "all"}, "made in May", [1]])
+def test_what_stands_beside_the_splits_of_a_manifest_is_not_read(folder: Path, beside: Any) -> None:
+    (folder / "manifest.json").write_text(json.dumps({"splits": {"dev": beside, "train": {"rows": 31}}}))
+    with pytest.raises(UserError, match="says 31 rows of train, and its files have 30"):
+        FeatureFiles(folder)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -4,9 +4,12 @@ import os
 import shutil
 import threading
 import time
+from argparse import Namespace
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -217,6 +220,17 @@ def test_what_a_module_keeps_to_itself_changes_its_architecture() -> None:
     assert architecture(Own("mean")) == architecture(Own("mean").train())
 
 
+@dataclass(slots=True)
+class Slotted:
+    gain: float
+
+    def doubled(self) -> float:
+        return 2 * self.gain
+
+    def halved(self) -> float:
+        return self.gain / 2
+
+
 @pytest.mark.parametrize(
     ("value", "other"),
     [
@@ -230,6 +244,14 @@ def test_what_a_module_keeps_to_itself_changes_its_architecture() -> None:
         (functools.partial(nn.functional.gelu, approximate="none"), functools.partial(nn.functional.gelu)),
         (lambda x: x + 1, lambda x: x + 2),
         (slice(0, 2), slice(0, 3)),
+        (SimpleNamespace(gain=2), SimpleNamespace(gain=3)),
+        (Namespace(gain=2), Namespace(gain=3)),
+        (Slotted(2), Slotted(3)),
+        (deque([2]), deque([3])),
+        (nn.ReLU, nn.GELU),
+        ("2".zfill, "2".center),
+        (Slotted(2).doubled, Slotted(2).halved),
+        (Slotted(2).doubled, Slotted(3).doubled),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -255,11 +277,49 @@ def test_functions_made_alike_differ_by_the_values_that_they_bring_along() -> No
     assert architecture(Block(act=scaled(2))) != architecture(Block(act=scaled(3)))
 
 
-def test_a_function_that_holds_itself_has_a_hash() -> None:
+def test_what_a_function_brings_along_counts_however_it_holds_it() -> None:
+    def by_key(gain: float) -> Callable[[float], float]:
+        def scale(x: float, *, by: float = gain) -> float:
+            return by * x
+
+        return scale
+
+    def of_pair(pair: tuple[float, float]) -> Callable[[float], float]:
+        return lambda x: pair[0] * x
+
+    def after(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return functools.wraps(function)(lambda x: function(x))
+
+    cases: list[tuple[Callable[[Any], Any], Any, Any]] = [
+        (by_key, 2.0, 3.0),
+        (of_pair, (2.0, 0.0), (3.0, 0.0)),
+        (after, torch.sin, torch.cos),
+        (after, lambda x: x + 1, lambda x: x + 2),
+    ]
+    for make, one, two in cases:
+        first, again, other = (architecture(Block(act=make(value))) for value in (one, one, two))
+        assert first == again != other
+    within = [lambda x: (lambda y: y + 1)(x), lambda x: (lambda y: y + 2)(x)]
+    assert len({architecture(Block(act=function)) for function in within}) == 2
+
+
+def test_what_holds_itself_has_a_hash() -> None:
     def countdown(n: int) -> int:
         return countdown(n - 1) if n else 0
 
-    assert architecture(Block(count=countdown)) == architecture(Block(count=countdown))
+    ring: list[Any] = [1]
+    ring.append(ring)
+    named: dict[str, Any] = {"one": 1}
+    named["all"] = named
+    for value in (countdown, ring, named):
+        assert architecture(Block(kept=value)) == architecture(Block(kept=value)) != architecture(Block())
+
+
+def test_sparse_tensors_and_those_without_values_have_a_hash() -> None:
+    one, again, other = (architecture(Block(kept=scale * torch.eye(3).to_sparse())) for scale in (1, 1, 2))
+    assert one == again != other
+    wide, wider = (architecture(Block(kept=torch.empty(n, device="meta"))) for n in (2, 3))
+    assert wide != wider
 
 
 def test_a_digest_with_another_video_span_and_variant_is_that_of_the_key_that_has_them() -> None:

@@ -18,6 +18,7 @@ from evalkit.metrics.bootstrap import (
     mean,
     percentage,
 )
+from evalkit.metrics.significance import paired_bootstrap
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores
 
@@ -162,6 +163,23 @@ def test_the_interval_holds_the_score_where_no_draw_comes_near_it() -> None:
 def test_an_interval_without_width_or_with_nan_is_unknown(values: list[float], clusters: list[str]) -> None:
     assert np.isnan(interval_of(median_of(values), clusters, seed=0, resamples=50)).all()
     assert np.isnan(interval_of(mean(values), clusters, seed=0)).all()
+
+
+def test_draws_that_differ_by_rounding_alone_are_no_interval() -> None:
+    of = np.random.default_rng(0).random(7)
+
+    def same(times: Any) -> Table:
+        weights = times.astype(np.float64) * of[:, None]
+        return np.asarray((0.3 * weights).sum(0) / weights.sum(0))
+
+    score = ReweightedScore(7, same)
+    assert 0 < np.ptp(score.resample(np.arange(7), 7, 0, 100)) < 1e-15
+    assert np.isnan(interval_of(score, range(7), seed=0)).all()
+    worse, better = mean(of), mean(of + 0.1)
+    low, high, p = paired_bootstrap(worse, better, range(7), seed=0)
+    assert np.isnan([low, high, p]).all()
+    alike = AdditiveScore(worse.parts, lambda sums: worse.of(sums) + 1e-12 * sums[..., 0])
+    assert paired_bootstrap(worse, alike, range(7), seed=0)[2] == 1
 
 
 def test_a_difference_is_drawn_together() -> None:

@@ -1,14 +1,19 @@
 """The canary at work: alone, and before a run."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evalkit.cli import main
+from evalkit.config.parse import resolve
 from evalkit.features.extract import FeatureExtractor
 from evalkit.features.sources import Source
+from evalkit.pipeline import preflight
+from evalkit.pipeline.setup import prepare
 from evalkit.results import run_folder, validate
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
@@ -154,6 +159,26 @@ def test_what_the_canary_found_is_in_the_result_and_known_the_next_time(
         assert run_folder.load(again)["encoder"]["canary"] == (findings if known else [])
         assert bool(sampled) != known
         sampled.clear()
+
+
+def test_what_the_canary_found_of_one_encoder_is_not_another_s_though_no_video_is_there(
+    tiny: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    (weights,) = other.glob("*.safetensors")
+    save_file({name: 2 * value for name, value in load_file(weights).items()}, weights)
+    rows = [f"{name}.mp4,{name[0]},{split}" for split in ("train", "test") for name in ("a" + split, "b" + split)]
+    (tmp_path / "labels.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+
+    def identity(ckpt: Path) -> str:
+        words = ["task=folder", f"data.root={tmp_path / 'labels.csv'}", f"ckpt={ckpt}", "adapter=knn"]
+        with prepare(resolve("run", words)) as experiment:
+            assert experiment.reader.cache
+            sampled = preflight.sample_sources(experiment.extractor, experiment.task)
+            return preflight._identity(experiment.reader.cache, sampled, ckpt)
+
+    assert identity(tiny) == identity(tiny) != identity(other)
 
 
 def test_the_canary_takes_clips_of_a_task_and_refuses_keys_that_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from evalkit.pipeline import task_data
 from evalkit.plugins import names_own_encoder
 from evalkit.results.sizes import SPLITS, size_differences
 from evalkit.results.table import columns, count
+from evalkit.runtime.machine import free_memory
 from evalkit.runtime.progress import phase
 from evalkit.video.media import exists, shown
 from evalkit.weights import huggingface, presets
@@ -135,11 +136,17 @@ def _data(config: Config, stated: Data) -> tuple[str, bool]:
 
 
 def _loaded(word: str, load: Callable[[], Any]) -> tuple[str, bool]:
-    """What there is of a model that a word names; one that is on this machine is loaded, as a run loads it."""
+    """What there is of a model that a word names; one that is on this machine is loaded, as a run loads it.
+
+    One whose files are larger than the memory that is free is not: the system would end this command without a word.
+    """
     told, absent = _weights(word)
-    here = Path(word).expanduser().exists() or told.endswith("in the cache") or names_own_encoder(word)
+    path = Path(word).expanduser()
+    here = path.exists() or told.endswith("in the cache") or names_own_encoder(word)
     if absent or not here:
         return told, absent
+    if path.exists() and _bytes(path) > (free := free_memory()):
+        return f"{told}; not loaded: {doctor.size(free)} of memory are free", False
     try:
         with phase(f"load {word}"):
             model = load()
@@ -148,14 +155,18 @@ def _loaded(word: str, load: Callable[[], Any]) -> tuple[str, bool]:
     return f"{told}; its weights fit: {count(sum(value.numel() for value in model.parameters()))} parameters", False
 
 
+def _bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")))
+
+
 def _weights(word: str) -> tuple[str, bool]:
     """What there is of a checkpoint, or of a language model, that a word names; nothing is loaded."""
     path, cards = Path(word).expanduser(), presets.cards()
     if word in ("demo", "none") or word.startswith(("random:", "http://", "https://")):
         return word, False
     if path.exists():
-        held = path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*"))
-        return f"{path}, {doctor.size(held)}", False
+        return f"{path}, {doctor.size(_bytes(path))}", False
     if word in cards and not cards[word].hub:
         place = cards[word].url
         return f"{word}: {f'fetch {place} and give ckpt=FILE' if place else 'its weights are not published'}", True

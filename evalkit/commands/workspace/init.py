@@ -65,7 +65,7 @@ def _reason(kind: plugins.Kind, name: str) -> str:
         return f"{name}.py would be run by {'pip' if lower == 'setup' else 'pytest'} as a file of its own"
     if name in plugins.names(kind) or not plugins.names_function(f"{name}:{kind}"):
         return "evalkit has one of this name"
-    if lower in {module.lower() for module in sys.stdlib_module_names} | _needed_modules():
+    if lower in {"evalkit", *map(str.lower, sys.stdlib_module_names), *_needed_modules()}:
         return "it would be imported in place of the module of this name"
     spec = importlib.util.find_spec(name)
     if spec and spec.origin and Path(spec.origin).parent != Path.cwd():  # without an origin: a folder with no module

@@ -10,6 +10,7 @@ from evalkit.errors import UserError, one_line
 from evalkit.runtime.bounded import read_bytes
 
 MANIFEST = "manifest.json"
+SPLITS = ("train", "val", "test")
 
 _TEXT, _COUNT = {"type": ["string", "null"]}, {"type": ["integer", "null"], "minimum": 0}
 
@@ -23,14 +24,14 @@ SCHEMA = _object(
     task=_object(name=_TEXT, version=_COUNT, split=_TEXT, fold=_COUNT),
     encoder=_object(name=_TEXT, ckpt=_TEXT, sha256=_TEXT, clip=_object()),
     views=_object(),
-    splits=_object(**dict.fromkeys(("train", "val", "test"), _object(rows=_COUNT))),
+    splits=_object(**dict.fromkeys(SPLITS, _object(rows=_COUNT))),
     failures={
         "type": ["array", "null"],
         "items": {
             "type": "object",
             "required": ["split", "id"],
             "properties": {
-                "split": {"enum": ["train", "val", "test"]},
+                "split": {"enum": [*SPLITS]},
                 "id": {"type": "string"},
                 "reason": _TEXT,
                 "missing": {"type": ["boolean", "null"]},

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, FeatureSpec
 from evalkit.errors import UserError, printable
-from evalkit.features.exchange.manifest import MANIFEST, read_manifest
+from evalkit.features.exchange.manifest import MANIFEST, SPLITS, read_manifest
 from evalkit.features.exchange.tables import Part, Table, read_tables, read_texts
 
 PREFIX = "features:"
@@ -148,8 +148,9 @@ class FeatureFiles(nn.Module):
 
     def _check_rows(self, heights: Sequence[int]) -> None:
         """Raises UserError where the manifest says of a split that it has more rows, or fewer, than its files have."""
-        for split, of_split in (self.manifest.get("splits") or {}).items():
-            rows = (of_split or {}).get("rows")
+        said = self.manifest.get("splits") or {}
+        for split in SPLITS:
+            rows = (said.get(split) or {}).get("rows")
             there = sum(n for table, n in zip(self.tables, heights, strict=True) if table.split == split)
             if rows not in (None, there):
                 raise UserError(
