@@ -43,7 +43,7 @@ def task(root: Path = Path("data/diving48"), mini: bool = False, protocol: proto
         root: folder with the json files and the videos.
         mini: twelve-second films of the mini world, a class per order of a red, a green and a blue thing.
         protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); the miniature
-            supports only mveb.
+            can set only mveb.
     """
     return protocols.classification(
         "diving48",

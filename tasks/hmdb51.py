@@ -53,7 +53,7 @@ def task(
         root: folder with the lists and the clips.
         mini: the films of kinetics400's miniature, one class per motion; each split tests on a different third.
         protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); the miniature
-            supports only mveb.
+            can set only mveb.
         fold: number of the split.
     """
     protocols.check_fold(protocol, fold)

@@ -29,13 +29,13 @@ def task(
 
     Files: train.csv and val.csv as published, or lists of path and number; the clips in train/ and val/, flat or in
     class folders (evalkit/datasets/actions/kinetics.py has the details). Val is what the papers report. VideoGLUE
-    counts 19,165 clips in val, the published csv 19,906: what had vanished when they were fetched is expected here.
+    counts 19,165 clips in val, the published csv 19,906: the sizes expected here leave out the missing ones.
 
     Args:
         root: folder with the lists and the clips.
         mini: ten-second films of the mini world, a class per motion.
         protocol: defines frames, views, augmentation and training (evalkit/datasets/protocols.py); the miniature
-            supports only mveb.
+            can set only mveb.
         subset: of protocol=mveb, a text file with the name of each of its clips, of train and of val (or test.csv),
             such as 0wR5jVB-WPk_000417_000427.
     """

@@ -61,7 +61,7 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
 
 @cache
 def _warn_every_class(classes: int) -> None:
-    logger.warning(f"top5 counts every prediction as right: it has all of {classes} classes; read top1")
+    logger.warning(f"with {classes} classes, top5 counts every prediction as right; use top1")
 
 
 def _best_five(predictions: Sequence[Any], targets: Sequence[int]) -> list[Sequence[Any]]:

@@ -15,12 +15,12 @@ from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
 from evalkit.config.options import Options, Trainer
 from evalkit.datasets import training_data
+from evalkit.datasets.videos import relative_names
 from evalkit.encoders._spec import read_pointer
 from evalkit.features.duplicates import shared_videos
 from evalkit.features.exchange.module import PREFIX, FeatureFiles
 from evalkit.heads.adapter import Adapter
 from evalkit.pipeline.setup import Experiment
-from evalkit.video.media import shown
 from evalkit.weights import checkpoint, presets, trained_adapter
 
 logger = logging.getLogger("evalkit")
@@ -136,9 +136,12 @@ def shared_with_train(task: Task, identified: bool) -> dict[str, Any]:
     train = [*task.train, *task.val]
     by_path = not identified or len({example.video for example in (*train, *task.test)}) > AT_HAND
     pairs = shared_videos({"train": train, "test": task.test}, by_path)
-    videos = len({in_test for *_, in_test in pairs})
-    first = [{"train": shown(in_train), "test": shown(in_test)} for _, in_train, _, in_test in pairs[:MOST_PAIRS]]
-    return {"videos": videos, "first": first} if pairs else {}
+    if not pairs:
+        return {}
+    examples = [*train, *task.test]
+    names = dict(zip((example.video for example in examples), relative_names(examples), strict=True))
+    first = [{"train": names[in_train], "test": names[in_test]} for _, in_train, _, in_test in pairs[:MOST_PAIRS]]
+    return {"videos": len({in_test for *_, in_test in pairs}), "first": first}
 
 
 def training_data_of(config: Config) -> dict[str, str] | None:

@@ -272,7 +272,7 @@ def summary(cost: Cost, rows: Sequence[Row], seconds: float) -> str:
     taken = "".join(f", {name} {duration(phases[name])}" for name in slow)
     parts = [f"took {duration(seconds)}{taken}"]
     if looked_up := cost.cache_hits + cost.cache_misses:
-        parts.append(f"{cost.cache_hits:,} of {looked_up:,} parts of videos were stored already")
+        parts.append(f"{cost.cache_hits:,} of {looked_up:,} clips were already stored")
     if failed := [row for row in rows if row.failure]:
         parts.append(f"{len(failed):,} of {len(rows):,} examples failed, first {failed[0].id}: {failed[0].failure}")
     return "; ".join(parts)

@@ -38,7 +38,7 @@ def load_task(config: Config) -> Task:
         raise UserError(f"task {options.task}: no file {error.filename}; set data.root= to its folder") from error
     except UserError as error:
         if "root" not in config.data and str(error).startswith("data.root="):  # which nobody has said
-            tried = " (or mini=true, which films its own)" if "mini" in parameters(options.task) else ""
+            tried = " (or mini=true, which generates its own data)" if "mini" in parameters(options.task) else ""
             raise UserError(f"{error}; say where it is, data.root=FOLDER{tried}") from error
         raise
     except OSError as error:

@@ -33,7 +33,7 @@ def png(curves: Sequence[Curve], setting: str, file: Path) -> str:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return f"no picture as a PNG: {install('plot')} and sweep again, which runs nothing twice"
+        return f"no plot written: {install('plot')} and repeat the command, which reuses finished runs"
 
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
@@ -75,7 +75,7 @@ def front_png(panels: Sequence[tuple[str, Sequence[Mark]]], cost: str, file: Pat
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return f"no picture as a PNG: {install('plot')} and give the command again, which runs nothing twice"
+        return f"no plot written: {install('plot')} and repeat the command, which reuses finished runs"
 
     figure = Figure(figsize=(6.4 * len(panels), 4.4), layout="constrained")
     for axes, (worth, marks) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):

@@ -236,11 +236,9 @@ def tied(selection: Mapping[str, Any] | None) -> str:
         return ""
     points, best = selection.get("grid_val_scores") or (), selection["val_score"]
     count = sum(point == best for point in points)
-    of_val = f"{best:.1f}" + (f" of {selection['n_val']:,} examples" if "n_val" in selection else "")
+    of_val = f"{best:.1f}" + (f" on {selection['n_val']:,} examples" if "n_val" in selection else "")
     return (
-        f"{count} of {len(points)} grid points have the best score on val, {of_val}; the first of them was taken"
-        if count > 1
-        else ""
+        f"{count} of {len(points)} grid points tie on val ({of_val}); the first of them was chosen" if count > 1 else ""
     )
 
 

@@ -130,14 +130,14 @@ def _clip(opened: Opened, row: Row, inside: Inside) -> str:
     heat = None if looked is None or clip.windows else heat_maps(looked[0])
     if heat is not None:
         looks = (
-            '<input type="checkbox" id="heat" checked> <label for="heat">Where the head looks: orange above an even '
+            '<input type="checkbox" id="heat" checked> <label for="heat">Attention of the head: orange above an even '
         )
         looks += f"share, up to {heat.most:.2f} times that; in percent what each time step gets</label>"
         if looked and not looked[1]:
             looks += "<p>This head answers otherwise than the run's did, so it is another one.</p>"
     else:
         why = why or "the tokens lie on no square grid of the frame"
-        looks = f'<p class="soft">Where the head looks is not shown: {why}.</p>'
+        looks = f'<p class="soft">Attention is not shown: {why}.</p>'
     figures = "".join(_figures(clip, heat))
     return _section(title, f'<p class="soft">{escaped(" ".join(said))}</p>{looks}{figures}', "seen")
 

@@ -57,8 +57,8 @@ def _one(opened: Opened, word: str) -> Row:
     near = nearest(word, opened.place)
     told = f" Did you mean {printable(near)!r}?" if near else f" The first are {first([r.id for r in opened.rows])}"
     raise UserError(
-        f"sample={printable(word)[:200]}: no sample of this run has this id, or begins so; failed, wrong and first:20 "
-        f"name several.{told}"
+        f"sample={printable(word)[:200]}: no sample id starts with this; sample= also takes failed, wrong and "
+        f"first:20.{told}"
     )
 
 

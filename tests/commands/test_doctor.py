@@ -60,7 +60,8 @@ def test_missing_packages_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(doctor, "version", missing)
     report = lines()
     for name in ("decord", "torchcodec"):
-        assert report[name] == f"none: only to match what it reads: pip install 'video-evalkit[{name}]'"
+        install = f"pip install 'video-evalkit[{name}]'"
+        assert report[name] == f"not installed (only needed to match another pipeline): {install}"
     assert report["PyAV"] == "none: pip install av"
     assert [report[name] for name in ("torch", "transformers", "lightning")] == [
         f"none: pip install {name}" for name in ("torch", "transformers", "lightning")

@@ -44,8 +44,6 @@ def test_answers_that_are_as_they_may_be_are_not(answers: list[Any], targets: li
 
 def test_a_choice_among_equals_is_told() -> None:
     selection = {"grid_val_scores": [60.0, 80.0, 80.0, None], "val_score": 80.0, "n_val": 5}
-    assert tied(selection) == (
-        "2 of 4 grid points have the best score on val, 80.0 of 5 examples; the first of them was taken"
-    )
+    assert tied(selection) == ("2 of 4 grid points tie on val (80.0 on 5 examples); the first of them was chosen")
     assert tied({**selection, "grid_val_scores": [60.0, 80.0, 70.0, None]}) == "" == tied(None)
     assert tied({"grid_val_scores": [80.0], "val_score": 80.0, "n_val": 5}) == ""

@@ -131,7 +131,7 @@ def _data(config: Config, stated: Data) -> tuple[str, bool]:
         f"{split['split']} has {split['examples']:,} and {split['published']:,} were published"
         for split in size_differences(task)
     ]
-    told += [f"{len(absent):,} of {len(videos):,} videos are not there, as {shown(absent[0])}"] if absent else []
+    told += [f"{len(absent):,} of {len(videos):,} videos are missing, e.g. {shown(absent[0])}"] if absent else []
     return "; ".join(told), bool(absent or (len(told) > 1 and task_data.meant_size(config) is None))
 
 

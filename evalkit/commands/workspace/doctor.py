@@ -108,7 +108,7 @@ def _library(module: str, *distributions: str) -> str:
         if not (installed := package_version(name)).startswith("none"):
             importlib.import_module(module)  # a version alone does not show that it loads
             return f"{name} {installed}"
-    return f"none: only to match what it reads: {install(module)}"
+    return f"not installed (only needed to match another pipeline): {install(module)}"
 
 
 def java() -> str:

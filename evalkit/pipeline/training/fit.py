@@ -153,8 +153,8 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
         train, val = _prescribed_shots(task, train, val, seed)
     if val and not any(exists(video) for video in dict.fromkeys(example.video for example in val)):
         raise UserError(
-            f"none of the videos of the {len(val):,} examples to choose on is there, the first would be "
-            f"{shown(val[0].video)}; data.videos=FOLDER says where they lie"
+            f"no video of the {len(val):,} validation examples was found, the first is {shown(val[0].video)}; "
+            "data.videos=FOLDER adds a folder to search"
         )
     if not val and not task.mixture:
         train, val = split_val(train, seed, exists=exists)
@@ -251,7 +251,7 @@ def split_val(
         _check_there(videos, there)
     if len(there) == 1:
         raise UserError(
-            f"1 of {len(videos):,} training videos is there ({shown(there[0])}), and validation takes a tenth, at "
+            f"1 of {len(videos):,} training videos was found ({shown(there[0])}), and validation takes a tenth, at "
             "least one: none is left for training. Add videos to the train split"
         )
     held_out = set(there[:count])
@@ -267,8 +267,8 @@ def _check_there(videos: Sequence[Path], there: Sequence[Path]) -> None:
     """
     if not there:
         raise UserError(
-            f"none of the {len(videos):,} training videos is there, the first would be {shown(min(videos))}; "
-            "data.videos=FOLDER says where they lie"
+            f"none of the {len(videos):,} training videos was found, the first is {shown(min(videos))}; "
+            "data.videos=FOLDER adds a folder to search"
         )
     if 2 * len(there) < len(videos):
         _warn_missing(len(there), len(videos))
@@ -277,8 +277,8 @@ def _check_there(videos: Sequence[Path], there: Sequence[Path]) -> None:
 @functools.cache  # said once, though several steps of a run ask
 def _warn_missing(there: int, listed: int) -> None:
     logger.warning(
-        f"of {listed:,} training videos {there:,} are there: the head learns from these, but for a tenth to choose on; "
-        "`evalkit check` names what is missing, data.videos=FOLDER says where else videos lie"
+        f"only {there:,} of {listed:,} training videos were found: the head trains on these, with a tenth held out for "
+        "validation; `evalkit check` lists the missing ones, data.videos=FOLDER adds a folder to search"
     )
 
 
