@@ -64,10 +64,10 @@ def test_a_result_of_a_truncated_list_is_partial_and_marks_published_numbers() -
     text = table(made)
     assert "WARNING  test has 5 examples, 1,000 published: not comparable with published numbers" in text
     assert (
-        "data.expect=5 says that the number is meant" in text and "VideoPrism-B (published, of other examples)" in text
+        "data.expect=5 says that the number is meant" in text and "VideoPrism-B (published, different test set)" in text
     )
     meant = result(task(5, test=1_000), expect=5)
-    assert meant["status"] == "complete" and "VideoPrism-B (published, of other examples)" in table(meant)
+    assert meant["status"] == "complete" and "VideoPrism-B (published, different test set)" in table(meant)
     whole = table(result(task(5, test=5)))
     assert "complete" in whole and "WARNING" not in whole and "VideoPrism-B (published) " in whole
 
@@ -106,7 +106,7 @@ def test_a_suite_marks_the_printed_number_of_other_examples() -> None:
     made["data"]["size_differences"] = [{"split": "test", "examples": 5, "published": 19_165}]
     assert suites.nearest_published(suite, "frozen", made) == (
         f"{value} *",
-        "VideoPrism-B (* of other examples: see its run)",
+        "VideoPrism-B (* different test set: see its run)",
     )
 
 
