@@ -103,10 +103,9 @@ def table(result: Mapping[str, Any]) -> str:
         for control in result["controls"]:
             metric = "" if control["metric"] == headline else f" {control['metric']}"
             body.add_row(f"{control['name']} (control){metric}", decimal(control["value"]))
+        published = ", ".join(filter(None, ("published", different_sets(differences))))
         for row, value in task.get("published", {}).items():
-            body.add_row(
-                f"{row} ({', '.join(filter(None, ('published', different_sets(differences))))})", decimal(value)
-            )
+            body.add_row(f"{row} ({published})", decimal(value))
 
     buffer = io.StringIO()
     # Wide enough that nothing is cut: a terminal folds a long name, a pipe keeps it.

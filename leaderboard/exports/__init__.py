@@ -1,9 +1,10 @@
 """Exports of results in the formats of other tools: one file per format, found by its name.
 
 A format is a module with `def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]`: the path of each file in the
-folder of the export, and its text. One that writes a single file names it, `FILE`. Runs come newest first. Names in paths go through `path_part`, so that a result that
-came from elsewhere cannot choose where it is written. Intervals, numbers of examples, controls and the protocol's hash
-are written if the format has fields for them; what it has no field for is reported.
+folder of the export, and its text. One that writes a single file names it, `FILE`. Runs come newest first. Names in
+paths go through `path_part`, so that a result that came from elsewhere cannot choose where it is written. Intervals,
+numbers of examples, controls and the protocol's hash are written if the format has fields for them; what it has no
+field for is reported.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ def export(overrides: Sequence[str]) -> int:
 
     Args:
         overrides: --help, which shows the formats; or to=, the name of one, where a hyphen counts as an underscore;
-            results=, a run or a folder with runs in it; out=, the folder to write into, or the file, of a
-            format that is one; metrics=, of latex, `headline`, `all` or names of metrics, between commas; task=, the file of a task of
-            your own, by which its runs are scored again.
+            results=, a run or a folder with runs in it; out=, the folder to write into, or the file, of a format that
+            is one; metrics=, of latex, `headline`, `all` or names of metrics, between commas; task=, the file of a task
+            of your own, by which its runs are scored again.
 
     Returns:
         The exit code: 1 if a run does not validate. Such runs are named and left out.
@@ -127,9 +128,8 @@ def _place(out: str, file: str) -> tuple[Path, Path | None]:
     if path.is_dir() or path.suffix not in SUFFIXES:
         return path, None
     if path.suffix != Path(file).suffix:
-        raise UserError(
-            f"out={out}: wanted a folder{f', or a file like {file}' if file else ': the files are several'}"
-        )
+        wanted = f"a folder, or a file like {file}" if file else "a folder: the format has several files"
+        raise UserError(f"out={out}: wanted {wanted}")
     return path.parent, path
 
 

@@ -1,8 +1,8 @@
 """A LaTeX table of encoders by benchmarks and adaptations, results.tex, with booktabs.
 
-Scores have their 95 % intervals; the best of a column is bold, and so is each that is printed alike. Runs of a benchmark
-under several protocols are in columns of their own: called by the adapter where that differs, else by a letter that the
-foot of the table explains.
+Scores have their 95 % intervals; the best of a column is bold, and so is each that is printed alike. Runs of a
+benchmark under several protocols are in columns of their own: called by the adapter where that differs, else by a
+letter that the foot of the table explains.
 """
 
 from __future__ import annotations
