@@ -31,7 +31,7 @@ class _Scores:
 
     Attributes:
         task: the benchmark.
-        how: protocol, adaptation, adapter where several have a column, and metric.
+        how: split where there are several, protocol, adaptation, adapter where several have a column, and metric.
         best: the best of `scores` as printed; empty where there is but one.
         scores: value and interval by encoder.
     """
@@ -63,12 +63,13 @@ def files(runs: Sequence[Run], metrics: str = "headline") -> Iterator[tuple[str,
     notes: dict[str, str] = {}
     for column in columns:
         shown = {"headline": [column.metric], "all": [*known]}.get(metrics, wanted)
-        table += _parts(column, shown, notes)
+        splits = {other.split for other in columns if other.task == column.task}
+        table += _parts(column, column.split if len(splits) > 1 else "", shown, notes)
     if table:
         yield FILE, _table(table, notes)
 
 
-def _parts(column: Column, metrics: Sequence[str], notes: dict[str, str]) -> Iterator[_Scores]:
+def _parts(column: Column, split: str, metrics: Sequence[str], notes: dict[str, str]) -> Iterator[_Scores]:
     """A column of the board as one per metric, adapter and protocol; what a letter stands for is added to `notes`."""
     parts: dict[str, list[Cell]] = {}
     for cell in column.cells:
@@ -92,7 +93,7 @@ def _parts(column: Column, metrics: Sequence[str], notes: dict[str, str]) -> Ite
             scores = {cell.encoder: entry for cell in parts[mark] if (entry := cell.seeds.mean_of(metric))}
             if scores:
                 best = (min if lower_is_better(metric) else max)(entry["value"] for entry in scores.values())
-                named = (column.protocol, column.adaptation, adapter if len({*adapters}) > 1 else "", metric)
+                named = (split, column.protocol, column.adaptation, adapter if len({*adapters}) > 1 else "", metric)
                 how = ", ".join(filter(None, named)) + sign
                 yield _Scores(column.task, how, decimal(best) if len(scores) > 1 else "", scores)
 

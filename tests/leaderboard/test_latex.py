@@ -78,6 +78,15 @@ def test_every_adapter_and_protocol_has_a_column_of_its_own(tmp_path: Path, tabl
     ]
 
 
+def test_the_splits_of_a_benchmark_are_told_apart(tmp_path: Path, table: Table) -> None:
+    put(tmp_path, right(range(1), 4), day=1, edit=lambda record: record["task"].update(split="val"))
+    put(tmp_path, right(range(2), 4), day=2)
+    assert [[row[1], *values(row[2:])] for row in table()[1:]] == [
+        ["test, frozen, accuracy", "50.0"],
+        ["val, frozen, accuracy", "25.0"],
+    ]
+
+
 def test_what_differs_beside_the_adapter_is_said(tmp_path: Path, table: Table) -> None:
     def more(record: dict[str, Any]) -> None:
         of("knn")(record)

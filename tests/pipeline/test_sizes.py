@@ -87,6 +87,8 @@ def test_a_result_of_a_truncated_list_that_is_called_complete_is_found() -> None
 def test_train_counts_where_something_is_fitted_on_it() -> None:
     assert result(task(5, 3, test=5, train=9))["status"] == "complete"
     assert result(task(5, 3, test=5, train=9), fitted=True)["status"] == "partial"
+    both = table(result(task(5, 3, test=6, train=9), fitted=True))
+    assert "VideoPrism-B (published, different train and test set)" in both
 
 
 def test_missing_videos_are_failures_and_no_other_size() -> None:
