@@ -21,6 +21,7 @@ from .seeds import Seeds, pool_seeds
 
 MINI = "@mini"
 SEEN = "†"  # beside a score on data of the encoder's training
+BY_TEXT = ("captioner", "contrastive", "multiple_choice", "retrieval", "segments_to_lm", "zero_shot")  # adapters
 ALONE = "none"  # the ckpt of a run without an encoder: a language model alone, which is asked in words
 
 
@@ -96,7 +97,9 @@ def _adaptation(record: Mapping[str, Any]) -> str:
         return "made elsewhere"
     if adapter["name"] == "own_head":  # of a checkpoint that was fine-tuned
         return "finetune"
-    if record["selection"] is None and not settings.get("probe"):  # nothing was fitted on the task, here or before
+    # A head of classes was fitted on the task's, here or before; one that works by text may be of any other task.
+    fitted_before = settings.get("probe") or (settings.get("from") and adapter["name"] not in BY_TEXT)
+    if record["selection"] is None and not fitted_before:
         return "zero-shot"
     if shots := record["task"]["protocol"].get("shots"):  # papers print what all of the training data gives
         return f"{shots}-shot"
@@ -173,7 +176,7 @@ def _column(key: tuple[str, ...], runs: Sequence[Run], names: Mapping[_Identity,
     pools = [pool_seeds(members) for members in same.values()]
     votes = Counter(_terms(pool.newest.result) for pool in pools)
     usual, *others = sorted(votes, key=lambda terms: (-votes[terms], terms))
-    letters = {terms: _letter(i) for i, terms in enumerate(others)}
+    letters = {terms: letter(i) for i, terms in enumerate(others)}
     records = {_terms(pool.newest.result): pool.newest.result for pool in pools}
     ranks = _ranks(pools)
     cells = [
@@ -181,7 +184,7 @@ def _column(key: tuple[str, ...], runs: Sequence[Run], names: Mapping[_Identity,
         for (identity, terms), pool in zip(same, pools, strict=True)
     ]
     cells.sort(key=lambda cell: (-_value(cell), cell.encoder, cell.mark))
-    marks = {letter: _differences(records[usual], records[terms]) for terms, letter in letters.items()}
+    marks = {mark: differences(records[usual], records[terms]) for terms, mark in letters.items()}
     task, split, protocol, adapted, metric = key
     return Column(task, split, protocol, adapted, metric, tuple(cells), marks)
 
@@ -199,8 +202,9 @@ def _value(cell: Cell) -> float:
     return -math.inf if value is None else float(value)
 
 
-def _letter(i: int) -> str:
-    return (_letter(i // 26 - 1) if i >= 26 else "") + chr(ord("a") + i % 26)
+def letter(i: int) -> str:
+    """The mark of a number from 0: a, b, ..., z, aa, ab, ...."""
+    return (letter(i // 26 - 1) if i >= 26 else "") + chr(ord("a") + i % 26)
 
 
 def _ranks(pools: Sequence[Seeds]) -> dict[str, tuple[int, int]]:
@@ -222,30 +226,30 @@ def _ranks(pools: Sequence[Seeds]) -> dict[str, tuple[int, int]]:
     return ranks
 
 
-def _differences(usual: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def differences(usual: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """A description of how two runs' terms differ."""
-    differences = []
+    different = []
     data, task = other["data"], other["task"]
     if data["fingerprint"] != usual["data"]["fingerprint"] and "fold" not in task:
-        differences.append(f"other data ({data['n_expected']:,} examples, {data['fingerprint'][:8]})")
+        different.append(f"other data ({data['n_expected']:,} examples, {data['fingerprint'][:8]})")
     for key, word in (("version", "version"), ("score", "scored by")):
         if task[key] != usual["task"][key]:
-            differences.append(f"{word} {task[key]} instead of {usual['task'][key]}")
+            different.append(f"{word} {task[key]} instead of {usual['task'][key]}")
     before, after = (dict(_flat(record["task"]["protocol"])) for record in (usual, other))
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     if "adapter" in changed:  # which has other settings
         changed = [key for key in changed if not key.startswith("settings.")]
     models = [language_model_of(record) for record in (usual, other)]
     if "lm" in changed and all(models) and models[0] != models[1]:
-        differences.append(f"lm {models[1]} instead of {models[0]}")
+        different.append(f"lm {models[1]} instead of {models[0]}")
         changed.remove("lm")
     if {usual["encoder"]["ckpt"], other["encoder"]["ckpt"]} > {ALONE}:  # views, and what reads them
-        differences.append("no video" if other["encoder"]["ckpt"] == ALONE else "a video")
+        different.append("no video" if other["encoder"]["ckpt"] == ALONE else "a video")
         changed = [key for key in changed if key in before and key in after]
     for key in changed:
         instead = f" instead of {before[key]}" if key in before else ""
-        differences.append(f"{key} {after[key]}{instead}" if key in after else f"no {key}, which is {before[key]}")
-    return "; ".join(differences)
+        different.append(f"{key} {after[key]}{instead}" if key in after else f"no {key}, which is {before[key]}")
+    return "; ".join(different)
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

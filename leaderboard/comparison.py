@@ -44,7 +44,7 @@ class PublishedComparison:
     def verdict(self) -> str:
         """The outcome, as shown."""
         if self.other_sizes:
-            return f"of other examples: {self.other_sizes}"
+            return f"different data: {self.other_sizes}"
         if not self.same_encoder:
             return "another encoder"
         if self.within_interval is None:

@@ -106,6 +106,19 @@ class Seeds:
         sizes = {key: sum(each[key] for each in tested.values()) for key in ("n", "n_clusters")} if tested else {}
         return {**headlines[0], **sizes, "value": value, "ci95": list(map(rounded, ends)), "bounds": [value, upper]}
 
+    def mean_of(self, metric: str) -> Mapping[str, Any] | None:
+        """Another metric as result.json has it, as the mean over the runs, then without interval; None if undefined."""
+        scored = [run.result["scores"] for run in self.runs if run.result["scores"]]
+        if not scored or scored[0][0]["metric"] == metric:
+            mean = self.score
+        else:
+            entries = [next((one for one in scores if one["metric"] == metric), None) for scores in scored]
+            if not all(entries):
+                return None
+            value = _mean([entry["value"] for entry in entries if entry])
+            mean = entries[0] if len(entries) == 1 else {**(entries[0] or {}), "value": value, "ci95": [None, None]}
+        return mean if mean and mean["value"] is not None else None
+
     @property
     def sd(self) -> float | None:
         """The standard deviation of the headline over the runs; None with one run, or without a value."""

@@ -10,6 +10,7 @@ from typing import Any
 from evalkit.config import named
 from evalkit.datasets import published
 from evalkit.errors import UserError
+from evalkit.results.sizes import different_sets
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def nearest_published(suite: Suite, adaptation: str, record: Mapping[str, Any]) 
     protocol = task.get("protocol", {}).get("name") or ""
     known = published.rows(task["name"], record["scores"][0]["metric"], adaptation, task["split"], protocol)
     number, row = nearest_row(suite, encoder, known)
-    if row and record.get("data", {}).get("size_differences"):
-        return f"{number} *", f"{row} (* of other examples: see its run)"
+    if row and (differences := record.get("data", {}).get("size_differences")):
+        return f"{number} *", f"{row} (* {different_sets(differences)}: see its run)"
     return number, row
 
 

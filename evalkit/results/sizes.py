@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.api import Task
@@ -19,6 +19,11 @@ def published_size(task: Task, split: str) -> int | None:
     known = (sizes,) if isinstance(sizes, int) else sizes or (None,)
     count = len(getattr(task, split))
     return count if count in known else known[0]
+
+
+def different_sets(differences: Sequence[Mapping[str, Any]]) -> str:
+    """Which splits have another size than published, as `different test set`; empty if none has."""
+    return f"different {' and '.join(split['split'] for split in differences)} set" if differences else ""
 
 
 def size_differences(task: Task, splits: Sequence[str] = SPLITS) -> list[dict[str, Any]]:

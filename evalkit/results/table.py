@@ -16,6 +16,7 @@ from rich.table import Table
 
 from evalkit.errors import printable
 from evalkit.results.rows import Row
+from evalkit.results.sizes import different_sets
 
 FEWEST = 20  # answers, below which one answer for most of them may be chance
 MOST = 0.5  # of all answers that one may be
@@ -102,8 +103,9 @@ def table(result: Mapping[str, Any]) -> str:
         for control in result["controls"]:
             metric = "" if control["metric"] == headline else f" {control['metric']}"
             body.add_row(f"{control['name']} (control){metric}", decimal(control["value"]))
+        published = ", ".join(filter(None, ("published", different_sets(differences))))
         for row, value in task.get("published", {}).items():
-            body.add_row(f"{row} (published{', of other examples' if differences else ''})", decimal(value))
+            body.add_row(f"{row} ({published})", decimal(value))
 
     buffer = io.StringIO()
     # Wide enough that nothing is cut: a terminal folds a long name, a pipe keeps it.

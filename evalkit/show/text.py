@@ -1,8 +1,9 @@
-"""A run and its samples as plain text of 80 columns, for a terminal and for a pipe."""
+"""A run and its samples as plain text, as wide as the terminal or as COLUMNS says, at least 80 columns."""
 
 from __future__ import annotations
 
 import shlex
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -53,7 +54,7 @@ def part_lines(part: Part) -> Iterator[str]:
         width = max(len(row[0]) for row in rows)
         for name, text in rows:
             before = f"{name:<{width}}  "
-            lines = wrap(text, WIDTH - len(before), break_on_hyphens=False) or [""]
+            lines = wrap(text, _screen() - len(before), break_on_hyphens=False) or [""]
             yield from (
                 f"{start}{line}".rstrip() for start, line in zip_longest([before], lines, fillvalue=" " * len(before))
             )
@@ -67,7 +68,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     """Rows whose longest column is wrapped, so that all of them fit, in as many rows as that takes."""
     widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     longest = max(range(len(widths)), key=lambda i: widths[i])
-    room = max(20, WIDTH - sum(widths) + widths[longest] - 2 * (len(widths) - 1))
+    room = max(20, _screen() - sum(widths) + widths[longest] - 2 * (len(widths) - 1))
     out = []
     for row in rows:
         first_line, *rest = wrap(row[longest], room) or [""]
@@ -87,7 +88,13 @@ def _text(cell: Cell) -> str:
 
 def _folded(line: str, indent: str = "    ") -> list[str]:
     """A line in as many as a screen takes."""
-    return [line] if _width(line) <= WIDTH else wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+    screen = _screen()
+    return [line] if _width(line) <= screen else wrap(line, screen, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _screen() -> int:
+    """Columns to fill: those of the terminal, or of the variable COLUMNS, at least `WIDTH`."""
+    return max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
 
 
 def _width(text: str) -> int:
@@ -192,7 +199,7 @@ def _fitted(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Rows as columns that fit the screen: texts are cut where they are too long, ids, the last column, are not."""
     rows = [[printable(" ".join(cell.split())) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    room = WIDTH - 2 * len(widths) - 2
+    room = _screen() - 2 * len(widths) - 2
     while sum(widths) > room and max(widths[:-1]) > 8:
         widest = max(range(len(widths) - 1), key=lambda i: widths[i])
         widths[widest] -= 1

@@ -1,9 +1,10 @@
 """Exports of results in the formats of other tools: one file per format, found by its name.
 
 A format is a module with `def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]`: the path of each file in the
-folder of the export, and its text. Runs come newest first. Names in paths go through `path_part`, so that a result that
-came from elsewhere cannot choose where it is written. Intervals, numbers of examples, controls and the protocol's hash
-are written if the format has fields for them; what it has no field for is reported.
+folder of the export, and its text. One that writes a single file names it, `FILE`. Runs come newest first. Names in
+paths go through `path_part`, so that a result that came from elsewhere cannot choose where it is written. Intervals,
+numbers of examples, controls and the protocol's hash are written if the format has fields for them; what it has no
+field for is reported.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import inspect
 import itertools
 import json
 import logging
@@ -35,6 +37,13 @@ from ..runs import Run, collect
 
 logger = logging.getLogger("evalkit")
 
+SUFFIXES = (".csv", ".html", ".json", ".jsonl", ".md", ".tex", ".yaml")  # by which `out` names a file, not a folder
+MORE = """\
+out=      a folder, exports/FORMAT by default; of csv and latex also a file, as out=table.tex
+metrics=  of latex: headline (default), all, or names, as metrics=t2v_R@1,t2v_R@5,v2t_R@1
+
+docs/export.md has the columns of each."""
+
 
 def formats() -> dict[str, str]:
     """The formats by name, with the first line of their docstring."""
@@ -49,8 +58,9 @@ def export(overrides: Sequence[str]) -> int:
 
     Args:
         overrides: --help, which shows the formats; or to=, the name of one, where a hyphen counts as an underscore;
-            results=, a run or a folder with runs in it; out=, the folder to write into; task=, the file of a task of
-            your own, by which its runs are scored again.
+            results=, a run or a folder with runs in it; out=, the folder to write into, or the file, of a format that
+            is one; metrics=, of latex, `headline`, `all` or names of metrics, between commas; task=, the file of a task
+            of your own, by which its runs are scored again.
 
     Returns:
         The exit code: 1 if a run does not validate. Such runs are named and left out.
@@ -59,9 +69,9 @@ def export(overrides: Sequence[str]) -> int:
         UserError: an argument is wrong; there is no such format, no run, or none that has a place in the format.
     """
     if "--help" in overrides:
-        print(f"\n{columns([('to=', 'files'), *formats().items()])}\n\ndocs/export.md has the columns of each.")
+        print(f"\n{columns([('to=', 'files'), *formats().items()])}\n\n{MORE}")
         return 0
-    options = {"to": "", "results": "results", "out": ""}
+    options = {"to": "", "results": "results", "out": "", "metrics": ""}
     overrides, files = task_files(overrides)
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -69,14 +79,20 @@ def export(overrides: Sequence[str]) -> int:
             near = suggest_key(
                 override.replace("format=", "to="), options, "to" if override in formats() else "results"
             )
-            raise UserError(f"export takes to=, results=, out= and task=, got {override!r}.{near}")
+            raise UserError(f"export takes to=, results=, out=, metrics= and task=, got {override!r}.{near}")
         options[key] = value
     name, known = options["to"].replace("-", "_"), formats()
     if not name:
         raise UserError(f"export needs to=FORMAT, one of {', '.join(known)}")
+    if "," in name:
+        raise UserError(f"to={options['to']}: one format at a time; begin with to={name.split(',')[0]}")
     if name not in known:
         raise UserError(f"to={options['to']}: there is no such format.{suggest(name, known)} Known: {', '.join(known)}")
-    out = Path(options["out"] or f"exports/{name}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    settings = {"metrics": options["metrics"]} if options["metrics"] else {}
+    if settings and "metrics" not in inspect.signature(module.files).parameters:
+        raise UserError(f"metrics={options['metrics']}: to={name} has all that fits it; metrics= is of to=latex")
+    out, only = _place(options["out"] or f"exports/{name}", getattr(module, "FILE", ""))
 
     runs, refused = collect(Path(options["results"]), files)
     for line in refused:
@@ -87,20 +103,34 @@ def export(overrides: Sequence[str]) -> int:
                 report(run, f"{entry['metric']} is undefined and left out")
     runs = told_apart(sorted(runs, key=timestamp, reverse=True))
     written: set[Path] = set()
-    for path, text in importlib.import_module(f"{__name__}.{name}").files(runs):
-        file, content = out / path, text.encode("utf-8", "backslashreplace")  # a name may hold what no encoding has
+    for path, text in module.files(runs, **settings):
+        file, content = (
+            only or out / path,
+            text.encode("utf-8", "backslashreplace"),
+        )  # a name may hold what no encoding has
         if file not in written:
             written.add(file)
             try:
                 atomic.write(file, content)
             except OSError as error:
-                raise UserError(f"out={out}: cannot write {path}: {error.strerror}") from error
+                raise UserError(f"out={only or out}: cannot write {path}: {error.strerror}") from error
         elif content != file.read_bytes():
             logger.warning(f"{path}: another run has the same place, and the older one is left out")
     if runs and not written:
         raise UserError(f"to={name}: none of {len(runs)} runs has a place in it. {known[name]}")
-    print(f"{out}: {_count(len(written), 'file')} of {_count(len(runs), 'run')}")
+    print(f"{only or out}: {_count(len(written), 'file')} of {_count(len(runs), 'run')}")
     return 1 if refused else 0
+
+
+def _place(out: str, file: str) -> tuple[Path, Path | None]:
+    """The folder to write into; and the file, where a format that is one `file` is to be in a file of that suffix."""
+    path = Path(out)
+    if path.is_dir() or path.suffix not in SUFFIXES:
+        return path, None
+    if path.suffix != Path(file).suffix:
+        wanted = f"a folder, or a file like {file}" if file else "a folder: the format has several files"
+        raise UserError(f"out={out}: wanted {wanted}")
+    return path.parent, path
 
 
 def _count(n: int, what: str) -> str:

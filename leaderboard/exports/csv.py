@@ -14,12 +14,14 @@ from ..csv import as_csv
 from ..runs import Run
 from . import defined, fraction, model_id
 
+FILE = "results.csv"
+
 
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """The one file; the newest run comes first."""
     rows = [row for run in runs for row in _rows(run)]
     if rows:
-        yield "results.csv", as_csv(rows)
+        yield FILE, as_csv(rows)
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:

@@ -237,6 +237,7 @@ def test_the_command_prints_all_and_marks_another_protocol(tmp_path: Path, capsy
     assert "q29)" in out and "Holm" not in out
     for words, told in (
         ([str(a)], "compare takes two or more runs"),
+        ([str(a), str(b), f"{a}/"], f"{a} and {a} are the same run: nothing to compare"),
         ([str(a), str(b), "al=true"], "compare takes runs and all=true, got al=true. Did you mean 'all=true'?"),
         ([str(a), str(tmp_path / "nowhere")], "nowhere: there is no such folder"),
         ([str(a), str(tmp_path)], f"{tmp_path}: no result.json in it; runs below it: {tmp_path}/run-"),

@@ -350,17 +350,3 @@ def test_scores_of_mteb_and_lm_eval_come_in_percent(exported: Callable[[str], di
     assert found["lm-eval", "evalkit/demo", "egoschema@mini", "acc"].value == pytest.approx(100 * 8 / 15)
     assert found["lm-eval", "openai/clip-vit-base-patch16", "msrvtt", "t2v_median_rank"].value == 3.5
     assert {one.split for one in found.values()} == {"test"}
-
-
-def test_a_table_of_latex_has_scores_with_intervals_and_escapes_what_latex_reads(tmp_path: Path) -> None:
-    save(tmp_path / "r", "ssv2", CLASSES, top1_top5, "probe", "my_encoder&co", "linear")
-    save(tmp_path / "r", "kinetics_400", CLASSES[:3], top1_top5, "probe", "other", "linear")
-    assert main(["export", "to=latex", f"results={tmp_path / 'r'}", f"out={tmp_path / 'out'}"]) == 0
-    text = (tmp_path / "out/results.tex").read_text()
-    assert r"my\_encoder\&co" in text and r"kinetics\_400" in text and r"frozen, top1" in text
-    assert text.count(r" \\") == 4 and text.count(r"{\scriptsize [") == 2 and r"\begin{tabular}{lcc}" in text
-    assert text.count("&") - text.count(r"\&") == 4 * 2  # as many cells in each row
-    save(tmp_path / "r", "charades", SEVERAL, multilabel_map, "probe", "other", "linear")
-    assert main(["export", "to=latex", f"results={tmp_path / 'r'}", f"out={tmp_path / 'out'}"]) == 0
-    text = (tmp_path / "out/results.tex").read_text()
-    assert r"\begin{tabular}{lccc}" in text and text.count(r" \\") == 4  # a row per benchmark below their names

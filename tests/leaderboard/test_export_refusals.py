@@ -89,7 +89,7 @@ def test_a_result_from_elsewhere_cannot_choose_where_it_is_written(tmp_path: Pat
     [
         (["to=mtep"], "to=mtep: there is no such format. Did you mean 'mteb'? Known: clip_benchmark, coco, csv, eee"),
         ([], "export needs to=FORMAT, one of clip_benchmark"),
-        (["to=csv", "form=x"], "export takes to=, results=, out= and task=, got 'form=x'"),
+        (["to=csv", "form=x"], "export takes to=, results=, out=, metrics= and task=, got 'form=x'"),
         (["to=csv", "results=nowhere"], "no run at or under 'nowhere'"),
     ],
 )

@@ -64,10 +64,10 @@ def test_a_result_of_a_truncated_list_is_partial_and_marks_published_numbers() -
     text = table(made)
     assert "WARNING  test has 5 examples, 1,000 published: not comparable with published numbers" in text
     assert (
-        "data.expect=5 says that the number is meant" in text and "VideoPrism-B (published, of other examples)" in text
+        "data.expect=5 says that the number is meant" in text and "VideoPrism-B (published, different test set)" in text
     )
     meant = result(task(5, test=1_000), expect=5)
-    assert meant["status"] == "complete" and "VideoPrism-B (published, of other examples)" in table(meant)
+    assert meant["status"] == "complete" and "VideoPrism-B (published, different test set)" in table(meant)
     whole = table(result(task(5, test=5)))
     assert "complete" in whole and "WARNING" not in whole and "VideoPrism-B (published) " in whole
 
@@ -87,6 +87,8 @@ def test_a_result_of_a_truncated_list_that_is_called_complete_is_found() -> None
 def test_train_counts_where_something_is_fitted_on_it() -> None:
     assert result(task(5, 3, test=5, train=9))["status"] == "complete"
     assert result(task(5, 3, test=5, train=9), fitted=True)["status"] == "partial"
+    both = table(result(task(5, 3, test=6, train=9), fitted=True))
+    assert "VideoPrism-B (published, different train and test set)" in both
 
 
 def test_missing_videos_are_failures_and_no_other_size() -> None:
@@ -106,7 +108,7 @@ def test_a_suite_marks_the_printed_number_of_other_examples() -> None:
     made["data"]["size_differences"] = [{"split": "test", "examples": 5, "published": 19_165}]
     assert suites.nearest_published(suite, "frozen", made) == (
         f"{value} *",
-        "VideoPrism-B (* of other examples: see its run)",
+        "VideoPrism-B (* different test set: see its run)",
     )
 
 

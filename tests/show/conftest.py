@@ -14,6 +14,12 @@ from tests.pipeline.tiny_world import choice_words, run
 world = tiny_world.world
 
 
+@pytest.fixture(autouse=True)
+def eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width of the terminal in which the tests run changes nothing."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+
 @pytest.fixture(scope="session")
 def labeled(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Path:
     """A csv of twelve films and of one that is broken, six of them and the broken one in the test."""

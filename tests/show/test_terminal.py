@@ -248,6 +248,19 @@ def test_the_users_own_words_take_the_place_of_the_runs(probed: Path, tmp_path: 
     assert kept.data["root"].name == "videos.csv"
 
 
+def test_a_wider_screen_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = "a test card with color bars, " * 3
+    cells = [("rank", "text", "sample"), ("19", f"{query}the first", "a" * 40), ("18", f"{query}the second", "b" * 40)]
+    for columns, whole in (("80", False), ("160", True), ("20", False)):
+        monkeypatch.setenv("COLUMNS", columns)
+        printed = "\n".join(text._fitted(cells))
+        assert ("the second" in printed) == whole and ("..." in printed) != whole
+        assert max(map(len, printed.splitlines())) <= max(80, int(columns))
+    monkeypatch.setenv("COLUMNS", "160")
+    (line,) = text.part_lines(Part("", [("said", "word " * 25)], ""))
+    assert len(line) > 120
+
+
 def test_long_texts_wrap_beside_their_scores(tmp_path: Path) -> None:
     head, score = ("", "", "option", "log-likelihood"), "-123.456"
     part = Part("options", [("predicted, right", "A", "a very long option " * 9, score)], "", head)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ def report(words: Sequence[str]) -> str:
         raise UserError(f"compare takes two or more runs, got {' '.join(words) or 'nothing'}{there}")
     a, *others = paths
     checked = {run: require_valid(run, files) for run in paths}
+    for one, other in combinations(paths, 2):
+        if checked[one].record == checked[other].record:
+            raise UserError(f"{one} and {other} are the same run: nothing to compare; name two different runs")
     comparisons = [compare_runs((a, b), (checked[a], checked[b])) for b in others]
     p_values = ([difference.p for difference in comparison.differences] for comparison in comparisons)
     together = [holm(p) for p in zip(*p_values, strict=True)]
