@@ -103,7 +103,7 @@ def constant(probe: ExaminedEncoder) -> Finding:
     """
     share = probe.spread / max(float(probe.unlike.norm(dim=1).mean()), 1e-30)
     outcome: Outcome = "failed" if share < CONSTANT else "warning" if share < NEARLY_CONSTANT else "ok"
-    detail = f"embeddings of unlike clips differ by {share:.2%} of their norm"
+    detail = f"embeddings of unlike clips differ by {100 * share:.2g} % of their norm"
     if outcome != "ok":
         detail += (
             ", so they hardly depend on the clip: the input may be 255 times too small; check "

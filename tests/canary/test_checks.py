@@ -173,7 +173,7 @@ def test_range_and_channels_are_found_without_a_record(
 
 
 class MeanPooled(nn.Module):
-    """A mean of patches, each with its position, and of its nonlinear function: positions matter little."""
+    """A mean of patches, each with its position, and of their nonlinear function: small positions matter little."""
 
     def __init__(self, positions: float) -> None:
         super().__init__()
@@ -182,6 +182,7 @@ class MeanPooled(nn.Module):
             torch.manual_seed(0)
             self.patch = nn.Conv2d(3, self.dim, 16, 16)
             self.position = nn.Parameter(torch.randn(16, self.dim) * positions)
+            self.norm = nn.LayerNorm(self.dim)
             self.mlp = nn.Sequential(nn.LayerNorm(self.dim), nn.Linear(self.dim, self.dim), nn.GELU())
             with torch.no_grad():  # as training does: one strong direction
                 for weight in (self.patch.weight, self.mlp[1].weight):
@@ -191,15 +192,30 @@ class MeanPooled(nn.Module):
 
     def forward(self, video: Tensor) -> EncoderOutput:
         tokens = self.patch(video.flatten(0, 1)).flatten(2).transpose(1, 2) + self.position
-        tokens = (tokens + self.mlp(tokens)).unflatten(0, video.shape[:2])
+        tokens = self.norm(tokens + self.mlp(tokens)).unflatten(0, video.shape[:2])
         return EncoderOutput(tokens, tokens.mean((1, 2)))
 
 
-@pytest.mark.parametrize("positions", [0.0, 0.005, 0.01, 0.02, 0.1])
-def test_a_right_encoder_that_hardly_depends_on_positions_does_not_fail(clips: Tensor, positions: float) -> None:
+@pytest.mark.parametrize(
+    ("positions", "outcome"), [(0.0, "ok"), (0.0001, "warning"), (0.0005, "warning"), (0.001, "warning"), (0.02, "ok")]
+)
+def test_a_right_encoder_that_hardly_depends_on_positions_does_not_fail(
+    clips: Tensor, positions: float, outcome: str
+) -> None:
     findings = examine(MeanPooled(positions), clips)
-    print(positions, details(findings)["range"])
-    assert not failed(findings) and outcomes(findings)["range"] in ("ok", "warning")
+    assert not failed(findings) and outcomes(findings)["range"] == outcome
+    assert ("value_range of Clip(...)" in details(findings)["range"]) == (outcome == "warning")
+
+
+def test_the_same_encoder_fed_255_times_too_large_fails_and_the_place_to_mend_is_named(
+    clips: Tensor, tmp_path: Path
+) -> None:
+    fed_wrongly = Wrapped(MeanPooled(0.001), change=lambda video: video * 255)
+    findings = examine(fed_wrongly, clips)
+    assert failed(findings) == {"range"} and "value_range of Clip(...) in the encoder" in details(findings)["range"]
+    for name, key in (("config.json", "value_range"), ("preprocessor_config.json", "rescale_factor")):
+        (tmp_path / name).write_text(f'{{"{key}": 1}}')
+        assert f"{key} in {tmp_path / name}" in details(examine(fed_wrongly, clips, folder=tmp_path))["range"]
 
 
 def test_a_constant_embedding_is_found(demo: Any, clips: Tensor, tiny: Path) -> None:
@@ -274,7 +290,10 @@ def test_half_of_the_values_of_each_tensor_fresh_is_found(demo: Any) -> None:
 def test_altered_weights_beside_a_record_are_found(demo: Any, clips: Tensor) -> None:
     encoder = damaged(demo, lambda index, name: name == "blocks.3.mlp.0.weight", load_encoder("random:vivit_demo"))
     findings = examine(encoder, clips, folder=DEMO)
-    assert "reference" in failed(findings) and "not those that the reference was made with" in details(findings)["reference"]
+    assert (
+        "reference" in failed(findings)
+        and "not those that the reference was made with" in details(findings)["reference"]
+    )
 
 
 @pytest.mark.parametrize("strong", ["query", "none"])
