@@ -20,10 +20,10 @@ from evalkit.errors import UserError, one_line
 # Distance between unlike clips, relative to their norm: 0.2 and more if the input is right, 0.001 if pixels in 0..1 are
 # fed where 0..255 is expected.
 CONSTANT, NEARLY_CONSTANT = 0.003, 0.02
-# How far a clip moves when its quadrants change places, relative to the distance between unlike clips, and how many times
-# as far when the input is 255 times smaller. Right input: 0.0062 and more, but 0.0002 and 20 to 30 times for a mean-pooled
-# encoder that hardly depends on positions. Input 255 times too large, so that position embeddings vanish: 0.00002 and
-# less, 75 times and more. What lies between is no proof.
+# How far a clip moves when its quadrants change places, relative to the distance between unlike clips, and how many
+# times as far when the input is 255 times smaller. Right input: 0.0062 and more, but 0.0002 and 20 to 30 times for a
+# mean-pooled encoder that hardly depends on positions. Input 255 times too large, so that position embeddings vanish:
+# 0.00002 and less, 75 times and more. What lies between is no proof.
 PERMUTED, PERMUTED_CERTAIN = 1e-3, 3e-5
 SMALLER, SMALLER_CERTAIN = 10, 50
 
@@ -48,7 +48,8 @@ def reference(probe: ExaminedEncoder) -> Finding | None:
     pooled = probe.film_pooled
     expected = record.pooled.to(pooled)[None]
     if expected.shape != pooled.shape:
-        detail = f"pooled has {pooled.shape[1]} values, and {expected.shape[1]} in {record.path}, which is of another encoder"
+        widths = f"{pooled.shape[1]} values, and {expected.shape[1]} in {record.path}"
+        detail = f"pooled has {widths}, which is of another encoder"
         return Finding("reference", "failed", detail)
     apart = distance(pooled, expected)
     if apart <= SAME_HALF:

@@ -148,7 +148,8 @@ def _tell_assumed(ckpt: str, clip: Clip) -> None:
     config = checkpoint.read_json(folder / "config.json")
     if "encoder" not in config:  # else it states its clip
         logger.warning(
-            f"{folder} has no preprocessor_config.json; assuming {config.get('model_type')}'s mean {clip.mean} and std {clip.std}"
+            f"{folder} has no preprocessor_config.json; assuming {config.get('model_type')}'s mean {clip.mean} and "
+            f"std {clip.std}"
         )
 
 

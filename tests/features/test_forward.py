@@ -80,7 +80,7 @@ def test_a_shape_that_the_encoder_refuses_is_told_in_one_line(kind: type[Excepti
         def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
             raise kind("wanted 16\nframes")
 
-    told = rf"^the encoder failed on clips of shape \(6, 2, 3, 4, 4\) \(B, T, C, H, W\): {kind.__name__}: wanted 16 frames$"
+    told = rf"failed on clips of shape \(6, 2, 3, 4, 4\) \(B, T, C, H, W\): {kind.__name__}: wanted 16 frames$"
     with pytest.raises(UserError, match=told):
         forward(Picky(99))(PIXELS, pooled)
 
