@@ -29,9 +29,10 @@ class MeanPooled(nn.Module):
             self.patch = nn.Conv2d(3, self.dim, 16, 16)
             self.position = nn.Parameter(torch.randn(16, self.dim) * positions)
             self.norm = nn.LayerNorm(self.dim)
-            self.mlp = nn.Sequential(nn.LayerNorm(self.dim), nn.Linear(self.dim, self.dim), nn.GELU())
+            linear = nn.Linear(self.dim, self.dim)
+            self.mlp = nn.Sequential(nn.LayerNorm(self.dim), linear, nn.GELU())
             with torch.no_grad():  # as training does: one strong direction
-                for weight in (self.patch.weight, self.mlp[1].weight):
+                for weight in (self.patch.weight, linear.weight):
                     rows = weight.flatten(1)
                     rows += torch.randn(len(rows), 1) @ torch.randn(1, rows.shape[1]) * rows.std()
         self.eval()
