@@ -15,8 +15,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from evalkit.errors import UserError
+from evalkit.errors import CanaryError, UserError
 from evalkit.launch import python
+
+logger = logging.getLogger("evalkit")
 
 
 class Evaluate(Callback):
@@ -38,8 +40,11 @@ class Evaluate(Callback):
         out: folder of the results; None means `evalkit` in the trainer's default_root_dir.
         words: for all tasks, as `evalkit.run` takes them; features are not stored unless `cache` says so.
 
+    Once the first step is made, no mistake ends the training: where the canary fails, the run goes on without it, and
+    what else fails is not scored this time. Either is a warning.
+
     Raises:
-        UserError: a word is wrong, or the encoder is none; before training starts.
+        UserError: a word is wrong, or the encoder is none, or the canary fails; before training starts.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class Evaluate(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Score before the first step, so that a mistake shows now rather than after hours."""
-        self._score(trainer, pl_module)
+        self._score(trainer, pl_module, before=True)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Score after every n-th epoch."""
@@ -75,7 +80,7 @@ class Evaluate(Callback):
         if self.unit == "step" and trainer.global_step % self.every == 0 and trainer.global_step != self._scored:
             self._score(trainer, pl_module)
 
-    def _score(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def _score(self, trainer: lightning.Trainer, module: lightning.LightningModule, before: bool = False) -> None:
         self._scored = trainer.global_step  # of batches whose gradients are accumulated, several have one step
         scores: dict[str, float] = {}
         beside: dict[str, float] = {}  # what is shown, but not monitored
@@ -87,7 +92,9 @@ class Evaluate(Callback):
                     given = self.words | {word.partition("=")[0]: word.partition("=")[2] for word in overrides}
                     group = {"log.group": name} if given.get("log") else {}
                     words = {"encoder.name": f"{name}-step{trainer.global_step}"} | group | given
-                    result = python.run(task, self.encoder(module), quiet=True, out=out, **words)
+                    result = self._run(task, module, {"out": out} | words, before)
+                    if result is None:
+                        continue
                     task_name = result.record["task"]["name"]
                     scores |= _named(task_name, result.scores)
                     beside |= _named(task_name, _beside(result.record))
@@ -95,6 +102,19 @@ class Evaluate(Callback):
                 logger.log_metrics(scores | beside, step=trainer.global_step)
         scores = trainer.strategy.broadcast(scores)  # the others wait here, and then monitor the same
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in scores.items()})
+
+    def _run(self, task: str, module: Any, words: dict[str, Any], before: bool) -> python.Result | None:
+        """The result; None where it fails once training is under way. Raises UserError before that."""
+        try:
+            return python.run(task, self.encoder(module), quiet=True, **words)
+        except UserError as error:
+            if before:
+                raise
+            if isinstance(error, CanaryError):
+                logger.warning(f"step {self._scored}, {task}: evaluated though the canary failed: {error.args[0]}")
+                return self._run(task, module, words | {"canary": False}, before)
+            logger.warning(f"step {self._scored}, {task}: not evaluated: {error}")
+            return None
 
 
 def _named(task: str, values: Mapping[str, float | None]) -> dict[str, float]:

@@ -34,6 +34,13 @@ class UserError(Exception):
     """Something the user can mend; shown as one line, exit code 2, no traceback."""
 
 
+class CanaryError(UserError):
+    """The canary's checks of an encoder that failed; the argument names them."""
+
+    def __str__(self) -> str:
+        return f"the canary stops this run: {self.args[0]} (canary=false continues anyway)"
+
+
 def names_file(text: str) -> bool:
     """Whether a text can be the name of a file: bytes that are no UTF-8 are, as Python has them; NUL is not."""
     try:

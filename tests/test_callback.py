@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import lightning
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import evalkit
 from evalkit.callback import Evaluate
-from evalkit.errors import UserError
+from evalkit.errors import CanaryError, UserError
 from evalkit.results import run_folder, validate
 from evalkit.results.compare import compare
 from evalkit.weights import checkpoint
@@ -183,6 +184,45 @@ def test_what_is_wrong_ends_both_processes(tmp_path: Path, tiny: Path) -> None:
 def test_a_mistake_is_told_before_training(train: Train, callback: Any, told: str) -> None:
     with pytest.raises(UserError, match=re.escape(told)):
         train(callback())
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "steps"),
+    [
+        (
+            CanaryError("range: too large"),
+            "step 3, folder: evaluated though the canary failed: range: too",
+            ["0", "3", "6"],
+        ),
+        (UserError("the disk is full"), "step 3, folder: not evaluated: the disk is full", ["0", "6"]),
+    ],
+)
+def test_what_fails_once_training_is_under_way_is_a_warning(
+    train: Train,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: UserError,
+    told: str,
+    steps: list[str],
+) -> None:
+    record = {"task": {"name": "folder"}, "scores": [], "data": {"n_failed": 0}, "cost": {"wall_s": 1.0}}
+    runs: list[dict[str, Any]] = []
+
+    def run(task: str, encoder: nn.Module, **words: Any) -> Any:
+        runs.append(words)
+        if len(runs) == 2:
+            raise error
+        return SimpleNamespace(record=record, scores={"top1": 50.0})
+
+    monkeypatch.setattr("evalkit.launch.python.run", run)
+    _, lines, _ = train(Evaluate(["folder"], lambda module: module.backbone))
+    assert [line["step"] for line in csv_files.DictReader(lines) if line["evalkit/folder/top1"]] == steps
+    assert told in caplog.text
+    assert [words.get("canary") for words in runs] == [None, None, *[False] * (len(steps) - 2), None]
+    runs.clear()
+    runs.append({})  # so that the run before training fails
+    with pytest.raises(type(error)):
+        train(Evaluate(["folder"], lambda module: module.backbone))
 
 
 # --- evalkit.run ------------------------------------------------------------------------------------------------------

@@ -94,6 +94,14 @@ class ExaminedEncoder:
         return find_reference(self.encoder, self.folder)
 
     @property
+    def value_range_place(self) -> str:
+        """Where the range of the input is set: in the files of the checkpoint's folder, or in the encoder's code."""
+        for name, key in (("preprocessor_config.json", "rescale_factor"), ("config.json", "value_range")):
+            if self.folder and (self.folder / name).is_file() and key in (self.folder / name).read_text("utf-8"):
+                return f"{key} in {self.folder / name}"
+        return "value_range of Clip(...) in the encoder's code"
+
+    @property
     def reference(self) -> Reference | None:
         """The reference record, if there is one that can be read."""
         return self.record if isinstance(self.record, Reference) else None
@@ -137,7 +145,7 @@ class ExaminedEncoder:
             detail = f"the encoder fails on {tuple(video.shape)}: {one_line(error, 200)}"
             raise Unusable(Finding(check, "failed", detail)) from error
         if not torch.isfinite(pooled).all():
-            detail = f"pooled of {tuple(video.shape)} is NaN or infinity, for other clips it is not"
+            detail = f"pooled of {tuple(video.shape)} is NaN or infinity; of other clips it is not"
             raise Unusable(Finding(check, "failed", detail))
         return pooled
 
@@ -145,7 +153,7 @@ class ExaminedEncoder:
         """A finding that the check was not made, if that many more clips do not fit into the time."""
         if time.monotonic() + clips * self.clip_s <= self.deadline:
             return None
-        return Finding(check, "unknown", f"not measured: one clip takes {self.clip_s:.1f} s and the time was over")
+        return Finding(check, "unknown", f"not measured: out of time, one clip takes {self.clip_s:.1f} s")
 
 
 def distance(a: Tensor, b: Tensor) -> float:

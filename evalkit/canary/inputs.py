@@ -20,9 +20,12 @@ from evalkit.errors import UserError, one_line
 # Distance between unlike clips, relative to their norm: 0.2 and more if the input is right, 0.001 if pixels in 0..1 are
 # fed where 0..255 is expected.
 CONSTANT, NEARLY_CONSTANT = 0.003, 0.02
-# How far a clip moves when its quadrants change places, relative to the distance between unlike clips: 0.0062 and more
-# if the input is right, 0.0002 and less if it is 255 times too large and position embeddings vanish.
-PERMUTED = 1e-3
+# How far a clip moves when its quadrants change places, relative to the distance between unlike clips, and how many
+# times as far when the input is 255 times smaller. Right input: 0.0062 and more, but 0.0002 and 20 to 30 times for a
+# mean-pooled encoder that hardly depends on positions. Input 255 times too large, so that position embeddings vanish:
+# 0.00002 and less, 75 times and more. What lies between is no proof.
+PERMUTED, PERMUTED_CERTAIN = 1e-3, 3e-5
+SMALLER, SMALLER_CERTAIN = 10, 50
 
 _COMMON = {  # mean and std that encoders are trained with
     "0 and 1": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -45,20 +48,21 @@ def reference(probe: ExaminedEncoder) -> Finding | None:
     pooled = probe.film_pooled
     expected = record.pooled.to(pooled)[None]
     if expected.shape != pooled.shape:
-        detail = f"pooled has {pooled.shape[1]} values, in {record.path} {expected.shape[1]}: it is of another encoder"
+        widths = f"{pooled.shape[1]} values, and {expected.shape[1]} in {record.path}"
+        detail = f"pooled has {widths}, which is of another encoder"
         return Finding("reference", "failed", detail)
     apart = distance(pooled, expected)
     if apart <= SAME_HALF:
         detail = (
-            f"pooled differs by {apart:.1g} of its norm from {record.path.name}, allowed {SAME_HALF:g}: layout, "
-            "range, mean, std and channels are right"
+            f"pooled differs from {record.path.name} by {apart:.1g} of its norm, allowed {SAME_HALF:g}: layout, value "
+            "range, mean, std and channel order are right"
         )
         return Finding("reference", "ok", detail)
     if record.weights and content(probe.encoder) != record.weights:
-        why = "the weights are not those of the record: take the right ones, or write the record again"
+        why = "the weights are not those that the reference was made with: load those, or create it again"
     else:
-        why = _cure(probe, record, expected) or "no common layout, range, mean, std or order of channels mends it"
-    detail = f"pooled differs by {apart:.2g} of its norm from {record.path}, allowed {SAME_HALF:g}: {why}"
+        why = _cure(probe, record, expected) or "no common layout, value range, mean, std or channel order explains it"
+    detail = f"pooled differs from {record.path} by {apart:.2g} of its norm, allowed {SAME_HALF:g}: {why}"
     return Finding("reference", "failed", detail)
 
 
@@ -100,9 +104,12 @@ def constant(probe: ExaminedEncoder) -> Finding:
     """
     share = probe.spread / max(float(probe.unlike.norm(dim=1).mean()), 1e-30)
     outcome: Outcome = "failed" if share < CONSTANT else "warning" if share < NEARLY_CONSTANT else "ok"
-    detail = f"unlike clips are {share:.2g} of their norm apart"
+    detail = f"embeddings of unlike clips differ by {100 * share:.2g} % of their norm"
     if outcome != "ok":
-        detail += ": the embedding hardly depends on the clip: the input may be 255 times too small (clip.value_range)"
+        detail += (
+            ", so they hardly depend on the clip: the input may be 255 times too small; check "
+            f"{probe.value_range_place}"
+        )
     finding = Finding("constant", outcome, detail)
     if outcome == "failed":
         raise Unusable(finding)
@@ -117,17 +124,23 @@ def frame_order(probe: ExaminedEncoder) -> Finding:
     """
     clip = probe.clips[:1]
     if clip.shape[1] < 2 or torch.equal(clip, clip.flip(1)):
-        return Finding("frame order", "unknown", "the first clip is the same backwards")
+        return Finding("frame order", "unknown", "not measured: the first clip does not change when it is reversed")
     if late := probe.out_of_time("frame order"):
         return late
     reversed_pooled = probe.pooled(probe.clip.normalize(clip.flip(1)), "frame order")
     moved = float((reversed_pooled - probe.alone.pooled).norm()) / probe.spread
     matters = "matters" if moved > probe.tolerance / 10 else "does not matter"
-    return Finding("frame order", "ok", f"{matters}: a clip shown backwards moves {moved:.2g} of the way to another")
+    return Finding("frame order", "ok", f"{matters}: reversing a clip changes its embedding by {_percent(moved)}")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} % of the distance between two clips"
 
 
 def value_range(probe: ExaminedEncoder) -> Finding | None:
     """Permuting the four quadrants changes pooled, unless the input scale is so large that positions vanish.
+
+    It fails only where the changes are as small, and as much larger for a smaller input, as no right input makes them.
 
     None if there is a reference, which proves more.
 
@@ -142,12 +155,16 @@ def value_range(probe: ExaminedEncoder) -> Finding | None:
         return late
     video = probe.clip.normalize(probe.clips[:1])
     moved = _permutation_distance(probe, video) / probe.spread
-    detail = f"exchanging the quarters of each frame moves {moved:.2g} of the way to another clip"
+    detail = f"exchanging the quarters of each frame changes the embedding by {_percent(moved)}"
     if moved < PERMUTED:  # an encoder without positions stays where it is at any scale
         smaller = _permutation_distance(probe, video / 255) / probe.spread
-        if smaller > 10 * moved + PERMUTED / 10:
-            detail += f", {smaller:.2g} when the input is 255 times smaller: it is too large (clip.value_range)"
-            return Finding("range", "failed", detail)
+        if smaller > SMALLER * moved + PERMUTED / 10:
+            certain = moved < PERMUTED_CERTAIN and smaller > SMALLER_CERTAIN * moved
+            detail += (
+                f", and by {100 * smaller:.2g} % when the input is 255 times smaller: the input "
+                f"{'is' if certain else 'may be'} too large; check {probe.value_range_place}"
+            )
+            return Finding("range", "failed" if certain else "warning", detail)
     return Finding("range", "ok", detail)
 
 
@@ -182,11 +199,11 @@ def colors(probe: ExaminedEncoder) -> Finding | None:
         return Finding("colors", "failed", f"encode_text fails: {one_line(error, 200)}")
     least = 3 / math.sqrt(films.shape[1])  # what unrelated directions do not reach
     if abs(agreement) < least:
-        detail = f"text does not tell red from blue: {agreement:.2f}, at least {least:.2f} wanted"
+        detail = f"not measured: the text embeddings do not tell red from blue ({agreement:.2f}, least {least:.2f})"
         return Finding("colors", "unknown", detail)
     if agreement > 0:
-        return Finding("colors", "ok", f"text agrees with red and blue: {agreement:.2f}")
-    return Finding("colors", "failed", f"text takes red for blue ({agreement:.2f}): the encoder may want BGR")
+        return Finding("colors", "ok", f"red and blue clips match their text embeddings: {agreement:.2f}")
+    return Finding("colors", "failed", f"red clips match the text for blue ({agreement:.2f}): the encoder may want BGR")
 
 
 def normalization(probe: ExaminedEncoder) -> Finding | None:
@@ -196,7 +213,7 @@ def normalization(probe: ExaminedEncoder) -> Finding | None:
     return Finding(
         "normalization",
         "unknown",
-        f"mean, std and order of channels are not proven: no {REFERENCE} beside the weights. Where they "
-        "were trained, numpy.savez_compressed('canary.npz', video=..., pooled=...) of one uint8 RGB film "
-        "(T, H, W, 3) and its embedding (E,) makes one",
+        f"mean, std and channel order could not be verified: no {REFERENCE} next to the weights. To create one, run "
+        f"numpy.savez_compressed('{REFERENCE}', video=..., pooled=...) where the model was trained, with one uint8 RGB "
+        "video (T, H, W, 3) and its embedding (E,)",
     )

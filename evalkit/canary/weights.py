@@ -50,13 +50,13 @@ class WeightStats(NamedTuple):
         random, count = len(self.random_like), self.matrices
         if not count:
             return Finding("weights", "unknown", "too small to tell whether they are trained")
-        detail = f"{random} of {count} matrices ({self.random_share:.0%} of the weights) look random"
-        if not math.isnan(self.initial_gains):
-            detail += f", {self.initial_gains:.0%} of the gains are exactly one"
+        detail = f"{random} of {count} weight matrices look untrained ({self.random_share:.0%} of the weights)"
         if self.random_like:
-            detail += f", {self.random_like[0]} first"
+            detail += f", first: {self.random_like[0]}"
+        if self.initial_gains > 0:
+            detail += f"; {self.initial_gains:.0%} of the normalization gains have their initial value of 1"
         if not self.trained:
-            return Finding("weights", "warning", f"the encoder is untrained: {detail}")
+            return Finding("weights", "warning", f"the encoder looks untrained: {detail}")
         two_groups = (
             count >= 16
             and random >= 0.15 * count
@@ -66,10 +66,10 @@ class WeightStats(NamedTuple):
         # In a model that adds one to its gains, all of them are zero-centered.
         partial = two_groups or self.mixed >= 0.5 or self.initial_gains >= 0.2 or 0.2 <= self.zero_centered_gains <= 0.8
         if (self.random_share >= 0.1 and partial) or self.partly_initial_gains >= 0.3:
-            return Finding("weights", "failed", f"a part of the weights is random: {detail}. Load the whole checkpoint")
+            return Finding("weights", "failed", f"{detail}. Load the whole checkpoint")
         if self.random_share >= 0.1 or 0.2 <= self.initial_gains <= 0.8:  # all of them: folded into the next matrix
-            return Finding("weights", "warning", f"a part of the weights is hardly trained: {detail}")
-        return Finding("weights", "ok", f"they look trained: {detail}")
+            return Finding("weights", "warning", detail)
+        return Finding("weights", "ok", f"trained: {detail}")
 
 
 def weight_statistics(module: nn.Module) -> WeightStats:

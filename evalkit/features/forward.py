@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evalkit.api import EncoderOutput, FeatureSpec
-from evalkit.errors import UserError
+from evalkit.errors import UserError, one_line
 
 HALF_PRECISION = {"bf16": torch.bfloat16, "16": torch.float16}
 
@@ -116,19 +116,26 @@ class EncoderRunner:
         """The encoder's output, float32 on its device, of uint8 clips (N, T, C, H, W).
 
         Raises:
-            UserError: the encoder takes no `layers=`.
+            UserError: the encoder takes no `layers=`, or fails on clips of this shape.
+            RuntimeError: the memory does not suffice.
         """
         video = self.module.clip.normalize(pixels.to(self.device, non_blocking=True))
         with self.autocast():
             try:
                 encoded: EncoderOutput = self.module(video) if layers == 1 else self.module(video, layers=layers)
-            except TypeError as error:
-                if layers != 1 and "layers" in str(error):
+            except UserError:
+                raise
+            except Exception as error:
+                if _is_out_of_memory(error):
+                    raise
+                if isinstance(error, TypeError) and layers != 1 and "layers" in str(error):
                     raise UserError(
                         f"the adapter reads the encoder's last {layers} layers, and this encoder takes no layers=: "
                         "see docs/encoders.md, or choose another head"
                     ) from error
-                raise
+                raise UserError(
+                    f"the encoder failed on clips of shape {tuple(video.shape)} (B, T, C, H, W): {one_line(error)}"
+                ) from error
         if self.precision == "32":
             return encoded
         layers_float = tuple(tokens.float() for tokens in encoded.layers)
@@ -141,7 +148,7 @@ class EncoderRunner:
         They may hold NaN or infinity. They are on the device, where a GPU may still be at work on them.
 
         Raises:
-            UserError: the encoder does not take clips of this shape, or needs more memory than there is.
+            UserError: the encoder fails on clips of this shape, or needs more memory than there is.
         """
         features: list[Tensor] = []
         done = 0
@@ -151,10 +158,8 @@ class EncoderRunner:
             try:
                 with torch.inference_mode():
                     features.append(spec.take(self.encode(part, spec.layers)))
-            except (RuntimeError, ValueError) as error:
+            except RuntimeError as error:
                 if not _is_out_of_memory(error):
-                    if isinstance(error, ValueError):  # a shape that it does not take: clip.frames, clip.size
-                        raise UserError(f"the encoder cannot take these clips: {error}") from error
                     raise
                 if not self.auto_batch or self.batch == 1:
                     mend = "a smaller clip.frames= or clip.size=" if self.batch == 1 else "batch=auto, or a smaller one"

@@ -20,7 +20,7 @@ from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
 from evalkit.config.options import Options, Trainer
 from evalkit.datasets.videos import describe_files
-from evalkit.errors import UserError
+from evalkit.errors import CanaryError, UserError
 from evalkit.features.extract import FeatureExtractor
 from evalkit.features.feature_cache import FeatureCache
 from evalkit.features.forward import EncoderRunner
@@ -90,7 +90,7 @@ def check_encoder(experiment: Experiment, config: Config) -> list[Finding]:
     cache=off.
 
     Raises:
-        UserError: the encoder is not fed, or does not answer, as its clip says; all reasons in one line.
+        CanaryError: the encoder is not fed, or does not answer, as its clip says; all reasons in one line.
     """
     if experiment.stored:  # there is nothing to look into
         return []
@@ -108,10 +108,10 @@ def check_features(task: Task, reader: FeatureReader, config: Config) -> list[Fi
 
     own = config.module is not None or bool(config.built_by)
     feature_cache = None if own else reader.cache
-    with phase("canary: put two clips through the encoder"):
+    with phase("canary: running two clips"):
         findings = _remembered(_identity(feature_cache, sampled, folder), examine) if feature_cache else examine()
     if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
-        raise UserError(f"the canary stops this run: {'; '.join(failed)} (canary=false continues anyway)")
+        raise CanaryError("; ".join(failed))
     for finding in findings:
         if finding.outcome == "warning":
             logger.warning(f"canary: {finding.check}: {finding.detail}")

@@ -145,9 +145,11 @@ def _tell_assumed(ckpt: str, clip: Clip) -> None:
     folder = encoders.folder_of(ckpt)
     if not folder or not (folder / "config.json").is_file() or huggingface.preprocessor(folder):
         return
-    if "encoder" not in checkpoint.read_json(folder / "config.json"):  # else it states its clip
+    config = checkpoint.read_json(folder / "config.json")
+    if "encoder" not in config:  # else it states its clip
         logger.warning(
-            f"{folder}: no preprocessor's file there, so the family's mean {clip.mean} and std {clip.std} are assumed"
+            f"{folder} has no preprocessor_config.json; assuming {config.get('model_type')}'s mean {clip.mean} and "
+            f"std {clip.std}"
         )
 
 

@@ -70,17 +70,19 @@ def test_a_single_clip_that_does_not_fit_says_what_to_make_smaller() -> None:
 
 
 def test_another_failure_of_the_encoder_is_not_taken_for_lack_of_memory() -> None:
-    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+    with pytest.raises(UserError, match=r"failed on clips of shape \(6, 2, 3, 4, 4\) .*: RuntimeError: mat1 and mat2"):
         forward(Hungry(0, "mat1 and mat2 shapes cannot be multiplied"))(PIXELS, pooled)
 
 
-def test_a_shape_that_the_encoder_refuses_is_told_in_one_line() -> None:
+@pytest.mark.parametrize("kind", [ValueError, AssertionError, IndexError])
+def test_a_shape_that_the_encoder_refuses_is_told_in_one_line(kind: type[Exception]) -> None:
     class Picky(Hungry):
         def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
-            raise ValueError("wanted 16 frames")
+            raise kind("wanted 16\nframes")
 
-    with pytest.raises(UserError, match="^the encoder cannot take these clips: wanted 16 frames$"):
-        forward(Picky(9))(PIXELS, pooled)
+    told = rf"failed on clips of shape \(6, 2, 3, 4, 4\) \(B, T, C, H, W\): {kind.__name__}: wanted 16 frames$"
+    with pytest.raises(UserError, match=told):
+        forward(Picky(99))(PIXELS, pooled)
 
 
 def test_half_precision_gives_floats_near_those_of_full_precision() -> None:

@@ -26,4 +26,7 @@ def test_a_model_without_its_preprocessors_file_is_told(tmp_path: Path, capsys: 
     (folder / "preprocessor_config.json").unlink()
     load_runner(config)
     told = capsys.readouterr().err
-    assert f"{folder}: no preprocessor's file there, so the family's mean (0.485, 0.456, 0.406) and std (0.229" in told
+    assert (
+        f"{folder} has no preprocessor_config.json; assuming videomae's mean (0.485, 0.456, 0.406) and std (0.229"
+        in told
+    )
