@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -264,6 +264,13 @@ def class_number(value: Any, count: int) -> int:
     if not (digits or whole) or not 0 <= int(value) < count:
         raise ValueError(f"class {value!r}: wanted a whole number from 0 to {count - 1}")
     return int(value)
+
+
+def class_named(name: str, number: Mapping[str, int]) -> int:
+    """The number of a class by its name; raises ValueError where there is none."""
+    if name not in number:
+        raise ValueError(f"no class {name!r:.80}.{suggest(name, number)}")
+    return number[name]
 
 
 def video_name(value: Any) -> str:
