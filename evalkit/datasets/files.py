@@ -92,7 +92,9 @@ def read_table(
                     rows += 1
                 number = reader.line_num + 1
                 lines.clear()
-        if rows and split_columns:
+        if header and not rows:
+            raise UserError(f"{file} has no rows below its header")
+        if split_columns:
             raise UserError(
                 f"{file}: column {names[min(split_columns)]!r} holds splits: call it 'split', or remove the column"
             )
