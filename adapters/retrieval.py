@@ -106,6 +106,11 @@ class ModelWords(nn.Module):
         families: Any = (
             MODEL_FOR_TEXT_ENCODING_MAPPING if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else MODEL_MAPPING
         )
+        if hasattr(config, "vision_config"):
+            raise UserError(
+                f"adapter.text={source}: a {config.model_type} model reads images beside texts; wanted a model of text "
+                "alone (bert, mpnet, roberta, t5, a causal one), such as sentence-transformers/all-MiniLM-L6-v2"
+            )
         if type(config) not in families:
             raise UserError(f"adapter.text={source}: transformers has no model of the kind {config.model_type}")
         model = families[type(config)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.api import Data, Task, Views
+from evalkit.datasets.actions.kinetics import refuse_unlike
 from evalkit.datasets.fewshot import few_shot
 from evalkit.datasets.files import (
     LabeledSplits,
@@ -77,12 +78,16 @@ def _mini() -> LabeledSplits:
 
 def _read(root: Path) -> LabeledSplits:
     rows: dict[str, list[tuple[Path, str]]] = {"train": [], "test": []}
+    labels: dict[str, dict[str, str]] = {"train": {}, "test": {}}
     for split, clips in rows.items():
         file = find_file(root, f"k400_{split}_10shot.json")
         for i, entry in enumerate(read_json(file, list), 1):
-            with parsing_errors_at(f"{file}, entry {i}"):
+            with parsing_errors_at(where := f"{file}, entry {i}"):
                 clips.append((Path(split, Path(entry["file"]).name), str(entry["label"]).strip()))
-    names = check_classes(root, sorted({label for clips in rows.values() for _, label in clips}), 400)
+            labels[split].setdefault(clips[-1][1], where)
+    if len(labels["train"] | labels["test"]) > 400:
+        refuse_unlike(labels)
+    names = check_classes(root, sorted(labels["train"] | labels["test"]), 400)
     number = {name: i for i, name in enumerate(names)}
     train, test = (
         labeled_examples(

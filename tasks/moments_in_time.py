@@ -10,6 +10,7 @@ from evalkit.datasets import protocols
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
+    class_named,
     class_number,
     find_file,
     labeled_examples,
@@ -79,4 +80,4 @@ def _numbered(rows: Iterable[tuple[str, dict[str, str]]]) -> Iterator[tuple[int,
 def _clips(root: Path, file: str, number: Mapping[str, int]) -> Iterator[tuple[str, Path, int]]:
     for where, row in read_table(find_file(root, file), ("path", "label"), header=False):
         with parsing_errors_at(where):
-            yield row["path"], root / FILES[file] / row["path"], number[row["label"].strip()]
+            yield row["path"], root / FILES[file] / row["path"], class_named(row["label"].strip(), number)

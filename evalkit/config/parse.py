@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from evalkit import errors, plugins
 from evalkit.config.config import GROUP, Config
-from evalkit.config.keys import REQUIRED, Key, adapter_defaults, default_adapter, known_keys
+from evalkit.config.keys import REQUIRED, Key, adapter_defaults, adapter_keys, default_adapter, known_keys
 from evalkit.config.options import OPTIONS, SECTIONS, Command, Options, Trainer
 from evalkit.config.values import OutOfBounds, convert, meant, type_name
 from evalkit.config.words import RESUMES, pairs
@@ -63,7 +63,7 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
     known = known_keys(command, task, adapter, ckpt, model)
     for name, value in given.items():
         if name not in known:
-            raise value.wrong(_unknown(name, known))
+            raise value.wrong(_of_other_adapters(name, known, task, adapter) or _unknown(name, known))
     needing = [(f"encoder {ckpt!r}", "encoder")]
     if task:
         adapter = adapter or ("" if command == "features" else default_adapter(task))
@@ -178,6 +178,21 @@ def _require(who: str, needed: Mapping[str, Key], given: Mapping[str, _Given], k
                 if other not in known and (key_called(other, [name]) or errors.nearest(other, [name])):
                     raise given[other].wrong(_unknown(other, [name]))
             raise UserError(f"{who} needs {name}=..." + (f" ({key.meaning.rstrip('.')})" if key.meaning else ""))
+
+
+def _of_other_adapters(name: str, known: Iterable[str], task: str, adapter: str) -> str:
+    """What to say of a setting that this adapter has not and others have; empty where none has it."""
+    adapter = adapter or (default_adapter(task) if task else "")
+    if not adapter or not name.startswith("adapter."):
+        return ""
+    having = [other for other in plugins.names("adapter") if name in adapter_keys(other)]
+    if not having:
+        return ""
+    settings = ", ".join(key for key in known if key.startswith("adapter."))
+    return (
+        f"unknown key {name!r}: adapter {plugins.display_name(adapter)!r} has no such setting. Known: {settings}. "
+        f"Adapters that have it: {', '.join(having)}"
+    )
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

@@ -77,6 +77,9 @@ def _meant(words: Sequence[str], place: int) -> str:
         return f" Write {word}={following[1]}, without blanks"
     if following[0].startswith("=") and len(following[0]) > 1:
         return f" Write {word}{following[0]}, without blanks"
+    before, equals, value = (words[place - 1] if place else "").partition("=")
+    if equals and value and (before.startswith("adapter.") or _is_number(word)):
+        return f" Separate values by commas: {before}={value},{word}"
     key, colon, value = word.partition(":")
     if colon and value and key in options:
         return f" Did you mean '{key}={value}'?"
@@ -88,6 +91,14 @@ def _meant(words: Sequence[str], place: int) -> str:
         if section == exact or (not exact and (word := nearest(word, names) or word) in names):
             return f" Did you mean '{section}={word}'?"
     return f" Did you mean 'ckpt={word}'?" if Path(word).suffix in (".pt", ".pth", ".ckpt", ".safetensors") else ""
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def called(name: str, known: Collection[str]) -> str | None:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +92,9 @@ def read_table(
                     rows += 1
                 number = reader.line_num + 1
                 lines.clear()
-        if rows and split_columns:
+        if header and not rows:
+            raise UserError(f"{file} has no rows below its header")
+        if split_columns:
             raise UserError(
                 f"{file}: column {names[min(split_columns)]!r} holds splits: call it 'split', or remove the column"
             )
@@ -264,6 +266,13 @@ def class_number(value: Any, count: int) -> int:
     if not (digits or whole) or not 0 <= int(value) < count:
         raise ValueError(f"class {value!r}: wanted a whole number from 0 to {count - 1}")
     return int(value)
+
+
+def class_named(name: str, number: Mapping[str, int]) -> int:
+    """The number of a class by its name; raises ValueError where there is none."""
+    if name not in number:
+        raise ValueError(f"no class {name!r:.80}.{suggest(name, number)}")
+    return number[name]
 
 
 def video_name(value: Any) -> str:

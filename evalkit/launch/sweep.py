@@ -48,6 +48,8 @@ def sweep(words: Sequence[str]) -> int:
     with place.notes():
         points = sum(len(cell.points) for cell in planned)
         logger.info(f"passes: {len(planned)}, grid points: {points}")
+        if points == 1:
+            logger.info("no key has several values: a sweep takes them with commas between, adapter.lr=1e-4,1e-3")
         done = run_all(jobs, planned)
     if not place.first:
         return 1 if any(outcome.failure for outcome in done) else 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TextIO
 
 import torch
@@ -48,12 +49,13 @@ class Plan:
     """What a run would take.
 
     Attributes:
-        readings: what is read of the videos.
-        rates: None where no part of the sample decodes.
+        readings: what is read of the videos that are there.
+        rates: None where no part of the sample decodes, or a split that is needed has no video.
         phases: seconds by name, in order; those of nothing are left out.
         limit: bytes that the store may take; None where features are not stored.
         memory: bytes that features may take in memory while an adapter is fitted.
         bound: what takes most of the time: decode, encode, fit or predict.
+        missing: by split, how many examples are not counted since their videos are not there, and of how many.
     """
 
     readings: list[Reading]
@@ -62,6 +64,7 @@ class Plan:
     limit: int | None
     memory: int
     bound: str
+    missing: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -69,8 +72,12 @@ class Plan:
         return sum(self.phases.values())
 
 
-# Examples to train on and to choose on.
-Splits = tuple[Sequence[Example], Sequence[Example]]
+class _Splits(NamedTuple):
+    """Examples to train on and to choose on, of which there are none where nothing is fitted, and to test on."""
+
+    train: Sequence[Example]
+    val: Sequence[Example]
+    test: Sequence[Example]
 
 
 class _Needed(NamedTuple):
@@ -142,6 +149,8 @@ def outlook(experiment: Experiment, config: Config, controls: Sequence[str]) -> 
     needed = _needed(experiment, config, splits, controls)
     if sum(len(of_split.wanted) for of_split in needed) < LONG:  # before any file is looked at
         return None
+    splits = _present(experiment, splits)
+    needed = _needed(experiment, config, splits, controls)
     parts_ = sum(len(of_split.wanted) * (1 - _stored(experiment, of_split, rng)) for of_split in needed)
     if parts_ < LONG:
         return None
@@ -169,12 +178,14 @@ def outlook(experiment: Experiment, config: Config, controls: Sequence[str]) -> 
 
 def _plan(experiment: Experiment, config: Config, phases: dict[str, float]) -> Plan:
     options, cache, rng = config.options, experiment.reader.cache, random.Random(config.options.seed)
-    splits = _splits(experiment, config)
+    every = _splits(experiment, config)
+    splits = _present(experiment, every)
     controls = controls_of(experiment) if options.controls else []
     needed = _needed(experiment, config, splits, controls)
     sample = _sample(needed, rng)
     phases["make films"] = _make_films(experiment, splits, sample)
-    pixels, rates = measure(experiment, sample)
+    complete = splits.test and (not experiment.needs_fit or (splits.train and splits.val))
+    pixels, rates = measure(experiment, sample) if complete else ([], None)
     rows = {of_split.spec: _rows(experiment, of_split.spec, pixels) for of_split in needed} if pixels else {}
     readings = _readings(experiment, needed, rows, rng)
     on_gpu = experiment.device.type != "cpu"
@@ -191,7 +202,13 @@ def _plan(experiment: Experiment, config: Config, phases: dict[str, float]) -> P
     phases = {name: seconds for name, seconds in phases.items() if seconds}
     by_kind = {"decode": decode, "encode": encode, "fit": phases.get("fit", 0), "predict": phases.get("predict", 0)}
     bound = max(by_kind, key=lambda kind: by_kind[kind])
-    return Plan(readings, rates, phases, cache.store.limit if cache else None, place.room(cache).memory, bound)
+    missing = {
+        name: (len(all_) - len(there), len(all_))
+        for name, all_, there in zip(every._fields, every, splits, strict=True)
+        if len(there) < len(all_)
+    }
+    limit = cache.store.limit if cache else None
+    return Plan(readings, rates, phases, limit, place.room(cache).memory, bound, missing)
 
 
 def _sample(needed: Sequence[_Needed], rng: random.Random) -> list[Source]:
@@ -199,14 +216,23 @@ def _sample(needed: Sequence[_Needed], rng: random.Random) -> list[Source]:
     return rng.sample(every, min(len(every), SAMPLE))
 
 
-def _splits(experiment: Experiment, config: Config) -> Splits:
-    """What the adapter is trained and chosen on; nothing where it is not fitted."""
-    return training_examples(experiment, config.trainer, config.options.seed) if experiment.needs_fit else ([], [])
+def _splits(experiment: Experiment, config: Config) -> _Splits:
+    options = config.options
+    train, val = training_examples(experiment, config.trainer, options.seed) if experiment.needs_fit else ([], [])
+    return _Splits(train, val, experiment.task.test)
 
 
-def _needed(experiment: Experiment, config: Config, splits: Splits, controls: Sequence[str]) -> list[_Needed]:
+def _present(experiment: Experiment, splits: _Splits) -> _Splits:
+    """The examples whose videos are there; films that the task makes are made later."""
+    if experiment.task.prepare_videos:
+        return splits
+    exists = functools.cache(experiment.extractor.pool.exists)  # of a video with many examples once
+    return _Splits(*([example for example in split if exists(example.video)] for split in splits))
+
+
+def _needed(experiment: Experiment, config: Config, splits: _Splits, controls: Sequence[str]) -> list[_Needed]:
     """The sources to read, split by split; features shared by several grid points appear once."""
-    train, val = splits
+    train, val, test = splits
     sampling, video = experiment.extractor.views, experiment.adapter.trains_encoder
     needed = []
     if train:
@@ -214,15 +240,15 @@ def _needed(experiment: Experiment, config: Config, splits: Splits, controls: Se
             kept = None if video else spec
             needed += [_Needed("train", kept, of_train, _PLAIN), _Needed("val", kept, of_val, _PLAIN)]
     variants = {**_PLAIN, **pixel_variants(controls, sampling)}
-    wanted = sources(experiment.task.test, sampling)
+    wanted = sources(test, sampling)
     return [*needed, _Needed("test", experiment.adapter.feature_spec, wanted, variants)]
 
 
-def _make_films(experiment: Experiment, splits: Splits, sample: Sequence[Source]) -> float:
+def _make_films(experiment: Experiment, splits: _Splits, sample: Sequence[Source]) -> float:
     """Seconds that making all films will take that are not there, by those of the sample, which are made."""
     if not experiment.task.prepare_videos:
         return 0.0
-    first = {example.video: example for split in (*splits, experiment.task.test) for example in split}
+    first = {example.video: example for split in splits for example in split}
     missing = [video for video in first if not exists(video)]
     chosen = [first[video] for video in dict.fromkeys(source.video for source in sample)]
     made = [example for example in chosen if not exists(example.video)]
@@ -251,7 +277,7 @@ def _stored(experiment: Experiment, needed: _Needed, rng: random.Random) -> floa
         return 0.0
     cache = experiment.reader.cache.keeping(needed.spec)
     some = rng.sample(needed.wanted, min(len(needed.wanted), LOOKED_UP))
-    return sum(map(cache.holds, cache.keys(some, needed.variants))) / len(some)
+    return sum(map(cache.holds, cache.keys(some, needed.variants))) / max(1, len(some))
 
 
 def _readings(
@@ -277,7 +303,7 @@ def _readings(
 
 def _fit_predict_score(
     experiment: Experiment,
-    splits: Splits,
+    splits: _Splits,
     controls: Sequence[str],
     rows: Mapping[FeatureSpec | None, Tensor],
     config: Config,
@@ -289,13 +315,14 @@ def _fit_predict_score(
         adapter, seconds["fit"] = _fit(experiment, splits, rows, config)
     keep = experiment.reader.keep if adapter.trains_encoder else None
     of_test = rows[None if adapter.trains_encoder else adapter.feature_spec]
-    some = _stand_in(experiment, task.test, min(len(task.test), len(of_test), 2 * examples.PREDICT_BATCH), of_test)
+    count = min(len(splits.test), len(of_test), 2 * examples.PREDICT_BATCH)
+    some = _stand_in(experiment, splits.test, count, of_test)
     values: list[Any] = []
     predict_s = seconds_of(lambda: values.extend(examples.predict(adapter, some, keep)[0]))
     orders = max((len(example.choices) for example in task.test), default=0)
     asked = 1 + len(controls) + (orders - 2 if "option_order" in controls else 0)
     devices = options.devices * options.nodes if experiment.device.type != "cpu" else options.nodes
-    seconds["predict"] = predict_s / len(values) * len(task.test) * asked / devices
+    seconds["predict"] = predict_s / len(values) * len(splits.test) * asked / devices
     scored = task.test[:SCORED]
     rows_ = [Row(e.id, str(e.video), e.kind, e.target, values[k % len(values)]) for k, e in enumerate(scored)]
     measured = seconds_of(lambda: scores.scores(task.score, rows_, options.seed))
@@ -304,10 +331,10 @@ def _fit_predict_score(
 
 
 def _fit(
-    experiment: Experiment, splits: Splits, rows: Mapping[FeatureSpec | None, Tensor], config: Config
+    experiment: Experiment, splits: _Splits, rows: Mapping[FeatureSpec | None, Tensor], config: Config
 ) -> tuple[Adapter, float]:
     """An adapter that was fitted on the sample, and the seconds that fitting will take of all grid points."""
-    train, val = splits
+    train, val, _ = splits
     spec = TrainSpec(experiment.device, config.options.seed, config.trainer.precision, config.trainer.max_minutes)
     score = experiment.task.quick_score or experiment.task.score
     fitted: Adapter = experiment.adapter

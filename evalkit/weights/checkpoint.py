@@ -310,7 +310,7 @@ def raise_problems(problems: Sequence[str], source: object, advice: str = "") ->
     Args:
         problems: one line each.
         source: the file or folder of the weights, for the message.
-        advice: what to do, after the ten.
+        advice: what to do, before the ten.
 
     Raises:
         UserError: there are problems; it lists ten and their number.
@@ -325,7 +325,7 @@ def raise_problems(problems: Sequence[str], source: object, advice: str = "") ->
     if problems:
         listed = "; ".join(problem[:200] for problem in sorted(problems, key=turn)[:10])
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise UserError(f"weights of {source} do not fit the model ({len(problems)}): {listed}{advice}{more}")
+        raise UserError(f"weights of {source} do not fit the model ({len(problems)}){advice}: {listed}{more}")
 
 
 def refuse_oversized(make: Callable[[], Any], stored: int, source: object) -> None:

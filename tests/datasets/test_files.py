@@ -99,7 +99,6 @@ def test_a_column_of_splits_under_another_name_is_refused(tmp_path: Path, name: 
         ("path,label,part\na.mp4,cat,train\nb.mp4,dog,\n", ("split",)),
         ("path,label,part,split\na.mp4,cat,train,train\nb.mp4,dog,test,test\n", ("split",)),
         ("path,label,part\na.mp4,train,train\nb.mp4,test,test\n", ()),
-        ("path,label,part\n", ("split",)),
     ],
 )
 def test_a_column_that_may_be_no_split_stays(tmp_path: Path, text: str, optional: tuple[str, ...]) -> None:

@@ -212,7 +212,9 @@ def test_weights_that_do_not_fit_are_listed_ten_and_counted(copy: Path) -> None:
     state = load_file(file)
     save_file({f"module.{name}": value for name, value in state.items()}, file)
     told = refusal(copy)
-    assert told.startswith(f"weights of {file} do not fit the model ({2 * len(state)}): missing ")
+    assert told.startswith(
+        f"weights of {file} do not fit the model ({2 * len(state)}); give encoder.prefix=module. (all names"
+    )
     assert told.count("missing ") == told.count("unexpected ") == 5 and told.endswith(
         f" and {2 * len(state) - 10} more"
     )

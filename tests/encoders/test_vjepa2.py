@@ -289,7 +289,7 @@ def test_heads_are_those_of_the_published_sizes_or_given(tmp_path: Path) -> None
             lambda weights: weights.update({"blocks.0.attn.qkv.weight": torch.zeros(25, 24)}),
             "unexpected layer.0.attention.qkv",
         ),
-        (lambda weights: weights.pop("patch_embed.proj.weight"), "holds no V-JEPA 2 encoder"),
+        (lambda weights: weights.pop("patch_embed.proj.weight"), "does not say which model it belongs to"),
         (lambda weights: weights.update({"epoch": 3}), "wanted weights, or a training state"),
     ],
 )

@@ -313,7 +313,7 @@ BROKEN = [
         "x.avi 3",
         "line 4: not as published: KeyError: '3'",
     ),
-    ("jester", "jester-v1-train.csv", "9;Waving", "line 28: not as published: KeyError: 'Waving'"),
+    ("jester", "jester-v1-train.csv", "9;Waving", "line 28: not as published: ValueError: no class 'Waving'"),
     ("jester", "jester-v1-validation.csv", "9,Waving", "line 28: 1 values; wanted 2 (id,label)"),
     ("sthv1", "something-something-v1-train.csv", "9", "line 175: 1 values; wanted 2 (id,label)"),
     ("imagenet", "LOC_synset_mapping.txt", "tench", "line 1001: not as published: ValueError"),

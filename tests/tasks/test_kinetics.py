@@ -75,6 +75,30 @@ def test_a_kinetics_csv_without_its_columns_or_classes_is_told(kinetics: Path) -
     )
 
 
+@pytest.mark.parametrize("column", ["label", "youtube_id", "time_start", "split"])
+def test_a_column_of_another_name_is_told_and_not_taken_for_a_list_of_paths(kinetics: Path, column: str) -> None:
+    file = kinetics / "val.csv"
+    file.write_text(file.read_text().replace(column, "video_id", 1))
+    found = HEADER.replace(column, "video_id")
+    assert refusal("kinetics400", root=kinetics).startswith(
+        f"{file}: no column {column!r}; wanted label,youtube_id,time_start,time_end,split, found {found!r}"
+    )
+
+
+@pytest.mark.parametrize(("name", "line"), [("val", 7), ("train", 12)])
+def test_a_class_that_is_spelled_otherwise_in_one_list_is_told_with_its_place(
+    kinetics: Path, name: str, line: int
+) -> None:
+    file = kinetics / f"{name}.csv"
+    for split in ("train", "val"):
+        of_split = kinetics / f"{split}.csv"
+        of_split.write_text(of_split.read_text().replace("action 005,", "abseiling,"))
+    file.write_text(file.read_text().replace("abseiling,", "absailing,", 1))
+    assert refusal("kinetics400", root=kinetics) == (
+        f"{file}, line {line}: class 'absailing' is in no other list. Did you mean 'abseiling'?"
+    )
+
+
 @pytest.mark.parametrize(("name", "other"), [("train", "val"), ("val", "train"), ("val", "test")])
 def test_the_list_of_another_split_is_refused(kinetics: Path, name: str, other: str) -> None:
     file = kinetics / f"{name}.csv"

@@ -329,3 +329,9 @@ def test_an_encoder_without_text_is_trained_with_a_language_model_chosen_on_val_
     assert main(["adapt", *common, f"ckpt={deaf}", *words, f"out={tmp_path / 'adapted'}"]) == 0
     assert main(["run", *common, f"ckpt={tmp_path / 'adapted'}", f"out={tmp_path / 'two'}"]) == 0
     assert result(tmp_path / "two")["selection"] is None
+
+
+def test_a_table_of_captions_without_rows_is_told(tmp_path: Path) -> None:
+    file = write(tmp_path / "captions.csv", "path,caption")
+    with pytest.raises(UserError, match=f"^{file} has no rows below its header$"):
+        make("retrieval", root=file)

@@ -33,7 +33,11 @@ def report(planned: Plan, config: Config) -> str:
         for r in planned.readings
     ]
     phases = [(name, duration(seconds)) for name, seconds in planned.phases.items()]
-    lines = [columns(rows), "", columns([*phases, ("all", duration(planned.seconds))])]
+    lines = [columns(rows), ""]
+    if planned.missing:
+        counts = ", ".join(f"{count:,} of {name}'s {all_:,}" for name, (count, all_) in planned.missing.items())
+        lines += [f"Not counted, as their videos are missing (evalkit check names them): {counts} examples.", ""]
+    lines.append(columns([*phases, ("all" if planned.rates else "all of these", duration(planned.seconds))]))
     options = config.options
     where = f"{options.devices * options.nodes} devices" if options.devices * options.nodes > 1 else "this device"
     if planned.rates:
@@ -41,6 +45,11 @@ def report(planned: Plan, config: Config) -> str:
         lines.append(
             f"\nOn {where}, {planned.bound} takes most. Of {r.sample} parts, one decodes in {r.decode_s * 1e3:.3g} ms "
             f"and one clip is encoded in {r.encode_s * 1e3:.3g} ms; both, with the store, take {r.both_s * 1e3:.3g} ms."
+        )
+    else:
+        lines.append(
+            "\nEncoding, fitting and predicting cannot be estimated: no video of the sample could be read, or a split "
+            "has none."
         )
     lines += advice(planned)
     return "\n".join(lines)

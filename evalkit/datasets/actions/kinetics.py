@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evalkit.api import Data
@@ -19,7 +19,7 @@ from evalkit.datasets.files import (
     time_span,
 )
 from evalkit.datasets.videos import find_videos, video_file
-from evalkit.errors import UserError
+from evalkit.errors import UserError, nearest
 
 KINETICS = Data(
     source="https://github.com/cvdfoundation/kinetics-dataset",
@@ -80,24 +80,42 @@ def read_kinetics(root: Path, classes: int, tested: Sequence[str] = ("val",)) ->
         UserError: names file and line of a row that is not as published.
     """
     rows = {split: list(_rows(root, split, classes)) for split in ("train", *tested)}
-    names = check_classes(root, sorted({label for split in rows.values() for _, label in split}), classes)
+    labels = {split: {label: where for where, _, label in reversed(members)} for split, members in rows.items()}
+    if len(set().union(*labels.values())) > classes:
+        refuse_unlike(labels)
+    names = check_classes(root, sorted(set().union(*labels.values())), classes)
     number = {label: i for i, label in enumerate(names)}
     examples = {}
     for split, members in rows.items():
         videos = find_videos(root / split)
         examples[split] = labeled_examples(
-            (path.stem, video_file(videos, (root / path).parent, path.name), number[label]) for path, label in members
+            (path.stem, video_file(videos, (root / path).parent, path.name), number[label])
+            for _, path, label in members
         )
     return LabeledSplits(examples["train"], [example for split in tested for example in examples[split]], names)
 
 
-def _rows(root: Path, split: str, classes: int) -> Iterator[tuple[Path, str]]:
-    """Yields the expected path of each clip, relative to the root, and the name of its class."""
+def refuse_unlike(labels: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises UserError where a class of one list is in no other, and spelled nearly as one that is there.
+
+    Args:
+        labels: by split, train first, the place (file and line) where each class is first named.
+    """
+    for split in reversed(labels):  # the longest list is the likeliest to be right
+        others = set().union(*(labels[other] for other in labels if other != split))
+        for label, where in labels[split].items():
+            if label not in others and (near := nearest(label, others)):
+                raise UserError(f"{where}: class {label!r} is in no other list. Did you mean {near!r}?")
+
+
+def _rows(root: Path, split: str, classes: int) -> Iterator[tuple[str, Path, str]]:
+    """Yields the place of each clip's row, its expected path, relative to the root, and the name of its class."""
     published = [f"{place}{split}.csv" for place in ("", "annotations/")]
     published += [name.replace("val.", "validate.") for name in published if split == "val"]  # Kinetics-600's own name
     file = find_file(root, *published, f"kinetics{classes}_{split}_list_videos.txt")
     lines = read_lines(file)
-    if "youtube_id" in next(lines, ("", ""))[1]:
+    first = next(lines, ("", ""))[1]
+    if len({name.strip('" ').casefold() for name in first.split(",")} & {*COLUMNS}) > 1:  # it names columns
         for where, row in read_table(file, COLUMNS):
             with parsing_errors_at(where):
                 if row["split"].strip('" ').casefold() not in SPLIT_NAMES[split]:
@@ -106,7 +124,7 @@ def _rows(root: Path, split: str, classes: int) -> Iterator[tuple[Path, str]]:
                         f"{split}: perhaps the file of another split has this name"
                     )
                 start, end = map(int, time_span(row["time_start"], row["time_end"]))
-                yield Path(split, f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"), row["label"].strip('" ')
+                yield where, Path(split, f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"), row["label"].strip('" ')
         return
     names = dict(enumerate(line for _, line in read_lines(find_file(root, f"label_map_k{classes}.txt"))))
     for where, line in read_lines(file):
@@ -117,4 +135,4 @@ def _rows(root: Path, split: str, classes: int) -> Iterator[tuple[Path, str]]:
                     "three values; wanted `path class`: lists of `path frames class` are of folders of images, which "
                     "must be made videos"
                 )
-            yield Path(path.strip()), names[class_number(label, len(names))]
+            yield where, Path(path.strip()), names[class_number(label, len(names))]

@@ -9,6 +9,7 @@ from evalkit.api import Data
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
+    class_named,
     class_number,
     find_file,
     labeled_examples,
@@ -64,4 +65,4 @@ def _file(root: Path, name: str) -> Path:
 def _rows(file: Path, number: Mapping[str, int]) -> Iterator[tuple[str, int]]:
     for i, row in enumerate(read_json(file, list), 1):
         with parsing_errors_at(f"{file}, entry {i}"):
-            yield str(row["id"]), number[row["template"].replace("[", "").replace("]", "")]
+            yield str(row["id"]), class_named(row["template"].replace("[", "").replace("]", ""), number)

@@ -9,6 +9,7 @@ from evalkit.datasets.behavior import converted_video
 from evalkit.datasets.files import (
     LabeledSplits,
     check_classes,
+    class_named,
     find_file,
     labeled_examples,
     parsing_errors_at,
@@ -52,4 +53,4 @@ def _file(root: Path, name: str) -> Path:
 def _rows(file: Path, number: Mapping[str, int]) -> Iterator[tuple[str, int]]:
     for where, row in read_table(file, ("id", "label"), header=False, delimiter=";"):
         with parsing_errors_at(where):
-            yield row["id"].strip(), number[row["label"].strip()]
+            yield row["id"].strip(), class_named(row["label"].strip(), number)

@@ -241,9 +241,10 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     if patch is None or patch.ndim != 5 or first is None:
         start = checkpoint.shared_prefix(FIRST, weights)
         raise UserError(
-            f"{path} holds no V-JEPA 2 encoder: wanted patch_embed.proj.weight, blocks.0.mlp.fc1.weight and so on, "
-            f"found {', '.join(sorted(weights)[:3]) or 'nothing'}. encoder.model= names another model, "
-            f"encoder.prefix={start and weights.prefix + start} the start of the encoder's names"
+            f"{path} does not say which model it belongs to: it has {', '.join(sorted(weights)[:3]) or 'nothing'}. "
+            "Give encoder.model= (a preset, a folder with config.json, or package.module:function); of V-JEPA's own "
+            f"files, with patch_embed.proj.weight and blocks.0.mlp.fc1.weight, encoder.prefix="
+            f"{start and weights.prefix + start} the start of the encoder's names"
         )
     dim, _, depth_of_tubelet, size_of_patch, _ = patch.shape
     depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
