@@ -168,11 +168,13 @@ def _folders(root: Path) -> list[Row]:
         else:
             rows.append((str(inside[path]), path, parts[1 - place], SPLIT_OF[parts[place].casefold()]))
     classes = {label for _, _, label, _ in rows}
-    if not classes and (loose := sum(len(below.parts) == 1 for path, below in inside.items() if is_video(path))):
+    direct_videos = sum(len(below.parts) == 1 for path, below in inside.items() if is_video(path))
+    hint = ""
+    if direct_videos and not classes:
         above = root.resolve().parent
-        hint = f"; {loose} videos lie in it itself: if it is one class, name the folder above, data.root={above}"
-    else:
-        hint = ""
+        hint = (
+            f"; it contains {direct_videos} videos itself: if it is one class, name the folder above, data.root={above}"
+        )
     if len(classes) < 2:
         raise UserError(
             f"data.root={root}: found {len(classes)} class(es) in {len(rows)} videos; wanted at least two, CLASS/x.mp4 "

@@ -101,7 +101,7 @@ def refuse_unlike(labels: Mapping[str, Mapping[str, str]]) -> None:
     Args:
         labels: by split, train first, the place (file and line) where each class is first named.
     """
-    for split in reversed(labels):  # the longest list is the likeliest to be right
+    for split in reversed([*labels]):  # the longest list is the likeliest to be right
         others = set().union(*(labels[other] for other in labels if other != split))
         for label, where in labels[split].items():
             if label not in others and (near := nearest(label, others)):
