@@ -18,7 +18,7 @@ from evalkit.cli import main
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, retrieval_task
 from evalkit.errors import UserError
 from evalkit.weights import trained_adapter
-from tests.given import make_adapter, write
+from tests.given import make, make_adapter, write
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
