@@ -19,9 +19,9 @@ collection = importlib.import_module("evalkit.leaderboard.runs")
 mark = hostile.mark
 
 
-def put(folder: Path, score: str) -> Path:
-    """Writes a run that says that it was scored by this function."""
-    rows = rows_of(8, 4)
+def put(folder: Path, score: str, right: int = 8) -> Path:
+    """Writes a run that says that it was scored by this function, with this number of right answers."""
+    rows = rows_of(right, 12 - right)
     record = result_of(rows, accuracy)
     record["task"]["score"] = score
     return run_folder.write(folder / "demo/task/run", record, rows, "task: evil\n")
@@ -61,13 +61,14 @@ def test_a_task_of_ones_own_is_scored_where_the_user_names_it(
 ) -> None:
     run = put(tmp_path / "results", f"{evil_task}:score")
     moved = tmp_path / "here/my_task.py"
+    other = put(tmp_path / "other", f"{evil_task}:score", 7)
     moved.parent.mkdir()
     evil_task.rename(moved)
     results, out = f"results={tmp_path / 'results'}", f"out={tmp_path / 'out'}"
     for words in (
         ["validate", str(run)],
         ["score", str(run)],
-        ["compare", str(run), str(run)],
+        ["compare", str(run), str(other)],
         ["leaderboard", results, f"{out}.md"],
         ["leaderboard", results, f"{out}.html"],
         ["export", "to=csv", results, out],

@@ -180,10 +180,10 @@ def _require(who: str, needed: Mapping[str, Key], given: Mapping[str, _Given], k
             raise UserError(f"{who} needs {name}=..." + (f" ({key.meaning.rstrip('.')})" if key.meaning else ""))
 
 
-def _of_other_adapters(name: str, known: Iterable[str], task: str, adapter: str) -> str:
-    """What to say of a setting that this adapter has not and others have; empty where none has it."""
+def _of_other_adapters(name: str, known: Collection[str], task: str, adapter: str) -> str:
+    """The message on a setting that this adapter lacks and others have; empty if none has it, or the run itself does."""
     adapter = adapter or (default_adapter(task) if task else "")
-    if not adapter or not name.startswith("adapter."):
+    if not adapter or not name.startswith("adapter.") or name.removeprefix("adapter.") in known:
         return ""
     having = [other for other in plugins.names("adapter") if name in adapter_keys(other)]
     if not having:

@@ -268,7 +268,7 @@ def test_heads_are_those_of_the_published_sizes_or_given(tmp_path: Path) -> None
     torch.save(weights, tmp_path / "mine.pt")
     assert "24 wide and 3 layers deep" in refusal(tmp_path / "mine.pt")
     assert "encoder.heads=" in refusal(tmp_path / "mine.pt")
-    assert "no multiple" in refusal(tmp_path / "mine.pt", heads=7)
+    assert "not a multiple" in refusal(tmp_path / "mine.pt", heads=7)
     large = {"patch_embed.proj.weight": torch.zeros(1280, 3, 2, 1, 1), "patch_embed.proj.bias": torch.zeros(1280)}
     for i in range(32):
         large[f"blocks.{i}.mlp.fc1.weight"] = torch.zeros(1, 1280)
