@@ -181,7 +181,7 @@ def _require(who: str, needed: Mapping[str, Key], given: Mapping[str, _Given], k
 
 
 def _of_other_adapters(name: str, known: Collection[str], task: str, adapter: str) -> str:
-    """The message on a setting that this adapter lacks and others have; empty if none has it, or the run itself does."""
+    """The message on a setting that this adapter lacks and others have; empty if none has it, or if the run has it."""
     adapter = adapter or (default_adapter(task) if task else "")
     if not adapter or not name.startswith("adapter.") or name.removeprefix("adapter.") in known:
         return ""
