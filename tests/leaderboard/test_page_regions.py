@@ -90,7 +90,6 @@ def test_the_length_of_a_video_comes_from_the_task(tmp_path: Path) -> None:
 # --- its scripts, without a browser -----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not scripts.available(), reason=scripts.MISSING)
 def test_what_is_reached_and_drawn_and_said(tmp_path: Path) -> None:
     def shares(rows: list[Row], parts: int) -> str:
         pairs = [[row.target, sorted(row.prediction or [], key=lambda region: -region[-1])] for row in rows]

@@ -25,7 +25,6 @@ from tests.leaderboard.pages import put, samples_of, unpacked, write
 
 _details = importlib.import_module("evalkit.leaderboard.page.details")
 _samples = importlib.import_module("evalkit.leaderboard.page.samples")
-in_node = pytest.mark.skipif(not scripts.available(), reason=scripts.MISSING)
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -205,7 +204,6 @@ def jumbled(seed: int) -> list[list[str]]:
     return [[" ".join(draw.choices(words, k=draw.randint(0, 14))) for _ in range(4)] for _ in range(40)]
 
 
-@in_node
 def test_n_grams_that_count_are_those_that_bleu_matches(tmp_path: Path) -> None:
     cases = [[text, *TEXTS] for text in TEXTS] + jumbled(0)
     odd = [_details.odd_tokens(texts) for texts in cases]
@@ -222,7 +220,6 @@ def test_n_grams_that_count_are_those_that_bleu_matches(tmp_path: Path) -> None:
         assert [*totals, *matches] == sums[2:].tolist()
 
 
-@in_node
 def test_a_word_is_marked_by_the_longest_n_gram_over_it(tmp_path: Path) -> None:
     script = """(() => {
       const [caption, reference] = ["A red ball, a big blue cat", "a red ball. A blue cat"];
@@ -235,7 +232,6 @@ def test_a_word_is_marked_by_the_longest_n_gram_over_it(tmp_path: Path) -> None:
     assert told == ["", ("gram4", "A red ball, a"), " big ", ("gram2", "blue cat"), ""]
 
 
-@in_node
 def test_the_interval_of_a_class_is_wilsons_over_its_videos(tmp_path: Path) -> None:
     cases = [(0, 5, 5), (5, 5, 5), (3, 8, 8), (6, 16, 8), (400, 700, 700)]
     found = scripts.evaluate(tmp_path, f"{json.dumps(cases)}.map((one) => wilson(...one))", "classes.js")
@@ -245,7 +241,6 @@ def test_the_interval_of_a_class_is_wilsons_over_its_videos(tmp_path: Path) -> N
         assert interval == pytest.approx(sorted(100 * ends.real), abs=1e-6)
 
 
-@in_node
 def test_classes_are_counted_and_what_changed_is_in_order_of_certainty(tmp_path: Path) -> None:
     targets = [0] * 8 + [1] * 8 + [2] * 2 + [None]
     here = [0] * 8 + [1] * 4 + [2] * 4 + [2, -1] + [0]
@@ -267,7 +262,6 @@ def test_classes_are_counted_and_what_changed_is_in_order_of_certainty(tmp_path:
     ]
 
 
-@in_node
 def test_labels_of_points_cover_no_other_and_no_point(tmp_path: Path) -> None:
     draw = random.Random(1)
     points = [{"x": draw.uniform(0, 700), "y": draw.uniform(0, 270)} for _ in range(24)]
@@ -285,7 +279,6 @@ def test_labels_of_points_cover_no_other_and_no_point(tmp_path: Path) -> None:
             assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
 
 
-@in_node
 def test_long_names_are_cut_in_the_middle_and_stay_apart(tmp_path: Path) -> None:
     names = [
         "checkpoints/of-the-long-run/epoch=1",
