@@ -1,6 +1,6 @@
 """V-JEPA 2's released classifiers give what their authors' model gives, or are refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,20 @@ def turned(x: Tensor, places: Tensor) -> Tensor:
     return x * angle.cos() + crossed * angle.sin()
 
 
+def plain_block(x: Tensor, weights: dict[str, Tensor], block: str, heads: int, places: Sequence[Tensor]) -> Tensor:
+    """A released block of V-JEPA 2, in which queries and keys are turned by each token's time, row and column."""
+    qkv = linear(norm(x, weights, f"{block}.norm1"), weights, f"{block}.attn.qkv")
+    q, k, v = qkv.view(*qkv.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+    each = 2 * (q.shape[-1] // 3 // 2)
+    for axis, place in enumerate(places):
+        part = slice(axis * each, (axis + 1) * each)
+        q[..., part], k[..., part] = turned(q[..., part], place), turned(k[..., part], place)
+    attention = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+    x = x + linear(attention.transpose(1, 2).flatten(2), weights, f"{block}.attn.proj")
+    hidden = F.gelu(linear(norm(x, weights, f"{block}.norm2"), weights, f"{block}.mlp.fc1"))
+    return x + linear(hidden, weights, f"{block}.mlp.fc2")
+
+
 def plain_encoder(weights: dict[str, Tensor], video: Tensor, out_layers: list[int]) -> Tensor:
     """The released vision_transformer.py with out_layers, from video (B, 3, T, H, W): all their tokens, end to end."""
     x = F.conv3d(video, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], (2, 8, 8))
@@ -164,17 +178,7 @@ def plain_encoder(weights: dict[str, Tensor], video: Tensor, out_layers: list[in
     places = torch.cartesian_prod(*(torch.arange(n) for n in grid)).float().unbind(1)  # time, row, column
     outs = []
     for i in range(DEPTH):
-        block = f"blocks.{i}"
-        qkv = linear(norm(x, weights, f"{block}.norm1"), weights, f"{block}.attn.qkv")
-        q, k, v = qkv.view(*qkv.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4)
-        each = 2 * (q.shape[-1] // 3 // 2)
-        for axis, place in enumerate(places):
-            part = slice(axis * each, (axis + 1) * each)
-            q[..., part], k[..., part] = turned(q[..., part], place), turned(k[..., part], place)
-        attention = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
-        x = x + linear(attention.transpose(1, 2).flatten(2), weights, f"{block}.attn.proj")
-        hidden = F.gelu(linear(norm(x, weights, f"{block}.norm2"), weights, f"{block}.mlp.fc1"))
-        x = x + linear(hidden, weights, f"{block}.mlp.fc2")
+        x = plain_block(x, weights, f"blocks.{i}", HEADS, places)
         if i in out_layers:
             outs.append(norm(x, weights, "norm"))
     return torch.cat(outs, 1)

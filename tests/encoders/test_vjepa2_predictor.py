@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 import transformers
 from torch import Tensor
 
 from evalkit import plugins
 from evalkit.api import Example, Views
 from tests.adapters.test_attentive_classifier import TASK
-from tests.adapters.test_attentive_classifier_files import linear, norm, turned, write
+from tests.adapters.test_attentive_classifier_files import linear, norm, plain_block, write
 from tests.encoders.test_vjepa2 import SETTINGS, by_their_names, model
 from tests.given import make_adapter
 from tests.saved import load, refusal, same, save
@@ -80,17 +79,7 @@ def definition(tokens: Tensor, weights: dict[str, Tensor], grid: tuple[int, int,
     numbers = torch.cat([torch.arange(tokens.shape[1]), (grid[0] + ahead) * step + torch.arange(step)])
     places = [(numbers // step).float(), (numbers % step // grid[2]).float(), (numbers % grid[2]).float()]
     for i in range(PREDICTOR["pred_num_hidden_layers"]):
-        block = f"predictor_blocks.{i}"
-        qkv = linear(norm(x, weights, f"{block}.norm1"), weights, f"{block}.attn.qkv")
-        q, k, v = qkv.view(*qkv.shape[:2], 3, PREDICTOR["pred_num_attention_heads"], -1).permute(2, 0, 3, 1, 4)
-        each = 2 * (q.shape[-1] // 3 // 2)
-        for axis, place in enumerate(places):
-            part = slice(axis * each, (axis + 1) * each)
-            q[..., part], k[..., part] = turned(q[..., part], place), turned(k[..., part], place)
-        attention = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
-        x = x + linear(attention.transpose(1, 2).flatten(2), weights, f"{block}.attn.proj")
-        hidden = F.gelu(linear(norm(x, weights, f"{block}.norm2"), weights, f"{block}.mlp.fc1"))
-        x = x + linear(hidden, weights, f"{block}.mlp.fc2")
+        x = plain_block(x, weights, f"predictor_blocks.{i}", PREDICTOR["pred_num_attention_heads"], places)
     return linear(norm(x[:, -step:], weights, "predictor_norm"), weights, "predictor_proj")
 
 
