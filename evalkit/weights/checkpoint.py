@@ -372,18 +372,26 @@ def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def heads_not_known(path: Path, dim: int, depth: int, published: Collection[tuple[int, int]]) -> str:
-    """What is said of a file whose attention heads only its size could tell, where none of that size is published.
+def attention_heads(path: Path, dim: int, depth: int, published: Mapping[tuple[int, int], int], given: int) -> int:
+    """The attention heads of the model in a file that does not state them: those given, else those of its size.
 
     Args:
         path: the file.
         dim: its width.
         depth: its layers.
-        published: widths and depths.
+        published: heads by width and depth.
+        given: `encoder.heads`; 0 for none.
+
+    Raises:
+        UserError: none are given and no such size is published, or the width is not a multiple of those given.
     """
+    if given and dim % given:
+        raise UserError(f"encoder.heads={given}: {path} is {dim} wide, which is not a multiple of that")
+    if heads := given or published.get((dim, depth), 0):
+        return heads
     depths = sorted(layers for width, layers in published if width == dim)
     known = f" ({' or '.join(map(str, depths))} layers are: get the file again if it lacks some)" if depths else ""
-    return (
+    raise UserError(
         f"{path} is {dim} wide and {depth} layers deep, no published size{known}, and does not say how many attention "
         "heads it has: encoder.heads="
     )

@@ -195,11 +195,7 @@ def _settings(held: Mapping[str, Tensor], path: Path, loading: Loading) -> tuple
         )
     dim, _, *tubelet = patch.shape
     depth = _layers(vision, "blocks.")
-    heads = loading.heads or HEADS.get((dim, depth), 0)
-    if not heads:
-        raise UserError(checkpoint.heads_not_known(path, dim, depth, HEADS))
-    if dim % heads:
-        raise UserError(f"encoder.heads={heads}: {path} is {dim} wide, which is no multiple of that")
+    heads = checkpoint.attention_heads(path, dim, depth, HEADS, loading.heads)
     kind = "internvideo2" if internvideo2 else "videomae_v2" if tubelet[0] > 1 else "umt"
     stored = vision.get("pos_embed")
     side = SIZES[0] // tubelet[1]

@@ -249,12 +249,7 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     dim, _, depth_of_tubelet, size_of_patch, _ = patch.shape
     depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
     dense = "video_mod_embed" in weights
-    published = HEADS_2_1 if dense else HEADS
-    heads = loading.heads or published.get((dim, depth), 0)
-    if not heads:
-        raise UserError(checkpoint.heads_not_known(path, dim, depth, published))
-    if dim % heads:
-        raise UserError(f"encoder.heads={heads}: {path} is {dim} wide, which is not a multiple of that")
+    heads = checkpoint.attention_heads(path, dim, depth, HEADS_2_1 if dense else HEADS, loading.heads)
     if dense and (depth not in NORMED_2_1 or size_of_patch not in SIDES_2_1):
         raise UserError(
             f"{path} is {depth} layers deep and has patches of {size_of_patch} pixels, as no V-JEPA 2.1 has"
@@ -296,8 +291,7 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
         return module
     if loading.ahead:
         raise UserError(f"encoder.ahead={loading.ahead}: {path} is V-JEPA 1, which takes none: leave it out")
-    if not loading.heads and (dim, depth) not in SIZES_1:
-        raise UserError(checkpoint.heads_not_known(path, dim, depth, SIZES_1))
+    checkpoint.attention_heads(path, dim, depth, {size: HEADS[size] for size in SIZES_1}, loading.heads)
     frames, side = positions.shape[0] * depth_of_tubelet, positions.shape[1] * size_of_patch
     return VJEPA2(replace(clip, frames=frames, size=side), module.model, module.model.config, positions)
 
