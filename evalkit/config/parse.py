@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import os
@@ -185,7 +186,10 @@ def _of_other_adapters(name: str, known: Collection[str], task: str, adapter: st
     adapter = adapter or (default_adapter(task) if task else "")
     if not adapter or not name.startswith("adapter.") or name.removeprefix("adapter.") in known:
         return ""
-    having = [other for other in plugins.names("adapter") if name in adapter_keys(other)]
+    having = []
+    for other in plugins.names("adapter"):
+        with contextlib.suppress(UserError):  # one that is broken is no reason to speak of it here
+            having += [other] * (name in adapter_keys(other))
     if not having:
         return ""
     settings = ", ".join(key for key in known if key.startswith("adapter."))

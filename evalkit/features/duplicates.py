@@ -7,7 +7,6 @@ from pathlib import Path
 
 from evalkit.api import Example
 from evalkit.features.key import identify
-from evalkit.video.media import exists
 
 Pair = tuple[str, Path, str, Path]  # two splits, and a file of each
 
@@ -24,9 +23,8 @@ def shared_videos(splits: Mapping[str, Sequence[Example]], by_path: bool = False
     for name, split in splits.items():
         for path in dict.fromkeys(example.video for example in split):
             try:
-                if by_path or exists(path):
-                    alike.setdefault(identity(path), []).append((name, path))
-            except OSError:  # it is among the undecodable, with its reason
+                alike.setdefault(identity(path), []).append((name, path))
+            except OSError:  # it is missing, or among the undecodable, with its reason
                 continue
     pairs = []
     for identified, group in alike.items():

@@ -33,7 +33,7 @@ from evalkit.pipeline.training.trainer import TrainSpec
 from evalkit.results import scores
 from evalkit.results.rows import Row
 from evalkit.runtime import notes
-from evalkit.runtime.progress import is_terminal
+from evalkit.runtime.progress import is_terminal, phase
 from evalkit.video.media import exists
 
 LOOKED_UP = 1_000  # parts whose keys are looked up, to tell which share of all is stored
@@ -227,7 +227,8 @@ def _present(experiment: Experiment, splits: _Splits) -> _Splits:
     if experiment.task.prepare_videos:
         return splits
     exists = functools.cache(experiment.extractor.pool.exists)  # of a video with many examples once
-    return _Splits(*([example for example in split if exists(example.video)] for split in splits))
+    with phase("look for the videos"):
+        return _Splits(*([example for example in split if exists(example.video)] for split in splits))
 
 
 def _needed(experiment: Experiment, config: Config, splits: _Splits, controls: Sequence[str]) -> list[_Needed]:

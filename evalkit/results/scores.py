@@ -183,7 +183,7 @@ def control(name: str, score: Score, values: Sequence[Any], targets: Sequence[An
     if name != "option_order":
         return metric, headline(score, values, targets)
     orders = min(MOST_ORDERS, math.lcm(*{len(value) for value in values if value is not None}))
-    turns = [[None if value is None else value[k % len(value)] for value in values] for k in range(orders)]
+    turns = ([None if value is None else value[k % len(value)] for value in values] for k in range(orders))
     return metric, sum(headline(score, turn, targets) for turn in turns) / orders
 
 
