@@ -270,11 +270,9 @@ def _text(value: Any, around: tuple[int, ...] = ()) -> str:
     if isinstance(value, Tensor):
         return _tensor_text(value)
     if isinstance(value, np.ndarray):
-        return (
-            ""
-            if value.dtype.hasobject
-            else f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
-        )
+        if value.dtype.hasobject:  # its bytes are addresses
+            return ""
+        return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     if id(value) in around:

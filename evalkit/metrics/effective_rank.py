@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class LiDAR:
         return _effective_rank(torch.linalg.eigvalsh(products).clamp(min=0), self._width)
 
 
-def _of_draws(of: Any, times: NDArray[Any]) -> Array:
+def _of_draws(of: Callable[[Tensor], float], times: NDArray[Any]) -> Array:
     return np.array([*map_on_cores(of, torch.from_numpy(times.T.astype(np.float64)))])
 
 

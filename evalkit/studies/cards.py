@@ -172,8 +172,8 @@ def _card(file: Path, values: Any) -> Card:
     line = _line(values["run"])
     encoder, known = values.get("encoder") or line["ckpt"], _presets()
     if encoder not in known:
-        every = "`evalkit list encoders` shows all"
-        raise ValueError(f"encoder: no preset named {encoder!r}.{among(str(encoder), known, every)}")
+        all_shown = "`evalkit list encoders` shows all"
+        raise ValueError(f"encoder: no preset named {encoder!r}.{among(str(encoder), known, all_shown)}")
     if str(values["source"]) not in published.SOURCES:
         raise ValueError(f"source: {values['source']!r} is not one of {', '.join(published.SOURCES)}")
     card = Card(

@@ -104,10 +104,8 @@ def export(overrides: Sequence[str]) -> int:
     runs = told_apart(sorted(runs, key=timestamp, reverse=True))
     written: set[Path] = set()
     for path, text in module.files(runs, **settings):
-        file, content = (
-            only or out / path,
-            text.encode("utf-8", "backslashreplace"),
-        )  # a name may hold what no encoding has
+        file = only or out / path
+        content = text.encode("utf-8", "backslashreplace")  # a name may hold what no encoding has
         if file not in written:
             written.add(file)
             try:
