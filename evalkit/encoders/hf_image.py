@@ -12,7 +12,8 @@ from typing import Any
 
 from evalkit.api import Clip, Loading
 from evalkit.encoders._frames import FRAMES, FrameEncoder, ImageTower
-from evalkit.weights.huggingface import IMAGENET, Weights, load, make_config, read_clip, read_config
+from evalkit.weights.huggingface import Weights, load, make_config, read_config
+from evalkit.weights.preprocessor import IMAGENET, read_clip
 
 MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from evalkit.api import Clip, Loading
 from evalkit.encoders._frames import FRAMES, FrameEncoder, ImageTower
 from evalkit.errors import UserError, one_line
-from evalkit.weights.huggingface import Weights, load, make_config, read_clip, read_config
+from evalkit.weights.huggingface import Weights, load, make_config, read_config
+from evalkit.weights.preprocessor import read_clip
 
 MODEL_TYPES = ("clip", "siglip", "siglip2", "clip_vision_model", "siglip_vision_model", "flava")
 FLAVA_TOKENS = 77  # that its processor cuts texts at, though it has positions for more

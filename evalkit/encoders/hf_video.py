@@ -21,7 +21,8 @@ from evalkit.api import Clip, EncoderOutput, Loading
 from evalkit.encoders._tubelets import cover, last_states
 from evalkit.errors import UserError
 from evalkit.weights import huggingface, own_head
-from evalkit.weights.huggingface import IMAGENET, Weights
+from evalkit.weights.huggingface import Weights
+from evalkit.weights.preprocessor import IMAGENET, read_clip
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VideoTr
     config = huggingface.read_config(path)
     family = FAMILIES[config.model_type]
     default = replace(family.clip, frames=config.num_frames, size=_pair(config.image_size)[0])
-    clip = huggingface.read_clip(path, default, shift=family.clip.value_range[0])
+    clip = read_clip(path, default, shift=family.clip.value_range[0])
     model = huggingface.load(getattr(transformers, family.model), path, family.left_out, weights, **family.arguments)
     module = VideoTransformer(clip, model)
     if weights is None:

@@ -15,7 +15,8 @@ from evalkit.api import Clip, EncoderOutput, Loading, as_texts
 from evalkit.encoders._tubelets import cover, last_states
 from evalkit.errors import UserError
 from evalkit.weights import huggingface
-from evalkit.weights.huggingface import IMAGENET, Weights
+from evalkit.weights.huggingface import Weights
+from evalkit.weights.preprocessor import IMAGENET, read_clip
 
 MODEL_TYPES = ("xclip",)
 
@@ -94,7 +95,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> XCLIP:
     from transformers import XCLIPModel
 
     vision = huggingface.read_config(path).vision_config
-    clip = huggingface.read_clip(path, replace(IMAGENET, frames=vision.num_frames, size=vision.image_size))
+    clip = read_clip(path, replace(IMAGENET, frames=vision.num_frames, size=vision.image_size))
     return XCLIP(clip, huggingface.load(XCLIPModel, path, weights=weights), loading.tokenizer or path)
 
 

@@ -22,6 +22,7 @@ from evalkit.encoders.hf_image_text import CLIP_MEAN, CLIP_STD
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface
 from evalkit.weights.huggingface import Weights
+from evalkit.weights.preprocessor import read_clip
 
 MODEL_TYPES = ("onevision_encoder",)
 CLIP = Clip(16, 224, CLIP_MEAN, CLIP_STD, interpolation="bicubic")  # of videos; still images have 448 pixels
@@ -171,7 +172,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> OneVisi
         UserError: weights are missing, unexpected or of another shape, or the files cannot be read.
     """
     values = checkpoint.read_json(path / "config.json")
-    clip = replace(huggingface.read_clip(path, CLIP), frames=CLIP.frames, size=CLIP.size)
+    clip = replace(read_clip(path, CLIP), frames=CLIP.frames, size=CLIP.size)
     files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
     if weights is None and len(files) != 1:
         raise UserError(f"{path}: wanted one file of weights, model.safetensors, found {len(files)}")

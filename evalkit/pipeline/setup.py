@@ -33,7 +33,7 @@ from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.tracking.trackers import Trackers
 from evalkit.video.decode import default_decoder
 from evalkit.video.workers import DecodePool
-from evalkit.weights import checkpoint, huggingface, trained_adapter
+from evalkit.weights import checkpoint, preprocessor, trained_adapter
 
 logger = logging.getLogger("evalkit")
 
@@ -143,7 +143,7 @@ def load_runner(config: Config, ranks: Ranks = ALONE) -> EncoderRunner:
 def _tell_assumed(ckpt: str, clip: Clip) -> None:
     """Warns that mean and std of a transformers encoder are assumed, if no preprocessor file states them."""
     folder = encoders.folder_of(ckpt)
-    if not folder or not (folder / "config.json").is_file() or huggingface.preprocessor(folder):
+    if not folder or not (folder / "config.json").is_file() or preprocessor.read_values(folder):
         return
     config = checkpoint.read_json(folder / "config.json")
     if "encoder" not in config:  # else it states its clip

@@ -27,7 +27,7 @@ from evalkit.video.augment import augmented_views
 from evalkit.video.clips import read_clip
 from evalkit.video.crop import cut_crops
 from evalkit.video.decode import open_video
-from evalkit.weights import huggingface
+from evalkit.weights import preprocessor
 from tests import given
 from tests.encoders import test_hf_image, test_hf_image_text, test_hf_video, test_hf_video_text, test_vjepa2
 from tests.saved import HALF, IMAGENET, load, save
@@ -133,7 +133,7 @@ PLAIN = Clip(8, 224)
 
 def read(folder: Path, values: dict[str, Any], default: Clip = PLAIN, name: str = "preprocessor_config.json") -> Clip:
     (folder / name).write_text(json.dumps(values))
-    return huggingface.read_clip(folder, default)
+    return preprocessor.read_clip(folder, default)
 
 
 @pytest.mark.parametrize(("whole", "side"), [(248, 224), (256, 224), (438, 384), (231, 224), (397, 378), (224, 224)])

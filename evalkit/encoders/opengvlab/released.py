@@ -25,7 +25,7 @@ from evalkit.errors import UserError, one_line
 from evalkit.heads.own_head import OwnHead
 from evalkit.weights import checkpoint
 from evalkit.weights.checkpoint import Weights
-from evalkit.weights.huggingface import IMAGENET
+from evalkit.weights.preprocessor import IMAGENET
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 HEADS = {(384, 12): 6, (768, 12): 12, (1024, 24): 16, (1280, 32): 16, (1408, 40): 16, (3200, 48): 25}  # by width, depth

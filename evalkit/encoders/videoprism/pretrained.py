@@ -9,7 +9,8 @@ from evalkit.encoders.videoprism.archive import load_archive
 from evalkit.encoders.videoprism.model import VideoPrism
 from evalkit.encoders.videoprism.text import TOKENIZER_FILES, TextTower
 from evalkit.errors import UserError
-from evalkit.weights.huggingface import Weights, load, read_clip, read_config
+from evalkit.weights.huggingface import Weights, load, read_config
+from evalkit.weights.preprocessor import read_clip
 
 MODEL_TYPES = ("videoprism", "videoprism_vision_model")
 SUFFIXES = (".npz",)

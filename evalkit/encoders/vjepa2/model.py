@@ -34,7 +34,8 @@ from evalkit.encoders.vjepa2 import positions as vjepa_positions
 from evalkit.encoders.vjepa2 import predictor as vjepa_predictor
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface, own_head, peft_adapters
-from evalkit.weights.huggingface import IMAGENET, Weights
+from evalkit.weights.huggingface import Weights
+from evalkit.weights.preprocessor import IMAGENET, read_clip
 
 logger = logging.getLogger("evalkit")
 
@@ -209,7 +210,7 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> VJEPA2:
     config = huggingface.read_config(path)
     default = replace(IMAGENET, frames=config.frames_per_clip, size=config.crop_size, share=SHARE)
     # Its processor scales the shorter side so, and cuts, whatever size the file states.
-    clip = replace(huggingface.read_clip(path, default), resize="crop", share=SHARE, center="below")
+    clip = replace(read_clip(path, default), resize="crop", share=SHARE, center="below")
     left_out = _LEFT_OUT if loading.ahead else _PREDICTOR + _LEFT_OUT
     model = huggingface.load(_model_class(loading.ahead > 0), path, left_out, weights)
     module = VJEPA2(clip, model.encoder, config, predictor=_predictor(model, loading.ahead))
