@@ -7,7 +7,8 @@ from pathlib import Path
 
 from evalkit.api import Data, Example, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import LabeledSplits, as_label_sets, find_file, parsing_errors_at, read_json
+from evalkit.datasets.actions.classes import as_label_sets
+from evalkit.datasets.files import LabeledSplits, find_file, parsing_errors_at, read_json
 from evalkit.datasets.videos import find_videos
 from evalkit.mini import classes, world
 

@@ -7,16 +7,8 @@ from pathlib import Path
 
 from evalkit.api import Data, Task
 from evalkit.datasets import protocols
-from evalkit.datasets.files import (
-    LabeledSplits,
-    check_classes,
-    class_number,
-    find_file,
-    labeled_examples,
-    parsing_errors_at,
-    read_json,
-    video_name,
-)
+from evalkit.datasets.actions.classes import check_classes, labeled_examples
+from evalkit.datasets.files import LabeledSplits, class_number, find_file, parsing_errors_at, read_json, video_name
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.mini import classes
 

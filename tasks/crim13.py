@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 from evalkit.api import Data, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import LabeledSplits, as_label_sets, check_classes, parsing_errors_at, read_lines
+from evalkit.datasets.actions.classes import as_label_sets, check_classes
+from evalkit.datasets.files import LabeledSplits, parsing_errors_at, read_lines
 from evalkit.datasets.videos import files_under, find_videos
 from evalkit.errors import UserError
 from evalkit.mini import classes

@@ -7,14 +7,8 @@ from pathlib import Path
 
 from evalkit.api import Data, Task
 from evalkit.datasets import protocols
-from evalkit.datasets.files import (
-    LabeledSplits,
-    check_classes,
-    check_root,
-    labeled_examples,
-    parsing_errors_at,
-    read_lines,
-)
+from evalkit.datasets.actions.classes import check_classes, labeled_examples
+from evalkit.datasets.files import LabeledSplits, check_root, parsing_errors_at, read_lines
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.errors import UserError
 from evalkit.mini import classes

@@ -10,16 +10,8 @@ from typing import Any, Literal
 
 from evalkit.api import Data, Task, Views
 from evalkit.datasets import protocols, published
-from evalkit.datasets.files import (
-    LabeledSplits,
-    check_classes,
-    check_root,
-    find_file,
-    labeled_examples,
-    parsing_errors_at,
-    read_lines,
-    read_table,
-)
+from evalkit.datasets.actions.classes import check_classes, labeled_examples
+from evalkit.datasets.files import LabeledSplits, check_root, find_file, parsing_errors_at, read_lines, read_table
 from evalkit.datasets.miniature import miniature
 from evalkit.datasets.videos import IMAGE_ENDINGS, files_by_path
 from evalkit.errors import UserError

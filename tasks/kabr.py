@@ -6,15 +6,8 @@ from pathlib import Path
 
 from evalkit.api import Data, Task
 from evalkit.datasets import behavior
-from evalkit.datasets.files import (
-    LabeledSplits,
-    check_classes,
-    class_number,
-    find_file,
-    parsing_errors_at,
-    read_json,
-    read_table,
-)
+from evalkit.datasets.actions.classes import check_classes
+from evalkit.datasets.files import LabeledSplits, class_number, find_file, parsing_errors_at, read_json, read_table
 from evalkit.datasets.videos import find_videos
 from evalkit.mini import classes
 

@@ -6,16 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.api import Data, Task, Views
+from evalkit.datasets.actions.classes import check_classes, labeled_examples
 from evalkit.datasets.actions.kinetics import refuse_unlike
 from evalkit.datasets.fewshot import few_shot
-from evalkit.datasets.files import (
-    LabeledSplits,
-    check_classes,
-    find_file,
-    labeled_examples,
-    parsing_errors_at,
-    read_json,
-)
+from evalkit.datasets.files import LabeledSplits, find_file, parsing_errors_at, read_json
 from evalkit.datasets.miniature import miniature
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.metrics import top1_top5

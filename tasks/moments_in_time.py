@@ -7,16 +7,8 @@ from pathlib import Path
 
 from evalkit.api import Data, Task
 from evalkit.datasets import protocols
-from evalkit.datasets.files import (
-    LabeledSplits,
-    check_classes,
-    class_named,
-    class_number,
-    find_file,
-    labeled_examples,
-    parsing_errors_at,
-    read_table,
-)
+from evalkit.datasets.actions.classes import check_classes, class_named, labeled_examples
+from evalkit.datasets.files import LabeledSplits, class_number, find_file, parsing_errors_at, read_table
 from evalkit.mini import classes
 
 FILES = {"trainingSet.csv": "training", "validationSet.csv": "validation"}  # and where the clips of each lie

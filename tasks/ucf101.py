@@ -8,15 +8,8 @@ from pathlib import Path
 
 from evalkit.api import Data, Task
 from evalkit.datasets import protocols
-from evalkit.datasets.files import (
-    LabeledSplits,
-    check_classes,
-    class_number,
-    find_file,
-    labeled_examples,
-    parsing_errors_at,
-    read_lines,
-)
+from evalkit.datasets.actions.classes import check_classes, labeled_examples
+from evalkit.datasets.files import LabeledSplits, class_number, find_file, parsing_errors_at, read_lines
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.mini import classes
 

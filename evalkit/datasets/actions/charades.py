@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evalkit.api import Data, Example
+from evalkit.datasets.actions.classes import check_classes
 from evalkit.datasets.files import (
     LabeledSplits,
-    check_classes,
     class_number,
     find_file,
     parsing_errors_at,

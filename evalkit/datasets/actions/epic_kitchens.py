@@ -7,16 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evalkit.api import Data
-from evalkit.datasets.files import (
-    Span,
-    check_classes,
-    class_number,
-    find_file,
-    parsing_errors_at,
-    read_table,
-    time_span,
-    video_name,
-)
+from evalkit.datasets.actions.classes import check_classes
+from evalkit.datasets.files import Span, class_number, find_file, parsing_errors_at, read_table, time_span, video_name
 from evalkit.datasets.videos import Videos, find_videos, video_file
 
 VERBS, NOUNS = 97, 300

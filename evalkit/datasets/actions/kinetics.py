@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evalkit.api import Data
+from evalkit.datasets.actions.classes import check_classes, labeled_examples
 from evalkit.datasets.files import (
     LabeledSplits,
-    check_classes,
     class_number,
     find_file,
-    labeled_examples,
     parsing_errors_at,
     read_lines,
     read_table,

@@ -6,16 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from evalkit.api import Data
-from evalkit.datasets.files import (
-    LabeledSplits,
-    check_classes,
-    class_named,
-    class_number,
-    find_file,
-    labeled_examples,
-    parsing_errors_at,
-    read_json,
-)
+from evalkit.datasets.actions.classes import check_classes, class_named, labeled_examples
+from evalkit.datasets.files import LabeledSplits, class_number, find_file, parsing_errors_at, read_json
 from evalkit.datasets.videos import find_videos, video_file
 
 SSV2 = Data(

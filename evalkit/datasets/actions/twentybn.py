@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from evalkit.datasets.actions.classes import check_classes, class_named, labeled_examples
 from evalkit.datasets.behavior import converted_video
-from evalkit.datasets.files import (
-    LabeledSplits,
-    check_classes,
-    class_named,
-    find_file,
-    labeled_examples,
-    parsing_errors_at,
-    read_lines,
-    read_table,
-)
+from evalkit.datasets.files import LabeledSplits, find_file, parsing_errors_at, read_lines, read_table
 from evalkit.datasets.videos import find_videos
 
 FPS = 12.0  # of the folders of images that are published

@@ -16,7 +16,8 @@ from typing import Any
 
 from evalkit.api import Data, Example, Task, Views
 from evalkit.datasets import published
-from evalkit.datasets.files import LabeledSplits, as_label_sets, check_classes, find_file, parsing_errors_at, read_table
+from evalkit.datasets.actions.classes import as_label_sets, check_classes
+from evalkit.datasets.files import LabeledSplits, find_file, parsing_errors_at, read_table
 from evalkit.datasets.miniature import miniature
 from evalkit.datasets.videos import find_videos, video_file
 from evalkit.errors import UserError
