@@ -15,7 +15,6 @@ from evalkit.config.keys import adapter_defaults
 from evalkit.datasets import behavior
 from evalkit.errors import UserError
 from evalkit.metrics.average_precision import foreground_map
-from evalkit.metrics.classification import macro_accuracy
 from evalkit.mini import film, world
 from evalkit.video.clips import Decoded, read_clip
 from tests.given import make, refusal
@@ -331,47 +330,6 @@ def test_a_video_whose_rate_is_not_that_of_its_labels_is_told_before_it_is_read(
     shoot(task.train[0].video, 25)
     with pytest.raises(UserError, match=r"mouse_train.mp4: 25 frames a second; its labels count 30: convert it again"):
         task.prepare_videos(task.train)
-
-
-# --- scores -----------------------------------------------------------------------------------------------------------
-
-
-def test_foreground_map_is_scikit_learns_mean_over_all_classes_but_the_first() -> None:
-    from sklearn.metrics import average_precision_score
-
-    rng = np.random.default_rng(0)
-    truth = rng.random((200, 5)) < 0.2
-    truth[:, 0] = ~truth[:, 1:].any(1)
-    scores = rng.random((200, 5)).round(2)
-    targets = [tuple(np.flatnonzero(row).tolist()) for row in truth]
-    wanted = 100 * average_precision_score(truth[:, 1:], scores[:, 1:], average="macro")
-    assert foreground_map(scores.tolist(), targets)["mAP"] == pytest.approx(wanted, abs=1e-9)
-    worse = scores.copy()
-    worse[:, 0] = rng.random(200)
-    assert foreground_map(worse.tolist(), targets) == foreground_map(scores.tolist(), targets)
-
-
-def test_foreground_map_counts_a_failed_frame_as_not_found_and_knows_no_background_alone() -> None:
-    assert foreground_map([[0, 0.9], None, [0, 0.1]], [(1,), (1,), (0,)])["mAP"] == 50
-    assert np.isnan(foreground_map([None, None], [(0,), (0,)])["mAP"])
-
-
-def test_macro_accuracy_is_scikit_learns_balanced_accuracy() -> None:
-    from sklearn.metrics import balanced_accuracy_score
-
-    rng = np.random.default_rng(0)
-    targets = rng.choice(8, 300, p=np.array([30, 20, 20, 10, 10, 5, 3, 2]) / 100).tolist()
-    ranked = [rng.permutation(8).tolist()[:5] if rng.random() < 0.5 else [t, *range(8)][:5] for t in targets]
-    found = macro_accuracy(ranked, targets)
-    wanted = balanced_accuracy_score(targets, [one[0] for one in ranked])
-    assert found["macro_accuracy"] == pytest.approx(100 * wanted, abs=1e-9)
-    assert found["top1"] == [float(one[0] == t) for one, t in zip(ranked, targets, strict=True)]
-
-
-def test_macro_accuracy_of_failures_is_zero_and_of_nothing_unknown() -> None:
-    assert macro_accuracy([None, [1, 0]], [0, 1])["macro_accuracy"] == 50
-    value = macro_accuracy([], [])["macro_accuracy"]
-    assert isinstance(value, float) and np.isnan(value)
 
 
 # --- miniatures -------------------------------------------------------------------------------------------------------
