@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.time()
     interrupt = Interrupt(lambda: f"evalkit: {_interrupted(words, started)}")
     if argv is None:
-        gc.set_threshold(100_000)  # imports create a million permanent objects, which need no garbage collection
+        gc.disable()  # until everything is imported: a million objects, all of which stay
         interrupt.handle()
     _open_standard_streams()
     try:
@@ -205,11 +205,11 @@ def _main(words: list[str]) -> int:
     module = f"evalkit.commands.{rooms[command]}.{command}"
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command not in NAMED or len(rest) == 1):
         print(_usage(command), end="")
-        return cast(int, importlib.import_module(module).main(["--help"])) if command in LISTING else 0
+        return cast(int, _imported(module).main(["--help"])) if command in LISTING else 0
     if rooms[command] == "results":
         _check_given(rest)
     if command not in WITH_KEYS:
-        return cast(int, importlib.import_module(module).main(rest))
+        return cast(int, _imported(module).main(rest))
     if {"--help", "-h"} & set(rest):
         from evalkit.config.help import print_keys
 
@@ -221,15 +221,22 @@ def _main(words: list[str]) -> int:
                 protocol, prescribed = prescribed_values(rest)
         return print_keys(cast(Any, WITH_KEYS[command]), rest, command, protocol, prescribed)
     if command == "run" and any(word.startswith("suite=") for word in rest):
-        from evalkit.launch import suite
-
-        return suite.run(rest)
+        return cast(int, _imported("evalkit.launch.suite").run(rest))
     from evalkit.config.parse import resolve
 
     config = resolve(
         cast(Any, WITH_KEYS[command]), rest, called=command
     )  # before torch loads: a mistyped key is reported at once
-    return cast(int, importlib.import_module(module).main(config))
+    return cast(int, _imported(module).main(config))
+
+
+def _imported(name: str) -> Any:
+    """Imports a module. Garbage collections then pass over everything it defined, also the one at exit."""
+    module = importlib.import_module(name)
+    if not gc.isenabled():  # `main` has a process of its own
+        gc.freeze()
+        gc.enable()
+    return module
 
 
 def _check_given(words: Sequence[str]) -> None:
