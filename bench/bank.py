@@ -1,9 +1,9 @@
-"""What a bank of probes costs beside one probe of torch's own modules, as a markdown table of ratios.
+"""The cost of a bank of probes compared with one probe of torch's own modules, as a Markdown table of ratios.
 
     OMP_NUM_THREADS=2 PYTHONPATH=. python bench/bank.py [repeats]
 
-Each ratio is one of medians over repeats; what is compared takes turns, so that other work on the machine meets both.
-Steps are forward, backward, clipping and AdamW.
+Each ratio is one of medians over the repeats. The variants take turns, so that other work on the machine affects all of
+them. A step is forward, backward, clipping and AdamW.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Prints what caption metrics cost beside pycocoevalcap with Java, as one markdown table.
+"""The time of caption metrics compared with pycocoevalcap with Java, as one Markdown table.
 
     OMP_NUM_THREADS=1 python bench/captions.py captions.json
 
 captions.json holds {"gts": {id: [reference, ...]}, "res": {id: [caption]}}; for bench/README.md it is the 3,492
-captions of YouCook2's val split. Both score raw text: tokenize, then CIDEr, BLEU-1 to 4 and ROUGE-L; nothing is kept
-from one round to the next, and the fastest of three counts. METEOR is the same Java program on both sides, so it is
-left out. Needs video-evalkit[captions].
+captions of YouCook2's val split. Both sides score raw text: tokenization, then CIDEr, BLEU-1 to 4 and ROUGE-L. Nothing
+is kept from one round to the next, and the fastest of three counts. METEOR is left out, because it is the same Java
+program on both sides. Needs video-evalkit[captions].
 """
 
 from __future__ import annotations

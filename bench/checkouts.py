@@ -3,8 +3,8 @@
     git worktree add --detach /tmp/before COMMIT
     OMP_NUM_THREADS=1 PYTHONPATH=. python bench/checkouts.py /tmp/before [rounds]
 
-Counted are the seconds of all of a command's processes, in user code and in the system. Each checkout has a cache of
-its own, in which a first round, which is not counted, leaves its films; both use the packages of this interpreter.
+The seconds of all processes of a command count, in user code and in the system. Each checkout has its own cache, which
+a first round fills with films; this round does not count. Both checkouts use the packages of this interpreter.
 """
 
 from __future__ import annotations

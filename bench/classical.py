@@ -1,11 +1,11 @@
-"""Measures the closed-form probes beside scikit-learn's, in turns; what counts are the ratios.
+"""The closed-form probes compared with scikit-learn's, in turns; only the ratios are meaningful.
 
     OMP_NUM_THREADS=2 PYTHONPATH=. python bench/classical.py [ROUNDS]
 
-5,000 features of width 768, 50 classes, a tenth of the labels random; fit and predict. evalkit fits a grid of 100
-points; scikit-learn the ten of them that lie evenly over it, from end to end: as it is by default, and (logistic) until
-it has converged, because its default stops at weak regularisation long before the solution, some points of accuracy
-below it: only converged it is equally accurate at every C. Medians over the rounds, default 3.
+Fit and predict with 5,000 features of width 768 and 50 classes, a tenth of the labels random. evalkit fits a grid of
+100 points, scikit-learn ten of them, evenly spaced from end to end: with its defaults and, for logistic regression,
+also until convergence. With weak regularization its default stops long before the solution, some points of accuracy
+below it; only the converged fit is equally accurate at every C. Medians over the rounds, 3 by default.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""What reading a clip costs, from the file to RGB frames, beside PyAV, torchcodec and decord on the same frames.
+"""The cost of reading a clip, from the file to RGB frames, compared with PyAV, torchcodec and decord.
 
     PYTHONPATH=. python bench/decode.py [threads of the others] [folder of videos]
 
-Counted in processor time, which is what a pool with one process per core has to spend; each library has one thread if
-not said otherwise. Frames are handed on as they come, by the libraries in batches of 8 MB. The others are given the
-frames' numbers and times for nothing; ours reads them from the file. PyAV by hand seeks where a cut lies between two
-frames, else reads on. Every way takes its turn, and the least of some rounds counts. What reads other frames than
-decoding in sequence gives is told with the mean difference in 0..255, and does not count.
+Costs are processor time, which is what a pool with one process per core has to spend; each library uses one thread by
+default. Frames are passed on as they come, by the libraries in batches of 8 MB. The other libraries get the frames'
+numbers and times for free, while evalkit reads them from the file. Plain PyAV seeks if a cut, a place where decoding
+can start, lies between two frames, and otherwise reads on. All variants take turns, and the least of several rounds
+counts. If a library reads other frames than sequential decoding gives, the mean difference in 0..255 is shown and its
+time does not count.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Decoded clips on their way from the workers: through pipes as before, and in shared memory.
+"""The way of decoded clips from the workers: through pipes, as before, and in shared memory.
 
     OMP_NUM_THREADS=1 PYTHONPATH=. python bench/delivery.py [workers]
 
-First the way alone: clips that cost nothing to make, read and copied once to a buffer that stands for the device, in
-turn, the median of several rounds. Then real decoding, with an encoder that costs nothing, against workers that decode
-as much and hand nothing over.
+The first part measures the transfer alone: clips that cost nothing to make are read and copied once to a buffer that
+stands for the device, in turns, as the median of several rounds. The second part decodes real videos for an encoder
+that costs nothing, and compares with workers that decode as much but pass nothing on.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The encode phase against a bare loop, and a second run against the first.
+"""The encode phase compared with a bare loop, and a second run compared with the first.
 
     python bench/encode.py [rounds]
 
-Ratios in one run: decoding and encoding as a run does, without and with the store, over a plain loop of `read_clip` and
-one forward pass per batch; the same command again; another task on the same films.
+Ratios within one run: decoding and encoding as a run does it, without and with the store, against a plain loop of
+`read_clip` and one forward pass per batch; the same command again; another task on the same films.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What threads and bf16 change for one encoder on this machine: ratios measured side by side.
+"""The effect of threads and bf16 on one encoder on this machine: ratios, measured side by side.
 
 PYTHONPATH=. python bench/encoder.py [ckpt] [repeats]
 """

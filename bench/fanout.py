@@ -1,9 +1,9 @@
-"""A sweep of three by three cells on jobs of SLURM's launcher and on a Ray cluster of two nodes, all on this machine.
+"""A sweep of three by three cells as jobs of SLURM's launcher and on a Ray cluster of two nodes, all on this machine.
 
     PYTHONPATH=. python bench/fanout.py
 
-One cell fails, and one is killed each time it begins. The sweep is given twice: the second one has nothing to do but
-the two that left no record. Ray is measured where it is installed (pip install 'video-evalkit[ray]').
+One cell fails, and one is killed each time it starts. The sweep is started twice; the second time, only the two cells
+without a record remain. Ray is measured if it is installed (pip install 'video-evalkit[ray]').
 """
 
 from __future__ import annotations

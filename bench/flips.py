@@ -1,9 +1,9 @@
-"""How often a damaged byte of a video is noticed: one random byte of one packet is replaced, and all is decoded.
+"""How often a damaged byte of a video is noticed: one random byte of a packet is replaced, and all frames are decoded.
 
 PYTHONPATH=. python bench/flips.py [FLIPS]
 
-A file that decodes to other pixels without a word is what FFmpeg cannot see: HEVC, VP8, VP9 and AV1 carry no check of
-their data, and almost any bytes are a picture to their arithmetic decoders.
+FFmpeg cannot notice damage if a file decodes to other pixels without an error: HEVC, VP8, VP9 and AV1 contain no check
+of their data, and to their arithmetic decoders almost any bytes are a picture.
 """
 
 import random

@@ -1,10 +1,11 @@
-"""Prints whether intervals and tests hold what they promise, and what they cost, as markdown tables.
+"""Whether intervals and tests have the coverage they promise, and what they cost, as Markdown tables.
 
     PYTHONPATH=. OMP_NUM_THREADS=1 python bench/intervals.py
 
-Data sets are drawn of a known world: videos that are hard or easy, and several samples of each. An interval should hold
-the truth in 95 % of them, a test of two equally good runs should find a difference in 5 %. What one split of this size
-gives on average is the truth; of an average precision it depends on the size. It takes about two minutes.
+Data sets are drawn from a known distribution: hard and easy videos, with several samples each. An interval should
+contain the truth in 95 % of the data sets, and a test of two equally good runs should find a difference in 5 %. The
+truth is the mean score of splits of this size (that of an average precision depends on the size). Takes about two
+minutes.
 """
 
 from __future__ import annotations

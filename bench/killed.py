@@ -2,9 +2,10 @@
 
     python bench/killed.py [kills [phase]]
 
-Kills in each phase in turn, or in the one given: 0 for "encode train", 1 for "fit", 2 for "encode test", 3 for "score".
-Prints, per phase, how many runs were killed in it, how many of their features were found again, and whether the run
-after it, with another number of workers, has the scores of an undisturbed one. Exit code 1 where one has not.
+Kills in each phase in turn, or only in the given one: 0 for "encode train", 1 for "fit", 2 for "encode test", 3 for
+"score". Prints, per phase, how many runs were killed in it, how many of their features were found again, and whether
+the repeated run, with another number of workers, has the scores of an undisturbed one. The exit code is 1 if one has
+not.
 """
 
 from __future__ import annotations

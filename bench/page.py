@@ -1,10 +1,10 @@
-"""Prints how large the page of a board is, and how long a browser takes to show, open and filter it, as a table.
+"""The size of a leaderboard's page, and the time a browser takes to show, open and filter it, as a table.
 
     PYTHONPATH=. python bench/page.py 200 5000
 
-20 encoders on each of 10 tasks with 400 classes, as in bench/leaderboard.py, and one run of retrieval with as many
-queries, five of each video, and a picture of each. The browser is Chromium without a window; each time is from the
-input, or the start of loading, until the next frame was drawn. Writing is after the runs have been validated.
+20 encoders on each of 10 tasks with 400 classes, as in bench/leaderboard.py, and one retrieval run with as many
+queries, five for each video, and a picture of each video. The browser is headless Chromium; each time is from the
+input, or the start of loading, until the next frame is drawn. Writing starts after the runs have been validated.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Says whether the demo tells of films what README and the model's card claim; `make board` asks before it is kept.
+"""Checks what README and the demo's model card claim about its descriptions of films; part of `make board`.
 
     python bench/paragraphs.py build/board
 
-Prints each claim with its figure. Exit code 1 where one does not hold.
+Prints each claim with its number. The exit code is 1 if one does not hold.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Takes the pictures of the page that docs/ shows, of the results in leaderboard/results.
+"""Takes the pictures of the leaderboard's page that docs/ shows, from the results in leaderboard/results.
 
     PYTHONPATH=. python bench/pictures.py
 
-The miniatures' films come from the cache, where `make demo-all` has put them.
+The films of the miniatures come from the cache, which `make demo-all` has filled.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What `evalkit plan` says a run takes, and what the run then takes.
+"""The time that `evalkit plan` estimates for a run, and the time that the run then takes.
 
     PYTHONPATH=. python bench/plan.py [FOLDER_OF_CLASSES]
 
-Each on a cache folder of its own, whose films are made before. A folder of real videos, CLASS/video, is measured too,
-where it is given.
+Each run has its own cache folder, whose films are made before. A folder of real videos, CLASS/video, is measured, too,
+if it is given.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How processes share a run: how even and how fast, with the scores of one, and when one of them is killed.
+"""How processes share a run: how evenly, how fast, with which scores, and what happens if one of them is killed.
 
     PYTHONPATH=. python bench/processes.py [rounds [kills]]
 
-A million sources are divided among 64. Two processes with one thread each stand for two devices, against one process
-with two threads. One, two and three processes run after each other on one store. In each kill, one of two processes
-gets SIGKILL at a moment of its own; the run is then given again on what is stored, with one, two or three processes,
-and must have the scores of an undisturbed one.
+A million sources are divided among 64 processes. Two processes with one thread each, which stand for two devices, are
+compared with one process with two threads. One, two and three processes run one after the other on one store. In each
+kill, one of two processes gets SIGKILL, each time at another moment; the run is then repeated on what is stored, with
+one, two or three processes, and must have the scores of an undisturbed one.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Prints what exact ranks cost beside the bare chunked matrix product, as one markdown table.
+"""The cost of exact ranks compared with the bare matrix product in blocks, as one Markdown table.
 
     OMP_NUM_THREADS=2 python bench/ranks.py 100000
 
-n texts against n videos, width 512: as a trained encoder gives them, each text far nearer to its video than to most
-others, and at random, where float32 leaves most to decide. The bare product is taken before the ranks in their blocks
-and after them in larger ones, into one buffer; the faster counts. Memory is the process's peak so far, with the
-vectors themselves. At 100,000 it takes about seven minutes on two idle cores.
+n texts and n videos of width 512: as from a trained encoder, with each text much closer to its video than to most
+others, and at random, where float32 leaves the most cases undecided. The bare product is measured before the ranks in
+their blocks and after them in larger ones, into one buffer; the faster one counts. Memory is the peak of the process so
+far, including the vectors. With 100,000 it takes about seven minutes on two idle cores.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""What it would be worth to scale frames on the encoder's device: the decoding processes' time for it, and the bytes.
+"""What scaling frames on the encoder's device would save in decoding processes' time, and cost in bytes.
 
     OMP_NUM_THREADS=1 PYTHONPATH=. python bench/scaling.py FOLDER
 
-Of each video below the folder that decodes, 16 frames from start to end are scaled to 224 x 224 in integers, as the
-decoding processes do, and in floats, as a GPU would. What is not scaled would be handed over as its middle square.
+Of each video below the folder that can be decoded, 16 frames from start to end are scaled to 224 x 224 in integers, as
+the decoding processes do, and in floats, as a GPU would. Frames that are not scaled would be passed on as their middle
+square.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Whether frames by seeking equal frames in sequence, for every kind of tests/video/seekable.py and a folder of videos.
+"""Whether frames found by seeking equal those of sequential decoding, for tests/video/seekable.py's kinds and a folder.
 
     PYTHONPATH=. python bench/seeking.py [folder of videos]
 
-Takes some minutes. Prints what differs, or could not be made or decoded.
+Takes some minutes. Prints what differs, and what could not be made or decoded.
 """
 
 from __future__ import annotations

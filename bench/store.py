@@ -1,15 +1,15 @@
-"""Cost and robustness of the feature store, against plain files, lmdb and sqlite3.
+"""Cost and robustness of the feature store, compared with plain files, lmdb and sqlite3.
 
     PYTHONPATH=. python bench/store.py [small] [folder]
 
-The folder (default: a temporary one) should lie on the disk in question; 5 GB are written and removed again, 0.4 GB
-with `small`. lmdb is measured if it is installed. Files are read while the system still holds them in memory, in random
-order, and every byte of a tensor is read (summed up). Look-ups are counted in processor time.
+The folder (default: a temporary one) should be on the disk in question; 5 GB are written and removed again, 0.4 GB with
+`small`. lmdb is measured if it is installed. Files are read in random order while the system still has them in memory,
+and every byte of a tensor is read (summed up). Look-ups are measured in processor time.
 
-lmdb and sqlite3 hold a crc32 per entry, which is checked at every read as the store does; their entries carry no dtype
+lmdb and sqlite3 store a crc32 per entry, which is checked at every read as in the store; their entries have no dtype
 and no shape. The kill test ends a writer by SIGKILL at a random moment, many times, on one folder: entries flushed
 before must be found, and none may be wrong. The damage test flips one random bit of the largest file, or cuts the file
-at a random byte, in a fresh copy each time; then all entries are read, and those missing written again.
+at a random byte, in a fresh copy each time; then all entries are read, and missing ones are written again.
 """
 
 from __future__ import annotations
