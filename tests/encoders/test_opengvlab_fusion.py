@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evalkit.api import Task, has_match
+from evalkit.api import FeatureSpec, Task, has_match
 from evalkit.cli import main
 from evalkit.encoders import opengvlab
+from evalkit.features.forward import EncoderRunner
 from evalkit.results import run_folder, validate
 from evalkit.video.clips import Decoded, read_clip
 from tests.encoders import opengvlab_files as files
@@ -76,6 +77,16 @@ def test_a_text_matches_a_video_as_the_definition_says(tmp_path: Path, kind: str
         assert max(wanted) - min(wanted) > 1e-2, "texts are told apart"
     projected = [files.through(files.bert_states(each, weights, 2)[0], weights, "text_proj") for each in ids]
     assert same(encoder.encode_text(texts), torch.stack(projected), 1e-5)
+
+
+def test_what_the_layers_read_is_kept_in_half_floats_whatever_the_precision(tmp_path: Path) -> None:
+    encoder = load(files.save(tmp_path / "x.pth", second_stage("umt")), heads=HEADS)
+    pixels = torch.randint(0, 256, (3, 2, 3, 32, 32), generator=files.DRAWN, dtype=torch.uint8)
+    spec = FeatureSpec("sequence", dtype="float16")
+    full = EncoderRunner(encoder, "", torch.device("cpu"), 2, True)(pixels, spec)
+    half = EncoderRunner(encoder, "", torch.device("cpu"), 2, True, "bf16")(pixels, spec)
+    assert full.dtype == half.dtype == torch.float16 and full.shape == half.shape == (3, 2, 4, files.DIM)
+    assert not torch.equal(full, half) and same(full.float(), half.float(), 0.1)
 
 
 def test_layers_and_head_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
