@@ -73,9 +73,10 @@ class Reranker:
         to_video, to_text = shortlist(text, video, self.count), shortlist(video, text, self.count).flip(1)
         pairs = torch.cat([to_video, to_text])  # (text, video)
         unique, rows = numbered(texts)
-        keys, place = (pairs[:, 1] * len(rows) + torch.tensor(unique)[pairs[:, 0]]).unique(return_inverse=True)
+        each = pairs[:, 1] * len(rows) + torch.tensor(unique)[pairs[:, 0]]
+        keys, place = torch.unique(each, return_inverse=True)
         matched = self._matched([texts[row] for row in rows], sequences, keys)
-        t2v, v2t = matched[place].split([len(to_video), len(to_text)])
+        t2v, v2t = torch.split(matched[place], [len(to_video), len(to_text)])
         ranks = Ranks(
             _placed(first.t2v, to_video[:, 0], t2v, of[to_video[:, 0]] == to_video[:, 1]),
             _placed(first.v2t, to_text[:, 1], v2t, of[to_text[:, 0]] == to_text[:, 1]),
@@ -83,15 +84,15 @@ class Reranker:
         order = t2v.nan_to_num(nan=-math.inf).argsort(descending=True, stable=True)
         order = order[to_video[order, 0].argsort(stable=True)]
         lengths = to_video[:, 0].bincount(minlength=len(text)).tolist()
-        return ranks, [videos.tolist() for videos in to_video[order, 1].split(lengths)]
+        return ranks, [videos.tolist() for videos in torch.split(to_video[order, 1], lengths)]
 
     def _matched(self, texts: Sequence[str], sequences: Sequence[Tensor], keys: Tensor) -> Tensor:
         """Logits (p,) of pairs given by sorted keys, video x number of texts + text; one video after another."""
         states: list[Tensor] = []
         for start in range(0, len(texts), TEXTS):
             states += [each.clone() for each in self.encoder.text_states(list(texts[start : start + TEXTS]))]
-        videos, counts = (keys // len(texts)).unique_consecutive(return_counts=True)
-        candidates = (keys % len(texts)).split(counts.tolist())
+        videos, counts = torch.unique_consecutive(keys // len(texts), return_counts=True)
+        candidates = torch.split(keys % len(texts), counts.tolist())
         logits = (
             self._of_video(sequences[row], [states[i] for i in some.tolist()])
             for row, some in zip(videos.tolist(), candidates, strict=True)
@@ -119,7 +120,7 @@ def shortlist(queries: Tensor, candidates: Tensor, count: int) -> Tensor:
     columns, k = candidates.double().T, min(count, len(candidates))
 
     def pairs() -> Iterator[Tensor]:
-        for rows in torch.arange(len(queries)).split(max(1, ENTRIES // max(1, len(candidates)))):
+        for rows in torch.split(torch.arange(len(queries)), max(1, ENTRIES // max(1, len(candidates)))):
             similarity = (queries[rows].double() @ columns).nan_to_num(nan=-math.inf, posinf=-math.inf)
             last = similarity.topk(k).values[:, -1:]
             i, j = ((similarity >= last - SAME_SIMILARITY) & similarity.isfinite()).nonzero().unbind(1)

@@ -71,7 +71,7 @@ class FeatureSpec:
         """The kept part (B, ...): float16, or float32, which is still to be rounded where int8 is kept.
 
         Raises:
-            UserError: the grid does not divide the encoder's.
+            UserError: the grid does not divide the encoder's, or there is no sequence.
         """
         import torch
 
@@ -80,7 +80,8 @@ class FeatureSpec:
         elif self.what == "frames":
             features = encoded.per_frame
         elif self.what == "sequence":
-            assert encoded.sequence is not None
+            if encoded.sequence is None:
+                raise UserError("re-ranking reads the encoder's sequence, and it gives none: see evalkit.api.Encoder")
             features = encoded.sequence
         else:
             features = encoded.tokens if self.layers == 1 else torch.stack(encoded.layers, 1)

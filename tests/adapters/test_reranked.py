@@ -93,13 +93,13 @@ def by_sorting(similarity: Tensor, logits: Tensor, of: Sequence[int], count: int
         by_cosine = near.argsort(descending=True).tolist()
         return sorted(by_cosine[:count], key=lambda k: -matched[k]) + by_cosine[count:]
 
-    found = []
-    for i, own in enumerate(of):
-        t2v = 1.0 + order(similarity[i], logits[i]).index(own)
-        texts = order(similarity[:, own], logits[:, own])
-        best = next(place for place, text in enumerate(texts) if of[text] == own)
-        found.append({"t2v": t2v, "v2t": 1.0 + best})
-    return found
+    placed = []
+    for i, target in enumerate(of):
+        t2v = 1.0 + order(similarity[i], logits[i]).index(target)
+        texts = order(similarity[:, target], logits[:, target])
+        best = next(place for place, text in enumerate(texts) if of[text] == target)
+        placed.append({"t2v": t2v, "v2t": 1.0 + best})
+    return placed
 
 
 @pytest.mark.parametrize("captions", [1, 3])
@@ -112,8 +112,8 @@ def test_the_first_are_put_in_order_and_the_others_follow(captions: int, count: 
     encoder, task = Table(texts, logits), captioned(12, captions)
     similarity = F.normalize(texts, dim=1) @ F.normalize(videos, dim=1).T
     of = [i // captions for i in range(len(texts))]
-    found = ranks(encoder, task, features(videos), rerank=count)
-    assert found == by_sorting(similarity, logits, of, count)
+    placed = ranks(encoder, task, features(videos), rerank=count)
+    assert placed == by_sorting(similarity, logits, of, count)
     first = ranks(Table(texts, logits), task, features(videos), rerank=1)
     plain = make_adapter("retrieval", Table(texts, logits), task)
     with torch.inference_mode():
@@ -153,13 +153,13 @@ def test_the_views_of_a_video_are_averaged() -> None:
 def test_ties_count_half_and_the_same_words_are_matched_once() -> None:
     videos = torch.eye(WIDTH)[:4]
     encoder = Table(torch.eye(WIDTH), torch.zeros(4, 4))
-    found = ranks(encoder, captioned(4), features(videos), rerank=4)
-    assert found == [{"t2v": 2.5, "v2t": 2.5}] * 4
+    placed = ranks(encoder, captioned(4), features(videos), rerank=4)
+    assert placed == [{"t2v": 2.5, "v2t": 2.5}] * 4
     # Two captions are the same words: each is a rival of the other, and as good.
     encoder = Table(torch.eye(WIDTH), torch.eye(4) * 5)
-    found = ranks(encoder, captioned(4, texts=["0", "1", "1", "3"]), features(videos), rerank=4)
+    placed = ranks(encoder, captioned(4, texts=["0", "1", "1", "3"]), features(videos), rerank=4)
     assert encoder.read == ["0", "1", "3"]
-    assert [row["v2t"] for row in found] == [1.0, 1.5, 2.5, 1.0]
+    assert [row["v2t"] for row in placed] == [1.0, 1.5, 2.5, 1.0]
     # All equal by the cosine: all that are as near as the first are matched, whatever their number.
     encoder = Table(torch.ones(4, WIDTH), torch.eye(4))
     assert ranks(encoder, captioned(4), features(torch.ones(4, WIDTH)), rerank=1) == [{"t2v": 1.0, "v2t": 1.0}] * 4
@@ -171,10 +171,10 @@ def test_what_is_not_finite_is_a_miss_and_no_rival(capsys: pytest.CaptureFixture
     logits[0, 1] = math.nan  # of a rival
     texts = torch.eye(WIDTH)[:4].clone()
     texts[3] = math.nan
-    found = ranks(Table(texts, logits), captioned(4), features(torch.eye(WIDTH)[:4]), rerank=4)
+    placed = ranks(Table(texts, logits), captioned(4), features(torch.eye(WIDTH)[:4]), rerank=4)
     assert "2 of 4 texts and 2 of 4 videos" in capsys.readouterr().err
-    assert found[0] == found[1] == {"t2v": 1.0, "v2t": 1.0}
-    assert all(math.isnan(found[row][way]) for row in (2, 3) for way in ("t2v", "v2t"))
+    assert placed[0] == placed[1] == {"t2v": 1.0, "v2t": 1.0}
+    assert all(math.isnan(placed[row][way]) for row in (2, 3) for way in ("t2v", "v2t"))
 
 
 def test_the_nearest_videos_are_those_of_the_new_order() -> None:
@@ -183,9 +183,9 @@ def test_the_nearest_videos_are_those_of_the_new_order() -> None:
     logits, task = torch.randn(14, 14, generator=drawn), captioned(14)
     adapter = make_adapter("retrieval", Table(texts, logits), task, rerank=3)
     with torch.inference_mode():
-        found = adapter.finalize(task.test, adapter.predict(task.test, features(videos)))
+        placed = adapter.finalize(task.test, adapter.predict(task.test, features(videos)))
     similarity = F.normalize(texts, dim=1) @ F.normalize(videos, dim=1).T
-    for i, prediction in enumerate(found):
+    for i, prediction in enumerate(placed):
         order = similarity[i].argsort(descending=True).tolist()
         wanted = sorted(order[:3], key=lambda k: -logits[i, k]) + order[3:10]
         assert prediction.detail["nearest"] == [f"v{k}" for k in wanted]
@@ -197,12 +197,12 @@ def test_each_data_set_of_a_mixture_is_searched_by_itself() -> None:
     videos, texts = torch.randn(6, WIDTH, generator=drawn).half().float(), torch.randn(6, WIDTH, generator=drawn)
     logits, task = torch.randn(6, 6, generator=drawn), captioned(6)
     halves: list[Example] = [replace(e, kind="ab"[i > 2]) for i, e in enumerate(task.test)]
-    found = ranks(
+    placed = ranks(
         Table(texts, logits), replace(task, test=halves, mixture={"a": 1.0, "b": 1.0}), features(videos), rerank=2
     )
     similarity = F.normalize(texts, dim=1) @ F.normalize(videos, dim=1).T
     wanted = [by_sorting(similarity[s, s], logits[s, s], range(3), 2) for s in (slice(0, 3), slice(3, 6))]
-    assert found == wanted[0] + wanted[1]
+    assert placed == wanted[0] + wanted[1]
 
 
 def test_a_videos_sequence_is_held_once() -> None:
@@ -225,9 +225,9 @@ def test_a_videos_sequence_is_held_once() -> None:
 )
 def test_what_cannot_be_meant_beside_it_is_refused(settings: dict[str, Any], message: str) -> None:
     encoder = Table(torch.eye(4, WIDTH), torch.zeros(4, 4))
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as refusal:
         make_adapter("retrieval", encoder, captioned(4), rerank=4, **settings)
-    assert message in str(told.value) and "\n" not in str(told.value)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 def test_an_encoder_without_such_layers_is_told() -> None:

@@ -14,11 +14,13 @@ from torch import Tensor
 from evalkit.api import FeatureSpec, Task, has_match
 from evalkit.cli import main
 from evalkit.encoders import opengvlab
+from evalkit.errors import UserError
 from evalkit.features.forward import EncoderRunner
 from evalkit.results import run_folder, validate
 from evalkit.video.clips import Decoded, read_clip
 from tests.encoders import opengvlab_files as files
 from tests.encoders.test_opengvlab import film, vocabulary_of_bert
+from tests.forked import launch_forked
 from tests.given import make, write
 from tests.saved import load, refusal, same
 
@@ -43,12 +45,12 @@ def second_stage(kind: str, layers: int = 2, fused: int = 2, words: int = 12) ->
 
 def seen(video: Tensor, weights: files.Weights, kind: str) -> tuple[Tensor, Tensor]:
     """By the definition, what the layers read of a clip (1, T, 3, H, W), (L, DIM), and its vector of length 1."""
-    own = files.renamed(weights, f"{START}encoder." if kind == "umt" else START)
-    x = files.states(video, own)
+    vision = files.renamed(weights, f"{START}encoder." if kind == "umt" else START)
+    x = files.states(video, vision)
     if kind == "internvideo2":
-        vector = files.through(files.pooled(x, own), weights, "vision_proj")
+        vector = files.through(files.pooled(x, vision), weights, "vision_proj")
         return x[0], F.normalize(vector[0], dim=0)
-    x = files.normed(x, own, "norm", 1e-6)
+    x = files.normed(x, vision, "norm", 1e-6)
     means = files.normed(x.reshape(video.shape[1], -1, files.DIM).mean(1), weights, f"{START}pool_norm", 1e-6)
     each = F.normalize(files.through(means, weights, "vision_proj"), dim=1)
     return x[0], F.normalize(each.mean(0), dim=0)
@@ -87,31 +89,33 @@ def test_what_the_layers_read_is_kept_in_half_floats_whatever_the_precision(tmp_
     half = EncoderRunner(encoder, "", torch.device("cpu"), 2, True, "bf16")(pixels, spec)
     assert full.dtype == half.dtype == torch.float16 and full.shape == half.shape == (3, 2, 4, files.DIM)
     assert not torch.equal(full, half) and same(full.float(), half.float(), 0.1)
+    with pytest.raises(UserError, match="re-ranking reads the encoder's sequence, and it gives none"):
+        spec.take(encoder(encoder.clip.normalize(pixels))._replace(sequence=None))
 
 
 def test_layers_and_head_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = second_stage("internvideo2", layers=1, fused=2)
     path = tmp_path / "x.pt"
 
-    def told(changed: Mapping[str, Tensor], heads: int = HEADS) -> str:
+    def refused(changed: Mapping[str, Tensor], heads: int = HEADS) -> str:
         return refusal(files.save(path, changed), heads=heads)
 
     def without(*starts: str) -> files.Weights:
         return {name: value for name, value in weights.items() if not name.startswith(starts)}
 
     layer = "text_encoder.bert.encoder.layer."
-    assert told(without("itm_head.")) == (
+    assert refused(without("itm_head.")) == (
         f"{path} has 2 layers with crossattention and no itm_head, which go together: get the file again"
     )
-    assert "has itm_head and no layers with crossattention" in told(without(f"{layer}1.", f"{layer}2."))
-    assert "missing fusion.layer.1.crossattention.self.key.weight" in told(without(f"{layer}2.crossattention."))
+    assert "has itm_head and no layers with crossattention" in refused(without(f"{layer}1.", f"{layer}2."))
+    assert "missing fusion.layer.1.crossattention.self.key.weight" in refused(without(f"{layer}2.crossattention."))
     narrow = {f"{layer}1.crossattention.self.key.weight": files.drawn(128, files.DIM - 1)}
-    assert f"is (128, {files.DIM - 1}), wanted (128, {files.DIM})" in told(weights | narrow)
-    assert "NaN" in told(weights | {"itm_head.bias": torch.tensor([0.0, torch.nan])})
+    assert f"is (128, {files.DIM - 1}), wanted (128, {files.DIM})" in refused(weights | narrow)
+    assert "NaN" in refused(weights | {"itm_head.bias": torch.tensor([0.0, torch.nan])})
     monkeypatch.setattr(opengvlab.released, "HEADS", {(files.DIM, 2): HEADS})
     monkeypatch.setattr(opengvlab.released, "FUSION_DEPTHS", {128: 2})
     assert has_match(load(files.save(path, weights)))
-    assert "has 1 layers with crossattention, and those of their width that are published are 2" in told(
+    assert "has 1 layers with crossattention, and those of their width that are published are 2" in refused(
         without(f"{layer}2."), heads=0
     )
     first_stage = files.save(path, {name: weights[name] for name in weights if name.startswith(START)})
@@ -150,8 +154,8 @@ def ranks_by_definition(similarity: Tensor, logit: Mapping[tuple[int, int], floa
     return [{"t2v": rank(i, similarity[i], True), "v2t": rank(i, similarity[:, i], False)} for i in rows]
 
 
-def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Sequence[str], folder: Path) -> None:
-    """Runs the line with these words, and sorts anew.
+def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Sequence[str], folder: Path) -> list[str]:
+    """Runs the line with these words, sorts anew, and gives the line without `out=`.
 
     Each video is its clips of 224 pixels: its vector is the mean of theirs, its logit the mean of theirs.
     """
@@ -162,7 +166,8 @@ def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Se
     path = files.save(folder / "second.pt", weights)
     given = [f"ckpt={path}", f"encoder.heads={HEADS}", f"encoder.tokenizer={folder / 'vocab.txt'}"]
     given += [f"encoder.text_tokens={TOKENS}", "canary=false", "controls=false", "cache=off", f"adapter.rerank={FIRST}"]
-    assert main(["run", *words, *given, f"clip.clips={clips}", f"out={folder / 'out'}"]) == 0
+    line = ["run", *words, *given, f"clip.clips={clips}"]
+    assert main([*line, f"out={folder / 'out'}"]) == 0
     (run,) = [file.parent for file in (folder / "out").rglob("result.json")]
     assert validate.validate(run) == []
     record, rows = run_folder.load(run), run_folder.load_rows(run)
@@ -171,13 +176,13 @@ def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Se
     clip = load(path, heads=HEADS).clip
     views = replace(task.views, resize="squash", clips=clips)
     sequences, videos, states, texts = [], [], [], []
-    for example, told in zip(task.test, said, strict=True):
+    for example, text in zip(task.test, said, strict=True):
         read = read_clip(example.video, example.span, views, clip.frames, clip.size, clip=clip)
         assert isinstance(read, Decoded)
         each = [seen(view[None], weights, kind) for view in clip.normalize(read.pixels)]
         sequences.append([sequence for sequence, _ in each])
         videos.append(F.normalize(torch.stack([vector for _, vector in each]).mean(0), dim=0))
-        ids = [vocabulary.index(word) for word in told][: TOKENS - 2]
+        ids = [vocabulary.index(word) for word in text][: TOKENS - 2]
         states.append(files.bert_states([2, *ids, 3], weights, 1))
         texts.append(F.normalize(files.through(states[-1][0], weights, "text_proj"), dim=0))
     similarity = torch.stack(texts) @ torch.stack(videos).T
@@ -188,6 +193,7 @@ def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Se
         for i, j in near
     }
     assert [row.prediction for row in rows] == ranks_by_definition(similarity, logit)
+    return line
 
 
 def test_msrvtt_is_re_ranked_as_the_definition_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,12 +204,18 @@ def test_msrvtt_is_re_ranked_as_the_definition_does(tmp_path: Path, capsys: pyte
     assert "re-rank videos: 100 of 100" in printed.err
 
 
-def test_two_clips_of_a_video_are_re_ranked_as_the_definition_does(films: Path, tmp_path: Path) -> None:
+def test_two_clips_of_a_video_are_re_ranked_as_the_definition_does_and_by_two_processes_alike(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
     rows = [f"{films / f'{i:02d}.mp4'},a ring grows {number},test" for i, number in enumerate(numbers)]
     file = write(tmp_path / "films.csv", "\n".join(["path,caption,split", *rows]) + "\n")
     words = ["task=retrieval", f"data.root={file}"]
-    re_ranks_as_the_definition_does("umt", make("retrieval", file), 2, words, tmp_path)
+    line = re_ranks_as_the_definition_does("umt", make("retrieval", file), 2, words, tmp_path)
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch_forked)
+    assert main([*line, "devices=2", "threads=1", f"out={tmp_path / 'shared'}"]) == 0
+    (alone,), (shared,) = ([*(tmp_path / name).rglob("predictions.jsonl")] for name in ("out", "shared"))
+    assert alone.read_bytes() == shared.read_bytes()
 
 
 def test_a_first_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
