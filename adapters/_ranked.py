@@ -44,8 +44,8 @@ def ranked(
     made: list[Prediction] = list(predictions)
     for kind in dict.fromkeys(example.kind for example in examples):
         places = [i for i, example in enumerate(examples) if example.kind == kind]
-        those = [examples[i] for i in places], [predictions[i] for i in places]
-        of_kind = _ranked(*those, dual_softmax, reranker)
+        part = [examples[i] for i in places], [predictions[i] for i in places]
+        of_kind = _ranked(*part, dual_softmax, reranker)
         for i, prediction in zip(places, of_kind, strict=True):
             made[i] = prediction
     return made

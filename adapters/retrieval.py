@@ -256,8 +256,11 @@ class Retrieval(Trained):
         assert features is not None
         rows, first = numbered((example.video, example.span) for example in examples)
         video, text = self.videos(features[first]).cpu(), self.texts([example.text for example in examples]).cpu()
-        held = (features[i].cpu().clone() if example.id in self.holders else None for i, example in enumerate(examples))
-        return [Prediction(value) for value in zip(video[rows], text, held, strict=True)]
+        sequences = (
+            row.cpu().clone() if example.id in self.holders else None
+            for example, row in zip(examples, features, strict=True)
+        )
+        return [Prediction(value) for value in zip(video[rows], text, sequences, strict=True)]
 
     def finalize(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
         """The rank of each text's video, and of the video's best text; the nearest videos of each text beside them."""
@@ -322,11 +325,11 @@ def _first_of_videos(task: Task) -> frozenset[str]:
 def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Retrieval:
     """Retrieves videos by caption, and captions by video.
 
-    Zero-shot if the encoder embeds text, with its own vectors, averaged over views, and re-ranked where `rerank` says
-    so, with the mean of the views' logits. Otherwise, or if one of the first
-    three settings asks for it, a pooler and projections are trained on top of the frozen encoder and a frozen text
-    model, with CLIP's symmetric loss and a learned temperature, on the task's train split. With tune_text=true the text
-    model is trained too, which is LiT as in VideoPrism (https://arxiv.org/abs/2402.13217, appendix F).
+    Zero-shot if the encoder embeds text, with its own vectors, averaged over views; re-ranked where `rerank` says so,
+    by the mean of the views' logits. Otherwise, or if one of the first three settings asks for it, a pooler and
+    projections are trained on top of the frozen encoder and a frozen text model, with CLIP's symmetric loss and a
+    learned temperature, on the task's train split. With tune_text=true the text model is trained too, which is LiT as
+    in VideoPrism (https://arxiv.org/abs/2402.13217, appendix F).
 
     Raises:
         UserError: the task has no captions, or there is no text model, or nothing to re-rank with.

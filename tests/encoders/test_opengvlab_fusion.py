@@ -20,7 +20,6 @@ from evalkit.results import run_folder, validate
 from evalkit.video.clips import Decoded, read_clip
 from tests.encoders import opengvlab_files as files
 from tests.encoders.test_opengvlab import film, vocabulary_of_bert
-from tests.forked import launch_forked
 from tests.given import make, write
 from tests.saved import load, refusal, same
 
@@ -154,8 +153,8 @@ def ranks_by_definition(similarity: Tensor, logit: Mapping[tuple[int, int], floa
     return [{"t2v": rank(i, similarity[i], True), "v2t": rank(i, similarity[:, i], False)} for i in rows]
 
 
-def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Sequence[str], folder: Path) -> list[str]:
-    """Runs the line with these words, sorts anew, and gives the line without `out=`.
+def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Sequence[str], folder: Path) -> None:
+    """Runs the line with these words, and sorts anew.
 
     Each video is its clips of 224 pixels: its vector is the mean of theirs, its logit the mean of theirs.
     """
@@ -166,8 +165,7 @@ def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Se
     path = files.save(folder / "second.pt", weights)
     given = [f"ckpt={path}", f"encoder.heads={HEADS}", f"encoder.tokenizer={folder / 'vocab.txt'}"]
     given += [f"encoder.text_tokens={TOKENS}", "canary=false", "controls=false", "cache=off", f"adapter.rerank={FIRST}"]
-    line = ["run", *words, *given, f"clip.clips={clips}"]
-    assert main([*line, f"out={folder / 'out'}"]) == 0
+    assert main(["run", *words, *given, f"clip.clips={clips}", f"out={folder / 'out'}"]) == 0
     (run,) = [file.parent for file in (folder / "out").rglob("result.json")]
     assert validate.validate(run) == []
     record, rows = run_folder.load(run), run_folder.load_rows(run)
@@ -193,7 +191,13 @@ def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Se
         for i, j in near
     }
     assert [row.prediction for row in rows] == ranks_by_definition(similarity, logit)
-    return line
+
+
+def captioned_films(films: Path, file: Path) -> Path:
+    """A csv of the films with a caption each."""
+    numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    rows = [f"{films / f'{i:02d}.mp4'},a ring grows {number},test" for i, number in enumerate(numbers)]
+    return write(file, "\n".join(["path,caption,split", *rows]) + "\n")
 
 
 def test_msrvtt_is_re_ranked_as_the_definition_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,18 +208,10 @@ def test_msrvtt_is_re_ranked_as_the_definition_does(tmp_path: Path, capsys: pyte
     assert "re-rank videos: 100 of 100" in printed.err
 
 
-def test_two_clips_of_a_video_are_re_ranked_as_the_definition_does_and_by_two_processes_alike(
-    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-    rows = [f"{films / f'{i:02d}.mp4'},a ring grows {number},test" for i, number in enumerate(numbers)]
-    file = write(tmp_path / "films.csv", "\n".join(["path,caption,split", *rows]) + "\n")
+def test_two_clips_of_a_video_are_re_ranked_as_the_definition_does(films: Path, tmp_path: Path) -> None:
+    file = captioned_films(films, tmp_path / "films.csv")
     words = ["task=retrieval", f"data.root={file}"]
-    line = re_ranks_as_the_definition_does("umt", make("retrieval", file), 2, words, tmp_path)
-    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch_forked)
-    assert main([*line, "devices=2", "threads=1", f"out={tmp_path / 'shared'}"]) == 0
-    (alone,), (shared,) = ([*(tmp_path / name).rglob("predictions.jsonl")] for name in ("out", "shared"))
-    assert alone.read_bytes() == shared.read_bytes()
+    re_ranks_as_the_definition_does("umt", make("retrieval", file), 2, words, tmp_path)
 
 
 def test_a_first_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
