@@ -139,6 +139,7 @@ def test_texts_are_cut_where_it_is_said(tmp_path: Path) -> None:
 # --- a run -----------------------------------------------------------------------------------------------------------
 
 TOKENS, FIRST = 40, 3
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 def ranks_by_definition(similarity: Tensor, logit: Mapping[tuple[int, int], float]) -> list[dict[str, float]]:
@@ -153,28 +154,33 @@ def ranks_by_definition(similarity: Tensor, logit: Mapping[tuple[int, int], floa
     return [{"t2v": rank(i, similarity[i], True), "v2t": rank(i, similarity[:, i], False)} for i in rows]
 
 
+def second_stage_of(kind: str, words: set[str], folder: Path) -> tuple[list[str], files.Weights, list[str]]:
+    """A file that knows these words, in the folder: its vocabulary, its weights, and the line of a run that re-ranks."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    weights = second_stage(kind, layers=1, fused=1, words=len(vocabulary))
+    line = [f"ckpt={files.save(folder / 'second.pt', weights)}", f"encoder.tokenizer={folder / 'vocab.txt'}"]
+    line += [f"encoder.heads={HEADS}", f"encoder.text_tokens={TOKENS}", f"adapter.rerank={FIRST}"]
+    return vocabulary, weights, [*line, "controls=false", "cache=off"]
+
+
 def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Sequence[str], folder: Path) -> None:
     """Runs the line with these words, and sorts anew.
 
     Each video is its clips of 224 pixels: its vector is the mean of theirs, its logit the mean of theirs.
     """
-    said = [re.findall("[a-z]+", example.text.lower()) for example in task.test]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({word for words in said for word in words})]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    weights = second_stage(kind, layers=1, fused=1, words=len(vocabulary))
-    path = files.save(folder / "second.pt", weights)
-    given = [f"ckpt={path}", f"encoder.heads={HEADS}", f"encoder.tokenizer={folder / 'vocab.txt'}"]
-    given += [f"encoder.text_tokens={TOKENS}", "canary=false", "controls=false", "cache=off", f"adapter.rerank={FIRST}"]
-    assert main(["run", *words, *given, f"clip.clips={clips}", f"out={folder / 'out'}"]) == 0
+    texts = [re.findall("[a-z]+", example.text.lower()) for example in task.test]
+    vocabulary, weights, given = second_stage_of(kind, {word for text in texts for word in text}, folder)
+    assert main(["run", *words, *given, "canary=false", f"clip.clips={clips}", f"out={folder / 'out'}"]) == 0
     (run,) = [file.parent for file in (folder / "out").rglob("result.json")]
     assert validate.validate(run) == []
     record, rows = run_folder.load(run), run_folder.load_rows(run)
     assert record["task"]["protocol"]["settings"]["rerank"] == FIRST and record["status"] == "complete"
 
-    clip = load(path, heads=HEADS).clip
+    clip = load(folder / "second.pt", heads=HEADS).clip
     views = replace(task.views, resize="squash", clips=clips)
-    sequences, videos, states, texts = [], [], [], []
-    for example, text in zip(task.test, said, strict=True):
+    sequences, videos, states, vectors = [], [], [], []
+    for example, text in zip(task.test, texts, strict=True):
         read = read_clip(example.video, example.span, views, clip.frames, clip.size, clip=clip)
         assert isinstance(read, Decoded)
         each = [seen(view[None], weights, kind) for view in clip.normalize(read.pixels)]
@@ -182,8 +188,8 @@ def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Se
         videos.append(F.normalize(torch.stack([vector for _, vector in each]).mean(0), dim=0))
         ids = [vocabulary.index(word) for word in text][: TOKENS - 2]
         states.append(files.bert_states([2, *ids, 3], weights, 1))
-        texts.append(F.normalize(files.through(states[-1][0], weights, "text_proj"), dim=0))
-    similarity = torch.stack(texts) @ torch.stack(videos).T
+        vectors.append(F.normalize(files.through(states[-1][0], weights, "text_proj"), dim=0))
+    similarity = torch.stack(vectors) @ torch.stack(videos).T
     near = {(i, int(j)) for i in range(len(texts)) for j in similarity[i].topk(FIRST).indices}
     near |= {(int(i), j) for j in range(len(videos)) for i in similarity[:, j].topk(FIRST).indices}
     logit = {
@@ -194,9 +200,8 @@ def re_ranks_as_the_definition_does(kind: str, task: Task, clips: int, words: Se
 
 
 def captioned_films(films: Path, file: Path) -> Path:
-    """A csv of the films with a caption each."""
-    numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-    rows = [f"{films / f'{i:02d}.mp4'},a ring grows {number},test" for i, number in enumerate(numbers)]
+    """A csv of the films with a number each as its caption."""
+    rows = [f"{films / f'{i:02d}.mp4'},{number},test" for i, number in enumerate(NUMBERS)]
     return write(file, "\n".join(["path,caption,split", *rows]) + "\n")
 
 

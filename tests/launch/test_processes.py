@@ -15,9 +15,7 @@ from evalkit.results import run_folder, validate
 from evalkit.runtime import ranks
 from evalkit.runtime.ranks import Ranks
 from tests import forked
-from tests.encoders import opengvlab_files
-from tests.encoders.test_opengvlab import vocabulary_of_bert
-from tests.encoders.test_opengvlab_fusion import captioned_films, second_stage
+from tests.encoders.test_opengvlab_fusion import NUMBERS, captioned_films, second_stage_of
 from tests.forked import launch_forked
 from tests.pipeline.tiny_world import probe_words, run, scored, world
 
@@ -127,10 +125,8 @@ def test_a_head_that_two_processes_train_is_that_of_one(
 def test_two_processes_re_rank_as_one(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each encodes its share of the videos, whose sequences the first matches with all texts."""
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch_forked)
-    encoder = opengvlab_files.save(tmp_path / "second.pt", second_stage("umt", layers=1, fused=1))
-    words = ["task=retrieval", f"data.root={captioned_films(films, tmp_path / 'films.csv')}", f"ckpt={encoder}"]
-    words += [f"encoder.heads={opengvlab_files.HEADS}", f"encoder.tokenizer={vocabulary_of_bert(tmp_path)}"]
-    words += ["adapter.rerank=3", "canary=false", "controls=false", "cache=off", "threads=1"]
+    _, _, words = second_stage_of("umt", {*NUMBERS}, tmp_path)
+    words += ["task=retrieval", f"data.root={captioned_films(films, tmp_path / 'films.csv')}", "threads=1"]
     folders = [run(tmp_path / f"out{devices}", *words, f"devices={devices}") for devices in (1, 2)]
     alone, shared = ((folder / "predictions.jsonl").read_bytes() for folder in folders)
     assert alone == shared
