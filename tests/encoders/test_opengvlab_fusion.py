@@ -155,7 +155,7 @@ def ranks_by_definition(similarity: Tensor, logit: Mapping[tuple[int, int], floa
 
 
 def second_stage_of(kind: str, words: set[str], folder: Path) -> tuple[list[str], files.Weights, list[str]]:
-    """A file that knows these words, in the folder: its vocabulary, its weights, and the line of a run that re-ranks."""
+    """A file in the folder that knows these words: vocabulary, weights, and the words of a run that re-ranks by it."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     weights = second_stage(kind, layers=1, fused=1, words=len(vocabulary))
