@@ -13,7 +13,7 @@ import numpy as np
 
 from evalkit.datasets import training_data
 from evalkit.metrics.significance import rank_intervals
-from evalkit.results.table import encoder_name, language_model_of
+from evalkit.results.table import encoder_name, language_model_of, reranked
 from evalkit.weights import presets
 
 from .runs import Run
@@ -84,10 +84,11 @@ def adaptation(record: Mapping[str, Any]) -> str:
     """The adaptation of a run, as `evalkit.datasets.published` names it: frozen, mlap, finetune, zero-shot, ...
 
     Predictions that evalkit did not make are `made elsewhere`, whatever made them. What depends on the other examples
-    of the test is marked, and so never beside what does not, nor beside printed numbers.
+    of the test is marked, and so never beside what does not, nor beside printed numbers; so is what was re-ranked.
     """
-    marked = ", transductive" if record["task"]["protocol"].get("transductive") else ""
-    return f"{_adaptation(record)}{marked}"
+    protocol = record["task"]["protocol"]
+    marked = ", transductive" if protocol.get("transductive") else ""
+    return f"{_adaptation(record)}{', re-ranked' if reranked(protocol) else ''}{marked}"
 
 
 def _adaptation(record: Mapping[str, Any]) -> str:

@@ -24,12 +24,15 @@ class EncoderOutput(NamedTuple):
             (B, T', S, D) as its block gives it; the last of them is `tokens`. Where layers were asked for by their
             numbers, those of each, after the encoder's norm.
         frames: (B, T', E), one vector per frame, where the encoder embeds frames by themselves; else None.
+        sequence: (B, T', L, W), what its layers read that match texts with videos, in the T' steps that are pooled by
+            themselves (1: the clip as a whole); None where it has no such layers.
     """
 
     tokens: Tensor
     pooled: Tensor
     layers: tuple[Tensor, ...] = ()
     frames: Tensor | None = None
+    sequence: Tensor | None = None
 
     @property
     def per_frame(self) -> Tensor:
@@ -42,7 +45,8 @@ class FeatureSpec:
     """Which part of an encoder's output is kept for each clip; part of the key of a stored feature.
 
     Attributes:
-        what: `pooled` (E,); `frames`, one vector per time step (T', E); or `tokens` (T', S, D).
+        what: `pooled` (E,); `frames`, one vector per time step (T', E); `tokens` (T', S, D); or `sequence` (T', L, W),
+            of an encoder that matches texts with videos.
         layers: tokens of the last so many layers, (layers, T', S, D) where more than one; or of the layers of these
             numbers, counted from 0, each after the encoder's norm, as an encoder with `named_layers` gives them.
         steps: of tokens: every n-th time step, from the middle of the first n; 0 means their mean over time, (1, S, D).
@@ -52,7 +56,7 @@ class FeatureSpec:
             and off by at most 1/254 of the largest magnitude in its vector (`Store.put`).
     """
 
-    what: Literal["pooled", "frames", "tokens"] = "pooled"
+    what: Literal["pooled", "frames", "tokens", "sequence"] = "pooled"
     layers: int | tuple[int, ...] = 1
     steps: int = 1
     grid: int = 0
@@ -67,7 +71,7 @@ class FeatureSpec:
         """The kept part (B, ...): float16, or float32, which is still to be rounded where int8 is kept.
 
         Raises:
-            UserError: the grid does not divide the encoder's.
+            UserError: the grid does not divide the encoder's, or there is no sequence.
         """
         import torch
 
@@ -75,6 +79,10 @@ class FeatureSpec:
             features = encoded.pooled
         elif self.what == "frames":
             features = encoded.per_frame
+        elif self.what == "sequence":
+            if encoded.sequence is None:
+                raise UserError("re-ranking reads the encoder's sequence, and it gives none: see evalkit.api.Encoder")
+            features = encoded.sequence
         else:
             features = encoded.tokens if self.layers == 1 else torch.stack(encoded.layers, 1)
             features = (
@@ -100,11 +108,13 @@ class FeatureSpec:
 class Encoder(Protocol):
     """A backbone: float video (B, T, C, H, W), scaled as its clip says, in; tokens and one pooled vector out.
 
-    An encoder with a text tower also has `encode_text(texts: list[str]) -> Tensor (B, E)`. One that takes
-    `layers=k` beside the video gives the tokens of its last k layers in the same forward pass. One that has
-    `named_layers`, how many layers it has, takes a tuple of their numbers in place of k, too. One that has `tubelet`,
-    the frames, rows and columns of pixels of a token, takes uint8 video and `masked`, (B, T', S) bool, true where a
-    token is left out: tokens are (B, 1, kept, D) then, in the order of their places.
+    An encoder with a text tower also has `encode_text(texts: list[str]) -> Tensor (B, E)`. One whose layers match texts
+    with videos gives `sequence`, and has `pool(sequence (B, T', L, W)) -> (B, E)`, which is its pooled,
+    `text_states(texts: list[str])`, a list of (N, W), and `match(sequence (T', L, W), states) -> (B,)`, the logits that
+    B texts describe one video. One that takes `layers=k` beside the video gives the tokens of its last k layers in the
+    same forward pass. One that has `named_layers`, how many layers it has, takes a tuple of their numbers in place of
+    k, too. One that has `tubelet`, the frames, rows and columns of pixels of a token, takes uint8 video and `masked`,
+    (B, T', S) bool, true where a token is left out: tokens are (B, 1, kept, D) then, in the order of their places.
 
     Attributes:
         clip: what it sees.
@@ -136,6 +146,11 @@ def as_texts(texts: Sequence[str]) -> list[str]:
 def has_text(encoder: object) -> bool:
     """Whether an encoder can embed text: it has `encode_text`, and its `text` attribute, if any, is not None."""
     return callable(getattr(encoder, "encode_text", None)) and getattr(encoder, "text", True) is not None
+
+
+def has_match(encoder: object) -> bool:
+    """Whether an encoder's layers match texts with videos: it has `match`, and its `fusion`, if any, is not None."""
+    return callable(getattr(encoder, "match", None)) and getattr(encoder, "fusion", True) is not None
 
 
 def check_text(encoder: Any, text: str) -> None:

@@ -29,6 +29,8 @@ class Loading:
             sincos are V-JEPA 1
         ahead: V-JEPA 2's predictor adds the tokens of one time step, this many steps after the clip's end; 4 are one
             second of clips at 8 frames per second (EPIC-KITCHENS); 0: none
+        text_tokens: tokens at which BERT's tower in a file of UMT or InternVideo2 cuts texts, up to 512; 0: as it was
+            trained, at 32 and 40
         parts: files with the other parts of an encoder published in several files: [VISION.pt,TEXT.pth] (InternVideo2
             CLIP)
         trust: load a pickle that can run code, or a folder that names code; only if you trust its author
@@ -40,5 +42,6 @@ class Loading:
     heads: Annotated[int, Ge(0)] = 0
     positions: Positions = "auto"
     ahead: Annotated[int, Ge(0)] = 0
+    text_tokens: Annotated[int, Ge(0)] = 0
     parts: tuple[Path, ...] = ()
     trust: bool = False

@@ -40,7 +40,8 @@ class Number(NamedTuple):
         row: the model, as the source names it.
         task: evalkit's name of the benchmark; `videoglue` for what is taken over several.
         split: what was scored.
-        adaptation: frozen, mlap, adapter, finetune, zero-shot, fine-tuned, all, or task-specialized.
+        adaptation: frozen, mlap, adapter, finetune, zero-shot, fine-tuned, all, or task-specialized; and zero-shot,
+            re-ranked.
         metric: evalkit's name of it.
         value: as printed; rates in 0..100.
         note: the setting of the task that the number is of, such as data.what=paragraph; remarks after that.

@@ -110,6 +110,8 @@ def _loading(settings: dict[str, Any]) -> Loading:
         raise UserError(f"encoder.heads={loading.heads!r:.60}: expected a whole number from 0 to {MAX_HEADS}")
     if type(loading.ahead) is not int or not 0 <= loading.ahead <= MAX_AHEAD:
         raise UserError(f"encoder.ahead={loading.ahead!r:.60}: expected a whole number from 0 to {MAX_AHEAD}")
+    if type(loading.text_tokens) is not int or loading.text_tokens < 0:
+        raise UserError(f"encoder.text_tokens={loading.text_tokens!r:.60}: expected a whole number from 0 on")
     if loading.positions not in get_args(Positions):
         raise UserError(
             f"encoder.positions={loading.positions!r:.60}: expected one of {', '.join(get_args(Positions))}"
@@ -218,7 +220,7 @@ def _from_file(
         checkpoint.load_strictly(module, weights, path)
         return module
     if known := _recognized(path, loading.trust):  # whatever lies beside
-        _refuse_ignored(str(path), loading, "heads", "prefix", "tokenizer", "parts")
+        _refuse_ignored(str(path), loading, "heads", "prefix", "tokenizer", "parts", "text_tokens")
         return known.pretrained(path, loading)  # type: ignore[no-any-return]
     if (path.parent / "config.json").is_file() and path.suffix != ".npz":
         return _from_folder(path.parent, path, loading, via)

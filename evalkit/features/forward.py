@@ -140,7 +140,8 @@ class EncoderRunner:
             return encoded
         layers_float = tuple(tokens.float() for tokens in encoded.layers)
         frames = None if encoded.frames is None else encoded.frames.float()
-        return EncoderOutput(encoded.tokens.float(), encoded.pooled.float(), layers_float, frames)
+        sequence = None if encoded.sequence is None else encoded.sequence.float()
+        return EncoderOutput(encoded.tokens.float(), encoded.pooled.float(), layers_float, frames, sequence)
 
     def __call__(self, pixels: Tensor, spec: FeatureSpec) -> Tensor:
         """Features (N, ...) of uint8 clips (N, T, C, H, W): the part of the output that `spec` names.

@@ -33,7 +33,7 @@ WEIGHT_FILES = {"model", "pytorch_model", "open_clip_pytorch_model", "open_clip_
 STATES = {"last", "best", "latest", "final", "checkpoint", "encoder"}
 CHECKPOINT_FOLDERS = {"checkpoints", "checkpoint", "ckpts", "ckpt", "weights"}
 # Settings that came later, with the value that all runs had before: left out, so that protocols are the same as then.
-LATER = {"template": "auto", "stop": "question", "lm_precision": "32", "dual_softmax": 0.0}
+LATER = {"template": "auto", "stop": "question", "lm_precision": "32", "dual_softmax": 0.0, "rerank": 0}
 
 
 def protocol_of(experiment: Experiment, trainer: Trainer) -> dict[str, Any]:

@@ -40,6 +40,11 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def reranked(protocol: Mapping[str, Any]) -> int:
+    """How many candidates of each query retrieval re-ranked; 0 where it did not."""
+    return int(protocol.get("settings", {}).get("rerank", 0))
+
+
 def table(result: Mapping[str, Any]) -> str:
     """The result as text for a terminal or a pipe: what was run, its scores, what to compare them with, what failed."""
     task, encoder, adapter, data = (result[key] for key in ("task", "encoder", "adapter", "data"))
@@ -60,6 +65,8 @@ def table(result: Mapping[str, Any]) -> str:
         temperature = adapter["settings"].get("dual_softmax")
         how = f"dual softmax, temperature {temperature:g}" if temperature else "transductive"
         head.add_row("scored by", f"{how}: what one query finds depends on all others of the test")
+    if first := reranked(protocol):
+        head.add_row("scored by", f"the first {first:,} by the cosine, ordered by layers that see video and text")
     if scorer := task["protocol"].get("scored_by"):
         head.add_row("scored by", f"{scorer}, as the server gives nothing else")
     head.add_row("status", status)

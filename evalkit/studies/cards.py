@@ -106,7 +106,7 @@ class Card:
     @property
     def is_trained(self) -> bool:
         """Whether the published number is that of a head which was trained on the task."""
-        return any(number.adaptation != "zero-shot" for number in self.numbers)
+        return any(not number.adaptation.startswith("zero-shot") for number in self.numbers)
 
     @property
     def numbers(self) -> list[published.Number]:

@@ -77,7 +77,8 @@ def line(card: Card, words: Sequence[str]) -> list[str]:
     if "ckpt" in given and card.trained_on:  # the same weights, which a path does not tell
         kept["trained_on"] = training_data.in_word(card.trained_on)
     if mini:
-        starts = ("data.", "encoder.") if "ckpt" in given else ("data.",)
+        # The demo has none of what these are about.
+        starts = ("data.", "encoder.", "adapter.rerank") if "ckpt" in given else ("data.",)
         kept = {key: value for key, value in kept.items() if key in ("task", "adapter") or key.startswith(starts)}
         kept["ckpt"] = "demo"
         if kept.get("adapter") == "own_head" and "ckpt" not in given:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from evalkit.errors import UserError, suggest, suggest_key
 from evalkit.results.rows import Row
 from evalkit.results.scores import is_rank, measure, resolve, task_files
-from evalkit.results.table import columns, language_model_of
+from evalkit.results.table import columns, language_model_of, reranked
 from evalkit.runtime import atomic
 from evalkit.weights.presets import cards
 
@@ -161,7 +161,8 @@ def task_names(runs: Sequence[Run]) -> list[str]:
     """The name of each run's task, with what differs where an encoder has runs of one task under several protocols.
 
     `kinetics400-videoglue` and `kinetics400-videoprism` by the protocols' names, `ssv2-probe` and `ssv2-knn` by the
-    adapters, `msrvtt` and `msrvtt-transductive`; where these are alike, by the first letters of the protocols' hashes.
+    adapters, `msrvtt`, `msrvtt-transductive` and `msrvtt-reranked`; where these are alike, by the first letters of the
+    protocols' hashes.
     """
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -178,11 +179,12 @@ def task_names(runs: Sequence[Run]) -> list[str]:
     return [names[id(run)] for run in runs]
 
 
-def _traits(run: Run) -> tuple[str, str, str]:
-    """What a protocol is called by: its name, the adapter, and whether scores depend on the other examples."""
+def _traits(run: Run) -> tuple[str, ...]:
+    """What a protocol is called by: its name, the adapter, and whether it re-ranks, or depends on other examples."""
     protocol = run.result["task"]["protocol"]
     transductive = "transductive" if protocol.get("transductive") else ""
-    return str(protocol.get("name") or ""), run.result["adapter"]["name"], transductive
+    again = "reranked" if reranked(protocol) else ""
+    return str(protocol.get("name") or ""), run.result["adapter"]["name"], again, transductive
 
 
 def defined(run: Run) -> list[Mapping[str, Any]]:

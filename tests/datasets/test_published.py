@@ -82,5 +82,10 @@ def test_what_depends_on_the_rest_of_the_test_has_no_number_beside_it() -> None:
     assert nearest_published(suite, "zero-shot", record) == ("", "")
 
 
+def test_what_was_re_ranked_stands_beside_what_was_re_ranked_alone() -> None:
+    assert rows("msrvtt", "t2v_R@1", "zero-shot, re-ranked") == {"InternVideo2-s2-1B": 51.9, "UMT-L 25M": 40.7}
+    assert not {"InternVideo2-s2-1B", "UMT-L 25M"} & rows("msrvtt", "t2v_R@1", "zero-shot").keys()
+
+
 def test_an_unknown_task_has_none() -> None:
     assert rows("folder", "top1", "frozen") == {}

@@ -85,7 +85,8 @@ def bert(layers: int, fused: int, width: int = 128, words: int = 12) -> Weights:
         layer = f"{start}encoder.layer.{number}"
         for attention in ["attention"] if number < layers else ["attention", "crossattention"]:
             for part in ("self.query", "self.key", "self.value", "output.dense"):
-                weights |= linear(f"{layer}.{attention}.{part}", width, width)
+                of_video = attention == "crossattention" and part in ("self.key", "self.value")
+                weights |= linear(f"{layer}.{attention}.{part}", DIM if of_video else width, width)
             weights |= norm(f"{layer}.{attention}.output.LayerNorm", width)
         weights |= linear(f"{layer}.intermediate.dense", width, 32) | linear(f"{layer}.output.dense", 32, width)
         weights |= norm(f"{layer}.output.LayerNorm", width)
@@ -194,6 +195,40 @@ def pooled(x: Tensor, weights: Weights) -> Tensor:
         for letter, given in (("q", x.mean(1, keepdim=True)), ("k", x), ("v", x))
     }
     return through(attended(parts["q"], parts["k"], parts["v"], 16), weights, f"{name}.cross_attn.proj")[:, 0]
+
+
+def bert_layer(x: Tensor, weights: Weights, name: str, video: Tensor | None = None) -> Tensor:
+    """A layer of BERT with two heads over one text's states (N, width), which look at a video (L, DIM) where it has."""
+    for attention in ["attention"] if video is None else ["attention", "crossattention"]:
+        start, seen = f"{name}.{attention}", x if attention == "attention" else video
+        assert seen is not None
+        parts = [
+            through(given, weights, f"{start}.self.{part}")
+            for part, given in (("query", x), ("key", seen), ("value", seen))
+        ]
+        added = through(attended(parts[0], parts[1], parts[2], 2), weights, f"{start}.output.dense")
+        x = normed(x + added, weights, f"{start}.output.LayerNorm", 1e-12)
+    inner = gelu(through(x, weights, f"{name}.intermediate.dense"), False)
+    return normed(x + through(inner, weights, f"{name}.output.dense"), weights, f"{name}.output.LayerNorm", 1e-12)
+
+
+def bert_states(ids: list[int], weights: Weights, layers: int) -> Tensor:
+    """The states (N, width) of a text's tokens after the layers that see text alone."""
+    start = "text_encoder.bert"
+    x = weights[f"{start}.embeddings.word_embeddings.weight"][ids]
+    x = x + weights[f"{start}.embeddings.position_embeddings.weight"][: len(ids)]
+    x = x + weights[f"{start}.embeddings.token_type_embeddings.weight"][0]
+    x = normed(x, weights, f"{start}.embeddings.LayerNorm", 1e-12)
+    for number in range(layers):
+        x = bert_layer(x, weights, f"{start}.encoder.layer.{number}")
+    return x
+
+
+def match(video: Tensor, states: Tensor, weights: Weights, layers: int, fused: int) -> float:
+    """The logit that a text of these states describes a video (L, DIM)."""
+    for number in range(layers, layers + fused):
+        states = bert_layer(states, weights, f"text_encoder.bert.encoder.layer.{number}", video)
+    return float(through(states[0], weights, "itm_head")[1])
 
 
 def mobileclip(width: int = 64, words: int = 60, tokens: int = 12) -> Weights:

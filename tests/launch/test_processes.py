@@ -15,6 +15,7 @@ from evalkit.results import run_folder, validate
 from evalkit.runtime import ranks
 from evalkit.runtime.ranks import Ranks
 from tests import forked
+from tests.encoders.test_opengvlab_fusion import NUMBERS, captioned_films, second_stage_of
 from tests.forked import launch_forked
 from tests.pipeline.tiny_world import probe_words, run, scored, world
 
@@ -119,6 +120,16 @@ def test_a_head_that_two_processes_train_is_that_of_one(
     for alone, shared in zip(*rows, strict=True):
         assert alone.prediction == shared.prediction
         assert shared.detail["probabilities"] == pytest.approx(alone.detail["probabilities"], abs=2e-6)
+
+
+def test_two_processes_re_rank_as_one(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each encodes its share of the videos, whose sequences the first matches with all texts."""
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launch_forked)
+    _, _, words = second_stage_of("umt", {*NUMBERS}, tmp_path)
+    words += ["task=retrieval", f"data.root={captioned_films(films, tmp_path / 'films.csv')}", "threads=1"]
+    folders = [run(tmp_path / f"out{devices}", *words, f"devices={devices}") for devices in (1, 2)]
+    alone, shared = ((folder / "predictions.jsonl").read_bytes() for folder in folders)
+    assert alone == shared
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])

@@ -176,3 +176,10 @@ def test_a_format_that_is_one_file_may_be_named_by_it(tmp_path: Path, capsys: py
 def test_a_head_that_was_trained_before_is_no_zero_shot(adapter: str, settings: dict[str, str], expected: str) -> None:
     record = {"adapter": {"name": adapter, "settings": settings}, "task": {"protocol": {}}, "selection": None}
     assert adaptation(record) == expected
+
+
+def test_what_was_re_ranked_is_an_adaptation_of_its_own() -> None:
+    record = {"adapter": {"name": "retrieval", "settings": {}}, "task": {"protocol": {}}, "selection": None}
+    assert adaptation(record) == "zero-shot"
+    record["task"] = {"protocol": {"settings": {"rerank": 128}}}
+    assert adaptation(record) == "zero-shot, re-ranked"

@@ -114,3 +114,10 @@ def test_scores_that_depend_on_the_rest_of_the_test_are_marked() -> None:
     assert "scored by  transductive: what one query finds depends on all others of the test" in table(result)
     result["adapter"]["settings"]["dual_softmax"] = 0.01
     assert "scored by  dual softmax, temperature 0.01: what one query finds" in table(result)
+
+
+def test_a_score_that_was_re_ranked_says_by_what() -> None:
+    result = result_of(rows_of(1, 1))
+    assert "scored by" not in table(result)
+    result["task"]["protocol"]["settings"] = {"rerank": 128}
+    assert "scored by  the first 128 by the cosine, ordered by layers that see video and text" in table(result)

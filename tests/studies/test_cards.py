@@ -34,6 +34,9 @@ VIDEOS = {
     "charades": (7_811, 1_863),
     "epic_kitchens_anticipation": (67_217, 9_668),  # of which the few are left out that have an action of their own
     "msrvtt": (0, 1_000),
+    "didemo": (0, 1_004),
+    "msvd": (0, 670),
+    "lsmdc": (0, 1_000),
     "vatex": (0, 6_000),
     "activitynet": (0, 4_917),
     "charades_sta": (0, 3_720),
@@ -102,7 +105,7 @@ def gflops(encoder: str, frames: int, size: int) -> float:
         return count() / 1e9
     part = next((name for name in ("vision_config", "image_config") if name in spec.settings), "")
     inner = spec.settings.get(part)
-    spec = replace(spec, settings={key: value for key, value in spec.settings.items() if key != "text"})
+    spec = replace(spec, settings={key: value for key, value in spec.settings.items() if key not in ("text", "fusion")})
     known = inner or spec.settings
     depth = next(name for name in ("spatial_depth", "num_hidden_layers", "depth") if name in known)
     shallow = [{part: {**inner, depth: n}} if inner else {depth: n} for n in (1, 2)]

@@ -163,6 +163,9 @@ def test_a_miniature_with_a_checkpoint_keeps_how_it_is_read() -> None:
     assert "encoder.ahead=4" in verify.line(card, ["mini=true", "ckpt=tiny.pt", "adapter.probe=p.pt"])
     assert "encoder.ahead=4" not in verify.line(card, ["mini=true"])
     assert "encoder.ahead=4" in verify.line(card, ["ckpt=vitl.pt", "adapter.probe=p.pt"])
+    card = cards.read("umt_large_25m_msrvtt")
+    assert "adapter.rerank=128" in verify.line(card, ["mini=true", "ckpt=tiny.pth"])
+    assert "adapter.rerank=128" not in verify.line(card, ["mini=true"])
 
 
 def test_each_of_several_files_that_one_key_takes_is_looked_for(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from evalkit.api import Clip, EncoderOutput, as_texts
 from evalkit.encoders._tubelets import cover, last_states
 from evalkit.encoders.opengvlab import text as towers
+from evalkit.encoders.opengvlab.fusion import Fusion
 from evalkit.errors import UserError
 
 Kind = Literal["videomae_v2", "umt", "internvideo2"]
@@ -130,6 +132,9 @@ class VideoTransformer(nn.Module):
     tokens, after a norm, so that `frames` (B, T', E) are there, and pooled is the mean of their directions, whose
     products with a text are the authors' mean of the frames' cosines.
 
+    With `fusion`, the layers of a second stage that look at video and text, `sequence` is there: UMT's tokens, and all
+    of InternVideo2's states, the class token first, as one step; neither after another norm than the tokens.
+
     T may be any number, and H and W any multiples of the patch: positions are interpolated, linearly in time and by
     bicubics in space, as in UMT's and InternVideo2's code. A video whose T is no multiple of the tubelet's depth holds
     its last frame.
@@ -151,6 +156,7 @@ class VideoTransformer(nn.Module):
         norm: bool,
         pooled: int,
         text: Any,
+        fusion: Fusion | None,
     ) -> None:
         super().__init__()
         self.clip, self.kind, self.dim, self.tubelet, self.grid = clip, kind, dim, tubelet, grid
@@ -177,6 +183,7 @@ class VideoTransformer(nn.Module):
             self.vision_proj = nn.Sequential(nn.LayerNorm(self.pooled_dim), nn.Linear(self.pooled_dim, text.dim))
         if text is not None:
             self.pooled_dim = text.dim
+        self.fusion = fusion
 
     def recompute(self) -> None:
         """Make again what no file holds, after the module was made without values."""
@@ -199,17 +206,37 @@ class VideoTransformer(nn.Module):
             states[-1] = self.norm(states[-1])
         tokens = tuple(state[:, first.shape[1] :].reshape(len(state), grid[0], -1, self.dim) for state in states)
         pooled, frames = self._pooled(states[-1], tokens[-1])
-        return EncoderOutput(tokens[-1], pooled, tokens if layers > 1 else (), frames)
+        sequence = None
+        if self.fusion is not None:
+            sequence = states[-1][:, None] if self.kind == "internvideo2" else tokens[-1]
+        return EncoderOutput(tokens[-1], pooled, tokens if layers > 1 else (), frames, sequence)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Embeddings (B, E) of texts, comparable with pooled by their cosine.
+        """Embeddings (B, E) of texts, cleaned as the authors do, comparable with pooled by their cosine.
 
         Raises:
             UserError: there is no text tower, or no tokenizer for it.
         """
         if self.text is None:
             raise UserError("this encoder has no text tower, so it cannot embed text")
-        return self.text(as_texts(texts))  # type: ignore[no-any-return]
+        return self.text([towers.cleaned(text) for text in as_texts(texts)])  # type: ignore[no-any-return]
+
+    def text_states(self, texts: list[str]) -> list[Tensor]:
+        """States (N, W) of the tokens of each text, which `match` reads.
+
+        Raises:
+            UserError: as `encode_text`.
+        """
+        return self.text.states([towers.cleaned(text) for text in as_texts(texts)])  # type: ignore[no-any-return]
+
+    def match(self, sequence: Tensor, states: Sequence[Tensor]) -> Tensor:
+        """Logits (B,) that texts, given by their states, describe one video, given by its sequence (T', L, W)."""
+        assert self.fusion is not None
+        return self.fusion(sequence.flatten(0, 1), states)  # type: ignore[no-any-return]
+
+    def pool(self, sequence: Tensor) -> Tensor:
+        """The vectors (B, E) that `forward` gives as pooled, by the sequences (B, T', L, W)."""
+        return self._pooled(sequence.flatten(1, 2), sequence)[0]
 
     def _pooled(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """What is pooled, and frames, from the last block's output and its tokens."""
@@ -238,6 +265,7 @@ def encoder(
     norm: bool = False,
     pooled: int = 768,
     text: dict[str, Any] | None = None,
+    fusion: int = 0,
 ) -> VideoTransformer:
     """VideoMAE v2, UMT or InternVideo2 with random weights.
 
@@ -255,6 +283,7 @@ def encoder(
         norm: there is a norm after the last block.
         pooled: width of InternVideo2's attention pooling.
         text: of the text tower: `kind` bert, mobileclip or llama, and its sizes.
+        fusion: layers of BERT that look at the video, beyond those of the text tower; 0: none.
 
     Raises:
         ValueError: there is no such kind, or sizes do not fit.
@@ -264,8 +293,13 @@ def encoder(
     if dim % heads or (model_type == "internvideo2" and dim % POOL_HEADS):
         raise ValueError(f"dim={dim} is no multiple of heads={heads}, or of the {POOL_HEADS} of the attention pooling")
     tower = None if text is None else towers.make(dict(text), tokenizer)
+    if fusion and not isinstance(tower, towers.BERT):
+        raise ValueError(f"fusion={fusion} without text.kind=bert, whose layers they are")
+    matching = Fusion(fusion, text["width"], text["hidden"], dim) if fusion and text else None
     learned = learned or model_type == "internvideo2"
-    return VideoTransformer(clip, model_type, dim, depth, heads, hidden, tubelet, grid, learned, norm, pooled, tower)
+    return VideoTransformer(
+        clip, model_type, dim, depth, heads, hidden, tubelet, grid, learned, norm, pooled, tower, matching
+    )
 
 
 def attended(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:

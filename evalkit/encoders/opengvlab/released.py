@@ -2,8 +2,8 @@
 
 A file may hold an encoder alone (VideoMAE v2 and UMT as `encoder.` of a masked autoencoder, or with a classifier;
 InternVideo2's first stage and its distilled sizes), or `vision_encoder.` and `text_encoder.` (UMT's and InternVideo2's
-second stage). Decoders, teachers and the layers that match texts with videos are left out. InternVideo2 CLIP is
-published as what its training changed; `encoder.parts=` names the files with the rest.
+second stage, with BERT's layers that look at a video and their head). Decoders and teachers are left out. InternVideo2
+CLIP is published as what its training changed; `encoder.parts=` names the files with the rest.
 """
 
 from __future__ import annotations
@@ -31,22 +31,26 @@ SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 HEADS = {(384, 12): 6, (768, 12): 12, (1024, 24): 16, (1280, 32): 16, (1408, 40): 16, (3200, 48): 25}  # by width, depth
 # Layers of the text towers by kind and width; of BERT those that see the text alone.
 TEXT_DEPTHS = {("bert", 768): 9, ("bert", 1024): 19, ("mobileclip", 512): 12, ("llama", 4096): 32}
+FUSION_DEPTHS = {768: 3, 1024: 5}  # layers of BERT that look at a video, by their width
 SIZES = (224, 336, 384, 448)  # pixels that published positions were made for
 TUBES = 8  # in time, of the sines and cosines of VideoMAE v2 (16 frames in twos) and UMT (8 frames)
 TUBES_2 = 4  # of UMT's second stage
-TEXT_TOKENS = {"umt": 32, "internvideo2": 40}  # that the authors cut texts at
+TEXT_TOKENS = {"umt": 32, "internvideo2": 40}  # that the authors cut texts at in training
+FEWEST_TOKENS = 3  # a text's start, a word and the end
 LLAMA_TOKENS = 80
 LORA = 32 / 16  # alpha over rank, of InternVL-C's text tower
 
 _VISION, _TEXT = "vision_encoder.", "text_encoder."
-# What is not run: decoders and their positions, those of still images, teachers, the head of matching and the words'.
+# What is not run: decoders and their positions, those of still images, teachers and the words' head.
 _LEFT_OUT = re.compile(
-    r"(vision_encoder\.)?((\w*clip_|mae_)?decoder|encoder_to_decoder|clip_teacher|itm_head)\.|text_encoder\.cls\."
+    r"(vision_encoder\.)?((\w*clip_|mae_)?decoder|encoder_to_decoder|clip_teacher)\.|text_encoder\.cls\."
     r"|(vision_encoder\.)?(mask_token|(clip_|mae_)?(img_)?pos_embed|temp)$"
     r"|text_encoder\.bert\.embeddings\.position_ids$|.*\.rotary_emb\.inv_freq$|logit_scale$"
 )
 _KEPT_POSITIONS = f"{_VISION}pos_embed"
-_BESIDE_TEXT = r"(vision_proj|text_proj|vision_align|vision_encoder\.pool_norm)\."  # of no use without a text tower
+_BESIDE_TEXT = (
+    r"(vision_proj|text_proj|vision_align|vision_encoder\.pool_norm|fusion)\."  # of no use without a text tower
+)
 
 
 def recognizes(weights: Mapping[str, Tensor]) -> bool:
@@ -69,7 +73,8 @@ def pretrained(path: Path, loading: Loading, weights: object = None) -> VideoTra
 
     Args:
         path: the file.
-        loading: `parts` are the files that hold what it lacks, `heads` is for widths that are not published.
+        loading: `parts` are the files that hold what it lacks, `heads` is for widths that are not published, and
+            `text_tokens` for texts that are longer than those of training.
         weights: not used: these files come alone.
 
     Raises:
@@ -110,7 +115,10 @@ def _read(path: Path, loading: Loading, prefix: str = "", lora: bool = False) ->
 
 
 def _canonical(weights: Mapping[str, Tensor]) -> Weights:
-    """Weights named as in the files of a second stage, `vision_encoder.`, `text_encoder.` and projections."""
+    """Weights named as in the files of a second stage, `vision_encoder.`, `text_encoder.` and projections.
+
+    BERT's layers from the first on that looks at a video, and their head, are `fusion.`, apart from the text tower.
+    """
     if any(name.startswith((_VISION, _TEXT)) for name in weights):
         named = {name.replace(f"{_VISION}encoder.", _VISION): value for name, value in weights.items()}
         named = {
@@ -130,13 +138,15 @@ def _canonical(weights: Mapping[str, Tensor]) -> Weights:
     layer = rf"{_TEXT}bert\.encoder\.layer\.(\d+)\."
     of_videos = [int(match[1]) for name in named if (match := re.match(rf"{layer}crossattention\.", name))]
     deepest = min(of_videos, default=math.inf)
+
+    def placed(name: str) -> str:
+        match = re.match(layer, name)
+        if match and int(match[1]) >= deepest:
+            return f"fusion.layer.{int(match[1]) - int(deepest)}.{name[match.end() :]}"
+        return re.sub(r"^itm_head\.", "fusion.itm_head.", name)
+
     return Weights(
-        {
-            name: value
-            for name, value in named.items()
-            if (name == _KEPT_POSITIONS or not _LEFT_OUT.match(name))
-            and not ((match := re.match(layer, name)) and int(match[1]) >= deepest)
-        }
+        {placed(name): value for name, value in named.items() if name == _KEPT_POSITIONS or not _LEFT_OUT.match(name)}
     )
 
 
@@ -206,6 +216,9 @@ def _settings(held: Mapping[str, Tensor], path: Path, loading: Loading) -> tuple
             f"{path}: its text tower is {text['depth']} layers deep, and those of its width that are published are "
             f"{published}: get the file again; where it is meant so, encoder.heads={heads} says that it is your own"
         )
+    if loading.text_tokens:
+        text = _cut(text, loading.text_tokens, path)
+    fused = _fusion_depth(held, text, path, loading)
     times = TUBES if text is None else TUBES_2
     grid = (times, side, side) if stored is None else _grid(stored.shape[1] - internvideo2, tubelet[1], path)
     settings: dict[str, Any] = {
@@ -226,7 +239,27 @@ def _settings(held: Mapping[str, Tensor], path: Path, loading: Loading) -> tuple
         clip = replace(clip, resize="squash", interpolation="bicubic")
     if text is not None and text["kind"] != "bert":
         clip = replace(clip, frames=8)  # its second stage had 4, and it 8
-    return settings | {"text": text}, clip
+    return settings | {"text": text, "fusion": fused}, clip
+
+
+def _fusion_depth(held: Mapping[str, Tensor], text: Mapping[str, Any] | None, path: Path, loading: Loading) -> int:
+    """How many layers look at a video; 0 where there are none.
+
+    Raises:
+        UserError: the file has layers without their head or a head without layers, or fewer than are published.
+    """
+    depth, head = _layers(held, "fusion.layer."), any(name.startswith("fusion.itm_head.") for name in held)
+    published = FUSION_DEPTHS.get(text["width"]) if text else None
+    if bool(depth) != head:
+        there, lacks = f"{depth} layers with crossattention", "itm_head"
+        there, lacks = (there, lacks) if depth else (lacks, "layers with crossattention")
+        raise UserError(f"{path} has {there} and no {lacks}, which go together: get the file again")
+    if depth and published and depth != published and not loading.heads:
+        raise UserError(
+            f"{path} has {depth} layers with crossattention, and those of their width that are published are "
+            f"{published}: get the file again; where it is meant so, encoder.heads= says that it is your own"
+        )
+    return depth
 
 
 def _text_settings(held: Mapping[str, Tensor], kind: str) -> dict[str, Any] | None:
@@ -264,6 +297,19 @@ def _text_settings(held: Mapping[str, Tensor], kind: str) -> dict[str, Any] | No
             "tokens": LLAMA_TOKENS,
         }
     return None
+
+
+def _cut(text: dict[str, Any] | None, tokens: int, path: Path) -> dict[str, Any]:
+    """Settings of a text tower that cuts texts at so many tokens.
+
+    Raises:
+        UserError: there is no BERT, or it has positions for fewer.
+    """
+    if text is None or text["kind"] != "bert":
+        raise UserError(f"encoder.text_tokens={tokens} has no effect on {path}, which has no BERT: leave it out")
+    if not FEWEST_TOKENS <= tokens <= text["positions"]:
+        raise UserError(f"encoder.text_tokens={tokens}: wanted {FEWEST_TOKENS} to {text['positions']} with {path}")
+    return text | {"tokens": tokens}
 
 
 def _grid(places: int, patch: int, path: Path) -> tuple[int, int, int]:

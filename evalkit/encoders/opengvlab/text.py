@@ -7,6 +7,7 @@ and the sentencepiece model of InternVL-C are files that `encoder.tokenizer=` na
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from evalkit.encoders.hf_image_text import read_tokenizer
 from evalkit.errors import UserError, one_line
 
+_CLEANED = str.maketrans({**dict.fromkeys(",.'!?\"()*#:;~", ""), "-": " ", "/": " "})
 HEAD = 64  # width of a head of BERT and of MobileCLIP
 LLAMA_HEAD = 128
 PROMPT = "summarize:"  # before every text of LLaMA's, in the authors' code
@@ -25,7 +27,7 @@ PROMPT = "summarize:"  # before every text of LLaMA's, in the authors' code
 class BERT(nn.Module):
     """Texts -> (B, E): the first token's state after BERT's layers that see no video, projected.
 
-    The authors' BERT has further layers, which look at a video; text alone does not go through them.
+    The authors' BERT has further layers, which look at a video (`fusion.py`); text alone does not go through them.
 
     Args:
         dim: E.
@@ -68,7 +70,8 @@ class BERT(nn.Module):
     def recompute(self) -> None:
         """Nothing: numbers of tokens and segments are given with every text."""
 
-    def forward(self, texts: list[str]) -> Tensor:
+    def states(self, texts: list[str]) -> list[Tensor]:
+        """States (N, width) of the tokens of each text, after the last layer."""
         if self._read is None:
             self._read = _word_pieces(self.tokenizer, self.tokens, self.vocabulary)
         rows = self._read.encode_batch(texts)
@@ -80,7 +83,11 @@ class BERT(nn.Module):
         states = self.bert(
             input_ids=ids, attention_mask=mask, token_type_ids=torch.zeros_like(ids), position_ids=places
         ).last_hidden_state
-        return self.text_proj(states[:, 0])  # type: ignore[no-any-return]
+        return [row[:length] for row, length in zip(states, mask.sum(1).tolist(), strict=True)]
+
+    def forward(self, texts: list[str]) -> Tensor:
+        first = torch.stack([states[0] for states in self.states(texts)])
+        return self.text_proj(first)  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):
@@ -211,6 +218,12 @@ class LLaMA(nn.Module):
 
 
 TOWERS: dict[str, Any] = {"bert": BERT, "mobileclip": MobileCLIP, "llama": LLaMA}
+
+
+def cleaned(text: str) -> str:
+    """A text as all towers were trained and are evaluated with it: in lower case, without most of its punctuation."""
+    text = text.lower().translate(_CLEANED).replace("<person>", "person")
+    return re.sub(r"\s{2,}", " ", text).strip()
 
 
 def make(settings: dict[str, Any], tokenizer: Path | None) -> nn.Module:

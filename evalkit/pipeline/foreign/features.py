@@ -197,13 +197,18 @@ def _text_adapter(config: Config, task: Task, reader: FeatureReader) -> Adapter:
     """The adapter whose texts are embedded.
 
     Raises:
-        UserError: the encoder has no text tower, or the adapter is trained and so asks for what is not known before.
+        UserError: the encoder has no text tower, or the adapter re-ranks, or it is trained and so asks for what is not
+            known before.
     """
     name = config.options.adapter
     if not has_text(reader.encoder.module):
         raise UserError(f"adapter={name}: this encoder embeds no text; leave adapter out")
     (point,) = grid_points(config, task, name, None)
     adapter = adapter_builder(name, reader.encoder.module, task)([point]).to(reader.encoder.device).eval()
+    if adapter.feature_spec.what == "sequence":
+        raise UserError(
+            f"adapter={name} re-ranks by layers of the encoder, which no file of features has: leave adapter.rerank out"
+        )
     if adapter.epochs or adapter.feature_spec.what != "pooled":
         raise UserError(f"adapter={name} is trained here, so that its texts are not known beforehand; leave it out")
     return adapter
