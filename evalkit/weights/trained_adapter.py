@@ -55,6 +55,13 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
     return {FORMER_SETTINGS.get(str(name), str(name)): value for name, value in settings.items()}
 
 
+def adapter_tasks(folder: Path) -> list[str]:
+    """The tasks whose examples an adapter was trained on, `@mini` of miniatures; none where its record names none."""
+    record = checkpoint.read_json(folder / "adapter.json")
+    tasks = record.get("tasks", [record.get("task")])
+    return [task for task in tasks if isinstance(task, str) and task] if isinstance(tasks, list) else []
+
+
 def restore_adapter(
     adapter: Adapter, folder: Path, frozen: Mapping[str, str] | None = None, advice: str = "train it again"
 ) -> None:

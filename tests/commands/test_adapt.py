@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from evalkit.leaderboard.columns import adaptation
 
 from evalkit import encoders, plugins
 from evalkit.cli import main
@@ -98,6 +99,7 @@ def test_ckpt_and_adapter_from_take_the_folder_and_give_one_score(
     assert by_ckpt["adapter"]["settings"]["latents"] == 4  # as it was trained, without being told again
     assert by_ckpt["adapter"]["settings"]["from"] == str(resampled / "adapters" / "multiple_choice")
     assert by_ckpt["selection"] is None and by_ckpt["cost"]["fit_s"] == 0
+    assert by_ckpt["adapter"]["trained_on"] == ["my_task"] and adaptation(by_ckpt) == adaptation(by_from) == "frozen"
 
 
 def test_the_folder_works_from_anywhere_though_the_encoder_was_named_relatively(
