@@ -148,6 +148,8 @@ def library_backbone(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise UserError(f"ckpt={name}: needs {error.name}, which is missing: {install(name)}") from error
+        raise UserError(f"the encoder needs {error.name}, which is missing: {install(name)}") from error
     except Exception as error:  # of the package itself, or of a torchvision that was built for another torch
-        raise UserError(f"ckpt={name}: the package cannot be imported: {one_line(error, 200)}") from error
+        raise UserError(
+            f"the encoder needs {name}, and the package cannot be imported: {one_line(error, 200)}"
+        ) from error
