@@ -64,7 +64,8 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
     known = known_keys(command, task, adapter, ckpt, model)
     for name, value in given.items():
         if name not in known:
-            raise value.wrong(_of_other_adapters(name, known, task, adapter) or _unknown(name, known))
+            about = _of_other_adapters(name, known, task, adapter) or _of_other_encoders(name, known, ckpt, model)
+            raise value.wrong(about or _unknown(name, known))
     needing = [(f"encoder {ckpt!r}", "encoder")]
     if task:
         adapter = adapter or ("" if command == "features" else default_adapter(task))
@@ -197,6 +198,15 @@ def _of_other_adapters(name: str, known: Collection[str], task: str, adapter: st
         f"unknown key {name!r}: adapter {plugins.display_name(adapter)!r} has no such setting. Known: {settings}. "
         f"Adapters that have it: {', '.join(having)}"
     )
+
+
+def _of_other_encoders(name: str, known: Mapping[str, Key], ckpt: str, model: str) -> str:
+    """The message on a key `encoder.*` that this encoder lacks; empty for another key, and where one of its own is near."""
+    own = {key.parameter: name for name, key in known.items() if key.section == "encoder"}
+    if not name.startswith("encoder.") or not own or errors.nearest(name.removeprefix("encoder."), own):
+        return ""
+    shape = "" if model or not os.path.isfile(ckpt) else "; encoder.model= of a preset or function adds its settings"
+    return f"unknown key {name!r}: encoder {model or ckpt} takes {', '.join(own.values())}{shape}"
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
