@@ -46,6 +46,7 @@ class FrameEncoder(nn.Module):
                 "encoder's own size"
             )
         self.clip, self.image, self.dim, self.pooled_dim, self.text = clip, image, dim, pooled_dim, text
+        self.interpolates = ("size",) if getattr(image, "interpolates", False) else ()
 
     def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
         image = self.image
@@ -95,6 +96,7 @@ class ImageTower(nn.Module):
         self.patch: int = model.config.patch_size
         self.size: int = getattr(model.config, "image_size", 0)  # NaFlex has none of its own
         self.depth: int = model.config.num_hidden_layers
+        self.interpolates: bool = model.config.model_type != "dinov3_vit"  # whose positions are rotations
 
     def inputs(self, images: Tensor) -> dict[str, Any]:
         """Arguments of the model's call for images (N, 3, H, W)."""
