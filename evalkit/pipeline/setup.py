@@ -227,6 +227,8 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
     if fitted_from:
         if options.adapter_from and adapter.saves_encoder:
             raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
+        if task.classes:
+            trained_adapter.check_classes(fitted_from, digest_of(task.classes), len(task.classes), display)
         frozen = frozen_parts(adapter, task, runner.sha256)
         trained_adapter.restore_adapter(
             adapter, fitted_from, frozen, "train it again, or adapter.from=none fits a new one"

@@ -137,15 +137,20 @@ def test_a_pointer_whose_encoder_has_changed_is_refused(resampled: Path, tiny: P
 def test_a_probe_is_not_taken_for_other_classes(
     films: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, labels in (("ways", ("left", "right")), ("beasts", ("yak", "zebra"))):
+    for name, labels in (("ways", ("left", "right")), ("beasts", ("yak", "zebra")), ("more", ("gnu", "yak", "zebra"))):
         rows = [
-            f"{film},{labels[i % 2]},{'train' if i > 3 else 'test'}" for i, film in enumerate(sorted(films.iterdir()))
+            f"{film},{labels[i % len(labels)]},{'train' if i > 3 else 'test'}"
+            for i, film in enumerate(sorted(films.iterdir()))
         ]
         (tmp_path / f"{name}.csv").write_text("\n".join(["path,label,split", *rows]))
     words = ["task=folder", f"data.root={tmp_path / 'ways.csv'}", "workers=1"]
     out = evalkit("adapt", *words, f"ckpt={tiny}", f"out={tmp_path / 'probed'}", "adapter.epochs=1")
     told = mistake(capsys, "run", words[0], f"data.root={tmp_path / 'beasts.csv'}", f"ckpt={out}", f"out={tmp_path}")
-    assert told.startswith(f"{out / 'adapters' / 'probe'} was trained with classes ")
+    assert told.startswith(
+        f"{out / 'adapters' / 'probe'} was trained for 2 classes (task folder), and task folder has 2 others: "
+    )
+    told = mistake(capsys, "run", words[0], f"data.root={tmp_path / 'more.csv'}", f"ckpt={out}", f"out={tmp_path}")
+    assert "for 2 classes (task folder), and task folder has 3: train one on it" in told
     # its folder only points to the encoder; one that is tuned starts from there
     settings = ["adapter=contrastive", "adapter.epochs=1", f"out={tmp_path / 'tuned'}"]
     assert (evalkit("adapt", *words, f"ckpt={out}", *settings) / "model.safetensors").is_file()
