@@ -171,6 +171,8 @@ def hint_of_own_code(word: str, key: str = "ckpt") -> str:
 
     The word may be the file, with or without .py, its module, or the module and function with a dot between them.
     """
+    if word.endswith("()") and names_function(word[:-2]):
+        return f" A function is named without brackets: {key}={word[:-2]}"
     module, _, function = word.rpartition(".")
     places = {word: "", f"{word}.py": "", f"{word.replace('.', '/')}.py": ""}
     places |= {f"{module.replace('.', '/')}.py": function} if module and function != "py" else {}

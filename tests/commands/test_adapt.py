@@ -1,13 +1,13 @@
 """`evalkit adapt` writes a folder that `ckpt=` and `adapter.from=` take, and nothing else changes."""
 
 import hashlib
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from evalkit.leaderboard.columns import adaptation
 
 from evalkit import encoders, plugins
 from evalkit.cli import main
@@ -15,6 +15,8 @@ from evalkit.errors import UserError
 from evalkit.results import run_folder
 from evalkit.weights import checkpoint
 from tests.given import evalkit, mistake
+
+adaptation = importlib.import_module("evalkit.leaderboard.columns").adaptation
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
