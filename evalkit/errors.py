@@ -38,7 +38,8 @@ class CanaryError(UserError):
     """The canary's checks of an encoder that failed; the argument names them."""
 
     def __str__(self) -> str:
-        return f"the canary stops this run: {self.args[0]} (canary=false continues anyway)"
+        fails = "the encoder fails on (" in self.args[0]  # on clips of this shape, with or without a canary
+        return f"the canary stops this run: {self.args[0]}" + ("" if fails else " (canary=false continues anyway)")
 
 
 def names_file(text: str) -> bool:

@@ -166,12 +166,35 @@ def own_encoder(ckpt: str, key: str = "ckpt") -> Callable[..., Any] | None:
     return function  # type: ignore[no-any-return]
 
 
-def hint_of_own_code(word: str) -> str:
-    """A sentence that says how to name a function in the file of the user's that a word means; else nothing."""
-    file = Path(word if word.endswith(".py") else f"{word}.py").expanduser()
-    if not file.is_file():
-        return ""
-    return f" {file} is code: name its function, ckpt={_module_of(str(file))}:FUNCTION"
+def hint_of_own_code(word: str, key: str = "ckpt") -> str:
+    """A sentence that says how to name a function in the file of the user's that a word means; else nothing.
+
+    The word may be the file, with or without .py, its module, or the module and function with a dot between them.
+    """
+    if word.endswith("()") and names_function(word[:-2]):
+        return f" A function is named without brackets: {key}={word[:-2]}"
+    module, _, function = word.rpartition(".")
+    places = {word: "", f"{word}.py": "", f"{word.replace('.', '/')}.py": ""}
+    places |= {f"{module.replace('.', '/')}.py": function} if module and function != "py" else {}
+    for place, wanted in places.items():
+        file = Path(place).expanduser()
+        if file.suffix == ".py" and file.is_file():
+            functions = _functions_in(file)
+            meant = nearest(wanted, functions) or (functions[0] if len(functions) == 1 else "FUNCTION")
+            others = f", one of {', '.join(functions)}" if meant == "FUNCTION" and functions else ""
+            return f" {file} is code: name its function, {key}={_module_of(str(file))}:{meant}{others}"
+    return ""
+
+
+def _functions_in(file: Path) -> list[str]:
+    """Names of the public functions at the top of a file, of which nothing is run; none of one that does not parse."""
+    import ast
+
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
 
 
 def _module_of(file: str) -> str:

@@ -20,6 +20,8 @@ from .runs import collect
 
 logger = logging.getLogger("evalkit")
 
+ENDINGS = (".md", ".csv", ".html")
+
 
 def board(overrides: Sequence[str]) -> int:
     """Writes the leaderboard of all runs under a folder.
@@ -44,11 +46,13 @@ def board(overrides: Sequence[str]) -> int:
         key, equals, value = override.partition("=")
         if key not in options or not value:
             known = ", ".join(f"{name}=" for name in (*options, "task", "signers"))
-            raise UserError(f"leaderboard takes {known}, got {override!r}.{suggest_key(override, options, 'results')}")
+            ending = value.lower() if key in ("format", "to", "as") and f".{value.lower()}" in ENDINGS else ""
+            near = f" Did you mean 'out=board.{ending}'?" if ending else suggest_key(override, options, "results")
+            raise UserError(f"leaderboard takes {known}, got {override!r}.{near}")
         options[key] = value
     results = Path(options["results"])
     out = Path(options["out"]) if options["out"] else results / "README.md"
-    if out.suffix not in (".md", ".csv", ".html"):
+    if out.suffix not in ENDINGS:
         raise UserError(f"out={out}: wanted a file that ends in .md, .csv or .html, such as out=board.md")
     videos = Path(options["videos"]) if options["videos"] else None
     if videos and not (out.suffix == ".html" and videos.is_dir()):

@@ -99,7 +99,8 @@ def _adaptation(record: Mapping[str, Any]) -> str:
     if adapter["name"] == "own_head":  # of a checkpoint that was fine-tuned
         return "finetune"
     # A head of classes was fitted on the task's, here or before; one that works by text may be of any other task.
-    fitted_before = settings.get("probe") or (settings.get("from") and adapter["name"] not in BY_TEXT)
+    of_task = adapter["name"] not in BY_TEXT or record["task"]["name"] in adapter.get("trained_on", ())
+    fitted_before = settings.get("probe") or (settings.get("from") and of_task)
     if record["selection"] is None and not fitted_before:
         return "zero-shot"
     if shots := record["task"]["protocol"].get("shots"):  # papers print what all of the training data gives
@@ -108,7 +109,7 @@ def _adaptation(record: Mapping[str, Any]) -> str:
         return f"{100 * share:g} % of train"
     if adapter["name"] == "finetune":
         return {"all": "finetune", "adapters": "adapter"}.get(settings.get("tune", ""), str(settings.get("tune", "")))
-    if adapter["name"] == "captioner":
+    if adapter["name"] in ("captioner", "contrastive"):  # the latter trained the encoder
         return "fine-tuned"
     several = adapter["name"] in ("probe", "localizer") and settings.get("layers", 0) > 1
     of_several_layers = settings.get("head") == "mlap" or several

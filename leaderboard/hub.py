@@ -62,6 +62,8 @@ def push(words: Sequence[str]) -> int:
         near = nearest(options["as"], KINDS)
         hint = f" Did you mean as={near}?" if near else ""
         raise UserError(f"as={options['as']}: expected one of {', '.join(KINDS)}.{hint}")
+    if not options["repo"]:
+        raise UserError("push needs repo=OWNER/NAME, a repository of the hub that is there")
     if not is_hub_name(options["repo"]):
         raise UserError(f"repo={options['repo']}: expected OWNER/NAME, a repository of the hub that is there")
     target = Target("repo", options["repo"], KINDS[options["as"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from evalkit.datasets.files import SPLIT_OF, read_table
 from evalkit.datasets.videos import listed_video
 from evalkit.errors import UserError
 from evalkit.mini import captions
+
+logger = logging.getLogger("evalkit")
 
 ADAPTER = "retrieval"
 SPLITS = ("test", "train", "val")
@@ -53,6 +56,7 @@ def _read(file: Path) -> CaptionSplits:
     videos: dict[str, Path] = {}
     split_of: dict[str, str] = {}
     given: set[bool] = set()
+    repeated: list[str] = []  # rows of which an earlier one has video and caption
     named: dict[str, str] = {}  # a file may be named in several ways, such as a.mp4 and ./a.mp4
     for where, row in read_table(file, ("path", "caption"), optional=("split",)):
         path, caption, word = row["path"].strip(), row["caption"].strip(), row.get("split", "").strip()
@@ -68,8 +72,15 @@ def _read(file: Path) -> CaptionSplits:
         given.add(bool(word))
         if len(given) > 1:
             raise UserError(f"{where}: some rows have a split and some have none; give all or none")
-        texts.setdefault(path, []).append(caption)
+        if caption in texts.setdefault(path, []):
+            repeated.append(f"{where}: {path}")
+        texts[path].append(caption)
         videos[path] = video
+    if repeated:
+        logger.warning(
+            f"{len(repeated):,} rows repeat a caption of the same video, first {repeated[0]}; each is a query of its "
+            "own, as in MSR-VTT: remove them if that is not meant"
+        )
     test, train, val = (
         [
             CaptionedVideo(path, videos[path], captions_of)

@@ -45,7 +45,15 @@ def released_weights(file: Path, index: int | None, classes: int) -> dict[str, T
             f"adapter.probe={file} holds {len(heads)} classifiers: {which} adapter.head_index=0 to {len(heads) - 1}"
         )
     weights = {name.removeprefix("module."): value for name, value in heads[index or 0].items()}
-    return _of_one_query(weights, classes, file) if "action_classifier.weight" in weights else weights
+    if "action_classifier.weight" in weights:
+        return _of_one_query(weights, classes, file)
+    of_file = len(weights["linear.weight"]) if "linear.weight" in weights else classes
+    if of_file != classes:
+        raise UserError(
+            f"adapter.probe={file} tells {of_file:,} classes apart, and this task has {classes:,}: give a classifier "
+            "that was trained on its data set, or leave adapter.probe= out to train one"
+        )
+    return weights
 
 
 def _of_one_query(weights: Mapping[str, Tensor], classes: int, file: Path) -> dict[str, Tensor]:

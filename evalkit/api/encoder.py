@@ -114,7 +114,9 @@ class Encoder(Protocol):
     B texts describe one video. One that takes `layers=k` beside the video gives the tokens of its last k layers in the
     same forward pass. One that has `named_layers`, how many layers it has, takes a tuple of their numbers in place of
     k, too. One that has `tubelet`, the frames, rows and columns of pixels of a token, takes uint8 video and `masked`,
-    (B, T', S) bool, true where a token is left out: tokens are (B, 1, kept, D) then, in the order of their places.
+    (B, T', S) bool, true where a token is left out: tokens are (B, 1, kept, D) then, in the order of their places. One
+    whose positions are interpolated for clips of another shape than its own names in `interpolates` of which: "frames",
+    "size".
 
     Attributes:
         clip: what it sees.

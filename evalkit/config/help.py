@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def _default(value: object) -> str:
 
     if value is REQUIRED:
         return "required"
+    if value == Path():
+        return ""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_default, value))}]"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -36,7 +36,7 @@ SPELLED = {
 _CANARY = {"task", "ckpt", "mini", "seed", "device", "workers", "threads", "precision", "trust", "time_limit"}
 _FEATURES = _CANARY | {"as", "split", "part", "adapter", "out", "encoder.name", "batch", "compile", "cache.also"}
 _FEATURES |= {"canary", "decoder"}
-_CHECK = {"task", "mini", "workers", "time_limit", "decoder"}
+_CHECK = {"task", "mini", "out", "workers", "time_limit", "decoder"}
 
 
 class Key(NamedTuple):

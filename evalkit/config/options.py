@@ -108,6 +108,18 @@ class FeatureOptions(Options):
 
 
 @dataclass(frozen=True)
+class CheckOptions(Options):
+    """The options without a section of `evalkit check`.
+
+    Attributes:
+        out: file for the paths of missing and undecodable videos, one per line, relative to the data's folder; empty:
+            write none
+    """
+
+    out: Path = Path()
+
+
+@dataclass(frozen=True)
 class Trainer:
     """How an adapter is trained.
 
@@ -128,5 +140,5 @@ class Trainer:
     share: Annotated[float, Interval(gt=0, le=1)] = 1.0
 
 
-# Of commands that have more keys than a run.
-OPTIONS: dict[Command, type[Options]] = {"features": FeatureOptions}
+# Of commands that have other keys than a run.
+OPTIONS: dict[Command, type[Options]] = {"features": FeatureOptions, "check": CheckOptions}

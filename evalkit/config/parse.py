@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import os
+import re
 import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -26,6 +27,7 @@ LARGEST = {
     **dict.fromkeys(("batch", "clip.stride", "time_limit", "trainer.max_minutes"), 1_000_000),
     **dict.fromkeys(("clip.frames", "clip.clips", "clip.size", "trainer.views"), 10_000),
 }
+MOST_COUNTED = 20  # numbers of a range such as seed=0-4 that a message writes out
 MOST_BYTES = 10**6  # of a file of `config=`
 
 
@@ -55,6 +57,11 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
     if config := given.pop("config", None):
         given = _read(config.value) | given
 
+    if suite := given.get("suite"):
+        raise suite.wrong(
+            f"suite={suite.value}: evalkit {called or command} takes task=...; `evalkit run "
+            f"suite={suite.value} ...` runs all of a suite"
+        )
     general = known_keys(command)
     _require(called or command, {name: key for name, key in general.items() if key.section == ""}, given, set(general))
     task, adapter, ckpt, model = (
@@ -64,7 +71,8 @@ def resolve(command: Command, words: Sequence[str], called: str = "") -> Config:
     known = known_keys(command, task, adapter, ckpt, model)
     for name, value in given.items():
         if name not in known:
-            raise value.wrong(_of_other_adapters(name, known, task, adapter) or _unknown(name, known))
+            about = _of_other_adapters(name, known, task, adapter) or _of_other_encoders(name, known, ckpt, model)
+            raise value.wrong(about or _unknown(name, known))
     needing = [(f"encoder {ckpt!r}", "encoder")]
     if task:
         adapter = adapter or ("" if command == "features" else default_adapter(task))
@@ -199,6 +207,15 @@ def _of_other_adapters(name: str, known: Collection[str], task: str, adapter: st
     )
 
 
+def _of_other_encoders(name: str, known: Mapping[str, Key], ckpt: str, model: str) -> str:
+    """The message on a key `encoder.*` that this encoder lacks; empty for other keys, and where one it has is near."""
+    own = {key.parameter: name for name, key in known.items() if key.section == "encoder"}
+    if not name.startswith("encoder.") or not own or errors.nearest(name.removeprefix("encoder."), own):
+        return ""
+    shape = "" if model or not os.path.isfile(ckpt) else "; encoder.model= of a preset or function adds its settings"
+    return f"unknown key {name!r}: encoder {model or ckpt} takes {', '.join(own.values())}{shape}"
+
+
 def _unknown(name: str, known: Iterable[str]) -> str:
     word, known = name.lstrip("-"), list(known)
     if errors.letters(word) in RESUMES:
@@ -259,7 +276,22 @@ def _advice(name: str, key: Key, given: _Given) -> str:
         listed = get_origin(key.type) is Literal
         return f" Did you mean {near!r}?" if listed else f". Did you mean {name}={near}?"
     values = [value.strip() for value in str(given.value).strip("[]() ").split(",")]
+    near_each = [meant(value, item) or value for value in values for item in get_args(key.type)[:1]]
+    if get_origin(key.type) is tuple and near_each and near_each != values:
+        return f". Did you mean {name}={','.join(near_each)}?"
     kind = type_name(key.type)
-    if len(values) > 1 and all(values) and not given.file and kind.endswith("number") and "[" not in kind:
+    numbers = re.fullmatch(r"(\d{1,4})(?:-|:|\.\.)(\d{1,4})", str(given.value))
+    if numbers and kind == "a whole number" and 0 < int(numbers[2]) - int(numbers[1]) < MOST_COUNTED:
+        values = [str(number) for number in range(int(numbers[1]), int(numbers[2]) + 1)]
+    is_number = kind.endswith("number") and "[" not in kind
+    if len(values) > 1 and not given.file and is_number and all(_fits(value, key.type) for value in values):
         return f"; evalkit sweep tries several, {name}={','.join(values)}"
     return ""
+
+
+def _fits(text: str, kind: Any) -> bool:
+    try:
+        convert(text, kind)
+    except (ValueError, OverflowError):
+        return False
+    return True

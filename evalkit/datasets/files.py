@@ -180,7 +180,8 @@ def _check_row(
     if len(values) < len(names) or (header and len(values) > len(names)):
         cut = "; the file ends in this row, perhaps cut off" if lines and not lines[-1].endswith(("\n", "\r")) else ""
         blank = "; remove the blanks before quotes" if any(re.match(r"\s+\"", value) for value in values) else ""
-        advice = _separator_advice(values, delimiter) or blank or cut
+        many = f"; put a value that contains {delimiter!r} in quotes" if len(values) > len(names) else ""
+        advice = _separator_advice(values, delimiter) or blank or many or cut
         raise UserError(f"{where}: {len(values)} values; wanted {len(names)} ({','.join(names)[:80]}){advice}")
     if apart := [value for value in values if re.fullmatch(r"\s+\".*\"\s*", value, re.DOTALL)]:
         raise UserError(f"{where}: remove the blanks before the quotes of {apart[0][:60]!r}: they make them its own")

@@ -46,6 +46,7 @@ class FrameEncoder(nn.Module):
                 "encoder's own size"
             )
         self.clip, self.image, self.dim, self.pooled_dim, self.text = clip, image, dim, pooled_dim, text
+        self.interpolates = ("size",) if getattr(image, "interpolates", False) else ()
 
     def forward(self, video: Tensor, layers: int = 1) -> EncoderOutput:
         image = self.image
@@ -95,6 +96,7 @@ class ImageTower(nn.Module):
         self.patch: int = model.config.patch_size
         self.size: int = getattr(model.config, "image_size", 0)  # NaFlex has none of its own
         self.depth: int = model.config.num_hidden_layers
+        self.interpolates: bool = model.config.model_type != "dinov3_vit"  # whose positions are rotations
 
     def inputs(self, images: Tensor) -> dict[str, Any]:
         """Arguments of the model's call for images (N, 3, H, W)."""
@@ -148,6 +150,8 @@ def library_backbone(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise UserError(f"ckpt={name}: needs {error.name}, which is missing: {install(name)}") from error
+        raise UserError(f"the encoder needs {error.name}, which is missing: {install(name)}") from error
     except Exception as error:  # of the package itself, or of a torchvision that was built for another torch
-        raise UserError(f"ckpt={name}: the package cannot be imported: {one_line(error, 200)}") from error
+        raise UserError(
+            f"the encoder needs {name}, and the package cannot be imported: {one_line(error, 200)}"
+        ) from error

@@ -188,8 +188,10 @@ def _load(ckpt: str, path: Path, seed: int, loading: Loading, via: tuple[Path, .
     on_hub = re.search(r"^(?:hf[:/]+|hf-hub:|https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)([\w.-]+/[\w.-]+)", ckpt)
     if on_hub:
         raise UserError(f"ckpt={ckpt}: a model of the Hugging Face hub is named alone: ckpt={on_hub[1]}")
-    hint = hint_of_own_code(ckpt) or suggest(ckpt, random if ckpt.startswith("random") else known)
-    raise UserError(f"ckpt={ckpt}: no such file or folder, and no such name.{hint} `evalkit list encoders` shows all")
+    if code := hint_of_own_code(ckpt):
+        raise UserError(f"ckpt={ckpt}: no such file or folder, and no such name.{code}")
+    near = suggest(ckpt, random if ckpt.startswith("random") else known)
+    raise UserError(f"ckpt={ckpt}: no such file or folder, and no such name.{near} `evalkit list encoders` shows all")
 
 
 def _call(word: str, function: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
@@ -253,6 +255,8 @@ def _architecture(loading: Loading, via: tuple[Path, ...], changes: Mapping[str,
         module = _call(f"encoder.model={model}", function, changes)
         if isinstance(module, nn.Module):
             return module
+    if hint := hint_of_own_code(model, "encoder.model"):
+        raise UserError(f"encoder.model={model}:{hint}")
     raise UserError(
         f"encoder.model={model}: wanted a preset, a folder with config.json, or package.module:function that returns a "
         f"torch module.{suggest(model, presets())}"

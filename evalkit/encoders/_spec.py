@@ -86,7 +86,10 @@ def read_preset(name: str, tokenizer: Path | None = None) -> Spec:
     """Read the specification in configs/NAME.yaml; a tokenizer that is given replaces its own."""
     known = presets()
     if name not in known:
-        raise UserError(f"no preset named {name!r}.{among(name, known, '`evalkit list encoders` shows all')}")
+        near = (
+            " Did you mean 'vivit_demo'?" if name == "demo" else among(name, known, "`evalkit list encoders` shows all")
+        )
+        raise UserError(f"no preset named {name!r}, whose shape random weights could have.{near}")
     values = read(known[name])
     default = Path(evalkit.__file__).parent / values["tokenizer"] if "tokenizer" in values else None
     return _parse(values, known[name], tokenizer or default)

@@ -77,6 +77,8 @@ class VideoTransformer(nn.Module):
     linearly, by TimeSformer to the nearest. If T is not a multiple of the tubelet's depth, the last frame is repeated.
     """
 
+    interpolates = ("frames", "size")
+
     def __init__(self, clip: Clip, model: Any) -> None:
         super().__init__()
         config = model.config

@@ -32,6 +32,8 @@ class XCLIP(nn.Module):
     trained on; H and W may be any multiples of the patch: positions are interpolated.
     """
 
+    interpolates = ("size",)
+
     def __init__(self, clip: Clip, model: Any, tokenizer: Path | None) -> None:
         super().__init__()
         self.clip, self.model, self.tokenizer = clip, model, tokenizer

@@ -32,10 +32,17 @@ def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> 
     """The task's views with the user's `clip.*` words, and the encoder's own clip where none are given.
 
     Raises:
-        UserError: no square has such a share of the frame, or windows have a stride and no length.
+        UserError: no square has such a share of the frame, windows have a stride and no length, or a word has no effect
+            on how frames are sampled.
     """
     own_stride = {} if "window" not in overrides else {"window_stride": None}  # a task's stride is of its own window
     views = replace(views, **{**own_stride, **overrides})  # type: ignore[arg-type]
+    for name, sampling in (("fps", "fps"), ("stride", "dense")):
+        if name in overrides and views.sampling != sampling:
+            raise UserError(
+                f"clip.{name}={overrides[name]:g} has no effect with clip.sampling={views.sampling}: add "
+                f"clip.sampling={sampling}"
+            )
     if views.window_stride and not views.window:
         raise UserError(f"clip.window_stride={views.window_stride:g} has no effect without clip.window")
     stated = views.resize or views.share != 1 or "share" in overrides

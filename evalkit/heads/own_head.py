@@ -47,10 +47,12 @@ def class_order(labels: Sequence[str], classes: Sequence[str], subset: bool = Fa
     """
     if len(labels) < len(classes):
         _refuse_fewer(labels, classes)
+    more = len(labels) > len(classes) and not subset
+    others = f"; the data set has {len(classes)}: adapter.subset=true leaves the others out" if more else ""
     if unnamed := [label for label in labels if re.fullmatch(r"LABEL_\d+", label)]:
         raise UserError(
             f"the checkpoint does not name its {len(labels)} classes ({', '.join(unnamed[:SHOWN])}): "
-            "give adapter.labels=FILE, a text file with their names in its order, one in each line"
+            "give adapter.labels=FILE, a text file with their names in its order, one in each line" + others
         )
     numbers: dict[str, int] = {}
     for number, label in enumerate(labels):
@@ -103,7 +105,10 @@ def read_labels(file: Path, count: int) -> tuple[str, ...]:
         raise UserError(f"adapter.labels={file}: wanted a text file with a name in each line: {error}") from None
     labels = tuple(line.strip() for line in lines if line.strip())
     if len(labels) != count:
-        raise UserError(f"adapter.labels={file} has {len(labels)} names, and the checkpoint {count} classes")
+        raise UserError(
+            f"adapter.labels={file} has {len(labels)} names, and the checkpoint {count} classes: give a name for each, "
+            "one in each line"
+        )
     return labels
 
 

@@ -78,13 +78,16 @@ def _write(config: Config, experiment: Experiment, selection: Mapping[str, Any],
             "adapter": experiment.adapter_name,
             "settings": experiment.settings,
             "task": experiment.name,
+            "tasks": _tasks(experiment),
+            "classes": len(experiment.task.classes),
             "selection": selection,
             "cost": {"training": experiment.training},
             "config": config.to_yaml(),
             "frozen": frozen_parts(experiment.adapter, experiment.task, experiment.encoder.sha256),
         }
         if experiment.adapter.saves_encoder:
-            record["trained_on"] = {**(training_data_of(config) or {}), **_trained_on(experiment)}
+            used = {"contrastive": "captions", "masked_distillation": "videos"}.get(experiment.adapter_name, "labels")
+            record["trained_on"] = {**(training_data_of(config) or {}), **dict.fromkeys(_tasks(experiment), used)}
         trained_adapter.save_adapter(
             experiment.adapter, trained_adapter.adapter_folder(hidden, experiment.adapter_name), record
         )
@@ -108,12 +111,10 @@ def _write(config: Config, experiment: Experiment, selection: Mapping[str, Any],
     print(out)
 
 
-def _trained_on(experiment: Experiment) -> dict[str, str]:
-    """What of the task's data the encoder was trained on, as `evalkit.datasets.training_data` names it."""
-    used = {"contrastive": "captions", "masked_distillation": "videos"}.get(experiment.adapter_name, "labels")
+def _tasks(experiment: Experiment) -> list[str]:
+    """The tasks that are trained on, of a mixture its own, as `evalkit.datasets.training_data` names them."""
     mini = training_data.MINI if experiment.name.endswith(training_data.MINI) else ""
-    names = [f"{name}{mini}" for name in experiment.task.mixture or ()] or [experiment.name]
-    return dict.fromkeys(names, used)
+    return [f"{name}{mini}" for name in experiment.task.mixture or ()] or [experiment.name]
 
 
 def _spec(config: Config) -> encoders.Spec:

@@ -82,14 +82,20 @@ def recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def adapter_record(
-    adapter: Adapter, name: str, settings: Mapping[str, Any], task: Task, **more: int | None
+    adapter: Adapter,
+    name: str,
+    settings: Mapping[str, Any],
+    task: Task,
+    trained_on: Sequence[str] = (),
+    **more: int | None,
 ) -> dict[str, Any]:
-    """The adapter's part of the record, with the language model that it asks, if any."""
+    """The adapter's part of the record, with the tasks that loaded weights were trained on, and the language model."""
     language_model = adapter.describe_language_model(task.test[0])
     return {
         "name": name,
         "settings": {**settings, **adapter.frozen},
         "trainable_parameters": sum(value.numel() for value in trained_adapter.adapter_state(adapter).values()),
+        **({"trained_on": [*trained_on]} if trained_on else {}),
         **({} if language_model is None else {"language_model": language_model}),
         **({"canary": [finding._asdict() for finding in adapter.findings]} if adapter.findings else {}),
         **more,

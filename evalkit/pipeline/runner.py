@@ -51,6 +51,7 @@ from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.tracking import trackers
 from evalkit.video.decode import default_decoder
 from evalkit.video.media import shown
+from evalkit.weights.trained_adapter import adapter_tasks
 
 logger = logging.getLogger("evalkit")
 
@@ -142,6 +143,7 @@ def _measure(
             experiment.adapter_name,
             {**recorded(experiment.settings), "from": place(experiment.fitted_from)},
             task,
+            trained_on=adapter_tasks(experiment.fitted_from) if experiment.fitted_from else [],
             trainable_flops=trainable_flops(experiment.adapter, experiment.encoder.module, views.frames, views.size),
         ),
         selection=selection,

@@ -153,11 +153,22 @@ def _tell_assumed(ckpt: str, clip: Clip) -> None:
         )
 
 
+def _tell_interpolated(encoder: Encoder, views: Views) -> None:
+    """Notes that clips have another number of frames or another size than those that the encoder's positions are of."""
+    clip, named = encoder.clip, getattr(encoder, "interpolates", ())
+    lengths = {"frames": (clip.frames, views.frames, "frames"), "size": (clip.size, views.size, "pixels")}
+    changed = [f"{old} to {new} {unit}" for name, (old, new, unit) in lengths.items() if name in named and old != new]
+    if changed:
+        logger.info(f"the encoder's positions are interpolated, from {' and from '.join(changed)}")
+
+
 def make_extractor(config: Config, views: Views, runner: EncoderRunner, ranks: Ranks = ALONE) -> FeatureExtractor:
     """The clip reader for this task and encoder; the user's `clip.*` options override both."""
     options = config.options
     views = resolve_views(views, runner.module.clip, config.clip)
     workers = options.workers or max(1, cores() // ranks.local_size)
+    if ranks.first:
+        _tell_interpolated(runner.module, views)
     pool = DecodePool(workers, options.time_limit, beside=ranks.local_size, pinned=runner.device.type == "cuda")
     return FeatureExtractor(views, pool, runner.batch, Cost(), options.decoder, runner.module.clip, runner.gather)
 
@@ -216,6 +227,8 @@ def prepare(config: Config, ranks: Ranks = ALONE) -> Experiment:
     if fitted_from:
         if options.adapter_from and adapter.saves_encoder:
             raise UserError(f"adapter {name} trains the encoder too: give the whole as ckpt={options.adapter_from}")
+        if task.classes:
+            trained_adapter.check_classes(fitted_from, digest_of(task.classes), len(task.classes), display)
         frozen = frozen_parts(adapter, task, runner.sha256)
         trained_adapter.restore_adapter(
             adapter, fitted_from, frozen, "train it again, or adapter.from=none fits a new one"

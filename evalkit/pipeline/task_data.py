@@ -39,7 +39,8 @@ def load_task(config: Config) -> Task:
     except UserError as error:
         if "root" not in config.data and str(error).startswith("data.root="):  # which nobody has said
             tried = " (or mini=true, which generates its own data)" if "mini" in parameters(options.task) else ""
-            raise UserError(f"{error}; say where it is, data.root=FOLDER{tried}") from error
+            what = "FILE" if Path(parameters(options.task)["root"].default).suffix else "FOLDER"
+            raise UserError(f"{error}; say where it is, data.root={what}{tried}") from error
         raise
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""

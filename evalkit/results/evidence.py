@@ -196,8 +196,12 @@ def _scores(
     labeled = [(row.target, line["controls"]) for row, line in zip(rows, test, strict=True) if row.target is not None]
     for entry in record["controls"]:
         name = entry["name"]
-        metric, value = control(name, score, [of.get(name) for _, of in labeled], [target for target, _ in labeled])
-        if metric != entry["metric"] or not alike(value, entry["value"]):
+        values, targets = [of.get(name) for _, of in labeled], [target for target, _ in labeled]
+        metric, value = control(name, score, values, targets)
+        if metric == entry["metric"] and alike(value, entry["value"]):
+            continue
+        former = control(name, score, values, targets, former=True)  # of a record from before all orders counted alike
+        if name != "option_order" or former[0] != entry["metric"] or not alike(former[1], entry["value"]):
             yield f"control {name}: stored {entry['metric']} {entry['value']}, recomputed {metric} {value}"
     selection = record["selection"]
     if selection is None or not val:

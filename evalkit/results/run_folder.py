@@ -131,7 +131,8 @@ def load(run: Path) -> dict[str, Any]:
     """
     run = folder_of(run)
     if not run.exists():
-        raise UserError(f"{run}: there is no such folder")
+        near = run.parent if run.parent != Path() else Path("results")
+        raise UserError(f"{run}: there is no such folder{below(near, str(near))}")
     if not run.is_dir():
         raise UserError(f"{run} is a file; name the folder of a run")
     try:
@@ -144,12 +145,12 @@ def load(run: Path) -> dict[str, Any]:
     return record
 
 
-def below(folder: Path) -> str:
+def below(folder: Path, called: str = "it") -> str:
     """Words on the newest runs below a folder, down to OUT/ENCODER/TASK/RUN; empty if there are none."""
     runs = sorted((file.parent for k in (1, 2, 3) for file in folder.glob("*/" * k + RESULT)), key=lambda run: run.name)
     shown = ", ".join(str(run) for run in runs[:-4:-1])
     count = f", the newest of {len(runs):,}" if len(runs) > 3 else ""
-    return f"; runs below it: {shown}{count}" if runs else ""
+    return f"; runs below {called}: {shown}{count}" if runs else ""
 
 
 def load_rows(run: Path) -> list[Row]:

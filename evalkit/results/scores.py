@@ -173,16 +173,20 @@ def headline(score: Score, predictions: Sequence[Any], targets: Sequence[Any]) -
 MOST_ORDERS = 5040
 
 
-def control(name: str, score: Score, values: Sequence[Any], targets: Sequence[Any]) -> tuple[str, float]:
+def control(
+    name: str, score: Score, values: Sequence[Any], targets: Sequence[Any], former: bool = False
+) -> tuple[str, float]:
     """The headline's name, and a control's score by it, from its predictions of the labeled examples; None is wrong.
 
     A prediction of `option_order` is a list with one entry per order of the options. The score is the mean over orders,
-    in which all orders of an example have the same weight.
+    in which all orders of an example have the same weight; with `former`, as in older records, it has as many turns as
+    the most options, and the first orders of an example with fewer count more often.
     """
     metric = next(iter(score(targets[:2], targets[:2])))
     if name != "option_order":
         return metric, headline(score, values, targets)
-    orders = min(MOST_ORDERS, math.lcm(*{len(value) for value in values if value is not None}))
+    counts = {len(value) for value in values if value is not None}
+    orders = min(MOST_ORDERS, max(counts, default=1) if former else math.lcm(*counts))
     turns = ([None if value is None else value[k % len(value)] for value in values] for k in range(orders))
     return metric, sum(headline(score, turn, targets) for turn in turns) / orders
 

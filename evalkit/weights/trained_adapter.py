@@ -55,6 +55,37 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
     return {FORMER_SETTINGS.get(str(name), str(name)): value for name, value in settings.items()}
 
 
+def adapter_tasks(folder: Path) -> list[str]:
+    """The tasks whose examples an adapter was trained on, `@mini` of miniatures; none where its record names none."""
+    record = checkpoint.read_json(folder / "adapter.json")
+    tasks = record.get("tasks", [record.get("task")])
+    return [task for task in tasks if isinstance(task, str) and task] if isinstance(tasks, list) else []
+
+
+def check_classes(folder: Path, digest: str, count: int, task: str) -> None:
+    """Checks that a trained adapter, if it is one for classes, is one for these.
+
+    Args:
+        folder: its files.
+        digest: of the names of the task's classes.
+        count: how many they are.
+        task: its name.
+
+    Raises:
+        UserError: it was trained for others.
+    """
+    record = checkpoint.read_json(folder / "adapter.json")
+    frozen = record.get("frozen")
+    if isinstance(frozen, dict) and frozen.get("classes", digest) != digest:
+        known = record.get("classes")
+        trained = f"{known:,} classes" if isinstance(known, int) else "other classes"
+        wanted = f"{count:,}{' others' if known == count else ''}"
+        raise UserError(
+            f"{folder} was trained for {trained} (task {str(record.get('task'))[:60]}), and task {task} has {wanted}: "
+            "train one on it with `evalkit adapt`, or adapter.from=none fits a new one"
+        )
+
+
 def restore_adapter(
     adapter: Adapter, folder: Path, frozen: Mapping[str, str] | None = None, advice: str = "train it again"
 ) -> None:

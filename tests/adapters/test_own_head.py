@@ -109,7 +109,8 @@ def test_labels_without_names_are_given_in_a_file(tmp_path: Path) -> None:
     inputs = video(path, encoder)
     assert same(adapter(encoder(inputs).pooled[:, None])[:, 0], reference(path, inputs), 1e-5)
     file.write_text("a\nb\n")
-    assert refusal(encoder, labels=file) == f"adapter.labels={file} has 2 names, and the checkpoint 6 classes"
+    told = f"adapter.labels={file} has 2 names, and the checkpoint 6 classes: give a name for each, one in each line"
+    assert refusal(encoder, labels=file) == told
     assert "wanted a text file with a name in each line" in refusal(encoder, labels=tmp_path / "none")
 
 

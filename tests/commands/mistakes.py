@@ -171,7 +171,7 @@ DATA = [
         "run task=folder ckpt=weights.zip data.root=videos.csv", "unpack it first; wanted a folder, or .safetensors"
     ),
     Mistake("run task=folder ckpt=notes.txt data.root=videos.csv", "notes.txt does not end as a checkpoint does"),
-    Mistake("run task=folder ckpt=my_encoder.py data.root=videos.csv", "name its function, ckpt=my_encoder:FUNCTION"),
+    Mistake("run task=folder ckpt=my_encoder.py data.root=videos.csv", "name its function, ckpt=my_encoder:build"),
     Mistake("run task=folder ckpt=my_encoder:bulid data.root=videos.csv", "Did you mean 'build'?"),
     Mistake("run task=folder ckpt=MCG-NJU/videomae-base data.root=videos.csv", "HF_HUB_OFFLINE is set: unset it"),
     Mistake(
@@ -197,9 +197,10 @@ OTHERS = [
     Mistake("list", "list takes one of tasks, encoders"),
     Mistake("list task", "Did you mean 'evalkit list tasks'?", "list tasks"),
     Mistake("list models", "Did you mean 'evalkit list encoders'?", "list encoders"),
-    Mistake("score", "score takes the folder of one run, got nothing; runs below it: results/"),
+    Mistake("score", "score takes the folder of one run, got nothing; runs below results: results/"),
     Mistake("score results", "no result.json in it; runs below it: results/", "score {A}"),
-    Mistake("score nowhere", "nowhere: there is no such folder"),
+    Mistake("score nowhere", "nowhere: there is no such folder; runs below results: results/", "score {A}"),
+    Mistake("compare {A} {A}9", "there is no such folder; runs below results/demo/egoschema@mini: ", "compare {A} {B}"),
     Mistake("score predictions=notes.txt", "needs task=..."),
     Mistake("score task=egoschema mini=true predictions=nowhere.json", "there is no such file"),
     Mistake("score task=egoschema mini=true predictions=notes.txt", "cannot read notes.txt as JSON"),
@@ -215,6 +216,7 @@ OTHERS = [
     Mistake("leaderboard results=nothing", "no run at or under 'nothing'"),
     Mistake("leaderboard out=board.pdf", "wanted a file that ends in .md, .csv or .html", "leaderboard out=board.md"),
     Mistake("leaderboard results", "Did you mean 'results=results'?", "leaderboard results=results"),
+    Mistake("leaderboard format=html", "Did you mean 'out=board.html'?", "leaderboard out=board.html"),
     Mistake("leaderboard result=results", "Did you mean 'results=results'?", "leaderboard results=results"),
     Mistake("export", "export needs to=FORMAT, one of clip_benchmark"),
     Mistake("export csv", "Did you mean 'to=csv'?", "export to=csv"),
@@ -241,4 +243,35 @@ OTHERS = [
     Mistake("doctor all", "doctor takes"),
 ]
 
-MISTAKES = [*WORDS, *NAMES, *DATA, *OTHERS]
+# --- a week with an encoder of one's own and a list of captions ------------------------------------------------------
+VIT = "run task=folder data.root=videos.csv ckpt=net.ckpt encoder.model=vit:make encoder.prefix=net."
+WEEK = [
+    Mistake("run task=folder data.root=videos.csv ckpt=vit.py", "ckpt=vit:make", f"{OWN[:-4]}vit:make"),
+    Mistake("run task=folder data.root=videos.csv ckpt=vit.make", "ckpt=vit:make", f"{OWN[:-4]}vit:make"),
+    Mistake("run task=folder data.root=videos.csv ckpt=vit:make()", "without brackets: ckpt=vit:make"),
+    Mistake(VIT.replace("vit:make", "vit.py"), "name its function, encoder.model=vit:make", VIT),
+    Mistake(VIT.replace("vit:make", "vit.py:make"), "without .py: encoder.model=vit:make", VIT),
+    Mistake(VIT.replace("vit:make", "vit.make"), "name its function, encoder.model=vit:make", VIT),
+    Mistake(VIT.replace("prefix=net.", "prefix=net"), "Did you mean net.?", VIT),
+    Mistake(f"{VIT} encoder.heads=4", "encoder vit:make takes encoder.width, encoder.model, encoder.prefix"),
+    Mistake(f"{VIT} encoder.wdth=16", "Did you mean 'encoder.width'?", f"{VIT} encoder.width=16"),
+    Mistake(f"{VIT} encoder.width=32", "project.weight is (16, 3), wanted (32, 3)"),
+    Mistake("run task=folder data.root=videos.csv ckpt=net.ckpt encoder.width=16", "net.ckpt takes encoder.model"),
+    Mistake("run task=folder data.root=videos.csv ckpt=random:demo", "Did you mean 'vivit_demo'?"),
+    Mistake(f"{OWN} clip.fps=8", "add clip.sampling=fps", f"{OWN} clip.fps=8 clip.sampling=fps"),
+    Mistake(f"{OWN} clip.stride=2", "add clip.sampling=dense", f"{OWN} clip.stride=2 clip.sampling=dense"),
+    Mistake(f"{OWN} log=tensorbord,csv", "Did you mean log=tensorboard,csv?"),
+    Mistake("run task=retrieval ckpt=demo", "say where it is, data.root=FILE (or mini=true"),
+    Mistake("run task=retrieval data.root=commas.csv ckpt=demo", "put a value that contains ',' in quotes"),
+    Mistake("plan suite=videoglue ckpt=demo", "`evalkit run suite=videoglue ...` runs all"),
+    Mistake("check task=folder data.root=videos.csv out=films", "name a file for the list, such as out=films/missing"),
+    Mistake("show", "show takes the folder of one run, got nothing; runs below results: results/", "show {A}"),
+    Mistake("validate {A} strict=true", "validate takes paths of results, signers= and task=, got 'strict=true'"),
+    Mistake("push results=results", "push needs repo=OWNER/NAME"),
+    Mistake("init model my_net", "Did you mean 'evalkit init encoder my_net'?"),
+    Mistake(f"{OWN} seed=0-2", "evalkit sweep tries several, seed=0,1,2"),
+    Mistake(f"{OWN} adapter.lr=log(1e-4,1e-2)", "adapter.lr=log(1e-4,1e-2): expected a number"),
+    Mistake("check task=folder data.root=videos.csv --out list.txt", "Write out=list.txt, without dashes"),
+]
+
+MISTAKES = [*WORDS, *NAMES, *DATA, *OTHERS, *WEEK]

@@ -1,6 +1,7 @@
 """`evalkit adapt` writes a folder that `ckpt=` and `adapter.from=` take, and nothing else changes."""
 
 import hashlib
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from evalkit.errors import UserError
 from evalkit.results import run_folder
 from evalkit.weights import checkpoint
 from tests.given import evalkit, mistake
+
+adaptation = importlib.import_module("evalkit.leaderboard.columns").adaptation
 
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
@@ -98,6 +101,7 @@ def test_ckpt_and_adapter_from_take_the_folder_and_give_one_score(
     assert by_ckpt["adapter"]["settings"]["latents"] == 4  # as it was trained, without being told again
     assert by_ckpt["adapter"]["settings"]["from"] == str(resampled / "adapters" / "multiple_choice")
     assert by_ckpt["selection"] is None and by_ckpt["cost"]["fit_s"] == 0
+    assert by_ckpt["adapter"]["trained_on"] == ["my_task"] and adaptation(by_ckpt) == adaptation(by_from) == "frozen"
 
 
 def test_the_folder_works_from_anywhere_though_the_encoder_was_named_relatively(
@@ -135,15 +139,20 @@ def test_a_pointer_whose_encoder_has_changed_is_refused(resampled: Path, tiny: P
 def test_a_probe_is_not_taken_for_other_classes(
     films: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, labels in (("ways", ("left", "right")), ("beasts", ("yak", "zebra"))):
+    for name, labels in (("ways", ("left", "right")), ("beasts", ("yak", "zebra")), ("more", ("gnu", "yak", "zebra"))):
         rows = [
-            f"{film},{labels[i % 2]},{'train' if i > 3 else 'test'}" for i, film in enumerate(sorted(films.iterdir()))
+            f"{film},{labels[i % len(labels)]},{'train' if i > 3 else 'test'}"
+            for i, film in enumerate(sorted(films.iterdir()))
         ]
         (tmp_path / f"{name}.csv").write_text("\n".join(["path,label,split", *rows]))
     words = ["task=folder", f"data.root={tmp_path / 'ways.csv'}", "workers=1"]
     out = evalkit("adapt", *words, f"ckpt={tiny}", f"out={tmp_path / 'probed'}", "adapter.epochs=1")
     told = mistake(capsys, "run", words[0], f"data.root={tmp_path / 'beasts.csv'}", f"ckpt={out}", f"out={tmp_path}")
-    assert told.startswith(f"{out / 'adapters' / 'probe'} was trained with classes ")
+    assert told.startswith(
+        f"{out / 'adapters' / 'probe'} was trained for 2 classes (task folder), and task folder has 2 others: "
+    )
+    told = mistake(capsys, "run", words[0], f"data.root={tmp_path / 'more.csv'}", f"ckpt={out}", f"out={tmp_path}")
+    assert "for 2 classes (task folder), and task folder has 3: train one on it" in told
     # its folder only points to the encoder; one that is tuned starts from there
     settings = ["adapter=contrastive", "adapter.epochs=1", f"out={tmp_path / 'tuned'}"]
     assert (evalkit("adapt", *words, f"ckpt={out}", *settings) / "model.safetensors").is_file()

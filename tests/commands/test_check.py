@@ -8,7 +8,7 @@ import pytest
 
 from evalkit.api import Example
 from evalkit.cli import main
-from evalkit.commands.runs.check import DataCheck, Split, _unseen, check, check_data, report
+from evalkit.commands.runs.check import DataCheck, Split, _unseen, check, check_data, report, wanted_files
 from evalkit.config.parse import resolve
 from evalkit.features.duplicates import shared_videos
 from evalkit.features.key import Identity, identify
@@ -17,6 +17,7 @@ from evalkit.pipeline.task_data import load_task
 from evalkit.results import validate
 from evalkit.results.run_folder import load
 from evalkit.results.table import table as result_table
+from evalkit.video import media
 from tests.given import make, write
 from tests.localization.test_segment_task import own
 from tests.tasks.test_ava import BOX, ava
@@ -63,6 +64,35 @@ def test_what_is_missing_broken_or_in_two_splits_is_named(table: Path, capsys: p
     assert f"missing of train: {folder / '00.mp4'}" in lines
     assert any(line.startswith(f"undecodable of test: {folder / '06.mp4'}: ") for line in lines)
     assert f"the same video in train and test: {folder / '01.mp4'} and {folder / '07.mp4'}" in lines
+
+
+@decoded_here
+def test_the_paths_of_missing_and_undecodable_videos_are_listed_as_rsync_reads_them(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, wanted = table.parent, tmp_path / "lists" / "wanted.txt"
+    for name in ("00.mp4", "05.mp4"):
+        (folder / name).unlink()
+    (folder / "06.mp4").write_bytes((folder / "06.mp4").read_bytes()[:300])
+    assert main(["check", *words(table)]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("out=missing.txt lists missing and undecodable videos")
+    assert main(["check", *words(table), f"out={wanted}"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"missing and undecodable videos: 3 paths in {wanted}"
+    assert wanted.read_text() == "00.mp4\n05.mp4\n06.mp4\n"
+    table.write_text("path,label,split\n01.mp4,left,train\n02.mp4,right,test\n")
+    assert main(["check", *words(table), f"out={wanted}"]) == 0
+    assert wanted.read_text() == ""
+
+
+def test_of_videos_in_a_tar_the_tar_is_listed_once_and_of_others_the_place(tmp_path: Path) -> None:
+    tar = tmp_path / "train" / "000.tar"
+    tar.parent.mkdir()
+    tar.touch()
+    broken = [(tar / name, "cut off") for name in ("a.mp4", "b.mp4")]
+    url = media.path_of("https://host.org/c.mp4?token=secret")
+    split = Split("test", 5, None, 0, 5, 5, [tmp_path / "d.mp4", Path("/elsewhere/e.mp4"), url], broken)
+    listed = ["d.mp4", "/elsewhere/e.mp4", "https://host.org/c.mp4", "train/000.tar"]
+    assert wanted_files(DataCheck([split]), [tmp_path]) == listed
 
 
 @decoded_here

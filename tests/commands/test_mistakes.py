@@ -21,6 +21,25 @@ from evalkit.results import run_folder
 from tests.commands.mistakes import MISTAKES, Mistake
 from tests.records import result_of, rows_of
 
+VIT = """
+from torch import nn
+from evalkit.api import Clip, EncoderOutput
+
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.clip, self.dim, self.project = Clip(frames=4, size=32), width, nn.Linear(3, width)
+
+    def forward(self, video):
+        tokens = self.project(video.mean((-2, -1)))[:, :, None]
+        return EncoderOutput(tokens, tokens.mean((1, 2)))
+
+
+def make(width: int = 16):
+    return Net(width)
+"""
+
 LONGEST = 700  # characters of a line that a newcomer still reads
 
 
@@ -39,6 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Iterator[Pat
         Path("notes.txt").write_text("to do\n")
         Path("my_task.py").write_text("def tsak():\n    '''Mine.'''\n")
         Path("my_encoder.py").write_text("def build():\n    return None\n")
+        Path("vit.py").write_text(VIT)
         Path("captions.json").write_text(json.dumps([{"video_id": "v0", "caption": "a cat"}]))
         _tables()
         _weights()
@@ -54,6 +74,7 @@ def _tables() -> None:
         "columns.csv": (("file", "class", "fold"), rows, ","),
         "nohead.csv": (rows[0], rows[1:], ","),
         "absent.csv": (head, [(path[6:], *rest) for path, *rest in rows], ","),
+        "commas.csv": (("path", "caption"), [("films/00.mp4", "red", " then blue")], ","),
         "test.csv": (head, [row for row in rows if row[2] == "test"], ","),
     }
     Path("empty.csv").write_text("")
@@ -66,6 +87,9 @@ def _weights() -> None:
     weights = load_file(FOLDER / "model.safetensors")
     torch.save({f"module.{name}": value for name, value in weights.items()}, "wrapped.pt")
     torch.save({"state_dict": {f"model.encoder.{name}": value for name, value in weights.items()}}, "last.ckpt")
+    torch.save(
+        {"state_dict": {"net.project.weight": torch.ones(16, 3), "net.project.bias": torch.ones(16)}}, "net.ckpt"
+    )
     save_file(weights, "VideoMAE/model.safetensors")
     shutil.copytree(FOLDER, "mydemo", ignore=shutil.ignore_patterns("adapters", "lm"))
     with zipfile.ZipFile("weights.zip", "w") as archive:

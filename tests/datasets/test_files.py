@@ -24,7 +24,7 @@ def refused(file: Path, text: str, **settings: Any) -> str:
         ('a.mp4,"cat\nb.mp4,cat\nc.mp4,"dog\n', ", line 2: not readable as a table: ',' expected after '\"'"),
         ('a.mp4,"cat\nb.mp4,dog"\nc.mp4,dog\n', ", line 2: a quote opens there, and what follows up to the next"),
         ('a.mp4,cat\nb.mp4,do"g"\n', ""),
-        ("a.mp4,cat\nb.mp4,dog,extra\n", ", line 3: 3 values; wanted 2 (path,label)"),
+        ("a.mp4,cat\nb.mp4,dog,extra\n", ", line 3: 3 values; wanted 2 (path,label); put a value that contains ','"),
         ("a.mp4,cat\nb.mp4", ", line 3: 1 values; wanted 2 (path,label); the file ends in this row, perhaps cut off"),
         ('a.mp4,cat\nb.mp4, "dog"\n', ", line 3: remove the blanks before the quotes of ' \"dog\"'"),
         (

@@ -111,7 +111,9 @@ def test_what_is_saved_is_loaded_as_it_was_but_for_half_precision(vocabulary: Pa
 def test_a_name_that_is_nothing_is_answered_with_the_nearest() -> None:
     every = "`evalkit list encoders` shows all"
     assert refusal("deno") == f"ckpt=deno: no such file or folder, and no such name. Did you mean 'demo'? {every}"
-    assert refusal("random:vivit_dem") == f"no preset named 'vivit_dem'. Did you mean 'vivit_demo'? {every}"
+    shape = ", whose shape random weights could have"
+    assert refusal("random:vivit_dem") == f"no preset named 'vivit_dem'{shape}. Did you mean 'vivit_demo'? {every}"
+    assert refusal("random:demo") == f"no preset named 'demo'{shape}. Did you mean 'vivit_demo'?"
     assert refusal("vivit_demo") == (
         "ckpt=vivit_demo names a preset whose weights are not published: give a folder with weights, or "
         "ckpt=random:vivit_demo for random ones"

@@ -105,6 +105,8 @@ def test_a_function_of_the_users_own_takes_its_own_settings(own: str) -> None:
 def test_a_setting_that_no_encoder_knows_is_told_with_the_nearest(own: str) -> None:
     with pytest.raises(UserError, match=r"^unknown setting 'prefx' of an encoder. Did you mean 'prefix'\?$"):
         load_encoder("demo", prefx="x")
+    with pytest.raises(UserError, match="^unknown key 'encoder.heads': encoder own.*:make takes encoder.width$"):
+        parse.resolve("canary", [f"ckpt={own}:make", "encoder.heads=6"])
     with pytest.raises(UserError, match="^unknown key 'encoder.wdth'. Did you mean 'encoder.width'\\?$"):
         parse.resolve("canary", [f"ckpt={own}:make", "encoder.wdth=6"])
     with pytest.raises(UserError, match="number is a int; wanted a function"):
@@ -123,9 +125,11 @@ def test_an_entry_points_name_is_a_checkpoint(own: str, monkeypatch: pytest.Monk
 def test_a_file_of_code_is_told_how_to_name_its_function(module_here: Callable[[str], str]) -> None:
     name = module_here(OWN)
     for ckpt, told in (
-        (name, f"name its function, ckpt={name}:FUNCTION"),
-        (f"{name}.py", f"name its function, ckpt={name}:FUNCTION"),
-        (f"./{name}.py", f"name its function, ckpt={name}:FUNCTION"),
+        (name, f"name its function, ckpt={name}:FUNCTION, one of make, number, torn, worded"),
+        (f"{name}.py", f"name its function, ckpt={name}:FUNCTION, one of make, number, torn, worded"),
+        (f"./{name}.py", f"name its function, ckpt={name}:FUNCTION, one of make, number, torn, worded"),
+        (f"{name}.make", f"name its function, ckpt={name}:make"),
+        (f"{name}.mak", f"name its function, ckpt={name}:make"),
         (f"{name}.py:make", f"is named without .py: ckpt={name}:make"),
         (f"{name}:mak", f"{name}' has no attribute 'mak'. Did you mean 'make'?"),
     ):

@@ -1,5 +1,6 @@
 """Encoders that are taken out of training checkpoints."""
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -120,6 +121,18 @@ def test_arguments_of_the_function_that_model_names_are_settings(own: Path) -> N
         load_encoder(own, model="own_model:mke", prefix="encoder.")
 
 
+def test_a_model_in_a_file_of_code_is_told_how_to_name_its_function(own: Path) -> None:
+    for model in ("own_model.py", "own_model", "own_model.make", "./own_model.py"):
+        with pytest.raises(UserError, match=f"^encoder.model={re.escape(model)}: .* encoder.model=own_model:make$"):
+            load_encoder(own, model=model, prefix="encoder.")
+    Path("own_model.py").write_text(OWN + "\n\ndef make_large():\n    return make(width=16)\n\n\ndef _own(): ...\n")
+    with pytest.raises(UserError, match="encoder.model=own_model:FUNCTION, one of make, make_large$"):
+        load_encoder(own, model="own_model.py", prefix="encoder.")
+    Path("own_model.py").write_text("def (")
+    with pytest.raises(UserError, match="encoder.model=own_model:FUNCTION$"):
+        load_encoder(own, model="own_model.py", prefix="encoder.")
+
+
 def test_a_model_by_an_entry_points_name_takes_its_arguments(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("mine", "own_model:make", "evalkit.encoders")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: (point,) if group == point.group else ())
@@ -138,6 +151,13 @@ def test_arguments_of_the_function_that_model_names_are_keys_with_types(own: Pat
         resolve("run", [*words, "encoder.frames=many"])
     with pytest.raises(UserError, match="^unknown key 'encoder.frame'. Did you mean 'encoder.frames'"):
         resolve("run", [*words, "encoder.frame=12"])
+    takes = "encoder.frames, encoder.heads, encoder.width, encoder.model, encoder.prefix"
+    with pytest.raises(UserError, match=f"^unknown key 'encoder.lr': encoder own_model:make takes {takes}$"):
+        resolve("run", [*words, "encoder.lr=12"])
+    with pytest.raises(
+        UserError, match="^unknown key 'encoder.width': encoder run.ckpt takes encoder.model, .* adds its"
+    ):
+        resolve("run", [*words[:3], "encoder.width=12"])
 
 
 def test_settings_of_the_preset_that_model_names_change_it(tmp_path: Path) -> None:

@@ -29,6 +29,12 @@ def test_what_data_sets_write_around_names_is_not_part_of_them() -> None:
             ["a", "b"],
             "the checkpoint does not name its 2 classes (LABEL_0, LABEL_1): give adapter.l",
         ),
+        (
+            ["LABEL_0", "LABEL_1", "LABEL_2"],
+            ["a", "b"],
+            "name its 3 classes (LABEL_0, LABEL_1, LABEL_2): give adapter.labels=FILE, a text file with their names in "
+            "its order, one in each line; the data set has 2: adapter.subset=true leaves the others out",
+        ),
         (["a", "LABEL_1"], ["a", "b"], "the checkpoint does not name its 2 classes (LABEL_1)"),
         (["a b", "A_B"], ["a b"], "labels 0 and 1 of the checkpoint are both 'A_B'"),
         (

@@ -1,6 +1,7 @@
 """Sweeps: what becomes a grid point, what a pass of its own, and what is told of them."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -302,6 +303,17 @@ def test_a_pass_of_its_own_says_last_where_its_run_is_or_why_there_is_none(
     local.run_alone([word for word in words if not word.startswith("ckpt=")] + ["ckpt=nothing_at_all"])
     folder, failure = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert folder == "" and failure.startswith("ckpt=nothing_at_all: no such file or folder")
+
+
+@pytest.mark.parametrize(("values", "passes", "points"), [("1e-3", 1, 1), ("1e-3,1e-2", 1, 2)])
+def test_a_sweep_without_several_values_says_how_they_are_given(
+    values: str, passes: int, points: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sweep, "run_all", lambda jobs, planned: [sweep.Done(cell, failure="none") for cell in planned])
+    with caplog.at_level(logging.INFO, logger="evalkit"):
+        assert main(["sweep", "task=kinetics400", "mini=true", "ckpt=demo", f"adapter.lr={values}"]) == 1
+    advice = "no key has several values: a sweep takes them with commas between, adapter.lr=1e-4,1e-3"
+    assert caplog.messages == [f"passes: {passes}, grid points: {points}", *[advice] * (points == 1)]
 
 
 def test_trained_adapters_are_passes_and_not_grid_points() -> None:

@@ -174,12 +174,34 @@ def test_a_format_that_is_one_file_may_be_named_by_it(tmp_path: Path, capsys: py
     ],
 )
 def test_a_head_that_was_trained_before_is_no_zero_shot(adapter: str, settings: dict[str, str], expected: str) -> None:
-    record = {"adapter": {"name": adapter, "settings": settings}, "task": {"protocol": {}}, "selection": None}
-    assert adaptation(record) == expected
+    task = {"name": "msrvtt_caption", "protocol": {}}
+    assert adaptation({"adapter": {"name": adapter, "settings": settings}, "task": task, "selection": None}) == expected
+
+
+@pytest.mark.parametrize(
+    ("adapter", "trained_on", "expected"),
+    [
+        ("multiple_choice", ["nextqa"], "frozen"),
+        ("captioner", ["msrvtt", "nextqa"], "fine-tuned"),  # of a mixture
+        ("contrastive", ["nextqa"], "fine-tuned"),
+        ("multiple_choice", ["nextqa@mini"], "zero-shot"),
+        ("multiple_choice", ["egoschema"], "zero-shot"),
+    ],
+)
+def test_an_adapter_by_text_is_zero_shot_only_on_other_tasks(
+    adapter: str, trained_on: list[str], expected: str
+) -> None:
+    named = {"name": adapter, "settings": {"from": "trained"}, "trained_on": trained_on}
+    task = {"name": "nextqa", "protocol": {}}
+    assert adaptation({"adapter": named, "task": task, "selection": None}) == expected
 
 
 def test_what_was_re_ranked_is_an_adaptation_of_its_own() -> None:
-    record = {"adapter": {"name": "retrieval", "settings": {}}, "task": {"protocol": {}}, "selection": None}
+    record = {
+        "adapter": {"name": "retrieval", "settings": {}},
+        "task": {"name": "msrvtt", "protocol": {}},
+        "selection": None,
+    }
     assert adaptation(record) == "zero-shot"
-    record["task"] = {"protocol": {"settings": {"rerank": 128}}}
+    record["task"] = {"name": "msrvtt", "protocol": {"settings": {"rerank": 128}}}
     assert adaptation(record) == "zero-shot, re-ranked"

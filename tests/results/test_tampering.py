@@ -34,6 +34,22 @@ def test_a_run_as_it_was_written_is_valid_and_stays_so_when_it_is_written_back(c
     assert validate(moved) == []
 
 
+def test_orders_of_options_that_an_older_record_counted_more_often_are_valid(copy: Files) -> None:
+    of_three = copy.line("q0")["controls"]["option_order"] = [[0, 2, 1], [1, 2, 0], [1, 2, 0]]
+    (control,) = (entry for entry in copy.record["controls"] if entry["name"] == "option_order")
+    targets = [i % 3 for i in range(12)]
+    two = {0: 1 / 2, 1: 1 / 2, 2: 0}
+    twice = {0: 2 / 3, 1: 1 / 3, 2: 0}  # of three turns two are the first order
+    for share, valid in ((two, True), (twice, True), ({0: 1 / 3, 1: 2 / 3, 2: 0}, False)):
+        right = [first == 0 for first, *_ in of_three].count(True) / 3 + sum(share[target] for target in targets[1:])
+        control["value"] = 100 * right / 14
+        copy.write()
+        told = [
+            f"control option_order: stored top1 {control['value']}, recomputed top1 " in p for p in validate(copy.run)
+        ]
+        assert told == [True] * (not valid)
+
+
 def test_the_table_has_72_kinds_and_more() -> None:
     assert len(FOUND) >= 72 and not FOUND.keys() & UNKNOWN.keys()
 

@@ -335,3 +335,16 @@ def test_a_table_of_captions_without_rows_is_told(tmp_path: Path) -> None:
     file = write(tmp_path / "captions.csv", "path,caption")
     with pytest.raises(UserError, match=f"^{file} has no rows below its header$"):
         make("retrieval", root=file)
+
+
+def test_a_caption_that_a_video_has_twice_is_a_query_each_time_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = "path,caption\na.mp4,a cat\nb.mp4,a cat\na.mp4,a dog\n./a.mp4,a cat \na.mp4,a dog\n"
+    file = write(tmp_path / "captions.csv", rows)
+    task = make("retrieval", file)
+    assert [example.text for example in task.test] == ["a cat", "a dog", "a cat", "a dog", "a cat"]
+    assert f"2 rows repeat a caption of the same video, first {file}, line 5: a.mp4; each is a query" in caplog.text
+    caplog.clear()
+    make("retrieval", write(tmp_path / "captions.csv", "path,caption\na.mp4,a cat\nb.mp4,a cat\n"))
+    assert not caplog.text  # of two videos the same caption is no mistake

@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
         return 0
     runs, files = task_files(words)
     if len(runs) != 1:
-        there = "" if runs else below(Path("results"))
+        there = "" if runs else below(Path("results"), "results")
         raise UserError(f"score takes the folder of one run, got {' '.join(runs) or 'nothing'}{there}")
     rescored = rescore(Path(runs[0]), files)
     print(table(rescored))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evalkit.errors import UserError, suggest
+from evalkit.results.run_folder import below
 from evalkit.results.scores import task_files
 
 OWN = ("sample", "out", "encode")
@@ -31,7 +32,8 @@ def main(words: Sequence[str]) -> int:
             raise UserError(f"{key} is given twice: {key}={given[key]} and {word}")
         given[key] = value
     if len(runs) != 1:
-        raise UserError(f"show takes the folder of one run, got {' '.join(runs) or 'nothing'}")
+        there = "" if runs else below(Path("results"), "results")
+        raise UserError(f"show takes the folder of one run, got {' '.join(runs) or 'nothing'}{there}")
     own = {key: given.pop(key) for key in OWN if key in given}
     for key, value in own.items():
         if not value or (key == "encode" and value not in ("true", "false")):

@@ -21,6 +21,8 @@ def main(words: list[str]) -> int:
     paths, signers = signature.allowed(words)
     if not paths:
         raise UserError("validate takes one or more paths of results, got nothing")
+    if unknown := [path for path in paths if "=" in path and not Path(path).exists()]:
+        raise UserError(f"validate takes paths of results, signers= and task=, got {unknown[0]!r}")
     code = 0
     for path in paths:
         problems = validate(Path(path), files)

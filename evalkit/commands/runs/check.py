@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from evalkit.api import Clip, Example, Task
 from evalkit.config.config import Config
 from evalkit.datasets.videos import unused_videos
-from evalkit.errors import printable
+from evalkit.errors import UserError, printable
 from evalkit.features.duplicates import shared_videos
 from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.sources import resolve_views, sources
@@ -20,8 +21,10 @@ from evalkit.plugins import display_name
 from evalkit.results.run_folder import fingerprint
 from evalkit.results.sizes import SPLITS, published_size, size_differences
 from evalkit.results.table import columns, first
+from evalkit.runtime import atomic
+from evalkit.runtime.filesystem import check_writable
 from evalkit.runtime.machine import cores
-from evalkit.video.media import exists, shown
+from evalkit.video.media import container_of, exists, shown, url_of
 from evalkit.video.workers import DecodePool
 
 # Height and width that checked frames are scaled to: the same frames are decoded, and little is handed over.
@@ -101,13 +104,48 @@ def main(config: Config) -> int:
 
 
 def check(config: Config) -> int:
-    """Prints what is there of a task's data; the exit code, 1 where something would be scored wrongly."""
-    task = load_task(config)
+    """Prints what is there of a task's data; the exit code, 1 where something would be scored wrongly.
+
+    Raises:
+        UserError: the data cannot be read, or the list of `out=` cannot be written.
+    """
+    task, out = load_task(config), config.options.out
+    if out != Path():  # before hours of decoding
+        if out.is_dir():
+            raise UserError(f"out={out} is a folder; name a file for the list, such as out={out / 'missing.txt'}")
+        check_writable(out.parent, f"out={out}")
     data = check_data(task, config)
     name = display_name(config.options.task) + ("@mini" if config.options.mini else "")
     print(f"task  {name}, version {task.version}\n")
     print(report(data))
+    wanted = wanted_files(data, video_places(config))
+    if out != Path():  # an empty list, too: that of a former check no longer holds
+        atomic.write(out, b"".join(os.fsencode(path) + b"\n" for path in wanted))
+        print(f"missing and undecodable videos: {len(wanted):,} paths in {out}")
+    elif wanted:
+        print(
+            "out=missing.txt lists missing and undecodable videos, one path per line, as rsync --files-from= reads it"
+        )
     return 0 if data.sound else 1
+
+
+def wanted_files(data: DataCheck, places: Sequence[Path]) -> list[str]:
+    """Paths of the files to fetch: those that are missing, and those that hold a part that does not decode.
+
+    A path is relative to the first of the places that it lies in, such as `data.root`, so that the list applies to a
+    copy of the data elsewhere, and else absolute. Of a video in a container it is the container's.
+    """
+    videos = [video for s in data.splits for video in (*s.missing, *(path for path, _ in s.broken))]
+    folders = [
+        Path(os.path.abspath(place if place.is_dir() else place.parent)) for place in places if not url_of(place)
+    ]
+    paths: dict[str, None] = {}
+    for video in videos:
+        container, _ = container_of(video) or (video, "")
+        path = container if url_of(container) else Path(os.path.abspath(container))
+        folder = next((folder for folder in folders if path.is_relative_to(folder)), None)
+        paths[str(path.relative_to(folder)) if folder else shown(path)] = None
+    return [*paths]
 
 
 def report(data: DataCheck) -> str:

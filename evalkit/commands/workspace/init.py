@@ -14,6 +14,12 @@ from evalkit import plugins
 from evalkit.errors import DISTRIBUTION, UserError, suggest
 
 KINDS: tuple[plugins.Kind, ...] = ("encoder", "task", "adapter")
+# What other programs call a kind.
+CALLED = {
+    **dict.fromkeys(("model", "network", "backbone"), "encoder"),
+    **dict.fromkeys(("dataset", "benchmark", "data"), "task"),
+    **dict.fromkeys(("head", "probe"), "adapter"),
+}
 TRY = {
     "encoder": "evalkit run task=folder mini=true ckpt={}:encoder",
     "task": "evalkit run task=./{}.py mini=true ckpt=demo",
@@ -31,7 +37,9 @@ def main(words: list[str]) -> int:
         raise UserError(f"init takes a kind ({', '.join(KINDS)}) and a name, got {' '.join(words) or 'nothing'}")
     kind = next((known for known in KINDS if known == words[0]), None)
     if kind is None:
-        raise UserError(f"init {words[0]}: not one of {', '.join(KINDS)}.{suggest(words[0], KINDS)}")
+        near = CALLED.get(words[0].lower())
+        meant = f" Did you mean 'evalkit init {near} {words[1]}'?" if near else suggest(words[0], KINDS)
+        raise UserError(f"init {words[0]}: not one of {', '.join(KINDS)}.{meant}")
     name = words[1].removesuffix(".py")
     check_name(kind, name)
     files = [Path(f"{name}.py"), Path(f"test_{name}.py")]

@@ -79,6 +79,7 @@ class ViViT(nn.Module):
         if not tubes:
             grid = (-(-clip.frames // t), clip.size // h, clip.size // w)
             self.positions = nn.Parameter(torch.randn(1, dim, *grid) * 0.02)  # (1, D, T', H', W')
+        self.interpolates = () if self.positions is None else ("frames", "size")
         self.blocks = nn.ModuleList(Block(dim, heads, hidden, attention == "factorized", adapter) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.text = TextTower(text, dim, tokenizer) if text else None

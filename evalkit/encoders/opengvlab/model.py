@@ -141,6 +141,7 @@ class VideoTransformer(nn.Module):
     """
 
     table: Tensor
+    interpolates = ("frames", "size")
 
     def __init__(
         self,

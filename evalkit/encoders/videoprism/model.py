@@ -36,6 +36,8 @@ class VideoPrism(nn.Module):
     order of their frames and places, pooled is of these alone, and there are no `frames`.
     """
 
+    interpolates = ("frames", "size")
+
     def __init__(
         self,
         clip: Clip,

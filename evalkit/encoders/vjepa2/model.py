@@ -89,6 +89,7 @@ class VJEPA2(nn.Module):
         self.clip, self.model, self.dim, self.named_layers = clip, model, config.hidden_size, len(model.layer)
         self.tubelet = (config.tubelet_size, config.patch_size, config.patch_size)
         self.register_buffer("positions", positions)
+        self.interpolates = () if positions is None else ("frames", "size")
         self.dense, depth = dense, len(model.layer)
         if dense:
             if depth not in NORMED_2_1 or config.patch_size not in SIDES_2_1:
