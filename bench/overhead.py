@@ -4,8 +4,8 @@
 
 All features are stored before. Everything from examples to result.json in this process is measured, without its start:
 keys, look-ups, fitting on a hundred clips, predictions, journal, intervals, the result's files. If no number of
-examples is given, or with `warm`, kinetics400@mini also runs twice with each of two encoders, each time in a process of
-its own: with the demo network, and with a published size, which takes half an hour on one core.
+examples is given, or with `warm`, kinetics400@mini also runs twice with the probe of its protocol, and twice with k-NN,
+which has no fit, each time in a process of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from evalkit.pipeline.runner import run
 from evalkit.pipeline.setup import prepare
 
 COUNTS = (1_000, 10_000, 100_000)
-ENCODERS = ("demo", "random:videomae_base")
+ADAPTERS = ("probe", "knn")
 
 
 def fill_store(words: list[str]) -> None:
@@ -63,15 +63,15 @@ def overhead(words: list[str], profile: bool) -> float:
     return time.perf_counter() - started
 
 
-def cold_and_warm(place: Path, ckpt: str) -> list[tuple[float, dict[str, float]]]:
+def cold_and_warm(place: Path, adapter: str) -> list[tuple[float, dict[str, float]]]:
     """Seconds and cost of kinetics400@mini, its films already made, with nothing stored and again."""
-    words = ["task=kinetics400", "mini=true", f"ckpt={ckpt}"]
+    words = ["task=kinetics400", "mini=true", "ckpt=demo", f"adapter={adapter}"]
     with prepare(resolve("run", [*words, "cache=off"])) as experiment:
         assert experiment.task.prepare_videos
         experiment.task.prepare_videos([*experiment.task.train, *experiment.task.val, *experiment.task.test])
     runs = []
     for name in ("cold", "warm"):
-        out = place / f"{name} {ckpt}"
+        out = place / f"{name} {adapter}"
         started = time.perf_counter()
         subprocess.run([sys.executable, "-m", "evalkit", "run", *words, f"out={out}"], check=True, capture_output=True)
         seconds = time.perf_counter() - started
@@ -83,12 +83,14 @@ def cold_and_warm(place: Path, ckpt: str) -> list[tuple[float, dict[str, float]]
 def print_cold_and_warm(place: Path) -> None:
     """Prints what a second run takes."""
     print("| kinetics400@mini | s | decode and encode, s | fit, s | warm / cold | wanted |\n|---|---|---|---|---|---|")
-    for ckpt in ENCODERS:
-        (cold, of_cold), (warm, of_warm) = cold_and_warm(place, ckpt)
+    for adapter in ADAPTERS:
+        (cold, of_cold), (warm, of_warm) = cold_and_warm(place, adapter)
         for label, seconds, cost in (("cold", cold, of_cold), ("warm", warm, of_warm)):
             ratio = f"{warm / cold:.2f} | <= 0.25" if label == "warm" else "|"
             encode_s = cost["decode_s"] + cost["encode_s"]
-            print(f"| {ckpt}, {label} | {seconds:.1f} | {encode_s:.1f} | {cost['fit_s']:.1f} | {ratio} |", flush=True)
+            print(
+                f"| {adapter}, {label} | {seconds:.1f} | {encode_s:.1f} | {cost['fit_s']:.1f} | {ratio} |", flush=True
+            )
 
 
 def print_slope(place: Path, counts: tuple[int, ...], profile: bool) -> None:
