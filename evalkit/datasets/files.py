@@ -350,4 +350,5 @@ def parsing_errors_at(where: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"{where}: not as published: {one_line(error)}") from error
+        wrong = in_line(error) if type(error) is ValueError else one_line(error)  # other types say more than their text
+        raise UserError(f"{where}: not as published: {wrong}") from error

@@ -88,7 +88,8 @@ def describe(study: Study, words: Sequence[str]) -> str:
     for task, root in data.items():
         there = "is there" if root.exists() else "is not there"
         names = [cell.name for cell in study.cells if task in _tasks(planned, cell.name)]
-        lines.append(f"{task}.data.root={root}  {there}; read by {', '.join(names)}")
+        readers = "all cells" if len(names) == len(study.cells) > 1 else "; ".join(names)
+        lines.append(f"{task}.data.root={root}  {there}; read by {readers}")
     if not data:
         lines.append("no data are needed: all cells are miniatures")
     lines += ["", f"plot: {study.x} against {', '.join(study.y)}", *(f"claim: {c.text}" for c in study.claims)]

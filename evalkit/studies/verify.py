@@ -125,9 +125,9 @@ def mini_verdict(card: Card, record: Mapping[str, Any]) -> tuple[str, bool]:
     """What a miniature tells: that the line runs."""
     score, views, clip = record["scores"][0], record["task"]["protocol"]["views"], record["encoder"]["clip"]
     seen, own = ((shape["frames"], shape["size"]) for shape in (views, clip))
-    smaller = "" if seen == own else f" on clips of {seen[0]} x {seen[1]} in place of its {own[0]} x {own[1]}"
+    smaller = "" if seen == own else f" on clips of {seen[0]} x {seen[1]} (the encoder's own: {own[0]} x {own[1]})"
     return (
-        f"{card.name}: the line runs on {record['task']['name']} with ckpt={record['encoder']['ckpt']}{smaller}, "
+        f"{card.name}: the card's command runs on {record['task']['name']} with ckpt={record['encoder']['ckpt']}{smaller}, "
         f"{score['metric']} {score['value']:.1f}, which says nothing of the published "
         f"{next(iter(card.expected.values())):g}",
         True,

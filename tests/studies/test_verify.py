@@ -194,5 +194,5 @@ def test_a_card_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_miniature_says_on_which_clips_the_line_ran_where_they_are_not_the_encoders_own() -> None:
     sentence, ran = verify.mini_verdict(CARD, mini("ssv2@mini", CARD, (8, 112)))
-    assert ran and " on clips of 8 x 112 in place of its 16 x 288, top1 5.0, which says nothing of the" in sentence
+    assert ran and " on clips of 8 x 112 (the encoder's own: 16 x 288), top1 5.0, which says nothing of the" in sentence
     assert "clips of" not in verify.mini_verdict(CARD, mini("ssv2@mini", CARD, (16, 288)))[0]

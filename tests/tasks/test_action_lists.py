@@ -302,10 +302,10 @@ def test_a_still_is_shown_in_every_frame(tmp_path: Path) -> None:
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 BROKEN = [
-    ("kinetics700", "train.csv", "action 001,x,one,11,train", "line 702: not as published: ValueError"),
-    ("ucf101", "classInd.txt", "102 Nothing", "line 102: not as published: ValueError: class 101"),
-    ("ucf101", "ucfTrainTestlist/trainlist01.txt", "Do001Thing/v_x.avi 1", "line 102: not as published: ValueError"),
-    ("ucf101", "ucfTrainTestlist/testlist01.txt", "Nothing/v_x.avi", "line 102: not as published: ValueError"),
+    ("kinetics700", "train.csv", "action 001,x,one,11,train", "line 702: not as published: "),
+    ("ucf101", "classInd.txt", "102 Nothing", "line 102: not as published: class 101"),
+    ("ucf101", "ucfTrainTestlist/trainlist01.txt", "Do001Thing/v_x.avi 1", "line 102: not as published: "),
+    ("ucf101", "ucfTrainTestlist/testlist01.txt", "Nothing/v_x.avi", "line 102: not as published: "),
     ("ucf101", "ucfTrainTestlist/testlist01.txt", "v_x.avi", "line 102: not as published: IndexError"),
     (
         "hmdb51",
@@ -313,18 +313,18 @@ BROKEN = [
         "x.avi 3",
         "line 4: not as published: KeyError: '3'",
     ),
-    ("jester", "jester-v1-train.csv", "9;Waving", "line 28: not as published: ValueError: no class 'Waving'"),
+    ("jester", "jester-v1-train.csv", "9;Waving", "line 28: not as published: no class 'Waving'"),
     ("jester", "jester-v1-validation.csv", "9,Waving", "line 28: 1 values; wanted 2 (id,label)"),
     ("sthv1", "something-something-v1-train.csv", "9", "line 175: 1 values; wanted 2 (id,label)"),
-    ("imagenet", "LOC_synset_mapping.txt", "tench", "line 1001: not as published: ValueError"),
-    ("imagenet", "LOC_val_solution.csv", "ILSVRC2012_val_00000003,7 1 2 3 4", "line 4: not as published: ValueError"),
-    ("msvd", "AllVideoDescriptions.txt", "c_2_9", "line 9: not as published: ValueError"),
+    ("imagenet", "LOC_synset_mapping.txt", "tench", "line 1001: not as published: "),
+    ("imagenet", "LOC_val_solution.csv", "ILSVRC2012_val_00000003,7 1 2 3 4", "line 4: not as published: "),
+    ("msvd", "AllVideoDescriptions.txt", "c_2_9", "line 9: not as published: "),
     ("msvd", "test_list.txt", "d_0_1", "line 2: not as published: KeyError: 'd_0_1'"),
     (
         "lsmdc",
         "LSMDC16_challenge_1000_publictect.csv",
         "clip\tHe sits.",
-        "line 2: not as published: ValueError: 2 values",
+        "line 2: not as published: 2 values",
     ),
 ]
 

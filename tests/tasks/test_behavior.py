@@ -227,13 +227,13 @@ def test_clips_of_kabr_have_the_class_of_their_middle(roots: Callable[[str], Pat
 
 CRIM = ("crim13", "CRIM13_test1/020609_A03_s.txt")
 BROKEN = [
-    ("kabr", "annotation/val.csv", "ZP0003.1 1 101 x.jpg 8", "line 102: not as published: ValueError"),
-    ("kabr", "annotation/val.csv", "ZP0003.1 1 103 x.jpg 3", "line 102: not as published: ValueError: frame 103 after"),
+    ("kabr", "annotation/val.csv", "ZP0003.1 1 101 x.jpg 8", "line 102: not as published: "),
+    ("kabr", "annotation/val.csv", "ZP0003.1 1 103 x.jpg 3", "line 102: not as published: frame 103 after"),
     ("kabr", "annotation/val.csv", "ZP0003.1 1 101 x.jpg", "line 102: 4 values; wanted 5"),
-    (*CRIM, annotation((1, 3, "other"), (3, 4, "eat")), "line 21: not as published: ValueError: frames 3 to 4 after f"),
-    (*CRIM, annotation((1, 3, "other"), (5, 4, "eat")), "line 21: not as published: ValueError: frames 5 to 4 after f"),
-    (*CRIM, annotation((0, 3, "other")), "line 20: not as published: ValueError: frames 0 to 3 after frame 0"),
-    (*CRIM, annotation((1, 3, "walk away")), "line 20: not as published: ValueError"),
+    (*CRIM, annotation((1, 3, "other"), (3, 4, "eat")), "line 21: not as published: frames 3 to 4 after f"),
+    (*CRIM, annotation((1, 3, "other"), (5, 4, "eat")), "line 21: not as published: frames 5 to 4 after f"),
+    (*CRIM, annotation((0, 3, "other")), "line 20: not as published: frames 0 to 3 after frame 0"),
+    (*CRIM, annotation((1, 3, "walk away")), "line 20: not as published: "),
 ]
 
 
@@ -264,12 +264,10 @@ def test_malformed_files_of_fly_vs_fly_are_told(roots: Callable[[str], Path]) ->
     root = roots("fly_vs_fly")
     movie = root / "Courtship" / "movie7"
     fly(movie, [("lunging", 0, [(5, 6)])])
-    told = f"{movie}/movie7_actions.mat: not as published: ValueError: a behavior 'lunging'"
+    told = f"{movie}/movie7_actions.mat: not as published: a behavior 'lunging'"
     assert refusal("fly_vs_fly", root) == told
     fly(movie, [("lunge", 0, [(5, 7)])])
-    assert refusal("fly_vs_fly", root).endswith(
-        "actions.mat: not as published: ValueError: lunge in frames 5 to 7 of 6"
-    )
+    assert refusal("fly_vs_fly", root).endswith("actions.mat: not as published: lunge in frames 5 to 7 of 6")
     write(movie / "movie7_feat.mat", "no such thing")
     assert refusal("fly_vs_fly", root).startswith(f"cannot read {movie}/movie7_feat.mat as a MATLAB file: ")
     write(root / "test.txt", "Courtship/movie8\n")

@@ -144,25 +144,25 @@ def test_the_size_of_frames_is_the_videos_where_the_labels_do_not_tell_it(root: 
 BROKEN: list[tuple[Any, str]] = [
     (lambda c: c.pop("annotations"), ": not as published: KeyError: 'annotations'"),
     (lambda c: c["images"][0].pop("id"), ", image 0: not as published: KeyError: 'id'"),
-    (lambda c: c["images"][0].update(file_name="x/a.jpg"), ", image 0: not as published: ValueError"),
+    (lambda c: c["images"][0].update(file_name="x/a.jpg"), ", image 0: not as published: "),
     (
         lambda c: c["images"][0].update(file_name="x/000010.jpg"),
-        ", image 0: not as published: ValueError: frame 100 of 100",
+        ", image 0: not as published: frame 100 of 100",
     ),
-    (lambda c: c["images"].append(c["images"][0]), ", image 1: not as published: ValueError: frame 0 of 100"),
+    (lambda c: c["images"].append(c["images"][0]), ", image 1: not as published: frame 0 of 100"),
     (lambda c: c["annotations"][0].update(image_id=1), ", annotation 0: not as published: KeyError: 1"),
     (
         lambda c: c["annotations"][0].update(behaviors=[23]),
-        ", annotation 0: not as published: ValueError: class 23: wanted",
+        ", annotation 0: not as published: class 23: wanted",
     ),
-    (lambda c: c["annotations"][0].update(behaviors="moving"), ", annotation 0: not as published: ValueError"),
+    (lambda c: c["annotations"][0].update(behaviors="moving"), ", annotation 0: not as published: "),
     (lambda c: c["annotations"][0].pop("behaviors"), ", annotation 0: not as published: KeyError: 'behaviors'"),
-    (lambda c: c["annotations"][0].update(bbox=[0, 0, 1]), ", annotation 0: not as published: ValueError"),
+    (lambda c: c["annotations"][0].update(bbox=[0, 0, 1]), ", annotation 0: not as published: "),
     (
         lambda c: c["annotations"][0].update(bbox=[0, 0, -1, 1]),
-        ", annotation 0: not as published: ValueError: bbox [0, 0",
+        ", annotation 0: not as published: bbox [0, 0",
     ),
-    (lambda c: c["annotations"][0].update(bbox=[0, 0, "nan", 1]), ", annotation 0: not as published: ValueError: bbox"),
+    (lambda c: c["annotations"][0].update(bbox=[0, 0, "nan", 1]), ", annotation 0: not as published: bbox"),
 ]
 
 
@@ -183,7 +183,7 @@ def test_files_that_are_missing_or_no_json_or_named_otherwise_are_told(root: Pat
     assert refusal("chimpact", root).startswith(f"data.root={root} has no labels/{TEST}.json")
     write(file, text)
     other = write(root / "labels" / "chimps.json", text)
-    assert refusal("chimpact", root).startswith(f"{other}: not as published: ValueError")
+    assert refusal("chimpact", root).startswith(f"{other}: not as published: ")
     other.unlink()
     (root / "labels" / f"{TRAIN}.json").unlink()
     assert refusal("chimpact", root) == "chimpact: its files have no labeled frame of train"

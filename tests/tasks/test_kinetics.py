@@ -51,8 +51,8 @@ def test_clips_are_found_flat_and_in_class_folders(kinetics: Path) -> None:
     ("row", "told"),
     [
         ("abseiling,x,1", "line 402: 3 values; wanted 6"),
-        ("abseiling,x,one,11,val,0", "line 402: not as published: ValueError: "),
-        ("abseiling,x,inf,11,val,0", "line 402: not as published: ValueError: no span from inf to 11 s"),
+        ("abseiling,x,one,11,val,0", "line 402: not as published: "),
+        ("abseiling,x,inf,11,val,0", "line 402: not as published: no span from inf to 11 s"),
     ],
 )
 def test_a_malformed_row_is_told_with_file_and_line(kinetics: Path, row: str, told: str) -> None:
@@ -104,7 +104,7 @@ def test_the_list_of_another_split_is_refused(kinetics: Path, name: str, other: 
     file = kinetics / f"{name}.csv"
     file.write_text(file.read_text().replace(f",{name},", f",{other},"))
     assert refusal("kinetics400", root=kinetics).startswith(
-        f"{file}, line 2: not as published: ValueError: split {other!r}; wanted {name}"
+        f"{file}, line 2: not as published: split {other!r}; wanted {name}"
     )
 
 

@@ -204,7 +204,7 @@ def test_atp_hard_is_the_same_by_the_numbers_of_rows_and_by_the_rows(tmp_path: P
 def test_a_row_that_val_does_not_have_is_told_with_its_line(number: str, tmp_path: Path) -> None:
     file = hard(tmp_path) / "atp-hard-ct4.txt"
     file.write_text(f"2\n\n{number}\n")
-    assert refusal("nextqa_atp_hard", tmp_path).startswith(f"{file}, line 3: not as published: ValueError")
+    assert refusal("nextqa_atp_hard", tmp_path).startswith(f"{file}, line 3: not as published: ")
 
 
 def test_a_list_without_a_number_has_no_example(tmp_path: Path) -> None:
