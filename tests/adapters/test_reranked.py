@@ -173,7 +173,8 @@ def test_what_is_not_finite_is_a_miss_and_no_rival(capsys: pytest.CaptureFixture
     texts = torch.eye(WIDTH)[:4].clone()
     texts[3] = math.nan
     placed = ranks(Table(texts, logits), captioned(4), features(torch.eye(WIDTH)[:4]), rerank=4)
-    assert "2 of 4 texts and 2 of 4 videos" in capsys.readouterr().err
+    told = "because their vector, or the logit of their match, is nan or infinite: 2 of 4 texts and 2 of 4 videos"
+    assert told in capsys.readouterr().err
     assert placed[0] == placed[1] == {"t2v": 1.0, "v2t": 1.0}
     assert all(math.isnan(placed[row][way]) for row in (2, 3) for way in ("t2v", "v2t"))
 
