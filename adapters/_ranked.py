@@ -67,7 +67,8 @@ def _ranked(
     lost = [int(each.isnan().sum()) for each in found]
     if any(lost):
         message = f"{lost[0]} of {len(text)} texts and {lost[1]} of {len(video)} videos"
-        logger.warning(f"counted as misses, because their vector is nan or infinite: {message}")
+        what = "vector, or the logit of their match," if reranker else "vector"
+        logger.warning(f"counted as misses, because their {what} is nan or infinite: {message}")
     names = [video_name(examples[i]) for i in first]
     return [
         Prediction(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evalkit.errors import UserError, one_line
 from evalkit.metrics.ranks import Ranks
 from evalkit.runtime.progress import track
 
@@ -47,6 +48,27 @@ class Reranker:
 
     encoder: Any
     count: int
+
+    def check(self, sequence: Tensor, text: str) -> None:
+        """Matches a video with a text, given twice, so that an encoder that cannot is known before all are encoded.
+
+        Args:
+            sequence: (T', L, W) of the video.
+            text: any.
+
+        Raises:
+            UserError: the encoder's `text_states` or `match` fails, or gives something else than a logit for each text.
+        """
+        wrong = f"adapter.rerank={self.count}: "
+        try:
+            states = self.encoder.text_states([text, text])
+            shape = tuple(self.encoder.match(sequence.to(states[0].device).float(), states).shape)
+        except UserError:
+            raise
+        except Exception as error:  # whatever the encoder's own code raises
+            raise UserError(f"{wrong}the encoder fails to match a text with a video: {one_line(error)}") from error
+        if shape != (2,):
+            raise UserError(f"{wrong}the encoder's match gives {shape} for 2 texts; wanted (2,), a logit for each")
 
     def rerank(
         self,

@@ -254,6 +254,8 @@ class Retrieval(Trained):
     def predict(self, examples: Sequence[Example], features: Tensor | None) -> list[Prediction]:
         """The vectors of each example's video and text, and sequences, from which `finalize` makes ranks."""
         assert features is not None
+        if self.reranker and not self.known:  # no text was embedded yet: these are the first
+            self.reranker.check(features[0, 0], examples[0].text)
         rows, first = numbered((example.video, example.span) for example in examples)
         video, text = self.videos(features[first]).cpu(), self.texts([example.text for example in examples]).cpu()
         sequences = (

@@ -169,32 +169,45 @@ def own_encoder(ckpt: str, key: str = "ckpt") -> Callable[..., Any] | None:
 def hint_of_own_code(word: str, key: str = "ckpt") -> str:
     """A sentence that says how to name a function in the file of the user's that a word means; else nothing.
 
-    The word may be the file, with or without .py, its module, or the module and function with a dot between them.
+    The word may be the file, with or without .py, its module, or one of them and the function, with a dot or a colon
+    between them.
     """
-    if word.endswith("()") and names_function(word[:-2]):
+    if word.endswith("()") and names_function(word[:-2]) and ".py:" not in word:
         return f" A function is named without brackets: {key}={word[:-2]}"
+    word = word.removesuffix("()")
     module, _, function = word.rpartition(".")
+    path, _, after = word.partition(":")
     places = {word: "", f"{word}.py": "", f"{word.replace('.', '/')}.py": ""}
     places |= {f"{module.replace('.', '/')}.py": function} if module and function != "py" else {}
+    places |= {path: after, f"{path}.py": after} if after else {}
     for place, wanted in places.items():
         file = Path(place).expanduser()
         if file.suffix == ".py" and file.is_file():
-            functions = _functions_in(file)
-            meant = nearest(wanted, functions) or (functions[0] if len(functions) == 1 else "FUNCTION")
-            others = f", one of {', '.join(functions)}" if meant == "FUNCTION" and functions else ""
-            return f" {file} is code: name its function, {key}={_module_of(str(file))}:{meant}{others}"
+            functions, classes = _defined_in(file)
+            meant = nearest(wanted, [*functions, *classes]) or ""
+            names = [meant] if meant else functions or classes
+            attribute = names[0] if len(names) == 1 else "FUNCTION"
+            others = f", one of {', '.join(names)}" if len(names) > 1 else ""
+            return f" {file} is code: name its function, {key}={_module_of(str(file))}:{attribute}{others}"
     return ""
 
 
-def _functions_in(file: Path) -> list[str]:
-    """Names of the public functions at the top of a file, of which nothing is run; none of one that does not parse."""
+def _defined_in(file: Path) -> tuple[list[str], list[str]]:
+    """Names of the public functions and classes at the top of a file, of which nothing is run.
+
+    None of a file that does not parse.
+    """
     import ast
 
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return []
-    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+        return [], []
+    functions, classes = (
+        [node.name for node in tree.body if isinstance(node, kind) and not node.name.startswith("_")]
+        for kind in (ast.FunctionDef, ast.ClassDef)
+    )
+    return functions, classes
 
 
 def _module_of(file: str) -> str:

@@ -34,7 +34,8 @@ class Cell:
         encoder: its name, with a suffix if several encoders share the name.
         mark: a letter if protocol or data differ from those of most of the column, else empty.
         ranks: 95 % interval of its rank, from 1; None if it is not ranked.
-        seen: data sets that the encoder was trained on and that share videos with the benchmark; empty for none.
+        seen: data sets that the encoder, or its adapter, was trained on and that share videos with the benchmark; empty
+            for none.
     """
 
     seeds: Seeds
@@ -192,10 +193,15 @@ def _column(key: tuple[str, ...], runs: Sequence[Run], names: Mapping[_Identity,
 
 
 def _seen(record: Mapping[str, Any]) -> str:
-    """The encoder's training data that share videos with the benchmark; by its checkpoint if the record lacks them."""
-    encoder = record["encoder"]
-    trained_on = encoder.get("trained_on", presets.trained_on(encoder["ckpt"]))
-    return training_data.in_words(training_data.seen(record["task"]["name"], trained_on or {}))
+    """The training data, of the encoder and of a loaded adapter, that share videos with the benchmark.
+
+    The encoder's are by its checkpoint if the record lacks them; that an adapter was trained on the benchmark itself is
+    in `adaptation`.
+    """
+    encoder, task = record["encoder"], record["task"]["name"]
+    trained_on = encoder.get("trained_on", presets.trained_on(encoder["ckpt"])) or {}
+    of_adapter = {name: "data" for name in record["adapter"].get("trained_on", ()) if name != task}
+    return training_data.in_words(training_data.seen(task, of_adapter | trained_on))
 
 
 def _value(cell: Cell) -> float:

@@ -41,7 +41,7 @@ def data_page(name: str) -> str:
     words = f"task={name} data.root={root}"
     parts += [
         f"    evalkit doctor {words}    # what is missing on this machine and in the data\n"
-        f"    evalkit check {words}     # are all videos there, and do they decode? out=FILE lists the others\n"
+        f"    evalkit check {words}     # are all videos there, and do they decode? out=missing.txt lists the others\n"
         f"    evalkit run task={name} ckpt=demo mini=true    # on generated films, without data"
     ]
     parts += ["## Options", table(("key", "type", "default", "meaning"), key_rows(known, "data"))]

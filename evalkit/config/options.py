@@ -112,8 +112,8 @@ class CheckOptions(Options):
     """The options without a section of `evalkit check`.
 
     Attributes:
-        out: file for the paths of missing and undecodable videos, one per line, relative to the data's folder; empty:
-            write none
+        out: file for the paths of missing and undecodable videos, .txt, one per line, relative to the data's folder;
+            empty: write none
     """
 
     out: Path = Path()

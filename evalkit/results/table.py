@@ -41,8 +41,10 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
 
 
 def reranked(protocol: Mapping[str, Any]) -> int:
-    """How many candidates of each query retrieval re-ranked; 0 where it did not."""
-    return int(protocol.get("settings", {}).get("rerank", 0))
+    """How many candidates of each query retrieval re-ranked; 0 where it did not, as of adapters with other settings."""
+    settings = protocol.get("settings")
+    count = settings.get("rerank") if isinstance(settings, Mapping) else None
+    return count if type(count) is int and count > 0 else 0
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -157,16 +157,22 @@ def _with_hash(run: Run) -> Run:
     return replace(run, result={**run.result, "encoder": {**encoder, "name": name}})
 
 
+def task_name(run: Run) -> str:
+    """The name of a run's task; `msrvtt-reranked` and `msrvtt-transductive` are never beside what is neither."""
+    task = run.result["task"]
+    again = "reranked" if reranked(task["protocol"]) else ""
+    return "-".join(filter(None, [task["name"], again, "transductive" if task["protocol"].get("transductive") else ""]))
+
+
 def task_names(runs: Sequence[Run]) -> list[str]:
     """The name of each run's task, with what differs where an encoder has runs of one task under several protocols.
 
     `kinetics400-videoglue` and `kinetics400-videoprism` by the protocols' names, `ssv2-probe` and `ssv2-knn` by the
-    adapters, `msrvtt`, `msrvtt-transductive` and `msrvtt-reranked`; where these are alike, by the first letters of the
-    protocols' hashes.
+    adapters; where these are alike, by the first letters of the protocols' hashes.
     """
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        groups.setdefault((model_id(run), run.result["encoder"]["sha256"], run.result["task"]["name"]), []).append(run)
+        groups.setdefault((model_id(run), run.result["encoder"]["sha256"], task_name(run)), []).append(run)
     names: dict[int, str] = {}
     for (*_, task), group in groups.items():
         traits = [_traits(run) for run in group]
@@ -179,12 +185,9 @@ def task_names(runs: Sequence[Run]) -> list[str]:
     return [names[id(run)] for run in runs]
 
 
-def _traits(run: Run) -> tuple[str, ...]:
-    """What a protocol is called by: its name, the adapter, and whether it re-ranks, or depends on other examples."""
-    protocol = run.result["task"]["protocol"]
-    transductive = "transductive" if protocol.get("transductive") else ""
-    again = "reranked" if reranked(protocol) else ""
-    return str(protocol.get("name") or ""), run.result["adapter"]["name"], again, transductive
+def _traits(run: Run) -> tuple[str, str]:
+    """What a protocol is called by: its name, and the adapter."""
+    return str(run.result["task"]["protocol"].get("name") or ""), run.result["adapter"]["name"]
 
 
 def defined(run: Run) -> list[Mapping[str, Any]]:

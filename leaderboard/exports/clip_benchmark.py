@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..runs import Run
-from . import as_json, defined, fraction, model_id, path_part, report, task_names
+from . import as_json, defined, fraction, model_id, path_part, report, task_name, task_names
 
 _RECALL = {
     f"{way}_R@{k}": f"{retrieved}_retrieval_recall@{k}"
@@ -50,7 +50,7 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
         if not metrics:
             continue
         org, name = model_id(run)
-        dataset, pretrained = record["task"]["name"], (record["encoder"]["sha256"] or "unknown")[:12]
+        dataset, pretrained = task_name(run), (record["encoder"]["sha256"] or "unknown")[:12]
         dump = {
             "dataset": dataset,
             "model": name,

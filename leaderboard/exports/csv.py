@@ -12,7 +12,7 @@ from evalkit.results.table import encoder_name
 
 from ..csv import as_csv
 from ..runs import Run
-from . import defined, fraction, model_id
+from . import defined, fraction, model_id, task_name
 
 FILE = "results.csv"
 
@@ -30,7 +30,7 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
         metric = entry["metric"]
         (low, high), (worst, best) = entry["ci95"], entry["bounds"]
         yield {
-            "dataset": task["name"],
+            "dataset": task_name(run),
             "method": record["adapter"]["name"],
             "metric_name": metric,
             "metric_value": fraction(metric, entry["value"]),

@@ -18,7 +18,7 @@ from evalkit.results.scores import is_rank, lower_is_better
 from evalkit.results.table import encoder_name
 
 from ..runs import Run
-from . import as_json, as_lines, defined, example_scores, model_id, path_part, timestamp, with_headline
+from . import as_json, as_lines, defined, example_scores, model_id, path_part, task_name, timestamp, with_headline
 
 VERSION = "0.3.0"
 
@@ -46,7 +46,7 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
                 "additional_details": _texts(git_commit=record["provenance"]["git_commit"]),
             },
             "model_info": _model(run),
-            "evaluation_results": [_result(record, entry) for entry in defined(run)],
+            "evaluation_results": [_result(run, entry) for entry in defined(run)],
         }
         samples = as_lines(_samples(run, log))
         if samples:
@@ -80,8 +80,8 @@ def _model(run: Run) -> dict[str, Any]:
     }
 
 
-def _result(record: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    task, metric, (low, high) = record["task"], entry["metric"], entry["ci95"]
+def _result(run: Run, entry: Mapping[str, Any]) -> dict[str, Any]:
+    record, task, metric, (low, high) = run.result, run.result["task"], entry["metric"], entry["ci95"]
     uncertainty: dict[str, Any] = {"num_samples": entry["n"]}
     if low is not None and high is not None:
         method = "bootstrap, clustered by video"
@@ -93,7 +93,7 @@ def _result(record: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, An
         details |= {f"control {c['name']} {c['metric']}": str(c["value"]) for c in record["controls"]}
     return {
         "evaluation_result_id": f"{task['name']}/{metric}",
-        "evaluation_name": task["name"],
+        "evaluation_name": task_name(run),
         "source_data": {
             "dataset_name": task["name"],
             "source_type": "other",
@@ -136,7 +136,7 @@ def _samples(run: Run, log: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "schema_version": VERSION,
             "evaluation_id": log["evaluation_id"],
             "model_id": log["model_info"]["id"],
-            "evaluation_name": run.result["task"]["name"],
+            "evaluation_name": task_name(run),
             "evaluation_result_id": log["evaluation_results"][0]["evaluation_result_id"],
             "sample_id": row.id,
             "interaction_type": "single_turn",

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..runs import Run
-from . import defined, model_id, path_part, task_names, timestamp, with_headline
+from . import defined, model_id, path_part, task_name, task_names, timestamp, with_headline
 
 # Of the hub's kinds of tasks, by adapter; the others name what is seen.
 KINDS = {
@@ -58,6 +58,7 @@ def _entry(run: Run, dataset: str) -> dict[str, Any]:
     notes = [
         f"{headline['metric']}{interval} of {headline['n']} examples, {headline['n_clusters']} videos",
         f"adapter {record['adapter']['name']}",
+        *([task_name(run)] if task_name(run) != task["name"] else []),
         *([f"protocol {task['protocol']['name']}"] if task["protocol"].get("name") else []),
         *(f"{control['name']} {control['metric']} {control['value']}" for control in record["controls"]),
         *([f"{failed} failed examples count as wrong"] if failed else []),
@@ -81,7 +82,7 @@ def _result(run: Run) -> dict[str, Any]:
     }
     return {
         "task": {"type": KINDS.get(adapter, "video-classification")},
-        "dataset": {"type": task["name"], "name": task["name"], "split": task["split"], "args": settings},
+        "dataset": {"type": task["name"], "name": task_name(run), "split": task["split"], "args": settings},
         "metrics": [
             {
                 "type": entry["metric"],

@@ -17,7 +17,7 @@ from evalkit.results.schema import digest
 from evalkit.results.scores import lower_is_better
 
 from ..runs import Run
-from . import as_json, as_lines, defined, example_scores, fraction, model_id, path_part, summary, timestamp
+from . import as_json, as_lines, defined, example_scores, fraction, model_id, path_part, summary, task_name, timestamp
 
 NAMES = {"accuracy": "acc", "top1": "acc"}
 
@@ -25,7 +25,7 @@ NAMES = {"accuracy": "acc", "top1": "acc"}
 def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """Two files per run."""
     for run in runs:
-        task = run.result["task"]["name"]
+        task = task_name(run)
         time = timestamp(run).astimezone(UTC).replace(tzinfo=None).isoformat().replace(":", "-")
         samples = list(_samples(run))
         folder = "__".join(model_id(run))
@@ -35,7 +35,7 @@ def files(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
 
 def _results(run: Run, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     record, task, encoder = run.result, run.result["task"], run.result["encoder"]
-    name, data, provenance = task["name"], record["data"], record["provenance"]
+    name, data, provenance = task_name(run), record["data"], record["provenance"]
     scores = defined(run)
     metrics: dict[str, Any] = {"name": name, "alias": name, "sample_len": data["n_expected"]}
     for entry in scores:

@@ -83,6 +83,7 @@ def ranks(encoder: Table, task: Task, given: Tensor, **settings: Any) -> list[di
                 given.repeat_interleave(captions, 0)[start : None if start else captions],
             )
         ]
+        encoder.read, encoder.matched = [], []  # without those of the check that it matches at all
         return [prediction.value for prediction in adapter.finalize(task.test, half)]
 
 
@@ -172,7 +173,8 @@ def test_what_is_not_finite_is_a_miss_and_no_rival(capsys: pytest.CaptureFixture
     texts = torch.eye(WIDTH)[:4].clone()
     texts[3] = math.nan
     placed = ranks(Table(texts, logits), captioned(4), features(torch.eye(WIDTH)[:4]), rerank=4)
-    assert "2 of 4 texts and 2 of 4 videos" in capsys.readouterr().err
+    told = "because their vector, or the logit of their match, is nan or infinite: 2 of 4 texts and 2 of 4 videos"
+    assert told in capsys.readouterr().err
     assert placed[0] == placed[1] == {"t2v": 1.0, "v2t": 1.0}
     assert all(math.isnan(placed[row][way]) for row in (2, 3) for way in ("t2v", "v2t"))
 
@@ -236,3 +238,26 @@ def test_an_encoder_without_such_layers_is_told() -> None:
 
     with pytest.raises(UserError, match="adapter.rerank=4: this encoder has no layers that see a video and a text"):
         make_adapter("retrieval", Plain(torch.eye(4, WIDTH), torch.zeros(4, 4)), captioned(4), rerank=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("match", lambda sequence, states: torch.zeros(len(states), 1), "match gives (2, 1) for 2 texts; wanted (2,)"),
+        (
+            "match",
+            lambda sequence, states: torch.zeros(()),
+            "match gives () for 2 texts; wanted (2,), a logit for each",
+        ),
+        ("match", lambda sequence: sequence, "fails to match a text with a video: TypeError: "),
+        ("text_states", lambda texts: 1 / 0, "fails to match a text with a video: ZeroDivisionError: division by zero"),
+        ("text_states", None, "fails to match a text with a video: TypeError: 'NoneType' object is not callable"),
+    ],
+)
+def test_an_encoder_that_matches_otherwise_is_told_at_the_first_video(name: str, function: Any, message: str) -> None:
+    encoder, task = Table(torch.eye(4, WIDTH), torch.zeros(4, 4)), captioned(4)
+    adapter = make_adapter("retrieval", encoder, task, rerank=4)
+    setattr(encoder, name, function)
+    with pytest.raises(UserError) as refusal:
+        adapter.predict(task.test[:1], features(torch.eye(WIDTH)[:1]))
+    assert str(refusal.value).startswith("adapter.rerank=4: the encoder") and message in str(refusal.value)

@@ -84,6 +84,17 @@ def test_the_paths_of_missing_and_undecodable_videos_are_listed_as_rsync_reads_t
     assert wanted.read_text() == ""
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "00.mp4", "labels.txt", "missing"])
+def test_a_list_replaces_no_file_of_the_data(table: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if name.endswith(".txt"):
+        table = table.rename(table.with_suffix(".txt"))
+    place = table.with_name(name)
+    before = place.read_bytes() if place.exists() else b""
+    assert main(["check", *words(table), f"out={place}"]) == 2
+    assert f"out={place}: wanted a file that ends in .txt and is none of the data" in capsys.readouterr().err
+    assert (place.read_bytes() if place.exists() else b"") == before
+
+
 def test_of_videos_in_a_tar_the_tar_is_listed_once_and_of_others_the_place(tmp_path: Path) -> None:
     tar = tmp_path / "train" / "000.tar"
     tar.parent.mkdir()

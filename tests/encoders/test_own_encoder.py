@@ -130,7 +130,10 @@ def test_a_file_of_code_is_told_how_to_name_its_function(module_here: Callable[[
         (f"./{name}.py", f"name its function, ckpt={name}:FUNCTION, one of make, number, torn, worded"),
         (f"{name}.make", f"name its function, ckpt={name}:make"),
         (f"{name}.mak", f"name its function, ckpt={name}:make"),
+        (f"{name}.Men", f"name its function, ckpt={name}:Mean"),
         (f"{name}.py:make", f"is named without .py: ckpt={name}:make"),
+        (f"./{name}.py:make", f"name its function, ckpt={name}:make"),
+        (f"./{name}.py:mak()", f"name its function, ckpt={name}:make"),
         (f"{name}:mak", f"{name}' has no attribute 'mak'. Did you mean 'make'?"),
     ):
         with pytest.raises(UserError) as caught:

@@ -36,6 +36,27 @@ def test_a_score_on_data_of_the_encoders_training_has_a_sign_and_a_legend(tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("tasks", "seen"),
+    [
+        (["msrvtt"], "msrvtt"),  # the videos of its questions
+        (["msrvtt_qa"], ""),  # which is no zero-shot, and stands apart by its adaptation
+        (["msrvtt@mini", "nextqa"], ""),
+    ],
+)
+def test_a_score_on_videos_that_a_loaded_adapter_was_trained_on_is_marked(
+    tmp_path: Path, tasks: list[str], seen: str
+) -> None:
+    put(
+        tmp_path,
+        right(range(3), 4),
+        "msrvtt_qa",
+        "mine",
+        edit=lambda record: record["adapter"].update(trained_on=tasks),
+    )
+    assert [cell["trained_on"] for cell in cells(tmp_path)] == [seen]
+
+
+@pytest.mark.parametrize(
     ("ckpt", "task", "seen"),
     [
         ("xclip_base", "kinetics400", "kinetics400 (labels)"),  # of a record that does not say so

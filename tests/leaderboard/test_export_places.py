@@ -50,6 +50,8 @@ def test_protocols_are_called_apart_by_the_least_that_differs() -> None:
     ]
     again = [run("retrieval", "a", settings={}), run("retrieval", "b", settings={"rerank": 128})]
     assert exports.task_names(again) == ["ssv2", "ssv2-reranked"]
+    assert exports.task_names(again[1:]) == ["ssv2-reranked"], "another encoder's may be ssv2, as it is"
+    assert exports.task_names([run("retrieval", "b", transductive=True)]) == ["ssv2-transductive"]
     assert exports.task_names([run("probe", "a"), run("probe", "b"), run("knn", "c")]) == [
         *("ssv2-probe-aaaaaaaa", "ssv2-probe-bbbbbbbb", "ssv2-knn")
     ]

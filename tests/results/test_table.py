@@ -121,3 +121,10 @@ def test_a_score_that_was_re_ranked_says_by_what() -> None:
     assert "scored by" not in table(result)
     result["task"]["protocol"]["settings"] = {"rerank": 128}
     assert "scored by  the first 128 by the cosine, ordered by layers that see video and text" in table(result)
+
+
+@pytest.mark.parametrize("settings", [{"rerank": "cross-encoder"}, {"rerank": True}, {"rerank": None}, {}, None, [1]])
+def test_a_setting_of_that_name_of_another_adapter_says_nothing_of_it(settings: object) -> None:
+    result = result_of(rows_of(1, 1))
+    result["task"]["protocol"]["settings"] = settings
+    assert "scored by" not in table(result)

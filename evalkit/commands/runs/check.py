@@ -113,6 +113,8 @@ def check(config: Config) -> int:
     if out != Path():  # before hours of decoding
         if out.is_dir():
             raise UserError(f"out={out} is a folder; name a file for the list, such as out={out / 'missing.txt'}")
+        if out.suffix != ".txt" or out.resolve() in [place.resolve() for place in video_places(config)]:
+            raise UserError(f"out={out}: wanted a file that ends in .txt and is none of the data, such as missing.txt")
         check_writable(out.parent, f"out={out}")
     data = check_data(task, config)
     name = display_name(config.options.task) + ("@mini" if config.options.mini else "")
