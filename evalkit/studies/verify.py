@@ -126,10 +126,10 @@ def mini_verdict(card: Card, record: Mapping[str, Any]) -> tuple[str, bool]:
     score, views, clip = record["scores"][0], record["task"]["protocol"]["views"], record["encoder"]["clip"]
     seen, own = ((shape["frames"], shape["size"]) for shape in (views, clip))
     smaller = "" if seen == own else f" on clips of {seen[0]} x {seen[1]} (the encoder's own: {own[0]} x {own[1]})"
+    place = f"{record['task']['name']} with ckpt={record['encoder']['ckpt']}{smaller}"
     return (
-        f"{card.name}: the card's command runs on {record['task']['name']} with ckpt={record['encoder']['ckpt']}{smaller}, "
-        f"{score['metric']} {score['value']:.1f}, which says nothing of the published "
-        f"{next(iter(card.expected.values())):g}",
+        f"{card.name}: the card's command runs on {place}, {score['metric']} {score['value']:.1f}, which says "
+        f"nothing of the published {next(iter(card.expected.values())):g}",
         True,
     )
 

@@ -86,7 +86,7 @@ def test_what_cannot_be_a_task_is_told(tmp_path: Path) -> None:
     database["a"]["annotations"] = []
     unlabeled = refusal("tal", write(file, {"database": database}))
     assert unlabeled.endswith("the 1 videos of subset 'training' have no segment to learn from")
-    assert refusal("tal", own(tmp_path, duration=0)).startswith(f"{file}, video a: not as published: ValueError")
+    assert refusal("tal", own(tmp_path, duration=0)).startswith(f"{file}, video a: not as published: ")
 
 
 def classes(folder: Path, **changed: Any) -> Path:
@@ -112,9 +112,9 @@ def test_the_two_likeliest_classes_of_a_video_come_from_a_file(tmp_path: Path) -
     [
         ({"class": ["swim"]}, "1 of 2 classes are not in it, first 'jump'"),
         ({"results": {"b": [0.1, 0.7, 0.2]}}, "1 of 2 videos are not in it, first 'c'"),
-        ({"results": {"b": [0.1, 0.7], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: ValueError: 2 scores"),
-        ({"results": {"b": [0.1, 0.7, -1], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: ValueError: 3 scores"),
-        ({"results": {"b": ["x", 1, 1], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: ValueError"),
+        ({"results": {"b": [0.1, 0.7], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: 2 scores"),
+        ({"results": {"b": [0.1, 0.7, -1], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: 3 scores"),
+        ({"results": {"b": ["x", 1, 1], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: "),
         ({"results": 3}, "not as published: TypeError"),
         ({"class": ["swim", "jump", "swim"]}, "the class 'swim' appears twice"),
     ],

@@ -102,11 +102,11 @@ def test_what_is_anticipated_of_the_miniature_is_not_seen_or_is() -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (row("9", "00:00:10", "00:00:09", 3, 2), "ValueError: no span from 10 to 9 s"),
-        (row("9", "00:00:10", "00:00:10", 3, 2), "ValueError: no action from 00:00:10 to 00:00:10"),
-        (row("9", "10", "11", 3, 2), "ValueError"),
-        (row("9", "00:00:10", "00:00:12", 97, 2), "ValueError: class '97'"),
-        (row("9", "00:00:10", "00:00:12", 3, 300), "ValueError: class '300'"),
+        (row("9", "00:00:10", "00:00:09", 3, 2), "no span from 10 to 9 s"),
+        (row("9", "00:00:10", "00:00:10", 3, 2), "no action from 00:00:10 to 00:00:10"),
+        (row("9", "10", "11", 3, 2), ""),
+        (row("9", "00:00:10", "00:00:12", 97, 2), "class '97'"),
+        (row("9", "00:00:10", "00:00:12", 3, 300), "class '300'"),
     ],
 )
 def test_a_malformed_row_is_told_with_file_and_line(line: str, told: str, tmp_path: Path) -> None:
