@@ -141,6 +141,7 @@ def test_clips_that_the_encoder_cannot_take_are_told_in_one_line(world: Path, ti
         assert main(["run", *probe_words(world, tiny), "clip.size=50", f"out={tmp_path}", "canary=false"]) == 2
     lines = [line for line in err.getvalue().splitlines() if line.startswith("evalkit: ")]
     assert lines[0].startswith("evalkit: the canary stops this run: layout: the encoder fails on (2, 4, 3, 50, 50)")
+    assert lines[0].endswith("clips have 4 frames of 50 pixels; clip.frames=4 clip.size=32 is the encoder's own")
     assert "canary=false" not in lines[0]  # which would not help, as the next one shows
     assert lines[1].startswith("evalkit: the encoder failed on clips of shape (7, 4, 3, 50, 50)")
     assert not list(tmp_path.iterdir())
