@@ -58,6 +58,9 @@ def check_word(word: str) -> None:
     """
     if not names_file(word):
         raise UserError(f"{word[:60]!r} holds a character that no file's name has")
+    value = word.partition("=")[2] or word
+    if value.startswith("~") and os.path.expanduser(value) == value:
+        raise UserError(f"{word}: there is no user {value.split('/')[0][1:]!r}, whose home folder it begins with")
 
 
 def in_line(text: object) -> str:

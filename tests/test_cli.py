@@ -118,6 +118,11 @@ def test_a_key_of_which_one_value_would_be_passed_over_is_refused(
     assert mistake(capsys, *words) == told
 
 
+@pytest.mark.parametrize("word", ["ckpt=~nosuch/run.ckpt", "data.root=~nosuch", "~nosuch/enc.py"])
+def test_the_home_folder_of_nobody_is_told(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert mistake(capsys, "run", "task=folder", word).startswith(f"{word}: there is no user 'nosuch', whose home")
+
+
 def test_a_quiet_command_shows_its_errors_and_no_notes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
