@@ -305,6 +305,7 @@ def _weights_in(folder: Path) -> list[Path]:
 
 
 def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tuple[Path, ...]) -> nn.Module:
+    name = "ckpt=demo" if folder == demo.FOLDER else str(folder)
     if weights is None:
         peft_adapters.refuse_folder(folder, str(folder))
     if (folder / "encoder.json").is_file():  # an adapter's folder, which only points to the frozen encoder
@@ -321,7 +322,7 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
         return encoder
     if not (folder / "config.json").is_file():
         if (folder / OPEN_CLIP_CONFIG).is_file():
-            _refuse_ignored(str(folder), loading)
+            _refuse_ignored(name, loading)
             library: Any = module_and_factory("encoder", "open_clip")[0]
             return library.pretrained_name(str(folder), loading)  # type: ignore[no-any-return]
         if any(NAMES.fullmatch(file.name) for file in folder.iterdir()):
@@ -342,10 +343,10 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
                 return _from_file(files[0], loading, via)
         family = _family_of(values, folder)
         taken = ("tokenizer", *getattr(family, "LOADING", ()), *(("prefix",) if weights else ()))
-        _refuse_ignored(str(folder), loading, *taken)
+        _refuse_ignored(name, loading, *taken)
         given = checkpoint.read_weights(weights, prefix=loading.prefix, trust=loading.trust) if weights else None
         return family.pretrained(folder, loading, given)  # type: ignore[no-any-return]
-    _refuse_ignored(str(folder), loading, "prefix", "tokenizer")
+    _refuse_ignored(name, loading, "prefix", "tokenizer")
     spec, file = spec_of(str(folder), loading.tokenizer), weights or folder / "model.safetensors"
     if file.is_file():
         checkpoint.refuse_oversized(spec.build, file.stat().st_size, folder / "config.json")

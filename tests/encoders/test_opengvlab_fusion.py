@@ -134,7 +134,7 @@ def test_texts_are_cut_where_it_is_said(tmp_path: Path) -> None:
     assert "encoder.text_tokens=-1: expected a whole number from 0 on" in refusal(path, heads=HEADS, text_tokens=-1)
     silent = files.save(tmp_path / "first.pth", files.masked(1))
     assert "which has no BERT: leave it out" in refusal(silent, heads=HEADS, text_tokens=64)
-    assert refusal("demo", text_tokens=64).startswith("encoder.text_tokens=64 has no effect on")
+    assert refusal("demo", text_tokens=64).startswith("encoder.text_tokens=64 has no effect on ckpt=demo: leave it out")
 
 
 # --- a run -----------------------------------------------------------------------------------------------------------

@@ -120,8 +120,8 @@ def _data(config: Config, stated: Data) -> tuple[str, bool]:
     try:
         task = task_data.load_task(config)
     except UserError as error:
-        wanted = f"; it wants {', '.join(stated.files)}" if stated.files else ""
-        return f"{error}{wanted}{f', from {stated.source}' if stated.source else ''}", True
+        wanted = f"; expected there: {', '.join(stated.files)}" if stated.files else ""
+        return f"{error}{wanted}{f', from {stated.source}' if stated.source not in ('', 'your own') else ''}", True
     splits = {name: getattr(task, name) for name in SPLITS if getattr(task, name)}
     counts = ", ".join(f"{name} {len(examples):,}" for name, examples in splits.items())
     videos = dict.fromkeys(example.video for examples in splits.values() for example in examples)
