@@ -41,7 +41,8 @@ SACCT = """#!/bin/bash
 echo 'JobID|State|NodeList'
 for starts in STATE/*.starts; do
     job=$(basename "$starts" .starts)
-    [ -e "STATE/$job.runs" ] && state=RUNNING || state=COMPLETED
+    state=COMPLETED
+    if [ -e "STATE/$job.requeued" ]; then state=PENDING; elif [ -e "STATE/$job.runs" ]; then state=RUNNING; fi
     echo "$job|$state|localhost"
 done
 """
@@ -49,7 +50,12 @@ done
 SCONTROL = """#!/bin/bash
 # requeue JOB: the job starts again once it has ended.
 echo start >> "STATE/$2.starts"
-(while [ -e "STATE/$2.runs" ]; do sleep 0.05; done; STATE/run "$2") > /dev/null 2>> STATE/errors &
+touch "STATE/$2.requeued"
+(
+    while [ -e "STATE/$2.runs" ]; do sleep 0.05; done
+    STATE/run "$2"
+    rm "STATE/$2.requeued"
+) > /dev/null 2>> STATE/errors &
 """
 
 
