@@ -1,10 +1,14 @@
-"""Processor time of commands in this checkout and in another one, in turn.
+"""Processor time of commands, or of the tests, in this checkout and in another one, in turn.
 
     git worktree add --detach /tmp/before COMMIT
     OMP_NUM_THREADS=1 PYTHONPATH=. python bench/checkouts.py /tmp/before [rounds]
+    make -C /tmp/before install
+    OMP_NUM_THREADS=1 PYTHONPATH=. python bench/checkouts.py /tmp/before tests
 
 The seconds of all processes of a command count, in user code and in the system. Each checkout has its own cache, which
-a first round fills with films; this round does not count. Both checkouts use the packages of this interpreter.
+a first round fills with films; this round does not count. Both checkouts use the packages of this interpreter for
+commands, and their own (.venv) for tests: those that both have by the names of function and parameters, in two
+processes as `make test` runs them, and once in each checkout.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 RUN = ["run", "task=folder", "mini=true", "ckpt=demo", "adapter=knn", "cache=off"]
@@ -22,16 +27,57 @@ COMMANDS = {"--help": ["--help"], " ".join(RUN): RUN}
 WANTED = {"--help": 1.0, " ".join(RUN): 0.6}
 
 
+def children_s() -> float:
+    """Processor seconds of all child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def processor_s(checkout: Path, words: list[str], place: Path) -> float:
     """Seconds of a command in a checkout, with a cache in a folder of its own."""
     environment = os.environ | {"PYTHONPATH": str(checkout), "EVALKIT_CACHE": str(place / "cache")}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = children_s()
     out = [f"out={place / 'out'}"] if words[0] == "run" else []
     subprocess.run(
         [sys.executable, "-m", "evalkit", *words, *out], cwd=checkout, env=environment, check=True, capture_output=True
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return children_s() - before
+
+
+def spent_s(words: list[str], checkout: Path) -> tuple[float, int]:
+    """Processor seconds of a program of the checkout's own interpreter, and its exit code."""
+    before = children_s()
+    code = subprocess.run([checkout / ".venv/bin/python", *words], cwd=checkout, capture_output=True).returncode
+    return children_s() - before, code
+
+
+def tests_of(checkout: Path) -> dict[str, str]:
+    """Node ids of a checkout's tests by function and parameters, of those that no two files have."""
+    words = ["-m", "pytest", "--collect-only", "-q", "-o", "addopts=", "-p", "no:cacheprovider"]
+    listed = subprocess.run(
+        [checkout / ".venv/bin/python", *words], cwd=checkout, check=True, capture_output=True, text=True
+    )
+    ids = [line for line in listed.stdout.splitlines() if line.startswith("tests/") and "::" in line]
+    names = Counter(node.split("::", 1)[1] for node in ids)
+    return {name: node for node in ids if names[name := node.split("::", 1)[1]] == 1}
+
+
+def print_tests(other: Path) -> None:
+    """Prints the processor time of the tests that both checkouts have."""
+    checkouts = {"before": other.resolve(), "now": Path(__file__).resolve().parents[1]}
+    tests = {label: tests_of(checkout) for label, checkout in checkouts.items()}
+    shared = [name for name in tests["now"] if name in tests["before"]]
+    print(f"{len(tests['before']):,} tests before, {len(tests['now']):,} now, {len(shared):,} in both\n")
+    print("| tests of both | s | exit code | now / before | wanted |\n|---|---|---|---|---|")
+    seconds: dict[str, float] = {}
+    for label, checkout in checkouts.items():
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write("\n".join(tests[label][name] for name in shared))
+            file.flush()
+            words = ["-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", f"@{file.name}"]
+            seconds[label], code = spent_s(words, checkout)
+        ratio = f"{seconds['now'] / seconds['before']:.2f} | <= 0.6" if label == "now" else "|"
+        print(f"| {label} | {seconds[label]:.1f} | {code} | {ratio} |", flush=True)
 
 
 def main(other: Path, rounds: int) -> None:
@@ -51,4 +97,7 @@ def main(other: Path, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5)
+    if "tests" in sys.argv[2:]:
+        print_tests(Path(sys.argv[1]))
+    else:
+        main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5)

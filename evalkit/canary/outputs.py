@@ -31,12 +31,16 @@ def layout(probe: ExaminedEncoder) -> Finding:
 
 
 def _input_error(probe: ExaminedEncoder, error: Exception) -> str:
-    """Why the encoder failed on (B, T, C, H, W): it may expect (B, C, T, H, W)."""
-    video = probe.clip.normalize(probe.clips)
+    """Why the encoder failed on (B, T, C, H, W): it may expect (B, C, T, H, W), or clips of its own shape alone."""
+    video, clip = probe.clip.normalize(probe.clips), probe.clip
     try:
         probe.encoder(video.transpose(1, 2))
     except Exception:
-        return f"the encoder fails on {tuple(video.shape)} (B, T, C, H, W): {one_line(error, 200)}"
+        frames, size = video.shape[1], video.shape[-1]
+        shown = f"the run's clips have {frames} frames of {size} pixels"
+        own = f"; {shown}; clip.frames={clip.frames} clip.size={clip.size} is the encoder's own"
+        advice = own if (frames, size) != (clip.frames, clip.size) else ""
+        return f"the encoder fails on {tuple(video.shape)} (B, T, C, H, W): {one_line(error, 200)}{advice}"
     return (
         f"the encoder takes (B, C, T, H, W), and fails on (B, T, C, H, W): T and C are swapped. Let its forward "
         f"begin with video.transpose(1, 2) ({one_line(error, 200)})"

@@ -111,13 +111,6 @@ def check_features(task: Task, reader: FeatureReader, config: Config) -> list[Fi
     with phase("canary: running two clips"):
         findings = _remembered(_identity(feature_cache, sampled, folder), examine) if feature_cache else examine()
     if failed := [f"{finding.check}: {finding.detail}" for finding in findings if finding.outcome == "failed"]:
-        views, own_clip = extractor.views, reader.encoder.module.clip
-        shown, trained = (views.frames, views.size), (own_clip.frames, own_clip.size)
-        if shown != trained:
-            failed.append(
-                f"the run's clips have {shown[0]} frames of {shown[1]} pixels; clip.frames={trained[0]} "
-                f"clip.size={trained[1]} is the encoder's own"
-            )
         raise CanaryError("; ".join(failed))
     for finding in findings:
         if finding.outcome == "warning":
