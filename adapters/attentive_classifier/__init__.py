@@ -28,7 +28,7 @@ from evalkit.heads.flops import trained_flops
 from evalkit.heads.head import attention_heads, recorded_weights
 from evalkit.heads.labels import class_predictions, multi_hot, multi_label
 from evalkit.heads.own_head import class_order, read_labels
-from evalkit.weights import checkpoint
+from evalkit.weights import strict
 
 from .network import AttentiveClassifier
 from .released import UNUSED_OF_V_JEPA_1, released_weights
@@ -261,7 +261,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Classif
                 f"adapter.layers={layers}: the authors' classifiers of several layers read each after the encoder's "
                 "norm, and not the last ones: name them, as adapter.layers=[17,19,21,23] of ViT-L for Diving48"
             )
-        checkpoint.load_strictly(head, weights, probe)
+        strict.load_strictly(head, weights, probe)
         if settings.labels:
             order = class_order(read_labels(settings.labels, len(task.classes)), task.classes)
             head.linear.weight.data, head.linear.bias.data = (value.data[order] for value in head.linear.parameters())

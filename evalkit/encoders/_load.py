@@ -20,7 +20,7 @@ from evalkit.errors import UserError, one_line, suggest
 from evalkit.features.exchange.module import PREFIX, FeatureFiles
 from evalkit.features.exchange.tables import NAMES
 from evalkit.plugins import hint_of_own_code, module_and_factory, names, names_function, own_encoder
-from evalkit.weights import checkpoint, huggingface, peft_adapters
+from evalkit.weights import checkpoint, huggingface, peft_adapters, strict
 from evalkit.weights.presets import card, presets, read
 
 MAX_HEADS = 1024
@@ -219,7 +219,7 @@ def _from_file(
         if values and "encoder" not in values:
             return _family_of(values, folder).pretrained(folder, loading, weights)  # type: ignore[no-any-return]
         module = spec_of(loading.model, loading.tokenizer).build() if values else _architecture(loading, via, changes)
-        checkpoint.load_strictly(module, weights, path)
+        strict.load_strictly(module, weights, path)
         return module
     if known := _recognized(path, loading.trust):  # whatever lies beside
         _refuse_ignored(str(path), loading, "heads", "prefix", "tokenizer", "parts", "text_tokens")
@@ -349,7 +349,7 @@ def _from_folder(folder: Path, weights: Path | None, loading: Loading, via: tupl
     _refuse_ignored(name, loading, "prefix", "tokenizer")
     spec, file = spec_of(str(folder), loading.tokenizer), weights or folder / "model.safetensors"
     if file.is_file():
-        checkpoint.refuse_oversized(spec.build, file.stat().st_size, folder / "config.json")
+        strict.refuse_oversized(spec.build, file.stat().st_size, folder / "config.json")
     module = spec.build()
-    checkpoint.load_strictly(module, checkpoint.read_weights(file, prefix=loading.prefix, trust=loading.trust), file)
+    strict.load_strictly(module, checkpoint.read_weights(file, prefix=loading.prefix, trust=loading.trust), file)
     return module

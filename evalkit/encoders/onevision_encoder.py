@@ -20,7 +20,7 @@ from evalkit.api import Clip, EncoderOutput, Loading
 from evalkit.encoders._tubelets import cover, last_states
 from evalkit.encoders.hf_image_text import CLIP_MEAN, CLIP_STD
 from evalkit.errors import UserError
-from evalkit.weights import checkpoint, huggingface
+from evalkit.weights import checkpoint, huggingface, strict
 from evalkit.weights.huggingface import Weights
 from evalkit.weights.preprocessor import read_clip
 
@@ -183,8 +183,8 @@ def pretrained(path: Path, loading: Loading, weights: Weights = None) -> OneVisi
     except (TypeError, ValueError) as error:
         raise UserError(f"cannot read {path / 'config.json'} as a OneVision-Encoder: {error}") from error
     given = checkpoint.read_weights(files[0], trust=loading.trust) if weights is None else weights
-    checkpoint.check_names(module.state_dict(), given, path)
-    checkpoint.check_finite(given, path)
+    strict.check_names(module.state_dict(), given, path)
+    strict.check_finite(given, path)
     module.to_empty(device="cpu")
     module.load_state_dict(dict(given))
     return module

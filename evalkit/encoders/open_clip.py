@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from evalkit.api import Clip, Loading
 from evalkit.encoders._frames import FRAMES, OPEN_CLIP_CONFIG, FrameEncoder, library_backbone, refuse_files, with_filter
 from evalkit.errors import UserError, one_line, suggest
-from evalkit.weights import checkpoint, huggingface
+from evalkit.weights import checkpoint, huggingface, strict
 
 
 class Towers(nn.Module):
@@ -163,7 +163,7 @@ def pretrained_file(path: Path, loading: Loading) -> FrameEncoder:
     state.pop("text.transformer.embeddings.position_ids", None)  # of former versions of transformers
     taken = checkpoint.Weights(state)
     taken.prefix = weights.prefix
-    checkpoint.load_strictly(made, taken, path)
+    strict.load_strictly(made, taken, path)
     return _assemble(name, made.eval())
 
 

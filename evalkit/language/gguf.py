@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from evalkit.errors import UserError, install, one_line
-from evalkit.weights import checkpoint, huggingface, peft_adapters
+from evalkit.weights import huggingface, peft_adapters, strict
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 
@@ -101,7 +101,7 @@ def _load(file: Path, reader: Any, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     huggingface.refuse_kernels(config, str(file))
     make = auto.AutoModelForCausalLM.from_config
     # Quantized to two bits a value at least.
-    checkpoint.refuse_oversized(lambda: make(config), 2 * file.stat().st_size, file)
+    strict.refuse_oversized(lambda: make(config), 2 * file.stat().st_size, file)
     tokenizer = auto.AutoTokenizer.from_pretrained(file.parent, trust_remote_code=False, **named)
     model, info = auto.AutoModelForCausalLM.from_pretrained(
         file.parent,
@@ -111,7 +111,7 @@ def _load(file: Path, reader: Any, dtype: torch.dtype) -> tuple[nn.Module, Any]:
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
-    checkpoint.raise_problems(
+    strict.raise_problems(
         [
             *(f"missing {name}" for name in sorted(info["missing_keys"])),
             *(f"unexpected {name}" for name in sorted({*info["unexpected_keys"], *_unread(reader, model)})),
@@ -119,7 +119,7 @@ def _load(file: Path, reader: Any, dtype: torch.dtype) -> tuple[nn.Module, Any]:
         ],
         file,
     )
-    checkpoint.check_finite(dict(model.named_parameters()), file)
+    strict.check_finite(dict(model.named_parameters()), file)
     return model.eval(), tokenizer
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from evalkit.errors import UserError, in_line, one_line, suggest
-from evalkit.weights import checkpoint, peft_adapters
+from evalkit.weights import checkpoint, peft_adapters, strict
 
 # Weights by a model's own names, from elsewhere than its folder; None means the folder's.
 Weights = Mapping[str, Tensor] | None
@@ -92,7 +92,7 @@ def load(
     try:
         with quietly():  # its report of what it could not place is our error
             make = getattr(model, "from_config", model)
-            checkpoint.refuse_oversized(lambda: make(config, **settings), stored, folder / "config.json")
+            strict.refuse_oversized(lambda: make(config, **settings), stored, folder / "config.json")
             module, info = model.from_pretrained(
                 folder if weights is None else None,
                 **given,
@@ -118,8 +118,8 @@ def load(
     advice = ""
     if weights is not None or len(files) == 1:
         prefix, file = getattr(weights, "prefix", ""), files[0] if weights is None else None
-        advice = checkpoint.prefix_advice(info["missing_keys"], unexpected, prefix, file)
-    checkpoint.raise_problems(
+        advice = strict.prefix_advice(info["missing_keys"], unexpected, prefix, file)
+    strict.raise_problems(
         [
             *(f"missing {name}" for name in sorted(info["missing_keys"])),
             *(f"unexpected {name}" for name in sorted(unexpected)),
@@ -132,7 +132,7 @@ def load(
         folder,
         advice,
     )
-    checkpoint.check_finite(dict(module.named_parameters()), folder)
+    strict.check_finite(dict(module.named_parameters()), folder)
     return module.eval()
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Adapter
 from evalkit.plugins import display_name
-from evalkit.weights import checkpoint
+from evalkit.weights import checkpoint, strict
 
 _HASH = re.compile("[0-9a-f]{32,}")
 # Names of settings in records that were written before they were spelled as they are now.
@@ -114,6 +114,6 @@ def restore_adapter(
             )
             raise UserError(f"{folder} was trained with {part} {trained}, not with {wanted}: {advice}")
     weights = dict(checkpoint.read_weights(folder / "adapter.safetensors"))
-    checkpoint.check_names(adapter_state(adapter), weights, folder)
-    checkpoint.check_finite(weights, folder)
+    strict.check_names(adapter_state(adapter), weights, folder)
+    strict.check_finite(weights, folder)
     adapter.load_adapter_state(weights)

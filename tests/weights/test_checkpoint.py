@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from evalkit.errors import UserError
-from evalkit.weights import checkpoint
+from evalkit.weights import checkpoint, strict
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
@@ -20,7 +20,7 @@ def test_weights_that_are_stored_as_no_floats_are_refused(dtype: torch.dtype) ->
     with pytest.raises(
         UserError, match=rf"^weights of x do not fit the model \(2\): weight holds {kind}, wanted floats"
     ):
-        checkpoint.load_strictly(module, weights, "x")
+        strict.load_strictly(module, weights, "x")
 
 
 def test_whole_numbers_stay_whole_and_low_precision_is_taken() -> None:
@@ -29,10 +29,10 @@ def test_whole_numbers_stay_whole_and_low_precision_is_taken() -> None:
         name: value.to(torch.float8_e4m3fn) if value.is_floating_point() else value
         for name, value in module.state_dict().items()
     }
-    checkpoint.load_strictly(module, weights, "x")
+    strict.load_strictly(module, weights, "x")
     weights["weight"] = torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn)
     with pytest.raises(UserError, match="weight holds 1 of 2 values that are NaN or infinite"):
-        checkpoint.load_strictly(module, weights, "x")
+        strict.load_strictly(module, weights, "x")
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_a_prefix_that_the_file_lacks_is_advised_and_added(tmp_path: Path) -> No
     file, wanted = tmp_path / "inner.safetensors", {"vision.a.weight": torch.ones(2), "vision.b.weight": torch.zeros(3)}
     save_file({name.removeprefix("vision."): value for name, value in wanted.items()}, file)
     with pytest.raises(UserError, match=r"; give encoder.prefix=\+vis.*: missing vision.a.weight; unexpected a.weight"):
-        checkpoint.check_names(wanted, checkpoint.read_weights(file), file)
-    checkpoint.check_names(wanted, checkpoint.read_weights(file, prefix="+vision."), file)
+        strict.check_names(wanted, checkpoint.read_weights(file), file)
+    strict.check_names(wanted, checkpoint.read_weights(file, prefix="+vision."), file)
     save_file({f"net.{name}": value for name, value in wanted.items()}, file)
     with pytest.raises(UserError, match=r"; give encoder.prefix=net. \(all names"):
-        checkpoint.check_names(wanted, checkpoint.read_weights(file), file)
-    checkpoint.check_names(wanted, checkpoint.read_weights(file, prefix="net."), file)
+        strict.check_names(wanted, checkpoint.read_weights(file), file)
+    strict.check_names(wanted, checkpoint.read_weights(file, prefix="net."), file)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -109,4 +109,4 @@ def test_a_prefix_is_taken_off_and_another_put_before(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"give encoder\.prefix=model\.encoder\.\+net\. \(the model's names start with net"
     ):
-        checkpoint.check_names({"net.a.weight": torch.ones(1)}, plain, "x")
+        strict.check_names({"net.a.weight": torch.ones(1)}, plain, "x")

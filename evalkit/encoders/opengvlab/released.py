@@ -23,7 +23,7 @@ from evalkit.api import Clip, Loading
 from evalkit.encoders.opengvlab.model import VideoTransformer, encoder
 from evalkit.errors import UserError, one_line
 from evalkit.heads.own_head import OwnHead
-from evalkit.weights import checkpoint
+from evalkit.weights import checkpoint, strict
 from evalkit.weights.checkpoint import Weights
 from evalkit.weights.preprocessor import IMAGENET
 
@@ -97,8 +97,8 @@ def pretrained(path: Path, loading: Loading, weights: object = None) -> VideoTra
     with torch.device("meta"):  # a billion random numbers would only be overwritten
         module = encoder(clip, loading.tokenizer, **settings)
     named = Weights({_own_name(name): value for name, value in held.items()})
-    checkpoint.check_names(module.state_dict(), named, path)
-    checkpoint.check_finite(named, path)
+    strict.check_names(module.state_dict(), named, path)
+    strict.check_finite(named, path)
     module.to_empty(device="cpu")
     module.load_state_dict(named)
     module.recompute()
@@ -205,7 +205,7 @@ def _settings(held: Mapping[str, Tensor], path: Path, loading: Loading) -> tuple
         )
     dim, _, *tubelet = patch.shape
     depth = _layers(vision, "blocks.")
-    heads = checkpoint.attention_heads(path, dim, depth, HEADS, loading.heads)
+    heads = strict.attention_heads(path, dim, depth, HEADS, loading.heads)
     kind = "internvideo2" if internvideo2 else "videomae_v2" if tubelet[0] > 1 else "umt"
     stored = vision.get("pos_embed")
     side = SIZES[0] // tubelet[1]
@@ -352,8 +352,8 @@ def _own_head(weights: Mapping[str, Tensor], epsilon: float, path: Path) -> OwnH
         raise UserError(f"{path}: head.weight is {tuple(shape) or 'missing'}, wanted (classes, width)")
     classes, width = shape
     head = nn.ModuleDict({"fc_norm": nn.LayerNorm(width, epsilon), "head": nn.Linear(width, classes)})
-    checkpoint.check_names(head.state_dict(), given, path)
-    checkpoint.check_finite(given, path)
+    strict.check_names(head.state_dict(), given, path)
+    strict.check_finite(given, path)
     head.load_state_dict({name: value.float() for name, value in given.items()})
     layers = nn.Sequential(head["fc_norm"], head["head"])
     return OwnHead(layers.eval(), tuple(f"LABEL_{number}" for number in range(classes)))

@@ -18,7 +18,7 @@ from evalkit.encoders.videoprism.model import VideoPrism, encoder
 from evalkit.encoders.videoprism.text import sinusoid
 from evalkit.errors import UserError, one_line
 from evalkit.runtime import bounded
-from evalkit.weights.checkpoint import check_finite, check_names, raise_problems
+from evalkit.weights.strict import check_finite, check_names, raise_problems
 
 _Names = dict[str, tuple[str, str]]  # official name -> ours, and the array's axes
 

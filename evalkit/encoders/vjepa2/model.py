@@ -33,7 +33,7 @@ from evalkit.encoders.vjepa2 import names
 from evalkit.encoders.vjepa2 import positions as vjepa_positions
 from evalkit.encoders.vjepa2 import predictor as vjepa_predictor
 from evalkit.errors import UserError
-from evalkit.weights import checkpoint, huggingface, own_head, peft_adapters
+from evalkit.weights import checkpoint, huggingface, own_head, peft_adapters, strict
 from evalkit.weights.huggingface import Weights
 from evalkit.weights.preprocessor import IMAGENET, read_clip
 
@@ -241,7 +241,7 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     weights, predictor = _read_weights(path, loading)
     patch, first = (weights.get(name) for name in FIRST)
     if patch is None or patch.ndim != 5 or first is None:
-        start = checkpoint.shared_prefix(FIRST, weights)
+        start = strict.shared_prefix(FIRST, weights)
         raise UserError(
             f"{path} does not say which model it belongs to: it has {', '.join(sorted(weights)[:3]) or 'nothing'}. "
             "Give encoder.model= (a preset, a folder with config.json, or package.module:function); of V-JEPA's own "
@@ -251,7 +251,7 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     dim, _, depth_of_tubelet, size_of_patch, _ = patch.shape
     depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
     dense = "video_mod_embed" in weights
-    heads = checkpoint.attention_heads(path, dim, depth, HEADS_2_1 if dense else HEADS, loading.heads)
+    heads = strict.attention_heads(path, dim, depth, HEADS_2_1 if dense else HEADS, loading.heads)
     if dense and (depth not in NORMED_2_1 or size_of_patch not in SIDES_2_1):
         raise UserError(
             f"{path} is {depth} layers deep and has patches of {size_of_patch} pixels, as no V-JEPA 2.1 has"
@@ -280,8 +280,8 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
     renamed = names.of_encoder(weights)
     renamed |= {f"predictor.model.{name}": value for name, value in names.of_predictor(predicting).items()}
     places = {name.removeprefix("model."): name for name in module.state_dict()}
-    checkpoint.check_names({name: module.state_dict()[place] for name, place in places.items()}, renamed, path)
-    checkpoint.check_finite(renamed, path)
+    strict.check_names({name: module.state_dict()[place] for name, place in places.items()}, renamed, path)
+    strict.check_finite(renamed, path)
     if dense and loading.positions not in ("auto", "rotary"):
         raise UserError(
             f"encoder.positions={loading.positions}: {path} is V-JEPA 2.1, which has rotations; leave it out"
@@ -293,7 +293,7 @@ def _from_file(path: Path, loading: Loading) -> VJEPA2:
         return module
     if loading.ahead:
         raise UserError(f"encoder.ahead={loading.ahead}: {path} is V-JEPA 1, which takes none: leave it out")
-    checkpoint.attention_heads(path, dim, depth, {size: HEADS[size] for size in SIZES_1}, loading.heads)
+    strict.attention_heads(path, dim, depth, {size: HEADS[size] for size in SIZES_1}, loading.heads)
     frames, side = positions.shape[0] * depth_of_tubelet, positions.shape[1] * size_of_patch
     return VJEPA2(replace(clip, frames=frames, size=side), module.model, module.model.config, positions)
 

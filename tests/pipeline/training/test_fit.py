@@ -18,7 +18,6 @@ from evalkit.errors import UserError
 from evalkit.features.batches import InMemoryFeatures
 from evalkit.features.sources import Source
 from evalkit.heads.adapter import Adapter
-from evalkit.heads.optim import adamw
 from evalkit.metrics import accuracy, top1_top5
 from evalkit.pipeline.setup import Experiment, prepare
 from evalkit.pipeline.training.examples import Examples, predict
@@ -365,33 +364,3 @@ def test_val_is_a_seeded_tenth_of_the_videos_and_shares_none_with_train() -> Non
 def test_the_headline_is_the_first_entry_in_percent(value: Any) -> None:
     found = value if isinstance(value, dict) else {"a": value}
     assert headline(lambda predictions, targets: found, [], []) == 50
-
-
-# --- the optimizer ---------------------------------------------------------------------------------------------------
-
-
-def test_matrices_decay_and_biases_norms_and_scales_do_not() -> None:
-    module = nn.ModuleDict({"linear": nn.Linear(3, 4), "norm": nn.LayerNorm(4), "frozen": nn.Linear(2, 2)})
-    module["frozen"].requires_grad_(False)
-    module.register_parameter("scale", nn.Parameter(torch.ones(())))
-    groups = adamw(module, 1e-3, 0.1, 100)["optimizer"].param_groups
-    assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.1, 1), (0.0, 4)]
-    assert groups[0]["params"][0] is module["linear"].weight
-
-
-@pytest.mark.parametrize("steps", [1, 2, 10, 100, 1000])
-def test_the_rate_warms_up_to_its_peak_and_falls_as_a_cosine_to_almost_nothing(steps: int) -> None:
-    made = adamw(nn.Linear(2, 2), 0.5, 0.0, steps)
-    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
-    assert made["lr_scheduler"]["interval"] == "step"
-    rates = []
-    for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    first = max(1, round(0.05 * steps))
-    assert rates[first - 1] == max(rates) == 0.5
-    assert rates[:first] == pytest.approx([0.5 * (i + 1) / first for i in range(first)])
-    falling = [0.25 * (1 + math.cos(math.pi * i / (steps - first))) for i in range(steps - first)]
-    assert rates[first:] == pytest.approx(falling)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12) or steps == 1
