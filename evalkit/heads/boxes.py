@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evalkit.api import Augment, Example, Task, Views
 from evalkit.errors import UserError
-from evalkit.heads.kernels import CHUNK
+from evalkit.heads.kernels import chunk_rows
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 # By which a box is widened on each side, as a share of the frame, so that one without an area has a token.
@@ -133,7 +133,7 @@ def mean_in(boxes: Tensor, tokens: Tensor) -> Tensor:
 def mean_over_time(tokens: Tensor) -> Tensor:
     """The mean over time of tokens (B, T', S, D): (B, S, D), in float32 or better."""
     dtype = torch.promote_types(tokens.dtype, torch.float32)
-    parts = torch.split(tokens, max(1, CHUNK // tokens[0].numel()))  # a float copy of all would fill the memory
+    parts = torch.split(tokens, chunk_rows(tokens))  # a float copy of all would fill the memory
     return torch.cat([part.mean(1, dtype=dtype) for part in parts])
 
 

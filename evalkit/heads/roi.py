@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from evalkit.heads import boxes
-from evalkit.heads.kernels import CHUNK
+from evalkit.heads.kernels import chunk_rows
 
 HEADS = 6
 EPS = 1e-6  # of its LayerNorm
@@ -102,7 +102,7 @@ def attend(p: Mapping[str, Tensor], heads: int, tokens: Tensor, within: Tensor) 
     placed = torch.cat(
         [time[:, :, None].expand(-1, -1, count, -1), space[:, None].expand(-1, steps, -1, -1)], -1
     ).flatten(1, 2)  # (K, N, 16)
-    size = max(1, CHUNK // tokens[0].numel())
+    size = chunk_rows(tokens)
     # Anew in the backward pass: a float copy of all tokens would fill the memory.
     means = [
         checkpoint(_mean, *part, placed, use_reentrant=False)

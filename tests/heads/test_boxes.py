@@ -182,7 +182,6 @@ def test_outputs_and_gradients_are_those_of_torchs_own_modules(
     chunk: int, layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("evalkit.heads.kernels.CHUNK", chunk)
-    monkeypatch.setattr("evalkit.heads.boxes.CHUNK", chunk)
     draw = torch.Generator().manual_seed(1)
     sizes = (6, *([layers] if layers > 1 else []), 3, 16, DIM)
     tokens = torch.randn(sizes, generator=draw, dtype=torch.float64) * torch.arange(1, 17)[:, None]

@@ -62,7 +62,7 @@ def test_roi_align_of_a_plane_is_the_plane_where_its_points_are() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
 def test_outputs_and_gradients_are_those_of_torchs_own_modules(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evalkit.heads.roi.CHUNK", chunk)
+    monkeypatch.setattr("evalkit.heads.kernels.CHUNK", chunk)
     draw = torch.Generator().manual_seed(1)
     tokens = torch.randn(len(CORNERS), 3, 16, DIM, generator=draw, dtype=torch.float64)
     corners = torch.tensor(CORNERS, dtype=torch.float64)
