@@ -21,7 +21,7 @@ from evalkit.errors import UserError
 from evalkit.heads import tuning
 from evalkit.heads.adapter import Training
 from evalkit.heads.contrastive import contrastive_loss
-from evalkit.heads.optim import Trained
+from evalkit.heads.optim import Trained, adamw
 from evalkit.pretraining import losses, masks
 from evalkit.pretraining.decoders import GlobalDecoder, LocalDecoder
 from evalkit.runtime.ranks import ALONE, Ranks
@@ -48,6 +48,7 @@ class Settings(Training):
         decoder_depth: layers of each decoder.
         temperature: of the contrastive loss, at the start.
         lr: peak learning rate.
+        decoder_lr: that of the decoders, which begin at random; 0 means lr.
         weight_decay: of the matrices.
         epochs: passes over the training examples.
         batch_size: videos in one training step.
@@ -65,6 +66,7 @@ class Settings(Training):
     decoder_depth: Annotated[int, Gt(0)] = 4
     temperature: Annotated[float, Gt(0)] = 0.07
     lr: Annotated[float, Gt(0)] = 5e-4
+    decoder_lr: Annotated[float, Ge(0)] = 0.0
     weight_decay: Annotated[float, Ge(0)] = 0.05
     epochs: Annotated[int, Ge(0)] = 30
     batch_size: Annotated[int, Gt(0)] = 32
@@ -100,6 +102,12 @@ class MaskedDistillation(Trained):
         self.settings, self.seed = settings, seed
         scale = torch.tensor(math.log(1 / settings.temperature))
         self.log_scale = nn.Parameter(scale, requires_grad=settings.contrastive_weight > 0)
+
+    def configure_optimizers(self) -> Any:
+        rate = self.settings.decoder_lr or self.lr
+        decoders = {decoder: rate for decoder in (self.local, self.whole) if decoder}
+        steps = int(self.trainer.estimated_stepping_batches)
+        return adamw(self, self.lr, self.weight_decay, steps, lr_of_parts=decoders)
 
     def train(self, mode: bool = True) -> MaskedDistillation:
         super().train(mode)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,7 +30,14 @@ class Trained(Adapter):
         return adamw(self, self.lr, self.weight_decay, int(self.trainer.estimated_stepping_batches))
 
 
-def adamw(module: nn.Module, lr: float, weight_decay: float, steps: int, warmup: float = 0.05) -> dict[str, Any]:
+def adamw(
+    module: nn.Module,
+    lr: float,
+    weight_decay: float,
+    steps: int,
+    warmup: float = 0.05,
+    lr_of_parts: Mapping[nn.Module, float] = MappingProxyType({}),
+) -> dict[str, Any]:
     """AdamW over the trainable parameters: cosine to zero after a linear warm-up, no decay of biases and norms.
 
     Args:
@@ -38,12 +46,17 @@ def adamw(module: nn.Module, lr: float, weight_decay: float, steps: int, warmup:
         weight_decay: of the matrices.
         steps: in all.
         warmup: share of the steps.
+        lr_of_parts: peak learning rate of parts of the module that have one of their own.
     """
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in trainable if p.ndim > 1]
-    vectors = [p for p in trainable if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer: Optimizer = AdamW(groups, lr=lr)
+    own = {parameter: rate for part, rate in lr_of_parts.items() for parameter in part.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((own.get(parameter, lr), decay), []).append(parameter)
+    optimizer: Optimizer = AdamW(
+        [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+    )
     return {
         "optimizer": optimizer,
         "lr_scheduler": {

@@ -1,6 +1,7 @@
 """Masked distillation: what the student sees, what the teacher says, and what is left when it is over."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,18 @@ def test_the_teacher_is_frozen_and_the_student_learns(family: str, settings: dic
     assert checkpoint.sha256(adapter.teacher) == before[0] == before[1] != checkpoint.sha256(student)
     assert not adapter.teacher.training and all(p.grad is None for p in adapter.teacher.parameters())
     assert adapter.divisible and adapter.adapter_state().keys() == {"log_scale"}
+
+
+@pytest.mark.parametrize(("decoder_lr", "wanted"), [(2e-3, 2e-3), (0.0, 1e-4)])
+@pytest.mark.parametrize("settings", [{}, {"local_weight": 0.0}])
+def test_decoders_have_their_own_rate(settings: dict[str, Any], decoder_lr: float, wanted: float) -> None:
+    adapter = distillation(encoder("longvivit"), lr=1e-4, decoder_lr=decoder_lr, **settings)
+    adapter.trainer = SimpleNamespace(estimated_stepping_batches=10)
+    groups = adapter.configure_optimizers()["optimizer"].param_groups
+    rates = {p: group["initial_lr"] for group in groups for p in group["params"]}
+    names = {name: rates[p] for name, p in adapter.named_parameters() if p.requires_grad}
+    assert {rate for name, rate in names.items() if name.startswith("encoder.")} == {1e-4}
+    assert {rate for name, rate in names.items() if name.startswith(("local.", "whole."))} == {wanted}
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_parts() -> None:
