@@ -46,6 +46,7 @@ from evalkit.results import provenance, run_folder, scores, table
 from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
+from evalkit.runtime import notes
 from evalkit.runtime.progress import duration, phase
 from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.tracking import trackers
@@ -206,7 +207,7 @@ def write_run(
     rows = _rows(task.test, predicted)
     if all(row.failure and "said" not in (row.detail or {}) for row in rows):  # a wrong answer is said
         raise UserError(f"none of the {len(rows):,} test examples was answered; {rows[0].id}: {rows[0].failure}")
-    with phase("score"):
+    with phase("score"), notes.remarks():
         scored = scores.scores(task.score, rows, options.seed)
     labeled = any(row.target is not None for row in rows)
     controls = [measure_control(name, task, of) for name, of in predicted.by_control.items() if name and labeled]

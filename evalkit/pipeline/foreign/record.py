@@ -21,6 +21,7 @@ from evalkit.results import provenance, run_folder, scores
 from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
+from evalkit.runtime import notes
 
 logger = logging.getLogger("evalkit")
 
@@ -65,7 +66,8 @@ def score_predictions(words: Sequence[str]) -> Path:
         logger.warning(f"{file}: {count:,} ids are none of the task's and are left out, first {first!r}")
     reference = scores.reference(task.score)
     scoring = time.monotonic()
-    scored = scores.scores(task.score, rows, config.options.seed)
+    with notes.remarks():
+        scored = scores.scores(task.score, rows, config.options.seed)
     name = display_name(config.options.task) + ("@mini" if config.options.mini else "")
     shown, digest = given["name"] or file.stem, run_folder.file_sha256(file)
     result = record(
