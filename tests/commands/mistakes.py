@@ -230,6 +230,18 @@ OTHERS = [
     Mistake("sweep task=folder data.root=videos.csv ckpt=demo adapter.lr=1e-4, 1e-3", "Write adapter.lr=1e-4,1e-3"),
     Mistake("sweep task=folder data.root=videos.csv ckpt=demo adapter.lr=[1e-4,1e-3]", "adapter.lr=1e-4,1e-3"),
     Mistake("sweep task=folder data.root=videos.csv ckpt=demo lr=1e-4,1e-3", "Did you mean 'adapter.lr'?"),
+    Mistake(
+        "sweep task=folder data.root=videos.csv ckpt=vit:make,demo encoder.width=32",
+        "encoder.width fits ckpt=vit:make: make two sweeps with the same out=results, one of ckpt=vit:make with",
+    ),
+    Mistake(
+        "sweep task=folder data.root=videos.csv ckpt=vit:make,random:vivit_demo,demo encoder.depth=2",
+        "fits ckpt=random:vivit_demo: make two sweeps with the same out=results, one of ckpt=random:vivit_demo with "
+        "encoder.depth=, and one of ckpt=vit:make,demo with what fits it",
+    ),
+    Mistake(
+        "sweep task=folder data.root=videos.csv ckpt=vit:make,demo encoder.wdth=32", "Did you mean 'encoder.width'?"
+    ),
     Mistake("study unknown", "Known: longvivit_frames, longvivit_memory"),
     Mistake("study longvivit_memory", "give msrvtt.data.root=FOLDER, or mini=true"),
     Mistake("verify my_encoder_on_ssv2", "`evalkit verify list` shows all", "verify list"),
