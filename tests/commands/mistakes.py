@@ -268,6 +268,11 @@ WEEK = [
     Mistake(f"{VIT} encoder.heads=4", "encoder vit:make takes encoder.width, encoder.model, encoder.prefix"),
     Mistake(f"{VIT} encoder.wdth=16", "Did you mean 'encoder.width'?", f"{VIT} encoder.width=16"),
     Mistake(f"{VIT} encoder.width=32", "project.weight is (16, 3), wanted (32, 3)"),
+    Mistake(
+        VIT.replace("net.ckpt", "args.ckpt"),
+        "it holds argparse.Namespace, which can run code when loaded. If you trust it, save only its weights: python",
+        f"{VIT.replace('net.ckpt', 'args.ckpt')} trust=true",
+    ),
     Mistake("run task=folder data.root=videos.csv ckpt=net.ckpt encoder.width=16", "net.ckpt takes encoder.model"),
     Mistake("run task=folder data.root=videos.csv ckpt=random:demo", "Did you mean 'vivit_demo'?"),
     Mistake(f"{OWN} clip.fps=8", "add clip.sampling=fps", f"{OWN} clip.fps=8 clip.sampling=fps"),

@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 import zipfile
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def _weights() -> None:
     torch.save(
         {"state_dict": {"net.project.weight": torch.ones(16, 3), "net.project.bias": torch.ones(16)}}, "net.ckpt"
     )
+    torch.save({**torch.load("net.ckpt"), "hyper_parameters": {"args": Namespace(lr=1e-4)}}, "args.ckpt")
     save_file(weights, "VideoMAE/model.safetensors")
     shutil.copytree(FOLDER, "mydemo", ignore=shutil.ignore_patterns("adapters", "lm"))
     with zipfile.ZipFile("weights.zip", "w") as archive:

@@ -267,7 +267,7 @@ def test_the_real_command_says_one_line_and_ends_with_2(world: Path, tiny: Path,
     (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
     torch.save({"state_dict": Bomb(tmp_path / "boom")}, tmp_path / "model.pt")
     words["ckpt"] = str(tmp_path / "model.pt")
-    told = f"evalkit: refused {tmp_path / 'model.pt'}: it is damaged, or a pickle that can run code when loaded."
+    told = f"evalkit: refused {tmp_path / 'model.pt'}: it holds posix.mkdir, which can run code when loaded."
     ended = command(*(f"{key}={value}" for key, value in words.items()), f"out={tmp_path / 'out'}")
     _, err = ended.communicate()
     assert ended.returncode == 2
