@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.metrics.bootstrap import PERCENT, Draws, ReweightedScore, Table
 from evalkit.runtime.notes import remark
 
@@ -49,7 +49,7 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
     right = all(target in ranked for ranked, target in zip(best, targets, strict=True) if ranked)
     few = classes < 5 or (classes == 5 and len(best) >= SURE)  # a few rankings of five may all leave out the same class
     if len(best) > 1 and classes and few and right and all(len(ranked) == classes for ranked in best if ranked):
-        remark(f"with {classes} classes, top5 counts every prediction as right; use top1")
+        remark(f"with {counted(classes, 'class')}, top5 counts every prediction as right; use top1")
     return {
         "top1": [float(target in ranked[:1]) for ranked, target in zip(best, targets, strict=True)],
         "top5": [float(target in ranked) for ranked, target in zip(best, targets, strict=True)],

@@ -72,7 +72,7 @@ def remarks() -> Iterator[None]:
 
 
 def remark(message: str) -> None:
-    """Logs a warning of a score function once in a block of `remarks`, however often it is called; elsewhere nothing."""
+    """Logs a warning of a score function, once in a block of `remarks`, and outside of one not at all."""
     said = _remarks.get()
     if said is not None and message not in said:
         said.add(message)

@@ -151,8 +151,8 @@ def read_pickle(path: Path, *, trust: bool = False) -> Any:
             return torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"refused {path}: it {held_code(error)}. {_without_objects(path)}; trust=true loads it all the same, if you "
-            "trust who made it"
+            f"refused {path}: it {held_code(error)}. {_without_objects(path)}; trust=true loads it all the same, if "
+            "you trust who made it"
         ) from error
     except Exception as error:  # a damaged pickle raises almost anything
         raise UserError(f"cannot read weights {path}: {type(error).__name__}: {_line(error)}") from error

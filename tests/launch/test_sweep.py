@@ -159,8 +159,8 @@ def test_a_setting_of_some_encoders_only_is_told_to_need_two_sweeps_into_one_fol
     assert told.err.count("with 2 classes, top5 counts every prediction as right") == 1
     failed = next(line for line in told.out.splitlines() if " failed: " in line)
     assert failed.endswith(
-        f"{tiny}: leave it out. encoder.model fits ckpt={weights}: make two sweeps with the same out={tmp_path / 'out'}, "
-        f"one of ckpt={weights} with encoder.model=, and one of ckpt={tiny} with what fits it"
+        f"{tiny}: leave it out. encoder.model fits ckpt={weights}: make two sweeps with the same "
+        f"out={tmp_path / 'out'}, one of ckpt={weights} with encoder.model=, and one of ckpt={tiny} with what fits it"
     )
     assert main(["sweep", *common, f"ckpt={weights}", f"encoder.model={tiny}"]) == 0
     assert "already there" in (repeated := capsys.readouterr().err) and "top5" not in repeated

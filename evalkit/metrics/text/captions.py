@@ -80,8 +80,9 @@ def _cider(grams: Grams, theirs: Sequence[Sequence[str]]) -> AdditiveScore:
         perfect = cider(count([several[0] for several in theirs], theirs))
         if (weightless := int((perfect == 0).sum())) and (values[perfect == 0] == 0).all():
             remark(
-                f"CIDEr is 0 whatever is said of {weightless:,} of {n:,} examples: it weighs words by how few examples' "
-                "references have them, and these have only words that all have, or none; BLEU and ROUGE-L do not"
+                f"CIDEr is 0 whatever is said of {weightless:,} of {n:,} examples: it weighs words by how few "
+                "examples' references have them, and these have only words that all have, or none; BLEU and ROUGE-L "
+                "do not"
             )
     return mean(values, LIMITS)
 
