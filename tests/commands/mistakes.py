@@ -196,6 +196,12 @@ DATA = [
 OTHERS = [
     Mistake("list", "list takes one of tasks, encoders"),
     Mistake("list task", "Did you mean 'evalkit list tasks'?", "list tasks"),
+    Mistake("list encoders clip_large", "'evalkit list encoders' shows all, and 'evalkit run", "list encoders"),
+    Mistake(
+        "list adapters probe",
+        "'evalkit list adapters' shows all, and 'evalkit run task=TASK adapter=probe --help' what one may be given",
+        "list adapters",
+    ),
     Mistake("list models", "Did you mean 'evalkit list encoders'?", "list encoders"),
     Mistake("score", "score takes the folder of one run, got nothing; runs below results: results/"),
     Mistake("score results", "no result.json in it; runs below it: results/", "score {A}"),
@@ -211,6 +217,8 @@ OTHERS = [
     Mistake(
         "compare results", "compare takes two or more runs, got results; runs below it: results/", "compare {A} {B}"
     ),
+    Mistake("compare {A},{B}", "Write blanks between several: evalkit compare results/", "compare {A} {B}"),
+    Mistake("validate {A},{B}", "Write blanks between several: evalkit validate results/", "validate {A} {B}"),
     Mistake("compare {A}", "compare takes two or more runs"),
     Mistake("compare {A} {OTHER}", "cannot be compared: task.name is egoschema@mini and msvd_qa@mini"),
     Mistake("leaderboard results=nothing", "no run at or under 'nothing'"),
@@ -246,6 +254,10 @@ OTHERS = [
     Mistake("study longvivit_memory", "give msrvtt.data.root=FOLDER, or mini=true"),
     Mistake("verify my_encoder_on_ssv2", "`evalkit verify list` shows all", "verify list"),
     Mistake("canary", "canary needs ckpt=..."),
+    Mistake("canary vit:make", "Did you mean 'ckpt=vit:make'?", "canary ckpt=vit:make"),
+    Mistake("canary random:vivit_demo", "Did you mean 'ckpt=random:vivit_demo'?"),
+    Mistake("canary mydemo", "Did you mean 'ckpt=mydemo'?"),
+    Mistake(f"{OWN} adapter.head:linear", "Did you mean 'adapter.head=linear'?", f"{OWN} adapter.head=linear"),
     Mistake("check task=folder data.root=videos.csv ckpt=demo", "unknown key 'ckpt'"),
     Mistake("adapt task=folder data.root=videos.csv ckpt=demo", "adapt needs out=..."),
     Mistake(
@@ -260,6 +272,8 @@ VIT = "run task=folder data.root=videos.csv ckpt=net.ckpt encoder.model=vit:make
 WEEK = [
     Mistake("run task=folder data.root=videos.csv ckpt=vit.py", "ckpt=vit:make", f"{OWN[:-4]}vit:make"),
     Mistake("run task=folder data.root=videos.csv ckpt=vit.make", "ckpt=vit:make", f"{OWN[:-4]}vit:make"),
+    Mistake("run task=folder data.root=videos.csv ckpt=../outer.py", "ckpt=outer:make, with PYTHONPATH=.. before"),
+    Mistake(VIT.replace("vit:make", "../outer.py:make"), "encoder.model=outer:make, with PYTHONPATH=.. before evalkit"),
     Mistake("run task=folder data.root=videos.csv ckpt=vit:make()", "without brackets: ckpt=vit:make"),
     Mistake(VIT.replace("vit:make", "vit.py"), "name its function, encoder.model=vit:make", VIT),
     Mistake(VIT.replace("vit:make", "vit.py:make"), "without .py: encoder.model=vit:make", VIT),

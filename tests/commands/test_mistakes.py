@@ -47,7 +47,8 @@ LONGEST = 700  # characters of a line that a newcomer still reads
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Iterator[Path]:
     """The current folder: videos, tables and checkpoints as people have them, right and wrong, and two runs."""
-    folder = tmp_path_factory.mktemp("newcomer")
+    folder = tmp_path_factory.mktemp("newcomer") / "here"
+    folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_HUB_OFFLINE", "1")
@@ -60,6 +61,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Iterator[Pat
         Path("my_task.py").write_text("def tsak():\n    '''Mine.'''\n")
         Path("my_encoder.py").write_text("def build():\n    return None\n")
         Path("vit.py").write_text(VIT)
+        Path("../outer.py").write_text(VIT)
         Path("captions.json").write_text(json.dumps([{"video_id": "v0", "caption": "a cat"}]))
         _tables()
         _weights()
