@@ -108,8 +108,8 @@ def load(
         raise
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"refused {folder}: its file of weights {checkpoint.held_code(error)}. Save them again with "
-            "save_pretrained, as safetensors"
+            f"refused {folder}: its file of weights {checkpoint.held_code(error)}. Save the weights again "
+            "with save_pretrained, as safetensors"
         ) from error
     except Exception as error:  # its own, safetensors', json's
         raise UserError(f"cannot read {folder} as {model.__name__}: {one_line(error)}") from error

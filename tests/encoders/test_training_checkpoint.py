@@ -93,6 +93,15 @@ def test_a_class_among_the_hyperparameters_is_named_and_the_weights_are_saved_wi
     assert checkpoint.sha256(load(trained, model=str(tiny), prefix="model.encoder.", trust=True)) == known
 
 
+def test_a_class_in_a_folder_of_transformers_is_named(tmp_path: Path) -> None:
+    saved = test_hf_video.folder(tmp_path, "videomae")
+    file = saved / "model.safetensors"
+    torch.save({**load_file(file), "args": Namespace(lr=1e-4)}, saved / "pytorch_model.bin")
+    file.unlink()
+    told = "its file of weights holds argparse.Namespace, which can run code when loaded. Save the weights again with"
+    assert told in refusal(saved)
+
+
 def test_a_training_checkpoint_of_a_transformers_model_needs_only_its_config(tmp_path: Path) -> None:
     saved = test_hf_video.folder(tmp_path, "videomae")
     state = load_file(saved / "model.safetensors")
