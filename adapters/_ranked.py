@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from evalkit.api import Example, Prediction
+from evalkit.errors import counted
 from evalkit.metrics.dual_softmax import dual_softmax_ranks
 from evalkit.metrics.ranks import nearest, ranks
 
@@ -66,7 +67,7 @@ def _ranked(
         near = [[*dict.fromkeys([*ahead, *rest])][:NEAREST] for ahead, rest in zip(best, near, strict=True)]
     lost = [int(each.isnan().sum()) for each in found]
     if any(lost):
-        message = f"{lost[0]} of {len(text)} texts and {lost[1]} of {len(video)} videos"
+        message = f"{lost[0]} of {counted(len(text), 'text')} and {lost[1]} of {counted(len(video), 'video')}"
         what = "vector, or the logit of their match," if reranker else "vector"
         logger.warning(f"counted as misses, because their {what} is nan or infinite: {message}")
     names = [video_name(examples[i]) for i in first]

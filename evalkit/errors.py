@@ -25,6 +25,12 @@ MOST_NAMED = 4  # that all begin as the word that was typed
 DISTRIBUTION = "video-evalkit"  # what pip calls it: PyPI's `evalkit` is another project
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 clip`, `1,234 clips`, `2 classes`."""
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{plural}"
+
+
 def install(extra: str) -> str:
     """The command that installs one of evalkit's optional parts, a key of pyproject's optional-dependencies."""
     return f"pip install '{DISTRIBUTION}[{extra}]'"

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -188,7 +189,9 @@ def hint_of_own_code(word: str, key: str = "ckpt") -> str:
             names = [meant] if meant else functions or classes
             attribute = names[0] if len(names) == 1 else "FUNCTION"
             others = f", one of {', '.join(names)}" if len(names) > 1 else ""
-            return f" {file} is code: name its function, {key}={_module_of(str(file))}:{attribute}{others}"
+            here = Path(os.path.relpath(file))
+            elsewhere = f", with PYTHONPATH={shlex.quote(str(here.parent))} before evalkit" * (".." in here.parts)
+            return f" {file} is code: name its function, {key}={_module_of(str(here))}:{attribute}{others}{elsewhere}"
     return ""
 
 

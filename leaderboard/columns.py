@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from evalkit.datasets import training_data
+from evalkit.errors import counted
 from evalkit.metrics.significance import rank_intervals
 from evalkit.results.table import encoder_name, language_model_of, reranked
 from evalkit.weights import presets
@@ -239,7 +240,7 @@ def differences(usual: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     different = []
     data, task = other["data"], other["task"]
     if data["fingerprint"] != usual["data"]["fingerprint"] and "fold" not in task:
-        different.append(f"other data ({data['n_expected']:,} examples, {data['fingerprint'][:8]})")
+        different.append(f"other data ({counted(data['n_expected'], 'example')}, {data['fingerprint'][:8]})")
     for key, word in (("version", "version"), ("score", "scored by")):
         if task[key] != usual["task"][key]:
             different.append(f"{word} {task[key]} instead of {usual['task'][key]}")

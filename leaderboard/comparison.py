@@ -16,6 +16,7 @@ from typing import Any
 from evalkit import plugins
 from evalkit.config import named
 from evalkit.datasets import published, suites
+from evalkit.errors import counted
 
 from .columns import ALONE, MINI, Cell, Column
 
@@ -76,7 +77,7 @@ def compare_published(column: Column, cell: Cell) -> PublishedComparison | None:
 def other_sizes(result: Mapping[str, Any]) -> str:
     """Where the splits of a run have another size than published: `5 of 1,000 test examples`; else empty."""
     return ", ".join(
-        f"{split['examples']:,} of {split['published']:,} {split['split']} examples"
+        f"{split['examples']:,} of {counted(split['published'], split['split'] + ' example')}"
         for split in result["data"].get("size_differences", ())
     )
 

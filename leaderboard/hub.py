@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from evalkit.errors import UserError, in_line, nearest
+from evalkit.errors import UserError, counted, in_line, nearest
 from evalkit.results import run_folder, signature, validate
 from evalkit.results.evidence import EVIDENCE
 from evalkit.results.scores import task_files
@@ -231,9 +231,9 @@ def _send(target: Target, content: Mapping[str, bytes], title: str, confirmed: b
             most = SHOWN_LINES if Path(path).name in RUN_FILES else len(lines)
             print("\n".join(line if len(line) <= 2_000 else f"{line[:2_000]}..." for line in lines[:most]))
             if len(lines) > most:
-                print(f"... {len(lines) - most:,} more lines")
+                print(f"... {counted(len(lines) - most, 'more line')}")
         print(
-            f"nothing was sent: {len(content)} files, {total:,} bytes for a pull request to {target.kind} "
+            f"nothing was sent: {counted(len(content), 'file')}, {total:,} bytes for a pull request to {target.kind} "
             f"{target.repo}; confirm=true sends them"
         )
         return

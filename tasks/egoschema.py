@@ -15,7 +15,7 @@ from evalkit.api import Data, Example, Task
 from evalkit.datasets.files import LabeledSplits, check_root, read_json, read_table
 from evalkit.datasets.open_questions import Row, json_rows
 from evalkit.datasets.videos import find_videos, video_file
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.metrics import accuracy
 from evalkit.mini import questions
 
@@ -90,7 +90,7 @@ def submission(predictions: Mapping[str, Any], folder: Path, allow_holes: bool =
     if len(answered) < len(predictions) and not allow_holes:
         missing = len(predictions) - len(answered)
         logger.warning(
-            f"no submission written: {missing} of {len(predictions)} questions have no answer; "
+            f"no submission written: {missing} of {counted(len(predictions), 'question')} without an answer; "
             "data.allow_holes=true writes one without them"
         )
         return []

@@ -22,7 +22,7 @@ from evalkit.datasets.videos import (
     listed_video,
     report_left_out,
 )
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.metrics import top1_top5
 from evalkit.mini import language
 from evalkit.mini.library import Films
@@ -60,7 +60,10 @@ def task(root: Path = Path("data/videos"), mini: bool = False, test_share: float
     rows = _mini() if mini else _csv(root) if root.is_file() else _folders(root)
     labels = sorted({label for _, _, label, _ in rows})
     if len(labels) < 2:
-        raise UserError(f"data.root={root}: found {len(labels)} class(es) in {len(rows)} videos; wanted at least two")
+        raise UserError(
+            f"data.root={root}: found {counted(len(labels), 'class')} in {counted(len(rows), 'video')}; wanted at "
+            "least two"
+        )
     _warn_of_alike(labels)
     if not any(split for *_, split in rows):
         rows = _split(rows, test_share, split_seed)
@@ -172,13 +175,12 @@ def _folders(root: Path) -> list[Row]:
     hint = ""
     if direct_videos and not classes:
         above = root.resolve().parent
-        hint = (
-            f"; it contains {direct_videos} videos itself: if it is one class, name the folder above, data.root={above}"
-        )
+        hint = f"; it contains {counted(direct_videos, 'video')} itself: if it is one class, name the folder above, "
+        hint += f"data.root={above}"
     if len(classes) < 2:
         raise UserError(
-            f"data.root={root}: found {len(classes)} class(es) in {len(rows)} videos; wanted at least two, CLASS/x.mp4 "
-            f"or train/CLASS/x.mp4 and test/CLASS/x.mp4; found {describe_files(root)}{hint}"
+            f"data.root={root}: found {counted(len(classes), 'class')} in {counted(len(rows), 'video')}; wanted "
+            f"at least two, CLASS/x.mp4 or train/CLASS/x.mp4 and test/CLASS/x.mp4; found {describe_files(root)}{hint}"
         )
     if place is not None and (absent := {"train", "test"} - {split for *_, split in rows}):
         raise UserError(

@@ -11,6 +11,7 @@ from evalkit.datasets import published
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, clean_text, retrieval_task
 from evalkit.datasets.files import find_file, parsing_errors_at, read_lines
 from evalkit.datasets.videos import find_videos, video_file
+from evalkit.errors import counted
 from evalkit.mini import captions
 
 logger = logging.getLogger("evalkit")
@@ -78,5 +79,5 @@ def _captioned(root: Path, split: str, sentences: Mapping[str, list[str]]) -> li
             path = video_file(videos, root / "YouTubeClips", name, ".avi")
             captioned[name] = CaptionedVideo(name, path, sentences[name])
     if len(captioned) != VIDEOS[split]:
-        logger.warning(f"{file}: {len(captioned):,} clips; published: {VIDEOS[split]:,}")
+        logger.warning(f"{file}: {counted(len(captioned), 'clip')}; published: {VIDEOS[split]:,}")
     return list(captioned.values())

@@ -1,6 +1,7 @@
 """What several test files are given: tasks by name, a tiny encoder, and the real files that lie beside the project."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -118,6 +119,13 @@ def wordnet_is_here() -> WordNet:
         return wordnet()
     except UserError:
         pytest.skip("needs WordNet 3.0, which no Python package carries (Debian: apt-get install wordnet-base)")
+
+
+def library(name: str) -> Any:
+    """An encoder library, imported. A test of it is skipped where it is not installed, and fails where it is broken."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"needs video-evalkit[{name}], which `make test` installs in build/libraries")
+    return importlib.import_module(name)
 
 
 def run_of(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -234,7 +234,7 @@ def test_the_cache_says_what_it_holds_and_lets_go_of_it(
         store.put(b"k" * 32, torch.zeros(1000))
     assert main(["cache"]) == 0
     told = capsys.readouterr().out
-    assert "0.00 GB of 50, 1 features" in told and str(tmp_path / "features") in told
+    assert "0.00 GB of 50, 1 feature" in told and str(tmp_path / "features") in told
     assert main(["cache", "prune=1e300"]) == 0  # more than there are bytes
     assert "freed 0.00 GB" in capsys.readouterr().out and open_default().usage().entries == 1
     assert main(["cache", "prune=0"]) == 0

@@ -184,6 +184,12 @@ def test_a_summary_is_read_without_importing(tasks: Path) -> None:
     assert "evalkit.tasks.zebra" not in sys.modules
 
 
+def test_one_thing_is_counted_without_the_plural() -> None:
+    told = [errors.counted(*of) for of in ((0, "clip"), (1, "clip"), (2, "clip"), (1234, "test example"), (1, "class"))]
+    assert told == ["0 clips", "1 clip", "2 clips", "1,234 test examples", "1 class"]
+    assert errors.counted(2, "class") == "2 classes"
+
+
 def test_a_suggestion_is_a_sentence_or_nothing() -> None:
     assert errors.suggest("unifrom", ["uniform", "dense"]) == " Did you mean 'uniform'?"
     assert errors.suggest("zzz", ["uniform", "dense"]) == ""
@@ -209,3 +215,23 @@ def test_every_key_of_the_project_has_a_meaning(kind: plugins.Kind, name: str, t
     (tmp_path / "zebra.py").write_text(GOOD)
     known = known_keys("run", name) if kind == "task" else known_keys("run", str(tmp_path / "zebra.py"), name)
     assert not [key for key, one in known.items() if not one.meaning]
+
+
+def test_code_in_another_folder_is_told_with_the_path_under_which_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("here/inner/nearby_code.py", "my models/outer_code.py"):
+        file = tmp_path / place
+        file.parent.mkdir(parents=True)
+        file.write_text("def build():\n    return None\n")
+    monkeypatch.chdir(tmp_path / "here")
+    word = "../my models/outer_code.py"
+    advice = "name its function, ckpt=outer_code:build, with PYTHONPATH='../my models' before evalkit"
+    assert plugins.hint_of_own_code(word) == f" {word} is code: {advice}"
+    with pytest.raises(UserError, match="No module named 'outer_code'"):
+        plugins.own_encoder("outer_code:build")
+    monkeypatch.syspath_prepend("../my models")
+    assert plugins.own_encoder("outer_code:build") is sys.modules["outer_code"].build
+    absolute = tmp_path / "here" / "inner" / "nearby_code.py"
+    assert plugins.hint_of_own_code(str(absolute)).endswith("name its function, ckpt=inner.nearby_code:build")
+    assert plugins.own_encoder("inner.nearby_code:build")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.weights import checkpoint
 
 QUERIES = ("verb", "noun", "action")  # of V-JEPA 2's classifiers of EPIC-KITCHENS, in their order
@@ -66,7 +66,7 @@ def _of_one_query(weights: Mapping[str, Tensor], classes: int, file: Path) -> di
     counts = {name: len(weights[f"{name}_classifier.weight"]) for name in named}
     queries = weights.get("pooler.query_tokens")
     if queries is None or queries.ndim != 3 or queries.shape[1] != len(named) or classes not in counts.values():
-        told = ", ".join(f"{count:,} {name}s" for name, count in counts.items())
+        told = ", ".join(counted(count, name) for name, count in counts.items())
         raise UserError(
             f"adapter.probe={file} tells {told} apart, and this task has {classes:,} classes: data.what= says which "
             "are anticipated, and the lists of data.root= are to be those that the authors had"

@@ -11,7 +11,7 @@ from torch import Tensor
 from evalkit.api import EncoderOutput, pooled_dim
 from evalkit.canary.examined import ExaminedEncoder, Unusable, distance
 from evalkit.canary.finding import Finding
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, counted, one_line
 
 
 def layout(probe: ExaminedEncoder) -> Finding:
@@ -37,7 +37,7 @@ def _input_error(probe: ExaminedEncoder, error: Exception) -> str:
         probe.encoder(video.transpose(1, 2))
     except Exception:
         frames, size = video.shape[1], video.shape[-1]
-        shown = f"the run's clips have {frames} frames of {size} pixels"
+        shown = f"the run's clips have {counted(frames, 'frame')} of {size} pixels"
         own = f"; {shown}; clip.frames={clip.frames} clip.size={clip.size} is the encoder's own"
         advice = own if (frames, size) != (clip.frames, clip.size) else ""
         return f"the encoder fails on {tuple(video.shape)} (B, T, C, H, W): {one_line(error, 200)}{advice}"

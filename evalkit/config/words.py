@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from evalkit import plugins
-from evalkit.config.options import Options
+from evalkit.config.options import SECTIONS, Options
 from evalkit.errors import UserError, check_word, letters, nearest, suggest
 from evalkit.weights import presets
 
@@ -81,16 +81,20 @@ def _meant(words: Sequence[str], place: int) -> str:
     if equals and value and (before.startswith("adapter.") or _is_number(word)):
         return f" Separate values by commas: {before}={value},{word}"
     key, colon, value = word.partition(":")
-    if colon and value and key in options:
+    if colon and value and (key in options or key.partition(".")[0] in SECTIONS):
         return f" Did you mean '{key}={value}'?"
     if options.get(word) == "bool":
         return f" Did you mean '{word}=true'?"
+    file, of_family = Path(word), colon and key in ("random", "features", *plugins.names("encoder"))
+    is_weights = file.suffix in (".pt", ".pth", ".ckpt", ".safetensors") or (file / "config.json").is_file()
+    if of_family or is_weights or plugins.names_own_encoder(word):
+        return f" Did you mean 'ckpt={word}'?"
     known = {"task": [*plugins.names("task")], "ckpt": ["demo", *presets.presets()]}
     exact = next((section for section, names in known.items() if word in names), None)
     for section, names in known.items():
         if section == exact or (not exact and (word := nearest(word, names) or word) in names):
             return f" Did you mean '{section}={word}'?"
-    return f" Did you mean 'ckpt={word}'?" if Path(word).suffix in (".pt", ".pth", ".ckpt", ".safetensors") else ""
+    return ""
 
 
 def _is_number(word: str) -> bool:

@@ -10,7 +10,7 @@ from evalkit.api import Data
 from evalkit.datasets.captions import CaptionedVideo, CaptionSplits, Segment, SegmentedVideo, SegmentSplits, clean_text
 from evalkit.datasets.files import find_file, parsing_errors_at, read_json, read_lines, same_split, time_span
 from evalkit.datasets.videos import Videos, find_videos, is_video, video_file
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 
 FindVideo = Callable[[str], tuple[str, Path]]  # a video's name in the annotations -> its name here, and its path
 
@@ -91,8 +91,8 @@ def msrvtt(root: Path) -> CaptionSplits:
             captions[entry["video_id"]].append(clean_text(entry["caption"]))
     if bare := [name for name, texts in captions.items() if not texts]:
         raise UserError(
-            f"{file}: {len(bare)} of {len(captions)} videos have no caption, first {bare[0]}; its list of sentences is "
-            "perhaps cut off: download the file again"
+            f"{file}: {len(bare)} of {counted(len(captions), 'video')} without a caption, first {bare[0]}; its list "
+            "of sentences is perhaps cut off: download the file again"
         )
     return CaptionSplits(splits["test"], splits["train"], splits["validate"])
 

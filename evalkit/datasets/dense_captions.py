@@ -11,7 +11,7 @@ from evalkit.api import Example, Task
 from evalkit.datasets.captions import QUESTION, SegmentedVideo, SegmentSplits, caption_examples
 from evalkit.datasets.files import Span, parsing_errors_at, read_json, time_span
 from evalkit.datasets.miniature import miniature
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.metrics.text import meteor as meteor_program
 from evalkit.metrics.text.dense import dense_by_video, dense_by_video_meteor
 
@@ -73,7 +73,8 @@ def _cutter(splits: SegmentSplits, segments: str) -> Callable[[SegmentedVideo], 
     proposed = _proposals(Path(segments))
     if absent := [video.name for video in splits.test if not proposed.get(_bare(video.name))]:
         raise UserError(
-            f"data.segments={segments}: no proposal for {len(absent)} of {len(splits.test)} videos, first {absent[0]}"
+            f"data.segments={segments}: no proposal for {len(absent)} of {counted(len(splits.test), 'video')}, "
+            f"first {absent[0]}"
         )
     return lambda video: proposed[_bare(video.name)]
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from evalkit.api import Example
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 
 
 def few_shot(
@@ -33,7 +33,9 @@ def few_shot(
     for number, name in enumerate(classes):
         ids = sorted(example.id for example in examples if example.target == number)
         if len(ids) < shots and not at_most:
-            raise UserError(f"trainer.shots={shots}: class {name!r} has {len(ids)} training examples; give no more")
+            raise UserError(
+                f"trainer.shots={shots}: class {name!r} has {counted(len(ids), 'training example')}; give no more"
+            )
         random.Random(f"{seed} {number}").shuffle(ids)
         chosen.update(ids[:shots])
     return [example for example in examples if example.id in chosen]

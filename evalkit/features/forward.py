@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evalkit.api import EncoderOutput, FeatureSpec
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, counted, one_line
 
 HALF_PRECISION = {"bf16": torch.bfloat16, "16": torch.float16}
 
@@ -165,7 +165,8 @@ class EncoderRunner:
                 if not self.auto_batch or self.batch == 1:
                     mend = "a smaller clip.frames= or clip.size=" if self.batch == 1 else "batch=auto, or a smaller one"
                     raise UserError(
-                        f"the memory does not suffice for {len(part)} clips of {tuple(part.shape[1:])} at once: {mend}"
+                        f"the memory does not suffice for {counted(len(part), 'clip')} of {tuple(part.shape[1:])} "
+                        f"at once: {mend}"
                     ) from error
                 self.batch //= 2
             else:

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import os
+import sys
 import time
 from argparse import Namespace
 from collections import deque
@@ -224,17 +225,19 @@ def architecture(encoder: nn.Module) -> str:
     """Hash an encoder's modules, their attributes, buffers that no checkpoint holds, and their source files.
 
     Heads, a norm's epsilon or a wrapper's own code change the output at equal weights; so may each line of the files
-    in which the modules' classes are written, except torch's. The origin of the weights does not count.
+    in which the modules' classes are written, except torch's. The attributes of an object count if its class is the
+    user's own. The origin of the weights does not count.
     """
     digest = hashlib.sha256()
     files = set()
+    objects: dict[int, str] = {}
     saved = encoder.state_dict().keys()
     for name, buffer in encoder.named_buffers():
         if name not in saved:
-            digest.update(f"{name} {_text(buffer)}\n".encode())
+            digest.update(f"{name} {_text(buffer, objects)}\n".encode())
     for name, module in encoder.named_modules():
         kind = type(module)
-        texts = {key: _text(value) for key, value in vars(module).items() if key not in _COMMON}
+        texts = {key: _text(value, objects) for key, value in vars(module).items() if key not in _COMMON}
         settings = sorted((key, text) for key, text in texts.items() if text)
         digest.update(f"{name} {kind.__qualname__} {settings}\n".encode())
         for base in kind.__mro__:
@@ -256,13 +259,15 @@ _COMMON = {*vars(nn.Module()), "_compiled_call_impl", *_IGNORED}
 
 # Values whose repr says all of them.
 _SIMPLE = (bool, int, float, complex, str, bytes, NoneType, Enum, range, torch.dtype, np.generic)
+_DEEPEST = 200  # containers within one another; what lies deeper is not looked at
 
 
-def _text(value: Any, around: tuple[int, ...] = ()) -> str:
+def _text(value: Any, objects: dict[int, str], around: tuple[int, ...] = ()) -> str:
     """A value as text, the same in every process; empty for an object of an unknown kind, such as a path or a hook.
 
     Args:
         value: of an attribute of a module.
+        objects: what stands for objects of the user's own classes, by identity: each is looked into once.
         around: identities of the containers and functions that hold it; one of them within itself says nothing more.
     """
     if isinstance(value, _SIMPLE):
@@ -275,9 +280,9 @@ def _text(value: Any, around: tuple[int, ...] = ()) -> str:
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
-    if id(value) in around:
+    if id(value) in around or len(around) == _DEEPEST:
         return ""
-    text = functools.partial(_text, around=(*around, id(value)))
+    text = functools.partial(_text, objects=objects, around=(*around, id(value)))
     if isinstance(value, slice):
         return f"slice {text((value.start, value.stop, value.step))}"
     if isinstance(value, functools.partial):
@@ -298,7 +303,23 @@ def _text(value: Any, around: tuple[int, ...] = ()) -> str:
     if isinstance(value, Mapping):
         texts = [(str(key), text(item)) for key, item in sorted(value.items(), key=_name) if key not in _IGNORED]
         return str([(key, text) for key, text in texts if text])
+    if _is_own(type(value)):
+        if id(value) not in objects:
+            state = f"{text(type(value))} {text(object.__getstate__(value))}"
+            objects[id(value)] = hashlib.sha256(state.encode()).hexdigest()
+        return objects[id(value)]
     return ""
+
+
+def _is_own(kind: type) -> bool:
+    """Whether a class is in a file of the user's own, neither Python's nor of an installed package."""
+    package = kind.__module__.partition(".")[0]
+    if package in sys.stdlib_module_names or package == "evalkit":
+        return False
+    try:
+        return {"site-packages", "dist-packages"}.isdisjoint(Path(inspect.getfile(kind)).parts)
+    except (OSError, TypeError):  # typed into an interpreter
+        return package == "__main__"
 
 
 def _name(item: tuple[Any, Any]) -> str:

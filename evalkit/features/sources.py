@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +28,14 @@ class Source(NamedTuple):
     look: AugmentedView | None = None
 
 
-def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> Views:
-    """The task's views with the user's `clip.*` words, and the encoder's own clip where none are given.
+def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object], words: Collection[str] = ()) -> Views:
+    """The task's views with the user's `clip.*` options, and the encoder's own clip where none are given.
+
+    Args:
+        views: of the task.
+        clip: of the encoder.
+        overrides: the values of `clip.*`.
+        words: as typed. An option of a file may have no effect: earlier records hold such, and must run again.
 
     Raises:
         UserError: no square has such a share of the frame, windows have a stride and no length, or a word has no effect
@@ -38,7 +44,8 @@ def resolve_views(views: Views, clip: Clip, overrides: Mapping[str, object]) -> 
     own_stride = {} if "window" not in overrides else {"window_stride": None}  # a task's stride is of its own window
     views = replace(views, **{**own_stride, **overrides})  # type: ignore[arg-type]
     for name, sampling in (("fps", "fps"), ("stride", "dense")):
-        if name in overrides and views.sampling != sampling:
+        is_typed = any(word.startswith(f"clip.{name}=") for word in words)
+        if is_typed and views.sampling != sampling:
             raise UserError(
                 f"clip.{name}={overrides[name]:g} has no effect with clip.sampling={views.sampling}: add "
                 f"clip.sampling={sampling}"

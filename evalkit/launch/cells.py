@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
 from evalkit import plugins
 from evalkit.config.config import GROUP, Config
+from evalkit.config.keys import known_keys
+from evalkit.config.options import Options
 from evalkit.config.parse import resolve
 from evalkit.config.words import pairs
 from evalkit.errors import UserError, nearest
@@ -121,7 +123,7 @@ def plan(words: Sequence[str], called: str = "sweep") -> tuple[Jobs, list[Cell]]
     for chosen in _product(common):
         # In whatever order keys are given, points have the same numbers and the run the same name.
         points = tuple((*chosen, *varied_words) for varied_words in _product(dict(sorted(grid.items()))))
-        configs = [resolve("run", point, called=called) for point in points]
+        configs = [_resolved(point, axes, called) for point in points]
         varied = [key.removeprefix("adapter.") for key in grid]
         base = configs[0]
         settings = tuple({key: config.adapter[key] for key in varied} for config in configs)
@@ -132,6 +134,36 @@ def plan(words: Sequence[str], called: str = "sweep") -> tuple[Jobs, list[Cell]]
         settled = replace(base, words=tuple(named), adapter=common_settings, points=settings if grid else ())
         cells.append(Cell(cell_words, points, settled))
     return jobs, cells
+
+
+def _resolved(point: Sequence[str], axes: Mapping[str, Sequence[str]], called: str) -> Config:
+    """The configuration of a grid point.
+
+    Raises:
+        UserError: a word is wrong; of a setting that only some encoders of the sweep take, it says how to run all.
+    """
+    try:
+        return resolve("run", point, called=called)
+    except UserError as error:
+        key = next((key for key in axes if key.startswith("encoder.") and f"unknown key {key!r}" in str(error)), "")
+        if not key:
+            raise
+        model = axes.get("encoder.model", [""])[0]
+        fitting = [ckpt for ckpt in axes["ckpt"] if key in known_keys("run", ckpt=ckpt, model=model)]
+        out = axes.get("out", [Options.out])[0]
+        raise UserError(f"{error}{in_two_sweeps(key, fitting, axes['ckpt'], out)}") from None
+
+
+def in_two_sweeps(key: str, fitting: Sequence[str], ckpts: Iterable[str], out: str | Path) -> str:
+    """What to append where a setting of encoder.* fits only some of a sweep's encoders; empty where it fits none."""
+    others = [ckpt for ckpt in dict.fromkeys(ckpts) if ckpt not in fitting]
+    if not fitting or not others:
+        return ""
+    one, other = (f"ckpt={','.join(dict.fromkeys(some))}" for some in (fitting, others))
+    return (
+        f". {key} fits {one}: make two sweeps with the same out={out}, one of {one} with {key}=, and one of {other} "
+        "with what fits it"
+    )
 
 
 def is_of_jobs(key: str) -> bool:

@@ -22,7 +22,7 @@ import torch
 from evalkit.config.config import GROUP, Config
 from evalkit.config.options import Command, Options
 from evalkit.config.parse import resolve
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.launch import cells
 from evalkit.pipeline import adapt as adaptation
 from evalkit.pipeline import runner, text_only
@@ -164,9 +164,11 @@ def _refuse_devices(options: Options, gpus: int) -> None:
     count, cpus = options.devices, os.cpu_count() or 1
     on_gpus = options.device == "cuda" or (options.device == "auto" and gpus > 0)
     if on_gpus and count > gpus:
-        raise UserError(f"devices={count}: torch sees {gpus} GPUs here; give at most as many, or device=cpu")
+        raise UserError(f"devices={count}: torch sees {counted(gpus, 'GPU')} here; give at most as many, or device=cpu")
     if not on_gpus and count > cpus:
-        raise UserError(f"devices={count}: this machine has {cpus} cores and no GPU that is used; give at most as many")
+        raise UserError(
+            f"devices={count}: this machine has {counted(cpus, 'core')} and no GPU that is used; give at most as many"
+        )
 
 
 def _reason(place: Path, codes: Mapping[int, int], options: Options) -> str:

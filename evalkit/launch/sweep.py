@@ -121,7 +121,7 @@ def report(done: Sequence[Done]) -> str:
             rows.append(
                 (cell.config.options.task, cell.config.options.ckpt, "", "", "failed", "", "", "", *[""] * apart)
             )
-            failures[len(rows) - 1] = failure
+            failures[len(rows) - 1] = failure + _in_two_sweeps(cell, failure, done)
             continue
         score = record["scores"][0] if record["scores"] else None
         for number, (words, value) in enumerate(zip(cell.points, values, strict=True)):
@@ -137,6 +137,15 @@ def report(done: Sequence[Done]) -> str:
     lines = [with_failures(columns(rows), failures)]
     lines += [f"evalkit run {shlex.join(outcome.cell.points[outcome.chosen])}" for outcome in done if outcome.record]
     return "\n".join(lines)
+
+
+def _in_two_sweeps(cell: Cell, failure: str, done: Sequence[Done]) -> str:
+    """What to append to the failure of a cell whose encoder one of its settings does not fit; else empty."""
+    keys = (word.partition("=")[0] for word in cell.words)
+    key = next((key for key in keys if key.startswith("encoder.") and failure.startswith(f"{key}=")), "")
+    options = [outcome.cell.config.options for outcome in done]
+    fitting = [of.ckpt for of, outcome in zip(options, done, strict=True) if not outcome.failure.startswith(f"{key}=")]
+    return cells.in_two_sweeps(key, fitting, (of.ckpt for of in options), cell.config.options.out) if key else ""
 
 
 def _saved_bytes(record: dict[str, Any] | None) -> int | None:

@@ -14,7 +14,7 @@ from evalkit.api import Example, Score, Task, Views
 from evalkit.datasets.files import LabeledSplits, parsing_errors_at, read_json, same_split
 from evalkit.datasets.miniature import miniature
 from evalkit.datasets.videos import find_videos, video_file
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, counted, suggest
 from evalkit.localization.segments import LabeledVideo, LabeledVideos, clipped
 from evalkit.metrics import activitynet_map
 
@@ -62,7 +62,9 @@ def labeled_splits(
         known = ", ".join(sorted({video.subset for video in videos.videos}))
         raise UserError(f"data.root={root}: no video of subset {test!r}; the subsets there are {known or 'none'}")
     if not any(video.segments for video in of_test):
-        raise UserError(f"data.root={root}: the {len(of_test):,} videos of subset {test!r} have no segment to score")
+        raise UserError(
+            f"data.root={root}: none of {counted(len(of_test), 'video')} of subset {test!r} has a segment to score"
+        )
     others = Counter(v.subset for v in videos.videos if not (same_split(v.subset, train) or same_split(v.subset, test)))
     if others:
         counts = ", ".join(f"{subset!r} ({count:,})" for subset, count in sorted(others.items()))
@@ -77,7 +79,8 @@ def labeled_splits(
     of_train = sorted(videos.of(train), key=lambda video: video.name)  # what is learned knows no order of the file
     if of_train and not any(video.segments for video in of_train):
         raise UserError(
-            f"data.root={root}: the {len(of_train):,} videos of subset {train!r} have no segment to learn from"
+            f"data.root={root}: none of {counted(len(of_train), 'video')} of subset {train!r} has a segment to learn "
+            "from"
         )
     learned = [(video, clipped(video.segments, video.seconds)) for video in of_train]
     return LabeledSplits(
@@ -172,7 +175,7 @@ def read_video_classes(file: Path, videos: Collection[str], classes: Collection[
         near = suggest(missing[0], names)
         raise UserError(f"{file}: {len(missing)} of {len(classes)} classes are not in it, first {missing[0]!r}.{near}")
     if absent := [name for name in videos if name.removeprefix("v_") not in entries]:
-        raise UserError(f"{file}: {len(absent)} of {len(videos)} videos are not in it, first {absent[0]!r}")
+        raise UserError(f"{file}: {len(absent)} of {counted(len(videos), 'video')} not in it, first {absent[0]!r}")
     likeliest: dict[str, dict[str, float]] = {}
     for video in videos:
         with parsing_errors_at(f"{file}, video {video}"):

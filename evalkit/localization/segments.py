@@ -99,7 +99,7 @@ def read_segments(file: Path, drop_repeated: bool = False) -> LabeledVideos:
             segments.append([start, end, label])
         videos.append(LabeledVideo(name, subset, seconds, segments))
     unusual = [
-        f"{past_end:,} segments end after their video and {no_length:,} have no length, which are kept as they are"
+        f"kept as they are: segments that end after their video ({past_end:,}) or have no length ({no_length:,})"
         if past_end or no_length
         else "",
         f"{left_out:,} ambiguous or repeated annotations are left out" if left_out else "",

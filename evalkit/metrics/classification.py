@@ -8,19 +8,16 @@ target in place of a prediction is right. `evalkit.results.scores.scores` adds i
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
-from functools import cache
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.metrics.bootstrap import PERCENT, Draws, ReweightedScore, Table
-
-logger = logging.getLogger("evalkit")
+from evalkit.runtime.notes import remark
 
 _WHOLE = frozenset({int})
 SURE = 20  # rankings that all hold the same five classes: then there are no others
@@ -38,7 +35,7 @@ def accuracy(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, li
 def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, list[float]]:
     """Top-1 and top-5 accuracy: `top1`, `top5`.
 
-    Of five classes or fewer, every ranking has a top5 of 100; a note says so.
+    Of five classes or fewer, every ranking has a top5 of 100; a run notes that.
 
     Args:
         predictions: class indices in descending order of score; all of them, or at least the first five.
@@ -52,16 +49,11 @@ def top1_top5(predictions: Sequence[Any], targets: Sequence[int]) -> dict[str, l
     right = all(target in ranked for ranked, target in zip(best, targets, strict=True) if ranked)
     few = classes < 5 or (classes == 5 and len(best) >= SURE)  # a few rankings of five may all leave out the same class
     if len(best) > 1 and classes and few and right and all(len(ranked) == classes for ranked in best if ranked):
-        _warn_every_class(classes)
+        remark(f"with {counted(classes, 'class')}, top5 counts every prediction as right; use top1")
     return {
         "top1": [float(target in ranked[:1]) for ranked, target in zip(best, targets, strict=True)],
         "top5": [float(target in ranked) for ranked, target in zip(best, targets, strict=True)],
     }
-
-
-@cache
-def _warn_every_class(classes: int) -> None:
-    logger.warning(f"with {classes} classes, top5 counts every prediction as right; use top1")
 
 
 def _best_five(predictions: Sequence[Any], targets: Sequence[int]) -> list[Sequence[Any]]:

@@ -20,7 +20,7 @@ from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
 from evalkit.config.options import Options, Trainer
 from evalkit.datasets.videos import describe_files
-from evalkit.errors import CanaryError, UserError
+from evalkit.errors import CanaryError, UserError, counted
 from evalkit.features.extract import FeatureExtractor
 from evalkit.features.feature_cache import FeatureCache
 from evalkit.features.forward import EncoderRunner
@@ -58,7 +58,7 @@ def check_run(experiment: Experiment, options: Options, trainer: Trainer, places
         looked = next((place for place in places if place.is_dir() or is_container(place)), None)
         found = f"; found there: {describe_files(looked)}" if looked else ""
         wanted = f"the first would be {shown(task.test[0].video)}{found}; data.videos=FOLDER says where they lie"
-        raise UserError(f"none of the videos of the {len(task.test):,} test examples is there, {wanted}")
+        raise UserError(f"none of the videos of {counted(len(task.test), 'test example')} is there, {wanted}")
     check_out(options.out)
     if experiment.needs_fit and not task.train:
         raise UserError(

@@ -20,7 +20,7 @@ from evalkit.api import Example, Prediction, Task
 from evalkit.canary.finding import Finding
 from evalkit.config.config import Config
 from evalkit.datasets.videos import relative_names
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.features.extract import Cost
 from evalkit.heads.flops import trainable_flops
 from evalkit.pipeline import plan, preflight
@@ -46,6 +46,7 @@ from evalkit.results import provenance, run_folder, scores, table
 from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
+from evalkit.runtime import notes
 from evalkit.runtime.progress import duration, phase
 from evalkit.runtime.ranks import ALONE, Ranks
 from evalkit.tracking import trackers
@@ -128,7 +129,7 @@ def _measure(
         return None
     if len(predicted.failures) == len(task.test):
         reason = f"{shown(task.test[0].video)}: {predicted.failures[task.test[0].id]}"
-        raise UserError(f"none of the {len(task.test):,} test examples could be read; {reason}")
+        raise UserError(f"none of {counted(len(task.test), 'test example')} could be read; {reason}")
     views = experiment.extractor.views
     assert views.frames is not None and views.size is not None  # resolve_views() filled them in
     folder = write_run(
@@ -205,8 +206,8 @@ def write_run(
     options, scoring = config.options, time.monotonic()
     rows = _rows(task.test, predicted)
     if all(row.failure and "said" not in (row.detail or {}) for row in rows):  # a wrong answer is said
-        raise UserError(f"none of the {len(rows):,} test examples was answered; {rows[0].id}: {rows[0].failure}")
-    with phase("score"):
+        raise UserError(f"none of {counted(len(rows), 'test example')} was answered; {rows[0].id}: {rows[0].failure}")
+    with phase("score"), notes.remarks():
         scored = scores.scores(task.score, rows, options.seed)
     labeled = any(row.target is not None for row in rows)
     controls = [measure_control(name, task, of) for name, of in predicted.by_control.items() if name and labeled]
@@ -274,9 +275,11 @@ def summary(cost: Cost, rows: Sequence[Row], seconds: float) -> str:
     taken = "".join(f", {name} {duration(phases[name])}" for name in slow)
     parts = [f"took {duration(seconds)}{taken}"]
     if looked_up := cost.cache_hits + cost.cache_misses:
-        parts.append(f"{cost.cache_hits:,} of {looked_up:,} clips were already stored")
+        parts.append(f"{cost.cache_hits:,} of {counted(looked_up, 'clip')} already stored")
     if failed := [row for row in rows if row.failure]:
-        parts.append(f"{len(failed):,} of {len(rows):,} examples failed, first {failed[0].id}: {failed[0].failure}")
+        parts.append(
+            f"{len(failed):,} of {counted(len(rows), 'example')} failed, first {failed[0].id}: {failed[0].failure}"
+        )
     return "; ".join(parts)
 
 

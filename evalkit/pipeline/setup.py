@@ -14,7 +14,7 @@ from evalkit import encoders, plugins
 from evalkit.api import Augment, Clip, Encoder, FeatureSpec, Score, Task, Views
 from evalkit.config.config import Config
 from evalkit.config.keys import default_adapter, settings_class
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, counted, one_line
 from evalkit.features.exchange.module import FeatureFiles
 from evalkit.features.exchange.rows import stored_rows
 from evalkit.features.extract import Cost, FeatureExtractor
@@ -165,7 +165,7 @@ def _tell_interpolated(encoder: Encoder, views: Views) -> None:
 def make_extractor(config: Config, views: Views, runner: EncoderRunner, ranks: Ranks = ALONE) -> FeatureExtractor:
     """The clip reader for this task and encoder; the user's `clip.*` options override both."""
     options = config.options
-    views = resolve_views(views, runner.module.clip, config.clip)
+    views = resolve_views(views, runner.module.clip, config.clip, config.words)
     workers = options.workers or max(1, cores() // ranks.local_size)
     if ranks.first:
         _tell_interpolated(runner.module, views)
@@ -372,7 +372,8 @@ def find_device(word: str, ranks: Ranks) -> torch.device:
     if word == "cuda" and ranks.local_size > 1:
         if ranks.local_size > torch.cuda.device_count():
             raise UserError(
-                f"devices={ranks.local_size}: torch sees {torch.cuda.device_count()} GPUs here; start as many processes"
+                f"devices={ranks.local_size}: torch sees {counted(torch.cuda.device_count(), 'GPU')} here; start "
+                "as many processes"
             )
         torch.cuda.set_device(ranks.local)
         return torch.device("cuda", ranks.local)

@@ -12,7 +12,7 @@ from pathlib import Path
 from evalkit import plugins
 from evalkit.api import Task
 from evalkit.config.config import Config
-from evalkit.errors import UserError, names_file, one_line
+from evalkit.errors import UserError, counted, names_file, one_line
 from evalkit.runtime.progress import phase
 from evalkit.video import places
 
@@ -54,7 +54,7 @@ def load_task(config: Config) -> Task:
     if word is not None:
         places.check_used(task, options.task, word, named)
     if meant not in (None, len(task.test)):
-        raise UserError(f"data.expect={meant}: test of task {options.task} has {len(task.test):,} examples")
+        raise UserError(f"data.expect={meant}: test of task {options.task} has {counted(len(task.test), 'example')}")
     return task
 
 

@@ -21,7 +21,7 @@ from evalkit.api import Clip, Task
 from evalkit.config.config import Config
 from evalkit.config.keys import default_adapter, settings_class
 from evalkit.config.options import Options, Trainer
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.features.extract import Cost
 from evalkit.features.key import architecture
 from evalkit.heads.adapter import Adapter
@@ -106,7 +106,7 @@ def run(config: Config, size: int = 1) -> Path:
     with trackers.start(options, run_name, run_id, told, wanted=True) as tracking:
         asking = time.monotonic()
         predicted = _predict(task, adapter, batch, journal)
-        logger.info(f"{len(task.test):,} examples answered in {time.monotonic() - asking:.1f} s")
+        logger.info(f"{counted(len(task.test), 'example')} answered in {time.monotonic() - asking:.1f} s")
         folder = write_run(
             config,
             task,

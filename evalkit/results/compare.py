@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.metrics.bootstrap import AdditiveScore, Indices, ReweightedScore, difference, interval, mean
 from evalkit.metrics.significance import exchange_test, paired_bootstrap
 from evalkit.results.rows import Row
@@ -123,7 +123,7 @@ def _refusal(records: Sequence[Mapping[str, Any]], rows: Sequence[Sequence[Row]]
             return f"task.{key} is {tasks[0][key]} and {tasks[1][key]}"
     ids, others = ([row.id for row in run] for run in rows)
     if alone := set(ids) ^ set(others):
-        return f"they have {len(ids):,} and {len(others):,} samples, and {min(alone)!r} is in one of them only"
+        return f"they have {len(ids):,} and {counted(len(others), 'sample')}, and {min(alone)!r} is in one of them only"
     if ids != others:
         return "their samples are in another order"
     for row, counterpart in zip(*rows, strict=True):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.api import Score
-from evalkit.errors import in_line
+from evalkit.errors import counted, in_line
 from evalkit.results.rows import Row
 from evalkit.results.schema import digest, parse, plain, violations
 from evalkit.results.scores import control, headline
@@ -153,7 +153,7 @@ def _examples(record: Mapping[str, Any], rows: Sequence[Row], test: Sequence[Map
     if lacking := [id for id in wanted if id not in present]:
         yield f"predictions.jsonl lacks {len(lacking)} of the examples that were expected: {_first(lacking)}"
     if strange := [id for id in given if id not in known]:
-        yield f"predictions.jsonl has {len(strange)} examples that were not expected: {_first(strange)}"
+        yield f"predictions.jsonl has {counted(len(strange), 'unexpected example')}: {_first(strange)}"
     if wanted != given:
         if not lacking and not strange:
             yield "predictions.jsonl has its examples in another order, or twice"
@@ -163,9 +163,9 @@ def _examples(record: Mapping[str, Any], rows: Sequence[Row], test: Sequence[Map
     if other and len(other) == len(rows):
         yield "the task, its data or chance were changed: no example is as it was expected"
     elif other:
-        yield f"video, kind or target of {len(other)} examples are not as expected: {_first(other)}"
+        yield f"an unexpected video, kind or target of {counted(len(other), 'example')}: {_first(other)}"
     if other := [row.id for row, line in zip(rows, test, strict=True) if _failure(row) != line["failure"]]:
-        yield f"{len(other)} examples failed otherwise than {EVIDENCE} says: {_first(other)}"
+        yield f"{counted(len(other), 'example')} failed otherwise than {EVIDENCE} says: {_first(other)}"
 
 
 def _selection(selection: Mapping[str, Any] | None, n_val: int) -> Iterator[str]:
@@ -177,7 +177,7 @@ def _selection(selection: Mapping[str, Any] | None, n_val: int) -> Iterator[str]
     elif numbers := [key for key in ("point", "epoch", "epochs") if type(selection["chosen"].get(key)) is not int]:
         yield f"selection.chosen.{numbers[0]} is {selection['chosen'].get(numbers[0])!r:.60}, no whole number"
     elif type(n := selection["n_val"]) is not int or not n_val <= n <= n_val + len(selection["undecodable"]):
-        yield f"selection.n_val is {selection['n_val']}, but {EVIDENCE} has {n_val} val examples"
+        yield f"selection.n_val is {selection['n_val']}, but {EVIDENCE} has {counted(n_val, 'val example')}"
 
 
 def _first(ids: Sequence[str]) -> str:
@@ -206,7 +206,8 @@ def _scores(
     selection = record["selection"]
     if selection is None or not val:
         if selection is not None or val:
-            yield f"selection is {'null' if selection is None else 'there'}, but {EVIDENCE} has {len(val)} val examples"
+            stored = "null" if selection is None else "there"
+            yield f"selection is {stored}, but {EVIDENCE} has {counted(len(val), 'val example')}"
         return
     value = headline(score, [line["prediction"] for line in val], [line["target"] for line in val])
     if not alike(value, selection["val_score"]):

@@ -14,14 +14,15 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from evalkit.api import Example
-from evalkit.errors import UserError, in_line, one_line
+from evalkit.errors import UserError, counted, in_line, one_line
 from evalkit.results.consistency import of_times
 from evalkit.results.evidence import EVIDENCE, Evidence, text
 from evalkit.results.rows import Row, tally
@@ -195,6 +196,20 @@ def runs(path: Path) -> list[Path]:
     return folders
 
 
+def refuse_commas(command: str, paths: Iterable[Path]) -> None:
+    """Refuses paths with commas between them.
+
+    Raises:
+        UserError: such a word is no path; it says how a command takes several.
+    """
+    for path in paths:
+        parts = str(path).split(",")
+        if len(parts) > 1 and not path.exists():
+            raise UserError(
+                f"no such path: {path}. Write blanks between several: evalkit {command} {shlex.join(parts)}"
+            )
+
+
 def file_sha256(file: Path) -> str:
     """Of a file's bytes, in hex; empty where it cannot be read."""
     try:
@@ -240,7 +255,9 @@ def contradictions(result: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     meant = "expect" in data
     published = data.get("published_size")
     if published not in (None, len(rows)) and not meant and not data.get("size_differences"):
-        problems.append(f"{PREDICTIONS} has {len(rows)} rows, published were {published}, and no data.size_differences")
+        problems.append(
+            f"{PREDICTIONS} has {counted(len(rows), 'row')}, published were {published}, and no data.size_differences"
+        )
     cut = bool(data.get("size_differences")) and not meant
     if status == "complete" and cut:
         problems.append("status is complete, but data.size_differences is given without data.expect")

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from evalkit import metrics, plugins
 from evalkit.api import Score
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.metrics.bootstrap import AdditiveScore, Indices, ReweightedScore, interval, interval_of, number_clusters
 from evalkit.results.rows import Row
 from evalkit.results.schema import plain
@@ -154,7 +154,7 @@ def _measure(
         if rates.shape != (len(targets),) or not ((rates >= 0) & (rates <= 1)).all():
             raise UserError(
                 f"{name} returns {str(value)[:60]!r} for {metric!r}; it must return one number in 0..1 for each of the "
-                f"{len(targets)} examples, or one float over all of them"
+                f"{counted(len(targets), 'example')}, or one float over all of them"
             )
         if (rates[where] != must_be).any():
             given = "a failed example (prediction None)" if must_be == 0 else "a target in place of a prediction"

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from evalkit.errors import printable
+from evalkit.errors import counted, printable
 from evalkit.results.rows import Row
 from evalkit.results.sizes import different_sets
 
@@ -51,7 +51,9 @@ def table(result: Mapping[str, Any]) -> str:
     """The result as text for a terminal or a pipe: what was run, its scores, what to compare them with, what failed."""
     task, encoder, adapter, data = (result[key] for key in ("task", "encoder", "adapter", "data"))
     failed, expected = data["n_failed"], data["n_expected"]
-    status = result["status"] + (f": {failed:,} of {expected:,} examples failed, counted as wrong" if failed else "")
+    status = result["status"] + (
+        f": {failed:,} of {counted(expected, 'example')} failed, counted as wrong" if failed else ""
+    )
     head = Table.grid(padding=(0, 2))
     head.add_row("task", f"{task['name']}, {task['split']}, version {task['version']}")
     alone = encoder["ckpt"] == "none"
@@ -77,7 +79,7 @@ def table(result: Mapping[str, Any]) -> str:
         head.add_row("WARNING", f"MOST OF THE TEST FAILED ({share}): the score says little of the encoder")
     differences = data.get("size_differences", [])
     for split in differences:
-        numbers = f"{split['examples']:,} examples, {split['published']:,} published"
+        numbers = f"{counted(split['examples'], 'example')}, {split['published']:,} published"
         head.add_row("WARNING", f"{split['split']} has {numbers}: not comparable with published numbers")
     if any(split["split"] == "test" for split in differences) and "expect" not in data:
         head.add_row("", f"data.expect={expected} says that the number is meant")
@@ -137,8 +139,10 @@ def views_in_words(views: Mapping[str, Any]) -> str:
     known = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in views.items() if value}
     sampling = known.get("sampling", "")
     detail = {"fps": f" ({known.get('fps')} a second)", "dense": f" (stride {known.get('stride')})"}.get(sampling, "")
-    counts = [f"{known.get(name)} {name[:-1] if known.get(name) == '1' else name}" for name in ("clips", "crops")]
-    shown = [f"{known.get('frames')} frames x {known.get('size')}, {sampling}{detail}", " x ".join(counts)]
+    frames, *counts = [
+        f"{known.get(name)} {name[:-1] if known.get(name) == '1' else name}" for name in ("frames", "clips", "crops")
+    ]
+    shown = [f"{frames} x {known.get('size')}, {sampling}{detail}", " x ".join(counts)]
     if window := known.get("window"):
         shown.append(f"in windows of {window} s, one every {known.get('window_stride', window)} s")
     return ", ".join(shown)
@@ -247,7 +251,7 @@ def tied(selection: Mapping[str, Any] | None) -> str:
         return ""
     points, best = selection.get("grid_val_scores") or (), selection["val_score"]
     count = sum(point == best for point in points)
-    of_val = f"{best:.1f}" + (f" on {selection['n_val']:,} examples" if "n_val" in selection else "")
+    of_val = f"{best:.1f}" + (f" on {counted(selection['n_val'], 'example')}" if "n_val" in selection else "")
     return (
         f"{count} of {len(points)} grid points tie on val ({of_val}); the first of them was chosen" if count > 1 else ""
     )

@@ -25,6 +25,8 @@ class _Stderr(logging.Handler):
 
 
 _STDERR = _Stderr(logging.INFO)
+# What score functions have remarked on the run that is made; None where none is.
+_remarks: ContextVar[set[str] | None] = ContextVar("remarks", default=None)
 _lock = threading.Lock()
 _blocks = 0  # that show notes, in whichever thread
 _level_is_ours = False
@@ -57,6 +59,24 @@ def on_stderr(shown: bool = True) -> Iterator[None]:
         if shown:
             _count(-1)
         _shown.reset(before)
+
+
+@contextlib.contextmanager
+def remarks() -> Iterator[None]:
+    """Logs what score functions remark while the block runs: where a run is made, and not where it is scored again."""
+    before = _remarks.set(set())
+    try:
+        yield
+    finally:
+        _remarks.reset(before)
+
+
+def remark(message: str) -> None:
+    """Logs a warning of a score function, once in a block of `remarks`, and outside of one not at all."""
+    said = _remarks.get()
+    if said is not None and message not in said:
+        said.add(message)
+        logger.warning(message)
 
 
 def _count(change: int) -> None:

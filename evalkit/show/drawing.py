@@ -13,6 +13,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from evalkit.errors import counted
 from evalkit.results.rows import Row
 from evalkit.show.opened import Opened
 
@@ -93,7 +94,8 @@ def scatter(opened: Opened, found: FeatureMap, own: Row) -> str:
             spots.append((True, f'<circle class="own" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="10"/>'))
     drawn = "".join(spot for _, spot in sorted(spots, key=lambda spot: spot[0]))
     frame = f'<rect class="edge" x=".5" y=".5" width="{WIDTH - 1}" height="{HEIGHT - 1}"/>'
-    label = f'role="img" aria-label="features of {len(found.ids)} samples in two dimensions"'
+    samples = counted(len(found.ids), "sample")
+    label = f'role="img" aria-label="features of {samples} in two dimensions"'
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" {label}>{frame}{drawn}</svg>'
 
 

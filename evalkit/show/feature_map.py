@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.results.rows import Row
 from evalkit.show.encoded import Encoded
 from evalkit.show.opened import Opened
@@ -56,8 +56,8 @@ def feature_map(opened: Opened, encoded: Encoded, chosen: Sequence[Row]) -> Feat
     vectors = {example.id: vector(features) for example, features in encoded.features(examples)}
     if len(vectors) < 3:
         raise UserError(
-            f"features of {len(vectors)} of {len(rows):,} samples are stored, which make no map; encode=true encodes "
-            "what is missing"
+            f"features of {len(vectors)} of {counted(len(rows), 'sample')} stored, which make no map; encode=true "
+            "encodes what is missing"
         )
     ids = list(vectors)
     points, shares = main_directions(torch.stack([vectors[id] for id in ids]))

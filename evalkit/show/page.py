@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from evalkit.errors import UserError, in_line
+from evalkit.errors import UserError, counted, in_line
 from evalkit.results.rows import Row
 from evalkit.show.clip import Seen, player
 from evalkit.show.drawing import HeatMaps, escaped, heat_maps, legend, png, scatter
@@ -118,15 +118,20 @@ def _clip(opened: Opened, row: Row, inside: Inside) -> str:
     if clip is None:
         return _section(title, f"<p>Its frames cannot be shown: {reason}</p>", "seen")
     views = clip.views
+    assert views.frames  # resolve_views() filled it in
     said = [
-        f"{views.frames} frames of {views.size} x {views.size} pixels, sampling {views.sampling}, "
+        f"{counted(views.frames, 'frame')} of {views.size} x {views.size} pixels, sampling {views.sampling}, "
         f"resize {views.resize}"
         + (f", share {views.share:g}" if views.share != 1 else "")
-        + (f", {views.clips} clips x {views.crops} crops" if views.clips * views.crops > 1 else "")
+        + (
+            f", {counted(views.clips, 'clip')} x {counted(views.crops, 'crop')}"
+            if views.clips * views.crops > 1
+            else ""
+        )
         + f"; before they are normalized. Read by {clip.clips[0].decoder}."
     ]
     if clip.windows > len(clip.clips):
-        said.append(f"The first {len(clip.clips)} of {clip.windows:,} windows.")
+        said.append(f"The first {len(clip.clips)} of {counted(clip.windows, 'window')}.")
     heat = None if looked is None or clip.windows else heat_maps(looked[0])
     if heat is not None:
         looks = (
@@ -198,8 +203,8 @@ def _map(opened: Opened, row: Row, inside: Inside) -> str:
     if found is None:
         return _section(title, f"<p>They cannot be shown: {why}</p>", "map")
     first, second = found.shares
-    note = f"{len(found.ids):,} of {found.asked:,} samples, what the head reads averaged to one vector each; principal "
-    note += f"components 1 and 2, {first:.0%} and {second:.0%} of the variance."
+    note = f"{len(found.ids):,} of {counted(found.asked, 'sample')}, what the head reads averaged to one vector each; "
+    note += f"principal components 1 and 2, {first:.0%} and {second:.0%} of the variance."
     note += " Hollow: wrong or failed." if opened.kind in ("class", "question", "retrieval") or opened.whole else ""
     if row.id not in found.ids:
         note += " This sample has no stored features."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.results.rows import Row
 from evalkit.runtime import atomic
 from evalkit.runtime.filesystem import check_writable
@@ -56,7 +56,7 @@ def write_pages(opened: Opened, rows: Sequence[Row], out: Path, inside: Inside) 
         f"<td>{escaped(short(opened, row.prediction, opened.examples.get(row.id))[:200])}</td></tr>"
         for name, row in zip(names, rows, strict=True)
     ]
-    title = f"{len(rows):,} samples of {opened.folder}"
+    title = f"{counted(len(rows), 'sample')} of {opened.folder}"
     head = "<thead><tr><th>sample</th><th></th><th>predicted</th></tr></thead>"
     _write(out / INDEX, document(title, f"<h1>{escaped(title)}</h1><table>{head}{''.join(lines)}</table>"))
     return out / INDEX

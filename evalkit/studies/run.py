@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.launch import sweep
 from evalkit.launch.cells import Cell
 from evalkit.launch.local import Ended
@@ -47,7 +47,7 @@ def run(study: Study, words: Sequence[str]) -> int:
     place = ranks.here()
     with place.notes():
         for number, stage in enumerate(stages, 1):
-            logger.info(f"study {study.name}: stage {number} of {len(stages)}, {len(stage)} cells")
+            logger.info(f"study {study.name}: stage {number} of {len(stages)}, {counted(len(stage), 'cell')}")
             waiting = [cell for cell in stage if not missing_folder(planned, cell, ended)]
             if waiting:
                 marks = [cell.mark for cell in waiting]

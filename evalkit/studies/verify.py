@@ -11,7 +11,7 @@ from evalkit.config.config import Config
 from evalkit.config.keys import known_keys
 from evalkit.config.parse import resolve
 from evalkit.datasets import training_data
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, counted, suggest
 from evalkit.launch import processes
 from evalkit.pipeline.task_data import data_root
 from evalkit.results import run_folder
@@ -146,7 +146,7 @@ def verdict(card: Card, record: Mapping[str, Any]) -> tuple[str, bool]:
     scores = {score["metric"]: score for score in record["scores"]}
     judged = [_judge(card, metric, value, scores) for metric, value in card.expected.items()]
     worst = max(rank for rank, _ in judged)
-    examples = f"{record['data']['n_expected']:,} examples"
+    examples = f"{counted(record['data']['n_expected'], 'example')}"
     if sizes := record["data"].get("size_differences"):
         published = [split["published"] for split in sizes if split["split"] == "test"]
         examples += f" of {published[0]:,} published" if published else ""

@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 import re
+import shlex
 import warnings
 import zipfile
 from collections.abc import Collection, Mapping
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from evalkit.errors import UserError
+from evalkit.errors import UserError, printable
 from evalkit.runtime import bounded
 from evalkit.weights import peft_adapters
 
@@ -150,11 +151,27 @@ def read_pickle(path: Path, *, trust: bool = False) -> Any:
             return torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"refused {path}: it is damaged, or a pickle that can run code when loaded. Save only its state_dict, best "
-            "as safetensors; trust=true loads it all the same, if you trust who made it"
+            f"refused {path}: it {held_code(error)}. {_without_objects(path)}; trust=true loads it all the same, if "
+            "you trust who made it"
         ) from error
     except Exception as error:  # a damaged pickle raises almost anything
         raise UserError(f"cannot read weights {path}: {type(error).__name__}: {_line(error)}") from error
+
+
+def held_code(error: pickle.UnpicklingError) -> str:
+    """What a refused pickle holds, by the class or function that torch names; nothing of it is imported."""
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    what = f"holds {printable(named[1][:200])}, which" if named else "is damaged, or a pickle that"
+    return f"{what} can run code when loaded"
+
+
+def _without_objects(path: Path) -> str:
+    """How to save what a pickle holds beside objects: of Lightning's, whose weights have a name, by a command."""
+    if path.suffix != ".ckpt":
+        return "Save only its state_dict, best as safetensors"
+    read, kept = (json.dumps(str(file)) for file in (path, path.with_name(f"{path.stem}-weights.ckpt")))
+    program = f'import torch; w = torch.load({read}, "cpu", weights_only=False)["state_dict"]; torch.save(w, {kept})'
+    return f"If you trust it, save only its weights: python -c {shlex.quote(program)}"
 
 
 def is_whole(folder: Path) -> bool:

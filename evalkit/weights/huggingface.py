@@ -108,7 +108,7 @@ def load(
         raise
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"refused {folder}: its weights are damaged, or a pickle that can run code when loaded. Save them again "
+            f"refused {folder}: its file of weights {checkpoint.held_code(error)}. Save the weights again "
             "with save_pretrained, as safetensors"
         ) from error
     except Exception as error:  # its own, safetensors', json's

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evalkit.errors import UserError, suggest, suggest_key
+from evalkit.errors import UserError, counted, suggest, suggest_key
 from evalkit.results.rows import Row
 from evalkit.results.scores import is_rank, measure, resolve, task_files
 from evalkit.results.table import columns, language_model_of, reranked
@@ -115,8 +115,8 @@ def export(overrides: Sequence[str]) -> int:
         elif content != file.read_bytes():
             logger.warning(f"{path}: another run has the same place, and the older one is left out")
     if runs and not written:
-        raise UserError(f"to={name}: none of {len(runs)} runs has a place in it. {known[name]}")
-    print(f"{only or out}: {_count(len(written), 'file')} of {_count(len(runs), 'run')}")
+        raise UserError(f"to={name}: none of {counted(len(runs), 'run')} has a place in it. {known[name]}")
+    print(f"{only or out}: {counted(len(written), 'file')} of {counted(len(runs), 'run')}")
     return 1 if refused else 0
 
 
@@ -129,10 +129,6 @@ def _place(out: str, file: str) -> tuple[Path, Path | None]:
         wanted = f"a folder, or a file like {file}" if file else "a folder: the format has several files"
         raise UserError(f"out={out}: wanted {wanted}")
     return path.parent, path
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 # --- what formats share ----------------------------------------------------------------------------------------------

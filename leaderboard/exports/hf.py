@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from evalkit.errors import counted
+
 from ..runs import Run
 from . import defined, model_id, path_part, task_name, task_names, timestamp, with_headline
 
@@ -56,7 +58,8 @@ def _entry(run: Run, dataset: str) -> dict[str, Any]:
     interval = "" if None in headline["ci95"] else " (95 % interval {:.1f} to {:.1f})".format(*headline["ci95"])
     failed = record["data"]["n_failed"]
     notes = [
-        f"{headline['metric']}{interval} of {headline['n']} examples, {headline['n_clusters']} videos",
+        f"{headline['metric']}{interval} of {counted(headline['n'], 'example')}, "
+        f"{counted(headline['n_clusters'], 'video')}",
         f"adapter {record['adapter']['name']}",
         *([task_name(run)] if task_name(run) != task["name"] else []),
         *([f"protocol {task['protocol']['name']}"] if task["protocol"].get("name") else []),

@@ -125,7 +125,7 @@ def test_a_file_that_holds_no_classifiers_is_refused(tmp_path: Path) -> None:
     torch.save({"classifiers": [Path("x")]}, tmp_path / "code.pt")
     for name in ("empty.pt", "encoder.pt"):
         assert "wanted `classifiers`, a list, as V-JEPA 2's evaluations write it" in refusal(probe=tmp_path / name)
-    assert "a pickle that can run code" in refusal(probe=tmp_path / "code.pt")
+    assert "it holds pathlib.PosixPath, which can run code" in refusal(probe=tmp_path / "code.pt")
 
 
 def test_the_authors_classifiers_of_several_layers_want_them_named(tmp_path: Path) -> None:

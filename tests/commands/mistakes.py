@@ -196,6 +196,12 @@ DATA = [
 OTHERS = [
     Mistake("list", "list takes one of tasks, encoders"),
     Mistake("list task", "Did you mean 'evalkit list tasks'?", "list tasks"),
+    Mistake("list encoders clip_large", "'evalkit list encoders' shows all, and 'evalkit run", "list encoders"),
+    Mistake(
+        "list adapters probe",
+        "'evalkit list adapters' shows all, and 'evalkit run task=TASK adapter=probe --help' what one may be given",
+        "list adapters",
+    ),
     Mistake("list models", "Did you mean 'evalkit list encoders'?", "list encoders"),
     Mistake("score", "score takes the folder of one run, got nothing; runs below results: results/"),
     Mistake("score results", "no result.json in it; runs below it: results/", "score {A}"),
@@ -211,6 +217,8 @@ OTHERS = [
     Mistake(
         "compare results", "compare takes two or more runs, got results; runs below it: results/", "compare {A} {B}"
     ),
+    Mistake("compare {A},{B}", "Write blanks between several: evalkit compare results/", "compare {A} {B}"),
+    Mistake("validate {A},{B}", "Write blanks between several: evalkit validate results/", "validate {A} {B}"),
     Mistake("compare {A}", "compare takes two or more runs"),
     Mistake("compare {A} {OTHER}", "cannot be compared: task.name is egoschema@mini and msvd_qa@mini"),
     Mistake("leaderboard results=nothing", "no run at or under 'nothing'"),
@@ -230,10 +238,26 @@ OTHERS = [
     Mistake("sweep task=folder data.root=videos.csv ckpt=demo adapter.lr=1e-4, 1e-3", "Write adapter.lr=1e-4,1e-3"),
     Mistake("sweep task=folder data.root=videos.csv ckpt=demo adapter.lr=[1e-4,1e-3]", "adapter.lr=1e-4,1e-3"),
     Mistake("sweep task=folder data.root=videos.csv ckpt=demo lr=1e-4,1e-3", "Did you mean 'adapter.lr'?"),
+    Mistake(
+        "sweep task=folder data.root=videos.csv ckpt=vit:make,demo encoder.width=32",
+        "encoder.width fits ckpt=vit:make: make two sweeps with the same out=results, one of ckpt=vit:make with",
+    ),
+    Mistake(
+        "sweep task=folder data.root=videos.csv ckpt=vit:make,random:vivit_demo,demo encoder.depth=2",
+        "fits ckpt=random:vivit_demo: make two sweeps with the same out=results, one of ckpt=random:vivit_demo with "
+        "encoder.depth=, and one of ckpt=vit:make,demo with what fits it",
+    ),
+    Mistake(
+        "sweep task=folder data.root=videos.csv ckpt=vit:make,demo encoder.wdth=32", "Did you mean 'encoder.width'?"
+    ),
     Mistake("study unknown", "Known: longvivit_frames, longvivit_memory"),
     Mistake("study longvivit_memory", "give msrvtt.data.root=FOLDER, or mini=true"),
     Mistake("verify my_encoder_on_ssv2", "`evalkit verify list` shows all", "verify list"),
     Mistake("canary", "canary needs ckpt=..."),
+    Mistake("canary vit:make", "Did you mean 'ckpt=vit:make'?", "canary ckpt=vit:make"),
+    Mistake("canary random:vivit_demo", "Did you mean 'ckpt=random:vivit_demo'?"),
+    Mistake("canary mydemo", "Did you mean 'ckpt=mydemo'?"),
+    Mistake(f"{OWN} adapter.head:linear", "Did you mean 'adapter.head=linear'?", f"{OWN} adapter.head=linear"),
     Mistake("check task=folder data.root=videos.csv ckpt=demo", "unknown key 'ckpt'"),
     Mistake("adapt task=folder data.root=videos.csv ckpt=demo", "adapt needs out=..."),
     Mistake(
@@ -248,6 +272,8 @@ VIT = "run task=folder data.root=videos.csv ckpt=net.ckpt encoder.model=vit:make
 WEEK = [
     Mistake("run task=folder data.root=videos.csv ckpt=vit.py", "ckpt=vit:make", f"{OWN[:-4]}vit:make"),
     Mistake("run task=folder data.root=videos.csv ckpt=vit.make", "ckpt=vit:make", f"{OWN[:-4]}vit:make"),
+    Mistake("run task=folder data.root=videos.csv ckpt=../outer.py", "ckpt=outer:make, with PYTHONPATH=.. before"),
+    Mistake(VIT.replace("vit:make", "../outer.py:make"), "encoder.model=outer:make, with PYTHONPATH=.. before evalkit"),
     Mistake("run task=folder data.root=videos.csv ckpt=vit:make()", "without brackets: ckpt=vit:make"),
     Mistake(VIT.replace("vit:make", "vit.py"), "name its function, encoder.model=vit:make", VIT),
     Mistake(VIT.replace("vit:make", "vit.py:make"), "without .py: encoder.model=vit:make", VIT),
@@ -256,6 +282,11 @@ WEEK = [
     Mistake(f"{VIT} encoder.heads=4", "encoder vit:make takes encoder.width, encoder.model, encoder.prefix"),
     Mistake(f"{VIT} encoder.wdth=16", "Did you mean 'encoder.width'?", f"{VIT} encoder.width=16"),
     Mistake(f"{VIT} encoder.width=32", "project.weight is (16, 3), wanted (32, 3)"),
+    Mistake(
+        VIT.replace("net.ckpt", "args.ckpt"),
+        "it holds argparse.Namespace, which can run code when loaded. If you trust it, save only its weights: python",
+        f"{VIT.replace('net.ckpt', 'args.ckpt')} trust=true",
+    ),
     Mistake("run task=folder data.root=videos.csv ckpt=net.ckpt encoder.width=16", "net.ckpt takes encoder.model"),
     Mistake("run task=folder data.root=videos.csv ckpt=random:demo", "Did you mean 'vivit_demo'?"),
     Mistake(f"{OWN} clip.fps=8", "add clip.sampling=fps", f"{OWN} clip.fps=8 clip.sampling=fps"),

@@ -182,7 +182,7 @@ def test_a_class_that_is_never_trained_on_is_named(table: Path) -> None:
     config = resolve("check", words(table))
     found = check_data(load_task(config), config)
     assert found.unseen == ["up"]
-    assert "1 classes of test have no training example: up" in report(found)
+    assert "without a training example: 1 class of test, up" in report(found)
     assert found.sound  # it may be meant
 
 
@@ -230,6 +230,6 @@ def test_names_in_the_data_break_no_line() -> None:
         "undecodable of test: one\\ntwo\\x1b[2J.mp4: cut off",
         "the same video in train and test: one\\ntwo\\x1b[2J.mp4 and one\\ntwo\\x1b[2J.mp4",
         "left out, of no example: one\\ntwo\\x1b[2J.mp4",
-        "1 classes of test have no training example: up\\ndown",
+        "without a training example: 1 class of test, up\\ndown",
         "fingerprint of the test examples: ",
     ]

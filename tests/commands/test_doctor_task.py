@@ -83,7 +83,7 @@ def test_data_are_read_as_far_as_their_lists_go_and_what_lacks_is_counted(
     for n in range(5):
         (tmp_path / f"{n}.mp4").touch()
     assert main(words) == 1
-    assert f"train 4, test 2; 1 of 6 videos are missing, e.g. {tmp_path / '5.mp4'}" in capsys.readouterr().out
+    assert f"train 4, test 2; 1 of 6 videos missing, e.g. {tmp_path / '5.mp4'}" in capsys.readouterr().out
     (tmp_path / "5.mp4").touch()
     assert main(words) == 0
 

@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 import zipfile
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ LONGEST = 700  # characters of a line that a newcomer still reads
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Iterator[Path]:
     """The current folder: videos, tables and checkpoints as people have them, right and wrong, and two runs."""
-    folder = tmp_path_factory.mktemp("newcomer")
+    folder = tmp_path_factory.mktemp("newcomer") / "here"
+    folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_HUB_OFFLINE", "1")
@@ -59,6 +61,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Iterator[Pat
         Path("my_task.py").write_text("def tsak():\n    '''Mine.'''\n")
         Path("my_encoder.py").write_text("def build():\n    return None\n")
         Path("vit.py").write_text(VIT)
+        Path("../outer.py").write_text(VIT)
         Path("captions.json").write_text(json.dumps([{"video_id": "v0", "caption": "a cat"}]))
         _tables()
         _weights()
@@ -90,6 +93,7 @@ def _weights() -> None:
     torch.save(
         {"state_dict": {"net.project.weight": torch.ones(16, 3), "net.project.bias": torch.ones(16)}}, "net.ckpt"
     )
+    torch.save({**torch.load("net.ckpt"), "hyper_parameters": {"args": Namespace(lr=1e-4)}}, "args.ckpt")
     save_file(weights, "VideoMAE/model.safetensors")
     shutil.copytree(FOLDER, "mydemo", ignore=shutil.ignore_patterns("adapters", "lm"))
     with zipfile.ZipFile("weights.zip", "w") as archive:

@@ -80,6 +80,35 @@ def test_the_command_scores_segments_on_a_task_of_the_user_s_own(
     assert main(["score", str(folder)]) == 0
 
 
+CAPTION = """
+from pathlib import Path
+from evalkit.api import Example, Task
+from evalkit.metrics import captions
+
+
+def task(root: Path) -> Task:
+    return Task(test=[Example("a", root / "a.mp4", "a dog runs")], score=captions, published={})
+"""
+
+
+def test_what_a_metric_cannot_say_is_told_where_the_run_is_made_and_by_no_later_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "own.py", CAPTION)
+    for name in ("one.json", "two.json"):
+        write(tmp_path / name, [{"video_id": "a", "caption": "a dog runs"}])
+        assert main(["score", "task=own.py", "data.root=.", f"predictions={name}"]) == 0
+        assert capsys.readouterr().err.count("CIDEr of one caption is undefined") == 1
+    runs = sorted(str(file.parent) for file in tmp_path.glob("results/*/*/*/result.json"))
+    commands = [["score", runs[0]], ["validate", "results"], ["show", runs[0]], ["compare", *runs]]
+    commands += [["leaderboard", "out=board.csv"], ["export", "to=csv", "out=exported"]]
+    for command in commands:
+        main([*command, "task=own.py"])
+        out, err = capsys.readouterr()
+        assert out + err and "CIDEr of one caption" not in out + err, command
+
+
 @pytest.mark.parametrize(
     ("word", "why"),
     [

@@ -1,6 +1,5 @@
 """The wrapper around open_clip, with a stand-in for the package's lists where it is not installed."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface, presets
 from tests import saved
 from tests.encoders.test_processors import alike, shown
+from tests.given import library
 from tests.saved import same
 
 TAGS = {"ViT-B-16": ["openai", "laion2b_s34b_b88k"], "RN50": ["openai"]}
@@ -148,7 +148,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(path: Path, model_cfg: dict[str, Any], preprocess: dict[str, Any]) -> Path:
-    open_clip = real()
+    open_clip = library("open_clip")
     (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess}))
     torch.manual_seed(0)
     model = open_clip.create_model(f"local-dir:{path}", load_weights=False)
@@ -157,7 +157,7 @@ def write(path: Path, model_cfg: dict[str, Any], preprocess: dict[str, Any]) -> 
 
 
 def test_a_perception_encoder_gives_what_open_clip_gives(tmp_path: Path) -> None:
-    open_clip = real()
+    open_clip = library("open_clip")
     encoder: Any = load_encoder(str(write(tmp_path, TINY_PE, PE_PREPROCESS)))
     model = open_clip.create_model(f"local-dir:{tmp_path}").eval()
     assert encoder.clip == Clip(8, 384, (0.5,) * 3, (0.5,) * 3, resize="squash")
@@ -173,7 +173,7 @@ def test_a_perception_encoder_gives_what_open_clip_gives(tmp_path: Path) -> None
 
 
 def test_coca_gives_what_open_clip_gives(tmp_path: Path) -> None:
-    open_clip = real()
+    open_clip = library("open_clip")
     encoder: Any = load_encoder(str(write(tmp_path, TINY_COCA, {})))
     model = open_clip.create_model(f"local-dir:{tmp_path}").eval()
     assert (encoder.dim, encoder.pooled_dim) == (64, 16) and has_text(encoder)
@@ -193,7 +193,7 @@ def test_coca_gives_what_open_clip_gives(tmp_path: Path) -> None:
     [("tiny", 0.01, 0), ("small", 0.02, 0.349), ("base", 0.09, 1.79), ("large", 0.32, 2.68), ("giant", 1.88, 0)],
 )
 def test_perception_encoders_are_as_large_as_published(name: str, vision: float, file: float) -> None:
-    real()
+    library("open_clip")
     with torch.device("meta"):
         module: Any = read_preset(f"pe_core_{name}").build()
     towers = module.image.model
@@ -210,7 +210,7 @@ def test_a_preset_of_the_package_fetches_nothing_without_it(monkeypatch: pytest.
 
 
 def test_the_real_package_gives_what_open_clip_gives(folder: Path) -> None:
-    open_clip = real()
+    open_clip = library("open_clip")
     encoder: Any = load_encoder(f"open_clip:{folder}")
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     assert encoder.clip == Clip(8, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), resize="squash", interpolation="bicubic")
@@ -263,7 +263,7 @@ def test_a_folder_that_open_clip_saved_needs_no_prefix(folder: Path) -> None:
 
 
 def test_a_file_of_a_named_model_is_read(tmp_path: Path) -> None:
-    model = real().create_model("ViT-S-32-alt", pretrained_text=False)
+    model = library("open_clip").create_model("ViT-S-32-alt", pretrained_text=False)
     torch.save({"net": {"inner." + name: value for name, value in model.state_dict().items()}}, tmp_path / "run.pt")
     words: dict[str, Any] = {"model": "open_clip:ViT-S-32-alt", "prefix": "inner."}
     encoder: Any = load_encoder(str(tmp_path / "run.pt"), **words)
@@ -275,7 +275,7 @@ def test_a_file_of_a_named_model_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [{}, {"resize_mode": "squash"}, {"interpolation": "bilinear"}, {"size": 48}])
 def test_frames_are_shown_as_open_clips_own_transform_shows_them(folder: Path, words: dict[str, Any]) -> None:
-    open_clip = real()
+    open_clip = library("open_clip")
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": words}))
     clip = load_encoder(f"open_clip:{folder}").clip
     _, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
@@ -298,13 +298,3 @@ def test_a_file_without_its_model_says_what_is_missing(tmp_path: Path, asked: li
     (tmp_path / "open_clip_config.json").write_text("[1]")
     assert "wanted a JSON object, found a list" in saved.refusal(tmp_path / "run.pt")
     assert not asked
-
-
-def real() -> Any:
-    try:
-        return importlib.import_module("open_clip")
-    except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
-        pytest.skip(
-            f"open_clip does not import here ({error}); `make test` runs this in build/libraries, where it does: "
-            "pip install 'video-evalkit[open_clip]'"
-        )

@@ -15,7 +15,7 @@ from evalkit.config.parse import resolve
 from evalkit.errors import UserError
 from evalkit.weights import checkpoint, huggingface, presets
 from tests.encoders.test_load import load
-from tests.encoders.test_open_clip import real
+from tests.given import library
 
 
 def test_presets_with_random_weights_depend_on_the_seed_alone() -> None:
@@ -70,7 +70,7 @@ def test_settings_of_random_weights_are_keys_with_the_presets_values() -> None:
 def built(name: str) -> Any:
     """The encoder of a preset, without values; only where the package that has it is installed."""
     if encoders.read_preset(name).family == "open_clip":
-        real()
+        library("open_clip")
     from transformers.models.videomae import modeling_videomae
 
     with torch.device("meta"), pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,5 @@
 """The wrapper around timm, with a stand-in for the package where it is not installed."""
 
-import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from evalkit.encoders.timm import encoder as build
 from evalkit.encoders.timm import pretrained_name
 from evalkit.errors import UserError
 from tests.encoders.test_processors import alike, shown
+from tests.given import library
 from tests.saved import same
 
 
@@ -149,7 +149,7 @@ def test_what_is_cut_and_interpolated_is_as_timm_says(asked: list[Any], monkeypa
 
 
 def test_frames_are_shown_as_timms_own_transform_shows_them() -> None:
-    timm = real()
+    timm = library("timm")
     for name in ("vit_tiny_patch16_224", "eca_nfnet_l0", "convnext_atto", "tf_efficientnet_b0"):
         model = timm.create_model(name)
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
@@ -178,7 +178,7 @@ def test_what_timm_does_not_know_or_cannot_load_is_told_in_one_line(asked: list[
 
 
 def test_the_real_package_gives_what_timm_gives() -> None:
-    timm = real()
+    timm = library("timm")
     clip = Clip(frames=2, size=64)
     torch.manual_seed(0)
     settings: dict[str, Any] = {"img_size": 64, "embed_dim": 24, "depth": 3, "num_heads": 3}
@@ -194,7 +194,7 @@ def test_the_real_package_gives_what_timm_gives() -> None:
 
 
 def test_the_real_package_loads_a_folder_strictly(tmp_path: Path) -> None:
-    timm = real()
+    timm = library("timm")
     torch.manual_seed(0)
     model = timm.create_model("test_vit", pretrained=False).eval()
     timm.models.save_for_hf(model, tmp_path, safe_serialization=False)
@@ -213,11 +213,14 @@ def test_the_real_package_loads_a_folder_strictly(tmp_path: Path) -> None:
         pretrained_name(str(tmp_path), Loading())
 
 
-def real() -> Any:
-    try:
-        return importlib.import_module("timm")
-    except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the latter
-        pytest.skip(
-            f"timm does not import here ({error}); `make test` runs this in build/libraries, where it does: "
-            "pip install 'video-evalkit[timm]'"
-        )
+def test_a_library_that_is_installed_and_broken_fails_its_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in ("ImportError", "ModuleNotFoundError", "RuntimeError"):
+        (tmp_path / f"broken_by_{error}.py").write_text(f"raise {error}('no operator')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for kind in (ImportError, ModuleNotFoundError, RuntimeError):
+        with pytest.raises(kind, match="no operator"):
+            library(f"broken_by_{kind.__name__}")
+    with pytest.raises(pytest.skip.Exception, match="build/libraries"):
+        library("installed_nowhere")

@@ -1,7 +1,9 @@
 """Encoders that are taken out of training checkpoints."""
 
 import re
+import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -59,6 +61,45 @@ def test_weights_that_do_not_say_their_model_ask_for_it(trained: Path) -> None:
     )
     with pytest.raises(UserError, match="^encoder.model=shortvivit_bas: wanted a .* Did you mean 'shortvivit_b"):
         load(trained, model="shortvivit_bas")
+
+
+class Notes:
+    """What a user may keep among hyperparameters; when it is loaded, it says so."""
+
+    loaded = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        type(self).loaded = True
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [(Namespace(lr=1e-4), "argparse.Namespace"), (Notes(), f"{__name__}.Notes")]
+)
+def test_a_class_among_the_hyperparameters_is_named_and_the_weights_are_saved_without_as_advised(
+    value: Any, name: str, trained: Path, tiny: Path
+) -> None:
+    Notes.loaded = False
+    known = checkpoint.sha256(load(tiny))
+    state = torch.load(trained)
+    torch.save({**state, "hyper_parameters": {"args": value}}, trained)
+    with pytest.raises(UserError, match=rf"^refused .*: it holds {re.escape(name)}, which can run code") as caught:
+        load(trained, model=str(tiny), prefix="model.encoder.")
+    assert not Notes.loaded
+    words = shlex.split(str(caught.value).partition(" only its weights: ")[2].rpartition("; trust=true")[0])
+    assert words[:2] == ["python", "-c"]
+    exec(words[2])
+    kept = trained.with_name("epoch=3-step=100-weights.ckpt")
+    assert checkpoint.sha256(load(kept, model=str(tiny), prefix="model.encoder.")) == known
+    assert checkpoint.sha256(load(trained, model=str(tiny), prefix="model.encoder.", trust=True)) == known
+
+
+def test_a_class_in_a_folder_of_transformers_is_named(tmp_path: Path) -> None:
+    saved = test_hf_video.folder(tmp_path, "videomae")
+    file = saved / "model.safetensors"
+    torch.save({**load_file(file), "args": Namespace(lr=1e-4)}, saved / "pytorch_model.bin")
+    file.unlink()
+    told = "its file of weights holds argparse.Namespace, which can run code when loaded. Save the weights again with"
+    assert told in refusal(saved)
 
 
 def test_a_training_checkpoint_of_a_transformers_model_needs_only_its_config(tmp_path: Path) -> None:

@@ -1,6 +1,11 @@
 """What of a module is in the key of its features, beside its weights."""
 
 import functools
+import logging
+import os
+import subprocess
+import sys
+import threading
 from argparse import Namespace
 from collections import deque
 from collections.abc import Callable
@@ -76,6 +81,29 @@ class Slotted:
         return self.gain / 2
 
 
+class Plain:
+    """An object of the user's own class, which may refer to others, and they to it."""
+
+    def __init__(self, gain: float, *others: Any) -> None:
+        self.gain, self.others, self.names = gain, others, {"left", "right", "middle"}
+
+    def scaled(self, value: float) -> float:
+        return self.gain * value
+
+
+class PlainSlots:
+    __slots__ = ("__gain", "unset")
+
+    def __init__(self, gain: float) -> None:
+        self.__gain = gain
+
+
+class Derived(PlainSlots):
+    def __init__(self, gain: float, scale: float) -> None:
+        super().__init__(gain)
+        self.scale = scale
+
+
 @pytest.mark.parametrize(
     ("value", "other"),
     [
@@ -97,6 +125,15 @@ class Slotted:
         ("2".zfill, "2".center),
         (Slotted(2).doubled, Slotted(2).halved),
         (Slotted(2).doubled, Slotted(3).doubled),
+        (Plain(2), Plain(3)),
+        (Plain(2).scaled, Plain(3).scaled),
+        (Plain(2), Derived(2, 1)),
+        (PlainSlots(2), PlainSlots(3)),
+        (Derived(2, 1), Derived(3, 1)),
+        (Derived(2, 1), Derived(2, 2)),
+        (Plain(1, {"inner": [Plain(2)]}), Plain(1, {"inner": [Plain(3)]})),
+        (Plain(1, torch.zeros(3)), Plain(1, torch.ones(3))),
+        ([nn.LayerNorm(4), Block(heads=2)], [nn.LayerNorm(4), Block(heads=4)]),  # a list, which registers no module
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -148,15 +185,49 @@ def test_what_a_function_brings_along_counts_however_it_holds_it() -> None:
     assert len({architecture(Block(act=function)) for function in within}) == 2
 
 
+def ring(size: int, last: float) -> list[Plain]:
+    """Objects that all refer to one another: there are more ways through them than could be walked."""
+    objects = [Plain(1.0) for _ in range(size - 1)] + [Plain(last)]
+    for each in objects:
+        each.others = tuple(objects)
+    return objects
+
+
+def test_objects_that_refer_to_one_another_are_looked_into_once() -> None:
+    one, again, other = (architecture(Block(kept=ring(40, last))) for last in (2.0, 2.0, 3.0))
+    assert one == again != other
+    chain: list[Any] = []
+    for _ in range(5_000):
+        chain = [Plain(1.0, chain)]
+    assert architecture(Block(kept=chain)) != architecture(Block())
+
+
+def test_what_holds_neither_numbers_nor_code_of_the_users_does_not_change_an_architecture(tmp_path: Path) -> None:
+    logger = logging.Logger(str(tmp_path))
+    logger.addHandler(logging.StreamHandler())
+    for value, other in ((tmp_path, Path("elsewhere")), (logger, logging.Logger("b")), (object(), threading.Lock())):
+        assert architecture(Block(kept=value)) == architecture(Block(kept=other)) == architecture(Block())
+
+
+def test_an_own_object_has_the_same_hash_in_another_process() -> None:
+    code = (
+        "from tests.features.test_architecture import *\n"
+        "print(architecture(Block(kept=[Plain(2, Derived(2, 1), ring(3, 2.0)), Plain(3).scaled])))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == architecture(Block(kept=[Plain(2, Derived(2, 1), ring(3, 2.0)), Plain(3).scaled]))
+
+
 def test_what_holds_itself_has_a_hash() -> None:
     def countdown(n: int) -> int:
         return countdown(n - 1) if n else 0
 
-    ring: list[Any] = [1]
-    ring.append(ring)
+    endless: list[Any] = [1]
+    endless.append(endless)
     named: dict[str, Any] = {"one": 1}
     named["all"] = named
-    for value in (countdown, ring, named):
+    for value in (countdown, endless, named):
         assert architecture(Block(kept=value)) == architecture(Block(kept=value)) != architecture(Block())
 
 

@@ -106,7 +106,7 @@ def test_missing_ids_and_nan_count_as_wrong_and_others_are_counted(
     }
     assert record["encoder"]["settings"]["features"]["other_ids"] == 2
     told = capsys.readouterr().err
-    assert "2 ids are none of the task's, first 'who' of test" in told
+    assert "2 ids that the task does not have, first 'who' of test" in told
     assert "1 of 9 test examples have no features there" in told and "'c8'" in told
 
 

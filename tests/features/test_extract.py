@@ -261,7 +261,7 @@ def test_a_few_broken_training_videos_are_told_and_only_broken_ones_are_an_error
     assert capsys.readouterr().err.splitlines() == [most, *left_out]
     with pytest.raises(UserError) as caught:
         report_failures(failed, 5)
-    assert str(caught.value) == "none of the 5 training videos could be read; 0.mp4: is broken"
+    assert str(caught.value) == "none of 5 training videos could be read; 0.mp4: is broken"
 
 
 def test_a_check_tells_what_decodes_and_encodes_nothing() -> None:

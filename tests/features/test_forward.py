@@ -65,7 +65,7 @@ def test_a_batch_that_the_user_chose_is_not_changed() -> None:
 
 
 def test_a_single_clip_that_does_not_fit_says_what_to_make_smaller() -> None:
-    with pytest.raises(UserError, match=r"1 clips .* at once: a smaller clip.frames= or clip.size="):
+    with pytest.raises(UserError, match=r"1 clip .* at once: a smaller clip.frames= or clip.size="):
         forward(Hungry(0))(PIXELS, pooled)
 
 

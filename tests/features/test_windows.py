@@ -71,11 +71,12 @@ def test_a_stride_without_a_window_is_refused() -> None:
 
 def test_a_rate_or_a_step_that_the_sampling_does_not_read_is_refused() -> None:
     with pytest.raises(UserError, match=r"^clip\.fps=8 has no effect .*=uniform: add clip\.sampling=fps$"):
-        resolve_views(Views(), Clip(), {"fps": 8.0})
+        resolve_views(Views(), Clip(), {"fps": 8.0}, ["clip.fps=8"])
     with pytest.raises(UserError, match=r"^clip\.stride=2 has no effect .*=fps: add clip\.sampling=dense$"):
-        resolve_views(Views(), Clip(), {"stride": 2, "sampling": "fps"})
-    assert resolve_views(Views("dense", stride=4), Clip(), {"stride": 2}).stride == 2
-    assert resolve_views(Views(), Clip(), {"fps": 8.0, "sampling": "fps"}).fps == 8
+        resolve_views(Views(), Clip(), {"stride": 2, "sampling": "fps"}, ["clip.sampling=fps", "clip.stride=2"])
+    assert resolve_views(Views("dense", stride=4), Clip(), {"stride": 2}, ["clip.stride=2"]).stride == 2
+    words = ["clip.fps=8", "clip.sampling=fps"]
+    assert resolve_views(Views(), Clip(), {"fps": 8.0, "sampling": "fps"}, words).fps == 8
 
 
 def test_a_window_of_the_user_s_has_no_stride_of_the_task_s() -> None:

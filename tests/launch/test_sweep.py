@@ -150,6 +150,24 @@ def test_a_failed_pass_does_not_end_the_others(
     assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 1
 
 
+def test_a_setting_of_some_encoders_only_is_told_to_need_two_sweeps_into_one_folder(
+    words: list[str], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common, weights = [word for word in words if not word.startswith("ckpt=")], tiny / "model.safetensors"
+    assert main(["sweep", *common, f"ckpt={weights},{tiny}", f"encoder.model={tiny}"]) == 1
+    told = capsys.readouterr()
+    assert told.err.count("with 2 classes, top5 counts every prediction as right") == 1
+    failed = next(line for line in told.out.splitlines() if " failed: " in line)
+    assert failed.endswith(
+        f"{tiny}: leave it out. encoder.model fits ckpt={weights}: make two sweeps with the same "
+        f"out={tmp_path / 'out'}, one of ckpt={weights} with encoder.model=, and one of ckpt={tiny} with what fits it"
+    )
+    assert main(["sweep", *common, f"ckpt={weights}", f"encoder.model={tiny}"]) == 0
+    assert "already there" in (repeated := capsys.readouterr().err) and "top5" not in repeated
+    assert main(["sweep", *common, f"ckpt={tiny}"]) == 0
+    assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 2
+
+
 def test_a_chosen_point_run_alone_gives_the_same_score(words: list[str], tmp_path: Path) -> None:
     assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
     (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]

@@ -241,7 +241,7 @@ def test_clip_benchmark_has_its_own_keys_and_says_what_has_no_place(
 
 def test_a_retrieval_that_was_trained_is_not_called_zero_shot(tmp_path: Path) -> None:
     save(tmp_path / "results", "msrvtt", RANKS, retrieval, "retrieval")  # it has a selection
-    with pytest.raises(UserError, match="none of 1 runs has a place"):
+    with pytest.raises(UserError, match="none of 1 run has a place"):
         exports.export([f"results={tmp_path / 'results'}", "to=clip_benchmark", f"out={tmp_path / 'out'}"])
 
 
@@ -311,9 +311,9 @@ def test_egoschema_gets_the_files_of_its_server_and_of_kaggle(exported: Callable
 
 def test_egoschema_with_holes_is_not_written_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "results", "egoschema", [*ANSWERED, Row("q2", "q2.mp4", failure="no such file")], accuracy, "x")
-    with pytest.raises(UserError, match="none of 1 runs has a place"):
+    with pytest.raises(UserError, match="none of 1 run has a place"):
         exports.export([f"results={tmp_path / 'results'}", "to=egoschema", f"out={tmp_path / 'out'}"])
-    assert "1 of 3 questions have no answer" in capsys.readouterr().err
+    assert "1 of 3 questions without an answer" in capsys.readouterr().err
 
 
 def test_coco_has_captions_and_their_references(exported: Callable[[str], dict[str, str]], tmp_path: Path) -> None:

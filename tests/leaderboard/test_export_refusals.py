@@ -32,7 +32,7 @@ def test_every_format_takes_a_run_of_which_little_is_known(tmp_path: Path, to: s
 @pytest.mark.parametrize("to", ["mteb", "hf", "csv"])
 def test_a_run_without_any_public_answer_has_no_place_among_scores(tmp_path: Path, to: str) -> None:
     save(tmp_path / "results", "egoschema", rows_of(0, 0, unlabeled=3), accuracy, "multiple_choice")
-    with pytest.raises(UserError, match="none of 1 runs has a place in it"):
+    with pytest.raises(UserError, match="none of 1 run has a place in it"):
         exports.export([f"results={tmp_path / 'results'}", f"to={to}", f"out={tmp_path / 'out'}"])
 
 
@@ -40,7 +40,7 @@ def test_a_score_that_is_undefined_is_told_and_left_out(tmp_path: Path, capsys: 
     rows = [Row(f"m{i}", f"{i}.mp4", target=[], prediction=[0.2, 0.5]) for i in range(2)]  # of no class at all
     save(tmp_path / "results", "charades", rows, multilabel_map, "probe")
     for to in ("csv", "mteb", "eee"):
-        with pytest.raises(UserError, match="none of 1 runs has a place in it"):
+        with pytest.raises(UserError, match="none of 1 run has a place in it"):
             exports.export([f"results={tmp_path / 'results'}", f"to={to}", f"out={tmp_path / 'out'}"])
         assert "demo/charades/run: mAP is undefined and left out" in capsys.readouterr().err
 

@@ -81,11 +81,11 @@ def test_what_cannot_be_a_task_is_told(tmp_path: Path) -> None:
     assert "data.train=validation is data.test too" in refusal("tal", file, train="validation")
     assert "there is no" in refusal("tal", tmp_path / "other.json")
     none = refusal("tal", own(tmp_path, annotations=[]))
-    assert none.endswith("the 2 videos of subset 'validation' have no segment to score")
+    assert none.endswith("none of 2 videos of subset 'validation' has a segment to score")
     database = json.loads(own(tmp_path).read_text())["database"]
     database["a"]["annotations"] = []
     unlabeled = refusal("tal", write(file, {"database": database}))
-    assert unlabeled.endswith("the 1 videos of subset 'training' have no segment to learn from")
+    assert unlabeled.endswith("none of 1 video of subset 'training' has a segment to learn from")
     assert refusal("tal", own(tmp_path, duration=0)).startswith(f"{file}, video a: not as published: ")
 
 
@@ -111,7 +111,7 @@ def test_the_two_likeliest_classes_of_a_video_come_from_a_file(tmp_path: Path) -
     ("changed", "told"),
     [
         ({"class": ["swim"]}, "1 of 2 classes are not in it, first 'jump'"),
-        ({"results": {"b": [0.1, 0.7, 0.2]}}, "1 of 2 videos are not in it, first 'c'"),
+        ({"results": {"b": [0.1, 0.7, 0.2]}}, "1 of 2 videos not in it, first 'c'"),
         ({"results": {"b": [0.1, 0.7], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: 2 scores"),
         ({"results": {"b": [0.1, 0.7, -1], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: 3 scores"),
         ({"results": {"b": ["x", 1, 1], "c": [0.1, 0.7, 0.2]}}, "video b: not as published: "),

@@ -36,7 +36,7 @@ def test_segments_past_the_end_are_kept_and_told(tmp_path: Path, caplog: pytest.
     with caplog.at_level(logging.INFO, "evalkit"):
         videos = read_segments(file)
     assert videos.videos[0].segments == [[50.0, 61.5, "b"], [3.0, 3.0, "a"]] and videos.classes == ("a", "b")
-    assert videos[2:] == (1, 1, 1) and "1 segments end after their video and 1 have no length" in caplog.text
+    assert videos[2:] == (1, 1, 1) and "segments that end after their video (1) or have no length (1)" in caplog.text
     assert clipped(videos.videos[0].segments, 60.0) == [[50.0, 60.0, "b"]]
 
 

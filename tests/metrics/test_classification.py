@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from evalkit.errors import UserError
-from evalkit.metrics import classification
 from evalkit.metrics.classification import accuracy, macro_accuracy, top1_top5
 from evalkit.metrics.retrieval import retrieval
+from evalkit.runtime import notes
 
 
 def percent(values: Any) -> float:
@@ -80,16 +80,16 @@ def test_top5_refuses_a_prediction_that_is_too_short_or_no_list(prediction: obje
 
 
 def test_a_top5_that_counts_everything_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    classification._warn_every_class.cache_clear()
-    assert top1_top5([[0, 1, 2, 3], [3, 2, 1, 0], None], [3, 3, 0])["top5"] == [1.0, 1.0, 0.0]
-    assert "with 4 classes, top5 counts every prediction as right" in caplog.text
-    top1_top5([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4]] * 10, [4, 2] * 10)
-    assert "with 5 classes" in caplog.text
+    with notes.remarks():
+        assert top1_top5([[0, 1, 2, 3], [3, 2, 1, 0], None], [3, 3, 0])["top5"] == [1.0, 1.0, 0.0]
+        assert "with 4 classes, top5 counts every prediction as right" in caplog.text
+        top1_top5([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4]] * 10, [4, 2] * 10)
+        assert "with 5 classes" in caplog.text
     caplog.clear()
-    classification._warn_every_class.cache_clear()
-    top1_top5([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4]], [4, 2])  # as of a val of two, which may leave out a sixth
-    top1_top5([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]], [0, 5])  # five of six
-    macro_accuracy([[0, 1], [1, 0]], [0, 1])  # which has no top5
+    with notes.remarks():
+        top1_top5([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4]], [4, 2])  # as of a val of two, which may leave out a sixth
+        top1_top5([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]], [0, 5])  # five of six
+        macro_accuracy([[0, 1], [1, 0]], [0, 1])  # which has no top5
     assert not caplog.text
 
 

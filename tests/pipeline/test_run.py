@@ -166,6 +166,13 @@ def test_the_written_configuration_runs_again(chosen: Path, tmp_path: Path) -> N
     again = run(tmp_path, f"config={chosen / 'config.yaml'}", "controls=false")
     assert (again / "predictions.jsonl").read_bytes() == (chosen / "predictions.jsonl").read_bytes()
     assert run_folder.load(again)["controls"] == []
+    text = (chosen / "config.yaml").read_text()
+    for key, value in (("fps", "8.0"), ("stride", "2")):  # as before such a word was refused
+        assert (idle := f"# clip.{key}: ") in text
+        text = text.replace(idle, f"clip.{key}: {value}  # ", 1)
+    (tmp_path / "old.yaml").write_text(text)
+    old = run(tmp_path, f"config={tmp_path / 'old.yaml'}", "controls=false")
+    assert (old / "predictions.jsonl").read_bytes() == (chosen / "predictions.jsonl").read_bytes()
 
 
 def children(pid: int) -> list[int]:
@@ -240,7 +247,7 @@ def test_real_questions_with_five_real_videos_are_partial_and_give_no_submission
     low, high = record["scores"][0]["bounds"]
     assert record["scores"][0]["n"] == 500 and high - low == pytest.approx(99.2)
     assert not list(folder.glob("submission*"))
-    assert "no submission written: 496 of 500 questions have no answer" in capsys.readouterr().err
+    assert "no submission written: 496 of 500 questions without an answer" in capsys.readouterr().err
     assert validate.validate(folder) == []
 
 

@@ -129,7 +129,7 @@ def test_check_is_unsound_where_a_size_differs_and_is_not_meant() -> None:
     data = DataCheck([split], sizes=size_differences(task(5, test=1_000)), unused=[Path("x/left.mp4")])
     assert not data.sound and replace(data, meant=True).sound and replace(data, sizes=[]).sound
     lines = report(data).splitlines()
-    assert "test has 5 examples, 1,000 were published" in lines and "left out, of no example: x/left.mp4" in lines
+    assert "test has 5 examples, published: 1,000" in lines and "left out, of no example: x/left.mp4" in lines
     assert "a list may be cut off, or of another version; data.expect=5 says that the number is meant" in lines
     assert not DataCheck([]).sound
     of_train = DataCheck([split], sizes=[{"split": "train", "examples": 7, "published": 9}])

@@ -225,7 +225,7 @@ def test_a_prompt_longer_than_the_language_model_reads_is_a_failed_text(settings
 
 
 def test_a_run_in_which_nothing_is_answered_is_an_error(tmp_path: Path, ego: Path) -> None:
-    with pytest.raises(UserError, match=r"none of the 40 test examples was answered; uid-00: the language model reads"):
+    with pytest.raises(UserError, match=r"none of 40 test examples was answered; uid-00: the language model reads"):
         run(ego, tmp_path, f"adapter.prompt={'x ' * 4000}{{question}}", "adapter.template=none")
 
 

@@ -91,6 +91,7 @@ VIEWS = {
     ("views", "name", "shown"),
     [
         ({}, "", "16 frames x 224, uniform, 1 clip x 1 crop"),
+        ({"frames": 1, "crops": 3}, "", "1 frame x 224, uniform, 1 clip x 3 crops"),
         (
             {"sampling": "dense", "stride": 4, "clips": 4, "crops": 3},
             "videoglue",

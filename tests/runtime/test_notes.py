@@ -46,6 +46,16 @@ def test_a_quiet_block_in_one_thread_leaves_another_its_notes(capsys: pytest.Cap
     assert capsys.readouterr().err == "shown=True\nof a thread that it starts\n"
 
 
+def test_a_remark_is_logged_once_where_a_run_is_made_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):  # the next run has remarks of its own
+        caplog.clear()
+        with notes.remarks():
+            for message in ("few classes", "few captions", "few classes"):
+                notes.remark(message)
+        notes.remark("few classes")
+        assert caplog.messages == ["few classes", "few captions"]
+
+
 @pytest.mark.parametrize(("level", "told"), [(logging.WARNING, "loud\n"), (logging.DEBUG, "soft\nloud\n")])
 def test_the_level_that_a_user_gave_holds(level: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = logger.level

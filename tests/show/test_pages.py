@@ -122,7 +122,7 @@ def test_the_map_has_a_point_per_stored_sample_and_none_where_nothing_is_stored(
     assert "the head that this run trained was not kept" in html and not pictures(html, "heat")
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "empty"))
     html = page(probed, tmp_path / "page.html", f"sample={row.id}")
-    assert "features of 0 of 7 samples are stored" in html and "encode=true encodes" in html
+    assert "features of 0 of 7 samples stored" in html and "encode=true encodes" in html
     html = page(probed, tmp_path / "page.html", f"sample={row.id}", "encode=true")
     assert "6 of 7 samples" in html
 

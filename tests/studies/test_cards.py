@@ -22,6 +22,7 @@ from evalkit.errors import UserError
 from evalkit.features.sources import resolve_views
 from evalkit.studies import cards, verify
 from evalkit.weights import presets
+from tests.given import library
 
 ALL = {card.name: card for card in cards.every()}
 # Training and test videos as they are published, not counting what had vanished when a paper fetched them.
@@ -101,7 +102,7 @@ def gflops(encoder: str, frames: int, size: int) -> float:
         return int(counter.get_total_flops())
 
     if spec.family == "open_clip":  # whose models have names, and no settings
-        pytest.importorskip("open_clip", reason="needs video-evalkit[open_clip], which these models are of")
+        library("open_clip")
         return count() / 1e9
     part = next((name for name in ("vision_config", "image_config") if name in spec.settings), "")
     inner = spec.settings.get(part)

@@ -166,14 +166,14 @@ BROKEN: list[tuple[str, Callable[[Path], Path], str, Any, str]] = [
             "videos": [{"video_id": name, "split": "test"} for name in "abc"],
             "sentences": [{"video_id": "a", "caption": "x"}],
         },
-        "MSRVTT_data.json: 2 of 3 videos have no caption, first b; ",
+        "MSRVTT_data.json: 2 of 3 videos without a caption, first b; ",
     ),
     (
         "msrvtt",
         msrvtt,
         "MSRVTT_data.json",
         {"videos": [{"video_id": "a", "split": "train"}], "sentences": []},
-        "MSRVTT_data.json: 1 of 1 videos have no caption, first a; ",
+        "MSRVTT_data.json: 1 of 1 video without a caption, first a; ",
     ),
     (
         "msrvtt_caption",

@@ -291,7 +291,7 @@ def test_a_missing_file_or_another_number_of_classes_is_told(name: str, file: st
     root = ROOTS[name](tmp_path)
     if name != "kinetics400":
         write(root, {file: [["Back", "1som"]] if file.endswith("json") else ["a,0"]})
-        assert refusal(name, root).startswith(f"data.root={root}: its files name 1 classes; wanted {wanted}, as")
+        assert refusal(name, root).startswith(f"data.root={root}: its files name 1 class; wanted {wanted}, as")
     (root / file).unlink()
     assert refusal(name, root).startswith(f"data.root={root} has no {file}")
 

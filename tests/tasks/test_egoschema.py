@@ -166,7 +166,7 @@ def test_a_submission_with_holes_is_refused_unless_allowed(
     assert submit(make("egoschema", root=root), answers, tmp_path) == []
     assert not list(tmp_path.glob("submission*"))
     assert capsys.readouterr().err == (
-        "no submission written: 1 of 3 questions have no answer; data.allow_holes=true writes one without them\n"
+        "no submission written: 1 of 3 questions without an answer; data.allow_holes=true writes one without them\n"
     )
     submit(make("egoschema", root=root, allow_holes=True), answers, tmp_path)
     assert json.loads((tmp_path / "submission.json").read_text()) == {"a": 3, "c": 0}

@@ -66,7 +66,7 @@ def test_class_folders_give_every_video_its_folders_name(tmp_path: Path) -> None
         ),
         (
             ["path,label", "a.mp4,cat", "b.mp4,cat"],
-            "data.root={}: found 1 class(es) in 2 videos; wanted at least two",
+            "data.root={}: found 1 class in 2 videos; wanted at least two",
         ),
         (["path,label,split", "a.mp4,cat,train", "a.mp4,cat,test"], "{}, line 3: a.mp4 appears twice"),
         (["path,label"], "{} has no rows below its header"),
@@ -131,7 +131,7 @@ def test_a_folder_of_val_is_val_and_trains_are_a_class(tmp_path: Path) -> None:
     [
         (
             ("train/a.mp4", "test/b.mp4"),
-            "found 0 class(es) in 0 videos; wanted at least two, CLASS/x.mp4 or train/CLASS",
+            "found 0 classes in 0 videos; wanted at least two, CLASS/x.mp4 or train/CLASS",
         ),
         (
             ("train/cat/a.mp4", "train/dog/b.mp4"),

@@ -66,9 +66,7 @@ def test_a_kinetics_csv_without_its_columns_or_classes_is_told(kinetics: Path) -
     assert refusal("kinetics400", root=kinetics).startswith(f"{kinetics / 'val.csv'}: no column 'label'; wanted label,")
     for split in ("train", "val"):
         (kinetics / f"{split}.csv").write_text(f"{HEADER}\nabseiling,x,1,11,{split},0\n")
-    assert refusal("kinetics400", root=kinetics).startswith(
-        f"data.root={kinetics}: its files name 1 classes; wanted 400"
-    )
+    assert refusal("kinetics400", root=kinetics).startswith(f"data.root={kinetics}: its files name 1 class; wanted 400")
     (kinetics / "train.csv").unlink()
     assert refusal("kinetics400", root=kinetics).startswith(
         f"data.root={kinetics} has no train.csv or annotations/train.csv or kinetics400_train_list_videos.txt; found"

@@ -8,10 +8,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, counted, suggest
 from evalkit.metrics.significance import holm
 from evalkit.results.compare import SHOWN, compare_runs, require_valid
-from evalkit.results.run_folder import below
+from evalkit.results.run_folder import below, refuse_commas
 from evalkit.results.scores import lower_is_better, task_files
 from evalkit.results.table import columns, decimal, first, interval
 
@@ -33,6 +33,7 @@ def report(words: Sequence[str]) -> str:
     for path in paths:
         if "=" in path.name and not path.exists():
             raise UserError(f"compare takes runs and all=true, got {path}.{suggest(str(path), ['all=true'])}")
+    refuse_commas("compare", paths)
     if len(paths) < 2:
         there = below(paths[0]) if paths else ""
         raise UserError(f"compare takes two or more runs, got {' '.join(words) or 'nothing'}{there}")
@@ -46,7 +47,8 @@ def report(words: Sequence[str]) -> str:
     together = [holm(p) for p in zip(*p_values, strict=True)]
     task = checked[a].record["task"]
     lines = [
-        f"{task['name']}, {task['split']}: {comparisons[0].n:,} samples of {comparisons[0].n_clusters:,} videos",
+        f"{task['name']}, {task['split']}: {counted(comparisons[0].n, 'sample')} of "
+        f"{counted(comparisons[0].n_clusters, 'video')}",
         f"A  {_run(a, checked[a].record)}",
     ]
     for k, (b, comparison) in enumerate(zip(others, comparisons, strict=True)):
@@ -71,7 +73,7 @@ def report(words: Sequence[str]) -> str:
 def _run(run: Path, record: Mapping[str, Any]) -> str:
     failed = record["data"]["n_failed"]
     line = f"{run}  {record['encoder']['name']}, {record['adapter']['name']}"
-    return line + (f", {failed:,} samples failed, counted as wrong" if failed else "")
+    return line + (f", {counted(failed, 'sample')} failed, counted as wrong" if failed else "")
 
 
 def _p(number: float) -> str:

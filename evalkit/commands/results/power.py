@@ -10,7 +10,7 @@ from typing import Any
 from evalkit import plugins
 from evalkit.config import parse
 from evalkit.config.values import convert
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, counted, suggest
 from evalkit.metrics.power import detectable_difference, required_samples
 from evalkit.plugins import display_name
 from evalkit.results.table import columns
@@ -67,7 +67,7 @@ def report(words: Sequence[str]) -> str:
     ]
     if rest or samples > 0:
         name, n, videos = _size(rest) if rest else ("", int(samples), int(samples))
-        lines += [f"{name}: {n:,} samples of {videos:,} videos"] if rest else []
+        lines += [f"{name}: {counted(n, 'sample')} of {counted(videos, 'video')}"] if rest else []
         for count, what in {videos: "videos", n: "samples"}.items():
             rows[0].append(f"{count:,} {what} show")
             for row, assumed in zip(rows[1:], supposed, strict=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evalkit.errors import UserError, on_screen
 from evalkit.results import signature
-from evalkit.results.run_folder import runs
+from evalkit.results.run_folder import refuse_commas, runs
 from evalkit.results.scores import task_files
 from evalkit.results.validate import validate
 
@@ -23,6 +23,7 @@ def main(words: list[str]) -> int:
         raise UserError("validate takes one or more paths of results, got nothing")
     if unknown := [path for path in paths if "=" in path and not Path(path).exists()]:
         raise UserError(f"validate takes paths of results, signers= and task=, got {unknown[0]!r}")
+    refuse_commas("validate", map(Path, paths))
     code = 0
     for path in paths:
         problems = validate(Path(path), files)

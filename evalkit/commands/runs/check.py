@@ -12,7 +12,7 @@ from typing import Any
 from evalkit.api import Clip, Example, Task
 from evalkit.config.config import Config
 from evalkit.datasets.videos import unused_videos
-from evalkit.errors import UserError, printable
+from evalkit.errors import UserError, counted, printable
 from evalkit.features.duplicates import shared_videos
 from evalkit.features.extract import Cost, FeatureExtractor
 from evalkit.features.sources import resolve_views, sources
@@ -171,7 +171,7 @@ def report(data: DataCheck) -> str:
     if len(data.shared) > 5:
         lines.append(f"the same video in two splits: {len(data.shared) - 5:,} more")
     for split in data.sizes:
-        lines.append(f"{split['split']} has {split['examples']:,} examples, {split['published']:,} were published")
+        lines.append(f"{split['split']} has {counted(split['examples'], 'example')}, published: {split['published']:,}")
     if any(split["split"] == "test" for split in data.sizes) and not data.meant:
         count = next((s.examples for s in data.splits if s.name == "test"), 0)
         lines.append(f"a list may be cut off, or of another version; data.expect={count} says that the number is meant")
@@ -181,14 +181,14 @@ def report(data: DataCheck) -> str:
     if len(data.unused) > 20:
         lines.append(f"left out, of no example: {len(data.unused) - 20:,} more")
     if data.unseen:
-        lines.append(f"{len(data.unseen):,} classes of test have no training example: {first(data.unseen)}")
+        lines.append(f"without a training example: {counted(len(data.unseen), 'class')} of test, {first(data.unseen)}")
     lines.append(f"fingerprint of the test examples: {data.fingerprint}")
     return "\n".join([columns(rows), "", *map(printable, lines)])  # names in data may hold anything
 
 
 def _split(name: str, examples: Sequence[Example], task: Task, config: Config) -> Split:
     options = config.options
-    views = replace(resolve_views(task.views, Clip(), config.clip), size=SIZE)
+    views = replace(resolve_views(task.views, Clip(), config.clip, config.words), size=SIZE)
     pool = DecodePool(options.workers or cores(), options.time_limit)
     parts = sources(examples, views)
     missing = [video for video in dict.fromkeys(part.video for part in parts) if not exists(video)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from evalkit.datasets.training_data import in_words
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.results.table import columns
 from evalkit.studies import cards
 
@@ -56,5 +56,5 @@ def describe(card: cards.Card) -> str:
         lines.append(f"trained on {in_words(card.trained_on)}")
     lines += [f"file       {key}= {place}" for key, places in card.files.items() for place in places]
     if card.minutes is not None:
-        lines.append(f"computes   {card.clips:,} clips of {card.gflops:,.0f} GFLOP")
+        lines.append(f"computes   {counted(card.clips, 'clip')} of {card.gflops:,.0f} GFLOP")
     return "\n".join(lines)

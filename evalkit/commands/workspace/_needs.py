@@ -14,7 +14,7 @@ from evalkit.api import Data
 from evalkit.commands.workspace import doctor
 from evalkit.config import keys, parse
 from evalkit.config.config import Config
-from evalkit.errors import DISTRIBUTION, UserError, install, suggest
+from evalkit.errors import DISTRIBUTION, UserError, counted, install, suggest
 from evalkit.language import models as language_models
 from evalkit.pipeline import task_data
 from evalkit.plugins import names_own_encoder
@@ -131,7 +131,7 @@ def _data(config: Config, stated: Data) -> tuple[str, bool]:
         f"{split['split']} has {split['examples']:,} and {split['published']:,} were published"
         for split in size_differences(task)
     ]
-    told += [f"{len(absent):,} of {len(videos):,} videos are missing, e.g. {shown(absent[0])}"] if absent else []
+    told += [f"{len(absent):,} of {counted(len(videos), 'video')} missing, e.g. {shown(absent[0])}"] if absent else []
     return "; ".join(told), bool(absent or (len(told) > 1 and task_data.meant_size(config) is None))
 
 

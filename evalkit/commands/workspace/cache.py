@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evalkit.config.values import convert
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.features.store import open_default
 from evalkit.runtime import cache
 
@@ -28,6 +28,9 @@ def main(words: list[str]) -> int:
             )
         print(f"freed {store.prune(int(min(limit, 2**62))) / 1e9:.2f} GB")
     usage = store.usage()
-    print(f"{store.folder}: {usage.bytes / 1e9:.2f} GB of {(store.limit or 0) / 1e9:g}, {usage.entries} features")
+    print(
+        f"{store.folder}: {usage.bytes / 1e9:.2f} GB of {(store.limit or 0) / 1e9:g}, "
+        f"{counted(usage.entries, 'feature')}"
+    )
     print(f"{cache.folder()}: {cache.size() / 1e9:.2f} GB with generated films")
     return 0

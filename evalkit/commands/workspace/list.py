@@ -20,6 +20,14 @@ CALLED = {
 }
 
 
+# The command that shows the options of one.
+ABOUT = {
+    "encoders": "run task=TASK ckpt={name} --help",
+    "adapters": "run task=TASK adapter={name} --help",
+    "studies": "study {name} --help",
+}
+
+
 def main(words: list[str]) -> int:
     """Prints the names of one kind, with a line on each; or all that is stated of one task.
 
@@ -30,6 +38,12 @@ def main(words: list[str]) -> int:
     if len(words) == 2 and words[0] == "tasks" and words[1] not in kinds:
         _print_task(words[1])
         return 0
+    if len(words) == 2 and words[0] in ABOUT:
+        kind, name = words
+        raise UserError(
+            f"list {kind} takes no name, got {name}: 'evalkit list {kind}' shows all, and "
+            f"'evalkit {ABOUT[kind].format(name=name)}' what one may be given"
+        )
     if len(words) != 1:
         raise UserError(f"list takes one of {', '.join(kinds)}, got {' '.join(words) or 'nothing'}")
     if words[0] not in kinds:

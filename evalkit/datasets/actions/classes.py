@@ -9,7 +9,7 @@ from typing import Any
 
 from evalkit.api import Example
 from evalkit.datasets.files import LabeledSplits
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, counted, suggest
 
 
 def class_named(name: str, number: Mapping[str, int]) -> int:
@@ -27,8 +27,8 @@ def check_classes(root: Path, names: Sequence[str], expected: int) -> tuple[str,
     """
     if len(set(names)) != expected or len(names) != expected:
         raise UserError(
-            f"data.root={root}: its files name {len(set(names))} classes; wanted {expected}, as published (videos may "
-            "be missing); a few classes of your own are a task=folder, by a csv of path,label,split"
+            f"data.root={root}: its files name {counted(len(set(names)), 'class')}; wanted {expected}, as published "
+            "(videos may be missing); a few classes of your own are a task=folder, by a csv of path,label,split"
         )
     return tuple(names)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.api import Clip, EncoderOutput, FeatureSpec
-from evalkit.errors import UserError, printable
+from evalkit.errors import UserError, counted, printable
 from evalkit.features.exchange.manifest import MANIFEST, SPLITS, read_manifest
 from evalkit.features.exchange.tables import Part, Table, read_tables, read_texts
 
@@ -119,7 +119,7 @@ class FeatureFiles(nn.Module):
     @property
     def holds(self) -> str:
         """A description of the available and missing features."""
-        texts = f"{len(self._texts):,} texts" if self._texts else "no texts (texts.npz)"
+        texts = f"{counted(len(self._texts), 'text')}" if self._texts else "no texts (texts.npz)"
         return f"features ({', '.join(self.parts)}), {texts} and no encoder"
 
     def at(self, row: int) -> tuple[Table, int]:

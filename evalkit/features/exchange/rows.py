@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from evalkit.api import Example, Task, Views
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.features.exchange.manifest import MANIFEST
 from evalkit.features.exchange.module import FeatureFiles
 from evalkit.features.sources import parts
@@ -97,7 +97,7 @@ def stored_rows(features: FeatureFiles, task: Task, name: str, views: Views) -> 
     if others := [key for key in of_ids if key not in known]:
         features.other_ids = len(others)
         split, id = others[0]
-        logger.warning(f"{features}: {len(others):,} ids are none of the task's, first {id!r} of {split}")
+        logger.warning(f"{features}: {counted(len(others), 'id')} that the task does not have, first {id!r} of {split}")
     places: dict[tuple[Path, _Span], Sequence[int] | str] = {}
     there: set[Path] = set()
     missing: list[str] = []

@@ -5,10 +5,8 @@ Corpus scores and per-caption scores equal pycocoevalcap's to 1e-6. A failed cap
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,8 +20,7 @@ from evalkit.metrics.text.ngrams import Grams, N, count
 from evalkit.metrics.text.rouge import rouge_l
 from evalkit.metrics.text.texts import generated, references
 from evalkit.metrics.text.tokenizer import tokenized
-
-logger = logging.getLogger("evalkit")
+from evalkit.runtime.notes import remark
 
 
 def captions(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float | list[float]]:
@@ -82,16 +79,12 @@ def _cider(grams: Grams, theirs: Sequence[Sequence[str]]) -> AdditiveScore:
     if not values.all():
         perfect = cider(count([several[0] for several in theirs], theirs))
         if (weightless := int((perfect == 0).sum())) and (values[perfect == 0] == 0).all():
-            _warn_weightless(weightless, n)
+            remark(
+                f"CIDEr is 0 whatever is said of {weightless:,} of {n:,} examples: it weighs words by how few "
+                "examples' references have them, and these have only words that all have, or none; BLEU and ROUGE-L "
+                "do not"
+            )
     return mean(values, LIMITS)
-
-
-@cache
-def _warn_weightless(weightless: int, n: int) -> None:
-    logger.warning(
-        f"CIDEr is 0 whatever is said of {weightless:,} of {n:,} examples: it weighs words by how few examples' "
-        "references have them, and these have only words that all have, or none; BLEU and ROUGE-L do not"
-    )
 
 
 def _bleus(parts: Table) -> dict[str, AdditiveScore]:
@@ -105,13 +98,8 @@ def _bleus(parts: Table) -> dict[str, AdditiveScore]:
 
 def undefined(n: int) -> AdditiveScore:
     """CIDEr of n examples with one caption in all: NaN, with a warning."""
-    _warn_undefined()
+    remark("CIDEr of one caption is undefined (it needs document frequencies); score more")
     return mean(np.full(n, math.nan))
-
-
-@cache
-def _warn_undefined() -> None:
-    logger.warning("evalkit: CIDEr of one caption is undefined (it needs document frequencies); score more")
 
 
 def _tokenized(metric: str, predictions: Sequence[Any], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:

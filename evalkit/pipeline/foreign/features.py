@@ -20,7 +20,7 @@ import evalkit
 from evalkit.api import Example, FeatureSpec, Task, has_text, pooled_dim
 from evalkit.config.config import Config
 from evalkit.config.options import FeatureOptions
-from evalkit.errors import UserError, install
+from evalkit.errors import UserError, counted, install
 from evalkit.features.exchange import tables
 from evalkit.features.exchange.manifest import MANIFEST
 from evalkit.features.exchange.module import FeatureFiles
@@ -293,7 +293,7 @@ def _told(written: Mapping[str, _Split], texts: int) -> list[str]:
     lines = []
     for split, done in written.items():
         failed = f", {len(done.failures):,} without features: {done.failures[0]['reason']}" if done.failures else ""
-        lines.append(f"{split}: {done.rows:,} rows of {done.examples:,} examples{failed}")
+        lines.append(f"{split}: {counted(done.rows, 'row')} of {counted(done.examples, 'example')}{failed}")
     return [*lines, f"texts: {texts:,}"] if texts else lines
 
 

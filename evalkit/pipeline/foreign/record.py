@@ -13,7 +13,7 @@ from typing import Any
 
 from evalkit.config.parse import resolve
 from evalkit.datasets.videos import relative_names
-from evalkit.errors import UserError, printable, suggest
+from evalkit.errors import UserError, counted, printable, suggest
 from evalkit.pipeline.foreign.files import Predictions, read_predictions
 from evalkit.pipeline.task_data import load_task, meant_size
 from evalkit.plugins import display_name
@@ -21,6 +21,7 @@ from evalkit.results import provenance, run_folder, scores
 from evalkit.results.evidence import Evidence
 from evalkit.results.record import record
 from evalkit.results.rows import Row
+from evalkit.runtime import notes
 
 logger = logging.getLogger("evalkit")
 
@@ -62,10 +63,11 @@ def score_predictions(words: Sequence[str]) -> Path:
     rows = _rows(predictions, file)
     if predictions.others:
         count, first = len(predictions.others), predictions.others[0]
-        logger.warning(f"{file}: {count:,} ids are none of the task's and are left out, first {first!r}")
+        logger.warning(f"{file}: left out {counted(count, 'id')} that the task does not have, first {first!r}")
     reference = scores.reference(task.score)
     scoring = time.monotonic()
-    scored = scores.scores(task.score, rows, config.options.seed)
+    with notes.remarks():
+        scored = scores.scores(task.score, rows, config.options.seed)
     name = display_name(config.options.task) + ("@mini" if config.options.mini else "")
     shown, digest = given["name"] or file.stem, run_folder.file_sha256(file)
     result = record(

@@ -17,7 +17,7 @@ from torch import Tensor
 from evalkit.api import Example, FeatureSpec, Task
 from evalkit.config.options import Trainer
 from evalkit.datasets.fewshot import few_shot, share_of
-from evalkit.errors import UserError
+from evalkit.errors import UserError, counted
 from evalkit.features.batches import gather
 from evalkit.features.extract import Cost, unchanged
 from evalkit.features.feature_cache import SourceFeatures
@@ -251,8 +251,8 @@ def split_val(
         _check_there(videos, there)
     if len(there) == 1:
         raise UserError(
-            f"1 of {len(videos):,} training videos was found ({shown(there[0])}), and validation takes a tenth, at "
-            "least one: none is left for training. Add videos to the train split"
+            f"1 of {counted(len(videos), 'training video')} was found ({shown(there[0])}), and validation takes a "
+            "tenth, at least one: none is left for training. Add videos to the train split"
         )
     held_out = set(there[:count])
     train = [example for example in examples if example.video not in held_out]
@@ -267,7 +267,7 @@ def _check_there(videos: Sequence[Path], there: Sequence[Path]) -> None:
     """
     if not there:
         raise UserError(
-            f"none of the {len(videos):,} training videos was found, the first is {shown(min(videos))}; "
+            f"none of {counted(len(videos), 'training video')} was found, the first is {shown(min(videos))}; "
             "data.videos=FOLDER adds a folder to search"
         )
     if 2 * len(there) < len(videos):
@@ -277,8 +277,8 @@ def _check_there(videos: Sequence[Path], there: Sequence[Path]) -> None:
 @functools.cache  # said once, though several steps of a run ask
 def _warn_missing(there: int, listed: int) -> None:
     logger.warning(
-        f"only {there:,} of {listed:,} training videos were found: the head trains on these, with a tenth held out for "
-        "validation; `evalkit check` lists the missing ones, data.videos=FOLDER adds a folder to search"
+        f"found only {there:,} of {counted(listed, 'training video')}: the head trains on these, with a tenth held out "
+        "for validation; `evalkit check` lists the missing ones, data.videos=FOLDER adds a folder to search"
     )
 
 
@@ -327,8 +327,9 @@ def _read(
         total_cost += replace(cost, cache_hits=0, cache_misses=0)
     if val and not splits[1].examples:
         last = failed[-1]  # those of val come last
+        count = counted(len({e.video for e in val}), "video")
         raise UserError(
-            f"none of the {len({e.video for e in val})} videos to choose on could be read; {shown(last.source.video)}: "
+            f"none of {count} to choose on could be read; {shown(last.source.video)}: "
             f"{last.failure}; repair or remove it"
         )
     return (splits[0], splits[1]), failed
@@ -342,7 +343,8 @@ def report_failures(failed: Sequence[SourceFeatures], total: int) -> None:
     """
     if failed and len(failed) == total:
         raise UserError(
-            f"none of the {total} training videos could be read; {shown(failed[0].source.video)}: {failed[0].failure}"
+            f"none of {counted(total, 'training video')} could be read; {shown(failed[0].source.video)}: "
+            f"{failed[0].failure}"
         )
     if 2 * len(failed) > total:
         logger.warning(f"MOST OF THE TRAINING VIDEOS COULD NOT BE READ ({len(failed):,} of {total:,})")

@@ -7,12 +7,13 @@ import pytest
 
 from evalkit.errors import UserError
 from evalkit.metrics.text.bleu import bleu, parts
-from evalkit.metrics.text.captions import _warn_weightless, captions
+from evalkit.metrics.text.captions import captions
 from evalkit.metrics.text.cider import cider
 from evalkit.metrics.text.ngrams import count
 from evalkit.metrics.text.rouge import rouge_l
 from evalkit.results.rows import Row
 from evalkit.results.scores import reference, resolve, scores
+from evalkit.runtime import notes
 from tests.given import DATA, real
 
 EXPECTED = DATA / "expected" / "youcook2"
@@ -120,25 +121,24 @@ def test_the_record_has_intervals_bounds_and_kinds_of_every_metric() -> None:
 
 
 def test_one_caption_alone_has_no_cider_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    from evalkit.metrics.text.captions import _warn_undefined
-
-    _warn_undefined.cache_clear()
-    found = captions(["a dog"], ["a dog"])
+    with notes.remarks():
+        found = captions(["a dog"], ["a dog"])
     assert math.isnan(float(found["CIDEr"])) and found["ROUGE-L"] == [1.0]  # type: ignore[arg-type]
-    assert capsys.readouterr().err.startswith("evalkit: CIDEr of one caption is undefined")
+    assert capsys.readouterr().err.startswith("CIDEr of one caption is undefined")
     assert scores(captions, [row(0, "a dog", "a dog")], seed=0)[0]["value"] is None
 
 
 def test_perfect_captions_without_cider_say_why(caplog: pytest.LogCaptureFixture) -> None:
     """Where all references are alike, no word is rarer than another; where one example's are, it alone has none."""
-    _warn_weightless.cache_clear()
-    assert float(captions(["a dog runs"] * 3, ["a dog runs"] * 3)["CIDEr"]) == 0  # type: ignore[arg-type]
-    assert "CIDEr is 0 whatever is said of 3 of 3 examples" in caplog.text
     mixed = ["a dog", "a dog runs", "the a dog sleeps"]
-    assert float(captions(mixed, mixed)["CIDEr"]) > 0  # type: ignore[arg-type]
-    assert "CIDEr is 0 whatever is said of 1 of 3 examples" in caplog.text
+    with notes.remarks():
+        assert float(captions(["a dog runs"] * 3, ["a dog runs"] * 3)["CIDEr"]) == 0  # type: ignore[arg-type]
+        assert "CIDEr is 0 whatever is said of 3 of 3 examples" in caplog.text
+        assert float(captions(mixed, mixed)["CIDEr"]) > 0  # type: ignore[arg-type]
+        assert "CIDEr is 0 whatever is said of 1 of 3 examples" in caplog.text
     caplog.clear()
-    captions(["nothing", *SAID[1:]], SAID)  # zero, and its own fault
+    with notes.remarks():
+        captions(["nothing", *SAID[1:]], SAID)  # zero, and its own fault
     assert not caplog.text
 
 
