@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task
+from evalkit.api import Batch, Encoder, Example, FeatureSpec, Prediction, Task, can_mask, check_text, has_text
 from evalkit.errors import UserError
 from evalkit.heads.adapter import Training
-from evalkit.heads.contrastive import contrastive_loss
+from evalkit.heads.contrastive import check_negatives, contrastive_loss
 from evalkit.heads.labels import best_classes
 from evalkit.heads.optim import Trained
 from evalkit.pretraining.masks import token_grid, tube
@@ -61,13 +61,20 @@ class Contrastive(Trained):
     def __init__(self, encoder: nn.Module, task: Task, settings: Settings) -> None:
         super().__init__(settings)
         self.encoder, self.classes, self.apart = encoder, task.classes, bool(task.mixture)
+        self.has_options = any(example.choices for example in task.train)
+        self.can_mask = can_mask(encoder)
         self.mask, self.mask_ratio, self.seed = settings.mask, settings.mask_ratio, torch.initial_seed()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / settings.temperature)))
         _tune(encoder, settings.tune)
 
+    def check_examples(self, count: int) -> None:
+        if not self.has_options:  # the wrong ones are negatives, too
+            check_negatives(count, self.batch_size)
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         clips = batch.features[:, 0].to(self.device)  # uint8 (B, T, C, H, W)
         encoder: Any = self.encoder
+        clips = clips if self.can_mask else encoder.clip.normalize(clips)
         captions = [self._captions(example) for example in batch.examples]
         words = [*(texts[0] for texts in captions), *(text for texts in captions for text in texts[1:])]
         videos = [(str(example.video), example.span) for example in batch.examples]
@@ -76,6 +83,8 @@ class Contrastive(Trained):
 
     def _masked(self, videos: Tensor) -> dict[str, Any]:
         """The arguments that tell the encoder which tokens to leave out."""
+        if not self.can_mask:
+            return {}
         if not self.mask_ratio or self.mask == "uniform":
             return {"mask_ratio": self.mask_ratio}
         encoder: Any = self.encoder
@@ -148,9 +157,15 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> Contras
     option, else its class's name, else its text. VideoPrism's first stage (https://arxiv.org/abs/2402.13217) is
     task=mixture with adapter.mask=tube adapter.mask_ratio=0.5.
     """
-    if not isinstance(encoder, nn.Module) or getattr(encoder, "text", None) is None:
+    if not isinstance(encoder, nn.Module) or not has_text(encoder):
         raise UserError("adapter=contrastive needs an encoder with a text tower; this one has none")
+    check_text(encoder, "a video")
     (settings,) = points
+    if settings.mask_ratio and not can_mask(encoder):
+        raise UserError(
+            f"adapter.mask_ratio={settings.mask_ratio:g}: this encoder leaves no tokens out, which VideoPrism's and "
+            "LongViViT's families do; leave it out"
+        )
     if settings.mask == "tube" and not getattr(encoder, "tubelet", None):
         raise UserError("adapter.mask=tube needs an encoder with one grid of tokens; this one has none: mask=uniform")
     return Contrastive(encoder, task, settings)

@@ -16,11 +16,22 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from evalkit import encoders
-from evalkit.api import Batch, Encoder, EncoderOutput, Example, Prediction, Task, has_text, pooled_dim
+from evalkit.api import (
+    Batch,
+    Encoder,
+    EncoderOutput,
+    Example,
+    Prediction,
+    Task,
+    can_mask,
+    check_text,
+    has_text,
+    pooled_dim,
+)
 from evalkit.errors import UserError
 from evalkit.heads import tuning
 from evalkit.heads.adapter import Training
-from evalkit.heads.contrastive import contrastive_loss
+from evalkit.heads.contrastive import check_negatives, contrastive_loss
 from evalkit.heads.optim import Trained, adamw
 from evalkit.pretraining import losses, masks
 from evalkit.pretraining.decoders import GlobalDecoder, LocalDecoder
@@ -34,7 +45,7 @@ class Settings(Training):
     """Settings of `adapter=masked_distillation`.
 
     Attributes:
-        teacher: folder or file of the frozen encoder whose tokens and pooled vector are predicted; empty: the encoder
+        teacher: folder or file of the frozen encoder whose tokens and pooled vector are predicted; none: the encoder
             itself as it is before this training.
         target: of the local decoder: tokens, the teacher's at every position, or pixels, those that are masked.
         mask: block, rectangles that last several steps, or tube, the same places in all steps.
@@ -44,7 +55,7 @@ class Settings(Training):
         contrastive_weight: of the loss of contrastive training with the examples' texts, of what is visible; 0 needs
             no texts.
         shuffle: shuffle the local decoder's tokens before positions are added to them.
-        decoder_width: of both decoders.
+        decoder_width: of both decoders, 6 or more: positions are sines and cosines of step, row and column.
         decoder_depth: layers of each decoder.
         temperature: of the contrastive loss, at the start.
         lr: peak learning rate.
@@ -54,7 +65,7 @@ class Settings(Training):
         batch_size: videos in one training step.
     """
 
-    teacher: str = ""
+    teacher: Path | None = None
     target: Literal["tokens", "pixels"] = "tokens"
     mask: Literal["block", "tube"] = "block"
     mask_ratio: Annotated[float, Interval(ge=0, lt=1)] = 0.65
@@ -62,7 +73,7 @@ class Settings(Training):
     global_weight: Annotated[float, Ge(0)] = 1.0
     contrastive_weight: Annotated[float, Ge(0)] = 0.0
     shuffle: bool = True
-    decoder_width: Annotated[int, Gt(0)] = 512
+    decoder_width: Annotated[int, Ge(6)] = 512
     decoder_depth: Annotated[int, Gt(0)] = 4
     temperature: Annotated[float, Gt(0)] = 0.07
     lr: Annotated[float, Gt(0)] = 5e-4
@@ -114,6 +125,10 @@ class MaskedDistillation(Trained):
         if self.teacher:
             self.teacher.eval()
         return self
+
+    def check_examples(self, count: int) -> None:
+        if self.settings.contrastive_weight:
+            check_negatives(count, self.batch_size)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         draw = np.random.default_rng([self.seed % 2**64, self.global_step, self.ranks.rank])
@@ -217,7 +232,7 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> MaskedD
         UserError: the encoder leaves out no tokens, there is nothing to predict, or texts or the teacher are missing.
     """
     (settings,) = points
-    if not isinstance(encoder, nn.Module) or not getattr(encoder, "tubelet", None):
+    if not isinstance(encoder, nn.Module) or not can_mask(encoder) or not getattr(encoder, "tubelet", None):
         raise UserError(
             "adapter=masked_distillation needs an encoder that leaves tokens out, which VideoPrism's and LongViViT's "
             "families do (evalkit list encoders)"
@@ -229,8 +244,10 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> MaskedD
     if settings.contrastive_weight:
         if not has_text(encoder):
             raise UserError("adapter.contrastive_weight needs an encoder with a text tower; this one has none")
+        check_text(encoder, "a video")
         if missing := next((e for e in (*task.train, *task.val) if not e.text), None):
             raise UserError(f"adapter.contrastive_weight needs texts; example {missing.id!r} has none: set it to 0")
+    _check_mask(encoder, settings)
     asks_tokens = settings.local_weight > 0 and settings.target == "tokens"
     teacher = _teacher(settings.teacher, encoder) if asks_tokens or settings.global_weight else None
     if settings.teacher and not teacher:
@@ -251,7 +268,24 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> MaskedD
     return MaskedDistillation(encoder, teacher, local, whole, settings, torch.initial_seed())
 
 
-def _teacher(ckpt: str, encoder: nn.Module) -> nn.Module:
+def _check_mask(encoder: Any, settings: Settings) -> None:
+    """Raises UserError where the encoder takes no such mask of its clips, or pixels are to be predicted of none."""
+    if settings.mask == "block" and settings.mask_ratio and getattr(encoder, "attention", "joint") != "joint":
+        raise UserError(
+            f"adapter.mask=block leaves different numbers of tokens in the steps of a clip, and an encoder with "
+            f"attention={encoder.attention} takes equally many in each; use adapter.mask=tube"
+        )
+    clip = encoder.clip
+    grid = masks.token_grid(torch.empty(1, clip.frames, 3, clip.size, clip.size, device="meta"), encoder.tubelet)
+    masked = MASKS[settings.mask](grid, settings.mask_ratio, np.random.default_rng(0))
+    if settings.target == "pixels" and settings.local_weight and not masked.any():
+        raise UserError(
+            f"adapter.mask_ratio={settings.mask_ratio:g} masks none of a clip's {masked.numel()} tokens, and "
+            "adapter.target=pixels predicts those that are masked; increase it, or use target=tokens"
+        )
+
+
+def _teacher(ckpt: Path | None, encoder: nn.Module) -> nn.Module:
     """The frozen teacher: a copy of the encoder, or what a local folder or file holds.
 
     Raises:
@@ -259,8 +293,8 @@ def _teacher(ckpt: str, encoder: nn.Module) -> nn.Module:
     """
     if not ckpt:
         return copy.deepcopy(encoder).eval().requires_grad_(False)
-    if not Path(ckpt).expanduser().exists():
+    if not ckpt.expanduser().exists():
         raise UserError(f"adapter.teacher={ckpt}: no such folder or file; wanted a checkpoint, as evalkit adapt writes")
-    teacher = encoders.load_encoder(ckpt)
+    teacher = encoders.load_encoder(str(ckpt))
     assert isinstance(teacher, nn.Module)
     return teacher

@@ -31,6 +31,7 @@ from evalkit.api import (
 from evalkit.demo import LANGUAGE_MODEL
 from evalkit.errors import UserError, one_line
 from evalkit.heads.adapter import Training
+from evalkit.heads.contrastive import check_negatives
 from evalkit.heads.head import attention_heads
 from evalkit.heads.kernels import AttentionMean
 from evalkit.heads.losses import clip_loss
@@ -214,6 +215,9 @@ class Retrieval(Trained):
         self.tuned = nn.ParameterDict({name.replace(".", "/"): value.clone() for name, value in tuned.items()})
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / settings.temperature)), requires_grad=self.epochs > 0)
         self.known: dict[str, Tensor] = {}  # what the frozen text model gives
+
+    def check_examples(self, count: int) -> None:
+        check_negatives(count, self.batch_size)
 
     @property
     def frozen(self) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from evalkit import plugins
 from evalkit.api import Data, Example, Task
 from evalkit.datasets.miniature import LICENSE
-from evalkit.errors import UserError, suggest
+from evalkit.errors import UserError, among
 from evalkit.metrics.retrieval import mean_retrieval
 
 ADAPTER = "retrieval"
@@ -90,7 +90,8 @@ def _weights(of: str) -> dict[str, float]:
     for word in of.split(","):
         name, colon, text = word.strip().partition(":")
         if name not in known:
-            raise UserError(f"data.of={of}: no task named {name!r}.{suggest(name, known)}")
+            all_shown = "`evalkit list tasks` shows all; a mixture is of retrieval tasks"
+            raise UserError(f"data.of={of}: no task named {name!r}.{among(name, known, all_shown)}")
         if name in weights:
             raise UserError(f"data.of={of}: {name} is given twice")
         try:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from evalkit import plugins
-from evalkit.api import Clip, Example, Task
+from evalkit.api import Clip, EncoderOutput, Example, Task
 from evalkit.cli import main
 from evalkit.config.keys import settings_class
 from evalkit.encoders.longvivit import ViViT, encoder
@@ -135,6 +136,24 @@ def run_of(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert main(["run", "task=./cut.py", "ckpt=demo", "adapter.epochs=20", "adapter.lr=3e-3"]) == 0
     (run,) = Path("results").glob("*/*/*")
     return run
+
+
+class Plain(nn.Module):
+    """An encoder with text and a grid of tokens, of normalized video (B, T, 3, H, W) alone: it leaves no tokens out."""
+
+    clip, dim, tubelet = CLIP, 6, (1, 32, 32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.video, self.words = nn.Linear(3, 6), nn.Embedding(128, 6)
+
+    def forward(self, video: torch.Tensor) -> EncoderOutput:
+        tokens = self.video(video.mean((3, 4)))[:, :, None]
+        return EncoderOutput(tokens, tokens.mean((1, 2)))
+
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        return torch.stack([self.words(torch.tensor([*text.encode("ascii")])).mean(0) for text in texts])
 
 
 def small(vocabulary: Path | None = None, **settings: Any) -> ViViT:

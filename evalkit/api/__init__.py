@@ -19,6 +19,7 @@ from evalkit.api.encoder import Encoder as Encoder
 from evalkit.api.encoder import EncoderOutput as EncoderOutput
 from evalkit.api.encoder import FeatureSpec as FeatureSpec
 from evalkit.api.encoder import as_texts as as_texts
+from evalkit.api.encoder import can_mask as can_mask
 from evalkit.api.encoder import check_text as check_text
 from evalkit.api.encoder import has_match as has_match
 from evalkit.api.encoder import has_text as has_text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,6 +154,11 @@ def has_text(encoder: object) -> bool:
 def has_match(encoder: object) -> bool:
     """Whether an encoder's layers match texts with videos: it has `match`, and its `fusion`, if any, is not None."""
     return callable(getattr(encoder, "match", None)) and getattr(encoder, "fusion", True) is not None
+
+
+def can_mask(encoder: Any) -> bool:
+    """Whether an encoder leaves tokens out: its `forward` takes `mask_ratio` and `masked`, and video as uint8, too."""
+    return {"mask_ratio", "masked"} <= inspect.signature(getattr(encoder, "forward", encoder)).parameters.keys()
 
 
 def check_text(encoder: Any, text: str) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import evalkit
 from evalkit.errors import UserError, nearest
 from evalkit.runtime import bounded
+
+if TYPE_CHECKING:
+    import yaml
 
 Folder = Literal["suites", "studies", "cards"]
 KINDS: dict[Folder, str] = {"suites": "suite", "studies": "study", "cards": "card"}
@@ -43,11 +47,12 @@ def find(folder: Folder, name: str, words: str, hint: str = "") -> Path:
 
 
 def values(file: Path, check: bool = True) -> Any:
-    """What a file holds; `check` refuses what would grow while it is read, as a stranger's file may.
+    """What a file holds; `check` refuses what would grow while it is read, as a stranger's file may, and keys that are
+    given twice, of which only the last would count.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is too large, or no text.
+        ValueError: it is too large, no text, or a key is given twice.
         RecursionError, yaml.YAMLError: it is no yaml.
     """
     import yaml
@@ -55,7 +60,24 @@ def values(file: Path, check: bool = True) -> Any:
     text = bounded.read_bytes(file, MOST_BYTES).decode()
     if check:
         bounded.check_yaml(text)
+        waiting, seen = [yaml.compose(text, yaml.SafeLoader)], set[int]()
+        while waiting:
+            node = waiting.pop()
+            if id(node) not in seen and isinstance(node, yaml.CollectionNode):
+                seen.add(id(node))
+                if isinstance(node, yaml.MappingNode):
+                    _check_keys([key for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+                waiting += itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
     return yaml.safe_load(text)
+
+
+def _check_keys(keys: Sequence[yaml.ScalarNode]) -> None:
+    """Raises ValueError where a key of a mapping is given twice."""
+    seen: set[str] = set()
+    for key in keys:
+        if key.value in seen:
+            raise ValueError(f"the key {key.value!r} is given twice, again in line {key.start_mark.line + 1}")
+        seen.add(key.value)
 
 
 def summary(file: Path) -> str:

@@ -129,8 +129,8 @@ class Trainer:
         views: augmented views of each training clip, one per epoch in turn; 0: train on the test views; task: as in the
             task
         shots: train on this many examples of each class, drawn by the seed, and select on as many of val; 0: on all
-        share: train on this share of the examples of each class, at least one, drawn by the seed, and select on this
-            share of val
+        share: train on this share of the examples of each class, or of each data set of a mixture, at least one, drawn
+            by the seed, and select on this share of val
     """
 
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"

@@ -8,8 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.errors import UserError
 from evalkit.heads.losses import clip_loss
 from evalkit.runtime.ranks import ALONE, Ranks
+
+
+def check_negatives(examples: int, batch_size: int) -> None:
+    """Check that a video is told apart from others: alone in its batch it has no negative, and its loss is 0.
+
+    Args:
+        examples: that there are to train on.
+        batch_size: of them in a training step.
+
+    Raises:
+        UserError: each is alone.
+    """
+    if batch_size == 1:
+        raise UserError(
+            "adapter.batch_size=1: a contrastive loss compares the videos of a batch, so that nothing would be "
+            "learned; give 2 or more"
+        )
+    if examples == 1:
+        raise UserError(
+            "there is 1 training example: a contrastive loss compares the videos of a batch, so that nothing would be "
+            "learned; add examples, or increase trainer.share"
+        )
 
 
 def contrastive_loss(

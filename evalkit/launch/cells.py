@@ -250,7 +250,8 @@ def named_files(config: Config) -> list[Path]:
     names += [options.ckpt] if options.ckpt != "demo" and not options.ckpt.startswith("random:") else []
     names += [options.lm] if options.lm not in ("", "scratch") else []
     names += [options.adapter_from] if options.adapter_from not in ("", "none") else []
-    names += [str(value) for value in config.data.values() if isinstance(value, Path)]
+    values = (*config.data.values(), *config.adapter.values())
+    names += [str(value) for value in values if isinstance(value, Path)]
     return [Path(name).expanduser() for name in names]
 
 

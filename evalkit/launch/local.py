@@ -62,6 +62,9 @@ def run(cell: Cell) -> Ended:
         begin = processes.adapt if cell.config.command == "adapt" else processes.run
         return Ended(cells.finished(cell) or begin(cell.config))
     except UserError as error:
+        if cell.config.command == "adapt" and (folder := cells.finished(cell)):
+            logger.info(f"trained by another process meanwhile: {folder}")
+            return Ended(folder)
         logger.error(f"evalkit: {error}")
         return Ended(None, str(error))
     except Exception as error:  # a cell must not end the others

@@ -39,13 +39,18 @@ def adapt(config: Config, ranks: Ranks = ALONE) -> Path:
         UserError: the folder is taken, or the task has no train split.
     """
     out = config.options.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if _is_taken(out):
         raise UserError(f"out={out} exists and is not empty; nothing is overwritten: name another folder")
     check_writable(out.absolute().parent, f"out={out}")  # now rather than after hours
     with prepare(config, ranks) as experiment:
         _adapt(config, experiment, out)
         ranks.wait()
     return out
+
+
+def _is_taken(out: Path) -> bool:
+    """Whether there is a file, or something in the folder."""
+    return out.exists() and (not out.is_dir() or any(out.iterdir()))
 
 
 def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
@@ -57,6 +62,8 @@ def _adapt(config: Config, experiment: Experiment, out: Path) -> None:
         raise UserError(
             f"adapter {experiment.adapter_name} learns no weights that could be written: evalkit run takes it as it is"
         )
+    if experiment.settings.get("epochs") == 0:
+        raise UserError("adapter.epochs=0: nothing would be learned that could be written; give 1 or more")
     if experiment.ranks.first and config.options.canary and not experiment.retuned:
         preflight.check_encoder(experiment, config)
     experiment.ranks.wait()
@@ -102,9 +109,12 @@ def _write(config: Config, experiment: Experiment, selection: Mapping[str, Any],
                 "sha256": experiment.encoder.sha256,
             }
             (hidden / "encoder.json").write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        rename(hidden, out)
+        try:
+            rename(hidden, out)
+        except OSError as error:
+            if not _is_taken(out):
+                raise
+            raise UserError(f"out={out} was written while this training ran; nothing is overwritten") from error
     chosen = selection["chosen"]
     if notes.are_shown():
         print(f"kept epoch {chosen['epoch']} of {chosen['epochs']}: {selection['val_score']:.1f} on val")

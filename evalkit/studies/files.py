@@ -18,6 +18,7 @@ Kind = Literal["adapt", "run"]
 Words = Mapping[Kind, tuple[str, ...]]
 # `{adapt}` in a line is the folder that the line before it trained, `{NAME.adapt}` that of another cell.
 PLACEHOLDER = re.compile(r"\{(?:([^{}]*)\.)?adapt\}")
+FOLDERS = ("ckpt", "adapter.from", "adapter.captioner", "adapter.teacher")  # keys that take one
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _EXPECT = re.compile(
     rf"(difference|ratio|value) (?:at least (?P<low>{_NUMBER})|at most (?P<high>{_NUMBER})|"
@@ -160,6 +161,11 @@ class _Reader:
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise self._wrong("cells", f"the name {twice[0]!r} is given twice")
         self._check_placeholders(cells)
+        x, y = self._text("x", values["x"]), self._texts("y", values["y"])
+        if "" in y or not y:
+            raise self._wrong("y", "wanted metrics or dotted paths, at least one")
+        if twice := [name for name, count in Counter((x, *y)).items() if count > 1]:
+            raise self._wrong("y", f"{twice[0]!r} is given twice, among x and y")
         claims = values.get("claims") or []
         if not isinstance(claims, list):
             raise self._wrong("claims", "wanted a list of claims, each with text, of, metric and expect")
@@ -167,8 +173,8 @@ class _Reader:
             name=self.file.stem,
             file=self.file,
             title=self._text("title", values["title"]),
-            x=self._text("x", values["x"]),
-            y=self._texts("y", values["y"]),
+            x=x,
+            y=y,
             cells=cells,
             source=self._text("source", values.get("source", "")),
             axis=axis,
@@ -184,9 +190,8 @@ class _Reader:
         if not any(lines.values()):
             raise self._wrong(key, "it has neither a line adapt: nor a line run:")
         for kind, of_kind in lines.items():
-            words = [word for line in of_kind for word in self._split(f"{key}.{kind}", line)]
-            if outs := [word for word in words if word.startswith("out=")]:
-                raise self._wrong(f"{key}.{kind}", f"{outs[0]}: the study names the folders; leave out= out")
+            for line in of_kind:
+                self._split(f"{key}.{kind}", PLACEHOLDER.sub("folder", line))
         name = self._text(f"{key}.name", values["name"])
         group = self._text(f"{key}.group", values.get("group", ""))
         return StudyCell(name, group, lines["adapt"], lines["run"], self._words(f"{key}.mini", values.get("mini")))
@@ -214,6 +219,8 @@ class _Reader:
             raise self._wrong(f"{key}.of", f"{expect.of} is of two cells or more, and {len(of)} is named")
         if wanted is not None and len(of) != wanted:
             raise self._wrong(f"{key}.of", f"{expect.of} takes {wanted} of the cells, and {len(of)} are named")
+        if twice := [name for name in of if of.count(name) > 1]:
+            raise self._wrong(f"{key}.of", f"the cell {twice[0]!r} is named twice")
         return Claim(
             self._text(f"{key}.text", values["text"]), of, self._text(f"{key}.metric", values["metric"]), expect
         )
@@ -256,12 +263,23 @@ class _Reader:
         return words
 
     def _split(self, key: str, line: str) -> tuple[str, ...]:
+        """The words of a line, in which no placeholder is left."""
+        if placeholder := PLACEHOLDER.search(line):
+            raise self._wrong(key, f"{placeholder[0]} stands for a folder in the lines adapt: and run: of cells alone")
         try:
-            words = tuple(shlex.split(PLACEHOLDER.sub("folder", line)))
+            words = tuple(shlex.split(line))
         except ValueError as error:
             raise self._wrong(key, f"{line!r}: {error}") from error
         if wrong := [word for word in words if "=" not in word]:
             raise self._wrong(key, f"expected words key=value, got {wrong[0]!r}")
+        keys = [word.partition("=")[0] for word in words]
+        for name, word in zip(keys, words, strict=True):
+            if name in FOLDERS and "{" in word:
+                raise self._wrong(key, f"{word}: wanted {{adapt}} or {{NAME.adapt}}")
+        if "out" in keys:
+            raise self._wrong(key, f"{words[keys.index('out')]}: the study names the folders; leave out= out")
+        if twice := [name for name in keys if keys.count(name) > 1]:
+            raise self._wrong(key, f"{twice[0]} is given twice")
         return words
 
     def _mapping(self, key: str, value: Any, known: Sequence[str], needed: Sequence[str]) -> dict[str, Any]:
@@ -270,7 +288,7 @@ class _Reader:
         for name in value:
             if name not in known:
                 raise self._wrong(key, self._unknown("key", str(name), known))
-        if missing := [name for name in needed if value.get(name) is None]:
+        if missing := [name for name in needed if value.get(name) in (None, "")]:
             raise self._wrong(key, f"the key {missing[0]!r} is missing")
         return value
 

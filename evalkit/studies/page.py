@@ -48,8 +48,8 @@ class Axis(NamedTuple):
         return self.first + (self.last - self.first) * (number - low) / (high - low)
 
     def ticks(self) -> list[float]:
-        """About five round numbers; of a log axis 1, 2 and 5 of each power of ten."""
-        if self.log:
+        """About five round numbers; of a log axis over more than a factor of 5, 1, 2 and 5 of each power of ten."""
+        if self.log and self.high / self.low > 5:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             return [d * 10.0**p for p in powers for d in (1, 2, 5) if self.low <= d * 10.0**p <= self.high]
         step = 10 ** math.floor(math.log10((self.high - self.low) / 4))

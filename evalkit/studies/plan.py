@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,10 +53,21 @@ class Plan:
 def _stage(out: Path, adapts: Mapping[Path, Cell], stage_of: dict[Path, int]) -> int:
     """How many adaptations come before this one."""
     if out not in stage_of:
-        options = adapts[out].config.options
-        before = [place for place in (Path(options.ckpt), Path(options.adapter_from)) if place in adapts]
-        stage_of[out] = 1 + max((_stage(place, adapts, stage_of) for place in before), default=-1)
+        stage_of[out] = 1 + max(
+            (_stage(place, adapts, stage_of) for place in trained_before(adapts[out], adapts)), default=-1
+        )
     return stage_of[out]
+
+
+def trained_before(cell: Cell, trained: Collection[Path]) -> list[Path]:
+    """Those of the folders of adaptations that a cell of launch takes, as its encoder, captioner, teacher, or else."""
+    config = cell.config
+    values = (config.options.ckpt, config.options.adapter_from, *config.adapter.values(), *config.data.values())
+    return [
+        place
+        for place in dict.fromkeys(Path(value) for value in values if isinstance(value, str | Path))
+        if place in trained
+    ]
 
 
 def plan(study: Study, words: Sequence[str]) -> Plan:
@@ -173,8 +184,13 @@ class _Planner:
     def _run(self, cell: StudyCell, line: str) -> list[Cell]:
         settled = self._words(cell, "run", line, self.adapts[cell.name])
         settled["out"] = f"out={self.folder / 'runs'}"
-        paths = ("ckpt=", "out=", "adapter.from=", "adapter.captioner=")
-        words = [cells.word_of(word) if word.startswith(paths) else word for word in settled.values()]
+        # Commas separate values of the adapter's settings, of which the best on val is taken; any others would make
+        # several runs of one.
+        places = [str(one.config.options.out) for some in self.adapts.values() for one in some]
+        words = [
+            word if word.startswith("adapter.") and not any(place in word for place in places) else cells.word_of(word)
+            for word in settled.values()
+        ]
         with self._naming(cell, "run"):
             _, planned = cells.plan(words)
         return planned

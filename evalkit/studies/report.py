@@ -69,11 +69,14 @@ def report(study: Study, outcomes: Mapping[str, Outcome], mini: bool, pairs: Pai
         rows.append((cell, values))
     # What some cells have and others do not is meant so; what none has is mistyped, once there is something to read.
     nowhere = [of_name for of_name in problems.values() if len(of_name) == len(rows)]
-    missing = {name: reason for of_name in nowhere for name, reason in of_name.items() if outcomes[name].runs}
+    read = {
+        cell.name for cell in study.cells if outcomes[cell.name].runs or outcomes[cell.name].adapted and not cell.run
+    }
+    missing = {name: "; ".join(of_name[name] for of_name in nowhere) for name in read}
     fronts = []
     for k, name in enumerate(study.y, 1):
         numbers = [(_number(values[0]), _number(values[k])) for _, values in rows]
-        fronts.append(front(numbers, lower_is_better(name)))
+        fronts.append(front(numbers, name.startswith("cost.") or lower_is_better(name.rpartition(":")[2])))
     points = tuple(
         Point(
             cell.name,
@@ -101,17 +104,18 @@ def _sentences(study: Study, points: Sequence[Point], pairs: Pairs) -> list[str]
         on_front = sorted((p for p in points if p.on_front[k]), key=lambda p: _number(p.x))
         if not on_front:
             continue
-        listed = ", ".join(f"{p.name} ({quantity(study.x, _number(p.x))}, {_shown(p.y[k])})" for p in on_front)
+        listed = ", ".join(f"{p.name} ({quantity(study.x, _number(p.x))}, {_shown(name, p.y[k])})" for p in on_front)
         sentence = f"On the front of {name} over {study.x}: {listed}."
         cheap, best = on_front[0], on_front[-1]
         if cheap is not best:
             assert cheap.x and best.x and cheap.y[k] and best.y[k]
-            times = pairs.ratio(best.x, cheap.x).value
+            low, high = _number(cheap.x), _number(best.x)
+            more = f"{high / low:.2f} times what {cheap.name} does" if low > 0 else quantity(study.x, high)
             try:
-                better = signed(pairs.difference(best.y[k], cheap.y[k]))  # type: ignore[arg-type]
+                better = _difference(name, pairs.difference(best.y[k], cheap.y[k]))  # type: ignore[arg-type]
             except UserError as error:
                 better = f"not compared ({error})"
-            sentence += f" {best.name} costs {times:.2f} times what {cheap.name} does; {name} {better}."
+            sentence += f" {best.name} costs {more}; {name} {better}."
         sentences.append(sentence)
     return sentences
 
@@ -138,24 +142,32 @@ def _videoglue(study: Study, outcomes: Mapping[str, Outcome]) -> list[str]:
 
 def quantity(name: str, number: float) -> str:
     """A number as people read it: bytes and large numbers by their unit, three digits; others with four."""
-    if math.isnan(number):
+    if not math.isfinite(number):
         return "-"
     of_bytes = name.endswith("bytes")
-    if abs(number) < (1000 if of_bytes else 1e6):
+    if abs(number) < (999.5 if of_bytes else 1e6):
         return f"{number:.0f} bytes" if of_bytes else f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
-    power = min(len(UNITS) - 1, int(math.log10(abs(number)) // 3))
-    return f"{number / 1000**power:.3g} {UNITS[power]}{'B' if of_bytes else ''}"
+    rounded = float(f"{number:.3g}")  # before the unit is chosen: 999,999 is 1 M
+    power = min(len(UNITS) - 1, int(math.floor(math.log10(abs(rounded))) // 3))
+    return f"{rounded / 1000**power:.3g} {UNITS[power]}{'B' if of_bytes else ''}"
 
 
-def _shown(value: Value | None) -> str:
+def _shown(name: str, value: Value | None) -> str:
     if value is None:
         return "-"
-    return decimal(value.estimate.value) if value.metric else f"{value.estimate.value:.4g}"
+    return decimal(value.estimate.value) if value.metric else quantity(name, value.estimate.value)
 
 
 def signed(estimate: Estimate) -> str:
     """A difference with its interval: `+1.2 (-0.3 to +2.7)`."""
     return f"{decimal(estimate.value, '+')} ({interval(estimate[1:], '+')})"
+
+
+def _difference(name: str, estimate: Estimate) -> str:
+    """A difference of scores with its interval, of costs alone."""
+    if estimate.low != estimate.high:
+        return signed(estimate)
+    return f"{'-' if estimate.value < 0 else '+'}{quantity(name, abs(estimate.value))}"
 
 
 def cells_of(report: Report) -> list[list[str]]:
@@ -167,10 +179,10 @@ def cells_of(report: Report) -> list[list[str]]:
     rows = [head]
     for point in report.points:
         row = [point.name, point.group, quantity(study.x, _number(point.x))]
-        for of_y, on_front in zip(point.y, point.on_front, strict=True):
+        for name, of_y, on_front in zip(study.y, point.y, point.on_front, strict=True):
             exact = of_y is None or not of_y.metric
             ends = "" if of_y is None or exact else interval(of_y.estimate[1:])
-            row += [_shown(of_y), ends, "*" if on_front else ""]
+            row += [_shown(name, of_y), ends, "*" if on_front else ""]
         rows.append(row)
     return rows
 
@@ -196,9 +208,7 @@ def verdict_line(judged: Judged) -> str:
                     first, second = claim.of[k + 1], claim.of[k]
                 else:
                     first, second = claim.of[0], claim.of[k + 1]
-                sign = "-" if estimate.value < 0 else "+"
-                number = f"{sign}{quantity(claim.metric, abs(estimate.value))}" if exact else signed(estimate)
-                numbers.append(f"{first} - {second}: {claim.metric} {number}")
+                numbers.append(f"{first} - {second}: {claim.metric} {_difference(claim.metric, estimate)}")
     return f"{judged.verdict}: {claim.text} ({'; '.join(numbers)})"
 
 
@@ -212,7 +222,7 @@ def markdown(report: Report) -> str:
     head, *rows = cells_of(report)
     lines = [f"# {report.title}", "", *([study.source, ""] if study.source else [])]
     lines += [row(head), row(["---"] * len(head)), *map(row, rows), ""]
-    lines += [f"* {p.name}: {p.failure}" for p in report.points if p.failure]
+    lines += [*(f"* {p.name}: {p.failure}" for p in report.points if p.failure), ""]
     lines += [f"{sentence}\n" for sentence in report.sentences]
     lines += [f"* **{line.partition(':')[0]}**:{line.partition(':')[2]}" for line in map(verdict_line, report.judged)]
     return "\n".join(lines).rstrip() + "\n"

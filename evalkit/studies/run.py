@@ -24,7 +24,7 @@ from evalkit.runtime import atomic, ranks
 from evalkit.studies import page
 from evalkit.studies.claims import Outcome, Pairs
 from evalkit.studies.files import Study
-from evalkit.studies.plan import Plan, plan, required_data
+from evalkit.studies.plan import Plan, plan, required_data, trained_before
 from evalkit.studies.report import Report, as_json, cells_of, markdown, report, verdict_line
 from evalkit.weights import checkpoint
 
@@ -118,11 +118,11 @@ def check_data(planned: Plan) -> None:
 def missing_folder(planned: Plan, cell: Cell, ended: dict[str, Ended]) -> str:
     """Why a cell cannot begin, which then has ended: what it takes was not trained."""
     trained = {one.config.options.out: one for some in planned.adapts.values() for one in some}
-    for name in (cell.config.options.ckpt, cell.config.options.adapter_from):
-        before = trained.get(Path(name))
-        if before is not None and ended[before.mark].folder is None:
-            ended[cell.mark] = Ended(None, ended[before.mark].failure)
-            return ended[cell.mark].failure
+    for place in trained_before(cell, trained):
+        before = ended[trained[place].mark]
+        if before.folder is None:
+            ended[cell.mark] = before
+            return before.failure
     return ""
 
 
@@ -132,7 +132,10 @@ def outcome(planned: Plan, name: str, ended: Mapping[str, Ended]) -> Outcome:
     for cell in reversed(planned.adapts[name]):
         end = ended.get(cell.mark)
         if end and end.folder:
-            of_cell.adapted += [adapted_record(end.folder)]
+            try:
+                of_cell.adapted += [adapted_record(end.folder)]
+            except UserError as error:
+                of_cell.failure = f"{error}: remove {end.folder}, and it is trained again"
         elif end:
             of_cell.failure = end.failure
     for cell in planned.runs[name]:

@@ -12,7 +12,7 @@ from evalkit.api import Batch, Example, Task
 from evalkit.encoders import videoprism
 from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
-from tests.given import CLIP, QUESTIONS, TASK, make_adapter, small
+from tests.given import CLIP, QUESTIONS, TASK, Plain, make_adapter, small
 
 CAPTIONED = [
     Example(str(i), Path(str(i)), f"v{i}", text=f"a {color} ring grows")
@@ -130,6 +130,41 @@ def test_contrastive_answers_with_the_nearest_words(vocabulary: Path) -> None:
     with torch.no_grad():
         text = adapter.encoder.encode_text([QUESTIONS[0].choices[1], QUESTIONS[1].choices[0]])
         assert [p.value for p in adapter.predict(QUESTIONS, text[:, None])] == [1, 0]
+
+
+def test_an_encoder_that_leaves_no_tokens_out_is_trained_on_all_of_them() -> None:
+    encoder = Plain()
+    adapter = make_adapter("contrastive", encoder, CAPTIONS, temperature=0.1)
+    loss = adapter.training_step(Batch(CAPTIONED, film(3)), 0)
+    video, text = encoder(CLIP.normalize(film(3)[:, 0])).pooled, encoder.encode_text([e.text for e in CAPTIONED])
+    likeness = nn.functional.cosine_similarity(video[:, None], text[None], dim=-1) / 0.1
+    wanted = -(likeness.log_softmax(1).diag().mean() + likeness.log_softmax(0).diag().mean()) / 2
+    assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)
+    with pytest.raises(UserError, match="adapter.mask_ratio=0.5: this encoder leaves no tokens out"):
+        make_adapter("contrastive", Plain(), CAPTIONS, mask_ratio=0.5)
+
+
+@pytest.mark.parametrize(("name", "given"), [("contrastive", {}), ("retrieval", {"train": True})])
+def test_videos_that_are_alone_in_their_batch_are_told(vocabulary: Path, name: str, given: dict[str, bool]) -> None:
+    def made(**settings: Any) -> Any:
+        return make_adapter(name, small(vocabulary), CAPTIONS, epochs=1, **given, **settings)
+
+    made(batch_size=2).check_examples(2)
+    with pytest.raises(UserError, match="^adapter.batch_size=1: a contrastive loss .* give 2 or more$"):
+        made(batch_size=1).check_examples(9)
+    with pytest.raises(UserError, match="^there is 1 training example: "):
+        made(batch_size=2).check_examples(1)
+
+
+def test_options_are_negatives_of_a_video_that_is_alone(vocabulary: Path) -> None:
+    contrastive(vocabulary, Task(test=(), score=accuracy, train=QUESTIONS), batch_size=1).check_examples(1)
+
+
+def test_a_text_tower_without_its_tokenizer_is_told_before_training(vocabulary: Path) -> None:
+    encoder: Any = small(vocabulary)
+    encoder.text.tokenizer = None
+    with pytest.raises(UserError, match="no tokenizer"):
+        make_adapter("contrastive", encoder, CAPTIONS)
 
 
 def test_an_encoder_without_text_cannot_be_trained_contrastively() -> None:

@@ -1,5 +1,6 @@
 """Masked distillation: what the student sees, what the teacher says, and what is left when it is over."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from evalkit.errors import UserError
 from evalkit.metrics.classification import accuracy
 from evalkit.pretraining.masks import block
 from evalkit.weights import checkpoint
-from tests.given import CLIP, make_adapter, small
+from tests.given import CLIP, Plain, make_adapter, small
 
 TEXTS = Task(test=(), score=accuracy)
 EXAMPLES = [Example(str(i), Path(str(i)), text=text) for i, text in enumerate(("a red ring grows", "a cross blinks"))]
@@ -163,6 +164,22 @@ def test_one_stage_reconstructs_pixels_and_contrasts_with_texts(family: str, voc
     assert {"text"} < grads and adapter.log_scale.grad is not None
 
 
+def test_a_contrastive_loss_needs_other_videos_and_a_tokenizer(vocabulary: Path) -> None:
+    settings: dict[str, Any] = {"contrastive_weight": 1.0, "local_weight": 0.0, "global_weight": 0.0}
+    with pytest.raises(UserError, match="adapter.batch_size=1: a contrastive loss compares the videos of a batch"):
+        distillation(small(vocabulary), batch_size=1, **settings).check_examples(9)
+    distillation(small(vocabulary), batch_size=1).check_examples(1)
+    student: Any = small(vocabulary)
+    student.text.tokenizer = None
+    with pytest.raises(UserError, match="no tokenizer"):
+        distillation(student, **settings)
+
+
+def test_an_encoder_that_knows_no_masks_is_told() -> None:
+    with pytest.raises(UserError, match="needs an encoder that leaves tokens out"):
+        distillation(Plain())
+
+
 def test_the_text_tower_stays_as_it_is_without_a_contrastive_loss(vocabulary: Path) -> None:
     adapter = distillation(prism(vocabulary))
     frozen = {name.split(".")[0] for name, p in adapter.encoder.named_parameters() if not p.requires_grad}
@@ -170,16 +187,19 @@ def test_the_text_tower_stays_as_it_is_without_a_contrastive_loss(vocabulary: Pa
 
 
 def test_another_teacher_is_read_from_a_folder(tiny: Path) -> None:
-    adapter = distillation(small(), teacher=str(tiny))
+    adapter = distillation(small(), teacher=tiny)
     assert checkpoint.sha256(adapter.teacher) != checkpoint.sha256(adapter.encoder)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"teacher": "os:system"}, "adapter.teacher=os:system: no such folder or file; wanted a checkpoint, as"),
+        ({"teacher": Path("os:system")}, "adapter.teacher=os:system: no such folder or file; wanted a checkpoint, as"),
         ({"local_weight": 0.0, "global_weight": 0.0}, "are 0: nothing is to be learned"),
-        ({"teacher": ".", "local_weight": 0.0, "global_weight": 0.0, "contrastive_weight": 1.0}, "with a text tower"),
+        (
+            {"teacher": Path(), "local_weight": 0.0, "global_weight": 0.0, "contrastive_weight": 1.0},
+            "with a text tower",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_told(settings: dict[str, Any], message: str) -> None:
@@ -193,7 +213,17 @@ def test_what_cannot_be_masked_is_told() -> None:
         distillation(tubes)
     with pytest.raises(UserError, match="reads whole clips; this task's are sequences of windows"):
         distillation(small(), Task(test=(), score=accuracy, views=Views(window=2.0)))
-    framewise = distillation(small(attention="frame"))
+    for attention in ("frame", "factorized"):
+        with pytest.raises(UserError, match=f"attention={attention} takes equally many in each; use adapter.mask=tube"):
+            distillation(small(attention=attention))
+        distillation(small(attention=attention), mask="tube")  # as told
+    for family in ("videoprism", "longvivit"):  # 16 x 4 and 4 x 2 tokens
+        with pytest.raises(
+            UserError, match=r"adapter.mask_ratio=0.001 masks none of a clip's \d+ tokens, and adapter.ta"
+        ):
+            distillation(encoder(family), target="pixels", mask_ratio=0.001)
+    framewise = distillation(small(attention="frame"), mask="tube")
+    framewise.settings = replace(framewise.settings, mask="block")
     with pytest.raises(UserError, match=r"the mask leaves \d+ to \d+ tokens in a step"):
         framewise.val_score(Batch(EXAMPLES, film()))
     with pytest.raises(UserError, match="trains an encoder and answers nothing: evalkit adapt"):

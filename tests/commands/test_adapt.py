@@ -13,6 +13,7 @@ from evalkit import encoders, plugins
 from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.results import run_folder
+from evalkit.runtime.atomic import rename
 from evalkit.weights import checkpoint
 from tests.given import evalkit, mistake
 
@@ -214,6 +215,31 @@ def test_a_taken_out_is_refused_and_untouched(
     told = mistake(capsys, "adapt", *words, f"ckpt={tiny}", f"lm={lm}", f"out={out}")
     assert told == f"out={out} exists and is not empty; nothing is overwritten: name another folder"
     assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
+
+
+def test_an_out_that_is_written_meanwhile_is_refused_and_untouched(
+    words: list[str], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def other_first(hidden: Path, place: Path) -> Path:
+        place.mkdir()
+        (place / "notes.txt").write_text("another's")
+        return rename(hidden, place)
+
+    monkeypatch.setattr("evalkit.pipeline.adapt.rename", other_first)
+    told = mistake(capsys, "adapt", *words, f"ckpt={tiny}", "adapter=contrastive", "adapter.epochs=1", f"out={out}")
+    assert told == f"out={out} was written while this training ran; nothing is overwritten"
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "notes.txt"]
+
+
+@pytest.mark.parametrize("adapter", ["contrastive", "masked_distillation", "multiple_choice"])
+def test_no_epochs_are_refused(
+    words: list[str], tiny: Path, lm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter: str
+) -> None:
+    given = [f"adapter={adapter}", "adapter.epochs=0", *([f"lm={lm}"] if adapter == "multiple_choice" else [])]
+    told = mistake(capsys, "adapt", *words, f"ckpt={tiny}", *given, f"out={tmp_path / 'out'}")
+    assert told == "adapter.epochs=0: nothing would be learned that could be written; give 1 or more"
 
 
 def test_an_out_that_cannot_be_written_is_refused_before_anything_is_trained(

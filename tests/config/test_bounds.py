@@ -23,7 +23,7 @@ ADAPTERS = {
     "knn": ["k above 0", "temperature above 0"],
     "logistic": ["c above 0"],
     "masked_distillation": [
-        *(f"mask_ratio {SHARE}", "temperature above 0", "decoder_width above 0", "decoder_depth above 0"),
+        *(f"mask_ratio {SHARE}", "temperature above 0", "decoder_width of at least 6", "decoder_depth above 0"),
         *("local_weight of at least 0", "global_weight of at least 0", "contrastive_weight of at least 0", *TRAINING),
     ],
     "multiple_choice": [*READER, *TRAINING],
@@ -129,7 +129,7 @@ def refusals(kind: Any) -> dict[str, str]:
 
 def expected(bound: str) -> dict[str, str]:
     broken = {
-        **{"above 0": ("-1", "0"), "of at least 0": ("-1",)},
+        **{"above 0": ("-1", "0"), "of at least 0": ("-1",), "of at least 6": ("-1", "0", "1")},
         **{SHARE: ("-1", "1", "4294967296"), "from 0 to 1": ("-1", "4294967296")},
         "above 0 to 1": ("-1", "0", "4294967296"),
     }

@@ -13,7 +13,7 @@ from evalkit.results.rows import Row
 from evalkit.results.schema import violations
 from evalkit.studies.claims import Estimate, Outcome, Pairs, front, judge, value, verdict
 from evalkit.studies.files import Claim, Expectation, Study, StudyCell
-from evalkit.studies.page import html
+from evalkit.studies.page import axis, html
 from evalkit.studies.report import as_json, markdown, quantity, report, verdict_line
 from tests.records import result_of
 
@@ -125,9 +125,56 @@ def test_bytes_and_numbers_read_well() -> None:
     assert [quantity("a_bytes", n) for n in (0, 999, 1000, 502_730_704, 2e12)] == [
         *("0 bytes", "999 bytes", "1 kB", "503 MB", "2 TB")
     ]
+    assert [quantity("a_bytes", n) for n in (999.6, 999_499, 999_500, 999_999, 999_700_000)] == [
+        *("1 kB", "999 kB", "1 MB", "1 MB", "1 GB")
+    ]
+    assert quantity("flops", 999_999_999) == "1 G" and quantity("flops", math.inf) == "-"
     assert [quantity("seconds", n) for n in (1.2345678, 1234.5, 1234567, math.nan)] == [
         *("1.235", "1,234", "1.23 M", "-")
     ]
+
+
+def study_of(outcomes: dict[str, Outcome], x: str, *y: str, runs: tuple[str, ...] = ("task=x",)) -> Study:
+    cells = tuple(StudyCell(name, "", ("task=x",), runs, {}) for name in outcomes)
+    return Study("s", Path("s.yaml"), "T", x, y, cells)
+
+
+@pytest.mark.parametrize("y", ["cost.training.saved_bytes", "egoschema:R@4"])
+def test_less_is_more_of_costs_and_of_what_is_lower_where_better(outcomes: dict[str, Outcome], y: str) -> None:
+    """Whether a metric is named alone or with its task."""
+    del outcomes["lost"]
+    for seconds, of_cell in enumerate(outcomes.values(), 1):
+        of_cell.adapted[0]["cost"]["training"]["seconds"] = seconds
+        of_cell.runs[0][1]["scores"][0]["metric"] = "R@4"
+    found = report(study_of(outcomes, "cost.training.seconds", y), outcomes, False, Pairs())
+    assert [point.on_front for point in found.points] == [(True,)] * 3  # each costs more and is less
+
+
+def test_a_cost_of_zero_and_a_score_as_the_cost_are_put_into_words(outcomes: dict[str, Outcome]) -> None:
+    del outcomes["lost"]
+    outcomes["bad"].adapted[0]["cost"]["training"]["saved_bytes"] = 0
+    (sentence,) = report(study_of(outcomes, COST, "accuracy"), outcomes, False, Pairs()).sentences
+    assert "all costs 900 bytes; accuracy +66.7 (" in sentence
+    (sentence,) = report(study_of(outcomes, "accuracy", COST), outcomes, False, Pairs()).sentences
+    assert "bad (16.67, 0 bytes)" in sentence
+    table = markdown(report(study_of(outcomes, "accuracy", COST), outcomes, False, Pairs()))
+    assert "| all |  | 83.33 | 900 bytes |" in table
+
+
+def test_what_no_cell_has_is_told_where_cells_are_only_trained(outcomes: dict[str, Outcome]) -> None:
+    trained = {"all": Outcome(outcomes["all"].adapted)}
+    study = study_of(trained, "cost.training.saved_byte", "accuracy", runs=())
+    (point,) = report(study, trained, False, Pairs()).points
+    assert "no cost.training.saved_byte in its records" in point.failure and "no accuracy in its rec" in point.failure
+    (point,) = report(study_of(trained, "cost.training.saved_byte", "accuracy"), trained, False, Pairs()).points
+    assert point.failure == ""  # its runs are still to come
+
+
+def test_an_axis_has_marks_however_near_its_numbers_are() -> None:
+    for numbers in ([75e6], [75e6, 76e6], [1e6, 3e6], [1e6, 1e9]):
+        ticks = axis(numbers, 0, 100, log=True).ticks()
+        assert len(ticks) >= 2 and ticks == sorted(ticks)
+        assert all(min(numbers) / 1.2 < tick < max(numbers) * 1.2 for tick in ticks)
 
 
 def test_a_report_marks_the_front_and_shows_what_is_missing(outcomes: dict[str, Outcome], tmp_path: Path) -> None:

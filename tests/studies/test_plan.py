@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from evalkit.config import named
+from evalkit.config.config import Config
 from evalkit.errors import UserError
-from evalkit.launch import cells
+from evalkit.launch import cells, local
+from evalkit.launch.local import Ended
 from evalkit.studies import files
 from evalkit.studies.plan import Plan, plan, required_data
-from evalkit.studies.run import check_data, describe
+from evalkit.studies.run import check_data, describe, missing_folder, outcome
 
 STUDY = """
 title: T
@@ -84,6 +86,63 @@ def test_a_folder_is_known_by_its_configuration_and_by_the_files_that_it_names(t
     assert planned(tmp_path, "ckpt=demo", text=renamed).adapts["other"][0].config.options.out == first
     changed = planned(tmp_path, "ckpt=demo", "adapt.adapter.epochs=3").adapts["a"][0].config.options.out
     assert changed != first
+
+
+def test_what_a_line_names_is_trained_before_it(tmp_path: Path) -> None:
+    """As its encoder or as anything else, such as a teacher."""
+    student = "ckpt=random:vivit_demo adapter=masked_distillation adapter.teacher={late.adapt}"
+    last = "  - {name: late, adapt: ckpt=random:shortvivit_base seed=7}\n"
+    text = f"{STUDY}  - {{name: student, adapt: '{student}'}}\n{last}"
+    found = planned(tmp_path, "ckpt=demo", text=text)
+    (student_cell,), (late,) = found.adapts["student"], found.adapts["late"]
+    stages = found.stages()
+    assert late in stages[0] and student_cell in stages[1]
+    ended = {late.mark: Ended(None, "it diverged")}
+    assert missing_folder(found, student_cell, ended) == "it diverged"
+    assert ended[student_cell.mark] == Ended(None, "it diverged")
+
+
+def test_what_another_process_trained_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two studies at once, in one folder: one is late with a cell."""
+    (cell,) = planned(tmp_path, "ckpt=demo").adapts["a"]
+
+    def late(config: Config) -> None:
+        (config.options.out / "adapters").mkdir(parents=True)
+        raise UserError("out is taken")
+
+    monkeypatch.setattr("evalkit.launch.processes.adapt", late)
+    assert local.run(cell) == Ended(cell.config.options.out)
+
+    def failing(config: Config) -> None:
+        raise UserError("it diverged")
+
+    (cell,) = planned(tmp_path, "ckpt=demo", "seed=4").adapts["a"]
+    monkeypatch.setattr("evalkit.launch.processes.adapt", failing)
+    assert local.run(cell) == Ended(None, "it diverged")
+
+
+def test_a_record_that_cannot_be_read_ends_its_cell_alone(tmp_path: Path) -> None:
+    found = planned(tmp_path, "ckpt=demo")
+    (cell,) = found.adapts["a"]
+    record = cell.config.options.out / "adapters" / "contrastive" / "adapter.json"
+    record.parent.mkdir(parents=True)
+    ended = {cell.mark: Ended(cell.config.options.out)}
+    record.write_text('{"cost": {"training": {"flops": 3}}}')
+    assert outcome(found, "a", ended).adapted == [{"cost": {"training": {"flops": 3}}}]
+    record.write_text("{")
+    failure = outcome(found, "a", ended).failure
+    assert failure.startswith(f"cannot read {record}: ")
+    assert failure.endswith(f": remove {cell.config.options.out}, and it is trained again")
+
+
+def test_commas_in_a_run_are_of_its_value_but_of_settings_that_are_chosen_on_val(tmp_path: Path) -> None:
+    of = "data.of=msrvtt:1,vatex:2"
+    text = f"{STUDY}  - {{name: e, run: 'task=mixture adapter=retrieval {of} adapter.lr=1e-3,1e-4'}}\n"
+    (run,) = planned(tmp_path, "ckpt=demo", text=text).runs["e"]
+    assert run.config.data["of"] == "msrvtt:1,vatex:2"
+    assert [point["lr"] for point in run.config.points] == [1e-3, 1e-4]
+    with pytest.raises(UserError, match=r"cells\[4\].run \(e\): no task named 'egoschema,ssv2'"):
+        planned(tmp_path, "ckpt=demo", text=f"{STUDY}  - {{name: e, run: 'task=egoschema,ssv2'}}\n")
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ class Alternating:
     """Batches of places of examples, each of one kind: alternating gradient descent over data sets.
 
     As many batches an epoch as there were of all examples. Each is of a kind drawn by the weights; a kind's examples
-    come in an order of their own, each once before any comes again, from one epoch into the next. A kind with fewer
-    examples than a batch gives all of them.
+    come in an order of their own, from one epoch into the next, and in another one once too few are left of it to fill
+    a batch. A kind with fewer examples than a batch gives all of them.
 
     Args:
         kinds: of each example.

@@ -170,9 +170,17 @@ def training_examples(experiment: Experiment, trainer: Trainer, seed: int) -> tu
         train = few_shot(train, task.classes, trainer.shots, seed)
         val = few_shot(val, task.classes, trainer.shots, seed, at_most=True)
     if trainer.share < 1:
-        train, val = (share_of(examples, task.classes, trainer.share, seed) for examples in (train, val))
+        train, val = (_share(task, examples, trainer.share, seed) for examples in (train, val))
     experiment.adapter.check_examples(len(train))
     return train, val
+
+
+def _share(task: Task, examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+    """A share of the examples of each class, of each of the data sets of a mixture."""
+    if not task.mixture:
+        return share_of(examples, task.classes, share, seed)
+    of_kinds = [[example for example in examples if example.kind == kind] for kind in task.mixture]
+    return [example for of_kind in of_kinds for example in share_of(of_kind, task.classes, share, seed)]
 
 
 def _prescribed_shots(

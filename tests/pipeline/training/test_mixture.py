@@ -61,6 +61,17 @@ def test_several_processes_take_parts_of_the_same_batches() -> None:
     assert [sorted(one + two) for one, two in zip(*parts, strict=True)] == [sorted(batch) for batch in alone]
 
 
+def test_a_share_is_of_each_data_set_so_that_none_is_lost() -> None:
+    sizes = {"a": 200, "b": 20, "c": 1}
+    rows = [Example(f"{kind}{i}", Path(f"{kind}{i}"), 0, kind=kind) for kind in sizes for i in range(sizes[kind])]
+    task = Task(test=(), score=accuracy, train=rows, val=rows, mixture=sizes, prepare_videos=lambda _: None)
+    experiment: Any = SimpleNamespace(task=task, adapter=SimpleNamespace(check_examples=lambda count: None))
+    for split in training_examples(experiment, Trainer(share=0.1), 0):
+        assert Counter(example.kind for example in split) == {"a": 20, "b": 2, "c": 1}
+    for split in training_examples(experiment, Trainer(share=1e-9), 0):
+        assert Counter(example.kind for example in split) == {"a": 1, "b": 1, "c": 1}
+
+
 @pytest.mark.parametrize("own_val", [False, True])
 def test_each_data_set_without_a_val_split_has_a_tenth_of_its_training_videos(own_val: bool) -> None:
     rows = [Example(f"{kind}{i}", Path(f"{kind}{i}"), 0, kind=kind) for kind in "ab" for i in range(20)]
