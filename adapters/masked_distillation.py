@@ -116,7 +116,7 @@ class MaskedDistillation(Trained):
 
     def configure_optimizers(self) -> Any:
         rate = self.settings.decoder_lr or self.lr
-        decoders = {decoder: rate for decoder in (self.local, self.whole) if decoder}
+        decoders: dict[nn.Module, float] = {decoder: rate for decoder in (self.local, self.whole) if decoder}
         steps = int(self.trainer.estimated_stepping_batches)
         return adamw(self, self.lr, self.weight_decay, steps, lr_of_parts=decoders)
 

@@ -137,3 +137,29 @@ def rank_intervals(
         sure = error * np.quantile(np.abs(moved / error).max(1), LEVEL)
         intervals.append((1 + int((ahead > sure).sum()), len(scores) - int((-ahead > sure).sum())))
     return intervals
+
+
+def students_t(degrees: int, share: float = 0.95) -> float:
+    """The number that the absolute value of Student's t stays below in this share of all cases.
+
+    By bisection of the distribution's finite series (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+
+    Args:
+        degrees: of freedom, 1 or more.
+        share: 0 < share < 1.
+    """
+    low, high = 0.0, math.pi / 2  # of the angle whose tangent is t / sqrt(degrees)
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if _below_angle(degrees, middle) < share else (low, middle)
+    return math.tan(middle) * math.sqrt(degrees)
+
+
+def _below_angle(degrees: int, angle: float) -> float:
+    """The share of all cases whose |t| is below tan(angle) sqrt(degrees)."""
+    odd = degrees % 2
+    sine, cosine = math.sin(angle), math.cos(angle)
+    total, term = 0.0, cosine if odd else 1.0
+    for power in range(odd, degrees - 1, 2):
+        total += term
+        term *= (power + 1) / (power + 2) * cosine * cosine
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

@@ -29,8 +29,9 @@ class Plan:
     Attributes:
         folder: that the study writes.
         jobs: where cells run.
-        adapts: by the cell's name, its adaptations in turn.
-        runs: by the cell's name, its runs.
+        adapts: by the cell's name, its adaptations in turn; where there are several seeds, by those of `of_seeds`.
+        runs: likewise, its runs.
+        seeds: that every cell is trained and scored with; empty where the lines name their own, or none.
     """
 
     study: Study
@@ -38,6 +39,11 @@ class Plan:
     jobs: Jobs
     adapts: Mapping[str, Sequence[Cell]]
     runs: Mapping[str, Sequence[Cell]]
+    seeds: tuple[str, ...] = ()
+
+    def of_seeds(self, name: str) -> list[str]:
+        """The names in `adapts` and `runs` of a cell of the study, one for each seed."""
+        return [f"{name}, seed {seed}" for seed in self.seeds] or [name]
 
     def stages(self) -> list[list[Cell]]:
         """Cells of launch that can run side by side, stage after stage; what several cells of the study share once."""
@@ -76,7 +82,7 @@ def plan(study: Study, words: Sequence[str]) -> Plan:
     `jobs=`, `on=`, `slurm.*` and `ray.*` say where; `out=` the folder that the study's is in; `mini=true` takes the
     miniature. `adapt.KEY=` and `run.KEY=` are for lines of that kind, `TASK.KEY=` for those of one task, `ckpt=` for
     those that name no encoder themselves, `encoder.KEY=` for those that do not go on with a trained one, all others for
-    every line.
+    every line. With seed=0,1,2 every line is run once with each of these seeds.
 
     Raises:
         UserError: a word is wrong.
@@ -92,7 +98,18 @@ def plan(study: Study, words: Sequence[str]) -> Plan:
     jobs = cells.jobs_of({key: given.pop(key) for key in list(given) if cells.is_of_jobs(key)})
     mini = given.get("mini") == "true"
     out = Path(given.pop("out", "results")).expanduser()
-    return _Planner(study, out / f"study-{study.name}{'@mini' * mini}", given, mini).plan(jobs)
+    folder = out / f"study-{study.name}{'@mini' * mini}"
+    seeds = given.get("seed", "").split(",")
+    if len(seeds) == 1:
+        return _Planner(study, folder, given, mini).plan(jobs)
+    if twice := next((seed for seed in seeds if seeds.count(seed) > 1), None):
+        raise UserError(f"seed={given['seed']}: {twice} is given twice")
+    whole = Plan(study, folder, jobs, {}, {}, tuple(seeds))
+    plans = [_Planner(study, folder, given | {"seed": seed}, mini).plan(jobs) for seed in seeds]
+    named = {cell.name: list(zip(whole.of_seeds(cell.name), plans, strict=True)) for cell in study.cells}
+    adapts = {key: of_seed.adapts[name] for name, pairs in named.items() for key, of_seed in pairs}
+    runs = {key: of_seed.runs[name] for name, pairs in named.items() for key, of_seed in pairs}
+    return replace(whole, adapts=adapts, runs=runs)
 
 
 class _Planner:

@@ -12,7 +12,8 @@ from evalkit.metrics import videoglue
 from evalkit.results.schema import plain
 from evalkit.results.scores import lower_is_better
 from evalkit.results.table import decimal, interval
-from evalkit.studies.claims import Estimate, Judged, Outcome, Pairs, Value, front, judge, value
+from evalkit.studies.claims import Judged, front, judge
+from evalkit.studies.estimates import Estimate, Outcome, Pairs, Value, value
 from evalkit.studies.files import Study
 
 UNITS = ("", "k", "M", "G", "T", "P")  # of thousands
@@ -53,7 +54,7 @@ class Report:
         return self.study.title + (" (miniature)" if self.mini else "")
 
 
-def report(study: Study, outcomes: Mapping[str, Outcome], mini: bool, pairs: Pairs) -> Report:
+def report(study: Study, outcomes: Mapping[str, Sequence[Outcome]], mini: bool, pairs: Pairs) -> Report:
     """Points, verdicts and sentences of a study of which some cells may be missing."""
     rows = []
     names = (study.x, *study.y)
@@ -70,7 +71,9 @@ def report(study: Study, outcomes: Mapping[str, Outcome], mini: bool, pairs: Pai
     # What some cells have and others do not is meant so; what none has is mistyped, once there is something to read.
     nowhere = [of_name for of_name in problems.values() if len(of_name) == len(rows)]
     read = {
-        cell.name for cell in study.cells if outcomes[cell.name].runs or outcomes[cell.name].adapted and not cell.run
+        cell.name
+        for cell in study.cells
+        if all(one.runs or one.adapted and not cell.run for one in outcomes[cell.name])
     }
     missing = {name: "; ".join(of_name[name] for of_name in nowhere) for name in read}
     fronts = []
@@ -84,13 +87,18 @@ def report(study: Study, outcomes: Mapping[str, Outcome], mini: bool, pairs: Pai
             values[0],
             tuple(values[1:]),
             tuple(on[i] for on in fronts),
-            outcomes[cell.name].failure or missing.get(cell.name, ""),
+            failure(outcomes[cell.name]) or missing.get(cell.name, ""),
         )
         for i, (cell, values) in enumerate(rows)
     )
     judged = tuple(judge(claim, outcomes, pairs) for claim in study.claims)
     sentences = [*_sentences(study, points, pairs), *_videoglue(study, outcomes)]
     return Report(study, mini, points, judged, tuple(sentences))
+
+
+def failure(outcomes: Sequence[Outcome]) -> str:
+    """Why something of a cell is missing; empty where nothing is."""
+    return next((one.failure for one in outcomes if one.failure), "")
 
 
 def _number(value: Value | None) -> float:
@@ -120,15 +128,16 @@ def _sentences(study: Study, points: Sequence[Point], pairs: Pairs) -> list[str]
     return sentences
 
 
-def _videoglue(study: Study, outcomes: Mapping[str, Outcome]) -> list[str]:
+def _videoglue(study: Study, outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
     """The stratified mean of each of VideoGLUE's adaptations and their score; nothing until all of them are there."""
     means: dict[str, float] = {}
     costs: dict[str, float] = {}
     for adaptation, name in study.videoglue.items():
-        of_cell = None if outcomes[name].failure else videoglue.mean_and_cost([r for _, r in outcomes[name].runs])
-        if of_cell is None:
+        of_seeds = [videoglue.mean_and_cost([r for _, r in one.runs]) for one in outcomes[name] if not one.failure]
+        whole = [of_seed for of_seed in of_seeds if of_seed is not None]
+        if len(whole) < len(outcomes[name]):
             return []
-        means[adaptation], costs[adaptation] = of_cell
+        means[adaptation], costs[adaptation] = (sum(column) / len(whole) for column in zip(*whole, strict=True))
     if not means:
         return []
     listed = ", ".join(
@@ -228,7 +237,7 @@ def markdown(report: Report) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def as_json(report: Report, outcomes: Mapping[str, Outcome], words: Sequence[str]) -> dict[str, Any]:
+def as_json(report: Report, outcomes: Mapping[str, Sequence[Outcome]], words: Sequence[str]) -> dict[str, Any]:
     """The whole as study.json; null stands for what is unknown."""
     study = report.study
 
@@ -236,7 +245,7 @@ def as_json(report: Report, outcomes: Mapping[str, Outcome], words: Sequence[str
         if found is None:
             return None
         ends = list(found.estimate[1:]) if found.metric else None
-        return {"value": found.estimate.value, "ci95": ends, "run": str(found.run) if found.run else None}
+        return {"value": found.estimate.value, "ci95": ends, "runs": list(map(str, found.runs))}
 
     cells = [
         {
@@ -247,7 +256,7 @@ def as_json(report: Report, outcomes: Mapping[str, Outcome], words: Sequence[str
                 name: {**(of(found) or {"value": None}), "on_front": on}
                 for name, found, on in zip(study.y, point.y, point.on_front, strict=True)
             },
-            "runs": [str(folder) for folder, _ in outcomes[point.name].runs],
+            "runs": [str(folder) for one in outcomes[point.name] for folder, _ in one.runs],
             "failure": point.failure,
         }
         for point in report.points

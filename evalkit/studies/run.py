@@ -22,10 +22,10 @@ from evalkit.results import plot, run_folder
 from evalkit.results.table import columns
 from evalkit.runtime import atomic, ranks
 from evalkit.studies import page
-from evalkit.studies.claims import Outcome, Pairs
+from evalkit.studies.estimates import Outcome, Pairs
 from evalkit.studies.files import Study
 from evalkit.studies.plan import Plan, plan, required_data, trained_before
-from evalkit.studies.report import Report, as_json, cells_of, markdown, report, verdict_line
+from evalkit.studies.report import Report, as_json, cells_of, failure, markdown, report, verdict_line
 from evalkit.weights import checkpoint
 
 logger = logging.getLogger("evalkit")
@@ -53,7 +53,10 @@ def run(study: Study, words: Sequence[str]) -> int:
                 marks = [cell.mark for cell in waiting]
                 ended |= zip(marks, sweep.end_all(planned.jobs, waiting, path_name(study.name)), strict=True)
             if place.first:
-                outcomes = {cell.name: outcome(planned, cell.name, ended) for cell in study.cells}
+                outcomes = {
+                    cell.name: [outcome(planned, key, ended) for key in planned.of_seeds(cell.name)]
+                    for cell in study.cells
+                }
                 found = report(study, outcomes, mini, pairs)
                 write(planned.folder, found, outcomes, words)
     if not place.first:
@@ -64,7 +67,7 @@ def run(study: Study, words: Sequence[str]) -> int:
     print(draw(planned.folder, found))
     for name in (TABLE, JSON, PAGE):
         print(planned.folder / name)
-    return 1 if any(outcome.failure for outcome in outcomes.values()) else 0
+    return 1 if any(map(failure, outcomes.values())) else 0
 
 
 def describe(study: Study, words: Sequence[str]) -> str:
@@ -81,8 +84,9 @@ def describe(study: Study, words: Sequence[str]) -> str:
     lines = [study.title, *([study.source] if study.source else []), "", *to_give]
     for cell in study.cells:
         lines.append(f"{cell.name}" + (f"  ({cell.group})" if cell.group else ""))
-        lines += [f"  evalkit {shlex.join(one.words)}" for one in planned.adapts[cell.name]]
-        lines += [f"  evalkit run {shlex.join(one.words)}" for one in planned.runs[cell.name]]
+        for key in planned.of_seeds(cell.name):
+            lines += [f"  evalkit {shlex.join(one.words)}" for one in planned.adapts[key]]
+            lines += [f"  evalkit run {shlex.join(one.words)}" for one in planned.runs[key]]
     lines.append("")
     data = required_data(planned)
     for task, root in data.items():
@@ -99,7 +103,7 @@ def describe(study: Study, words: Sequence[str]) -> str:
 def _tasks(planned: Plan, name: str) -> set[str]:
     from evalkit.plugins import display_name
 
-    cells = [*planned.adapts[name], *planned.runs[name]]
+    cells = [cell for key in planned.of_seeds(name) for cell in (*planned.adapts[key], *planned.runs[key])]
     return {display_name(cell.config.options.task) for cell in cells}
 
 
@@ -127,7 +131,7 @@ def missing_folder(planned: Plan, cell: Cell, ended: dict[str, Ended]) -> str:
 
 
 def outcome(planned: Plan, name: str, ended: Mapping[str, Ended]) -> Outcome:
-    """What came of a cell of the study, read from its folders."""
+    """What came of a cell of the study with one seed, read from its folders."""
     of_cell = Outcome()
     for cell in reversed(planned.adapts[name]):
         end = ended.get(cell.mark)
@@ -144,6 +148,8 @@ def outcome(planned: Plan, name: str, ended: Mapping[str, Ended]) -> Outcome:
             of_cell.runs.append((end.folder, run_folder.load(end.folder)))
         elif end:
             of_cell.failure = of_cell.failure or end.failure
+    if planned.seeds and of_cell.failure:
+        of_cell.failure = f"{name.rpartition(', ')[2]}: {of_cell.failure}"
     return of_cell
 
 
@@ -159,7 +165,7 @@ def task_files(planned: Plan) -> list[Path]:
     return list(dict.fromkeys(Path(c.config.options.task) for c in cells if c.config.options.task.endswith(".py")))
 
 
-def write(folder: Path, found: Report, outcomes: Mapping[str, Outcome], words: Sequence[str]) -> None:
+def write(folder: Path, found: Report, outcomes: Mapping[str, Sequence[Outcome]], words: Sequence[str]) -> None:
     """Writes what was found until now: table.md, study.json and study.html."""
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write(folder / TABLE, markdown(found).encode())

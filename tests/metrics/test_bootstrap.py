@@ -18,7 +18,7 @@ from evalkit.metrics.bootstrap import (
     mean,
     percentage,
 )
-from evalkit.metrics.significance import paired_bootstrap
+from evalkit.metrics.significance import paired_bootstrap, students_t
 from evalkit.results.rows import Row
 from evalkit.results.scores import scores
 
@@ -263,3 +263,9 @@ def test_a_median_of_equal_values_is_moved_by_a_majority_alone() -> None:
     many, few = (metrics.retrieval(ranks * n, [f"v{i}" for i in range(n)])["t2v_median_rank"] for n in (100, 3))
     assert interval_of(many, range(100), seed=0) == (1, 1)  # type: ignore[arg-type]
     assert interval_of(few, range(3), seed=0) == (1, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 9, 10, 200])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.95, 0.999])
+def test_students_t_is_scipys(degrees: int, share: float) -> None:
+    assert students_t(degrees, share) == pytest.approx(scipy.t.ppf((1 + share) / 2, degrees), rel=1e-9)

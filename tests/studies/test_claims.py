@@ -2,6 +2,7 @@
 
 import copy
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from evalkit.errors import UserError
 from evalkit.results import run_folder
 from evalkit.results.rows import Row
 from evalkit.results.schema import violations
-from evalkit.studies.claims import Estimate, Outcome, Pairs, front, judge, value, verdict
+from evalkit.studies.claims import front, judge, verdict
+from evalkit.studies.estimates import Estimate, Outcome, Pairs, over_seeds, value
 from evalkit.studies.files import Claim, Expectation, Study, StudyCell
 from evalkit.studies.page import axis, html
 from evalkit.studies.report import as_json, markdown, quantity, report, verdict_line
@@ -41,13 +43,13 @@ def outcome(folder: Path, right: int, saved_bytes: int, n: int = 120) -> Outcome
 
 
 @pytest.fixture
-def outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
+def outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Outcome]]:
     monkeypatch.setattr("evalkit.results.validate._inconsistencies", lambda run, record: [])  # the command is made up
     return {
-        "all": outcome(tmp_path / "all", 100, 900),
-        "half": outcome(tmp_path / "half", 99, 500),
-        "bad": outcome(tmp_path / "bad", 20, 300),
-        "lost": Outcome(failure="its process ended with -9"),
+        "all": [outcome(tmp_path / "all", 100, 900)],
+        "half": [outcome(tmp_path / "half", 99, 500)],
+        "bad": [outcome(tmp_path / "bad", 20, 300)],
+        "lost": [Outcome(failure="its process ended with -9")],
     }
 
 
@@ -79,14 +81,14 @@ def claim(expect: Expectation, *of: str, metric: str = "accuracy") -> Claim:
         (claim(Expectation("highest"), "lost", "bad"), "cannot tell"),
     ],
 )
-def test_a_claim_is_judged_by_the_interval(outcomes: dict[str, Outcome], claimed: Claim, expected: str) -> None:
+def test_a_claim_is_judged_by_the_interval(outcomes: dict[str, list[Outcome]], claimed: Claim, expected: str) -> None:
     judged = judge(claimed, outcomes, Pairs())
     assert judged.verdict == expected
     assert verdict_line(judged).startswith(f"{expected}: text (")
     assert bool(judged.reason) == ("lost" in claimed.of)
 
 
-def test_a_difference_is_that_of_compare_and_contains_the_truth(outcomes: dict[str, Outcome]) -> None:
+def test_a_difference_is_that_of_compare_and_contains_the_truth(outcomes: dict[str, list[Outcome]]) -> None:
     pairs = Pairs()
     found = pairs.difference(value(outcomes["bad"], "accuracy"), value(outcomes["all"], "accuracy"))
     assert found.value == pytest.approx(100 * -80 / 120) and found.low < found.value < found.high < 0
@@ -98,7 +100,7 @@ def test_a_difference_is_that_of_compare_and_contains_the_truth(outcomes: dict[s
         pairs.difference(value(outcomes["bad"], "accuracy"), value(outcomes["all"], COST))
 
 
-def test_what_no_record_has_is_told_with_what_is_near(outcomes: dict[str, Outcome]) -> None:
+def test_what_no_record_has_is_told_with_what_is_near(outcomes: dict[str, list[Outcome]]) -> None:
     with pytest.raises(UserError, match="no acuracy in its records. Did you mean 'accuracy'?"):
         value(outcomes["all"], "acuracy")
     with pytest.raises(UserError, match="no cost.training.saved in its records. Its runs have accuracy"):
@@ -134,25 +136,25 @@ def test_bytes_and_numbers_read_well() -> None:
     ]
 
 
-def study_of(outcomes: dict[str, Outcome], x: str, *y: str, runs: tuple[str, ...] = ("task=x",)) -> Study:
+def study_of(outcomes: dict[str, list[Outcome]], x: str, *y: str, runs: tuple[str, ...] = ("task=x",)) -> Study:
     cells = tuple(StudyCell(name, "", ("task=x",), runs, {}) for name in outcomes)
     return Study("s", Path("s.yaml"), "T", x, y, cells)
 
 
 @pytest.mark.parametrize("y", ["cost.training.saved_bytes", "egoschema:R@4"])
-def test_less_is_more_of_costs_and_of_what_is_lower_where_better(outcomes: dict[str, Outcome], y: str) -> None:
+def test_less_is_more_of_costs_and_of_what_is_lower_where_better(outcomes: dict[str, list[Outcome]], y: str) -> None:
     """Whether a metric is named alone or with its task."""
     del outcomes["lost"]
-    for seconds, of_cell in enumerate(outcomes.values(), 1):
+    for seconds, (of_cell,) in enumerate(outcomes.values(), 1):
         of_cell.adapted[0]["cost"]["training"]["seconds"] = seconds
         of_cell.runs[0][1]["scores"][0]["metric"] = "R@4"
     found = report(study_of(outcomes, "cost.training.seconds", y), outcomes, False, Pairs())
     assert [point.on_front for point in found.points] == [(True,)] * 3  # each costs more and is less
 
 
-def test_a_cost_of_zero_and_a_score_as_the_cost_are_put_into_words(outcomes: dict[str, Outcome]) -> None:
+def test_a_cost_of_zero_and_a_score_as_the_cost_are_put_into_words(outcomes: dict[str, list[Outcome]]) -> None:
     del outcomes["lost"]
-    outcomes["bad"].adapted[0]["cost"]["training"]["saved_bytes"] = 0
+    outcomes["bad"][0].adapted[0]["cost"]["training"]["saved_bytes"] = 0
     (sentence,) = report(study_of(outcomes, COST, "accuracy"), outcomes, False, Pairs()).sentences
     assert "all costs 900 bytes; accuracy +66.7 (" in sentence
     (sentence,) = report(study_of(outcomes, "accuracy", COST), outcomes, False, Pairs()).sentences
@@ -161,8 +163,8 @@ def test_a_cost_of_zero_and_a_score_as_the_cost_are_put_into_words(outcomes: dic
     assert "| all |  | 83.33 | 900 bytes |" in table
 
 
-def test_what_no_cell_has_is_told_where_cells_are_only_trained(outcomes: dict[str, Outcome]) -> None:
-    trained = {"all": Outcome(outcomes["all"].adapted)}
+def test_what_no_cell_has_is_told_where_cells_are_only_trained(outcomes: dict[str, list[Outcome]]) -> None:
+    trained = {"all": [Outcome(outcomes["all"][0].adapted)]}
     study = study_of(trained, "cost.training.saved_byte", "accuracy", runs=())
     (point,) = report(study, trained, False, Pairs()).points
     assert "no cost.training.saved_byte in its records" in point.failure and "no accuracy in its rec" in point.failure
@@ -177,7 +179,7 @@ def test_an_axis_has_marks_however_near_its_numbers_are() -> None:
         assert all(min(numbers) / 1.2 < tick < max(numbers) * 1.2 for tick in ticks)
 
 
-def test_a_report_marks_the_front_and_shows_what_is_missing(outcomes: dict[str, Outcome], tmp_path: Path) -> None:
+def test_a_report_marks_the_front_and_shows_what_is_missing(outcomes: dict[str, list[Outcome]], tmp_path: Path) -> None:
     cells = tuple(StudyCell(name, "g<1>", (), ("task=x",), {}) for name in outcomes)
     claims = (
         claim(Expectation("ratio", low=1.8), "all", "half", metric=COST),
@@ -195,6 +197,37 @@ def test_a_report_marks_the_front_and_shows_what_is_missing(outcomes: dict[str, 
     page = html(found)
     assert page.count("<circle") == 3 + 1 and "g&lt;1&gt;" in page and "g<1>" not in page
     content: Any = as_json(found, outcomes, ["mini=true"])
-    assert content["cells"][1][COST] == {"value": 500.0, "ci95": None, "run": None}
+    assert content["cells"][1][COST] == {"value": 500.0, "ci95": None, "runs": []}
     assert content["cells"][3]["accuracy"] == {"value": None, "on_front": False}
     assert [claimed["verdict"] for claimed in content["claims"]] == ["holds", "cannot tell"]
+
+
+def test_the_interval_over_seeds_joins_that_of_videos_and_students_t() -> None:
+    one, two, three = Estimate(60.0, 55.0, 64.0), Estimate(62.0, 58.0, 67.0), Estimate(70.0, 64.0, 76.0)
+    found = over_seeds([one, two, three], scores=True)
+    spread = 4.302653 * statistics.stdev([60, 62, 70]) / math.sqrt(3)
+    assert found.value == pytest.approx(64)
+    assert found.low == pytest.approx(64 - math.hypot((5 + 4 + 6) / 3, spread), abs=1e-4)
+    assert found.high == pytest.approx(64 + math.hypot((4 + 5 + 6) / 3, spread), abs=1e-4)
+    assert over_seeds([one], scores=True) == one
+    assert over_seeds([Estimate(3.0, 3.0, 3.0), Estimate(4.0, 4.0, 4.0)], scores=False) == (3.5, 3.5, 3.5)
+    alike = over_seeds([Estimate(50.0, 40.0, 60.0)] * 3, scores=True)
+    assert alike == pytest.approx((50.0, 40.0, 60.0))  # training that always ends alike adds nothing
+    assert math.isnan(over_seeds([one, Estimate(61.0, math.nan, math.nan)], scores=True).low)
+
+
+def test_what_one_seed_shows_may_not_be_told_of_several(outcomes: dict[str, list[Outcome]], tmp_path: Path) -> None:
+    better = Claim("all is better", ("all", "bad"), "accuracy", Expectation("difference", low=0))
+    assert judge(better, outcomes, Pairs()).verdict == "holds"
+    outcomes["all"].append(outcome(tmp_path / "all 1", 30, 1100))
+    outcomes["bad"].append(outcome(tmp_path / "bad 1", 40, 500))
+    judged = judge(better, outcomes, Pairs())
+    assert judged.verdict == "cannot tell"
+    assert judged.estimates[0].value == pytest.approx(100 * ((100 - 20) + (30 - 40)) / 2 / 120)
+    assert value(outcomes["all"], COST).estimate == (1000.0, 1000.0, 1000.0)
+    both = {name: outcomes[name] for name in ("all", "bad")}
+    found = as_json(report(study_of(both, COST, "accuracy"), both, False, Pairs()), both, [])
+    assert found["cells"][0]["accuracy"]["runs"] == [str(tmp_path / "all"), str(tmp_path / "all 1")]
+    outcomes["all"][1] = Outcome(failure="killed")  # the mean of the other seed alone would be of another kind
+    judged = judge(better, outcomes, Pairs())
+    assert (judged.verdict, judged.reason) == ("cannot tell", "killed")

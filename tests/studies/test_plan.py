@@ -55,6 +55,23 @@ def test_lines_go_on_with_what_was_trained_and_the_same_is_trained_once(tmp_path
     assert found.folder == tmp_path / "out" / "study-mine"
 
 
+def test_with_several_seeds_each_line_is_run_with_each_and_goes_on_with_the_same(tmp_path: Path) -> None:
+    found, once = planned(tmp_path, "ckpt=demo", "seed=3,4"), planned(tmp_path, "ckpt=demo", "seed=4")
+    assert found.of_seeds("b") == ["b, seed 3", "b, seed 4"] and once.of_seeds("b") == ["b"]
+    for seed in (3, 4):
+        (of_a,), (first, second) = found.adapts[f"a, seed {seed}"], found.adapts[f"b, seed {seed}"]
+        assert first.config.options.ckpt == str(of_a.config.options.out)
+        lines = [of_a, first, second, *found.runs[f"b, seed {seed}"]]
+        assert {line.config.options.seed for line in lines} == {seed}
+    assert [c.mark for c in found.adapts["b, seed 4"]] == [c.mark for c in once.adapts["b"]]  # it goes on from one
+    assert [len(stage) for stage in found.stages()] == [2 * n for n in (1, 1, 1, 5 - 1)]
+    assert found.folder == once.folder
+    with pytest.raises(UserError, match="seed=3,3: 3 is given twice"):
+        planned(tmp_path, "ckpt=demo", "seed=3,3")
+    with pytest.raises(UserError, match="seed"):
+        planned(tmp_path, "ckpt=demo", "seed=3,")
+
+
 def test_the_words_of_the_miniature_count_and_make_no_other_encoder_of_a_trained_one(tmp_path: Path) -> None:
     found = planned(tmp_path, "mini=true", "ckpt=demo", "seed=1", "run.seed=2", "adapt.encoder.dim=48")
     assert found.folder.name == "study-mine@mini"

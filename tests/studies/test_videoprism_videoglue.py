@@ -8,7 +8,7 @@ import pytest
 from evalkit.errors import UserError
 from evalkit.metrics import videoglue
 from evalkit.studies import files
-from evalkit.studies.claims import Outcome, Pairs
+from evalkit.studies.estimates import Outcome, Pairs
 from evalkit.studies.plan import plan
 from evalkit.studies.report import report
 from tests.given import write
@@ -45,7 +45,7 @@ def test_the_ablation_goes_on_from_one_first_stage(tmp_path: Path) -> None:
     assert [*settings.values()] == [(0.0, False), (1.0, False), (0.0, True), (1.0, True)]
 
 
-def outcomes(flops: float) -> dict[str, Outcome]:
+def outcomes(flops: float) -> dict[str, list[Outcome]]:
     """Runs of the four adaptations that score 50, 60, 70 and 80 and cost so many times 1, 2, 3 and 4 operations."""
     made = {}
     for k, name in enumerate("abcd"):
@@ -54,7 +54,7 @@ def outcomes(flops: float) -> dict[str, Outcome]:
             "scores": [{"metric": "top1", "value": 50.0 + 10 * k, "ci95": [0.0, 100.0]}],
             "adapter": {"trainable_flops": flops * (k + 1)},
         }
-        made[name] = Outcome(runs=[(Path(name), record)])
+        made[name] = [Outcome(runs=[(Path(name), record)])]
     return made
 
 
@@ -73,7 +73,7 @@ def test_why_there_is_no_videoglue_score_is_said(tmp_path: Path) -> None:
     assert found.sentences[-1].startswith(
         "No VideoGLUE score: adaptation 'frozen' costs 0.001; wanted a number above 1"
     )
-    missing = outcomes(1e6) | {"c": Outcome(failure="killed")}
+    missing = outcomes(1e6) | {"c": [Outcome(failure="killed")]}
     assert not any("VideoGLUE" in sentence for sentence in report(study, missing, True, Pairs()).sentences)
 
 
