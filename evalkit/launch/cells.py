@@ -156,6 +156,8 @@ def jobs_of(words: Mapping[str, str]) -> Jobs:
         section, dot, name = key.partition(".")
         if dot and section != on:
             raise UserError(f"{key}={value} is for on={section}, and the sweep runs on={on}: leave out one of them")
+        if dot and on == "local":
+            raise UserError(f"unknown key '{key}={value}'. On this machine, a sweep takes jobs= alone")
         if dot:
             settings[name] = value
     return Jobs(cast(Place, on), None if count is None else int(count), settings)
