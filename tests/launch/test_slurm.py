@@ -67,6 +67,13 @@ def test_a_wrong_word_is_one_line_before_anything_runs(words: list[str], message
     assert not (tmp_path / "out").exists()
 
 
+def test_a_parameter_is_a_number_true_or_false_where_it_says_so() -> None:
+    words = {"time": "10", "use_srun": "false", "exclusive": "true", "cpus_per_task": "8", "partition": "gpu"}
+    parameters, on_cluster = slurm._parameters(cells.Jobs("slurm", None, words))
+    expected = {"time": 10, "use_srun": False, "exclusive": True, "cpus_per_task": 8, "partition": "gpu"}
+    assert parameters == {"job_name": "evalkit", **expected} and on_cluster
+
+
 def test_without_slurm_the_way_to_try_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     jobs, planned = cells.plan(
