@@ -252,8 +252,7 @@ def place_in(environment: Mapping[str, str]) -> tuple[int, int, str] | None:
     if torchrun == {"RANK", "WORLD_SIZE"}:
         if missing := [name for name in _TORCHRUN if not environment.get(name)]:
             raise UserError(f"RANK and WORLD_SIZE are set, as torchrun does, and {missing[0]} is not: unset them")
-        if not 0 < _number(environment, "MASTER_PORT") < 65_536:
-            port = environment["MASTER_PORT"]
+        if not 0 < (port := _number(environment, "MASTER_PORT")) < 65_536:
             raise UserError(f"MASTER_PORT={port} in the environment: expected a port, 1 to 65535; torchrun sets one")
         return _among(environment, "RANK", "WORLD_SIZE", "env://")
     if "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment:

@@ -177,7 +177,9 @@ def _columns(schema: Any, types: Any) -> tuple[str, str, str]:
         return is_one_of(kind, "binary", "large_binary", "binary_view")
 
     def is_text(kind: Any) -> bool:
-        return is_one_of(kind.value_type if types.is_dictionary(kind) else kind, "string", "large_string", "string_view")
+        return is_one_of(
+            kind.value_type if types.is_dictionary(kind) else kind, "string", "large_string", "string_view"
+        )
 
     kinds = {field.name: field.type for field in schema}
     structs = {name: {part.name: part.type for part in kind} for name, kind in kinds.items() if types.is_struct(kind)}

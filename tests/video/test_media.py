@@ -160,7 +160,9 @@ def test_names_and_bytes_are_read_of_every_type_that_holds_them(tmp_path: Path, 
     """A table of pandas has categories, one of polars views."""
     arrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'video-evalkit[parquet]'")
     names = ["a", "b", "a2"]
-    keys = arrow.array(names).dictionary_encode() if kind == "dictionary" else arrow.array(names, getattr(arrow, kind)())
+    keys = (
+        arrow.array(names).dictionary_encode() if kind == "dictionary" else arrow.array(names, getattr(arrow, kind)())
+    )
     content = [name.encode() for name in names]
     videos = arrow.array(content, arrow.binary_view() if kind == "string_view" else arrow.binary())
     file = write_parquet(tmp_path / "x.parquet", {"video": videos, "id": keys})
