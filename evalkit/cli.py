@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import importlib
 import io
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import evalkit
-from evalkit.errors import UserError, among, check_word, in_line, on_screen
+from evalkit.errors import UserError, among, check_word, of_machine, on_screen
 from evalkit.runtime import cache, notes
 from evalkit.runtime.interrupt import EXIT_CODE, Interrupt
 
@@ -126,15 +125,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as `evalkit list tasks | head -1` has
         _discard_output()
         return 141
-    except MemoryError:  # of a file that is larger than the memory, such as predictions of a result from elsewhere
-        return _failed("not enough memory: fewer workers=, a smaller batch= or smaller files need less", 2)
+    except MemoryError as error:
+        return _failed(of_machine(error), 2)
     except OSError as error:
         _discard_output()
-        where = f" {error.filename}" if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            of = f" for{where}" if where else ""
-            return _failed(f"no space left{of}: free some, or point out= or EVALKIT_CACHE elsewhere", 2)
-        return _failed(f"cannot read or write{where}: {error.strerror or in_line(error)}", 2)
+        return _failed(of_machine(error), 2)
 
 
 def _interrupted(words: Sequence[str], started: float) -> str:

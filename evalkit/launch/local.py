@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, of_machine, one_line
 from evalkit.launch import cells, processes
 from evalkit.launch.cells import Cell
 from evalkit.runtime import notes, ranks
@@ -61,9 +61,10 @@ def run(cell: Cell) -> Ended:
     try:
         begin = processes.adapt if cell.config.command == "adapt" else processes.run
         return Ended(cells.finished(cell) or begin(cell.config))
-    except UserError as error:
-        logger.error(f"evalkit: {error}")
-        return Ended(None, str(error))
+    except (UserError, OSError, MemoryError) as error:
+        failure = str(error) if isinstance(error, UserError) else of_machine(error)
+        logger.error(f"evalkit: {failure}")
+        return Ended(None, failure)
     except Exception as error:  # a cell must not end the others
         logger.error(traceback.format_exc().rstrip())
         return Ended(None, one_line(error))

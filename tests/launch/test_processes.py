@@ -1,5 +1,6 @@
 """A run that several processes share: the scores of one, nothing twice, and a reason where one of them ends."""
 
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +11,15 @@ from torch import nn
 
 import evalkit
 from evalkit.cli import main
+from evalkit.config.parse import resolve
 from evalkit.errors import UserError
+from evalkit.launch import processes
 from evalkit.pipeline.training.divided import part
 from evalkit.results import run_folder, validate
 from evalkit.runtime import ranks
 from evalkit.runtime.ranks import Ranks
 from tests import forked
+from tests.cli import raising
 from tests.encoders.test_opengvlab_fusion import NUMBERS, captioned_films, second_stage_of
 from tests.forked import launch_forked
 from tests.pipeline.tiny_world import probe_words, run, scored, world
@@ -213,6 +217,45 @@ def test_a_process_that_is_killed_ends_the_run_with_its_reason_and_the_next_goes
     assert main(["run", *words]) == 0
     record = run_folder.load(Path(capsys.readouterr().out.splitlines()[-1]).parent)
     assert record["cost"]["cache_hits"] >= 8 and record["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device", "/full/features"), "no space left for /full/features: free some, or"),
+        (MemoryError(), "not enough memory: fewer workers=, a smaller batch= or smaller files need less"),
+    ],
+)
+def test_what_a_process_cannot_write_or_hold_is_one_line(
+    error: Exception, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(processes, "_run", raising(error))
+    monkeypatch.setattr(processes.parent, "end_with", lambda _: None)
+    with pytest.raises(SystemExit):
+        processes.run_rank(["1", str(tmp_path), "", "run"])
+    reason = processes._reason(
+        tmp_path, {0: -signal.SIGTERM, 1: 2}, resolve("run", ["task=folder", "ckpt=demo"]).options
+    )
+    assert reason.startswith(told) and "\n" not in reason
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ({0: 1, 1: -signal.SIGTERM}, "process 0 of 2 ended with exit code 1"),
+        ({0: -signal.SIGTERM, 1: 1}, "process 1 of 2 ended with exit code 1"),
+        ({0: 2, 1: -signal.SIGKILL}, "process 1 of 2 was killed by signal 9, SIGKILL"),
+        ({0: -signal.SIGTERM, 1: -signal.SIGSEGV}, "process 1 of 2 was killed by signal 11, SIGSEGV"),
+        ({0: 2, 1: -signal.SIGTERM}, "process 0 of 2 ended with exit code 2"),
+        ({1: -signal.SIGTERM}, "process 1 of 2 was killed by signal 15, SIGTERM"),
+    ],
+)
+def test_the_process_that_ended_first_is_named_and_not_one_that_was_ended_for_it(
+    codes: dict[int, int], told: str, tmp_path: Path
+) -> None:
+    options = resolve("run", ["task=folder", "ckpt=demo", "devices=2"]).options
+    assert processes._reason(tmp_path, codes, options).startswith(told)
 
 
 LEAVING = '''

@@ -17,6 +17,7 @@ from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.launch import cells, local, sweep
 from evalkit.results import plot, run_folder, validate
+from tests.cli import raising
 from tests.forked import Forked
 from tests.patience import wait_until
 
@@ -148,6 +149,22 @@ def test_a_failed_pass_does_not_end_the_others(
     told = capsys.readouterr()
     assert "failed: ckpt=nothing_at_all: no such file or folder" in told.out
     assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device", "/full/x"), "no space left for /full/x: free some, or point out="),
+        (MemoryError(), "not enough memory: fewer workers="),
+    ],
+)
+def test_a_pass_for_which_the_machine_is_too_small_is_one_line(
+    error: Exception, told: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("evalkit.launch.processes.run", raising(error))
+    assert main(["sweep", *words]) == 1
+    printed = capsys.readouterr()
+    assert f"failed: {told}" in printed.out and "Traceback" not in printed.err
 
 
 def test_a_chosen_point_run_alone_gives_the_same_score(words: list[str], tmp_path: Path) -> None:
