@@ -98,7 +98,7 @@ def _run_apart(cell: Cell, running: set[subprocess.Popen[str]]) -> Ended:
     try:
         place, failure = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError):  # it was killed
-        return Ended(None, f"its process ended with {process.returncode}")
+        return Ended(None, f"its process {processes.how_it_ended(process.returncode)}")
     return Ended(Path(place) if place else None, failure)
 
 

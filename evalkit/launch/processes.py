@@ -178,12 +178,20 @@ def _reason(place: Path, codes: Mapping[int, int], options: Options) -> str:
         return told.read_text(encoding="utf-8")
     count = options.devices
     rank, code = min(codes.items(), key=lambda ended: (ended[1] == -signal.SIGTERM, ended[1] >= 0, ended))
+    process = f"process {rank} of {count} {how_it_ended(code)}"
     if code >= 0:
-        return f"process {rank} of {count} ended with exit code {code}"
-    memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return process
     again = "the same command, with any devices=, "
     again += "goes on from what is stored" if options.cache == "on" else "begins anew, since cache=off stores nothing"
-    return f"process {rank} of {count} was killed by signal {-code}, {signal.Signals(-code).name}{memory}; {again}"
+    return f"{process}; {again}"
+
+
+def how_it_ended(code: int) -> str:
+    """How a process ended, by its exit code, which is negative for a signal."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+    return f"was killed by signal {-code}, {signal.Signals(-code).name}{memory}"
 
 
 def run_rank(words: Sequence[str]) -> None:

@@ -151,6 +151,33 @@ def test_a_failed_pass_does_not_end_the_others(
     assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 1
 
 
+def test_a_failed_pass_is_told_from_others_by_its_options() -> None:
+    common = ["task=egoschema", "mini=true", "adapter.epochs=0,1"]
+    _, planned = cells.plan([*common, "ckpt=demo", "seed=0,1"])
+    lines = sweep.report([sweep.Done(cell, failure="killed") for cell in planned]).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["egoschema", "demo", f"seed={seed}", "failed:", "killed"] for seed in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("os.kill(os.getpid(), 9)", "its process was killed by signal 9, SIGKILL (out of memory?)"),
+        ("os.kill(os.getpid(), 11)", "its process was killed by signal 11, SIGSEGV"),
+        ("os._exit(3)", "its process ended with exit code 3"),
+    ],
+)
+def test_how_a_process_of_its_own_ended_is_told(end: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: list[str], **settings: Any) -> Any:
+        return subprocess.Popen([sys.executable, "-S", "-c", f"import os; {end}"], **settings)
+
+    started = SimpleNamespace(Popen=start, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(local, "subprocess", started)
+    _, (cell,) = cells.plan(["task=egoschema", "mini=true", "ckpt=demo"])
+    assert local._run_apart(cell, set()) == local.Ended(None, told)
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
