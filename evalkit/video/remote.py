@@ -87,8 +87,14 @@ def list_files(url: str) -> list[str]:
     """
     prefix = url.rstrip("/") + "/"
     system = _filesystem(url)
+
+    def find() -> list[str]:
+        if scheme_of(url) in ("http", "https"):
+            system.ls(_inner(prefix), detail=False)  # else a server that cannot be reached would list nothing
+        return [*system.find(_inner(prefix), maxdepth=DEPTH)]
+
     try:
-        found = _patiently(url, lambda: system.find(_inner(prefix), maxdepth=DEPTH))
+        found = _patiently(url, find)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
     urls = sorted({str(system.unstrip_protocol(name)) for name in found[:MOST_FILES]})

@@ -83,6 +83,8 @@ def test_a_server_that_forbids_listings_is_one_without(films: Path) -> None:
         assert np.array_equal(frames(media.path_of(f"{url}/00.mp4")), frames(films / "00.mp4"))
     with served(films, unsized=99, status=500) as (url, _), pytest.raises(OSError, match=r"status 500$"):
         remote.list_files(url)
+    with pytest.raises(OSError, match=r"^http://127\.0\.0\.1:1/x: ClientConnectorError: "):  # nobody is there
+        remote.list_files("http://127.0.0.1:1/x")
 
 
 def test_a_listing_stays_below_what_was_asked_for(tmp_path: Path) -> None:
