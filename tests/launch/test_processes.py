@@ -231,7 +231,7 @@ def test_what_a_process_cannot_write_or_hold_is_one_line(
 ) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(processes, "_run", raising(error))
-    monkeypatch.setattr(processes.parent, "end_with", lambda _: None)
+    monkeypatch.setattr("evalkit.runtime.parent.end_with", lambda _: None)
     with pytest.raises(SystemExit):
         processes.run_rank(["1", str(tmp_path), "", "run"])
     reason = processes._reason(
