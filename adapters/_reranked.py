@@ -49,6 +49,10 @@ class Reranker:
     encoder: Any
     count: int
 
+    def pairs(self, texts: int, videos: int) -> int:
+        """The most pairs that are matched if no two candidates are equally near; fewer where both searches have one."""
+        return min(texts * videos, texts * min(self.count, videos) + videos * min(self.count, texts))
+
     def check(self, sequence: Tensor, text: str) -> None:
         """Matches a video with a text, given twice, so that an encoder that cannot is known before all are encoded.
 

@@ -272,6 +272,16 @@ class Retrieval(Trained):
         """The rank of each text's video, and of the video's best text; the nearest videos of each text beside them."""
         return ranked(examples, predictions, self.apart, self.dual_softmax, self.reranker)
 
+    def finalize_steps(self, examples: Sequence[Example]) -> int:
+        """With a reranker, the pairs of a text and a video that are matched, if none are equally near."""
+        if not self.reranker:
+            return len(examples)
+        searches = [[e for e in examples if e.kind == kind] for kind in {e.kind for e in examples}]
+        return sum(
+            self.reranker.pairs(len(search), len({*map(video_name, search)}))
+            for search in (searches if self.apart else [examples])
+        )
+
 
 def _same(keys: Iterable[Hashable]) -> Tensor:
     """Which keys equal which, (B, B) bool."""

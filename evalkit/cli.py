@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import importlib
 import io
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import evalkit
-from evalkit.errors import UserError, among, check_word, in_line, on_screen
+from evalkit.errors import UserError, among, check_word, of_machine, on_screen
 from evalkit.runtime import cache, notes
 from evalkit.runtime.interrupt import EXIT_CODE, Interrupt
 
@@ -126,15 +125,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as `evalkit list tasks | head -1` has
         _discard_output()
         return 141
-    except MemoryError:  # of a file that is larger than the memory, such as predictions of a result from elsewhere
-        return _failed("not enough memory: fewer workers=, a smaller batch= or smaller files need less", 2)
+    except MemoryError as error:
+        return _failed(of_machine(error), 2)
     except OSError as error:
         _discard_output()
-        where = f" {error.filename}" if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            of = f" for{where}" if where else ""
-            return _failed(f"no space left{of}: free some, or point out= or EVALKIT_CACHE elsewhere", 2)
-        return _failed(f"cannot read or write{where}: {error.strerror or in_line(error)}", 2)
+        return _failed(of_machine(error), 2)
 
 
 def _interrupted(words: Sequence[str], started: float) -> str:
@@ -203,6 +198,8 @@ def _main(words: list[str]) -> int:
     if command not in rooms:
         raise UserError(f"unknown command {command!r}.{_meant(words, sorted(rooms))}")
     module = f"evalkit.commands.{rooms[command]}.{command}"
+    if (command in WITH_KEYS or command == "sweep") and {"--help", "-h"} & set(rest):
+        return _print_keys(command, rest)
     if command not in WITH_KEYS and {"--help", "-h"} & set(rest) and (command not in NAMED or len(rest) == 1):
         print(_usage(command), end="")
         return cast(int, _imported(module).main(["--help"])) if command in LISTING else 0
@@ -210,16 +207,6 @@ def _main(words: list[str]) -> int:
         _check_given(rest)
     if command not in WITH_KEYS:
         return cast(int, _imported(module).main(rest))
-    if {"--help", "-h"} & set(rest):
-        from evalkit.config.help import print_keys
-
-        protocol, prescribed = "", dict[str, Any]()
-        if WITH_KEYS[command] in ("run", "adapt") and any(word.startswith("task=") for word in rest):
-            from evalkit.pipeline.settings import prescribed_values
-
-            with contextlib.suppress(UserError):  # a key that is wrong is no reason to show none
-                protocol, prescribed = prescribed_values(rest)
-        return print_keys(cast(Any, WITH_KEYS[command]), rest, command, protocol, prescribed)
     if command == "run" and any(word.startswith("suite=") for word in rest):
         return cast(int, _imported("evalkit.launch.suite").run(rest))
     from evalkit.config.parse import resolve
@@ -228,6 +215,25 @@ def _main(words: list[str]) -> int:
         cast(Any, WITH_KEYS[command]), rest, called=command
     )  # before torch loads: a mistyped key is reported at once
     return cast(int, _imported(module).main(config))
+
+
+def _print_keys(command: str, words: list[str]) -> int:
+    """Prints the keys that a command takes with these words."""
+    from evalkit.config.help import print_keys
+
+    protocol, prescribed, of_jobs = "", dict[str, Any](), list[tuple[str, ...]]()
+    keys_of = WITH_KEYS.get(command, "run")
+    if command == "sweep":
+        from evalkit.launch import cells
+
+        print(f"{_usage(command)}\n{cells.ABOUT}\n")
+        words, of_jobs = cells.first_values(words), [*cells.KEYS]
+    if keys_of in ("run", "adapt") and any(word.startswith("task=") for word in words):
+        from evalkit.pipeline.settings import prescribed_values
+
+        with contextlib.suppress(UserError):  # a key that is wrong is no reason to show none
+            protocol, prescribed = prescribed_values(words)
+    return print_keys(cast(Any, keys_of), words, command, protocol, prescribed, of_jobs)
 
 
 def _imported(name: str) -> Any:

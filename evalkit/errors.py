@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable
@@ -88,6 +89,17 @@ def on_screen(text: object, most: int = 1_500) -> str:
 def one_line(error: BaseException, most: int = 300) -> str:
     """An error as one line: its type and its text, of which at most so many characters; and a name's new form."""
     return f"{type(error).__name__}: {in_line(error)[:most]}{_renamed(error)}"
+
+
+def of_machine(error: OSError | MemoryError) -> str:
+    """What the machine could not do, and what to do about it, in one line."""
+    if isinstance(error, MemoryError):  # of a file that is larger than the memory, such as predictions from elsewhere
+        return "not enough memory: fewer workers=, a smaller batch= or smaller files need less"
+    where = f" {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        of = f" for{where}" if where else ""
+        return f"no space left{of}: free some, or point out= or EVALKIT_CACHE elsewhere"
+    return f"cannot read or write{where}: {error.strerror or in_line(error)}"
 
 
 def _renamed(error: BaseException) -> str:

@@ -211,6 +211,20 @@ def test_help_without_a_task_says_how_to_see_more(capsys: pytest.CaptureFixture[
     assert "data.root" not in told and "trainer.precision" in told
 
 
+@pytest.mark.parametrize("task", ["./shapes.py", "./shapes.py,folder"])
+def test_help_of_a_sweep_lists_the_keys_of_a_run_and_those_of_its_own(
+    task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", f"task={task}", "adapter.lr=1e-4,1e-3", "on=slurm", "slurm.time=1", "--help"]) == 0
+    told = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in told.splitlines()]
+    assert "evalkit sweep task=... ckpt=... data.root=... [key=value ...] [config=file.yaml]" in lines
+    assert "task shapes: Tells shapes apart." in lines and "adapter.lr a number 0.001 step size." in lines
+    assert any(line.startswith("on local, slurm, ray local where runs take place") for line in lines)
+    for key in ("jobs", "slurm.time", "slurm.cluster", "slurm.KEY", "ray.address", "ray.num_gpus", "ray.memory_gb"):
+        assert [line for line in lines if line.startswith(f"{key} ")], key
+
+
 def test_help_of_an_unknown_task_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert mistake(capsys, "run", "task=egoshema", "--help").startswith("no task named 'egoshema'. Did you mean")
 

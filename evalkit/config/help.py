@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 def print_keys(
-    command: Command, words: list[str], called: str, protocol: str = "", prescribed: Mapping[str, Any] | None = None
+    command: Command,
+    words: list[str],
+    called: str,
+    protocol: str = "",
+    prescribed: Mapping[str, Any] | None = None,
+    of_jobs: Sequence[tuple[str, ...]] = (),
 ) -> int:
     """Prints the keys that apply: the general ones, and with `task=` those of the task and its adapter.
 
@@ -22,6 +27,7 @@ def print_keys(
         called: the command that was typed.
         protocol: name of the task's, where it is known.
         prescribed: by key, what that prescribes in place of the keys' own defaults.
+        of_jobs: key, type, default and meaning of those that say where runs take place.
     """
     from evalkit import plugins
     from evalkit.config import keys
@@ -41,7 +47,7 @@ def print_keys(
     else:
         print()
         print(f"With task=NAME, `evalkit {called} task=NAME --help` also shows the keys of data.* and adapter.*")
-    rows = [("key", "type", "default", "meaning")]
+    rows: list[tuple[str, ...]] = [("key", "type", "default", "meaning"), *of_jobs]
     prescribed = prescribed or {}
     for name, key in known.items():
         own = "as the task" if key.section == "clip" and not protocol else _default(key.default)

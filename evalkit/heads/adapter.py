@@ -197,6 +197,10 @@ class Adapter(lightning.LightningModule, ABC):
         """The final predictions for a whole split, if they depend on the other examples, as ranks do."""
         return predictions
 
+    def finalize_steps(self, examples: Sequence[Example]) -> int:
+        """Steps of equal length that `finalize` takes, from which `evalkit plan` estimates its time."""
+        return len(examples)
+
     def attention(self, examples: Sequence[Example], features: Tensor) -> Tensor | None:
         """Attention weights (B, V, layers, T', S) over the tokens, for visualization.
 

@@ -23,6 +23,36 @@ logger = logging.getLogger("evalkit")
 
 LISTS = ("cache.also", "log")  # keys of which several values with commas between them are one
 Place = Literal["local", "slurm", "ray"]
+# What `evalkit sweep --help` says beside the keys of a run.
+ABOUT = """\
+Values with commas between them are combined. One run trains all values of adapter.* together and takes the best on val;
+every other combination is a run of its own. The same command again shows what is finished, and runs what is missing.
+
+  evalkit sweep task=ssv2 ckpt=my_encoder adapter.lr=1e-4,3e-4,1e-3
+  evalkit sweep task=ssv2,diving48 ckpt=my_encoder,videoprism_base seed=0,1,2 jobs=2
+  evalkit sweep task=ssv2 ckpt=my_encoder seed=0,1,2 on=slurm slurm.time=4:00:00 slurm.partition=gpu"""
+# The keys of `Jobs`: type, default and meaning.
+KEYS = (
+    ("on", ", ".join(get_args(Place)), "local", "where runs take place: this machine, jobs of SLURM, or tasks of Ray"),
+    ("jobs", "a whole number", "", "runs side by side at most; empty: one on this machine, as many as fit elsewhere"),
+    ("slurm.time", "text", "", "required with on=slurm: the time limit of each job, such as 4:00:00"),
+    (
+        "slurm.cluster",
+        "slurm, local",
+        "slurm",
+        "local runs the jobs on this machine, to try a command before queueing it",
+    ),
+    (
+        "slurm.KEY",
+        "text",
+        "",
+        "an option of sbatch, with _ for -: partition, account, qos, constraint, gres, mem_gb ...",
+    ),
+    ("ray.address", "text", "auto", "with on=ray: the cluster's address; auto: the one that this machine belongs to"),
+    ("ray.num_gpus", "a number", "", "GPUs that each run reserves; a fraction shares one"),
+    ("ray.num_cpus", "a number", "", "cores that each run reserves"),
+    ("ray.memory_gb", "a number", "", "memory that each run reserves, in GB"),
+)
 
 
 @dataclass(frozen=True)
@@ -166,6 +196,12 @@ def in_two_sweeps(key: str, fitting: Sequence[str], ckpts: Iterable[str], out: s
     )
 
 
+def first_values(words: Sequence[str]) -> list[str]:
+    """The words with the first of each key's values, as `evalkit run` takes them; without those of jobs."""
+    given = [word.partition("=") for word in words if not is_of_jobs(word.partition("=")[0])]
+    return [f"{key}{equals}{value if key in LISTS else split(value)[0]}" for key, equals, value in given]
+
+
 def is_of_jobs(key: str) -> bool:
     """Whether a key says where cells run."""
     return key in ("jobs", "on") or key.partition(".")[0] in get_args(Place)
@@ -188,6 +224,8 @@ def jobs_of(words: Mapping[str, str]) -> Jobs:
         section, dot, name = key.partition(".")
         if dot and section != on:
             raise UserError(f"{key}={value} is for on={section}, and the sweep runs on={on}: leave out one of them")
+        if dot and on == "local":
+            raise UserError(f"unknown key '{key}={value}'. On this machine, a sweep takes jobs= alone")
         if dot:
             settings[name] = value
     return Jobs(cast(Place, on), None if count is None else int(count), settings)

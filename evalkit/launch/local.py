@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from evalkit.errors import UserError, one_line
+from evalkit.errors import UserError, of_machine, one_line
 from evalkit.launch import cells, processes
 from evalkit.launch.cells import Cell
 from evalkit.runtime import notes, ranks
@@ -61,12 +61,13 @@ def run(cell: Cell) -> Ended:
     try:
         begin = processes.adapt if cell.config.command == "adapt" else processes.run
         return Ended(cells.finished(cell) or begin(cell.config))
-    except UserError as error:
+    except (UserError, OSError, MemoryError) as error:
         if cell.config.command == "adapt" and (folder := cells.finished(cell)):
             logger.info(f"trained by another process meanwhile: {folder}")
             return Ended(folder)
-        logger.error(f"evalkit: {error}")
-        return Ended(None, str(error))
+        failure = str(error) if isinstance(error, UserError) else of_machine(error)
+        logger.error(f"evalkit: {failure}")
+        return Ended(None, failure)
     except Exception as error:  # a cell must not end the others
         logger.error(traceback.format_exc().rstrip())
         return Ended(None, one_line(error))
@@ -100,7 +101,7 @@ def _run_apart(cell: Cell, running: set[subprocess.Popen[str]]) -> Ended:
     try:
         place, failure = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError):  # it was killed
-        return Ended(None, f"its process ended with {process.returncode}")
+        return Ended(None, f"its process {processes.how_it_ended(process.returncode)}")
     return Ended(Path(place) if place else None, failure)
 
 

@@ -22,7 +22,7 @@ import torch
 from evalkit.config.config import GROUP, Config
 from evalkit.config.options import Command, Options
 from evalkit.config.parse import resolve
-from evalkit.errors import UserError, counted
+from evalkit.errors import UserError, counted, of_machine
 from evalkit.launch import cells
 from evalkit.pipeline import adapt as adaptation
 from evalkit.pipeline import runner, text_only
@@ -179,13 +179,21 @@ def _reason(place: Path, codes: Mapping[int, int], options: Options) -> str:
     for told in sorted(place.glob("reason-*")):
         return told.read_text(encoding="utf-8")
     count = options.devices
-    rank, code = min(codes.items(), key=lambda ended: (ended[1] >= 0, ended[1] == -signal.SIGTERM, ended))
+    rank, code = min(codes.items(), key=lambda ended: (ended[1] == -signal.SIGTERM, ended[1] >= 0, ended))
+    process = f"process {rank} of {count} {how_it_ended(code)}"
     if code >= 0:
-        return f"process {rank} of {count} ended with exit code {code}"
-    memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return process
     again = "the same command, with any devices=, "
     again += "goes on from what is stored" if options.cache == "on" else "begins anew, since cache=off stores nothing"
-    return f"process {rank} of {count} was killed by signal {-code}, {signal.Signals(-code).name}{memory}; {again}"
+    return f"{process}; {again}"
+
+
+def how_it_ended(code: int) -> str:
+    """How a process ended, by its exit code, which is negative for a signal."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+    return f"was killed by signal {-code}, {signal.Signals(-code).name}{memory}"
 
 
 def run_rank(words: Sequence[str]) -> None:
@@ -201,8 +209,9 @@ def run_rank(words: Sequence[str]) -> None:
             folder = _run(command, rest)
     except ranks.OtherEndedError:
         sys.exit(2)
-    except UserError as error:
-        (Path(place) / f"reason-{os.environ['RANK']}").write_text(str(error), encoding="utf-8")
+    except (UserError, OSError, MemoryError) as error:
+        reason = str(error) if isinstance(error, UserError) else of_machine(error)
+        (Path(place) / f"reason-{os.environ['RANK']}").write_text(reason, encoding="utf-8")
         sys.exit(2)
     if ranks.here().first:
         (Path(place) / "folder").write_text(str(folder), encoding="utf-8")

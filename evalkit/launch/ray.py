@@ -59,6 +59,8 @@ def _settings(jobs: Jobs) -> tuple[str, dict[str, float]]:
     for key, value in jobs.settings.items():
         if key not in KEYS:
             raise cells.unknown_key(jobs, key, KEYS)
+        if not value:
+            raise UserError(f"ray.{key}=: expected a value")
         if key == "address":
             address = value
             continue

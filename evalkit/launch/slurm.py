@@ -31,8 +31,9 @@ FOLDER = ".jobs"
 LOOK_EVERY_S = 2.0  # seconds between two looks for what the jobs have left
 TIMEOUTS = 20  # times that a job that ran out of time is queued again; it goes on from what it has stored
 _GPU_KEYS = ("gpus_per_node", "gpus_per_task", "cpus_per_gpu", "gres")
-# Parameters of submitit that a sweep sets itself, or that are no text or number.
-_NOT_KEYS = ("nodes", "ntasks_per_node", "array_parallelism", "num_gpus", "teardown", "additional_parameters")
+# Parameters of submitit that a sweep sets itself, by its own option where it has one, or that are no text or number.
+_OPTIONS = {"nodes": "nodes", "ntasks_per_node": "devices", "num_gpus": "devices", "array_parallelism": "jobs"}
+_NOT_KEYS = (*_OPTIONS, "stderr_to_stdout", "teardown", "additional_parameters")
 
 
 def run_all(planned: Sequence[Cell], jobs: Jobs) -> list[Ended]:
@@ -129,13 +130,18 @@ def _parameters(jobs: Jobs) -> tuple[dict[str, Any], bool]:
     defaults = {key: value for key, value in _get_default_parameters().items() if key not in _NOT_KEYS}
     known = sorted({*defaults, "mem_gb"} - {"mem"})
     for key, value in settings.items():
+        if key in _OPTIONS:
+            raise UserError(f"slurm.{key}={value}: a sweep has an option for it: {_OPTIONS[key]}={value}")
         if key not in known:
             raise cells.unknown_key(jobs, key, known)
         if not value:
             raise UserError(f"slurm.{key}=: expected a value")
     if "time" not in settings:
         raise UserError("on=slurm needs slurm.time=, the time limit of each job, such as slurm.time=4:00:00")
-    parameters: dict[str, Any] = {key: int(value) if value.isdecimal() else value for key, value in settings.items()}
+    parameters: dict[str, Any] = {
+        key: int(value) if value.isdecimal() else {"true": True, "false": False}.get(value, value)
+        for key, value in settings.items()
+    }
     parameters["time"] = minutes(settings["time"])
     for key in ("setup", "srun_args"):
         if key in settings:

@@ -118,9 +118,9 @@ def report(done: Sequence[Done]) -> str:
     rows[0] += ("MB kept",) if apart else ()
     for (cell, record, failure, chosen, values), saved in zip(done, kept, strict=True):
         if record is None:
-            rows.append(
-                (cell.config.options.task, cell.config.options.ckpt, "", "", "failed", "", "", "", *[""] * apart)
-            )
+            settings = " ".join(word.removeprefix("adapter.") for word in cell.words if word not in shared)
+            names = (cell.config.options.task, cell.config.options.ckpt)
+            rows.append((*names, settings, "", "failed", "", "", "", *[""] * apart))
             failures[len(rows) - 1] = failure + _in_two_sweeps(cell, failure, done)
             continue
         score = record["scores"][0] if record["scores"] else None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TextIO
 import torch
 from torch import Tensor
 
-from evalkit.api import Example, FeatureSpec
+from evalkit.api import Example, FeatureSpec, Prediction
 from evalkit.config.config import Config
 from evalkit.errors import UserError
 from evalkit.features import place
@@ -54,7 +54,7 @@ class Plan:
         phases: seconds by name, in order; those of nothing are left out.
         limit: bytes that the store may take; None where features are not stored.
         memory: bytes that features may take in memory while an adapter is fitted.
-        bound: what takes most of the time: decode, encode, fit or predict.
+        bound: what takes most of the time: a phase; of those that encode, `decode`, `encode` or `reading the store`.
         missing: by split, how many examples are not counted since their videos are not there, and of how many.
     """
 
@@ -189,19 +189,19 @@ def _plan(experiment: Experiment, config: Config, phases: dict[str, float]) -> P
     rows = {of_split.spec: _rows(experiment, of_split.spec, pixels) for of_split in needed} if pixels else {}
     readings = _readings(experiment, needed, rows, rng)
     on_gpu = experiment.device.type != "cpu"
-    decode = encode = 0.0
+    decode = encode = read = 0.0
     for reading in readings:
         if rates is None:
             break
         phases[f"encode {reading.name}"] = rates.seconds(reading, options.devices, options.nodes, on_gpu)
         decode += reading.left * rates.decode_s / options.nodes
         encode += reading.left * rates.encode_s * reading.clips / options.nodes / (options.devices if on_gpu else 1)
+        read += reading.from_store * rates.stored_s / options.nodes
     if rows:
         with notes.on_stderr(False):
             phases |= _fit_predict_score(experiment, splits, controls, rows, config)
     phases = {name: seconds for name, seconds in phases.items() if seconds}
-    by_kind = {"decode": decode, "encode": encode, "fit": phases.get("fit", 0), "predict": phases.get("predict", 0)}
-    bound = max(by_kind, key=lambda kind: by_kind[kind])
+    bound = _bound(phases, {"decode": decode, "encode": encode, "reading the store": read})
     missing = {
         name: (len(all_) - len(there), len(all_))
         for name, all_, there in zip(every._fields, every, splits, strict=True)
@@ -209,6 +209,12 @@ def _plan(experiment: Experiment, config: Config, phases: dict[str, float]) -> P
     }
     limit = cache.store.limit if cache else None
     return Plan(readings, rates, phases, limit, place.room(cache).memory, bound, missing)
+
+
+def _bound(phases: Mapping[str, float], encoding: Mapping[str, float]) -> str:
+    """The name of what takes most: a phase, or where that encodes, one of the parts of this."""
+    others = {name: seconds for name, seconds in phases.items() if not name.startswith("encode ")}
+    return max({**others, **encoding}.items(), key=lambda named: named[1])[0]
 
 
 def _sample(needed: Sequence[_Needed], rng: random.Random) -> list[Source]:
@@ -318,14 +324,20 @@ def _fit_predict_score(
     of_test = rows[None if adapter.trains_encoder else adapter.feature_spec]
     count = min(len(splits.test), len(of_test), 2 * examples.PREDICT_BATCH)
     some = _stand_in(experiment, splits.test, count, of_test)
-    values: list[Any] = []
-    predict_s = seconds_of(lambda: values.extend(examples.predict(adapter, some, keep)[0]))
+    apart: list[Prediction] = []
+    final: list[Prediction] = []
+    predict_s = seconds_of(lambda: apart.extend(examples.predict_apart(adapter, some, keep)[0]))
+    with torch.inference_mode():
+        finalize_s = seconds_of(lambda: final.extend(adapter.finalize(some.examples, apart)))
+    # Of all examples together, by one process; a value of option_order is final.
+    finalize_s *= adapter.finalize_steps(splits.test) / adapter.finalize_steps(some.examples)
+    finalized = 1 + len(set(controls) - {"option_order"})
     orders = max((len(example.choices) for example in task.test), default=0)
     asked = 1 + len(controls) + (orders - 2 if "option_order" in controls else 0)
     devices = options.devices * options.nodes if experiment.device.type != "cpu" else options.nodes
-    seconds["predict"] = predict_s / len(values) * len(splits.test) * asked / devices
+    seconds["predict"] = predict_s / count * len(splits.test) * asked / devices + finalize_s * finalized
     scored = task.test[:SCORED]
-    rows_ = [Row(e.id, str(e.video), e.kind, e.target, values[k % len(values)]) for k, e in enumerate(scored)]
+    rows_ = [Row(e.id, str(e.video), e.kind, e.target, final[k % len(final)].value) for k, e in enumerate(scored)]
     measured = seconds_of(lambda: scores.scores(task.score, rows_, options.seed))
     seconds["score"] = measured * len(task.test) / len(scored)
     return seconds

@@ -7,9 +7,12 @@ speak through torch.distributed: gloo for what lies in memory, NCCL for what lie
 from __future__ import annotations
 
 import atexit
+import contextvars
 import functools
+import logging
 import os
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,10 +25,14 @@ from evalkit.runtime import notes
 if TYPE_CHECKING:
     from torch import Tensor
 
+logger = logging.getLogger("evalkit")
+
 T = TypeVar("T")
 
 # All processes are there within this time, or the run does not begin.
 MEETING = timedelta(minutes=10)
+# Seconds after which a process says that it waits for them: its environment may be left from something else.
+SILENT_S = 10.0
 # One may wait for as long as another fits an adapter; one that is gone ends the wait at once.
 WAITING = timedelta(days=30)
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -187,16 +194,25 @@ def here() -> Ranks:
     Raises:
         UserError: the others are not met.
     """
+    import torch
+    from torch import distributed
+
+    # First, as Lightning sets a part of torchrun's variables.
+    if distributed.is_available() and distributed.is_initialized():
+        return ALONE
     place = place_in(os.environ)
     if place is None:
         return ALONE
-    import torch
-    from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
-    if distributed.is_initialized():
-        return ALONE
     rank, size, address = place
+    late = (
+        f"by its environment (RANK and WORLD_SIZE, or those of srun), this is process {rank} of {size}; it waits for "
+        f"the others, at most {MEETING.seconds // 60} minutes"
+    )
+    waiting = threading.Timer(SILENT_S, contextvars.copy_context().run, (logger.info, late))
+    waiting.daemon = True
+    waiting.start()
     try:
         store, _, _ = next(rendezvous(address, rank, size, timeout=MEETING))
         distributed.init_process_group(
@@ -211,6 +227,8 @@ def here() -> Ranks:
         distributed.all_gather_object(names, os.environ.get("SLURMD_NODENAME") or socket.gethostname())
     except (RuntimeError, ValueError) as error:
         raise UserError(f"process {rank} of {size} does not meet the others: {str(error).splitlines()[0]}") from error
+    finally:
+        waiting.cancel()
     return Ranks(rank, size, names[:rank].count(names[rank]), names.count(names[rank]))
 
 
@@ -228,24 +246,40 @@ def place_in(environment: Mapping[str, str]) -> tuple[int, int, str] | None:
     None where a process is alone; a script of sbatch is, which has the variables of its job and is no task of srun.
 
     Raises:
-        UserError: some of torchrun's variables are there and others are missing, or one is no number.
+        UserError: some of the variables are there and others are missing, or one is not as torchrun and srun set it.
     """
-    if "WORLD_SIZE" in environment and "RANK" in environment:
-        if missing := [name for name in _TORCHRUN if name not in environment]:
+    torchrun = {name for name in ("RANK", "WORLD_SIZE") if name in environment}
+    if torchrun == {"RANK", "WORLD_SIZE"}:
+        if missing := [name for name in _TORCHRUN if not environment.get(name)]:
             raise UserError(f"RANK and WORLD_SIZE are set, as torchrun does, and {missing[0]} is not: unset them")
-        place = _number(environment, "RANK"), _number(environment, "WORLD_SIZE"), "env://"
-    elif "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment:
-        size = _number(environment, "SLURM_STEP_NUM_TASKS")
-        if size == 1:
+        if not 0 < (port := _number(environment, "MASTER_PORT")) < 65_536:
+            raise UserError(f"MASTER_PORT={port} in the environment: expected a port, 1 to 65535; torchrun sets one")
+        return _among(environment, "RANK", "WORLD_SIZE", "env://")
+    if "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment:
+        if _number(environment, "SLURM_STEP_NUM_TASKS") == 1:
             return None
+        if "SLURM_JOB_ID" not in environment:
+            raise UserError("SLURM_STEP_NUM_TASKS and SLURM_PROCID are set, as srun does, and SLURM_JOB_ID is not")
         from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
         node = SLURMEnvironment.resolve_root_node_address(environment.get("SLURM_STEP_NODELIST", "127.0.0.1"))
-        port = 15_000 + _number(environment, "SLURM_JOB_ID") % 10_000  # as Lightning has it, one per job
-        place = _number(environment, "SLURM_PROCID"), size, f"tcp://{node}:{port}"
-    else:
-        return None
-    return None if place[1] == 1 else place
+        # One per job, as Lightning has it, and per step: those of one job may run side by side.
+        step = _number({"SLURM_STEP_ID": "0", **environment}, "SLURM_STEP_ID")
+        port = 15_000 + (_number(environment, "SLURM_JOB_ID") + 7_919 * step) % 10_000
+        return _among(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", f"tcp://{node}:{port}")
+    if torchrun and environment.get("WORLD_SIZE") != "1":
+        (name,) = torchrun
+        (other,) = {"RANK", "WORLD_SIZE"} - torchrun
+        raise UserError(f"{name}={environment[name]} is set, as torchrun does, and {other} is not: unset {name}")
+    return None
+
+
+def _among(environment: Mapping[str, str], rank: str, size: str, address: str) -> tuple[int, int, str] | None:
+    """The place that two variables give; None where there is one process alone."""
+    number, count = _number(environment, rank), _number(environment, size)
+    if number >= count:
+        raise UserError(f"{rank}={number} and {size}={count} in the environment: expected {rank} below {size}")
+    return None if count == 1 else (number, count, address)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

@@ -21,6 +21,7 @@ MOST_NAME_BYTES, NAME_SLACK = 4 << 10, 1 << 20  # of one row, and of a row group
 BATCH_BYTES = 256 << 20
 MOST_ROWS = 20_000_000
 NAMES = ("file_name", "filename", "path", "video_path", "name", "video_id", "youtube_id", "__key__", "key", "id", "uid")
+VIDEOS = ("video", "mp4", "webm", "avi", "mkv", "bytes")  # what a column of them is called, where there are several
 NOT_ONE = -1  # in place of a row's number: several rows have the name
 
 
@@ -50,11 +51,11 @@ class Rows:
             self._file = parquet.ParquetFile(opened())
             schema = self._file.schema_arrow
             self.note, self.names = "", dict[str, int]()
-            columns = _columns(schema, pyarrow.types)
-            if columns is None:
-                self.note = f"no column of videos, {{bytes, path}} or bytes, among {', '.join(schema.names)[:200]}"
+            try:
+                self._column, naming, self._ending = _columns(schema, pyarrow.types)
+            except ValueError as error:
+                self.note = str(error)
                 return
-            self._column, naming, self._ending = columns
             self._starts = [0]
             for group in range(self._file.metadata.num_row_groups):
                 self._starts.append(self._starts[-1] + self._file.metadata.row_group(group).num_rows)
@@ -162,25 +163,43 @@ def _innermost(batch: Any) -> Any:
 _last_group: dict[tuple[Rows, int], dict[int, Any]] = {}  # what was read last: the buffer of each row
 
 
-def _columns(schema: Any, types: Any) -> tuple[str, str, str] | None:
-    """The column of the bytes, the one of the names or "", and the ending of a name that has none; None if no bytes."""
+def _columns(schema: Any, types: Any) -> tuple[str, str, str]:
+    """The column of the bytes, the one of the names or "", and the ending of a name that has none.
+
+    Raises:
+        ValueError: no column holds bytes, or several do and none is called as one of videos.
+    """
+
+    def is_one_of(kind: Any, *names: str) -> bool:
+        return any(getattr(types, f"is_{name}", lambda _: False)(kind) for name in names)
 
     def is_bytes(kind: Any) -> bool:
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+        return is_one_of(kind, "binary", "large_binary", "binary_view")
 
     def is_text(kind: Any) -> bool:
-        return bool(types.is_string(kind) or types.is_large_string(kind))
+        return is_one_of(
+            kind.value_type if types.is_dictionary(kind) else kind, "string", "large_string", "string_view"
+        )
 
-    structs = [
-        (field.name, {part.name: part.type for part in field.type}) for field in schema if types.is_struct(field.type)
-    ]
-    for name, parts in sorted(structs, key=lambda struct: struct[0] != "video"):
-        if is_bytes(parts.get("bytes")) if "bytes" in parts else False:
-            return f"{name}.bytes", f"{name}.path" if "path" in parts and is_text(parts["path"]) else "", ".mp4"
     kinds = {field.name: field.type for field in schema}
+    structs = {name: {part.name: part.type for part in kind} for name, kind in kinds.items() if types.is_struct(kind)}
+    structs = {name: parts for name, parts in structs.items() if "bytes" in parts and is_bytes(parts["bytes"])}
+    if structs:
+        name = _of_videos([*structs])
+        naming = f"{name}.path" if "path" in structs[name] and is_text(structs[name]["path"]) else ""
+        return f"{name}.bytes", naming, ".mp4"
     plain = [name for name, kind in kinds.items() if is_bytes(kind)]
     if not plain:
-        return None
-    column = next((name for name in ("video", "mp4", "webm", "avi", "mkv", "bytes") if name in plain), plain[0])
+        raise ValueError(f"no column of videos, {{bytes, path}} or bytes, among {', '.join(schema.names)[:200]}")
+    column = _of_videos(plain)
     naming = next((name for name in NAMES if name in kinds and is_text(kinds[name])), "")
     return column, naming, f".{column}" if column in ("webm", "avi", "mkv") else ".mp4"
+
+
+def _of_videos(names: list[str]) -> str:
+    """The column of the videos among those that hold bytes."""
+    called = [name for name in VIDEOS if name in names]
+    if len(names) > 1 and not called:
+        shown = ", ".join(names)[:200]
+        raise ValueError(f"several columns hold bytes, and none is called video: {shown}; rename that of the videos")
+    return called[0] if called else names[0]

@@ -77,15 +77,14 @@ def read_places(word: str) -> tuple[Path, ...]:
         else:
             text = os.path.expanduser(text)
             paths = [text] if os.path.exists(text) else sorted(glob.glob(text, recursive=True))
-            found += [Path(path) for path in paths if os.path.isdir(path) or media.is_container(Path(path))]
-            if paths and not found:
+            chosen = [Path(path) for path in paths if os.path.isdir(path) or media.is_container(Path(path))]
+            if paths and not chosen:
                 raise UserError(
                     f"data.videos={word}: {paths[0]} is not a folder, .tar or .parquet" + how_to_unpack(Path(paths[0]))
                 )
-            if not paths and "*" not in word:
+            if not paths:
                 raise UserError(f"data.videos={word}: there is no {text}")
-    if not found:
-        raise UserError(f"data.videos={word}: there is nothing of this name")
+            found += chosen
     return tuple(dict.fromkeys(found))
 
 

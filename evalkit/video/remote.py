@@ -80,16 +80,22 @@ def info(url: str) -> tuple[int, str]:
 
 
 def list_files(url: str) -> list[str]:
-    """The URLs of all files below a URL; empty if the server cannot list files, as most web servers.
+    """The URLs of all files below a URL; empty if the server cannot or may not list files, as most web servers.
 
     Raises:
         OSError: the server does not answer.
     """
     prefix = url.rstrip("/") + "/"
     system = _filesystem(url)
+
+    def find() -> list[str]:
+        if scheme_of(url) in ("http", "https"):
+            system.ls(_inner(prefix), detail=False)  # else a server that cannot be reached would list nothing
+        return [*system.find(_inner(prefix), maxdepth=DEPTH)]
+
     try:
-        found = _patiently(url, lambda: system.find(_inner(prefix), maxdepth=DEPTH))
-    except (FileNotFoundError, NotADirectoryError):
+        found = _patiently(url, find)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
     urls = sorted({str(system.unstrip_protocol(name)) for name in found[:MOST_FILES]})
     return [file for file in urls if is_below(file, (prefix,)) and file != prefix]
@@ -186,17 +192,25 @@ def _patiently(url: str, ask: Callable[[], T]) -> T:
 
     Raises:
         FileNotFoundError: there is no such object.
+        PermissionError: the server does not allow it.
         OSError: it does not succeed.
     """
     for pause in (*PAUSES_S, None):
         try:
             return ask()
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"no such object: {_plain(url)}") from error
-        except Exception as error:  # each library has its own kinds
+        except Exception as failure:  # each library has its own kinds
+            # To fsspec, whatever a web server answers when it is asked for a size means that there is no such object.
+            web = scheme_of(url) in ("http", "https") and isinstance(failure, FileNotFoundError)
+            error = failure.__cause__ if web and isinstance(failure.__cause__, Exception) else failure
             status = getattr(error, "status", 0) or 0
-            # No rights, no URL, no such way to read, a package that is missing: asking again changes nothing.
-            refused = isinstance(error, PermissionError | ValueError | NotImplementedError | ImportError)
+            if isinstance(error, FileNotFoundError) or status in (404, 410):
+                raise FileNotFoundError(f"no such object: {_plain(url)}") from error
+            if status in (401, 403, 405):
+                raise PermissionError(f"{_plain(url)}: status {status}, the server does not allow it") from error
+            if isinstance(error, PermissionError):
+                raise PermissionError(f"{_plain(url)}: {one_line(error, 200).replace(url, _plain(url))}") from error
+            # No URL, no such way to read, a package that is missing: asking again changes nothing.
+            refused = isinstance(error, ValueError | NotImplementedError | ImportError)
             if pause is None or refused or (400 <= status < 500 and status not in (408, 429)):
                 reason = f"status {status}" if status else one_line(error, 200).replace(url, _plain(url))
                 raise OSError(f"{_plain(url)}: {reason}") from error

@@ -23,6 +23,7 @@ from evalkit.runtime import atomic, cache
 
 BLOCK = 512
 READ_BYTES = 4 << 10  # at once, which holds the headers of small members that follow one another
+RECORD_BYTES = 20 * BLOCK
 READ_WHOLE = 16 << 20  # bytes of an index
 MOST_NAME_BYTES = 1 << 20  # of a long name or of pax records
 MOST_MEMBERS, MOST_NAMES_BYTES = 10_000_000, 1 << 30
@@ -183,6 +184,9 @@ def _members(read_at: Callable[[int, int], bytes], size: int) -> Any:
         kind = header[156:157]
         stated = header[148:156]
         if not kind.strip(b"\0") and not any(header):
+            # Zeros fill the last record, of 20 blocks mostly.
+            if any(read_at(at, RECORD_BYTES)):
+                raise ValueError(f"its end is at byte {at:,} and more follows, as of tars put one after another")
             return
         total = sum(header) - sum(stated) + 256
         if (checksum := _number(stated)) not in (total, total - 256 * sum(byte > 127 for byte in header)):

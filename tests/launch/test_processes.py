@@ -1,6 +1,8 @@
 """A run that several processes share: the scores of one, nothing twice, and a reason where one of them ends."""
 
+import signal
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
@@ -9,12 +11,15 @@ from torch import nn
 
 import evalkit
 from evalkit.cli import main
+from evalkit.config.parse import resolve
 from evalkit.errors import UserError
+from evalkit.launch import processes
 from evalkit.pipeline.training.divided import part
 from evalkit.results import run_folder, validate
 from evalkit.runtime import ranks
 from evalkit.runtime.ranks import Ranks
 from tests import forked
+from tests.cli import raising
 from tests.encoders.test_opengvlab_fusion import NUMBERS, captioned_films, second_stage_of
 from tests.forked import launch_forked
 from tests.pipeline.tiny_world import probe_words, run, scored, world
@@ -42,7 +47,10 @@ SRUN = {"SLURM_JOB_ID": "7123", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4"
         (TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"}, None),
         (SRUN, (1, 4, "tcp://node07:22123")),
         (SRUN | {"SLURM_STEP_NUM_TASKS": "1"}, None),
+        (SRUN | {"SLURM_STEP_ID": "1"}, (1, 4, "tcp://node07:20042")),  # beside step 0 of the same job
         ({"SLURM_JOB_ID": "7123", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, None),  # a script of sbatch
+        (SRUN | {"WORLD_SIZE": "4"}, (1, 4, "tcp://node07:22123")),  # set for another program
+        ({"WORLD_SIZE": "1"}, None),
     ],
 )
 def test_a_process_finds_its_place_in_what_torchrun_and_srun_set(
@@ -55,11 +63,38 @@ def test_a_process_finds_its_place_in_what_torchrun_and_srun_set(
     assert ranks.place_in(environment) == place
 
 
-def test_half_an_environment_is_told() -> None:
-    with pytest.raises(UserError, match=r"^RANK and WORLD_SIZE are set, as torchrun does, and LOCAL_RANK is not"):
-        ranks.place_in({"RANK": "0", "WORLD_SIZE": "2"})
-    with pytest.raises(UserError, match=r"^WORLD_SIZE=two in the environment: expected a whole number"):
-        ranks.place_in(TORCHRUN | {"WORLD_SIZE": "two"})
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK and WORLD_SIZE are set, as torchrun does, and LOCAL_RANK is not"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 is set, as torchrun does, and RANK is not: unset WORLD_SIZE"),
+        ({"RANK": "1"}, "RANK=1 is set, as torchrun does, and WORLD_SIZE is not: unset RANK"),
+        (TORCHRUN | {"WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment: expected a whole number"),
+        (TORCHRUN | {"RANK": "3"}, "RANK=3 and WORLD_SIZE=3 in the environment: expected RANK below WORLD_SIZE"),
+        (SRUN | {"SLURM_PROCID": "4"}, "SLURM_PROCID=4 and SLURM_STEP_NUM_TASKS=4 in the environment: expected SLURM_"),
+        (TORCHRUN | {"MASTER_PORT": "c10d"}, "MASTER_PORT=c10d in the environment: expected a whole number"),
+        (TORCHRUN | {"MASTER_PORT": "70000"}, "MASTER_PORT=70000 in the environment: expected a port, 1 to 65535"),
+        ({**SRUN, "SLURM_JOB_ID": ""}, "SLURM_JOB_ID= in the environment: expected a whole number"),
+        ({k: v for k, v in SRUN.items() if k != "SLURM_JOB_ID"}, "SLURM_STEP_NUM_TASKS and SLURM_PROCID are set"),
+    ],
+)
+def test_an_environment_that_is_half_set_or_contradicts_itself_is_told(environment: dict[str, str], told: str) -> None:
+    with pytest.raises(UserError) as error:
+        ranks.place_in(environment)
+    assert str(error.value).startswith(told)
+
+
+def test_a_process_that_waits_for_others_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its environment may be left from something else."""
+    for name, value in {**TORCHRUN, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "MEETING", timedelta(seconds=1))
+    monkeypatch.setattr(ranks, "SILENT_S", 0.05)
+    with caplog.at_level("INFO", "evalkit"), pytest.raises(UserError, match="^process 1 of 3 does not meet the others"):
+        ranks.here.__wrapped__()
+    assert "this is process 1 of 3; it waits for the others" in caplog.text
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 64])
@@ -182,6 +217,45 @@ def test_a_process_that_is_killed_ends_the_run_with_its_reason_and_the_next_goes
     assert main(["run", *words]) == 0
     record = run_folder.load(Path(capsys.readouterr().out.splitlines()[-1]).parent)
     assert record["cost"]["cache_hits"] >= 8 and record["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device", "/full/features"), "no space left for /full/features: free some, or"),
+        (MemoryError(), "not enough memory: fewer workers=, a smaller batch= or smaller files need less"),
+    ],
+)
+def test_what_a_process_cannot_write_or_hold_is_one_line(
+    error: Exception, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(processes, "_run", raising(error))
+    monkeypatch.setattr("evalkit.runtime.parent.end_with", lambda _: None)
+    with pytest.raises(SystemExit):
+        processes.run_rank(["1", str(tmp_path), "", "run"])
+    reason = processes._reason(
+        tmp_path, {0: -signal.SIGTERM, 1: 2}, resolve("run", ["task=folder", "ckpt=demo"]).options
+    )
+    assert reason.startswith(told) and "\n" not in reason
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ({0: 1, 1: -signal.SIGTERM}, "process 0 of 2 ended with exit code 1"),
+        ({0: -signal.SIGTERM, 1: 1}, "process 1 of 2 ended with exit code 1"),
+        ({0: 2, 1: -signal.SIGKILL}, "process 1 of 2 was killed by signal 9, SIGKILL"),
+        ({0: -signal.SIGTERM, 1: -signal.SIGSEGV}, "process 1 of 2 was killed by signal 11, SIGSEGV"),
+        ({0: 2, 1: -signal.SIGTERM}, "process 0 of 2 ended with exit code 2"),
+        ({1: -signal.SIGTERM}, "process 1 of 2 was killed by signal 15, SIGTERM"),
+    ],
+)
+def test_the_process_that_ended_first_is_named_and_not_one_that_was_ended_for_it(
+    codes: dict[int, int], told: str, tmp_path: Path
+) -> None:
+    options = resolve("run", ["task=folder", "ckpt=demo", "devices=2"]).options
+    assert processes._reason(tmp_path, codes, options).startswith(told)
 
 
 LEAVING = '''

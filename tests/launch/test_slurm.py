@@ -48,6 +48,10 @@ def test_a_time_limit_is_read_as_sbatch_reads_it(text: str, minutes: int) -> Non
         (["on=slurm", "slurm.time=1", "slurm.partion=gpu"], "unknown key 'slurm.partion=gpu'. Did you mean"),
         (["on=slurm", "slurm.time=1", "slurm.mem_gb=64GB"], "slurm.mem_gb=64GB: expected a whole number of GB"),
         (["on=slurm", "slurm.time=1", "slurm.cluster=lokal"], "slurm.cluster=lokal: expected slurm, or local"),
+        (["on=slurm", "slurm.time=1", "slurm.nodes=2"], "slurm.nodes=2: a sweep has an option for it: nodes=2"),
+        (["on=slurm", "slurm.time=1", "slurm.num_gpus=4"], "slurm.num_gpus=4: a sweep has an option for it: devices=4"),
+        (["on=local", "local.cores=3"], "unknown key 'local.cores=3'. On this machine, a sweep takes jobs= alone"),
+        (["on=ray", "ray.address="], "ray.address=: expected a value"),
         (["slurm.time=1"], "slurm.time=1 is for on=slurm, and the sweep runs on=local"),
         (["on=ray", "ray.num_gpu=1"], "unknown key 'ray.num_gpu=1'. Did you mean 'ray.num_gpus'?"),
         (["on=ray", "ray.num_gpus=half"], "ray.num_gpus=half: expected a number of at least 0"),
@@ -61,6 +65,13 @@ def test_a_wrong_word_is_one_line_before_anything_runs(words: list[str], message
         sweep.sweep(["task=egoschema", "mini=true", "ckpt=demo", f"out={tmp_path / 'out'}", *words])
     assert str(caught.value).startswith(message)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_parameter_is_a_number_true_or_false_where_it_says_so() -> None:
+    words = {"time": "10", "use_srun": "false", "exclusive": "true", "cpus_per_task": "8", "partition": "gpu"}
+    parameters, on_cluster = slurm._parameters(cells.Jobs("slurm", None, words))
+    expected = {"time": 10, "use_srun": False, "exclusive": True, "cpus_per_task": 8, "partition": "gpu"}
+    assert parameters == {"job_name": "evalkit", **expected} and on_cluster
 
 
 def test_without_slurm_the_way_to_try_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from evalkit.cli import main
 from evalkit.errors import UserError
 from evalkit.launch import cells, local, sweep
 from evalkit.results import plot, run_folder, validate
+from tests.cli import raising
 from tests.forked import Forked
 from tests.patience import wait_until
 
@@ -166,6 +167,49 @@ def test_a_setting_of_some_encoders_only_is_told_to_need_two_sweeps_into_one_fol
     assert "already there" in (repeated := capsys.readouterr().err) and "top5" not in repeated
     assert main(["sweep", *common, f"ckpt={tiny}"]) == 0
     assert len(list((tmp_path / "out").rglob(run_folder.RESULT))) == 2
+
+
+def test_a_failed_pass_is_told_from_others_by_its_options() -> None:
+    common = ["task=egoschema", "mini=true", "adapter.epochs=0,1"]
+    _, planned = cells.plan([*common, "ckpt=demo", "seed=0,1"])
+    lines = sweep.report([sweep.Done(cell, failure="killed") for cell in planned]).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["egoschema", "demo", f"seed={seed}", "failed:", "killed"] for seed in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("os.kill(os.getpid(), 9)", "its process was killed by signal 9, SIGKILL (out of memory?)"),
+        ("os.kill(os.getpid(), 11)", "its process was killed by signal 11, SIGSEGV"),
+        ("os._exit(3)", "its process ended with exit code 3"),
+    ],
+)
+def test_how_a_process_of_its_own_ended_is_told(end: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: list[str], **settings: Any) -> Any:
+        return subprocess.Popen([sys.executable, "-S", "-c", f"import os; {end}"], **settings)
+
+    started = SimpleNamespace(Popen=start, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(local, "subprocess", started)
+    _, (cell,) = cells.plan(["task=egoschema", "mini=true", "ckpt=demo"])
+    assert local._run_apart(cell, set()) == local.Ended(None, told)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device", "/full/x"), "no space left for /full/x: free some, or point out="),
+        (MemoryError(), "not enough memory: fewer workers="),
+    ],
+)
+def test_a_pass_for_which_the_machine_is_too_small_is_one_line(
+    error: Exception, told: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("evalkit.launch.processes.run", raising(error))
+    assert main(["sweep", *words]) == 1
+    printed = capsys.readouterr()
+    assert f"failed: {told}" in printed.out and "Traceback" not in printed.err
 
 
 def test_a_chosen_point_run_alone_gives_the_same_score(words: list[str], tmp_path: Path) -> None:

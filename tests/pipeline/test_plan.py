@@ -1,7 +1,7 @@
 """What a run would take: its counts are those of the run, and what does not fit is said with what would."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 import torch
 
+from evalkit.api import Example, Prediction, Task, Views
 from evalkit.cli import main
 from evalkit.commands.runs import plan as command
 from evalkit.errors import UserError
+from evalkit.metrics import accuracy
 from evalkit.pipeline import plan, rates
 from evalkit.pipeline.plan import Plan
 from evalkit.pipeline.rates import Rates, Reading
-from evalkit.results import run_folder
+from evalkit.pipeline.training import examples
+from evalkit.results import run_folder, scores
 from evalkit.runtime import machine
 from tests.pipeline.tiny_world import probe_words, run, world
 
@@ -88,6 +91,69 @@ def test_on_gpus_the_slower_of_decoding_and_encoding_bounds_and_on_cpus_the_core
     controlled = replace(READING, clips=6)  # two controls change the pixels of two clips each
     assert RATES.seconds(controlled, 1, 1, on_gpu=True) == pytest.approx(750 * (0.5 + 4 * 0.2))
     assert RATES.seconds(replace(READING, times=30), 1, 1, on_gpu=True) == pytest.approx(30 * 750 * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("phases", "bound"),
+    [
+        ({"start": 4.1, "canary": 0.1, "encode train": 0.5, "fit": 0.8, "predict": 0.1}, "start"),
+        ({"start": 4.1, "canary": 5.0, "fit": 0.8, "score": 0.1}, "canary"),
+        ({"start": 4.1, "encode train": 30.0, "encode test": 2.0, "fit": 19.0}, "encode"),
+        ({"start": 4.1, "encode train": 30.0, "encode test": 2.0, "fit": 21.0}, "fit"),
+    ],
+)
+def test_what_takes_most_is_any_phase(phases: dict[str, float], bound: str) -> None:
+    encoding = {"decode": 12.0, "encode": 20.0} if "encode train" in phases and phases["encode train"] > 1 else {}
+    assert plan._bound(phases, {"reading the store": 0.2, **encoding}) == bound
+
+
+@pytest.mark.parametrize(("devices", "seconds"), [(1, 400), (2, 300)])
+def test_what_is_made_of_all_predictions_grows_by_the_adapters_own_measure(
+    devices: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As re-ranking does, by pairs; one process does it, for each control but the order of options.
+
+    100 examples are asked as they are, blind, and in two more orders of their options, half a second each: 200 s by one
+    device. Twice, 10,000 pairs take 0.01 s each.
+    """
+    clock = [0.0]
+
+    class Squared(SimpleNamespace):
+        trains_encoder, feature_spec, points = False, "pooled", 1
+
+        def predict_all(self, some: list[Example], _: object) -> list[list[Prediction]]:
+            clock[0] += 0.5 * len(some)
+            return [[Prediction(0) for _ in some]]
+
+        def finalize(self, some: list[Example], predictions: list[Prediction]) -> list[Prediction]:
+            clock[0] += 0.01 * len(some) ** 2
+            return predictions
+
+        def finalize_steps(self, some: list[Example]) -> int:
+            return len(some) ** 2
+
+    def seconds_of(work: Callable[[], object]) -> float:
+        started = clock[0]
+        work()
+        return clock[0] - started
+
+    monkeypatch.setattr(plan, "seconds_of", seconds_of)
+    monkeypatch.setattr(examples, "check_predictions", lambda _, predictions, count: predictions)
+    test = [Example(str(k), Path(f"{k}.mp4"), 0, choices=("a", "b", "c")) for k in range(100)]
+    task = Task(test=test, score=accuracy)
+    experiment: Any = SimpleNamespace(
+        task=task,
+        adapter=Squared(),
+        needs_fit=False,
+        device=torch.device("cuda"),
+        extractor=SimpleNamespace(views=Views("uniform")),
+    )
+    config: Any = SimpleNamespace(options=SimpleNamespace(devices=devices, nodes=1, seed=0))
+    rows: Any = {"pooled": torch.zeros(8, 1, 4)}
+    splits = plan._Splits([], [], test)
+    monkeypatch.setattr(scores, "scores", lambda *_: {})
+    planned = plan._fit_predict_score(experiment, splits, ["blind", "option_order"], rows, config)
+    assert planned["predict"] == pytest.approx(seconds)
 
 
 def test_what_is_stored_is_read_once_and_once_an_epoch_where_memory_does_not_hold_it() -> None:

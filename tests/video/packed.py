@@ -35,7 +35,7 @@ def member(name: str, content: bytes = b"", **fields: Any) -> bytes:
 
 @contextmanager
 def served(
-    folder: Path, latency: float = 0.0, listing: bool = True, refuse: int = 0
+    folder: Path, latency: float = 0.0, listing: bool = True, refuse: int = 0, unsized: int = 0, status: int = 503
 ) -> Iterator[tuple[str, list[str]]]:
     """The URL of a folder on a server on loopback, and the paths that were asked for.
 
@@ -43,10 +43,12 @@ def served(
         folder: what is served.
         latency: seconds before each answer.
         listing: answer for a folder with links to what is in it.
-        refuse: the status of so many first requests for parts is 503.
+        refuse: so many first requests for parts fail.
+        unsized: so many first requests for sizes, folders or whole files fail.
+        status: of those that fail.
     """
     asked: list[str] = []
-    left = [refuse]
+    left = {True: refuse, False: unsized}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -62,25 +64,26 @@ def served(
             time.sleep(latency)
             asked.append(self.path)
             file = folder / self.path.partition("?")[0].lstrip("/")
-            status, content, headers = 404, b"", {}
-            if file.is_dir() and listing:
+            of_part = "Range" in self.headers
+            code, content, headers = 404, b"", {}
+            if left[of_part]:
+                left[of_part] -= 1
+                code = status
+            elif file.is_dir() and listing:
                 names = (f"{path.name}/" if path.is_dir() else path.name for path in sorted(file.iterdir()))
                 base = self.path.rstrip("/")
-                status, content = 200, "".join(f'<a href="{base}/{name}">{name}</a>\n' for name in names).encode()
+                code, content = 200, "".join(f'<a href="{base}/{name}">{name}</a>\n' for name in names).encode()
                 headers["Content-Type"] = "text/html"
             elif file.is_file():
                 whole = file.read_bytes()
-                status, content = 200, whole
+                code, content = 200, whole
                 headers |= {"Accept-Ranges": "bytes", "ETag": f'"{len(whole)}"'}
                 asks = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-                if asks and left[0]:
-                    left[0] -= 1
-                    status, content = 503, b""
-                elif asks:
+                if asks:
                     first, last = int(asks[1]), min(int(asks[2] or len(whole)), len(whole) - 1)
-                    status, content = 206, whole[first : last + 1]
+                    code, content = 206, whole[first : last + 1]
                     headers["Content-Range"] = f"bytes {first}-{last}/{len(whole)}"
-            self.send_response(status)
+            self.send_response(code)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
             self.end_headers()

@@ -152,6 +152,34 @@ def test_rows_are_called_by_their_path_a_column_or_their_number(tmp_path: Path) 
     assert names(mp4=[video] * 2, __key__=["k1", "k2"]) == ["k1.mp4", "k2.mp4"]
     assert names(webm=[video] * 2) == ["00000000.webm", "00000001.webm"]
     assert names(video=[{"bytes": video, "path": "http://host/x.mp4"}]) == ["x.mp4"]
+    assert names(thumbnail=[b"p"], clip=[1], mp4=[video], key=["k1"]) == ["k1.mp4"]
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "string_view", "large_string"])
+def test_names_and_bytes_are_read_of_every_type_that_holds_them(tmp_path: Path, kind: str) -> None:
+    """A table of pandas has categories, one of polars views."""
+    arrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'video-evalkit[parquet]'")
+    names = ["a", "b", "a2"]
+    keys = (
+        arrow.array(names).dictionary_encode() if kind == "dictionary" else arrow.array(names, getattr(arrow, kind)())
+    )
+    content = [name.encode() for name in names]
+    videos = arrow.array(content, arrow.binary_view() if kind == "string_view" else arrow.binary())
+    file = write_parquet(tmp_path / "x.parquet", {"video": videos, "id": keys})
+    assert media.members(file)[0] == ["a.mp4", "b.mp4", "a2.mp4"]
+    for name, expected in zip(names, content, strict=True):
+        with media.open_bytes(file / f"{name}.mp4") as opened:
+            assert opened.read() == expected
+
+
+def test_of_several_columns_with_bytes_one_must_be_called_that_of_the_videos(tmp_path: Path) -> None:
+    plain = write_parquet(tmp_path / "x.parquet", {"thumbnail": [b"png"], "clip": [b"film"], "id": ["a"]})
+    structs = {name: [{"bytes": b"x", "path": "a"}] for name in ("image", "clip")}
+    for file, names in ((plain, "thumbnail, clip"), (write_parquet(tmp_path / "y.parquet", structs), "image, clip")):
+        told = f"several columns hold bytes, and none is called video: {names}; rename that of the videos"
+        assert media.members(file) == ([], told)
+    structs = {"image": [{"bytes": b"x", "path": "b"}], "mp4": [{"bytes": b"x", "path": "a"}]}
+    assert media.members(write_parquet(tmp_path / "z.parquet", structs))[0] == ["a.mp4"]
 
 
 def test_a_row_without_bytes_is_not_looked_for_where_its_path_leads(tmp_path: Path, films: Path) -> None:

@@ -51,7 +51,10 @@ def test_words_name_places(shards: Path, tmp_path: Path) -> None:
         places.read_places("")
     for word, reason in {
         "none": "there is no",
-        "none/*.tar": "there is nothing of this name",
+        "none/*.tar": "there is no",
+        "{shards/*.tar,none.tar}": "none.tar",
+        "{shards/*.tar,none/*.tar}": "none/*.tar",
+        "{shards/000.tar,videos.tar.gz}": "gunzip videos.tar.gz first",
         "shards/{000..003}.tar": "there is no",
         "shards/{x}.tar": "{x} is neither {a,b} nor {000..012}",
         "shards/{0..999999999}.tar": "more than 100,000 places",

@@ -51,6 +51,13 @@ def test_a_server_that_fails_twice_is_asked_again_and_one_that_always_does_is_on
     with served(films, refuse=99) as (url, _):
         clip = read_clip(media.path_of(f"{url}/00.mp4?key=secret"), None, Views("uniform"), 4, 32)
         assert clip == Failure(f"{url}/00.mp4: status 503")
+    for status in (429, 500):
+        with served(films, unsized=4, status=status) as (url, _):  # HEAD and GET for each look
+            assert media.exists(media.path_of(f"{url}/00.mp4"))
+            assert np.array_equal(frames(media.path_of(f"{url}/00.mp4")), frames(films / "00.mp4"))
+        with served(films, unsized=99, status=status) as (url, _):
+            clip = read_clip(media.path_of(f"{url}/00.mp4"), None, Views("uniform"), 4, 32)
+            assert clip == Failure(f"{url}/00.mp4: status {status}")
     gone = read_clip(media.path_of(f"{url}/01.mp4"), None, Views("uniform"), 4, 32)
     assert isinstance(gone, Failure) and gone.reason.startswith(f"{url}/01.mp4: ") and "\n" not in gone.reason
 
@@ -59,6 +66,25 @@ def test_what_a_server_does_not_have_is_missing(films: Path) -> None:
     with served(films) as (url, _):
         clip = read_clip(media.path_of(f"{url}/none.mp4"), None, Views("uniform"), 4, 32)
         assert clip == Failure(f"no such object: {url}/none.mp4")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_a_server_does_not_allow_is_there_and_asked_for_once(films: Path, status: int) -> None:
+    with served(films, unsized=99, status=status) as (url, asked):
+        path = media.path_of(f"{url}/00.mp4")
+        assert media.exists(path) and len(asked) == 2  # HEAD and GET
+        clip = read_clip(path, None, Views("uniform"), 4, 32)
+        assert clip == Failure(f"{url}/00.mp4: status {status}, the server does not allow it")
+
+
+def test_a_server_that_forbids_listings_is_one_without(films: Path) -> None:
+    with served(films, unsized=1, status=403) as (url, _):
+        assert remote.list_files(url) == []
+        assert np.array_equal(frames(media.path_of(f"{url}/00.mp4")), frames(films / "00.mp4"))
+    with served(films, unsized=99, status=500) as (url, _), pytest.raises(OSError, match=r"status 500$"):
+        remote.list_files(url)
+    with pytest.raises(OSError, match=r"^http://127\.0\.0\.1:1/x: ClientConnectorError: "):  # nobody is there
+        remote.list_files("http://127.0.0.1:1/x")
 
 
 def test_a_listing_stays_below_what_was_asked_for(tmp_path: Path) -> None:

@@ -110,6 +110,16 @@ def test_a_tar_that_is_cut_off_gives_what_is_whole(tmp_path: Path) -> None:
         media.open_bytes(file / "b.mp4")
 
 
+@pytest.mark.parametrize("blocks", [2, 18])
+def test_what_follows_the_end_of_a_tar_is_told(blocks: int) -> None:
+    """Two tars that were put one after another; Python and GNU tar read the first."""
+    first, second = member("a.mp4", b"a"), member("b.mp4", b"b")
+    read = index(first + bytes(512 * blocks) + second + END)
+    assert read.names() == ["a.mp4"]
+    assert read.note == "it is damaged: its end is at byte 1,024 and more follows, as of tars put one after another"
+    assert index(first + bytes(512 * 20)).note == ""
+
+
 def huge(size: bytes) -> bytes:
     """A header with such a size and a sound checksum."""
     block = bytearray(member("x.mp4"))

@@ -7,6 +7,8 @@ from evalkit.pipeline.plan import Plan, plan
 from evalkit.results.table import columns
 from evalkit.runtime.progress import duration
 
+PARTS = "A part is a video, or a span of one, that is read by itself; examples about the same part share it."
+
 
 def main(config: Config) -> int:
     """0, after the plan was printed.
@@ -33,7 +35,7 @@ def report(planned: Plan, config: Config) -> str:
         for r in planned.readings
     ]
     phases = [(name, duration(seconds)) for name, seconds in planned.phases.items()]
-    lines = [columns(rows), ""]
+    lines = [columns(rows), f"\n{PARTS}", ""]
     if planned.missing:
         counts = ", ".join(f"{count:,} of {name}'s {all_:,}" for name, (count, all_) in planned.missing.items())
         lines += [f"Not counted, as their videos are missing (evalkit check names them): {counts} examples.", ""]

@@ -146,9 +146,20 @@ class TrainingBatches:
 def predict(
     adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None, ranks: Ranks = ALONE
 ) -> list[list[Any]]:
-    """The predictions of each grid point of the adapter; `keep` as in `fit`.
+    """The predictions of each grid point of the adapter, finalized; as `predict_apart`."""
+    predictions = predict_apart(adapter, data, keep, ranks)
+    with torch.inference_mode():
+        return [
+            [prediction.value for prediction in adapter.finalize(data.examples, of_point)] for of_point in predictions
+        ]
 
-    Of several processes each predicts its share, and all get all values.
+
+def predict_apart(
+    adapter: Adapter, data: Examples, keep: Callable[[Tensor], Tensor] | None, ranks: Ranks = ALONE
+) -> list[list[Prediction]]:
+    """The predictions of each grid point of the adapter, as they are before `finalize`; `keep` as in `fit`.
+
+    Of several processes each predicts its share, and all get all.
     """
     predictions: list[list[Prediction]] = [[] for _ in range(adapter.points)]
     places = range(len(data.examples))
@@ -167,10 +178,7 @@ def predict(
     for place in range(len(batches)):
         for of_point, some in zip(predictions, shares[place % ranks.size][place // ranks.size], strict=True):
             of_point += some
-    with torch.inference_mode():
-        return [
-            [prediction.value for prediction in adapter.finalize(data.examples, of_point)] for of_point in predictions
-        ]
+    return predictions
 
 
 def val_score(adapter: Adapter, data: Examples, ranks: Ranks = ALONE) -> float:
