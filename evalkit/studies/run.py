@@ -86,7 +86,10 @@ def describe(study: Study, words: Sequence[str]) -> str:
         lines.append(f"{cell.name}" + (f"  ({cell.group})" if cell.group else ""))
         for key in planned.of_seeds(cell.name):
             lines += [f"  evalkit {shlex.join(one.words)}" for one in planned.adapts[key]]
-            lines += [f"  evalkit run {shlex.join(one.words)}" for one in planned.runs[key]]
+            for one in planned.runs[key]:
+                grid = len(one.points) > 1
+                words = one.words if grid else one.points[0]
+                lines.append(f"  evalkit {'sweep' if grid else 'run'} {shlex.join(words)}")
     lines.append("")
     data = required_data(planned)
     for task, root in data.items():
