@@ -62,7 +62,7 @@ def run(study: Study, words: Sequence[str]) -> int:
     if not place.first:
         return 0
     print(columns(cells_of(found)))
-    lines = [f"{p.name}: {p.failure}" for p in found.points if p.failure]
+    lines = [*(f"{p.name}: {p.failure}" for p in found.points if p.failure), *found.notes]
     print("\n".join(["", *found.sentences, *map(verdict_line, found.judged), *lines]).rstrip())
     print(draw(planned.folder, found))
     for name in (TABLE, JSON, PAGE):
