@@ -83,7 +83,7 @@ def html(report: Report) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(report.title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
         f'<h1>{escape(report.title)}</h1><p class="soft">{escape(study.source)}</p>'
-        + "".join(f"<p>{escape(sentence)}</p>" for sentence in report.sentences)
+        + "".join(f"<p>{escape(text)}</p>" for text in (*report.sentences, *report.notes))
         + (f"<h2>Claims</h2><ul>{claims}</ul>" if claims else "")
         + "".join(plots)
         + '<h2>Cells</h2><div class="wide"><table><tr>'

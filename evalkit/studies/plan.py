@@ -179,7 +179,11 @@ class _Planner:
         try:
             yield
         except UserError as error:
-            if any(key.rpartition(".")[2] in str(error) for key in self.given if key not in ("mini", "ckpt")):
+            given = [key for key in self.given if key not in ("mini", "ckpt") and key.rpartition(".")[2] in str(error)]
+            if given and str(error).startswith(f"unknown key '{given[0]}'"):
+                hint = f"for the lines of one kind alone, write adapt.{given[0]}= or run.{given[0]}="
+                raise UserError(f"{error}; {hint}") from error
+            if given:
                 raise
             place = f"cells[{self.study.cells.index(cell)}].{kind}"
             raise UserError(f"{self.study.file}: {place} ({cell.name}): {error}") from error

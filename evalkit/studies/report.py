@@ -40,13 +40,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Report:
-    """What a study found."""
+    """What a study found.
+
+    Attributes:
+        notes: of which cells' runs examples failed.
+    """
 
     study: Study
     mini: bool
     points: tuple[Point, ...]
     judged: tuple[Judged, ...]
     sentences: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -93,7 +98,19 @@ def report(study: Study, outcomes: Mapping[str, Sequence[Outcome]], mini: bool, 
     )
     judged = tuple(judge(claim, outcomes, pairs) for claim in study.claims)
     sentences = [*_sentences(study, points, pairs), *_videoglue(study, outcomes)]
-    return Report(study, mini, points, judged, tuple(sentences))
+    return Report(study, mini, points, judged, tuple(sentences), tuple(_notes(study, outcomes)))
+
+
+def _notes(study: Study, outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """How many examples of a task failed, and in which cells."""
+    cells_of_note: dict[str, list[str]] = {}
+    for cell in study.cells:
+        for _, record in (run for of_seed in outcomes[cell.name] for run in of_seed.runs):
+            failed, expected = record["data"]["n_failed"], record["data"]["n_expected"]
+            if failed:
+                note = f"{failed:,} of {expected:,} examples of {record['task']['name']} failed and count as wrong"
+                cells_of_note.setdefault(note, []).append(cell.name)
+    return [f"{note}: {', '.join(dict.fromkeys(names))}" for note, names in cells_of_note.items()]
 
 
 def failure(outcomes: Sequence[Outcome]) -> str:
@@ -231,7 +248,9 @@ def markdown(report: Report) -> str:
     head, *rows = cells_of(report)
     lines = [f"# {report.title}", "", *([study.source, ""] if study.source else [])]
     lines += [row(head), row(["---"] * len(head)), *map(row, rows), ""]
-    lines += [*(f"* {p.name}: {p.failure}" for p in report.points if p.failure), ""]
+    if missing := [f"* {p.name}: {p.failure}" for p in report.points if p.failure]:
+        lines += [*missing, ""]
+    lines += [f"{note}\n" for note in report.notes]
     lines += [f"{sentence}\n" for sentence in report.sentences]
     lines += [f"* **{line.partition(':')[0]}**:{line.partition(':')[2]}" for line in map(verdict_line, report.judged)]
     return "\n".join(lines).rstrip() + "\n"
@@ -281,5 +300,11 @@ def as_json(report: Report, outcomes: Mapping[str, Sequence[Outcome]], words: Se
         "x": study.x,
         "y": study.y,
     }
-    content |= {"words": list(words), "cells": cells, "claims": claims, "sentences": report.sentences}
+    content |= {
+        "words": list(words),
+        "cells": cells,
+        "claims": claims,
+        "sentences": report.sentences,
+        "notes": report.notes,
+    }
     return plain(content)  # type: ignore[no-any-return]

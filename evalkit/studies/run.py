@@ -62,7 +62,7 @@ def run(study: Study, words: Sequence[str]) -> int:
     if not place.first:
         return 0
     print(columns(cells_of(found)))
-    lines = [f"{p.name}: {p.failure}" for p in found.points if p.failure]
+    lines = [*(f"{p.name}: {p.failure}" for p in found.points if p.failure), *found.notes]
     print("\n".join(["", *found.sentences, *map(verdict_line, found.judged), *lines]).rstrip())
     print(draw(planned.folder, found))
     for name in (TABLE, JSON, PAGE):
@@ -86,7 +86,10 @@ def describe(study: Study, words: Sequence[str]) -> str:
         lines.append(f"{cell.name}" + (f"  ({cell.group})" if cell.group else ""))
         for key in planned.of_seeds(cell.name):
             lines += [f"  evalkit {shlex.join(one.words)}" for one in planned.adapts[key]]
-            lines += [f"  evalkit run {shlex.join(one.words)}" for one in planned.runs[key]]
+            for one in planned.runs[key]:
+                grid = len(one.points) > 1
+                words = one.words if grid else one.points[0]
+                lines.append(f"  evalkit {'sweep' if grid else 'run'} {shlex.join(words)}")
     lines.append("")
     data = required_data(planned)
     for task, root in data.items():

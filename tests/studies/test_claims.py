@@ -172,6 +172,16 @@ def test_what_no_cell_has_is_told_where_cells_are_only_trained(outcomes: dict[st
     assert point.failure == ""  # its runs are still to come
 
 
+def test_failed_examples_are_told_once_with_their_cells(outcomes: dict[str, list[Outcome]]) -> None:
+    for name, failed in (("all", 3), ("half", 3), ("bad", 0)):
+        outcomes[name][0].runs[0][1]["data"]["n_failed"] = failed
+    found = report(study_of(outcomes, COST, "accuracy"), outcomes, False, Pairs())
+    note = "3 of 120 examples of egoschema@mini failed and count as wrong: all, half"
+    assert found.notes == (note,)
+    content: Any = as_json(found, outcomes, [])
+    assert f"\n{note}\n" in markdown(found) and f"<p>{note}</p>" in html(found) and content["notes"] == [note]
+
+
 def test_an_axis_has_marks_however_near_its_numbers_are() -> None:
     for numbers in ([75e6], [75e6, 76e6], [1e6, 3e6], [1e6, 1e9]):
         ticks = axis(numbers, 0, 100, log=True).ticks()

@@ -158,6 +158,11 @@ def test_commas_in_a_run_are_of_its_value_but_of_settings_that_are_chosen_on_val
     (run,) = planned(tmp_path, "ckpt=demo", text=text).runs["e"]
     assert run.config.data["of"] == "msrvtt:1,vatex:2"
     assert [point["lr"] for point in run.config.points] == [1e-3, 1e-4]
+    shown = describe(files.read(str(tmp_path / "mine.yaml")), ["ckpt=demo"])
+    assert "  evalkit sweep task=mixture adapter=retrieval controls=false 'data.of=\"msrvtt:1,vatex:2\"' " in shown
+    planned(tmp_path, "ckpt=demo", text=text.replace("1e-3,1e-4", "1e-3"))
+    shown = describe(files.read(str(tmp_path / "mine.yaml")), ["ckpt=demo"])
+    assert f"  evalkit run task=mixture adapter=retrieval controls=false {of} adapter.lr=1e-3 " in shown
     with pytest.raises(UserError, match=r"cells\[4\].run \(e\): no task named 'egoschema,ssv2'"):
         planned(tmp_path, "ckpt=demo", text=f"{STUDY}  - {{name: e, run: 'task=egoschema,ssv2'}}\n")
 
@@ -177,6 +182,18 @@ def test_a_wrong_word_is_told(tmp_path: Path, words: list[str], expected: str) -
     with pytest.raises(UserError) as caught:
         planned(tmp_path, *words, *(["ckpt=demo"] if words else []))
     assert str(caught.value).startswith(expected)
+
+
+def test_a_word_that_is_for_some_lines_alone_is_told_how_to_be_given(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        planned(tmp_path, "ckpt=demo", "adapter.mask_ratio=0.3")
+    told = str(caught.value)
+    assert told.startswith("unknown key 'adapter.mask_ratio': adapter 'zero_shot' has no such setting.")
+    assert told.endswith(
+        "; for the lines of one kind alone, write adapt.adapter.mask_ratio= or run.adapter.mask_ratio="
+    )
+    (cell,) = planned(tmp_path, "ckpt=demo", "adapt.adapter.mask_ratio=0.3").adapts["a"]  # as told
+    assert cell.config.adapter["mask_ratio"] == 0.3
 
 
 def test_a_line_that_is_wrong_in_itself_is_told_by_file_and_cell(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def outcomes(flops: float) -> dict[str, list[Outcome]]:
     made = {}
     for k, name in enumerate("abcd"):
         record: dict[str, Any] = {
+            "data": {"n_failed": 0, "n_expected": 9},
             "task": {"name": "kinetics400@mini"},
             "scores": [{"metric": "top1", "value": 50.0 + 10 * k, "ci95": [0.0, 100.0]}],
             "adapter": {"trainable_flops": flops * (k + 1)},
