@@ -16,6 +16,7 @@ from evalkit.studies.claims import Judged, front, judge
 from evalkit.studies.estimates import Estimate, Outcome, Pairs, Value, value
 from evalkit.studies.files import Study
 
+ONE_SEED = "one seed: the intervals do not cover that training again ends elsewhere; seed=0,1,2 trains with each"
 UNITS = ("", "k", "M", "G", "T", "P")  # of thousands
 
 
@@ -102,7 +103,7 @@ def report(study: Study, outcomes: Mapping[str, Sequence[Outcome]], mini: bool, 
 
 
 def _notes(study: Study, outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
-    """How many examples of a task failed, and in which cells."""
+    """How many examples of a task failed, and in which cells; and whether each cell was trained once only."""
     cells_of_note: dict[str, list[str]] = {}
     for cell in study.cells:
         for _, record in (run for of_seed in outcomes[cell.name] for run in of_seed.runs):
@@ -110,7 +111,10 @@ def _notes(study: Study, outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]
             if failed:
                 note = f"{failed:,} of {expected:,} examples of {record['task']['name']} failed and count as wrong"
                 cells_of_note.setdefault(note, []).append(cell.name)
-    return [f"{note}: {', '.join(dict.fromkeys(names))}" for note, names in cells_of_note.items()]
+    notes = [f"{note}: {', '.join(dict.fromkeys(names))}" for note, names in cells_of_note.items()]
+    if any(cell.adapt and len(outcomes[cell.name]) == 1 for cell in study.cells):
+        notes.append(ONE_SEED)
+    return notes
 
 
 def failure(outcomes: Sequence[Outcome]) -> str:

@@ -16,7 +16,7 @@ from evalkit.studies.claims import front, judge, verdict
 from evalkit.studies.estimates import Estimate, Outcome, Pairs, over_seeds, value
 from evalkit.studies.files import Claim, Expectation, Study, StudyCell
 from evalkit.studies.page import axis, html
-from evalkit.studies.report import as_json, markdown, quantity, report, verdict_line
+from evalkit.studies.report import ONE_SEED, as_json, markdown, quantity, report, verdict_line
 from tests.records import result_of
 
 COST = "cost.training.saved_bytes"
@@ -177,7 +177,7 @@ def test_failed_examples_are_told_once_with_their_cells(outcomes: dict[str, list
         outcomes[name][0].runs[0][1]["data"]["n_failed"] = failed
     found = report(study_of(outcomes, COST, "accuracy"), outcomes, False, Pairs())
     note = "3 of 120 examples of egoschema@mini failed and count as wrong: all, half"
-    assert found.notes == (note,)
+    assert found.notes == (note, ONE_SEED)
     content: Any = as_json(found, outcomes, [])
     assert f"\n{note}\n" in markdown(found) and f"<p>{note}</p>" in html(found) and content["notes"] == [note]
 
@@ -236,8 +236,12 @@ def test_what_one_seed_shows_may_not_be_told_of_several(outcomes: dict[str, list
     assert judged.estimates[0].value == pytest.approx(100 * ((100 - 20) + (30 - 40)) / 2 / 120)
     assert value(outcomes["all"], COST).estimate == (1000.0, 1000.0, 1000.0)
     both = {name: outcomes[name] for name in ("all", "bad")}
-    found = as_json(report(study_of(both, COST, "accuracy"), both, False, Pairs()), both, [])
-    assert found["cells"][0]["accuracy"]["runs"] == [str(tmp_path / "all"), str(tmp_path / "all 1")]
+    of_both = report(study_of(both, COST, "accuracy"), both, False, Pairs())
+    assert of_both.notes == ()
+    assert as_json(of_both, both, [])["cells"][0]["accuracy"]["runs"] == [
+        str(tmp_path / "all"),
+        str(tmp_path / "all 1"),
+    ]
     outcomes["all"][1] = Outcome(failure="killed")  # the mean of the other seed alone would be of another kind
     judged = judge(better, outcomes, Pairs())
     assert (judged.verdict, judged.reason) == ("cannot tell", "killed")
