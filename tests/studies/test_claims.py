@@ -179,7 +179,7 @@ def test_failed_examples_are_told_once_with_their_cells(outcomes: dict[str, list
     note = "3 of 120 examples of egoschema@mini failed and count as wrong: all, half"
     assert found.notes == (note, ONE_SEED)
     content: Any = as_json(found, outcomes, [])
-    assert f"\n{note}\n" in markdown(found) and f"<p>{note}</p>" in html(found) and content["notes"] == [note]
+    assert f"\n{note}\n" in markdown(found) and f"<p>{note}</p>" in html(found) and content["notes"] == [note, ONE_SEED]
 
 
 def test_an_axis_has_marks_however_near_its_numbers_are() -> None:
