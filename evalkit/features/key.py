@@ -225,12 +225,13 @@ def architecture(encoder: nn.Module) -> str:
     """Hash an encoder's modules, their attributes, buffers that no checkpoint holds, and their source files.
 
     Heads, a norm's epsilon or a wrapper's own code change the output at equal weights; so may each line of the files
-    in which the modules' classes are written, except torch's. The attributes of an object count if its class is the
-    user's own. The origin of the weights does not count.
+    in which the modules' classes are written, except torch's. The attributes and code of an object count if its class
+    is the user's own, and those of a module that is not registered, which no checkpoint holds, whatever its class. The
+    origin of the weights does not count.
     """
     digest = hashlib.sha256()
-    files = set()
-    objects: dict[int, str] = {}
+    files = set[str]()
+    objects = {id(module): f"module {name}" for name, module in encoder.named_modules()}  # each is hashed below
     saved = encoder.state_dict().keys()
     for name, buffer in encoder.named_buffers():
         if name not in saved:
@@ -240,15 +241,24 @@ def architecture(encoder: nn.Module) -> str:
         texts = {key: _text(value, objects) for key, value in vars(module).items() if key not in _COMMON}
         settings = sorted((key, text) for key, text in texts.items() if text)
         digest.update(f"{name} {kind.__qualname__} {settings}\n".encode())
-        for base in kind.__mro__:
-            if base.__module__.partition(".")[0] not in ("torch", "builtins"):
-                try:
-                    files.add(inspect.getfile(base))
-                except (OSError, TypeError):  # typed into an interpreter: there is no file to read
-                    continue
-    for content in sorted(Path(file).read_bytes() for file in files):
-        digest.update(hashlib.sha256(content).digest())
+        files |= _files(kind.__mro__)
+    digest.update(_of_files(files))
     return digest.hexdigest()
+
+
+def _files(classes: Iterable[type]) -> set[str]:
+    """The files in which classes are written, except torch's."""
+    files = set()
+    for kind in classes:
+        if kind.__module__.partition(".")[0] not in ("torch", "builtins"):
+            with contextlib.suppress(OSError, TypeError):  # typed into an interpreter: there is no file to read
+                files.add(inspect.getfile(kind))
+    return files
+
+
+def _of_files(files: Iterable[str]) -> bytes:
+    """Hashes of the contents of files, wherever they are."""
+    return b"".join(hashlib.sha256(content).digest() for content in sorted(Path(file).read_bytes() for file in files))
 
 
 # Attributes that do not change the output: the mode, which is always evaluation, and the origin of the weights.
@@ -267,7 +277,8 @@ def _text(value: Any, objects: dict[int, str], around: tuple[int, ...] = ()) -> 
 
     Args:
         value: of an attribute of a module.
-        objects: what stands for objects of the user's own classes, by identity: each is looked into once.
+        objects: what stands for modules, the user's own objects, and their classes, by identity: each is looked into
+            once.
         around: identities of the containers and functions that hold it; one of them within itself says nothing more.
     """
     if isinstance(value, _SIMPLE):
@@ -291,6 +302,18 @@ def _text(value: Any, objects: dict[int, str], around: tuple[int, ...] = ()) -> 
         return f"method {text(value.__func__)} {text(value.__self__)}"
     if isinstance(value, FunctionType | BuiltinFunctionType):
         return _function_text(value, text)
+    if not (_is_own(kind := type(value)) or isinstance(value, nn.Module)):
+        return _content_text(value, text)
+    if id(kind) not in objects:
+        objects[id(kind)] = f"{kind.__qualname__} {_of_files(_files(filter(_is_own, kind.__mro__))).hex()}"
+    if id(value) not in objects:
+        state = f"{objects[id(kind)]} {_content_text(value, text)} {text(object.__getstate__(value))}"
+        objects[id(value)] = hashlib.sha256(state.encode()).hexdigest()
+    return objects[id(value)]
+
+
+def _content_text(value: Any, text: Callable[[Any], str]) -> str:
+    """What a container, a namespace or a dataclass holds; empty for anything else."""
     if isinstance(value, tuple | list | deque):
         items = [*map(text, value)]
         return f"[{', '.join(items)}]" if any(items) or not items else ""
@@ -301,13 +324,10 @@ def _text(value: Any, objects: dict[int, str], around: tuple[int, ...] = ()) -> 
     elif is_dataclass(value):  # with slots
         value = {field.name: getattr(value, field.name, None) for field in fields(value)}
     if isinstance(value, Mapping):
-        texts = [(str(key), text(item)) for key, item in sorted(value.items(), key=_name) if key not in _IGNORED]
-        return str([(key, text) for key, text in texts if text])
-    if _is_own(type(value)):
-        if id(value) not in objects:
-            state = f"{text(type(value))} {text(object.__getstate__(value))}"
-            objects[id(value)] = hashlib.sha256(state.encode()).hexdigest()
-        return objects[id(value)]
+        # The text of an object as a key has its address, of which nothing may depend.
+        named = [(str(key) if isinstance(key, _SIMPLE) else text(key), item) for key, item in value.items()]
+        texts = [(name, text(item)) for name, item in sorted(named, key=_name) if name not in _IGNORED]
+        return str([(name, text) for name, text in texts if text])
     return ""
 
 
@@ -322,8 +342,8 @@ def _is_own(kind: type) -> bool:
         return package == "__main__"
 
 
-def _name(item: tuple[Any, Any]) -> str:
-    return str(item[0])
+def _name(item: tuple[str, Any]) -> str:
+    return item[0]
 
 
 def _tensor_text(value: Tensor) -> str:

@@ -102,14 +102,27 @@ def plan(study: Study, words: Sequence[str]) -> Plan:
     seeds = given.get("seed", "").split(",")
     if len(seeds) == 1:
         return _Planner(study, folder, given, mini).plan(jobs)
-    if twice := next((seed for seed in seeds if seeds.count(seed) > 1), None):
-        raise UserError(f"seed={given['seed']}: {twice} is given twice")
     whole = Plan(study, folder, jobs, {}, {}, tuple(seeds))
     plans = [_Planner(study, folder, given | {"seed": seed}, mini).plan(jobs) for seed in seeds]
+    _check_seeds(given, plans)
     named = {cell.name: list(zip(whole.of_seeds(cell.name), plans, strict=True)) for cell in study.cells}
     adapts = {key: of_seed.adapts[name] for name, pairs in named.items() for key, of_seed in pairs}
     runs = {key: of_seed.runs[name] for name, pairs in named.items() for key, of_seed in pairs}
     return replace(whole, adapts=adapts, runs=runs)
+
+
+def _check_seeds(given: Mapping[str, str], plans: Sequence[Plan]) -> None:
+    """Raises UserError where something is run twice with one seed: what differs by seed would seem to be less."""
+    numbers = [int(seed) for seed in given["seed"].split(",")]
+    if twice := [number for number in numbers if numbers.count(number) > 1]:
+        raise UserError(f"seed={given['seed']}: {twice[0]} is given twice")
+    for number, of_seed in zip(numbers, plans, strict=True):
+        lines = itertools.chain(*of_seed.adapts.values(), *of_seed.runs.values())
+        if any(line.config.options.seed != number for line in lines):
+            other = next(key for key in given if key.endswith(".seed"))
+            raise UserError(
+                f"seed={given['seed']} is for every line, and {other}={given[other]} for some: leave out one of them"
+            )
 
 
 class _Planner:

@@ -1,6 +1,7 @@
 """What of a module is in the key of its features, beside its weights."""
 
 import functools
+import importlib
 import logging
 import os
 import subprocess
@@ -104,6 +105,36 @@ class Derived(PlainSlots):
         self.scale = scale
 
 
+@dataclass
+class Up:
+    gain: float
+
+    def __call__(self, value: float) -> float:
+        return value * self.gain
+
+
+@dataclass
+class Down(Up):
+    def __call__(self, value: float) -> float:
+        return value / self.gain
+
+
+class Gains(list[float]):
+    scale = 1.0
+
+
+def gains(scale: float) -> Gains:
+    made = Gains([2.0])
+    made.scale = scale
+    return made
+
+
+def linear(weight: float) -> nn.Module:
+    module = nn.Linear(2, 2, bias=False)
+    nn.init.constant_(module.weight, weight)
+    return nn.Sequential(module)
+
+
 @pytest.mark.parametrize(
     ("value", "other"),
     [
@@ -133,7 +164,14 @@ class Derived(PlainSlots):
         (Derived(2, 1), Derived(2, 2)),
         (Plain(1, {"inner": [Plain(2)]}), Plain(1, {"inner": [Plain(3)]})),
         (Plain(1, torch.zeros(3)), Plain(1, torch.ones(3))),
+        (Up(2), Down(2)),
+        (Gains([2.0]), Gains([3.0])),
+        (Gains([2.0]), [2.0]),
+        (gains(2), gains(3)),
+        ({Up(2).__call__: 1}, {Down(2).__call__: 1}),
         ([nn.LayerNorm(4), Block(heads=2)], [nn.LayerNorm(4), Block(heads=4)]),  # a list, which registers no module
+        ([nn.LayerNorm(4)], [nn.LayerNorm(4, eps=1e-3)]),
+        ([linear(1)], [linear(2)]),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -209,14 +247,28 @@ def test_what_holds_neither_numbers_nor_code_of_the_users_does_not_change_an_arc
         assert architecture(Block(kept=value)) == architecture(Block(kept=other)) == architecture(Block())
 
 
+def of_own_objects() -> Block:
+    by_object = {Plain(2): 1, nn.functional.relu: 2, Up: 3}
+    return Block(kept=[Plain(2, Derived(2, 1), ring(3, 2.0)), Plain(3).scaled, gains(2), by_object])
+
+
 def test_an_own_object_has_the_same_hash_in_another_process() -> None:
-    code = (
-        "from tests.features.test_architecture import *\n"
-        "print(architecture(Block(kept=[Plain(2, Derived(2, 1), ring(3, 2.0)), Plain(3).scaled])))"
-    )
+    code = "from tests.features.test_architecture import *\nprint(architecture(of_own_objects()))"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == architecture(Block(kept=[Plain(2, Derived(2, 1), ring(3, 2.0)), Plain(3).scaled]))
+    assert done.stdout.strip() == architecture(of_own_objects())
+
+
+def test_the_code_of_an_own_object_counts_wherever_its_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    for place, code in (("a", "return 2 * x"), ("b", "return 3 * x"), ("c", "return 2 * x")):
+        (tmp_path / place).mkdir()
+        file = tmp_path / place / "own_scale.py"
+        file.write_text(f"class Scale:\n    def __call__(self, x):\n        {code}\n")
+        monkeypatch.syspath_prepend(file.parent)
+        monkeypatch.delitem(sys.modules, "own_scale", raising=False)
+        hashed.append(architecture(Block(kept=importlib.import_module("own_scale").Scale())))
+    assert hashed[0] == hashed[2] != hashed[1]
 
 
 def test_what_holds_itself_has_a_hash() -> None:
