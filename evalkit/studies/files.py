@@ -276,6 +276,8 @@ class _Reader:
         for name, word in zip(keys, words, strict=True):
             if name in FOLDERS and "{" in word:
                 raise self._wrong(key, f"{word}: wanted {{adapt}} or {{NAME.adapt}}")
+        if several := [word for name, word in zip(keys, words, strict=True) if name == "seed" and "," in word]:
+            raise self._wrong(key, f"{several[0]}: a line has one seed; `evalkit study` takes several for all lines")
         if "out" in keys:
             raise self._wrong(key, f"{words[keys.index('out')]}: the study names the folders; leave out= out")
         if twice := [name for name in keys if keys.count(name) > 1]:

@@ -160,6 +160,8 @@ class _Planner:
             head, dot, rest = key.partition(".")
             if key == "task":
                 raise UserError(f"task={self.given[key]}: a study has its own tasks: {', '.join(sorted(self.tasks))}")
+            if dot and rest == "seed" and "," in self.given[key]:
+                raise UserError(f"{key}={self.given[key]}: several seeds are for all lines: seed={self.given[key]}")
             if dot and head not in (*SECTIONS, "adapt", "run", *self.tasks, "lm", "cache"):
                 known = [*SECTIONS, "adapt", "run", *sorted(self.tasks)]
                 near = nearest(head, known)

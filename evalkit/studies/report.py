@@ -98,7 +98,9 @@ def report(study: Study, outcomes: Mapping[str, Sequence[Outcome]], mini: bool, 
         for i, (cell, values) in enumerate(rows)
     )
     judged = tuple(judge(claim, outcomes, pairs) for claim in study.claims)
-    sentences = [*_sentences(study, points, pairs), *_videoglue(study, outcomes)]
+    seeds = max(map(len, outcomes.values()))
+    means = [f"Numbers are means over {seeds} seeds; the intervals include how far seeds differ."] if seeds > 1 else []
+    sentences = [*means, *_sentences(study, points, pairs), *_videoglue(study, outcomes)]
     return Report(study, mini, points, judged, tuple(sentences), tuple(_notes(study, outcomes)))
 
 

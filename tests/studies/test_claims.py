@@ -238,6 +238,7 @@ def test_what_one_seed_shows_may_not_be_told_of_several(outcomes: dict[str, list
     both = {name: outcomes[name] for name in ("all", "bad")}
     of_both = report(study_of(both, COST, "accuracy"), both, False, Pairs())
     assert of_both.notes == ()
+    assert of_both.sentences[0] == "Numbers are means over 2 seeds; the intervals include how far seeds differ."
     assert as_json(of_both, both, [])["cells"][0]["accuracy"]["runs"] == [
         str(tmp_path / "all"),
         str(tmp_path / "all 1"),

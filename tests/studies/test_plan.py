@@ -1,5 +1,6 @@
 """What each cell of a study is asked: whose words count, what is trained once, and in which order."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,37 @@ def test_with_several_seeds_each_line_is_run_with_each_and_goes_on_with_the_same
     assert [c.mark for c in found.adapts["b, seed 4"]] == [c.mark for c in once.adapts["b"]]  # it goes on from one
     assert [len(stage) for stage in found.stages()] == [2 * n for n in (1, 1, 1, 5 - 1)]
     assert found.folder == once.folder
-    with pytest.raises(UserError, match="seed=3,3: 3 is given twice"):
-        planned(tmp_path, "ckpt=demo", "seed=3,3")
     with pytest.raises(UserError, match="seed"):
         planned(tmp_path, "ckpt=demo", "seed=3,")
+
+
+@pytest.mark.parametrize("twice", ["3,3", "3,03", "2,3,+3"])
+def test_a_seed_that_is_given_twice_is_refused_however_it_is_written(tmp_path: Path, twice: str) -> None:
+    with pytest.raises(UserError, match=f"seed={re.escape(twice)}: 3 is given twice"):
+        planned(tmp_path, "ckpt=demo", f"seed={twice}")
+
+
+@pytest.mark.parametrize("word", ["run.seed=5", "adapt.seed=3", "egoschema.seed=4"])
+def test_several_seeds_are_for_all_lines(tmp_path: Path, word: str) -> None:
+    """Runs that seem to be of several seeds and are of one would make the interval narrow."""
+    with pytest.raises(UserError) as caught:
+        planned(tmp_path, "ckpt=demo", "seed=3,4", word)
+    assert str(caught.value) == f"seed=3,4 is for every line, and {word} for some: leave out one of them"
+    with pytest.raises(UserError) as caught:
+        planned(tmp_path, "ckpt=demo", f"{word},6")
+    number = word.partition("=")[2]
+    assert str(caught.value) == f"{word},6: several seeds are for all lines: seed={number},6"
+    planned(tmp_path, "ckpt=demo", f"seed={number},6")  # as told
+
+
+@pytest.mark.parametrize(
+    ("line", "place"), [("run: adapter=knn", r"cells\[3\].run"), ("{run: canary=false", "mini")], ids=["cell", "mini"]
+)
+def test_a_line_has_one_seed(tmp_path: Path, line: str, place: str) -> None:
+    text = STUDY.replace("mini: {adapt: ckpt=random:vivit_demo encoder.dim=32 encoder.heads=2, run", "mini: {run")
+    key, _, word = line.partition(": ")
+    with pytest.raises(UserError, match=f"mine.yaml: {place}.*: seed=1,2: a line has one seed; `evalkit study` takes"):
+        planned(tmp_path, text=text.replace(line, f"{key}: '{word} seed=1,2'").replace("' egoschema.seed=3}", "'}"))
 
 
 def test_the_words_of_the_miniature_count_and_make_no_other_encoder_of_a_trained_one(tmp_path: Path) -> None:
