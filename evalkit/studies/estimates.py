@@ -160,23 +160,31 @@ class Pairs:
         if not (a.runs and b.runs) or a.runs == b.runs:
             return _exact(a, b, lambda x, y: x / y if y else math.nan)
         self.difference(a, b)  # raises where they cannot be compared
-        return over_seeds([self._ratio(a.metric, *pair) for pair in zip(a.runs, b.runs, strict=True)], scores=True)
+        means = a.estimate.value, b.estimate.value
+        return over_seeds([self._ratio(a.metric, *pair, means) for pair in zip(a.runs, b.runs, strict=True)], True)
 
-    def _ratio(self, metric: str, a: Path, b: Path) -> Estimate:
-        """That of two runs."""
+    def _ratio(self, metric: str, a: Path, b: Path, means: tuple[float, float]) -> Estimate:
+        """That of two runs, so that the mean over the seeds is the ratio of the means over the seeds.
+
+        The mean of ratios is another number, which the table contradicts. What a seed adds to the ratio of means is
+        taken to first order (the delta method); with one seed it is nothing.
+        """
         of_a, of_b = self._check(a), self._check(b)
         parts = [run.measured[metric] for run in (of_a, of_b)]
         first, second = (mean(part) if isinstance(part, np.ndarray) else part for part in parts)
         if not (isinstance(first, AdditiveScore) and isinstance(second, AdditiveScore)):
             raise UserError(f"a ratio of {metric} has no interval; claim a difference")
         width = first.parts.shape[1]
-        both = AdditiveScore(
-            np.concatenate([first.parts, second.parts], 1),
-            lambda sums: first.of(sums[..., :width]) / second.of(sums[..., width:]),
-        )
         videos = [row.video for row in of_a.rows if row.target is not None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return Estimate(float(both), *interval_of(both, videos, of_a.record["provenance"]["seed"]))
+            both = AdditiveScore(
+                np.concatenate([first.parts, second.parts], 1),
+                lambda sums: first.of(sums[..., :width]) / second.of(sums[..., width:]),
+            )
+            low, high = interval_of(both, videos, of_a.record["provenance"]["seed"])
+            whole = np.divide(*means)
+            number = float(whole + (first - whole * second) / np.float64(means[1]))
+        return Estimate(number, number - (both - low), number + (high - both))
 
     def _check(self, run: Path) -> Checked:
         if run not in self.checked:

@@ -226,6 +226,27 @@ def test_the_interval_over_seeds_joins_that_of_videos_and_students_t() -> None:
     assert math.isnan(over_seeds([one, Estimate(61.0, math.nan, math.nan)], scores=True).low)
 
 
+def test_a_ratio_over_seeds_is_that_of_the_means_in_the_table(
+    outcomes: dict[str, list[Outcome]], tmp_path: Path
+) -> None:
+    one = Pairs().ratio(value(outcomes["bad"], "accuracy"), value(outcomes["all"], "accuracy"))
+    outcomes["all"].append(outcome(tmp_path / "all 1", 50, 900))
+    outcomes["bad"].append(outcome(tmp_path / "bad 1", 40, 300))
+    a, b = (value(outcomes[name], "accuracy") for name in ("bad", "all"))
+    found = Pairs().ratio(a, b)
+    assert found.value == pytest.approx(a.estimate.value / b.estimate.value) == pytest.approx((20 + 40) / (100 + 50))
+    apart = [(20 - 0.4 * 100) / 75, (40 - 0.4 * 50) / 75]
+    spread = 12.7062 * statistics.stdev(apart) / math.sqrt(2)
+    assert found.high - found.value == pytest.approx(spread, rel=0.1) and found.high - found.value > spread
+    assert found.high - found.value > 10 * (one.high - one.value)
+    outcomes["all"][1] = outcome(tmp_path / "none right", 0, 900)
+    none = Pairs().ratio(a, value(outcomes["all"], "accuracy"))
+    assert none.value == pytest.approx(60 / 100) and math.isnan(none.low)
+    nothing = {"all": [outcomes["all"][1]], "bad": [outcomes["bad"][1]]}
+    judged = judge(claim(Expectation("ratio", low=1), "bad", "all"), nothing, Pairs())
+    assert judged.verdict == "cannot tell"
+
+
 def test_what_one_seed_shows_may_not_be_told_of_several(outcomes: dict[str, list[Outcome]], tmp_path: Path) -> None:
     better = Claim("all is better", ("all", "bad"), "accuracy", Expectation("difference", low=0))
     assert judge(better, outcomes, Pairs()).verdict == "holds"
