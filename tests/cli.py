@@ -75,7 +75,7 @@ def put_runner(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
 
 
 def raising(error: BaseException) -> Any:
-    def work(*_: object) -> None:
+    def work(*_: object, **__: object) -> None:
         raise error
 
     return work

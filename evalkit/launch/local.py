@@ -59,8 +59,11 @@ def run_all(planned: Sequence[Cell], count: int) -> list[Ended]:
 def run(cell: Cell) -> Ended:
     """Runs a cell in this process unless it is finished already; an error ends only this cell."""
     try:
-        begin = processes.adapt if cell.config.command == "adapt" else processes.run
-        return Ended(cells.finished(cell) or begin(cell.config))
+        if folder := cells.finished(cell):
+            return Ended(folder)
+        if cell.config.command == "adapt":
+            return Ended(processes.adapt(cell.config))
+        return Ended(processes.run(cell.config, quiet=not notes.are_shown()))
     except (UserError, OSError, MemoryError) as error:
         if cell.config.command == "adapt" and (folder := cells.finished(cell)):
             logger.info(f"trained by another process meanwhile: {folder}")

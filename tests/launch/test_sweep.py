@@ -212,6 +212,14 @@ def test_a_pass_for_which_the_machine_is_too_small_is_one_line(
     assert f"failed: {told}" in printed.out and "Traceback" not in printed.err
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_quiet_sweep_prints_its_own_table_alone(
+    quiet: bool, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", *words, f"quiet={quiet}".lower()]) == 0
+    assert ("status " not in capsys.readouterr().out) == quiet
+
+
 def test_a_chosen_point_run_alone_gives_the_same_score(words: list[str], tmp_path: Path) -> None:
     assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
     (run,) = [path.parent for path in (tmp_path / "out").rglob(run_folder.RESULT)]
