@@ -234,8 +234,9 @@ def adapter(encoder: Encoder, task: Task, points: Sequence[Settings]) -> MaskedD
     (settings,) = points
     if not isinstance(encoder, nn.Module) or not can_mask(encoder) or not getattr(encoder, "tubelet", None):
         raise UserError(
-            "adapter=masked_distillation needs an encoder that leaves tokens out, which VideoPrism's and LongViViT's "
-            "families do (evalkit list encoders)"
+            "adapter=masked_distillation needs an encoder that leaves tokens out: a torch.nn.Module with `tubelet` "
+            "whose forward takes `masked` and `mask_ratio`, as those of VideoPrism's and LongViViT's families "
+            "(evalkit list encoders)"
         )
     if task.views.window:
         raise UserError("adapter=masked_distillation reads whole clips; this task's are sequences of windows")

@@ -153,7 +153,10 @@ def spec_of(
         pointer = read_pointer(file, via)
         return spec_of(pointer["ckpt"], via=(*via, file), settings=pointer["settings"])
     if folder is None or not (folder / "config.json").is_file():
-        raise UserError(f"ckpt={ckpt} is not a checkpoint that evalkit wrote, so a trained copy cannot be saved")
+        raise UserError(
+            f"ckpt={ckpt} is not a checkpoint that evalkit wrote, so a trained copy cannot be saved: that works for "
+            "VideoPrism's and LongViViT's families; of other encoders, adapter=finetune saves what it trains"
+        )
     default = next((path for path in (folder / "tokenizer.model", folder / "tokenizer") if path.exists()), None)
     return _parse(checkpoint.read_json(folder / "config.json"), folder / "config.json", tokenizer or default)
 

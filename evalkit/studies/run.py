@@ -25,7 +25,7 @@ from evalkit.studies import page
 from evalkit.studies.estimates import Outcome, Pairs
 from evalkit.studies.files import Study
 from evalkit.studies.plan import Plan, plan, required_data, trained_before
-from evalkit.studies.report import Report, as_json, cells_of, failure, markdown, report, verdict_line
+from evalkit.studies.report import Report, as_json, cells_of, markdown, report, verdict_line
 from evalkit.weights import checkpoint
 
 logger = logging.getLogger("evalkit")
@@ -67,7 +67,7 @@ def run(study: Study, words: Sequence[str]) -> int:
     print(draw(planned.folder, found))
     for name in (TABLE, JSON, PAGE):
         print(planned.folder / name)
-    return 1 if any(map(failure, outcomes.values())) else 0
+    return 1 if any(point.failure for point in found.points) else 0
 
 
 def describe(study: Study, words: Sequence[str]) -> str:

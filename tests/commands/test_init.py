@@ -41,7 +41,10 @@ def test_each_runs_at_once(
         capsys.readouterr()
         assert main(["init", kind, name]) == 0
         told = capsys.readouterr().out.splitlines()
-        assert told[:2] == [f"{name}.py", f"test_{name}.py"] and told[-1] == f"pytest test_{name}.py"
+        assert (
+            told[:2] == [f"{name}.py", f"test_{name}.py"]
+            and told[-1] == f"python -m pytest test_{name}.py  # pip install pytest"
+        )
         words = shlex.split(told[-2].replace("ckpt=demo", f"ckpt={tiny}"))
         epochs = ["adapter.epochs=1", "workers=1"]
         assert words[0] == "evalkit" and main([*words[1:], *epochs, f"out={kind}"]) == 0, words

@@ -77,3 +77,8 @@ def test_a_study_that_is_killed_goes_on_where_it_was(own: Path, capsys: pytest.C
     assert main([*words]) == 0
     assert (folder / "study.json").read_bytes() == before and len(list(folder.glob("runs/*/*/*/result.json"))) == 2
     assert len(list(folder.glob("adapted/[!.]*"))) == 2
+
+    (own / "two.yaml").write_text(STUDY.replace("y: [top1]", "y: [top_1]"))
+    capsys.readouterr()
+    assert main([*words]) == 1  # a metric that no cell has
+    assert "all: no top_1 in its records. Did you mean 'top1'?" in capsys.readouterr().out

@@ -50,7 +50,7 @@ def main(words: list[str]) -> int:
         text = (templates / f"{prefix}own_{kind}.py").read_text(encoding="utf-8")
         file.write_text(text.replace(f"own_{kind}", name), encoding="utf-8")
     print(f"{files[0]}\n{files[1]}\n")
-    print(f"{TRY[kind].format(name)}\npytest {files[1]}")
+    print(f"{TRY[kind].format(name)}\npython -m pytest {files[1]}  # pip install pytest")
     return 0
 
 

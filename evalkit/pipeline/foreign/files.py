@@ -55,7 +55,8 @@ def read_predictions(task: Task, file: Path) -> Predictions:
             of the task's.
     """
     if not file.is_file():
-        raise UserError(f"predictions={file}: there is no such file")
+        problem = "is a folder; name the file in it" if file.is_dir() else "there is no such file"
+        raise UserError(f"predictions={file}: {problem}")
     name = task.score.__name__ if getattr(metrics, getattr(task.score, "__name__", ""), None) is task.score else ""
     form, read = _FORMATS.get(name, ("", None))
     if name == "accuracy" and not all(example.choices for example in task.test):

@@ -196,6 +196,7 @@ def test_a_score_without_a_format_is_refused(tmp_path: Path) -> None:
     for task in (Task([Example("a", VIDEO, 1)], metrics.top1_top5), Task([Example("a", VIDEO, 1)], metrics.accuracy)):
         assert "no format is known for this task's score; there are those of multiple choice" in refused(task, file)
     assert "there is no such file" in refused(CHOICE, tmp_path / "none.json")
+    assert "is a folder; name the file in it" in refused(CHOICE, tmp_path)
 
 
 def test_an_archive_that_inflates_a_thousandfold_and_a_bare_array_are_no_matrix(tmp_path: Path) -> None:
