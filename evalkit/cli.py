@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import evalkit
-from evalkit.errors import UserError, among, check_word, of_machine, on_screen
+from evalkit.errors import UserError, among, check_word, on_screen, reason_of
 from evalkit.runtime import cache, notes
 from evalkit.runtime.interrupt import EXIT_CODE, Interrupt
 
@@ -126,10 +126,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         return 141
     except MemoryError as error:
-        return _failed(of_machine(error), 2)
+        return _failed(reason_of(error), 2)
     except OSError as error:
         _discard_output()
-        return _failed(of_machine(error), 2)
+        return _failed(reason_of(error), 2)
 
 
 def _interrupted(words: Sequence[str], started: float) -> str:

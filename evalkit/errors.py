@@ -91,8 +91,10 @@ def one_line(error: BaseException, most: int = 300) -> str:
     return f"{type(error).__name__}: {in_line(error)[:most]}{_renamed(error)}"
 
 
-def of_machine(error: OSError | MemoryError) -> str:
-    """What the machine could not do, and what to do about it, in one line."""
+def reason_of(error: UserError | OSError | MemoryError) -> str:
+    """What the user's words or the machine did not allow, and what to do about it, in one line."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, MemoryError):  # of a file that is larger than the memory, such as predictions from elsewhere
         return "not enough memory: fewer workers=, a smaller batch= or smaller files need less"
     where = f" {error.filename}" if error.filename else ""

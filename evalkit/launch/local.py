@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from evalkit.errors import UserError, of_machine, one_line
+from evalkit.errors import UserError, one_line, reason_of
 from evalkit.launch import cells, processes
 from evalkit.launch.cells import Cell
 from evalkit.runtime import notes, ranks
@@ -68,9 +68,8 @@ def run(cell: Cell) -> Ended:
         if cell.config.command == "adapt" and (folder := cells.finished(cell)):
             logger.info(f"trained by another process meanwhile: {folder}")
             return Ended(folder)
-        failure = str(error) if isinstance(error, UserError) else of_machine(error)
-        logger.error(f"evalkit: {failure}")
-        return Ended(None, failure)
+        logger.error(f"evalkit: {reason_of(error)}")
+        return Ended(None, reason_of(error))
     except Exception as error:  # a cell must not end the others
         logger.error(traceback.format_exc().rstrip())
         return Ended(None, one_line(error))

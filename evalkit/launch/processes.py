@@ -22,7 +22,7 @@ import torch
 from evalkit.config.config import GROUP, Config
 from evalkit.config.options import Command, Options
 from evalkit.config.parse import resolve
-from evalkit.errors import UserError, counted, of_machine
+from evalkit.errors import UserError, counted, reason_of
 from evalkit.launch import cells
 from evalkit.pipeline import adapt as adaptation
 from evalkit.pipeline import runner, text_only
@@ -210,8 +210,7 @@ def run_rank(words: Sequence[str]) -> None:
     except ranks.OtherEndedError:
         sys.exit(2)
     except (UserError, OSError, MemoryError) as error:
-        reason = str(error) if isinstance(error, UserError) else of_machine(error)
-        (Path(place) / f"reason-{os.environ['RANK']}").write_text(reason, encoding="utf-8")
+        (Path(place) / f"reason-{os.environ['RANK']}").write_text(reason_of(error), encoding="utf-8")
         sys.exit(2)
     if ranks.here().first:
         (Path(place) / "folder").write_text(str(folder), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Sweeps: what becomes a grid point, what a pass of its own, and what is told of them."""
+"""Sweeps: passes that fail, are killed, are there already or run side by side, and what is told of them."""
 
 import json
 import logging
@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from evalkit.cli import main
-from evalkit.errors import UserError
 from evalkit.launch import cells, local, sweep
 from evalkit.results import plot, run_folder, validate
 from tests.cli import raising
@@ -24,84 +23,11 @@ from tests.patience import wait_until
 pytestmark = pytest.mark.usefixtures("decoding_here")
 
 
-@pytest.mark.parametrize(
-    ("value", "parts"),
-    [
-        ("1e-4", ["1e-4"]),
-        ("1e-4,3e-4", ["1e-4", "3e-4"]),
-        ("[0.9,0.99],[0.9,0.999]", ["[0.9,0.99]", "[0.9,0.999]"]),
-        ("(1,2)", ["(1,2)"]),
-        ('"a,b",c', ["a,b", "c"]),
-        ("'a,b'", ["a,b"]),
-        ("", [""]),
-    ],
-)
-def test_commas_count_outside_brackets_and_quotes(value: str, parts: list[str]) -> None:
-    assert cells.split(value) == parts
-
-
-def test_adapter_keys_make_points_and_all_others_passes() -> None:
-    jobs, planned = cells.plan(
-        ["task=kinetics400", "mini=true", "ckpt=demo,random:vivit_demo", "adapter.lr=1e-4,3e-4", "jobs=2"]
-        + ["adapter.weight_decay=0,1e-2", "adapter.epochs=2", "seed=0,1"]
-    )
-    assert jobs.count == 2 and len(planned) == 4
-    assert {(cell.config.options.ckpt, cell.config.options.seed) for cell in planned} == {
-        (ckpt, seed) for ckpt in ("demo", "random:vivit_demo") for seed in (0, 1)
-    }
-    for cell in planned:
-        assert [(p["lr"], p["weight_decay"]) for p in cell.config.points] == [
-            (1e-4, 0.0),
-            (1e-4, 1e-2),
-            (3e-4, 0.0),
-            (3e-4, 1e-2),
-        ]
-        assert cell.config.adapter == {"epochs": 2}
-        assert "adapter.lr=3e-4" in cell.points[3] and "adapter.epochs=2" in cell.points[3]
-        ((_, again),) = [cells.plan(cell.words)]
-        assert [one.config for one in again] == [cell.config]
-
-
-def test_the_order_of_keys_changes_neither_a_pass_nor_its_points() -> None:
-    words = ["task=kinetics400", "mini=true", "ckpt=demo", "adapter.weight_decay=0,1e-2", "adapter.lr=1e-4,3e-4"]
-    (_, (one,)), (_, (other,)) = cells.plan(words), cells.plan(words[::-1])
-    assert one.config.to_yaml() == other.config.to_yaml() and one.config.points == other.config.points
-    assert [set(point) for point in one.points] == [set(point) for point in other.points]
-    assert next(iter(one.config.points[0])) == "weight_decay" and next(iter(other.config.points[0])) == "lr"  # drawn
-
-
 def test_a_score_that_is_no_number_is_left_blank() -> None:
     _, (cell,) = cells.plan(["task=kinetics400", "mini=true", "ckpt=demo"])
     record = {"scores": [{"value": None, "ci95": [None, None]}], "task": {"name": "k"}, "encoder": {"name": "e"}}
     line = sweep.report([sweep.Done(cell, record, values=[50.0])]).splitlines()[1]
     assert line.split() == ["k", "e", "50.0", "chosen"]
-
-
-def test_cache_folders_with_commas_are_one_value() -> None:
-    _, (cell,) = cells.plan(["task=kinetics400", "mini=true", "ckpt=demo", "cache.also=/a,/b"])
-    assert cell.config.options.cache_also == "/a,/b" and cells.plan(cell.words)[1][0].config == cell.config
-
-
-def test_one_value_alone_is_a_plain_run() -> None:
-    _, (cell,) = cells.plan(["task=kinetics400", "mini=true", "ckpt=demo", "adapter.lr=1e-4"])
-    assert cell.config.points == () and cell.config.adapter == {"lr": 1e-4} and len(cell.points) == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["task=kinetics400", "ckpt=demo", "adapter.lr=1e-4,"], "adapter.lr=1e-4,: a value between commas is empty"),
-        (["task=kinetics400", "ckpt=demo", "adapter.lr=1e-4,x"], "adapter.lr=x: expected a number"),
-        (["task=kinetics400", "ckpt=demo", "adaptr.lr=1,2"], "unknown key 'adaptr.lr'. Did you mean 'adapter.lr'?"),
-        (["task=kinetics400", "ckpt=demo", "jobs=0"], "jobs=0: expected a whole number above 0"),
-        (["task=kinetics400", "ckpt=demo", "seed=1", "seed=2"], "seed is given twice"),
-        (["task"], "expected key=value, got 'task'"),
-    ],
-)
-def test_a_wrong_word_is_told_before_anything_runs(words: list[str], told: str) -> None:
-    with pytest.raises(UserError) as caught:
-        cells.plan(words)
-    assert str(caught.value).startswith(told)
 
 
 @pytest.fixture
@@ -252,11 +178,6 @@ def test_without_matplotlib_one_line_says_how_to_get_the_picture(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("value", ["1e-4", "a,b", 'Größe, "so"', "it's, so", "[1,2]", "'a'", "a\\b, c"])
-def test_a_value_means_the_same_to_the_sweep_of_a_single_pass(value: str) -> None:
-    assert cells.split(cells._quoted(value)) == [value]
-
-
 def test_what_changed_since_is_run_again_and_what_failed_in_part_too(words: list[str], tmp_path: Path) -> None:
     rows = (tmp_path / "labels.csv").read_text()
     assert main(["sweep", *words, "adapter.lr=1e-3,1e-2"]) == 0
@@ -384,14 +305,3 @@ def test_a_sweep_without_several_values_says_how_they_are_given(
         assert main(["sweep", "task=kinetics400", "mini=true", "ckpt=demo", f"adapter.lr={values}"]) == 1
     advice = "no key has several values: a sweep takes them with commas between, adapter.lr=1e-4,1e-3"
     assert caplog.messages == [f"passes: {passes}, grid points: {points}", *[advice] * (points == 1)]
-
-
-def test_trained_adapters_are_passes_and_not_grid_points() -> None:
-    _, planned = cells.plan(["task=egoschema", "mini=true", "ckpt=demo", "adapter.from=none,x"])
-    assert [cell.config.options.adapter_from for cell in planned] == ["none", "x"]
-
-
-def test_values_of_an_adapter_that_nothing_is_fitted_of_are_passes() -> None:
-    _, planned = cells.plan(["task=egoschema", "mini=true", "ckpt=none", "adapter.scorer=likelihood,letter"])
-    assert [cell.config.adapter["scorer"] for cell in planned] == ["likelihood", "letter"]
-    assert not any(cell.config.points for cell in planned)
